@@ -1,0 +1,66 @@
+"""The faults that snnprune reports in one line: what is wrong, where, and what to do about it.
+
+Every class carries the process exit code that it stands for. Only `snnprune.cli` turns one into
+text; everything else raises it.
+"""
+
+
+class SnnpruneError(Exception):
+    """A fault in what we were given or asked to do, told as `FILE: FIELD: what is wrong. hint`."""
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: object = None,
+        field: object = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.file = None if file is None else str(file)
+        self.field = None if field is None else str(field)
+        self.hint = hint
+
+    def __str__(self) -> str:
+        where = [place for place in (self.file, self.field) if place]
+        line = ": ".join([*where, self.message])
+        return f"{line}. {self.hint}" if self.hint else line
+
+
+class UsageError(SnnpruneError):
+    """The command line asks for something that is not there or makes no sense."""
+
+    exit_code = 2
+
+
+class InputError(SnnpruneError):
+    """A checkpoint, recipe, data set or function of the user's cannot be used."""
+
+    exit_code = 3
+
+
+class GateError(SnnpruneError):
+    """A gate is not met."""
+
+    exit_code = 4
+
+
+class OutputError(SnnpruneError):
+    """The output exists, is the input, or cannot be written."""
+
+    exit_code = 5
+
+
+class NonFiniteError(SnnpruneError):
+    """Training or calibration met NaN or infinity."""
+
+    exit_code = 6
+
+
+class MemoryExhaustedError(SnnpruneError):
+    """The device or the host ran out of memory."""
+
+    exit_code = 7

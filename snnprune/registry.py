@@ -1,0 +1,66 @@
+"""Names that users write, and what they stand for: built in, from a plug-in, or in their own file.
+
+A table holds `name -> (target, summary)` where the target is `module:function`, imported only when
+it is used: help, recipes and errors list names without importing torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+from snnprune.errors import InputError
+from snnprune.spelling import did_you_mean
+from snnprune.user_code import is_reference, load_object
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One name: where its function is and what it does, in a line."""
+
+    target: str
+    summary: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registry:
+    """The names of one kind of thing."""
+
+    kind: str
+    """What one of them is called in an error: `criterion`, `model`, ..."""
+    group: str
+    """The entry-point group through which installed packages add names."""
+    rows: Mapping[str, Row]
+
+    def names(self) -> tuple[str, ...]:
+        """Every built-in and plugged-in name, in that order."""
+        plugged = [point.name for point in entry_points(group=self.group)]
+        return (*self.rows, *(name for name in plugged if name not in self.rows))
+
+    def require(self, name: str, *, field: str) -> None:
+        """Check a name without importing what it stands for.
+
+        Raises:
+            InputError: nothing has this name, and it is not of the form `file.py:function`.
+        """
+        if name not in self.names() and not is_reference(name):
+            raise InputError(
+                f"unknown {self.kind} {name!r}",
+                field=field,
+                hint=did_you_mean(name, self.names()),
+            )
+
+    def load(self, name: str, *, field: str) -> Any:
+        """The function that `name` stands for.
+
+        Raises:
+            InputError: nothing has this name, or the user's own code could not be imported.
+        """
+        self.require(name, field=field)
+        return load_object(self._target(name), field=field)
+
+    def _target(self, name: str) -> str:
+        if name in self.rows:
+            return self.rows[name].target
+        plugged = {point.name: point.value for point in entry_points(group=self.group)}
+        return plugged.get(name, name)

@@ -1,0 +1,83 @@
+"""Functions named on a command line or in a recipe: `package.module:name` or `path/file.py:name`."""
+
+import contextlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from snnprune.errors import InputError
+from snnprune.spelling import did_you_mean
+
+
+def is_reference(text: str) -> bool:
+    """Whether `text` names somebody's own code rather than something built in."""
+    return ":" in text and not text.startswith(":")
+
+
+def load_object(reference: str, *, field: str) -> Any:
+    """The object that `module:name` or `file.py:name` names; this runs the user's file.
+
+    Raises:
+        InputError: there is no such module, file or name in it, or importing it failed.
+    """
+    place, _, name = reference.rpartition(":")
+    if not place or not name:
+        raise InputError(f"{reference!r} is not of the form file.py:function", field=field)
+    module = _import_file(Path(place), field) if place.endswith(".py") else _import(place, field)
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        public = [known for known in vars(module) if not known.startswith("_")]
+        raise InputError(
+            f"has no {name!r}", file=place, field=field, hint=did_you_mean(name, public[:40])
+        ) from None
+
+
+@contextlib.contextmanager
+def calling_user_code(what: str, *, field: str) -> Iterator[None]:
+    """Turn any failure of the user's own function into an error that says whose it is."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(
+            f"{what} raised {type(error).__name__}: {error}",
+            field=field,
+            hint="-v shows its traceback",
+        ) from error
+
+
+def _import(name: str, field: str) -> ModuleType:
+    try:
+        found = importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        found = False
+    if not found:
+        raise InputError(
+            f"no module named {name!r}", field=field, hint="a file is given as path/file.py:name"
+        )
+    with calling_user_code(f"importing {name}", field=field):
+        return importlib.import_module(name)
+
+
+def _import_file(path: Path, field: str) -> ModuleType:
+    if not path.is_file():
+        raise InputError("no such file", file=path, field=field)
+    name = f"snnprune_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look their module up by name
+    sys.path.insert(0, str(path.parent.absolute()))  # so that the file may import its neighbours
+    try:
+        with calling_user_code(f"importing {path}", field=field):
+            spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent.absolute()))
+    return module

@@ -1,4 +1,4 @@
-"""Randomness by counting: every draw is seeded by what it is for, so no generator state is saved."""
+"""Randomness by counting: every draw is seeded by what it is for; no generator state is saved."""
 
 from __future__ import annotations
 

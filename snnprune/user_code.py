@@ -1,4 +1,4 @@
-"""Functions named on a command line or in a recipe: `package.module:name` or `path/file.py:name`."""
+"""Functions that users name: `package.module:name` or `path/file.py:name`."""
 
 import contextlib
 import importlib

@@ -1,0 +1,96 @@
+"""The networks that snnprune can build by name; listing them imports no torch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from snnprune.errors import InputError
+from snnprune.registry import Registry, Row
+from snnprune.spelling import did_you_mean
+from snnprune.user_code import calling_user_code
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MODELS = Registry(
+    kind="model",
+    group="snnprune.models",
+    rows={
+        "conv-snn": Row(
+            target="snnprune.models.conv_snn:conv_snn",
+            summary="plain convolutional SNN; width and depth are arguments",
+        ),
+        "res-snn-19": Row(
+            target="snnprune.models.resnet19:res_snn_19",
+            summary="ResNet-19 of Zheng et al. 2021: stem 128, strides 1, 2, 2",
+        ),
+        "res-snn-19-light": Row(
+            target="snnprune.models.resnet19:res_snn_19_light",
+            summary="ResNet-19 of Kim et al. 2022: stem 64, strides 2, 2, 2",
+        ),
+        "snn-vgg-16": Row(
+            target="snnprune.models.vgg16:snn_vgg_16",
+            summary="VGG-16 with one linear layer, as Kim et al. 2022",
+        ),
+        "6conv2fc": Row(
+            target="snnprune.models.six_conv:six_conv_two_fc",
+            summary="six convolutions, two linear layers and a vote, as Fang et al. 2021",
+        ),
+    },
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """A model by name and arguments: what a recipe asks for and a checkpoint remembers."""
+
+    name: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build_model(spec: ModelSpec, *, field: str = "--model") -> nn.Module:
+    """The module that `spec` names, with fresh weights.
+
+    Raises:
+        InputError: there is no such model, it has no such argument, or it cannot be built so.
+    """
+    builder = MODELS.load(spec.name, field=field)
+    _check_arguments(builder, spec, field)
+    with calling_user_code(spec.name, field=field):
+        module = builder(**spec.args)
+    return _require_module(module, spec, field)
+
+
+def accepts(spec: ModelSpec, argument: str, *, field: str = "--model") -> bool:
+    """Whether the builder of `spec` has a parameter of that name."""
+    return argument in _parameters(MODELS.load(spec.name, field=field))
+
+
+def _parameters(builder: Any) -> dict[str, inspect.Parameter]:
+    return dict(inspect.signature(builder).parameters)
+
+
+def _check_arguments(builder: Any, spec: ModelSpec, field: str) -> None:
+    parameters = _parameters(builder)
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    for name in spec.args:
+        if name not in parameters:
+            raise InputError(
+                f"{spec.name} has no argument {name!r}",
+                field=field,
+                hint=did_you_mean(name, parameters),
+            )
+
+
+def _require_module(module: Any, spec: ModelSpec, field: str) -> nn.Module:
+    from torch import nn
+
+    if not isinstance(module, nn.Module):
+        raise InputError(
+            f"{spec.name} returned {type(module).__name__}, not a torch.nn.Module", field=field
+        )
+    return module

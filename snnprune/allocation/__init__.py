@@ -1,0 +1,46 @@
+"""Allocations: how a number of weights to prune is shared between layers.
+
+To add one, write a function from `Candidates` and a count to masks, and name it in the table.
+Importing this package imports no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from snnprune.registry import Registry, Row
+
+if TYPE_CHECKING:
+    from snnprune.allocation.candidates import Allocation
+
+RULES = "snnprune.allocation.rules"
+
+ALLOCATIONS = Registry(
+    kind="allocation",
+    group="snnprune.allocations",
+    rows={
+        "global": Row(target=f"{RULES}:prune_globally", summary="one ranking over all layers"),
+        "local": Row(target=f"{RULES}:prune_locally", summary="the same sparsity in every layer"),
+        "pools": Row(
+            target=f"{RULES}:prune_in_pools",
+            summary="unscored layers as magnitude would prune them, the rest by score",
+        ),
+        "pools-alike": Row(
+            target=f"{RULES}:prune_pools_alike",
+            summary="the same sparsity in unscored and in scored layers",
+        ),
+        "pools-dense": Row(
+            target=f"{RULES}:prune_scored_only", summary="unscored layers stay dense"
+        ),
+    },
+)
+
+
+def load_allocation(name: str, *, field: str = "--allocation") -> Allocation:
+    """The allocation of that name, or of a user's own file.
+
+    Raises:
+        InputError: there is none.
+    """
+    allocation: Allocation = ALLOCATIONS.load(name, field=field)
+    return allocation

@@ -1,0 +1,191 @@
+"""The calibration pass."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snnprune.calibration.moments import (
+    ChannelHistogram,
+    ChannelMean,
+    ChannelMoments,
+    by_channel,
+)
+from snnprune.calibration.statistics import Calibration, LayerStatistics, NeuronStatistics
+from snnprune.errors import InputError, NonFiniteError
+from snnprune.network import Layer, Network, Neuron, Norm, watching
+
+MIN_SAMPLES = 1024  # below this many images rates and variances are too rough to rank by
+HISTOGRAM = (-4.0, 4.0, 128)  # u - u_th from, to, bins
+
+Batch = tuple[Tensor, Tensor | None]
+
+
+@torch.no_grad()
+def calibrate(
+    network: Network,
+    batches: Iterable[Batch],
+    *,
+    run: Callable[[nn.Module, Tensor], Any] = lambda module, x: module(x),
+    source: Mapping[str, str] | None = None,
+) -> Calibration:
+    """Run `batches` (x, y) of training images through the network in eval mode and take statistics.
+
+    Everything is streamed: memory does not grow with the number of batches, and their size and
+    order do not matter beyond rounding in float64.
+
+    Raises:
+        InputError: there is no batch.
+        NonFiniteError: a membrane is NaN or infinite.
+    """
+    collector = _Collector(network)
+    samples = 0
+    training = network.module.training
+    network.module.eval()
+    try:
+        with watching(
+            network,
+            on_input=collector.on_input,
+            on_membrane=collector.on_membrane,
+            on_spikes=collector.on_spikes,
+        ):
+            for x, _ in batches:
+                network.reset()
+                run(network.module, x)
+                samples += len(x)
+                collector.batches += 1
+    finally:
+        network.module.train(training)
+    if not samples:
+        raise InputError("no samples to calibrate on", field="--data")
+    return collector.result(samples, dict(source or {}))
+
+
+class _Collector:
+    """Keeps the sums of what is observed, never the activations."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.inputs: dict[str, ChannelMean] = defaultdict(ChannelMean)
+        self.membranes: dict[str, ChannelMoments] = defaultdict(ChannelMoments)
+        self.histograms = defaultdict[str, ChannelHistogram](lambda: ChannelHistogram(*HISTOGRAM))
+        self.spikes: dict[str, ChannelMean] = defaultdict(ChannelMean)
+        self.steps = 0
+        self.batches = 0
+        self.first = next(iter(network.neurons), None)
+
+    def on_input(self, weight: str, x: Tensor) -> None:
+        self.inputs[weight].add(by_channel(x, self.network.layers[weight].channel_axis))
+
+    def on_membrane(self, neuron: str, u: Tensor) -> None:
+        if neuron == self.first:
+            self.steps += len(u)
+        values = by_channel(u, self._axis(neuron))
+        threshold = torch.as_tensor(self.network.neurons[neuron].constants.threshold)
+        self.membranes[neuron].add(values)
+        self.histograms[neuron].add(values - threshold.to(values).reshape(-1, 1))
+
+    def on_spikes(self, neuron: str, spikes: Tensor) -> None:
+        self.spikes[neuron].add(by_channel(spikes, self._axis(neuron)))
+
+    def _axis(self, neuron: str) -> int:
+        feeders = self.network.neurons[neuron].feeders
+        # a neuron that no layer feeds is counted as one channel
+        return self.network.layers[feeders[0]].channel_axis if feeders else 0
+
+    def result(self, samples: int, source: dict[str, str]) -> Calibration:
+        neurons = {
+            name: self._neuron(neuron)
+            for name, neuron in self.network.neurons.items()
+            if name in self.membranes
+        }
+        gains = _time_gains(self.network, self.steps // self.batches)
+        layers = {
+            key: self._layer(layer, neurons, gains)
+            for key, layer in self.network.layers.items()
+            if key in self.inputs
+        }
+        return Calibration(
+            layers=layers,
+            neurons=neurons,
+            samples=samples,
+            time_steps=self.steps // self.batches,
+            histogram_edges=ChannelHistogram(*HISTOGRAM).edges,
+            source=source,
+            warnings=tuple(_activity_warnings(neurons)),
+        )
+
+    def _neuron(self, neuron: Neuron) -> NeuronStatistics:
+        moments = self.membranes[neuron.name]
+        if not bool(moments.variance.isfinite().all()):
+            raise NonFiniteError("membrane potential is not finite", field=neuron.name)
+        threshold = torch.as_tensor(neuron.constants.threshold, dtype=torch.float64)
+        return NeuronStatistics(
+            firing_rate=self.spikes[neuron.name].mean.cpu(),
+            membrane_mean=moments.mean.cpu(),
+            membrane_var=moments.variance.cpu(),
+            membrane_histogram=self.histograms[neuron.name].counts.cpu(),
+            threshold=threshold.cpu().expand(len(moments.mean)).clone(),
+        )
+
+    def _layer(
+        self, layer: Layer, neurons: dict[str, NeuronStatistics], gains: dict[str, float]
+    ) -> LayerStatistics:
+        neuron = neurons.get(layer.neuron) if layer.neuron else None
+        return LayerStatistics(
+            input_rate=self.inputs[layer.weight].mean.cpu(),
+            input_values=self.inputs[layer.weight].values,
+            bn_scale=norm_scale(self.network.module, layer) if neuron else None,
+            time_gain=gains.get(layer.neuron or "", 1.0),
+            neuron=neuron,
+        )
+
+
+def norm_scale(module: nn.Module, layer: Layer) -> Tensor:
+    """|gamma| / sqrt(var + eps) of everything that normalises the layer, (C_out,) float64."""
+    scale = torch.ones(layer.shape[0], dtype=torch.float64)
+    for norm in layer.norms:
+        scale = scale * _scale_of(module, norm)
+    return scale
+
+
+def _scale_of(module: nn.Module, norm: Norm) -> Tensor:
+    variance = module.get_buffer(norm.variance).detach().double().cpu()
+    gamma = torch.ones_like(variance)
+    if norm.scale is not None:
+        gamma = module.get_parameter(norm.scale).detach().double().cpu().abs()
+    return gamma / (variance + norm.eps).sqrt()
+
+
+def _time_gains(network: Network, steps: int) -> dict[str, float]:
+    """(1 - beta^T) / (1 - beta) per neuron where decay differs between neurons, else nothing.
+
+    A factor that all layers share changes no ranking and is left out.
+    """
+    constants = {name: neuron.constants for name, neuron in network.neurons.items()}
+    decays = {(known.beta, known.decay_input) for known in constants.values()}
+    if len(decays) < 2 or any(known.beta is None for known in constants.values()):
+        return {}
+    return {
+        name: _time_gain(known.beta, steps, decay_input=known.decay_input)
+        for name, known in constants.items()
+        if known.beta is not None
+    }
+
+
+def _time_gain(beta: float, steps: int, *, decay_input: bool) -> float:
+    """How much of a constant error of the input has gathered in the membrane after `steps`."""
+    gathered = float(steps) if beta == 1 else (1 - beta**steps) / (1 - beta)
+    return gathered * (1 - beta) if decay_input else gathered
+
+
+def _activity_warnings(neurons: Mapping[str, NeuronStatistics]) -> Iterable[str]:
+    for name, statistics in neurons.items():
+        if bool((statistics.firing_rate == 0).all()):
+            yield f"{name} never spikes on the calibration data"
+        elif bool((statistics.firing_rate == 1).all()):
+            yield f"{name} spikes at every step on the calibration data"

@@ -1,0 +1,120 @@
+"""Calibrations as safetensors files: one tensor per statistic and weight or neuron."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+from torch import Tensor
+
+from snnprune.calibration.statistics import (
+    Calibration,
+    InputValues,
+    LayerStatistics,
+    NeuronStatistics,
+)
+from snnprune.checkpoint import read_checkpoint, write_safetensors
+from snnprune.errors import InputError
+
+FORMAT = "snnprune.calibration"
+NEURON_FIELDS = ("membrane_mean", "membrane_var", "membrane_histogram", "threshold")
+
+
+class LayerNotes(BaseModel):
+    """What a calibration file says of a layer in words."""
+
+    input_values: InputValues
+    time_gain: float
+    neuron: str | None
+
+
+class Notes(BaseModel):
+    """What a calibration file says in words, as JSON in its metadata."""
+
+    samples: int
+    time_steps: int
+    layers: dict[str, LayerNotes]
+    source: dict[str, str]
+    warnings: tuple[str, ...]
+
+
+def write_calibration(path: Path, calibration: Calibration, metadata: Mapping[str, str]) -> None:
+    """Write a calibration file; `docs/files.md` lists its tensors."""
+    notes = Notes(
+        samples=calibration.samples,
+        time_steps=calibration.time_steps,
+        layers={key: _notes(layer, calibration) for key, layer in calibration.layers.items()},
+        source=dict(calibration.source),
+        warnings=calibration.warnings,
+    )
+    metadata = {**metadata, FORMAT: notes.model_dump_json()}
+    write_safetensors(path, dict(_tensors(calibration)), metadata)
+
+
+def read_calibration(path: Path) -> Calibration:
+    """Read what `write_calibration` wrote.
+
+    Raises:
+        InputError: the file is damaged or is no calibration file.
+    """
+    checkpoint = read_checkpoint(path)
+    try:
+        notes = Notes.model_validate_json(checkpoint.metadata[FORMAT])
+        return _assembled(notes, checkpoint.tensors)
+    except (KeyError, ValidationError) as error:
+        raise InputError(
+            "is not a calibration file", file=path, hint="snnprune calibrate writes one"
+        ) from error
+
+
+def _tensors(calibration: Calibration) -> Iterator[tuple[str, Tensor]]:
+    yield "histogram_edges", calibration.histogram_edges
+    for name, neuron in calibration.neurons.items():
+        yield f"firing_rate/{name}", neuron.firing_rate
+    for key, layer in calibration.layers.items():
+        yield f"input_rate/{key}", layer.input_rate
+        if layer.bn_scale is not None:
+            yield f"bn_scale/{key}", layer.bn_scale
+        if layer.neuron is not None:
+            for field in NEURON_FIELDS:
+                yield f"{field}/{key}", getattr(layer.neuron, field)
+
+
+def _notes(layer: LayerStatistics, calibration: Calibration) -> LayerNotes:
+    names = {id(neuron): name for name, neuron in calibration.neurons.items()}
+    return LayerNotes(
+        input_values=layer.input_values,
+        time_gain=layer.time_gain,
+        neuron=names[id(layer.neuron)] if layer.neuron else None,
+    )
+
+
+def _assembled(notes: Notes, tensors: Mapping[str, Tensor]) -> Calibration:
+    neurons = {
+        about.neuron: _neuron(about.neuron, key, tensors)
+        for key, about in notes.layers.items()
+        if about.neuron is not None
+    }
+    layers = {
+        key: LayerStatistics(
+            input_rate=tensors[f"input_rate/{key}"],
+            input_values=about.input_values,
+            bn_scale=tensors.get(f"bn_scale/{key}"),
+            time_gain=about.time_gain,
+            neuron=neurons[about.neuron] if about.neuron is not None else None,
+        )
+        for key, about in notes.layers.items()
+    }
+    return Calibration(
+        layers=layers,
+        neurons=neurons,
+        samples=notes.samples,
+        time_steps=notes.time_steps,
+        histogram_edges=tensors["histogram_edges"],
+        source=notes.source,
+        warnings=notes.warnings,
+    )
+
+
+def _neuron(name: str, key: str, tensors: Mapping[str, Tensor]) -> NeuronStatistics:
+    found = {field: tensors[f"{field}/{key}"] for field in NEURON_FIELDS}
+    return NeuronStatistics(firing_rate=tensors[f"firing_rate/{name}"], **found)

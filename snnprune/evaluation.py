@@ -1,0 +1,114 @@
+"""How well a network does, and how much it fires."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from snnprune.errors import InputError
+from snnprune.network import Network, watching
+from snnprune.network.readout import over_time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Counts; percentages are derived from them."""
+
+    samples: int
+    labelled: int
+    correct: int
+    loss_sum: float
+    """Sum over labelled samples of the mean over time of the cross-entropy, in nats."""
+    firing_rates: Mapping[str, float] = field(default_factory=dict)
+    """Spikes per neuron per time step, by neuron name."""
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of labelled samples classified right, in [0, 1]; None without labels."""
+        return self.correct / self.labelled if self.labelled else None
+
+    @property
+    def loss(self) -> float | None:
+        """Mean loss of a labelled sample; None without labels."""
+        return self.loss_sum / self.labelled if self.labelled else None
+
+
+@torch.no_grad()
+def evaluate(
+    network: Network,
+    batches: Iterable[tuple[Tensor, Tensor | None]],
+    *,
+    run: Callable[[nn.Module, Tensor], Any] = lambda module, x: module(x),
+) -> Evaluation:
+    """Run all batches in eval mode.
+
+    Raises:
+        InputError: there is no sample, or the output fits no readout.
+    """
+    tally = _Tally()
+    training = network.module.training
+    network.module.eval()
+    try:
+        with watching(network, on_spikes=tally.on_spikes):
+            for x, y in batches:
+                network.reset()
+                tally.on_output(run(network.module, x), len(x), y)
+    finally:
+        network.module.train(training)
+    if not tally.samples:
+        raise InputError("no samples to evaluate on", field="--data")
+    return tally.result()
+
+
+def time_averaged_loss(steps: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Per sample (N,), the mean over T of the cross-entropy of logits (T, N, classes)."""
+    flat = functional.cross_entropy(
+        steps.flatten(0, 1),
+        y.repeat(len(steps)),
+        reduction="none",
+        label_smoothing=label_smoothing,
+    )
+    return flat.unflatten(0, (len(steps), -1)).mean(0)
+
+
+class _Tally:
+    """Sums over batches."""
+
+    def __init__(self) -> None:
+        self.samples = self.labelled = self.correct = 0
+        self.loss_sum = 0.0
+        self.spikes: dict[str, float] = {}
+        self.neuron_steps: dict[str, int] = {}
+
+    def on_spikes(self, neuron: str, spikes: Tensor) -> None:
+        fired = float(spikes.sum(dtype=torch.float64))
+        self.spikes[neuron] = self.spikes.get(neuron, 0.0) + fired
+        self.neuron_steps[neuron] = self.neuron_steps.get(neuron, 0) + spikes.numel()
+
+    def on_output(self, output: Any, samples: int, y: Tensor | None) -> None:
+        self.samples += samples
+        if y is None:
+            return
+        steps = over_time(output, samples).float()
+        if int(y.max()) >= steps.shape[-1]:
+            raise InputError(
+                f"label {int(y.max())} for a network of {steps.shape[-1]} classes", field="--data"
+            )
+        self.labelled += samples
+        self.correct += int((steps.sum(0).argmax(1) == y).sum())
+        self.loss_sum += float(time_averaged_loss(steps, y).sum(dtype=torch.float64))
+
+    def result(self) -> Evaluation:
+        rates = {name: self.spikes[name] / self.neuron_steps[name] for name in self.spikes}
+        return Evaluation(
+            samples=self.samples,
+            labelled=self.labelled,
+            correct=self.correct,
+            loss_sum=self.loss_sum,
+            firing_rates=rates,
+        )

@@ -1,0 +1,18 @@
+"""What feeds what in a spiking network, and how to watch it run."""
+
+from snnprune.network.capture import watching
+from snnprune.network.libraries import NeuronConstants
+from snnprune.network.links import Layer, Network, Neuron, Norm
+from snnprune.network.readout import class_scores
+from snnprune.network.trace import trace
+
+__all__ = [
+    "Layer",
+    "Network",
+    "Neuron",
+    "NeuronConstants",
+    "Norm",
+    "class_scores",
+    "trace",
+    "watching",
+]

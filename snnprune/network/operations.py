@@ -1,0 +1,75 @@
+"""How to read the calls that carry a weight or a normalisation, whatever module made them."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from snnprune.network.links import LayerKind
+
+LAYER_CALLS: dict[Callable[..., Any], LayerKind] = {
+    torch.conv1d: "conv1d",
+    torch.conv2d: "conv2d",
+    torch.conv3d: "conv3d",
+    functional.conv1d: "conv1d",
+    functional.conv2d: "conv2d",
+    functional.conv3d: "conv3d",
+    functional.linear: "linear",
+}
+CONV_ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+NORM_SIGNATURE = inspect.signature(functional.batch_norm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCall:
+    """The tensors of one `conv` or `linear` call."""
+
+    kind: LayerKind
+    input: Tensor
+    weight: Tensor
+    groups: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormCall:
+    """The tensors of one `batch_norm` call."""
+
+    input: Tensor
+    mean: Tensor | None
+    variance: Tensor | None
+    scale: Tensor | None
+    eps: float
+
+
+def layer_call(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> LayerCall | None:
+    """What a call says if it applies a weight, else None."""
+    kind = LAYER_CALLS.get(function)
+    if kind is None:
+        return None
+    given = dict(zip(CONV_ARGUMENTS, args, strict=False)) | kwargs
+    groups = 1 if kind == "linear" else given.get("groups", 1)
+    return LayerCall(kind=kind, input=given["input"], weight=given["weight"], groups=groups)
+
+
+def norm_call(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> NormCall | None:
+    """What a call says if it normalises over the batch, else None."""
+    if function is not functional.batch_norm:
+        return None
+    given = NORM_SIGNATURE.bind(*args, **kwargs)
+    given.apply_defaults()
+    values = given.arguments
+    return NormCall(
+        input=values["input"],
+        mean=values["running_mean"],
+        variance=values["running_var"],
+        scale=values["weight"],
+        eps=values["eps"],
+    )

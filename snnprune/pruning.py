@@ -1,0 +1,78 @@
+"""From scores to masks, and from masks to a pruned checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from snnprune.allocation.candidates import Allocation, Candidates
+from snnprune.errors import UsageError
+from snnprune.mask import Masks, prunable, pruned
+from snnprune.scoring import Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """Masks, and what is worth saying about them."""
+
+    masks: Masks
+    already_zero: int
+    """Weights that were 0 before."""
+    warnings: tuple[str, ...] = ()
+
+
+def require_sparsity(sparsity: float, *, field: str = "--sparsity") -> None:
+    """Refuse what is no share of weights in [0, 1).
+
+    Raises:
+        UsageError: it is not; 95 may have meant 0.95.
+    """
+    if 0 <= sparsity < 1:
+        return
+    meant = f"did you mean {sparsity / 100:g}?" if 1 < sparsity < 100 else None
+    raise UsageError(f"{sparsity:g} is outside [0, 1)", field=field, hint=meant)
+
+
+def prune(
+    weights: Mapping[str, Tensor], scores: Scores, *, sparsity: float, allocation: Allocation
+) -> Cut:
+    """Masks under which exactly `round(sparsity * prunable)` of `weights` are pruned.
+
+    Weights that are 0 already are pruned first and counted once; where there are more of them than
+    that, they all stay pruned and a warning says so.
+
+    Raises:
+        UsageError: `sparsity` is outside [0, 1).
+        InputError: the allocation cannot do it.
+    """
+    require_sparsity(sparsity)
+    candidates = Candidates(
+        scores=scores.values,
+        magnitudes={key: _magnitude(weight) for key, weight in weights.items()},
+        criterion=scores.criterion,
+        by_magnitude=frozenset(scores.fallback),
+    )
+    total, zeros = candidates.size(candidates.keys), candidates.zeros(candidates.keys)
+    count = round(sparsity * total)
+    chosen = allocation(candidates, count)
+    masks = {key: chosen[key] & (weight != 0) for key, weight in weights.items()}
+    return Cut(masks=masks, already_zero=zeros, warnings=tuple(_warnings(masks, zeros, count)))
+
+
+def _magnitude(weight: Tensor) -> Tensor:
+    # float64 stays, so that no two different weights tie; half precision is widened
+    return weight.abs() if weight.element_size() > 4 else weight.float().abs()
+
+
+def _warnings(masks: Masks, zeros: int, count: int) -> list[str]:
+    warnings = []
+    if zeros > count:
+        warnings.append(
+            f"{zeros} of {prunable(masks)} weights are 0 already, more than the {count} asked for"
+        )
+    elif zeros:
+        warnings.append(f"{zeros} of the {pruned(masks)} pruned weights were 0 already")
+    warnings += [f"{key} is pruned whole" for key, mask in masks.items() if not mask.any()]
+    return warnings

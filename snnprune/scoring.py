@@ -1,0 +1,105 @@
+"""Scores for every weight of a network, each layer by the criterion that fits it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from snnprune.calibration import Calibration, LayerStatistics
+from snnprune.criteria import Criterion, Evidence, Scale
+from snnprune.criteria.weight import magnitude
+from snnprune.errors import InputError
+from snnprune.network import Layer, Network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """A score per weight, larger = keep, and how it was come by."""
+
+    values: Mapping[str, Tensor]
+    """Float32 by weight key, each in its weight's shape; -inf for weights that are 0 already."""
+    criterion: str
+    scale: Scale
+    fallback: Mapping[str, str] = field(default_factory=dict)
+    """Layers scored by magnitude instead, each with the reason."""
+
+    def used(self, key: str) -> str:
+        """The criterion that scored this layer."""
+        return "magnitude" if key in self.fallback else self.criterion
+
+
+def score(
+    weights: Mapping[str, Tensor],
+    criterion: Criterion,
+    *,
+    name: str,
+    network: Network | None = None,
+    calibration: Calibration | None = None,
+    seed: int = 0,
+) -> Scores:
+    """Score every weight of `weights` by `criterion`, called `name` in reports.
+
+    Raises:
+        InputError: the criterion needs statistics that are not there, or gives NaN.
+    """
+    if criterion.needs != "weight" and (network is None or calibration is None):
+        raise InputError(
+            f"{name} needs the network and data to calibrate on",
+            field="--criterion",
+            hint="give --model and --data, or choose magnitude",
+        )
+    values, fallback = {}, {}
+    for key, weight in weights.items():
+        layer = network.layers.get(key) if network else None
+        statistics = calibration.layers.get(key) if calibration else None
+        reason = unsuited(criterion, layer, statistics)
+        if reason is not None:
+            fallback[key] = reason
+        evidence = Evidence(
+            weight=weight if weight.dtype == torch.float64 else weight.float(),
+            key=key,
+            groups=layer.groups if layer else 1,
+            statistics=statistics,
+            seed=seed,
+        )
+        scores = criterion(evidence) if reason is None else _magnitude(evidence, criterion.scale)
+        values[key] = _checked(scores, weight, key, name)
+    return Scores(values=values, criterion=name, scale=criterion.scale, fallback=fallback)
+
+
+def unsuited(
+    criterion: Criterion, layer: Layer | None, statistics: LayerStatistics | None
+) -> str | None:
+    """Why `criterion` cannot score this layer, or None if it can (decision A8 of docs/criteria)."""
+    if criterion.needs == "weight":
+        return None
+    if layer is None or statistics is None:
+        return "not met in the forward pass"
+    if criterion.needs == "inputs":
+        return None
+    if layer.encoding:
+        return "encoding layer: its input is not spikes"
+    if statistics.neuron is None:
+        return "no spiking neuron after it"
+    if layer.kind == "linear" and not layer.norms:
+        return "linear layer without BatchNorm"
+    return None
+
+
+def _magnitude(evidence: Evidence, scale: Scale) -> Tensor:
+    scores = magnitude(evidence)
+    return scores.log() if scale == "log" else scores
+
+
+def _checked(scores: Tensor, weight: Tensor, key: str, name: str) -> Tensor:
+    """Scores in float32, those of weights that are 0 already lowest of all."""
+    if scores.shape != weight.shape or bool(scores.isnan().any()):
+        raise InputError(
+            f"{name} gives {tuple(scores.shape)} scores, {int(scores.isnan().sum())} of them NaN",
+            field=key,
+            hint=f"expected {tuple(weight.shape)} numbers",
+        )
+    return scores.masked_fill(weight == 0, -torch.inf).float()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from snnprune.network import Network
+from snnprune.calibration.moments import ChannelMoments, by_channel
+from snnprune.network import Network, watching
 
 REPAIRS = {
     "bn": "BatchNorm statistics taken again on the calibration data",
@@ -18,9 +20,13 @@ REPAIRS = {
 }
 
 
-def batchnorms(module: nn.Module) -> list[_BatchNorm]:
-    """The normalisations that keep running statistics."""
-    return [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+def batchnorms(module: nn.Module) -> dict[str, _BatchNorm]:
+    """The normalisations that keep running statistics, by the key of their variance."""
+    return {
+        f"{name}.running_var": child
+        for name, child in module.named_modules()
+        if isinstance(child, _BatchNorm) and child.track_running_stats
+    }
 
 
 @torch.no_grad()
@@ -30,27 +36,43 @@ def recalibrate_batchnorm(
     *,
     run: Callable[[nn.Module, Tensor], Any] = lambda module, x: module(x),
 ) -> None:
-    """Replace the running mean and variance of every BatchNorm by their average over `batches`.
+    """Replace the running mean and variance of every BatchNorm by those of `batches` together.
 
-    No weight changes, nothing else is in training mode, and no label is read.
+    Meanwhile each normalises by the batch in hand, so that what follows sees repaired inputs. No
+    weight changes, nothing else is in training mode, and no label is read.
     """
-    with _averaging(batchnorms(network.module)):
+    norms = batchnorms(network.module)
+    moments: dict[str, ChannelMoments] = defaultdict(ChannelMoments)
+    with (
+        _normalising_by_batch(norms.values()),
+        watching(network, on_norm=lambda key, x: moments[key].add(by_channel(x, 1))),
+    ):
         for x, _ in batches:
             network.reset()
             run(network.module, x)
+    for key, seen in moments.items():
+        if key in norms:
+            _set_statistics(norms[key], seen)
+
+
+def _set_statistics(norm: _BatchNorm, seen: ChannelMoments) -> None:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    norm.running_mean.copy_(seen.mean)
+    norm.running_var.copy_(seen.squares / max(seen.count - 1, 1))  # unbiased, as in training
 
 
 @contextlib.contextmanager
-def _averaging(norms: list[_BatchNorm]) -> Iterator[None]:
-    """Let `norms` take the plain average of the batches' statistics."""
-    before = [(norm, norm.training, norm.momentum) for norm in norms]
+def _normalising_by_batch(norms: Iterable[_BatchNorm]) -> Iterator[None]:
+    """Let `norms` use batch statistics and keep none."""
+    before = [(norm, norm.training, norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:
-        for norm in norms:
-            norm.reset_running_stats()
+        for norm, *_ in before:
             norm.train()
-            norm.momentum = None
+            norm.momentum = 0.0
+            norm.num_batches_tracked = None
         yield
     finally:
-        for norm, training, momentum in before:
+        for norm, training, momentum, count in before:
             norm.train(training)
-            norm.momentum = momentum
+            norm.momentum, norm.num_batches_tracked = momentum, count

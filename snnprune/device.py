@@ -1,0 +1,52 @@
+"""Which device to work on, and what the work is done with."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from snnprune import __version__
+from snnprune.errors import UsageError
+
+LIBRARIES = ("torch", "torchvision", "numpy", "safetensors", "pydantic")
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device of that name; `auto` is the first GPU, else the CPU.
+
+    Raises:
+        UsageError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"no device {name!r} here", field="--device", hint="choose auto, cpu or cuda:N"
+        ) from error
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """The device as its maker calls it."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"{device.type} ({torch.get_num_threads()} threads)"
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    return {
+        "snnprune": __version__,
+        "python": platform.python_version(),
+        **{library: _version(library) for library in LIBRARIES},
+    }
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,1 @@
+"""What the commands of the same name do, from files to files."""

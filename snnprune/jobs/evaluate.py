@@ -1,0 +1,53 @@
+"""`snnprune eval`: how well a checkpoint does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from snnprune.evaluation import Evaluation, evaluate
+from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
+from snnprune.jobs.subject import SubjectOptions, open_subject
+from snnprune.progress import Progress
+from snnprune.report import about_evaluation, about_subject, file_entry, report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """What came of it."""
+
+    rows: tuple[LayerRow, ...]
+    totals: dict[str, int]
+    evaluation: Evaluation
+    report: dict[str, Any]
+
+
+def evaluate_checkpoint(
+    options: SubjectOptions, *, split: str, limit: int | None, progress: Progress
+) -> Evaluated:
+    """Run a checkpoint over the images of `split`, at most `limit` of them."""
+    subject = open_subject(options)
+    network = subject.require_runnable()
+    batches = progress.track(
+        subject.batches(split, limit), label="evaluating", total=subject.steps(split, limit)
+    )
+    evaluation = evaluate(network, batches)
+    rows = layer_rows(subject.weights, network=network)
+    counted = totals(rows, parameter_count(subject.checkpoint.tensors, network))
+    return Evaluated(
+        rows=rows,
+        totals=counted,
+        evaluation=evaluation,
+        report=report(
+            "eval",
+            device=subject.device,
+            seed=options.seed,
+            inputs=[file_entry(options.checkpoint, subject.checkpoint.sha256)],
+            warnings=subject.checkpoint.notes,
+            **about_subject(subject),
+            split=split,
+            totals=counted,
+            evaluation=about_evaluation(evaluation),
+            layers=as_dicts(rows),
+        ),
+    )

@@ -1,0 +1,75 @@
+"""`snnprune inspect`: what is in a checkpoint; runs no code of the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from snnprune.checkpoint import Checkpoint
+from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
+from snnprune.jobs.subject import Subject, SubjectOptions, open_subject
+from snnprune.report import about_subject, file_entry, report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspected:
+    """What was found."""
+
+    checkpoint: Checkpoint
+    rows: tuple[LayerRow, ...]
+    totals: dict[str, int]
+    skipped: tuple[str, ...]
+    """Tensors that are no prunable weight."""
+    linked: bool
+    """Whether the network was at hand, so that the links are known."""
+    report: dict[str, Any]
+
+
+def inspect_checkpoint(options: SubjectOptions) -> Inspected:
+    """Look into a checkpoint, and trace its network where the model is known."""
+    subject = open_subject(options)
+    tensors = subject.checkpoint.tensors
+    rows = layer_rows(subject.weights, network=subject.network)
+    prunable = {row.weight for row in rows}
+    skipped = tuple(key for key in tensors if key not in prunable)
+    counted = totals(rows, parameter_count(tensors, subject.network))
+    return Inspected(
+        checkpoint=subject.checkpoint,
+        rows=rows,
+        totals=counted,
+        skipped=skipped,
+        linked=subject.network is not None,
+        report=_report(options, subject, rows, counted),
+    )
+
+
+def _report(
+    options: SubjectOptions,
+    subject: Subject,
+    rows: tuple[LayerRow, ...],
+    counted: dict[str, int],
+) -> dict[str, Any]:
+    neurons = subject.network.neurons.values() if subject.network else ()
+    return report(
+        "inspect",
+        device=subject.device,
+        seed=options.seed,
+        inputs=[file_entry(options.checkpoint, subject.checkpoint.sha256)],
+        warnings=subject.checkpoint.notes,
+        **about_subject(subject),
+        container=subject.checkpoint.container,
+        size_bytes=options.checkpoint.stat().st_size,
+        metadata=subject.checkpoint.metadata,
+        tensors=len(subject.checkpoint.tensors),
+        totals=counted,
+        layers=as_dicts(rows),
+        neurons=[
+            {
+                "name": neuron.name,
+                "library": neuron.library.name,
+                "feeders": list(neuron.feeders),
+                "identities": list(neuron.identities),
+            }
+            for neuron in neurons
+        ],
+    )

@@ -1,0 +1,92 @@
+"""One row per layer: what every command's table and report say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from snnprune.calibration import Calibration
+from snnprune.network import Network
+from snnprune.scoring import Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRow:
+    """A prunable layer; rates in [0, 1], None where nobody measured."""
+
+    weight: str
+    shape: tuple[int, ...]
+    weights: int
+    kept: int
+    input_rate: float | None = None
+    """Mean of |x| of what enters."""
+    input_values: str | None = None
+    firing_rate: float | None = None
+    """Spikes per neuron per time step of the neuron that it drives."""
+    neuron: str | None = None
+    through: tuple[str, ...] = ()
+    criterion: str | None = None
+    reason: str | None = None
+    """Why it was not scored by the criterion that was asked for."""
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the weights that is 0."""
+        return 1 - self.kept / self.weights
+
+
+def layer_rows(
+    weights: Mapping[str, Tensor],
+    *,
+    kept: Mapping[str, Tensor] | None = None,
+    network: Network | None = None,
+    calibration: Calibration | None = None,
+    scores: Scores | None = None,
+) -> tuple[LayerRow, ...]:
+    """A row for each of `weights`; without masks `kept`, what is not 0 counts as kept."""
+    rows = []
+    for key, weight in weights.items():
+        layer = network.layers.get(key) if network else None
+        seen = calibration.layers.get(key) if calibration else None
+        alive = kept[key] if kept is not None else weight != 0
+        rows.append(
+            LayerRow(
+                weight=key,
+                shape=tuple(weight.shape),
+                weights=weight.numel(),
+                kept=int(alive.sum()),
+                input_rate=float(seen.input_rate.mean()) if seen else None,
+                input_values=seen.input_values if seen else None,
+                firing_rate=float(seen.neuron.firing_rate.mean()) if seen and seen.neuron else None,
+                neuron=layer.neuron if layer else None,
+                through=layer.through if layer else (),
+                criterion=scores.used(key) if scores else None,
+                reason=scores.fallback.get(key) if scores else None,
+            )
+        )
+    return tuple(rows)
+
+
+def totals(rows: tuple[LayerRow, ...], parameters: int) -> dict[str, int]:
+    """Counts over all rows; `parameters` are those of the whole file."""
+    weights, kept = sum(row.weights for row in rows), sum(row.kept for row in rows)
+    return {"prunable": weights, "kept": kept, "pruned": weights - kept, "parameters": parameters}
+
+
+def parameter_count(tensors: Mapping[str, Tensor], network: Network | None) -> int:
+    """How many parameters there are; without the network, floats that are no running statistic."""
+    if network is not None:
+        return sum(parameter.numel() for parameter in network.module.parameters())
+    return sum(
+        tensor.numel()
+        for key, tensor in tensors.items()
+        if tensor.is_floating_point() and not key.endswith(("running_mean", "running_var"))
+    )
+
+
+def as_dicts(rows: tuple[LayerRow, ...]) -> list[dict[str, Any]]:
+    """The rows for a report."""
+    return [asdict(row) for row in rows]

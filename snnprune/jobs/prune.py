@@ -1,0 +1,262 @@
+"""`snnprune prune`: from a checkpoint to a smaller one that is a drop-in, with the evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from snnprune.allocation import load_allocation
+from snnprune.calibration import Calibration
+from snnprune.checkpoint import read_checkpoint, write_masks, write_safetensors
+from snnprune.errors import InputError, UsageError
+from snnprune.evaluation import Evaluation, evaluate
+from snnprune.files import require_free, write_json
+from snnprune.jobs.calibrate import calibrated
+from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
+from snnprune.jobs.score import Choice, choose_criterion, evidence
+from snnprune.jobs.subject import Subject, SubjectOptions, open_subject
+from snnprune.mask import Masks, masked
+from snnprune.progress import Progress
+from snnprune.provenance import described
+from snnprune.pruning import Cut, prune, require_sparsity
+from snnprune.repair import REPAIRS, batchnorms, recalibrate_batchnorm
+from snnprune.report import about_evaluation, about_subject, file_entry, report
+from snnprune.scoring import Scores, score
+from snnprune.spelling import did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneOptions:
+    """What the command line asks for; None takes the default that fits the subject."""
+
+    subject: SubjectOptions
+    sparsity: float
+    out: Path
+    criterion: str | None = None
+    allocation: str | None = None
+    repair: str | None = None
+    calibration: Path | None = None
+    report_folder: Path | None = None
+    evaluate: bool = True
+    eval_samples: int | None = None
+    force: bool = False
+
+    @property
+    def mask_file(self) -> Path:
+        """Where the masks go."""
+        return self.out.with_name(f"{self.out.stem}.mask.safetensors")
+
+    @property
+    def report_file(self) -> Path:
+        """Where the report goes."""
+        if self.report_folder is not None:
+            return self.report_folder / "report.json"
+        return self.out.with_name(f"{self.out.stem}.report.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """What came of it."""
+
+    rows: tuple[LayerRow, ...]
+    """Counted in the file that was written."""
+    totals: dict[str, int]
+    choice: Choice
+    allocation: str
+    repair: str
+    before: Evaluation | None
+    after: Evaluation | None
+    warnings: tuple[str, ...]
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruned:
+    """Prune a checkpoint and write the pruned file, its masks and its report.
+
+    Raises:
+        SnnpruneError: whatever is wrong; nothing has been written then.
+    """
+    _require_sense(options)
+    subject = open_subject(options.subject)
+    choice = choose_criterion(subject, options.criterion)
+    repair = _repair_for(subject, options.repair)
+    calibration = _calibration_for(subject, choice, options, progress)
+    before = _evaluated(subject, options, "evaluating before", progress)
+
+    scores = score(
+        subject.weights,
+        choice.criterion,
+        name=choice.name,
+        network=subject.network,
+        calibration=calibration,
+        seed=options.subject.seed,
+    )
+    allocation = options.allocation or default_allocation(scores)
+    cut = prune(
+        subject.weights,
+        scores,
+        sparsity=options.sparsity,
+        allocation=load_allocation(allocation),
+    )
+    tensors = pruned_tensors(subject, cut, repair, progress)
+    after = _evaluated(subject, options, "evaluating after", progress)
+
+    written = _write(options, subject, tensors, cut.masks, (choice.name, allocation, repair))
+    rows = layer_rows(
+        {key: written[key] for key in cut.masks},
+        kept=cut.masks,
+        network=subject.network,
+        calibration=calibration,
+        scores=scores,
+    )
+    pruned = Pruned(
+        rows=rows,
+        totals=totals(rows, parameter_count(written, subject.network)),
+        choice=choice,
+        allocation=allocation,
+        repair=repair,
+        before=before,
+        after=after,
+        warnings=(*(calibration.warnings if calibration else ()), *cut.warnings),
+    )
+    found = replace(pruned, report=_report(options, subject, pruned))
+    write_json(options.report_file, found.report)
+    return found
+
+
+def default_allocation(scores: Scores) -> str:
+    """`pools` where some layers could not be scored by the criterion, else `global`."""
+    return "pools" if scores.fallback else "global"
+
+
+def pruned_tensors(
+    subject: Subject, cut: Cut, repair: str, progress: Progress
+) -> dict[str, Tensor]:
+    """The checkpoint's tensors, pruned and repaired; the subject's network is left holding them."""
+    tensors = masked(subject.checkpoint.tensors, cut.masks)
+    if subject.network is None:
+        return tensors
+    module = subject.network.module
+    module.load_state_dict(tensors)
+    if repair == "bn":
+        batches = progress.track(
+            subject.calibration_batches(),
+            label="repairing BatchNorm",
+            total=subject.calibration_steps(),
+        )
+        recalibrate_batchnorm(subject.network, batches)
+        repaired = module.state_dict()
+        for norm in batchnorms(module):
+            for key in (norm, norm.replace("running_var", "running_mean")):
+                tensors[key] = repaired[key].to("cpu", tensors[key].dtype, copy=True)
+    return tensors
+
+
+def _require_sense(options: PruneOptions) -> None:
+    """Everything that can be refused before the work begins."""
+    require_sparsity(options.sparsity)
+    if options.out.suffix != ".safetensors":
+        raise UsageError(
+            f"{options.out.name} does not end in .safetensors", field="-o", hint="rename it"
+        )
+    if options.repair is not None and options.repair not in REPAIRS:
+        raise UsageError(
+            f"unknown repair {options.repair!r}",
+            field="--repair",
+            hint=did_you_mean(options.repair, REPAIRS),
+        )
+    sources = [options.subject.checkpoint]
+    for path in (options.out, options.mask_file, options.report_file):
+        require_free(path, force=options.force, inputs=sources)
+
+
+def _runnable(subject: Subject) -> bool:
+    return subject.network is not None and subject.data is not None
+
+
+def _calibration_for(
+    subject: Subject, choice: Choice, options: PruneOptions, progress: Progress
+) -> Calibration | None:
+    """Statistics, also for a criterion that needs none where the report can have them."""
+    found = evidence(subject, choice.criterion, options.calibration, progress)
+    if found is None and _runnable(subject):
+        return calibrated(subject, progress)
+    return found
+
+
+def _repair_for(subject: Subject, asked: str | None) -> str:
+    """The repair asked for; by default `bn` where the network has BatchNorm and there is data."""
+    able = (
+        _runnable(subject)
+        and subject.network is not None
+        and bool(batchnorms(subject.network.module))
+    )
+    if asked == "bn" and not able:
+        raise InputError(
+            f"there is no BatchNorm to repair: {subject.missing or 'the network has none'}",
+            file=subject.checkpoint.path,
+            field="--repair",
+            hint="choose none",
+        )
+    return asked or ("bn" if able else "none")
+
+
+def _evaluated(
+    subject: Subject, options: PruneOptions, label: str, progress: Progress
+) -> Evaluation | None:
+    """Accuracy on the test images, where there are any."""
+    data, limit = subject.data, options.eval_samples
+    if not options.evaluate or subject.network is None or data is None or data.test is None:
+        return None
+    batches = progress.track(
+        subject.batches("test", limit), label=label, total=subject.steps("test", limit)
+    )
+    return evaluate(subject.network, batches)
+
+
+def _write(
+    options: PruneOptions,
+    subject: Subject,
+    tensors: dict[str, Tensor],
+    masks: Masks,
+    how: tuple[str, str, str],
+) -> dict[str, Tensor]:
+    """Write the pruned file and its masks; the tensors as they are read back."""
+    criterion, allocation, repair = how
+    metadata = subject.checkpoint.metadata | described(
+        "prune",
+        model=subject.spec,
+        data=subject.data_spec,
+        criterion=criterion,
+        allocation=allocation,
+        repair=repair,
+        sparsity=options.sparsity,
+        source_sha256=subject.checkpoint.sha256,
+    )
+    write_safetensors(options.out, tensors, metadata)
+    write_masks(options.mask_file, masks, metadata)
+    return read_checkpoint(options.out).tensors
+
+
+def _report(options: PruneOptions, subject: Subject, pruned: Pruned) -> dict[str, Any]:
+    return report(
+        "prune",
+        device=subject.device,
+        seed=options.subject.seed,
+        inputs=[file_entry(options.subject.checkpoint, subject.checkpoint.sha256)],
+        warnings=pruned.warnings,
+        **about_subject(subject),
+        criterion=pruned.choice.name,
+        criterion_because=pruned.choice.why,
+        allocation=pruned.allocation,
+        repair=pruned.repair,
+        sparsity_asked=options.sparsity,
+        totals=pruned.totals,
+        before=about_evaluation(pruned.before),
+        after=about_evaluation(pruned.after),
+        layers=as_dicts(pruned.rows),
+        outputs=[file_entry(options.out), file_entry(options.mask_file)],
+    )

@@ -1,0 +1,118 @@
+"""`snnprune score`: a score for every weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snnprune.calibration import Calibration
+from snnprune.checkpoint import write_safetensors
+from snnprune.criteria import Criterion, load_criterion
+from snnprune.files import require_free
+from snnprune.jobs.calibrate import calibrated, read_calibration_for
+from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows
+from snnprune.jobs.subject import Subject, SubjectOptions, open_subject
+from snnprune.progress import Progress
+from snnprune.provenance import described
+from snnprune.report import about_subject, file_entry, report
+from snnprune.scoring import Scores, score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Scores, why this criterion, and the report."""
+
+    rows: tuple[LayerRow, ...]
+    scores: Scores
+    why: str
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A criterion and why it was taken."""
+
+    name: str
+    criterion: Criterion
+    why: str
+
+
+def score_checkpoint(
+    options: SubjectOptions,
+    *,
+    criterion: str | None,
+    calibration_file: Path | None,
+    out: Path | None,
+    force: bool,
+    progress: Progress,
+) -> Scored:
+    """Score a checkpoint's weights, and write them to `out` where it is given."""
+    if out is not None:
+        require_free(out, force=force, inputs=[options.checkpoint])
+    subject = open_subject(options)
+    choice = choose_criterion(subject, criterion)
+    calibration = evidence(subject, choice.criterion, calibration_file, progress)
+    weights = subject.weights
+    scores = score(
+        weights,
+        choice.criterion,
+        name=choice.name,
+        network=subject.network,
+        calibration=calibration,
+        seed=options.seed,
+    )
+    if out is not None:
+        _write(out, scores, subject)
+    rows = layer_rows(weights, network=subject.network, calibration=calibration, scores=scores)
+    return Scored(
+        rows=rows,
+        scores=scores,
+        why=choice.why,
+        report=report(
+            "score",
+            device=subject.device,
+            seed=options.seed,
+            inputs=[file_entry(options.checkpoint, subject.checkpoint.sha256)],
+            warnings=calibration.warnings if calibration else (),
+            **about_subject(subject),
+            criterion=choice.name,
+            criterion_because=choice.why,
+            scale=scores.scale,
+            layers=as_dicts(rows),
+            outputs=[file_entry(out)] if out else [],
+        ),
+    )
+
+
+def choose_criterion(subject: Subject, asked: str | None) -> Choice:
+    """The criterion asked for; by default `sf` where it can work, else `magnitude`."""
+    if asked is not None:
+        return Choice(name=asked, criterion=load_criterion(asked), why="asked for")
+    able = subject.network is not None and subject.data is not None
+    name = "sf" if able else "magnitude"
+    why = "the network and its data are at hand" if able else f"{subject.missing}"
+    return Choice(name=name, criterion=load_criterion(name), why=why)
+
+
+def evidence(
+    subject: Subject, criterion: Criterion, calibration_file: Path | None, progress: Progress
+) -> Calibration | None:
+    """The calibration file's statistics, or fresh ones where the criterion needs them."""
+    if calibration_file is not None:
+        return read_calibration_for(subject, calibration_file)
+    if criterion.needs == "weight":
+        return None
+    return calibrated(subject, progress)
+
+
+def _write(out: Path, scores: Scores, subject: Subject) -> None:
+    metadata = described(
+        "score",
+        model=subject.spec,
+        data=subject.data_spec,
+        criterion=scores.criterion,
+        scale=scores.scale,
+        source_sha256=subject.checkpoint.sha256,
+    )
+    write_safetensors(out, scores.values, metadata)

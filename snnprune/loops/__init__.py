@@ -1,0 +1,1 @@
+"""The loops, each to be read from top to bottom."""

@@ -1,0 +1,65 @@
+"""What a file that snnprune writes says of itself: its own model and data, as JSON in metadata.
+
+Only built-in names are taken from a file: a stranger's file must not choose code to run.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from snnprune import __version__
+from snnprune.data import DATA
+from snnprune.models import MODELS, ModelSpec
+
+MODEL, DATA_SET = "snnprune.model", "snnprune.data"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """A data set by name and how its training images were split."""
+
+    name: str
+    validation: float = 0.0
+    seed: int = 0
+
+
+def described(
+    command: str, *, model: ModelSpec | None = None, data: DataSpec | None = None, **more: object
+) -> dict[str, str]:
+    """Metadata for a file; `more` is stored as `snnprune.<name>`."""
+    metadata = {"format": "pt", "snnprune.version": __version__, "snnprune.command": command}
+    if model is not None:
+        metadata[MODEL] = json.dumps({"name": model.name, "args": dict(model.args)})
+    if data is not None:
+        metadata[DATA_SET] = json.dumps(
+            {"name": data.name, "validation": data.validation, "seed": data.seed}
+        )
+    return metadata | {f"snnprune.{name}": str(value) for name, value in more.items()}
+
+
+def model_in(metadata: Mapping[str, str]) -> ModelSpec | None:
+    """The built-in model that a file says it is of, if it says so."""
+    found = _object(metadata.get(MODEL))
+    if found.get("name") not in MODELS.rows or not isinstance(found.get("args"), dict):
+        return None
+    return ModelSpec(name=found["name"], args=found["args"])
+
+
+def data_in(metadata: Mapping[str, str]) -> DataSpec | None:
+    """The built-in data set that a file says it was trained on, if it says so."""
+    found = _object(metadata.get(DATA_SET))
+    validation, seed = found.get("validation", 0.0), found.get("seed", 0)
+    if found.get("name") not in DATA.rows or not isinstance(seed, int):
+        return None
+    if not isinstance(validation, int | float) or not 0 <= validation < 1:
+        return None
+    return DataSpec(name=found["name"], validation=validation, seed=seed)
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    try:
+        value = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,71 @@
+"""Reports: the evidence of a command as JSON. Counts are stored, percentages derived."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snnprune.device import device_name, versions
+from snnprune.files import sha256_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from snnprune.evaluation import Evaluation
+    from snnprune.jobs.subject import Subject
+
+SCHEMA = 1  # raised when a reader of the last one would be misled
+
+
+def report(
+    command: str,
+    *,
+    device: torch.device,
+    seed: int,
+    inputs: Sequence[Mapping[str, str]] = (),
+    warnings: Sequence[str] = (),
+    **findings: Any,
+) -> dict[str, Any]:
+    """The frame that every report shares, around what a command found out."""
+    return {
+        "schema": SCHEMA,
+        "tool_version": versions()["snnprune"],
+        "command": command,
+        "ok": True,
+        "inputs": list(inputs),
+        "seed": seed,
+        "device": device_name(device),
+        "versions": versions(),
+        **findings,
+        "warnings": list(warnings),
+    }
+
+
+def about_subject(subject: Subject) -> dict[str, Any]:
+    """Which model and data a report is about."""
+    model, data = subject.spec, subject.data_spec
+    return {
+        "model": model and {"name": model.name, "args": dict(model.args)},
+        "data": data and {"name": data.name, "validation": data.validation, "seed": data.seed},
+    }
+
+
+def file_entry(path: Path, sha256: str | None = None) -> dict[str, str]:
+    """A file by path and hash."""
+    return {"path": str(path), "sha256": sha256 or sha256_of(path)}
+
+
+def about_evaluation(evaluation: Evaluation | None) -> dict[str, Any] | None:
+    """An evaluation as counts, with accuracy and loss beside them."""
+    if evaluation is None:
+        return None
+    return {
+        "samples": evaluation.samples,
+        "labelled": evaluation.labelled,
+        "correct": evaluation.correct,
+        "loss_sum": evaluation.loss_sum,
+        "accuracy": evaluation.accuracy,
+        "loss": evaluation.loss,
+        "firing_rates": dict(evaluation.firing_rates),
+    }

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from snnprune.checkpoint import write_safetensors
 from snnprune.data import DataOptions, DataSet, open_data
 from snnprune.data.augmentation import Augmentation
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
 from snnprune.evaluation import Evaluation, evaluate
-from snnprune.files import sha256_of, write_text
 from snnprune.models import ModelSpec, accepts, build_model
 from snnprune.network import Network, trace
 from snnprune.progress import SILENT, Progress
-from snnprune.provenance import DataSpec, described
+from snnprune.provenance import DataSpec
 from snnprune.randomness import derived_seed
-from snnprune.recipe import Recipe, dump_recipe
+from snnprune.recipe import Recipe
 from snnprune.training import Trainer
 
 
@@ -101,27 +97,6 @@ def train(
         epochs=tuple(epochs),
         test=_evaluate(network, data, "test", batch_size, device),
     )
-
-
-def write_run(folder: Path, trained: Trained, recipe: Recipe) -> list[Path]:
-    """Write the run folder: resolved recipe, checkpoint, metrics, hashes, and `DONE` last."""
-    model, metrics = folder / "model.safetensors", folder / "metrics.jsonl"
-    resolved = recipe.model_copy(
-        update={"model": recipe.model.model_copy(update={"args": dict(trained.spec.args)})}
-    )
-    write_text(folder / "recipe.yaml", dump_recipe(resolved))
-    write_safetensors(
-        model,
-        trained.network.module.state_dict(),
-        described("train", model=trained.spec, data=trained.data),
-    )
-    write_text(metrics, "".join(json.dumps(asdict(epoch)) + "\n" for epoch in trained.epochs))
-    written = [folder / "recipe.yaml", model, metrics]
-    write_text(
-        folder / "SHA256SUMS", "".join(f"{sha256_of(path)}  {path.name}\n" for path in written)
-    )
-    write_text(folder / "DONE", "")
-    return written
 
 
 def _open(recipe: Recipe, options: DataOptions) -> DataSet:

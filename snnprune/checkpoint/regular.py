@@ -1,0 +1,75 @@
+"""Whether a path leads to a file that can be read at all."""
+
+import contextlib
+import errno
+import stat
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+
+from snnprune.errors import InputError
+
+COPY_AGAIN = "copy or download it again"
+
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def require_regular_file(path: Path) -> int:
+    """The size in bytes of a file that is there, found without opening it.
+
+    Raises:
+        InputError: nothing is there, a link leads nowhere, it is a folder, pipe or device
+            (opening one could wait for ever), or it is empty.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        raise _not_there(path, error) from None
+    if not stat.S_ISREG(status.st_mode):
+        kind = KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        hint = "name a file in it" if stat.S_ISDIR(status.st_mode) else "copy it into a file first"
+        raise InputError(f"is {kind}, not a regular file", file=path, hint=hint)
+    if status.st_size == 0:
+        raise InputError("empty file", file=path, hint=COPY_AGAIN)
+    return status.st_size
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[BufferedReader]:
+    """The open file.
+
+    Raises:
+        InputError: the system does not let us open or read it.
+    """
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _not_there(path: Path, error: OSError | ValueError) -> InputError:
+    if isinstance(error, ValueError):  # a null byte in the name
+        return InputError("is not a name that a file can have", file=path)
+    if error.errno == errno.ELOOP:
+        return InputError("is a loop of links", file=path, hint="name the file itself")
+    if not isinstance(error, FileNotFoundError):
+        return _unreadable(path, error)
+    if path.is_symlink():
+        return InputError(
+            f"is a link to {path.readlink()}, which is not there",
+            file=path,
+            hint="name the file itself",
+        )
+    return InputError("no such file", file=path, hint="check the path")
+
+
+def _unreadable(path: Path, error: OSError) -> InputError:
+    reason = error.strerror or str(error)
+    return InputError(f"cannot be read: {reason}", file=path, hint="check its permissions")

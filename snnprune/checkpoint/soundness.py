@@ -1,0 +1,66 @@
+"""Values that no trained network holds."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from snnprune.checkpoint.naming import counted, first_few
+from snnprune.errors import InputError
+
+
+def require_sound(
+    tensors: dict[str, Tensor], path: Path, *, allow_nonfinite: bool
+) -> tuple[str, ...]:
+    """Notes on odd values.
+
+    Raises:
+        InputError: a value is NaN or infinite (unless `allow_nonfinite`, which never covers a
+            running variance), or a running variance is negative.
+    """
+    notes = []
+    for name, tensor in tensors.items():
+        found = _nonfinite(tensor)
+        if found and (_is_variance(name) or not allow_nonfinite):
+            hint = "train it again" if _is_variance(name) else "--allow-nonfinite takes it as it is"
+            raise InputError(found, file=path, field=name, hint=hint)
+        if found:
+            notes.append(f"{name}: {found}")
+        if _is_variance(name) and tensor.is_floating_point():
+            _require_nonnegative(name, tensor, path)
+    zero = [name for name, tensor in tensors.items() if _is_all_zero(tensor)]
+    if zero:
+        notes.append(f"{counted(len(zero), 'tensor')} all zero: {first_few(zero)}")
+    return tuple(notes)
+
+
+def _is_variance(name: str) -> bool:
+    return name.endswith("running_var")
+
+
+def _nonfinite(tensor: Tensor) -> str | None:
+    """How many values are NaN or infinite and where the first is; None if none is."""
+    if not tensor.is_floating_point():
+        return None
+    finite = torch.isfinite(tensor)
+    if finite.all():
+        return None
+    lost = (~finite).flatten().to(torch.uint8)
+    values = counted(int(lost.count_nonzero()), "value")
+    return f"{values} NaN or infinite, the first at flat index {int(lost.argmax())}"
+
+
+def _require_nonnegative(name: str, tensor: Tensor, path: Path) -> None:
+    values = tensor.double()  # since 8-bit floats cannot be compared
+    if (values < 0).any():
+        raise InputError(
+            f"a variance is negative ({values.min().item():g})",
+            file=path,
+            field=name,
+            hint="the file is damaged or no BatchNorm's: copy it again",
+        )
+
+
+def _is_all_zero(tensor: Tensor) -> bool:
+    suspect = tensor.is_floating_point() and tensor.dim() >= 2 and tensor.numel() > 0
+    return suspect and not tensor.any()

@@ -1,0 +1,34 @@
+"""All commands, in the order in which people need them."""
+
+import typer
+
+from snnprune.cli import checkpoints, demo, environment, pruning, recipes, training
+
+app = typer.Typer(
+    name="snnprune",
+    help="Prune trained spiking neural networks, by what a weight does to a spike.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("inspect")(checkpoints.inspect)
+app.command("calibrate")(checkpoints.calibrate)
+app.command("score")(pruning.score)
+app.command("prune")(pruning.prune)
+app.command("eval")(checkpoints.evaluate)
+app.command("train")(training.train)
+app.add_typer(recipes.app, name="recipes")
+app.command("demo")(demo.demo)
+app.command("env")(environment.env)
+
+
+@app.callback(invoke_without_command=True)
+def version_option(
+    version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True),
+) -> None:
+    """Prune trained spiking neural networks, by what a weight does to a spike."""
+    if version:
+        from snnprune import __version__
+
+        typer.echo(f"snnprune {__version__}")
+        raise typer.Exit

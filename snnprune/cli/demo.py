@@ -1,0 +1,34 @@
+"""`demo`: the whole story in minutes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from snnprune.cli.flags import ShowFlags, spread
+
+
+@spread
+def demo(
+    show: ShowFlags,
+    out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path(
+        "snnprune-demo"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Of every random draw.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing folder.")] = False,
+) -> None:
+    """Train, calibrate, prune, repair and evaluate on bundled images."""
+    from snnprune.cli.console import Screen
+    from snnprune.cli.tables import demo_table
+    from snnprune.jobs.demo import DemoOptions, run_demo
+
+    screen = Screen(show)
+    options = DemoOptions(out=out, seed=seed, device=device, force=force)
+    found = run_demo(options, screen.progress())
+    lines = [
+        f"dense accuracy {found.dense.accuracy:.2%} ({found.dense.labelled:,} test images, "
+        f"{found.minutes:.1f} minutes in all)",
+        f"wrote {out}: accuracy.png, accuracy.svg, table.md, report.json, training/, pruned/",
+    ]
+    screen.result(demo_table(found.points), *lines, report=found.report)

@@ -1,0 +1,77 @@
+"""From exceptions to one line and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from snnprune.errors import MemoryExhaustedError, SnnpruneError, UsageError
+from snnprune.escaping import printable
+
+BUG, INTERRUPTED, TERMINATED = 1, 130, 143
+LIMIT = 2000  # characters of one error line
+
+
+def run(app: Callable[..., Any], arguments: list[str]) -> int:
+    """Run the app on `arguments` and return its exit code; every failure has been told then."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = app(arguments, prog_name="snnprune", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # the reader left: keep Python from complaining again when it flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _told(error, arguments)
+
+
+def _told(error: Exception, arguments: list[str]) -> int:
+    known = _as_ours(error)
+    if known is None:
+        traceback.print_exc()
+        print(f"error: this is a bug in snnprune: {printable(repr(error))}", file=sys.stderr)
+        return BUG
+    if "--json" in arguments:
+        print(json.dumps({"ok": False, "error": _as_object(known)}))
+    for line in getattr(known, "lines", (str(known),)):
+        print(f"error: {printable(line, LIMIT)}", file=sys.stderr)
+    if known.__cause__ is not None and {"-v", "--verbose"} & set(arguments):
+        traceback.print_exception(known.__cause__)
+    return known.exit_code
+
+
+def _as_ours(error: Exception) -> SnnpruneError | None:
+    """The error as one of ours, or None for a bug."""
+    if isinstance(error, SnnpruneError):
+        return error
+    if hasattr(error, "format_message"):  # what typer says of a wrong command line
+        message = error.format_message().rstrip(".")
+        return UsageError(message[:1].lower() + message[1:], hint="--help lists what there is")
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return MemoryExhaustedError("out of memory", hint="give a smaller --batch-size")
+    return None
+
+
+def _as_object(error: SnnpruneError) -> dict[str, object]:
+    return {
+        "code": error.exit_code,
+        "file": error.file,
+        "field": error.field,
+        "message": error.message,
+        "hint": error.hint,
+    }
+
+
+def _terminate(*_: object) -> None:
+    raise SystemExit(TERMINATED)  # unwinds, so that temporary files go

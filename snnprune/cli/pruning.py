@@ -1,0 +1,102 @@
+"""`score` and `prune`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from snnprune.cli.flags import ShowFlags, SubjectFlags, spread
+from snnprune.criteria import CRITERIA
+
+CRITERION_HELP = f"{', '.join(CRITERIA.rows)} or file.py:function; by default sf where it can work."
+
+
+@spread
+def score(
+    subject: SubjectFlags,
+    show: ShowFlags,
+    criterion: Annotated[str | None, typer.Option(help=CRITERION_HELP)] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Statistics that calibrate wrote, instead of a new pass.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Training images to look at.")] = 1024,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the scores go.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Score every weight; larger means keep."""
+    from snnprune.cli.console import Screen
+    from snnprune.cli.tables import fallback_lines, layer_table
+    from snnprune.jobs.score import score_checkpoint
+
+    screen = Screen(show)
+    found = score_checkpoint(
+        subject.options(samples),
+        criterion=criterion,
+        calibration_file=calibration,
+        out=out,
+        force=force,
+        progress=screen.progress(),
+    )
+    lines = [f"criterion {found.scores.criterion} ({found.why})", *fallback_lines(found.rows)]
+    lines += [f"wrote {out}"] if out else []
+    screen.result(layer_table(found.rows, criteria=True), *lines, report=found.report)
+
+
+@spread
+def prune(
+    subject: SubjectFlags,
+    show: ShowFlags,
+    sparsity: Annotated[float, typer.Option(help="Share of the weights to prune, in [0, 1).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The pruned file, .safetensors.")],
+    criterion: Annotated[str | None, typer.Option(help=CRITERION_HELP)] = None,
+    allocation: Annotated[
+        str | None,
+        typer.Option(help="global, local, pools, pools-alike or pools-dense; see docs/criteria."),
+    ] = None,
+    repair: Annotated[
+        str | None, typer.Option(help="bn or none; bn by default where there is BatchNorm.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Statistics that calibrate wrote, instead of a new pass.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Training images to calibrate on.")] = 1024,
+    evaluate: Annotated[
+        bool, typer.Option("--eval/--no-eval", help="Measure accuracy before and after.")
+    ] = True,
+    eval_samples: Annotated[
+        int | None, typer.Option(min=1, help="Test images for that; all by default.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for report.json.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+) -> None:
+    """Prune a checkpoint; the result has the same keys, shapes and types."""
+    from snnprune.cli.console import Screen
+    from snnprune.cli.tables import accuracy_line, fallback_lines, layer_table, sparsity_line
+    from snnprune.jobs.prune import PruneOptions, prune_checkpoint
+
+    screen = Screen(show)
+    options = PruneOptions(
+        subject=subject.options(samples),
+        sparsity=sparsity,
+        out=out,
+        criterion=criterion,
+        allocation=allocation,
+        repair=repair,
+        calibration=calibration,
+        report_folder=report,
+        evaluate=evaluate,
+        eval_samples=eval_samples,
+        force=force,
+    )
+    found = prune_checkpoint(options, screen.progress())
+    lines = [
+        sparsity_line(found.totals),
+        f"criterion {found.choice.name} ({found.choice.why}), allocation {found.allocation}, "
+        f"repair {found.repair}",
+        *fallback_lines(found.rows),
+    ]
+    lines += [accuracy_line(found.after, found.before)] if found.after else []
+    lines.append(f"wrote {out}, {options.mask_file.name} and {options.report_file.name}")
+    screen.result(layer_table(found.rows, criteria=True), *lines, report=found.report)

@@ -1,0 +1,61 @@
+"""`recipes`: list, show, copy and check training recipes. Imports no torch."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="List, show, copy and check training recipes.", no_args_is_help=True)
+
+
+@app.command("ls")
+def ls() -> None:
+    """List the built-in recipes."""
+    from snnprune.recipe import builtin_recipes
+
+    for name, path in builtin_recipes().items():
+        first = path.read_text(encoding="utf-8").splitlines()[0]
+        typer.echo(f"{name:20} {first.lstrip('# ')}")
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="Built-in name.")]) -> None:
+    """Print a built-in recipe."""
+    typer.echo(_text_of(name), nl=False)
+
+
+@app.command()
+def cp(
+    name: Annotated[str, typer.Argument(help="Built-in name.")],
+    target: Annotated[Path, typer.Argument(help="The new file, or a folder for it.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Copy a built-in recipe, to change it."""
+    from snnprune.files import require_free, write_text
+
+    path = target / f"{Path(name).stem}.yaml" if target.is_dir() else target
+    text = _text_of(name)
+    require_free(path, force=force)
+    write_text(path, text)
+    typer.echo(f"wrote {path}")
+
+
+@app.command()
+def validate(recipe: Annotated[str, typer.Argument(help="Built-in name or YAML file.")]) -> None:
+    """Check a recipe, without running anything of it."""
+    from snnprune.jobs.recipes import require_names
+    from snnprune.recipe import load_recipe
+
+    require_names(load_recipe(recipe))
+    typer.echo(f"{recipe} is a valid recipe")
+
+
+def _text_of(name: str) -> str:
+    from snnprune.errors import InputError
+    from snnprune.recipe import builtin_recipes
+
+    known = builtin_recipes()
+    path = known.get(Path(name).stem)
+    if path is None:
+        raise InputError("no such recipe", file=name, hint=f"built-ins are {', '.join(known)}")
+    return path.read_text(encoding="utf-8")

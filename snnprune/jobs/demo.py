@@ -1,0 +1,223 @@
+"""`snnprune demo`: train, calibrate, prune, repair, evaluate, on images that come with the tool."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from snnprune.allocation import load_allocation
+from snnprune.calibration import Calibration, write_calibration
+from snnprune.checkpoint import write_safetensors
+from snnprune.criteria import load_criterion
+from snnprune.evaluation import Evaluation, evaluate
+from snnprune.files import write_json, write_text
+from snnprune.jobs.calibrate import calibrated
+from snnprune.jobs.prune import default_allocation, pruned_tensors
+from snnprune.jobs.subject import Subject, SubjectOptions, open_subject
+from snnprune.jobs.train import TrainOptions, require_fresh_folder, train_recipe
+from snnprune.mask import prunable, pruned
+from snnprune.plots import Line, plot_accuracy
+from snnprune.progress import SILENT, Progress
+from snnprune.provenance import described
+from snnprune.pruning import prune
+from snnprune.recipe import load_recipe
+from snnprune.report import about_evaluation, about_subject, file_entry, report
+from snnprune.scoring import score
+
+RECIPE = "fashion-mnist-mini"
+SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95)
+CRITERIA = ("magnitude", "sf")
+REPAIRS = ("none", "bn")
+COLORS = {"magnitude": "#b45309", "sf": "#1d4ed8"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """What the command line asks for."""
+
+    out: Path
+    seed: int = 0
+    device: str = "auto"
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One pruned network, measured on the test images."""
+
+    criterion: str
+    repair: str
+    sparsity: float
+    pruned: int
+    prunable: int
+    correct: int
+    labelled: int
+
+    @property
+    def accuracy(self) -> float:
+        """In [0, 1]."""
+        return self.correct / self.labelled
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demonstrated:
+    """The whole story."""
+
+    dense: Evaluation
+    points: tuple[Point, ...]
+    minutes: float
+    report: dict[str, Any]
+
+
+def run_demo(options: DemoOptions, progress: Progress) -> Demonstrated:
+    """Tell the story and leave it in a folder."""
+    start = time.monotonic()
+    require_fresh_folder(options.out, force=options.force)
+    recipe = load_recipe(RECIPE, [f"seed={options.seed}"])
+    run = options.out / "training"
+    train_recipe(
+        TrainOptions(recipe=recipe, out=run, device=options.device, force=options.force), progress
+    )
+    subject = open_subject(
+        SubjectOptions(
+            checkpoint=run / "model.safetensors", device=options.device, seed=options.seed
+        )
+    )
+    calibration = calibrated(subject, progress)
+    dense = _evaluated(subject)
+    variants = list(product(CRITERIA, REPAIRS, SPARSITIES))
+    points = tuple(
+        _pruned_point(subject, calibration, options, *variant)
+        for variant in progress.track(variants, label="pruning", total=len(variants))
+    )
+    found = Demonstrated(
+        dense=dense,
+        points=points,
+        minutes=(time.monotonic() - start) / 60,
+        report=_report(options, subject, dense, points),
+    )
+    _write(options, subject, calibration, found)
+    return found
+
+
+def _evaluated(subject: Subject) -> Evaluation:
+    return evaluate(subject.require_runnable(), subject.batches("test"))
+
+
+def _pruned_point(
+    subject: Subject,
+    calibration: Calibration,
+    options: DemoOptions,
+    criterion: str,
+    repair: str,
+    sparsity: float,
+) -> Point:
+    """Prune one way, write the file, measure it."""
+    scores = score(
+        subject.weights,
+        load_criterion(criterion),
+        name=criterion,
+        network=subject.network,
+        calibration=calibration,
+        seed=options.seed,
+    )
+    allocation = load_allocation(default_allocation(scores))
+    cut = prune(subject.weights, scores, sparsity=sparsity, allocation=allocation)
+    tensors = pruned_tensors(subject, cut, repair, SILENT)
+    metadata = described(
+        "demo",
+        model=subject.spec,
+        data=subject.data_spec,
+        criterion=criterion,
+        repair=repair,
+        sparsity=sparsity,
+        source_sha256=subject.checkpoint.sha256,
+    )
+    write_safetensors(_file_of(options, criterion, repair, sparsity), tensors, metadata)
+    after = _evaluated(subject)
+    return Point(
+        criterion=criterion,
+        repair=repair,
+        sparsity=sparsity,
+        pruned=pruned(cut.masks),
+        prunable=prunable(cut.masks),
+        correct=after.correct,
+        labelled=after.labelled,
+    )
+
+
+def _file_of(options: DemoOptions, criterion: str, repair: str, sparsity: float) -> Path:
+    name = f"{criterion}-{repair}-{round(100 * sparsity)}.safetensors"
+    return options.out / "pruned" / name
+
+
+def _report(
+    options: DemoOptions, subject: Subject, dense: Evaluation, points: Sequence[Point]
+) -> dict[str, Any]:
+    return report(
+        "demo",
+        device=subject.device,
+        seed=options.seed,
+        inputs=[file_entry(subject.checkpoint.path, subject.checkpoint.sha256)],
+        **about_subject(subject),
+        dense=about_evaluation(dense),
+        points=[asdict(point) for point in points],
+    )
+
+
+def _write(
+    options: DemoOptions,
+    subject: Subject,
+    calibration: Calibration,
+    found: Demonstrated,
+) -> None:
+    folder, dense = options.out, found.dense
+    write_calibration(folder / "calibration.safetensors", calibration, described("demo"))
+    write_json(folder / "report.json", found.report)
+    write_text(folder / "table.md", markdown_table(found.points, dense))
+    assert subject.spec is not None
+    assert subject.data_spec is not None
+    conditions = (
+        f"{subject.spec.name}, {subject.data_spec.name}, T = {calibration.time_steps}, one shot, "
+        f"no training after pruning, {dense.labelled:,} test images, seed {options.seed}"
+    )
+    plot_accuracy(
+        [folder / "accuracy.svg", folder / "accuracy.png"],
+        _lines(found.points),
+        dense=dense.accuracy or 0.0,
+        conditions=conditions,
+    )
+
+
+def markdown_table(points: Sequence[Point], dense: Evaluation) -> str:
+    """Accuracies in percent: a row per criterion and repair, a column per sparsity."""
+    head = " | ".join(f"{sparsity:.0%}" for sparsity in SPARSITIES)
+    rows = [f"| criterion | repair | {head} |", "|---" * (len(SPARSITIES) + 2) + "|"]
+    for criterion, repair in product(CRITERIA, REPAIRS):
+        cells = " | ".join(
+            f"{100 * point.accuracy:.1f}"
+            for point in points
+            if (point.criterion, point.repair) == (criterion, repair)
+        )
+        rows.append(f"| {criterion} | {repair} | {cells} |")
+    accuracy = f"{100 * (dense.accuracy or 0.0):.1f}"
+    return "\n".join(rows) + f"\n\nDense: {accuracy} % of {dense.labelled:,} test images.\n"
+
+
+def _lines(points: Sequence[Point]) -> dict[str, Line]:
+    return {
+        f"{criterion}, {'BatchNorm repaired' if repair == 'bn' else 'not repaired'}": Line(
+            points=[
+                (point.sparsity, point.accuracy)
+                for point in points
+                if (point.criterion, point.repair) == (criterion, repair)
+            ],
+            color=COLORS[criterion],
+            dashed=repair == "none",
+        )
+        for criterion, repair in product(CRITERIA, REPAIRS)
+    }

@@ -1,0 +1,104 @@
+"""What a YAML text holds, and on which line."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from snnprune.recipe.composing import compose, line_of, not_text
+from snnprune.recipe.errors import Problem, Refused, dotted
+from snnprune.recipe.scalars import plain_value
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """The value of a YAML text: dicts with text keys, lists, text, numbers, booleans, None."""
+
+    value: Any
+    lines: Mapping[Path, int]
+    """The line, from 1, of each key and list item."""
+
+    def line_of(self, path: Path) -> int:
+        """The line of `path`, or of the nearest section around it that is there."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 1)
+
+
+def parse_bytes(data: bytes) -> Document:
+    """`parse_text` of UTF-8.
+
+    Raises:
+        Refused: as `parse_text`, or the bytes are not UTF-8.
+    """
+    try:
+        return parse_text(data.decode())
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode()
+        raise Refused(not_text(before, f"byte 0x{data[error.start]:02x}")) from None
+
+
+def parse_text(text: str) -> Document:
+    """The value of a YAML text and the lines in it.
+
+    Raises:
+        Refused: it is not YAML, holds what a recipe may not hold, or sets a name twice.
+    """
+    lines: dict[Path, int] = {}
+    node = compose(text)
+    return Document(value=None if node is None else _value(node, (), lines), lines=lines)
+
+
+def _value(node: yaml.Node, path: Path, lines: dict[Path, int]) -> Any:
+    lines.setdefault(path, line_of(node.start_mark))
+    match node:
+        case yaml.MappingNode():
+            return _mapping(node, path, lines)
+        case yaml.SequenceNode():
+            return [_value(item, (*path, index), lines) for index, item in enumerate(node.value)]
+        case yaml.ScalarNode():
+            return _scalar(node, path)
+
+
+def _mapping(node: yaml.MappingNode, path: Path, lines: dict[Path, int]) -> dict[str, Any]:
+    mapping = {}
+    for key, value in node.value:
+        name = _name(key, path)
+        place = (*path, name)
+        line = line_of(key.start_mark)
+        if place in lines:
+            raise _refused(key, f"set twice, on lines {lines[place]} and {line}", place)
+        lines[place] = line
+        mapping[name] = _value(value, place, lines)
+    return mapping
+
+
+def _name(key: yaml.Node, path: Path) -> str:
+    if not isinstance(key, yaml.ScalarNode) or not key.value:
+        raise _refused(key, "the name of a setting should be text", path)
+    return _encodable(key, path)
+
+
+def _scalar(node: yaml.ScalarNode, path: Path) -> bool | int | float | str | None:
+    text = _encodable(node, path)
+    if node.style is not None:  # quoted, or a block of text
+        return text
+    try:
+        return plain_value(text)
+    except ValueError as error:
+        raise _refused(node, str(error), path) from None
+
+
+def _encodable(node: yaml.ScalarNode, path: Path) -> str:
+    """The text of `node`, unless an escape in it spells a NUL or half of a surrogate pair."""
+    text: str = node.value
+    if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text):
+        raise _refused(node, "holds a character that no file can hold", path)
+    return text
+
+
+def _refused(node: yaml.Node, message: str, path: Path) -> Refused:
+    return Refused(Problem(line=line_of(node.start_mark), field=dotted(path), message=message))

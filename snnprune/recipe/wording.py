@@ -1,0 +1,87 @@
+"""From what pydantic found to what the reader of a recipe is told."""
+
+import re
+from typing import Any
+
+from pydantic_core import ErrorDetails
+
+from snnprune.recipe.errors import Problem, cut, dotted
+from snnprune.recipe.scalars import FLOAT
+from snnprune.recipe.schema import section_at
+from snnprune.spelling import did_you_mean
+
+EXPECTED = {
+    "bool_type": "true or false",
+    "dict_type": "a section of settings",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "model_type": "a section of settings",
+    "string_type": "text",
+    "tuple_type": "a list",
+}
+
+
+def problem_of(detail: ErrorDetails, line: int) -> Problem:
+    """The problem that `detail` tells of, at `line`."""
+    return Problem(
+        line=line, field=dotted(detail["loc"]), message=_message(detail), hint=_hint(detail)
+    )
+
+
+def _message(detail: ErrorDetails) -> str:
+    if detail["type"] == "extra_forbidden":
+        return "unknown setting"
+    if detail["type"] == "missing":
+        return "missing"
+    value = _shown(detail["input"])
+    if detail["type"] in EXPECTED:
+        return f"{value} should be {EXPECTED[detail['type']]}"
+    return re.sub(r"^(Input|String) should", lambda _: f"{value} should", detail["msg"])
+
+
+def _hint(detail: ErrorDetails) -> str | None:
+    *path, name = detail["loc"]
+    match detail["type"]:
+        case "extra_forbidden":
+            return did_you_mean(cut(str(name)), section_at(path).model_fields)
+        case "missing":
+            return f"needed: {section_at(path).model_fields[str(name)].description}"
+        case "less_than" if detail["ctx"]["lt"] == 1:
+            return _share_hint(detail["input"])
+        case kind:
+            return _type_hint(kind, detail["input"])
+
+
+def _share_hint(value: float) -> str:
+    if value < 100:
+        return f"did you mean {value / 100:g}?"
+    return "a share is written as 0.95, not 95"
+
+
+def _type_hint(kind: str, value: Any) -> str | None:
+    match kind, value:
+        case "int_type", float() if value.is_integer():
+            return f"write {int(value)}"
+        case "float_type", str() if re.fullmatch(r"[0-9]{1,2}%", value):
+            return f"did you mean {int(value[:-1]) / 100:g}?"
+        case (("float_type" | "int_type"), str()) if FLOAT.fullmatch(value):
+            return "write it without quotes"
+        case "string_type", int() | float():
+            return "put it in quotes"
+    return None
+
+
+def _shown(value: Any) -> str:
+    """`value` as somebody would write it, in short."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case str():
+            return repr(cut(value))
+        case dict():
+            return "a section"
+        case list() | tuple():
+            return "a list"
+    return str(value)

@@ -1,0 +1,101 @@
+"""Values that no trained network has."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from snnprune.checkpoint import is_prunable, prunable_weights, read_checkpoint, write_safetensors
+from snnprune.errors import InputError
+
+NAN = float("nan")
+INF = float("inf")
+
+
+def written(path: Path, **tensors: Tensor) -> Path:
+    write_safetensors(path, {name.replace("_", "."): t for name, t in tensors.items()}, {})
+    return path
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e5m2],
+    ids=str,
+)
+def test_values_that_are_not_finite_are_counted_and_the_first_is_named(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    weight = torch.tensor([[1.0, 2.0, NAN], [INF, 5.0, -INF]]).to(dtype)
+    path = written(tmp_path / "a", fc_weight=weight)
+    with pytest.raises(
+        InputError, match=r"fc\.weight: 3 values NaN or infinite, the first at flat index 2"
+    ):
+        read_checkpoint(path)
+
+
+def test_values_that_are_not_finite_can_be_allowed_and_are_noted(tmp_path: Path) -> None:
+    path = written(tmp_path / "a", fc_weight=torch.tensor([1.0, NAN]))
+    checkpoint = read_checkpoint(path, allow_nonfinite=True)
+    assert checkpoint.tensors["fc.weight"].isnan().tolist() == [False, True]
+    assert checkpoint.notes == ("fc.weight: 1 value NaN or infinite, the first at flat index 1",)
+
+
+def test_a_variance_that_is_not_finite_is_never_allowed(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "a", {"bn.running_var": torch.tensor([1.0, INF])}, {})
+    with pytest.raises(InputError, match=r"bn.running_var: 1 value NaN or infinite"):
+        read_checkpoint(tmp_path / "a", allow_nonfinite=True)
+
+
+def test_a_negative_variance_is_refused_and_a_negative_mean_is_not(tmp_path: Path) -> None:
+    state = {"bn.running_mean": torch.tensor([-1.0]), "bn.running_var": torch.tensor([0.0])}
+    write_safetensors(tmp_path / "good", state, {})
+    assert read_checkpoint(tmp_path / "good").notes == ()
+    write_safetensors(tmp_path / "bad", {**state, "bn.running_var": torch.tensor([2.0, -0.5])}, {})
+    with pytest.raises(InputError, match=r"bn.running_var: a variance is negative \(-0.5\)"):
+        read_checkpoint(tmp_path / "bad")
+
+
+def test_layers_of_zeros_are_noted_and_biases_and_counters_are_not(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "a",
+        one_weight=torch.zeros(2, 2),
+        two_weight=torch.zeros(2, 2, dtype=torch.bfloat16),
+        bias=torch.zeros(2),
+        table=torch.zeros(2, 2, dtype=torch.int64),
+        none=torch.zeros(0, 2),
+        some=torch.eye(2),
+    )
+    assert read_checkpoint(path).notes == ("2 tensors all zero: one.weight, two.weight",)
+
+
+def test_many_layers_of_zeros_are_one_line(tmp_path: Path) -> None:
+    path = written(tmp_path / "a", **{f"w{i}": torch.zeros(1, 1) for i in range(9)})
+    assert read_checkpoint(path).notes == ("9 tensors all zero: w0, w1, w2, w3, w4 and 4 more",)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "expected"),
+    [
+        ("fc.weight", torch.ones(2, 3), True),
+        ("weight", torch.ones(2, 3), True),
+        ("conv.weight", torch.ones(2, 3, 1, 1), True),
+        ("conv3d.weight", torch.ones(2, 3, 1, 1, 1), True),
+        ("half.weight", torch.ones(2, 3, dtype=torch.float16), True),
+        ("bn.weight", torch.ones(2), False),
+        ("six.weight", torch.ones(1, 1, 1, 1, 1, 1), False),
+        ("fc.bias", torch.ones(2, 3), False),
+        ("fc.weight_mask", torch.ones(2, 3), False),
+        ("int8.weight", torch.ones(2, 3, dtype=torch.int8), False),
+        ("bool.weight", torch.ones(2, 3, dtype=torch.bool), False),
+    ],
+)
+def test_prunable_are_floating_weights_of_two_to_five_dims(
+    name: str, tensor: Tensor, expected: bool
+) -> None:
+    assert is_prunable(name, tensor) is expected
+
+
+def test_prunable_weights_come_in_the_order_of_the_file() -> None:
+    tensors = {"z.weight": torch.ones(2, 2), "b": torch.ones(2), "a.weight": torch.ones(2, 2)}
+    assert prunable_weights(tensors) == ("z.weight", "a.weight")

@@ -1,0 +1,57 @@
+"""The recipes that come with snnprune."""
+
+from pathlib import Path
+
+import pytest
+
+from snnprune.recipe import RecipeError, builtin_recipes, load_recipe, sources
+
+
+def test_the_built_in_recipes_are_these() -> None:
+    assert list(builtin_recipes()) == [
+        "cifar10",
+        "cifar10-kim",
+        "cifar100",
+        "fashion-mnist",
+        "fashion-mnist-mini",
+        "smoke",
+    ]
+
+
+@pytest.mark.parametrize("name", builtin_recipes())
+def test_a_built_in_recipe_loads_by_name_with_suffix_and_by_path(name: str) -> None:
+    recipe = load_recipe(name)
+    assert load_recipe(f"{name}.yaml") == recipe
+    assert load_recipe(str(builtin_recipes()[name])) == recipe
+
+
+@pytest.mark.parametrize("name", builtin_recipes())
+def test_a_built_in_recipe_says_first_what_it_is_and_what_it_needs(name: str) -> None:
+    lines = builtin_recipes()[name].read_text().splitlines()
+    comment = "\n".join(lines[: lines.index("model:")])
+    assert all(line.startswith("# ") for line in comment.splitlines())
+    assert "# Needs: " in comment
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "cifar10-kim"])
+def test_the_cifar_recipes_follow_appendix_e_of_the_paper(name: str) -> None:
+    recipe = load_recipe(name)
+    training = recipe.training
+    assert (training.epochs, training.batch_size, training.learning_rate) == (300, 128, 0.3)
+    assert (training.optimizer, training.momentum, training.weight_decay) == ("sgd", 0.9, 5e-4)
+    assert (training.schedule, recipe.model.args["time_steps"]) == ("cosine", 5)
+
+
+def test_the_neuron_of_kim_et_al_decays_its_input() -> None:
+    neuron = load_recipe("cifar10-kim").model.args["neuron"]
+    assert neuron == {"beta": 0.25, "decay_input": True}
+
+
+def test_an_error_over_a_built_in_recipe_is_told_by_its_file_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own.yaml").write_text("seed: -1\n")
+    monkeypatch.setattr(sources, "builtin_recipes", lambda: {"own": tmp_path / "own.yaml"})
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("own")
+    assert "own.yaml:1: seed: -1 should be greater than or equal to 0" in caught.value.lines

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
 
-from snnprune.errors import InputError
+from snnprune.errors import InputError, UsageError
 from snnprune.spelling import did_you_mean
 from snnprune.user_code import is_reference, load_object
 
@@ -41,10 +41,13 @@ class Registry:
         """Check a name without importing what it stands for.
 
         Raises:
-            InputError: nothing has this name, and it is not of the form `file.py:function`.
+            UsageError: nothing has this name, it is not of the form `file.py:function`, and
+                `field` is a flag.
+            InputError: likewise, in a file.
         """
         if name not in self.names() and not is_reference(name):
-            raise InputError(
+            error = UsageError if field.startswith("-") else InputError
+            raise error(
                 f"unknown {self.kind} {name!r}",
                 field=field,
                 hint=did_you_mean(name, self.names()),
@@ -54,7 +57,8 @@ class Registry:
         """The function that `name` stands for.
 
         Raises:
-            InputError: nothing has this name, or the user's own code could not be imported.
+            UsageError: as `require`.
+            InputError: as `require`, or the user's own code could not be imported.
         """
         self.require(name, field=field)
         return load_object(self._target(name), field=field)

@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch

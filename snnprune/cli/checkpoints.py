@@ -29,8 +29,12 @@ def inspect(subject: SubjectFlags, show: ShowFlags) -> None:
 def calibrate(
     subject: SubjectFlags,
     show: ShowFlags,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the statistics go.")],
-    samples: Annotated[int, typer.Option(min=1, help="Training images to look at.")] = 1024,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="Where the statistics go.")
+    ],
+    samples: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Training images to look at.")
+    ] = 1024,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Take firing rates and membrane statistics for later runs."""
@@ -50,8 +54,10 @@ def calibrate(
 def evaluate(
     subject: SubjectFlags,
     show: ShowFlags,
-    split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
-    samples: Annotated[int | None, typer.Option(min=1, help="Images; all by default.")] = None,
+    split: Annotated[str, typer.Option(metavar="NAME", help="test, validation or train.")] = "test",
+    samples: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Images; all by default.")
+    ] = None,
 ) -> None:
     """Measure accuracy, loss, firing rates and sparsity."""
     from snnprune.cli.console import Screen

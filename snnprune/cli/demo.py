@@ -5,17 +5,16 @@ from typing import Annotated
 
 import typer
 
-from snnprune.cli.flags import ShowFlags, spread
+from snnprune.cli.flags import RunFlags, ShowFlags, spread
 
 
 @spread
 def demo(
+    run: RunFlags,
     show: ShowFlags,
-    out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path(
-        "snnprune-demo"
-    ),
-    seed: Annotated[int, typer.Option(min=0, help="Of every random draw.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto",
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for everything it makes.")
+    ] = Path("snnprune-demo"),
     force: Annotated[bool, typer.Option("--force", help="Replace an existing folder.")] = False,
 ) -> None:
     """Train, calibrate, prune, repair and evaluate on bundled images."""
@@ -24,7 +23,7 @@ def demo(
     from snnprune.jobs.demo import DemoOptions, run_demo
 
     screen = Screen(show)
-    options = DemoOptions(out=out, seed=seed, device=device, force=force)
+    options = DemoOptions(out=out, seed=run.seed, device=run.device, force=force)
     found = run_demo(options, screen.progress())
     lines = [
         f"dense accuracy {found.dense.accuracy:.2%} ({found.dense.labelled:,} test images, "

@@ -21,20 +21,31 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+OUTPUT, INPUT = "Output", "Network and data"  # panels of --help
+
+
 @dataclass(frozen=True, kw_only=True)
 class ShowFlags:
     """How a command talks."""
 
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
+        bool,
+        typer.Option("--json", help="Print one JSON object, nothing else.", rich_help_panel=OUTPUT),
     ] = False
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")] = False
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="No progress, no tables.", rich_help_panel=OUTPUT),
+    ] = False
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="More detail; tracebacks of your own code.")
+        bool,
+        typer.Option(
+            "--verbose", "-v", help="Notes; tracebacks of your own code.", rich_help_panel=OUTPUT
+        ),
     ] = False
-    no_color: Annotated[bool, typer.Option("--no-color", help="Plain text; so does NO_COLOR.")] = (
-        False
-    )
+    no_color: Annotated[
+        bool,
+        typer.Option("--no-color", help="Plain text; so does NO_COLOR.", rich_help_panel=OUTPUT),
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,29 +54,64 @@ class DataFlags:
 
     data_root: Annotated[
         Path | None,
-        typer.Option(help="Folder of the data sets.", envvar="SNNPRUNE_DATA", show_envvar=True),
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the data sets; by default $SNNPRUNE_DATA or the cache.",
+            rich_help_panel=INPUT,
+        ),
     ] = None
-    download: Annotated[bool, typer.Option(help="Fetch a data set that is not there.")] = False
+    download: Annotated[
+        bool,
+        typer.Option(
+            "--download", help="Fetch a data set that is not there.", rich_help_panel=INPUT
+        ),
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class SubjectFlags(DataFlags):
+class RunFlags:
+    """What the work is done on."""
+
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, cpu or cuda:N.", rich_help_panel=INPUT)
+    ] = "auto"
+    seed: Annotated[
+        int,
+        typer.Option(metavar="N", min=0, help="Of every random draw.", rich_help_panel=INPUT),
+    ] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubjectFlags(DataFlags, RunFlags):
     """A checkpoint, its network and its data. What is left out is read off the file's metadata."""
 
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A .safetensors or .pth file.")]
     model: Annotated[
-        str | None, typer.Option(help="Built-in name, package.module:function or file.py:function.")
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Built-in name, package.module:function or file.py:function.",
+            rich_help_panel=INPUT,
+        ),
     ] = None
     model_arg: Annotated[
-        list[str] | None, typer.Option(metavar="K=V", help="An argument of the model; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="K=V", help="An argument of the model; repeatable.", rich_help_panel=INPUT
+        ),
     ] = None
     data: Annotated[
         str | None,
-        typer.Option(help="Built-in name, imagefolder:DIR, tensors:FILE or file.py:function."),
+        typer.Option(
+            metavar="DATA",
+            help="Built-in name, imagefolder:DIR, tensors:FILE or file.py:function.",
+            rich_help_panel=INPUT,
+        ),
     ] = None
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto"
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 128
-    seed: Annotated[int, typer.Option(min=0, help="Of every random draw.")] = 0
+    batch_size: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="Images per forward pass.", rich_help_panel=INPUT),
+    ] = 128
 
     def options(self, samples: int = 1024) -> SubjectOptions:
         """What these flags ask for; `samples` is the number of images to calibrate on."""
@@ -89,26 +135,26 @@ class SubjectFlags(DataFlags):
 def spread(command: F) -> F:
     """`command` with one parameter for each field of its parameters that are flag dataclasses."""
     hints = get_type_hints(command, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
-    parameters, owner = [], {}
-    for name, parameter in inspect.signature(command).parameters.items():
-        if name not in groups:
-            parameters.append(parameter.replace(annotation=hints[name]))
-            continue
-        for flag in _flags(groups[name]):
-            owner[flag.name] = name
-            parameters.append(flag)
+    groups: dict[str, type[Any]] = {
+        name: hint for name, hint in hints.items() if hasattr(hint, "__dataclass_fields__")
+    }
+    own = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
+        for name, parameter in inspect.signature(command).parameters.items()
+        if name not in groups
+    ]
+    flags = {name: _flags(group) for name, group in groups.items()}
 
     @functools.wraps(command)
     def gathered(**values: Any) -> Any:
-        grouped: dict[str, dict[str, Any]] = {name: {} for name in groups}
-        for flag, group in owner.items():
-            grouped[group][flag] = values.pop(flag)
-        built = {name: groups[name](**given) for name, given in grouped.items()}
+        built = {
+            name: group(**{flag.name: values.pop(flag.name) for flag in flags[name]})
+            for name, group in groups.items()
+        }
         return command(**values, **built)
 
-    # typer reads these two; required parameters come first, as in any signature
-    parameters.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
+    # what typer reads: the command's own flags first, then the shared ones
+    parameters = [*own, *(flag for shared in flags.values() for flag in shared)]
     gathered.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     gathered.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return gathered  # type: ignore[return-value]

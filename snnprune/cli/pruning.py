@@ -15,12 +15,19 @@ CRITERION_HELP = f"{', '.join(CRITERIA.rows)} or file.py:function; by default sf
 def score(
     subject: SubjectFlags,
     show: ShowFlags,
-    criterion: Annotated[str | None, typer.Option(help=CRITERION_HELP)] = None,
+    criterion: Annotated[str | None, typer.Option(metavar="NAME", help=CRITERION_HELP)] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="Statistics that calibrate wrote, instead of a new pass.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Statistics that calibrate wrote, instead of a new pass."
+        ),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Training images to look at.")] = 1024,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the scores go.")] = None,
+    samples: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Training images to look at.")
+    ] = 1024,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where the scores go.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Score every weight; larger means keep."""
@@ -46,25 +53,38 @@ def score(
 def prune(
     subject: SubjectFlags,
     show: ShowFlags,
-    sparsity: Annotated[float, typer.Option(help="Share of the weights to prune, in [0, 1).")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The pruned file, .safetensors.")],
-    criterion: Annotated[str | None, typer.Option(help=CRITERION_HELP)] = None,
+    sparsity: Annotated[
+        float, typer.Option(metavar="S", help="Share of the weights to prune, in [0, 1).")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="The pruned file, .safetensors.")
+    ],
+    criterion: Annotated[str | None, typer.Option(metavar="NAME", help=CRITERION_HELP)] = None,
     allocation: Annotated[
         str | None,
-        typer.Option(help="global, local, pools, pools-alike or pools-dense; see docs/criteria."),
+        typer.Option(
+            metavar="NAME",
+            help="global, local, pools, pools-alike or pools-dense; see docs/criteria.",
+        ),
     ] = None,
     repair: Annotated[
-        str | None, typer.Option(help="bn or none; bn by default where there is BatchNorm.")
+        str | None,
+        typer.Option(metavar="NAME", help="bn or none; bn by default where there is BatchNorm."),
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="Statistics that calibrate wrote, instead of a new pass.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Statistics that calibrate wrote, instead of a new pass."
+        ),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, help="Training images to calibrate on.")] = 1024,
-    evaluate: Annotated[
-        bool, typer.Option("--eval/--no-eval", help="Measure accuracy before and after.")
-    ] = True,
+    samples: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Training images to calibrate on.")
+    ] = 1024,
+    no_eval: Annotated[
+        bool, typer.Option("--no-eval", help="Do not measure accuracy before and after.")
+    ] = False,
     eval_samples: Annotated[
-        int | None, typer.Option(min=1, help="Test images for that; all by default.")
+        int | None, typer.Option(metavar="N", min=1, help="Test images for that; all by default.")
     ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for report.json.")
@@ -86,7 +106,7 @@ def prune(
         repair=repair,
         calibration=calibration,
         report_folder=report,
-        evaluate=evaluate,
+        evaluate=not no_eval,
         eval_samples=eval_samples,
         force=force,
     )

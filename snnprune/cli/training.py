@@ -12,14 +12,18 @@ from snnprune.cli.flags import DataFlags, ShowFlags, spread
 def train(
     data: DataFlags,
     show: ShowFlags,
-    recipe: Annotated[str, typer.Option(help="Built-in name or YAML file.")],
+    recipe: Annotated[str, typer.Option(metavar="NAME", help="Built-in name or YAML file.")],
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="A.B=V", help="Change a setting; repeatable."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; runs/RECIPE by default.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda:N.")] = "auto",
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Run folder; runs/RECIPE by default.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Instead of the recipe's.")
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda:N.")] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing run.")] = False,
 ) -> None:
     """Train a network from a recipe."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from snnprune.allocation import load_allocation
+from snnprune.allocation import ALLOCATIONS, load_allocation
 from snnprune.calibration import Calibration
 from snnprune.checkpoint import read_checkpoint, write_masks, write_safetensors
 from snnprune.errors import InputError, UsageError
@@ -16,7 +16,7 @@ from snnprune.evaluation import Evaluation, evaluate
 from snnprune.files import require_free, write_json
 from snnprune.jobs.calibrate import calibrated
 from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
-from snnprune.jobs.score import Choice, choose_criterion, evidence
+from snnprune.jobs.score import Choice, choose_criterion, evidence, require_criterion
 from snnprune.jobs.subject import Subject, SubjectOptions, open_subject
 from snnprune.mask import Masks, masked
 from snnprune.progress import Progress
@@ -158,6 +158,9 @@ def pruned_tensors(
 def _require_sense(options: PruneOptions) -> None:
     """Everything that can be refused before the work begins."""
     require_sparsity(options.sparsity)
+    require_criterion(options.criterion)
+    if options.allocation is not None:
+        ALLOCATIONS.require(options.allocation, field="--allocation")
     if options.out.suffix != ".safetensors":
         raise UsageError(
             f"{options.out.name} does not end in .safetensors", field="-o", hint="rename it"

@@ -8,7 +8,7 @@ from typing import Any
 
 from snnprune.calibration import Calibration
 from snnprune.checkpoint import write_safetensors
-from snnprune.criteria import Criterion, load_criterion
+from snnprune.criteria import CRITERIA, Criterion, load_criterion
 from snnprune.files import require_free
 from snnprune.jobs.calibrate import calibrated, read_calibration_for
 from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows
@@ -48,6 +48,7 @@ def score_checkpoint(
     progress: Progress,
 ) -> Scored:
     """Score a checkpoint's weights, and write them to `out` where it is given."""
+    require_criterion(criterion)
     if out is not None:
         require_free(out, force=force, inputs=[options.checkpoint])
     subject = open_subject(options)
@@ -83,6 +84,16 @@ def score_checkpoint(
             outputs=[file_entry(out)] if out else [],
         ),
     )
+
+
+def require_criterion(asked: str | None) -> None:
+    """Refuse an unknown criterion before any work is done.
+
+    Raises:
+        UsageError: it is not known.
+    """
+    if asked is not None:
+        CRITERIA.require(asked, field="--criterion")
 
 
 def choose_criterion(subject: Subject, asked: str | None) -> Choice:

@@ -1,0 +1,10 @@
+"""Sample images for calibration, training and evaluation; nothing here imports torch.
+
+Adding a data set is one function `(DataOptions) -> DataSet` and one row of `catalogue.DATA`.
+"""
+
+from snnprune.data.catalogue import DATA, FORMS, open_data, require_data
+from snnprune.data.dataset import DataSet, Split
+from snnprune.data.options import DataOptions
+
+__all__ = ["DATA", "FORMS", "DataOptions", "DataSet", "Split", "open_data", "require_data"]

@@ -1,0 +1,54 @@
+"""Random crops and flips of a whole batch, where the batch lies."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from snnprune.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """Which changes a training picture may undergo."""
+
+    crop: int = 0
+    """Pixels of black added on every side before a crop of the old size is cut out."""
+    flip: bool = False
+    """Whether every other picture, by chance, is mirrored left to right."""
+
+
+def augment(images: Tensor, augmentation: Augmentation, generator: Generator) -> Tensor:
+    """`images` (N, C, H, W), each shifted and mirrored by draws of its own.
+
+    The draws are made where `generator` is: one on the CPU gives every device the same pictures.
+
+    Raises:
+        InputError: something is to be done and `images` has another number of dimensions.
+    """
+    if augmentation != Augmentation() and images.ndim != 4:
+        raise InputError(
+            f"crop and flip need pictures (N, C, H, W), not {tuple(images.shape)}",
+            hint="switch augmentation off",
+        )
+    if augmentation.crop:
+        images = _cropped(images, augmentation.crop, generator)
+    return _flipped(images, generator) if augmentation.flip else images
+
+
+def _cropped(images: Tensor, padding: int, generator: Generator) -> Tensor:
+    count, _, height, width = images.shape
+    padded = F.pad(images, (padding,) * 4)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, C, 2p+1, 2p+1, H, W), a view
+    down, right = _draws(2 * padding + 1, (2, count), generator).to(images.device)
+    return windows[torch.arange(count, device=images.device), :, down, right]
+
+
+def _flipped(images: Tensor, generator: Generator) -> Tensor:
+    mirrored = _draws(2, (len(images), 1, 1, 1), generator).to(images.device, torch.bool)
+    return torch.where(mirrored, images.flip(-1), images)
+
+
+def _draws(below: int, shape: tuple[int, ...], generator: Generator) -> Tensor:
+    return torch.randint(below, shape, generator=generator, device=generator.device)

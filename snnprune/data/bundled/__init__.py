@@ -1,0 +1,1 @@
+"""A part of Fashion-MNIST in its own file format, and the script that took it out."""

@@ -1,0 +1,81 @@
+"""The names of data sets, and opening one by its name."""
+
+from pathlib import Path
+
+from snnprune.data.dataset import DataSet
+from snnprune.data.options import DataOptions
+from snnprune.errors import InputError
+from snnprune.registry import Registry, Row
+from snnprune.user_code import load_object
+
+DATA = Registry(
+    kind="data set",
+    group="snnprune.data",
+    rows={
+        "fashion-mnist-mini": Row(
+            target="snnprune.data.mnist:fashion_mnist_mini",
+            summary="7,000 grey pictures of clothes, 28 x 28, 10 classes; comes with snnprune",
+        ),
+        "fashion-mnist": Row(
+            target="snnprune.data.mnist:fashion_mnist",
+            summary="70,000 grey pictures of clothes, 28 x 28, 10 classes",
+        ),
+        "mnist": Row(
+            target="snnprune.data.mnist:mnist",
+            summary="70,000 grey handwritten digits, 28 x 28, 10 classes",
+        ),
+        "cifar10": Row(
+            target="snnprune.data.cifar:cifar10",
+            summary="60,000 colour pictures, 32 x 32, 10 classes",
+        ),
+        "cifar100": Row(
+            target="snnprune.data.cifar:cifar100",
+            summary="60,000 colour pictures, 32 x 32, 100 classes",
+        ),
+        "svhn": Row(
+            target="snnprune.data.svhn:svhn",
+            summary="99,289 colour house numbers, 32 x 32, 10 classes; needs scipy",
+        ),
+    },
+)
+
+FORMS = {
+    "imagefolder": Row(
+        target="snnprune.data.imagefolder:open_folder",
+        summary="imagefolder:DIR, pictures in a folder per class, or in DIR/train and DIR/test",
+    ),
+    "tensors": Row(
+        target="snnprune.data.tensors:open_tensors",
+        summary="tensors:FILE, the tensors x and, optionally, y of a .safetensors or .pt file",
+    ),
+}
+"""Sets of the user's own: the word before the colon, and what opens the place after it."""
+
+
+def require_data(name: str, *, field: str = "--data") -> None:
+    """Check the form of a data set's name, opening and importing nothing.
+
+    Raises:
+        InputError: it is no known name, `imagefolder:DIR`, `tensors:FILE` or reference to a
+            function.
+    """
+    form, _, place = name.partition(":")
+    if form in FORMS and not place:
+        raise InputError(f"{name!r} names no place", field=field, hint=FORMS[form].summary)
+    DATA.require(name, field=field)
+
+
+def open_data(spec: str, *, options: DataOptions, field: str = "--data") -> DataSet:
+    """Open the data set that `spec` names; this runs the user's file where it names one.
+
+    Raises:
+        InputError: the name is unknown, or the data is missing, damaged, empty or of another
+            form than expected.
+    """
+    require_data(spec, field=field)
+    form, _, place = spec.partition(":")
+    if form in FORMS:
+        return load_object(FORMS[form].target, field=field)(Path(place), options)
+    if spec in DATA.names():
+        return DATA.load(spec, field=field)(options)
+    return load_object("snnprune.data.loader:open_loader", field=field)(spec, field=field)

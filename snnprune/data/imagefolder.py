@@ -1,0 +1,127 @@
+"""Pictures of the user's own, in one folder per class."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from snnprune.data.assembly import image_data_set
+from snnprune.data.dataset import DataSet
+from snnprune.data.images import ImageSplit
+from snnprune.data.options import DataOptions
+from snnprune.errors import InputError
+
+# ImageNet's, and not the folder's own: a network must see the same values in another folder.
+RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+GREY_MEAN, GREY_STD = (0.449,), (0.226,)
+
+
+def open_folder(folder: Path, options: DataOptions) -> DataSet:
+    """The pictures under `folder`/train and `folder`/test (or /val), or under `folder` itself.
+
+    Where `folder` holds the classes themselves, the same pictures train and test.
+
+    Raises:
+        InputError: there are no classes or pictures, the parts have other classes, a picture is
+            damaged, or the pictures differ in size and `options.size` does not say what to make
+            of them.
+    """
+    train, test = (_listing(part) for part in _parts(folder))
+    _require_same_classes(train, test)
+    paths = dict.fromkeys([*_paths(train), *_paths(test)])  # once each, if both are one folder
+    images = _decoded(list(paths), options)
+    return image_data_set(
+        f"imagefolder:{folder}",
+        classes=len(train.classes),
+        train=_split(images[: len(train.samples)], train),
+        test=_split(images[-len(test.samples) :], test),
+        options=options,
+    )
+
+
+def _parts(folder: Path) -> tuple[Path, Path]:
+    if not folder.is_dir():
+        raise InputError("no such folder", file=folder)
+    train = folder / "train"
+    tests = [folder / name for name in ("test", "val") if (folder / name).is_dir()]
+    if not train.is_dir():
+        return folder, folder
+    if tests:
+        return train, tests[0]
+    if any(entry.is_dir() for entry in train.iterdir()):
+        raise InputError("has train, but neither test nor val", file=folder)
+    return folder, folder  # a class of pictures of trains
+
+
+def _listing(folder: Path) -> Any:
+    from torchvision.datasets import ImageFolder
+
+    try:
+        return ImageFolder(str(folder))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"no pictures: {str(error).rstrip('.')}",
+            file=folder,
+            hint="put pictures into a folder per class",
+        ) from error
+
+
+def _require_same_classes(train: Any, test: Any) -> None:
+    if odd := sorted(set(train.classes) ^ set(test.classes)):
+        raise InputError(
+            f"has not the classes of {train.root}: {', '.join(odd[:5])}",
+            file=test.root,
+            hint="give both the same folders",
+        )
+
+
+def _paths(listing: Any) -> list[Path]:
+    return [Path(path) for path, _ in listing.samples]
+
+
+def _split(images: Tensor, listing: Any) -> ImageSplit:
+    grey = images.shape[1] == 1
+    return ImageSplit(
+        images=images,
+        labels=torch.tensor(listing.targets),
+        mean=GREY_MEAN if grey else RGB_MEAN,
+        std=GREY_STD if grey else RGB_STD,
+    )
+
+
+def _decoded(paths: list[Path], options: DataOptions) -> Tensor:
+    """Every picture, (N, C, H, W), uint8."""
+    first = _picture(paths[0], options)
+    images = torch.empty((len(paths), *first.shape), dtype=torch.uint8)
+    for index, path in enumerate(paths):
+        picture = _picture(path, options)
+        if picture.shape != first.shape:
+            raise InputError(
+                f"is {_sides(picture)} and {paths[0]} is {_sides(first)} pixels",
+                file=path,
+                hint="scale the pictures to one size, or name a model that takes one size",
+            )
+        images[index] = picture
+    return images
+
+
+def _picture(path: Path, options: DataOptions) -> Tensor:
+    from PIL import Image
+    from torchvision.transforms import functional
+
+    try:
+        with Image.open(path) as opened:
+            picture = opened.convert("L" if options.channels == 1 else "RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"cannot be decoded: {error}", file=path, hint="replace or remove it"
+        ) from error
+    if options.size is not None:
+        shorter_side = functional.resize(picture, options.size)
+        picture = functional.center_crop(shorter_side, options.size)
+    return functional.pil_to_tensor(picture)
+
+
+def _sides(picture: Tensor) -> str:
+    return f"{picture.shape[2]} x {picture.shape[1]}"

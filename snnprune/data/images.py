@@ -1,0 +1,84 @@
+"""A split that lies in memory as one tensor."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from snnprune.data import augmentation
+from snnprune.data.augmentation import Augmentation
+from snnprune.randomness import generator
+
+Device = str | torch.device
+Batch = tuple[Tensor, Tensor | None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageSplit:
+    """N samples; uint8 pictures become `(v / 255 - mean) / std`, floats go out as they are."""
+
+    images: Tensor  # (N, C, H, W) or (N, ...), uint8 or float
+    labels: Tensor | None  # (N,), int64
+    mean: tuple[float, ...] = (0.0,)  # per channel, of v / 255
+    std: tuple[float, ...] = (1.0,)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def on(self, device: Device) -> Self:
+        """The same samples with their tensors on `device`; nothing is copied if they are there."""
+        labels = None if self.labels is None else self.labels.to(device)
+        return replace(self, images=self.images.to(device), labels=labels)
+
+    def subset(self, indices: Tensor | slice) -> Self:
+        """The samples at `indices`, in that order."""
+        labels = None if self.labels is None else self.labels[indices]
+        return replace(self, images=self.images[indices], labels=labels)
+
+    def sample(self, count: int, seed: int) -> Self:
+        """`count` samples chosen by `seed` without replacement; all of them if there are fewer."""
+        if count >= len(self):
+            return self
+        return self.subset(_permutation(self, seed, "sample")[:count])
+
+    def batches(
+        self, batch_size: int, *, limit: int | None = None, device: Device = "cpu"
+    ) -> Iterator[Batch]:
+        """Batches in order, up to `limit` samples; the last may be smaller."""
+        end = len(self) if limit is None else min(limit, len(self))
+        for start in range(0, end, batch_size):
+            batch = self.subset(slice(start, min(start + batch_size, end)))
+            yield batch.on(device)._normalised()
+
+    def steps(self, batch_size: int) -> int:
+        """How many batches `shuffled` gives."""
+        full, rest = divmod(len(self), batch_size)
+        return full + (rest > 1)  # BatchNorm has no variance over a single image
+
+    def shuffled(
+        self, batch_size: int, *, key: tuple[object, ...], device: Device, augment: Augmentation
+    ) -> Iterator[Batch]:
+        """Augmented batches in an order that, like the augmentation, depends on `key` alone."""
+        here = self.on(device)
+        order = _permutation(self, *key, "order").to(here.images.device)
+        for step in range(self.steps(batch_size)):
+            batch = here.subset(order[step * batch_size : (step + 1) * batch_size])
+            draws = generator(*key, "augment", step)
+            images = augmentation.augment(batch.images, augment, draws)
+            yield replace(batch, images=images)._normalised()
+
+    def _normalised(self) -> Batch:
+        if self.images.dtype != torch.uint8:
+            return self.images, self.labels
+        mean, std = self._per_channel(self.mean), self._per_channel(self.std)
+        return self.images.float().div_(255).sub_(mean).div_(std), self.labels
+
+    def _per_channel(self, values: tuple[float, ...]) -> Tensor:
+        per_channel = torch.tensor(values, device=self.images.device)
+        return per_channel.view(-1, *[1] * (self.images.ndim - 2))
+
+
+def _permutation(split: ImageSplit, *key: object) -> Tensor:
+    return torch.randperm(len(split), generator=generator(*key))

@@ -1,0 +1,123 @@
+"""Batches from a function of the user's own."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from snnprune.data.dataset import DataSet
+from snnprune.errors import InputError
+from snnprune.user_code import calling_user_code, load_object
+
+EXPECTED = "give an iterable of batches x or (x, y), each a tensor, such as a DataLoader"
+END = object()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoaderSplit:
+    """The batches of `iterable`, fed to the model as they are."""
+
+    function: Callable[[], Any]
+    iterable: Iterable[Any]
+    reference: str
+    """The function as the user wrote it, for errors."""
+    field: str
+
+    def batches(
+        self,
+        batch_size: int,  # noqa: ARG002  # the user's own loader sets it
+        *,
+        limit: int | None = None,
+        device: str | torch.device = "cpu",
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """The user's batches on `device`, none of them cut, until `limit` samples are reached.
+
+        Raises:
+            InputError: the user's code fails, gives no batch, or one that is no tensor or pair.
+        """
+        number = samples = 0
+        for number, given in enumerate(self._given(), start=1):
+            x, y = self._pair(given, number)
+            yield x.to(device), None if y is None else y.to(device)
+            samples += len(x if y is None else y)
+            if limit is not None and samples >= limit:
+                return
+        if not number:
+            raise self._error("gave no batches")
+
+    def _given(self) -> Iterator[Any]:
+        iterable = self.iterable
+        if isinstance(iterable, Iterator):  # it can be used up only once
+            iterable = _called(self.function, self.reference, self.field)
+        with calling_user_code(self.reference, field=self.field):
+            iterator = iter(iterable)
+        while (batch := self._next(iterator)) is not END:
+            yield batch
+
+    def _next(self, iterator: Iterator[Any]) -> Any:
+        with calling_user_code(self.reference, field=self.field):
+            return next(iterator, END)
+
+    def _pair(self, given: Any, number: int) -> tuple[Tensor, Tensor | None]:
+        pair = given if isinstance(given, tuple | list) and len(given) == 2 else (given, None)
+        x, y = pair
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor | None):
+            raise self._error(f"gave {_described(given)} as batch {number}")
+        if not x.numel() or not x.ndim or (y is not None and not y.ndim):
+            raise self._error(f"gave an empty batch or a single number as batch {number}")
+        return x, y
+
+    def _error(self, message: str) -> InputError:
+        return InputError(f"{self.reference} {message}", field=self.field, hint=EXPECTED)
+
+
+def open_loader(reference: str, *, field: str) -> DataSet:
+    """The batches of the function that `reference` names, as training and as test data.
+
+    Raises:
+        InputError: the function cannot be found or called, or returns no iterable of batches.
+    """
+    function = load_object(reference, field=field)
+    split = LoaderSplit(
+        function=function,
+        iterable=_called(function, reference, field),
+        reference=reference,
+        field=field,
+    )
+    return DataSet(
+        name=reference,
+        classes=None,
+        channels=None,
+        size=None,
+        train=split,
+        validation=None,
+        test=split,
+    )
+
+
+def _called(function: Callable[[], Any], reference: str, field: str) -> Any:
+    with calling_user_code(reference, field=field):
+        returned = function()
+    if not _is_iterable(returned) or _is_one_batch(returned):
+        raise InputError(f"{reference} returned {_described(returned)}", field=field, hint=EXPECTED)
+    return returned
+
+
+def _is_iterable(value: Any) -> bool:
+    return hasattr(value, "__iter__") or hasattr(value, "__getitem__")
+
+
+def _is_one_batch(value: Any) -> bool:
+    """Whether going through `value` would take a batch apart: x as (x, x, ...), (x, y) as x, x."""
+    tensors_in_tuple = isinstance(value, tuple) and any(isinstance(v, Tensor) for v in value)
+    return isinstance(value, Tensor | str | dict) or tensors_in_tuple
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"one tensor of shape {tuple(value.shape)}"
+    if isinstance(value, tuple | list) and value:
+        return f"a {type(value).__name__} of {', '.join(type(v).__name__ for v in value[:5])}"
+    return f"{value!r}" if isinstance(value, int | float | None) else f"a {type(value).__name__}"

@@ -1,0 +1,86 @@
+"""Crops and flips against a loop over the images."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from snnprune.data.augmentation import Augmentation, augment
+from snnprune.errors import InputError
+from snnprune.randomness import generator
+
+
+def pictures(count: int = 40, channels: int = 3, height: int = 6, width: int = 9) -> Tensor:
+    values = torch.arange(count * channels * height * width)
+    return (values % 255 + 1).to(torch.uint8).view(count, channels, height, width)
+
+
+def shifted(image: Tensor, down: int, right: int) -> Tensor:
+    """`image` (C, H, W) moved pixel by pixel, black where nothing came from."""
+    moved = torch.zeros_like(image)
+    _, height, width = image.shape
+    for row in range(height):
+        for column in range(width):
+            if 0 <= row + down < height and 0 <= column + right < width:
+                moved[:, row, column] = image[:, row + down, column + right]
+    return moved
+
+
+def variants(image: Tensor, crop: int, flip: bool) -> dict[tuple[int, int, bool], Tensor]:
+    """Every picture that `image` may become, by its shift and whether it is mirrored."""
+    steps = range(-crop, crop + 1)
+    found = {(down, right, False): shifted(image, down, right) for down in steps for right in steps}
+    if flip:
+        found |= {(d, r, True): moved.flip(-1) for (d, r, _), moved in found.items()}
+    return found
+
+
+@pytest.mark.parametrize(("crop", "flip"), [(2, False), (0, True), (2, True)])
+def test_every_picture_is_one_of_its_own_shifts_and_all_kinds_occur(crop: int, flip: bool) -> None:
+    images = pictures(200, 2, 5, 7)
+    changed = augment(images, Augmentation(crop=crop, flip=flip), generator(0))
+    assert (changed.shape, changed.dtype) == (images.shape, images.dtype)
+    seen = set()
+    for before, after in zip(images, changed, strict=True):
+        matches = [k for k, v in variants(before, crop, flip).items() if torch.equal(v, after)]
+        assert len(matches) == 1
+        seen.update(matches)
+    assert {down for down, _, _ in seen} == set(range(-crop, crop + 1))
+    assert {right for _, right, _ in seen} == set(range(-crop, crop + 1))
+    assert {mirrored for _, _, mirrored in seen} == ({False, True} if flip else {False})
+
+
+def test_images_of_one_batch_are_changed_independently() -> None:
+    same = pictures(1, 1, 9, 9).repeat(100, 1, 1, 1)
+    changed = augment(same, Augmentation(crop=3, flip=True), generator(0))
+    assert len({image.numpy().tobytes() for image in changed}) > 50  # of 98 possible
+
+
+def test_nothing_to_do_gives_the_images_back_untouched() -> None:
+    images = pictures()
+    assert augment(images, Augmentation(), generator(0)) is images
+
+
+def test_the_given_images_are_not_changed() -> None:
+    images = pictures()
+    before = images.clone()
+    augment(images, Augmentation(crop=2, flip=True), generator(0))
+    assert torch.equal(images, before)
+
+
+def test_about_half_of_the_pictures_are_mirrored() -> None:
+    images = pictures(1000, 1, 1, 2)
+    changed = augment(images, Augmentation(flip=True), generator(0))
+    mirrored = int((changed != images).flatten(1).any(1).sum())
+    assert 420 < mirrored < 580  # 5 standard deviations around 500
+
+
+def test_float_images_are_cropped_too() -> None:
+    images = pictures().float()
+    augmentation = Augmentation(crop=1, flip=True)
+    expected = augment(pictures(), augmentation, generator(3)).float()
+    assert torch.equal(augment(images, augmentation, generator(3)), expected)
+
+
+def test_samples_that_are_no_pictures_cannot_be_cropped() -> None:
+    with pytest.raises(InputError, match=r"pictures \(N, C, H, W\), not \(4, 10\)"):
+        augment(torch.zeros(4, 10), Augmentation(crop=1), generator(0))

@@ -64,3 +64,8 @@ class MemoryExhaustedError(SnnpruneError):
     """The device or the host ran out of memory."""
 
     exit_code = 7
+
+
+def wrong(field: str) -> type[SnnpruneError]:
+    """The class for a wrong value of `field`: `UsageError` for a flag, else `InputError`."""
+    return UsageError if field.startswith("-") else InputError

@@ -48,7 +48,7 @@ def evaluate(
     """Run all batches in eval mode.
 
     Raises:
-        InputError: there is no sample, or the output fits no readout.
+        InputError: there is no sample, the output fits no readout, or a label is no class.
     """
     tally = _Tally()
     training = network.module.training
@@ -57,7 +57,8 @@ def evaluate(
         with watching(network, on_spikes=tally.on_spikes):
             for x, y in batches:
                 network.reset()
-                tally.on_output(run(network.module, x), len(x), y)
+                # by the labels: events (T, N, ...) have time first
+                tally.on_output(run(network.module, x), len(x if y is None else y), y)
     finally:
         network.module.train(training)
     if not tally.samples:
@@ -74,6 +75,20 @@ def time_averaged_loss(steps: Tensor, y: Tensor, label_smoothing: float = 0.0) -
         label_smoothing=label_smoothing,
     )
     return flat.unflatten(0, (len(steps), -1)).mean(0)
+
+
+def _checked(y: Tensor, classes: int) -> Tensor:
+    """The labels as int64; each must be a class."""
+    if y.dim() != 1 or y.is_floating_point() or y.is_complex():
+        raise InputError(
+            f"labels of shape {tuple(y.shape)} and type {y.dtype}",
+            field="--data",
+            hint="expected one whole number per sample",
+        )
+    wrong = y[(y < 0) | (y >= classes)]
+    if len(wrong):
+        raise InputError(f"label {int(wrong[0])} for a network of {classes} classes", field="--data")
+    return y.long()
 
 
 class _Tally:
@@ -95,10 +110,7 @@ class _Tally:
         if y is None:
             return
         steps = over_time(output, samples).float()
-        if int(y.max()) >= steps.shape[-1]:
-            raise InputError(
-                f"label {int(y.max())} for a network of {steps.shape[-1]} classes", field="--data"
-            )
+        y = _checked(y, steps.shape[-1])
         self.labelled += samples
         self.correct += int((steps.sum(0).argmax(1) == y).sum())
         self.loss_sum += float(time_averaged_loss(steps, y).sum(dtype=torch.float64))

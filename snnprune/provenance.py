@@ -4,6 +4,7 @@ Only built-in names are taken from a file: a stranger's file must not choose cod
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from snnprune import __version__
 from snnprune.data import DATA
 from snnprune.models import MODELS, ModelSpec
 
+MAX_NUMBER = 2**16  # of any argument that a file may choose
+MAX_PICTURE = 2**28  # channels x pixels x time steps, likewise
 MODEL, DATA_SET = "snnprune.model", "snnprune.data"
 
 
@@ -41,7 +44,8 @@ def described(
 def model_in(metadata: Mapping[str, str]) -> ModelSpec | None:
     """The built-in model that a file says it is of, if it says so."""
     found = _object(metadata.get(MODEL))
-    if found.get("name") not in MODELS.rows or not isinstance(found.get("args"), dict):
+    args = found.get("args")
+    if found.get("name") not in MODELS.rows or not isinstance(args, dict) or not _modest(args):
         return None
     return ModelSpec(name=found["name"], args=found["args"])
 
@@ -55,6 +59,15 @@ def data_in(metadata: Mapping[str, str]) -> DataSpec | None:
     if not isinstance(validation, int | float) or not 0 <= validation < 1:
         return None
     return DataSpec(name=found["name"], validation=validation, seed=seed)
+
+
+def _modest(args: dict[str, Any]) -> bool:
+    """Whether a network of these arguments takes a sane amount of memory and time to try."""
+    numbers = [value for value in args.values() if isinstance(value, int | float)]
+    picture = [args.get(name, 1) for name in ("in_channels", "size", "size", "time_steps")]
+    if not all(isinstance(value, int) for value in picture):
+        return False
+    return all(0 <= number <= MAX_NUMBER for number in numbers) and math.prod(picture) < MAX_PICTURE
 
 
 def _object(text: str | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
 
-from snnprune.errors import InputError, UsageError
+from snnprune.errors import wrong
 from snnprune.spelling import did_you_mean
 from snnprune.user_code import is_reference, load_object
 
@@ -46,8 +46,7 @@ class Registry:
             InputError: likewise, in a file.
         """
         if name not in self.names() and not is_reference(name):
-            error = UsageError if field.startswith("-") else InputError
-            raise error(
+            raise wrong(field)(
                 f"unknown {self.kind} {name!r}",
                 field=field,
                 hint=did_you_mean(name, self.names()),

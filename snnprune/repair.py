@@ -44,7 +44,7 @@ def recalibrate_batchnorm(
     norms = batchnorms(network.module)
     moments: dict[str, ChannelMoments] = defaultdict(ChannelMoments)
     with (
-        _normalising_by_batch(norms.values()),
+        _normalising_by_batch(network.module, norms.values()),
         watching(network, on_norm=lambda key, x: moments[key].add(by_channel(x, 1))),
     ):
         for x, _ in batches:
@@ -63,16 +63,19 @@ def _set_statistics(norm: _BatchNorm, seen: ChannelMoments) -> None:
 
 
 @contextlib.contextmanager
-def _normalising_by_batch(norms: Iterable[_BatchNorm]) -> Iterator[None]:
-    """Let `norms` use batch statistics and keep none."""
-    before = [(norm, norm.training, norm.momentum, norm.num_batches_tracked) for norm in norms]
+def _normalising_by_batch(module: nn.Module, norms: Iterable[_BatchNorm]) -> Iterator[None]:
+    """Let `norms` use batch statistics and keep none, with the rest of `module` in eval mode."""
+    modes = [(child, child.training) for child in module.modules()]
+    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:
+        module.eval()
         for norm, *_ in before:
             norm.train()
             norm.momentum = 0.0
             norm.num_batches_tracked = None
         yield
     finally:
-        for norm, training, momentum, count in before:
-            norm.train(training)
+        for child, training in modes:
+            child.training = training  # not `train()`, which would reach its children
+        for norm, momentum, count in before:
             norm.momentum, norm.num_batches_tracked = momentum, count

@@ -87,6 +87,8 @@ class _Collector:
         values = by_channel(u, self._axis(neuron))
         threshold = torch.as_tensor(self.network.neurons[neuron].constants.threshold)
         self.membranes[neuron].add(values)
+        if not bool(self.membranes[neuron].squares.isfinite().all()):
+            raise NonFiniteError("membrane potential is not finite", field=neuron)
         self.histograms[neuron].add(values - threshold.to(values).reshape(-1, 1))
 
     def on_spikes(self, neuron: str, spikes: Tensor) -> None:
@@ -121,8 +123,6 @@ class _Collector:
 
     def _neuron(self, neuron: Neuron) -> NeuronStatistics:
         moments = self.membranes[neuron.name]
-        if not bool(moments.variance.isfinite().all()):
-            raise NonFiniteError("membrane potential is not finite", field=neuron.name)
         threshold = torch.as_tensor(neuron.constants.threshold, dtype=torch.float64)
         return NeuronStatistics(
             firing_rate=self.spikes[neuron.name].mean.cpu(),

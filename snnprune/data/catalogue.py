@@ -4,7 +4,7 @@ from pathlib import Path
 
 from snnprune.data.dataset import DataSet
 from snnprune.data.options import DataOptions
-from snnprune.errors import InputError
+from snnprune.errors import wrong
 from snnprune.registry import Registry, Row
 from snnprune.user_code import load_object
 
@@ -56,12 +56,13 @@ def require_data(name: str, *, field: str = "--data") -> None:
     """Check the form of a data set's name, opening and importing nothing.
 
     Raises:
-        InputError: it is no known name, `imagefolder:DIR`, `tensors:FILE` or reference to a
-            function.
+        UsageError: it is no known name, `imagefolder:DIR`, `tensors:FILE` or reference to a
+            function, and `field` is a flag.
+        InputError: likewise, in a file.
     """
     form, _, place = name.partition(":")
     if form in FORMS and not place:
-        raise InputError(f"{name!r} names no place", field=field, hint=FORMS[form].summary)
+        raise wrong(field)(f"{name!r} names no place", field=field, hint=FORMS[form].summary)
     DATA.require(name, field=field)
 
 
@@ -69,8 +70,9 @@ def open_data(spec: str, *, options: DataOptions, field: str = "--data") -> Data
     """Open the data set that `spec` names; this runs the user's file where it names one.
 
     Raises:
-        InputError: the name is unknown, or the data is missing, damaged, empty or of another
-            form than expected.
+        UsageError: as `require_data`.
+        InputError: as `require_data`, or the data is missing, damaged, empty or of another form
+            than expected.
     """
     require_data(spec, field=field)
     form, _, place = spec.partition(":")

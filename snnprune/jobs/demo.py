@@ -182,8 +182,9 @@ def _write(
     assert subject.spec is not None
     assert subject.data_spec is not None
     conditions = (
-        f"{subject.spec.name}, {subject.data_spec.name}, T = {calibration.time_steps}, one shot, "
-        f"no training after pruning, {dense.labelled:,} test images, seed {options.seed}"
+        f"{subject.spec.name}, {subject.data_spec.name}, T = {calibration.time_steps}, "
+        f"{dense.labelled:,} test images, seed {options.seed}\n"
+        "pruned in one shot, no training afterwards"
     )
     plot_accuracy(
         [folder / "accuracy.svg", folder / "accuracy.png"],

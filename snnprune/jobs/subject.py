@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from snnprune.data import DataOptions, DataSet, Split, open_data
 from snnprune.data.images import ImageSplit
 from snnprune.device import choose_device
 from snnprune.errors import InputError
-from snnprune.models import ModelSpec, build_model
+from snnprune.models import MODELS, ModelSpec, build_model
 from snnprune.network import Network, trace
 from snnprune.provenance import DataSpec, data_in, model_in
 
@@ -136,7 +136,7 @@ def open_subject(options: SubjectOptions) -> Subject:
     data, no_data = _open_data(options, spec, data_spec)
     network, no_network = None, "the file does not say which model it is of"
     if spec is not None:
-        module = load_into(build_model(spec), checkpoint).to(device).eval()
+        module = _loaded(spec, checkpoint).to(device).eval()
         example = _example(spec, data, device)
         no_network = "the model cannot be traced without data"
         network = trace(module, example) if example is not None else None
@@ -152,11 +152,11 @@ def open_subject(options: SubjectOptions) -> Subject:
     )
 
 
-def load_into(module: nn.Module, checkpoint: Checkpoint) -> nn.Module:
-    """`module` with the checkpoint's tensors.
+def require_fit(module: nn.Module, checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint that is not of this module.
 
     Raises:
-        InputError: keys or shapes do not fit.
+        InputError: keys or shapes do not fit; at most five are named.
     """
     wanted, given = module.state_dict(), checkpoint.tensors
     absent = [key for key in wanted if key not in given]
@@ -174,13 +174,17 @@ def load_into(module: nn.Module, checkpoint: Checkpoint) -> nn.Module:
                 file=checkpoint.path,
                 hint="is it the right --model, with the right --model-arg?",
             )
-    module.load_state_dict(given)
+
+
+def _loaded(spec: ModelSpec, checkpoint: Checkpoint) -> nn.Module:
+    """The module of `spec` with the checkpoint's tensors."""
+    if spec.name in MODELS.rows:  # without memory first: the file may have chosen the arguments
+        with torch.device("meta"):
+            require_fit(build_model(spec), checkpoint)
+    module = build_model(spec)
+    require_fit(module, checkpoint)
+    module.load_state_dict(checkpoint.tensors)
     return module
-
-
-def watched(batches: Batches, label: str, total: int | None, progress: Any) -> Iterable[Any]:
-    """`batches` under a progress bar."""
-    return progress.track(batches, label=label, total=total)
 
 
 def _model_spec(options: SubjectOptions, checkpoint: Checkpoint) -> ModelSpec | None:

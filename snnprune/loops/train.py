@@ -130,6 +130,9 @@ def _fitted(spec: ModelSpec, data: DataSet) -> ModelSpec:
         for name, value in known.items()
         if value is not None and accepts(spec, name, field="model.name")
     }
+    asked = spec.args.get("classes")
+    if isinstance(asked, int) and data.classes is not None and asked < data.classes:
+        raise InputError(f"{asked}, but the data have {data.classes}", field="model.args.classes")
     return ModelSpec(name=spec.name, args={**filled, **spec.args})
 
 

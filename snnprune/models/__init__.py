@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from snnprune.errors import InputError
+from snnprune.errors import InputError, wrong
 from snnprune.registry import Registry, Row
 from snnprune.spelling import did_you_mean
 from snnprune.user_code import calling_user_code
@@ -57,7 +57,7 @@ def build_model(spec: ModelSpec, *, field: str = "--model") -> nn.Module:
     Raises:
         InputError: there is no such model, it has no such argument, or it cannot be built so.
     """
-    builder = MODELS.load(spec.name, field=field)
+    builder = _builder(spec, field)
     _check_arguments(builder, spec, field)
     with calling_user_code(spec.name, field=field):
         module = builder(**spec.args)
@@ -66,7 +66,14 @@ def build_model(spec: ModelSpec, *, field: str = "--model") -> nn.Module:
 
 def accepts(spec: ModelSpec, argument: str, *, field: str = "--model") -> bool:
     """Whether the builder of `spec` has a parameter of that name."""
-    return argument in _parameters(MODELS.load(spec.name, field=field))
+    return argument in _parameters(_builder(spec, field))
+
+
+def _builder(spec: ModelSpec, field: str) -> Callable[..., Any]:
+    builder = MODELS.load(spec.name, field=field)
+    if not callable(builder):
+        raise InputError(f"{spec.name} is not a function", field=field)
+    return builder
 
 
 def _parameters(builder: Any) -> dict[str, inspect.Parameter]:
@@ -79,7 +86,7 @@ def _check_arguments(builder: Any, spec: ModelSpec, field: str) -> None:
         return
     for name in spec.args:
         if name not in parameters:
-            raise InputError(
+            raise wrong(field)(
                 f"{spec.name} has no argument {name!r}",
                 field=field,
                 hint=did_you_mean(name, parameters),

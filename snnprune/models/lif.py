@@ -1,5 +1,6 @@
 """The leaky integrate-and-fire neuron of Eq. 2-4, over all time steps at once."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -40,6 +41,9 @@ class Dynamics:
         """Refuse constants for which the neuron means nothing."""
         if not 0 <= self.beta <= 1:
             raise InputError(f"{self.beta} is outside [0, 1]", field="neuron.beta")
+        for name in ("threshold", "v_reset", "v_rest"):
+            if not math.isfinite(value := getattr(self, name)):
+                raise InputError(f"{value} is not a finite number", field=f"neuron.{name}")
         if self.reset not in ("hard", "soft"):
             raise InputError(
                 f"unknown reset {self.reset!r}", field="neuron.reset", hint="choose from hard, soft"

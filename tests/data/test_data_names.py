@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from snnprune.data import DATA, FORMS, DataOptions, open_data, require_data
-from snnprune.errors import InputError
+from snnprune.errors import InputError, UsageError
 from snnprune.registry import Row
 from snnprune.user_code import load_object
 
@@ -53,12 +53,14 @@ def test_a_misspelt_name_gets_a_proposal() -> None:
 
 @pytest.mark.parametrize("name", ["imagefolder:", "tensors:"])
 def test_a_form_without_a_place_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match="names no place"):
+    with pytest.raises(UsageError, match=r"--data: .* names no place"):
         require_data(name)
+    with pytest.raises(InputError, match=r"data\.name: .* names no place"):
+        require_data(name, field="data.name")
 
 
 def test_opening_checks_the_name_first() -> None:
-    with pytest.raises(InputError, match="unknown data set"):
+    with pytest.raises(UsageError, match="unknown data set"):
         open_data("fashion", options=DataOptions())
 
 

@@ -1,0 +1,162 @@
+"""Calibration against a direct computation on everything at once."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from snnprune.calibration import calibrate, read_calibration, write_calibration
+from snnprune.calibration.calibrate import norm_scale
+from snnprune.checkpoint import write_safetensors
+from snnprune.errors import InputError, NonFiniteError
+from snnprune.models import ModelSpec, build_model
+from snnprune.models.blocks import SpikingConv
+from snnprune.network import Network, trace
+
+
+def network_of(**neuron: object) -> Network:
+    torch.manual_seed(1)
+    args = {"width": 4, "depth": 2, "neuron": neuron}
+    module = build_model(ModelSpec(name="conv-snn", args=args)).eval()
+    for block in module.modules():
+        if isinstance(block, SpikingConv):
+            block.norm.running_var.uniform_(0.2, 2.0)
+            block.norm.running_mean.uniform_(-0.3, 0.3)
+            torch.nn.init.uniform_(block.norm.weight, -1.5, 1.5)
+    return trace(module, torch.rand(1, 1, 28, 28))
+
+
+def batches(size: int, x: Tensor) -> list[tuple[Tensor, None]]:
+    return [(part, None) for part in x.split(size)]
+
+
+@torch.no_grad()
+def test_statistics_equal_those_of_one_pass_over_everything() -> None:
+    network, x = network_of(), torch.rand(12, 1, 28, 28)
+    found = calibrate(network, batches(5, x))
+
+    module = network.module
+    drive = module.encoder.norm(module.encoder.conv(x)).double()
+    h, membranes, spikes = torch.zeros_like(drive), [], []
+    for _ in range(4):
+        u = h + drive
+        s = (u >= 1).double()
+        h = 0.5 * u * (1 - s)
+        membranes.append(u)
+        spikes.append(s)
+    u, s = torch.stack(membranes), torch.stack(spikes)
+    pooled = torch.nn.functional.max_pool2d(s.flatten(0, 1), 2)
+
+    neuron = found.neurons["encoder.neuron"]
+    over = (0, 1, 3, 4)
+    torch.testing.assert_close(neuron.membrane_mean, u.mean(over), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(
+        neuron.membrane_var, u.var(over, correction=0), rtol=1e-5, atol=1e-7
+    )
+    torch.testing.assert_close(neuron.firing_rate, s.mean(over))
+    torch.testing.assert_close(
+        found.layers["blocks.0.conv.weight"].input_rate, pooled.mean((0, 2, 3))
+    )
+    assert found.layers["blocks.0.conv.weight"].input_values == "binary"
+    assert found.layers["encoder.conv.weight"].input_values == "analog"
+    assert neuron.membrane_histogram.sum().item() == u.numel()
+    assert neuron.membrane_histogram[:, 65:].sum() == s.sum()  # the threshold is an edge
+    assert (found.samples, found.time_steps) == (12, 4)
+
+
+def test_statistics_do_not_depend_on_the_batches() -> None:
+    network, x = network_of(), torch.rand(12, 1, 28, 28)
+    one = calibrate(network, batches(12, x))
+    many = calibrate(network, batches(1, x.flip(0)))
+    for name, neuron in one.neurons.items():
+        other = many.neurons[name]
+        torch.testing.assert_close(neuron.membrane_mean, other.membrane_mean, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(neuron.membrane_var, other.membrane_var, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(neuron.firing_rate, other.firing_rate, rtol=0, atol=1e-3)
+
+
+def test_the_batchnorm_factor_is_absolute_gamma_over_sigma_with_its_own_eps() -> None:
+    network = network_of()
+    norm = network.module.encoder.norm
+    norm.eps = 0.25
+    network = trace(network.module, torch.rand(1, 1, 28, 28))
+    expected = norm.weight.detach().double().abs() / (norm.running_var.double() + 0.25).sqrt()
+    found = norm_scale(network.module, network.layers["encoder.conv.weight"])
+    torch.testing.assert_close(found, expected)
+    assert bool((norm.weight < 0).any())  # the sign is what this is about
+
+
+def test_layers_without_batchnorm_have_factor_one() -> None:
+    module = build_model(
+        ModelSpec(name="6conv2fc", args={"time_steps": 1, "size": 8, "in_channels": 1})
+    ).eval()
+    network = trace(module, torch.rand(1, 1, 8, 8))
+    found = calibrate(network, [(torch.rand(2, 1, 8, 8), None)])
+    assert found.layers["hidden.linear.weight"].bn_scale is not None
+    assert found.layers["hidden.linear.weight"].bn_scale.unique().tolist() == [1.0]
+
+
+def test_layers_whose_decay_differs_get_their_share_of_the_geometric_sum() -> None:
+    network = network_of(beta=0.5)
+    block = network.module.blocks[0]
+    from dataclasses import replace
+
+    block.neuron.dynamics = replace(block.neuron.dynamics, beta=0.25, decay_input=True)
+    network = trace(network.module, torch.rand(1, 1, 28, 28))
+    found = calibrate(network, [(torch.rand(2, 1, 28, 28), None)])
+    assert found.layers["encoder.conv.weight"].time_gain == 1 + 0.5 + 0.25 + 0.125
+    assert found.layers["blocks.0.conv.weight"].time_gain == pytest.approx(1 - 0.25**4)
+    same = calibrate(network_of(beta=0.9), [(torch.rand(2, 1, 28, 28), None)])
+    assert {layer.time_gain for layer in same.layers.values()} == {1.0}
+
+
+def test_a_neuron_that_never_spikes_is_named() -> None:
+    network = network_of(threshold=1e6)
+    found = calibrate(network, [(torch.rand(2, 1, 28, 28), None)])
+    assert "encoder.neuron never spikes on the calibration data" in found.warnings
+
+
+def test_nothing_to_calibrate_on_is_refused() -> None:
+    with pytest.raises(InputError, match="no samples"):
+        calibrate(network_of(), [])
+
+
+def test_a_membrane_that_is_not_finite_is_refused_with_its_neuron() -> None:
+    with pytest.raises(NonFiniteError, match="encoder.neuron"):
+        calibrate(network_of(), [(torch.full((1, 1, 28, 28), float("nan")), None)])
+
+
+def test_the_training_mode_is_put_back() -> None:
+    network = network_of()
+    network.module.train()
+    before = network.module.encoder.norm.running_mean.clone()
+    calibrate(network, [(torch.rand(2, 1, 28, 28), None)])
+    assert network.module.training
+    assert torch.equal(before, network.module.encoder.norm.running_mean)
+
+
+def test_a_calibration_file_gives_back_what_was_written(tmp_path: Path) -> None:
+    found = calibrate(network_of(), [(torch.rand(4, 1, 28, 28), None)], source={"data": "x"})
+    write_calibration(tmp_path / "c.safetensors", found, {"format": "pt"})
+    again = read_calibration(tmp_path / "c.safetensors")
+    assert (again.samples, again.time_steps, again.source) == (4, 4, {"data": "x"})
+    assert list(again.layers) == list(found.layers)
+    for key, layer in found.layers.items():
+        other = again.layers[key]
+        assert torch.equal(layer.input_rate, other.input_rate)
+        assert layer.input_values == other.input_values
+        if layer.neuron is None:
+            assert other.neuron is None
+            continue
+        assert other.neuron is not None
+        for name in ("membrane_mean", "membrane_var", "membrane_histogram", "threshold"):
+            assert torch.equal(getattr(layer.neuron, name), getattr(other.neuron, name))
+
+
+def test_a_file_that_is_no_calibration_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    for metadata in ({}, {"snnprune.calibration": "[]"}, {"snnprune.calibration": "{"}):
+        write_safetensors(path, {"a": torch.zeros(1)}, metadata)
+        with pytest.raises(InputError, match="not a calibration file"):
+            read_calibration(path)

@@ -1,0 +1,139 @@
+"""Links against lists read off the architectures by hand."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from snnprune.errors import InputError
+from snnprune.models import ModelSpec, build_model
+from snnprune.models.lif import LIF, Dynamics
+from snnprune.network import trace
+
+
+def built(name: str, **args: object) -> nn.Module:
+    return build_model(ModelSpec(name=name, args=args))
+
+
+def test_a_plain_network_links_each_convolution_through_its_norm_to_its_neuron() -> None:
+    network = trace(built("conv-snn", width=4, depth=3), torch.rand(2, 1, 28, 28))
+    found = {
+        key: (layer.kind, layer.encoding, [norm.scale for norm in layer.norms], layer.neuron)
+        for key, layer in network.layers.items()
+    }
+    assert found == {
+        "encoder.conv.weight": ("conv2d", True, ["encoder.norm.weight"], "encoder.neuron"),
+        "blocks.0.conv.weight": ("conv2d", False, ["blocks.0.norm.weight"], "blocks.0.neuron"),
+        "blocks.1.conv.weight": ("conv2d", False, ["blocks.1.norm.weight"], "blocks.1.neuron"),
+        "classifier.weight": ("linear", False, [], None),
+    }
+
+
+def test_both_branches_of_a_residual_block_drive_the_neuron_after_the_addition() -> None:
+    network = trace(built("res-snn-19", time_steps=2), torch.rand(1, 3, 16, 16))
+    changed = [3, 6]  # blocks that change the shape and so have a shortcut convolution
+    for block in range(8):
+        layer = network.layers[f"blocks.{block}.conv.weight"]
+        neuron = network.neurons[f"blocks.{block}.neuron"]
+        assert layer.neuron == neuron.name
+        assert layer.through == ("add",)
+        assert [norm.variance for norm in layer.norms] == [f"blocks.{block}.norm.running_var"]
+        if block in changed:
+            shortcut = network.layers[f"blocks.{block}.shortcut.conv.weight"]
+            assert shortcut.neuron == neuron.name
+            assert [n.scale for n in shortcut.norms] == [f"blocks.{block}.shortcut.norm.weight"]
+            assert set(neuron.feeders) == {layer.weight, shortcut.weight}
+            assert neuron.identities == ()
+        else:
+            before = f"blocks.{block - 1}.neuron" if block else "encoder.neuron"
+            assert neuron.feeders == (layer.weight,)
+            assert neuron.identities == (before,)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "count"),
+    [("res-snn-19", 32, 21), ("res-snn-19-light", 32, 22), ("snn-vgg-16", 32, 14), ("6conv2fc", 16, 8)],
+)
+def test_every_weight_of_a_built_in_network_is_found_once(name: str, size: int, count: int) -> None:
+    module = built(name, time_steps=1, size=size)
+    network = trace(module, torch.rand(1, 3, size, size))
+    weights = {key for key, value in module.state_dict().items() if value.dim() > 1}
+    assert set(network.layers) == weights
+    assert len(weights) == count
+    assert [layer.weight for layer in network.layers.values() if layer.encoding] == [
+        "encoder.conv.weight"
+    ]
+
+
+class Functional(nn.Module):
+    """No layer modules: parameters in functional calls, pooling, in-place addition, views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.randn(4, 1, 3, 3))
+        self.matrix = nn.Parameter(torch.randn(5, 4 * 9))
+        self.register_buffer("mean", torch.zeros(4))
+        self.register_buffer("var", torch.ones(4))
+        self.first, self.second = LIF(Dynamics()), LIF(Dynamics())
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.conv2d(x, weight=self.kernel, padding=1)
+        y = functional.batch_norm(y, self.mean, self.var)
+        y += 0.5
+        spikes = self.first(y[None])[0]
+        spikes = functional.adaptive_avg_pool2d(spikes, 3).reshape(len(x), -1)
+        return self.second(functional.linear(spikes, self.matrix)[None])[0]
+
+
+def test_functional_code_without_layer_modules_is_linked() -> None:
+    network = trace(Functional(), torch.rand(2, 1, 6, 6))
+    kernel, matrix = network.layers["kernel"], network.layers["matrix"]
+    assert (kernel.neuron, kernel.encoding) == ("first", True)
+    assert [(norm.scale, norm.variance) for norm in kernel.norms] == [(None, "var")]
+    assert len(kernel.through) == 1
+    assert "add" in kernel.through[0]
+    assert (matrix.neuron, matrix.encoding, matrix.norms) == ("second", False, ())
+
+
+def test_a_network_without_spiking_neurons_is_refused_with_its_module_types() -> None:
+    with pytest.raises(InputError, match=r"no spiking neuron.*ReLU"):
+        trace(nn.Sequential(nn.Linear(3, 3), nn.ReLU()), torch.rand(2, 3))
+
+
+class Shared(nn.Module):
+    """One weight that drives two neurons."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.first, self.second = LIF(Dynamics()), LIF(Dynamics())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.layer(self.first(self.layer(x[None]))))
+
+
+def test_a_weight_that_drives_two_neurons_is_refused() -> None:
+    with pytest.raises(InputError, match=r"layer.weight: drives first and second"):
+        trace(Shared(), torch.rand(2, 3))
+
+
+def test_tracing_changes_neither_the_mode_nor_the_output_nor_leaves_hooks() -> None:
+    module = built("conv-snn", width=4, depth=2).train()
+    x = torch.rand(2, 1, 28, 28)
+    module.eval()
+    before = module(x)
+    module.train()
+    trace(module, x)
+    assert module.training
+    module.eval()
+    assert torch.equal(module(x), before)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
+
+
+def test_a_network_can_be_traced_again_after_a_pass_of_real_data() -> None:
+    module = built("conv-snn", width=4, depth=2)
+    x = torch.rand(2, 1, 28, 28)
+    first = trace(module, x)
+    module(x)
+    second = trace(module, x)
+    assert first.layers == second.layers

@@ -1,0 +1,155 @@
+"""One step of training."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from snnprune.errors import InputError, NonFiniteError
+from snnprune.recipe import TrainingSection
+from snnprune.training import Trainer
+
+
+class TwoSteps(nn.Module):
+    """Logits (2, N, 3) of two linear maps: enough time to tell the losses apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(nn.Linear(4, 3) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([step(x) for step in self.steps])
+
+
+def trainer(**settings: Any) -> Trainer:
+    torch.manual_seed(0)
+    plain = {"epochs": 4, "learning_rate": 0.1, "momentum": 0.0, "weight_decay": 0.0}
+    return Trainer(TwoSteps(), TrainingSection(**{**plain, **settings}), steps_per_epoch=5)
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    drawn = torch.Generator().manual_seed(1)
+    return torch.randn(6, 4, generator=drawn), torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+def weights(of: Trainer) -> Tensor:
+    return torch.cat([p.detach().clone().flatten() for p in of.module.parameters()])
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_per_step_loss_is_the_mean_over_time_of_the_cross_entropies(smoothing: float) -> None:
+    subject, (x, y) = trainer(label_smoothing=smoothing), batch()
+    losses = [
+        functional.cross_entropy(step, y, label_smoothing=smoothing).item()
+        for step in subject.module(x)
+    ]
+    assert subject.train_on(x, y)[0] == pytest.approx(sum(losses) / 2)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_mean_loss_is_the_cross_entropy_of_the_mean_logits(smoothing: float) -> None:
+    subject, (x, y) = trainer(loss="mean", label_smoothing=smoothing), batch()
+    first, second = subject.module(x)
+    expected = functional.cross_entropy((first + second) / 2, y, label_smoothing=smoothing)
+    assert subject.train_on(x, y)[0] == pytest.approx(expected.item())
+
+
+def test_the_right_ones_are_counted_on_the_sum_over_time_before_the_step() -> None:
+    subject, (x, y) = trainer(), batch()
+    first, second = subject.module(x)
+    expected = int(((first + second).argmax(1) == y).sum())
+    assert subject.train_on(x, y)[1] == expected
+
+
+def test_a_step_of_sgd_goes_against_the_gradient_and_the_decay() -> None:
+    subject, (x, y) = trainer(weight_decay=0.01, schedule="constant"), batch()
+    before = weights(subject)
+    subject.loss(subject.module(x), y).backward()
+    gradients = [p.grad for p in subject.module.parameters() if p.grad is not None]
+    gradient = torch.cat([each.flatten() for each in gradients])
+    subject.train_on(x, y)
+    torch.testing.assert_close(weights(subject), before - 0.1 * (gradient + 0.01 * before))
+
+
+def test_a_first_step_of_adamw_moves_every_weight_by_the_rate() -> None:
+    subject, (x, y) = trainer(optimizer="adamw", learning_rate=0.01, schedule="constant"), batch()
+    before = weights(subject)
+    subject.train_on(x, y)
+    moved = (weights(subject) - before).abs()
+    torch.testing.assert_close(moved, torch.full_like(moved, 0.01), rtol=1e-3, atol=0)
+
+
+def test_steps_count_and_take_the_rate_of_the_schedule() -> None:
+    subject, (x, y) = trainer(schedule="step", step_epochs=(1,)), batch()
+    seen = []
+    for _ in range(6):
+        subject.train_on(x, y)
+        seen.append(subject.optimizer.param_groups[0]["lr"])
+    assert subject.step == 6
+    assert seen == pytest.approx([0.1] * 5 + [0.01])
+
+
+def test_many_steps_learn_the_batch() -> None:
+    subject, (x, y) = trainer(learning_rate=1.0, momentum=0.9, schedule="constant"), batch()
+    losses = [subject.train_on(x, y)[0] for _ in range(20)]
+    assert losses[-1] < losses[0] / 4
+
+
+def test_clip_norm_bounds_the_whole_step() -> None:
+    # at a rate of 1 the step is the clipped gradient
+    settings: dict[str, Any] = {"learning_rate": 1.0, "schedule": "constant"}
+    free, clipped, (x, y) = trainer(**settings), trainer(clip_norm=0.01, **settings), batch()
+    before = weights(clipped)
+    free.train_on(x, y)
+    clipped.train_on(x, y)
+    whole, short = weights(free) - before, weights(clipped) - before
+    assert float(whole.norm()) > 0.1
+    assert float(short.norm()) == pytest.approx(0.01, rel=1e-3)
+    torch.testing.assert_close(short / short.norm(), whole / whole.norm(), rtol=1e-3, atol=1e-4)
+
+
+def test_a_clip_norm_above_the_gradient_changes_nothing() -> None:
+    free, clipped, (x, y) = trainer(), trainer(clip_norm=100.0), batch()
+    free.train_on(x, y)
+    clipped.train_on(x, y)
+    assert torch.equal(weights(free), weights(clipped))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_is_an_error_and_changes_no_weight(value: float) -> None:
+    subject, (x, y) = trainer(momentum=0.9, weight_decay=0.1), batch()
+    subject.train_on(x, y)
+    before = weights(subject)
+    x[2, 1] = value
+    with pytest.raises(NonFiniteError) as caught:
+        subject.train_on(x, y)
+    assert "is nan at step 1. lower the learning rate" in str(caught.value)
+    assert torch.equal(weights(subject), before)
+    assert subject.step == 1
+
+
+def test_the_run_can_go_on_after_a_loss_that_was_not_finite() -> None:
+    subject, undisturbed, (x, y) = trainer(momentum=0.9), trainer(momentum=0.9), batch()
+    with pytest.raises(NonFiniteError):
+        subject.train_on(x * math.nan, y)
+    subject.train_on(x, y)
+    undisturbed.train_on(x, y)
+    assert torch.equal(weights(subject), weights(undisturbed))
+
+
+def test_bf16_trains_weights_that_stay_in_float32() -> None:
+    subject, (x, y) = trainer(precision="bf16"), batch()
+    before = weights(subject)
+    loss, _ = subject.train_on(x, y)
+    assert loss == pytest.approx(trainer().train_on(x, y)[0], rel=0.02)
+    assert weights(subject).dtype == torch.float32
+    assert not torch.equal(weights(subject), before)
+
+
+def test_fp16_is_refused_without_a_gpu() -> None:
+    with pytest.raises(InputError) as caught:
+        trainer(precision="fp16")
+    assert str(caught.value) == "training.precision: fp16 needs a GPU. choose bf16"

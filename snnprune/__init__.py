@@ -1,3 +1,36 @@
-"""snnprune: prune trained spiking neural networks, with the evidence."""
+"""snnprune: prune trained spiking neural networks, with the evidence.
+
+In a notebook: `trace` a module, `calibrate` it, `score` its weights, `prune`, `evaluate`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from snnprune.calibration import calibrate
+    from snnprune.criteria import criterion
+    from snnprune.evaluation import evaluate
+    from snnprune.network import trace
+    from snnprune.pruning import prune
+    from snnprune.scoring import score
+
+HOME = {
+    "calibrate": "snnprune.calibration",
+    "criterion": "snnprune.criteria",
+    "evaluate": "snnprune.evaluation",
+    "prune": "snnprune.pruning",
+    "score": "snnprune.scoring",
+    "trace": "snnprune.network",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # on first use: `snnprune --help` must not wait for torch
+    if name in HOME:
+        return getattr(import_module(HOME[name]), name)
+    raise AttributeError(f"module 'snnprune' has no attribute {name!r}")
+
+
+__all__ = ["__version__", "calibrate", "criterion", "evaluate", "prune", "score", "trace"]

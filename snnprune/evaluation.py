@@ -87,7 +87,9 @@ def _checked(y: Tensor, classes: int) -> Tensor:
         )
     wrong = y[(y < 0) | (y >= classes)]
     if len(wrong):
-        raise InputError(f"label {int(wrong[0])} for a network of {classes} classes", field="--data")
+        raise InputError(
+            f"label {int(wrong[0])} for a network of {classes} classes", field="--data"
+        )
     return y.long()
 
 

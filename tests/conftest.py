@@ -1,7 +1,80 @@
-"""Settings that all tests share."""
+"""Fixtures that several test files share."""
 
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
 from hypothesis import settings
+
+from snnprune.cli import app
+from snnprune.cli.failures import run as run_app
 
 # the first call into torch alone takes longer than hypothesis allows an example
 settings.register_profile("snnprune", deadline=None)
 settings.load_profile("snnprune")
+
+Done = subprocess.CompletedProcess[str]
+
+
+def in_a_process(*arguments: object) -> Done:
+    """Run the tool as a user does."""
+    return subprocess.run(
+        [sys.executable, "-m", "snnprune", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env={**os.environ, "COLUMNS": "80", "NO_COLOR": "1"},
+    )
+
+
+def in_this_process(*arguments: object) -> Done:
+    """Run the tool through the same entry point, without waiting for torch once more."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run_app(app, [str(argument) for argument in arguments])
+    return subprocess.CompletedProcess(
+        list(map(str, arguments)), code, out.getvalue(), err.getvalue()
+    )
+
+
+@pytest.fixture(scope="session")
+def process() -> Callable[..., Done]:
+    """`process("inspect", path)`: the tool in a process of its own."""
+    return in_a_process
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """`run("inspect", path)`: the same in this process, for the many quick cases."""
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    return in_this_process
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a small network trained by the tool on bundled images."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    done = in_a_process("train", "--recipe", "smoke", "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_file(trained: Path) -> Path:
+    """Its checkpoint."""
+    return trained / "model.safetensors"
+
+
+@pytest.fixture(scope="session")
+def as_json() -> Callable[[Done], Any]:
+    """What a command printed with --json; stdout must hold one object and nothing else."""
+    return lambda done: json.loads(done.stdout)

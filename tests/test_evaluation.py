@@ -105,12 +105,12 @@ def test_events_with_time_first_are_counted_by_their_labels(network: Network) ->
 
 
 def test_no_samples_are_an_input_error(network: Network) -> None:
-    with pytest.raises(InputError, match="^--data: no samples to evaluate on$"):
+    with pytest.raises(InputError, match=r"^--data: no samples to evaluate on$"):
         evaluate(network, [])
 
 
 def test_an_output_that_fits_no_readout_is_an_input_error(network: Network) -> None:
-    with pytest.raises(InputError, match="^--readout: the network puts out a shape of"):
+    with pytest.raises(InputError, match=r"^--readout: the network puts out a shape of"):
         evaluate(network, [(X, labels(0, 1, 1))], run=lambda module, x: module(x)[:, :2])
 
 

@@ -33,14 +33,14 @@ class Imports(ast.NodeVisitor):
     def __init__(self) -> None:
         self.found: list[tuple[int, str]] = []  # (line, full name)
 
-    def visit_If(self, node: ast.If) -> None:  # noqa: N802  (ast calls it so)
+    def visit_If(self, node: ast.If) -> None:
         if "TYPE_CHECKING" not in ast.unparse(node.test):
             self.generic_visit(node)
 
-    def visit_Import(self, node: ast.Import) -> None:  # noqa: N802
+    def visit_Import(self, node: ast.Import) -> None:
         self.found += [(node.lineno, alias.name) for alias in node.names]
 
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:  # noqa: N802
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         assert node.level == 0, "relative imports would slip through"
         self.found += [(node.lineno, f"{node.module}.{alias.name}") for alias in node.names]
 
@@ -76,7 +76,7 @@ def test_every_package_has_its_place_in_the_order() -> None:
 
 def test_nothing_imports_from_a_higher_level() -> None:
     wrong = [
-        f"{where}: {importer} (level {LEVEL[importer]}) imports {imported} (level {LEVEL[imported]})"
+        f"{where}: {importer} of level {LEVEL[importer]} imports {imported} of {LEVEL[imported]}"
         for where, importer, imported in links()
         if importer in LEVEL and LEVEL[imported] > LEVEL[importer]
     ]
@@ -97,15 +97,14 @@ def test_packages_of_one_level_do_not_import_each_other_in_a_circle() -> None:
     assert needs == {}
 
 
-def test_the_package_itself_imports_nothing() -> None:
-    assert imports_of(ROOT / "__init__.py") == []
+def test_the_package_itself_imports_none_of_its_parts() -> None:
+    names = [name for _, name in imports_of(ROOT / "__init__.py")]
+    assert [name for name in names if name.startswith("snnprune")] == []
 
 
 def test_the_links_between_the_packages_are_seen() -> None:
     seen = {(importer, imported) for _, importer, imported in links()}
-    assert {("cli", "jobs"), ("pruning", "ranking"), ("models", "errors")} <= seen | {
-        ("pruning", "ranking")
-    }
+    assert {("cli", "jobs"), ("allocation", "ranking"), ("models", "errors")} <= seen
 
 
 def test_only_data_imports_torchvision() -> None:
@@ -125,7 +124,8 @@ def test_no_neuron_library_is_imported() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["cli", "recipe", "criteria", "models", "data", "allocation", "registry", "provenance"]
+    "module",
+    ["cli", "recipe", "criteria", "models", "data", "allocation", "registry", "provenance"],
 )
 def test_what_is_asked_before_any_work_imports_no_torch(module: str) -> None:
     code = f"import sys, snnprune.{module}; sys.exit('torch' in sys.modules)"

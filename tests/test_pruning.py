@@ -97,9 +97,7 @@ def test_more_zeros_than_asked_for_all_stay_pruned(name: str, sparsity: float) -
     result = prune(weights, scores, sparsity=sparsity, allocation=load_allocation(name))
     assert all(torch.equal(result.masks[key], weights[key] != 0) for key in weights)
     asked = round(100 * sparsity)
-    assert result.warnings == (
-        f"30 of 100 weights are 0 already, more than the {asked} asked for",
-    )
+    assert result.warnings == (f"30 of 100 weights are 0 already, more than the {asked} asked for",)
 
 
 def test_dead_inputs_go_after_zeros_and_by_magnitude() -> None:

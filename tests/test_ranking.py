@@ -27,7 +27,9 @@ def test_lowest_are_the_first_of_all_sorted_by_score_then_tie_then_position(
     weights: list[tuple[float, int]], count: int
 ) -> None:
     order = sorted(range(len(weights)), key=lambda index: (*weights[index], index))
-    scores, ties = (torch.tensor(column, dtype=torch.float32) for column in zip(*weights, strict=True))
+    scores, ties = (
+        torch.tensor(column, dtype=torch.float32) for column in zip(*weights, strict=True)
+    )
     chosen = lowest(scores, count, ties_by=ties)
     assert chosen.nonzero().squeeze(1).tolist() == sorted(order[:count])
 

@@ -1,7 +1,7 @@
 """The spiking-firing criterion against Eq. 12 and 13, computed here from the formula alone."""
 
 import math
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +15,14 @@ from snnprune.models.lif import LIF
 from snnprune.network import Network, trace
 from snnprune.scoring import Scores, score
 
+Array = np.ndarray[Any, np.dtype[np.float64]]
 SF = load_criterion("sf")
 KINDS = {
-    "first conv of a stage": ("blocks.3.first.conv", "blocks.3.first.norm", "blocks.3.first.neuron"),
+    "first conv of a stage": (
+        "blocks.3.first.conv",
+        "blocks.3.first.norm",
+        "blocks.3.first.neuron",
+    ),
     "last conv of a residual block": ("blocks.3.conv", "blocks.3.norm", "blocks.3.neuron"),
     "shortcut conv": ("blocks.3.shortcut.conv", "blocks.3.shortcut.norm", "blocks.3.neuron"),
     "last conv of a block with identity": ("blocks.4.conv", "blocks.4.norm", "blocks.4.neuron"),
@@ -30,11 +35,11 @@ def network() -> Network:
     neuron = {"beta": 0.25, "decay_input": True, "threshold": 0.6}
     args = {"time_steps": 3, "size": 16, "neuron": neuron}
     module = build_model(ModelSpec(name="res-snn-19-light", args=args)).eval()
-    for child in module.modules():
+    for name, child in module.named_modules():
         if isinstance(child, nn.BatchNorm2d):
             nn.init.uniform_(child.weight, -2.0, 2.0)
             nn.init.uniform_(child.bias, 0.0, 1.0)
-            child.running_var.uniform_(0.05, 0.5)
+            module.get_buffer(f"{name}.running_var").uniform_(0.05, 0.5)
     return trace(module, torch.rand(1, 3, 16, 16))
 
 
@@ -55,9 +60,9 @@ def scores(network: Network, calibration: Calibration) -> Scores:
 
 
 @pytest.fixture(scope="module")
-def seen(network: Network, images: Tensor) -> Iterator[dict[str, np.ndarray]]:
+def seen(network: Network, images: Tensor) -> dict[str, Array]:
     """What enters every module, kept by plain hooks of this test."""
-    kept: dict[str, np.ndarray] = {}
+    kept: dict[str, Array] = {}
     handles = [
         module.register_forward_hook(
             lambda _, args, __, name=name: kept.__setitem__(name, args[0].double().numpy())
@@ -69,10 +74,10 @@ def seen(network: Network, images: Tensor) -> Iterator[dict[str, np.ndarray]]:
         network.module(images)
     for handle in handles:
         handle.remove()
-    yield kept
+    return kept
 
 
-def membrane(current: np.ndarray) -> np.ndarray:
+def membrane(current: Array) -> Array:
     """u of decayed input, hard reset to 0: u = beta h + (1 - beta) x, threshold 0.6."""
     v, us = np.zeros_like(current[0]), []
     for x in current:
@@ -84,10 +89,11 @@ def membrane(current: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_p_equals_the_formula_on_every_weight(
-    kind: str, network: Network, scores: Scores, seen: dict[str, np.ndarray]
+    kind: str, network: Network, scores: Scores, seen: dict[str, Array]
 ) -> None:
     conv_name, norm_name, neuron_name = KINDS[kind]
-    conv, norm = network.module.get_submodule(conv_name), network.module.get_submodule(norm_name)
+    conv: Any = network.module.get_submodule(conv_name)
+    norm: Any = network.module.get_submodule(norm_name)
     rate = seen[conv_name].mean((0, 2, 3))  # (T * N, C_in, H, W)
     u = membrane(seen[neuron_name])  # (T, N, C_out, H, W)
     mean, variance = u.mean((0, 1, 3, 4)), u.var((0, 1, 3, 4))

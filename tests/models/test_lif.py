@@ -15,7 +15,7 @@ from snnprune.models.lif import LIF, Dynamics
 # What each surrogate derivative is the derivative of; x = u - u_th.
 PRIMITIVES: dict[str, Callable[[Tensor], Tensor]] = {
     "atan": lambda x: (math.pi * x).atan() / math.pi,  # alpha = 2
-    "triangle": lambda x: (x.clamp(-1, 1) - x.clamp(-1, 1) * x.clamp(-1, 1).abs() / 2),
+    "triangle": lambda x: x.clamp(-1, 1) - x.clamp(-1, 1) * x.clamp(-1, 1).abs() / 2,
     "sigmoid": lambda x: (4 * x).sigmoid(),
 }
 RESETS: dict[str, dict[str, Any]] = {
@@ -30,7 +30,7 @@ RESETS: dict[str, dict[str, Any]] = {
 BOTH = (False, True)
 MARGIN = 1e-4  # nothing comes closer to the threshold, or rounding could turn a spike over
 # Of float32, over eight steps; a wrong term is of the order of 0.1.
-TOLERANCE = {"rtol": 1e-5, "atol": 2e-6}
+TOLERANCE: dict[str, Any] = {"rtol": 1e-5, "atol": 2e-6}
 
 
 def naive(current: Tensor, dynamics: Dynamics) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,14 @@
 """What is seen while a network runs."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from snnprune.models import ModelSpec, build_model
 from snnprune.network import Network, trace, watching
+from snnprune.network.capture import Observer
 
 
 @pytest.fixture
@@ -17,7 +20,7 @@ def network() -> Network:
 
 def simulated(module: nn.Module, x: Tensor) -> dict[str, list[Tensor]]:
     """Membranes of the first neuron by a loop of its own, written from Eq. 2-4."""
-    encoder = module.encoder
+    encoder: Any = module.get_submodule("encoder")
     current = encoder.norm(encoder.conv(x)).double()
     h, membranes, spikes = torch.zeros_like(current), [], []
     for _ in range(4):
@@ -33,11 +36,11 @@ def simulated(module: nn.Module, x: Tensor) -> dict[str, list[Tensor]]:
 def test_membranes_and_spikes_equal_a_simulation_of_the_equations(network: Network) -> None:
     x = torch.rand(3, 1, 28, 28)
     seen: dict[str, Tensor] = {}
-    with watching(
-        network,
-        on_membrane=lambda name, u: seen.setdefault(f"u {name}", u),
-        on_spikes=lambda name, s: seen.setdefault(f"s {name}", s),
-    ):
+
+    def keep(kind: str) -> Observer:
+        return lambda name, tensor: seen.__setitem__(f"{kind} {name}", tensor)
+
+    with watching(network, on_membrane=keep("u"), on_spikes=keep("s")):
         network.module(x)
     expected = simulated(network.module, x)
     torch.testing.assert_close(

@@ -52,7 +52,12 @@ def test_both_branches_of_a_residual_block_drive_the_neuron_after_the_addition()
 
 @pytest.mark.parametrize(
     ("name", "size", "count"),
-    [("res-snn-19", 32, 21), ("res-snn-19-light", 32, 22), ("snn-vgg-16", 32, 14), ("6conv2fc", 16, 8)],
+    [
+        ("res-snn-19", 32, 21),
+        ("res-snn-19-light", 32, 22),
+        ("snn-vgg-16", 32, 14),
+        ("6conv2fc", 16, 8),
+    ],
 )
 def test_every_weight_of_a_built_in_network_is_found_once(name: str, size: int, count: int) -> None:
     module = built(name, time_steps=1, size=size)
@@ -75,6 +80,9 @@ class Functional(nn.Module):
         self.register_buffer("mean", torch.zeros(4))
         self.register_buffer("var", torch.ones(4))
         self.first, self.second = LIF(Dynamics()), LIF(Dynamics())
+
+    mean: Tensor
+    var: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         y = functional.conv2d(x, weight=self.kernel, padding=1)

@@ -40,9 +40,7 @@ def numbered(folder: Path, samples: int) -> Path:
     """Images that all have one value of their own, and labels 0, 1, 0, 1, ..."""
     values = torch.arange(1.0, samples + 1).view(-1, 1, 1, 1) / samples
     path = folder / "numbered.safetensors"
-    save_file(
-        {"x": values.expand(-1, 1, 6, 6).contiguous(), "y": torch.arange(samples) % 2}, path
-    )
+    save_file({"x": values.expand(-1, 1, 6, 6).contiguous(), "y": torch.arange(samples) % 2}, path)
     return path
 
 
@@ -80,10 +78,9 @@ class Watcher:
 
     def track(self, items: Iterable[Any], *, label: str, total: int | None = None) -> Iterator[Any]:
         self.log.append(label)
-        count = 0
-        for count, item in enumerate(items, start=1):
-            yield item
-        assert count == total
+        given = list(items)
+        assert len(given) == total
+        yield from given
 
     def note(self, text: str) -> None:
         assert text.startswith("loss ")
@@ -130,8 +127,12 @@ def test_the_result_tells_of_every_epoch_and_of_its_own_origin() -> None:
         3,
     )
     assert dict(trained.spec.args) == {
-        **{"in_channels": 1, "size": 28, "classes": 10},
-        **{"width": 8, "depth": 2, "time_steps": 2},
+        "in_channels": 1,
+        "size": 28,
+        "classes": 10,
+        "width": 8,
+        "depth": 2,
+        "time_steps": 2,
     }
 
 

@@ -1,0 +1,275 @@
+"""Bad input: one line, the right exit code, nothing written, nothing overwritten."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    assert done.returncode == code, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "words"),
+    [
+        ("95", "did you mean 0.95?"),
+        ("1", "outside [0, 1)"),
+        ("-0.1", "outside"),
+        ("nan", "outside"),
+    ],
+)
+def test_a_sparsity_outside_its_range_is_a_usage_error(
+    sparsity: str, words: str, model_file: Path, run: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "p.safetensors"
+    done = run("prune", model_file, f"--sparsity={sparsity}", "-o", out)
+    assert_one_line(done, 2, "--sparsity", words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--criterion", "magnitud"], "did you mean magnitude?"),
+        (["--allocation", "globl"], "did you mean global?"),
+        (["--repair", "lsq"], "unknown repair 'lsq'"),
+        (["--device", "gpu9"], "no device 'gpu9' here"),
+        (["--model", "res-snn"], "did you mean res-snn-19"),
+        (["--model-arg", "widht=3"], "did you mean width?"),
+        (["--data", "cifar"], "did you mean cifar10"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_wrong_names_on_the_command_line_are_usage_errors(
+    flags: list[str], words: str, model_file: Path, run: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "p.safetensors"
+    done = run("prune", model_file, "--sparsity", "0.5", "-o", out, *flags)
+    assert_one_line(done, 2, words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_file_is_bad_input(process: Run, tmp_path: Path) -> None:
+    done = process(
+        "prune", "nope.safetensors", "--sparsity", "0.5", "-o", tmp_path / "p.safetensors"
+    )
+    assert_one_line(done, 3, "nope.safetensors", "no such file")
+
+
+def test_an_existing_output_is_kept_without_force(
+    model_file: Path, run: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "p.safetensors"
+    out.write_text("precious")
+    command = ("prune", model_file, "--sparsity", "0.5", "-o", out, "--no-eval", "--samples", "8")
+    assert_one_line(run(*command), 5, "exists already", "--force")
+    assert out.read_text() == "precious"
+    assert run(*command, "--force").returncode == 0
+    assert load_file(out)
+
+
+def test_the_input_is_never_the_output_not_even_through_a_link(
+    model_file: Path, run: Run, tmp_path: Path
+) -> None:
+    copy, link = tmp_path / "m.safetensors", tmp_path / "l.safetensors"
+    copy.write_bytes(model_file.read_bytes())
+    link.symlink_to(copy)
+    hard = tmp_path / "h.safetensors"
+    os.link(copy, hard)
+    for out in (copy, link, hard):
+        done = run("prune", copy, "--sparsity", "0.5", "-o", out, "--force")
+        assert_one_line(done, 5, "output is the input")
+    assert copy.read_bytes() == model_file.read_bytes()
+
+
+def test_an_output_folder_that_is_a_file_is_refused_before_any_work(
+    model_file: Path, run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    done = run("prune", model_file, "--sparsity", "0.5", "-o", tmp_path / "file" / "p.safetensors")
+    assert_one_line(done, 5, "is not a folder")
+    assert "calibrating" not in done.stderr
+
+
+def test_keys_that_do_not_fit_the_model_are_named(
+    model_file: Path, run: Run, tmp_path: Path
+) -> None:
+    tensors = load_file(model_file)
+    tensors["extra.weight"] = tensors.pop("classifier.weight")
+    other = tmp_path / "other.safetensors"
+    save_file(tensors, other)
+    done = run("score", other, "--model", "conv-snn", "--model-arg", "width=8")
+    assert_one_line(done, 3, "does not fit the model")
+    flags = ("--model-arg", "width=8", "--model-arg", "depth=2", "--model-arg", "time_steps=2")
+    done = run("score", other, "--model", "conv-snn", *flags)
+    assert_one_line(done, 3, "1 of 14 tensors missing: classifier.weight")
+
+
+def test_nan_weights_are_named(model_file: Path, run: Run, tmp_path: Path) -> None:
+    tensors = load_file(model_file)
+    tensors["blocks.0.conv.weight"].view(-1)[7] = float("nan")
+    bad = tmp_path / "bad.safetensors"
+    save_file(tensors, bad)
+    done = run("prune", bad, "--sparsity", "0.5", "-o", tmp_path / "p.safetensors")
+    assert_one_line(done, 3, "blocks.0.conv.weight", "7")
+    assert not (tmp_path / "p.safetensors").exists()
+
+
+def test_errors_are_an_object_with_json(run: Run) -> None:
+    done = run("inspect", "nope.safetensors", "--json")
+    found = json.loads(done.stdout)
+    assert found["ok"] is False
+    assert found["error"]["code"] == done.returncode == 3
+    assert found["error"]["file"] == "nope.safetensors"
+    assert set(found["error"]) == {"code", "file", "field", "message", "hint"}
+
+
+def test_hostile_names_reach_the_terminal_escaped(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "hostile.safetensors"
+    name = "\x1b[31m[bold]red[/bold]\u202e\n::error::.weight"
+    save_file({name: torch.ones(2, 2)}, path)
+    done = run("inspect", path)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert "\u202e" not in done.stdout
+    assert "[bold]" in done.stdout.replace("\n", "").replace(" ", "")
+
+
+def test_a_stranger_cannot_choose_code_to_run(process: Run, tmp_path: Path) -> None:
+    code, proof = tmp_path / "evil.py", tmp_path / "ran"
+    code.write_text(f"open({str(proof)!r}, 'w')\ndef build(): ...\n")
+    path = tmp_path / "m.safetensors"
+    spec = json.dumps({"name": f"{code}:build", "args": {}})
+    data = json.dumps({"name": f"{code}:build"})
+    save_file(
+        {"a.weight": torch.ones(2, 2)},
+        path,
+        metadata={"snnprune.model": spec, "snnprune.data": data},
+    )
+    assert process("inspect", path).returncode == 0
+    assert process("score", path).returncode == 0
+    assert not proof.exists()
+
+
+def test_a_file_that_asks_for_a_huge_network_is_refused_quickly(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    spec = json.dumps({"name": "conv-snn", "args": {"width": 60000, "depth": 4}})
+    save_file({"a.weight": torch.ones(2, 2)}, path, metadata={"snnprune.model": spec})
+    assert_one_line(run("inspect", path), 3, "does not fit the model")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("import nothing_here\n", "ModuleNotFoundError"),
+        ("def build(): return 42\n", "not a torch.nn.Module"),
+        ("def build(): raise ValueError('mine')\n", "raised ValueError: mine"),
+        ("import sys\ndef build(): sys.exit(0)\n", "SystemExit"),
+        ("", "has no 'build'"),
+    ],
+)
+def test_a_fault_in_the_users_model_function_is_told_as_theirs(
+    text: str, words: str, model_file: Path, run: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    assert_one_line(run("score", model_file, "--model", f"{file}:build"), 3, words)
+
+
+def test_the_users_own_traceback_is_shown_on_request(
+    model_file: Path, process: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("def build():\n    raise ValueError('mine')\n")
+    done = process("score", model_file, "--model", f"{file}:build", "-v")
+    assert "mine.py" in done.stderr
+    assert "line 2, in build" in done.stderr
+
+
+def test_a_recipe_typo_is_told_with_its_line(run: Run, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("model: {name: conv-snn}\ndata: {name: cifar10}\ntraining:\n  epcohs: 3\n")
+    done = run("train", "--recipe", recipe, "--out", tmp_path / "run")
+    assert done.returncode == 3
+    assert f"{recipe}:4: training.epcohs: unknown setting. did you mean epochs?" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_data_set_says_where_it_was_looked_for(run: Run, tmp_path: Path) -> None:
+    flags = ("--data-root", tmp_path / "nowhere", "--out", tmp_path / "run")
+    done = run("train", "--recipe", "cifar10", *flags)
+    assert_one_line(done, 3, "cifar10", "nowhere", "--download")
+
+
+def test_training_that_explodes_ends_with_its_own_code(run: Run, tmp_path: Path) -> None:
+    flags = ("--set", "training.learning_rate=1e38", "--out", tmp_path / "run")
+    done = run("train", "--recipe", "smoke", *flags)
+    assert_one_line(done, 6, "loss is", "lower the learning rate")
+    assert not (tmp_path / "run" / "DONE").exists()
+
+
+def test_a_finished_run_is_not_overwritten(trained: Path, run: Run) -> None:
+    assert_one_line(run("train", "--recipe", "smoke", "--out", trained), 5, "--force")
+
+
+def test_a_full_disk_leaves_no_half_file(model_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "p.safetensors"
+    command = [sys.executable, "-m", "snnprune", "prune", str(model_file), "--sparsity", "0.5"]
+    command += ["-o", str(out), "--criterion", "magnitude", "--no-eval", "--samples", "8"]
+    done = subprocess.run(
+        ["prlimit", "--fsize=4096", *command], capture_output=True, text=True, check=False
+    )
+    assert_one_line(done, 5, "cannot be written")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sigterm_ends_with_143_and_no_half_file(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "snnprune", "train", "--recipe", "smoke"]
+    command += ["--set", "training.epochs=500", "--out", str(tmp_path / "run")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        process.stderr.readline()  # the first epoch is done: it is at work
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_reader_that_leaves_early_sees_no_traceback(model_file: Path) -> None:
+    command = f"{sys.executable} -m snnprune inspect {model_file} | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["prune", "--help"], ["train", "--recipe", "x"]])
+def test_help_and_typos_answer_without_torch(arguments: list[str], process: Run) -> None:
+    times = []
+    for _ in range(3):
+        start = time.monotonic()
+        process(*arguments)
+        times.append(time.monotonic() - start)
+    assert min(times) < 0.7
+    probe = (
+        "import sys; from snnprune.cli.failures import run; from snnprune.cli import app; "
+        f"run(app, {arguments!r}); print('torch' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.splitlines()[-1] == "False"

@@ -61,6 +61,11 @@ def prune(
     return Cut(masks=masks, already_zero=zeros, warnings=tuple(_warnings(masks, zeros, count)))
 
 
+def default_allocation(scores: Scores) -> str:
+    """`pools` where some layers could not be scored by the criterion, else `global`."""
+    return "pools" if scores.fallback else "global"
+
+
 def _magnitude(weight: Tensor) -> Tensor:
     # float64 stays, so that no two different weights tie; half precision is widened
     return weight.abs() if weight.element_size() > 4 else weight.float().abs()

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from snnprune.errors import InputError
 from snnprune.evaluation import evaluate, time_averaged_loss
-from snnprune.models.lif import LIF, Dynamics
+from snnprune.models.dynamics import Dynamics
+from snnprune.models.lif import LIF
 from snnprune.network import Network, trace
 
 # beta 0.5, threshold 1: a constant 2 fires at both steps, 0.75 only at the second, 0 never.

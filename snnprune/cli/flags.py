@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
+from snnprune.criteria import CRITERIA
+
 if TYPE_CHECKING:
     from snnprune.jobs.subject import SubjectOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+CRITERION_HELP = f"{', '.join(CRITERIA.rows)} or file.py:function; by default sf where it can work."
 OUTPUT, INPUT = "Output", "Network and data"  # panels of --help
 
 
@@ -130,6 +133,23 @@ class SubjectFlags(DataFlags, RunFlags):
             samples=samples,
             seed=self.seed,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringFlags:
+    """How weights are scored."""
+
+    criterion: Annotated[str | None, typer.Option(metavar="NAME", help=CRITERION_HELP)] = None
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Statistics that calibrate wrote, instead of a new pass."
+        ),
+    ] = None
+    samples: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Training images to calibrate on.")
+    ] = 1024
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False
 
 
 def spread(command: F) -> F:

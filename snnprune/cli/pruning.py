@@ -5,30 +5,17 @@ from typing import Annotated
 
 import typer
 
-from snnprune.cli.flags import ShowFlags, SubjectFlags, spread
-from snnprune.criteria import CRITERIA
-
-CRITERION_HELP = f"{', '.join(CRITERIA.rows)} or file.py:function; by default sf where it can work."
+from snnprune.cli.flags import ScoringFlags, ShowFlags, SubjectFlags, spread
 
 
 @spread
 def score(
+    scoring: ScoringFlags,
     subject: SubjectFlags,
     show: ShowFlags,
-    criterion: Annotated[str | None, typer.Option(metavar="NAME", help=CRITERION_HELP)] = None,
-    calibration: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Statistics that calibrate wrote, instead of a new pass."
-        ),
-    ] = None,
-    samples: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Training images to look at.")
-    ] = 1024,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where the scores go.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Score every weight; larger means keep."""
     from snnprune.cli.console import Screen
@@ -37,11 +24,11 @@ def score(
 
     screen = Screen(show)
     found = score_checkpoint(
-        subject.options(samples),
-        criterion=criterion,
-        calibration_file=calibration,
+        subject.options(scoring.samples),
+        criterion=scoring.criterion,
+        calibration_file=scoring.calibration,
         out=out,
-        force=force,
+        force=scoring.force,
         progress=screen.progress(),
     )
     lines = [f"criterion {found.scores.criterion} ({found.why})", *fallback_lines(found.rows)]
@@ -51,6 +38,7 @@ def score(
 
 @spread
 def prune(
+    scoring: ScoringFlags,
     subject: SubjectFlags,
     show: ShowFlags,
     sparsity: Annotated[
@@ -59,7 +47,6 @@ def prune(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="The pruned file, .safetensors.")
     ],
-    criterion: Annotated[str | None, typer.Option(metavar="NAME", help=CRITERION_HELP)] = None,
     allocation: Annotated[
         str | None,
         typer.Option(
@@ -69,27 +56,20 @@ def prune(
     ] = None,
     repair: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="bn or none; bn by default where there is BatchNorm."),
-    ] = None,
-    calibration: Annotated[
-        Path | None,
         typer.Option(
-            metavar="FILE", help="Statistics that calibrate wrote, instead of a new pass."
+            metavar="NAME", help="bn or none; bn by default where there is BatchNorm and data."
         ),
     ] = None,
-    samples: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Training images to calibrate on.")
-    ] = 1024,
     no_eval: Annotated[
         bool, typer.Option("--no-eval", help="Do not measure accuracy before and after.")
     ] = False,
     eval_samples: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Test images for that; all by default.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Test images for that; all by default."),
     ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for report.json.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
     """Prune a checkpoint; the result has the same keys, shapes and types."""
     from snnprune.cli.console import Screen
@@ -98,17 +78,17 @@ def prune(
 
     screen = Screen(show)
     options = PruneOptions(
-        subject=subject.options(samples),
+        subject=subject.options(scoring.samples),
         sparsity=sparsity,
         out=out,
-        criterion=criterion,
+        criterion=scoring.criterion,
         allocation=allocation,
         repair=repair,
-        calibration=calibration,
+        calibration=scoring.calibration,
         report_folder=report,
         evaluate=not no_eval,
         eval_samples=eval_samples,
-        force=force,
+        force=scoring.force,
     )
     found = prune_checkpoint(options, screen.progress())
     lines = [

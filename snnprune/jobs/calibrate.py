@@ -16,7 +16,8 @@ from snnprune.calibration import (
 from snnprune.errors import InputError
 from snnprune.files import require_free
 from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows
-from snnprune.jobs.subject import Subject, SubjectOptions, open_subject
+from snnprune.jobs.opening import open_subject
+from snnprune.jobs.subject import Subject, SubjectOptions
 from snnprune.progress import Progress
 from snnprune.provenance import described
 from snnprune.report import about_subject, file_entry, report

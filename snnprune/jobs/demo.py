@@ -16,14 +16,15 @@ from snnprune.criteria import load_criterion
 from snnprune.evaluation import Evaluation, evaluate
 from snnprune.files import write_json, write_text
 from snnprune.jobs.calibrate import calibrated
-from snnprune.jobs.prune import default_allocation, pruned_tensors
-from snnprune.jobs.subject import Subject, SubjectOptions, open_subject
+from snnprune.jobs.opening import open_subject
+from snnprune.jobs.repairing import pruned_tensors
+from snnprune.jobs.subject import Subject, SubjectOptions
 from snnprune.jobs.train import TrainOptions, require_fresh_folder, train_recipe
 from snnprune.mask import prunable, pruned
 from snnprune.plots import Line, plot_accuracy
 from snnprune.progress import SILENT, Progress
 from snnprune.provenance import described
-from snnprune.pruning import prune
+from snnprune.pruning import default_allocation, prune
 from snnprune.recipe import load_recipe
 from snnprune.report import about_evaluation, about_subject, file_entry, report
 from snnprune.scoring import score

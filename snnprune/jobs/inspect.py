@@ -7,7 +7,8 @@ from typing import Any
 
 from snnprune.checkpoint import Checkpoint
 from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
-from snnprune.jobs.subject import Subject, SubjectOptions, open_subject
+from snnprune.jobs.opening import open_subject
+from snnprune.jobs.subject import Subject, SubjectOptions
 from snnprune.report import about_subject, file_entry, report
 
 

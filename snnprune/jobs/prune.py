@@ -11,20 +11,22 @@ from torch import Tensor
 from snnprune.allocation import ALLOCATIONS, load_allocation
 from snnprune.calibration import Calibration
 from snnprune.checkpoint import read_checkpoint, write_masks, write_safetensors
-from snnprune.errors import InputError, UsageError
+from snnprune.errors import UsageError
 from snnprune.evaluation import Evaluation, evaluate
 from snnprune.files import require_free, write_json
 from snnprune.jobs.calibrate import calibrated
 from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
+from snnprune.jobs.opening import open_subject
+from snnprune.jobs.repairing import choose_repair, pruned_tensors
 from snnprune.jobs.score import Choice, choose_criterion, evidence, require_criterion
-from snnprune.jobs.subject import Subject, SubjectOptions, open_subject
-from snnprune.mask import Masks, masked
+from snnprune.jobs.subject import Subject, SubjectOptions
+from snnprune.mask import Masks
 from snnprune.progress import Progress
 from snnprune.provenance import described
-from snnprune.pruning import Cut, prune, require_sparsity
-from snnprune.repair import REPAIRS, batchnorms, recalibrate_batchnorm
+from snnprune.pruning import default_allocation, prune, require_sparsity
+from snnprune.repair import REPAIRS
 from snnprune.report import about_evaluation, about_subject, file_entry, report
-from snnprune.scoring import Scores, score
+from snnprune.scoring import score
 from snnprune.spelling import did_you_mean
 
 
@@ -82,7 +84,7 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruned:
     _require_sense(options)
     subject = open_subject(options.subject)
     choice = choose_criterion(subject, options.criterion)
-    repair = _repair_for(subject, options.repair)
+    repair = choose_repair(subject, options.repair)
     calibration = _calibration_for(subject, choice, options, progress)
     before = _evaluated(subject, options, "evaluating before", progress)
 
@@ -127,34 +129,6 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruned:
     return found
 
 
-def default_allocation(scores: Scores) -> str:
-    """`pools` where some layers could not be scored by the criterion, else `global`."""
-    return "pools" if scores.fallback else "global"
-
-
-def pruned_tensors(
-    subject: Subject, cut: Cut, repair: str, progress: Progress
-) -> dict[str, Tensor]:
-    """The checkpoint's tensors, pruned and repaired; the subject's network is left holding them."""
-    tensors = masked(subject.checkpoint.tensors, cut.masks)
-    if subject.network is None:
-        return tensors
-    module = subject.network.module
-    module.load_state_dict(tensors)
-    if repair == "bn":
-        batches = progress.track(
-            subject.calibration_batches(),
-            label="repairing BatchNorm",
-            total=subject.calibration_steps(),
-        )
-        recalibrate_batchnorm(subject.network, batches)
-        repaired = module.state_dict()
-        for norm in batchnorms(module):
-            for key in (norm, norm.replace("running_var", "running_mean")):
-                tensors[key] = repaired[key].to("cpu", tensors[key].dtype, copy=True)
-    return tensors
-
-
 def _require_sense(options: PruneOptions) -> None:
     """Everything that can be refused before the work begins."""
     require_sparsity(options.sparsity)
@@ -176,35 +150,14 @@ def _require_sense(options: PruneOptions) -> None:
         require_free(path, force=options.force, inputs=sources)
 
 
-def _runnable(subject: Subject) -> bool:
-    return subject.network is not None and subject.data is not None
-
-
 def _calibration_for(
     subject: Subject, choice: Choice, options: PruneOptions, progress: Progress
 ) -> Calibration | None:
     """Statistics, also for a criterion that needs none where the report can have them."""
     found = evidence(subject, choice.criterion, options.calibration, progress)
-    if found is None and _runnable(subject):
+    if found is None and subject.runnable is not None:
         return calibrated(subject, progress)
     return found
-
-
-def _repair_for(subject: Subject, asked: str | None) -> str:
-    """The repair asked for; by default `bn` where the network has BatchNorm and there is data."""
-    able = (
-        _runnable(subject)
-        and subject.network is not None
-        and bool(batchnorms(subject.network.module))
-    )
-    if asked == "bn" and not able:
-        raise InputError(
-            f"there is no BatchNorm to repair: {subject.missing or 'the network has none'}",
-            file=subject.checkpoint.path,
-            field="--repair",
-            hint="choose none",
-        )
-    return asked or ("bn" if able else "none")
 
 
 def _evaluated(
@@ -212,12 +165,13 @@ def _evaluated(
 ) -> Evaluation | None:
     """Accuracy on the test images, where there are any."""
     data, limit = subject.data, options.eval_samples
-    if not options.evaluate or subject.network is None or data is None or data.test is None:
+    network = subject.runnable
+    if not options.evaluate or network is None or data is None or data.test is None:
         return None
     batches = progress.track(
         subject.batches("test", limit), label=label, total=subject.steps("test", limit)
     )
-    return evaluate(subject.network, batches)
+    return evaluate(network, batches)
 
 
 def _write(

@@ -12,7 +12,8 @@ from snnprune.criteria import CRITERIA, Criterion, load_criterion
 from snnprune.files import require_free
 from snnprune.jobs.calibrate import calibrated, read_calibration_for
 from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows
-from snnprune.jobs.subject import Subject, SubjectOptions, open_subject
+from snnprune.jobs.opening import open_subject
+from snnprune.jobs.subject import Subject, SubjectOptions
 from snnprune.progress import Progress
 from snnprune.provenance import described
 from snnprune.report import about_subject, file_entry, report
@@ -100,9 +101,10 @@ def choose_criterion(subject: Subject, asked: str | None) -> Choice:
     """The criterion asked for; by default `sf` where it can work, else `magnitude`."""
     if asked is not None:
         return Choice(name=asked, criterion=load_criterion(asked), why="asked for")
-    able = subject.network is not None and subject.data is not None
-    name = "sf" if able else "magnitude"
-    why = "the network and its data are at hand" if able else f"{subject.missing}"
+    if subject.runnable is not None:
+        name, why = "sf", "the network and its data are at hand"
+    else:
+        name, why = "magnitude", subject.missing or "the network is not at hand"
     return Choice(name=name, criterion=load_criterion(name), why=why)
 
 

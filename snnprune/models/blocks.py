@@ -6,7 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from snnprune.errors import InputError
-from snnprune.models.lif import LIF, Dynamics
+from snnprune.models.dynamics import Dynamics
+from snnprune.models.lif import LIF
 
 NeuronOptions = dict[str, Any] | None
 

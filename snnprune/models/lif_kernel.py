@@ -3,17 +3,13 @@
 In backward only the membrane potential is needed: spikes are read off it again.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from snnprune.models.dynamics import Dynamics
 from snnprune.models.surrogate import SURROGATES
-
-if TYPE_CHECKING:
-    from snnprune.models.lif import Dynamics
 
 
 def fire(current: Tensor, dynamics: Dynamics) -> Tensor:

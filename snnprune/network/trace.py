@@ -8,7 +8,7 @@ identity of their parameter in a `conv` or `linear` call, so neither class nor n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,36 +20,9 @@ from snnprune.errors import InputError
 from snnprune.network.libraries import library_of
 from snnprune.network.links import Layer, Network, Neuron, Norm
 from snnprune.network.operations import LayerCall, NormCall, layer_call, norm_call
+from snnprune.network.origins import Origin, Term, reaches_neuron, terms
 
 NOTE = "_snnprune_origin"
-# Operations that move values and change none: not worth telling about a link.
-VIEWS = frozenset(
-    {"flatten", "unflatten", "view", "reshape", "expand", "squeeze", "unsqueeze", "transpose"}
-    | {"permute", "movedim", "contiguous", "clone", "detach", "to", "float", "half", "bfloat16"}
-    | {"__getitem__", "stack", "cat", "unbind", "split", "chunk", "repeat"}
-)
-
-
-@dataclass(frozen=True, eq=False)
-class Origin:
-    """Where a tensor came from: what made it, and the origins of what that was made of."""
-
-    name: str
-    parents: tuple[Origin, ...] = ()
-    parameter: str | None = None
-    layer: str | None = None
-    norm: Norm | None = None
-    neuron: str | None = None
-
-
-@dataclass(frozen=True)
-class Term:
-    """One summand of a neuron's drive: a layer with what follows it, or another neuron's spikes."""
-
-    layer: str | None
-    neuron: str | None
-    norms: tuple[Norm, ...]
-    through: tuple[str, ...]
 
 
 @torch.no_grad()
@@ -129,14 +102,14 @@ class _Follower(TorchFunctionMode):
             )
         layers, neurons = dict(self.layers), {}
         for name, drives in self.drives.items():
-            terms = [term for origin in drives for term in _terms(origin, (), ())]
-            for term in terms:
+            found = [term for origin in drives for term in terms(origin)]
+            for term in found:
                 if term.layer is not None:
                     layers[term.layer] = _linked(layers[term.layer], name, term)
-            neurons[name] = self._neuron(name, terms)
+            neurons[name] = self._neuron(name, found)
         return Network(module=self.module, layers=layers, neurons=neurons)
 
-    def _neuron(self, name: str, terms: list[Term]) -> Neuron:
+    def _neuron(self, name: str, found: list[Term]) -> Neuron:
         module = self.neurons[name]
         library = library_of(module)
         assert library is not None
@@ -145,8 +118,8 @@ class _Follower(TorchFunctionMode):
             module=module,
             library=library,
             constants=library.constants(module),
-            feeders=_unique(term.layer for term in terms),
-            identities=_unique(term.neuron for term in terms),
+            feeders=_unique(term.layer for term in found),
+            identities=_unique(term.neuron for term in found),
         )
 
     def _origins(self, tree: Any) -> tuple[Origin, ...]:
@@ -178,7 +151,7 @@ class _Follower(TorchFunctionMode):
         return origin.parameter if origin else None
 
     def _see(self, weight: str, call: LayerCall) -> None:
-        fed_by_neuron = any(_reaches_neuron(origin) for origin in self._origins(call.input))
+        fed_by_neuron = any(reaches_neuron(origin) for origin in self._origins(call.input))
         self.layers.setdefault(
             weight,
             Layer(
@@ -222,19 +195,6 @@ class _Hooks:
             handle.remove()
 
 
-def _terms(origin: Origin, norms: tuple[Norm, ...], through: tuple[str, ...]) -> Iterator[Term]:
-    """Walk back from a neuron's input to the layers and neurons that it is made of."""
-    if origin.layer or origin.neuron:
-        yield Term(origin.layer, origin.neuron, norms, through)
-        return
-    if origin.norm:
-        norms = (*norms, origin.norm)
-    elif origin.parents and origin.name not in VIEWS:
-        through = (*through, origin.name)
-    for parent in origin.parents:
-        yield from _terms(parent, norms, through)
-
-
 def _linked(layer: Layer, neuron: str, term: Term) -> Layer:
     """`layer` with its way to `neuron`; a second way must be the same one."""
     linked = replace(layer, neuron=neuron, norms=term.norms, through=term.through)
@@ -245,10 +205,6 @@ def _linked(layer: Layer, neuron: str, term: Term) -> Layer:
             hint="--criterion magnitude needs no links",
         )
     return linked
-
-
-def _reaches_neuron(origin: Origin) -> bool:
-    return bool(origin.neuron) or any(_reaches_neuron(parent) for parent in origin.parents)
 
 
 def _parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

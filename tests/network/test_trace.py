@@ -7,7 +7,8 @@ from torch.nn import functional
 
 from snnprune.errors import InputError
 from snnprune.models import ModelSpec, build_model
-from snnprune.models.lif import LIF, Dynamics
+from snnprune.models.dynamics import Dynamics
+from snnprune.models.lif import LIF
 from snnprune.network import trace
 
 

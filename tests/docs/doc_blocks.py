@@ -1,0 +1,89 @@
+"""The fenced blocks and tables of a Markdown page, for the tests that hold the pages to the tool."""
+
+import re
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+DOCS = Path(__file__).parents[2] / "docs"
+FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """One fenced block; ```` ```bash runnable ```` has the language bash and the mark runnable."""
+
+    page: str
+    line: int
+    """Where it begins, from 1."""
+    language: str
+    marks: tuple[str, ...]
+    text: str
+
+    @property
+    def file(self) -> str | None:
+        """The file that the block is to be saved as, from its mark `file=NAME`."""
+        return self._marked("file")
+
+    @property
+    def quoted(self) -> str | None:
+        """The file of the repository that the block is quoted from, from its mark `from=PATH`."""
+        return self._marked("from")
+
+    def _marked(self, name: str) -> str | None:
+        values = [mark.partition("=")[2] for mark in self.marks if mark.startswith(f"{name}=")]
+        return values[0] if values else None
+
+    def run_as_python(self) -> None:
+        """Run the block in this process, errors pointing into the page."""
+        place = "\n" * self.line  # so that line numbers of a traceback are those of the page
+        exec(compile(place + self.text, str(DOCS / self.page), "exec"), {"__name__": "__main__"})
+
+
+def blocks_of(page: str) -> list[Block]:
+    """The fenced blocks of `docs/<page>` in order."""
+    text = read(page)
+    return [
+        Block(
+            page=page,
+            line=text.count("\n", 0, found.start()) + 1,
+            language=found[1],
+            marks=tuple(found[2].split()),
+            text=textwrap.dedent(found[3]),
+        )
+        for found in FENCE.finditer(text)
+    ]
+
+
+def read(page: str) -> str:
+    """The text of `docs/<page>`."""
+    return (DOCS / page).read_text(encoding="utf-8")
+
+
+def table_under(page: str, heading: str) -> list[list[str]]:
+    """The rows of the first table under a heading, code marks taken off, without its head."""
+    section = re.split(rf"^#+ {re.escape(heading)}$", read(page), maxsplit=1, flags=re.MULTILINE)[1]
+    lines = iter(section.splitlines())
+    rows = [_cells(line) for line in _table(lines)]
+    return rows[2:]
+
+
+def first_column(page: str, heading: str) -> set[str]:
+    """The names in the first column of the table under a heading."""
+    return {row[0] for row in table_under(page, heading)}
+
+
+def _table(lines: Iterator[str]) -> Iterator[str]:
+    """The lines of the first table."""
+    met = False
+    for line in lines:
+        if line.startswith("|"):
+            met = True
+            yield line
+        elif met or line.startswith("#"):
+            return
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip().replace("`", "") for cell in line.strip().strip("|").split("|")]

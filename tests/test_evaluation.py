@@ -120,6 +120,11 @@ def test_another_way_of_running_a_batch_is_used(network: Network) -> None:
     assert result.correct == 3
 
 
+def test_the_prediction_is_the_sum_over_time(network: Network) -> None:
+    votes = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]], [[0.0, 1.0]]])  # two steps against the last
+    assert evaluate(network, [(X[:1], labels(0))], run=lambda *_: votes).correct == 1
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_it_runs_in_eval_mode_and_goes_back(network: Network, training: bool) -> None:
     network.module.train(training)

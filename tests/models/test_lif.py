@@ -157,12 +157,15 @@ def test_a_membrane_at_the_threshold_fires() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_input_keeps_the_membrane_in_float32(dtype: torch.dtype) -> None:
-    neuron = LIF(Dynamics(beta=1.0, threshold=100.0))
+    neuron = LIF(Dynamics(beta=1.0, threshold=65.0))
+    # in half precision 64 + 1/64 is 64, and the sum would stand still
+    current = torch.tensor([[64.0], *[[1 / 64]] * 64]).to(dtype)
+    plain = neuron(current)
+    assert plain.dtype == dtype
+    assert plain.flatten().tolist() == [0.0] * 64 + [1.0]
     seen: list[Tensor] = []
     neuron.on_membrane = seen.append
-    # in half precision 64 + 1/64 is 64, and the sum would stand still
-    spikes = neuron(torch.tensor([[64.0], *[[1 / 64]] * 64]).to(dtype))
-    assert spikes.dtype == dtype
+    assert torch.equal(neuron(current), plain)
     assert seen[0].dtype == torch.float32
     assert seen[0][-1].item() == 65.0
 

@@ -1,0 +1,91 @@
+"""What docs/usage.md shows works as pasted."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from doc_blocks import Block, blocks_of, first_column, table_under
+
+from snnprune import errors
+from snnprune.cli import failures
+from snnprune.data.catalogue import DATA, FORMS
+from snnprune.models import MODELS
+
+PAGE = "usage.md"
+LANGUAGES = {"bash", "python", "text"}
+
+
+@pytest.fixture(scope="module")
+def shell_output(
+    trained: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[int, str]:
+    """Runs the page from top to bottom; what the shell blocks printed, by line of the page."""
+    folder = tmp_path_factory.mktemp("usage")
+    shutil.copytree(trained, folder / "runs" / "smoke")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        return {block.line: printed(block) for block in blocks_of(PAGE)}
+
+
+def printed(block: Block) -> str:
+    """Run or save a block, as a reader would; what it printed on stdout."""
+    if block.file is not None:
+        Path(block.file).write_text(block.text, encoding="utf-8")
+    elif block.language == "python":
+        block.run_as_python()
+    elif "runnable" in block.marks:
+        return in_a_shell(block)
+    return ""
+
+
+def in_a_shell(block: Block) -> str:
+    """Run a shell block, with `snnprune` and `python` those of this test run."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block.text],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "PATH": path, "PYTHONWARNINGS": "error"},
+    )
+    assert done.returncode == 0, f"{PAGE}:{block.line}: {done.stderr}"
+    return done.stdout
+
+
+def test_every_block_runs_as_pasted_and_prints_what_the_page_shows(
+    shell_output: dict[int, str],
+) -> None:
+    last = ""
+    for block in blocks_of(PAGE):
+        assert block.language in LANGUAGES
+        last = shell_output[block.line] or last
+        if "output" not in block.marks:
+            continue
+        lines = {line.strip() for line in last.splitlines()}
+        for line in block.text.splitlines():
+            assert line.strip() in lines, f"{PAGE}:{block.line}: not printed: {line}"
+
+
+def test_the_table_of_exit_codes_is_complete() -> None:
+    raised = {
+        kind.exit_code
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.SnnpruneError)
+    }
+    ended = {0, failures.BUG, failures.INTERRUPTED, failures.TERMINATED}
+    assert [int(row[0]) for row in table_under(PAGE, "Exit codes")] == sorted(raised | ended)
+
+
+def test_the_table_of_models_is_the_tool_s() -> None:
+    rows = table_under(PAGE, "Say which model and data it is")
+    assert rows == [[name, row.summary] for name, row in MODELS.rows.items()]
+
+
+def test_the_table_of_data_sets_is_complete() -> None:
+    names = {name.partition(":")[0] for name in first_column(PAGE, "Data sets")}
+    assert names == {*DATA.rows, *FORMS, "file.py"}

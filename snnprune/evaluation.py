@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from snnprune.errors import InputError
-from snnprune.network import Network, watching
+from snnprune.network import Network, batch_length, evaluating, watching
 from snnprune.network.readout import over_time
 
 
@@ -51,16 +51,10 @@ def evaluate(
         InputError: there is no sample, the output fits no readout, or a label is no class.
     """
     tally = _Tally()
-    training = network.module.training
-    network.module.eval()
-    try:
-        with watching(network, on_spikes=tally.on_spikes):
-            for x, y in batches:
-                network.reset()
-                # by the labels: events (T, N, ...) have time first
-                tally.on_output(run(network.module, x), len(x if y is None else y), y)
-    finally:
-        network.module.train(training)
+    with evaluating(network.module), watching(network, on_spikes=tally.on_spikes):
+        for x, y in batches:
+            network.reset()
+            tally.on_output(run(network.module, x), batch_length(x, y), y)
     if not tally.samples:
         raise InputError("no samples to evaluate on", field="--data")
     return tally.result()

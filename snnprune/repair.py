@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from snnprune.calibration.moments import ChannelMoments, by_channel
-from snnprune.network import Network, watching
+from snnprune.network import Network, evaluating, watching
 
 REPAIRS = {
     "bn": "BatchNorm statistics taken again on the calibration data",
@@ -44,7 +44,8 @@ def recalibrate_batchnorm(
     norms = batchnorms(network.module)
     moments: dict[str, ChannelMoments] = defaultdict(ChannelMoments)
     with (
-        _normalising_by_batch(network.module, norms.values()),
+        evaluating(network.module),
+        _normalising_by_batch(norms.values()),
         watching(network, on_norm=lambda key, x: moments[key].add(by_channel(x, 1))),
     ):
         for x, _ in batches:
@@ -63,19 +64,15 @@ def _set_statistics(norm: _BatchNorm, seen: ChannelMoments) -> None:
 
 
 @contextlib.contextmanager
-def _normalising_by_batch(module: nn.Module, norms: Iterable[_BatchNorm]) -> Iterator[None]:
-    """Let `norms` use batch statistics and keep none, with the rest of `module` in eval mode."""
-    modes = [(child, child.training) for child in module.modules()]
+def _normalising_by_batch(norms: Iterable[_BatchNorm]) -> Iterator[None]:
+    """Let `norms` use batch statistics and keep none."""
     before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:
-        module.eval()
         for norm, *_ in before:
             norm.train()
             norm.momentum = 0.0
             norm.num_batches_tracked = None
         yield
     finally:
-        for child, training in modes:
-            child.training = training  # not `train()`, which would reach its children
         for norm, momentum, count in before:
             norm.momentum, norm.num_batches_tracked = momentum, count

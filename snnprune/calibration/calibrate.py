@@ -17,7 +17,15 @@ from snnprune.calibration.moments import (
 )
 from snnprune.calibration.statistics import Calibration, LayerStatistics, NeuronStatistics
 from snnprune.errors import InputError, NonFiniteError
-from snnprune.network import Layer, Network, Neuron, Norm, watching
+from snnprune.network import (
+    Layer,
+    Network,
+    Neuron,
+    Norm,
+    batch_length,
+    evaluating,
+    watching,
+)
 
 MIN_SAMPLES = 1024  # below this many images rates and variances are too rough to rank by
 HISTOGRAM = (-4.0, 4.0, 128)  # u - u_th from, to, bins
@@ -44,22 +52,20 @@ def calibrate(
     """
     collector = _Collector(network)
     samples = 0
-    training = network.module.training
-    network.module.eval()
-    try:
-        with watching(
+    with (
+        evaluating(network.module),
+        watching(
             network,
             on_input=collector.on_input,
             on_membrane=collector.on_membrane,
             on_spikes=collector.on_spikes,
-        ):
-            for x, _ in batches:
-                network.reset()
-                run(network.module, x)
-                samples += len(x)
-                collector.batches += 1
-    finally:
-        network.module.train(training)
+        ),
+    ):
+        for x, y in batches:
+            network.reset()
+            run(network.module, x)
+            samples += batch_length(x, y)
+            collector.batches += 1
     if not samples:
         raise InputError("no samples to calibrate on", field="--data")
     return collector.result(samples, dict(source or {}))

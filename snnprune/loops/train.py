@@ -19,7 +19,7 @@ from snnprune.progress import SILENT, Progress
 from snnprune.provenance import DataSpec
 from snnprune.randomness import derived_seed
 from snnprune.recipe import Recipe
-from snnprune.training import Trainer
+from snnprune.training import Trainer, require_finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,7 @@ def train(
         label = f"epoch {epoch + 1}/{recipe.training.epochs}"
         watched = progress.track(batches, label=label, total=trainer.steps_per_epoch)
         loss, accuracy = _train_epoch(trainer, watched, progress)
+        require_finite(module, epoch)
         held_out = _evaluate(network, data, "validation", batch_size, device)
         epochs.append(
             Epoch(

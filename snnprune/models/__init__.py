@@ -55,7 +55,8 @@ def build_model(spec: ModelSpec, *, field: str = "--model") -> nn.Module:
     """The module that `spec` names, with fresh weights.
 
     Raises:
-        InputError: there is no such model, it has no such argument, or it cannot be built so.
+        UsageError: there is no such model or argument, and `field` is a flag.
+        InputError: likewise, in a file; or it cannot be built so.
     """
     builder = _builder(spec, field)
     _check_arguments(builder, spec, field)

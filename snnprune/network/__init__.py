@@ -3,6 +3,7 @@
 from snnprune.network.capture import watching
 from snnprune.network.libraries import NeuronConstants
 from snnprune.network.links import Layer, Network, Neuron, Norm
+from snnprune.network.mode import batch_length, evaluating
 from snnprune.network.readout import class_scores
 from snnprune.network.trace import trace
 
@@ -12,7 +13,9 @@ __all__ = [
     "Neuron",
     "NeuronConstants",
     "Norm",
+    "batch_length",
     "class_scores",
+    "evaluating",
     "trace",
     "watching",
 ]

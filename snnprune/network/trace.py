@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from snnprune.errors import InputError
 from snnprune.network.libraries import library_of
 from snnprune.network.links import Layer, Network, Neuron, Norm
+from snnprune.network.mode import evaluating
 from snnprune.network.operations import LayerCall, NormCall, layer_call, norm_call
 from snnprune.network.origins import Origin, Term, reaches_neuron, terms
 
@@ -38,14 +39,9 @@ def trace(
         InputError: no spiking neuron is recognised, or a link is ambiguous.
     """
     follower = _Follower(module)
-    training = module.training
-    module.eval()
-    try:
-        with follower.hooked(), follower:
-            setattr(example, NOTE, Origin("input"))
-            run(module, example)
-    finally:
-        module.train(training)
+    with evaluating(module), follower.hooked(), follower:
+        setattr(example, NOTE, Origin("input"))
+        run(module, example)
     return follower.network()
 
 

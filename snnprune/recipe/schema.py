@@ -141,6 +141,8 @@ class TrainingSection(Section):
             raise PydanticCustomError(
                 "warmup", f"{warmup} should be less than epochs, which is {epochs}"
             )
+        if warmup and info.data.get("schedule") == "one-cycle":
+            raise PydanticCustomError("warmup", "schedule one-cycle has a warm-up of its own")
         return warmup
 
 

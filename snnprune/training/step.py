@@ -79,3 +79,18 @@ class Trainer:
         if self.training.precision == "off":
             return nullcontext()
         return torch.autocast(self.device, dtype=AUTOCAST[self.training.precision])
+
+
+def require_finite(module: nn.Module, epoch: int) -> None:
+    """Refuse weights and statistics that an infinite gradient has spoilt.
+
+    Raises:
+        NonFiniteError: one of them is NaN or infinite; the first is named.
+    """
+    for key, tensor in module.state_dict().items():
+        if not bool(tensor.isfinite().all()):
+            raise NonFiniteError(
+                f"{key} is not finite after epoch {epoch + 1}",
+                field="training",
+                hint="lower the learning rate or set clip_norm",
+            )

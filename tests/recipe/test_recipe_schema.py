@@ -293,3 +293,13 @@ def test_every_setting_says_what_it_is() -> None:
     for section in (Recipe, *(f.annotation for f in Recipe.model_fields.values())):
         fields = getattr(section, "model_fields", {})
         assert all(field.description for field in fields.values())
+
+
+def test_a_one_cycle_schedule_takes_no_second_warm_up(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "model: {name: m}\ndata: {name: d}\n"
+        "training: {epochs: 9, learning_rate: 0.1, schedule: one-cycle, warmup_epochs: 2}\n"
+    )
+    with pytest.raises(RecipeError, match="has a warm-up of its own"):
+        load_recipe(str(path))

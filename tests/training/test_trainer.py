@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.recipe import TrainingSection
-from snnprune.training import Trainer
+from snnprune.training import Trainer, require_finite
 
 
 class TwoSteps(nn.Module):
@@ -153,3 +153,12 @@ def test_fp16_is_refused_without_a_gpu() -> None:
     with pytest.raises(InputError) as caught:
         trainer(precision="fp16")
     assert str(caught.value) == "training.precision: fp16 needs a GPU. choose bf16"
+
+
+def test_weights_that_an_infinite_gradient_spoilt_are_refused_by_name() -> None:
+    module = torch.nn.Linear(2, 2)
+    require_finite(module, 0)
+    with torch.no_grad():
+        module.bias[1] = float("inf")
+    with pytest.raises(NonFiniteError, match="bias is not finite after epoch 3"):
+        require_finite(module, 2)

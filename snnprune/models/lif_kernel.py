@@ -1,6 +1,7 @@
 """The LIF recurrence and its gradient, each one pass over time with no graph per step.
 
-In backward only the membrane potential is needed: spikes are read off it again.
+Both are bound by memory, so they are written in as few sweeps over the neurons as the arithmetic
+allows. In backward only the membrane potential is needed: spikes are read off it again.
 """
 
 from typing import Any
@@ -32,25 +33,36 @@ def fire_and_keep_membrane(current: Tensor, dynamics: Dynamics) -> tuple[Tensor,
 
 def _run(current: Tensor, membrane: list[Tensor], spikes: Tensor, dynamics: Dynamics) -> None:
     """Fill `membrane` and `spikes` step by step (Eq. 2-4)."""
-    gain = 1 - dynamics.beta if dynamics.decay_input else 1.0
     carried = torch.full_like(spikes[0], dynamics.v_rest)  # h of Eq. 2
     for x, u, s in zip(current, membrane, spikes, strict=True):
-        torch.add(carried, x, alpha=gain, out=u)
+        torch.add(carried, x, alpha=_gain(dynamics), out=u)
         torch.ge(u, dynamics.threshold, out=s)
         _reset_and_leak(u, s, dynamics, out=carried)
+
+
+def _gain(dynamics: Dynamics) -> float:
+    """What the input current is multiplied by."""
+    return 1 - dynamics.beta if dynamics.decay_input else 1.0
 
 
 def _reset_and_leak(u: Tensor, s: Tensor, dynamics: Dynamics, *, out: Tensor) -> None:
     """h of Eq. 4 into `out`, which may not be `u`."""
     if dynamics.reset == "soft":
-        torch.add(u, s, alpha=-dynamics.threshold, out=out).mul_(dynamics.beta)
-        out.add_((1 - dynamics.beta) * dynamics.v_rest)
-        return
-    leaked_rest = (1 - dynamics.beta) * dynamics.v_rest
-    # (1 - s) kills the potential of a neuron that fired; its spike then carries v_reset
-    torch.addcmul(u, u, s, value=-1, out=out).mul_(dynamics.beta)
-    if leaked_rest or dynamics.v_reset:
-        out.add_(leaked_rest).add_(s, alpha=dynamics.v_reset - leaked_rest)
+        torch.add(u, s, alpha=-dynamics.threshold, out=out)
+        rest, on_spike = _leaked_rest(dynamics), 0.0
+    else:
+        torch.addcmul(u, u, s, value=-1, out=out)  # u where it did not fire, else 0
+        rest, on_spike = _leaked_rest(dynamics), dynamics.v_reset - _leaked_rest(dynamics)
+    out.mul_(dynamics.beta)
+    if rest:
+        out.add_(rest)
+    if on_spike:
+        out.add_(s, alpha=on_spike)
+
+
+def _leaked_rest(dynamics: Dynamics) -> float:
+    """What one step of leak adds to the potential."""
+    return (1 - dynamics.beta) * dynamics.v_rest
 
 
 class _Fire(torch.autograd.Function):
@@ -70,28 +82,31 @@ class _Fire(torch.autograd.Function):
 
 
 def _gradient(grad_spikes: Tensor, membrane: Tensor, dynamics: Dynamics) -> Tensor:
-    """dL/dcurrent (T, ...) from dL/dspikes (T, ...), last step first."""
+    """dL/dcurrent (T, ...) from dL/dspikes (T, ...), last step first.
+
+    dL/du[t] = (dL/ds[t] + dL/dh[t] dh/ds) ds/du + dL/dh[t] dh/du, with dL/dh[t] = dL/du[t+1].
+    """
     derivative = SURROGATES[dynamics.surrogate]
     grad = torch.empty_like(membrane)
-    grad_carried = torch.zeros_like(membrane[0])
-    for t in reversed(range(len(membrane))):
-        u, grad_u = membrane[t], grad[t]
-        ds_du = derivative(u - dynamics.threshold)
-        through_spike = grad_spikes[t]
-        if not dynamics.detach_reset:
-            through_spike = torch.addcmul(through_spike, grad_carried, _reset_slope(u, dynamics))
-        torch.mul(through_spike, ds_du, out=grad_u)
-        alive = (
-            grad_carried if dynamics.reset == "soft" else grad_carried.mul_(u < dynamics.threshold)
-        )
-        grad_u.add_(alive, alpha=dynamics.beta)
-        grad_carried.copy_(grad_u)
-    return grad.mul_(1 - dynamics.beta) if dynamics.decay_input else grad
+    quiet = torch.empty_like(membrane[0])
+    later: Tensor | None = None  # dL/du of the step after
+    for u, grad_s, grad_u in zip(
+        membrane.unbind()[::-1], grad_spikes.unbind()[::-1], grad.unbind()[::-1], strict=True
+    ):
+        if later is not None and not dynamics.detach_reset:
+            grad_s = torch.addcmul(grad_s, later, _reset_slope(u, dynamics))
+        torch.mul(grad_s, derivative(u - dynamics.threshold), out=grad_u)
+        if later is not None and dynamics.reset == "soft":
+            grad_u.add_(later, alpha=dynamics.beta)
+        elif later is not None:  # a hard reset forgets u
+            torch.lt(u, dynamics.threshold, out=quiet)
+            grad_u.addcmul_(later, quiet, value=dynamics.beta)
+        later = grad_u
+    return grad.mul_(_gain(dynamics)) if dynamics.decay_input else grad
 
 
 def _reset_slope(u: Tensor, dynamics: Dynamics) -> Tensor:
     """dh/ds of Eq. 4: what a spike takes from the potential that is carried on."""
     if dynamics.reset == "soft":
         return torch.full_like(u, -dynamics.beta * dynamics.threshold)
-    leaked_rest = (1 - dynamics.beta) * dynamics.v_rest
-    return dynamics.v_reset - leaked_rest - dynamics.beta * u
+    return dynamics.v_reset - _leaked_rest(dynamics) - dynamics.beta * u

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 SurrogateName = Literal["atan", "triangle", "sigmoid"]
@@ -14,7 +15,8 @@ SurrogateName = Literal["atan", "triangle", "sigmoid"]
 
 def atan(x: Tensor, alpha: float = 2.0) -> Tensor:
     """alpha/2 / (1 + (pi/2 alpha x)^2); Fang et al. 2021, arXiv 2007.05785."""
-    return (x * (math.pi / 2 * alpha)).square_().add_(1).reciprocal_().mul_(alpha / 2)
+    # as 1 / (2/alpha + pi^2/2 alpha x^2): two sweeps instead of five
+    return torch.addcmul(x.new_tensor(2 / alpha), x, x, value=math.pi**2 / 2 * alpha).reciprocal_()
 
 
 def triangle(x: Tensor, width: float = 1.0) -> Tensor:

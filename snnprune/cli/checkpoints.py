@@ -15,6 +15,7 @@ def inspect(subject: SubjectFlags, show: ShowFlags) -> None:
     from snnprune.cli.tables import layer_table, link_table, sparsity_line
     from snnprune.jobs.inspect import inspect_checkpoint
 
+    screen = Screen(show)
     found = inspect_checkpoint(subject.options())
     lines = [
         f"{found.checkpoint.container}, {len(found.checkpoint.tensors):,} tensors, "
@@ -22,7 +23,7 @@ def inspect(subject: SubjectFlags, show: ShowFlags) -> None:
         sparsity_line(found.totals),
     ]
     links = [link_table(found.rows)] if found.linked else []
-    Screen(show).result(layer_table(found.rows), *links, *lines, report=found.report)
+    screen.result(layer_table(found.rows, screen.width), *links, *lines, report=found.report)
 
 
 @spread
@@ -47,7 +48,7 @@ def calibrate(
         subject.options(samples), out, force=force, progress=screen.progress()
     )
     line = f"wrote {out} ({found.calibration.samples:,} images, T = {found.calibration.time_steps})"
-    screen.result(layer_table(found.rows), line, report=found.report)
+    screen.result(layer_table(found.rows, screen.width), line, report=found.report)
 
 
 @spread

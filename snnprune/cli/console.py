@@ -37,6 +37,11 @@ class Screen:
         self.out = Console(width=width, highlight=False, **color)  # type: ignore[arg-type]
         self.err = Console(stderr=True, highlight=False, **color)  # type: ignore[arg-type]
 
+    @property
+    def width(self) -> int:
+        """Columns that a table may take."""
+        return self.out.width
+
     def progress(self) -> Progress:
         """Bars on a terminal, plain lines in a log, nothing when quiet."""
         if self.flags.quiet:

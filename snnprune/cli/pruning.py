@@ -33,7 +33,7 @@ def score(
     )
     lines = [f"criterion {found.scores.criterion} ({found.why})", *fallback_lines(found.rows)]
     lines += [f"wrote {out}"] if out else []
-    screen.result(layer_table(found.rows, criteria=True), *lines, report=found.report)
+    screen.result(layer_table(found.rows, screen.width, criteria=True), *lines, report=found.report)
 
 
 @spread
@@ -99,4 +99,4 @@ def prune(
     ]
     lines += [accuracy_line(found.after, found.before)] if found.after else []
     lines.append(f"wrote {out}, {options.mask_file.name} and {options.report_file.name}")
-    screen.result(layer_table(found.rows, criteria=True), *lines, report=found.report)
+    screen.result(layer_table(found.rows, screen.width, criteria=True), *lines, report=found.report)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from snnprune.jobs.demo import Point
     from snnprune.jobs.layers import LayerRow
 
-NAME_WIDTH = 23
+MAX_ROWS = 300  # of a table; a stranger's file may have any number of layers
+MIN_NAME = 12  # columns that a name gets at least
 
 
 def cell(text: str) -> Text:
@@ -24,39 +25,53 @@ def cell(text: str) -> Text:
     return Text(printable(text))
 
 
-def layer_table(rows: Sequence[LayerRow], *, criteria: bool = False) -> Table:
-    """One line per layer."""
+def layer_table(rows: Sequence[LayerRow], width: int, *, criteria: bool = False) -> Table:
+    """One line per layer, within `width` columns; long names are broken at their dots."""
     rates = any(row.input_rate is not None for row in rows)
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("layer", overflow="fold", max_width=NAME_WIDTH)
-    table.add_column("shape")
-    for title in ("weights", "kept", "pruned"):
-        table.add_column(title, justify="right")
-    if rates:
-        table.add_column("input", justify="right")
-        table.add_column("fires", justify="right")
-    if criteria:
-        table.add_column("by")
-    for row in rows:
-        cells = [
-            cell(row.weight.removesuffix(".weight")),
-            cell("x".join(map(str, row.shape))),
-            cell(f"{row.weights:,}"),
-            cell(f"{row.kept:,}"),
-            cell(f"{row.sparsity:.1%}"),
-        ]
-        cells += [cell(_rate(row.input_rate)), cell(_rate(row.firing_rate))] if rates else []
-        cells += [cell(row.criterion or "")] if criteria else []
-        table.add_row(*cells)
+    titles = ["shape", "weights", "kept", "pruned"]
+    titles += ["input", "fires"] if rates else []
+    titles += ["by"] if criteria else []
+    body = [_layer_cells(row, rates=rates, criteria=criteria) for row in rows]
+    columns = zip(titles, *body, strict=True)
+    left = width - sum(2 + max(map(len, column)) for column in columns)
+    table = _table()
+    table.add_column("layer")
+    for title in titles:
+        table.add_column(title, justify="left" if title in ("shape", "by") else "right")
+    for row, cells in list(zip(rows, body, strict=True))[:MAX_ROWS]:
+        name = _broken(printable(row.weight.removesuffix(".weight")), max(left, MIN_NAME))
+        table.add_row(Text(name), *map(Text, cells))
+    if len(rows) > MAX_ROWS:
+        table.add_row(f"... and {len(rows) - MAX_ROWS:,} more layers; --json has all")
     return table
+
+
+def _layer_cells(row: LayerRow, *, rates: bool, criteria: bool) -> list[str]:
+    cells = ["x".join(map(str, row.shape)), f"{row.weights:,}", f"{row.kept:,}"]
+    cells.append(f"{row.sparsity:.1%}")
+    cells += [_rate(row.input_rate), _rate(row.firing_rate)] if rates else []
+    return cells + ([printable(row.criterion or "", 20)] if criteria else [])
+
+
+def _broken(name: str, width: int) -> str:
+    """`name` over as many lines as it takes, broken after dots where there are some."""
+    if len(name) <= width:
+        return name
+    dot = name.rfind(".", 0, width)
+    cut = dot + 1 if dot > 0 else width
+    return f"{name[:cut]}\n{_broken(name[cut:], width)}"
+
+
+def _table() -> Table:
+    return Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
 
 
 def link_table(rows: Sequence[LayerRow]) -> Table:
     """Which layer drives which neuron, and what stands between."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table = _table()
     for title in ("layer", "drives", "through"):
         table.add_column(title, overflow="fold")
-    for row in rows:
+    for row in rows[:MAX_ROWS]:
         name = row.weight.removesuffix(".weight")
         table.add_row(cell(name), cell(row.neuron or "-"), cell(", ".join(row.through) or "-"))
     return table
@@ -64,7 +79,7 @@ def link_table(rows: Sequence[LayerRow]) -> Table:
 
 def firing_table(evaluation: Evaluation) -> Table:
     """Spikes per neuron per time step, by neuron."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table = _table()
     table.add_column("neuron", overflow="fold")
     table.add_column("firing rate", justify="right")
     for name, rate in evaluation.firing_rates.items():

@@ -59,7 +59,7 @@ class Subject:
             InputError: there are none.
         """
         tensors = self.checkpoint.tensors
-        keys = self.network.layers if self.network else prunable_weights(tensors)
+        keys = set(self.network.layers if self.network else prunable_weights(tensors))
         found = {key: tensors[key] for key in tensors if key in keys}
         if not found:
             raise InputError(

@@ -276,3 +276,24 @@ def test_help_and_typos_answer_without_torch(arguments: list[str], process: Run)
         [sys.executable, "-c", probe], capture_output=True, text=True, check=False
     )
     assert done.stderr.splitlines()[-1] == "False"
+
+
+def test_a_file_of_thirty_thousand_tensors_is_shown_in_short(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "many.safetensors"
+    save_file({f"layer.{index}.weight": torch.ones(1, 1) for index in range(30_000)}, path)
+    done = run("inspect", path)
+    assert done.returncode == 0, done.stderr
+    assert "29,700 more layers" in done.stdout
+    assert len(done.stdout) < 40_000
+
+
+def test_long_names_are_broken_at_their_dots_and_stay_within_the_width(
+    run: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "long.safetensors"
+    name = ".".join(["a_part_of_a_name"] * 8)
+    save_file({f"{name}.weight": torch.ones(4, 4), f"{'x' * 200}.weight": torch.ones(2, 2)}, path)
+    done = run("inspect", path)
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    assert "a_part_of_a_name.a_part_of_a_name.\n" in done.stdout.replace(" ", "")
+    assert "…" not in done.stdout

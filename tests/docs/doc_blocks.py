@@ -1,10 +1,11 @@
-"""The fenced blocks and tables of a Markdown page, for the tests that hold the pages to the tool."""
+"""The fenced blocks and tables of a page of docs/, for tests that hold the page to the tool."""
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 DOCS = Path(__file__).parents[2] / "docs"
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -35,10 +36,12 @@ class Block:
         values = [mark.partition("=")[2] for mark in self.marks if mark.startswith(f"{name}=")]
         return values[0] if values else None
 
-    def run_as_python(self) -> None:
-        """Run the block in this process, errors pointing into the page."""
+    def run_as_python(self) -> dict[str, Any]:
+        """Run the block in this process, errors pointing into the page; its variables."""
         place = "\n" * self.line  # so that line numbers of a traceback are those of the page
-        exec(compile(place + self.text, str(DOCS / self.page), "exec"), {"__name__": "__main__"})
+        variables = {"__name__": "__main__"}
+        exec(compile(place + self.text, str(DOCS / self.page), "exec"), variables)
+        return variables
 
 
 def blocks_of(page: str) -> list[Block]:
@@ -54,6 +57,18 @@ def blocks_of(page: str) -> list[Block]:
         )
         for found in FENCE.finditer(text)
     ]
+
+
+def assert_shown(page: str, outputs: Mapping[int, str]) -> None:
+    """Hold each block marked `output` to what was printed before it, by line of the page."""
+    last = ""
+    for block in blocks_of(page):
+        last = outputs.get(block.line) or last
+        if "output" not in block.marks:
+            continue
+        printed = {line.strip() for line in last.splitlines()}
+        for line in block.text.splitlines():
+            assert line.strip() in printed, f"{page}:{block.line}: not printed: {line}"
 
 
 def read(page: str) -> str:

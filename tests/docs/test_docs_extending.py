@@ -1,0 +1,98 @@
+"""The examples of docs/extending.md run, and its tables are those of the tool."""
+
+import shlex
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from doc_blocks import DOCS, Block, assert_shown, blocks_of, first_column, table_under
+
+from snnprune.allocation import ALLOCATIONS
+from snnprune.criteria import CRITERIA
+from snnprune.data.catalogue import DATA
+from snnprune.models import MODELS
+from snnprune.network import libraries
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+PAGE = "extending.md"
+
+
+@pytest.fixture
+def work(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the page starts from."""
+    shutil.copytree(trained, tmp_path / "runs" / "smoke")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(libraries, "LIBRARIES", libraries.LIBRARIES)  # the page adds a row
+    return tmp_path
+
+
+def block_of_file(name: str) -> Block:
+    return next(block for block in blocks_of(PAGE) if block.file == name)
+
+
+def commands(block: Block, run: Run) -> str:
+    """What the commands of a shell block print on stdout."""
+    output = ""
+    for line in block.text.replace("\\\n", " ").splitlines():
+        tool, *words = shlex.split(line)
+        assert tool == "snnprune"
+        done = run(*words)
+        assert done.returncode == 0, f"{PAGE}:{block.line}: {done.stderr}"
+        output += done.stdout
+    return output
+
+
+def test_every_example_of_the_page_runs_and_prints_what_it_shows(work: Path, run: Run) -> None:
+    outputs = {}
+    for block in blocks_of(PAGE):
+        if block.file is not None:
+            (work / block.file).write_text(block.text, encoding="utf-8")
+        elif "runnable" in block.marks:
+            outputs[block.line] = commands(block, run)
+        elif block.language == "python" and block.quoted is None:
+            block.run_as_python()
+    assert len(outputs) == sum(block.language == "bash" for block in blocks_of(PAGE))
+    assert_shown(PAGE, outputs)
+
+
+def test_the_example_of_an_entry_point_gives_a_name_to_the_criterion(work: Path, run: Run) -> None:
+    (toml,) = (block for block in blocks_of(PAGE) if block.language == "toml")
+    ((group, points),) = tomllib.loads(toml.text)["project"]["entry-points"].items()
+    ((name, target),) = points.items()
+    package, _, module = target.partition(":")[0].partition(".")
+    (work / package).mkdir()
+    (work / package / f"{module}.py").write_text(block_of_file("my_criteria.py").text)
+    installed = work / f"{package}-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text(f"[{group}]\n{name} = {target}\n")
+    done = run("score", "runs/smoke/model.safetensors", "--criterion", name, "--samples", 64)
+    assert done.returncode == 0, done.stderr
+    assert f"criterion {name} (asked for)" in done.stdout
+
+
+def test_what_the_page_quotes_is_in_the_file() -> None:
+    quoted = [block for block in blocks_of(PAGE) if block.quoted is not None]
+    assert quoted
+    for block in quoted:
+        source = (DOCS.parent / str(block.quoted)).read_text(encoding="utf-8")
+        assert block.text.strip() in source
+
+
+def test_the_entry_point_groups_are_those_of_the_tables_of_names() -> None:
+    groups = {table.group for table in (CRITERIA, ALLOCATIONS, MODELS, DATA)}
+    assert first_column(PAGE, "An entry point") == groups
+
+
+def test_the_table_of_neuron_libraries_is_the_tool_s() -> None:
+    rows = [[library.name, library.base_class] for library in libraries.LIBRARIES]
+    assert table_under(PAGE, "A neuron library") == rows
+
+
+@pytest.mark.parametrize("field", libraries.NeuronLibrary.__dataclass_fields__)
+def test_the_page_explains_every_field_of_a_neuron_library(field: str) -> None:
+    assert f"| `{field}` |" in (DOCS / PAGE).read_text(encoding="utf-8")

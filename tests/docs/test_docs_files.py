@@ -1,0 +1,159 @@
+"""docs/files.md names exactly what is in real files."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from doc_blocks import blocks_of, first_column, table_under
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from snnprune.checkpoint import read_masks
+from snnprune.jobs import demo
+from snnprune.progress import SILENT
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+PAGE = "files.md"
+FEW = ("--samples", 64)
+
+
+@pytest.fixture
+def work(model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with `model.safetensors`."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(model_file, tmp_path)
+    return tmp_path
+
+
+def report_of(run: Run, *arguments: object) -> Any:
+    done = run(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def pruned(run: Run) -> Any:
+    return report_of(
+        run, "prune", "model.safetensors", "--sparsity", 0.9, "-o", "pruned.safetensors", *FEW
+    )
+
+
+def metadata_of(file: str) -> dict[str, str]:
+    with safe_open(file, "pt") as opened:
+        return dict(opened.metadata())
+
+
+def assert_documented(report: dict[str, Any]) -> None:
+    command = report["command"]
+    common, own = (first_column(PAGE, f"Keys of {what}") for what in ("every report", command))
+    assert set(report) == common | own
+    assert not common & own
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("inspect", "model.safetensors"),
+        ("calibrate", "model.safetensors", "-o", "statistics.safetensors", *FEW),
+        ("score", "model.safetensors", *FEW),
+        ("eval", "model.safetensors", *FEW),
+    ],
+    ids=lambda command: str(command[0]),
+)
+def test_the_keys_of_a_report_are_the_documented_ones(
+    command: tuple[object, ...], work: Path, run: Run
+) -> None:
+    assert_documented(report_of(run, *command))
+
+
+def test_the_keys_of_a_pruning_report_and_of_all_in_it_are_the_documented_ones(
+    work: Path, run: Run
+) -> None:
+    report = pruned(run)
+    assert json.loads(Path("pruned.report.json").read_text()) == report
+    assert_documented(report)
+    assert set(report["totals"]) == first_column(PAGE, "Keys of totals")
+    assert set(report["layers"][0]) == first_column(PAGE, "Keys of a layer")
+    assert set(report["after"]) == first_column(PAGE, "Keys of an evaluation")
+
+
+def test_the_run_folder_and_its_report_are_the_documented_ones(trained: Path) -> None:
+    names = {path.name for path in trained.iterdir()}
+    assert names == first_column(PAGE, "Files of the run folder")
+    assert_documented(json.loads((trained / "report.json").read_text()))
+
+
+def test_the_keys_of_the_report_of_demo_are_the_documented_ones(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copied(options: Any, progress: object) -> None:
+        shutil.copytree(trained, options.out)
+
+    monkeypatch.setattr(demo, "train_recipe", copied)
+    monkeypatch.setattr(demo, "SPARSITIES", (0.9,))
+    monkeypatch.setattr(demo, "CRITERIA", ("magnitude",))
+    monkeypatch.setattr(demo, "REPAIRS", ("none",))
+    found = demo.run_demo(demo.DemoOptions(out=tmp_path / "demo"), SILENT).report
+    # the columns of points are named in one cell
+    assert_documented(found)
+    described = dict(table_under(PAGE, "Keys of demo"))["points"]
+    assert all(key in described for key in found["points"][0])
+
+
+def test_the_metadata_of_the_pruned_file_is_the_documented_one(work: Path, run: Run) -> None:
+    pruned(run)
+    found = metadata_of("pruned.safetensors")
+    assert set(found) == first_column(PAGE, "Metadata of the pruned file")
+    assert metadata_of("pruned.mask.safetensors").items() > found.items()
+
+
+def test_the_example_reads_the_masks(work: Path, run: Run) -> None:
+    pruned(run)
+    (block,) = (block for block in blocks_of(PAGE) if block.language == "python")
+    masks = block.run_as_python()["masks"]
+    expected = read_masks(Path("pruned.mask.safetensors"))
+    assert masks.keys() == expected.keys()
+    assert all((masks[key] == expected[key].numpy()).all() for key in expected)
+
+
+def test_a_score_file_is_as_documented(work: Path, run: Run) -> None:
+    assert (
+        run("prune", "model.safetensors", "--sparsity", 0.5, "-o", "p.safetensors").returncode == 0
+    )
+    done = run("score", "p.safetensors", "-o", "s.safetensors", *FEW)
+    assert done.returncode == 0, done.stderr
+    assert set(metadata_of("s.safetensors")) == first_column(PAGE, "Metadata of the score file")
+    scores, weights = load_file("s.safetensors"), load_file("p.safetensors")
+    assert all(scores[key].dtype == torch.float32 for key in scores)
+    assert all(bool((scores[key][weights[key] == 0] == -torch.inf).all()) for key in scores)
+    last = "classifier.weight"  # by magnitude, on the file's scale
+    torch.testing.assert_close(scores[last], weights[last].abs().log())
+
+
+def test_a_calibration_file_is_as_documented(work: Path, run: Run) -> None:
+    done = run("calibrate", "model.safetensors", "-o", "c.safetensors", *FEW)
+    assert done.returncode == 0, done.stderr
+    found = metadata_of("c.safetensors")
+    assert set(found) == first_column(PAGE, "Metadata of the calibration file")
+    rows = table_under(PAGE, "Tensors of the calibration file")
+    documented = {row[0].partition("/")[0]: (row[1], row[2]) for row in rows}
+    tensors, weights = load_file("c.safetensors"), load_file("model.safetensors")
+    assert {name.partition("/")[0] for name in tensors} == documented.keys()
+    for name, tensor in tensors.items():
+        shape, dtype = documented[name.partition("/")[0]]
+        assert str(tensor.dtype) == f"torch.{dtype}"
+        assert list(tensor.shape) == expanded(shape, name.partition("/")[2], weights)
+
+
+def expanded(shape: str, name: str, weights: dict[str, torch.Tensor]) -> list[int]:
+    """The numbers that a shape such as `(C_out, 130)` stands for."""
+    weight = weights.get(name)
+    if weight is None:  # a neuron: as many channels as its layer puts out
+        weight = weights.get(name.replace("neuron", "conv.weight"))
+    channels = {} if weight is None else {"C_out": weight.shape[0], "C_in": weight.shape[1]}
+    parts = shape.strip("()").split(", ")
+    return [channels[part] if part in channels else int(part) for part in parts]

@@ -41,11 +41,15 @@ def described(
     return metadata | {f"snnprune.{name}": str(value) for name, value in more.items()}
 
 
-def model_in(metadata: Mapping[str, str]) -> ModelSpec | None:
-    """The built-in model that a file says it is of, if it says so."""
+def model_in(metadata: Mapping[str, str], *, asked: str | None = None) -> ModelSpec | None:
+    """The built-in model that a file says it is of, or the user's own one that was `asked` for."""
     found = _object(metadata.get(MODEL))
     args = found.get("args")
-    if found.get("name") not in MODELS.rows or not isinstance(args, dict) or not _modest(args):
+    if (
+        found.get("name") not in {*MODELS.rows, asked}
+        or not isinstance(args, dict)
+        or not _modest(args)
+    ):
         return None
     return ModelSpec(name=found["name"], args=found["args"])
 

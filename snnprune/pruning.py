@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from snnprune.allocation.candidates import Allocation, Candidates
-from snnprune.errors import UsageError
+from snnprune.errors import InputError, UsageError
 from snnprune.mask import Masks, prunable, pruned
 from snnprune.scoring import Scores
 
@@ -45,7 +45,7 @@ def prune(
 
     Raises:
         UsageError: `sparsity` is outside [0, 1).
-        InputError: the allocation cannot do it.
+        InputError: the allocation cannot do it, or does something else.
     """
     require_sparsity(sparsity)
     candidates = Candidates(
@@ -56,9 +56,23 @@ def prune(
     )
     total, zeros = candidates.size(candidates.keys), candidates.zeros(candidates.keys)
     count = round(sparsity * total)
-    chosen = allocation(candidates, count)
-    masks = {key: chosen[key] & (weight != 0) for key, weight in weights.items()}
+    masks = _alive(allocation(candidates, count), weights)
+    if pruned(masks) != max(count, zeros):
+        raise InputError(
+            f"prunes {pruned(masks)} weights instead of {max(count, zeros)}", field="--allocation"
+        )
     return Cut(masks=masks, already_zero=zeros, warnings=tuple(_warnings(masks, zeros, count)))
+
+
+def _alive(chosen: object, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The masks that an allocation chose, checked; a weight that is 0 stays pruned."""
+    fits = isinstance(chosen, Mapping) and all(
+        isinstance(chosen.get(key), Tensor) and chosen[key].shape == weight.shape
+        for key, weight in weights.items()
+    )
+    if not fits or not isinstance(chosen, Mapping):
+        raise InputError("gives no mask for every weight in its shape", field="--allocation")
+    return {key: chosen[key].bool() & (weight != 0) for key, weight in weights.items()}
 
 
 def default_allocation(scores: Scores) -> str:

@@ -35,16 +35,17 @@ def score(
     weights: Mapping[str, Tensor],
     criterion: Criterion,
     *,
-    name: str,
+    name: str | None = None,
     network: Network | None = None,
     calibration: Calibration | None = None,
     seed: int = 0,
 ) -> Scores:
-    """Score every weight of `weights` by `criterion`, called `name` in reports.
+    """Score every weight of `weights` by `criterion`, called `name` or its own in reports.
 
     Raises:
         InputError: the criterion needs statistics that are not there, or gives NaN.
     """
+    name = name or criterion.name
     if criterion.needs != "weight" and (network is None or calibration is None):
         raise InputError(
             f"{name} needs the network and data to calibrate on",
@@ -94,12 +95,13 @@ def _magnitude(evidence: Evidence, scale: Scale) -> Tensor:
     return scores.log() if scale == "log" else scores
 
 
-def _checked(scores: Tensor, weight: Tensor, key: str, name: str) -> Tensor:
+def _checked(scores: object, weight: Tensor, key: str, name: str) -> Tensor:
     """Scores in float32, those of weights that are 0 already lowest of all."""
-    if scores.shape != weight.shape or bool(scores.isnan().any()):
+    if not isinstance(scores, Tensor) or scores.shape != weight.shape:
+        found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise InputError(
-            f"{name} gives {tuple(scores.shape)} scores, {int(scores.isnan().sum())} of them NaN",
-            field=key,
-            hint=f"expected {tuple(weight.shape)} numbers",
+            f"{name} gives {found} instead of a tensor of {tuple(weight.shape)}", field=key
         )
+    if bool(scores.isnan().any()):
+        raise InputError(f"{name} gives NaN for {int(scores.isnan().sum())} weights", field=key)
     return scores.masked_fill(weight == 0, -torch.inf).float()

@@ -1,16 +1,19 @@
 """Functions that users name: `package.module:name` or `path/file.py:name`."""
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from snnprune.errors import InputError
 from snnprune.spelling import did_you_mean
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def is_reference(text: str) -> bool:
@@ -50,6 +53,21 @@ def calling_user_code(what: str, *, field: str) -> Iterator[None]:
             field=field,
             hint="-v shows its traceback",
         ) from error
+
+
+def guarded(function: F, reference: str, *, field: str) -> F:
+    """`function` as it is if it is ours; if `reference` is somebody's own code, with its failures
+    told as theirs.
+    """
+    if not is_reference(reference):
+        return function
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with calling_user_code(reference, field=field):
+            return function(*args, **kwargs)
+
+    return cast(F, call)
 
 
 def _import(name: str, field: str) -> ModuleType:

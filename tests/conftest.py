@@ -31,7 +31,8 @@ def in_a_process(*arguments: object) -> Done:
         text=True,
         timeout=300,
         check=False,
-        env={**os.environ, "COLUMNS": "80", "NO_COLOR": "1"},
+        # one thread: two that wait for each other are slow where another test suite runs beside
+        env={**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"},
     )
 
 

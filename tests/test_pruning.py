@@ -245,8 +245,8 @@ def one_per_row(evidence: Evidence) -> Tensor:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (not_a_number, "a: mine gives (2, 3) scores, 6 of them NaN. expected (2, 3) numbers"),
-        (one_per_row, "a: mine gives (2,) scores, 0 of them NaN. expected (2, 3) numbers"),
+        (not_a_number, "a: mine gives NaN for 6 weights"),
+        (one_per_row, "a: mine gives (2,) instead of a tensor of (2, 3)"),
     ],
 )
 def test_scores_that_cannot_be_ranked_are_refused(wrong: Criterion, message: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from snnprune.registry import Registry, Row
+from snnprune.user_code import guarded
 
 if TYPE_CHECKING:
     from snnprune.allocation.candidates import Allocation
@@ -43,4 +44,4 @@ def load_allocation(name: str, *, field: str = "--allocation") -> Allocation:
         InputError: there is none.
     """
     allocation: Allocation = ALLOCATIONS.load(name, field=field)
-    return allocation
+    return guarded(allocation, name, field=field)

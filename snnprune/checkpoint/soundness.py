@@ -22,7 +22,7 @@ def require_sound(
     for name, tensor in tensors.items():
         found = _nonfinite(tensor)
         if found and (_is_variance(name) or not allow_nonfinite):
-            hint = "train it again" if _is_variance(name) else "--allow-nonfinite takes it as it is"
+            hint = "take a checkpoint from before training went wrong"
             raise InputError(found, file=path, field=name, hint=hint)
         if found:
             notes.append(f"{name}: {found}")

@@ -77,6 +77,6 @@ def evaluate(
     screen.result(
         firing_table(found.evaluation),
         sparsity_line(found.totals),
-        accuracy_line(found.evaluation),
+        accuracy_line(found.evaluation, split=split),
         report=found.report,
     )

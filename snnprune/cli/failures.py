@@ -27,6 +27,7 @@ def run(app: Callable[..., Any], arguments: list[str]) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
+        print("interrupted: what was under way is not written", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # the reader left: keep Python from complaining again when it flushes at exit
@@ -37,6 +38,8 @@ def run(app: Callable[..., Any], arguments: list[str]) -> int:
 
 
 def _told(error: Exception, arguments: list[str]) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help has been printed
+        return UsageError.exit_code
     known = _as_ours(error)
     if known is None:
         traceback.print_exc()

@@ -110,8 +110,10 @@ def sparsity_line(totals: dict[str, int]) -> str:
     )
 
 
-def accuracy_line(evaluation: Evaluation, before: Evaluation | None = None) -> str:
-    """Accuracy and loss, and what they were before."""
+def accuracy_line(
+    evaluation: Evaluation, before: Evaluation | None = None, split: str = "test"
+) -> str:
+    """Accuracy and loss on the images of `split`, and what they were before."""
     if evaluation.accuracy is None or evaluation.loss is None:
         return f"{evaluation.samples:,} images without labels: no accuracy"
     line = f"accuracy {evaluation.accuracy:.2%}, loss {evaluation.loss:.3f}"
@@ -120,7 +122,7 @@ def accuracy_line(evaluation: Evaluation, before: Evaluation | None = None) -> s
             f"accuracy {before.accuracy:.2%} -> {evaluation.accuracy:.2%}, "
             f"loss {before.loss:.3f} -> {evaluation.loss:.3f}"
         )
-    return f"{line} ({evaluation.labelled:,} test images)"
+    return f"{line} ({evaluation.labelled:,} {split} images)"
 
 
 def fallback_lines(rows: Sequence[LayerRow]) -> list[str]:

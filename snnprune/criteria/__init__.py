@@ -4,9 +4,12 @@ To add one, write a function in a file here and name it in the table. Importing 
 imports no torch.
 """
 
+from dataclasses import replace
+
 from snnprune.criteria.criterion import Criterion, Evidence, Needs, Scale, criterion
 from snnprune.errors import InputError
 from snnprune.registry import Registry, Row
+from snnprune.user_code import guarded
 
 CRITERIA = Registry(
     kind="criterion",
@@ -33,7 +36,7 @@ def load_criterion(name: str, *, field: str = "--criterion") -> Criterion:
         raise InputError(
             f"{name} is not a criterion", field=field, hint="decorate it with @criterion(...)"
         )
-    return found
+    return replace(found, function=guarded(found.function, name, field=field))
 
 
 __all__ = ["CRITERIA", "Criterion", "Evidence", "Needs", "Scale", "criterion", "load_criterion"]

@@ -32,6 +32,7 @@ class Evidence:
 class Criterion:
     """A scoring function and what it needs; call it to get scores in the weight's shape."""
 
+    name: str
     function: Callable[[Evidence], Tensor]
     needs: Needs
     scale: Scale
@@ -50,6 +51,6 @@ def criterion(
     """
 
     def decorate(function: Callable[[Evidence], Tensor]) -> Criterion:
-        return Criterion(function=function, needs=needs, scale=scale)
+        return Criterion(name=function.__name__, function=function, needs=needs, scale=scale)
 
     return decorate

@@ -82,7 +82,7 @@ def _loaded(spec: ModelSpec, checkpoint: Checkpoint) -> nn.Module:
 
 
 def _model_spec(options: SubjectOptions, checkpoint: Checkpoint) -> ModelSpec | None:
-    in_file = model_in(checkpoint.metadata)
+    in_file = model_in(checkpoint.metadata, asked=options.model)
     if options.model is None:
         return in_file and ModelSpec(name=in_file.name, args={**in_file.args, **options.model_args})
     args = in_file.args if in_file and in_file.name == options.model else {}

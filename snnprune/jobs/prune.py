@@ -86,7 +86,6 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruned:
     choice = choose_criterion(subject, options.criterion)
     repair = choose_repair(subject, options.repair)
     calibration = _calibration_for(subject, choice, options, progress)
-    before = _evaluated(subject, options, "evaluating before", progress)
 
     scores = score(
         subject.weights,
@@ -103,6 +102,7 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruned:
         sparsity=options.sparsity,
         allocation=load_allocation(allocation),
     )
+    before = _evaluated(subject, options, "evaluating before", progress)
     tensors = pruned_tensors(subject, cut, repair, progress)
     after = _evaluated(subject, options, "evaluating after", progress)
 
@@ -137,7 +137,9 @@ def _require_sense(options: PruneOptions) -> None:
         ALLOCATIONS.require(options.allocation, field="--allocation")
     if options.out.suffix != ".safetensors":
         raise UsageError(
-            f"{options.out.name} does not end in .safetensors", field="-o", hint="rename it"
+            f"{options.out.name} does not end in .safetensors",
+            field="-o",
+            hint="other containers are not written yet",
         )
     if options.repair is not None and options.repair not in REPAIRS:
         raise UsageError(

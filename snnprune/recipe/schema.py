@@ -68,7 +68,7 @@ class ModelSection(Section):
 class DataSection(Section):
     """What it is trained on."""
 
-    name: Name = Field(description="a built-in data set, imagefolder:DIR or file.py:function")
+    name: Name = Field(description="a built-in data set, imagefolder:DIR or tensors:FILE")
     validation: Share = Field(
         default=0.1, description="share of the training images split off, by seed, in [0, 1)"
     )

@@ -297,3 +297,78 @@ def test_long_names_are_broken_at_their_dots_and_stay_within_the_width(
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
     assert "a_part_of_a_name.a_part_of_a_name.\n" in done.stdout.replace(" ", "")
     assert "…" not in done.stdout
+
+
+OWN = """
+from snnprune.criteria import criterion
+
+
+@criterion(needs="weight")
+def boom(evidence):
+    raise ValueError("no luck")
+
+
+@criterion(needs="weight")
+def three(evidence):
+    return 3
+
+
+def crash(candidates, count):
+    raise ValueError("no luck")
+
+
+def nothing(candidates, count):
+    return {}
+
+
+def dense(candidates, count):
+    return {key: magnitudes >= 0 for key, magnitudes in candidates.magnitudes.items()}
+"""
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "words"),
+    [
+        ("--criterion", "boom", "boom raised ValueError: no luck"),
+        ("--criterion", "three", "gives int instead of a tensor"),
+        ("--allocation", "crash", "crash raised ValueError: no luck"),
+        ("--allocation", "nothing", "gives no mask for every weight"),
+        ("--allocation", "dense", "prunes 0 weights instead of"),
+    ],
+)
+def test_faults_in_a_users_own_criterion_or_allocation_are_told_as_theirs(
+    flag: str, name: str, words: str, model_file: Path, run: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(OWN)
+    out = tmp_path / "p.safetensors"
+    common = ("--sparsity", "0.5", "--no-eval", "--samples", "8")
+    done = run("prune", model_file, "-o", out, *common, flag, f"{file}:{name}")
+    assert_one_line(done, 3, words)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["recipes"]])
+def test_no_command_shows_the_help_and_no_error(arguments: list[str], run: Run) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert "Usage" in done.stdout + done.stderr
+    assert "error:" not in done.stderr
+
+
+def test_arguments_of_the_users_own_model_are_remembered(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from snnprune.models.conv_snn import conv_snn\n"
+        "def build(*, in_channels, size, classes, width):\n"
+        "    return conv_snn(in_channels=in_channels, size=size, classes=classes, width=width,\n"
+        "                    depth=1, time_steps=1)\n"
+    )
+    model = f"{file}:build"
+    flags = ("--set", f"model.name={model}", "--set", "model.args={width: 3}")
+    done = run("train", "--recipe", "smoke", *flags, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    checkpoint = tmp_path / "run" / "model.safetensors"
+    done = run("score", checkpoint, "--model", model, "--samples", "8")
+    assert done.returncode == 0, done.stderr
+    assert "criterion sf" in done.stdout

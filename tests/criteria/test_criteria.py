@@ -55,7 +55,7 @@ def test_a_criterion_comes_from_the_users_own_file(tmp_path: Path) -> None:
     assert found.values["w"].tolist() == [[9.0, -torch.inf]]
     with pytest.raises(InputError, match="not a criterion"):
         load_criterion(f"{file}:plain")
-    with pytest.raises(InputError, match=r"w: broken gives \(2,\) scores"):
+    with pytest.raises(InputError, match=r"w: broken gives \(2,\) instead of a tensor"):
         score({"w": torch.ones(1, 2)}, load_criterion(f"{file}:broken"), name="broken")
 
 

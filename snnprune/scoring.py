@@ -84,7 +84,7 @@ def unsuited(
     if layer.encoding:
         return "encoding layer: its input is not spikes"
     if statistics.neuron is None:
-        return "no spiking neuron after it"
+        return statistics.refused or "no spiking neuron after it"
     if layer.kind == "linear" and not layer.norms:
         return "linear layer without BatchNorm"
     return None

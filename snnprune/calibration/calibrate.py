@@ -30,6 +30,8 @@ from snnprune.network import (
 MIN_SAMPLES = 1024  # below this many images rates and variances are too rough to rank by
 HISTOGRAM = (-4.0, 4.0, 128)  # u - u_th from, to, bins
 
+UNEXPLAINED = "its neuron's spikes do not follow from the membrane that was seen"
+
 Batch = tuple[Tensor, Tensor | None]
 
 
@@ -80,6 +82,8 @@ class _Collector:
         self.membranes: dict[str, ChannelMoments] = defaultdict(ChannelMoments)
         self.histograms = defaultdict[str, ChannelHistogram](lambda: ChannelHistogram(*HISTOGRAM))
         self.spikes: dict[str, ChannelMean] = defaultdict(ChannelMean)
+        self.unchecked: dict[str, list[Tensor]] = defaultdict(list)
+        self.unexplained: set[str] = set()
         self.steps = 0
         self.batches = 0
         self.first = next(iter(network.neurons), None)
@@ -87,18 +91,30 @@ class _Collector:
     def on_input(self, weight: str, x: Tensor) -> None:
         self.inputs[weight].add(by_channel(x, self.network.layers[weight].channel_axis))
 
-    def on_membrane(self, neuron: str, u: Tensor) -> None:
+    def on_membrane(self, neuron: str, distance: Tensor) -> None:
         if neuron == self.first:
-            self.steps += len(u)
-        values = by_channel(u, self._axis(neuron))
-        threshold = torch.as_tensor(self.network.neurons[neuron].constants.threshold)
+            self.steps += len(distance)
+        values = by_channel(distance, self._axis(neuron))
         self.membranes[neuron].add(values)
         if not bool(self.membranes[neuron].squares.isfinite().all()):
             raise NonFiniteError("membrane potential is not finite", field=neuron)
-        self.histograms[neuron].add(values - threshold.to(values).reshape(-1, 1))
+        self.histograms[neuron].add(values)
+        self.unchecked[neuron].append(distance)
 
     def on_spikes(self, neuron: str, spikes: Tensor) -> None:
         self.spikes[neuron].add(by_channel(spikes, self._axis(neuron)))
+        if not self._explains(neuron, spikes):
+            self.unexplained.add(neuron)
+
+    def _explains(self, neuron: str, spikes: Tensor) -> bool:
+        """Whether the membrane that was seen gives these very spikes."""
+        seen = self.unchecked.pop(neuron, [])
+        if sum(piece.numel() for piece in seen) != spikes.numel():
+            return False
+        distance = torch.cat(seen)
+        at_threshold = self.network.neurons[neuron].constants.fires_at_threshold
+        fires = distance >= 0 if at_threshold else distance > 0
+        return torch.equal(fires, spikes.reshape(fires.shape) != 0)
 
     def _axis(self, neuron: str) -> int:
         feeders = self.network.neurons[neuron].feeders
@@ -109,7 +125,7 @@ class _Collector:
         neurons = {
             name: self._neuron(neuron)
             for name, neuron in self.network.neurons.items()
-            if name in self.membranes
+            if name in self.membranes and name not in self.unexplained
         }
         gains = _time_gains(self.network, self.steps // self.batches)
         layers = {
@@ -124,7 +140,7 @@ class _Collector:
             time_steps=self.steps // self.batches,
             histogram_edges=ChannelHistogram(*HISTOGRAM).edges,
             source=source,
-            warnings=tuple(_activity_warnings(neurons)),
+            warnings=(*_activity_warnings(neurons), *_unexplained_warnings(self.unexplained)),
         )
 
     def _neuron(self, neuron: Neuron) -> NeuronStatistics:
@@ -132,7 +148,7 @@ class _Collector:
         threshold = torch.as_tensor(neuron.constants.threshold, dtype=torch.float64)
         return NeuronStatistics(
             firing_rate=self.spikes[neuron.name].mean.cpu(),
-            membrane_mean=moments.mean.cpu(),
+            membrane_mean=moments.mean.cpu() + threshold.cpu(),
             membrane_var=moments.variance.cpu(),
             membrane_histogram=self.histograms[neuron.name].counts.cpu(),
             threshold=threshold.cpu().expand(len(moments.mean)).clone(),
@@ -148,6 +164,7 @@ class _Collector:
             bn_scale=norm_scale(self.network.module, layer) if neuron else None,
             time_gain=gains.get(layer.neuron or "", 1.0),
             neuron=neuron,
+            refused=UNEXPLAINED if layer.neuron in self.unexplained else None,
         )
 
 
@@ -187,6 +204,11 @@ def _time_gain(beta: float, steps: int, *, decay_input: bool) -> float:
     """How much of a constant error of the input has gathered in the membrane after `steps`."""
     gathered = float(steps) if beta == 1 else (1 - beta**steps) / (1 - beta)
     return gathered * (1 - beta) if decay_input else gathered
+
+
+def _unexplained_warnings(names: set[str]) -> Iterable[str]:
+    for name in sorted(names):
+        yield f"{name}: spikes do not follow from the membrane that was seen; it is left out"
 
 
 def _activity_warnings(neurons: Mapping[str, NeuronStatistics]) -> Iterable[str]:

@@ -25,6 +25,7 @@ class LayerNotes(BaseModel):
     input_values: InputValues
     time_gain: float
     neuron: str | None
+    refused: str | None = None
 
 
 class Notes(BaseModel):
@@ -85,6 +86,7 @@ def _notes(layer: LayerStatistics, calibration: Calibration) -> LayerNotes:
         input_values=layer.input_values,
         time_gain=layer.time_gain,
         neuron=names[id(layer.neuron)] if layer.neuron else None,
+        refused=layer.refused,
     )
 
 
@@ -101,6 +103,7 @@ def _assembled(notes: Notes, tensors: Mapping[str, Tensor]) -> Calibration:
             bn_scale=tensors.get(f"bn_scale/{key}"),
             time_gain=about.time_gain,
             neuron=neurons[about.neuron] if about.neuron is not None else None,
+            refused=about.refused,
         )
         for key, about in notes.layers.items()
     }

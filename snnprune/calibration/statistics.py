@@ -39,6 +39,8 @@ class LayerStatistics:
     """How much longer an error lives in this membrane, where decay differs between layers."""
     neuron: NeuronStatistics | None = None
     """The neuron that the layer drives; shared by all layers that drive it."""
+    refused: str | None = None
+    """Why the neuron's statistics are not to be had, where it drives one."""
 
 
 @dataclass(frozen=True, kw_only=True)

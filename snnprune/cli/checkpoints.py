@@ -22,7 +22,8 @@ def inspect(subject: SubjectFlags, show: ShowFlags) -> None:
         f"{len(found.skipped):,} of them not prunable",
         sparsity_line(found.totals),
     ]
-    links = [link_table(found.rows)] if found.linked else []
+    links = [link_table(found.rows)] if found.unlinked is None else []
+    lines += [] if found.unlinked is None else [f"links not known: {found.unlinked}"]
     screen.result(layer_table(found.rows, screen.width), *links, *lines, report=found.report)
 
 

@@ -21,8 +21,8 @@ class Inspected:
     totals: dict[str, int]
     skipped: tuple[str, ...]
     """Tensors that are no prunable weight."""
-    linked: bool
-    """Whether the network was at hand, so that the links are known."""
+    unlinked: str | None
+    """Why the links are not known, where they are not."""
     report: dict[str, Any]
 
 
@@ -39,7 +39,7 @@ def inspect_checkpoint(options: SubjectOptions) -> Inspected:
         rows=rows,
         totals=counted,
         skipped=skipped,
-        linked=subject.network is not None,
+        unlinked=subject.missing if subject.network is None else None,
         report=_report(options, subject, rows, counted),
     )
 

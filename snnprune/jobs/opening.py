@@ -11,8 +11,9 @@ from snnprune.device import choose_device
 from snnprune.errors import InputError
 from snnprune.jobs.subject import Subject, SubjectOptions
 from snnprune.models import MODELS, ModelSpec, build_model
-from snnprune.network import trace
+from snnprune.network import Network, trace
 from snnprune.provenance import DataSpec, data_in, model_in
+from snnprune.user_code import calling_user_code
 
 
 def open_subject(options: SubjectOptions) -> Subject:
@@ -33,7 +34,7 @@ def open_subject(options: SubjectOptions) -> Subject:
         module = _loaded(spec, checkpoint).to(device).eval()
         example = _example(spec, data, device)
         no_network = "the model cannot be traced without data"
-        network = trace(module, example) if example is not None else None
+        network = _traced(module, example) if example is not None else None
     return Subject(
         options=options,
         checkpoint=checkpoint,
@@ -44,6 +45,13 @@ def open_subject(options: SubjectOptions) -> Subject:
         data=data,
         missing=no_network if network is None else no_data,
     )
+
+
+def _traced(module: nn.Module, example: Tensor) -> Network:
+    """The links of `module`; that it takes the data at all shows here first."""
+    what = f"running the model on a batch of shape {tuple(example.shape)}"
+    with calling_user_code(what, field="--model"):
+        return trace(module, example)
 
 
 def require_fit(module: nn.Module, checkpoint: Checkpoint) -> None:

@@ -29,7 +29,7 @@ def watching(
     """Tell the observers what happens in the block; the network's output stays bit-identical.
 
     `on_input` gets a weight key and the tensor (..., C_in, *space) that enters its layer,
-    `on_membrane` a neuron and its potential before reset (T, N, C, ...), `on_spikes` a neuron and
+    `on_membrane` a neuron and u - u_th before reset (T, N, C, ...), `on_spikes` a neuron and
     its spikes, `on_norm` the key of a running variance and the tensor (N, C, ...) that is about to
     be normalised. All hooks come off when the block ends, also by an exception.
     """

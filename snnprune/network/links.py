@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from snnprune.network.libraries import NeuronConstants, NeuronLibrary
+from snnprune.network.libraries.library import NeuronConstants, NeuronLibrary
 
 LayerKind = Literal["conv1d", "conv2d", "conv3d", "linear"]
 

@@ -115,7 +115,8 @@ class _Follower(TorchFunctionMode):
             library=library,
             constants=library.constants(module),
             feeders=_unique(term.layer for term in found),
-            identities=_unique(term.neuron for term in found),
+            # its own state may come back to it as an argument
+            identities=_unique(term.neuron for term in found if term.neuron != name),
         )
 
     def _origins(self, tree: Any) -> tuple[Origin, ...]:

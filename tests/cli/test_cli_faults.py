@@ -372,3 +372,18 @@ def test_arguments_of_the_users_own_model_are_remembered(run: Run, tmp_path: Pat
     done = run("score", checkpoint, "--model", model, "--samples", "8")
     assert done.returncode == 0, done.stderr
     assert "criterion sf" in done.stdout
+
+
+def test_data_that_the_model_does_not_take_is_told_in_one_line(
+    model_file: Path, run: Run, tmp_path: Path
+) -> None:
+    save_file({"x": torch.zeros(4, 3, 28, 28)}, tmp_path / "x.safetensors")
+    data = f"tensors:{tmp_path / 'x.safetensors'}"
+    done = run("score", model_file, "--data", data)
+    assert_one_line(done, 3, "running the model on a batch of shape (2, 3, 28, 28)")
+
+
+def test_inspect_says_why_links_are_not_known(model_file: Path, run: Run, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.pth"
+    torch.save(load_file(model_file), bare)
+    assert "links not known: the file does not say which model" in run("inspect", bare).stdout

@@ -44,11 +44,11 @@ def test_membranes_and_spikes_equal_a_simulation_of_the_equations(network: Netwo
         network.module(x)
     expected = simulated(network.module, x)
     torch.testing.assert_close(
-        seen["u encoder.neuron"].double(), torch.stack(expected["u"]), rtol=0, atol=1e-5
+        seen["u encoder.neuron"].double() + 1.0, torch.stack(expected["u"]), rtol=0, atol=1e-5
     )
     assert torch.equal(seen["s encoder.neuron"].double(), torch.stack(expected["s"]))
     for name in network.neurons:
-        assert torch.equal(seen[f"u {name}"] >= 1.0, seen[f"s {name}"] == 1)
+        assert torch.equal(seen[f"u {name}"] >= 0, seen[f"s {name}"] == 1)
 
 
 @torch.no_grad()

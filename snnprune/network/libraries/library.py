@@ -1,0 +1,40 @@
+"""What a neuron library is to snnprune."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+MembraneSink = Callable[[Tensor], None]
+"""Takes u - u_th before reset, (T, N, ...); a single step comes as T = 1.
+
+The distance to the threshold, because its sign is exact: u itself, added up again from a distance,
+could round to the other side.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuronConstants:
+    """What a criterion must know of a neuron; a constant that is not known is None."""
+
+    threshold: float | Tensor
+    beta: float | None = None
+    """Decay of the membrane per time step."""
+    decay_input: bool = False
+    """Whether the input is scaled by 1 - beta."""
+    fires_at_threshold: bool = True
+    """Whether u = u_th is a spike."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuronLibrary:
+    """One library's neurons."""
+
+    name: str
+    base_classes: tuple[str, ...]
+    """Full names of the classes that its neurons inherit from, one for each of its versions."""
+    constants: Callable[[nn.Module], NeuronConstants]
+    recording: Callable[[nn.Module, MembraneSink], AbstractContextManager[None]]
+    """While open, every forward pass of the module hands its membrane to the sink."""
+    reset: Callable[[nn.Module], None]

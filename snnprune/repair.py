@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from snnprune.calibration.moments import ChannelMoments, by_channel
+from snnprune.calibration.moments import ChannelMoments, blocks
 from snnprune.network import Network, evaluating, watching
 
 REPAIRS = {
@@ -43,10 +43,15 @@ def recalibrate_batchnorm(
     """
     norms = batchnorms(network.module)
     moments: dict[str, ChannelMoments] = defaultdict(ChannelMoments)
+
+    def add(key: str, x: Tensor) -> None:
+        for block in blocks(x, 1 - x.dim()):  # (N, C, ...)
+            moments[key].add(block)
+
     with (
         evaluating(network.module),
         _normalising_by_batch(norms.values()),
-        watching(network, on_norm=lambda key, x: moments[key].add(by_channel(x, 1))),
+        watching(network, on_norm=add),
     ):
         for x, _ in batches:
             network.reset()

@@ -13,7 +13,7 @@ from snnprune.calibration.moments import (
     ChannelHistogram,
     ChannelMean,
     ChannelMoments,
-    by_channel,
+    blocks,
 )
 from snnprune.calibration.statistics import Calibration, LayerStatistics, NeuronStatistics
 from snnprune.errors import InputError, NonFiniteError
@@ -89,20 +89,24 @@ class _Collector:
         self.first = next(iter(network.neurons), None)
 
     def on_input(self, weight: str, x: Tensor) -> None:
-        self.inputs[weight].add(by_channel(x, self.network.layers[weight].channel_axis))
+        for block in blocks(x, self.network.layers[weight].channel_axis):
+            self.inputs[weight].add(block)
 
     def on_membrane(self, neuron: str, distance: Tensor) -> None:
         if neuron == self.first:
             self.steps += len(distance)
-        values = by_channel(distance, self._axis(neuron))
-        self.membranes[neuron].add(values)
+        pieces = blocks(distance, self._axis(neuron))
+        for block in pieces:
+            self.membranes[neuron].add(block)
         if not bool(self.membranes[neuron].squares.isfinite().all()):
             raise NonFiniteError("membrane potential is not finite", field=neuron)
-        self.histograms[neuron].add(values)
+        for block in pieces:
+            self.histograms[neuron].add(block)
         self.unchecked[neuron].append(distance)
 
     def on_spikes(self, neuron: str, spikes: Tensor) -> None:
-        self.spikes[neuron].add(by_channel(spikes, self._axis(neuron)))
+        for block in blocks(spikes, self._axis(neuron)):
+            self.spikes[neuron].add(block)
         if not self._explains(neuron, spikes):
             self.unexplained.add(neuron)
 
@@ -118,8 +122,8 @@ class _Collector:
 
     def _axis(self, neuron: str) -> int:
         feeders = self.network.neurons[neuron].feeders
-        # a neuron that no layer feeds is counted as one channel
-        return self.network.layers[feeders[0]].channel_axis if feeders else 0
+        # a neuron that no layer feeds is taken as the last layer's kind: its channels are last
+        return self.network.layers[feeders[0]].channel_axis if feeders else -1
 
     def result(self, samples: int, source: dict[str, str]) -> Calibration:
         neurons = {

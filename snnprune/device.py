@@ -8,6 +8,7 @@ import torch
 from snnprune import __version__
 from snnprune.errors import UsageError
 
+DEVICES = ("cpu", "cuda", "mps")
 LIBRARIES = ("torch", "torchvision", "numpy", "safetensors", "pydantic")
 
 
@@ -21,6 +22,8 @@ def choose_device(name: str = "auto") -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in DEVICES:
+            raise RuntimeError(device.type)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from snnprune.errors import InputError
+from snnprune.errors import InputError, NonFiniteError
 from snnprune.network import Network, batch_length, evaluating, watching
-from snnprune.network.readout import over_time
+from snnprune.network.readout import class_scores, over_time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,7 @@ def evaluate(
 
     Raises:
         InputError: there is no sample, the output fits no readout, or a label is no class.
+        NonFiniteError: the loss is NaN or infinite.
     """
     tally = _Tally()
     with evaluating(network.module), watching(network, on_spikes=tally.on_spikes):
@@ -108,8 +110,10 @@ class _Tally:
         steps = over_time(output, samples).float()
         y = _checked(y, steps.shape[-1])
         self.labelled += samples
-        self.correct += int((steps.sum(0).argmax(1) == y).sum())
+        self.correct += int((class_scores(steps, samples).argmax(1) == y).sum())
         self.loss_sum += float(time_averaged_loss(steps, y).sum(dtype=torch.float64))
+        if not math.isfinite(self.loss_sum):
+            raise NonFiniteError("the network puts out NaN or infinity", field="--data")
 
     def result(self) -> Evaluation:
         rates = {name: self.spikes[name] / self.neuron_steps[name] for name in self.spikes}

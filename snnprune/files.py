@@ -25,14 +25,21 @@ def require_free(path: Path, *, force: bool = False, inputs: Iterable[Path] = ()
         OutputError: `path` is one of `inputs` (also through a link), exists and `force` is off,
             is a folder, or lies where no file can be made.
     """
+    with _as_output_error(path):
+        _require_no_input(path, inputs)
+        if path.is_dir():
+            raise OutputError("is a folder", file=path, hint="name a file in it")
+        if path.exists() and not path.is_file():
+            raise OutputError("is not a regular file", file=path, hint="choose another place")
+        if os.path.lexists(path) and not force:
+            raise OutputError("exists already", file=path, hint="--force replaces it")
+        require_writable_folder(path.parent)
+
+
+def _require_no_input(path: Path, inputs: Iterable[Path]) -> None:
     for source in inputs:
         if path.exists() and source.exists() and path.samefile(source):
             raise OutputError("output is the input", file=path, hint="choose another file for -o")
-    if path.is_dir():
-        raise OutputError("is a folder", file=path, hint="name a file in it")
-    if os.path.lexists(path) and not force:
-        raise OutputError("exists already", file=path, hint="--force replaces it")
-    require_writable_folder(path.parent)
 
 
 def require_writable_folder(folder: Path) -> None:
@@ -53,8 +60,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Links are followed, the mode is what the umask gives a new file, and the bytes are on disk
     before the name is: after a crash the file is the old one or the new one.
     """
-    target = path.resolve()
     with _as_output_error(path):
+        target = path.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=".snnprune-", suffix=".tmp")
         os.close(handle)
@@ -85,8 +92,8 @@ def write_json(path: Path, value: Any) -> None:
 def _as_output_error(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+        reason = getattr(error, "strerror", None) or str(error)
         raise OutputError(
             f"cannot be written: {reason}",
             file=path,

@@ -46,7 +46,7 @@ def model_in(metadata: Mapping[str, str], *, asked: str | None = None) -> ModelS
     found = _object(metadata.get(MODEL))
     args = found.get("args")
     if (
-        found.get("name") not in {*MODELS.rows, asked}
+        str(found.get("name")) not in {*MODELS.rows, asked}
         or not isinstance(args, dict)
         or not _modest(args)
     ):
@@ -54,11 +54,11 @@ def model_in(metadata: Mapping[str, str], *, asked: str | None = None) -> ModelS
     return ModelSpec(name=found["name"], args=found["args"])
 
 
-def data_in(metadata: Mapping[str, str]) -> DataSpec | None:
-    """The built-in data set that a file says it was trained on, if it says so."""
+def data_in(metadata: Mapping[str, str], *, asked: str | None = None) -> DataSpec | None:
+    """The built-in data set that a file was trained on, or the user's own that was `asked` for."""
     found = _object(metadata.get(DATA_SET))
     validation, seed = found.get("validation", 0.0), found.get("seed", 0)
-    if found.get("name") not in DATA.rows or not isinstance(seed, int):
+    if str(found.get("name")) not in {*DATA.rows, asked} or not isinstance(seed, int):
         return None
     if not isinstance(validation, int | float) or not 0 <= validation < 1:
         return None

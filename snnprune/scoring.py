@@ -20,7 +20,7 @@ class Scores:
     """A score per weight, larger = keep, and how it was come by."""
 
     values: Mapping[str, Tensor]
-    """Float32 by weight key, each in its weight's shape; -inf for weights that are 0 already."""
+    """By weight key, each in its weight's shape; -inf for weights that are 0 already."""
     criterion: str
     scale: Scale
     fallback: Mapping[str, str] = field(default_factory=dict)
@@ -59,8 +59,10 @@ def score(
         reason = unsuited(criterion, layer, statistics)
         if reason is not None:
             fallback[key] = reason
+        _require_fit(key, layer, statistics)
         evidence = Evidence(
-            weight=weight if weight.dtype == torch.float64 else weight.float(),
+            # a copy: what a user's criterion does to it must not reach the file
+            weight=weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True),
             key=key,
             groups=layer.groups if layer else 1,
             statistics=statistics,
@@ -69,6 +71,23 @@ def score(
         scores = criterion(evidence) if reason is None else _magnitude(evidence, criterion.scale)
         values[key] = _checked(scores, weight, key, name)
     return Scores(values=values, criterion=name, scale=criterion.scale, fallback=fallback)
+
+
+def _require_fit(key: str, layer: Layer | None, statistics: LayerStatistics | None) -> None:
+    """Refuse statistics of a layer of another size."""
+    if layer is None or statistics is None:
+        return
+    outputs, inputs = layer.shape[0], layer.shape[1] * layer.groups
+    neuron = statistics.neuron
+    fits = statistics.input_rate.shape == (inputs,) and (
+        neuron is None or neuron.membrane_mean.shape == neuron.membrane_var.shape == (outputs,)
+    )
+    if not fits:
+        raise InputError(
+            f"the statistics are not of a layer of {inputs} inputs and {outputs} outputs",
+            field=key,
+            hint="run snnprune calibrate again",
+        )
 
 
 def unsuited(
@@ -96,7 +115,7 @@ def _magnitude(evidence: Evidence, scale: Scale) -> Tensor:
 
 
 def _checked(scores: object, weight: Tensor, key: str, name: str) -> Tensor:
-    """Scores in float32, those of weights that are 0 already lowest of all."""
+    """Floating scores, those of weights that are 0 already lowest of all."""
     if not isinstance(scores, Tensor) or scores.shape != weight.shape:
         found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise InputError(
@@ -104,4 +123,5 @@ def _checked(scores: object, weight: Tensor, key: str, name: str) -> Tensor:
         )
     if bool(scores.isnan().any()):
         raise InputError(f"{name} gives NaN for {int(scores.isnan().sum())} weights", field=key)
-    return scores.masked_fill(weight == 0, -torch.inf).float()
+    floating = scores if scores.is_floating_point() else scores.double()
+    return floating.masked_fill(weight == 0, -torch.inf)

@@ -71,16 +71,21 @@ def guarded(function: F, reference: str, *, field: str) -> F:
 
 
 def _import(name: str, field: str) -> ModuleType:
-    try:
-        found = importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        found = False
-    if not found:
-        raise InputError(
-            f"no module named {name!r}", field=field, hint="a file is given as path/file.py:name"
-        )
     with calling_user_code(f"importing {name}", field=field):
+        if not _is_there(name):
+            raise InputError(
+                f"no module named {name!r}",
+                field=field,
+                hint="a file is given as path/file.py:name",
+            )
         return importlib.import_module(name)
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None  # this imports the packages around it
+    except (ModuleNotFoundError, ValueError):
+        return False
 
 
 def _import_file(path: Path, field: str) -> ModuleType:

@@ -30,7 +30,8 @@ from snnprune.network import (
 MIN_SAMPLES = 1024  # below this many images rates and variances are too rough to rank by
 HISTOGRAM = (-4.0, 4.0, 128)  # u - u_th from, to, bins
 
-UNEXPLAINED = "its neuron's spikes do not follow from the membrane that was seen"
+UNEXPLAINED = "its spikes do not follow from the membrane that was seen"
+NO_AXIS = "its membrane has no axis that is surely that of its channels"
 
 Batch = tuple[Tensor, Tensor | None]
 
@@ -83,7 +84,7 @@ class _Collector:
         self.histograms = defaultdict[str, ChannelHistogram](lambda: ChannelHistogram(*HISTOGRAM))
         self.spikes: dict[str, ChannelMean] = defaultdict(ChannelMean)
         self.unchecked: dict[str, list[Tensor]] = defaultdict(list)
-        self.unexplained: set[str] = set()
+        self.refused: dict[str, str] = {}
         self.steps = 0
         self.batches = 0
         self.first = next(iter(network.neurons), None)
@@ -95,7 +96,7 @@ class _Collector:
     def on_membrane(self, neuron: str, distance: Tensor) -> None:
         if neuron == self.first:
             self.steps += len(distance)
-        pieces = blocks(distance, self._axis(neuron))
+        pieces = blocks(distance, self._axis(neuron, distance.shape))
         for block in pieces:
             self.membranes[neuron].add(block)
         if not bool(self.membranes[neuron].squares.isfinite().all()):
@@ -105,31 +106,37 @@ class _Collector:
         self.unchecked[neuron].append(distance)
 
     def on_spikes(self, neuron: str, spikes: Tensor) -> None:
-        for block in blocks(spikes, self._axis(neuron)):
-            self.spikes[neuron].add(block)
-        if not self._explains(neuron, spikes):
-            self.unexplained.add(neuron)
-
-    def _explains(self, neuron: str, spikes: Tensor) -> bool:
-        """Whether the membrane that was seen gives these very spikes."""
         seen = self.unchecked.pop(neuron, [])
         if sum(piece.numel() for piece in seen) != spikes.numel():
-            return False
+            self.refused[neuron] = UNEXPLAINED
+            return
         distance = torch.cat(seen)
+        spikes = spikes.reshape(distance.shape)
+        for block in blocks(spikes, self._axis(neuron, spikes.shape)):
+            self.spikes[neuron].add(block)
+        if not self._explains(neuron, distance, spikes):
+            self.refused[neuron] = UNEXPLAINED
+
+    def _explains(self, neuron: str, distance: Tensor, spikes: Tensor) -> bool:
+        """Whether the membrane that was seen gives these very spikes."""
         at_threshold = self.network.neurons[neuron].constants.fires_at_threshold
         fires = distance >= 0 if at_threshold else distance > 0
-        return torch.equal(fires, spikes.reshape(fires.shape) != 0)
+        return torch.equal(fires, spikes != 0)
 
-    def _axis(self, neuron: str) -> int:
+    def _axis(self, neuron: str, shape: torch.Size) -> int:
+        """Where the channels of the neuron are; -1 and no statistics where nobody can say."""
         feeders = self.network.neurons[neuron].feeders
-        # a neuron that no layer feeds is taken as the last layer's kind: its channels are last
-        return self.network.layers[feeders[0]].channel_axis if feeders else -1
+        axes = {membrane_axis(self.network.layers[key], shape) for key in feeders}
+        axis = axes.pop() if len(axes) == 1 else None
+        if axis is None and feeders:
+            self.refused[neuron] = NO_AXIS
+        return -1 if axis is None else axis
 
     def result(self, samples: int, source: dict[str, str]) -> Calibration:
         neurons = {
             name: self._neuron(neuron)
             for name, neuron in self.network.neurons.items()
-            if name in self.membranes and name not in self.unexplained
+            if name in self.membranes and name not in self.refused
         }
         gains = _time_gains(self.network, self.steps // self.batches)
         layers = {
@@ -144,7 +151,7 @@ class _Collector:
             time_steps=self.steps // self.batches,
             histogram_edges=ChannelHistogram(*HISTOGRAM).edges,
             source=source,
-            warnings=(*_activity_warnings(neurons), *_unexplained_warnings(self.unexplained)),
+            warnings=(*_activity_warnings(neurons), *_refusals(self.refused)),
         )
 
     def _neuron(self, neuron: Neuron) -> NeuronStatistics:
@@ -168,8 +175,19 @@ class _Collector:
             bn_scale=norm_scale(self.network.module, layer) if neuron else None,
             time_gain=gains.get(layer.neuron or "", 1.0),
             neuron=neuron,
-            refused=UNEXPLAINED if layer.neuron in self.unexplained else None,
+            refused=self.refused.get(layer.neuron or ""),
         )
+
+
+def membrane_axis(layer: Layer, shape: torch.Size) -> int | None:
+    """Where the channels of `layer` are in a membrane (T, N, ...), or None if that is not sure.
+
+    As in the layer's output; or last, where pooling or flattening has left (T, N, C).
+    """
+    outputs, axis = layer.shape[0], layer.channel_axis
+    if len(shape) == 3 or layer.kind == "linear":
+        return -1 if shape[-1] == outputs else None
+    return axis if len(shape) == 2 - axis and shape[axis] == outputs else None
 
 
 def norm_scale(module: nn.Module, layer: Layer) -> Tensor:
@@ -210,9 +228,9 @@ def _time_gain(beta: float, steps: int, *, decay_input: bool) -> float:
     return gathered * (1 - beta) if decay_input else gathered
 
 
-def _unexplained_warnings(names: set[str]) -> Iterable[str]:
-    for name in sorted(names):
-        yield f"{name}: spikes do not follow from the membrane that was seen; it is left out"
+def _refusals(refused: Mapping[str, str]) -> Iterable[str]:
+    for name, reason in refused.items():
+        yield f"{name}: {reason}; it is left out"
 
 
 def _activity_warnings(neurons: Mapping[str, NeuronStatistics]) -> Iterable[str]:

@@ -35,6 +35,8 @@ class Checkpoint:
     sha256: str
     notes: tuple[str, ...]
     """What was done on the way in and what looks odd, one line each."""
+    prefix: str = ""
+    """What every key had before it in the file, such as `module.`; a drop-in has it again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,7 @@ def read_checkpoint(path: Path, *, allow_nonfinite: bool = False) -> Checkpoint:
         metadata=contents.metadata,
         sha256=sha256_of(path),
         notes=(*contents.notes, *stripped, *odd),
+        prefix=next(iter(contents.tensors), "").removesuffix(next(iter(tensors), "")),
     )
 
 

@@ -27,6 +27,14 @@ WIDTH = 80  # where the width is not known
 LOG_EVERY = 15.0  # seconds between two lines of progress in a log
 
 
+class _Console(Console):
+    """A console whose reader may leave."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to `failures.run`; rich would end the process as if something were wrong."""
+        raise BrokenPipeError
+
+
 class Screen:
     """Where a command's result, warnings and progress go."""
 
@@ -34,8 +42,8 @@ class Screen:
         self.flags = flags
         color = {"no_color": True} if flags.no_color else {}
         width = None if sys.stdout.isatty() else WIDTH
-        self.out = Console(width=width, highlight=False, **color)  # type: ignore[arg-type]
-        self.err = Console(stderr=True, highlight=False, **color)  # type: ignore[arg-type]
+        self.out = _Console(width=width, highlight=False, **color)  # type: ignore[arg-type]
+        self.err = _Console(stderr=True, highlight=False, **color)  # type: ignore[arg-type]
 
     @property
     def width(self) -> int:
@@ -112,7 +120,7 @@ class Lines:
             if now - last > LOG_EVERY:
                 last = now
                 self._say(f"{label}: {done} of {total or '?'}, {now - start:.0f} s")
-        self._say(f"{label}: done, {done} batches, {time.monotonic() - start:.1f} s")
+        self._say(f"{label}: done, {done} of {total or done}, {time.monotonic() - start:.1f} s")
 
     def note(self, text: str) -> None:
         """Remember `text` for the next line."""

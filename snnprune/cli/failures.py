@@ -19,6 +19,10 @@ BUG, INTERRUPTED, TERMINATED = 1, 130, 143
 LIMIT = 2000  # characters of one error line
 
 
+class _TerminatedError(BaseException):
+    """SIGTERM; no Exception, so that nobody takes it for a fault of a user's function."""
+
+
 def run(app: Callable[..., Any], arguments: list[str]) -> int:
     """Run the app on `arguments` and return its exit code; every failure has been told then."""
     signal.signal(signal.SIGTERM, _terminate)
@@ -29,6 +33,8 @@ def run(app: Callable[..., Any], arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         print("interrupted: what was under way is not written", file=sys.stderr)
         return INTERRUPTED
+    except _TerminatedError:
+        return TERMINATED
     except BrokenPipeError:
         # the reader left: keep Python from complaining again when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -43,13 +49,15 @@ def _told(error: Exception, arguments: list[str]) -> int:
     known = _as_ours(error)
     if known is None:
         traceback.print_exc()
+        if "--json" in arguments:
+            print(json.dumps({"ok": False, "error": _as_object(SnnpruneError(repr(error)))}))
         print(f"error: this is a bug in snnprune: {printable(repr(error))}", file=sys.stderr)
         return BUG
     if "--json" in arguments:
         print(json.dumps({"ok": False, "error": _as_object(known)}))
     for line in getattr(known, "lines", (str(known),)):
         print(f"error: {printable(line, LIMIT)}", file=sys.stderr)
-    if known.__cause__ is not None and {"-v", "--verbose"} & set(arguments):
+    if known.__cause__ is not None and _verbose(arguments):
         traceback.print_exception(known.__cause__)
     return known.exit_code
 
@@ -61,9 +69,14 @@ def _as_ours(error: Exception) -> SnnpruneError | None:
     if hasattr(error, "format_message"):  # what typer says of a wrong command line
         message = error.format_message().rstrip(".")
         return UsageError(message[:1].lower() + message[1:], hint="--help lists what there is")
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, MemoryError) or _says_out_of_memory(error):
         return MemoryExhaustedError("out of memory", hint="give a smaller --batch-size")
     return None
+
+
+def _says_out_of_memory(error: Exception) -> bool:
+    """What torch raises on a GPU, and on a CPU."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _as_object(error: SnnpruneError) -> dict[str, object]:
@@ -76,5 +89,10 @@ def _as_object(error: SnnpruneError) -> dict[str, object]:
     }
 
 
+def _verbose(arguments: list[str]) -> bool:
+    short = (word for word in arguments if word[:1] == "-" and word[:2] != "--")
+    return "--verbose" in arguments or any("v" in word for word in short)
+
+
 def _terminate(*_: object) -> None:
-    raise SystemExit(TERMINATED)  # unwinds, so that temporary files go
+    raise _TerminatedError  # unwinds, so that temporary files go

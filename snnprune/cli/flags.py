@@ -151,6 +151,11 @@ class ScoringFlags:
     ] = 1024
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False
 
+    def require_known(self) -> None:
+        """Refuse an unknown criterion before torch is imported."""
+        if self.criterion is not None:
+            CRITERIA.require(self.criterion, field="--criterion")
+
 
 def spread(command: F) -> F:
     """`command` with one parameter for each field of its parameters that are flag dataclasses."""

@@ -18,6 +18,7 @@ def score(
     ] = None,
 ) -> None:
     """Score every weight; larger means keep."""
+    scoring.require_known()
     from snnprune.cli.console import Screen
     from snnprune.cli.tables import fallback_lines, layer_table
     from snnprune.jobs.score import score_checkpoint
@@ -72,6 +73,7 @@ def prune(
     ] = None,
 ) -> None:
     """Prune a checkpoint; the result has the same keys, shapes and types."""
+    scoring.require_known()
     from snnprune.cli.console import Screen
     from snnprune.cli.tables import accuracy_line, fallback_lines, layer_table, sparsity_line
     from snnprune.jobs.prune import PruneOptions, prune_checkpoint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def calibrate_checkpoint(
     options: SubjectOptions, out: Path, *, force: bool, progress: Progress
 ) -> Calibrated:
     """Calibrate a checkpoint and write the statistics to `out`."""
-    require_free(out, force=force, inputs=[options.checkpoint])
+    require_free(out, force=force, inputs=options.inputs)
     subject = open_subject(options)
     calibration = calibrated(subject, progress)
     metadata = described("calibrate", model=subject.spec, data=subject.data_spec)
@@ -50,7 +51,7 @@ def calibrate_checkpoint(
             device=subject.device,
             seed=options.seed,
             inputs=[file_entry(options.checkpoint, subject.checkpoint.sha256)],
-            warnings=calibration.warnings,
+            warnings=(*subject.checkpoint.notes, *calibration.warnings),
             **about_subject(subject),
             samples=calibration.samples,
             time_steps=calibration.time_steps,
@@ -71,12 +72,19 @@ def calibrated(subject: Subject, progress: Progress) -> Calibration:
         "checkpoint_sha256": subject.checkpoint.sha256,
         "data": data.name if data else "",
         "seed": str(options.seed),
+        "model": _model_of(subject),
     }
-    found = calibrate(network, batches, source=source)
+    found = calibrate(network, batches, run=subject.run, source=source)
     if found.samples >= MIN_SAMPLES:
         return found
     few = f"calibrated on {found.samples} images; at least {MIN_SAMPLES} are advised"
     return replace(found, warnings=(*found.warnings, few))
+
+
+def _model_of(subject: Subject) -> str:
+    """The model and all its arguments: thresholds and decay are no tensors of the checkpoint."""
+    spec = subject.spec
+    return json.dumps([spec.name, dict(spec.args)], sort_keys=True) if spec else ""
 
 
 def read_calibration_for(subject: Subject, path: Path) -> Calibration:
@@ -86,9 +94,10 @@ def read_calibration_for(subject: Subject, path: Path) -> Calibration:
         InputError: it was taken on another checkpoint, or is damaged.
     """
     calibration = read_calibration(path)
-    if calibration.source.get("checkpoint_sha256") != subject.checkpoint.sha256:
+    same = {"checkpoint_sha256": subject.checkpoint.sha256, "model": _model_of(subject)}
+    if any(calibration.source.get(name) != value for name, value in same.items()):
         raise InputError(
-            f"was not taken on {subject.checkpoint.path.name} as it is now",
+            f"was not taken on {subject.checkpoint.path.name} and its model as they are now",
             file=path,
             field="--calibration",
             hint="run snnprune calibrate again",

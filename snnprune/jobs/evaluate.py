@@ -32,7 +32,7 @@ def evaluate_checkpoint(
     batches = progress.track(
         subject.batches(split, limit), label="evaluating", total=subject.steps(split, limit)
     )
-    evaluation = evaluate(network, batches)
+    evaluation = evaluate(network, batches, run=subject.run)
     rows = layer_rows(subject.weights, network=network)
     counted = totals(rows, parameter_count(subject.checkpoint.tensors, network))
     return Evaluated(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +13,7 @@ from snnprune.data import DataOptions, DataSet, open_data
 from snnprune.device import choose_device
 from snnprune.errors import InputError
 from snnprune.jobs.subject import Subject, SubjectOptions
-from snnprune.models import MODELS, ModelSpec, build_model
+from snnprune.models import MODELS, ModelSpec, argument, build_model
 from snnprune.network import Network, trace
 from snnprune.provenance import DataSpec, data_in, model_in
 from snnprune.user_code import calling_user_code
@@ -91,14 +94,24 @@ def _loaded(spec: ModelSpec, checkpoint: Checkpoint) -> nn.Module:
 
 def _model_spec(options: SubjectOptions, checkpoint: Checkpoint) -> ModelSpec | None:
     in_file = model_in(checkpoint.metadata, asked=options.model)
-    if options.model is None:
-        return in_file and ModelSpec(name=in_file.name, args={**in_file.args, **options.model_args})
-    args = in_file.args if in_file and in_file.name == options.model else {}
-    return ModelSpec(name=options.model, args={**args, **options.model_args})
+    name = options.model or (in_file.name if in_file else None)
+    if name is None:
+        return None
+    known = in_file.args if in_file and in_file.name == name else {}
+    return ModelSpec(name=name, args=_merged(known, options.model_args))
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` laid over `below`, sections setting by setting."""
+    merged = dict(below)
+    for name, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(name), Mapping)
+        merged[name] = _merged(merged[name], value) if both else value
+    return merged
 
 
 def _data_spec(options: SubjectOptions, checkpoint: Checkpoint) -> DataSpec | None:
-    in_file = data_in(checkpoint.metadata)
+    in_file = data_in(checkpoint.metadata, asked=options.data)
     if options.data is None or (in_file and in_file.name == options.data):
         return in_file
     return DataSpec(name=options.data)
@@ -132,7 +145,7 @@ def _example(spec: ModelSpec, data: DataSet | None, device: torch.device) -> Ten
     split = data and (data.train or data.test)
     if split:
         return next(iter(split.batches(2, limit=2, device=device)))[0]
-    channels, size = spec.args.get("in_channels"), spec.args.get("size")
-    if channels is None or size is None:
+    channels, size = argument(spec, "in_channels"), argument(spec, "size")
+    if not isinstance(channels, int) or not isinstance(size, int):
         return None
     return torch.zeros(1, channels, size, size, device=device)

@@ -79,11 +79,12 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruned:
     """Prune a checkpoint and write the pruned file, its masks and its report.
 
     Raises:
-        SnnpruneError: whatever is wrong; nothing has been written then.
+        SnnpruneError: whatever is wrong; no file is half-written then.
     """
     _require_sense(options)
     subject = open_subject(options.subject)
-    choice = choose_criterion(subject, options.criterion)
+    calibrated = options.calibration is not None
+    choice = choose_criterion(subject, options.criterion, calibrated=calibrated)
     repair = choose_repair(subject, options.repair)
     calibration = _calibration_for(subject, choice, options, progress)
 
@@ -122,7 +123,11 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruned:
         repair=repair,
         before=before,
         after=after,
-        warnings=(*(calibration.warnings if calibration else ()), *cut.warnings),
+        warnings=(
+            *subject.checkpoint.notes,
+            *(calibration.warnings if calibration else ()),
+            *cut.warnings,
+        ),
     )
     found = replace(pruned, report=_report(options, subject, pruned))
     write_json(options.report_file, found.report)
@@ -147,7 +152,7 @@ def _require_sense(options: PruneOptions) -> None:
             field="--repair",
             hint=did_you_mean(options.repair, REPAIRS),
         )
-    sources = [options.subject.checkpoint]
+    sources = [*options.subject.inputs, *([options.calibration] if options.calibration else [])]
     for path in (options.out, options.mask_file, options.report_file):
         require_free(path, force=options.force, inputs=sources)
 
@@ -173,7 +178,7 @@ def _evaluated(
     batches = progress.track(
         subject.batches("test", limit), label=label, total=subject.steps("test", limit)
     )
-    return evaluate(network, batches)
+    return evaluate(network, batches, run=subject.run)
 
 
 def _write(
@@ -195,8 +200,13 @@ def _write(
         sparsity=options.sparsity,
         source_sha256=subject.checkpoint.sha256,
     )
-    write_safetensors(options.out, tensors, metadata)
-    write_masks(options.mask_file, masks, metadata)
+    for stale in (options.mask_file, options.report_file):  # of a file that is about to go
+        stale.unlink(missing_ok=True)
+    prefix = subject.checkpoint.prefix
+    write_safetensors(
+        options.out, {prefix + key: value for key, value in tensors.items()}, metadata
+    )
+    write_masks(options.mask_file, {prefix + key: mask for key, mask in masks.items()}, metadata)
     return read_checkpoint(options.out).tensors
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from snnprune.errors import InputError
+from snnprune.errors import InputError, NonFiniteError
 from snnprune.jobs.subject import Subject
 from snnprune.mask import masked
 from snnprune.progress import Progress
@@ -29,10 +29,13 @@ def pruned_tensors(
     subject: Subject, cut: Cut, repair: str, progress: Progress
 ) -> dict[str, Tensor]:
     """The checkpoint's tensors, pruned and repaired; the subject's network is left holding them."""
-    tensors = masked(subject.checkpoint.tensors, cut.masks)
-    if subject.network is None:
-        return tensors
-    module = subject.network.module
+    network = subject.network
+    if network is None:
+        return masked(subject.checkpoint.tensors, cut.masks)
+    # a parameter that has two names in the file is pruned under both
+    masks = {name: mask for key, mask in cut.masks.items() for name in network.tied(key)}
+    tensors = masked(subject.checkpoint.tensors, masks)
+    module = network.module
     module.load_state_dict(tensors)
     if repair == "bn":
         batches = progress.track(
@@ -40,9 +43,22 @@ def pruned_tensors(
             label="repairing BatchNorm",
             total=subject.calibration_steps(),
         )
-        recalibrate_batchnorm(subject.network, batches)
+        recalibrate_batchnorm(network, batches, run=subject.run)
         repaired = module.state_dict()
         for norm in batchnorms(module):
             for key in (norm, norm.replace("running_var", "running_mean")):
-                tensors[key] = repaired[key].to("cpu", tensors[key].dtype, copy=True)
+                tensors[key] = _stored(repaired[key], tensors[key], key)
+        module.load_state_dict(tensors)  # what is measured now is what the file will hold
     return tensors
+
+
+def _stored(repaired: Tensor, before: Tensor, key: str) -> Tensor:
+    """A statistic in the type that the file keeps it in."""
+    stored = repaired.to("cpu", before.dtype, copy=True)
+    if not bool(stored.isfinite().all()):
+        raise NonFiniteError(
+            f"does not fit into {str(before.dtype).removeprefix('torch.')} after repair",
+            field=key,
+            hint="choose --repair none, or convert the checkpoint to float32",
+        )
+    return stored

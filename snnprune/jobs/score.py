@@ -51,9 +51,10 @@ def score_checkpoint(
     """Score a checkpoint's weights, and write them to `out` where it is given."""
     require_criterion(criterion)
     if out is not None:
-        require_free(out, force=force, inputs=[options.checkpoint])
+        sources = [*options.inputs, *([calibration_file] if calibration_file else [])]
+        require_free(out, force=force, inputs=sources)
     subject = open_subject(options)
-    choice = choose_criterion(subject, criterion)
+    choice = choose_criterion(subject, criterion, calibrated=calibration_file is not None)
     calibration = evidence(subject, choice.criterion, calibration_file, progress)
     weights = subject.weights
     scores = score(
@@ -76,7 +77,7 @@ def score_checkpoint(
             device=subject.device,
             seed=options.seed,
             inputs=[file_entry(options.checkpoint, subject.checkpoint.sha256)],
-            warnings=calibration.warnings if calibration else (),
+            warnings=(*subject.checkpoint.notes, *(calibration.warnings if calibration else ())),
             **about_subject(subject),
             criterion=choice.name,
             criterion_because=choice.why,
@@ -97,11 +98,13 @@ def require_criterion(asked: str | None) -> None:
         CRITERIA.require(asked, field="--criterion")
 
 
-def choose_criterion(subject: Subject, asked: str | None) -> Choice:
+def choose_criterion(subject: Subject, asked: str | None, *, calibrated: bool) -> Choice:
     """The criterion asked for; by default `sf` where it can work, else `magnitude`."""
     if asked is not None:
         return Choice(name=asked, criterion=load_criterion(asked), why="asked for")
-    if subject.runnable is not None:
+    if subject.network is not None and calibrated:
+        name, why = "sf", "the network and its calibration are at hand"
+    elif subject.runnable is not None:
         name, why = "sf", "the network and its data are at hand"
     else:
         name, why = "magnitude", subject.missing or "the network is not at hand"
@@ -128,4 +131,5 @@ def _write(out: Path, scores: Scores, subject: Subject) -> None:
         scale=scores.scale,
         source_sha256=subject.checkpoint.sha256,
     )
-    write_safetensors(out, scores.values, metadata)
+    values = {key: value.float() for key, value in scores.values.items()}
+    write_safetensors(out, values, metadata)

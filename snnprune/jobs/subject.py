@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from snnprune.checkpoint import Checkpoint, prunable_weights
 from snnprune.data import DataSet, Split
@@ -17,6 +17,7 @@ from snnprune.errors import InputError
 from snnprune.models import ModelSpec
 from snnprune.network import Network
 from snnprune.provenance import DataSpec
+from snnprune.user_code import calling_user_code, is_reference
 
 Batches = Iterator[tuple[Tensor, Tensor | None]]
 
@@ -35,6 +36,12 @@ class SubjectOptions:
     batch_size: int = 128
     samples: int = 1024
     seed: int = 0
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The files that are read, none of which may be the output."""
+        form, _, place = (self.data or "").partition(":")
+        return [self.checkpoint, *([Path(place)] if form == "tensors" else [])]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +67,7 @@ class Subject:
         """
         tensors = self.checkpoint.tensors
         keys = set(self.network.layers if self.network else prunable_weights(tensors))
-        found = {key: tensors[key] for key in tensors if key in keys}
+        found = {key: tensors[key] for key in tensors if key in keys and tensors[key].numel()}
         if not found:
             raise InputError(
                 f"nothing to prune among {len(tensors)} tensors",
@@ -71,33 +78,37 @@ class Subject:
 
     def calibration_batches(self) -> Batches:
         """Training images without augmentation, a seeded sample of `options.samples`."""
-        split = self._split("train")
-        if isinstance(split, ImageSplit):
-            split = split.sample(self.options.samples, self.options.seed)
-        return split.batches(
-            self.options.batch_size, limit=self.options.samples, device=self.device
-        )
+        return self.batches("train", self.options.samples)
 
     def calibration_steps(self) -> int | None:
         """How many batches those are, where it is known before."""
-        split = self._split("train")
-        if not isinstance(split, ImageSplit):
-            return None
-        return -(-min(self.options.samples, len(split)) // self.options.batch_size)
+        return self.steps("train", self.options.samples)
 
     def batches(self, split: str, limit: int | None = None) -> Batches:
-        """The images of `train`, `validation` or `test` in order."""
-        batches = self._split(split).batches(
-            self.options.batch_size, limit=limit, device=self.device
-        )
-        return iter(batches)
+        """The images of `train`, `validation` or `test`, or a seeded sample of `limit` of them."""
+        images = self._split(split)
+        if limit is not None and isinstance(images, ImageSplit):
+            images = images.sample(self._whole(limit, images), self.options.seed)
+        return images.batches(self.options.batch_size, limit=limit, device=self.device)
 
     def steps(self, split: str, limit: int | None = None) -> int | None:
         """How many batches those are, where it is known before."""
         images = self._split(split)
         if not isinstance(images, ImageSplit):
             return None
-        return -(-min(limit or len(images), len(images)) // self.options.batch_size)
+        return -(-self._whole(limit or len(images), images) // self.options.batch_size)
+
+    def _whole(self, count: int, images: ImageSplit) -> int:
+        """`count` or one less: a last batch of one image has no variance for a BatchNorm."""
+        count = min(count, len(images))
+        return count - 1 if count > 1 and count % self.options.batch_size == 1 else count
+
+    def run(self, module: nn.Module, x: Tensor) -> Any:
+        """The network's output; a failure of the user's own module is told as theirs."""
+        if self.spec is None or not is_reference(self.spec.name):
+            return module(x)
+        with calling_user_code(self.spec.name, field="--model"):
+            return module(x)
 
     def _split(self, name: str) -> Split:
         split: Split | None = getattr(self.data, name) if self.data else None

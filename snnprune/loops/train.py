@@ -20,6 +20,7 @@ from snnprune.provenance import DataSpec
 from snnprune.randomness import derived_seed
 from snnprune.recipe import Recipe
 from snnprune.training import Trainer, require_finite
+from snnprune.user_code import calling_user_code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ def train(
 ) -> Trained:
     """Train what `recipe` asks for; the test images are looked at once, at the end.
 
-    The same recipe gives the same weights on the same kind of device.
+    On a CPU the same recipe gives the same weights, bit for bit.
 
     Raises:
         InputError: the model or the data cannot be had.
@@ -64,8 +65,8 @@ def train(
     spec = _fitted(ModelSpec(name=recipe.model.name, args=recipe.model.args), data)
     module = _initialised(spec, recipe.seed).to(device)
     batch_size = recipe.training.batch_size
-    trainer = Trainer(module, recipe.training, images.steps(batch_size))
-    network = trace(module, next(images.batches(2))[0])
+    network = _traced(module, next(images.batches(2, device=device))[0], recipe)
+    trainer = Trainer(network, recipe.training, images.steps(batch_size))
     epochs = []
 
     for epoch in range(recipe.training.epochs):
@@ -141,6 +142,12 @@ def _initialised(spec: ModelSpec, seed: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(derived_seed(seed, "weights"))
         return build_model(spec, field="model")
+
+
+def _traced(module: nn.Module, example: Tensor, recipe: Recipe) -> Network:
+    what = f"running {recipe.model.name} on a batch of shape {tuple(example.shape)}"
+    with calling_user_code(what, field="model.name"):
+        return trace(module, example)
 
 
 def _train_epoch(

@@ -65,6 +65,13 @@ def build_model(spec: ModelSpec, *, field: str = "--model") -> nn.Module:
     return _require_module(module, spec, field)
 
 
+def argument(spec: ModelSpec, name: str, *, field: str = "--model") -> Any:
+    """What the builder of `spec` gets for an argument, its default included; None without one."""
+    parameter = _parameters(_builder(spec, field)).get(name)
+    default = parameter.default if parameter else None
+    return spec.args.get(name, None if default is inspect.Parameter.empty else default)
+
+
 def accepts(spec: ModelSpec, argument: str, *, field: str = "--model") -> bool:
     """Whether the builder of `spec` has a parameter of that name."""
     return argument in _parameters(_builder(spec, field))

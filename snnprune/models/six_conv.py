@@ -43,7 +43,7 @@ def six_conv_two_fc(
     time_steps: int = 8,
     neuron: NeuronOptions = None,
 ) -> SixConvTwoFC:
-    """Build the CIFAR-10 network of Fang et al. 2021, arXiv 2007.05785, here with `6conv2fc`'s LIF.
+    """Build the CIFAR-10 network of Fang et al. 2021, arXiv 2007.05785, with LIF neurons.
 
     STDS, Grad R and UPR report on the same layers.
     """

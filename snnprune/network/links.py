@@ -75,6 +75,12 @@ class Network:
         """The weight of a layer, (out, in / groups, *kernel)."""
         return self.module.get_parameter(key).detach()
 
+    def tied(self, key: str) -> list[str]:
+        """Every state-dict key that holds the same parameter as `key`, itself included."""
+        parameter = self.module.get_parameter(key)
+        named = self.module.named_parameters(remove_duplicate=False)
+        return [name for name, other in named if other is parameter]
+
     def reset(self) -> None:
         """Put every neuron at rest: before each batch, or the last one leaks into it."""
         for neuron in self.neurons.values():

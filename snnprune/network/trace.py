@@ -162,7 +162,9 @@ class _Follower(TorchFunctionMode):
 
     def _norm(self, call: NormCall) -> Norm:
         scale = None if call.scale is None else self.parameters.get(id(call.scale))
-        variance = self.buffers[id(call.variance)]
+        variance = self.buffers.get(id(call.variance))
+        if variance is None:
+            raise InputError("a BatchNorm's running variance is no buffer of the network")
         return Norm(scale=scale.parameter if scale else None, variance=variance, eps=call.eps)
 
 

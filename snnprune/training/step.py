@@ -11,22 +11,25 @@ from torch.nn import functional
 
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.evaluation import time_averaged_loss
-from snnprune.network.readout import over_time
+from snnprune.network import Network
+from snnprune.network.readout import class_scores, over_time
 from snnprune.recipe import TrainingSection
 from snnprune.training.optimizer import build_optimizer
 from snnprune.training.schedule import learning_rate
 
+MAX_SKIPPED = 50  # the scale halves each time: by then no number fits
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Trainer:
-    """A module, its optimizer and how far it is; `step` is the number of steps done."""
+    """A network, its optimizer and how far it is; `step` is the number of steps done."""
 
-    def __init__(self, module: nn.Module, training: TrainingSection, steps_per_epoch: int) -> None:
-        self.module = module
+    def __init__(self, network: Network, training: TrainingSection, steps_per_epoch: int) -> None:
+        self.network = network
+        self.module = module = network.module
         self.training = training
         self.steps_per_epoch = steps_per_epoch
-        self.step = 0
+        self.step = self.skipped = 0
         self.device = next(module.parameters()).device.type
         if training.precision == "fp16" and self.device == "cpu":
             raise InputError("fp16 needs a GPU", field="training.precision", hint="choose bf16")
@@ -40,6 +43,7 @@ class Trainer:
             NonFiniteError: the loss is NaN or infinite; no weight has been changed by it.
         """
         self._set_learning_rate()
+        self.network.reset()
         self.optimizer.zero_grad(set_to_none=True)
         with self._autocast():
             steps = over_time(self.module(x), len(x))
@@ -52,8 +56,7 @@ class Trainer:
                 hint="lower the learning rate or set clip_norm",
             )
         self._descend(loss)
-        self.step += 1
-        return value, int((steps.detach().sum(0).argmax(1) == y).sum())
+        return value, int((class_scores(steps.detach(), len(y)).argmax(1) == y).sum())
 
     def loss(self, steps: Tensor, y: Tensor) -> Tensor:
         """Mean over the batch of the recipe's loss on logits (T, N, classes)."""
@@ -67,8 +70,22 @@ class Trainer:
         if self.training.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.module.parameters(), self.training.clip_norm)
+        scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.scaler.get_scale() < scale:  # fp16 overflowed, and the optimizer was not stepped
+            self._count_skipped()
+        else:
+            self.step, self.skipped = self.step + 1, 0
+
+    def _count_skipped(self) -> None:
+        self.skipped += 1
+        if self.skipped >= MAX_SKIPPED:
+            raise NonFiniteError(
+                f"{self.skipped} steps in a row overflowed in fp16 at step {self.step}",
+                field="training.precision",
+                hint="choose bf16 or off",
+            )
 
     def _set_learning_rate(self) -> None:
         rate = learning_rate(self.training, self.step, self.steps_per_epoch)

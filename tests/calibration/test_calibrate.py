@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from snnprune.calibration import calibrate, read_calibration, write_calibration
-from snnprune.calibration.calibrate import norm_scale
+from snnprune.calibration.calibrate import membrane_axis, norm_scale
 from snnprune.checkpoint import write_safetensors
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.models import ModelSpec, build_model
 from snnprune.models.blocks import SpikingConv
-from snnprune.network import Network, trace
+from snnprune.network import Layer, Network, trace
 
 
 def network_of(**neuron: object) -> Network:
@@ -159,3 +159,23 @@ def test_a_file_that_is_no_calibration_is_refused(tmp_path: Path) -> None:
         write_safetensors(path, {"a": torch.zeros(1)}, metadata)
         with pytest.raises(InputError, match="not a calibration file"):
             read_calibration(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "axis"),
+    [
+        ("conv2d", (4, 2, 3, 8, 8), -3),
+        ("conv2d", (3, 2, 3), -1),  # pooled and flattened: time is not taken for channels
+        ("conv2d", (4, 2, 12), None),
+        ("conv2d", (4, 2, 5, 8, 8), None),
+        ("conv1d", (4, 2, 3, 8), -2),
+        ("linear", (4, 2, 3), -1),
+        ("linear", (4, 2, 7, 3), -1),  # tokens
+        ("linear", (4, 2, 3, 7), None),
+    ],
+)
+def test_the_channels_of_a_membrane_are_found_or_refused(
+    kind: Any, shape: tuple[int, ...], axis: int | None
+) -> None:
+    layer = Layer(weight="w", kind=kind, shape=(3, 1, 3, 3), encoding=False)
+    assert membrane_axis(layer, torch.Size(shape)) == axis

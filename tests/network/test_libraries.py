@@ -297,7 +297,7 @@ def test_a_neuron_whose_membrane_cannot_be_seen_is_left_to_magnitude_with_a_warn
     object.__setattr__(neurons[name], "library", library)
     network = Network(module=network.module, layers=network.layers, neurons=neurons)
     found = calibrate(network, [(images(3, 2, 1, 28, 28), None)])
-    assert f"{name}: spikes do not follow" in " ".join(found.warnings)
+    assert f"{name}: its spikes do not follow" in " ".join(found.warnings)
     weights = {key: network.weight(key) for key in network.layers}
     scores = score(weights, load_criterion("sf"), network=network, calibration=found)
     assert "do not follow" in scores.fallback["conv_fc.4.weight"]

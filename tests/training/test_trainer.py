@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from snnprune.errors import InputError, NonFiniteError
+from snnprune.network import Network
 from snnprune.recipe import TrainingSection
 from snnprune.training import Trainer, require_finite
 
@@ -27,7 +28,8 @@ class TwoSteps(nn.Module):
 def trainer(**settings: Any) -> Trainer:
     torch.manual_seed(0)
     plain = {"epochs": 4, "learning_rate": 0.1, "momentum": 0.0, "weight_decay": 0.0}
-    return Trainer(TwoSteps(), TrainingSection(**{**plain, **settings}), steps_per_epoch=5)
+    network = Network(module=TwoSteps())
+    return Trainer(network, TrainingSection(**{**plain, **settings}), steps_per_epoch=5)
 
 
 def batch() -> tuple[Tensor, Tensor]:

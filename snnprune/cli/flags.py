@@ -42,7 +42,7 @@ class ShowFlags:
     verbose: Annotated[
         bool,
         typer.Option(
-            "--verbose", "-v", help="Notes; tracebacks of your own code.", rich_help_panel=OUTPUT
+            "--verbose", "-v", help="Tracebacks of your own code.", rich_help_panel=OUTPUT
         ),
     ] = False
     no_color: Annotated[

@@ -99,7 +99,7 @@ def run_demo(options: DemoOptions, progress: Progress) -> Demonstrated:
         dense=dense,
         points=points,
         minutes=(time.monotonic() - start) / 60,
-        report=_report(options, subject, dense, points),
+        report=_report(options, subject, dense, points, calibration.warnings),
     )
     _write(options, subject, calibration, found)
     return found
@@ -157,7 +157,11 @@ def _file_of(options: DemoOptions, criterion: str, repair: str, sparsity: float)
 
 
 def _report(
-    options: DemoOptions, subject: Subject, dense: Evaluation, points: Sequence[Point]
+    options: DemoOptions,
+    subject: Subject,
+    dense: Evaluation,
+    points: Sequence[Point],
+    warnings: Sequence[str],
 ) -> dict[str, Any]:
     return report(
         "demo",
@@ -167,6 +171,7 @@ def _report(
         **about_subject(subject),
         dense=about_evaluation(dense),
         points=[asdict(point) for point in points],
+        warnings=warnings,
     )
 
 

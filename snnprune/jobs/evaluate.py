@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from snnprune.evaluation import Evaluation, evaluate
@@ -33,7 +33,11 @@ def evaluate_checkpoint(
         subject.batches(split, limit), label="evaluating", total=subject.steps(split, limit)
     )
     evaluation = evaluate(network, batches, run=subject.run)
-    rows = layer_rows(subject.weights, network=network)
+    rates = evaluation.firing_rates
+    rows = tuple(
+        replace(row, firing_rate=rates.get(row.neuron or ""))
+        for row in layer_rows(subject.weights, network=network)
+    )
     counted = totals(rows, parameter_count(subject.checkpoint.tensors, network))
     return Evaluated(
         rows=rows,

@@ -131,5 +131,6 @@ def _write(out: Path, scores: Scores, subject: Subject) -> None:
         scale=scores.scale,
         source_sha256=subject.checkpoint.sha256,
     )
-    values = {key: value.float() for key, value in scores.values.items()}
+    prefix = subject.checkpoint.prefix
+    values = {prefix + key: value.float() for key, value in scores.values.items()}
     write_safetensors(out, values, metadata)

@@ -310,3 +310,46 @@ def test_a_membrane_statistic_is_of_the_membrane_and_not_of_the_distance() -> No
     torch.testing.assert_close(found.membrane_mean, mean, rtol=1e-5, atol=1e-6)
     assert found.threshold.tolist() == pytest.approx([0.7] * 4)
     assert math.isfinite(float(found.membrane_var.sum()))
+
+
+class One(nn.Module):
+    """One convolution, one neuron, three steps in a loop or at once."""
+
+    def __init__(self, spikes: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.bn, self.spikes = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), spikes
+        nn.init.constant_(self.bn.bias, 1.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.spikes(self.bn(self.conv(x))).mean((2, 3)) for _ in range(3)])
+
+
+EXPLAINED: dict[str, Callable[[], nn.Module]] = {
+    **{
+        name: getattr(neuron, name)
+        for name in ("IFNode", "LIFNode", "QIFNode", "EIFNode", "IzhikevichNode", "KLIFNode")
+    },
+    "Lapicque": lambda: snntorch.Lapicque(beta=0.9, threshold=0.1, init_hidden=True),
+    "Alpha": lambda: snntorch.Alpha(alpha=0.9, beta=0.8, threshold=0.1, init_hidden=True),
+    "RLeaky": lambda: snntorch.RLeaky(beta=0.9, all_to_all=False, init_hidden=True),
+    "RSynaptic": lambda: snntorch.RSynaptic(
+        alpha=0.9, beta=0.8, all_to_all=False, init_hidden=True
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EXPLAINED)
+def test_the_membrane_of_this_neuron_explains_its_spikes(name: str) -> None:
+    torch.manual_seed(0)
+    x = images(4, 1, 8, 8)
+    found = calibrate(trace(One(EXPLAINED[name]()).eval(), x), [(x, None)])
+    assert "spikes" in found.neurons
+    assert not [warning for warning in found.warnings if "left out" in warning]
+
+
+def test_ternary_spikes_are_left_to_magnitude() -> None:
+    torch.manual_seed(0)
+    x = images(4, 1, 8, 8)
+    found = calibrate(trace(One(neuron.TernaryIFNode()).eval(), x), [(x, None)])
+    assert found.layers["conv.weight"].neuron is None
+    assert "do not follow" in (found.layers["conv.weight"].refused or "")

@@ -42,7 +42,22 @@ def report(
     }
 
 
-def about_subject(subject: Subject) -> dict[str, Any]:
+def report_on(
+    subject: Subject, command: str, *, warnings: Sequence[str] = (), **findings: Any
+) -> dict[str, Any]:
+    """The report of a command that worked on one checkpoint."""
+    return report(
+        command,
+        device=subject.device,
+        seed=subject.options.seed,
+        inputs=[file_entry(subject.checkpoint.path, subject.checkpoint.sha256)],
+        warnings=(*subject.checkpoint.notes, *warnings),
+        **_about(subject),
+        **findings,
+    )
+
+
+def _about(subject: Subject) -> dict[str, Any]:
     """Which model and data a report is about."""
     model, data = subject.spec, subject.data_spec
     return {

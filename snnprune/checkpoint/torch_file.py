@@ -65,7 +65,7 @@ def read(path: Path) -> Contents:
 def _load(file: BinaryIO, path: Path, *, is_zip: bool) -> object:
     file.seek(0)
     with warnings.catch_warnings(), safe_globals(HARMLESS):
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # torch warns of old formats, which the user cannot mend
         try:
             # Not mapped: only when it copies does torch hold a tensor's claimed size against the
             # archive; a mapped tensor could run on into whatever lies behind it.

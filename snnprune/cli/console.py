@@ -40,10 +40,10 @@ class Screen:
 
     def __init__(self, flags: ShowFlags) -> None:
         self.flags = flags
-        color = {"no_color": True} if flags.no_color else {}
+        no_color = True if flags.no_color else None  # None: rich asks NO_COLOR
         width = None if sys.stdout.isatty() else WIDTH
-        self.out = _Console(width=width, highlight=False, **color)  # type: ignore[arg-type]
-        self.err = _Console(stderr=True, highlight=False, **color)  # type: ignore[arg-type]
+        self.out = _Console(width=width, highlight=False, no_color=no_color)
+        self.err = _Console(stderr=True, highlight=False, no_color=no_color)
 
     @property
     def width(self) -> int:

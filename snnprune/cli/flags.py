@@ -178,7 +178,8 @@ def spread(command: F) -> F:
         }
         return command(**values, **built)
 
-    # what typer reads: the command's own flags first, then the shared ones
+    # What typer reads: the command's own flags first, then the shared ones. mypy knows neither
+    # that a function may be given a signature nor that `gathered` stands in for `command`.
     parameters = [*own, *(flag for shared in flags.values() for flag in shared)]
     gathered.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     gathered.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -21,7 +21,7 @@ from snnprune.jobs.opening import open_subject
 from snnprune.jobs.subject import Subject, SubjectOptions
 from snnprune.progress import Progress
 from snnprune.provenance import described
-from snnprune.report import about_subject, file_entry, report
+from snnprune.report import file_entry, report_on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +46,10 @@ def calibrate_checkpoint(
     return Calibrated(
         rows=rows,
         calibration=calibration,
-        report=report(
+        report=report_on(
+            subject,
             "calibrate",
-            device=subject.device,
-            seed=options.seed,
-            inputs=[file_entry(options.checkpoint, subject.checkpoint.sha256)],
-            warnings=(*subject.checkpoint.notes, *calibration.warnings),
-            **about_subject(subject),
+            warnings=calibration.warnings,
             samples=calibration.samples,
             time_steps=calibration.time_steps,
             layers=as_dicts(rows),

@@ -12,12 +12,12 @@ from typing import Any
 from snnprune.allocation import load_allocation
 from snnprune.calibration import Calibration, write_calibration
 from snnprune.checkpoint import write_safetensors
-from snnprune.criteria import load_criterion
 from snnprune.evaluation import Evaluation, evaluate
 from snnprune.files import write_json, write_text
 from snnprune.jobs.calibrate import calibrated
 from snnprune.jobs.opening import open_subject
 from snnprune.jobs.repairing import pruned_tensors
+from snnprune.jobs.score import choose_criterion, scored
 from snnprune.jobs.subject import Subject, SubjectOptions
 from snnprune.jobs.train import TrainOptions, require_fresh_folder, train_recipe
 from snnprune.mask import prunable, pruned
@@ -26,8 +26,8 @@ from snnprune.progress import SILENT, Progress
 from snnprune.provenance import described
 from snnprune.pruning import default_allocation, prune
 from snnprune.recipe import load_recipe
-from snnprune.report import about_evaluation, about_subject, file_entry, report
-from snnprune.scoring import score
+from snnprune.report import about_evaluation, report_on
+from snnprune.scoring import Scores
 
 RECIPE = "fashion-mnist-mini"
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95)
@@ -90,16 +90,20 @@ def run_demo(options: DemoOptions, progress: Progress) -> Demonstrated:
     )
     calibration = calibrated(subject, progress)
     dense = _evaluated(subject)
-    variants = list(product(CRITERIA, REPAIRS, SPARSITIES))
+    scores = [
+        scored(subject, choose_criterion(subject, name, calibrated=True), calibration)
+        for name in CRITERIA
+    ]
+    variants = list(product(scores, REPAIRS, SPARSITIES))
     points = tuple(
-        _pruned_point(subject, calibration, options, *variant)
+        _pruned_point(subject, options.out / "pruned", *variant)
         for variant in progress.track(variants, label="pruning", total=len(variants))
     )
     found = Demonstrated(
         dense=dense,
         points=points,
         minutes=(time.monotonic() - start) / 60,
-        report=_report(options, subject, dense, points, calibration.warnings),
+        report=_report(subject, dense, points, calibration.warnings),
     )
     _write(options, subject, calibration, found)
     return found
@@ -110,22 +114,9 @@ def _evaluated(subject: Subject) -> Evaluation:
 
 
 def _pruned_point(
-    subject: Subject,
-    calibration: Calibration,
-    options: DemoOptions,
-    criterion: str,
-    repair: str,
-    sparsity: float,
+    subject: Subject, folder: Path, scores: Scores, repair: str, sparsity: float
 ) -> Point:
     """Prune one way, write the file, measure it."""
-    scores = score(
-        subject.weights,
-        load_criterion(criterion),
-        name=criterion,
-        network=subject.network,
-        calibration=calibration,
-        seed=options.seed,
-    )
     allocation = load_allocation(default_allocation(scores))
     cut = prune(subject.weights, scores, sparsity=sparsity, allocation=allocation)
     tensors = pruned_tensors(subject, cut, repair, SILENT)
@@ -133,15 +124,16 @@ def _pruned_point(
         "demo",
         model=subject.spec,
         data=subject.data_spec,
-        criterion=criterion,
+        criterion=scores.criterion,
         repair=repair,
         sparsity=sparsity,
         source_sha256=subject.checkpoint.sha256,
     )
-    write_safetensors(_file_of(options, criterion, repair, sparsity), tensors, metadata)
+    name = f"{scores.criterion}-{repair}-{round(100 * sparsity)}.safetensors"
+    write_safetensors(folder / name, tensors, metadata)
     after = _evaluated(subject)
     return Point(
-        criterion=criterion,
+        criterion=scores.criterion,
         repair=repair,
         sparsity=sparsity,
         pruned=pruned(cut.masks),
@@ -151,24 +143,12 @@ def _pruned_point(
     )
 
 
-def _file_of(options: DemoOptions, criterion: str, repair: str, sparsity: float) -> Path:
-    name = f"{criterion}-{repair}-{round(100 * sparsity)}.safetensors"
-    return options.out / "pruned" / name
-
-
 def _report(
-    options: DemoOptions,
-    subject: Subject,
-    dense: Evaluation,
-    points: Sequence[Point],
-    warnings: Sequence[str],
+    subject: Subject, dense: Evaluation, points: Sequence[Point], warnings: Sequence[str]
 ) -> dict[str, Any]:
-    return report(
+    return report_on(
+        subject,
         "demo",
-        device=subject.device,
-        seed=options.seed,
-        inputs=[file_entry(subject.checkpoint.path, subject.checkpoint.sha256)],
-        **about_subject(subject),
         dense=about_evaluation(dense),
         points=[asdict(point) for point in points],
         warnings=warnings,

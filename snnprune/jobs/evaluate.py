@@ -10,7 +10,7 @@ from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows, parameter_count
 from snnprune.jobs.opening import open_subject
 from snnprune.jobs.subject import SubjectOptions
 from snnprune.progress import Progress
-from snnprune.report import about_evaluation, about_subject, file_entry, report
+from snnprune.report import about_evaluation, report_on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +43,9 @@ def evaluate_checkpoint(
         rows=rows,
         totals=counted,
         evaluation=evaluation,
-        report=report(
+        report=report_on(
+            subject,
             "eval",
-            device=subject.device,
-            seed=options.seed,
-            inputs=[file_entry(options.checkpoint, subject.checkpoint.sha256)],
-            warnings=subject.checkpoint.notes,
-            **about_subject(subject),
             split=split,
             totals=counted,
             evaluation=about_evaluation(evaluation),

@@ -9,7 +9,7 @@ from snnprune.checkpoint import Checkpoint
 from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
 from snnprune.jobs.opening import open_subject
 from snnprune.jobs.subject import Subject, SubjectOptions
-from snnprune.report import about_subject, file_entry, report
+from snnprune.report import report_on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,26 +40,19 @@ def inspect_checkpoint(options: SubjectOptions) -> Inspected:
         totals=counted,
         skipped=skipped,
         unlinked=subject.missing if subject.network is None else None,
-        report=_report(options, subject, rows, counted),
+        report=_report(subject, rows, counted),
     )
 
 
 def _report(
-    options: SubjectOptions,
-    subject: Subject,
-    rows: tuple[LayerRow, ...],
-    counted: dict[str, int],
+    subject: Subject, rows: tuple[LayerRow, ...], counted: dict[str, int]
 ) -> dict[str, Any]:
     neurons = subject.network.neurons.values() if subject.network else ()
-    return report(
+    return report_on(
+        subject,
         "inspect",
-        device=subject.device,
-        seed=options.seed,
-        inputs=[file_entry(options.checkpoint, subject.checkpoint.sha256)],
-        warnings=subject.checkpoint.notes,
-        **about_subject(subject),
         container=subject.checkpoint.container,
-        size_bytes=options.checkpoint.stat().st_size,
+        size_bytes=subject.checkpoint.path.stat().st_size,
         metadata=subject.checkpoint.metadata,
         tensors=len(subject.checkpoint.tensors),
         totals=counted,

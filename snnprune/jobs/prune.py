@@ -18,15 +18,14 @@ from snnprune.jobs.calibrate import calibrated
 from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
 from snnprune.jobs.opening import open_subject
 from snnprune.jobs.repairing import choose_repair, pruned_tensors
-from snnprune.jobs.score import Choice, choose_criterion, evidence, require_criterion
+from snnprune.jobs.score import Choice, choose_criterion, evidence, require_criterion, scored
 from snnprune.jobs.subject import Subject, SubjectOptions
 from snnprune.mask import Masks
 from snnprune.progress import Progress
 from snnprune.provenance import described
 from snnprune.pruning import default_allocation, prune, require_sparsity
 from snnprune.repair import REPAIRS
-from snnprune.report import about_evaluation, about_subject, file_entry, report
-from snnprune.scoring import score
+from snnprune.report import about_evaluation, file_entry, report_on
 from snnprune.spelling import did_you_mean
 
 
@@ -88,14 +87,7 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruned:
     repair = choose_repair(subject, options.repair)
     calibration = _calibration_for(subject, choice, options, progress)
 
-    scores = score(
-        subject.weights,
-        choice.criterion,
-        name=choice.name,
-        network=subject.network,
-        calibration=calibration,
-        seed=options.subject.seed,
-    )
+    scores = scored(subject, choice, calibration)
     allocation = options.allocation or default_allocation(scores)
     cut = prune(
         subject.weights,
@@ -123,11 +115,7 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruned:
         repair=repair,
         before=before,
         after=after,
-        warnings=(
-            *subject.checkpoint.notes,
-            *(calibration.warnings if calibration else ()),
-            *cut.warnings,
-        ),
+        warnings=(*(calibration.warnings if calibration else ()), *cut.warnings),
     )
     found = replace(pruned, report=_report(options, subject, pruned))
     write_json(options.report_file, found.report)
@@ -211,13 +199,10 @@ def _write(
 
 
 def _report(options: PruneOptions, subject: Subject, pruned: Pruned) -> dict[str, Any]:
-    return report(
+    return report_on(
+        subject,
         "prune",
-        device=subject.device,
-        seed=options.subject.seed,
-        inputs=[file_entry(options.subject.checkpoint, subject.checkpoint.sha256)],
         warnings=pruned.warnings,
-        **about_subject(subject),
         criterion=pruned.choice.name,
         criterion_because=pruned.choice.why,
         allocation=pruned.allocation,

@@ -16,7 +16,7 @@ from snnprune.jobs.opening import open_subject
 from snnprune.jobs.subject import Subject, SubjectOptions
 from snnprune.progress import Progress
 from snnprune.provenance import described
-from snnprune.report import about_subject, file_entry, report
+from snnprune.report import file_entry, report_on
 from snnprune.scoring import Scores, score
 
 
@@ -56,35 +56,38 @@ def score_checkpoint(
     subject = open_subject(options)
     choice = choose_criterion(subject, criterion, calibrated=calibration_file is not None)
     calibration = evidence(subject, choice.criterion, calibration_file, progress)
-    weights = subject.weights
-    scores = score(
-        weights,
-        choice.criterion,
-        name=choice.name,
-        network=subject.network,
-        calibration=calibration,
-        seed=options.seed,
-    )
+    scores = scored(subject, choice, calibration)
     if out is not None:
         _write(out, scores, subject)
-    rows = layer_rows(weights, network=subject.network, calibration=calibration, scores=scores)
+    rows = layer_rows(
+        subject.weights, network=subject.network, calibration=calibration, scores=scores
+    )
     return Scored(
         rows=rows,
         scores=scores,
         why=choice.why,
-        report=report(
+        report=report_on(
+            subject,
             "score",
-            device=subject.device,
-            seed=options.seed,
-            inputs=[file_entry(options.checkpoint, subject.checkpoint.sha256)],
-            warnings=(*subject.checkpoint.notes, *(calibration.warnings if calibration else ())),
-            **about_subject(subject),
+            warnings=calibration.warnings if calibration else (),
             criterion=choice.name,
             criterion_because=choice.why,
             scale=scores.scale,
             layers=as_dicts(rows),
             outputs=[file_entry(out)] if out else [],
         ),
+    )
+
+
+def scored(subject: Subject, choice: Choice, calibration: Calibration | None) -> Scores:
+    """The scores of all of the subject's weights."""
+    return score(
+        subject.weights,
+        choice.criterion,
+        name=choice.name,
+        network=subject.network,
+        calibration=calibration,
+        seed=subject.options.seed,
     )
 
 

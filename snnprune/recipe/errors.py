@@ -25,7 +25,7 @@ class Problem:
         return str(InputError(self.message, file=place, field=self.field, hint=self.hint))
 
 
-class Refused(Exception):  # noqa: N818
+class Refused(Exception):  # noqa: N818  (never shown: it becomes an error with a file)
     """A text holds no settings; whoever knows where it came from turns this into an error."""
 
     def __init__(self, problem: Problem) -> None:

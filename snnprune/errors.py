@@ -27,7 +27,9 @@ class SnnpruneError(Exception):
     def __str__(self) -> str:
         where = [place for place in (self.file, self.field) if place]
         line = ": ".join([*where, self.message])
-        return f"{line}. {self.hint}" if self.hint else line
+        if not self.hint:
+            return line
+        return f"{line} {self.hint}" if line.endswith("?") else f"{line}. {self.hint}"
 
 
 class UsageError(SnnpruneError):

@@ -72,4 +72,6 @@ def _not_there(path: Path, error: OSError | ValueError) -> InputError:
 
 def _unreadable(path: Path, error: OSError) -> InputError:
     reason = error.strerror or str(error)
-    return InputError(f"cannot be read: {reason}", file=path, hint="check its permissions")
+    return InputError(
+        f"cannot be read: {reason}", file=path, hint="check the path and its permissions"
+    )

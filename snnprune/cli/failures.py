@@ -29,10 +29,9 @@ def run(app: Callable[..., Any], arguments: list[str]) -> int:
     try:
         code = app(arguments, prog_name="snnprune", standalone_mode=False)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        return _interrupted() if code == INTERRUPTED else code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted: what was under way is not written", file=sys.stderr)
-        return INTERRUPTED
+        return _interrupted()
     except _TerminatedError:
         return TERMINATED
     except BrokenPipeError:
@@ -41,6 +40,11 @@ def run(app: Callable[..., Any], arguments: list[str]) -> int:
         return 0
     except Exception as error:
         return _told(error, arguments)
+
+
+def _interrupted() -> int:
+    print("interrupted: what was under way is not written", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _told(error: Exception, arguments: list[str]) -> int:

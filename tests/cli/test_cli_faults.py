@@ -180,6 +180,20 @@ def test_a_full_disk_leaves_no_half_file(model_file: Path, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+def test_ctrl_c_ends_with_130_a_word_and_no_half_file(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "snnprune", "train", "--recipe", "smoke"]
+    command += ["--set", "training.epochs=500", "--out", str(tmp_path / "run")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        process.stderr.readline()  # the first epoch is done: it is at work
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read()
+        assert process.wait(30) == 130
+    assert "interrupted" in told
+    assert "Traceback" not in told
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
 def test_sigterm_ends_with_143_and_no_half_file(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "snnprune", "train", "--recipe", "smoke"]
     command += ["--set", "training.epochs=500", "--out", str(tmp_path / "run")]

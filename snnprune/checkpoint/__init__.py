@@ -1,29 +1,43 @@
 """Checkpoints: tensors and text metadata in a file, read without ever running what is in it.
 
-One module per container (`safetensors_file`, `torch_file`), each with `read(path) -> Contents`;
-`sniff` tells by content which one a file belongs to, `read` is what the rest of snnprune calls.
+One module per container (`safetensors_file`, `shards`, `torch_file`, `nir_file`), each with
+`read(path) -> Contents`; `sniff` tells by content which one a file belongs to, `read` and `write`
+are what the rest of snnprune calls.
 """
 
+from snnprune.checkpoint.checkpoint import Checkpoint, renamed
+from snnprune.checkpoint.folding import effective, folded, parametrized
 from snnprune.checkpoint.masks import read_masks, write_masks
 from snnprune.checkpoint.prunable import is_prunable, prunable_weights
 from snnprune.checkpoint.read import (
-    Checkpoint,
     Description,
     TensorInfo,
     describe,
+    files_of,
     read_checkpoint,
 )
 from snnprune.checkpoint.safetensors_file import write_safetensors
+from snnprune.checkpoint.states import saved_states
+from snnprune.checkpoint.write import read_back, require_writable_as, write_like
 
 __all__ = [
     "Checkpoint",
     "Description",
     "TensorInfo",
     "describe",
+    "effective",
+    "files_of",
+    "folded",
     "is_prunable",
+    "parametrized",
     "prunable_weights",
+    "read_back",
     "read_checkpoint",
     "read_masks",
+    "renamed",
+    "require_writable_as",
+    "saved_states",
+    "write_like",
     "write_masks",
     "write_safetensors",
 ]

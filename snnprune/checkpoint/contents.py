@@ -1,6 +1,7 @@
 """What every container holds."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -14,3 +15,7 @@ class Contents:
     metadata: dict[str, str]
     notes: tuple[str, ...] = ()
     """What was done on the way in, one line each."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """The name in the file of each tensor that goes by a shorter one here."""
+    entry: str | None = None
+    """Which dict of a torch file the tensors are: `model`, `model.state_dict`, `.` for the top."""

@@ -14,3 +14,12 @@ def first_few(names: Iterable[object], limit: int = 5) -> str:
 def counted(count: int, noun: str) -> str:
     """`1 key`, `12 keys`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def is_text(name: str) -> bool:
+    """Whether `name` can be written as UTF-8: a pickle can hold half a surrogate pair."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

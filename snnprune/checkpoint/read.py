@@ -1,42 +1,37 @@
 """Reading a checkpoint of any container: its tensors, or only what they are called."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
-from snnprune.checkpoint import safetensors_file, torch_file
+from snnprune.checkpoint import nir_file, safetensors_file, shards, torch_file
+from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.contents import Contents
 from snnprune.checkpoint.prefixes import without_prefixes
 from snnprune.checkpoint.sniff import container_of
 from snnprune.checkpoint.soundness import require_sound
+from snnprune.checkpoint.state_dict import FLAG
+from snnprune.errors import InputError
 from snnprune.files import sha256_of
 
 Reader = Callable[[Path], Contents]
 
-READERS: dict[str, Reader] = {"safetensors": safetensors_file.read, "torch": torch_file.read}
+READERS: dict[str, Reader] = {
+    "safetensors": safetensors_file.read,
+    "sharded-safetensors": shards.read,
+    "torch": torch_file.read,
+    "nir": nir_file.read,
+}
 
 # A torch file has no header: its tensors are known once it is loaded.
-OUTLINES: dict[str, Reader] = {"safetensors": safetensors_file.outline, "torch": torch_file.read}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """A file's tensors as they were stored, and its text."""
-
-    path: Path
-    container: str
-    """`safetensors` or `torch`."""
-    tensors: dict[str, Tensor]
-    """On the CPU, in the file's order."""
-    metadata: dict[str, str]
-    """Empty for torch files."""
-    sha256: str
-    notes: tuple[str, ...]
-    """What was done on the way in and what looks odd, one line each."""
-    prefix: str = ""
-    """What every key had before it in the file, such as `module.`; a drop-in has it again."""
+OUTLINES: dict[str, Reader] = {
+    "safetensors": safetensors_file.outline,
+    "sharded-safetensors": shards.outline,
+    "torch": torch_file.read,
+    "nir": nir_file.outline,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,44 +56,76 @@ class Description:
     notes: tuple[str, ...]
 
 
-def read_checkpoint(path: Path, *, allow_nonfinite: bool = False) -> Checkpoint:
+def read_checkpoint(
+    path: Path, *, allow_nonfinite: bool = False, entry: str | None = None
+) -> Checkpoint:
     """Read a checkpoint, never running code that is in it.
+
+    Of a torch file with several state dicts, `entry` names one by the keys that lead to it:
+    `model_ema`, `model.state_dict`, `.` for the top.
 
     Raises:
         InputError: the file is not there, not a checkpoint, damaged, holds code or lies about
-            its tensors, or holds values that no network can have (see `require_sound`).
+            its tensors, has no such entry, or holds values that no network can have (see
+            `require_sound`).
     """
     container = container_of(path)
-    contents = READERS[container](path)
-    tensors, stripped = without_prefixes(contents.tensors)
+    contents = _read(READERS, container, path, entry)
+    tensors, stripped, notes = without_prefixes(contents.tensors)
     odd = require_sound(tensors, path, allow_nonfinite=allow_nonfinite)
     return Checkpoint(
         path=path,
         container=container,
         tensors=tensors,
         metadata=contents.metadata,
-        sha256=sha256_of(path),
-        notes=(*contents.notes, *stripped, *odd),
-        prefix=next(iter(contents.tensors), "").removesuffix(next(iter(tensors), "")),
+        sha256=checkpoint_sha256(path, container),
+        notes=(*contents.notes, *notes, *odd),
+        names={key: contents.names.get(name, name) for key, name in stripped.items()},
+        entry=contents.entry,
     )
 
 
-def describe(path: Path) -> Description:
+def describe(path: Path, *, entry: str | None = None) -> Description:
     """What `read_checkpoint` would find, whatever the values; of safetensors the header only.
 
     Raises:
-        InputError: the file is not there, not a checkpoint, damaged, or holds code.
+        InputError: the file is not there, not a checkpoint, damaged, holds code, or has no such
+            entry.
     """
     container = container_of(path)
-    contents = OUTLINES[container](path)
-    tensors, stripped = without_prefixes(contents.tensors)
+    contents = _read(OUTLINES, container, path, entry)
+    tensors, _, notes = without_prefixes(contents.tensors)
     return Description(
         path=path,
         container=container,
-        size_bytes=path.stat().st_size,
+        size_bytes=sum(file.stat().st_size for file in files_of(path)),
         tensors=tuple(_info(name, tensor) for name, tensor in tensors.items()),
         metadata=contents.metadata,
-        notes=(*contents.notes, *stripped),
+        notes=(*contents.notes, *notes),
+    )
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that a checkpoint is: the one that is named and, where it is an index, its shards.
+
+    Raises:
+        InputError: the file is not there or no checkpoint, or the index names other places.
+    """
+    return shards.files_of(path) if container_of(path) == "sharded-safetensors" else [path]
+
+
+def checkpoint_sha256(path: Path, container: str) -> str:
+    """The SHA-256 of the file; of an index and its shards together."""
+    return shards.sha256_of_all(path) if container == "sharded-safetensors" else sha256_of(path)
+
+
+def _read(readers: Mapping[str, Reader], container: str, path: Path, entry: str | None) -> Contents:
+    if entry is None:
+        return readers[container](path)
+    if container == "torch":
+        return torch_file.read(path, entry=entry)
+    raise InputError(
+        "only torch files hold several state dicts", file=path, field=FLAG, hint="leave it out"
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from snnprune.checkpoint.regular import COPY_AGAIN, reading, require_regular_file
 from snnprune.checkpoint.safetensors_header import HEADER_LIMIT
+from snnprune.checkpoint.shards import is_index
 from snnprune.errors import InputError
 
 HEAD = 512
@@ -24,6 +25,10 @@ class Foreign:
 
 CONVERT = "load it where it was made and save the state_dict with torch.save"
 
+JSON = rb'(\xef\xbb\xbf)?\s*[{\[]\s*["{}\[\]\dtfn-]'
+
+HDF5 = b"\x89HDF\r\n\x1a\n"
+
 FOREIGN = (
     Foreign(
         start=rb"version https://git-lfs",
@@ -36,16 +41,11 @@ FOREIGN = (
         hint="the download failed or asked for a login: download it again",
     ),
     Foreign(
-        start=rb'(\xef\xbb\xbf)?\s*[{\[]\s*["{}\[\]\dtfn-]',
+        start=JSON,
         message="is JSON text",
         hint="name the file that holds the tensors, or read in it why the download failed",
     ),
     Foreign(start=rb"\x1f\x8b", message="is a gzip archive", hint="gunzip it first"),
-    Foreign(
-        start=rb"\x89HDF\r\n\x1a\n",
-        message="is an HDF5 file, which is not supported",
-        hint=CONVERT,
-    ),
     Foreign(start=rb"\x93NUMPY", message="is a NumPy file, which is not supported", hint=CONVERT),
     Foreign(start=rb"GGUF", message="is a GGUF file, which is not supported", hint=CONVERT),
     Foreign(
@@ -66,7 +66,7 @@ TORCH = rb"PK\x03\x04|PK\x05\x06|\x80[\x00-\x05]|c\w[\w.]*\n\w[\w.]*\n(p\d+\n|q[
 
 
 def container_of(path: Path) -> str:
-    """`safetensors` or `torch`.
+    """`safetensors`, `sharded-safetensors`, `torch` or `nir`.
 
     Raises:
         InputError: the file is not there, cannot be read, or is something else.
@@ -77,15 +77,19 @@ def container_of(path: Path) -> str:
     # Before all else, since a header's length may spell the first bytes of anything.
     if head[5:9] == b"\0\0\0{":
         return "safetensors"
+    if re.match(JSON, head) and is_index(path):
+        return "sharded-safetensors"
+    if head.startswith(HDF5):
+        return "nir"
     _refuse_foreign(path, head)
     if re.match(TORCH, head):
         return "torch"
     if _may_be_safetensors(head) or path.suffix == ".safetensors":
         return "safetensors"
     raise InputError(
-        "is neither a safetensors nor a torch file",
+        "is neither a safetensors nor a torch file nor a NIR graph",
         file=path,
-        hint=f"snnprune reads .safetensors, .pt, .pth, .tar and .ckpt; else {COPY_AGAIN}",
+        hint=f"snnprune reads .safetensors, .pt, .pth, .tar, .ckpt and .nir; else {COPY_AGAIN}",
     )
 
 

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from snnprune.checkpoint.naming import counted, first_few
+from snnprune.checkpoint.prunable import is_prunable
+from snnprune.checkpoint.states import saved_states
 from snnprune.errors import InputError
 
 
@@ -28,9 +30,14 @@ def require_sound(
             notes.append(f"{name}: {found}")
         if _is_variance(name) and tensor.is_floating_point():
             _require_nonnegative(name, tensor, path)
-    zero = [name for name, tensor in tensors.items() if _is_all_zero(tensor)]
+    zero = [name for name, tensor in tensors.items() if _is_all_zero(name, tensor)]
     if zero:
         notes.append(f"{counted(len(zero), 'tensor')} all zero: {first_few(zero)}")
+    if states := saved_states(tensors):
+        notes.append(
+            f"{counted(len(states), 'neuron state')} of a batch saved with the weights: "
+            + first_few(states)
+        )
     return tuple(notes)
 
 
@@ -61,6 +68,5 @@ def _require_nonnegative(name: str, tensor: Tensor, path: Path) -> None:
         )
 
 
-def _is_all_zero(tensor: Tensor) -> bool:
-    suspect = tensor.is_floating_point() and tensor.dim() >= 2 and tensor.numel() > 0
-    return suspect and not tensor.any()
+def _is_all_zero(name: str, tensor: Tensor) -> bool:
+    return is_prunable(name, tensor) and tensor.numel() > 0 and not bool(tensor.any())

@@ -128,7 +128,7 @@ BAD = {
     "json": (b'{"error": "Entry not found"}', "is JSON text"),
     "json list": (b"[1, 2, 3]", "is JSON text"),
     "gzip": (gzip.compress(GOOD), "gzip archive. gunzip it first"),
-    "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5 file, which is not supported"),
+    "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(100), "truncated or damaged HDF5"),
     "npz": (npz(), "npz"),
     "npy": (npy(), "NumPy file"),
     "onnx": (b"\x08\x07\x12\x07pytorch\x1a\x052.0.1" + bytes(50), "ONNX"),
@@ -136,7 +136,7 @@ BAD = {
     "tar": (tar(), "tar archive"),
     "zip": (zipped("notes.txt"), "zip archive without the data.pkl"),
     "empty zip": (b"PK\x05\x06" + bytes(18), "zip archive without the data.pkl"),
-    "text": (TEXT, "neither a safetensors nor a torch file"),
+    "text": (TEXT, "neither a safetensors nor a torch file nor a NIR graph"),
     "one byte": (b"x", "neither"),
     "zeros": (bytes(1000), "neither"),
     # safetensors: the header

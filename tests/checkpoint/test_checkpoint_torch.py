@@ -8,7 +8,6 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -54,7 +53,10 @@ def assert_is_state(tensors: dict[str, Tensor]) -> None:
         ({"model": {"state_dict": STATE}, "epoch": 1}, "model.state_dict"),
         ({"weights": STATE, "epoch": 1}, "weights"),
         ({"run": {"weights": STATE}}, "run.weights"),
-        ({"model": STATE, "model_ema": STATE}, "model"),
+        (
+            {"model": STATE, "model_ema": STATE, "scaler": {"scale": torch.tensor(2.0)}},
+            "model, not those under model_ema (--state-dict chooses)",
+        ),
     ],
     ids=[
         "plain", "ordered", "net", "namespace", "lightning", "neurobench", "two levels", "only",
@@ -71,12 +73,6 @@ def test_a_state_dict_is_found_where_trainers_put_it(
     assert checkpoint.metadata == {}
     assert checkpoint.notes == ((f"read the tensors under {note}",) if note else ())
     assert checkpoint.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@FORMATS
-def test_numpy_scores_beside_the_weights_do_no_harm(tmp_path: Path, zipped: bool) -> None:
-    value = {"net": STATE, "best": np.float64(0.9), "count": np.int64(3)}
-    assert_is_state(read_checkpoint(saved(tmp_path / "a", value, zipped=zipped)).tensors)
 
 
 def test_parameters_are_read_as_plain_tensors(tmp_path: Path) -> None:
@@ -143,7 +139,10 @@ def test_entries_that_are_no_tensors_are_skipped_with_a_note(tmp_path: Path) -> 
         (torch.ones(2), "holds a Tensor, not a state_dict"),
         ({}, "no state_dict found; the keys are none"),
         ({f"k{i}": i for i in range(9)}, "the keys are k0, k1, k2, k3, k4 and 4 more"),
-        ({"generator": STATE, "discriminator": STATE}, "the keys are generator, discriminator"),
+        (
+            {"generator": STATE, "discriminator": STATE, "epoch": 1},
+            "more than one state_dict: generator, discriminator. choose with --state-dict",
+        ),
         ({"a": {"b": {"c": STATE}}}, "no state_dict found; the keys are a"),
     ],
     ids=["list", "tensor", "empty", "numbers", "two", "too deep"],

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnprune.checkpoint import is_prunable, prunable_weights, read_checkpoint, write_safetensors
+from snnprune.checkpoint import (
+    is_prunable,
+    prunable_weights,
+    read_checkpoint,
+    saved_states,
+    write_safetensors,
+)
 from snnprune.errors import InputError
 
 NAN = float("nan")
@@ -62,6 +68,7 @@ def test_layers_of_zeros_are_noted_and_biases_and_counters_are_not(tmp_path: Pat
         one_weight=torch.zeros(2, 2),
         two_weight=torch.zeros(2, 2, dtype=torch.bfloat16),
         bias=torch.zeros(2),
+        lif_v=torch.zeros(2, 2),
         table=torch.zeros(2, 2, dtype=torch.int64),
         none=torch.zeros(0, 2),
         some=torch.eye(2),
@@ -70,8 +77,10 @@ def test_layers_of_zeros_are_noted_and_biases_and_counters_are_not(tmp_path: Pat
 
 
 def test_many_layers_of_zeros_are_one_line(tmp_path: Path) -> None:
-    path = written(tmp_path / "a", **{f"w{i}": torch.zeros(1, 1) for i in range(9)})
-    assert read_checkpoint(path).notes == ("9 tensors all zero: w0, w1, w2, w3, w4 and 4 more",)
+    path = written(tmp_path / "a", **{f"{name}_weight": torch.zeros(1, 1) for name in "abcdefg"})
+    assert read_checkpoint(path).notes == (
+        "7 tensors all zero: a.weight, b.weight, c.weight, d.weight, e.weight and 2 more",
+    )
 
 
 @pytest.mark.parametrize(
@@ -99,3 +108,31 @@ def test_prunable_are_floating_weights_of_two_to_five_dims(
 def test_prunable_weights_come_in_the_order_of_the_file() -> None:
     tensors = {"z.weight": torch.ones(2, 2), "b": torch.ones(2), "a.weight": torch.ones(2, 2)}
     assert prunable_weights(tensors) == ("z.weight", "a.weight")
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "expected"),
+    [
+        ("lif1.mem", torch.zeros(128, 20), True),  # snnTorch 0.8, batch of 128
+        ("lif1.syn", torch.ones(128, 20), True),
+        ("1.v_mem", torch.zeros(4, 8, 3, 3), True),  # sinabs after a batch of 4
+        ("1.i_syn", torch.ones(4, 8), True),
+        ("mem", torch.ones(3), True),
+        ("1.v_mem", torch.zeros(1), False),  # sinabs as built
+        ("lif1.mem", torch.tensor(0.0), False),
+        ("lif1.mem", torch.zeros(0), False),
+        ("mem.weight", torch.ones(3, 3), False),
+        ("lif1.min_v_mem", torch.ones(3, 3), False),
+        ("lif1.mem", torch.ones(3, 3, dtype=torch.int64), False),
+    ],
+)
+def test_a_saved_state_is_a_membrane_or_current_with_the_shape_of_a_batch(
+    tmp_path: Path, name: str, tensor: Tensor, expected: bool
+) -> None:
+    assert saved_states({name: tensor}) == ((name,) if expected else ())
+    path = tmp_path / "a"
+    write_safetensors(path, {name: tensor, "b": torch.ones(1)}, {})
+    checkpoint = read_checkpoint(path)
+    assert list(checkpoint.tensors) == [name, "b"]
+    note = f"1 neuron state of a batch saved with the weights: {name}"
+    assert checkpoint.notes == ((note,) if expected else ())

@@ -1,0 +1,85 @@
+"""Writing a checkpoint again with other values: the container follows from the name."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from snnprune.checkpoint import nir_file, torch_rewrite
+from snnprune.checkpoint.checkpoint import Checkpoint
+from snnprune.checkpoint.read import checkpoint_sha256, read_checkpoint
+from snnprune.checkpoint.safetensors_file import write_safetensors
+from snnprune.checkpoint.sniff import container_of
+from snnprune.errors import InputError, UsageError
+
+SAFETENSORS = (".safetensors",)
+TORCH = (".pt", ".pth", ".tar", ".ckpt", ".bin")
+NIR = (".nir",)
+
+WRITABLE: dict[str, tuple[str, ...]] = {
+    "safetensors": SAFETENSORS,
+    "sharded-safetensors": SAFETENSORS,
+    "torch": (*TORCH, *SAFETENSORS),
+    "nir": NIR,
+}
+"""The extensions that a file of each container can be written to."""
+
+KNOWN = (*SAFETENSORS, *TORCH, *NIR)
+
+
+def require_writable_as(source: Path, out: Path) -> None:
+    """Refuse, before any work is done, an extension that `source` cannot be written to.
+
+    Raises:
+        UsageError: it is such an extension.
+        InputError: `source` is no checkpoint.
+    """
+    if out.suffix.lower() not in KNOWN:
+        raise UsageError(
+            f"{out.name} does not end in {', '.join(KNOWN[:-1])} or {KNOWN[-1]}", field="-o"
+        )
+    container = container_of(source)
+    fitting = WRITABLE[container]
+    if out.suffix.lower() not in fitting:
+        raise UsageError(
+            f"{out.name}: {source.name} is a {container} file, which can be written as "
+            + ", ".join(fitting),
+            field="-o",
+        )
+
+
+def write_like(
+    source: Checkpoint, out: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Write `tensors`, by the keys of `source`, as a drop-in for its file; notes on the rest.
+
+    `.safetensors` holds the tensors and `metadata`. A torch file or NIR graph is what the file
+    of `source` was, with these values; metadata has no place in it.
+
+    Raises:
+        InputError: the file of `source` changed since it was read, or cannot be written again.
+        OutputError: `out` cannot be written.
+    """
+    values = source.in_file(tensors)
+    if out.suffix.lower() in SAFETENSORS:
+        write_safetensors(out, values, metadata)
+        return ()
+    if checkpoint_sha256(source.path, source.container) != source.sha256:
+        raise InputError("changed since it was read", file=source.path, hint="start again")
+    if source.container == "nir":
+        nir_file.rewrite(source.path, out, values)
+        return ()
+    return torch_rewrite.rewrite(source, out, values)
+
+
+def read_back(source: Checkpoint, out: Path) -> dict[str, Tensor]:
+    """The tensors of a file that `write_like` wrote, by the keys of `source`.
+
+    Raises:
+        InputError: it is not what was written.
+    """
+    entry = source.entry if container_of(out) == "torch" else None
+    written = read_checkpoint(out, allow_nonfinite=True, entry=entry)
+    stored = written.in_file(written.tensors)
+    keys = {name: key for key, name in source.names.items()}
+    return {keys.get(name, name): tensor for name, tensor in stored.items()}

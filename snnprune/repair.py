@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from snnprune.calibration.moments import ChannelMoments, blocks
-from snnprune.network import Network, evaluating, watching
+from snnprune.network import Network, NormCall, at_rest, evaluating, watching
 
 REPAIRS = {
     "bn": "BatchNorm statistics taken again on the calibration data",
@@ -44,17 +44,18 @@ def recalibrate_batchnorm(
     norms = batchnorms(network.module)
     moments: dict[str, ChannelMoments] = defaultdict(ChannelMoments)
 
-    def add(key: str, x: Tensor) -> None:
-        for block in blocks(x, 1 - x.dim()):  # (N, C, ...)
+    def add(key: str, call: NormCall) -> None:
+        for block in blocks(call.input, 1 - call.input.dim()):  # (N, C, ...)
             moments[key].add(block)
 
     with (
         evaluating(network.module),
         _normalising_by_batch(norms.values()),
+        at_rest(network) as reset,
         watching(network, on_norm=add),
     ):
         for x, _ in batches:
-            network.reset()
+            reset()
             run(network.module, x)
     for key, seen in moments.items():
         if key in norms:

@@ -78,9 +78,9 @@ def _require_fit(key: str, layer: Layer | None, statistics: LayerStatistics | No
     if layer is None or statistics is None:
         return
     outputs, inputs = layer.shape[0], layer.shape[1] * layer.groups
-    neuron = statistics.neuron
-    fits = statistics.input_rate.shape == (inputs,) and (
-        neuron is None or neuron.membrane_mean.shape == neuron.membrane_var.shape == (outputs,)
+    neurons = [drive.neuron for drive in statistics.drives]
+    fits = statistics.input_rate.shape == (inputs,) and all(
+        neuron.membrane_mean.shape == neuron.membrane_var.shape == (outputs,) for neuron in neurons
     )
     if not fits:
         raise InputError(
@@ -102,9 +102,9 @@ def unsuited(
         return None
     if layer.encoding:
         return "encoding layer: its input is not spikes"
-    if statistics.neuron is None:
+    if not statistics.drives:
         return statistics.refused or "no spiking neuron after it"
-    if layer.kind == "linear" and not layer.norms:
+    if layer.kind == "linear" and not layer.normalised:
         return "linear layer without BatchNorm"
     return None
 

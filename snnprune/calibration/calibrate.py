@@ -9,19 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from snnprune.calibration.alignment import aligned, membrane_axis
+from snnprune.calibration.factors import NormFactors
 from snnprune.calibration.moments import (
     ChannelHistogram,
     ChannelMean,
     ChannelMoments,
     blocks,
 )
-from snnprune.calibration.statistics import Calibration, LayerStatistics, NeuronStatistics
+from snnprune.calibration.statistics import (
+    Calibration,
+    DriveStatistics,
+    LayerStatistics,
+    NeuronStatistics,
+)
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.network import (
     Layer,
+    Link,
     Network,
     Neuron,
-    Norm,
+    at_rest,
     batch_length,
     evaluating,
     watching,
@@ -32,6 +40,7 @@ HISTOGRAM = (-4.0, 4.0, 128)  # u - u_th from, to, bins
 
 UNEXPLAINED = "its spikes do not follow from the membrane that was seen"
 NO_AXIS = "its membrane has no axis that is surely that of its channels"
+UNSEEN = "its membrane was not seen"
 
 Batch = tuple[Tensor, Tensor | None]
 
@@ -55,20 +64,21 @@ def calibrate(
     """
     collector = _Collector(network)
     samples = 0
-    with (
-        evaluating(network.module),
-        watching(
-            network,
-            on_input=collector.on_input,
-            on_membrane=collector.on_membrane,
-            on_spikes=collector.on_spikes,
-        ),
-    ):
-        for x, y in batches:
-            network.reset()
-            run(network.module, x)
-            samples += batch_length(x, y)
-            collector.batches += 1
+    watched = watching(
+        network,
+        on_input=collector.on_input,
+        on_membrane=collector.on_membrane,
+        on_spikes=collector.on_spikes,
+        on_norm=collector.factors.on_norm,
+    )
+    with evaluating(network.module), at_rest(network) as reset:
+        with collector.factors.keeping(), watched:
+            for x, y in batches:
+                reset()
+                run(network.module, x)
+                samples += batch_length(x, y)
+                collector.batches += 1
+        collector.factors.probe()
     if not samples:
         raise InputError("no samples to calibrate on", field="--data")
     return collector.result(samples, dict(source or {}))
@@ -79,6 +89,7 @@ class _Collector:
 
     def __init__(self, network: Network) -> None:
         self.network = network
+        self.factors = NormFactors(network)
         self.inputs: dict[str, ChannelMean] = defaultdict(ChannelMean)
         self.membranes: dict[str, ChannelMoments] = defaultdict(ChannelMoments)
         self.histograms = defaultdict[str, ChannelHistogram](lambda: ChannelHistogram(*HISTOGRAM))
@@ -107,30 +118,28 @@ class _Collector:
 
     def on_spikes(self, neuron: str, spikes: Tensor) -> None:
         seen = self.unchecked.pop(neuron, [])
-        if sum(piece.numel() for piece in seen) != spikes.numel():
+        fires = _fires(torch.cat(seen), self.network.neurons[neuron]) if seen else None
+        spikes_then = None if fires is None else aligned(spikes, fires)
+        if spikes_then is None:
             self.refused[neuron] = UNEXPLAINED
             return
-        distance = torch.cat(seen)
-        spikes = spikes.reshape(distance.shape)
-        for block in blocks(spikes, self._axis(neuron, spikes.shape)):
+        for block in blocks(spikes_then, self._axis(neuron, spikes_then.shape)):
             self.spikes[neuron].add(block)
-        if not self._explains(neuron, distance, spikes):
-            self.refused[neuron] = UNEXPLAINED
-
-    def _explains(self, neuron: str, distance: Tensor, spikes: Tensor) -> bool:
-        """Whether the membrane that was seen gives these very spikes."""
-        at_threshold = self.network.neurons[neuron].constants.fires_at_threshold
-        fires = distance >= 0 if at_threshold else distance > 0
-        return torch.equal(fires, spikes != 0)
 
     def _axis(self, neuron: str, shape: torch.Size) -> int:
         """Where the channels of the neuron are; -1 and no statistics where nobody can say."""
-        feeders = self.network.neurons[neuron].feeders
-        axes = {membrane_axis(self.network.layers[key], shape) for key in feeders}
-        axis = axes.pop() if len(axes) == 1 else None
-        if axis is None and feeders:
+        layers = [self.network.layers[key] for key in self.network.neurons[neuron].feeders]
+        # a layer of other outputs, such as one between all places, does not say
+        axes = {
+            axis
+            for layer in layers
+            if (axis := membrane_axis(layer, shape, moved=_moved(layer, neuron))) is not None
+        }
+        if len(axes) == 1:
+            return axes.pop()
+        if layers:
             self.refused[neuron] = NO_AXIS
-        return -1 if axis is None else axis
+        return -1
 
     def result(self, samples: int, source: dict[str, str]) -> Calibration:
         neurons = {
@@ -168,42 +177,46 @@ class _Collector:
     def _layer(
         self, layer: Layer, neurons: dict[str, NeuronStatistics], gains: dict[str, float]
     ) -> LayerStatistics:
-        neuron = neurons.get(layer.neuron) if layer.neuron else None
+        refused = next(
+            filter(None, (self._refusal(layer, link, neurons) for link in layer.links)), None
+        )
         return LayerStatistics(
             input_rate=self.inputs[layer.weight].mean.cpu(),
             input_values=self.inputs[layer.weight].values,
-            bn_scale=norm_scale(self.network.module, layer) if neuron else None,
-            time_gain=gains.get(layer.neuron or "", 1.0),
-            neuron=neuron,
-            refused=self.refused.get(layer.neuron or ""),
+            drives=()
+            if refused
+            else tuple(
+                DriveStatistics(
+                    name=link.neuron,
+                    neuron=neurons[link.neuron],
+                    bn_scale=self.factors.of(layer, link),
+                    time_gain=gains.get(link.neuron, 1.0),
+                )
+                for link in layer.links
+            ),
+            refused=refused,
         )
 
-
-def membrane_axis(layer: Layer, shape: torch.Size) -> int | None:
-    """Where the channels of `layer` are in a membrane (T, N, ...), or None if that is not sure.
-
-    As in the layer's output; or last, where pooling or flattening has left (T, N, C).
-    """
-    outputs, axis = layer.shape[0], layer.channel_axis
-    if len(shape) == 3 or layer.kind == "linear":
-        return -1 if shape[-1] == outputs else None
-    return axis if len(shape) == 2 - axis and shape[axis] == outputs else None
-
-
-def norm_scale(module: nn.Module, layer: Layer) -> Tensor:
-    """|gamma| / sqrt(var + eps) of everything that normalises the layer, (C_out,) float64."""
-    scale = torch.ones(layer.shape[0], dtype=torch.float64)
-    for norm in layer.norms:
-        scale = scale * _scale_of(module, norm)
-    return scale
+    def _refusal(
+        self, layer: Layer, link: Link, neurons: dict[str, NeuronStatistics]
+    ) -> str | None:
+        """Why nothing can be said of a layer's effect on that neuron."""
+        if link.obstacle:
+            return f"{link.obstacle} stands between it and {link.neuron}"
+        if link.neuron not in neurons:
+            return f"{link.neuron}: {self.refused.get(link.neuron, UNSEEN)}"
+        if len(neurons[link.neuron].threshold) != layer.shape[0]:
+            return f"{link.neuron}: {NO_AXIS}"
+        return self.factors.refused(link)
 
 
-def _scale_of(module: nn.Module, norm: Norm) -> Tensor:
-    variance = module.get_buffer(norm.variance).detach().double().cpu()
-    gamma = torch.ones_like(variance)
-    if norm.scale is not None:
-        gamma = module.get_parameter(norm.scale).detach().double().cpu().abs()
-    return gamma / (variance + norm.eps).sqrt()
+def _fires(distance: Tensor, neuron: Neuron) -> Tensor:
+    """Where u - u_th, (T, N, ...), is a spike."""
+    return distance >= 0 if neuron.constants.fires_at_threshold else distance > 0
+
+
+def _moved(layer: Layer, neuron: str) -> bool:
+    return any(link.moved for link in layer.links if link.neuron == neuron)
 
 
 def _time_gains(network: Network, steps: int) -> dict[str, float]:

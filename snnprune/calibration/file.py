@@ -8,6 +8,7 @@ from torch import Tensor
 
 from snnprune.calibration.statistics import (
     Calibration,
+    DriveStatistics,
     InputValues,
     LayerStatistics,
     NeuronStatistics,
@@ -19,12 +20,18 @@ FORMAT = "snnprune.calibration"
 NEURON_FIELDS = ("membrane_mean", "membrane_var", "membrane_histogram", "threshold")
 
 
+class DriveNotes(BaseModel):
+    """What a calibration file says in words of a way from a layer to a neuron."""
+
+    neuron: str
+    time_gain: float
+
+
 class LayerNotes(BaseModel):
-    """What a calibration file says of a layer in words."""
+    """What it says of a layer."""
 
     input_values: InputValues
-    time_gain: float
-    neuron: str | None
+    drives: tuple[DriveNotes, ...]
     refused: str | None = None
 
 
@@ -43,7 +50,7 @@ def write_calibration(path: Path, calibration: Calibration, metadata: Mapping[st
     notes = Notes(
         samples=calibration.samples,
         time_steps=calibration.time_steps,
-        layers={key: _notes(layer, calibration) for key, layer in calibration.layers.items()},
+        layers={key: _notes(layer) for key, layer in calibration.layers.items()},
         source=dict(calibration.source),
         warnings=calibration.warnings,
     )
@@ -73,36 +80,46 @@ def _tensors(calibration: Calibration) -> Iterator[tuple[str, Tensor]]:
         yield f"firing_rate/{name}", neuron.firing_rate
     for key, layer in calibration.layers.items():
         yield f"input_rate/{key}", layer.input_rate
-        if layer.bn_scale is not None:
-            yield f"bn_scale/{key}", layer.bn_scale
-        if layer.neuron is not None:
+        for index, drive in enumerate(layer.drives):
+            yield f"bn_scale/{_numbered(key, index)}", drive.bn_scale
             for field in NEURON_FIELDS:
-                yield f"{field}/{key}", getattr(layer.neuron, field)
+                yield f"{field}/{_numbered(key, index)}", getattr(drive.neuron, field)
 
 
-def _notes(layer: LayerStatistics, calibration: Calibration) -> LayerNotes:
-    names = {id(neuron): name for name, neuron in calibration.neurons.items()}
+def _numbered(key: str, index: int) -> str:
+    """The name of a layer's first, second, ... way to a neuron."""
+    return key if index == 0 else f"{key}@{index + 1}"
+
+
+def _notes(layer: LayerStatistics) -> LayerNotes:
     return LayerNotes(
         input_values=layer.input_values,
-        time_gain=layer.time_gain,
-        neuron=names[id(layer.neuron)] if layer.neuron else None,
+        drives=tuple(
+            DriveNotes(neuron=drive.name, time_gain=drive.time_gain) for drive in layer.drives
+        ),
         refused=layer.refused,
     )
 
 
 def _assembled(notes: Notes, tensors: Mapping[str, Tensor]) -> Calibration:
     neurons = {
-        about.neuron: _neuron(about.neuron, key, tensors)
+        drive.neuron: _neuron(drive.neuron, _numbered(key, index), tensors)
         for key, about in notes.layers.items()
-        if about.neuron is not None
+        for index, drive in enumerate(about.drives)
     }
     layers = {
         key: LayerStatistics(
             input_rate=tensors[f"input_rate/{key}"],
             input_values=about.input_values,
-            bn_scale=tensors.get(f"bn_scale/{key}"),
-            time_gain=about.time_gain,
-            neuron=neurons[about.neuron] if about.neuron is not None else None,
+            drives=tuple(
+                DriveStatistics(
+                    name=drive.neuron,
+                    neuron=neurons[drive.neuron],
+                    bn_scale=tensors[f"bn_scale/{_numbered(key, index)}"],
+                    time_gain=drive.time_gain,
+                )
+                for index, drive in enumerate(about.drives)
+            ),
             refused=about.refused,
         )
         for key, about in notes.layers.items()

@@ -27,20 +27,31 @@ class NeuronStatistics:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DriveStatistics:
+    """One way from a layer to a neuron that it drives; C_out are the layer's channels."""
+
+    name: str
+    """Of the neuron."""
+    neuron: NeuronStatistics
+    """Shared by all layers that drive it."""
+    bn_scale: Tensor
+    """|gamma| / sqrt(var + eps), (C_out,) float64; ones without BatchNorm, the mean of the time
+    steps where they have their own."""
+    time_gain: float = 1.0
+    """How much longer an error lives in this membrane, where decay differs between neurons."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LayerStatistics:
-    """The evidence about one layer; C_in and C_out are its channels."""
+    """The evidence about one layer; C_in are its input channels."""
 
     input_rate: Tensor
     """Mean of |x| over batch, time and space of the tensor entering the layer, (C_in,) float64."""
     input_values: InputValues
-    bn_scale: Tensor | None = None
-    """|gamma| / sqrt(var + eps), (C_out,) float64; ones without BatchNorm, None without neuron."""
-    time_gain: float = 1.0
-    """How much longer an error lives in this membrane, where decay differs between layers."""
-    neuron: NeuronStatistics | None = None
-    """The neuron that the layer drives; shared by all layers that drive it."""
+    drives: tuple[DriveStatistics, ...] = ()
+    """One for each neuron that it drives; empty where one of them has no statistics."""
     refused: str | None = None
-    """Why the neuron's statistics are not to be had, where it drives one."""
+    """Why there are no statistics of what it drives, where it drives something."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import torch
+
 from snnprune.criteria.criterion import Evidence, criterion
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from snnprune.calibration import NeuronStatistics
+    from snnprune.calibration import DriveStatistics, NeuronStatistics
 
 VARIANCE_FLOOR = 1e-6  # a membrane that never moves has no density
 
@@ -22,21 +24,25 @@ def sf(evidence: Evidence) -> Tensor:
     P_ij = |w_ij| r_i |gamma_j| / sqrt(sigma_j^2 + eps) N(u_th,j; mu_j, var_j)   (Eq. 12, 13, S.43)
 
     with the rate r_i of input channel i and, per output channel j, the BatchNorm factor and the
-    density of the membrane potential before reset at the threshold. A weight on a silent input
-    scores -inf.
+    density of the membrane potential before reset at the threshold. A layer that drives several
+    neurons, as behind a sum of currents, has the sum of their P. A weight on a silent input scores
+    -inf.
     """
     statistics = evidence.statistics
     assert statistics is not None
-    assert statistics.neuron is not None
-    assert statistics.bn_scale is not None
-    per_output = statistics.bn_scale.log() + log_density_at_threshold(statistics.neuron)
+    per_output = torch.stack([_log_effect(drive) for drive in statistics.drives])
     log_rate = rate_per_weight(statistics.input_rate, evidence).log()
     return (
         evidence.weight.double().abs().log()
         + log_rate
-        + _along_outputs(per_output, evidence.weight)
-        + math.log(statistics.time_gain)
+        + _along_outputs(per_output.logsumexp(0), evidence.weight)
     )
+
+
+def _log_effect(drive: DriveStatistics) -> Tensor:
+    """Log of the chance per unit of current that a spike of the neuron changes, (C_out,)."""
+    density = log_density_at_threshold(drive.neuron)
+    return drive.bn_scale.log() + density + math.log(drive.time_gain)
 
 
 def log_density_at_threshold(neuron: NeuronStatistics) -> Tensor:

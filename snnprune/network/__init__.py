@@ -2,17 +2,24 @@
 
 from snnprune.network.capture import watching
 from snnprune.network.libraries import NeuronConstants
-from snnprune.network.links import Layer, Network, Neuron, Norm
+from snnprune.network.links import Layer, Link, Network, Neuron, Norm
 from snnprune.network.mode import batch_length, evaluating
+from snnprune.network.operations import NormCall
 from snnprune.network.readout import class_scores
+from snnprune.network.rest import at_rest
 from snnprune.network.trace import trace
+from snnprune.network.wrappers import bare
 
 __all__ = [
     "Layer",
+    "Link",
     "Network",
     "Neuron",
     "NeuronConstants",
     "Norm",
+    "NormCall",
+    "at_rest",
+    "bare",
     "batch_length",
     "class_scores",
     "evaluating",

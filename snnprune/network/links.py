@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from snnprune.network.libraries.library import NeuronConstants, NeuronLibrary
+from snnprune.network.libraries import NeuronConstants, NeuronLibrary, put_at_rest
 
 LayerKind = Literal["conv1d", "conv2d", "conv3d", "linear"]
 
@@ -20,12 +20,28 @@ class Norm:
 
     scale: str | None
     variance: str
-    eps: float
+    eps: float | None
+    """None where no `batch_norm` is called and the module computes by hand."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """A layer's way to a spiking neuron that it drives."""
+
+    neuron: str
+    norms: tuple[tuple[Norm, ...], ...] = ((),)
+    """What normalises on the way: one chain, or several where time steps have their own."""
+    through: tuple[str, ...] = ()
+    """The other operations on the way, views left out."""
+    obstacle: str | None = None
+    """An operation on the way that no factor per channel describes."""
+    moved: bool = False
+    """Whether dimensions change places on the way."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A prunable weight and its way to the spikes that it drives."""
+    """A prunable weight and its ways to the spikes that it drives."""
 
     weight: str
     """Key of the weight in the state dict."""
@@ -35,31 +51,40 @@ class Layer:
     groups: int = 1
     encoding: bool
     """Fed by the network's input through no spiking neuron."""
-    norms: tuple[Norm, ...] = ()
-    """What normalises its output before the neuron."""
-    neuron: str | None = None
-    """Name of the spiking neuron module that it drives, if it drives one."""
-    through: tuple[str, ...] = ()
-    """The other operations on the way to the neuron, views left out."""
+    links: tuple[Link, ...] = ()
+    """One for each neuron that it drives; several behind a residual sum of currents."""
 
     @property
     def channel_axis(self) -> int:
-        """Where the channels are in its input, its output and the neuron after it."""
+        """Where the channels are in its input, its output and mostly in the neuron after it."""
         return CHANNEL_AXIS[self.kind]
+
+    @property
+    def normalised(self) -> bool:
+        """Whether a BatchNorm stands between it and a neuron."""
+        return any(chain for link in self.links for chain in link.norms)
+
+    def link_to(self, neuron: str) -> Link:
+        """Its way to that neuron."""
+        return next(link for link in self.links if link.neuron == neuron)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Neuron:
-    """A spiking neuron module of the network."""
+    """A spiking neuron of the network."""
 
     name: str
+    """Of its module; where no module is a neuron, the module and the layers before it."""
     module: nn.Module
+    """The neuron, or for one that is a comparison in somebody's code the module around it."""
     library: NeuronLibrary
     constants: NeuronConstants
     feeders: tuple[str, ...] = ()
     """Weights of the layers that drive it."""
     identities: tuple[str, ...] = ()
     """Neurons whose spikes reach it past every layer, as in a residual block."""
+    site: int | None = None
+    """Which comparison of a pass it is, where it is no module of a known library."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +95,8 @@ class Network:
     layers: Mapping[str, Layer] = field(default_factory=dict)
     """By weight key, in the order in which data meets them."""
     neurons: Mapping[str, Neuron] = field(default_factory=dict)
+    made: Mapping[str, str] = field(default_factory=dict)
+    """Weights that are made of other parameters as a whole, as by weight norm: by what."""
 
     def weight(self, key: str) -> Tensor:
         """The weight of a layer, (out, in / groups, *kernel)."""
@@ -82,6 +109,5 @@ class Network:
         return [name for name, other in named if other is parameter]
 
     def reset(self) -> None:
-        """Put every neuron at rest: before each batch, or the last one leaks into it."""
-        for neuron in self.neurons.values():
-            neuron.library.reset(neuron.module)
+        """Put what has a state at rest, as far as it is of a known library."""
+        put_at_rest(self.module)

@@ -1,9 +1,11 @@
-"""Training and eval mode, put back as they were."""
+"""Eval mode for a while, put back as it was."""
 
 import contextlib
 from collections.abc import Iterator
 
 from torch import Tensor, nn
+
+from snnprune.network.wrappers import eagerly
 
 
 @contextlib.contextmanager
@@ -15,7 +17,8 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     modes = [(child, child.training) for child in module.modules()]
     module.eval()
     try:
-        yield
+        with eagerly():
+            yield
     finally:
         for child, training in modes:
             child.training = training

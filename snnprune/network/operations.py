@@ -1,4 +1,4 @@
-"""How to read the calls that carry a weight or a normalisation, whatever module made them."""
+"""How to read the calls that carry a weight, a normalisation or a threshold."""
 
 import inspect
 from collections.abc import Callable
@@ -21,6 +21,18 @@ LAYER_CALLS: dict[Callable[..., Any], LayerKind] = {
     functional.linear: "linear",
 }
 CONV_ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+# By name, because TorchScript calls them by other functions: whether the sides change places, and
+# whether equal sides count.
+COMPARISONS = {
+    "gt": (False, False),
+    "greater": (False, False),
+    "ge": (False, True),
+    "greater_equal": (False, True),
+    "lt": (True, False),
+    "less": (True, False),
+    "le": (True, True),
+    "less_equal": (True, True),
+}
 NORM_SIGNATURE = inspect.signature(functional.batch_norm)
 
 
@@ -73,3 +85,37 @@ def norm_call(
         scale=values["weight"],
         eps=values["eps"],
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonCall:
+    """The two sides of a comparison of numbers: true, or 1, where `above` is above `below`."""
+
+    above: Any
+    below: Any
+    also_equal: bool
+
+
+def comparison_call(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> ComparisonCall | None:
+    """What a call says if it compares, as every way of firing does somewhere, else None."""
+    name = name_of(function).rstrip("_")
+    sides = [*args, *(kwargs[side] for side in ("input", "other", "values") if side in kwargs)]
+    if len(sides) < 2:
+        return None
+    if name == "heaviside":
+        return ComparisonCall(above=sides[0], below=0.0, also_equal=bool((sides[1] > 0).all()))
+    if name not in COMPARISONS:
+        return None
+    turned, also_equal = COMPARISONS[name]
+    above, below = reversed(sides[:2]) if turned else sides[:2]
+    return ComparisonCall(above=above, below=below, also_equal=also_equal)
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What a function is called: `add`, also for `add.Tensor`; `T` for the property."""
+    name = str(getattr(function, "__name__", "?"))
+    if name == "__get__":
+        name = str(getattr(getattr(function, "__self__", None), "__name__", name))
+    return name.split(".")[0]

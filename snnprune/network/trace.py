@@ -1,29 +1,27 @@
-"""Finding the links of any network in one forward pass.
-
-Every tensor carries a note of where it came from; functions pass the notes on. A spiking neuron
-module is opaque: what goes in is its drive, what comes out is its spikes. Layers are known by the
-identity of their parameter in a `conv` or `linear` call, so neither class nor name matters.
-"""
+"""Finding the links of any network in one forward pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from snnprune.errors import InputError
+from snnprune.network.following import NOTE, Follower, Observers
 from snnprune.network.libraries import library_of
-from snnprune.network.links import Layer, Network, Neuron, Norm
+from snnprune.network.links import Layer, Link, Network, Neuron
 from snnprune.network.mode import evaluating
-from snnprune.network.operations import LayerCall, NormCall, layer_call, norm_call
-from snnprune.network.origins import Origin, Term, reaches_neuron, terms
+from snnprune.network.operations import LayerCall
+from snnprune.network.origins import OBSTACLES, Origin, Term, recurrent, terms
+from snnprune.network.rest import at_rest
+from snnprune.network.sites import COMPARISON, Site
+from snnprune.network.wrappers import bare
 
-NOTE = "_snnprune_origin"
+NO_NEURON = "none"
 
 
 @torch.no_grad()
@@ -32,57 +30,78 @@ def trace(
     example: Tensor,
     *,
     run: Callable[[nn.Module, Tensor], Any] = lambda module, x: module(x),
+    links: Mapping[str, str] | None = None,
 ) -> Network:
     """The links of `module`, from one forward pass over `example` (a batch as it is fed to it).
 
+    Where a layer drives several neurons, `links` may name, by weight key, the only one that counts,
+    or "none". A module inside DataParallel or torch.compile is taken out of it.
+
     Raises:
-        InputError: no spiking neuron is recognised, or a link is ambiguous.
+        InputError: no spiking neuron is found, one weight is used in two ways, or `links` names
+            what is not there.
     """
-    follower = _Follower(module)
-    with evaluating(module), follower.hooked(), follower:
-        setattr(example, NOTE, Origin("input"))
-        run(module, example)
-    return follower.network()
+    module = bare(module)
+    seen = _Seen(module)
+    known = {n: _neuron(n, m) for n, m in module.named_modules() if library_of(m) is not None}
+    with evaluating(module), at_rest(Network(module=module, neurons=known)) as reset:
+        reset()
+        with seen.follower.following(scripts=True):
+            setattr(example, NOTE, Origin(name="input"))
+            try:
+                seen.finish(run(module, example))
+            finally:
+                delattr(example, NOTE)
+    return _chosen(seen.network(), links or {})
 
 
-class _Follower(TorchFunctionMode):
-    """Passes origins from tensor to tensor, and keeps those that arrive at layers and neurons."""
+class _Seen:
+    """What is met on the pass."""
 
     def __init__(self, module: nn.Module) -> None:
-        super().__init__()
         self.module = module
-        self.parameters = {id(p): Origin(key, parameter=key) for key, p in _parameters(module)}
-        self.buffers = {id(b): key for key, b in module.named_buffers(remove_duplicate=False)}
         self.layers: dict[str, Layer] = {}
-        self.drives: dict[str, list[Origin]] = {}
-        self.neurons = {n: m for n, m in module.named_modules() if library_of(m) is not None}
-        self.depth = 0  # how many neuron modules we are inside of
+        self.made: dict[str, str] = {}
+        self.drives: dict[str, list[Term]] = {}
+        self.sources: set[str] = set()
+        """Neurons whose spikes reach a layer or the output."""
+        self.follower = Follower(
+            module,
+            Observers(on_layer=self.on_layer, on_made=self.on_made, on_drive=self.on_drive),
+        )
 
-    def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if self.depth:
-            return function(*args, **kwargs)
-        parents = self._origins((args, kwargs))  # before the call: it may work in place
-        result = function(*args, **kwargs)
-        if parents:
-            self._note(result, self._origin(function, args, kwargs, parents))
-        return result
+    def on_layer(self, weight: str, call: LayerCall, neuron: str | None) -> None:
+        origins = self.follower.origins(call.input)
+        fed = neuron is not None or any(origin.fed for origin in origins)
+        if neuron is not None:
+            self.drives.setdefault(neuron, []).append(recurrent(weight))
+        self.sources.update(*(origin.neurons for origin in origins))
+        layer = Layer(
+            weight=weight,
+            kind=call.kind,
+            shape=tuple(call.weight.shape),
+            groups=call.groups,
+            encoding=not fed,
+        )
+        before = self.layers.get(weight, layer)
+        if replace(before, encoding=layer.encoding) != layer:
+            raise InputError(
+                f"is used in two ways: {_use_of(before)} and {_use_of(layer)}", field=weight
+            )
+        # at the first time step it may be fed with nothing yet
+        self.layers[weight] = replace(layer, encoding=layer.encoding and before.encoding)
 
-    def hooked(self) -> _Hooks:
-        """Hooks that make the neuron modules opaque, for as long as the block lasts."""
-        return _Hooks(self)
+    def on_made(self, parameters: list[str], how: str) -> None:
+        weights = [key for key in parameters if self.module.get_parameter(key).dim() > 1]
+        self.made.update(dict.fromkeys(weights, how.lstrip("_")))
 
-    def enter_neuron(self, name: str, inputs: Any) -> None:
-        if not self.depth:
-            self.drives.setdefault(name, []).extend(self._origins(inputs))
-        self.depth += 1
+    def on_drive(self, neuron: str, inputs: tuple[Origin, ...]) -> None:
+        found = self.drives.setdefault(neuron, [])
+        found += [term for origin in inputs for term in terms(origin)]
 
-    def leave_neuron(self, name: str, outputs: Any) -> None:
-        self.depth -= 1
-        if not self.depth:
-            self._note(outputs, Origin(name, neuron=name))
+    def finish(self, output: Any) -> None:
+        leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+        self.sources.update(*(origin.neurons for origin in self.follower.origins(leaves)))
 
     def network(self) -> Network:
         """The links that were seen.
@@ -90,129 +109,133 @@ class _Follower(TorchFunctionMode):
         Raises:
             InputError: as `trace`.
         """
-        if not self.neurons:
+        sites = [site for site in self.follower.sites.found if site.key in self.sources]
+        homes = {site.key: self._home(site, sites) for site in sites}
+        names = _names_of(sites, homes)
+        neurons = {
+            **{name: (found, None) for name, found in self.drives.items()},
+            **{names[site.key]: (_renamed(site.terms, names), site) for site in sites},
+        }
+        if not self.layers:
+            raise InputError(
+                "no layer was used in the forward pass",
+                field="--model",
+                hint="does the function call the network? module types: "
+                + ", ".join(_module_types(self.module)),
+            )
+        if not neurons:
             raise InputError(
                 "no spiking neuron found in the network",
                 field="--model",
-                hint=f"module types: {', '.join(_module_types(self.module))}",
+                hint="nothing that comes from a layer is compared with a threshold; module types: "
+                + ", ".join(_module_types(self.module)),
             )
-        layers, neurons = dict(self.layers), {}
-        for name, drives in self.drives.items():
-            found = [term for origin in drives for term in terms(origin)]
-            for term in found:
-                if term.layer is not None:
-                    layers[term.layer] = _linked(layers[term.layer], name, term)
-            neurons[name] = self._neuron(name, found)
-        return Network(module=self.module, layers=layers, neurons=neurons)
+        layers = dict(self.layers)
+        for name, (found, _) in neurons.items():
+            for key in _unique(term.layer for term in found):
+                ways = [term for term in found if term.layer == key]
+                layers[key] = replace(layers[key], links=(*layers[key].links, _link(name, ways)))
+        return Network(
+            module=self.module,
+            layers=layers,
+            neurons={
+                name: self._neuron(name, _renamed(found, names), site, homes)
+                for name, (found, site) in neurons.items()
+            },
+            made=self.made,
+        )
 
-    def _neuron(self, name: str, found: list[Term]) -> Neuron:
-        module = self.neurons[name]
-        library = library_of(module)
-        assert library is not None
-        return Neuron(
-            name=name,
-            module=module,
-            library=library,
-            constants=library.constants(module),
+    def _neuron(
+        self, name: str, found: list[Term], site: Site | None, homes: Mapping[str, str]
+    ) -> Neuron:
+        module = self.module.get_submodule(homes[site.key] if site else name)
+        return replace(
+            _neuron(name, module, site),
             feeders=_unique(term.layer for term in found),
             # its own state may come back to it as an argument
             identities=_unique(term.neuron for term in found if term.neuron != name),
         )
 
-    def _origins(self, tree: Any) -> tuple[Origin, ...]:
-        found = (self._origin_of(leaf) for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
-        return tuple(origin for origin in found if origin is not None)
-
-    def _origin_of(self, tensor: Tensor) -> Origin | None:
-        return self.parameters.get(id(tensor)) or getattr(tensor, NOTE, None)
-
-    def _note(self, tree: Any, origin: Origin) -> None:
-        for leaf in tree_leaves(tree):
-            # a buffer outlives the pass: a note on it would reach the next one
-            if isinstance(leaf, Tensor) and id(leaf) not in self.buffers:
-                setattr(leaf, NOTE, origin)
-
-    def _origin(self, function: Any, args: Any, kwargs: Any, parents: Any) -> Origin:
-        layer = layer_call(function, args, kwargs)
-        weight = self._weight_of(layer) if layer else None
-        if layer and weight:
-            self._see(weight, layer)
-            return Origin(weight, self._origins(layer.input), layer=weight)
-        normed = norm_call(function, args, kwargs)
-        if normed and normed.variance is not None:
-            return Origin("batch_norm", self._origins(normed.input), norm=self._norm(normed))
-        return Origin(getattr(function, "__name__", "?"), parents)
-
-    def _weight_of(self, call: LayerCall) -> str | None:
-        origin = self._origin_of(call.weight)
-        return origin.parameter if origin else None
-
-    def _see(self, weight: str, call: LayerCall) -> None:
-        fed_by_neuron = any(reaches_neuron(origin) for origin in self._origins(call.input))
-        self.layers.setdefault(
-            weight,
-            Layer(
-                weight=weight,
-                kind=call.kind,
-                shape=tuple(call.weight.shape),
-                groups=call.groups,
-                encoding=not fed_by_neuron,
-            ),
-        )
-
-    def _norm(self, call: NormCall) -> Norm:
-        scale = None if call.scale is None else self.parameters.get(id(call.scale))
-        variance = self.buffers.get(id(call.variance))
-        if variance is None:
-            raise InputError("a BatchNorm's running variance is no buffer of the network")
-        return Norm(scale=scale.parameter if scale else None, variance=variance, eps=call.eps)
+    def _home(self, site: Site, sites: list[Site]) -> str:
+        """The outermost module around a site that has no layer and no other site; "" if none is."""
+        home = ""
+        for name in reversed(site.inside):
+            below = f"{name}." if name else ""
+            shared = any(name in other.inside for other in sites if other is not site)
+            if shared or any(key.startswith(below) for key in self.layers):
+                break
+            home = name
+        return home
 
 
-class _Hooks:
-    """Tells a follower when a neuron module is entered and left."""
-
-    def __init__(self, follower: _Follower) -> None:
-        self.follower = follower
-        self.handles: list[Any] = []
-
-    def __enter__(self) -> None:
-        for name, module in self.follower.neurons.items():
-            self.handles += [
-                module.register_forward_pre_hook(
-                    lambda _, args, kwargs, name=name: self.follower.enter_neuron(
-                        name, (args, kwargs)
-                    ),
-                    with_kwargs=True,
-                ),
-                module.register_forward_hook(
-                    lambda _, __, output, name=name: self.follower.leave_neuron(name, output)
-                ),
-            ]
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self.handles:
-            handle.remove()
+def _neuron(name: str, module: nn.Module, site: Site | None = None) -> Neuron:
+    library = COMPARISON if site else library_of(module)
+    assert library is not None
+    constants = library.constants(module)
+    if site:
+        constants = replace(constants, fires_at_threshold=site.also_equal)
+    return Neuron(
+        name=name,
+        module=module,
+        library=library,
+        constants=constants,
+        site=site.index if site else None,
+    )
 
 
-def _linked(layer: Layer, neuron: str, term: Term) -> Layer:
-    """`layer` with its way to `neuron`; a second way must be the same one."""
-    linked = replace(layer, neuron=neuron, norms=term.norms, through=term.through)
-    if layer.neuron is not None and linked != layer:
-        raise InputError(
-            f"drives {layer.neuron} and {neuron} in different ways",
-            field=layer.weight,
-            hint="--criterion magnitude needs no links",
-        )
-    return linked
+def _link(neuron: str, ways: list[Term]) -> Link:
+    """One link of all the ways from a layer to a neuron."""
+    through = _unique(name for way in ways for name in way.through)
+    return Link(
+        neuron=neuron,
+        norms=tuple(dict.fromkeys(way.norms for way in ways)),
+        through=through,
+        obstacle=next((name for name in through if name in OBSTACLES), None),
+        moved=any(way.moved for way in ways),
+    )
 
 
-def _parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    return module.named_parameters(remove_duplicate=True)
+def _names_of(sites: list[Site], homes: Mapping[str, str]) -> dict[str, str]:
+    """A name for each site: that of its module, or where it has none, by a layer before it."""
+    names, told = dict[str, str](), set[str]()
+    for site in sites:
+        feeders = _unique(term.layer for term in site.terms)
+        # behind a sum of currents: not by the layer that an earlier one is named by
+        layer = next((key for key in feeders if key not in told), feeders[0])
+        told |= site.feeders
+        name = homes[site.key] or f"spikes after {layer.removesuffix('.weight')}"
+        names[site.key] = name if name not in names.values() else f"{name} ({site.index})"
+    return names
+
+
+def _renamed(found: list[Term], names: Mapping[str, str]) -> list[Term]:
+    return [replace(term, neuron=names.get(term.neuron or "", term.neuron)) for term in found]
+
+
+def _chosen(network: Network, links: Mapping[str, str]) -> Network:
+    """The network with the links that somebody settled."""
+    layers = dict(network.layers)
+    for key, neuron in links.items():
+        layer = layers.get(key) or layers.get(f"{key}.weight")
+        candidates = [link.neuron for link in layer.links] if layer else list(layers)
+        if layer is None or neuron not in (*candidates, NO_NEURON):
+            raise InputError(
+                f"{key} drives no {neuron}" if layer else f"no layer {key}",
+                field="--link",
+                hint=f"there are: {', '.join(candidates[:8])}",
+            )
+        kept = tuple(link for link in layer.links if link.neuron == neuron)
+        layers[layer.weight] = replace(layer, links=kept)
+    return replace(network, layers=layers)
+
+
+def _use_of(layer: Layer) -> str:
+    return f"{layer.kind} of {layer.groups} groups"
 
 
 def _module_types(module: nn.Module) -> list[str]:
     return sorted({type(child).__name__ for child in module.modules()})[:12]
 
 
-def _unique(names: Iterator[str | None]) -> tuple[str, ...]:
+def _unique(names: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name is not None))

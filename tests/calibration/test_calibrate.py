@@ -8,8 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnprune.calibration import calibrate, read_calibration, write_calibration
-from snnprune.calibration.calibrate import membrane_axis, norm_scale
+from snnprune.calibration import (
+    Calibration,
+    DriveStatistics,
+    calibrate,
+    read_calibration,
+    write_calibration,
+)
+from snnprune.calibration.alignment import membrane_axis
 from snnprune.checkpoint import write_safetensors
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.models import ModelSpec, build_model
@@ -27,6 +33,12 @@ def network_of(**neuron: object) -> Network:
             module.get_buffer(f"{name}.norm.running_mean").uniform_(-0.3, 0.3)
             torch.nn.init.uniform_(block.norm.weight, -1.5, 1.5)
     return trace(module, torch.rand(1, 1, 28, 28))
+
+
+def drive(found: Calibration, key: str) -> DriveStatistics:
+    """The only way from a layer to a neuron."""
+    (only,) = found.layers[key].drives
+    return only
 
 
 def batches(size: int, x: Tensor) -> list[tuple[Tensor, None]]:
@@ -82,8 +94,8 @@ def test_the_batchnorm_factor_is_absolute_gamma_over_sigma_with_its_own_eps() ->
     norm.eps = 0.25
     network = trace(network.module, torch.rand(1, 1, 28, 28))
     expected = norm.weight.detach().double().abs() / (norm.running_var.double() + 0.25).sqrt()
-    found = norm_scale(network.module, network.layers["encoder.conv.weight"])
-    torch.testing.assert_close(found, expected)
+    found = calibrate(network, [(torch.rand(1, 1, 28, 28), None)])
+    torch.testing.assert_close(drive(found, "encoder.conv.weight").bn_scale, expected)
     assert bool((norm.weight < 0).any())  # the sign is what this is about
 
 
@@ -93,8 +105,7 @@ def test_layers_without_batchnorm_have_factor_one() -> None:
     ).eval()
     network = trace(module, torch.rand(1, 1, 8, 8))
     found = calibrate(network, [(torch.rand(2, 1, 8, 8), None)])
-    assert found.layers["hidden.linear.weight"].bn_scale is not None
-    assert found.layers["hidden.linear.weight"].bn_scale.unique().tolist() == [1.0]
+    assert drive(found, "hidden.linear.weight").bn_scale.unique().tolist() == [1.0]
 
 
 def test_layers_whose_decay_differs_get_their_share_of_the_geometric_sum() -> None:
@@ -103,10 +114,11 @@ def test_layers_whose_decay_differs_get_their_share_of_the_geometric_sum() -> No
     block.neuron.dynamics = replace(block.neuron.dynamics, beta=0.25, decay_input=True)
     network = trace(network.module, torch.rand(1, 1, 28, 28))
     found = calibrate(network, [(torch.rand(2, 1, 28, 28), None)])
-    assert found.layers["encoder.conv.weight"].time_gain == 1 + 0.5 + 0.25 + 0.125
-    assert found.layers["blocks.0.conv.weight"].time_gain == pytest.approx(1 - 0.25**4)
+    assert drive(found, "encoder.conv.weight").time_gain == 1 + 0.5 + 0.25 + 0.125
+    assert drive(found, "blocks.0.conv.weight").time_gain == pytest.approx(1 - 0.25**4)
     same = calibrate(network_of(beta=0.9), [(torch.rand(2, 1, 28, 28), None)])
-    assert {layer.time_gain for layer in same.layers.values()} == {1.0}
+    gains = [one.time_gain for layer in same.layers.values() for one in layer.drives]
+    assert set(gains) == {1.0}
 
 
 def test_a_neuron_that_never_spikes_is_named() -> None:
@@ -145,12 +157,12 @@ def test_a_calibration_file_gives_back_what_was_written(tmp_path: Path) -> None:
         other = again.layers[key]
         assert torch.equal(layer.input_rate, other.input_rate)
         assert layer.input_values == other.input_values
-        if layer.neuron is None:
-            assert other.neuron is None
-            continue
-        assert other.neuron is not None
-        for name in ("membrane_mean", "membrane_var", "membrane_histogram", "threshold"):
-            assert torch.equal(getattr(layer.neuron, name), getattr(other.neuron, name))
+        assert len(layer.drives) == len(other.drives)
+        for one, read in zip(layer.drives, other.drives, strict=True):
+            assert (one.name, one.time_gain) == (read.name, read.time_gain)
+            assert torch.equal(one.bn_scale, read.bn_scale)
+            for name in ("membrane_mean", "membrane_var", "membrane_histogram", "threshold"):
+                assert torch.equal(getattr(one.neuron, name), getattr(read.neuron, name))
 
 
 def test_a_file_that_is_no_calibration_is_refused(tmp_path: Path) -> None:

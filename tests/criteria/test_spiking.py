@@ -1,6 +1,7 @@
 """The spiking-firing criterion against Eq. 12 and 13, computed here from the formula alone."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snnprune.calibration import Calibration, LayerStatistics, NeuronStatistics, calibrate
+from snnprune.calibration import (
+    Calibration,
+    DriveStatistics,
+    LayerStatistics,
+    NeuronStatistics,
+    calibrate,
+)
 from snnprune.criteria import Evidence, load_criterion
 from snnprune.models import ModelSpec, build_model
 from snnprune.models.lif import LIF
@@ -143,8 +150,13 @@ def by_hand(**changes: Tensor) -> LayerStatistics:
     return LayerStatistics(
         input_rate=changes.get("input_rate", torch.tensor([0.5, 0.0], dtype=torch.float64)),
         input_values="binary",
-        bn_scale=changes.get("bn_scale", one * 3.0),
-        neuron=NeuronStatistics(**neuron),
+        drives=(
+            DriveStatistics(
+                name="spikes",
+                neuron=NeuronStatistics(**neuron),
+                bn_scale=changes.get("bn_scale", one * 3.0),
+            ),
+        ),
     )
 
 
@@ -155,6 +167,17 @@ def test_a_hand_worked_example() -> None:
     density = math.exp(-(0.75**2) / 8) / math.sqrt(2 * math.pi * 4)
     assert found[0, 0].item() == pytest.approx(math.log(0.2 * 0.5 * 3 * density), rel=1e-6)
     assert found[0, 1].item() == -math.inf
+
+
+def test_a_layer_that_drives_two_neurons_has_the_sum_of_their_probabilities() -> None:
+    near, far = by_hand(), by_hand(membrane_mean=torch.zeros(1, dtype=torch.float64))
+    both = replace(near, drives=(*near.drives, *far.drives))
+    weight = torch.tensor([[-0.2, 0.7]])
+    found, one, other = (
+        SF(Evidence(weight=weight, key="w", statistics=statistics)).exp()
+        for statistics in (both, near, far)
+    )
+    torch.testing.assert_close(found, one + other)
 
 
 def test_a_membrane_that_never_moves_has_a_finite_score() -> None:

@@ -11,8 +11,10 @@ import snntorch
 import torch
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from spikingjelly.activation_based.model import (
+    ms_resnet,
     parametric_lif_net,
     sew_resnet,
+    spikformer,
     spiking_resnet,
     spiking_vgg,
 )
@@ -31,7 +33,7 @@ LIF = {"surrogate_function": surrogate.ATan(), "detach_reset": True}
 def lively(module: nn.Module) -> nn.Module:
     """BatchNorm that makes neurons fire in an untrained network."""
     for child in module.modules():
-        if isinstance(child, nn.BatchNorm2d):
+        if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.uniform_(child.weight, 0.5, 2.0)
             nn.init.uniform_(child.bias, 0.0, 1.0)
             assert child.running_var is not None
@@ -69,6 +71,28 @@ def plif() -> nn.Module:
     made = parametric_lif_net.MNISTNet(
         channels=8, spiking_neuron=neuron.ParametricLIFNode, init_tau=2.0, **LIF
     )
+    return multi_step(made)
+
+
+def transformer() -> nn.Module:
+    made = spikformer.Spikformer(
+        T=2,
+        img_size_h=32,
+        img_size_w=32,
+        num_classes=10,
+        embed_dims=32,
+        num_heads=4,
+        mlp_ratio=2,
+        depths=1,
+        spiking_neuron=neuron.LIFNode,
+        v_threshold=0.1,
+        **LIF,
+    )
+    return lively(made)
+
+
+def ms18() -> nn.Module:
+    made = ms_resnet.ms_resnet18(T=2, num_classes=10, spiking_neuron=neuron.LIFNode, **LIF)
     return multi_step(made)
 
 
@@ -130,6 +154,8 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "sew_resnet18": (sew18, images(2, 2, 3, 32, 32)),
     "spiking_vgg11_bn": (vgg11, images(2, 1, 3, 32, 32)),
     "PLIF net": (plif, images(3, 2, 1, 28, 28)),
+    "spikformer": (transformer, images(2, 3, 32, 32)),
+    "ms_resnet18": (ms18, images(2, 3, 32, 32)),
     "single step": (lambda: lively(StepByStep()), images(2, 3, 8, 8)),
     "snntorch tutorial": (lambda: lively(Tutorial()), images(2, 3, 8, 8)),
     "snntorch reset to zero": (
@@ -189,7 +215,7 @@ def test_every_layer_with_norm_between_spikes_is_scored_by_the_formula(
     weights = {key: network.weight(key) for key in network.layers}
     scores = score(weights, load_criterion("sf"), network=network, calibration=found)
     for key, layer_ in network.layers.items():
-        inside = not layer_.encoding and layer_.neuron is not None
+        inside = not layer_.encoding and bool(layer_.links)
         assert (key not in scores.fallback) == (inside and (layer_.kind != "linear"))
 
 
@@ -209,15 +235,55 @@ def test_links_of_a_spiking_resnet_are_those_read_off_its_code() -> None:
     assert len(network.layers) == 21
     for key, (spikes, norms, through, encoding) in LINKS.items():
         found = network.layers[key]
-        assert found.neuron == spikes
-        assert [norm.variance.removesuffix(".running_var") for norm in found.norms] == norms
-        assert [name.rstrip("_") for name in found.through] == [n.rstrip("_") for n in through]
+        assert [link.neuron for link in found.links] == ([spikes] if spikes else [])
+        for link in found.links:
+            assert [n.variance.removesuffix(".running_var") for n in link.norms[0]] == norms
+            assert [name.rstrip("_") for name in link.through] == [n.rstrip("_") for n in through]
         assert found.encoding is encoding
     assert set(network.neurons["layer2.0.sn2"].feeders) == {
         "layer2.0.conv2.weight",
         "layer2.0.downsample.0.weight",
     }
     assert network.neurons["layer1.0.sn2"].identities == ("sn1",)
+
+
+def linked(network: Network) -> dict[str, list[str]]:
+    """The neurons that each layer drives."""
+    return {
+        key.removesuffix(".weight"): [link.neuron for link in layer.links]
+        for key, layer in network.layers.items()
+    }
+
+
+def test_links_of_a_spiking_transformer_are_those_read_off_its_code() -> None:
+    network = trace(transformer(), images(2, 3, 32, 32))
+    stem = {
+        f"patch_embed.stages.{index}.conv_bn.block.0": [f"patch_embed.stages.{index}.neuron"]
+        for index in range(4)
+    }
+    assert linked(network) == {
+        **stem,
+        "patch_embed.positional_encoding.conv_bn.block.0": [
+            "patch_embed.positional_encoding.neuron"
+        ],
+        "blocks.0.attn.qkv_conv_bn.0": ["blocks.0.attn.qkv_lif"],
+        "blocks.0.attn.proj_conv_bn.0": ["blocks.0.attn.proj_lif"],
+        "blocks.0.mlp.fc1.0": ["blocks.0.mlp.neuron1"],
+        "blocks.0.mlp.fc2.0": ["blocks.0.mlp.neuron2"],
+        "head": [],
+    }
+    attention = network.neurons["blocks.0.attn.attn_lif"]  # driven by a product of spikes
+    assert (attention.feeders, attention.identities) == ((), ("blocks.0.attn.qkv_lif",))
+
+
+def test_a_residual_path_of_currents_links_a_layer_to_every_neuron_behind_it() -> None:
+    found = linked(trace(ms18(), images(2, 3, 32, 32)))
+    assert found["stem.0"] == ["layer1.0.spike1"]
+    assert found["layer1.0.conv1"] == ["layer1.0.spike2"]
+    assert found["layer1.0.conv2"] == ["layer1.1.spike1", "layer2.0.spike1"]
+    assert found["layer1.0.downsample.0"] == ["layer1.1.spike1", "layer2.0.spike1"]
+    assert found["layer1.1.conv2"] == ["layer2.0.spike1"]
+    assert found["layer4.1.conv2"] == ["head_lif"]
 
 
 def distances(network: Network, x: Tensor, name: str) -> Tensor:
@@ -347,9 +413,60 @@ def test_the_membrane_of_this_neuron_explains_its_spikes(name: str) -> None:
     assert not [warning for warning in found.warnings if "left out" in warning]
 
 
+class AtOnce(nn.Module):
+    """The same for neurons that see all time steps at once."""
+
+    def __init__(self, spikes: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.bn, self.spikes = layer.Conv2d(1, 4, 3), layer.BatchNorm2d(4), spikes
+        nn.init.constant_(self.bn.bias, 1.5)
+        functional.set_step_mode(self, "m")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.spikes(self.bn(self.conv(x.expand(3, *x.shape)))).mean((3, 4))
+
+
+SEEN_BY_COMPARISON: dict[str, Callable[[], nn.Module]] = {
+    "PSN": lambda: neuron.PSN(T=3, surrogate_function=surrogate.ATan()),
+    "MaskedPSN": lambda: neuron.MaskedPSN(k=2, T=3, surrogate_function=surrogate.ATan()),
+    "SlidingPSN": lambda: neuron.SlidingPSN(k=2, surrogate_function=surrogate.ATan()),
+    "DSRIFNode": lambda: neuron.DSRIFNode(T=3),
+    "GatedLIFNode": lambda: neuron.GatedLIFNode(T=3),
+}
+
+
+@pytest.mark.parametrize("name", SEEN_BY_COMPARISON)
+def test_a_neuron_of_no_known_class_is_seen_where_it_compares(name: str) -> None:
+    torch.manual_seed(0)
+    x = images(4, 1, 8, 8)
+    module = AtOnce(SEEN_BY_COMPARISON[name]()).eval()
+    with torch.no_grad():
+        expected = module(x)
+    functional.reset_net(module)
+    network = trace(module, x)
+    assert network.neurons["spikes"].library.name == "comparison"
+    outputs: list[Tensor] = []
+    found = calibrate(network, [(x, None)], run=lambda m, x: outputs.append(m(x)))
+    assert torch.equal(outputs[0], expected)
+    (drive,) = found.layers["conv.weight"].drives
+    # an independent count of the same spikes
+    torch.testing.assert_close(drive.neuron.firing_rate, rate_of(module, x))
+
+
+def rate_of(module: Any, x: Tensor) -> Tensor:
+    """Spikes per neuron and step by channel, counted in the output of the neuron's module."""
+    seen: list[Tensor] = []
+    handle = module.spikes.register_forward_hook(lambda _, __, out: seen.append(out != 0))
+    with torch.no_grad():
+        functional.reset_net(module)
+        module(x)
+    handle.remove()
+    return seen[0].double().mean((0, 1, 3, 4))
+
+
 def test_ternary_spikes_are_left_to_magnitude() -> None:
     torch.manual_seed(0)
     x = images(4, 1, 8, 8)
     found = calibrate(trace(One(neuron.TernaryIFNode()).eval(), x), [(x, None)])
-    assert found.layers["conv.weight"].neuron is None
+    assert not found.layers["conv.weight"].drives
     assert "do not follow" in (found.layers["conv.weight"].refused or "")

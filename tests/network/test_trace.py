@@ -19,14 +19,19 @@ def built(name: str, **args: object) -> nn.Module:
 def test_a_plain_network_links_each_convolution_through_its_norm_to_its_neuron() -> None:
     network = trace(built("conv-snn", width=4, depth=3), torch.rand(2, 1, 28, 28))
     found = {
-        key: (layer.kind, layer.encoding, [norm.scale for norm in layer.norms], layer.neuron)
+        key: (
+            layer.kind,
+            layer.encoding,
+            [norm.scale for link in layer.links for norm in link.norms[0]],
+            [link.neuron for link in layer.links],
+        )
         for key, layer in network.layers.items()
     }
     assert found == {
-        "encoder.conv.weight": ("conv2d", True, ["encoder.norm.weight"], "encoder.neuron"),
-        "blocks.0.conv.weight": ("conv2d", False, ["blocks.0.norm.weight"], "blocks.0.neuron"),
-        "blocks.1.conv.weight": ("conv2d", False, ["blocks.1.norm.weight"], "blocks.1.neuron"),
-        "classifier.weight": ("linear", False, [], None),
+        "encoder.conv.weight": ("conv2d", True, ["encoder.norm.weight"], ["encoder.neuron"]),
+        "blocks.0.conv.weight": ("conv2d", False, ["blocks.0.norm.weight"], ["blocks.0.neuron"]),
+        "blocks.1.conv.weight": ("conv2d", False, ["blocks.1.norm.weight"], ["blocks.1.neuron"]),
+        "classifier.weight": ("linear", False, [], []),
     }
 
 
@@ -36,13 +41,17 @@ def test_both_branches_of_a_residual_block_drive_the_neuron_after_the_addition()
     for block in range(8):
         layer = network.layers[f"blocks.{block}.conv.weight"]
         neuron = network.neurons[f"blocks.{block}.neuron"]
-        assert layer.neuron == neuron.name
-        assert layer.through == ("add",)
-        assert [norm.variance for norm in layer.norms] == [f"blocks.{block}.norm.running_var"]
+        (link,) = layer.links
+        assert link.neuron == neuron.name
+        assert link.through == ("add",)
+        assert [[n.variance for n in c] for c in link.norms] == [
+            [f"blocks.{block}.norm.running_var"]
+        ]
         if block in changed:
             shortcut = network.layers[f"blocks.{block}.shortcut.conv.weight"]
-            assert shortcut.neuron == neuron.name
-            assert [n.scale for n in shortcut.norms] == [f"blocks.{block}.shortcut.norm.weight"]
+            (way,) = shortcut.links
+            assert way.neuron == neuron.name
+            assert [n.scale for n in way.norms[0]] == [f"blocks.{block}.shortcut.norm.weight"]
             assert set(neuron.feeders) == {layer.weight, shortcut.weight}
             assert neuron.identities == ()
         else:
@@ -97,11 +106,13 @@ class Functional(nn.Module):
 def test_functional_code_without_layer_modules_is_linked() -> None:
     network = trace(Functional(), torch.rand(2, 1, 6, 6))
     kernel, matrix = network.layers["kernel"], network.layers["matrix"]
-    assert (kernel.neuron, kernel.encoding) == ("first", True)
-    assert [(norm.scale, norm.variance) for norm in kernel.norms] == [(None, "var")]
-    assert len(kernel.through) == 1
-    assert "add" in kernel.through[0]
-    assert (matrix.neuron, matrix.encoding, matrix.norms) == ("second", False, ())
+    (link,) = kernel.links
+    assert (link.neuron, kernel.encoding) == ("first", True)
+    assert [(norm.scale, norm.variance) for norm in link.norms[0]] == [(None, "var")]
+    assert len(link.through) == 1
+    assert "add" in link.through[0]
+    (other,) = matrix.links
+    assert (other.neuron, matrix.encoding, other.norms) == ("second", False, ((),))
 
 
 def test_a_network_without_spiking_neurons_is_refused_with_its_module_types() -> None:
@@ -121,9 +132,45 @@ class Shared(nn.Module):
         return self.second(self.layer(self.first(self.layer(x[None]))))
 
 
-def test_a_weight_that_drives_two_neurons_is_refused() -> None:
-    with pytest.raises(InputError, match=r"layer.weight: drives first and second"):
-        trace(Shared(), torch.rand(2, 3))
+def test_a_weight_that_drives_two_neurons_is_linked_to_both() -> None:
+    network = trace(Shared(), torch.rand(2, 3))
+    assert [link.neuron for link in network.layers["layer.weight"].links] == ["first", "second"]
+    assert network.neurons["second"].feeders == ("layer.weight",)
+
+
+def test_somebody_may_say_which_of_two_neurons_counts() -> None:
+    network = trace(Shared(), torch.rand(2, 3), links={"layer": "second"})
+    assert [link.neuron for link in network.layers["layer.weight"].links] == ["second"]
+    assert (
+        not trace(Shared(), torch.rand(2, 3), links={"layer": "none"}).layers["layer.weight"].links
+    )
+
+
+def test_a_choice_that_is_not_there_is_refused_with_those_that_are() -> None:
+    with pytest.raises(
+        InputError, match=r"--link: layer drives no third. there are: first, second"
+    ):
+        trace(Shared(), torch.rand(2, 3), links={"layer": "third"})
+    with pytest.raises(InputError, match=r"--link: no layer other. there are: layer.weight"):
+        trace(Shared(), torch.rand(2, 3), links={"other": "first"})
+
+
+class TwoUses(nn.Module):
+    """One parameter as a matrix and as a kernel of one point."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix, self.spikes = nn.Parameter(torch.rand(3, 3, 1)), LIF(Dynamics())
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.conv1d(x, self.matrix) + functional.conv1d(x, self.matrix, groups=1)
+        z = functional.conv2d(x.unsqueeze(-1), self.matrix.unsqueeze(-1)).squeeze(-1)
+        return self.spikes((y + z)[None])
+
+
+def test_a_weight_that_is_used_in_two_ways_is_refused() -> None:
+    with pytest.raises(InputError, match=r"matrix: is used in two ways: .*conv1d.*conv2d"):
+        trace(TwoUses(), torch.rand(2, 3, 5))
 
 
 def test_tracing_changes_neither_the_mode_nor_the_output_nor_leaves_hooks() -> None:

@@ -38,3 +38,7 @@ class NeuronLibrary:
     recording: Callable[[nn.Module, MembraneSink], AbstractContextManager[None]]
     """While open, every forward pass of the module hands its membrane to the sink."""
     reset: Callable[[nn.Module], None]
+    other_classes: tuple[str, ...] = ()
+    """Full names of classes that inherit from those, and are no neurons."""
+    stateful_classes: tuple[str, ...] = ()
+    """Full names of classes that `reset` puts at rest too, spiking or not."""

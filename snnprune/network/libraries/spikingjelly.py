@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,9 +10,13 @@ from torch import Tensor, nn
 
 from snnprune.network.libraries.library import MembraneSink, NeuronConstants, NeuronLibrary
 
+CHARGE = "neuronal_charge_no_decay_input_reset0"  # of LIFNode of 0.0.0.0.14
+
 
 class _Recorder(nn.Module):
     """A surrogate function that tells what it is given, u - u_th, once per time step."""
+
+    spiking = False  # ComplementaryLIFNode would use a step function of its own instead
 
     def __init__(self, surrogate: nn.Module, sink: MembraneSink) -> None:
         super().__init__()
@@ -25,13 +30,44 @@ class _Recorder(nn.Module):
 
 @contextlib.contextmanager
 def _recording(module: Any, sink: MembraneSink) -> Iterator[None]:
-    # a surrogate of a class that it does not know takes the node off its fused kernels
-    surrogate = module.surrogate_function
-    module.surrogate_function = _Recorder(surrogate, sink)
+    if type(module).__name__ == "ILIFNode":  # counts spikes, and takes no other surrogate
+        yield
+        return
+    # a surrogate of a class that it does not know takes a node of 2.x off its fused kernels
+    children = module._modules
+    held = children if "surrogate_function" in children else vars(module)
+    surrogate = held["surrogate_function"]
+    with _step_by_step(module) if hasattr(module, "backend") else contextlib.nullcontext():
+        held["surrogate_function"] = _Recorder(surrogate, sink)
+        try:
+            yield
+        finally:
+            held["surrogate_function"] = surrogate
+
+
+@contextlib.contextmanager
+def _step_by_step(module: Any) -> Iterator[None]:
+    """Keep a node of 0.0.0.0.14 off its kernels, without changing a bit of what it puts out.
+
+    It leaves them in training mode, where it has another formula for one case than in its kernels:
+    no decay of the input, hard reset to 0.
+    """
+    mode, backend = module.training, module.backend
+    module.training, module.backend = True, "torch"
+    shadowed = not mode and module.v_reset is not None and hasattr(module, CHARGE)
+    if shadowed:
+        setattr(module, CHARGE, partial(_charged_as_in_its_kernel, module))
     try:
         yield
     finally:
-        module.surrogate_function = surrogate
+        if shadowed:
+            delattr(module, CHARGE)  # the function of the class shows again
+        module.training, module.backend = mode, backend
+
+
+def _charged_as_in_its_kernel(module: Any, x: Tensor, v: Tensor, tau: float) -> Tensor:
+    charged: Tensor = module.neuronal_charge_no_decay_input(x, v, 0.0, tau)
+    return charged
 
 
 def _constants(module: Any) -> NeuronConstants:
@@ -57,8 +93,12 @@ def _reset(module: Any) -> None:
 
 SPIKINGJELLY = NeuronLibrary(
     name="SpikingJelly",
-    base_classes=("spikingjelly.activation_based.neuron.base_node.BaseNode",),
+    base_classes=(
+        "spikingjelly.activation_based.neuron.base_node.BaseNode",
+        "spikingjelly.activation_based.neuron.BaseNode",  # 0.0.0.0.14
+    ),
     constants=_constants,
     recording=_recording,
     reset=_reset,
+    stateful_classes=("spikingjelly.activation_based.base.MemoryModule",),
 )

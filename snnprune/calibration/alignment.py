@@ -1,0 +1,39 @@
+"""How the dimensions of spikes and membranes lie to each other and to a layer's channels."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from snnprune.network import Layer
+
+
+def aligned(spikes: Tensor, fires: Tensor) -> Tensor | None:
+    """A neuron's spikes in the layout of `fires`, (T, N, ...), where they are what it says.
+
+    Spikes may be counted, and may come as (T, N, ...), (N, T, ...) or with both dimensions in one.
+    None where the spikes are not those that follow from the membrane.
+    """
+    if spikes.numel() != fires.numel():
+        return None
+    return next((one for one in _layouts(spikes, fires) if torch.equal(one != 0, fires)), None)
+
+
+def _layouts(spikes: Tensor, fires: Tensor) -> Iterator[Tensor]:
+    """`spikes` in the shape of `fires`, with time or the batch first."""
+    yield spikes.reshape(fires.shape)
+    if fires.dim() > 1 and len(fires) > 1:
+        steps, samples, *rest = fires.shape
+        yield spikes.reshape(samples, steps, *rest).transpose(0, 1)
+
+
+def membrane_axis(layer: Layer, shape: torch.Size, *, moved: bool = False) -> int | None:
+    """Where the channels of `layer` are in a membrane (T, N, ...), or None if that is not sure.
+
+    As in the layer's output; where flattening or a `moved` dimension has put them elsewhere, at the
+    only place of the right size.
+    """
+    places = [axis for axis in range(2 - len(shape), 0) if shape[axis] == layer.shape[0]]
+    if not moved and len(shape) >= 2 - layer.channel_axis:
+        return layer.channel_axis if layer.channel_axis in places else None
+    return places[0] if len(places) == 1 else None

@@ -1,0 +1,68 @@
+"""sinabs: IAF, LIF and ALIF, with their recurrent and squeezed forms."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+
+from snnprune.network.libraries.library import MembraneSink, NeuronConstants, NeuronLibrary
+from snnprune.network.libraries.thresholds import per_channel
+
+
+class _Recorder:
+    """A spike function that tells v_mem - threshold, once per time step."""
+
+    def __init__(self, spike_fn: Any, sink: MembraneSink) -> None:
+        self.spike_fn, self.sink = spike_fn, sink
+        self.required_states: list[str] = spike_fn.required_states
+
+    def apply(self, *args: Any) -> Tensor:
+        """Spikes from the required states, the threshold and the surrogate gradient."""
+        states = dict(zip(self.required_states, args, strict=False))
+        threshold = args[len(self.required_states)]
+        if "v_mem" in states:
+            self.sink((states["v_mem"] - threshold).unsqueeze(0))
+        spikes: Tensor = self.spike_fn.apply(*args)
+        return spikes
+
+
+@contextlib.contextmanager
+def _recording(module: Any, sink: MembraneSink) -> Iterator[None]:
+    spike_fn = module.spike_fn
+    if spike_fn is None:  # somebody's leaky integrator, made of an LIF
+        yield
+        return
+    module.spike_fn = _Recorder(spike_fn, sink)
+    try:
+        yield
+    finally:
+        module.spike_fn = spike_fn
+
+
+def _constants(module: Any) -> NeuronConstants:
+    # what ALIF calls spike_threshold is a state
+    threshold = module.b0 if hasattr(module, "b0") else module.spike_threshold
+    decay = module.alpha_mem_calculated.detach()
+    return NeuronConstants(
+        threshold=0.0 if threshold is None else per_channel(threshold),
+        beta=float(decay) if decay.numel() == 1 else None,
+        decay_input=bool(module.norm_input),
+    )
+
+
+def _reset(module: Any) -> None:
+    """Take the states away: those of a batch of another size would be drawn from at random."""
+    for name, state in module.named_buffers(recurse=False):
+        module.register_buffer(name, state.new_zeros(0))
+
+
+SINABS = NeuronLibrary(
+    name="sinabs",
+    base_classes=("sinabs.layers.lif.LIF", "sinabs.layers.alif.ALIF"),
+    constants=_constants,
+    recording=_recording,
+    reset=_reset,
+    other_classes=("sinabs.layers.exp_leak.ExpLeak",),
+    stateful_classes=("sinabs.layers.stateful_layer.StatefulLayer",),
+)

@@ -71,3 +71,12 @@ class MemoryExhaustedError(SnnpruneError):
 def wrong(field: str) -> type[SnnpruneError]:
     """The class for a wrong value of `field`: `UsageError` for a flag, else `InputError`."""
     return UsageError if field.startswith("-") else InputError
+
+
+def says_out_of_memory(error: BaseException) -> bool:
+    """Whether it is Python's error, torch's on a GPU, or torch's on a CPU."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )

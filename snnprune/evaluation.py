@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from snnprune.errors import InputError, NonFiniteError
-from snnprune.network import Network, batch_length, evaluating, watching
-from snnprune.network.readout import class_scores, over_time
+from snnprune.network import Network, at_rest, batch_length, evaluating, watching
+from snnprune.network.readout import Reading, Readout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +24,12 @@ class Evaluation:
     labelled: int
     correct: int
     loss_sum: float
-    """Sum over labelled samples of the mean over time of the cross-entropy, in nats."""
+    """Sum over labelled samples of the cross-entropy, in nats; by the readouts auto and sum of its
+    mean over time."""
     firing_rates: Mapping[str, float] = field(default_factory=dict)
     """Spikes per neuron per time step, by neuron name."""
+    readout: str = "auto"
+    """How the network's output was read."""
 
     @property
     def accuracy(self) -> float | None:
@@ -45,17 +48,26 @@ def evaluate(
     batches: Iterable[tuple[Tensor, Tensor | None]],
     *,
     run: Callable[[nn.Module, Tensor], Any] = lambda module, x: module(x),
+    readout: str | Reading | Readout = "auto",
 ) -> Evaluation:
     """Run all batches in eval mode.
 
+    `readout` is `auto`, `sum`, `mean`, `last`, or a function from the network's raw output to
+    scores (N, classes).
+
     Raises:
+        UsageError: there is no readout of that name.
         InputError: there is no sample, the output fits no readout, or a label is no class.
         NonFiniteError: the loss is NaN or infinite.
     """
-    tally = _Tally()
-    with evaluating(network.module), watching(network, on_spikes=tally.on_spikes):
+    tally = _Tally(readout if isinstance(readout, Readout) else Readout(readout))
+    with (
+        evaluating(network.module),
+        at_rest(network) as reset,
+        watching(network, on_spikes=tally.on_spikes),
+    ):
         for x, y in batches:
-            network.reset()
+            reset()
             tally.on_output(run(network.module, x), batch_length(x, y), y)
     if not tally.samples:
         raise InputError("no samples to evaluate on", field="--data")
@@ -73,26 +85,28 @@ def time_averaged_loss(steps: Tensor, y: Tensor, label_smoothing: float = 0.0) -
     return flat.unflatten(0, (len(steps), -1)).mean(0)
 
 
-def _checked(y: Tensor, classes: int) -> Tensor:
-    """The labels as int64; each must be a class."""
+def _checked(y: Tensor, scores: Tensor) -> Tensor:
+    """The labels as int64, beside `scores` (N, classes); each must be a class."""
     if y.dim() != 1 or y.is_floating_point() or y.is_complex():
         raise InputError(
             f"labels of shape {tuple(y.shape)} and type {y.dtype}",
             field="--data",
             hint="expected one whole number per sample",
         )
+    classes = scores.shape[1]
     wrong = y[(y < 0) | (y >= classes)]
     if len(wrong):
         raise InputError(
             f"label {int(wrong[0])} for a network of {classes} classes", field="--data"
         )
-    return y.long()
+    return y.to(scores.device, torch.int64)  # the user's own readout may have left the device
 
 
 class _Tally:
     """Sums over batches."""
 
-    def __init__(self) -> None:
+    def __init__(self, readout: Readout) -> None:
+        self.readout = readout
         self.samples = self.labelled = self.correct = 0
         self.loss_sum = 0.0
         self.spikes: dict[str, float] = {}
@@ -107,10 +121,11 @@ class _Tally:
         self.samples += samples
         if y is None:
             return
-        steps = over_time(output, samples).float()
-        y = _checked(y, steps.shape[-1])
+        steps = self.readout(output, samples)
+        scores = steps.sum(0)
+        y = _checked(y, scores)
         self.labelled += samples
-        self.correct += int((class_scores(steps, samples).argmax(1) == y).sum())
+        self.correct += int((scores.argmax(1) == y).sum())
         self.loss_sum += float(time_averaged_loss(steps, y).sum(dtype=torch.float64))
         if not math.isfinite(self.loss_sum):
             raise NonFiniteError("the network puts out NaN or infinity", field="--data")
@@ -123,4 +138,5 @@ class _Tally:
             correct=self.correct,
             loss_sum=self.loss_sum,
             firing_rates=rates,
+            readout=self.readout.name,
         )

@@ -25,6 +25,7 @@ def report(
     seed: int,
     inputs: Sequence[Mapping[str, str]] = (),
     warnings: Sequence[str] = (),
+    excluded: Sequence[str] = (),
     **findings: Any,
 ) -> dict[str, Any]:
     """The frame that every report shares, around what a command found out."""
@@ -38,6 +39,7 @@ def report(
         "device": device_name(device),
         "versions": versions(),
         **findings,
+        "excluded": list(excluded),
         "warnings": list(warnings),
     }
 
@@ -52,6 +54,7 @@ def report_on(
         seed=subject.options.seed,
         inputs=[file_entry(subject.checkpoint.path, subject.checkpoint.sha256)],
         warnings=(*subject.checkpoint.notes, *warnings),
+        excluded=subject.excluded,
         **_about(subject),
         **findings,
     )
@@ -61,9 +64,15 @@ def _about(subject: Subject) -> dict[str, Any]:
     """Which model and data a report is about."""
     model, data = subject.spec, subject.data_spec
     return {
-        "model": model and {"name": model.name, "args": dict(model.args)},
+        "model": model and {"name": model.name, "args": dict(model.args), **_forward(subject)},
         "data": data and {"name": data.name, "validation": data.validation, "seed": data.seed},
     }
+
+
+def _forward(subject: Subject) -> dict[str, str]:
+    """The function that ran it, where it is the user's own."""
+    named = subject.options.forward
+    return {} if named is None else {"forward": named}
 
 
 def file_entry(path: Path, sha256: str | None = None) -> dict[str, str]:
@@ -83,4 +92,5 @@ def about_evaluation(evaluation: Evaluation | None) -> dict[str, Any] | None:
         "accuracy": evaluation.accuracy,
         "loss": evaluation.loss,
         "firing_rates": dict(evaluation.firing_rates),
+        "readout": evaluation.readout,
     }

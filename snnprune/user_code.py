@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
-from snnprune.errors import InputError
+from snnprune.errors import InputError, SnnpruneError, says_out_of_memory, wrong
 from snnprune.spelling import did_you_mean
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -40,14 +40,35 @@ def load_object(reference: str, *, field: str) -> Any:
         ) from None
 
 
+def load_function(reference: str, *, field: str) -> Callable[..., Any]:
+    """The function that `reference` names; the caller guards its calls.
+
+    Raises:
+        UsageError: it is not of the form `file.py:function`, and `field` is a flag.
+        InputError: likewise, in a file; or there is no such function.
+    """
+    if not is_reference(reference):
+        raise wrong(field)(f"{reference!r} is not of the form file.py:function", field=field)
+    function = load_object(reference, field=field)
+    if not callable(function):
+        raise InputError(f"{reference} is not a function", field=field)
+    return cast(Callable[..., Any], function)
+
+
 @contextlib.contextmanager
 def calling_user_code(what: str, *, field: str) -> Iterator[None]:
-    """Turn any failure of the user's own function into an error that says whose it is."""
+    """Turn any failure of the user's own function into an error that says whose it is.
+
+    What it prints goes to stderr: stdout is for the result alone.
+    """
     try:
-        yield
-    except InputError:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except SnnpruneError:
         raise
     except (Exception, SystemExit) as error:
+        if says_out_of_memory(error):
+            raise
         raise InputError(
             f"{what} raised {type(error).__name__}: {error}",
             field=field,
@@ -91,16 +112,22 @@ def _is_there(name: str) -> bool:
 def _import_file(path: Path, field: str) -> ModuleType:
     if not path.is_file():
         raise InputError("no such file", file=path, field=field)
+    about = path.stat()
+    with calling_user_code(f"importing {path}", field=field):
+        return _imported(path.absolute(), about.st_mtime_ns, about.st_size)
+
+
+@functools.cache  # so that a model and a --forward of one file share its classes and variables
+def _imported(path: Path, changed: int, size: int) -> ModuleType:  # noqa: ARG001  # keys of the cache
     name = f"snnprune_user_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look their module up by name
-    sys.path.insert(0, str(path.parent.absolute()))  # so that the file may import its neighbours
+    sys.path.insert(0, str(path.parent))  # so that the file may import its neighbours
     try:
-        with calling_user_code(f"importing {path}", field=field):
-            spec.loader.exec_module(module)
+        spec.loader.exec_module(module)
     finally:
-        sys.path.remove(str(path.parent.absolute()))
+        sys.path.remove(str(path.parent))
     return module

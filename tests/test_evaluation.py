@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snnprune.errors import InputError
+from snnprune.errors import InputError, UsageError
 from snnprune.evaluation import evaluate, time_averaged_loss
 from snnprune.models.dynamics import Dynamics
 from snnprune.models.lif import LIF
 from snnprune.network import Network, trace
+from snnprune.network.readout import Reading
 
 # beta 0.5, threshold 1: a constant 2 fires at both steps, 0.75 only at the second, 0 never.
 X = torch.tensor([[2.0, 0.0], [0.0, 2.0], [0.75, 0.0]])
@@ -90,8 +91,10 @@ def test_labels_that_are_not_whole_numbers_are_an_input_error(
 
 
 def test_fewer_labels_than_samples_are_an_input_error(network: Network) -> None:
-    with pytest.raises(InputError, match=r"puts out a shape of \(2, 3, 2\) for 2 samples"):
-        evaluate(network, [(X, labels(0, 1))])
+    with pytest.raises(
+        InputError, match=r"puts out a float32 tensor of shape \(2, 3, 2\) for 1 samples"
+    ):
+        evaluate(network, [(X, labels(0))])
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])
@@ -111,7 +114,9 @@ def test_no_samples_are_an_input_error(network: Network) -> None:
 
 
 def test_an_output_that_fits_no_readout_is_an_input_error(network: Network) -> None:
-    with pytest.raises(InputError, match=r"^--readout: the network puts out a shape of"):
+    with pytest.raises(
+        InputError, match=r"^--readout: the network puts out a float32 tensor of shape"
+    ):
         evaluate(network, [(X, labels(0, 1, 1))], run=lambda module, x: module(x)[:, :2])
 
 
@@ -123,6 +128,48 @@ def test_another_way_of_running_a_batch_is_used(network: Network) -> None:
 def test_the_prediction_is_the_sum_over_time(network: Network) -> None:
     votes = torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]], [[0.0, 1.0]]])  # two steps against the last
     assert evaluate(network, [(X[:1], labels(0))], run=lambda *_: votes).correct == 1
+
+
+VOTES = torch.tensor([[[3.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]]])  # (T, N, classes)
+
+
+def nats(logits: list[float]) -> float:
+    """The cross-entropy of `logits` for class 0."""
+    return math.log(sum(math.exp(logit - logits[0]) for logit in logits))
+
+
+@pytest.mark.parametrize(
+    ("readout", "right", "loss"),
+    [
+        ("auto", 1, (nats([3, 0]) + 2 * nats([0, 1])) / 3),
+        ("sum", 1, (nats([3, 0]) + 2 * nats([0, 1])) / 3),
+        ("mean", 1, nats([1, 2 / 3])),
+        ("last", 0, nats([0, 1])),
+        (lambda output: output[1] - output[0], 0, nats([-3, 1])),
+    ],
+    ids=["auto", "sum", "mean", "last", "function"],
+)
+def test_every_readout_scores_and_loses_as_worked_out_by_hand(
+    readout: str | Reading, right: int, loss: float, network: Network
+) -> None:
+    found = evaluate(network, [(X[:1], labels(0))], run=lambda *_: VOTES, readout=readout)
+    assert found.correct == right
+    assert found.loss_sum == pytest.approx(loss)
+
+
+def test_the_layout_of_an_output_is_remembered_over_all_batches(network: Network) -> None:
+    def samples_first(module: nn.Module, x: Tensor) -> Tensor:
+        return module(x).transpose(0, 1)
+
+    batches = [(X, labels(0, 1, 0)), (X[:2], labels(0, 1))]  # in the last N = T = 2
+    found = evaluate(network, batches, run=samples_first)
+    assert found.correct == 5
+    assert found.loss_sum == pytest.approx(evaluate(network, batches).loss_sum)
+
+
+def test_an_unknown_readout_is_a_usage_error(network: Network) -> None:
+    with pytest.raises(UsageError, match="unknown readout"):
+        evaluate(network, [(X, None)], readout="men")
 
 
 @pytest.mark.parametrize("training", [True, False])

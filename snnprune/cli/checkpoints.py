@@ -5,14 +5,21 @@ from typing import Annotated
 
 import typer
 
-from snnprune.cli.flags import ShowFlags, SubjectFlags, spread
+from snnprune.cli.flags import ReadoutFlag, ShowFlags, StrictFlag, SubjectFlags
+from snnprune.cli.spreading import spread
 
 
 @spread
 def inspect(subject: SubjectFlags, show: ShowFlags) -> None:
     """Show what is in a checkpoint. Runs no code of the file."""
     from snnprune.cli.console import Screen
-    from snnprune.cli.tables import layer_table, link_table, sparsity_line
+    from snnprune.cli.tables import (
+        excluded_lines,
+        layer_table,
+        link_table,
+        neuron_table,
+        sparsity_line,
+    )
     from snnprune.jobs.inspect import inspect_checkpoint
 
     screen = Screen(show)
@@ -21,10 +28,16 @@ def inspect(subject: SubjectFlags, show: ShowFlags) -> None:
         f"{found.checkpoint.container}, {len(found.checkpoint.tensors):,} tensors, "
         f"{len(found.skipped):,} of them not prunable",
         sparsity_line(found.totals),
+        *excluded_lines(found.report),
+        *(f"not prunable: {key}, made by {how}" for key, how in found.made.items()),
     ]
-    links = [link_table(found.rows)] if found.unlinked is None else []
-    lines += [] if found.unlinked is None else [f"links not known: {found.unlinked}"]
-    screen.result(layer_table(found.rows, screen.width), *links, *lines, report=found.report)
+    tables = [layer_table(found.rows, screen.width)]
+    if found.unlinked is None:
+        tables.append(link_table(found.rows, screen.width))
+        tables.append(neuron_table(found.report["neurons"], screen.width))
+    else:
+        lines.append(f"links not known: {found.unlinked}")
+    screen.result(*tables, *lines, report=found.report)
 
 
 @spread
@@ -37,19 +50,21 @@ def calibrate(
     samples: Annotated[
         int, typer.Option(metavar="N", min=1, help="Training images to look at.")
     ] = 1024,
+    strict: StrictFlag = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Take firing rates and membrane statistics for later runs."""
     from snnprune.cli.console import Screen
-    from snnprune.cli.tables import layer_table
+    from snnprune.cli.tables import excluded_lines, layer_table
     from snnprune.jobs.calibrate import calibrate_checkpoint
 
     screen = Screen(show)
     found = calibrate_checkpoint(
-        subject.options(samples), out, force=force, progress=screen.progress()
+        subject.options(samples, strict=strict), out, force=force, progress=screen.progress()
     )
     line = f"wrote {out} ({found.calibration.samples:,} images, T = {found.calibration.time_steps})"
-    screen.result(layer_table(found.rows, screen.width), line, report=found.report)
+    lines = [*excluded_lines(found.report), line]
+    screen.result(layer_table(found.rows, screen.width), *lines, report=found.report)
 
 
 @spread
@@ -57,13 +72,14 @@ def evaluate(
     subject: SubjectFlags,
     show: ShowFlags,
     split: Annotated[str, typer.Option(metavar="NAME", help="test, validation or train.")] = "test",
+    readout: ReadoutFlag = "auto",
     samples: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Images; all by default.")
     ] = None,
 ) -> None:
     """Measure accuracy, loss, firing rates and sparsity."""
     from snnprune.cli.console import Screen
-    from snnprune.cli.tables import accuracy_line, firing_table, sparsity_line
+    from snnprune.cli.tables import accuracy_line, excluded_lines, firing_table, sparsity_line
     from snnprune.errors import UsageError
     from snnprune.jobs.evaluate import evaluate_checkpoint
 
@@ -73,11 +89,12 @@ def evaluate(
         )
     screen = Screen(show)
     found = evaluate_checkpoint(
-        subject.options(), split=split, limit=samples, progress=screen.progress()
+        subject.options(readout=readout), split=split, limit=samples, progress=screen.progress()
     )
     screen.result(
         firing_table(found.evaluation),
         sparsity_line(found.totals),
+        *excluded_lines(found.report),
         accuracy_line(found.evaluation, split=split),
         report=found.report,
     )

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from snnprune.cli.flags import RunFlags, ShowFlags, spread
+from snnprune.cli.flags import RunFlags, ShowFlags
+from snnprune.cli.spreading import spread
 
 
 @spread

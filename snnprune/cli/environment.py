@@ -1,6 +1,7 @@
 """`env`: what a bug report needs."""
 
-from snnprune.cli.flags import ShowFlags, spread
+from snnprune.cli.flags import ShowFlags
+from snnprune.cli.spreading import spread
 
 
 @spread

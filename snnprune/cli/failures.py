@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from snnprune.errors import MemoryExhaustedError, SnnpruneError, UsageError
+from snnprune.errors import MemoryExhaustedError, SnnpruneError, UsageError, says_out_of_memory
 from snnprune.escaping import printable
 
 BUG, INTERRUPTED, TERMINATED = 1, 130, 143
@@ -73,14 +73,9 @@ def _as_ours(error: Exception) -> SnnpruneError | None:
     if hasattr(error, "format_message"):  # what typer says of a wrong command line
         message = error.format_message().rstrip(".")
         return UsageError(message[:1].lower() + message[1:], hint="--help lists what there is")
-    if isinstance(error, MemoryError) or _says_out_of_memory(error):
+    if says_out_of_memory(error):
         return MemoryExhaustedError("out of memory", hint="give a smaller --batch-size")
     return None
-
-
-def _says_out_of_memory(error: Exception) -> bool:
-    """What torch raises on a GPU, and on a CPU."""
-    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 def _as_object(error: SnnpruneError) -> dict[str, object]:

@@ -1,30 +1,35 @@
 """Flags that several commands share, written down once.
 
-A command takes `subject: SubjectFlags` and `spread` gives it one flag per field.
+A command takes `subject: SubjectFlags` and `spreading.spread` gives it one flag per field.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import inspect
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from snnprune.criteria import CRITERIA
+from snnprune.errors import UsageError
 
 if TYPE_CHECKING:
     from snnprune.jobs.subject import SubjectOptions
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
+FORWARD_HELP = "How a batch is run: function(model, x) -> output; by default model(x)."
+READOUT_HELP = "auto, sum, mean or last over time, or file.py:function from output to scores."
+LINK_HELP = "The neuron that a weight drives, or none; repeatable."
 CRITERION_HELP = f"{', '.join(CRITERIA.rows)} or file.py:function; by default sf where it can work."
 OUTPUT, INPUT = "Output", "Network and data"  # panels of --help
+
+
+StrictFlag = Annotated[
+    bool,
+    typer.Option("--strict", help="Refuse a neuron whose spikes cannot be explained, not warn."),
+]
+ReadoutFlag = Annotated[str, typer.Option(metavar="NAME", help=READOUT_HELP)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +93,10 @@ class RunFlags:
 class SubjectFlags(DataFlags, RunFlags):
     """A checkpoint, its network and its data. What is left out is read off the file's metadata."""
 
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A .safetensors or .pth file.")]
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(metavar="CKPT", help="A .safetensors (or its index), .pth or .nir file."),
+    ]
     model: Annotated[
         str | None,
         typer.Option(
@@ -103,6 +111,34 @@ class SubjectFlags(DataFlags, RunFlags):
             metavar="K=V", help="An argument of the model; repeatable.", rich_help_panel=INPUT
         ),
     ] = None
+    forward: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.PY:FUNCTION", help=FORWARD_HELP, rich_help_panel=INPUT),
+    ] = None
+    link: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WEIGHT=NEURON", help=LINK_HELP, rich_help_panel=INPUT),
+    ] = None
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB", help="Weights to leave alone; repeatable.", rich_help_panel=INPUT
+        ),
+    ] = None
+    state_dict: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY", help="Which of the file's state dicts to read.", rich_help_panel=INPUT
+        ),
+    ] = None
+    allow_nonfinite: Annotated[
+        bool,
+        typer.Option(
+            "--allow-nonfinite",
+            help="Take weights that are NaN or infinite for pruned.",
+            rich_help_panel=INPUT,
+        ),
+    ] = False
     data: Annotated[
         str | None,
         typer.Option(
@@ -116,8 +152,15 @@ class SubjectFlags(DataFlags, RunFlags):
         typer.Option(metavar="N", min=1, help="Images per forward pass.", rich_help_panel=INPUT),
     ] = 128
 
-    def options(self, samples: int = 1024) -> SubjectOptions:
-        """What these flags ask for; `samples` is the number of images to calibrate on."""
+    def options(
+        self, samples: int = 1024, *, readout: str = "auto", strict: bool = False
+    ) -> SubjectOptions:
+        """What these flags ask for; `samples` is the number of images to calibrate on.
+
+        Raises:
+            UsageError: a `--model-arg` or `--link` is not of its form.
+        """
+        links = parse_links(self.link or [])
         from snnprune.jobs.subject import SubjectOptions
         from snnprune.recipe import parse_settings
 
@@ -125,6 +168,13 @@ class SubjectFlags(DataFlags, RunFlags):
             checkpoint=self.checkpoint,
             model=self.model,
             model_args=parse_settings(self.model_arg or [], option="--model-arg"),
+            forward=self.forward,
+            readout=readout,
+            state_dict=self.state_dict,
+            allow_nonfinite=self.allow_nonfinite,
+            exclude=tuple(self.exclude or ()),
+            links=links,
+            strict=strict,
             data=self.data,
             data_root=self.data_root,
             download=self.download,
@@ -149,6 +199,7 @@ class ScoringFlags:
     samples: Annotated[
         int, typer.Option(metavar="N", min=1, help="Training images to calibrate on.")
     ] = 1024
+    strict: StrictFlag = False
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False
 
     def require_known(self) -> None:
@@ -157,45 +208,21 @@ class ScoringFlags:
             CRITERIA.require(self.criterion, field="--criterion")
 
 
-def spread(command: F) -> F:
-    """`command` with one parameter for each field of its parameters that are flag dataclasses."""
-    hints = get_type_hints(command, include_extras=True)
-    groups: dict[str, type[Any]] = {
-        name: hint for name, hint in hints.items() if hasattr(hint, "__dataclass_fields__")
-    }
-    own = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
-        for name, parameter in inspect.signature(command).parameters.items()
-        if name not in groups
-    ]
-    flags = {name: _flags(group) for name, group in groups.items()}
+def parse_links(texts: Iterable[str]) -> dict[str, str]:
+    """The neuron that each weight drives, by weight key, from `WEIGHT=NEURON` texts.
 
-    @functools.wraps(command)
-    def gathered(**values: Any) -> Any:
-        built = {
-            name: group(**{flag.name: values.pop(flag.name) for flag in flags[name]})
-            for name, group in groups.items()
-        }
-        return command(**values, **built)
-
-    # What typer reads: the command's own flags first, then the shared ones. mypy knows neither
-    # that a function may be given a signature nor that `gathered` stands in for `command`.
-    parameters = [*own, *(flag for shared in flags.values() for flag in shared)]
-    gathered.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    gathered.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return gathered  # type: ignore[return-value]
-
-
-def _flags(group: Any) -> list[inspect.Parameter]:
-    hints = get_type_hints(group, include_extras=True)
-    return [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty
-            if field.default is dataclasses.MISSING
-            else field.default,
-            annotation=hints[field.name],
-        )
-        for field in dataclasses.fields(group)
-    ]
+    Raises:
+        UsageError: one is not of that form, or a weight is given two neurons.
+    """
+    links: dict[str, str] = {}
+    for text in texts:
+        weight, _, neuron = text.partition("=")
+        if not weight or not neuron:
+            raise UsageError(
+                f"{text!r} is not of the form WEIGHT=NEURON",
+                field="--link",
+                hint="inspect names both; WEIGHT=none is for a weight that drives none",
+            )
+        if links.setdefault(weight, neuron) != neuron:
+            raise UsageError(f"{weight} is given {links[weight]} and {neuron}", field="--link")
+    return links

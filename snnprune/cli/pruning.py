@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from snnprune.cli.flags import ScoringFlags, ShowFlags, SubjectFlags, spread
+from snnprune.cli.flags import ReadoutFlag, ScoringFlags, ShowFlags, SubjectFlags
+from snnprune.cli.spreading import spread
 
 
 @spread
@@ -20,12 +21,12 @@ def score(
     """Score every weight; larger means keep."""
     scoring.require_known()
     from snnprune.cli.console import Screen
-    from snnprune.cli.tables import fallback_lines, layer_table
+    from snnprune.cli.tables import excluded_lines, fallback_lines, layer_table
     from snnprune.jobs.score import score_checkpoint
 
     screen = Screen(show)
     found = score_checkpoint(
-        subject.options(scoring.samples),
+        subject.options(scoring.samples, strict=scoring.strict),
         criterion=scoring.criterion,
         calibration_file=scoring.calibration,
         out=out,
@@ -33,7 +34,7 @@ def score(
         progress=screen.progress(),
     )
     lines = [f"criterion {found.scores.criterion} ({found.why})", *fallback_lines(found.rows)]
-    lines += [f"wrote {out}"] if out else []
+    lines += [*excluded_lines(found.report), *([f"wrote {out}"] if out else [])]
     screen.result(layer_table(found.rows, screen.width, criteria=True), *lines, report=found.report)
 
 
@@ -46,7 +47,10 @@ def prune(
         float, typer.Option(metavar="S", help="Share of the weights to prune, in [0, 1).")
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="The pruned file, .safetensors.")
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="The pruned file: .safetensors, or as the input."
+        ),
     ],
     allocation: Annotated[
         str | None,
@@ -68,6 +72,7 @@ def prune(
         int | None,
         typer.Option(metavar="N", min=1, help="Test images for that; all by default."),
     ] = None,
+    readout: ReadoutFlag = "auto",
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder for report.json.")
     ] = None,
@@ -75,12 +80,18 @@ def prune(
     """Prune a checkpoint; the result has the same keys, shapes and types."""
     scoring.require_known()
     from snnprune.cli.console import Screen
-    from snnprune.cli.tables import accuracy_line, fallback_lines, layer_table, sparsity_line
+    from snnprune.cli.tables import (
+        accuracy_line,
+        excluded_lines,
+        fallback_lines,
+        layer_table,
+        sparsity_line,
+    )
     from snnprune.jobs.prune import PruneOptions, prune_checkpoint
 
     screen = Screen(show)
     options = PruneOptions(
-        subject=subject.options(scoring.samples),
+        subject=subject.options(scoring.samples, readout=readout, strict=scoring.strict),
         sparsity=sparsity,
         out=out,
         criterion=scoring.criterion,
@@ -98,6 +109,7 @@ def prune(
         f"criterion {found.choice.name} ({found.choice.why}), allocation {found.allocation}, "
         f"repair {found.repair}",
         *fallback_lines(found.rows),
+        *excluded_lines(found.report),
     ]
     lines += [accuracy_line(found.after, found.before)] if found.after else []
     lines.append(f"wrote {out}, {options.mask_file.name} and {options.report_file.name}")

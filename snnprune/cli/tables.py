@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -54,10 +54,10 @@ def _layer_cells(row: LayerRow, *, rates: bool, criteria: bool) -> list[str]:
 
 
 def _broken(name: str, width: int) -> str:
-    """`name` over as many lines as it takes, broken after dots where there are some."""
+    """`name` over as many lines as it takes, broken after dots and blanks where there are some."""
     if len(name) <= width:
         return name
-    dot = name.rfind(".", 0, width)
+    dot = max(name.rfind(mark, 0, width) for mark in ". ")
     cut = dot + 1 if dot > 0 else width
     return f"{name[:cut]}\n{_broken(name[cut:], width)}"
 
@@ -66,15 +66,58 @@ def _table() -> Table:
     return Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
 
 
-def link_table(rows: Sequence[LayerRow]) -> Table:
-    """Which layer drives which neuron, and what stands between."""
+def link_table(rows: Sequence[LayerRow], width: int) -> Table:
+    """What feeds each layer, and one line for each neuron that it drives: what stands between."""
+    titles = ("layer", "fed by", "normalised by", "drives", "through")
+    body = [cells for row in rows[:MAX_ROWS] for cells in _link_cells(row)]
+    return _names_table(titles, body, width)
+
+
+def _link_cells(row: LayerRow) -> list[list[str]]:
+    ends = [
+        [_ways(link.norms), link.neuron, ", ".join(link.through) or "-"] for link in row.links
+    ] or [["-", "-", "-"]]
+    layer = [row.weight.removesuffix(".weight"), "input" if row.encoding else "spikes"]
+    return [[*(layer if end is ends[0] else ["", ""]), *end] for end in ends]
+
+
+def neuron_table(neurons: Sequence[Mapping[str, Any]], width: int) -> Table:
+    """Whose each neuron is, and whose spikes reach it past every layer; as `inspect` reports."""
+    titles = ("neuron", "library", "also gets spikes of")
+    body = [
+        [neuron["name"], neuron["library"], ", ".join(neuron["identities"]) or "-"]
+        for neuron in neurons[:MAX_ROWS]
+    ]
+    return _names_table(titles, body, width)
+
+
+def _ways(norms: Sequence[Sequence[str]]) -> str:
+    """What normalises a layer: in order with commas; of one way per time step, first and last."""
+    ways = [", ".join(way) for way in norms]
+    return " ... ".join([ways[0], ways[-1]] if len(ways) > 1 else ways) or "-"
+
+
+def _names_table(titles: Sequence[str], body: Sequence[Sequence[str]], width: int) -> Table:
+    """Columns of names within `width`: the widest give way, broken at dots and commas."""
+    cells = [[printable(text) for text in row] for row in body]
+    columns = list(zip(titles, *cells, strict=True))
+    room = _shared(width, [max(map(len, column)) for column in columns])
     table = _table()
-    for title in ("layer", "drives", "through"):
-        table.add_column(title, overflow="fold")
-    for row in rows[:MAX_ROWS]:
-        name = row.weight.removesuffix(".weight")
-        table.add_row(cell(name), cell(row.neuron or "-"), cell(", ".join(row.through) or "-"))
+    for title in titles:
+        table.add_column(title)
+    for row in cells:
+        broken = (_broken(text, columns) for text, columns in zip(row, room, strict=True))
+        table.add_row(*map(Text, broken))
     return table
+
+
+def _shared(width: int, wanted: Sequence[int]) -> list[int]:
+    """Columns for each of the `wanted` widths: the narrow get theirs, the wide share the rest."""
+    left, given = width - 2 * len(wanted), dict[int, int]()
+    for index in sorted(range(len(wanted)), key=wanted.__getitem__):
+        given[index] = min(wanted[index], max(MIN_NAME, left // (len(wanted) - len(given))))
+        left -= given[index]
+    return [given[index] for index in range(len(wanted))]
 
 
 def firing_table(evaluation: Evaluation) -> Table:
@@ -99,6 +142,12 @@ def demo_table(points: Sequence[Point]) -> Table:
         by_sparsity = {p.sparsity: p for p in points if (p.criterion, p.repair) == row}
         table.add_row(*row, *(f"{by_sparsity[s].accuracy:.1%}" for s in sparsities))
     return table
+
+
+def excluded_lines(report: Mapping[str, Any]) -> list[str]:
+    """Which weights `--exclude` left alone."""
+    keys = [key.removesuffix(".weight") for key in report["excluded"]]
+    return [f"left alone: {printable(', '.join(keys))}"] if keys else []
 
 
 def sparsity_line(totals: dict[str, int]) -> str:

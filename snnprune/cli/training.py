@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from snnprune.cli.flags import DataFlags, ShowFlags, spread
+from snnprune.cli.flags import DataFlags, ShowFlags
+from snnprune.cli.spreading import spread
 
 
 @spread

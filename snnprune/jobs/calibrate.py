@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,23 +60,65 @@ def calibrate_checkpoint(
 
 
 def calibrated(subject: Subject, progress: Progress) -> Calibration:
-    """The statistics of the subject's network on its training images."""
+    """The statistics of the subject's network on its training images.
+
+    Raises:
+        InputError: the network or the data is missing; or, with `--strict`, a neuron cannot be
+            explained.
+    """
     network = subject.require_runnable()
+    weights = subject.weights  # refused before the pass where they can be
     batches = progress.track(
         subject.calibration_batches(), label="calibrating", total=subject.calibration_steps()
     )
     data, options = subject.data_spec, subject.options
     source = {
-        "checkpoint_sha256": subject.checkpoint.sha256,
         "data": data.name if data else "",
         "seed": str(options.seed),
-        "model": _model_of(subject),
+        **_taken_on(subject),
     }
     found = calibrate(network, batches, run=subject.run, source=source)
+    require_explained(found, subject, weights)
     if found.samples >= MIN_SAMPLES:
         return found
     few = f"calibrated on {found.samples} images; at least {MIN_SAMPLES} are advised"
     return replace(found, warnings=(*found.warnings, few))
+
+
+def require_explained(
+    calibration: Calibration, subject: Subject, weights: Collection[str], file: Path | None = None
+) -> None:
+    """With `--strict`, refuse statistics in which a neuron that one of `weights` drives is missing.
+
+    Raises:
+        InputError: one is; at most five layers are named.
+    """
+    refused = {
+        key: seen.refused
+        for key, seen in calibration.layers.items()
+        if seen.refused is not None and key in weights
+    }
+    if not subject.options.strict or not refused:
+        return
+    named = "; ".join(f"{key}: {reason}" for key, reason in list(refused.items())[:5])
+    raise InputError(
+        f"{len(refused)} of {len(weights)} layers left without statistics: {named}",
+        file=file or subject.checkpoint.path,
+        field="--strict",
+        hint="--exclude leaves a layer alone; without --strict it is scored by magnitude",
+    )
+
+
+def _taken_on(subject: Subject) -> dict[str, str]:
+    """What statistics depend on beside the data; a calibration file of another is refused."""
+    options = subject.options
+    return {
+        "checkpoint_sha256": subject.checkpoint.sha256,
+        "state_dict": subject.checkpoint.entry or "",
+        "model": _model_of(subject),
+        "forward": options.forward or "",
+        "links": json.dumps(dict(options.links), sort_keys=True) if options.links else "",
+    }
 
 
 def _model_of(subject: Subject) -> str:
@@ -88,15 +131,17 @@ def read_calibration_for(subject: Subject, path: Path) -> Calibration:
     """A calibration file, checked to be of this checkpoint.
 
     Raises:
-        InputError: it was taken on another checkpoint, or is damaged.
+        InputError: it was taken on another checkpoint, or is damaged; or, with `--strict`, a
+            neuron could not be explained when it was taken.
     """
     calibration = read_calibration(path)
-    same = {"checkpoint_sha256": subject.checkpoint.sha256, "model": _model_of(subject)}
-    if any(calibration.source.get(name) != value for name, value in same.items()):
+    same = _taken_on(subject)
+    if any(calibration.source.get(name, "") != value for name, value in same.items()):
         raise InputError(
             f"was not taken on {subject.checkpoint.path.name} and its model as they are now",
             file=path,
             field="--calibration",
-            hint="run snnprune calibrate again",
+            hint="run snnprune calibrate again, with the flags of this command",
         )
+    require_explained(calibration, subject, subject.weights, path)
     return calibration

@@ -28,15 +28,15 @@ def evaluate_checkpoint(
 ) -> Evaluated:
     """Run a checkpoint over the images of `split`, at most `limit` of them."""
     subject = open_subject(options)
-    network = subject.require_runnable()
+    network, weights = subject.require_runnable(), subject.weights
     batches = progress.track(
         subject.batches(split, limit), label="evaluating", total=subject.steps(split, limit)
     )
-    evaluation = evaluate(network, batches, run=subject.run)
+    evaluation = evaluate(network, batches, run=subject.run, readout=subject.readout())
     rates = evaluation.firing_rates
     rows = tuple(
         replace(row, firing_rate=rates.get(row.neuron or ""))
-        for row in layer_rows(subject.weights, network=network)
+        for row in layer_rows(weights, network=network)
     )
     counted = totals(rows, parameter_count(subject.checkpoint.tensors, network))
     return Evaluated(

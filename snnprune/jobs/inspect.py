@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from snnprune.checkpoint import Checkpoint
+from snnprune.checkpoint import Checkpoint, files_of
 from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
 from snnprune.jobs.opening import open_subject
 from snnprune.jobs.subject import Subject, SubjectOptions
@@ -21,6 +22,8 @@ class Inspected:
     totals: dict[str, int]
     skipped: tuple[str, ...]
     """Tensors that are no prunable weight."""
+    made: Mapping[str, str]
+    """Weights that are made of others as a whole and cannot be pruned, by what."""
     unlinked: str | None
     """Why the links are not known, where they are not."""
     report: dict[str, Any]
@@ -31,7 +34,7 @@ def inspect_checkpoint(options: SubjectOptions) -> Inspected:
     subject = open_subject(options)
     tensors = subject.checkpoint.tensors
     rows = layer_rows(subject.weights, network=subject.network)
-    prunable = {row.weight for row in rows}
+    prunable = {*(row.weight for row in rows), *subject.excluded}
     skipped = tuple(key for key in tensors if key not in prunable)
     counted = totals(rows, parameter_count(tensors, subject.network))
     return Inspected(
@@ -39,6 +42,7 @@ def inspect_checkpoint(options: SubjectOptions) -> Inspected:
         rows=rows,
         totals=counted,
         skipped=skipped,
+        made=subject.made,
         unlinked=subject.missing if subject.network is None else None,
         report=_report(subject, rows, counted),
     )
@@ -52,11 +56,12 @@ def _report(
         subject,
         "inspect",
         container=subject.checkpoint.container,
-        size_bytes=subject.checkpoint.path.stat().st_size,
+        size_bytes=sum(path.stat().st_size for path in files_of(subject.checkpoint.path)),
         metadata=subject.checkpoint.metadata,
         tensors=len(subject.checkpoint.tensors),
         totals=counted,
         layers=as_dicts(rows),
+        made=dict(subject.made),
         neurons=[
             {
                 "name": neuron.name,

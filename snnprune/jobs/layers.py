@@ -8,9 +8,19 @@ from typing import Any
 
 from torch import Tensor
 
-from snnprune.calibration import Calibration
-from snnprune.network import Network
+from snnprune.calibration import Calibration, LayerStatistics
+from snnprune.network import Link, Network
 from snnprune.scoring import Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkRow:
+    """A layer's way to a neuron that it drives."""
+
+    neuron: str
+    norms: tuple[tuple[str, ...], ...]
+    """What normalises on the way, in order; several lists where time steps have their own."""
+    through: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +35,19 @@ class LayerRow:
     """Mean of |x| of what enters."""
     input_values: str | None = None
     firing_rate: float | None = None
-    """Spikes per neuron per time step of the neuron that it drives."""
-    neuron: str | None = None
-    through: tuple[str, ...] = ()
+    """Spikes per neuron per time step of the first neuron that it drives."""
+    encoding: bool | None = None
+    """Fed by the network's input through no spiking neuron; None where the links are not known."""
+    links: tuple[LinkRow, ...] = ()
+    """One for each neuron that it drives."""
     criterion: str | None = None
     reason: str | None = None
     """Why it was not scored by the criterion that was asked for."""
+
+    @property
+    def neuron(self) -> str | None:
+        """The first neuron that it drives."""
+        return self.links[0].neuron if self.links else None
 
     @property
     def sparsity(self) -> float:
@@ -60,14 +77,26 @@ def layer_rows(
                 kept=int(alive.sum()),
                 input_rate=float(seen.input_rate.mean()) if seen else None,
                 input_values=seen.input_values if seen else None,
-                firing_rate=float(seen.neuron.firing_rate.mean()) if seen and seen.neuron else None,
-                neuron=layer.neuron if layer else None,
-                through=layer.through if layer else (),
+                firing_rate=_firing_rate(seen) if seen else None,
+                encoding=layer.encoding if layer else None,
+                links=tuple(_link_row(link) for link in layer.links) if layer else (),
                 criterion=scores.used(key) if scores else None,
                 reason=scores.fallback.get(key) if scores else None,
             )
         )
     return tuple(rows)
+
+
+def _link_row(link: Link) -> LinkRow:
+    norms = (
+        tuple(norm.variance.removesuffix(".running_var") for norm in chain) for chain in link.norms
+    )
+    return LinkRow(neuron=link.neuron, norms=tuple(filter(None, norms)), through=link.through)
+
+
+def _firing_rate(seen: LayerStatistics) -> float | None:
+    """Of the first neuron that the layer drives."""
+    return float(seen.drives[0].neuron.firing_rate.mean()) if seen.drives else None
 
 
 def totals(rows: tuple[LayerRow, ...], parameters: int) -> dict[str, int]:
@@ -89,4 +118,4 @@ def parameter_count(tensors: Mapping[str, Tensor], network: Network | None) -> i
 
 def as_dicts(rows: tuple[LayerRow, ...]) -> list[dict[str, Any]]:
     """The rows for a report."""
-    return [asdict(row) for row in rows]
+    return [{**asdict(row), "neuron": row.neuron} for row in rows]

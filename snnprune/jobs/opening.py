@@ -8,13 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnprune.checkpoint import Checkpoint, read_checkpoint
+from snnprune.checkpoint import Checkpoint, folded
 from snnprune.data import DataOptions, DataSet, open_data
 from snnprune.device import choose_device
 from snnprune.errors import InputError
+from snnprune.jobs.binding import bound, load
+from snnprune.jobs.reading import read_subject
+from snnprune.jobs.running import Forward, forward_of, reading_of
 from snnprune.jobs.subject import Subject, SubjectOptions
 from snnprune.models import MODELS, ModelSpec, argument, build_model
-from snnprune.network import Network, trace
+from snnprune.network import Network, bare, trace
 from snnprune.provenance import DataSpec, data_in, model_in
 from snnprune.user_code import calling_user_code
 
@@ -28,21 +31,28 @@ def open_subject(options: SubjectOptions) -> Subject:
         UsageError: there is no such device.
     """
     device = choose_device(options.device)
-    checkpoint = read_checkpoint(options.checkpoint)
+    reading = reading_of(options)
+    checkpoint = read_subject(options)
     spec = _model_spec(options, checkpoint)
     data_spec = _data_spec(options, checkpoint)
     data, no_data = _open_data(options, spec, data_spec)
     network, no_network = None, "the file does not say which model it is of"
+    forward = forward_of(options)
     if spec is not None:
-        module = _loaded(spec, checkpoint).to(device).eval()
+        module, checkpoint = _loaded(spec, checkpoint)
         example = _example(spec, data, device)
         no_network = "the model cannot be traced without data"
-        network = _traced(module, example) if example is not None else None
+        if example is not None:
+            network = _traced(module.to(device).eval(), example, forward, options.links)
+    else:
+        checkpoint = folded(checkpoint)
     return Subject(
         options=options,
         checkpoint=checkpoint,
         device=device,
         spec=spec,
+        forward=forward,
+        reading=reading,
         network=network,
         data_spec=data_spec,
         data=data,
@@ -50,46 +60,24 @@ def open_subject(options: SubjectOptions) -> Subject:
     )
 
 
-def _traced(module: nn.Module, example: Tensor) -> Network:
+def _traced(
+    module: nn.Module, example: Tensor, forward: Forward, links: Mapping[str, str]
+) -> Network:
     """The links of `module`; that it takes the data at all shows here first."""
     what = f"running the model on a batch of shape {tuple(example.shape)}"
     with calling_user_code(what, field="--model"):
-        return trace(module, example)
+        return trace(module, example, run=forward, links=links)
 
 
-def require_fit(module: nn.Module, checkpoint: Checkpoint) -> None:
-    """Refuse a checkpoint that is not of this module.
-
-    Raises:
-        InputError: keys or shapes do not fit; at most five are named.
-    """
-    wanted, given = module.state_dict(), checkpoint.tensors
-    absent = [key for key in wanted if key not in given]
-    extra = [key for key in given if key not in wanted]
-    odd = [
-        f"{key} {tuple(given[key].shape)} for {tuple(wanted[key].shape)}"
-        for key in wanted
-        if key in given and given[key].shape != wanted[key].shape
-    ]
-    for what, keys in (("missing", absent), ("unexpected", extra), ("of another shape", odd)):
-        if keys:
-            raise InputError(
-                f"does not fit the model: {len(keys)} of {len(wanted)} tensors {what}: "
-                + ", ".join(keys[:5]),
-                file=checkpoint.path,
-                hint="is it the right --model, with the right --model-arg?",
-            )
-
-
-def _loaded(spec: ModelSpec, checkpoint: Checkpoint) -> nn.Module:
-    """The module of `spec` with the checkpoint's tensors."""
+def _loaded(spec: ModelSpec, checkpoint: Checkpoint) -> tuple[nn.Module, Checkpoint]:
+    """The module of `spec` with the checkpoint's tensors, and these by its keys."""
     if spec.name in MODELS.rows:  # without memory first: the file may have chosen the arguments
         with torch.device("meta"):
-            require_fit(build_model(spec), checkpoint)
-    module = build_model(spec)
-    require_fit(module, checkpoint)
-    module.load_state_dict(checkpoint.tensors)
-    return module
+            bound(build_model(spec), checkpoint)
+    module = bare(build_model(spec))
+    checkpoint = bound(module, checkpoint)
+    load(module, checkpoint.tensors)
+    return module, checkpoint
 
 
 def _model_spec(options: SubjectOptions, checkpoint: Checkpoint) -> ModelSpec | None:

@@ -10,7 +10,12 @@ from torch import Tensor
 
 from snnprune.allocation import ALLOCATIONS, load_allocation
 from snnprune.calibration import Calibration
-from snnprune.checkpoint import read_checkpoint, write_masks, write_safetensors
+from snnprune.checkpoint import (
+    read_back,
+    require_writable_as,
+    write_like,
+    write_masks,
+)
 from snnprune.errors import UsageError
 from snnprune.evaluation import Evaluation, evaluate
 from snnprune.files import require_free, write_json
@@ -82,6 +87,7 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruned:
     """
     _require_sense(options)
     subject = open_subject(options.subject)
+    subject.require_prunable()
     calibrated = options.calibration is not None
     choice = choose_criterion(subject, options.criterion, calibrated=calibrated)
     repair = choose_repair(subject, options.repair)
@@ -99,7 +105,7 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruned:
     tensors = pruned_tensors(subject, cut, repair, progress)
     after = _evaluated(subject, options, "evaluating after", progress)
 
-    written = _write(options, subject, tensors, cut.masks, (choice.name, allocation, repair))
+    written, notes = _write(options, subject, tensors, cut.masks, (choice.name, allocation, repair))
     rows = layer_rows(
         {key: written[key] for key in cut.masks},
         kept=cut.masks,
@@ -115,7 +121,7 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruned:
         repair=repair,
         before=before,
         after=after,
-        warnings=(*(calibration.warnings if calibration else ()), *cut.warnings),
+        warnings=(*(calibration.warnings if calibration else ()), *cut.warnings, *notes),
     )
     found = replace(pruned, report=_report(options, subject, pruned))
     write_json(options.report_file, found.report)
@@ -128,18 +134,14 @@ def _require_sense(options: PruneOptions) -> None:
     require_criterion(options.criterion)
     if options.allocation is not None:
         ALLOCATIONS.require(options.allocation, field="--allocation")
-    if options.out.suffix != ".safetensors":
-        raise UsageError(
-            f"{options.out.name} does not end in .safetensors",
-            field="-o",
-            hint="other containers are not written yet",
-        )
     if options.repair is not None and options.repair not in REPAIRS:
         raise UsageError(
             f"unknown repair {options.repair!r}",
             field="--repair",
             hint=did_you_mean(options.repair, REPAIRS),
         )
+    source = options.subject.checkpoint
+    require_writable_as(source, options.out)
     sources = [*options.subject.inputs, *([options.calibration] if options.calibration else [])]
     for path in (options.out, options.mask_file, options.report_file):
         require_free(path, force=options.force, inputs=sources)
@@ -166,7 +168,7 @@ def _evaluated(
     batches = progress.track(
         subject.batches("test", limit), label=label, total=subject.steps("test", limit)
     )
-    return evaluate(network, batches, run=subject.run)
+    return evaluate(network, batches, run=subject.run, readout=subject.readout())
 
 
 def _write(
@@ -175,8 +177,8 @@ def _write(
     tensors: dict[str, Tensor],
     masks: Masks,
     how: tuple[str, str, str],
-) -> dict[str, Tensor]:
-    """Write the pruned file and its masks; the tensors as they are read back."""
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Write the pruned file and its masks; the tensors as they are read back, and notes."""
     criterion, allocation, repair = how
     metadata = subject.checkpoint.metadata | described(
         "prune",
@@ -190,12 +192,10 @@ def _write(
     )
     for stale in (options.mask_file, options.report_file):  # of a file that is about to go
         stale.unlink(missing_ok=True)
-    prefix = subject.checkpoint.prefix
-    write_safetensors(
-        options.out, {prefix + key: value for key, value in tensors.items()}, metadata
-    )
-    write_masks(options.mask_file, {prefix + key: mask for key, mask in masks.items()}, metadata)
-    return read_checkpoint(options.out).tensors
+    source = subject.checkpoint
+    notes = write_like(source, options.out, tensors, metadata)
+    write_masks(options.mask_file, source.in_file(masks), metadata)
+    return read_back(source, options.out), notes
 
 
 def _report(options: PruneOptions, subject: Subject, pruned: Pruned) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from snnprune.errors import InputError, NonFiniteError
+from snnprune.jobs.binding import load
 from snnprune.jobs.subject import Subject
 from snnprune.mask import masked
 from snnprune.progress import Progress
@@ -36,7 +37,7 @@ def pruned_tensors(
     masks = {name: mask for key, mask in cut.masks.items() for name in network.tied(key)}
     tensors = masked(subject.checkpoint.tensors, masks)
     module = network.module
-    module.load_state_dict(tensors)
+    load(module, tensors)
     if repair == "bn":
         batches = progress.track(
             subject.calibration_batches(),
@@ -48,7 +49,7 @@ def pruned_tensors(
         for norm in batchnorms(module):
             for key in (norm, norm.replace("running_var", "running_mean")):
                 tensors[key] = _stored(repaired[key], tensors[key], key)
-        module.load_state_dict(tensors)  # what is measured now is what the file will hold
+        load(module, tensors)  # what is measured now is what the file will hold
     return tensors
 
 

@@ -54,6 +54,7 @@ def score_checkpoint(
         sources = [*options.inputs, *([calibration_file] if calibration_file else [])]
         require_free(out, force=force, inputs=sources)
     subject = open_subject(options)
+    subject.require_prunable()
     choice = choose_criterion(subject, criterion, calibrated=calibration_file is not None)
     calibration = evidence(subject, choice.criterion, calibration_file, progress)
     scores = scored(subject, choice, calibration)
@@ -134,6 +135,5 @@ def _write(out: Path, scores: Scores, subject: Subject) -> None:
         scale=scores.scale,
         source_sha256=subject.checkpoint.sha256,
     )
-    prefix = subject.checkpoint.prefix
-    values = {prefix + key: value.float() for key, value in scores.values.items()}
-    write_safetensors(out, values, metadata)
+    values = {key: value.float() for key, value in scores.values.items()}
+    write_safetensors(out, subject.checkpoint.in_file(values), metadata)

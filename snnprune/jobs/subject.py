@@ -10,14 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnprune.checkpoint import Checkpoint, prunable_weights
+from snnprune.checkpoint import Checkpoint, effective, files_of, parametrized, prunable_weights
 from snnprune.data import DataSet, Split
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
+from snnprune.jobs.excluding import excluded
+from snnprune.jobs.running import Forward, called
 from snnprune.models import ModelSpec
 from snnprune.network import Network
+from snnprune.network.readout import Reading, Readout
 from snnprune.provenance import DataSpec
-from snnprune.user_code import calling_user_code, is_reference
 
 Batches = Iterator[tuple[Tensor, Tensor | None]]
 
@@ -29,9 +31,20 @@ class SubjectOptions:
     checkpoint: Path
     model: str | None = None
     model_args: Mapping[str, Any] = field(default_factory=dict)
+    forward: str | None = None
+    """`file.py:function` that runs a batch; a file never names one."""
+    readout: str = "auto"
     data: str | None = None
     data_root: Path | None = None
     download: bool = False
+    state_dict: str | None = None
+    """Which of the file's state dicts is meant."""
+    allow_nonfinite: bool = False
+    exclude: tuple[str, ...] = ()
+    """Patterns of weights that are left alone."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """The neuron that a weight drives, `none` for none, by weight key."""
+    strict: bool = False
     device: str = "auto"
     batch_size: int = 128
     samples: int = 1024
@@ -41,7 +54,7 @@ class SubjectOptions:
     def inputs(self) -> list[Path]:
         """The files that are read, none of which may be the output."""
         form, _, place = (self.data or "").partition(":")
-        return [self.checkpoint, *([Path(place)] if form == "tensors" else [])]
+        return [*files_of(self.checkpoint), *([Path(place)] if form == "tensors" else [])]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +65,10 @@ class Subject:
     checkpoint: Checkpoint
     device: torch.device
     spec: ModelSpec | None = None
+    forward: Forward = called
+    """How a batch is run; a failure of the user's own code is told as theirs."""
+    reading: str | Reading = "auto"
+    """How the network's output is read."""
     network: Network | None = None
     data_spec: DataSpec | None = None
     data: DataSet | None = None
@@ -60,19 +77,66 @@ class Subject:
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """The prunable weights, on the CPU, by key and in the file's order.
+        """The weights that may be pruned, on the CPU, by key and in the file's order.
 
         Raises:
-            InputError: there are none.
+            InputError: there are none, or an `--exclude` fits none.
         """
+        left_alone = set(self.excluded)
+        return {k: weight for k, weight in self._prunable().items() if k not in left_alone}
+
+    @property
+    def excluded(self) -> tuple[str, ...]:
+        """The keys that `--exclude` leaves out of the prunable weights.
+
+        Raises:
+            InputError: a pattern fits none of them, or they fit all.
+        """
+        if not self.options.exclude:
+            return ()
+        names = {key: self._names(key) for key in (*self._prunable(), *self.made)}
+        return excluded(names, self.options.exclude)
+
+    @property
+    def made(self) -> Mapping[str, str]:
+        """Weights that are made of other parameters as a whole, as by weight norm: by what."""
+        return self.network.made if self.network else parametrized(self.checkpoint.tensors)
+
+    def require_prunable(self) -> None:
+        """Refuse weights that cannot be pruned one by one, unless `--exclude` leaves them out.
+
+        Raises:
+            InputError: there is one; it is named.
+        """
+        for key, how in self.made.items():
+            if key not in self.excluded:
+                raise InputError(
+                    f"is made by {how}: to prune one weight would change the others",
+                    file=self.checkpoint.path,
+                    field=key,
+                    hint="save it with remove_parametrizations or remove_weight_norm applied, "
+                    "or leave it out with --exclude",
+                )
+
+    def _names(self, key: str) -> list[str]:
+        """Every name of a weight, in the network and in the file."""
+        known = self.network is not None and key in self.network.layers
+        tied = self.network.tied(key) if self.network and known else [key]
+        return [*tied, self.checkpoint.names.get(key, key)]
+
+    def _prunable(self) -> dict[str, Tensor]:
         tensors = self.checkpoint.tensors
         keys = set(self.network.layers if self.network else prunable_weights(tensors))
-        found = {key: tensors[key] for key in tensors if key in keys and tensors[key].numel()}
+        found = {
+            key: effective(tensors, key) for key in tensors if key in keys and tensors[key].numel()
+        }
         if not found:
             raise InputError(
                 f"nothing to prune among {len(tensors)} tensors",
                 file=self.checkpoint.path,
-                hint="weights are float tensors of 2 to 5 dimensions named *weight",
+                hint="no layer was used in the forward pass"
+                if self.network
+                else "weights are float tensors of 2 to 5 dimensions named *weight",
             )
         return found
 
@@ -104,11 +168,12 @@ class Subject:
         return count - 1 if count > 1 and count % self.options.batch_size == 1 else count
 
     def run(self, module: nn.Module, x: Tensor) -> Any:
-        """The network's output; a failure of the user's own module is told as theirs."""
-        if self.spec is None or not is_reference(self.spec.name):
-            return module(x)
-        with calling_user_code(self.spec.name, field="--model"):
-            return module(x)
+        """The network's output."""
+        return self.forward(module, x)
+
+    def readout(self) -> Readout:
+        """A reader of outputs, for one evaluation."""
+        return Readout(self.reading, name=self.options.readout)
 
     def _split(self, name: str) -> Split:
         split: Split | None = getattr(self.data, name) if self.data else None

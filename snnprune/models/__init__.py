@@ -85,7 +85,10 @@ def _builder(spec: ModelSpec, field: str) -> Callable[..., Any]:
 
 
 def _parameters(builder: Any) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(builder).parameters)
+    try:
+        return dict(inspect.signature(builder).parameters)
+    except ValueError:  # some builtins have no signature
+        return {}
 
 
 def _check_arguments(builder: Any, spec: ModelSpec, field: str) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import subprocess
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from one_line import assert_one_line
 from safetensors.torch import save_file
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+Json = Callable[[subprocess.CompletedProcess[str]], Any]
 
 
 def test_a_stranger_cannot_choose_code_to_run(process: Run, tmp_path: Path) -> None:
@@ -52,6 +55,11 @@ def test_a_fault_in_the_users_model_function_is_told_as_theirs(
     file = tmp_path / "mine.py"
     file.write_text(text)
     assert_one_line(run("score", model_file, "--model", f"{file}:build"), 3, words)
+
+
+def test_a_builtin_is_no_model_function(model_file: Path, run: Run) -> None:
+    done = run("score", model_file, "--model", "builtins:int")
+    assert_one_line(done, 3, "--model", "builtins:int")
 
 
 def test_the_users_own_traceback_is_shown_on_request(
@@ -138,3 +146,178 @@ def test_data_that_the_model_does_not_take_is_told_in_one_line(
     data = f"tensors:{tmp_path / 'x.safetensors'}"
     done = run("score", model_file, "--data", data)
     assert_one_line(done, 3, "running the model on a batch of shape (2, 3, 28, 28)")
+
+
+FAULTS = """
+import sys
+import warnings
+
+import torch
+from snnprune.models.conv_snn import conv_snn
+
+
+def build():
+    warnings.warn("a warning of mine")
+    print("printed while building")
+    return conv_snn(in_channels=1, size=28, classes=10, width=8, depth=2, time_steps=2)
+
+
+def needs_more(a, b):
+    return build()
+
+
+def raises_in_forward():
+    module = build()
+    module.register_forward_pre_hook(lambda *_: sys.exit("no more"))
+    return module
+
+
+def forward(model, x):
+    print("printed while running")
+    return model(x)
+
+
+def leaves(model, x):
+    sys.exit(0)
+
+
+def alone(model):
+    return model
+
+
+def raises(*given):
+    raise ValueError("no luck")
+
+
+def nothing(*given):
+    return None
+
+
+def whole_numbers(output):
+    return output.sum(0).long()
+
+
+def of_another_batch(output):
+    return output.sum(0)[:1]
+
+
+def scores(output):
+    print("printed while reading")
+    return output.sum(0)
+
+
+def data():
+    return [(torch.zeros(4, 1, 28, 28), torch.zeros(4, dtype=torch.int64))]
+
+
+def endless():
+    while True:
+        yield torch.zeros(4, 1, 28, 28), torch.zeros(4, dtype=torch.int64)
+
+
+def breaks_off():
+    yield torch.zeros(4, 1, 28, 28), torch.zeros(4, dtype=torch.int64)
+    raise OSError("the disk is gone")
+
+
+def words():
+    yield "x", "y"
+
+
+def labels_as_list():
+    yield torch.zeros(4, 1, 28, 28), [0, 0, 0, 0]
+
+
+def whole_pictures():
+    yield torch.zeros(4, 1, 28, 28, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)
+
+
+def fractional_labels():
+    yield torch.zeros(4, 1, 28, 28), torch.zeros(4)
+
+
+def no_label_fits():
+    yield torch.zeros(4, 1, 28, 28), torch.full((4,), 10)
+
+
+def needs_a_path(path):
+    yield path
+
+
+def out_of_memory(model, x):
+    raise MemoryError
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with `mine.py` and `model.safetensors`."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(FAULTS)
+    Path("model.safetensors").write_bytes(model_file.read_bytes())
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "words"),
+    [
+        ("--model", "needs_more", "needs_more raised TypeError"),
+        (
+            "--model",
+            "raises_in_forward",
+            "a batch of shape (4, 1, 28, 28) raised SystemExit",
+        ),
+        ("--model", "nothing", "returned NoneType, not a torch.nn.Module"),
+        ("--forward", "leaves", "leaves on a batch of shape (4, 1, 28, 28) raised SystemExit: 0"),
+        ("--forward", "alone", "raised TypeError: alone() takes 1 positional argument"),
+        ("--forward", "raises", "raised ValueError: no luck"),
+        ("--forward", "FAULTS", "has no 'FAULTS'"),
+        ("--forward", "torch", "is not a function"),
+        ("--readout", "raises", "mine.py:raises raised ValueError: no luck"),
+        ("--readout", "nothing", "mine.py:nothing returned NoneType for 4 samples"),
+        ("--readout", "leaves", "mine.py:leaves raised TypeError"),
+        ("--readout", "whole_numbers", "returned a int64 tensor of shape (4, 10)"),
+        ("--readout", "of_another_batch", "returned a float32 tensor of shape (1, 10)"),
+        ("--data", "raises", "mine.py:raises raised ValueError: no luck"),
+        ("--data", "breaks_off", "mine.py:breaks_off raised OSError: the disk is gone"),
+        ("--data", "nothing", "mine.py:nothing returned None"),
+        ("--data", "needs_a_path", "raised TypeError: needs_a_path() missing 1 required"),
+        ("--data", "words", "gave a tuple of str, str as batch 1"),
+        ("--data", "labels_as_list", "gave a tuple of Tensor, list as batch 1"),
+        ("--data", "fractional_labels", "labels of shape (4,) and type torch.float32"),
+        ("--data", "no_label_fits", "label 10 for a network of 10 classes"),
+    ],
+)
+def test_every_fault_of_a_users_function_is_theirs_with_a_traceback_on_request_only(
+    flag: str, name: str, words: str, mine: Path, run: Run
+) -> None:
+    flags = {"--model": "mine.py:build", "--data": "mine.py:data", flag: f"mine.py:{name}"}
+    given = [part for pair in flags.items() for part in pair]
+    with warnings.catch_warnings(action="ignore"):
+        done = run("eval", "model.safetensors", *given)
+    assert_one_line(done, 3, flag, words)
+    assert done.stdout == ""
+
+
+def test_what_a_users_function_prints_and_warns_is_not_in_the_result(
+    mine: Path, process: Run, as_json: Json
+) -> None:
+    flags = ["--model", "mine.py:build", "--data", "mine.py:data", "--forward", "mine.py:forward"]
+    done = process("eval", "model.safetensors", *flags, "--readout", "mine.py:scores", "--json")
+    assert done.returncode == 0, done.stderr
+    assert as_json(done)["evaluation"]["labelled"] == 4
+    for words in ("a warning of mine", "while building", "while running", "while reading"):
+        assert words in done.stderr
+    assert "error" not in done.stderr
+
+
+def test_endless_data_end_at_the_samples_asked_for(mine: Path, run: Run, as_json: Json) -> None:
+    flags = ("--data", "mine.py:endless", "--samples", "10", "--json")
+    assert as_json(run("eval", "model.safetensors", *flags))["evaluation"]["samples"] == 12
+    done = run("calibrate", "model.safetensors", "-o", "c.safetensors", *flags)
+    assert as_json(done)["samples"] == 12
+
+
+def test_a_users_function_that_runs_out_of_memory_ends_with_that_code(mine: Path, run: Run) -> None:
+    flags = ("--data", "mine.py:data", "--forward", "mine.py:out_of_memory")
+    assert_one_line(run("eval", "model.safetensors", *flags), 7, "out of memory", "--batch-size")

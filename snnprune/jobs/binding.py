@@ -1,0 +1,152 @@
+"""From a file's keys to those of a network: what fits, what is neuron state, what is missing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from snnprune.checkpoint import Checkpoint, folded, renamed
+from snnprune.checkpoint.naming import counted, first_few
+from snnprune.checkpoint.states import STATES
+from snnprune.errors import InputError
+from snnprune.network.libraries import library_of
+
+# What older SpikingJelly containers put into a key: `conv1.0.weight`, `sn1.module.w`.
+CONTAINER_PARTS = re.compile(r"(?<=\.)(\d+|module)\.")
+
+
+def bound(module: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint with the keys of `module`, whose state was left in it by neurons put aside.
+
+    Prefixes are taken off, pruning masks folded in unless the module has them too, and names that
+    older containers gave are matched by shape. A membrane that was saved is replaced by the one
+    that the module has at rest, or left out where it has none: it would not load again.
+
+    Raises:
+        InputError: tensors are missing, unexpected or of another shape; at most five are named.
+    """
+    wanted = module.state_dict()
+    checkpoint = _without_prefix(checkpoint, wanted)
+    beside = _beside(checkpoint)
+    whole = folded(checkpoint)
+    if len(wanted.keys() & whole.tensors.keys()) > len(wanted.keys() & checkpoint.tensors.keys()):
+        checkpoint = whole
+    checkpoint = _with_new_names(checkpoint, wanted)
+    neurons = tuple(f"{n}." for n, m in module.named_modules() if n and library_of(m) is not None)
+    checkpoint = _at_rest(checkpoint, wanted, neurons)
+    absent = [
+        key
+        for key in wanted
+        if key not in checkpoint.tensors
+        and not key.startswith(neurons)
+        and not key.endswith("num_batches_tracked")  # which older versions did not save
+    ]
+    _require_fit(checkpoint, wanted, absent, beside)
+    return checkpoint
+
+
+def load(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put into `module` what it has of `tensors`, which are `bound` to it."""
+    own = module.state_dict()
+    module.load_state_dict({key: tensors[key] for key in own if key in tensors}, strict=False)
+
+
+def _without_prefix(checkpoint: Checkpoint, wanted: Mapping[str, Tensor]) -> Checkpoint:
+    """Without what stands before the network's keys, such as `net.` of a Lightning module."""
+    given = checkpoint.tensors
+    longest = max(wanted, key=len, default="")
+    prefixes = {key.removesuffix(longest) for key in given if key.endswith(f".{longest}")}
+
+    def fitting(prefix: str) -> int:
+        return sum(f"{prefix}{key}" in given for key in wanted)
+
+    best = max(sorted(prefixes), key=fitting, default="")
+    return renamed(checkpoint, best) if fitting(best) > fitting("") else checkpoint
+
+
+def _with_new_names(checkpoint: Checkpoint, wanted: Mapping[str, Tensor]) -> Checkpoint:
+    """With the keys that differ only by what a container put in, and have the same shape."""
+    given = checkpoint.tensors
+    extra = [key for key in given if key not in wanted]
+    new: dict[str, str] = {}
+    for key in (key for key in wanted if key not in given):
+        alike = [
+            old
+            for old in extra
+            if _plain(old) == _plain(key) and given[old].shape == wanted[key].shape
+        ]
+        if len(alike) == 1 and alike[0] not in new:
+            new[alike[0]] = key
+    if not new:
+        return checkpoint
+    return replace(
+        checkpoint,
+        tensors={new.get(key, key): tensor for key, tensor in given.items()},
+        names={new.get(key, key): checkpoint.names.get(key, key) for key in given},
+        notes=(
+            *checkpoint.notes,
+            f"matched {counted(len(new), 'key')} by shape: "
+            + first_few(f"{old} for {key}" for old, key in new.items()),
+        ),
+    )
+
+
+def _plain(key: str) -> str:
+    return CONTAINER_PARTS.sub("", key)
+
+
+def _at_rest(
+    checkpoint: Checkpoint, wanted: Mapping[str, Tensor], neurons: tuple[str, ...]
+) -> Checkpoint:
+    """Without the state that neurons had when the file was saved; `neurons` begin their keys."""
+    given = checkpoint.tensors
+    states = {key for key in given if key.rpartition(".")[2] in STATES}
+    gone = {
+        key for key in given if key not in wanted and (key in states or key.startswith(neurons))
+    }
+    fresh = {key for key in states - gone if given[key].shape != wanted[key].shape}
+    if not gone | fresh:
+        return checkpoint
+    kept = {key: value for key, value in given.items() if key not in gone}
+    return replace(
+        checkpoint,
+        tensors={
+            key: wanted[key].detach().clone() if key in fresh else value
+            for key, value in kept.items()
+        },
+        names={key: checkpoint.names.get(key, key) for key in kept},
+        dropped=checkpoint.dropped | {checkpoint.names.get(key, key) for key in gone},
+        notes=(
+            *checkpoint.notes,
+            f"left out what neurons had saved: {first_few(sorted(gone | fresh))}",
+        ),
+    )
+
+
+def _require_fit(
+    checkpoint: Checkpoint, wanted: Mapping[str, Tensor], absent: list[str], beside: set[str]
+) -> None:
+    given = checkpoint.tensors
+    extra = [key for key in given if key not in wanted and key not in beside]
+    odd = [
+        f"{key} {tuple(given[key].shape)} for {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in given and given[key].shape != wanted[key].shape
+    ]
+    for what, keys in (("missing", absent), ("unexpected", extra), ("of another shape", odd)):
+        if keys:
+            raise InputError(
+                f"does not fit the model: {len(keys)} of {len(wanted)} tensors {what}: "
+                + ", ".join(keys[:5]),
+                file=checkpoint.path,
+                hint="is it the right --model, with the right --model-arg?",
+            )
+
+
+def _beside(checkpoint: Checkpoint) -> set[str]:
+    """The keys that lack the prefix of all others: a wrapper's own."""
+    kept = {key for key in checkpoint.tensors if checkpoint.names.get(key, key) == key}
+    return kept if len(kept) < len(checkpoint.tensors) else set()

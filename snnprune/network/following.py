@@ -56,8 +56,8 @@ class Observers:
 
     on_layer: Callable[[str, LayerCall, str | None], None] = _nothing
     """Weight key, call, and the neuron module that the layer is a part of, if it is."""
-    on_made: Callable[[list[str], str], None] = _nothing
-    """Keys of the parameters that a weight is made of as a whole, and by what."""
+    on_made: Callable[[list[str], str, Tensor], None] = _nothing
+    """Keys of the parameters that a weight is made of as a whole, by what, and the weight."""
     on_norm: Callable[[str, NormCall], None] = _nothing
     """Key of the running variance, call."""
     on_drive: Callable[[str, tuple[Origin, ...]], None] = _nothing
@@ -209,7 +209,7 @@ class Follower(TorchFunctionMode):
             return None
         key = scaled_parameter(origin)
         if key is None and (made_of := parameters_behind(origin)):
-            self.observers.on_made(made_of, origin.name)
+            self.observers.on_made(made_of, origin.name, call.weight)
         return key
 
     def _normed(self, key: str, call: NormCall) -> Origin:

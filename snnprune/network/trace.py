@@ -91,9 +91,10 @@ class _Seen:
         # at the first time step it may be fed with nothing yet
         self.layers[weight] = replace(layer, encoding=layer.encoding and before.encoding)
 
-    def on_made(self, parameters: list[str], how: str) -> None:
-        weights = [key for key in parameters if self.module.get_parameter(key).dim() > 1]
-        self.made.update(dict.fromkeys(weights, how.lstrip("_")))
+    def on_made(self, parameters: list[str], how: str, weight: Tensor) -> None:
+        shapes = {key: self.module.get_parameter(key).shape for key in parameters}
+        alike = [key for key, shape in shapes.items() if shape == weight.shape]
+        self.made.update(dict.fromkeys(alike or parameters, how.lstrip("_")))
 
     def on_drive(self, neuron: str, inputs: tuple[Origin, ...]) -> None:
         found = self.drives.setdefault(neuron, [])

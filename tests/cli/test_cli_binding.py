@@ -10,11 +10,10 @@ import pytest
 import torch
 from one_line import assert_one_line
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-State = dict[str, Tensor]
 
 MINE = """
 import snntorch
@@ -85,7 +84,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 FLAGS = ("--data", "mine.py:batches", "--sparsity", "0.5", "--criterion", "sf")
 
 
-def pruned(run: Run, saved: object, *more: str, build: str = "build") -> tuple[Any, State]:
+def pruned(run: Run, saved: object, *more: str, build: str = "build") -> tuple[Any, Any]:
     """What `prune` says of a file that holds `saved`, and the state dict that it writes."""
     torch.save(saved, "in.pth")
     done = run("prune", "in.pth", "-o", "out.pth", "--model", f"mine.py:{build}", *FLAGS, *more)
@@ -96,7 +95,7 @@ def pruned(run: Run, saved: object, *more: str, build: str = "build") -> tuple[A
 def test_the_prefix_of_a_lightning_module_is_matched_to_the_network(mine: Any, run: Run) -> None:
     state = mine["build"]().state_dict()
     wrapped = {"net." + key: value for key, value in state.items()}
-    saved = {"state_dict": {**wrapped, "loss.weight": torch.ones(3)}, "epoch": 3}
+    saved: dict[str, Any] = {"state_dict": {**wrapped, "loss.weight": torch.ones(3)}, "epoch": 3}
     done, written = pruned(run, saved)
     assert "stripped the prefix net. from" in done.stderr
     assert list(written["state_dict"]) == list(saved["state_dict"])

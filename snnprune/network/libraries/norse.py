@@ -39,7 +39,8 @@ REFRACTORY = {
 @contextlib.contextmanager
 def _recording(module: Any, sink: MembraneSink) -> Iterator[None]:
     activation = module.activation
-    if hasattr(module.p, "rho_reset"):  # refractory
+    fires = "threshold" in getattr(activation, "__globals__", ())
+    if hasattr(module.p, "rho_reset") or not fires:  # refractory, or a step of somebody's own
         yield
         return
     module.activation = _telling(activation, sink)

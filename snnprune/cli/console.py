@@ -61,8 +61,10 @@ class Screen:
         if self.flags.as_json:
             print(json.dumps(report))
         elif not self.flags.quiet:
-            for renderable in shown:
+            for renderable, following in zip(shown, (*shown[1:], ""), strict=True):
                 self.out.print(renderable, soft_wrap=isinstance(renderable, str), markup=False)
+                if not isinstance(renderable, str) and not isinstance(following, str):
+                    self.out.print()  # between two tables
         if not self.flags.as_json:
             self.warn(report.get("warnings", ()))
 

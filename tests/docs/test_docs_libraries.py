@@ -1,4 +1,4 @@
-"""The examples of docs/libraries.md run from top to bottom."""
+"""The examples of every page of docs/libraries/ run from top to bottom."""
 
 import shlex
 import subprocess
@@ -6,30 +6,40 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from doc_blocks import blocks_of
+from doc_blocks import DOCS, Block, assert_shown, blocks_of
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-PAGE = "libraries.md"
+PAGES = sorted(f"libraries/{page.name}" for page in (DOCS / "libraries").glob("*.md"))
 
 
+def commands(block: Block, run: Run) -> str:
+    """What the commands of a block print."""
+    output = ""
+    for line in block.text.replace("\\\n", " ").splitlines():
+        done = run(*shlex.split(line)[1:])
+        assert done.returncode == 0, f"{block.page}:{block.line}: {done.stderr}"
+        output += done.stdout
+    return output
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_example_of_the_page_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    shown = []
-    for block in blocks_of(PAGE):
+    outputs = {}
+    for block in blocks_of(page):
         if block.file is not None:
             (tmp_path / block.file).write_text(block.text, encoding="utf-8")
         elif block.language == "python":
             block.run_as_python()
-        elif "runnable" in block.marks:
-            for line in block.text.replace("\\\n", " ").splitlines():
-                done = run(*shlex.split(line)[1:])
-                assert done.returncode == 0, f"{PAGE}:{block.line}: {done.stderr}"
-                shown.append(done.stdout)
-    inspected, spikingjelly, snntorch = shown
-    assert "layers.6" in inspected  # the neuron that the second convolution drives
-    assert "criterion sf (the network and its data are at hand)" in spikingjelly
-    assert "accuracy" in spikingjelly
-    assert "criterion sf" in snntorch
+        elif block.language == "bash" and "runnable" in block.marks:
+            outputs[block.line] = commands(block, run)
+    assert outputs
+    assert_shown(page, outputs)
+
+
+def test_every_page_is_named_in_the_table_of_contents() -> None:
+    contents = (DOCS / "libraries.md").read_text(encoding="utf-8")
+    assert [page for page in PAGES if f"({page})" not in contents] == []

@@ -359,15 +359,27 @@ def test_a_network_that_has_run_before_starts_at_rest(name: str) -> None:
     assert torch.equal(output(trace(module, x), x), expected)
 
 
-def test_the_states_are_empty_after_a_reset_as_in_a_fresh_network() -> None:
+def test_after_a_reset_every_state_is_0_also_of_an_integrator() -> None:
     module, x = made("squeezed")
     network = trace(module, x)
     with torch.no_grad():
         module(x)
-    states = ("2.v_mem", "6.v_mem", "9.v_mem")  # the last is an integrator's
-    assert all(module.state_dict()[key].numel() > 0 for key in states)
+    states = [module.state_dict()[key] for key in ("2.v_mem", "6.v_mem", "9.v_mem")]
+    assert all(bool(state.any()) for state in states)
     network.reset()
-    assert all(module.state_dict()[key].shape == (0,) for key in states)
+    after = [module.state_dict()[key] for key in ("2.v_mem", "6.v_mem", "9.v_mem")]
+    assert not any(bool(state.any()) for state in after)
+    assert [state.shape for state in after] == [state.shape for state in states]
+
+
+@pytest.mark.parametrize("shape", [None, (2, 4, 10, 10), (1, 4, 10, 10)])
+def test_states_keep_the_shape_in_which_they_were_made(shape: tuple[int, ...] | None) -> None:
+    spikes = sl.IAFSqueeze(num_timesteps=STEPS, shape=shape)
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), spikes).eval()
+    before = {key: tensor.shape for key, tensor in module.state_dict().items()}
+    network = trace(module, FRAMES)
+    calibrate(network, [(FRAMES, None), (FRAMES[:STEPS], None)])
+    assert {key: tensor.shape for key, tensor in module.state_dict().items()} == before
 
 
 def back() -> nn.Module:

@@ -48,6 +48,21 @@ def test_a_complementary_neuron_is_seen_although_it_has_a_step_function_of_its_o
     assert torch.equal(output(found, FRAMES), before)
 
 
+FURTHER: dict[str, Callable[[], nn.Module]] = {
+    **{name: getattr(neuron, name) for name in ("CUBALIFNode", "HalfThresholdIFNode", "RAFNode")},
+    "MPBNLIFNode": lambda: neuron.MPBNLIFNode(out_channels=4),
+}
+
+
+@pytest.mark.parametrize("name", FURTHER)
+def test_the_membrane_of_this_neuron_explains_its_spikes(name: str) -> None:
+    spikes: Any = FURTHER[name]()
+    spikes.step_mode = "m"
+    found = calibrate(trace(network(spikes), FRAMES), [(FRAMES, None)])
+    assert float(found.neurons["2"].firing_rate.mean()) > 0.05
+    assert not [warning for warning in found.warnings if "left out" in warning]
+
+
 def test_a_neuron_that_counts_is_left_out_and_the_layer_behind_it_is_fed_by_spikes() -> None:
     found = trace(network(neuron.ILIFNode(step_mode="m")), FRAMES)
     assert links_of(found) == {

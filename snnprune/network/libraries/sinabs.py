@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from snnprune.network.libraries.library import MembraneSink, NeuronConstants, NeuronLibrary
@@ -52,9 +53,12 @@ def _constants(module: Any) -> NeuronConstants:
 
 
 def _reset(module: Any) -> None:
-    """Take the states away: those of a batch of another size would be drawn from at random."""
+    """Set the states to 0 in the shape that they have, which a state dict may ask for.
+
+    A batch of another size then draws its states at random from zeros.
+    """
     for name, state in module.named_buffers(recurse=False):
-        module.register_buffer(name, state.new_zeros(0))
+        module.register_buffer(name, torch.zeros_like(state))
 
 
 SINABS = NeuronLibrary(

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from snnprune.checkpoint.naming import counted, first_few
 from snnprune.checkpoint.prunable import is_prunable
-from snnprune.checkpoint.states import saved_states
+from snnprune.checkpoint.states import SAVED, saved_states
 from snnprune.errors import InputError
 
 
@@ -34,10 +34,7 @@ def require_sound(
     if zero:
         notes.append(f"{counted(len(zero), 'tensor')} all zero: {first_few(zero)}")
     if states := saved_states(tensors):
-        notes.append(
-            f"{counted(len(states), 'neuron state')} of a batch saved with the weights: "
-            + first_few(states)
-        )
+        notes.append(f"{counted(len(states), 'neuron state')} {SAVED}: " + first_few(states))
     return tuple(notes)
 
 

@@ -7,6 +7,9 @@ from torch import Tensor
 STATES = ("mem", "syn", "syn_exc", "syn_inh", "v_mem", "i_syn")
 """Names that snnTorch and sinabs give to membranes and synaptic currents."""
 
+SAVED = "of a batch saved with the weights"
+"""What a note on them says."""
+
 
 def saved_states(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """The keys of membranes and currents that still have the shape of a batch.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from snnprune.checkpoint import Checkpoint, folded, renamed
 from snnprune.checkpoint.naming import counted, first_few
-from snnprune.checkpoint.states import STATES
+from snnprune.checkpoint.states import SAVED, STATES
 from snnprune.errors import InputError
 from snnprune.network.libraries import library_of
 
@@ -36,7 +36,7 @@ def bound(module: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
         checkpoint = whole
     checkpoint = _with_new_names(checkpoint, wanted)
     neurons = tuple(f"{n}." for n, m in module.named_modules() if n and library_of(m) is not None)
-    checkpoint = _at_rest(checkpoint, wanted, neurons)
+    checkpoint = _at_rest(checkpoint, wanted, neurons, _states_of(module))
     absent = [
         key
         for key in wanted
@@ -98,16 +98,30 @@ def _plain(key: str) -> str:
     return CONTAINER_PARTS.sub("", key)
 
 
+def _states_of(module: nn.Module) -> set[str]:
+    """The keys of a network in which its neurons keep a state."""
+    known = [(name, part, library_of(part)) for name, part in module.named_modules()]
+    return {
+        f"{name}.{buffer}"
+        for name, part, library in known
+        if library is not None
+        for buffer in part._buffers
+        if buffer in library.saved_states
+    }
+
+
 def _at_rest(
-    checkpoint: Checkpoint, wanted: Mapping[str, Tensor], neurons: tuple[str, ...]
+    checkpoint: Checkpoint,
+    wanted: Mapping[str, Tensor],
+    neurons: tuple[str, ...],
+    states: set[str],
 ) -> Checkpoint:
     """Without the state that neurons had when the file was saved; `neurons` begin their keys."""
     given = checkpoint.tensors
-    states = {key for key in given if key.rpartition(".")[2] in STATES}
-    gone = {
-        key for key in given if key not in wanted and (key in states or key.startswith(neurons))
-    }
-    fresh = {key for key in states - gone if given[key].shape != wanted[key].shape}
+    extra = [key for key in given if key not in wanted]
+    gone = {key for key in extra if key.startswith(neurons) or key.rpartition(".")[2] in STATES}
+    kept_states = states & given.keys() & wanted.keys()
+    fresh = {key for key in kept_states if given[key].shape != wanted[key].shape}
     if not gone | fresh:
         return checkpoint
     kept = {key: value for key, value in given.items() if key not in gone}
@@ -120,7 +134,7 @@ def _at_rest(
         names={key: checkpoint.names.get(key, key) for key in kept},
         dropped=checkpoint.dropped | {checkpoint.names.get(key, key) for key in gone},
         notes=(
-            *checkpoint.notes,
+            *(note for note in checkpoint.notes if SAVED not in note),
             f"left out what neurons had saved: {first_few(sorted(gone | fresh))}",
         ),
     )

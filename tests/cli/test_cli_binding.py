@@ -225,3 +225,43 @@ def test_a_network_of_masked_weights_keeps_its_file_a_drop_in_as_safetensors(
     done = run("prune", "in.pth", "-o", "out.safetensors", "--model", "mine.py:build", *FLAGS)
     assert done.returncode == 0, done.stderr
     mine["build"]().load_state_dict(load_file("out.safetensors"))
+
+
+SINABS = """
+import sinabs.layers as sl
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.spikes, self.second = nn.Linear(9, 5), sl.ALIF(10.0, 10.0), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.second(self.spikes(self.first(x)))
+
+
+def build():
+    torch.manual_seed(0)
+    return Net()
+
+
+def batches():
+    yield torch.rand(8, 4, 9), torch.zeros(8, dtype=torch.int64)
+"""
+
+
+def test_states_that_sinabs_saved_are_written_as_a_fresh_network_has_them(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sinabs.layers", reason="needs sinabs, installed with --no-deps")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(SINABS)
+    names: dict[str, Any] = {}
+    exec(SINABS, names)
+    network = names["build"]()
+    network(torch.rand(2, 4, 9))
+    done, written = pruned(run, network.state_dict(), "--no-eval", "--criterion", "magnitude")
+    assert "saved: spikes.b, spikes.spike_threshold, spikes.v_mem" in done.stderr
+    names["build"]().load_state_dict(written)

@@ -42,3 +42,5 @@ class NeuronLibrary:
     """Full names of classes that inherit from those, and are no neurons."""
     stateful_classes: tuple[str, ...] = ()
     """Full names of classes that `reset` puts at rest too, spiking or not."""
+    saved_states: tuple[str, ...] = ()
+    """Names of buffers that hold a state, in the shape of a batch, and are in state dicts."""

@@ -69,4 +69,5 @@ SINABS = NeuronLibrary(
     reset=_reset,
     other_classes=("sinabs.layers.exp_leak.ExpLeak",),
     stateful_classes=("sinabs.layers.stateful_layer.StatefulLayer",),
+    saved_states=("v_mem", "i_syn", "b", "spike_threshold"),  # the last two of ALIF
 )

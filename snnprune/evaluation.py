@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from snnprune.errors import InputError, NonFiniteError
-from snnprune.network import Network, at_rest, batch_length, evaluating, watching
+from snnprune.network import Batch, Network, at_rest, batch_length, evaluating, fed, watching
 from snnprune.network.readout import Reading, Readout
 
 
@@ -45,7 +45,7 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(
     network: Network,
-    batches: Iterable[tuple[Tensor, Tensor | None]],
+    batches: Iterable[Batch],
     *,
     run: Callable[[nn.Module, Tensor], Any] = lambda module, x: module(x),
     readout: str | Reading | Readout = "auto",
@@ -66,7 +66,7 @@ def evaluate(
         at_rest(network) as reset,
         watching(network, on_spikes=tally.on_spikes),
     ):
-        for x, y in batches:
+        for x, y in fed(batches, network.module):
             reset()
             tally.on_output(run(network.module, x), batch_length(x, y), y)
     if not tally.samples:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from snnprune.calibration.moments import ChannelMoments, blocks
-from snnprune.network import Network, NormCall, at_rest, evaluating, watching
+from snnprune.network import Batch, Network, NormCall, at_rest, evaluating, fed, watching
 
 REPAIRS = {
     "bn": "BatchNorm statistics taken again on the calibration data",
@@ -32,7 +32,7 @@ def batchnorms(module: nn.Module) -> dict[str, _BatchNorm]:
 @torch.no_grad()
 def recalibrate_batchnorm(
     network: Network,
-    batches: Iterable[tuple[Tensor, Tensor | None]],
+    batches: Iterable[Batch],
     *,
     run: Callable[[nn.Module, Tensor], Any] = lambda module, x: module(x),
 ) -> None:
@@ -54,7 +54,7 @@ def recalibrate_batchnorm(
         at_rest(network) as reset,
         watching(network, on_norm=add),
     ):
-        for x, _ in batches:
+        for x, _ in fed(batches, network.module):
             reset()
             run(network.module, x)
     for key, seen in moments.items():

@@ -25,6 +25,7 @@ from snnprune.calibration.statistics import (
 )
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.network import (
+    Batch,
     Layer,
     Link,
     Network,
@@ -32,6 +33,7 @@ from snnprune.network import (
     at_rest,
     batch_length,
     evaluating,
+    fed,
     watching,
 )
 
@@ -42,8 +44,6 @@ UNEXPLAINED = "its spikes do not follow from the membrane that was seen"
 NO_AXIS = "its membrane has no axis that is surely that of its channels"
 UNSEEN = "its membrane was not seen"
 
-Batch = tuple[Tensor, Tensor | None]
-
 
 @torch.no_grad()
 def calibrate(
@@ -53,7 +53,7 @@ def calibrate(
     run: Callable[[nn.Module, Tensor], Any] = lambda module, x: module(x),
     source: Mapping[str, str] | None = None,
 ) -> Calibration:
-    """Run `batches` (x, y) of training images through the network in eval mode and take statistics.
+    """Statistics of a network in eval mode over `batches` of training images, x or (x, y).
 
     Everything is streamed: memory does not grow with the number of batches, and their size and
     order do not matter beyond rounding in float64.
@@ -73,7 +73,7 @@ def calibrate(
     )
     with evaluating(network.module), at_rest(network) as reset:
         with collector.factors.keeping(), watched:
-            for x, y in batches:
+            for x, y in fed(batches, network.module):
                 reset()
                 run(network.module, x)
                 samples += batch_length(x, y)

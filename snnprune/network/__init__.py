@@ -1,9 +1,10 @@
 """What feeds what in a spiking network, and how to watch it run."""
 
 from snnprune.network.capture import watching
+from snnprune.network.feeding import Batch, batch_length, fed
 from snnprune.network.libraries import NeuronConstants
 from snnprune.network.links import Layer, Link, Network, Neuron, Norm
-from snnprune.network.mode import batch_length, evaluating
+from snnprune.network.mode import evaluating
 from snnprune.network.operations import NormCall
 from snnprune.network.readout import class_scores
 from snnprune.network.rest import at_rest
@@ -11,6 +12,7 @@ from snnprune.network.trace import trace
 from snnprune.network.wrappers import bare
 
 __all__ = [
+    "Batch",
     "Layer",
     "Link",
     "Network",
@@ -23,6 +25,7 @@ __all__ = [
     "batch_length",
     "class_scores",
     "evaluating",
+    "fed",
     "trace",
     "watching",
 ]

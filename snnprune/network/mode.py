@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from torch import Tensor, nn
+from torch import nn
 
 from snnprune.network.wrappers import eagerly
 
@@ -22,8 +22,3 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for child, training in modes:
             child.training = training
-
-
-def batch_length(x: Tensor, y: Tensor | None) -> int:
-    """The number of samples, by the labels where there are some: events have time first."""
-    return len(x if y is None else y)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from snnprune.errors import InputError
+from snnprune.network.feeding import device_of
 from snnprune.network.following import NOTE, Follower, Observers
 from snnprune.network.libraries import library_of
 from snnprune.network.links import Layer, Link, Network, Neuron
@@ -42,6 +43,7 @@ def trace(
             what is not there.
     """
     module = bare(module)
+    example = example.to(device_of(module))
     seen = _Seen(module)
     known = {n: _neuron(n, m) for n, m in module.named_modules() if library_of(m) is not None}
     with evaluating(module), at_rest(Network(module=module, neurons=known)) as reset:

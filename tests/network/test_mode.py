@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from snnprune.network import batch_length, evaluating
+from snnprune.network import evaluating
 
 
 def test_each_part_is_put_back_into_its_own_mode_also_after_an_exception() -> None:
@@ -16,9 +16,3 @@ def test_each_part_is_put_back_into_its_own_mode_also_after_an_exception() -> No
         module(torch.zeros(2, 1))
     assert seen == [False]
     assert [child.training for child in module.modules()] == [True, True, False]
-
-
-def test_events_are_counted_by_their_labels() -> None:
-    events = torch.zeros(4, 3, 1, 2, 2)
-    assert batch_length(events, torch.zeros(3)) == 3
-    assert batch_length(events[0], None) == 3

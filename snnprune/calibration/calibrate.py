@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from snnprune.calibration.alignment import aligned, membrane_axis
-from snnprune.calibration.factors import NormFactors
-from snnprune.calibration.moments import (
-    ChannelHistogram,
-    ChannelMean,
-    ChannelMoments,
-    blocks,
-)
+from snnprune.calibration.collector import HISTOGRAM, NO_AXIS, Collector
+from snnprune.calibration.moments import ChannelHistogram
 from snnprune.calibration.statistics import (
     Calibration,
     DriveStatistics,
     LayerStatistics,
     NeuronStatistics,
 )
-from snnprune.errors import InputError, NonFiniteError
+from snnprune.errors import InputError
 from snnprune.network import (
     Batch,
     Layer,
@@ -38,10 +31,6 @@ from snnprune.network import (
 )
 
 MIN_SAMPLES = 1024  # below this many images rates and variances are too rough to rank by
-HISTOGRAM = (-4.0, 4.0, 128)  # u - u_th from, to, bins
-
-UNEXPLAINED = "its spikes do not follow from the membrane that was seen"
-NO_AXIS = "its membrane has no axis that is surely that of its channels"
 UNSEEN = "its membrane was not seen"
 
 
@@ -62,7 +51,7 @@ def calibrate(
         InputError: there is no batch.
         NonFiniteError: a membrane is NaN or infinite.
     """
-    collector = _Collector(network)
+    collector = Collector(network)
     samples = 0
     watched = watching(
         network,
@@ -81,97 +70,51 @@ def calibrate(
         collector.factors.probe()
     if not samples:
         raise InputError("no samples to calibrate on", field="--data")
-    return collector.result(samples, dict(source or {}))
+    return _Findings(collector).calibration(samples, dict(source or {}))
 
 
-class _Collector:
-    """Keeps the sums of what is observed, never the activations."""
+class _Findings:
+    """What a collector has seen, put together."""
 
-    def __init__(self, network: Network) -> None:
-        self.network = network
-        self.factors = NormFactors(network)
-        self.inputs: dict[str, ChannelMean] = defaultdict(ChannelMean)
-        self.membranes: dict[str, ChannelMoments] = defaultdict(ChannelMoments)
-        self.histograms = defaultdict[str, ChannelHistogram](lambda: ChannelHistogram(*HISTOGRAM))
-        self.spikes: dict[str, ChannelMean] = defaultdict(ChannelMean)
-        self.unchecked: dict[str, list[Tensor]] = defaultdict(list)
-        self.refused: dict[str, str] = {}
-        self.steps = 0
-        self.batches = 0
-        self.first = next(iter(network.neurons), None)
+    def __init__(self, seen: Collector) -> None:
+        self.seen = seen
+        self.steps = seen.steps // seen.batches
 
-    def on_input(self, weight: str, x: Tensor) -> None:
-        for block in blocks(x, self.network.layers[weight].channel_axis):
-            self.inputs[weight].add(block)
-
-    def on_membrane(self, neuron: str, distance: Tensor) -> None:
-        if neuron == self.first:
-            self.steps += len(distance)
-        pieces = blocks(distance, self._axis(neuron, distance.shape))
-        for block in pieces:
-            self.membranes[neuron].add(block)
-        if not bool(self.membranes[neuron].squares.isfinite().all()):
-            raise NonFiniteError("membrane potential is not finite", field=neuron)
-        for block in pieces:
-            self.histograms[neuron].add(block)
-        self.unchecked[neuron].append(distance)
-
-    def on_spikes(self, neuron: str, spikes: Tensor) -> None:
-        seen = self.unchecked.pop(neuron, [])
-        fires = _fires(torch.cat(seen), self.network.neurons[neuron]) if seen else None
-        spikes_then = None if fires is None else aligned(spikes, fires)
-        if spikes_then is None:
-            self.refused[neuron] = UNEXPLAINED
-            return
-        for block in blocks(spikes_then, self._axis(neuron, spikes_then.shape)):
-            self.spikes[neuron].add(block)
-
-    def _axis(self, neuron: str, shape: torch.Size) -> int:
-        """Where the channels of the neuron are; -1 and no statistics where nobody can say."""
-        layers = [self.network.layers[key] for key in self.network.neurons[neuron].feeders]
-        # a layer of other outputs, such as one between all places, does not say
-        axes = {
-            axis
-            for layer in layers
-            if (axis := membrane_axis(layer, shape, moved=_moved(layer, neuron))) is not None
-        }
-        if len(axes) == 1:
-            return axes.pop()
-        if layers:
-            self.refused[neuron] = NO_AXIS
-        return -1
-
-    def result(self, samples: int, source: dict[str, str]) -> Calibration:
+    def calibration(self, samples: int, source: dict[str, str]) -> Calibration:
+        """What all of it says."""
         neurons = {
             name: self._neuron(neuron)
-            for name, neuron in self.network.neurons.items()
-            if name in self.membranes and name not in self.refused
+            for name, neuron in self.seen.network.neurons.items()
+            if name in self.seen.membranes and name not in self.seen.refused
         }
-        gains = _time_gains(self.network, self.steps // self.batches)
+        gains = _time_gains(self.seen.network, self.steps)
         layers = {
             key: self._layer(layer, neurons, gains)
-            for key, layer in self.network.layers.items()
-            if key in self.inputs
+            for key, layer in self.seen.network.layers.items()
+            if key in self.seen.inputs
         }
         return Calibration(
             layers=layers,
             neurons=neurons,
             samples=samples,
-            time_steps=self.steps // self.batches,
+            time_steps=self.steps,
             histogram_edges=ChannelHistogram(*HISTOGRAM).edges,
             source=source,
-            warnings=(*_activity_warnings(neurons), *_refusals(self.refused)),
+            warnings=(*_activity_warnings(neurons), *_refusals(self.seen.refused)),
         )
 
     def _neuron(self, neuron: Neuron) -> NeuronStatistics:
-        moments = self.membranes[neuron.name]
-        threshold = torch.as_tensor(neuron.constants.threshold, dtype=torch.float64)
+        moments = self.seen.membranes[neuron.name]
+        channels = len(moments.mean)
+        threshold = torch.as_tensor(neuron.constants.threshold, dtype=torch.float64).cpu()
+        if threshold.numel() not in (1, channels):  # of a neuron that no layer drives
+            threshold = threshold.mean()
         return NeuronStatistics(
-            firing_rate=self.spikes[neuron.name].mean.cpu(),
-            membrane_mean=moments.mean.cpu() + threshold.cpu(),
+            firing_rate=self.seen.spikes[neuron.name].mean.cpu(),
+            membrane_mean=moments.mean.cpu() + threshold,
             membrane_var=moments.variance.cpu(),
-            membrane_histogram=self.histograms[neuron.name].counts.cpu(),
-            threshold=threshold.cpu().expand(len(moments.mean)).clone(),
+            membrane_histogram=self.seen.histograms[neuron.name].counts.cpu(),
+            threshold=threshold.expand(channels).clone(),
         )
 
     def _layer(
@@ -181,15 +124,15 @@ class _Collector:
             filter(None, (self._refusal(layer, link, neurons) for link in layer.links)), None
         )
         return LayerStatistics(
-            input_rate=self.inputs[layer.weight].mean.cpu(),
-            input_values=self.inputs[layer.weight].values,
+            input_rate=self.seen.inputs[layer.weight].mean.cpu(),
+            input_values=self.seen.inputs[layer.weight].values,
             drives=()
             if refused
             else tuple(
                 DriveStatistics(
                     name=link.neuron,
                     neuron=neurons[link.neuron],
-                    bn_scale=self.factors.of(layer, link),
+                    bn_scale=self.seen.factors.of(layer, link),
                     time_gain=gains.get(link.neuron, 1.0),
                 )
                 for link in layer.links
@@ -204,19 +147,10 @@ class _Collector:
         if link.obstacle:
             return f"{link.obstacle} stands between it and {link.neuron}"
         if link.neuron not in neurons:
-            return f"{link.neuron}: {self.refused.get(link.neuron, UNSEEN)}"
+            return f"{link.neuron}: {self.seen.refused.get(link.neuron, UNSEEN)}"
         if len(neurons[link.neuron].threshold) != layer.shape[0]:
             return f"{link.neuron}: {NO_AXIS}"
-        return self.factors.refused(link)
-
-
-def _fires(distance: Tensor, neuron: Neuron) -> Tensor:
-    """Where u - u_th, (T, N, ...), is a spike."""
-    return distance >= 0 if neuron.constants.fires_at_threshold else distance > 0
-
-
-def _moved(layer: Layer, neuron: str) -> bool:
-    return any(link.moved for link in layer.links if link.neuron == neuron)
+        return self.seen.factors.refused(link)
 
 
 def _time_gains(network: Network, steps: int) -> dict[str, float]:

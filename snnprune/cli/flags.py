@@ -16,7 +16,7 @@ from snnprune.criteria import CRITERIA
 from snnprune.errors import UsageError
 
 if TYPE_CHECKING:
-    from snnprune.jobs.subject import SubjectOptions
+    from snnprune.jobs.options import SubjectOptions
 
 FORWARD_HELP = "How a batch is run: function(model, x) -> output; by default model(x)."
 READOUT_HELP = "auto, sum, mean or last over time, or file.py:function from output to scores."
@@ -161,7 +161,7 @@ class SubjectFlags(DataFlags, RunFlags):
             UsageError: a `--model-arg` or `--link` is not of its form.
         """
         links = parse_links(self.link or [])
-        from snnprune.jobs.subject import SubjectOptions
+        from snnprune.jobs.options import SubjectOptions
         from snnprune.recipe import parse_settings
 
         return SubjectOptions(

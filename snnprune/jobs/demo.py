@@ -16,9 +16,10 @@ from snnprune.evaluation import Evaluation, evaluate
 from snnprune.files import write_json, write_text
 from snnprune.jobs.calibrate import calibrated
 from snnprune.jobs.opening import open_subject
+from snnprune.jobs.options import SubjectOptions
 from snnprune.jobs.repairing import pruned_tensors
 from snnprune.jobs.score import choose_criterion, scored
-from snnprune.jobs.subject import Subject, SubjectOptions
+from snnprune.jobs.subject import Subject
 from snnprune.jobs.train import TrainOptions, require_fresh_folder, train_recipe
 from snnprune.mask import prunable, pruned
 from snnprune.plots import Line, plot_accuracy

@@ -8,7 +8,7 @@ from typing import Any
 from snnprune.evaluation import Evaluation, evaluate
 from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
 from snnprune.jobs.opening import open_subject
-from snnprune.jobs.subject import SubjectOptions
+from snnprune.jobs.options import SubjectOptions
 from snnprune.progress import Progress
 from snnprune.report import about_evaluation, report_on
 

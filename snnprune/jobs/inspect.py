@@ -9,7 +9,8 @@ from typing import Any
 from snnprune.checkpoint import Checkpoint, files_of
 from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
 from snnprune.jobs.opening import open_subject
-from snnprune.jobs.subject import Subject, SubjectOptions
+from snnprune.jobs.options import SubjectOptions
+from snnprune.jobs.subject import Subject
 from snnprune.report import report_on
 
 

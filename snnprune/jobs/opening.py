@@ -13,9 +13,10 @@ from snnprune.data import DataOptions, DataSet, open_data
 from snnprune.device import choose_device
 from snnprune.errors import InputError
 from snnprune.jobs.binding import bound, load
+from snnprune.jobs.options import SubjectOptions
 from snnprune.jobs.reading import read_subject
 from snnprune.jobs.running import Forward, forward_of, reading_of
-from snnprune.jobs.subject import Subject, SubjectOptions
+from snnprune.jobs.subject import Subject
 from snnprune.models import MODELS, ModelSpec, argument, build_model
 from snnprune.network import Network, bare, trace
 from snnprune.provenance import DataSpec, data_in, model_in

@@ -22,9 +22,10 @@ from snnprune.files import require_free, write_json
 from snnprune.jobs.calibrate import calibrated
 from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
 from snnprune.jobs.opening import open_subject
+from snnprune.jobs.options import SubjectOptions
 from snnprune.jobs.repairing import choose_repair, pruned_tensors
 from snnprune.jobs.score import Choice, choose_criterion, evidence, require_criterion, scored
-from snnprune.jobs.subject import Subject, SubjectOptions
+from snnprune.jobs.subject import Subject
 from snnprune.mask import Masks
 from snnprune.progress import Progress
 from snnprune.provenance import described

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from snnprune.checkpoint import Checkpoint, prunable_weights, read_checkpoint
 from snnprune.jobs.excluding import fits
-
-if TYPE_CHECKING:
-    from snnprune.jobs.subject import SubjectOptions
+from snnprune.jobs.options import SubjectOptions
 
 
 def read_subject(options: SubjectOptions) -> Checkpoint:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
+from snnprune.jobs.options import SubjectOptions
 from snnprune.network.readout import Reading, require_readout
 from snnprune.user_code import calling_user_code, guarded, is_reference, load_function
-
-if TYPE_CHECKING:
-    from snnprune.jobs.subject import SubjectOptions
 
 Forward = Callable[[nn.Module, Tensor], Any]
 """From a module and a batch to the module's output."""

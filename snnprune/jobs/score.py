@@ -13,7 +13,8 @@ from snnprune.files import require_free
 from snnprune.jobs.calibrate import calibrated, read_calibration_for
 from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows
 from snnprune.jobs.opening import open_subject
-from snnprune.jobs.subject import Subject, SubjectOptions
+from snnprune.jobs.options import SubjectOptions
+from snnprune.jobs.subject import Subject
 from snnprune.progress import Progress
 from snnprune.provenance import described
 from snnprune.report import file_entry, report_on

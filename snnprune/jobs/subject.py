@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from snnprune.checkpoint import Checkpoint, effective, files_of, parametrized, prunable_weights
+from snnprune.checkpoint import Checkpoint, effective, parametrized, prunable_weights
 from snnprune.data import DataSet, Split
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
 from snnprune.jobs.excluding import excluded
+from snnprune.jobs.options import SubjectOptions
 from snnprune.jobs.running import Forward, called
 from snnprune.models import ModelSpec
 from snnprune.network import Network
@@ -22,39 +22,6 @@ from snnprune.network.readout import Reading, Readout
 from snnprune.provenance import DataSpec
 
 Batches = Iterator[tuple[Tensor, Tensor | None]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SubjectOptions:
-    """What the command line says of the subject; None is left to the file's own metadata."""
-
-    checkpoint: Path
-    model: str | None = None
-    model_args: Mapping[str, Any] = field(default_factory=dict)
-    forward: str | None = None
-    """`file.py:function` that runs a batch; a file never names one."""
-    readout: str = "auto"
-    data: str | None = None
-    data_root: Path | None = None
-    download: bool = False
-    state_dict: str | None = None
-    """Which of the file's state dicts is meant."""
-    allow_nonfinite: bool = False
-    exclude: tuple[str, ...] = ()
-    """Patterns of weights that are left alone."""
-    links: Mapping[str, str] = field(default_factory=dict)
-    """The neuron that a weight drives, `none` for none, by weight key."""
-    strict: bool = False
-    device: str = "auto"
-    batch_size: int = 128
-    samples: int = 1024
-    seed: int = 0
-
-    @property
-    def inputs(self) -> list[Path]:
-        """The files that are read, none of which may be the output."""
-        form, _, place = (self.data or "").partition(":")
-        return [*files_of(self.checkpoint), *([Path(place)] if form == "tensors" else [])]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from snnprune.jobs.opening import open_subject
-from snnprune.jobs.subject import SubjectOptions
+from snnprune.jobs.options import SubjectOptions
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Json = Callable[[subprocess.CompletedProcess[str]], Any]

@@ -1,11 +1,11 @@
 """Checkpoints: tensors and text metadata in a file, read without ever running what is in it.
 
-One module per container (`safetensors_file`, `shards`, `torch_file`, `nir_file`), each with
-`read(path) -> Contents`; `sniff` tells by content which one a file belongs to, `read` and `write`
-are what the rest of snnprune calls.
+`containers` has a package for each kind of file, with `read(path) -> Contents`, and tells by
+content which one a file is; `read` and `write` are what the rest of snnprune calls.
 """
 
 from snnprune.checkpoint.checkpoint import Checkpoint, renamed
+from snnprune.checkpoint.containers.safetensors.file import write_safetensors
 from snnprune.checkpoint.folding import effective, folded, parametrized
 from snnprune.checkpoint.masks import read_masks, write_masks
 from snnprune.checkpoint.prunable import is_prunable, prunable_weights
@@ -16,7 +16,6 @@ from snnprune.checkpoint.read import (
     files_of,
     read_checkpoint,
 )
-from snnprune.checkpoint.safetensors_file import write_safetensors
 from snnprune.checkpoint.states import saved_states
 from snnprune.checkpoint.write import read_back, require_writable_as, write_like
 

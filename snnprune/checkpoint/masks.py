@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snnprune.checkpoint import safetensors_file
-from snnprune.checkpoint.contents import Contents
-from snnprune.checkpoint.safetensors_header import is_shape
-from snnprune.checkpoint.sniff import container_of
-from snnprune.checkpoint.strict_json import MalformedJsonError, parse
+from snnprune.checkpoint.containers.contents import Contents
+from snnprune.checkpoint.containers.safetensors import file as safetensors_file
+from snnprune.checkpoint.containers.safetensors.header import is_shape
+from snnprune.checkpoint.containers.safetensors.strict_json import MalformedJsonError, parse
+from snnprune.checkpoint.containers.sniff import container_of
 from snnprune.errors import InputError
 
 SHAPES = "snnprune.shapes"

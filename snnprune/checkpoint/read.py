@@ -6,13 +6,16 @@ from pathlib import Path
 
 from torch import Tensor
 
-from snnprune.checkpoint import nir_file, safetensors_file, shards, torch_file
 from snnprune.checkpoint.checkpoint import Checkpoint
-from snnprune.checkpoint.contents import Contents
+from snnprune.checkpoint.containers.contents import Contents
+from snnprune.checkpoint.containers.nir import file as nir_file
+from snnprune.checkpoint.containers.safetensors import file as safetensors_file
+from snnprune.checkpoint.containers.safetensors import shards
+from snnprune.checkpoint.containers.sniff import container_of
+from snnprune.checkpoint.containers.torch import file as torch_file
+from snnprune.checkpoint.containers.torch.state_dict import FLAG
 from snnprune.checkpoint.prefixes import without_prefixes
-from snnprune.checkpoint.sniff import container_of
 from snnprune.checkpoint.soundness import require_sound
-from snnprune.checkpoint.state_dict import FLAG
 from snnprune.errors import InputError
 from snnprune.files import sha256_of
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from snnprune.checkpoint import nir_file, torch_rewrite
 from snnprune.checkpoint.checkpoint import Checkpoint
+from snnprune.checkpoint.containers.nir import file as nir_file
+from snnprune.checkpoint.containers.safetensors.file import write_safetensors
+from snnprune.checkpoint.containers.sniff import container_of
+from snnprune.checkpoint.containers.torch import rewriting as torch_rewrite
 from snnprune.checkpoint.read import checkpoint_sha256, read_checkpoint
-from snnprune.checkpoint.safetensors_file import write_safetensors
-from snnprune.checkpoint.sniff import container_of
 from snnprune.errors import InputError, UsageError
 
 SAFETENSORS = (".safetensors",)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from snnprune.checkpoint import TensorInfo, describe, read_checkpoint, write_safetensors
-from snnprune.checkpoint.sniff import HEAD
+from snnprune.checkpoint.containers.sniff import HEAD
 
 STATE = {
     "conv.weight": torch.ones(4, 2, 3, 3),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.checkpoint import describe, read_checkpoint, renamed
-from snnprune.checkpoint.torch_pickle import load
+from snnprune.checkpoint.containers.torch.loading import load
 from snnprune.errors import InputError
 
 STATE = {"fc.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.ones(2)}
@@ -213,7 +213,7 @@ def test_another_numpy_value_does_no_harm(tmp_path: Path, value: Any) -> None:
 
 @pytest.mark.parametrize("length", [0, 3, 7, 9, 800])
 def test_a_numpy_number_of_the_wrong_size_is_not_believed(tmp_path: Path, length: int) -> None:
-    from snnprune.checkpoint.stand_ins import NumpyType, StandIn, numpy_scalar
+    from snnprune.checkpoint.containers.torch.stand_ins import NumpyType, StandIn, numpy_scalar
 
     assert isinstance(numpy_scalar(NumpyType("f8"), bytes(length)), StandIn)
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from snnprune.checkpoint.checkpoint import Checkpoint
+from snnprune.checkpoint.containers.torch.loading import load
+from snnprune.checkpoint.containers.torch.stand_ins import without_stand_ins
+from snnprune.checkpoint.containers.torch.state_dict import state_dict_in, with_state_dict
 from snnprune.checkpoint.naming import first_few
-from snnprune.checkpoint.stand_ins import without_stand_ins
-from snnprune.checkpoint.state_dict import state_dict_in, with_state_dict
-from snnprune.checkpoint.torch_pickle import load
 from snnprune.errors import InputError
 from snnprune.files import replacing
 

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
-from snnprune.checkpoint.regular import COPY_AGAIN
+from snnprune.checkpoint.containers.regular import COPY_AGAIN
 from snnprune.errors import InputError
 
 SAVE_STATE_DICT = "save the state_dict instead: torch.save(model.state_dict(), FILE)"

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snnprune.checkpoint.contents import Contents
-from snnprune.checkpoint.hdf5 import (
+from snnprune.checkpoint.containers.contents import Contents
+from snnprune.checkpoint.containers.nir.hdf5 import (
     array_of,
     is_number,
     members,

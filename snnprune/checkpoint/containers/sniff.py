@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from snnprune.checkpoint.regular import COPY_AGAIN, reading, require_regular_file
-from snnprune.checkpoint.safetensors_header import HEADER_LIMIT
-from snnprune.checkpoint.shards import is_index
+from snnprune.checkpoint.containers.regular import COPY_AGAIN, reading, require_regular_file
+from snnprune.checkpoint.containers.safetensors.header import HEADER_LIMIT
+from snnprune.checkpoint.containers.safetensors.shards import is_index
 from snnprune.errors import InputError
 
 HEAD = 512

@@ -10,12 +10,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from torch import Tensor
 
-from snnprune.checkpoint import safetensors_file
-from snnprune.checkpoint.contents import Contents
+from snnprune.checkpoint.containers.contents import Contents
+from snnprune.checkpoint.containers.regular import COPY_AGAIN, reading, require_regular_file
+from snnprune.checkpoint.containers.safetensors import file as safetensors_file
+from snnprune.checkpoint.containers.safetensors.header import HEADER_LIMIT
+from snnprune.checkpoint.containers.safetensors.strict_json import MalformedJsonError, parse
 from snnprune.checkpoint.naming import first_few
-from snnprune.checkpoint.regular import COPY_AGAIN, reading, require_regular_file
-from snnprune.checkpoint.safetensors_header import HEADER_LIMIT
-from snnprune.checkpoint.strict_json import MalformedJsonError, parse
 from snnprune.errors import InputError
 from snnprune.files import sha256_of
 

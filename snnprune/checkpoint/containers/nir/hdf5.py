@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from snnprune.checkpoint.containers.regular import COPY_AGAIN
 from snnprune.checkpoint.naming import is_text
-from snnprune.checkpoint.regular import COPY_AGAIN
 from snnprune.errors import InputError
 
 if TYPE_CHECKING:

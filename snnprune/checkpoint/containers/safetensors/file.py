@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnprune.checkpoint.contents import Contents
-from snnprune.checkpoint.regular import COPY_AGAIN, reading
-from snnprune.checkpoint.safetensors_header import DTYPES, METADATA, Header, read_header
+from snnprune.checkpoint.containers.contents import Contents
+from snnprune.checkpoint.containers.regular import COPY_AGAIN, reading
+from snnprune.checkpoint.containers.safetensors.header import DTYPES, METADATA, Header, read_header
 from snnprune.errors import InputError
 from snnprune.files import replacing
 

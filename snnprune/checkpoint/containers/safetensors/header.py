@@ -13,9 +13,9 @@ from typing import Any, BinaryIO
 
 import torch
 
+from snnprune.checkpoint.containers.regular import COPY_AGAIN
+from snnprune.checkpoint.containers.safetensors.strict_json import MalformedJsonError, parse
 from snnprune.checkpoint.naming import counted
-from snnprune.checkpoint.regular import COPY_AGAIN
-from snnprune.checkpoint.strict_json import MalformedJsonError, parse
 from snnprune.errors import InputError
 
 HEADER_LIMIT = 100_000_000

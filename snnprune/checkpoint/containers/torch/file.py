@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from snnprune.checkpoint.contents import Contents
+from snnprune.checkpoint.containers.contents import Contents
+from snnprune.checkpoint.containers.torch.loading import load
+from snnprune.checkpoint.containers.torch.state_dict import notes_on, state_dict_in
 from snnprune.checkpoint.naming import is_text
-from snnprune.checkpoint.state_dict import notes_on, state_dict_in
-from snnprune.checkpoint.torch_pickle import load
 from snnprune.errors import InputError
 
 

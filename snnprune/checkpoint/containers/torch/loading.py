@@ -9,10 +9,14 @@ from typing import BinaryIO
 import torch
 from torch.serialization import safe_globals
 
-from snnprune.checkpoint.pickle_scan import foreign_global
-from snnprune.checkpoint.regular import COPY_AGAIN, reading
-from snnprune.checkpoint.stand_ins import HARMLESS
-from snnprune.checkpoint.zip_archive import SAVE_STATE_DICT, pickle_in, require_torch_archive
+from snnprune.checkpoint.containers.regular import COPY_AGAIN, reading
+from snnprune.checkpoint.containers.torch.pickle_scan import foreign_global
+from snnprune.checkpoint.containers.torch.stand_ins import HARMLESS
+from snnprune.checkpoint.containers.torch.zip_archive import (
+    SAVE_STATE_DICT,
+    pickle_in,
+    require_torch_archive,
+)
 from snnprune.errors import InputError
 
 SCANNED = 64 * 2**20

@@ -1,11 +1,15 @@
 """The fenced blocks and tables of a page of docs/, for tests that hold the page to the tool."""
 
+import contextlib
 import re
+import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
 FENCE = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -57,6 +61,20 @@ def blocks_of(page: str) -> list[Block]:
         )
         for found in FENCE.finditer(text)
     ]
+
+
+@contextlib.contextmanager
+def in_folder(folder: Path) -> Iterator[None]:
+    """Work in a folder and import from it; another page may have files of the same names."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(folder)
+        try:
+            yield
+        finally:
+            for name, module in list(sys.modules.items()):
+                if Path(getattr(module, "__file__", None) or "").is_relative_to(folder):
+                    del sys.modules[name]
 
 
 def assert_shown(page: str, outputs: Mapping[int, str]) -> None:

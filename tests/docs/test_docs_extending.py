@@ -1,14 +1,15 @@
 """The examples of docs/extending.md run, and its tables are those of the tool."""
 
+import itertools
 import shlex
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from doc_blocks import DOCS, Block, assert_shown, blocks_of, first_column, table_under
+from doc_blocks import DOCS, Block, assert_shown, blocks_of, first_column, in_folder, table_under
 
 from snnprune.allocation import ALLOCATIONS
 from snnprune.criteria import CRITERIA
@@ -21,13 +22,12 @@ PAGE = "extending.md"
 
 
 @pytest.fixture
-def work(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def work(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder that the page starts from."""
     shutil.copytree(trained, tmp_path / "runs" / "smoke")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(libraries, "LIBRARIES", libraries.LIBRARIES)  # the page adds a row
-    return tmp_path
+    with in_folder(tmp_path):
+        yield tmp_path
 
 
 def block_of_file(name: str) -> Block:
@@ -89,8 +89,15 @@ def test_the_entry_point_groups_are_those_of_the_tables_of_names() -> None:
 
 
 def test_the_table_of_neuron_libraries_is_the_tool_s() -> None:
-    rows = [[library.name, ", ".join(library.base_classes)] for library in libraries.LIBRARIES]
+    rows = [[known.name, package_of(known.base_classes)] for known in libraries.LIBRARIES]
     assert table_under(PAGE, "A neuron library") == rows
+
+
+def package_of(classes: Sequence[str]) -> str:
+    """The innermost module or package that classes of these full names have in common."""
+    steps = zip(*(name.split(".")[:-1] for name in classes), strict=False)
+    alike = itertools.takewhile(lambda step: len(set(step)) == 1, steps)
+    return ".".join(name for name, *_ in alike)
 
 
 @pytest.mark.parametrize("field", libraries.NeuronLibrary.__dataclass_fields__)

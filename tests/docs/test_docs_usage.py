@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from doc_blocks import Block, assert_shown, blocks_of, first_column, table_under
+from doc_blocks import Block, assert_shown, blocks_of, first_column, in_folder, table_under
 
 from snnprune import errors
 from snnprune.cli import failures
@@ -22,9 +22,7 @@ def shell_output(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     """Runs the page from top to bottom; what the shell blocks printed, by line of the page."""
     folder = tmp_path_factory.mktemp("usage")
     shutil.copytree(trained, folder / "runs" / "smoke")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.syspath_prepend(folder)
+    with in_folder(folder):
         return {block.line: printed(block) for block in blocks_of(PAGE)}
 
 

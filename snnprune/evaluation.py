@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from snnprune.errors import InputError, NonFiniteError
-from snnprune.network import Batch, Network, at_rest, batch_length, evaluating, fed, watching
+from snnprune.network import Batch, Network, batch_length, evaluating, fed, watching
 from snnprune.network.readout import Reading, Readout
 
 
@@ -63,11 +63,10 @@ def evaluate(
     tally = _Tally(readout if isinstance(readout, Readout) else Readout(readout))
     with (
         evaluating(network.module),
-        at_rest(network) as reset,
-        watching(network, on_spikes=tally.on_spikes),
+        watching(network, on_spikes=tally.on_spikes) as start,
     ):
         for x, y in fed(batches, network.module):
-            reset()
+            start()
             tally.on_output(run(network.module, x), batch_length(x, y), y)
     if not tally.samples:
         raise InputError("no samples to evaluate on", field="--data")

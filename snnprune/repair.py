@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from snnprune.calibration.moments import ChannelMoments, blocks
-from snnprune.network import Batch, Network, NormCall, at_rest, evaluating, fed, watching
+from snnprune.network import Batch, Network, NormCall, evaluating, fed, watching
 
 REPAIRS = {
     "bn": "BatchNorm statistics taken again on the calibration data",
@@ -51,11 +51,10 @@ def recalibrate_batchnorm(
     with (
         evaluating(network.module),
         _normalising_by_batch(norms.values()),
-        at_rest(network) as reset,
-        watching(network, on_norm=add),
+        watching(network, on_norm=add) as start,
     ):
         for x, _ in fed(batches, network.module):
-            reset()
+            start()
             run(network.module, x)
     for key, seen in moments.items():
         if key in norms:

@@ -23,7 +23,6 @@ from snnprune.network import (
     Link,
     Network,
     Neuron,
-    at_rest,
     batch_length,
     evaluating,
     fed,
@@ -60,10 +59,10 @@ def calibrate(
         on_spikes=collector.on_spikes,
         on_norm=collector.factors.on_norm,
     )
-    with evaluating(network.module), at_rest(network) as reset:
-        with collector.factors.keeping(), watched:
+    with evaluating(network.module):
+        with collector.factors.keeping(), watched as start:
             for x, y in fed(batches, network.module):
-                reset()
+                start()
                 run(network.module, x)
                 samples += batch_length(x, y)
                 collector.batches += 1
@@ -150,7 +149,7 @@ class _Findings:
             return f"{link.neuron}: {self.seen.refused.get(link.neuron, UNSEEN)}"
         if len(neurons[link.neuron].threshold) != layer.shape[0]:
             return f"{link.neuron}: {NO_AXIS}"
-        return self.seen.factors.refused(link)
+        return self.seen.factors.refused(layer, link)
 
 
 def _time_gains(network: Network, steps: int) -> dict[str, float]:

@@ -21,6 +21,7 @@ from snnprune.network import Network, Neuron
 HISTOGRAM = (-4.0, 4.0, 128)  # u - u_th from, to, bins
 
 UNEXPLAINED = "its spikes do not follow from the membrane that was seen"
+GATED = "something else decides with its membrane whether it spikes"
 NO_AXIS = "its membrane has no axis that is surely that of its channels"
 
 
@@ -35,7 +36,7 @@ class Collector:
         self.histograms = defaultdict[str, ChannelHistogram](lambda: ChannelHistogram(*HISTOGRAM))
         self.spikes: dict[str, ChannelMean] = defaultdict(ChannelMean)
         self.unchecked: dict[str, list[Tensor]] = defaultdict(list)
-        self.refused: dict[str, str] = {}
+        self.refused = {n.name: GATED for n in network.neurons.values() if n.gated}
         self.steps = 0
         self.batches = 0
         self.first = next(iter(network.neurons), None)

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnprune.network import Layer, Link, Network, Norm, NormCall
+from snnprune.network import Gain, Layer, Link, Network, Norm, NormCall
 
 TOLERANCE = 1e-3  # of a factor between two places, that is float32's rounding
+UNEVEN = "it is scaled by what is not the same everywhere in a channel"
 NOT_AFFINE = "what normalises it is not the same factor everywhere in a channel"
 
 
@@ -67,18 +68,35 @@ class NormFactors:
     def of(self, layer: Layer, link: Link) -> Tensor:
         """The factor of a link, (C_out,) float64; the mean over chains where time steps differ."""
         chains = [self._product(layer.shape[0], chain) for chain in link.norms]
-        return torch.stack(chains).mean(0)
+        factor = torch.stack(chains).mean(0)
+        for gain in link.gains:
+            value = _per_channel(gain, layer.shape[0])
+            assert value is not None  # as `refused` has made sure
+            factor = factor / value if gain.divides else factor * value
+        return factor
 
-    def refused(self, link: Link) -> str | None:
+    def refused(self, layer: Layer, link: Link) -> str | None:
         """Why a link has no factor."""
         unknown = [n for chain in link.norms for n in chain if n.variance not in self.factors]
-        return f"{unknown[0].variance}: {NOT_AFFINE}" if unknown else None
+        if unknown:
+            return f"{unknown[0].variance}: {NOT_AFFINE}"
+        odd = any(_per_channel(gain, layer.shape[0]) is None for gain in link.gains)
+        return f"on the way to {link.neuron}: {UNEVEN}" if odd else None
 
     def _product(self, channels: int, chain: tuple[Norm, ...]) -> Tensor:
         product = torch.ones(channels, dtype=torch.float64)
         for norm in chain:
             product = product * self.factors[norm.variance]
         return product
+
+
+def _per_channel(gain: Gain, channels: int) -> Tensor | None:
+    """The absolute value of a constant factor, () or (C,) float64; None if it is another shape."""
+    value = torch.as_tensor(gain.value).detach().double().abs().cpu()
+    lengths = [length for length in value.shape if length > 1]
+    if lengths not in ([], [channels]):
+        return None
+    return value.reshape(lengths)
 
 
 def _gain(module: nn.Module, x: Any, *others: Any) -> Tensor:

@@ -3,7 +3,7 @@
 from snnprune.network.capture import watching
 from snnprune.network.feeding import Batch, batch_length, fed
 from snnprune.network.libraries import NeuronConstants
-from snnprune.network.links import Layer, Link, Network, Neuron, Norm
+from snnprune.network.links import Gain, Layer, Link, Network, Neuron, Norm
 from snnprune.network.mode import evaluating
 from snnprune.network.operations import NormCall
 from snnprune.network.readout import class_scores
@@ -13,6 +13,7 @@ from snnprune.network.wrappers import bare
 
 __all__ = [
     "Batch",
+    "Gain",
     "Layer",
     "Link",
     "Network",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from snnprune.network.following import Follower, Observers
 from snnprune.network.links import Network
 from snnprune.network.operations import LayerCall, NormCall
+from snnprune.network.rest import at_rest
 from snnprune.network.sites import Site
 
 Observer = Callable[[str, Tensor], None]
@@ -31,8 +32,10 @@ def watching(
     on_membrane: Observer = _nobody,
     on_spikes: Observer = _nobody,
     on_norm: NormObserver = _nobody,
-) -> Iterator[None]:
+) -> Iterator[Callable[[], None]]:
     """Tell the observers what happens in the block; the network's output stays bit-identical.
+
+    Gives the function that begins a batch: everything is put at rest.
 
     `on_input` gets a weight key and the tensor (..., C_in, *space) that enters its layer,
     `on_membrane` a neuron and u - u_th before reset (T, N, C, ...), `on_spikes` a neuron and
@@ -53,6 +56,7 @@ def watching(
     observers = Observers(on_layer=on_layer, on_norm=on_norm, on_site=on_site)
     follower = Follower(network.module, observers)
     with contextlib.ExitStack() as stack:
+        reset = stack.enter_context(at_rest(network))
         if sites or (on_input, on_norm) != (_nobody, _nobody):
             stack.enter_context(follower.following(scripts=bool(sites)))
         for name, neuron in network.neurons.items():
@@ -62,7 +66,12 @@ def watching(
             if on_spikes is not _nobody and neuron.site is None:
                 hook = _spike_hook(partial(on_spikes, name), follower)
                 stack.callback(neuron.module.register_forward_hook(hook).remove)
-        yield
+
+        def start() -> None:
+            reset()
+            follower.start()
+
+        yield start
 
 
 def _spike_hook(

@@ -14,6 +14,8 @@ Batch = Tensor | Sequence[Tensor | None]
 def fed(batches: Iterable[Batch], module: nn.Module) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Each batch as (x, y), y None without labels, on the device of `module`.
 
+    x is a copy: the data stay as they are whatever the module does to it.
+
     Raises:
         InputError: a batch is neither a tensor nor two.
     """
@@ -26,7 +28,8 @@ def fed(batches: Iterable[Batch], module: nn.Module) -> Iterator[tuple[Tensor, T
                 field="--data",
                 hint="give tensors x or pairs (x, y), such as a DataLoader does",
             )
-        yield x.to(device), None if y is None else y.to(device)
+        # a copy, since a network may work in place on what it is given
+        yield x.to(device, copy=True), None if y is None else y.to(device)
 
 
 def device_of(module: nn.Module) -> torch.device:

@@ -8,7 +8,6 @@ by the identity of their parameter in a `conv` or `linear` call, so neither clas
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from snnprune.network.libraries import library_of
-from snnprune.network.links import Norm
+from snnprune.network.links import Gain, Norm
+from snnprune.network.membrane import Membrane, unscaled
 from snnprune.network.operations import (
     ComparisonCall,
     LayerCall,
@@ -28,15 +28,20 @@ from snnprune.network.operations import (
     layer_call,
     name_of,
     norm_call,
+    other_side,
+    takes_some,
 )
-from snnprune.network.origins import (
-    Origin,
-    made_by,
+from snnprune.network.origins import SCALINGS, Origin, made_by, spikes_of
+from snnprune.network.sites import Place, Site, Sites
+from snnprune.network.walking import (
+    is_turned_parameter,
+    membrane_chain,
     parameters_behind,
     scaled_parameter,
 )
-from snnprune.network.sites import Met, Site, Sites
 
+SHIFTS = frozenset({"add", "sub", "rsub"})
+TURNING = frozenset({"neg", "rsub"})
 NOTE = "_snnprune_origin"
 
 # What takes from a tensor its shape alone.
@@ -104,7 +109,7 @@ class Follower(TorchFunctionMode):
         if membrane is not None and isinstance(result, Tensor):
             origin = self._fired(membrane, result)
         if origin is not None:
-            self._note(result, origin)
+            self._note(args[0] if name_of(function) == "__setitem__" else result, origin)
         return result
 
     @contextlib.contextmanager
@@ -129,6 +134,11 @@ class Follower(TorchFunctionMode):
         finally:
             self.depth -= 1
 
+    def start(self) -> None:
+        """Begin a pass: what was met before it is forgotten."""
+        self.sites = Sites()
+        self.inside.clear()
+
     def origins(self, tree: Any) -> tuple[Origin, ...]:
         """Where the tensors in `tree` came from, as far as it is known."""
         return self._origins(tree)
@@ -144,8 +154,16 @@ class Follower(TorchFunctionMode):
             module.register_forward_hook(lambda _, __, output: leave(name, output)),
         ]
 
-    def _enter(self, name: str, _: Any) -> None:
+    def _enter(self, name: str, inputs: Any) -> None:
+        if not self.inside:
+            self._note(
+                [leaf for leaf in tree_leaves(inputs) if self._is_new(leaf)],
+                Origin(name="input", data=True),
+            )
         self.inside.append(name)
+
+    def _is_new(self, leaf: Any) -> bool:
+        return isinstance(leaf, Tensor) and self._origin_of(leaf) is None
 
     def _leave(self, _: str, __: Any) -> None:
         self.inside.pop()
@@ -192,23 +210,51 @@ class Follower(TorchFunctionMode):
             with self.apart():
                 self.observers.on_layer(weight, layer, None)
             inputs = self._origins(layer.input)
-            return Origin(
-                name=weight,
-                parents=inputs,
-                layer=weight,
-                fed=any(origin.fed for origin in inputs),
-            )
+            fed = any(origin.fed for origin in inputs)
+            return Origin(name=weight, parents=inputs, layer=weight, data=True, fed=fed)
         normed = norm_call(function, args, kwargs)
         if normed and (key := self.buffers.get(id(normed.variance))):
             return self._normed(key, normed)
-        return made_by(name_of(function), parents)
+        name = name_of(function)
+        if name == "__getitem__" and takes_some(args):
+            name = "index"
+        made = made_by(name, parents, place=self.inside[-1] if self.inside else "")
+        return self._scaled(made, args, kwargs) if name in SCALINGS | SHIFTS else made
+
+    def _scaled(self, made: Origin, args: Any, kwargs: Any) -> Origin:
+        """The origin of a product, quotient, sum or difference, with the constant in it."""
+        data = [leaf for leaf in tree_leaves((args, kwargs)) if self._is_data(leaf)]
+        if len(data) != 1:
+            return made
+        if made.name == "neg":
+            return replace(made, gain=Gain(value=-1.0))
+        other = other_side(args, kwargs, data[0])
+        if made.name == "div" and args and args[0] is not data[0]:
+            return made  # one over it is no factor
+        constant = self._named(other)
+        if made.name in SHIFTS:
+            return replace(made, constant=constant)
+        gain = Gain(value=other, divides=made.name == "div")
+        return replace(made, constant=constant, gain=gain)
+
+    def _is_data(self, leaf: Any) -> bool:
+        origin = self._origin_of(leaf) if isinstance(leaf, Tensor) else None
+        return origin is not None and origin.data
+
+    def _named(self, constant: Any) -> str:
+        """A number, or the key of a parameter or buffer, to know an operation again by."""
+        if not isinstance(constant, Tensor):
+            return repr(constant)
+        parameter = self.parameters.get(id(constant))
+        return parameter.name if parameter else self.buffers.get(id(constant), "")
 
     def _weight_of(self, call: LayerCall) -> str | None:
         origin = self._origin_of(call.weight)
         if origin is None:
             return None
         key = scaled_parameter(origin)
-        if key is None and (made_of := parameters_behind(origin)):
+        turned = is_turned_parameter(origin)  # a tied decoder: pruned where it is used as it is
+        if key is None and not turned and (made_of := parameters_behind(origin)):
             self.observers.on_made(made_of, origin.name, call.weight)
         return key
 
@@ -219,52 +265,36 @@ class Follower(TorchFunctionMode):
         norm = Norm(scale=scale.parameter if scale else None, variance=key, eps=call.eps)
         return made_by("batch_norm", self._origins(call.input), norm=norm)
 
-    def _membrane(self, call: ComparisonCall) -> _Membrane | None:
+    def _membrane(self, call: ComparisonCall) -> Membrane | None:
         """What is compared where, if it is the membrane of a neuron."""
         for u, threshold in ((call.above, call.below), (call.below, call.above)):
             origin = self._origin_of(u) if isinstance(u, Tensor) else None
-            if origin is None or not u.is_floating_point():
+            if origin is None or not origin.data or not u.is_floating_point():
                 continue
             turned = u is call.below  # where u < u_th is asked, u = u_th is a spike
-            met = self.sites.at(
-                origin,
+            also_equal = call.also_equal != turned
+            chain = membrane_chain(origin)
+            place = Place(
                 inside=tuple(self.inside),
                 shape=tuple(u.shape),
-                also_equal=call.also_equal != turned,
+                written=(
+                    # the last operation alone: at the first step there is no state in the others
+                    *(f"{made.name} {made.constant}" for made in chain[:1] if len(chain) > 1),
+                    f"{sum(made.name in TURNING for made in chain[:-1]) % 2}",
+                    f"{self._named(threshold)} {turned} {also_equal}",
+                ),
             )
-            if met:
+            if met := self.sites.at(origin, place, also_equal=also_equal):
                 with self.apart():
-                    return _Membrane(met=met, distance=u - threshold, turned=turned)
+                    distance = unscaled(u - threshold, chain[:-1])
+                    return Membrane(met=met, distance=distance, turned=turned)
         return None
 
-    def _fired(self, membrane: _Membrane, result: Tensor) -> Origin:
+    def _fired(self, membrane: Membrane, result: Tensor) -> Origin:
         if membrane.met.is_new:
             with self.apart():
                 self.observers.on_site(membrane.met.site, *membrane.told(result))
         return spikes_of(membrane.met.site.key)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Membrane:
-    """A membrane at the moment at which it is compared."""
-
-    met: Met
-    distance: Tensor
-    """u - u_th; taken before the comparison, which may work in place."""
-    turned: bool
-    """Whether it is asked where there is no spike."""
-
-    def told(self, result: Tensor) -> tuple[Tensor, Tensor]:
-        """u - u_th and the spikes, in the shape of the layer's output where the size is the same.
-
-        A neuron that mixes time steps by a matrix flattens everything else.
-        """
-        distance = self.distance
-        spikes = (result == 0 if self.turned else result).to(distance.dtype)
-        shape = self.met.shape
-        if shape is None or math.prod(shape) != distance.numel():
-            return distance, spikes
-        return distance.reshape(shape), spikes.reshape(shape)
 
 
 class _Through(TorchDispatchMode):
@@ -274,8 +304,3 @@ class _Through(TorchDispatchMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         return function(*args, **(kwargs or {}))
-
-
-def spikes_of(neuron: str) -> Origin:
-    """The origin of a neuron's spikes."""
-    return Origin(name=neuron, neuron=neuron, fed=True, neurons=frozenset({neuron}))

@@ -24,6 +24,15 @@ class Norm:
     """None where no `batch_norm` is called and the module computes by hand."""
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Gain:
+    """A constant factor on the way of a current."""
+
+    value: Tensor | float
+    """A number, a parameter itself, or a tensor as it was when the network was traced."""
+    divides: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Link:
     """A layer's way to a spiking neuron that it drives."""
@@ -31,6 +40,8 @@ class Link:
     neuron: str
     norms: tuple[tuple[Norm, ...], ...] = ((),)
     """What normalises on the way: one chain, or several where time steps have their own."""
+    gains: tuple[Gain, ...] = ()
+    """What it is multiplied by on the way besides."""
     through: tuple[str, ...] = ()
     """The other operations on the way, views left out."""
     obstacle: str | None = None
@@ -85,6 +96,8 @@ class Neuron:
     """Neurons whose spikes reach it past every layer, as in a residual block."""
     site: int | None = None
     """Which comparison of a pass it is, where it is no module of a known library."""
+    gated: bool = False
+    """Whether something else decides with the comparison whether it spikes."""
 
 
 @dataclass(frozen=True, kw_only=True)

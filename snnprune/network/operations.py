@@ -33,6 +33,23 @@ COMPARISONS = {
     "le": (True, True),
     "less_equal": (True, True),
 }
+SYNONYMS = {
+    "__iadd__": "add",
+    "__radd__": "add",
+    "__isub__": "sub",
+    "__rsub__": "rsub",
+    "subtract": "sub",
+    "__imul__": "mul",
+    "__rmul__": "mul",
+    "multiply": "mul",
+    "__itruediv__": "div",
+    "__truediv__": "div",
+    "true_divide": "div",
+    "divide": "div",
+    "negative": "neg",
+    "__and__": "bitwise_and",
+    "__iand__": "bitwise_and",
+}
 NORM_SIGNATURE = inspect.signature(functional.batch_norm)
 
 
@@ -100,7 +117,7 @@ def comparison_call(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> ComparisonCall | None:
     """What a call says if it compares, as every way of firing does somewhere, else None."""
-    name = name_of(function).rstrip("_")
+    name = name_of(function)
     sides = [*args, *(kwargs[side] for side in ("input", "other", "values") if side in kwargs)]
     if len(sides) < 2:
         return None
@@ -114,8 +131,21 @@ def comparison_call(
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """What a function is called: `add`, also for `add.Tensor`; `T` for the property."""
+    """What a function is called: `add`, also for `add_`, `+=` and `add.Tensor`; `T` for `x.T`."""
     name = str(getattr(function, "__name__", "?"))
     if name == "__get__":
         name = str(getattr(getattr(function, "__self__", None), "__name__", name))
-    return name.split(".")[0]
+    name = name.split(".")[0]
+    return SYNONYMS.get(name) or (name if name.startswith("_") else name.rstrip("_"))
+
+
+def takes_some(args: tuple[Any, ...]) -> bool:
+    """Whether an index picks by a tensor or a list, and so may change what lies where."""
+    index = args[1] if len(args) > 1 and isinstance(args[1], tuple) else args[1:2]
+    return any(isinstance(part, Tensor | list) for part in index)
+
+
+def other_side(args: tuple[Any, ...], kwargs: dict[str, Any], this: Tensor) -> Any:
+    """What an operation on two combines `this` with."""
+    sides = [*args, *(kwargs[side] for side in ("input", "other") if side in kwargs)][:2]
+    return next((side for side in sides if side is not this), this)

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from snnprune.errors import InputError
 from snnprune.network.feeding import device_of
-from snnprune.network.following import NOTE, Follower, Observers
+from snnprune.network.following import Follower, Observers
 from snnprune.network.libraries import library_of
-from snnprune.network.links import Layer, Link, Network, Neuron
+from snnprune.network.linking import chosen, link_of, names_of, renamed, unique, united
+from snnprune.network.links import Layer, Network, Neuron
 from snnprune.network.mode import evaluating
 from snnprune.network.operations import LayerCall
-from snnprune.network.origins import OBSTACLES, Origin, Term, recurrent, terms
+from snnprune.network.origins import Origin
 from snnprune.network.rest import at_rest
 from snnprune.network.sites import COMPARISON, Site
+from snnprune.network.walking import Term, recurrent, terms
 from snnprune.network.wrappers import bare
-
-NO_NEURON = "none"
 
 
 @torch.no_grad()
@@ -43,18 +42,14 @@ def trace(
             what is not there.
     """
     module = bare(module)
-    example = example.to(device_of(module))
+    example = example.detach().to(device_of(module)).clone()  # a forward may work in place
     seen = _Seen(module)
     known = {n: _neuron(n, m) for n, m in module.named_modules() if library_of(m) is not None}
     with evaluating(module), at_rest(Network(module=module, neurons=known)) as reset:
         reset()
         with seen.follower.following(scripts=True):
-            setattr(example, NOTE, Origin(name="input"))
-            try:
-                seen.finish(run(module, example))
-            finally:
-                delattr(example, NOTE)
-    return _chosen(seen.network(), links or {})
+            seen.finish(run(module, example))
+    return chosen(seen.network(), links or {})
 
 
 class _Seen:
@@ -65,8 +60,8 @@ class _Seen:
         self.layers: dict[str, Layer] = {}
         self.made: dict[str, str] = {}
         self.drives: dict[str, list[Term]] = {}
-        self.sources: set[str] = set()
-        """Neurons whose spikes reach a layer or the output."""
+        self.sources: dict[str, bool] = {}
+        """Neurons whose spikes reach a layer or the output; whether something else has a say."""
         self.follower = Follower(
             module,
             Observers(on_layer=self.on_layer, on_made=self.on_made, on_drive=self.on_drive),
@@ -77,7 +72,8 @@ class _Seen:
         fed = neuron is not None or any(origin.fed for origin in origins)
         if neuron is not None:
             self.drives.setdefault(neuron, []).append(recurrent(weight))
-        self.sources.update(*(origin.neurons for origin in origins))
+        for neuron, gated in united(origins).items():
+            self.sources[neuron] = self.sources.get(neuron, False) or gated
         layer = Layer(
             weight=weight,
             kind=call.kind,
@@ -103,8 +99,9 @@ class _Seen:
         found += [term for origin in inputs for term in terms(origin)]
 
     def finish(self, output: Any) -> None:
-        leaves = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-        self.sources.update(*(origin.neurons for origin in self.follower.origins(leaves)))
+        # a membrane may be put out beside the spikes
+        for neuron, gated in united(self.follower.origins(output)).items():
+            self.sources.setdefault(neuron, gated)
 
     def network(self) -> Network:
         """The links that were seen.
@@ -114,10 +111,10 @@ class _Seen:
         """
         sites = [site for site in self.follower.sites.found if site.key in self.sources]
         homes = {site.key: self._home(site, sites) for site in sites}
-        names = _names_of(sites, homes)
+        names = names_of(sites, homes)
         neurons = {
             **{name: (found, None) for name, found in self.drives.items()},
-            **{names[site.key]: (_renamed(site.terms, names), site) for site in sites},
+            **{names[site.key]: (renamed(site.terms, names), site) for site in sites},
         }
         if not self.layers:
             raise InputError(
@@ -134,37 +131,46 @@ class _Seen:
                 + ", ".join(_module_types(self.module)),
             )
         layers = dict(self.layers)
-        for name, (found, _) in neurons.items():
-            for key in _unique(term.layer for term in found):
+        for name, (found, site) in neurons.items():
+            for key in unique(term.layer for term in found):
                 ways = [term for term in found if term.layer == key]
-                layers[key] = replace(layers[key], links=(*layers[key].links, _link(name, ways)))
+                link = link_of(name, ways, homes[site.key] if site else "")
+                layers[key] = replace(layers[key], links=(*layers[key].links, link))
         return Network(
             module=self.module,
             layers=layers,
             neurons={
-                name: self._neuron(name, _renamed(found, names), site, homes)
+                name: self._neuron(name, renamed(found, names), site, homes, neurons)
                 for name, (found, site) in neurons.items()
             },
             made=self.made,
         )
 
     def _neuron(
-        self, name: str, found: list[Term], site: Site | None, homes: Mapping[str, str]
+        self,
+        name: str,
+        found: list[Term],
+        site: Site | None,
+        homes: Mapping[str, str],
+        known: Collection[str],
     ) -> Neuron:
         module = self.module.get_submodule(homes[site.key] if site else name)
         return replace(
             _neuron(name, module, site),
-            feeders=_unique(term.layer for term in found),
+            gated=site is not None and self.sources[site.key],
+            feeders=unique(term.layer for term in found),
             # its own state may come back to it as an argument
-            identities=_unique(term.neuron for term in found if term.neuron != name),
+            identities=unique(
+                term.neuron for term in found if term.neuron in known and term.neuron != name
+            ),
         )
 
     def _home(self, site: Site, sites: list[Site]) -> str:
         """The outermost module around a site that has no layer and no other site; "" if none is."""
         home = ""
-        for name in reversed(site.inside):
+        for name in reversed(site.place.inside):
             below = f"{name}." if name else ""
-            shared = any(name in other.inside for other in sites if other is not site)
+            shared = any(name in other.place.inside for other in sites if other is not site)
             if shared or any(key.startswith(below) for key in self.layers):
                 break
             home = name
@@ -186,59 +192,9 @@ def _neuron(name: str, module: nn.Module, site: Site | None = None) -> Neuron:
     )
 
 
-def _link(neuron: str, ways: list[Term]) -> Link:
-    """One link of all the ways from a layer to a neuron."""
-    through = _unique(name for way in ways for name in way.through)
-    return Link(
-        neuron=neuron,
-        norms=tuple(dict.fromkeys(way.norms for way in ways)),
-        through=through,
-        obstacle=next((name for name in through if name in OBSTACLES), None),
-        moved=any(way.moved for way in ways),
-    )
-
-
-def _names_of(sites: list[Site], homes: Mapping[str, str]) -> dict[str, str]:
-    """A name for each site: that of its module, or where it has none, by a layer before it."""
-    names, told = dict[str, str](), set[str]()
-    for site in sites:
-        feeders = _unique(term.layer for term in site.terms)
-        # behind a sum of currents: not by the layer that an earlier one is named by
-        layer = next((key for key in feeders if key not in told), feeders[0])
-        told |= site.feeders
-        name = homes[site.key] or f"spikes after {layer.removesuffix('.weight')}"
-        names[site.key] = name if name not in names.values() else f"{name} ({site.index})"
-    return names
-
-
-def _renamed(found: list[Term], names: Mapping[str, str]) -> list[Term]:
-    return [replace(term, neuron=names.get(term.neuron or "", term.neuron)) for term in found]
-
-
-def _chosen(network: Network, links: Mapping[str, str]) -> Network:
-    """The network with the links that somebody settled."""
-    layers = dict(network.layers)
-    for key, neuron in links.items():
-        layer = layers.get(key) or layers.get(f"{key}.weight")
-        candidates = [link.neuron for link in layer.links] if layer else list(layers)
-        if layer is None or neuron not in (*candidates, NO_NEURON):
-            raise InputError(
-                f"{key} drives no {neuron}" if layer else f"no layer {key}",
-                field="--link",
-                hint=f"there are: {', '.join(candidates[:8])}",
-            )
-        kept = tuple(link for link in layer.links if link.neuron == neuron)
-        layers[layer.weight] = replace(layer, links=kept)
-    return replace(network, layers=layers)
-
-
 def _use_of(layer: Layer) -> str:
     return f"{layer.kind} of {layer.groups} groups"
 
 
 def _module_types(module: nn.Module) -> list[str]:
     return sorted({type(child).__name__ for child in module.modules()})[:12]
-
-
-def _unique(names: Iterable[str | None]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for name in names if name is not None))

@@ -289,13 +289,21 @@ class Standardised(HandNorm):
         return super().forward(x) * x.std()
 
 
+class Squashed(HandNorm):
+    """A normalisation by hand that is not linear."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).tanh()
+
+
 @pytest.mark.parametrize(
     ("norm", "why"),
     [
         (nn.GroupNorm(1, 5), "group_norm stands between it and lif2"),
         (nn.LayerNorm([5, 8, 8]), "layer_norm stands between it and lif2"),
         (nn.BatchNorm3d(STEPS, track_running_stats=False), "batch_norm stands between"),
-        (Standardised(5), "not the same factor everywhere"),
+        (Standardised(5), "std stands between it and lif2"),
+        (Squashed(5), "not the same factor everywhere"),
     ],
 )
 def test_what_no_factor_describes_is_left_to_magnitude_with_the_reason(

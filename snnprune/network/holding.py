@@ -1,0 +1,136 @@
+"""What a network's attributes hold, however deep, put back as it was."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+DEPTH = 4
+"""How far down from a module a state is looked for."""
+
+ITEMS = 10_000
+"""What holds more of them is put back, but not looked into: it is data and no state."""
+
+Names = Collection[str]
+
+
+class Held:
+    """Some dictionaries of attributes as they are now, and what lies in them.
+
+    Lists, dicts, sets, deques, dense tensors and objects of somebody's own classes are put back in
+    place, so that those who share one still do. Parameters and modules are not touched.
+    """
+
+    def __init__(self, attributes: Iterable[tuple[dict[str, Any], Names]], own: Names) -> None:
+        """`attributes` come with names to pass over, `own` are packages whose classes count too."""
+        self.own = own
+        self.back: list[Callable[[], object]] = []
+        self.seen: dict[int, object] = {}  # keeps them alive, since ids are used again
+        level: list[object] = []
+        for entries, skip in attributes:
+            values = {name: value for name, value in entries.items() if name not in skip}
+            self.back.append(_entries_back(entries, values, skip))
+            level += values.values()
+        for _ in range(DEPTH):
+            level = [inner for value in level for inner in self._keep(value)]
+
+    def restore(self) -> None:
+        """Put everything back."""
+        with torch._C.DisableTorchFunction():  # unseen by who watches the network
+            for back in self.back:
+                back()
+
+    def _keep(self, value: object) -> list[object]:
+        """Remember `value` unless that is done; what lies in it."""
+        if id(value) in self.seen:
+            return []
+        self.seen[id(value)] = value
+        match value:
+            case Tensor():
+                self.back += [_tensor_back(value)] if _is_plain(value) else []
+            case tuple():
+                return _few(value)
+            case list() | deque():
+                self.back.append(_container_back(value, list(value), value.extend))
+                return _few(value)
+            case dict():
+                self.back.append(_container_back(value, dict(value), value.update))
+                return _few(value.values())
+            case set():
+                self.back.append(_container_back(value, set(value), value.update))
+            case _ if self._is_own(value):
+                return self._keep(vars(value))
+        return []
+
+    def _is_own(self, value: object) -> bool:
+        """Whether its class is of the network's packages, or of a file that nobody installed."""
+        attributes = getattr(value, "__dict__", None)
+        if not isinstance(attributes, dict) or isinstance(value, nn.Module):
+            return False
+        package = package_of(value)
+        return isinstance(value, SimpleNamespace) or (
+            package != "torch" and (package in self.own or not _is_installed(package))
+        )
+
+
+def package_of(value: object) -> str:
+    """The package, or the file, that its class is defined in."""
+    return type(value).__module__.partition(".")[0]
+
+
+def _is_installed(package: str) -> bool:
+    """Whether it came with Python or lies beside what did not."""
+    file = getattr(sys.modules.get(package), "__file__", None) or ""
+    return package in sys.stdlib_module_names or "-packages" in file
+
+
+def _few(values: Collection[object]) -> list[object]:
+    return list(values) if len(values) <= ITEMS else []
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it is a dense tensor with values, and no parameter."""
+    dense = tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_quantized
+    return dense and not isinstance(tensor, nn.Parameter) and not is_lazy(tensor)
+
+
+def _entries_back(
+    entries: dict[str, Any], values: dict[str, Any], skip: Names
+) -> Callable[[], None]:
+    def back() -> None:
+        for name in [name for name in entries if name not in skip and name not in values]:
+            del entries[name]
+        entries.update(values)
+
+    return back
+
+
+def _container_back(
+    value: Any, before: Iterable[Any], fill: Callable[[Any], object]
+) -> Callable[[], None]:
+    def back() -> None:
+        value.clear()
+        fill(before)
+
+    return back
+
+
+def _tensor_back(tensor: Tensor) -> Callable[[], None]:
+    before = tensor.detach().clone()
+
+    def back() -> None:
+        now = tensor.detach()
+        if now.shape != before.shape:  # resized in place
+            tensor.data = before.clone()
+        elif not torch.equal(now, before):
+            with torch.inference_mode(tensor.is_inference()):
+                now.copy_(before)
+
+    return back

@@ -1,0 +1,46 @@
+"""A membrane at the moment at which somebody's code compares it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from snnprune.network.origins import Origin
+from snnprune.network.sites import Met
+
+
+def unscaled(distance: Tensor, chain: list[Origin]) -> Tensor:
+    """A distance to the threshold in units of the membrane that its operand is a multiple of."""
+    for made in chain:
+        if made.gain is None:
+            continue
+        factor = torch.as_tensor(made.gain.value, device=distance.device).detach().abs()
+        if factor.numel() == 1 or factor.dim() == distance.dim():
+            distance = distance * factor if made.gain.divides else distance / factor
+    return distance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Membrane:
+    """A membrane at the moment at which it is compared."""
+
+    met: Met
+    distance: Tensor
+    """u - u_th; taken before the comparison, which may work in place."""
+    turned: bool
+    """Whether it is asked where there is no spike."""
+
+    def told(self, result: Tensor) -> tuple[Tensor, Tensor]:
+        """u - u_th and the spikes, in the shape of the layer's output where the size is the same.
+
+        A neuron that mixes time steps by a matrix flattens everything else.
+        """
+        distance = self.distance
+        spikes = (result == 0 if self.turned else result).to(distance.dtype)
+        shape = self.met.shape
+        if shape is None or math.prod(shape) != distance.numel():
+            return distance, spikes
+        return distance.reshape(shape), spikes.reshape(shape)

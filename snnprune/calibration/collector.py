@@ -79,7 +79,7 @@ class Collector:
         axes = {
             axis
             for layer in layers
-            if (axis := membrane_axis(layer, x.shape, moved=layer.link_to(neuron).moved))
+            if (axis := membrane_axis(layer, x.shape, moved=layer.moved_to(neuron)))
         }
         if len(axes) == 1:
             return blocks(x, axes.pop())

@@ -75,9 +75,9 @@ class Layer:
         """Whether a BatchNorm stands between it and a neuron."""
         return any(chain for link in self.links for chain in link.norms)
 
-    def link_to(self, neuron: str) -> Link:
-        """Its way to that neuron."""
-        return next(link for link in self.links if link.neuron == neuron)
+    def moved_to(self, neuron: str) -> bool:
+        """Whether dimensions change places on its way to that neuron."""
+        return any(link.moved for link in self.links if link.neuron == neuron)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,9 @@ content which one a file is; `read` and `write` are what the rest of snnprune ca
 
 from snnprune.checkpoint.checkpoint import Checkpoint, renamed
 from snnprune.checkpoint.containers.safetensors.file import write_safetensors
-from snnprune.checkpoint.folding import effective, folded, parametrized
+from snnprune.checkpoint.folding import effective, folded, parametrized, whole_name
 from snnprune.checkpoint.masks import read_masks, write_masks
-from snnprune.checkpoint.prunable import is_prunable, prunable_weights
+from snnprune.checkpoint.prunable import is_prunable, prunable_weights, tied_tensors
 from snnprune.checkpoint.read import (
     Description,
     TensorInfo,
@@ -36,6 +36,8 @@ __all__ = [
     "renamed",
     "require_writable_as",
     "saved_states",
+    "tied_tensors",
+    "whole_name",
     "write_like",
     "write_masks",
     "write_safetensors",

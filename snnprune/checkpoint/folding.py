@@ -1,5 +1,6 @@
 """Weights that a file holds in parts: pruning masks beside them, norms, parametrizations."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -64,6 +65,12 @@ def parametrized(tensors: Mapping[str, Tensor]) -> dict[str, str]:
         elif name.endswith(ORIGINAL) and f"{key.removesuffix(ORIGINAL)}_u" in tensors:
             found[module + dot + name.removesuffix(ORIGINAL)] = "spectral norm"
     return {name: what for name, what in found.items() if name not in tensors}
+
+
+def whole_name(key: str) -> str:
+    """`X.weight` for the parts that such a weight is stored in; other keys as they are."""
+    key = re.sub(r"(?<![^.])parametrizations\.(\w+)\.original\d*$", r"\1", key)
+    return re.sub(r"(?<=weight)(_orig|_g|_v)$", "", key)
 
 
 def _split_parameters(tensors: Mapping[str, Tensor]) -> list[str]:

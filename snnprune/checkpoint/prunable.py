@@ -11,5 +11,20 @@ def is_prunable(name: str, tensor: Tensor) -> bool:
 
 
 def prunable_weights(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """The names of the prunable weights, in the file's order."""
-    return tuple(name for name, tensor in tensors.items() if is_prunable(name, tensor))
+    """The names of the prunable weights, in the file's order; one for each that has several."""
+    same = tied_tensors(tensors)
+    first: dict[tuple[str, ...], str] = {}
+    for name, tensor in tensors.items():
+        if is_prunable(name, tensor):
+            first.setdefault(same[name], name)
+    return tuple(first.values())
+
+
+def tied_tensors(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
+    """For each tensor, by name, all names of the same memory in the same shape."""
+    together: dict[object, list[str]] = {}
+    for name, tensor in tensors.items():
+        place = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        stored = tensor.numel() > 0 and not tensor.is_meta
+        together.setdefault(place if stored else name, []).append(name)
+    return {name: tuple(names) for names in together.values() for name in names}

@@ -19,6 +19,7 @@ def inspect(subject: SubjectFlags, show: ShowFlags) -> None:
         link_table,
         neuron_table,
         sparsity_line,
+        unused_lines,
     )
     from snnprune.jobs.inspect import inspect_checkpoint
 
@@ -30,6 +31,7 @@ def inspect(subject: SubjectFlags, show: ShowFlags) -> None:
         sparsity_line(found.totals),
         *excluded_lines(found.report),
         *(f"not prunable: {key}, made by {how}" for key, how in found.made.items()),
+        *unused_lines(found.report),
     ]
     tables = [layer_table(found.rows, screen.width)]
     if found.unlinked is None:

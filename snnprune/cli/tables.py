@@ -150,6 +150,13 @@ def excluded_lines(report: Mapping[str, Any]) -> list[str]:
     return [f"left alone: {printable(', '.join(keys))}"] if keys else []
 
 
+def unused_lines(report: Mapping[str, Any]) -> list[str]:
+    """Which weights are not pruned because no convolution or linear layer uses them."""
+    from snnprune.jobs.unused import warnings_on
+
+    return [printable(line) for line in warnings_on(report["unused"])]
+
+
 def sparsity_line(totals: dict[str, int]) -> str:
     """How much is pruned, of the prunable weights and of everything."""
     pruned, prunable, parameters = totals["pruned"], totals["prunable"], totals["parameters"]

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 
 from torch import Tensor, nn
 
-from snnprune.checkpoint import Checkpoint, folded, renamed
-from snnprune.checkpoint.naming import counted, first_few
+from snnprune.checkpoint import Checkpoint, folded
+from snnprune.checkpoint.naming import first_few
 from snnprune.checkpoint.states import SAVED, STATES
 from snnprune.errors import InputError
+from snnprune.jobs.renaming import fits, with_first_names, with_new_names, without_prefix
+from snnprune.network.aliases import aliases
 from snnprune.network.libraries import library_of
 
-# What older SpikingJelly containers put into a key: `conv1.0.weight`, `sn1.module.w`.
-CONTAINER_PARTS = re.compile(r"(?<=\.)(\d+|module)\.")
+EXTRA = "_extra_state"
+"""How torch ends the key of what a module's get_extra_state gives."""
 
 
 def bound(module: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
@@ -23,24 +24,26 @@ def bound(module: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
 
     Prefixes are taken off, pruning masks folded in unless the module has them too, and names that
     older containers gave are matched by shape. A membrane that was saved is replaced by the one
-    that the module has at rest, or left out where it has none: it would not load again.
+    that the module has at rest, or left out where it has none: it would not load again. A tensor
+    with several names in the module may have any of them in the file.
 
     Raises:
         InputError: tensors are missing, unexpected or of another shape; at most five are named.
     """
-    wanted = module.state_dict()
-    checkpoint = _without_prefix(checkpoint, wanted)
-    beside = _beside(checkpoint)
+    same = aliases(module)
+    wanted = {k: v for k, v in module.state_dict().items() if k in same and not k.endswith(EXTRA)}
+    checkpoint = without_prefix(checkpoint, wanted, same)
+    beside = _beside(checkpoint) | {key for key in checkpoint.tensors if key.endswith(EXTRA)}
     whole = folded(checkpoint)
     if len(wanted.keys() & whole.tensors.keys()) > len(wanted.keys() & checkpoint.tensors.keys()):
         checkpoint = whole
-    checkpoint = _with_new_names(checkpoint, wanted)
+    checkpoint = with_first_names(with_new_names(checkpoint, wanted), same)
     neurons = tuple(f"{n}." for n, m in module.named_modules() if n and library_of(m) is not None)
     checkpoint = _at_rest(checkpoint, wanted, neurons, _states_of(module))
     absent = [
         key
         for key in wanted
-        if key not in checkpoint.tensors
+        if not any(name in checkpoint.tensors for name in same[key])
         and not key.startswith(neurons)
         and not key.endswith("num_batches_tracked")  # which older versions did not save
     ]
@@ -52,50 +55,6 @@ def load(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Put into `module` what it has of `tensors`, which are `bound` to it."""
     own = module.state_dict()
     module.load_state_dict({key: tensors[key] for key in own if key in tensors}, strict=False)
-
-
-def _without_prefix(checkpoint: Checkpoint, wanted: Mapping[str, Tensor]) -> Checkpoint:
-    """Without what stands before the network's keys, such as `net.` of a Lightning module."""
-    given = checkpoint.tensors
-    longest = max(wanted, key=len, default="")
-    prefixes = {key.removesuffix(longest) for key in given if key.endswith(f".{longest}")}
-
-    def fitting(prefix: str) -> int:
-        return sum(f"{prefix}{key}" in given for key in wanted)
-
-    best = max(sorted(prefixes), key=fitting, default="")
-    return renamed(checkpoint, best) if fitting(best) > fitting("") else checkpoint
-
-
-def _with_new_names(checkpoint: Checkpoint, wanted: Mapping[str, Tensor]) -> Checkpoint:
-    """With the keys that differ only by what a container put in, and have the same shape."""
-    given = checkpoint.tensors
-    extra = [key for key in given if key not in wanted]
-    new: dict[str, str] = {}
-    for key in (key for key in wanted if key not in given):
-        alike = [
-            old
-            for old in extra
-            if _plain(old) == _plain(key) and given[old].shape == wanted[key].shape
-        ]
-        if len(alike) == 1 and alike[0] not in new:
-            new[alike[0]] = key
-    if not new:
-        return checkpoint
-    return replace(
-        checkpoint,
-        tensors={new.get(key, key): tensor for key, tensor in given.items()},
-        names={new.get(key, key): checkpoint.names.get(key, key) for key in given},
-        notes=(
-            *checkpoint.notes,
-            f"matched {counted(len(new), 'key')} by shape: "
-            + first_few(f"{old} for {key}" for old, key in new.items()),
-        ),
-    )
-
-
-def _plain(key: str) -> str:
-    return CONTAINER_PARTS.sub("", key)
 
 
 def _states_of(module: nn.Module) -> set[str]:
@@ -121,7 +80,7 @@ def _at_rest(
     extra = [key for key in given if key not in wanted]
     gone = {key for key in extra if key.startswith(neurons) or key.rpartition(".")[2] in STATES}
     kept_states = states & given.keys() & wanted.keys()
-    fresh = {key for key in kept_states if given[key].shape != wanted[key].shape}
+    fresh = {key for key in kept_states if not fits(given[key], wanted[key])}
     if not gone | fresh:
         return checkpoint
     kept = {key: value for key, value in given.items() if key not in gone}
@@ -148,7 +107,7 @@ def _require_fit(
     odd = [
         f"{key} {tuple(given[key].shape)} for {tuple(wanted[key].shape)}"
         for key in wanted
-        if key in given and given[key].shape != wanted[key].shape
+        if key in given and not fits(given[key], wanted[key])
     ]
     for what, keys in (("missing", absent), ("unexpected", extra), ("of another shape", odd)):
         if keys:

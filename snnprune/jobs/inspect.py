@@ -35,7 +35,9 @@ def inspect_checkpoint(options: SubjectOptions) -> Inspected:
     subject = open_subject(options)
     tensors = subject.checkpoint.tensors
     rows = layer_rows(subject.weights, network=subject.network)
-    prunable = {*(row.weight for row in rows), *subject.excluded}
+    tied = subject.tied
+    weights = (*(row.weight for row in rows), *subject.excluded)
+    prunable = {name for key in weights for name in tied.get(key, (key,))}
     skipped = tuple(key for key in tensors if key not in prunable)
     counted = totals(rows, parameter_count(tensors, subject.network))
     return Inspected(
@@ -63,6 +65,7 @@ def _report(
         totals=counted,
         layers=as_dicts(rows),
         made=dict(subject.made),
+        unused=list(subject.unused),
         neurons=[
             {
                 "name": neuron.name,

@@ -26,6 +26,7 @@ from snnprune.jobs.options import SubjectOptions
 from snnprune.jobs.repairing import choose_repair, pruned_tensors
 from snnprune.jobs.score import Choice, choose_criterion, evidence, require_criterion, scored
 from snnprune.jobs.subject import Subject
+from snnprune.jobs.unused import warnings_on
 from snnprune.mask import Masks
 from snnprune.progress import Progress
 from snnprune.provenance import described
@@ -122,7 +123,12 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruned:
         repair=repair,
         before=before,
         after=after,
-        warnings=(*(calibration.warnings if calibration else ()), *cut.warnings, *notes),
+        warnings=(
+            *(calibration.warnings if calibration else ()),
+            *cut.warnings,
+            *warnings_on(subject.unused),
+            *notes,
+        ),
     )
     found = replace(pruned, report=_report(options, subject, pruned))
     write_json(options.report_file, found.report)
@@ -213,5 +219,6 @@ def _report(options: PruneOptions, subject: Subject, pruned: Pruned) -> dict[str
         before=about_evaluation(pruned.before),
         after=about_evaluation(pruned.after),
         layers=as_dicts(pruned.rows),
+        unused=list(subject.unused),
         outputs=[file_entry(options.out), file_entry(options.mask_file)],
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Mapping
+
+from torch import Tensor, nn
 
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.jobs.binding import load
 from snnprune.jobs.subject import Subject
 from snnprune.mask import masked
+from snnprune.network.aliases import aliases
 from snnprune.progress import Progress
 from snnprune.pruning import Cut
 from snnprune.repair import batchnorms, recalibrate_batchnorm
@@ -30,12 +33,13 @@ def pruned_tensors(
     subject: Subject, cut: Cut, repair: str, progress: Progress
 ) -> dict[str, Tensor]:
     """The checkpoint's tensors, pruned and repaired; the subject's network is left holding them."""
+    # a parameter that has two names in the file is pruned under both
+    tied = subject.tied
+    masks = {name: mask for key, mask in cut.masks.items() for name in tied.get(key, (key,))}
+    tensors = masked(subject.checkpoint.tensors, masks)
     network = subject.network
     if network is None:
-        return masked(subject.checkpoint.tensors, cut.masks)
-    # a parameter that has two names in the file is pruned under both
-    masks = {name: mask for key, mask in cut.masks.items() for name in network.tied(key)}
-    tensors = masked(subject.checkpoint.tensors, masks)
+        return tensors
     module = network.module
     load(module, tensors)
     if repair == "bn":
@@ -45,12 +49,25 @@ def pruned_tensors(
             total=subject.calibration_steps(),
         )
         recalibrate_batchnorm(network, batches, run=subject.run)
-        repaired = module.state_dict()
-        for norm in batchnorms(module):
-            for key in (norm, norm.replace("running_var", "running_mean")):
-                tensors[key] = _stored(repaired[key], tensors[key], key)
+        tensors |= _repaired(module, tensors)
         load(module, tensors)  # what is measured now is what the file will hold
     return tensors
+
+
+def _repaired(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The statistics of every BatchNorm, under all the names that `tensors` have them by."""
+    repaired, same = module.state_dict(), aliases(module)
+    statistics = [
+        f"{variance.removesuffix('running_var')}{kind}"
+        for variance in batchnorms(module)
+        for kind in ("running_mean", "running_var")
+    ]
+    return {
+        name: _stored(repaired[key], tensors[name], name)
+        for key in statistics
+        for name in same[key]
+        if name in tensors
+    }
 
 
 def _stored(repaired: Tensor, before: Tensor, key: str) -> Tensor:

@@ -15,6 +15,7 @@ from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows
 from snnprune.jobs.opening import open_subject
 from snnprune.jobs.options import SubjectOptions
 from snnprune.jobs.subject import Subject
+from snnprune.jobs.unused import warnings_on
 from snnprune.progress import Progress
 from snnprune.provenance import described
 from snnprune.report import file_entry, report_on
@@ -71,7 +72,11 @@ def score_checkpoint(
         report=report_on(
             subject,
             "score",
-            warnings=calibration.warnings if calibration else (),
+            warnings=(
+                *(calibration.warnings if calibration else ()),
+                *warnings_on(subject.unused),
+            ),
+            unused=list(subject.unused),
             criterion=choice.name,
             criterion_because=choice.why,
             scale=scores.scale,

@@ -9,15 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnprune.checkpoint import Checkpoint, effective, parametrized, prunable_weights
+from snnprune.checkpoint import (
+    Checkpoint,
+    effective,
+    parametrized,
+    prunable_weights,
+    tied_tensors,
+    whole_name,
+)
 from snnprune.data import DataSet, Split
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
 from snnprune.jobs.excluding import excluded
 from snnprune.jobs.options import SubjectOptions
 from snnprune.jobs.running import Forward, called
+from snnprune.jobs.unused import unused_weights
 from snnprune.models import ModelSpec
 from snnprune.network import Network
+from snnprune.network.aliases import aliases
 from snnprune.network.readout import Reading, Readout
 from snnprune.provenance import DataSpec
 
@@ -54,15 +63,25 @@ class Subject:
 
     @property
     def excluded(self) -> tuple[str, ...]:
-        """The keys that `--exclude` leaves out of the prunable weights.
+        """The keys that `--exclude` fits.
 
         Raises:
-            InputError: a pattern fits none of them, or they fit all.
+            InputError: a pattern fits none, or together they leave nothing to prune.
         """
         if not self.options.exclude:
             return ()
-        names = {key: self._names(key) for key in (*self._prunable(), *self.made)}
-        return excluded(names, self.options.exclude)
+        keys = (*self._prunable(), *self.made, *self._unused())
+        tied = self.tied
+        left_alone = excluded({key: self._names(key, tied) for key in keys}, self.options.exclude)
+        if not self._prunable().keys() - set(left_alone):
+            raise InputError("leaves nothing to prune", field="--exclude")
+        return left_alone
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Weights that no convolution or linear layer of the pass used; they are not pruned."""
+        left_alone = self.excluded
+        return tuple(key for key in self._unused() if key not in left_alone)
 
     @property
     def made(self) -> Mapping[str, str]:
@@ -75,8 +94,9 @@ class Subject:
         Raises:
             InputError: there is one; it is named.
         """
+        left_alone = self.excluded
         for key, how in self.made.items():
-            if key not in self.excluded:
+            if key not in left_alone:
                 raise InputError(
                     f"is made by {how}: to prune one weight would change the others",
                     file=self.checkpoint.path,
@@ -85,11 +105,20 @@ class Subject:
                     "or leave it out with --exclude",
                 )
 
-    def _names(self, key: str) -> list[str]:
-        """Every name of a weight, in the network and in the file."""
-        known = self.network is not None and key in self.network.layers
-        tied = self.network.tied(key) if self.network and known else [key]
-        return [*tied, self.checkpoint.names.get(key, key)]
+    @property
+    def tied(self) -> Mapping[str, tuple[str, ...]]:
+        """All names of each tensor: those of the network, or without one, of the same memory."""
+        if self.network is None:
+            return tied_tensors(self.checkpoint.tensors)
+        return aliases(self.network.module)
+
+    def _names(self, key: str, tied: Mapping[str, tuple[str, ...]]) -> list[str]:
+        """Every name of a weight, in the network and in the file, and of what it is a part of."""
+        names = [*tied.get(key, (key,)), self.checkpoint.names.get(key, key)]
+        return [*names, *map(whole_name, names)]
+
+    def _unused(self) -> tuple[str, ...]:
+        return unused_weights(self.network, self.checkpoint.tensors) if self.network else ()
 
     def _prunable(self) -> dict[str, Tensor]:
         tensors = self.checkpoint.tensors

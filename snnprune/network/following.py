@@ -273,20 +273,20 @@ class Follower(TorchFunctionMode):
                 continue
             turned = u is call.below  # where u < u_th is asked, u = u_th is a spike
             also_equal = call.also_equal != turned
-            chain = membrane_chain(origin)
+            _, operations = membrane_chain(origin)
             place = Place(
                 inside=tuple(self.inside),
                 shape=tuple(u.shape),
                 written=(
                     # the last operation alone: at the first step there is no state in the others
-                    *(f"{made.name} {made.constant}" for made in chain[:1] if len(chain) > 1),
-                    f"{sum(made.name in TURNING for made in chain[:-1]) % 2}",
+                    *(f"{made.name} {made.constant}" for made in operations[:1]),
+                    f"{sum(made.name in TURNING for made in operations) % 2}",
                     f"{self._named(threshold)} {turned} {also_equal}",
                 ),
             )
             if met := self.sites.at(origin, place, also_equal=also_equal):
                 with self.apart():
-                    distance = unscaled(u - threshold, chain[:-1])
+                    distance = unscaled(u - threshold, operations)
                     return Membrane(met=met, distance=distance, turned=turned)
         return None
 

@@ -18,6 +18,9 @@ DEPTH = 4
 ITEMS = 10_000
 """What holds more of them is put back, but not looked into: it is data and no state."""
 
+ELEMENTS = 2**26
+"""A larger tensor is data and no state either."""
+
 Names = Collection[str]
 
 
@@ -96,9 +99,11 @@ def _few(values: Collection[object]) -> list[object]:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether it is a dense tensor with values, and no parameter."""
+    """Whether it is a dense tensor with values, not too large, and no parameter."""
+    if isinstance(tensor, nn.Parameter) or is_lazy(tensor):
+        return False
     dense = tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_quantized
-    return dense and not isinstance(tensor, nn.Parameter) and not is_lazy(tensor)
+    return dense and tensor.numel() <= ELEMENTS
 
 
 def _entries_back(

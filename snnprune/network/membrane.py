@@ -12,9 +12,9 @@ from snnprune.network.origins import Origin
 from snnprune.network.sites import Met
 
 
-def unscaled(distance: Tensor, chain: list[Origin]) -> Tensor:
+def unscaled(distance: Tensor, operations: list[Origin]) -> Tensor:
     """A distance to the threshold in units of the membrane that its operand is a multiple of."""
-    for made in chain:
+    for made in operations:
         if made.gain is None:
             continue
         factor = torch.as_tensor(made.gain.value, device=distance.device).detach().abs()

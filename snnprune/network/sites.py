@@ -89,7 +89,8 @@ class Sites:
             site = Site(index=len(self.found), place=place, also_equal=also_equal)
             self.found.append(site)
         site.terms += drive
-        for origin in membrane_chain(operand):
+        forms, _ = membrane_chain(operand)
+        for origin in forms:
             self.membranes[origin].append(site)
         return Met(site, is_new=True, shape=_shape_of(drive))
 

@@ -136,16 +136,23 @@ def neurons_behind(origin: Origin) -> dict[str, bool]:
     return found
 
 
-def membrane_chain(operand: Origin) -> list[Origin]:
-    """What is compared, back to the membrane potential that it is a shifted or scaled form of."""
-    chain = [operand]
+def membrane_chain(operand: Origin) -> tuple[list[Origin], list[Origin]]:
+    """What is compared, back to the membrane potential that it is a shifted or scaled form of.
+
+    And the operations that make it of the membrane, the last first. At the first time step the
+    membrane may be the current itself.
+    """
+    forms, operations = [operand], list[Origin]()
     while operand.name in SCALINGS | VIEWS | {"sub", "rsub"} and not operand.norm:
         data = [parent for parent in operand.parents if parent.data]
-        if len(data) != 1 or data[0].layer or data[0].norm or data[0].neuron:
+        if len(data) != 1:
             break
+        operations.append(operand)
         operand = data[0]
-        chain.append(operand)
-    return chain
+        forms.append(operand)
+        if operand.layer or operand.norm or operand.neuron:
+            break
+    return forms, operations
 
 
 def scaled_parameter(origin: Origin) -> str | None:

@@ -206,6 +206,19 @@ def test_tied_weights_are_tied_again_where_their_values_are_the_same(
     assert torch.equal(loaded["b.weight"], weight)
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("stride", [(0, 0), (7, 0), (0, 7)], ids=str)
+def test_one_element_is_written_whatever_its_stride(
+    tmp_path: Path, stride: tuple[int, int], suffix: str
+) -> None:
+    state = {"a.weight": torch.rand(3).as_strided((1, 1), stride, 2), "bias": torch.rand(2, 1).T}
+    state |= {"b": torch.tensor(0.3).expand(1), "c": torch.rand(2, 2)}
+    source = read_checkpoint(saved(tmp_path / "a.pth", state))
+    tensors = {**source.tensors, "a.weight": torch.zeros(1, 1)}
+    write_like(source, tmp_path / f"b{suffix}", tensors, {})
+    assert equal(read_back(source, tmp_path / f"b{suffix}"), tensors)
+
+
 def test_parameters_and_memory_formats_stay(tmp_path: Path) -> None:
     model = net().to(memory_format=torch.channels_last)
     model[3].bias.requires_grad_(False)

@@ -127,6 +127,15 @@ def test_a_membrane_that_is_compared_in_another_scale_is_the_same_membrane() -> 
         same(other, expected)
 
 
+def test_a_first_step_without_a_state_is_a_step_of_the_same_neuron() -> None:
+    def stateless_first(u: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
+        u = current if not u.any() else 0.5 * u + current
+        s = fire(u / 0.5 - 1)
+        return s, u * (1 - s)
+
+    same(found(stateless_first), found(plain))
+
+
 def test_a_clamp_by_comparison_is_no_neuron() -> None:
     def clamped(u: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
         u = 0.5 * u + current

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from snnprune import calibrate, evaluate, trace
@@ -58,3 +58,23 @@ def test_events_that_have_time_first_are_counted_by_their_labels() -> None:
     events = torch.zeros(7, 3, 2, 4, 4)
     assert batch_length(events, None) == 7
     assert batch_length(events, torch.zeros(3)) == 3
+
+
+class InPlace(nn.Module):
+    """Prepares its images in place, as some do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = network().module
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x.sub_(0.5).div_(0.25))
+
+
+def test_a_network_that_works_in_place_finds_and_leaves_the_data_as_they_were() -> None:
+    module, x = InPlace().eval(), X.clone()
+    traced = trace(module, x[:1].clone())
+    first, second = (calibrate(traced, [(x, None)]) for _ in range(2))
+    assert torch.equal(x, X)
+    rates = [one.neurons["network.encoder.neuron"].firing_rate for one in (first, second)]
+    assert torch.equal(*rates)

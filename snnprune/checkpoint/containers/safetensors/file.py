@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from snnprune.checkpoint.containers.contents import Contents
+from snnprune.checkpoint.containers.raw import bytes_of
 from snnprune.checkpoint.containers.regular import COPY_AGAIN, reading
 from snnprune.checkpoint.containers.safetensors.header import DTYPES, METADATA, Header, read_header
 from snnprune.errors import InputError
@@ -32,7 +33,7 @@ def read(path: Path) -> Contents:
         header = read_header(file, _size(file), path)
         tensors = _empty_tensors(header, device="cpu")
         for entry in sorted(header.entries, key=lambda entry: entry.begin):
-            if file.readinto(_bytes_of(tensors[entry.name])) != entry.end - entry.begin:
+            if file.readinto(bytes_of(tensors[entry.name]).numpy().data) != entry.end - entry.begin:
                 raise InputError("changed while it was read", file=path, hint=COPY_AGAIN)
     return Contents(tensors=tensors, metadata=header.metadata)
 
@@ -66,7 +67,7 @@ def write_safetensors(
         file.write(len(header).to_bytes(8, "little"))
         file.write(header)
         for name in order:
-            file.write(_bytes_of(tensors[name].detach().cpu().contiguous()))
+            file.write(bytes_of(tensors[name].cpu()).numpy().data)
 
 
 def _size(file: BufferedReader) -> int:
@@ -78,11 +79,6 @@ def _empty_tensors(header: Header, device: str) -> dict[str, Tensor]:
         entry.name: torch.empty(entry.shape, dtype=entry.dtype, device=device)
         for entry in header.entries
     }
-
-
-def _bytes_of(tensor: Tensor) -> memoryview:
-    """The memory of a contiguous tensor, to be read or written."""
-    return tensor.resolve_conj().resolve_neg().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _data_order(tensors: Mapping[str, Tensor]) -> list[str]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from snnprune.checkpoint.checkpoint import Checkpoint
+from snnprune.checkpoint.containers.raw import bytes_of
 from snnprune.checkpoint.containers.torch.loading import load
 from snnprune.checkpoint.containers.torch.stand_ins import without_stand_ins
 from snnprune.checkpoint.containers.torch.state_dict import state_dict_in, with_state_dict
@@ -98,11 +99,7 @@ def _tied(value: Tensor, old: Tensor, ties: dict[Tie, list[Tensor]]) -> Tensor:
 
 def _same(left: Tensor, right: Tensor) -> bool:
     """Whether two tensors have one shape and the same bits."""
-    return left.shape == right.shape and torch.equal(_bytes(left), _bytes(right))
-
-
-def _bytes(tensor: Tensor) -> Tensor:
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    return left.shape == right.shape and torch.equal(bytes_of(left), bytes_of(right))
 
 
 def _notes(loaded: object, lost: tuple[str, ...]) -> tuple[str, ...]:

@@ -68,6 +68,14 @@ class MemoryExhaustedError(SnnpruneError):
     exit_code = 7
 
 
+class StoppedError(SnnpruneError):
+    """A signal ended a run whose state had been saved; 130 after SIGINT, else 143."""
+
+    def __init__(self, message: str, *, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 def wrong(field: str) -> type[SnnpruneError]:
     """The class for a wrong value of `field`: `UsageError` for a flag, else `InputError`."""
     return UsageError if field.startswith("-") else InputError

@@ -25,7 +25,7 @@ def require_free(path: Path, *, force: bool = False, inputs: Iterable[Path] = ()
         OutputError: `path` is one of `inputs` (also through a link), exists and `force` is off,
             is a folder, or lies where no file can be made.
     """
-    with _as_output_error(path):
+    with as_output_error(path):
         _require_no_input(path, inputs)
         if path.is_dir():
             raise OutputError("is a folder", file=path, hint="name a file in it")
@@ -60,14 +60,14 @@ def replacing(path: Path) -> Iterator[Path]:
     Links are followed, the mode is what the umask gives a new file, and the bytes are on disk
     before the name is: after a crash the file is the old one or the new one.
     """
-    with _as_output_error(path):
+    with as_output_error(path):
         target = path.resolve()
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=".snnprune-", suffix=".tmp")
         os.close(handle)
     temporary = Path(name)
     try:
-        with _as_output_error(path):
+        with as_output_error(path):
             yield temporary
             temporary.chmod(0o666 & ~_umask())
             _flush_to_disk(temporary)
@@ -89,7 +89,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def _as_output_error(path: Path) -> Iterator[None]:
+def as_output_error(path: Path) -> Iterator[None]:
+    """What goes wrong in the block goes wrong in writing `path`."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13

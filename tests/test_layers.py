@@ -18,7 +18,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ),
     ("checkpoint", "mask", "ranking", "recipe"),
     ("models", "data", "network", "device"),
-    ("calibration",),
+    ("calibration", "runs"),
     ("criteria", "allocation", "repair", "evaluation", "training"),
     ("scoring", "pruning", "provenance", "report", "plots"),
     ("loops", "jobs"),

@@ -68,6 +68,11 @@ class Screen:
         if not self.flags.as_json:
             self.warn(report.get("warnings", ()))
 
+    def say(self, line: str) -> None:
+        """A line on stderr, unless quiet."""
+        if not self.flags.quiet:
+            self.err.print(printable(line), markup=False, soft_wrap=True)
+
     def warn(self, warnings: Iterable[str]) -> None:
         """Lines on stderr that begin with `warning:`."""
         for warning in warnings:

@@ -12,7 +12,13 @@ from typing import Any
 
 import typer
 
-from snnprune.errors import MemoryExhaustedError, SnnpruneError, UsageError, says_out_of_memory
+from snnprune.errors import (
+    MemoryExhaustedError,
+    SnnpruneError,
+    StoppedError,
+    UsageError,
+    says_out_of_memory,
+)
 from snnprune.escaping import printable
 
 BUG, INTERRUPTED, TERMINATED = 1, 130, 143
@@ -59,8 +65,9 @@ def _told(error: Exception, arguments: list[str]) -> int:
         return BUG
     if "--json" in arguments:
         print(json.dumps({"ok": False, "error": _as_object(known)}))
+    said = "" if isinstance(known, StoppedError) else "error: "
     for line in getattr(known, "lines", (str(known),)):
-        print(f"error: {printable(line, LIMIT)}", file=sys.stderr)
+        print(f"{said}{printable(line, LIMIT)}", file=sys.stderr)
     if known.__cause__ is not None and _verbose(arguments):
         traceback.print_exception(known.__cause__)
     return known.exit_code

@@ -58,12 +58,21 @@ class ImageSplit:
         return full + (rest > 1)  # BatchNorm has no variance over a single image
 
     def shuffled(
-        self, batch_size: int, *, key: tuple[object, ...], device: Device, augment: Augmentation
+        self,
+        batch_size: int,
+        *,
+        key: tuple[object, ...],
+        device: Device,
+        augment: Augmentation,
+        start: int = 0,
     ) -> Iterator[Batch]:
-        """Augmented batches in an order that, like the augmentation, depends on `key` alone."""
+        """Augmented batches in an order that, like the augmentation, depends on `key` alone.
+
+        The first `start` batches are left out; the others are the same without them.
+        """
         here = self.on(device)
         order = _permutation(self, *key, "order").to(here.images.device)
-        for step in range(self.steps(batch_size)):
+        for step in range(start, self.steps(batch_size)):
             batch = here.subset(order[step * batch_size : (step + 1) * batch_size])
             draws = generator(*key, "augment", step)
             images = augmentation.augment(batch.images, augment, draws)

@@ -20,7 +20,7 @@ from snnprune.jobs.options import SubjectOptions
 from snnprune.jobs.repairing import pruned_tensors
 from snnprune.jobs.score import choose_criterion, scored
 from snnprune.jobs.subject import Subject
-from snnprune.jobs.train import TrainOptions, require_fresh_folder, train_recipe
+from snnprune.jobs.train import TrainOptions, train_recipe
 from snnprune.mask import prunable, pruned
 from snnprune.plots import Line, plot_accuracy
 from snnprune.progress import SILENT, Progress
@@ -28,6 +28,7 @@ from snnprune.provenance import described
 from snnprune.pruning import default_allocation, prune
 from snnprune.recipe import load_recipe
 from snnprune.report import about_evaluation, report_on
+from snnprune.runs import require_ready
 from snnprune.scoring import Scores
 
 RECIPE = "fashion-mnist-mini"
@@ -78,7 +79,7 @@ class Demonstrated:
 def run_demo(options: DemoOptions, progress: Progress) -> Demonstrated:
     """Tell the story and leave it in a folder."""
     start = time.monotonic()
-    require_fresh_folder(options.out, force=options.force)
+    require_ready(options.out, resume=False, force=options.force)
     recipe = load_recipe(RECIPE, [f"seed={options.seed}"])
     run = options.out / "training"
     train_recipe(

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from snnprune.data import DataOptions, DataSet, open_data
+from snnprune.data import DataSet
 from snnprune.data.augmentation import Augmentation
-from snnprune.data.images import ImageSplit
-from snnprune.errors import InputError
 from snnprune.evaluation import Evaluation, evaluate
-from snnprune.models import ModelSpec, accepts, build_model
-from snnprune.network import Network, trace
+from snnprune.loops.setup import initial_network, resolved, training_images
+from snnprune.network import Network
 from snnprune.progress import SILENT, Progress
-from snnprune.provenance import DataSpec
-from snnprune.randomness import derived_seed
 from snnprune.recipe import Recipe
-from snnprune.training import Trainer, require_finite
-from snnprune.user_code import calling_user_code
+from snnprune.runs import NEVER, Run, Stop, Unsaved, taking_up
+from snnprune.training import Best, Trainer, drawing, require_finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,132 +31,146 @@ class Epoch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Position:
+    """How far a run is, with sums over the batches of the epoch under way."""
+
+    epoch: int = 0
+    step: int = 0
+    """Batches of this epoch that are done."""
+    loss_sum: float = 0.0
+    correct: int = 0
+    seen: int = 0
+
+    def after(self, loss: float, correct: int, samples: int) -> Position:
+        """One batch later, which had this mean loss."""
+        return replace(
+            self,
+            step=self.step + 1,
+            loss_sum=self.loss_sum + loss * samples,
+            correct=self.correct + correct,
+            seen=self.seen + samples,
+        )
+
+    @property
+    def train_loss(self) -> float:
+        """Mean of the epoch so far, in nats, each batch as it was met."""
+        return self.loss_sum / self.seen
+
+    @property
+    def train_accuracy(self) -> float:
+        """Of the epoch so far, each batch as it was met."""
+        return self.correct / self.seen
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trained:
     """A trained network and how it got there."""
 
+    recipe: Recipe
+    """With what the data filled in."""
     network: Network
-    spec: ModelSpec
-    data: DataSpec
+    best: Mapping[str, Tensor]
+    """The weights of the best epoch; empty without validation data."""
+    best_epoch: int | None
     epochs: tuple[Epoch, ...]
     test: Evaluation | None
 
 
 def train(
     recipe: Recipe,
+    data: DataSet,
     *,
     device: torch.device,
-    data_options: DataOptions | None = None,
+    run: Run | None = None,
+    stop: Stop = NEVER,
     progress: Progress = SILENT,
 ) -> Trained:
     """Train what `recipe` asks for; the test images are looked at once, at the end.
 
-    On a CPU the same recipe gives the same weights, bit for bit.
+    On a CPU the same recipe gives the same weights, bit for bit, also when the run was stopped
+    and taken up again on the way.
 
     Raises:
-        InputError: the model or the data cannot be had.
-        NonFiniteError: the loss became NaN or infinite.
+        InputError: the model cannot be had, or the data cannot be trained on.
+        NonFiniteError: the loss became NaN or infinite; the last state of `run` is a good one.
+        StoppedError: `stop` became true, and the state was saved.
     """
-    data = _open(recipe, data_options or DataOptions())
-    images = _training_images(data, recipe).on(device)
-    spec = _fitted(ModelSpec(name=recipe.model.name, args=recipe.model.args), data)
-    module = _initialised(spec, recipe.seed).to(device)
-    batch_size = recipe.training.batch_size
-    network = _traced(module, next(images.batches(2, device=device))[0], recipe)
+    recipe = resolved(recipe, data)
+    batch_size, epochs = recipe.training.batch_size, recipe.training.epochs
+    images = training_images(data, recipe).on(device)
+    network = initial_network(recipe, images, device)
     trainer = Trainer(network, recipe.training, images.steps(batch_size))
-    epochs = []
+    best, run = Best(), run or Unsaved()
+    at = _taken_up(run, trainer, best)
 
-    for epoch in range(recipe.training.epochs):
-        module.train()
+    for epoch in range(at.epoch, epochs):
+        network.module.train()
         batches = images.shuffled(
             batch_size,
             key=(recipe.seed, epoch),
             device=device,
             augment=Augmentation(crop=recipe.data.crop, flip=recipe.data.flip),
+            start=at.step,
         )
-        label = f"epoch {epoch + 1}/{recipe.training.epochs}"
-        watched = progress.track(batches, label=label, total=trainer.steps_per_epoch)
-        loss, accuracy = _train_epoch(trainer, watched, progress)
-        require_finite(module, epoch)
-        held_out = _evaluate(network, data, "validation", batch_size, device)
-        epochs.append(
-            Epoch(
-                epoch=epoch,
-                train_loss=loss,
-                train_accuracy=accuracy,
-                validation_accuracy=held_out.accuracy if held_out else None,
-                learning_rate=trainer.optimizer.param_groups[0]["lr"],
-            )
-        )
+        left = trainer.steps_per_epoch - at.step
+        for x, y in progress.track(batches, label=f"epoch {epoch + 1}/{epochs}", total=left):
+            assert y is not None
+            with drawing(recipe.seed, epoch, "network", at.step, device=device):
+                loss, correct = trainer.train_on(x, y)
+            at = at.after(loss, correct, len(x))
+            progress.note(f"loss {at.train_loss:.3f}, accuracy {at.train_accuracy:.1%}")
+            if stop:
+                break
+        require_finite(network.module, epoch)
+        where = f"in epoch {epoch + 1} after step {at.step} of {trainer.steps_per_epoch}"
+        if not stop:
+            held_out = _evaluate(network, data, "validation", batch_size, device)
+            found = _epoch(at, held_out, trainer)
+            best.offer(found.validation_accuracy, epoch, network.module)
+            run.log(asdict(found))
+            at = Position(epoch=epoch + 1)
+        _save(run, at, trainer, best)
+        if stop and at.epoch < epochs:
+            raise stop.error(where)
 
     return Trained(
+        recipe=recipe,
         network=network,
-        spec=spec,
-        data=DataSpec(name=recipe.data.name, validation=recipe.data.validation, seed=recipe.seed),
-        epochs=tuple(epochs),
+        best=best.tensors,
+        best_epoch=best.epoch,
+        epochs=tuple(Epoch(**row) for row in run.rows),
         test=_evaluate(network, data, "test", batch_size, device),
     )
 
 
-def _open(recipe: Recipe, options: DataOptions) -> DataSet:
-    split = DataOptions(
-        root=options.root,
-        download=options.download,
-        validation=recipe.data.validation,
-        seed=recipe.seed,
-        size=recipe.model.args.get("size"),
-        channels=recipe.model.args.get("in_channels"),
+def _taken_up(run: Run, trainer: Trainer, best: Best) -> Position:
+    """Where `run` goes on, its state put back; the beginning of a new one."""
+    state = run.begin()
+    if state is None:
+        return Position()
+    with taking_up(state):
+        known = state.position
+        trainer.restore(known["trainer"], state.groups)
+        best.restore(known["best"], state.groups.get("best", {}))
+        return Position(**known["at"])
+
+
+def _save(run: Run, at: Position, trainer: Trainer, best: Best) -> None:
+    run.save(
+        at.epoch * trainer.steps_per_epoch + at.step,
+        {"at": asdict(at), "trainer": trainer.position(), "best": best.position()},
+        {**trainer.groups(), "best": best.tensors},
     )
-    return open_data(recipe.data.name, options=split, field="data.name")
 
 
-def _training_images(data: DataSet, recipe: Recipe) -> ImageSplit:
-    images = data.train
-    if not isinstance(images, ImageSplit) or images.labels is None:
-        raise InputError(
-            "has no labelled images to train on", file=recipe.data.name, field="data.name"
-        )
-    if images.steps(recipe.training.batch_size) == 0:
-        raise InputError("has too few images", file=recipe.data.name, field="data.name")
-    return images
-
-
-def _fitted(spec: ModelSpec, data: DataSet) -> ModelSpec:
-    """`spec` with what the data say about channels, size and classes, where it is silent."""
-    known = {"in_channels": data.channels, "size": data.size, "classes": data.classes}
-    filled = {
-        name: value
-        for name, value in known.items()
-        if value is not None and accepts(spec, name, field="model.name")
-    }
-    asked = spec.args.get("classes")
-    if isinstance(asked, int) and data.classes is not None and asked < data.classes:
-        raise InputError(f"{asked}, but the data have {data.classes}", field="model.args.classes")
-    return ModelSpec(name=spec.name, args={**filled, **spec.args})
-
-
-def _initialised(spec: ModelSpec, seed: int) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(derived_seed(seed, "weights"))
-        return build_model(spec, field="model")
-
-
-def _traced(module: nn.Module, example: Tensor, recipe: Recipe) -> Network:
-    what = f"running {recipe.model.name} on a batch of shape {tuple(example.shape)}"
-    with calling_user_code(what, field="model.name"):
-        return trace(module, example)
-
-
-def _train_epoch(
-    trainer: Trainer, batches: Iterator[tuple[Tensor, Tensor | None]], progress: Progress
-) -> tuple[float, float]:
-    """Mean loss in nats and accuracy over the epoch's batches, as they were met."""
-    loss_sum, correct, seen = 0.0, 0, 0
-    for x, y in batches:
-        assert y is not None
-        loss, right = trainer.train_on(x, y)
-        loss_sum, correct, seen = loss_sum + loss * len(x), correct + right, seen + len(x)
-        progress.note(f"loss {loss_sum / seen:.3f}, accuracy {correct / seen:.1%}")
-    return loss_sum / seen, correct / seen
+def _epoch(at: Position, held_out: Evaluation | None, trainer: Trainer) -> Epoch:
+    return Epoch(
+        epoch=at.epoch,
+        train_loss=at.train_loss,
+        train_accuracy=at.train_accuracy,
+        validation_accuracy=held_out.accuracy if held_out else None,
+        learning_rate=trainer.learning_rate,
+    )
 
 
 def _evaluate(

@@ -1,6 +1,8 @@
-"""Optimizers by the names that recipes use."""
+"""Optimizers by the names that recipes use, and their state by the names of the parameters."""
 
-from torch import nn, optim
+from collections.abc import Mapping
+
+from torch import Tensor, nn, optim
 
 from snnprune.recipe import TrainingSection
 
@@ -17,3 +19,39 @@ def build_optimizer(module: nn.Module, training: TrainingSection) -> optim.Optim
         momentum=training.momentum,
         weight_decay=training.weight_decay,
     )
+
+
+def optimizer_tensors(optimizer: optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:
+    """What the optimizer remembers of each parameter, as `momentum_buffer/conv.weight`."""
+    return {
+        f"{what}/{name}": value
+        for name, parameter in module.named_parameters()
+        for what, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(
+    optimizer: optim.Optimizer, module: nn.Module, tensors: Mapping[str, Tensor]
+) -> None:
+    """Give a fresh optimizer over parameters of `module` what `optimizer_tensors` gave.
+
+    Raises:
+        KeyError: a tensor belongs to no parameter.
+        ValueError: a tensor has another shape than its parameter.
+    """
+    parameters = dict(module.named_parameters())
+    saved = optimizer.state_dict()
+    places = {id(p): place for place, p in enumerate(_parameters_of(optimizer))}
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        what, _, name = key.partition("/")
+        parameter = parameters[name]
+        if tensor.dim() and tensor.shape != parameter.shape:
+            raise ValueError(f"{key} has shape {list(tensor.shape)}")
+        state.setdefault(places[id(parameter)], {})[what] = tensor
+    optimizer.load_state_dict({**saved, "state": state})
+
+
+def _parameters_of(optimizer: optim.Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,11 @@ from snnprune.evaluation import time_averaged_loss
 from snnprune.network import Network
 from snnprune.network.readout import class_scores, over_time
 from snnprune.recipe import TrainingSection
-from snnprune.training.optimizer import build_optimizer
+from snnprune.training.optimizer import (
+    build_optimizer,
+    optimizer_tensors,
+    restore_optimizer,
+)
 from snnprune.training.schedule import learning_rate
 
 MAX_SKIPPED = 50  # the scale halves each time: by then no number fits
@@ -57,6 +63,35 @@ class Trainer:
             )
         self._descend(loss)
         return value, int((class_scores(steps.detach(), len(y)).argmax(1) == y).sum())
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the last step that was done."""
+        return learning_rate(self.training, max(self.step - 1, 0), self.steps_per_epoch)
+
+    def position(self) -> dict[str, Any]:
+        """What a state says of it beside the tensors."""
+        return {"step": self.step, "skipped": self.skipped, "scaler": self.scaler.state_dict()}
+
+    def groups(self) -> dict[str, Mapping[str, Tensor]]:
+        """The tensors of a state: the model's and the optimizer's own, not copies."""
+        return {
+            "model": self.module.state_dict(),
+            "optimizer": optimizer_tensors(self.optimizer, self.module),
+        }
+
+    def restore(
+        self, position: Mapping[str, Any], groups: Mapping[str, Mapping[str, Tensor]]
+    ) -> None:
+        """Take back what `position` and `groups` gave; the trainer is fresh.
+
+        Raises:
+            LookupError, RuntimeError, TypeError, ValueError: they are not of this network.
+        """
+        self.module.load_state_dict(groups["model"])
+        restore_optimizer(self.optimizer, self.module, groups.get("optimizer", {}))
+        self.scaler.load_state_dict(position["scaler"])
+        self.step, self.skipped = int(position["step"]), int(position["skipped"])
 
     def loss(self, steps: Tensor, y: Tensor) -> Tensor:
         """Mean over the batch of the recipe's loss on logits (T, N, classes)."""

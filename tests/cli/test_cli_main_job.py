@@ -25,8 +25,14 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
 
 def test_training_leaves_a_run_folder_that_says_what_it_is(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()}
-    expected = {"recipe.yaml", "model.safetensors", "metrics.jsonl", "report.json", "SHA256SUMS"}
-    assert names == expected | {"DONE"}
+    hashed = {
+        "recipe.yaml",
+        "metrics.jsonl",
+        "model.safetensors",
+        "best.safetensors",
+        "report.json",
+    }
+    assert names == hashed | {"SHA256SUMS", "DONE", "state", "run.lock"}
     for line in (trained / "SHA256SUMS").read_text().splitlines():
         digest, name = line.split("  ")
         assert hashlib.sha256((trained / name).read_bytes()).hexdigest() == digest

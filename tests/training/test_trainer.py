@@ -1,5 +1,6 @@
 """One step of training."""
 
+import json
 import math
 from typing import Any
 
@@ -164,3 +165,65 @@ def test_weights_that_an_infinite_gradient_spoilt_are_refused_by_name() -> None:
         module.bias[1] = float("inf")
     with pytest.raises(NonFiniteError, match="bias is not finite after epoch 3"):
         require_finite(module, 2)
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "sgd": {"momentum": 0.9, "weight_decay": 0.1},
+    "without momentum": {},
+    "adamw": {"optimizer": "adamw", "learning_rate": 0.01},
+}
+
+
+def taken_up(from_: Trainer, **settings: Any) -> Trainer:
+    """A fresh trainer that was given what `from_` gives, by way of JSON and of copies."""
+    fresh = trainer(**settings)
+    with torch.no_grad():
+        for parameter in fresh.module.parameters():
+            parameter.zero_()
+    groups = {
+        name: {key: tensor.clone() for key, tensor in group.items()}
+        for name, group in from_.groups().items()
+    }
+    if from_.scaler.is_enabled():
+        fresh.scaler = torch.amp.GradScaler("cpu")
+    fresh.restore(json.loads(json.dumps(from_.position())), groups)
+    return fresh
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_a_trainer_goes_on_from_what_another_gave(settings: dict[str, Any]) -> None:
+    first, (x, y) = trainer(**settings), batch()
+    for _ in range(3):
+        first.train_on(x, y)
+    second = taken_up(first, **settings)
+    for _ in range(3):
+        assert first.train_on(x, y) == second.train_on(x, y)
+    assert second.step == 6
+    assert torch.equal(weights(first), weights(second))
+    assert first.learning_rate == second.learning_rate
+
+
+def test_the_loss_scale_and_skipped_steps_are_taken_up_too() -> None:
+    first, (x, y) = trainer(), batch()
+    first.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12, growth_interval=3)
+    first.train_on(x, y)
+    first.skipped = 2
+    second = taken_up(first)
+    assert second.skipped == 2
+    for _ in range(4):
+        assert first.train_on(x, y) == second.train_on(x, y)
+    assert first.scaler.state_dict() == second.scaler.state_dict()
+    assert first.scaler.get_scale() == 2.0**13  # after three good steps
+    assert torch.equal(weights(first), weights(second))
+
+
+def test_what_is_of_another_network_is_not_taken() -> None:
+    subject = trainer(momentum=0.9)
+    subject.train_on(*batch())
+    groups = {**subject.groups()}
+    groups["optimizer"] = {"momentum_buffer/nothing.weight": torch.zeros(3, 4)}
+    with pytest.raises(KeyError, match="nothing"):
+        trainer(momentum=0.9).restore(subject.position(), groups)
+    groups["optimizer"] = {"momentum_buffer/steps.0.weight": torch.zeros(3, 5)}
+    with pytest.raises(ValueError, match="has shape"):
+        trainer(momentum=0.9).restore(subject.position(), groups)

@@ -1,0 +1,27 @@
+"""Run folders: what a run keeps, so that it can go on after whatever ended it.
+
+`open_run` locks a folder and gives the `Run` that a loop begins, logs to and saves its states in;
+`stopping` turns the signals that end a process into a flag that the loop looks at.
+"""
+
+from snnprune.runs.changes import made_with
+from snnprune.runs.folder import RunFolder
+from snnprune.runs.opening import open_run, require_ready, require_run
+from snnprune.runs.run import Run, Unsaved
+from snnprune.runs.state import State, taking_up
+from snnprune.runs.stopping import NEVER, Stop, stopping
+
+__all__ = [
+    "NEVER",
+    "Run",
+    "RunFolder",
+    "State",
+    "Stop",
+    "Unsaved",
+    "made_with",
+    "open_run",
+    "require_ready",
+    "require_run",
+    "stopping",
+    "taking_up",
+]

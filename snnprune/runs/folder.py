@@ -1,0 +1,121 @@
+"""The folder of a run: recipe, metrics, states, results, hashes, `DONE` last."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from snnprune.files import as_output_error, sha256_of, write_text
+from snnprune.recipe import Recipe, dump_recipe
+from snnprune.runs.changes import differences
+from snnprune.runs.metrics import Metrics
+from snnprune.runs.run import Groups
+from snnprune.runs.state import State, taking_up
+from snnprune.runs.states import States
+
+RECIPE, METRICS, STATES, REPORT = "recipe.yaml", "metrics.jsonl", "state", "report.json"
+MODEL, BEST, SUMS, DONE = "model.safetensors", "best.safetensors", "SHA256SUMS", "DONE"
+TEMPORARY = ".snnprune-*.tmp"
+
+
+class RunFolder:
+    """A folder that this process has locked."""
+
+    def __init__(
+        self,
+        folder: Path,
+        recipe: Recipe,
+        made: Mapping[str, str],
+        *,
+        resume: bool,
+        say: Callable[[str], None],
+    ) -> None:
+        """`recipe` is resolved; `made` says what the run is made with."""
+        self.folder, self.recipe, self.made = folder, recipe, dict(made)
+        self.resume, self.say = resume, say
+        self.metrics = Metrics(folder / METRICS)
+        self.states = States(folder / STATES)
+        self.warnings: list[str] = []
+
+    @property
+    def finished(self) -> bool:
+        """Whether it holds a whole run that is to be left alone."""
+        return self.resume and (self.folder / DONE).exists()
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of `metrics.jsonl`."""
+        return self.metrics.rows
+
+    def begin(self) -> State | None:
+        """The newest whole state, with the metrics cut back to it; None in a new run.
+
+        Raises:
+            InputError: no state is whole, or the metrics are not.
+            OutputError: nothing can be written.
+        """
+        with as_output_error(self.folder):
+            if self.resume:
+                return self._taken_up()
+            self._start()
+            return None
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Append a row to `metrics.jsonl`."""
+        self.metrics.add(row)
+
+    def save(self, number: int, position: Mapping[str, Any], groups: Groups) -> None:
+        """Keep a state in `state/`, beside the one before."""
+        known = {
+            "loop": dict(position),
+            "rows": len(self.rows),
+            "made_with": self.made,
+            "warnings": self.warnings,
+        }
+        filled = {group: named for group, named in groups.items() if named}
+        self.states.save(number, State(position=known, groups=filled))
+
+    def finish(self, results: Iterable[str]) -> None:
+        """Hash the recipe, the metrics and `results`, and say that the run is whole."""
+        names = (RECIPE, METRICS, *results)
+        sums = (f"{sha256_of(self.folder / name)}  {name}\n" for name in names)
+        write_text(self.folder / SUMS, "".join(sums))
+        write_text(self.folder / DONE, "")
+
+    def _start(self) -> None:
+        self._clear()
+        write_text(self.folder / RECIPE, dump_recipe(self.recipe))
+        (self.folder / STATES).mkdir(exist_ok=True)
+        self.metrics.cut(0)
+
+    def _taken_up(self) -> State | None:
+        self._sweep()
+        state, warnings = self.states.newest()
+        self.warnings += warnings
+        if state is None:  # it ended in its first epoch
+            self.metrics.cut(0)
+            return None
+        self.say(f"going on from {state.path}")
+        with taking_up(state):
+            known = state.position
+            self.metrics.cut(int(known["rows"]))
+            self.warnings = [*known["warnings"], *self.warnings]
+            self.warnings += map(_may_differ, differences(known["made_with"], self.made))
+            return replace(state, position=known["loop"])
+
+    def _clear(self) -> None:
+        """Delete what an older run left, what makes it one first; other files stay."""
+        for name in (DONE, RECIPE, SUMS, METRICS, MODEL, BEST, REPORT):
+            (self.folder / name).unlink(missing_ok=True)
+        self.states.clear()
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Delete what a process that was killed was writing."""
+        for folder in (self.folder, self.folder / STATES):
+            for path in folder.glob(TEMPORARY):
+                path.unlink()
+
+
+def _may_differ(difference: str) -> str:
+    return f"{difference}: the result may differ in its last bits from that of an undisturbed run"

@@ -1,0 +1,94 @@
+"""Whether a folder may be written to by a run, and taking it."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from snnprune.errors import InputError, OutputError
+from snnprune.files import require_writable_folder
+from snnprune.recipe import Recipe, load_recipe
+from snnprune.runs import lock
+from snnprune.runs.changes import require_same
+from snnprune.runs.folder import DONE, RECIPE, TEMPORARY, RunFolder
+
+
+@contextlib.contextmanager
+def open_run(
+    folder: Path,
+    recipe: Recipe,
+    made: Mapping[str, str],
+    *,
+    resume: bool = False,
+    force: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> Iterator[RunFolder]:
+    """Lock `folder` for a run of the resolved `recipe`; nothing in it changes before it begins.
+
+    `made` says what the run is made with, `say` is told where it goes on.
+
+    Raises:
+        OutputError: another process has it, see `require_ready`, or it cannot be written.
+        InputError: there is no run to resume, or one of another recipe.
+    """
+    with lock.locked(folder) as warnings:
+        try:
+            require_ready(folder, resume=resume, force=force)
+            if resume:
+                require_same(recipe, load_recipe(str(folder / RECIPE)), folder)
+            run = RunFolder(folder, recipe, made, resume=resume, say=say)
+            run.warnings += warnings
+            yield run
+        finally:
+            if not _holdings(folder):  # it did not come to a beginning
+                (folder / lock.NAME).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+
+def require_ready(folder: Path, *, resume: bool, force: bool) -> None:
+    """Refuse, before any work is done, a folder that a run cannot or must not use.
+
+    Raises:
+        InputError: there is no run to resume.
+        OutputError: there is something in it, or nothing can be written there.
+    """
+    if resume:
+        require_run(folder)
+    elif not force and folder.is_dir():
+        _require_empty(folder)
+    require_writable_folder(folder)
+
+
+def require_run(folder: Path) -> None:
+    """Refuse a folder without a run.
+
+    Raises:
+        InputError: there is none in it.
+    """
+    if not _holds_run(folder):
+        raise InputError(
+            "holds no run to resume", file=folder, hint="without --resume one is started"
+        )
+
+
+def _require_empty(folder: Path) -> None:
+    if _holds_run(folder) and (folder / DONE).exists():
+        raise OutputError("holds a finished run", file=folder, hint="--force replaces it")
+    if _holds_run(folder):
+        hint = "--resume continues it, --force replaces it"
+        raise OutputError("holds an unfinished run", file=folder, hint=hint)
+    if _holdings(folder):
+        raise OutputError("is not empty", file=folder, hint="--force replaces what is in it")
+
+
+def _holds_run(folder: Path) -> bool:
+    marks = (lock.NAME, DONE)
+    return (folder / RECIPE).is_file() and any((folder / mark).exists() for mark in marks)
+
+
+def _holdings(folder: Path) -> list[Path]:
+    """What is in it, beside what a run that never began left."""
+    if not folder.is_dir():
+        return []
+    left = {folder / lock.NAME, *folder.glob(TEMPORARY)}
+    return [path for path in folder.iterdir() if path not in left]

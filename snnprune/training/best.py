@@ -1,0 +1,33 @@
+"""The best weights of a run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Best:
+    """The weights after the epoch of the highest validation accuracy, the first of equals."""
+
+    def __init__(self) -> None:
+        self.epoch: int | None = None
+        self.accuracy: float | None = None
+        self.tensors: Mapping[str, Tensor] = {}
+
+    def offer(self, accuracy: float | None, epoch: int, module: nn.Module) -> None:
+        """Copy the weights to the host if they are better; None is no accuracy."""
+        if accuracy is None or (self.accuracy is not None and accuracy <= self.accuracy):
+            return
+        self.epoch, self.accuracy = epoch, accuracy
+        self.tensors = {
+            key: tensor.detach().to("cpu", copy=True) for key, tensor in module.state_dict().items()
+        }
+
+    def position(self) -> dict[str, Any]:
+        """What a state says of it beside the tensors."""
+        return {"epoch": self.epoch, "accuracy": self.accuracy}
+
+    def restore(self, position: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Take back what `position` gave, and the tensors."""
+        self.epoch, self.accuracy = position["epoch"], position["accuracy"]
+        self.tensors = tensors

@@ -1,0 +1,60 @@
+"""Train RECIPE once undisturbed and once killed with -9 again and again; run as a script.
+
+`python killed_at_random.py RECIPE FOLDER KILLS`: leaves `undisturbed` and `killed` in FOLDER. Each
+run is a process forked before torch has done anything, so that torch is imported only once.
+"""
+
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import torch._dynamo  # noqa: F401  # what an optimizer imports when it is made, once for all processes
+
+from snnprune.jobs.train import TrainOptions, train_recipe
+from snnprune.progress import SILENT
+from snnprune.recipe import load_recipe
+
+RECIPE, FOLDER, KILLS = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+
+
+def start(out: Path) -> int:
+    """Train in a process of its own, from where the folder is; the process."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        recipe, resume = load_recipe(RECIPE), (out / "recipe.yaml").exists()
+        train_recipe(TrainOptions(recipe=recipe, out=out, device="cpu", resume=resume), SILENT)
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
+def end_of(child: int) -> int:
+    """Its exit code, negative for the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def main() -> None:
+    """The one run, then the other."""
+    begun = time.monotonic()
+    assert end_of(start(FOLDER / "undisturbed")) == 0
+    whole = time.monotonic() - begun
+    draws = random.Random(0)
+    for _ in range(KILLS):
+        child = start(FOLDER / "killed")
+        time.sleep(draws.uniform(0, whole * 2.5 / KILLS))
+        os.kill(child, signal.SIGKILL)
+        if end_of(child) == 0:
+            break  # it was quicker
+        print(sorted(path.name for path in (FOLDER / "killed" / "state").glob("step-*")))
+    assert end_of(start(FOLDER / "killed")) == 0
+
+
+if __name__ == "__main__":
+    main()

@@ -27,7 +27,7 @@ def choose_device(name: str = "auto") -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(
-            f"no device {name!r} here", field="--device", hint="choose auto, cpu or cuda:N"
+            f"no device {name!r} here", field="--device", hint=f"choose {_choices()}"
         ) from error
     return device
 
@@ -53,3 +53,9 @@ def _version(library: str) -> str:
         return version(library)
     except PackageNotFoundError:
         return "not installed"
+
+
+def _choices() -> str:
+    """What can be asked for on this machine."""
+    cards = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return ", ".join(["auto", *cards, "or cpu"]) if cards else "auto or cpu: there is no GPU"

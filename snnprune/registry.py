@@ -49,7 +49,9 @@ class Registry:
             raise wrong(field)(
                 f"unknown {self.kind} {name!r}",
                 field=field,
-                hint=did_you_mean(name, self.names()),
+                hint=f"name the function too: {name}:FUNCTION"
+                if name.endswith(".py")
+                else did_you_mean(name, self.names()),
             )
 
     def load(self, name: str, *, field: str) -> Any:

@@ -71,13 +71,18 @@ def _set_statistics(norm: _BatchNorm, seen: ChannelMoments) -> None:
 @contextlib.contextmanager
 def _normalising_by_batch(norms: Iterable[_BatchNorm]) -> Iterator[None]:
     """Let `norms` use batch statistics and keep none."""
-    before = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    before = [(norm, norm.momentum, _count(norm)) for norm in norms]
     try:
         for norm, *_ in before:
             norm.train()
             norm.momentum = 0.0
-            norm.num_batches_tracked = None
         yield
     finally:
         for norm, momentum, count in before:
-            norm.momentum, norm.num_batches_tracked = momentum, count
+            norm.momentum = momentum
+            if norm.num_batches_tracked is not None:
+                norm.num_batches_tracked.fill_(count)
+
+
+def _count(norm: _BatchNorm) -> int:
+    return 0 if norm.num_batches_tracked is None else int(norm.num_batches_tracked)

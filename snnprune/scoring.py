@@ -26,6 +26,11 @@ class Scores:
     fallback: Mapping[str, str] = field(default_factory=dict)
     """Layers scored by magnitude instead, each with the reason."""
 
+    @property
+    def by_criterion(self) -> bool:
+        """Whether the criterion scored any layer."""
+        return any(key not in self.fallback for key in self.values)
+
     def used(self, key: str) -> str:
         """The criterion that scored this layer."""
         return "magnitude" if key in self.fallback else self.criterion

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from snnprune.models import ModelSpec, build_model
+from snnprune.models.dynamics import Dynamics
+from snnprune.models.lif import LIF
 from snnprune.network import Network, trace
 from snnprune.repair import batchnorms, recalibrate_batchnorm
 
@@ -148,3 +150,25 @@ def test_dropout_stays_off_also_in_a_network_that_was_training() -> None:
     found = batchnorms(module)["1.encoder.norm.running_var"].running_mean
     torch.testing.assert_close(found, current.mean((0, 2, 3)))
     assert all(modes(network).values())
+
+
+class Counting(nn.BatchNorm2d):
+    """Counts batches by itself, as many write their threshold-dependent BatchNorm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            assert self.num_batches_tracked is not None
+            self.num_batches_tracked += 1
+        return super().forward(x)
+
+
+def test_a_norm_that_counts_its_batches_by_itself_is_repaired_and_keeps_its_count() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(2, 3, 3), Counting(3), LIF(Dynamics()))
+    recalibrate_batchnorm(trace(module.eval(), images()[:2]), batches())
+    norm = module[1]
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.num_batches_tracked is not None
+    assert float(norm.running_mean.abs().sum()) > 0
+    assert int(norm.num_batches_tracked) == 0

@@ -59,10 +59,9 @@ class NormFactors:
         """Find the factors of what was kept, once nobody watches."""
         for key, args in self.inputs.items():
             gain = _gain(self.module.get_submodule(key.rpartition(".")[0]), *args)
-            rows = _by_channel(gain, self.module.get_buffer(key).numel())
-            mean = rows.mean(1)
-            if rows.numel() and bool((rows - mean[:, None]).abs().max() <= TOLERANCE * mean.max()):
-                self.factors[key] = mean.cpu()
+            factor = _by_channel(gain, self.module.get_buffer(key).numel())
+            if factor is not None:
+                self.factors[key] = factor.cpu()
         self.inputs.clear()
 
     def of(self, layer: Layer, link: Link) -> Tensor:
@@ -108,9 +107,15 @@ def _gain(module: nn.Module, x: Any, *others: Any) -> Tensor:
     return here.double().abs() if same else torch.empty(0)
 
 
-def _by_channel(gain: Tensor, channels: int) -> Tensor:
-    """(C, everything else); empty where no dimension after the first is surely the channels'."""
+def _by_channel(gain: Tensor, channels: int) -> Tensor | None:
+    """(C,), along the one dimension after the first in whose places it is the same everywhere."""
     places = [axis for axis in range(1, gain.dim()) if gain.shape[axis] == channels]
-    if len(places) != 1:
-        return torch.empty(0, 0)
-    return gain.movedim(places[0], 0).flatten(1)
+    even: list[Tensor] = []
+    for axis in places:
+        rows = gain.movedim(axis, 0).flatten(1)
+        mean = rows.mean(1)
+        if bool((rows - mean[:, None]).abs().max() <= TOLERANCE * mean.max()):
+            even.append(mean)
+    # where it is one number for all channels, every dimension says so
+    alike = all(torch.allclose(one, even[0], rtol=TOLERANCE) for one in even)
+    return even[0] if even and alike else None

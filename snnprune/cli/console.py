@@ -60,7 +60,8 @@ class Screen:
         """The tables and lines of a result, or its report as JSON."""
         if self.flags.as_json:
             print(json.dumps(report))
-        elif not self.flags.quiet:
+        else:
+            shown = tuple(one for one in shown if isinstance(one, str) or not self.flags.quiet)
             for renderable, following in zip(shown, (*shown[1:], ""), strict=True):
                 self.out.print(renderable, soft_wrap=isinstance(renderable, str), markup=False)
                 if not isinstance(renderable, str) and not isinstance(following, str):

@@ -42,7 +42,12 @@ class ShowFlags:
     ] = False
     quiet: Annotated[
         bool,
-        typer.Option("--quiet", "-q", help="No progress, no tables.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "--quiet",
+            "-q",
+            help="No progress, no tables; the lines below them stay.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False
     verbose: Annotated[
         bool,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from snnprune.checkpoint import Checkpoint, folded
 from snnprune.data import DataOptions, DataSet, open_data
+from snnprune.data.images import ImageSplit
 from snnprune.device import choose_device
 from snnprune.errors import InputError
 from snnprune.jobs.binding import bound, load
@@ -20,7 +22,7 @@ from snnprune.jobs.subject import Subject
 from snnprune.models import MODELS, ModelSpec, argument, build_model
 from snnprune.network import Network, bare, trace
 from snnprune.provenance import DataSpec, data_in, model_in
-from snnprune.user_code import calling_user_code
+from snnprune.user_code import calling_user_code, is_reference
 
 
 def open_subject(options: SubjectOptions) -> Subject:
@@ -45,6 +47,7 @@ def open_subject(options: SubjectOptions) -> Subject:
         no_network = "the model cannot be traced without data"
         if example is not None:
             network = _traced(module.to(device).eval(), example, forward, options.links)
+        checkpoint = replace(checkpoint, notes=(*checkpoint.notes, *_standardised(spec, data)))
     else:
         checkpoint = folded(checkpoint)
     return Subject(
@@ -59,6 +62,18 @@ def open_subject(options: SubjectOptions) -> Subject:
         data=data,
         missing=no_network if network is None else no_data,
     )
+
+
+def _standardised(spec: ModelSpec, data: DataSet | None) -> list[str]:
+    """A note where a network of the user's own gets pictures in another scale than raw ones."""
+    split = data and (data.train or data.test)
+    if not isinstance(split, ImageSplit) or not is_reference(spec.name) or not any(split.mean):
+        return []
+    mean, std = (", ".join(f"{v:.3f}" for v in values) for values in (split.mean, split.std))
+    return [
+        f"{data.name if data else ''} is fed as (v / 255 - {mean}) / {std}; a network that was "
+        "trained on another scale needs a loader of its own"
+    ]
 
 
 def _traced(

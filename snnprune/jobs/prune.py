@@ -24,7 +24,14 @@ from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows, parameter_count
 from snnprune.jobs.opening import open_subject
 from snnprune.jobs.options import SubjectOptions
 from snnprune.jobs.repairing import choose_repair, pruned_tensors
-from snnprune.jobs.score import Choice, choose_criterion, evidence, require_criterion, scored
+from snnprune.jobs.score import (
+    Choice,
+    choose_criterion,
+    evidence,
+    not_used,
+    require_criterion,
+    scored,
+)
 from snnprune.jobs.subject import Subject
 from snnprune.jobs.unused import warnings_on
 from snnprune.mask import Masks
@@ -55,14 +62,19 @@ class PruneOptions:
     @property
     def mask_file(self) -> Path:
         """Where the masks go."""
-        return self.out.with_name(f"{self.out.stem}.mask.safetensors")
+        return self.out.with_name(f"{self._name}.mask.safetensors")
 
     @property
     def report_file(self) -> Path:
         """Where the report goes."""
         if self.report_folder is not None:
             return self.report_folder / "report.json"
-        return self.out.with_name(f"{self.out.stem}.report.json")
+        return self.out.with_name(f"{self._name}.report.json")
+
+    @property
+    def _name(self) -> str:
+        """What the files beside the output begin with: two containers do not share them."""
+        return self.out.stem if self.out.suffix == ".safetensors" else self.out.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +137,7 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruned:
         after=after,
         warnings=(
             *(calibration.warnings if calibration else ()),
+            *not_used(scores),
             *cut.warnings,
             *warnings_on(subject.unused),
             *notes,

@@ -74,6 +74,7 @@ def score_checkpoint(
             "score",
             warnings=(
                 *(calibration.warnings if calibration else ()),
+                *not_used(scores),
                 *warnings_on(subject.unused),
             ),
             unused=list(subject.unused),
@@ -84,6 +85,13 @@ def score_checkpoint(
             outputs=[file_entry(out)] if out else [],
         ),
     )
+
+
+def not_used(scores: Scores) -> list[str]:
+    """A warning where the criterion scored nothing."""
+    if scores.by_criterion:
+        return []
+    return [f"no layer could be scored by {scores.criterion}: all went by magnitude"]
 
 
 def scored(subject: Subject, choice: Choice, calibration: Calibration | None) -> Scores:

@@ -192,6 +192,6 @@ class Subject:
             raise InputError(
                 self.missing or "no network",
                 file=self.checkpoint.path,
-                hint="give --model and --data",
+                hint="give --data" if self.spec else "give --model and --data",
             )
         return self.runnable

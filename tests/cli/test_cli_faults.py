@@ -180,15 +180,26 @@ def test_a_full_disk_leaves_no_half_file(model_file: Path, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+# as in a terminal, also where the suite runs in the background and children ignore Ctrl-C
+LISTENING = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("snnprune", run_name="__main__")
+"""
+
+
 def test_ctrl_c_ends_with_130_a_word_and_no_half_file(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "snnprune", "train", "--recipe", "smoke"]
+    command = [sys.executable, "-c", LISTENING, "train", "--recipe", "smoke"]
     command += ["--set", "training.epochs=500", "--out", str(tmp_path / "run")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         process.stderr.readline()  # the first epoch is done: it is at work
         process.send_signal(signal.SIGINT)
-        told = process.stderr.read()
-        assert process.wait(30) == 130
+        try:
+            _, told = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130
     assert "interrupted" in told
     assert "Traceback" not in told
     assert not (tmp_path / "run" / "model.safetensors").exists()

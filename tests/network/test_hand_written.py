@@ -24,6 +24,7 @@ from hand_written import (
 from torch import Tensor, nn
 
 from snnprune.calibration import calibrate
+from snnprune.calibration.factors import _by_channel
 from snnprune.criteria import load_criterion
 from snnprune.evaluation import evaluate
 from snnprune.network import Network, trace, watching
@@ -271,6 +272,15 @@ def test_a_norm_written_by_hand_is_probed() -> None:
     u, rate = seen_by(network, x, "lif2", "conv2.weight")
     expected = formula(rate, network.weight("conv2.weight"), 0.7 * scale_of(module.norm), u)
     torch.testing.assert_close(scores(network, x)["conv2.weight"], expected, rtol=1e-3, atol=0)
+
+
+def test_a_norm_by_hand_is_probed_where_channels_and_places_are_as_many() -> None:
+    module: Any = lively(lambda: HandNorm(8))
+    x = torch.rand(8, 8, 8, 8, 8)
+    gain = module(x + 1) - module(x)
+    found = _by_channel(gain.abs(), 8)
+    assert found is not None
+    torch.testing.assert_close(found.double(), 0.7 * scale_of(module), rtol=1e-3, atol=0)
 
 
 def test_a_layer_behind_a_sum_of_currents_has_the_sum_over_both_neurons() -> None:

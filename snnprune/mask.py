@@ -11,12 +11,17 @@ Masks = Mapping[str, Tensor]
 
 def pruned(masks: Masks) -> int:
     """How many weights are pruned."""
-    return sum(int(mask.numel() - mask.sum()) for mask in masks.values())
+    return prunable(masks) - kept(masks)
 
 
 def prunable(masks: Masks) -> int:
     """How many weights there are."""
     return sum(mask.numel() for mask in masks.values())
+
+
+def kept(masks: Masks) -> int:
+    """How many weights are kept."""
+    return sum(int(mask.sum()) for mask in masks.values())
 
 
 def masked(tensors: Mapping[str, Tensor], masks: Masks) -> dict[str, Tensor]:

@@ -36,12 +36,17 @@ def require_sparsity(sparsity: float, *, field: str = "--sparsity") -> None:
 
 
 def prune(
-    weights: Mapping[str, Tensor], scores: Scores, *, sparsity: float, allocation: Allocation
+    weights: Mapping[str, Tensor],
+    scores: Scores,
+    *,
+    sparsity: float,
+    allocation: Allocation,
+    alive: Masks | None = None,
 ) -> Cut:
     """Masks under which exactly `round(sparsity * prunable)` of `weights` are pruned.
 
-    Weights that are 0 already are pruned first and counted once; where there are more of them than
-    that, they all stay pruned and a warning says so.
+    What is not `alive` (by default: what is 0) is pruned already. It is pruned first and counted
+    once; where there is more of it than that, it all stays pruned and a warning says so.
 
     Raises:
         UsageError: `sparsity` is outside [0, 1).
@@ -53,10 +58,11 @@ def prune(
         magnitudes={key: _magnitude(weight) for key, weight in weights.items()},
         criterion=scores.criterion,
         by_magnitude=frozenset(scores.fallback),
+        alive=alive,
     )
     total, zeros = candidates.size(candidates.keys), candidates.zeros(candidates.keys)
     count = round(sparsity * total)
-    masks = _alive(allocation(candidates, count), weights)
+    masks = _alive(allocation(candidates, count), candidates)
     if pruned(masks) != max(count, zeros):
         raise InputError(
             f"prunes {pruned(masks)} weights instead of {max(count, zeros)}", field="--allocation"
@@ -64,15 +70,15 @@ def prune(
     return Cut(masks=masks, already_zero=zeros, warnings=tuple(_warnings(masks, zeros, count)))
 
 
-def _alive(chosen: object, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The masks that an allocation chose, checked; a weight that is 0 stays pruned."""
+def _alive(chosen: object, candidates: Candidates) -> dict[str, Tensor]:
+    """The masks that an allocation chose, checked; what was pruned stays so."""
     fits = isinstance(chosen, Mapping) and all(
         isinstance(chosen.get(key), Tensor) and chosen[key].shape == weight.shape
-        for key, weight in weights.items()
+        for key, weight in candidates.magnitudes.items()
     )
     if not fits or not isinstance(chosen, Mapping):
         raise InputError("gives no mask for every weight in its shape", field="--allocation")
-    return {key: chosen[key].bool() & (weight != 0) for key, weight in weights.items()}
+    return {key: chosen[key].bool() & candidates.kept(key) for key in candidates.keys}
 
 
 def default_allocation(scores: Scores) -> str:

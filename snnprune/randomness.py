@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Generator
+    import torch
 
 
 def derived_seed(*key: object) -> int:
@@ -15,8 +17,22 @@ def derived_seed(*key: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def generator(*key: object, device: str = "cpu") -> Generator:
+def generator(*key: object, device: str = "cpu") -> torch.Generator:
     """A fresh generator on `device`, seeded by `key`."""
     import torch
 
     return torch.Generator(device=device).manual_seed(derived_seed(*key))
+
+
+@contextlib.contextmanager
+def drawing(*key: object, device: torch.device | None = None) -> Iterator[None]:
+    """In the block torch's own generators are seeded by `key`; after it they are as before.
+
+    For what draws by itself: dropout, a user's own initialisation or loader.
+    """
+    import torch
+
+    devices = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(derived_seed(*key))
+        yield

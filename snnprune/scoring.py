@@ -12,6 +12,7 @@ from snnprune.calibration import Calibration, LayerStatistics
 from snnprune.criteria import Criterion, Evidence, Scale
 from snnprune.criteria.weight import magnitude
 from snnprune.errors import InputError
+from snnprune.mask import Masks
 from snnprune.network import Layer, Network
 
 
@@ -20,7 +21,7 @@ class Scores:
     """A score per weight, larger = keep, and how it was come by."""
 
     values: Mapping[str, Tensor]
-    """By weight key, each in its weight's shape; -inf for weights that are 0 already."""
+    """By weight key, each in its weight's shape; -inf for weights that are pruned already."""
     criterion: str
     scale: Scale
     fallback: Mapping[str, str] = field(default_factory=dict)
@@ -43,9 +44,12 @@ def score(
     name: str | None = None,
     network: Network | None = None,
     calibration: Calibration | None = None,
+    alive: Masks | None = None,
     seed: int = 0,
 ) -> Scores:
     """Score every weight of `weights` by `criterion`, called `name` or its own in reports.
+
+    What is not `alive` (by default: what is 0) is pruned already and scores lowest of all.
 
     Raises:
         InputError: the criterion needs statistics that are not there, or gives NaN.
@@ -74,7 +78,8 @@ def score(
             seed=seed,
         )
         scores = criterion(evidence) if reason is None else _magnitude(evidence, criterion.scale)
-        values[key] = _checked(scores, weight, key, name)
+        kept = weight != 0 if alive is None else alive[key]
+        values[key] = _checked(scores, kept, key, name)
     return Scores(values=values, criterion=name, scale=criterion.scale, fallback=fallback)
 
 
@@ -119,14 +124,14 @@ def _magnitude(evidence: Evidence, scale: Scale) -> Tensor:
     return scores.log() if scale == "log" else scores
 
 
-def _checked(scores: object, weight: Tensor, key: str, name: str) -> Tensor:
-    """Floating scores, those of weights that are 0 already lowest of all."""
-    if not isinstance(scores, Tensor) or scores.shape != weight.shape:
+def _checked(scores: object, kept: Tensor, key: str, name: str) -> Tensor:
+    """Floating scores, those of weights that are pruned already lowest of all."""
+    if not isinstance(scores, Tensor) or scores.shape != kept.shape:
         found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise InputError(
-            f"{name} gives {found} instead of a tensor of {tuple(weight.shape)}", field=key
+            f"{name} gives {found} instead of a tensor of {tuple(kept.shape)}", field=key
         )
     if bool(scores.isnan().any()):
         raise InputError(f"{name} gives NaN for {int(scores.isnan().sum())} weights", field=key)
     floating = scores if scores.is_floating_point() else scores.double()
-    return floating.masked_fill(weight == 0, -torch.inf)
+    return floating.masked_fill(~kept, -torch.inf)

@@ -13,14 +13,14 @@ import snnprune
 ROOT = Path(snnprune.__file__).parent
 ORDER: tuple[tuple[str, ...], ...] = (
     (
-        *("errors", "escaping", "spelling", "files"),
+        *("errors", "escaping", "spelling", "files", "readable"),
         *("progress", "user_code", "registry", "randomness"),
     ),
     ("checkpoint", "mask", "ranking", "recipe"),
     ("models", "data", "network", "device"),
     ("calibration", "runs"),
-    ("criteria", "allocation", "repair", "evaluation", "training"),
-    ("scoring", "pruning", "provenance", "report", "plots"),
+    ("criteria", "allocation", "repair", "evaluation", "training", "subnetworks"),
+    ("scoring", "pruning", "provenance", "report", "curves", "plots"),
     ("loops", "jobs"),
     ("cli",),
 )

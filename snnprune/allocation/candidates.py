@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from snnprune.mask import Masks
 from snnprune.ranking import lowest
 
 
@@ -16,12 +17,14 @@ class Candidates:
     """Everything that may be pruned; all by weight key."""
 
     scores: Mapping[str, Tensor]
-    """Larger = keep; -inf for weights that are 0 already."""
+    """Larger = keep; -inf for weights that are pruned already."""
     magnitudes: Mapping[str, Tensor]
     """|w| in float32 or float64, also the tie-break."""
     criterion: str
     by_magnitude: frozenset[str] = frozenset()
     """Layers that the criterion could not score and magnitude did."""
+    alive: Masks | None = None
+    """What is not pruned already; None: what is not 0."""
 
     @property
     def keys(self) -> list[str]:
@@ -32,9 +35,13 @@ class Candidates:
         """The layers that were scored by magnitude for want of better, or all others."""
         return [key for key in self.keys if (key in self.by_magnitude) == by_magnitude]
 
+    def kept(self, key: str) -> Tensor:
+        """The mask of what is not pruned already."""
+        return self.magnitudes[key] != 0 if self.alive is None else self.alive[key]
+
     def zeros(self, keys: list[str]) -> int:
-        """How many weights of these layers are 0 already."""
-        return sum(int((self.magnitudes[key] == 0).sum()) for key in keys)
+        """How many weights of these layers are pruned already."""
+        return sum(int((~self.kept(key)).sum()) for key in keys)
 
     def size(self, keys: list[str]) -> int:
         """How many weights these layers have."""
@@ -52,7 +59,9 @@ class Candidates:
         if not scores:
             return {}
         flat = torch.cat([score.flatten() for score in scores.values()])
-        ties = torch.cat([self.magnitudes[key].flatten() for key in scores])
+        # a weight that is alive and 0 goes after those that are not
+        sizes = (self.magnitudes[key].masked_fill(~self.kept(key), -1.0) for key in scores)
+        ties = torch.cat([size.flatten() for size in sizes])
         kept = ~lowest(flat, count, ties_by=ties)
         pieces = kept.split([score.numel() for score in scores.values()])
         return {

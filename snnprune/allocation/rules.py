@@ -57,7 +57,7 @@ def prune_scored_only(candidates: Candidates, count: int) -> dict[str, Tensor]:
             field="--allocation",
             hint="choose pools",
         )
-    kept = {key: candidates.magnitudes[key] != 0 for key in outside}
+    kept = {key: candidates.kept(key) for key in outside}
     return {**kept, **candidates.lowest(scored, left)}
 
 

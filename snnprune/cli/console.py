@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bar
 
+from snnprune.cli.bars import Bars
 from snnprune.cli.flags import ShowFlags
+from snnprune.cli.lines import Lines
 from snnprune.escaping import printable
 from snnprune.progress import SILENT, Progress
 
-T = TypeVar("T")
 WIDTH = 80  # where the width is not known
-LOG_EVERY = 15.0  # seconds between two lines of progress in a log
 
 
 class _Console(Console):
@@ -78,62 +69,3 @@ class Screen:
         """Lines on stderr that begin with `warning:`."""
         for warning in warnings:
             self.err.print(f"warning: {printable(warning)}", markup=False, soft_wrap=True)
-
-
-class Bars:
-    """A bar with what is done, how long it took and how long it will take."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.bar: Bar | None = None
-
-    def track(self, items: Iterable[T], *, label: str, total: int | None = None) -> Iterator[T]:
-        """Draw a bar while `items` are gone through."""
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-        )
-        with Bar(*columns, console=self.console, transient=True) as self.bar:
-            task = self.bar.add_task(label, total=total, note="")
-            for item in items:
-                yield item
-                self.bar.advance(task)
-        self.bar = None
-
-    def note(self, text: str) -> None:
-        """Show `text` at the end of the bar."""
-        if self.bar is not None:
-            self.bar.update(self.bar.task_ids[-1], note=text)
-
-
-class Lines:
-    """A line when something begins to take long, and one when it is done."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.text = ""
-
-    def track(self, items: Iterable[T], *, label: str, total: int | None = None) -> Iterator[T]:
-        """Tell now and then how far it is."""
-        start = last = time.monotonic()
-        self.text = ""
-        done = 0
-        for done, item in enumerate(items, start=1):
-            yield item
-            now = time.monotonic()
-            if now - last > LOG_EVERY:
-                last = now
-                self._say(f"{label}: {done} of {total or '?'}, {now - start:.0f} s")
-        self._say(f"{label}: done, {done} of {total or done}, {time.monotonic() - start:.1f} s")
-
-    def note(self, text: str) -> None:
-        """Remember `text` for the next line."""
-        self.text = text
-
-    def _say(self, line: str) -> None:
-        note = f", {self.text}" if self.text else ""
-        self.console.print(f"{line}{note}", markup=False, soft_wrap=True)

@@ -14,6 +14,7 @@ import typer
 
 from snnprune.criteria import CRITERIA
 from snnprune.errors import UsageError
+from snnprune.readable import require_readable
 
 if TYPE_CHECKING:
     from snnprune.jobs.options import SubjectOptions
@@ -157,6 +158,10 @@ class SubjectFlags(DataFlags, RunFlags):
         typer.Option(metavar="N", min=1, help="Images per forward pass.", rich_help_panel=INPUT),
     ] = 128
 
+    def __post_init__(self) -> None:
+        """Refuse a checkpoint that is not there before torch is imported."""
+        require_readable(self.checkpoint)
+
     def options(
         self, samples: int = 1024, *, readout: str = "auto", strict: bool = False
     ) -> SubjectOptions:
@@ -207,7 +212,7 @@ class ScoringFlags:
     strict: StrictFlag = False
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False
 
-    def require_known(self) -> None:
+    def __post_init__(self) -> None:
         """Refuse an unknown criterion before torch is imported."""
         if self.criterion is not None:
             CRITERIA.require(self.criterion, field="--criterion")

@@ -19,7 +19,6 @@ def score(
     ] = None,
 ) -> None:
     """Score every weight; larger means keep."""
-    scoring.require_known()
     from snnprune.cli.console import Screen
     from snnprune.cli.tables import excluded_lines, fallback_lines, layer_table
     from snnprune.jobs.score import score_checkpoint
@@ -78,7 +77,6 @@ def prune(
     ] = None,
 ) -> None:
     """Prune a checkpoint; the result has the same keys, shapes and types."""
-    scoring.require_known()
     from snnprune.cli.console import Screen
     from snnprune.cli.tables import (
         accuracy_line,

@@ -46,7 +46,7 @@ def validate(recipe: Annotated[str, typer.Argument(help="Built-in name or YAML f
     from snnprune.jobs.recipes import require_names
     from snnprune.recipe import load_recipe
 
-    require_names(load_recipe(recipe))
+    require_names(load_recipe(recipe, run=("gradual", "imp", "search", "finetune")))
     typer.echo(f"{recipe} is a valid recipe")
 
 

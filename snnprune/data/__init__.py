@@ -4,7 +4,16 @@ Adding a data set is one function `(DataOptions) -> DataSet` and one row of `cat
 """
 
 from snnprune.data.catalogue import DATA, FORMS, open_data, require_data
-from snnprune.data.dataset import DataSet, Split
+from snnprune.data.dataset import DataSet, Split, TrainingSplit
 from snnprune.data.options import DataOptions
 
-__all__ = ["DATA", "FORMS", "DataOptions", "DataSet", "Split", "open_data", "require_data"]
+__all__ = [
+    "DATA",
+    "FORMS",
+    "DataOptions",
+    "DataSet",
+    "Split",
+    "TrainingSplit",
+    "open_data",
+    "require_data",
+]

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from snnprune.data.augmentation import Augmentation
+
 
 class Split(Protocol):
     """Samples that can be gone through any number of times, always in the same order."""
@@ -20,6 +22,29 @@ class Split(Protocol):
         """Pairs (x, y) on `device`, ready for the model; y is None where no labels are known.
 
         `limit` is the number of samples after which it ends.
+        """
+        ...
+
+
+class TrainingSplit(Split, Protocol):
+    """Samples that can be trained on."""
+
+    def steps(self, batch_size: int) -> int:
+        """How many batches `shuffled` gives."""
+        ...
+
+    def shuffled(
+        self,
+        batch_size: int,
+        *,
+        key: tuple[object, ...],
+        device: str | torch.device,
+        augment: Augmentation,
+        start: int = 0,
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Batches in an order that, like what is done to them, depends on `key` alone.
+
+        The first `start` batches are left out; the others are the same without them.
         """
         ...
 

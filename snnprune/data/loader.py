@@ -1,14 +1,17 @@
 """Batches from a function of the user's own."""
 
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from snnprune.data.augmentation import Augmentation
 from snnprune.data.dataset import DataSet
 from snnprune.errors import InputError
+from snnprune.randomness import drawing
 from snnprune.user_code import calling_user_code, load_object
 
 EXPECTED = "give an iterable of batches x or (x, y), each a tensor, such as a DataLoader"
@@ -46,6 +49,40 @@ class LoaderSplit:
                 return
         if not number:
             raise self._error("gave no batches")
+
+    def steps(self, batch_size: int) -> int:  # noqa: ARG002  # the user's own loader sets it
+        """How many batches there are; one without a length is gone through to see."""
+        if isinstance(self.iterable, Sized):
+            return len(self.iterable)
+        return sum(1 for _ in self.batches(0))
+
+    def shuffled(
+        self,
+        batch_size: int,  # noqa: ARG002  # likewise
+        *,
+        key: tuple[object, ...],
+        device: str | torch.device,
+        augment: Augmentation,
+        start: int = 0,
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """The user's batches from number `start` on, with all that torch draws seeded by `key`.
+
+        Raises:
+            InputError: as `batches`; or `augment` is to change pictures, which is the loader's own.
+        """
+        if augment != Augmentation():
+            raise InputError(
+                "crop and flip are for built-in data", field="data", hint="let the loader do it"
+            )
+        given = self._given()
+        for number in itertools.count():
+            with drawing(*key, "loader", number):
+                batch = next(given, END)
+            if batch is END:
+                return
+            if number >= start:
+                x, y = self._pair(batch, number + 1)
+                yield x.to(device), None if y is None else y.to(device)
 
     def _given(self) -> Iterator[Any]:
         iterable = self.iterable

@@ -15,14 +15,15 @@ from snnprune.checkpoint import write_safetensors
 from snnprune.evaluation import Evaluation, evaluate
 from snnprune.files import write_json, write_text
 from snnprune.jobs.calibrate import calibrated
+from snnprune.jobs.looping import LoopOptions
 from snnprune.jobs.opening import open_subject
 from snnprune.jobs.options import SubjectOptions
 from snnprune.jobs.repairing import pruned_tensors
 from snnprune.jobs.score import choose_criterion, scored
 from snnprune.jobs.subject import Subject
-from snnprune.jobs.train import TrainOptions, train_recipe
+from snnprune.jobs.train import train_recipe
 from snnprune.mask import prunable, pruned
-from snnprune.plots import Line, plot_accuracy
+from snnprune.plots import Curve, Level, Look, Mark, plot_accuracy
 from snnprune.progress import SILENT, Progress
 from snnprune.provenance import described
 from snnprune.pruning import default_allocation, prune
@@ -35,7 +36,8 @@ RECIPE = "fashion-mnist-mini"
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95)
 CRITERIA = ("magnitude", "sf")
 REPAIRS = ("none", "bn")
-COLORS = {"magnitude": "#b45309", "sf": "#1d4ed8"}
+COLORS = {"magnitude": "#D55E00", "sf": "#0072B2"}
+LOOKS = {"none": {"marker": "s", "dashes": "--"}, "bn": {"marker": "o", "dashes": "-"}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,7 @@ def run_demo(options: DemoOptions, progress: Progress) -> Demonstrated:
     recipe = load_recipe(RECIPE, [f"seed={options.seed}"])
     run = options.out / "training"
     train_recipe(
-        TrainOptions(recipe=recipe, out=run, device=options.device, force=options.force), progress
+        LoopOptions(recipe=recipe, out=run, device=options.device, force=options.force), progress
     )
     subject = open_subject(
         SubjectOptions(
@@ -176,8 +178,8 @@ def _write(
     )
     plot_accuracy(
         [folder / "accuracy.svg", folder / "accuracy.png"],
-        _lines(found.points),
-        dense=dense.accuracy or 0.0,
+        _curves(found.points),
+        dense=Level(mean=dense.accuracy or 0.0),
         conditions=conditions,
     )
 
@@ -197,16 +199,16 @@ def markdown_table(points: Sequence[Point], dense: Evaluation) -> str:
     return "\n".join(rows) + f"\n\nDense: {accuracy} % of {dense.labelled:,} test images.\n"
 
 
-def _lines(points: Sequence[Point]) -> dict[str, Line]:
-    return {
-        f"{criterion}, {'BatchNorm repaired' if repair == 'bn' else 'not repaired'}": Line(
-            points=[
-                (point.sparsity, point.accuracy)
+def _curves(points: Sequence[Point]) -> list[Curve]:
+    return [
+        Curve(
+            label=f"{criterion}, {'BatchNorm repaired' if repair == 'bn' else 'not repaired'}",
+            marks=[
+                Mark(sparsity=point.sparsity, level=Level(mean=point.accuracy))
                 for point in points
                 if (point.criterion, point.repair) == (criterion, repair)
             ],
-            color=COLORS[criterion],
-            dashed=repair == "none",
+            look=Look(color=COLORS[criterion], **LOOKS[repair]),
         )
         for criterion, repair in product(CRITERIA, REPAIRS)
-    }
+    ]

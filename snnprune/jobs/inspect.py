@@ -35,8 +35,8 @@ def inspect_checkpoint(options: SubjectOptions) -> Inspected:
     subject = open_subject(options)
     tensors = subject.checkpoint.tensors
     rows = layer_rows(subject.weights, network=subject.network)
-    tied = subject.tied
-    weights = (*(row.weight for row in rows), *subject.excluded)
+    tied = subject.prunable.tied
+    weights = (*(row.weight for row in rows), *subject.prunable.excluded)
     prunable = {name for key in weights for name in tied.get(key, (key,))}
     skipped = tuple(key for key in tensors if key not in prunable)
     counted = totals(rows, parameter_count(tensors, subject.network))
@@ -45,7 +45,7 @@ def inspect_checkpoint(options: SubjectOptions) -> Inspected:
         rows=rows,
         totals=counted,
         skipped=skipped,
-        made=subject.made,
+        made=subject.prunable.made,
         unlinked=subject.missing if subject.network is None else None,
         report=_report(subject, rows, counted),
     )
@@ -64,8 +64,8 @@ def _report(
         tensors=len(subject.checkpoint.tensors),
         totals=counted,
         layers=as_dicts(rows),
-        made=dict(subject.made),
-        unused=list(subject.unused),
+        made=dict(subject.prunable.made),
+        unused=list(subject.prunable.unused),
         neurons=[
             {
                 "name": neuron.name,

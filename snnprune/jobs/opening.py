@@ -17,10 +17,10 @@ from snnprune.errors import InputError
 from snnprune.jobs.binding import bound, load
 from snnprune.jobs.options import SubjectOptions
 from snnprune.jobs.reading import read_subject
-from snnprune.jobs.running import Forward, forward_of, reading_of
 from snnprune.jobs.subject import Subject
 from snnprune.models import MODELS, ModelSpec, argument, build_model
 from snnprune.network import Network, bare, trace
+from snnprune.network.running import Forward, forward_of, reading_of
 from snnprune.provenance import DataSpec, data_in, model_in
 from snnprune.user_code import calling_user_code, is_reference
 
@@ -34,13 +34,13 @@ def open_subject(options: SubjectOptions) -> Subject:
         UsageError: there is no such device.
     """
     device = choose_device(options.device)
-    reading = reading_of(options)
+    reading = reading_of(options.readout)
     checkpoint = read_subject(options)
     spec = _model_spec(options, checkpoint)
     data_spec = _data_spec(options, checkpoint)
     data, no_data = _open_data(options, spec, data_spec)
     network, no_network = None, "the file does not say which model it is of"
-    forward = forward_of(options)
+    forward = forward_of(options.forward, options.model)
     if spec is not None:
         module, checkpoint = _loaded(spec, checkpoint)
         example = _example(spec, data, device)

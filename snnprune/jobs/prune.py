@@ -101,7 +101,7 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruned:
     """
     _require_sense(options)
     subject = open_subject(options.subject)
-    subject.require_prunable()
+    subject.prunable.require_one_by_one()
     calibrated = options.calibration is not None
     choice = choose_criterion(subject, options.criterion, calibrated=calibrated)
     repair = choose_repair(subject, options.repair)
@@ -139,7 +139,7 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruned:
             *(calibration.warnings if calibration else ()),
             *not_used(scores),
             *cut.warnings,
-            *warnings_on(subject.unused),
+            *warnings_on(subject.prunable.unused),
             *notes,
         ),
     )
@@ -232,6 +232,6 @@ def _report(options: PruneOptions, subject: Subject, pruned: Pruned) -> dict[str
         before=about_evaluation(pruned.before),
         after=about_evaluation(pruned.after),
         layers=as_dicts(pruned.rows),
-        unused=list(subject.unused),
+        unused=list(subject.prunable.unused),
         outputs=[file_entry(options.out), file_entry(options.mask_file)],
     )

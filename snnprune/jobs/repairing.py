@@ -34,7 +34,7 @@ def pruned_tensors(
 ) -> dict[str, Tensor]:
     """The checkpoint's tensors, pruned and repaired; the subject's network is left holding them."""
     # a parameter that has two names in the file is pruned under both
-    tied = subject.tied
+    tied = subject.prunable.tied
     masks = {name: mask for key, mask in cut.masks.items() for name in tied.get(key, (key,))}
     tensors = masked(subject.checkpoint.tensors, masks)
     network = subject.network

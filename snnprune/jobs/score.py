@@ -56,7 +56,7 @@ def score_checkpoint(
         sources = [*options.inputs, *([calibration_file] if calibration_file else [])]
         require_free(out, force=force, inputs=sources)
     subject = open_subject(options)
-    subject.require_prunable()
+    subject.prunable.require_one_by_one()
     choice = choose_criterion(subject, criterion, calibrated=calibration_file is not None)
     calibration = evidence(subject, choice.criterion, calibration_file, progress)
     scores = scored(subject, choice, calibration)
@@ -75,9 +75,9 @@ def score_checkpoint(
             warnings=(
                 *(calibration.warnings if calibration else ()),
                 *not_used(scores),
-                *warnings_on(subject.unused),
+                *warnings_on(subject.prunable.unused),
             ),
-            unused=list(subject.unused),
+            unused=list(subject.prunable.unused),
             criterion=choice.name,
             criterion_because=choice.why,
             scale=scores.scale,

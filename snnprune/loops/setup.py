@@ -1,84 +1,200 @@
-"""What a loop starts from: data, a recipe without gaps, a network."""
+"""What a loop works with: a network with its first weights, data, and who is told."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from snnprune.data import DataOptions, DataSet, open_data
+from snnprune.calibration import Calibration, calibrate
+from snnprune.data import DataSet, Split, TrainingSplit
+from snnprune.data.augmentation import Augmentation
 from snnprune.data.images import ImageSplit
+from snnprune.data.loader import LoaderSplit
 from snnprune.errors import InputError
-from snnprune.models import ModelSpec, accepts, build_model
-from snnprune.network import Network, trace
-from snnprune.randomness import derived_seed
-from snnprune.recipe import Recipe
+from snnprune.evaluation import Evaluation, evaluate
+from snnprune.loops.resolving import resolved, spec_of
+from snnprune.models import build_model
+from snnprune.network import Network, bare, trace
+from snnprune.network.readout import Reading, Readout
+from snnprune.network.running import Forward, forward_of, reading_of
+from snnprune.progress import SILENT, Progress
+from snnprune.randomness import drawing
+from snnprune.recipe import Recipe, TrainingSection
+from snnprune.runs import NEVER, Run, Stop, Unsaved
+from snnprune.training import Objective, Stretch, Trainer
 from snnprune.user_code import calling_user_code
 
 
-def open_recipe_data(recipe: Recipe, options: DataOptions | None = None) -> DataSet:
-    """The recipe's data, cut as it says; `options` say where data lie."""
-    options = options or DataOptions()
-    split = DataOptions(
-        root=options.root,
-        download=options.download,
-        validation=recipe.data.validation,
-        seed=recipe.seed,
-        size=recipe.model.args.get("size"),
-        channels=recipe.model.args.get("in_channels"),
-    )
-    return open_data(recipe.data.name, options=split, field="data.name")
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """A network with its first weights, the data, and those who are told how it goes."""
+
+    recipe: Recipe
+    """With what the data filled in."""
+    data: DataSet
+    images: TrainingSplit
+    """Those to train on, where the device is."""
+    network: Network
+    device: torch.device
+    forward: Forward
+    reading: str | Reading
+    run: Run
+    stop: Stop
+    progress: Progress
+
+    @property
+    def module(self) -> nn.Module:
+        """The network's module."""
+        return self.network.module
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch."""
+        return self.images.steps(self.recipe.training.batch_size)
+
+    def trainer(
+        self,
+        training: TrainingSection | None = None,
+        *,
+        objective: Objective | None = None,
+        first_step: int = 0,
+    ) -> Trainer:
+        """A fresh optimizer over the network as it is now."""
+        return Trainer(
+            self.network,
+            training or self.recipe.training,
+            self.steps_per_epoch,
+            objective=objective,
+            readout=self.readout(),
+            run=self.forward,
+            first_step=first_step,
+        )
+
+    def stretch(self, *, epochs: int, key: tuple[object, ...] = (), name: str = "") -> Stretch:
+        """`epochs` on the recipe's images; `key` tells its draws from those of other stretches."""
+        recipe = self.recipe
+        return Stretch(
+            images=self.images,
+            batch_size=recipe.training.batch_size,
+            augment=Augmentation(crop=recipe.data.crop, flip=recipe.data.flip),
+            key=(recipe.seed, *key),
+            epochs=epochs,
+            device=self.device,
+            name=name,
+        )
+
+    def readout(self) -> Readout:
+        """A reader of outputs, for one pass."""
+        return Readout(self.reading, name=self.recipe.model.readout)
+
+    def accuracy(self) -> float | None:
+        """On the validation images, in [0, 1]; None without them."""
+        found = self.evaluate("validation")
+        return found.accuracy if found else None
+
+    def evaluate(self, split: str) -> Evaluation | None:
+        """The network on the images of `validation` or `test`; None without them."""
+        images: Split | None = getattr(self.data, split)
+        if images is None:
+            return None
+        batches = images.batches(self.recipe.training.batch_size, device=self.device)
+        return evaluate(self.network, batches, run=self.forward, readout=self.readout())
+
+    def calibrate(self, samples: int) -> Calibration:
+        """Statistics over a seeded sample of the training images, as they are."""
+        return calibrate(self.network, self.calibration_batches(samples), run=self.forward)
+
+    def calibration_batches(self, samples: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Training images without augmentation."""
+        images: Split = self.images
+        if isinstance(images, ImageSplit):
+            images = images.sample(samples, self.recipe.seed)
+        size = self.recipe.training.batch_size
+        return images.batches(size, limit=samples, device=self.device)
+
+    def with_args(self, **args: Any) -> Setup:
+        """The same with another network: these arguments of its builder, the same weights."""
+        model = self.recipe.model.model_copy(update={"args": {**self.recipe.model.args, **args}})
+        recipe = self.recipe.model_copy(update={"model": model})
+        network = _network(recipe, self.images, self.device, self.forward)
+        network.module.load_state_dict(self.module.state_dict())
+        return replace(self, recipe=recipe, network=network)
+
+    @property
+    def buffers(self) -> set[str]:
+        """The keys of what is no parameter: BatchNorm's running statistics above all."""
+        return {name for name, _ in self.module.named_buffers()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put weights into the network."""
+        self.module.load_state_dict(tensors)
 
 
-def resolved(recipe: Recipe, data: DataSet) -> Recipe:
-    """`recipe` with what the data say about channels, size and classes, where it is silent.
+def set_up(
+    recipe: Recipe,
+    data: DataSet,
+    *,
+    device: torch.device,
+    run: Run | None = None,
+    stop: Stop = NEVER,
+    progress: Progress = SILENT,
+) -> Setup:
+    """Build and trace the recipe's network, and put its training images where they are used.
 
     Raises:
-        InputError: the model is not known, or has fewer classes than the data.
+        InputError: the model cannot be had, or the data cannot be trained on.
     """
-    spec = ModelSpec(name=recipe.model.name, args=recipe.model.args)
-    known = {"in_channels": data.channels, "size": data.size, "classes": data.classes}
-    filled = {
-        name: value
-        for name, value in known.items()
-        if value is not None and accepts(spec, name, field="model.name")
-    }
-    asked = spec.args.get("classes")
-    if isinstance(asked, int) and data.classes is not None and asked < data.classes:
-        raise InputError(f"{asked}, but the data have {data.classes}", field="model.args.classes")
-    model = recipe.model.model_copy(update={"args": {**filled, **spec.args}})
-    return recipe.model_copy(update={"model": model})
+    recipe = resolved(recipe, data)
+    images = _training_images(data, recipe)
+    here = images.on(device) if isinstance(images, ImageSplit) else images
+    model = recipe.model
+    forward = forward_of(model.forward, model.name, fields=("model.forward", "model.name"))
+    return Setup(
+        recipe=recipe,
+        data=data,
+        images=here,
+        network=_network(recipe, here, device, forward),
+        device=device,
+        forward=forward,
+        reading=reading_of(model.readout, field="model.readout"),
+        run=run or Unsaved(),
+        stop=stop,
+        progress=progress,
+    )
 
 
-def training_images(data: DataSet, recipe: Recipe) -> ImageSplit:
+def _training_images(data: DataSet, recipe: Recipe) -> TrainingSplit:
     """The images to train on.
 
     Raises:
         InputError: they have no labels, or are too few for a batch.
     """
     images = data.train
-    if not isinstance(images, ImageSplit) or images.labels is None:
+    labelled = isinstance(images, LoaderSplit) or (
+        isinstance(images, ImageSplit) and images.labels is not None
+    )
+    if not labelled:
         raise InputError(
             "has no labelled images to train on", file=recipe.data.name, field="data.name"
         )
-    if images.steps(recipe.training.batch_size) == 0:
+    split = cast(TrainingSplit, images)
+    if split.steps(recipe.training.batch_size) == 0:
         raise InputError("has too few images", file=recipe.data.name, field="data.name")
-    return images
+    return split
 
 
-def initial_network(recipe: Recipe, images: ImageSplit, device: torch.device) -> Network:
+def _network(
+    recipe: Recipe, images: TrainingSplit, device: torch.device, forward: Forward
+) -> Network:
     """The network of a resolved recipe with its first weights, on `device`."""
-    spec = ModelSpec(name=recipe.model.name, args=recipe.model.args)
-    module = _initialised(spec, recipe.seed).to(device)
-    return _traced(module, next(images.batches(2, device=device))[0], spec)
-
-
-def _initialised(spec: ModelSpec, seed: int) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(derived_seed(seed, "weights"))
-        return build_model(spec, field="model")
-
-
-def _traced(module: nn.Module, example: Tensor, spec: ModelSpec) -> Network:
-    what = f"running {spec.name} on a batch of shape {tuple(example.shape)}"
+    spec = spec_of(recipe)
+    with drawing(recipe.seed, "weights"):
+        module = bare(build_model(spec, field="model")).to(device)
+    x, _ = next(iter(images.batches(2, limit=2, device=device)))
+    what = f"running {spec.name} on a batch of shape {tuple(x.shape)}"
     with calling_user_code(what, field="model.name"):
-        return trace(module, example)
+        return trace(module, x, run=forward)

@@ -9,57 +9,18 @@ import torch
 from torch import Tensor
 
 from snnprune.data import DataSet
-from snnprune.data.augmentation import Augmentation
-from snnprune.evaluation import Evaluation, evaluate
-from snnprune.loops.setup import initial_network, resolved, training_images
+from snnprune.evaluation import Evaluation
+from snnprune.loops.gradual import Gradual
+from snnprune.loops.methods import DENSE
+from snnprune.loops.ranking import dense_masks
+from snnprune.loops.setup import Setup, set_up
+from snnprune.loops.tickets import ticket
+from snnprune.mask import Masks, masked
 from snnprune.network import Network
 from snnprune.progress import SILENT, Progress
 from snnprune.recipe import Recipe
-from snnprune.runs import NEVER, Run, Stop, Unsaved, taking_up
-from snnprune.training import Best, Trainer, drawing, require_finite
-
-
-@dataclass(frozen=True, kw_only=True)
-class Epoch:
-    """What one epoch came to; accuracies in [0, 1], loss in nats."""
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    validation_accuracy: float | None
-    learning_rate: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Position:
-    """How far a run is, with sums over the batches of the epoch under way."""
-
-    epoch: int = 0
-    step: int = 0
-    """Batches of this epoch that are done."""
-    loss_sum: float = 0.0
-    correct: int = 0
-    seen: int = 0
-
-    def after(self, loss: float, correct: int, samples: int) -> Position:
-        """One batch later, which had this mean loss."""
-        return replace(
-            self,
-            step=self.step + 1,
-            loss_sum=self.loss_sum + loss * samples,
-            correct=self.correct + correct,
-            seen=self.seen + samples,
-        )
-
-    @property
-    def train_loss(self) -> float:
-        """Mean of the epoch so far, in nats, each batch as it was met."""
-        return self.loss_sum / self.seen
-
-    @property
-    def train_accuracy(self) -> float:
-        """Of the epoch so far, each batch as it was met."""
-        return self.correct / self.seen
+from snnprune.runs import NEVER, Run, Stop, taking_up
+from snnprune.training import Best, Epoch, Hooks, Objective, Position, Trainer, copied, fit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +30,10 @@ class Trained:
     recipe: Recipe
     """With what the data filled in."""
     network: Network
+    tensors: Mapping[str, Tensor]
+    """The weights of the last epoch, as they are to be kept: averaged where the recipe says so."""
+    masks: Masks
+    """What was held while training; empty where nothing is pruned."""
     best: Mapping[str, Tensor]
     """The weights of the best epoch; empty without validation data."""
     best_epoch: int | None
@@ -85,62 +50,52 @@ def train(
     stop: Stop = NEVER,
     progress: Progress = SILENT,
 ) -> Trained:
-    """Train what `recipe` asks for; the test images are looked at once, at the end.
+    """Train what `recipe` asks for, pruning on the way where it has a section `gradual`.
 
-    On a CPU the same recipe gives the same weights, bit for bit, also when the run was stopped
-    and taken up again on the way.
+    The test images are looked at once, at the end. On a CPU the same recipe gives the same
+    weights, bit for bit, also when the run was stopped and taken up again on the way.
 
     Raises:
         InputError: the model cannot be had, or the data cannot be trained on.
         NonFiniteError: the loss became NaN or infinite; the last state of `run` is a good one.
         StoppedError: `stop` became true, and the state was saved.
     """
-    recipe = resolved(recipe, data)
-    batch_size, epochs = recipe.training.batch_size, recipe.training.epochs
-    images = training_images(data, recipe).on(device)
-    network = initial_network(recipe, images, device)
-    trainer = Trainer(network, recipe.training, images.steps(batch_size))
-    best, run = Best(), run or Unsaved()
+    return trained(set_up(recipe, data, device=device, run=run, stop=stop, progress=progress))
+
+
+def trained(
+    setup: Setup, *, masks: Masks | None = None, objective: Objective | None = None
+) -> Trained:
+    """Train the network of `setup` for the recipe's epochs, `masks` held throughout."""
+    recipe, run, best = setup.recipe, setup.run, Best()
+    trainer = setup.trainer(objective=objective)
+    trainer.masking.set(masks or {})
+    gradual = Gradual(recipe.gradual, setup, trainer) if recipe.gradual else None
     at = _taken_up(run, trainer, best)
+    epochs, steps = recipe.training.epochs, setup.steps_per_epoch
 
-    for epoch in range(at.epoch, epochs):
-        network.module.train()
-        batches = images.shuffled(
-            batch_size,
-            key=(recipe.seed, epoch),
-            device=device,
-            augment=Augmentation(crop=recipe.data.crop, flip=recipe.data.flip),
-            start=at.step,
+    def after_epoch(epoch: Epoch) -> bool:
+        if gradual is None or gradual.done:
+            with trainer.as_kept():
+                best.offer(epoch.validation_accuracy, epoch.epoch, trainer.module)
+        run.log({"kind": "epoch", **asdict(epoch)})
+        return False
+
+    def save(at: Position) -> None:
+        run.save(
+            at.epoch * steps + at.step,
+            {"at": asdict(at), "trainer": trainer.position(), "best": best.position()},
+            {**trainer.groups(), "best": best.tensors},
         )
-        left = trainer.steps_per_epoch - at.step
-        for x, y in progress.track(batches, label=f"epoch {epoch + 1}/{epochs}", total=left):
-            assert y is not None
-            with drawing(recipe.seed, epoch, "network", at.step, device=device):
-                loss, correct = trainer.train_on(x, y)
-            at = at.after(loss, correct, len(x))
-            progress.note(f"loss {at.train_loss:.3f}, accuracy {at.train_accuracy:.1%}")
-            if stop:
-                break
-        require_finite(network.module, epoch)
-        where = f"in epoch {epoch + 1} after step {at.step} of {trainer.steps_per_epoch}"
-        if not stop:
-            held_out = _evaluate(network, data, "validation", batch_size, device)
-            found = _epoch(at, held_out, trainer)
-            best.offer(found.validation_accuracy, epoch, network.module)
-            run.log(asdict(found))
-            at = Position(epoch=epoch + 1)
-        _save(run, at, trainer, best)
-        if stop and at.epoch < epochs:
-            raise stop.error(where)
 
-    return Trained(
-        recipe=recipe,
-        network=network,
-        best=best.tensors,
-        best_epoch=best.epoch,
-        epochs=tuple(Epoch(**row) for row in run.rows),
-        test=_evaluate(network, data, "test", batch_size, device),
-    )
+    hooks = Hooks(held_out=setup.accuracy, save=save, after_epoch=after_epoch)
+    if gradual:
+        hooks = replace(hooks, after_step=gradual)
+    with setup.progress.within("run", total=epochs * steps, done=at.epoch * steps + at.step):
+        stretch = setup.stretch(epochs=epochs)
+        fit(trainer, stretch, hooks, at=at, stop=setup.stop, progress=setup.progress)
+    with trainer.as_kept():
+        return _result(setup, trainer, best)
 
 
 def _taken_up(run: Run, trainer: Trainer, best: Best) -> Position:
@@ -155,28 +110,27 @@ def _taken_up(run: Run, trainer: Trainer, best: Best) -> Position:
         return Position(**known["at"])
 
 
-def _save(run: Run, at: Position, trainer: Trainer, best: Best) -> None:
-    run.save(
-        at.epoch * trainer.steps_per_epoch + at.step,
-        {"at": asdict(at), "trainer": trainer.position(), "best": best.position()},
-        {**trainer.groups(), "best": best.tensors},
+def _result(setup: Setup, trainer: Trainer, best: Best) -> Trained:
+    """The trained network, its test images looked at once and told of in the metrics."""
+    rows = [{k: v for k, v in row.items() if k != "kind"} for row in setup.run.rows]
+    epochs = tuple(Epoch(**row) for row in rows)
+    test, masks = setup.evaluate("test"), trainer.masking.masks
+    row = ticket(
+        setup,
+        masks or dense_masks(setup.network),
+        method="gradual" if setup.recipe.gradual else "trained" if masks else DENSE,
+        asked=setup.recipe.gradual.sparsity if setup.recipe.gradual else 0.0,
+        validation_accuracy=epochs[-1].validation_accuracy,
+        test=test,
     )
-
-
-def _epoch(at: Position, held_out: Evaluation | None, trainer: Trainer) -> Epoch:
-    return Epoch(
-        epoch=at.epoch,
-        train_loss=at.train_loss,
-        train_accuracy=at.train_accuracy,
-        validation_accuracy=held_out.accuracy if held_out else None,
-        learning_rate=trainer.learning_rate,
+    setup.run.log(row)
+    return Trained(
+        recipe=setup.recipe,
+        network=setup.network,
+        tensors=masked(copied(trainer.module), masks),
+        masks=masks,
+        best=masked(best.tensors, masks),
+        best_epoch=best.epoch,
+        epochs=epochs,
+        test=test,
     )
-
-
-def _evaluate(
-    network: Network, data: DataSet, split: str, batch_size: int, device: torch.device
-) -> Evaluation | None:
-    images = getattr(data, split)
-    if images is None:
-        return None
-    return evaluate(network, images.batches(batch_size, device=device))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnprune.errors import InputError, UsageError
+from snnprune.errors import InputError, wrong
 from snnprune.spelling import did_you_mean
 
 Reading = Callable[[Any], Tensor]
@@ -89,15 +89,16 @@ class Readout:
         return scores
 
 
-def require_readout(name: str) -> None:
+def require_readout(name: str, *, field: str = "--readout") -> None:
     """Refuse an unknown readout before any work is done.
 
     Raises:
-        UsageError: it is not known.
+        UsageError: it is not known, and `field` is a flag.
+        InputError: likewise, in a file.
     """
     if name not in READOUTS:
-        raise UsageError(
-            f"unknown readout {name!r}", field="--readout", hint=did_you_mean(name, READOUTS)
+        raise wrong(field)(
+            f"unknown readout {name!r}", field=field, hint=did_you_mean(name, READOUTS)
         )
 
 

@@ -3,16 +3,29 @@
 from snnprune.recipe.dumping import dump_recipe
 from snnprune.recipe.errors import Problem, RecipeError
 from snnprune.recipe.loading import load_recipe
+from snnprune.recipe.methods import (
+    FinetuneSection,
+    GradualSection,
+    ImpSection,
+    OutputSection,
+    SearchSection,
+)
 from snnprune.recipe.overrides import parse_settings
-from snnprune.recipe.schema import DataSection, ModelSection, Recipe, TrainingSection
+from snnprune.recipe.schema import DataSection, ModelSection, Recipe
 from snnprune.recipe.sources import builtin_recipes
+from snnprune.recipe.training import TrainingSection
 
 __all__ = [
     "DataSection",
+    "FinetuneSection",
+    "GradualSection",
+    "ImpSection",
     "ModelSection",
+    "OutputSection",
     "Problem",
     "Recipe",
     "RecipeError",
+    "SearchSection",
     "TrainingSection",
     "builtin_recipes",
     "dump_recipe",

@@ -10,10 +10,9 @@ from snnprune.recipe.schema import Recipe
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Every setting, defaults too, as YAML that loads back to an equal recipe."""
-    return yaml.dump(
-        recipe.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf
-    )
+    """Every setting of its sections, defaults too, as YAML that loads back to an equal recipe."""
+    settings = {name: value for name, value in recipe.model_dump().items() if value is not None}
+    return yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
 
 
 class _Dumper(yaml.SafeDumper):

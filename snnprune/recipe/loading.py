@@ -1,6 +1,6 @@
 """From the name of a recipe to checked settings."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -16,12 +16,15 @@ from snnprune.recipe.wording import problem_of
 MAX_PROBLEMS = 20
 
 
-def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    source: str, overrides: Sequence[str] = (), *, run: Collection[str] = ()
+) -> Recipe:
     """Read and check a recipe.
 
     Args:
         source: the name of a built-in recipe, with or without `.yaml`, or a path.
         overrides: settings laid over the file's before the check, as `training.epochs=3`.
+        run: the sections of methods that are to be run, which have to fit the training.
 
     Raises:
         UsageError: an override is not of this form, names no setting or has a wrong value.
@@ -35,9 +38,10 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
     except Refused as refused:
         raise RecipeError(file, [refused.problem]) from None
     try:
-        return Recipe.model_validate(overridden(document.value, settings))
+        return Recipe.model_validate(overridden(document.value, settings), context=run)
     except ValidationError as error:
-        raise _fault(error.errors(include_url=False), file, document, settings) from None
+        details = error.errors(include_url=False)
+        raise _fault(details, file, document, settings, run) from None
 
 
 def _require_settings(document: Document) -> Document:
@@ -50,14 +54,18 @@ def _require_settings(document: Document) -> Document:
 
 
 def _fault(
-    details: Sequence[ErrorDetails], file: str, document: Document, overrides: Sequence[Override]
+    details: Sequence[ErrorDetails],
+    file: str,
+    document: Document,
+    overrides: Sequence[Override],
+    run: Collection[str],
 ) -> SnnpruneError:
     """The error that names whoever is to blame: the command line or the file."""
     for detail in details:
         if any(override.concerns(detail["loc"]) for override in overrides):
             problem = problem_of(detail, 1)
             return UsageError(problem.message, field=flag(detail["loc"]), hint=problem.hint)
-    if overrides and _is_valid(document):
+    if overrides and _is_valid(document, run):
         problem = problem_of(details[0], 1)
         return UsageError(f"{problem.field}: {problem.message}", field="--set", hint=problem.hint)
     return _recipe_error(details, file, document)
@@ -69,9 +77,9 @@ def _recipe_error(details: Sequence[ErrorDetails], file: str, document: Document
     return RecipeError(file, problems, omitted=len(details) - len(problems))
 
 
-def _is_valid(document: Document) -> bool:
+def _is_valid(document: Document, run: Collection[str]) -> bool:
     try:
-        Recipe.model_validate(document.value)
+        Recipe.model_validate(document.value, context=run)
     except ValidationError:
         return False
     return True

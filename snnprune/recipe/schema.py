@@ -1,74 +1,59 @@
 """The settings that a recipe may hold, their types, limits and defaults."""
 
-import math
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal
+import types
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
+from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
+from pydantic_core import InitErrorDetails
+
+from snnprune.recipe.methods import (
+    FinetuneSection,
+    GradualSection,
+    ImpSection,
+    OutputSection,
+    SearchSection,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from snnprune.recipe.section import (
+    Name,
+    NotNegative,
+    Section,
+    Seed,
+    Share,
+    fault,
+    refuse,
+    require_plain,
+)
+from snnprune.recipe.training import TrainingSection
 
-MAX_ARGUMENT_DEPTH = 8  # sections within sections of model.args, far below what YAML may nest
-
-Name = Annotated[str, Field(min_length=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
-
-
-class Section(BaseModel):
-    """Part of a recipe: unknown settings, NaN and coercion (other than int to float) refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-def _require_plain(args: dict[str, Any]) -> dict[str, Any]:
-    faults = list(_not_plain(args, ()))
-    if faults:
-        raise ValidationError.from_exception_data("args", faults)
-    return args
-
-
-def _not_plain(args: dict[str, Any], path: tuple[str, ...]) -> Iterator[InitErrorDetails]:
-    for key, value in args.items():
-        place = (*path, key)
-        if isinstance(value, dict) and len(place) <= MAX_ARGUMENT_DEPTH:
-            yield from _not_plain(value, place)
-        elif isinstance(value, dict):
-            yield _fault("nested too deeply", place, value)
-        elif isinstance(value, float) and not math.isfinite(value):
-            yield _fault("Input should be a finite number", place, value)
-        elif not isinstance(value, bool | int | float | str):
-            yield _fault("Input should be a number, true, false, text or a section", place, value)
-
-
-def _fault(message: str, place: tuple[str, ...], value: object) -> InitErrorDetails:
-    return InitErrorDetails(type=PydanticCustomError("argument", message), loc=place, input=value)
+Method = TypeVar("Method", ImpSection, GradualSection)
 
 
 class ModelSection(Section):
     """Which network is built."""
 
     name: Name = Field(description="a built-in model, package.module:function or file.py:function")
-    args: Annotated[dict[str, Any], AfterValidator(_require_plain)] = Field(
+    args: Annotated[dict[str, Any], AfterValidator(require_plain)] = Field(
         default={},
         description="arguments of the model's builder; channels, size and classes of the data "
         "are passed where absent",
+    )
+    forward: Name | None = Field(
+        default=None,
+        description="file.py:function from module and batch to output; null: module(batch)",
+    )
+    readout: Name = Field(
+        default="auto",
+        description="auto, sum, mean, last or file.py:function to scores",
     )
 
 
 class DataSection(Section):
     """What it is trained on."""
 
-    name: Name = Field(description="a built-in data set, imagefolder:DIR or tensors:FILE")
+    name: Name = Field(
+        description="a built-in data set, imagefolder:DIR, tensors:FILE or file.py:function"
+    )
     validation: Share = Field(
         default=0.1, description="share of the training images split off, by seed, in [0, 1)"
     )
@@ -78,83 +63,45 @@ class DataSection(Section):
     flip: bool = Field(default=False, description="flip half of the images left to right")
 
 
-class TrainingSection(Section):
-    """How it is trained."""
-
-    epochs: Count = Field(description="passes over the training images")
-    batch_size: Count = Field(default=128, description="images per optimizer step")
-    optimizer: Literal["sgd", "adamw"] = Field(default="sgd", description="sgd or adamw")
-    learning_rate: Positive = Field(description="peak learning rate, above 0")
-    momentum: Share = Field(default=0.9, description="momentum of sgd, in [0, 1)")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(
-        default=5e-4, description="L2 penalty of sgd, decoupled decay of adamw, per step"
-    )
-    schedule: Literal["cosine", "step", "one-cycle", "constant"] = Field(
-        default="cosine", description="course of the learning rate over the epochs"
-    )
-    step_epochs: Annotated[tuple[Count, ...], Field(strict=False)] = Field(
-        default=(),
-        validate_default=True,
-        description="epochs at which schedule step lowers the learning rate, increasing",
-    )
-    step_factor: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.1, description="what schedule step multiplies the learning rate by, in (0, 1)"
-    )
-    warmup_epochs: NotNegative = Field(
-        default=0, description="epochs over which the learning rate first rises from 0"
-    )
-    label_smoothing: Share = Field(
-        default=0.0, description="share of the target spread over all classes, in [0, 1)"
-    )
-    loss: Literal["per-step", "mean"] = Field(
-        default="per-step",
-        description="mean over time of the cross-entropies, or cross-entropy of the logits' mean",
-    )
-    precision: Literal["off", "bf16", "fp16"] = Field(
-        default="off", description="automatic mixed precision"
-    )
-    clip_norm: Positive | None = Field(
-        default=None, description="largest norm of the whole gradient; null: no limit"
-    )
-
-    @field_validator("step_epochs")
-    @classmethod
-    def _steps_within_training(
-        cls, steps: tuple[int, ...], info: ValidationInfo
-    ) -> tuple[int, ...]:
-        epochs = info.data.get("epochs", math.inf)
-        if info.data.get("schedule") == "step" and not steps:
-            raise PydanticCustomError("steps", "schedule step needs at least one epoch here")
-        if list(steps) != sorted(set(steps)):
-            raise PydanticCustomError("steps", "the epochs should increase")
-        if steps and steps[-1] >= epochs:
-            raise PydanticCustomError(
-                "steps", f"{steps[-1]} should be less than epochs, which is {epochs}"
-            )
-        return steps
-
-    @field_validator("warmup_epochs")
-    @classmethod
-    def _warmup_within_training(cls, warmup: int, info: ValidationInfo) -> int:
-        epochs = info.data.get("epochs", math.inf)
-        if warmup >= epochs:
-            raise PydanticCustomError(
-                "warmup", f"{warmup} should be less than epochs, which is {epochs}"
-            )
-        if warmup and info.data.get("schedule") == "one-cycle":
-            raise PydanticCustomError("warmup", "schedule one-cycle has a warm-up of its own")
-        return warmup
-
-
 class Recipe(Section):
-    """A training run."""
+    """A training run, or several that differ by their seed."""
 
     model: ModelSection = Field(description="the section that names the network")
     data: DataSection = Field(description="the section that names the images")
     training: TrainingSection = Field(description="the section of epochs and learning rate")
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
-        default=0, description="what every random draw is derived from"
+    gradual: GradualSection | None = Field(
+        default=None, description="the section of pruning while training"
     )
+    imp: ImpSection | None = Field(
+        default=None, description="the section of iterative pruning with rewinding"
+    )
+    search: SearchSection | None = Field(
+        default=None, description="the section of sub-networks without weight training"
+    )
+    finetune: FinetuneSection | None = Field(
+        default=None, description="the section of training on after pruning"
+    )
+    output: OutputSection = Field(
+        default=OutputSection(), description="the section of where a run goes"
+    )
+    seed: Seed = Field(default=0, description="what every random draw is derived from")
+    seeds: Annotated[tuple[Seed, ...], Field(strict=False)] = Field(
+        default=(), description="seeds of several runs, one folder each; instead of seed"
+    )
+
+    @field_validator("gradual")
+    @classmethod
+    def _pruned_within_training(
+        cls, gradual: GradualSection | None, info: ValidationInfo
+    ) -> GradualSection | None:
+        return _checked(gradual, info, _gradual_faults)
+
+    @field_validator("imp")
+    @classmethod
+    def _rewound_within_training(
+        cls, imp: ImpSection | None, info: ValidationInfo
+    ) -> ImpSection | None:
+        return _checked(imp, info, _imp_faults)
 
 
 def section_at(path: Sequence[str | int]) -> type[BaseModel]:
@@ -162,6 +109,45 @@ def section_at(path: Sequence[str | int]) -> type[BaseModel]:
     section: type[BaseModel] = Recipe
     for name in path:
         annotation = section.model_fields[str(name)].annotation
+        if isinstance(annotation, types.UnionType):  # a section that may be absent
+            annotation = get_args(annotation)[0]
         assert isinstance(annotation, type)
         section = annotation
     return section
+
+
+def _checked(
+    section: Method | None,
+    info: ValidationInfo,
+    faults: Callable[[Method, TrainingSection], Iterator[InitErrorDetails]],
+) -> Method | None:
+    """A method's section, held against the training that it belongs to if it is to be run.
+
+    Otherwise `train` with few epochs would be refused for what only `imp` does.
+    """
+    training, run = info.data.get("training"), info.context or ()
+    if section is not None and isinstance(training, TrainingSection) and info.field_name in run:
+        refuse(str(info.field_name), list(faults(section, training)))
+    return section
+
+
+def _gradual_faults(
+    gradual: GradualSection, training: TrainingSection
+) -> Iterator[InitErrorDetails]:
+    epochs, end = training.epochs, gradual.end_epoch or training.epochs
+    if end > epochs:
+        yield fault(f"{end} should be at most training.epochs, which is {epochs}", ["end_epoch"])
+    if gradual.start_epoch >= end:
+        yield fault(f"{gradual.start_epoch} should be less than the end, {end}", ["start_epoch"])
+
+
+def _imp_faults(imp: ImpSection, training: TrainingSection) -> Iterator[InitErrorDetails]:
+    epochs = training.epochs
+    if imp.rewind_epoch >= epochs:
+        message = f"{imp.rewind_epoch} should be less than training.epochs, which is {epochs}"
+        yield fault(message, ["rewind_epoch"])
+        return
+    length = imp.round_epochs or epochs - imp.rewind_epoch
+    if training.warmup_epochs >= length:
+        what = f"a round of {length} epochs has no room for {training.warmup_epochs} of warm-up"
+        yield fault(what, ["round_epochs"])

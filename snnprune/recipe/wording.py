@@ -33,6 +33,8 @@ def _message(detail: ErrorDetails) -> str:
         return "unknown setting"
     if detail["type"] == "missing":
         return "missing"
+    if detail["type"] == "too_short":
+        return "at least one value is needed"
     value = _shown(detail["input"])
     if detail["type"] in EXPECTED:
         return f"{value} should be {EXPECTED[detail['type']]}"

@@ -4,9 +4,9 @@
 `stopping` turns the signals that end a process into a flag that the loop looks at.
 """
 
-from snnprune.runs.changes import made_with
+from snnprune.runs.changes import made_with, require_same
 from snnprune.runs.folder import RunFolder
-from snnprune.runs.opening import open_run, require_ready, require_run
+from snnprune.runs.opening import holds_run, open_run, require_ready, require_run
 from snnprune.runs.run import Run, Unsaved
 from snnprune.runs.state import State, taking_up
 from snnprune.runs.stopping import NEVER, Stop, stopping
@@ -18,10 +18,12 @@ __all__ = [
     "State",
     "Stop",
     "Unsaved",
+    "holds_run",
     "made_with",
     "open_run",
     "require_ready",
     "require_run",
+    "require_same",
     "stopping",
     "taking_up",
 ]

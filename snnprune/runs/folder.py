@@ -5,7 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from snnprune.checkpoint import write_masks, write_safetensors
 from snnprune.files import as_output_error, sha256_of, write_text
+from snnprune.mask import Masks
 from snnprune.recipe import Recipe, dump_recipe
 from snnprune.runs.changes import differences
 from snnprune.runs.metrics import Metrics
@@ -14,7 +18,13 @@ from snnprune.runs.state import State, taking_up
 from snnprune.runs.states import States
 
 RECIPE, METRICS, STATES, REPORT = "recipe.yaml", "metrics.jsonl", "state", "report.json"
-MODEL, BEST, SUMS, DONE = "model.safetensors", "best.safetensors", "SHA256SUMS", "DONE"
+MODEL, MASK, BEST = "model.safetensors", "mask.safetensors", "best.safetensors"
+PICTURES = tuple(
+    f"{name}{suffix}"
+    for name in ("accuracy", "densities", "firing-rates")
+    for suffix in (".png", ".svg")
+)
+SUMS, DONE = "SHA256SUMS", "DONE"
 TEMPORARY = ".snnprune-*.tmp"
 
 
@@ -27,11 +37,13 @@ class RunFolder:
         recipe: Recipe,
         made: Mapping[str, str],
         *,
+        metadata: Mapping[str, str],
         resume: bool,
         say: Callable[[str], None],
     ) -> None:
-        """`recipe` is resolved; `made` says what the run is made with."""
+        """`recipe` is resolved; `made` says what the run is made with, `metadata` what is kept."""
         self.folder, self.recipe, self.made = folder, recipe, dict(made)
+        self.metadata = metadata
         self.resume, self.say = resume, say
         self.metrics = Metrics(folder / METRICS)
         self.states = States(folder / STATES)
@@ -75,9 +87,19 @@ class RunFolder:
         filled = {group: named for group, named in groups.items() if named}
         self.states.save(number, State(position=known, groups=filled))
 
+    def keep(self, folder: str, tensors: Mapping[str, Tensor], masks: Masks) -> None:
+        """Write `FOLDER/model.safetensors` and, where something is pruned, its masks beside it."""
+        place = self.folder / folder
+        with as_output_error(place):
+            place.mkdir(parents=True, exist_ok=True)
+        write_safetensors(place / MODEL, tensors, self.metadata)
+        if masks:
+            write_masks(place / MASK, masks, self.metadata)
+
     def finish(self, results: Iterable[str]) -> None:
-        """Hash the recipe, the metrics and `results`, and say that the run is whole."""
-        names = (RECIPE, METRICS, *results)
+        """Hash the recipe, the metrics, what was kept and `results`; say that the run is whole."""
+        kept = sorted(path.relative_to(self.folder) for path in _kept(self.folder))
+        names = (RECIPE, METRICS, *map(str, kept), *results)
         sums = (f"{sha256_of(self.folder / name)}  {name}\n" for name in names)
         write_text(self.folder / SUMS, "".join(sums))
         write_text(self.folder / DONE, "")
@@ -105,8 +127,10 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Delete what an older run left, what makes it one first; other files stay."""
-        for name in (DONE, RECIPE, SUMS, METRICS, MODEL, BEST, REPORT):
+        for name in (DONE, RECIPE, SUMS, METRICS, MODEL, MASK, BEST, REPORT, *PICTURES):
             (self.folder / name).unlink(missing_ok=True)
+        for path in _kept(self.folder):
+            path.unlink()
         self.states.clear()
         self._sweep()
 
@@ -115,6 +139,12 @@ class RunFolder:
         for folder in (self.folder, self.folder / STATES):
             for path in folder.glob(TEMPORARY):
                 path.unlink()
+
+
+def _kept(folder: Path) -> list[Path]:
+    """What `keep` wrote: in folders of rounds, which may lie in one of their method."""
+    patterns = (f"{around}round-*/{name}" for around in ("", "*/") for name in (MODEL, MASK))
+    return [path for pattern in patterns for path in folder.glob(pattern)]
 
 
 def _may_differ(difference: str) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from snnprune.errors import InputError, OutputError
 from snnprune.files import require_writable_folder
@@ -18,13 +19,15 @@ def open_run(
     recipe: Recipe,
     made: Mapping[str, str],
     *,
+    metadata: Mapping[str, str] = MappingProxyType({}),
     resume: bool = False,
     force: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[RunFolder]:
     """Lock `folder` for a run of the resolved `recipe`; nothing in it changes before it begins.
 
-    `made` says what the run is made with, `say` is told where it goes on.
+    `made` says what the run is made with, `metadata` what the files say that it keeps, `say` is
+    told where it goes on.
 
     Raises:
         OutputError: another process has it, see `require_ready`, or it cannot be written.
@@ -35,7 +38,7 @@ def open_run(
             require_ready(folder, resume=resume, force=force)
             if resume:
                 require_same(recipe, load_recipe(str(folder / RECIPE)), folder)
-            run = RunFolder(folder, recipe, made, resume=resume, say=say)
+            run = RunFolder(folder, recipe, made, metadata=metadata, resume=resume, say=say)
             run.warnings += warnings
             yield run
         finally:
@@ -65,25 +68,28 @@ def require_run(folder: Path) -> None:
     Raises:
         InputError: there is none in it.
     """
-    if not _holds_run(folder):
+    if not holds_run(folder):
         raise InputError(
             "holds no run to resume", file=folder, hint="without --resume one is started"
         )
 
 
 def _require_empty(folder: Path) -> None:
-    if _holds_run(folder) and (folder / DONE).exists():
+    if holds_run(folder) and (folder / DONE).exists():
         raise OutputError("holds a finished run", file=folder, hint="--force replaces it")
-    if _holds_run(folder):
+    if holds_run(folder):
         hint = "--resume continues it, --force replaces it"
         raise OutputError("holds an unfinished run", file=folder, hint=hint)
     if _holdings(folder):
         raise OutputError("is not empty", file=folder, hint="--force replaces what is in it")
 
 
-def _holds_run(folder: Path) -> bool:
+def holds_run(folder: Path) -> bool:
+    """Whether there is a run in it, finished or not, or one for each of several seeds."""
     marks = (lock.NAME, DONE)
-    return (folder / RECIPE).is_file() and any((folder / mark).exists() for mark in marks)
+    if (folder / RECIPE).is_file() and any((folder / mark).exists() for mark in marks):
+        return True
+    return any(folder.glob(f"seed-*/{RECIPE}"))
 
 
 def _holdings(folder: Path) -> list[Path]:

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from snnprune.mask import Masks
 from snnprune.runs.state import State
 
 Groups = Mapping[str, Mapping[str, Tensor]]
@@ -30,6 +31,10 @@ class Run(Protocol):
         """Keep a state; `number` grows with the batches done in the whole run."""
         ...
 
+    def keep(self, folder: str, tensors: Mapping[str, Tensor], masks: Masks) -> None:
+        """Keep a result, a model and what is alive of it, in `folder` of the run."""
+        ...
+
 
 class Unsaved:
     """A run of which only the rows are kept, and in memory."""
@@ -46,4 +51,7 @@ class Unsaved:
         self.rows.append(dict(row))
 
     def save(self, number: int, position: Mapping[str, Any], groups: Groups) -> None:
+        """Keep nothing."""
+
+    def keep(self, folder: str, tensors: Mapping[str, Tensor], masks: Masks) -> None:
         """Keep nothing."""

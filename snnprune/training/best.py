@@ -19,9 +19,7 @@ class Best:
         if accuracy is None or (self.accuracy is not None and accuracy <= self.accuracy):
             return
         self.epoch, self.accuracy = epoch, accuracy
-        self.tensors = {
-            key: tensor.detach().to("cpu", copy=True) for key, tensor in module.state_dict().items()
-        }
+        self.tensors = copied(module)
 
     def position(self) -> dict[str, Any]:
         """What a state says of it beside the tensors."""
@@ -31,3 +29,9 @@ class Best:
         """Take back what `position` gave, and the tensors."""
         self.epoch, self.accuracy = position["epoch"], position["accuracy"]
         self.tensors = tensors
+
+
+def copied(module: nn.Module) -> dict[str, Tensor]:
+    """The module's tensors as they are now, by key, on the CPU."""
+    tensors = module.state_dict().items()
+    return {key: tensor.detach().to("cpu", copy=True) for key, tensor in tensors}

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from snnprune.errors import InputError, NonFiniteError
-from snnprune.evaluation import time_averaged_loss
 from snnprune.network import Network
-from snnprune.network.readout import class_scores, over_time
+from snnprune.network.readout import Readout
+from snnprune.network.running import Forward, called
 from snnprune.recipe import TrainingSection
+from snnprune.training.average import Average
+from snnprune.training.masking import Masking
+from snnprune.training.objective import LabelLoss, Objective
 from snnprune.training.optimizer import (
     build_optimizer,
     optimizer_tensors,
@@ -30,15 +32,32 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class Trainer:
     """A network, its optimizer and how far it is; `step` is the number of steps done."""
 
-    def __init__(self, network: Network, training: TrainingSection, steps_per_epoch: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        training: TrainingSection,
+        steps_per_epoch: int,
+        *,
+        objective: Objective | None = None,
+        readout: Readout | None = None,
+        run: Forward = called,
+        first_step: int = 0,
+    ) -> None:
+        """`first_step` is where in the schedule of `training` the first step lies."""
         self.network = network
         self.module = module = network.module
         self.training = training
         self.steps_per_epoch = steps_per_epoch
-        self.step = self.skipped = 0
+        self.objective = objective or LabelLoss(training)
+        self.readout, self.run = readout or Readout("auto"), run
+        self.step, self.skipped, self.first_step = 0, 0, first_step
         self.device = next(module.parameters()).device.type
         if training.precision == "fp16" and self.device == "cpu":
             raise InputError("fp16 needs a GPU", field="training.precision", hint="choose bf16")
+        if training.channels_last:
+            module.to(memory_format=torch.channels_last)
+        self.masking = Masking(module)
+        self.average = Average(module, training.ema)
         self.optimizer = build_optimizer(module, training)
         self.scaler = torch.amp.GradScaler(self.device, enabled=training.precision == "fp16")
 
@@ -49,25 +68,25 @@ class Trainer:
             NonFiniteError: the loss is NaN or infinite; no weight has been changed by it.
         """
         self._set_learning_rate()
-        self.network.reset()
         self.optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
-            steps = over_time(self.module(x), len(x))
-        loss = self.loss(steps.float(), y)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise NonFiniteError(
-                f"loss is {value} at step {self.step}",
-                field="training",
-                hint="lower the learning rate or set clip_norm",
-            )
-        self._descend(loss)
-        return value, int((class_scores(steps.detach(), len(y)).argmax(1) == y).sum())
+        loss, correct = 0.0, 0
+        with self.masking.passing_through():
+            for piece in _pieces(x, y, self.training.accumulate):
+                of_piece, right = self._backward(*piece, share=len(piece[1]) / len(y))
+                loss, correct = loss + of_piece, correct + right
+        self._descend()
+        return loss, correct
 
     @property
     def learning_rate(self) -> float:
         """The rate of the last step that was done."""
-        return learning_rate(self.training, max(self.step - 1, 0), self.steps_per_epoch)
+        return self._rate(max(self.step - 1, 0))
+
+    @contextmanager
+    def as_kept(self) -> Iterator[None]:
+        """In the block the weights are what is measured and kept: averaged and masked."""
+        with self.average.in_place(), self.masking.passing_through():
+            yield
 
     def position(self) -> dict[str, Any]:
         """What a state says of it beside the tensors."""
@@ -78,6 +97,8 @@ class Trainer:
         return {
             "model": self.module.state_dict(),
             "optimizer": optimizer_tensors(self.optimizer, self.module),
+            "average": self.average.tensors,
+            **self.masking.groups(),
         }
 
     def restore(
@@ -90,18 +111,31 @@ class Trainer:
         """
         self.module.load_state_dict(groups["model"])
         restore_optimizer(self.optimizer, self.module, groups.get("optimizer", {}))
+        self.average.restore(groups.get("average", {}))
+        self.masking.restore(groups)
         self.scaler.load_state_dict(position["scaler"])
         self.step, self.skipped = int(position["step"]), int(position["skipped"])
 
-    def loss(self, steps: Tensor, y: Tensor) -> Tensor:
-        """Mean over the batch of the recipe's loss on logits (T, N, classes)."""
-        smoothing = self.training.label_smoothing
-        if self.training.loss == "mean":
-            return functional.cross_entropy(steps.mean(0), y, label_smoothing=smoothing)
-        return time_averaged_loss(steps, y, smoothing).mean()
-
-    def _descend(self, loss: Tensor) -> None:
+    def _backward(self, x: Tensor, y: Tensor, *, share: float) -> tuple[float, int]:
+        """Add the gradient of a piece that is `share` of the batch; its part of the loss."""
+        self.network.reset()
+        if self.training.channels_last and x.dim() == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        with self._autocast():
+            steps = self.readout(self.run(self.module, x), len(y))
+        loss = self.objective(steps.float(), x, y) * share
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise NonFiniteError(
+                f"loss is {value} at step {self.step}",
+                field="training",
+                hint="lower the learning rate or set clip_norm",
+            )
         self.scaler.scale(loss).backward()
+        return value, int((steps.detach().sum(0).argmax(1) == y).sum())
+
+    def _descend(self) -> None:
+        self.masking.clear_gradients()
         if self.training.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.module.parameters(), self.training.clip_norm)
@@ -110,8 +144,10 @@ class Trainer:
         self.scaler.update()
         if self.scaler.get_scale() < scale:  # fp16 overflowed, and the optimizer was not stepped
             self._count_skipped()
-        else:
-            self.step, self.skipped = self.step + 1, 0
+            return
+        self.step, self.skipped = self.step + 1, 0
+        self.masking.enforce(self.optimizer)
+        self.average.update()
 
     def _count_skipped(self) -> None:
         self.skipped += 1
@@ -122,15 +158,23 @@ class Trainer:
                 hint="choose bf16 or off",
             )
 
+    def _rate(self, step: int) -> float:
+        return learning_rate(self.training, self.first_step + step, self.steps_per_epoch)
+
     def _set_learning_rate(self) -> None:
-        rate = learning_rate(self.training, self.step, self.steps_per_epoch)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = self._rate(self.step)
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.training.precision == "off":
             return nullcontext()
         return torch.autocast(self.device, dtype=AUTOCAST[self.training.precision])
+
+
+def _pieces(x: Tensor, y: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batch in at most `count` pieces; samples lie along the dimension that has as many."""
+    along = 0 if len(x) == len(y) else 1  # events (T, N, ...) have time first
+    yield from zip(x.tensor_split(count, along), y.tensor_split(count), strict=True)
 
 
 def require_finite(module: nn.Module, epoch: int) -> None:

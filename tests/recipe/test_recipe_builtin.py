@@ -12,6 +12,7 @@ def test_the_built_in_recipes_are_these() -> None:
         "cifar10",
         "cifar10-kim",
         "cifar100",
+        "cifar100-kim",
         "fashion-mnist",
         "fashion-mnist-mini",
         "smoke",

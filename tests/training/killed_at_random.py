@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch._dynamo  # noqa: F401  # what an optimizer imports when it is made, once for all processes
 
-from snnprune.jobs.train import TrainOptions, train_recipe
+from snnprune.jobs.looping import LoopOptions
+from snnprune.jobs.train import train_recipe
 from snnprune.progress import SILENT
 from snnprune.recipe import load_recipe
 
@@ -28,7 +29,7 @@ def start(out: Path) -> int:
         return child
     try:
         recipe, resume = load_recipe(RECIPE), (out / "recipe.yaml").exists()
-        train_recipe(TrainOptions(recipe=recipe, out=out, device="cpu", resume=resume), SILENT)
+        train_recipe(LoopOptions(recipe=recipe, out=out, device="cpu", resume=resume), SILENT)
         os._exit(0)
     except BaseException:
         traceback.print_exc()

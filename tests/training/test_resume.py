@@ -17,8 +17,9 @@ from safetensors.torch import save_file
 
 from snnprune.errors import InputError, NonFiniteError, OutputError, StoppedError
 from snnprune.evaluation import evaluate
-from snnprune.jobs import train as job
-from snnprune.jobs.train import TrainedRun, TrainOptions, train_recipe
+from snnprune.jobs import looping as job
+from snnprune.jobs.looping import LoopOptions, LoopRun
+from snnprune.jobs.train import train_recipe
 from snnprune.progress import SILENT
 from snnprune.recipe import Recipe
 from snnprune.runs import Stop
@@ -99,7 +100,7 @@ def expected(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return results(asked.out)
 
 
-def options(images: Path, out: Path, **training: Any) -> TrainOptions:
+def options(images: Path, out: Path, **training: Any) -> LoopOptions:
     recipe = Recipe.model_validate(
         {
             "model": {"name": "conv-snn", "args": {"width": 2, "depth": 2, "time_steps": 2}},
@@ -107,18 +108,18 @@ def options(images: Path, out: Path, **training: Any) -> TrainOptions:
             "training": {"epochs": EPOCHS, "batch_size": 4, "learning_rate": 0.1, **training},
         }
     )
-    return TrainOptions(recipe=recipe, out=out, device="cpu")
+    return LoopOptions(recipe=recipe, out=out, device="cpu")
 
 
-def run(asked: TrainOptions) -> TrainedRun:
+def run(asked: LoopOptions) -> LoopRun:
     return train_recipe(asked, SILENT)
 
 
-def resumed(asked: TrainOptions) -> TrainedRun:
+def resumed(asked: LoopOptions) -> LoopRun:
     return run(replace(asked, resume=True))
 
 
-def stop_after(asked: TrainOptions, batches: int, monkeypatch: pytest.MonkeyPatch) -> str:
+def stop_after(asked: LoopOptions, batches: int, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run until that many batches are done; what is told then."""
 
     Counted.batches = 0
@@ -164,7 +165,7 @@ def test_stopped_after_every_single_step_it_ends_bit_identical(
     for _ in range(EPOCHS * STEPS):
         stop_after(asked, 1, monkeypatch)
         asked = replace(asked, resume=True)
-    assert resumed(asked).test == run(replace(undisturbed, force=True)).test
+    assert resumed(asked).report["test"] == run(replace(undisturbed, force=True)).report["test"]
     assert results(asked.out) == results(undisturbed.out)
 
 
@@ -175,11 +176,11 @@ class WhileEvaluating(Stop):
         super().__init__()
         self.left = number
 
-        def counting(*arguments: Any) -> Any:
+        def counting(*arguments: Any, **named: Any) -> Any:
             self.left -= 1
-            return evaluate(*arguments)
+            return evaluate(*arguments, **named)
 
-        patch.setattr("snnprune.loops.train.evaluate", counting)
+        patch.setattr("snnprune.loops.setup.evaluate", counting)
 
     def __bool__(self) -> bool:
         return self.left <= 0
@@ -306,7 +307,7 @@ def test_another_torch_or_machine_is_told_and_remembered(
 
 
 @pytest.fixture
-def unfinished(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TrainOptions:
+def unfinished(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoopOptions:
     asked = options(images, tmp_path / "run")
     stop_after(asked, STEPS + 1, monkeypatch)
     return asked
@@ -320,7 +321,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_a_changed_recipe_is_refused_with_every_difference(unfinished: TrainOptions) -> None:
+def test_a_changed_recipe_is_refused_with_every_difference(unfinished: LoopOptions) -> None:
     before = contents(unfinished.out)
     training = unfinished.recipe.training.model_copy(update={"learning_rate": 0.2, "epochs": 5})
     model = unfinished.recipe.model.model_copy(update={"args": {"width": 3}})
@@ -341,14 +342,14 @@ def test_a_changed_recipe_is_refused_with_every_difference(unfinished: TrainOpti
     assert contents(unfinished.out) == before
 
 
-def test_an_unfinished_run_is_not_overwritten(unfinished: TrainOptions) -> None:
+def test_an_unfinished_run_is_not_overwritten(unfinished: LoopOptions) -> None:
     before = contents(unfinished.out)
     with pytest.raises(OutputError, match=r"--resume continues it, --force replaces it"):
         run(unfinished)
     assert contents(unfinished.out) == before
 
 
-def test_force_begins_anew(unfinished: TrainOptions, tmp_path: Path) -> None:
+def test_force_begins_anew(unfinished: LoopOptions, tmp_path: Path) -> None:
     (unfinished.out / "notes.txt").write_text("mine")
     shorter = unfinished.recipe.training.model_copy(update={"epochs": 1})
     recipe = unfinished.recipe.model_copy(update={"training": shorter})
@@ -360,7 +361,7 @@ def test_force_begins_anew(unfinished: TrainOptions, tmp_path: Path) -> None:
     assert (unfinished.out / "notes.txt").read_text() == "mine"
 
 
-def test_a_finished_run_is_left_as_it_is(unfinished: TrainOptions) -> None:
+def test_a_finished_run_is_left_as_it_is(unfinished: LoopOptions) -> None:
     first = resumed(unfinished)
     before = contents(unfinished.out)
     again = resumed(unfinished)
@@ -369,7 +370,7 @@ def test_a_finished_run_is_left_as_it_is(unfinished: TrainOptions) -> None:
     assert contents(unfinished.out) == before
 
 
-def test_a_finished_run_of_another_recipe_is_refused(unfinished: TrainOptions) -> None:
+def test_a_finished_run_of_another_recipe_is_refused(unfinished: LoopOptions) -> None:
     resumed(unfinished)
     more = unfinished.recipe.training.model_copy(update={"epochs": 5})
     longer = unfinished.recipe.model_copy(update={"training": more})
@@ -395,7 +396,7 @@ def test_a_run_that_could_not_begin_leaves_no_folder(images: Path, tmp_path: Pat
     assert not asked.out.exists()
 
 
-def test_a_killed_save_leaves_nothing_behind(unfinished: TrainOptions) -> None:
+def test_a_killed_save_leaves_nothing_behind(unfinished: LoopOptions) -> None:
     for folder in (unfinished.out, unfinished.out / "state"):
         (folder / ".snnprune-abc.tmp").write_bytes(b"half")
     resumed(unfinished)
@@ -448,7 +449,7 @@ def full_from(number: int) -> Iterator[None]:
 
 
 # the first is the recipe, before which there is no run; the last is of the folder of DONE
-@pytest.mark.parametrize("number", range(2, 21))
+@pytest.mark.parametrize("number", range(2, 22))
 def test_a_disk_that_is_full_at_any_write_leaves_a_run_that_goes_on(
     number: int, images: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -462,5 +463,5 @@ def test_a_disk_that_is_full_at_any_write_leaves_a_run_that_goes_on(
 
 
 def test_there_are_no_more_writes_than_were_tried(images: Path, tmp_path: Path) -> None:
-    with full_from(21):
+    with full_from(22):
         run(options(images, tmp_path / "run"))

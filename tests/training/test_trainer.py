@@ -70,7 +70,7 @@ def test_the_right_ones_are_counted_on_the_sum_over_time_before_the_step() -> No
 def test_a_step_of_sgd_goes_against_the_gradient_and_the_decay() -> None:
     subject, (x, y) = trainer(weight_decay=0.01, schedule="constant"), batch()
     before = weights(subject)
-    subject.loss(subject.module(x), y).backward()
+    subject.objective(subject.module(x), x, y).backward()
     gradients = [p.grad for p in subject.module.parameters() if p.grad is not None]
     gradient = torch.cat([each.flatten() for each in gradients])
     subject.train_on(x, y)

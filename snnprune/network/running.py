@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from snnprune.jobs.options import SubjectOptions
 from snnprune.network.readout import Reading, require_readout
 from snnprune.user_code import calling_user_code, guarded, is_reference, load_function
 
@@ -20,32 +19,36 @@ def called(module: nn.Module, x: Tensor) -> Any:
     return module(x)
 
 
-def forward_of(options: SubjectOptions) -> Forward:
-    """The function of `--forward`, or `called`; a failure of the user's own code is told as theirs.
+def forward_of(
+    function: str | None, model: str | None, *, fields: tuple[str, str] = ("--forward", "--model")
+) -> Forward:
+    """The user's `function`, or `called`; a failure of their own code is told as theirs.
+
+    `model` is the name of the model, and `fields` what errors call the two.
 
     Raises:
+        UsageError: `function` is no reference, and its field is a flag.
         InputError: the function cannot be had.
     """
-    if options.forward is not None:
-        function = load_function(options.forward, field="--forward")
-        return _told(function, options.forward, field="--forward")
-    if options.model is not None and is_reference(options.model):
-        return _told(called, options.model, field="--model")
+    if function is not None:
+        loaded = load_function(function, field=fields[0])
+        return _told(loaded, function, field=fields[0])
+    if model is not None and is_reference(model):
+        return _told(called, model, field=fields[1])
     return called
 
 
-def reading_of(options: SubjectOptions) -> str | Reading:
-    """The name that `--readout` gives, or its function.
+def reading_of(readout: str, *, field: str = "--readout") -> str | Reading:
+    """The readout of that name, or the user's function.
 
     Raises:
         UsageError: it is neither.
         InputError: the function cannot be had.
     """
-    if is_reference(options.readout):
-        function = load_function(options.readout, field="--readout")
-        return guarded(function, options.readout, field="--readout")
-    require_readout(options.readout)
-    return options.readout
+    if is_reference(readout):
+        return guarded(load_function(readout, field=field), readout, field=field)
+    require_readout(readout, field=field)
+    return readout
 
 
 def _told(function: Forward, reference: str, *, field: str) -> Forward:

@@ -1,0 +1,153 @@
+"""Accuracy against sparsity: what the tickets of several runs, one for each seed, come to."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+DENSE, RANDOM = "dense", "random"
+Split = Literal["test", "validation"]
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """The tickets of one method at one sparsity, one for each seed."""
+
+    method: str
+    asked: float
+    """The sparsity that was asked for, in [0, 1)."""
+    pruned: tuple[int, ...]
+    """Weights that are zero, by seed."""
+    prunable: tuple[int, ...]
+    accuracies: tuple[float, ...]
+    """In [0, 1], by seed; empty where nothing was labelled."""
+    densities: Mapping[str, float]
+    """Share of the weights kept, by weight key, mean over seeds."""
+    firing_rates: Mapping[str, float]
+    """Spikes per neuron per time step, by neuron name, mean over seeds."""
+
+    @property
+    def sparsity(self) -> float:
+        """Pruned of prunable weights, of all seeds together."""
+        return sum(self.pruned) / sum(self.prunable)
+
+    @property
+    def mean(self) -> float | None:
+        """Of the accuracies."""
+        return statistics.fmean(self.accuracies) if self.accuracies else None
+
+    @property
+    def deviation(self) -> float | None:
+        """Sample standard deviation of the accuracies; None for fewer than two."""
+        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What runs of one recipe found."""
+
+    split: Split
+    """The images that the accuracies were measured on."""
+    seeds: int
+    """How many runs there are."""
+    dense: Point | None
+    points: tuple[Point, ...]
+    """By method in the order of the runs, then by sparsity; without the dense network."""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """In the order of the runs."""
+        return tuple(dict.fromkeys(point.method for point in self.points))
+
+    @property
+    def asked(self) -> tuple[float, ...]:
+        """The sparsities, increasing."""
+        return tuple(sorted({point.asked for point in self.points}))
+
+    def of(self, method: str) -> tuple[Point, ...]:
+        """The points of a method by sparsity."""
+        return tuple(point for point in self.points if point.method == method)
+
+
+def summarised(runs: Sequence[Iterable[Row]]) -> Summary:
+    """The tickets among the rows of `runs`, those of one method and sparsity brought together.
+
+    Test accuracies where every run has some, validation accuracies otherwise. Of two tickets of
+    one run with the same method and the same sparsity asked, the last counts.
+    """
+    tickets = [[row for row in run if row["kind"] == "ticket"] for run in runs]
+    tested = all(any(_accuracy(row, "test") is not None for row in rows) for rows in tickets)
+    split: Split = "test" if tested else "validation"
+    groups: dict[tuple[str, float], dict[int, Row]] = {}
+    for number, rows in enumerate(tickets):
+        for row in rows:
+            groups.setdefault((row["method"], row["sparsity_asked"]), {})[number] = row
+    points = [_point(*key, list(group.values()), split) for key, group in groups.items()]
+    methods = list(dict.fromkeys(method for method, _ in groups))
+    points.sort(key=lambda point: (methods.index(point.method), point.asked))
+    return Summary(
+        split=split,
+        seeds=len(tickets),
+        dense=next((point for point in points if point.method == DENSE), None),
+        points=tuple(point for point in points if point.method != DENSE),
+    )
+
+
+def about_curves(summary: Summary) -> dict[str, Any]:
+    """The summary as JSON: counts and accuracies by seed, with mean and deviation beside them."""
+    return {
+        "accuracies_on": summary.split,
+        "seeds": summary.seeds,
+        "dense": summary.dense and _about(summary.dense),
+        "points": [_about(point) for point in summary.points],
+    }
+
+
+def _point(method: str, asked: float, rows: Sequence[Row], split: Split) -> Point:
+    accuracies = (_accuracy(row, split) for row in rows)
+    return Point(
+        method=method,
+        asked=asked,
+        pruned=tuple(row["pruned"] for row in rows),
+        prunable=tuple(row["prunable"] for row in rows),
+        accuracies=tuple(accuracy for accuracy in accuracies if accuracy is not None),
+        densities=_means(
+            {layer["weight"]: layer["kept"] / layer["weights"] for layer in row["layers"]}
+            for row in rows
+        ),
+        firing_rates=_means((row["test"] or {}).get("firing_rates", {}) for row in rows),
+    )
+
+
+def _accuracy(row: Row, split: Split) -> float | None:
+    if split == "validation":
+        return row["validation_accuracy"]
+    test = row["test"]
+    return test["correct"] / test["labelled"] if test and test["labelled"] else None
+
+
+def _means(given: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each name over those that have it, in the order of first appearance."""
+    values: dict[str, list[float]] = {}
+    for one in given:
+        for name, value in one.items():
+            values.setdefault(name, []).append(value)
+    return {name: statistics.fmean(found) for name, found in values.items()}
+
+
+def _about(point: Point) -> dict[str, Any]:
+    return {
+        "method": point.method,
+        "sparsity_asked": point.asked,
+        "sparsity": point.sparsity,
+        "pruned": list(point.pruned),
+        "prunable": list(point.prunable),
+        "accuracies": list(point.accuracies),
+        "accuracy_mean": point.mean,
+        "accuracy_deviation": point.deviation,
+        "densities": dict(point.densities),
+        "firing_rates": dict(point.firing_rates),
+    }

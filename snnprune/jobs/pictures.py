@@ -1,0 +1,49 @@
+"""The pictures that a run leaves in its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from snnprune.curves import Summary
+from snnprune.loops.methods import EDGE_POPUP
+from snnprune.loops.resolving import spec_of
+from snnprune.models import argument
+from snnprune.plots import plot_densities, plot_firing_rates, plot_search, plot_tickets
+from snnprune.recipe import Recipe
+
+SUFFIXES = (".png", ".svg")
+
+
+def draw(folder: Path, summary: Summary, recipe: Recipe) -> list[str]:
+    """Draw accuracy, densities and firing rates into `folder`; the names of the files.
+
+    There is nothing to draw of runs that pruned nothing.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    if not summary.points:
+        return []
+    conditions = conditions_of(recipe)
+    classes = argument(spec_of(recipe), "classes", field="model.name")
+    pictures = {"densities": plot_densities, "firing-rates": plot_firing_rates}
+    if EDGE_POPUP in summary.methods and isinstance(classes, int):
+        plot_search(_paths(folder, "accuracy"), summary, conditions, classes)
+    else:
+        plot_tickets(_paths(folder, "accuracy"), summary, conditions)
+    for name, plot in pictures.items():
+        plot(_paths(folder, name), summary, conditions)
+    return [path.name for name in ("accuracy", *pictures) for path in _paths(folder, name)]
+
+
+def conditions_of(recipe: Recipe) -> str:
+    """What a number of the run depends on, in a line."""
+    steps = argument(spec_of(recipe), "time_steps", field="model.name")
+    time = [] if steps is None else [f"T = {steps}"]
+    return ", ".join(
+        [recipe.model.name, *time, recipe.data.name, f"{recipe.training.epochs} epochs"]
+    )
+
+
+def _paths(folder: Path, name: str) -> list[Path]:
+    return [folder / f"{name}{suffix}" for suffix in SUFFIXES]

@@ -1,0 +1,116 @@
+"""Which weights of a checkpoint may be pruned, and why others may not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from snnprune.checkpoint import (
+    Checkpoint,
+    effective,
+    parametrized,
+    prunable_weights,
+    tied_tensors,
+    whole_name,
+)
+from snnprune.errors import InputError
+from snnprune.jobs.excluding import excluded
+from snnprune.jobs.unused import unused_weights
+from snnprune.network import Network
+from snnprune.network.aliases import aliases
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prunable:
+    """The weights of a checkpoint, seen by its network or, without one, by its file alone."""
+
+    checkpoint: Checkpoint
+    network: Network | None = None
+    exclude: tuple[str, ...] = ()
+    """Patterns of weights that are left alone."""
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Those that may be pruned, on the CPU, by key and in the file's order.
+
+        Raises:
+            InputError: there are none, or an `--exclude` fits none.
+        """
+        left_alone = set(self.excluded)
+        return {key: weight for key, weight in self._found().items() if key not in left_alone}
+
+    @property
+    def excluded(self) -> tuple[str, ...]:
+        """The keys that `--exclude` fits.
+
+        Raises:
+            InputError: a pattern fits none, or together they leave nothing to prune.
+        """
+        if not self.exclude:
+            return ()
+        keys, tied = (*self._found(), *self.made, *self._unused()), self.tied
+        left_alone = excluded({key: self._names(key, tied) for key in keys}, self.exclude)
+        if not self._found().keys() - set(left_alone):
+            raise InputError("leaves nothing to prune", field="--exclude")
+        return left_alone
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Weights that no convolution or linear layer of the pass used; they are not pruned."""
+        left_alone = self.excluded
+        return tuple(key for key in self._unused() if key not in left_alone)
+
+    @property
+    def made(self) -> Mapping[str, str]:
+        """Weights that are made of other parameters as a whole, as by weight norm: by what."""
+        return self.network.made if self.network else parametrized(self.checkpoint.tensors)
+
+    @property
+    def tied(self) -> Mapping[str, tuple[str, ...]]:
+        """All names of each tensor: those of the network, or without one, of the same memory."""
+        if self.network is None:
+            return tied_tensors(self.checkpoint.tensors)
+        return aliases(self.network.module)
+
+    def require_one_by_one(self) -> None:
+        """Refuse weights that cannot be pruned one by one, unless `--exclude` leaves them out.
+
+        Raises:
+            InputError: there is one; it is named.
+        """
+        left_alone = self.excluded
+        for key, how in self.made.items():
+            if key not in left_alone:
+                raise InputError(
+                    f"is made by {how}: to prune one weight would change the others",
+                    file=self.checkpoint.path,
+                    field=key,
+                    hint="save it with remove_parametrizations or remove_weight_norm applied, "
+                    "or leave it out with --exclude",
+                )
+
+    def _names(self, key: str, tied: Mapping[str, tuple[str, ...]]) -> list[str]:
+        """Every name of a weight, in the network and in the file, and of what it is a part of."""
+        names = [*tied.get(key, (key,)), self.checkpoint.names.get(key, key)]
+        return [*names, *map(whole_name, names)]
+
+    def _unused(self) -> tuple[str, ...]:
+        return unused_weights(self.network, self.checkpoint.tensors) if self.network else ()
+
+    def _found(self) -> dict[str, Tensor]:
+        tensors = self.checkpoint.tensors
+        keys = set(self.network.layers if self.network else prunable_weights(tensors))
+        found = {
+            key: effective(tensors, key) for key in tensors if key in keys and tensors[key].numel()
+        }
+        if not found:
+            raise InputError(
+                f"nothing to prune among {len(tensors)} tensors",
+                file=self.checkpoint.path,
+                hint="no layer was used in the forward pass"
+                if self.network
+                else "weights are float tensors of 2 to 5 dimensions named *weight",
+            )
+        return found

@@ -1,0 +1,93 @@
+"""One run, or several that differ by their seed, and what they come to together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from snnprune.curves import Summary, about_curves, summarised
+from snnprune.device import choose_device
+from snnprune.files import sha256_of, write_json, write_text
+from snnprune.jobs.looping import LoopOptions, LoopRun, Say
+from snnprune.jobs.pictures import draw
+from snnprune.progress import SILENT, Progress
+from snnprune.recipe import Recipe, dump_recipe, load_recipe
+from snnprune.report import report
+from snnprune.runs import holds_run, require_ready, require_same
+from snnprune.runs.folder import DONE, RECIPE, REPORT
+
+Job = Callable[[LoopOptions, Progress, Say], LoopRun]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """What came of all runs."""
+
+    summary: Summary
+    report: Mapping[str, Any]
+    finished_before: bool
+
+
+def run_seeds(
+    job: Job, options: LoopOptions, progress: Progress = SILENT, say: Say = lambda _: None
+) -> Sweep:
+    """Run `job` for the recipe's seed, or for each of its seeds in `OUT/seed-N`, one by one.
+
+    Raises:
+        SnnpruneError: whatever ends a run; those before it are whole.
+    """
+    if not options.recipe.seeds:
+        run = job(options, progress, say)
+        return Sweep(
+            summary=summarised([run.report["tickets"]]),
+            report=run.report,
+            finished_before=run.finished_before,
+        )
+    _begin(options)
+    runs = [job(_of_seed(options, seed), progress, say) for seed in options.recipe.seeds]
+    return _together(options, runs)
+
+
+def _begin(options: LoopOptions) -> None:
+    """Make the folder around the runs; more seeds may join those that were there."""
+    require_ready(options.out, resume=options.resume, force=options.force)
+    path = options.out / RECIPE
+    if options.resume:
+        before = load_recipe(str(path))
+        now = options.recipe.model_copy(update={"seeds": before.seeds})
+        require_same(now, before, options.out)
+    (options.out / DONE).unlink(missing_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_text(path, dump_recipe(options.recipe))
+
+
+def _of_seed(options: LoopOptions, seed: int) -> LoopOptions:
+    folder = options.out / f"seed-{seed}"
+    recipe = options.recipe.model_copy(update={"seed": seed, "seeds": ()})
+    return replace(options, recipe=recipe, out=folder, resume=options.resume and holds_run(folder))
+
+
+def _together(options: LoopOptions, runs: list[LoopRun]) -> Sweep:
+    """Write what the runs come to: pictures and a report of their mean and spread."""
+    summary = summarised([run.report["tickets"] for run in runs])
+    recipe = Recipe.model_validate(runs[0].report["recipe"], strict=False)
+    pictures = draw(options.out, summary, recipe)
+    found = report(
+        options.command,
+        device=choose_device(options.device),
+        seed=options.recipe.seeds[0],
+        seeds=list(options.recipe.seeds),
+        inputs=[
+            {"path": str(run.out / REPORT), "sha256": sha256_of(run.out / REPORT)} for run in runs
+        ],
+        warnings=[warning for run in runs for warning in run.report["warnings"]],
+        recipe=options.recipe.model_dump(mode="json"),
+        summary=about_curves(summary),
+        outputs=[{"path": str(options.out / name)} for name in pictures],
+    )
+    write_json(options.out / REPORT, found)
+    write_text(options.out / DONE, "")
+    return Sweep(
+        summary=summary, report=found, finished_before=all(run.finished_before for run in runs)
+    )

@@ -1,0 +1,55 @@
+"""Pruning while training: a little after every so many steps, the network learning on."""
+
+from __future__ import annotations
+
+from snnprune.loops.ranking import Ranking, all_alive, prunable_weights
+from snnprune.loops.setup import Setup
+from snnprune.recipe import GradualSection
+from snnprune.training import Trainer
+
+
+class Gradual:
+    """The cubic schedule of Zhu and Gupta 2017, arXiv 1710.01878, Eq. 1, called after every step.
+
+    Prunes `steps` times at even distances, the i-th time to s (1 - (1 - i / steps)^3).
+    """
+
+    def __init__(self, section: GradualSection, setup: Setup, trainer: Trainer) -> None:
+        self.setup, self.trainer = setup, trainer
+        self.targets = targets(section, setup.recipe.training.epochs, setup.steps_per_epoch)
+        self.ranking = Ranking(
+            criterion=section.criterion,
+            allocation=section.allocation,
+            samples=section.samples,
+            field="gradual.criterion",
+        )
+        if not trainer.masking.held:
+            trainer.masking.set(all_alive(prunable_weights(setup.network)))
+
+    def __call__(self) -> None:
+        """Prune if the step that was just done is one of those."""
+        sparsity = self.targets.get(self.trainer.step)
+        if sparsity is None:
+            return
+        weights = prunable_weights(self.setup.network)
+        alive = self.trainer.masking.masks
+        cut = self.ranking.cut(self.setup, sparsity, weights=weights, alive=alive)
+        self.trainer.masking.set(cut.masks)
+        self.trainer.masking.enforce(self.trainer.optimizer)
+
+    @property
+    def done(self) -> bool:
+        """Whether the last pruning lies behind."""
+        return self.trainer.step >= max(self.targets)
+
+
+def targets(section: GradualSection, epochs: int, steps_per_epoch: int) -> dict[int, float]:
+    """The sparsity after each step (from 1) that is followed by pruning."""
+    begin = section.start_epoch * steps_per_epoch
+    end = (section.end_epoch or max(3 * epochs // 4, section.start_epoch + 1)) * steps_per_epoch
+    count = min(section.steps, end - begin)
+    return {
+        begin + max(1, round((end - begin) * i / count)): section.sparsity
+        * (1 - (1 - i / count) ** 3)
+        for i in range(1, count + 1)
+    }

@@ -1,0 +1,85 @@
+"""Which weights of a network in training go next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from snnprune.allocation import load_allocation
+from snnprune.criteria import load_criterion
+from snnprune.errors import InputError
+from snnprune.loops.setup import Setup
+from snnprune.mask import Masks
+from snnprune.network import Network
+from snnprune.pruning import Cut, default_allocation, prune
+from snnprune.scoring import score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """How weights are ranked: by a criterion, shared out by an allocation."""
+
+    criterion: str
+    allocation: str | None
+    """None takes the one that fits the scores."""
+    samples: int
+    """Training images to calibrate on, where the criterion asks for it."""
+    field: str
+    """The setting that names the criterion, for errors."""
+
+    def cut(
+        self,
+        setup: Setup,
+        sparsity: float,
+        *,
+        weights: Mapping[str, Tensor],
+        alive: Masks,
+    ) -> Cut:
+        """Masks of exactly that sparsity for the network of `setup` as it is now.
+
+        `weights` are what is ranked, by key on the CPU; what is not `alive` stays pruned.
+
+        Raises:
+            InputError: criterion or allocation cannot be had, or fail.
+        """
+        criterion = load_criterion(self.criterion, field=self.field)
+        needed = criterion.needs != "weight"
+        scores = score(
+            weights,
+            criterion,
+            name=self.criterion,
+            network=setup.network,
+            calibration=setup.calibrate(self.samples) if needed else None,
+            alive=alive,
+            seed=setup.recipe.seed,
+        )
+        allocation = load_allocation(
+            self.allocation or default_allocation(scores), field="allocation"
+        )
+        return prune(weights, scores, sparsity=sparsity, allocation=allocation, alive=alive)
+
+
+def prunable_weights(network: Network) -> dict[str, Tensor]:
+    """A copy of the weights of its layers, by key, on the CPU.
+
+    Raises:
+        InputError: there are none, or one is made of other parameters, as by weight norm.
+    """
+    for key, how in network.made.items():
+        raise InputError(f"{key} is made by {how} and cannot be pruned", field="model.name")
+    if not network.layers:
+        raise InputError("has no layer that can be pruned", field="model.name")
+    return {key: network.weight(key).to("cpu", copy=True) for key in network.layers}
+
+
+def dense_masks(network: Network) -> dict[str, Tensor]:
+    """Masks of its layers that prune nothing."""
+    return all_alive({key: network.weight(key).cpu() for key in network.layers})
+
+
+def all_alive(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Masks that prune nothing."""
+    return {key: torch.ones_like(weight, dtype=torch.bool) for key, weight in weights.items()}

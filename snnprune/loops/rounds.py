@@ -1,0 +1,213 @@
+"""The steps of a round of `imp`, and what of a run outlives a round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+
+from torch import Tensor
+
+from snnprune.loops.early import EarlyBird
+from snnprune.loops.methods import Cell, cells, method_of, returning
+from snnprune.loops.ranking import Ranking, all_alive, dense_masks, prunable_weights
+from snnprune.loops.setup import Setup
+from snnprune.loops.surgery import Surgery
+from snnprune.loops.tickets import ticket
+from snnprune.mask import Masks, kept, masked
+from snnprune.recipe import ImpSection
+from snnprune.repair import recalibrate_batchnorm
+from snnprune.runs import State, taking_up
+from snnprune.training import Epoch, Hooks, Position, Trainer, copied, fit
+
+
+class Rounds:
+    """A run of `imp`: its trainings in order, the network at hand, the weights to go back to."""
+
+    def __init__(self, setup: Setup) -> None:
+        assert setup.recipe.imp is not None
+        self.section: ImpSection = setup.recipe.imp
+        self.full = setup
+        steps = self.section.early_time_steps
+        self.early = setup if steps is None else setup.with_args(time_steps=steps)
+        self.cells = cells(self.section, setup.recipe.training.epochs)
+        self.number = 0
+        self.at = Position()
+        self.setup = self.early
+        self.trainer = self.early.trainer()
+        self.dense: Mapping[str, Tensor] = {}
+        self.early_weights: Mapping[str, Tensor] = copied(setup.module)
+        self.bird: EarlyBird | None = None
+        self.returnable = 0  # weights that are not held back and were alive as the round began
+
+    @property
+    def steps(self) -> int:
+        """Batches of the whole run, as far as no round ends early."""
+        return self._steps_before(len(self.cells))
+
+    @property
+    def steps_done(self) -> int:
+        """Batches up to where it is."""
+        return self._steps_before(self.number) + self._steps_of(self.at)
+
+    def begin(self) -> bool:
+        """Put the run's last state back; False at the start of a new run."""
+        state = self.full.run.begin()
+        if state is None:
+            return False
+        with taking_up(state):
+            self._restore(state)
+        return True
+
+    def left(self) -> Iterator[Cell]:
+        """The trainings from the one at hand on."""
+        while self.number < len(self.cells):
+            yield self.cells[self.number]
+            self.number, self.at = self.number + 1, Position()
+
+    def pruned(self, cell: Cell) -> Masks:
+        """The masks of a round, by the network that the one before left; none for the dense one."""
+        if cell.round == 0:
+            return {}
+        if cell.round == 1:  # of every method
+            self.setup = self.early
+            self.setup.load(self.dense)
+            self.trainer = self.setup.trainer()
+        return self._cut(cell)
+
+    def rewind(self, cell: Cell) -> None:
+        """Go back to the early weights, or to the early learning rate alone."""
+        trained = copied(self.setup.module)
+        self._enter(cell)
+        self.setup.load(trained)
+        if cell.round > 0 and self.section.rewind == "weights":
+            stay = set() if self.section.rewind_statistics else self.setup.buffers
+            early = {key: self.early_weights[key] for key in trained.keys() - stay}
+            self.setup.load(trained | early)
+        self.trainer = self._trainer(cell)
+
+    def hold(self, cell: Cell, masks: Masks) -> None:
+        """Prune, and repair what the recipe wants repaired."""
+        passing: Masks = {}
+        if method_of(cell.method).returning:
+            masks, passing = returning(self.setup.network, masks)
+        self.trainer.masking.set(masks, passing)
+        self.returnable = kept(passing)
+        if cell.round > 0 and self.section.repair == "bn":
+            with self.trainer.masking.passing_through():
+                batches = self.setup.calibration_batches(self.section.samples)
+                recalibrate_batchnorm(self.setup.network, batches, run=self.setup.forward)
+
+    def train(self, cell: Cell) -> None:
+        """Train from where it is to the end of the round, saving on the way."""
+        key = () if cell.round == 0 else ("round", cell.round)  # the dense one is that of `train`
+        stretch = self.setup.stretch(epochs=cell.epochs, key=key, name=cell.label)
+        stop, progress = self.full.stop, self.full.progress
+        total = cell.epochs * self.full.steps_per_epoch
+        with progress.within(cell.label, total=total, done=self._steps_of(self.at)):
+            hooks = self._hooks(cell)
+            fit(self.trainer, stretch, hooks, at=self.at, stop=stop, progress=progress)
+
+    def measure(self, cell: Cell) -> None:
+        """Look at the test images once, and keep the network and its masks."""
+        run, masks = self.full.run, self.trainer.masking.masks
+        with self.trainer.as_kept():
+            tensors = copied(self.setup.module)
+            row = ticket(
+                self.setup,
+                masks or dense_masks(self.setup.network),
+                method=cell.method,
+                round=cell.round,
+                asked=cell.sparsity,
+                validation_accuracy=run.rows[-1]["validation_accuracy"],
+                test=self.setup.evaluate("test"),
+            )
+        if cell.round == 0:
+            self.dense = tensors
+        run.keep(cell.folder, masked(tensors, masks), masks)
+        run.log(row)
+
+    def _enter(self, cell: Cell) -> None:
+        """Take the network that `cell` trains, and who may end it early."""
+        self.setup = self.full if cell.last else self.early
+        self.bird = None
+        # the dense run is what all are compared with, the last round what is kept
+        if self.section.early_bird is not None and cell.round > 0 and not cell.last:
+            following = self.cells[self.number + 1]
+            self.bird = EarlyBird(self.section.early_bird, lambda: self._cut(following))
+
+    def _trainer(self, cell: Cell) -> Trainer:
+        if cell.round == 0:
+            return self.setup.trainer()
+        if self.section.rewind == "learning-rate":  # the schedule of the dense run goes on at R
+            first = self.section.rewind_epoch * self.full.steps_per_epoch
+            return self.setup.trainer(first_step=first)
+        # the same schedule, restarted and as long as the round
+        training = self.full.recipe.training.model_copy(update={"epochs": cell.epochs})
+        return self.setup.trainer(training)
+
+    def _cut(self, cell: Cell) -> Masks:
+        """Masks for `cell` of the network as trained; weights that may return are all ranked."""
+        ranking = Ranking(
+            criterion=method_of(cell.method).criterion,
+            allocation=self.section.allocation,
+            samples=self.section.samples,
+            field="imp.methods",
+        )
+        masking = self.trainer.masking
+        with self.trainer.average.in_place():
+            weights = prunable_weights(self.setup.network)
+            alive = {
+                **all_alive(weights),
+                **{key: mask.cpu() for key, mask in masking.held.items()},
+            }
+            with masking.passing_through():
+                return ranking.cut(self.setup, cell.sparsity, weights=weights, alive=alive).masks
+
+    def _hooks(self, cell: Cell) -> Hooks:
+        def after_epoch(epoch: Epoch) -> bool:
+            row = {"kind": "epoch", "method": cell.method, "round": cell.round}
+            self.full.run.log({**row, **asdict(epoch)})
+            return self.bird is not None and self.bird.settled()
+
+        hooks = Hooks(held_out=self.setup.accuracy, save=self._save, after_epoch=after_epoch)
+        if self.section.surgery != "dns" or not method_of(cell.method).returning:
+            return hooks
+        key = (self.full.recipe.seed, cell.round)
+        return replace(hooks, after_step=Surgery(self.trainer, self.returnable, key))
+
+    def _save(self, at: Position) -> None:
+        self.at = at
+        if self.number == 0 and (at.epoch, at.step) == (self.section.rewind_epoch, 0):
+            self.early_weights = copied(self.setup.module)
+        position = {
+            "cell": self.number,
+            "at": asdict(at),
+            "trainer": self.trainer.position(),
+            "returnable": self.returnable,
+        }
+        groups = {
+            **self.trainer.groups(),
+            "dense": self.dense,
+            "early": self.early_weights,
+            **(self.bird.groups() if self.bird else {}),
+        }
+        self.full.run.save(self.steps_done, position, groups)
+
+    def _restore(self, state: State) -> None:
+        known, groups = state.position, state.groups
+        self.number, self.at = int(known["cell"]), Position(**known["at"])
+        cell = self.cells[self.number]
+        self._enter(cell)
+        self.trainer = self._trainer(cell)
+        self.trainer.restore(known["trainer"], groups)
+        self.returnable = int(known["returnable"])
+        self.dense, self.early_weights = groups.get("dense", {}), groups["early"]
+        if self.bird:
+            self.bird.restore(groups)
+
+    def _steps_before(self, number: int) -> int:
+        epochs = sum(cell.epochs for cell in self.cells[:number])
+        return epochs * self.full.steps_per_epoch
+
+    def _steps_of(self, at: Position) -> int:
+        return at.epoch * self.full.steps_per_epoch + at.step

@@ -1,0 +1,18 @@
+"""Pictures, as SVG or PNG by the suffix; the same numbers give the same bytes."""
+
+from snnprune.plots.accuracy import Curve, Level, Mark, plot_accuracy
+from snnprune.plots.layers import plot_densities, plot_firing_rates
+from snnprune.plots.looks import Look
+from snnprune.plots.summary import plot_search, plot_tickets
+
+__all__ = [
+    "Curve",
+    "Level",
+    "Look",
+    "Mark",
+    "plot_accuracy",
+    "plot_densities",
+    "plot_firing_rates",
+    "plot_search",
+    "plot_tickets",
+]

@@ -1,0 +1,68 @@
+"""What happens in each layer and each neuron as a network gets sparser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from snnprune.curves import Point, Summary
+from snnprune.plots.heat import Panel, plot_heat
+from snnprune.plots.summary import seeds_line
+
+
+def plot_densities(paths: Sequence[Path], summary: Summary, conditions: str) -> None:
+    """Draw the share of weights kept, in percent, by layer and sparsity, a panel for each method.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+
+    def percent(point: Point) -> Mapping[str, float]:
+        return {
+            weight.removesuffix(".weight"): 100 * density
+            for weight, density in point.densities.items()
+        }
+
+    plot_heat(
+        paths,
+        _panels(summary, percent, []),
+        measure="weights kept (%)",
+        conditions=f"{conditions}\n{seeds_line(summary)}",
+        highest=100.0,
+        text=lambda value: f"{value:.0f}" if value >= 9.95 else f"{value:.2g}",
+        log=True,
+    )
+
+
+def plot_firing_rates(paths: Sequence[Path], summary: Summary, conditions: str) -> None:
+    """Draw spikes per neuron per time step, by neuron and sparsity, dense first.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    dense = [summary.dense] if summary.dense else []
+    plot_heat(
+        paths,
+        _panels(summary, lambda point: point.firing_rates, dense),
+        measure="spikes per neuron per time step",
+        conditions=f"{conditions}\n{seeds_line(summary)}",
+        text=lambda value: f"{value:.3f}".removeprefix("0"),
+    )
+
+
+def _panels(
+    summary: Summary, values: Callable[[Point], Mapping[str, float]], before: Sequence[Point]
+) -> list[Panel]:
+    """A panel for each method with `before` as its first columns."""
+    panels = []
+    for method in summary.methods:
+        points = [*before, *summary.of(method)]
+        names = dict.fromkeys(name for point in points for name in values(point))
+        panels.append(
+            Panel(
+                title=method,
+                columns=[f"{100 * point.sparsity:.4g}" for point in points],
+                rows={name: [values(point).get(name) for point in points] for name in names},
+            )
+        )
+    return panels

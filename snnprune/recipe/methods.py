@@ -1,0 +1,156 @@
+"""The sections of the methods: what is done beside, or instead of, training once."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from snnprune.recipe.section import (
+    Count,
+    Name,
+    NotNegative,
+    Part,
+    Positive,
+    Section,
+    Share,
+    require_increasing,
+)
+
+Sparsities = Annotated[tuple[Part, ...], Field(strict=False)]
+Names = Annotated[tuple[Name, ...], Field(strict=False, min_length=1)]
+
+
+class GradualSection(Section):
+    """Pruning inside one training run, by a cubic schedule; Zhu and Gupta 2017, arXiv 1710.01878.
+
+    Only `train` and `finetune` look at it.
+    """
+
+    sparsity: Part = Field(description="share of the prunable weights pruned at the end, in (0, 1)")
+    criterion: Name = Field(default="magnitude", description="what weights are ranked by")
+    allocation: Name | None = Field(
+        default=None, description="how the budget is shared; null: global, or pools beside sf"
+    )
+    start_epoch: NotNegative = Field(default=0, description="epoch in which the pruning begins")
+    end_epoch: Count | None = Field(
+        default=None, description="epoch before which it is done; null: three quarters of them"
+    )
+    steps: Count = Field(default=20, description="how often it prunes on the way")
+    samples: Count = Field(default=1024, description="training images to calibrate sf on")
+
+
+class ImpSection(Section):
+    """Iterative pruning with rewinding; Algorithm 1 of Yao et al. 2023, arXiv 2305.12148."""
+
+    methods: Names = Field(
+        default=("sf-imp-1",),
+        description="imp, sf-imp-1, sf-imp-2, random, or any criterion; they share one dense run",
+    )
+    sparsities: Sparsities = Field(
+        default=(), description="sparsity after each round, increasing; instead of rounds and rate"
+    )
+    rounds: Count = Field(default=15, description="rounds of pruning after the dense one")
+    rate: Part = Field(
+        default=0.25, description="share of the weights alive that a round prunes, in (0, 1)"
+    )
+    rewind_epoch: NotNegative = Field(
+        default=0, description="epoch whose weights every round begins with"
+    )
+    rewind: Literal["weights", "learning-rate"] = Field(
+        default="weights",
+        description="weights, or learning-rate: weights stay and the schedule alone is rewound",
+    )
+    rewind_statistics: bool = Field(
+        default=True,
+        description="rewind BatchNorm's running statistics too; Kim et al. do not",
+    )
+    round_epochs: Count | None = Field(
+        default=None, description="epochs of each round; null: training.epochs - rewind_epoch"
+    )
+    allocation: Name | None = Field(
+        default=None, description="how the budget is shared; null: global, or pools beside sf"
+    )
+    repair: Literal["none", "bn"] = Field(
+        default="none", description="what is mended before a round trains: none or bn"
+    )
+    surgery: Literal["rank", "dns"] = Field(
+        default="rank",
+        description="how sf-imp-2 lets weights return: ranked again each round, or dns within it",
+    )
+    early_time_steps: Count | None = Field(
+        default=None,
+        description="time steps while the ticket is searched for; the last round has all of them",
+    )
+    early_bird: Part | None = Field(
+        default=None,
+        description="distance between the masks of epochs below which a round ends; "
+        "the last one is trained whole",
+    )
+    samples: Count = Field(default=1024, description="training images to calibrate on")
+
+    @field_validator("methods")
+    @classmethod
+    def _each_once(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(methods)) < len(methods):
+            raise PydanticCustomError("methods", "each method should be named once")
+        return methods
+
+    @field_validator("sparsities")
+    @classmethod
+    def _growing(cls, sparsities: tuple[float, ...]) -> tuple[float, ...]:
+        require_increasing(sparsities)
+        return sparsities
+
+    @property
+    def targets(self) -> tuple[float, ...]:
+        """The sparsity after each round, in (0, 1)."""
+        return self.sparsities or tuple(1 - (1 - self.rate) ** n for n in range(1, self.rounds + 1))
+
+
+class SearchSection(Section):
+    """Sub-networks without weight training; Ramanujan et al. 2020, arXiv 1911.13299."""
+
+    sparsities: Annotated[Sparsities, Field(min_length=1)] = Field(
+        default=(0.1, 0.3, 0.5, 0.7, 0.9),
+        description="share of the weights of each layer that is masked, increasing",
+    )
+    weights: Literal["signed-constant", "kaiming-normal"] = Field(
+        default="signed-constant", description="what the weights are drawn from, never trained"
+    )
+    dense: bool = Field(default=False, description="also train the whole network, to compare with")
+    epochs: Count | None = Field(
+        default=None, description="epochs of each search; null: training.epochs"
+    )
+
+    @field_validator("sparsities")
+    @classmethod
+    def _growing(cls, sparsities: tuple[float, ...]) -> tuple[float, ...]:
+        require_increasing(sparsities)
+        return sparsities
+
+
+class FinetuneSection(Section):
+    """Training of a pruned checkpoint, its masks held."""
+
+    epochs: Count | None = Field(default=None, description="null: a tenth of training.epochs")
+    learning_rate: Positive | None = Field(
+        default=None, description="null: a tenth of training.learning_rate"
+    )
+    distillation: Share = Field(
+        default=0.5,
+        description="weight of the teacher's word beside that of the labels, in [0, 1)",
+    )
+    temperature: Positive = Field(
+        default=2.0, description="what the logits are divided by for the teacher's word"
+    )
+
+
+class OutputSection(Section):
+    """Where a run goes."""
+
+    folder: Name | None = Field(
+        default=None, description="the run folder; null: runs/ and the recipe's name"
+    )
+    tensorboard: bool = Field(
+        default=False, description="also write TensorBoard events; needs the package tensorboard"
+    )

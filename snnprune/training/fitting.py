@@ -1,0 +1,174 @@
+"""Epochs of training that can be stopped after any batch and taken up again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from snnprune.data import TrainingSplit
+from snnprune.data.augmentation import Augmentation
+from snnprune.errors import InputError
+from snnprune.progress import SILENT, Progress
+from snnprune.randomness import drawing
+from snnprune.runs import NEVER, Stop
+from snnprune.training.step import Trainer, require_finite
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """How far a stretch is, with sums over the batches of the epoch under way."""
+
+    epoch: int = 0
+    step: int = 0
+    """Batches of this epoch that are done."""
+    loss_sum: float = 0.0
+    correct: int = 0
+    seen: int = 0
+
+    def after(self, loss: float, correct: int, samples: int) -> Position:
+        """One batch later, which had this mean loss."""
+        return replace(
+            self,
+            step=self.step + 1,
+            loss_sum=self.loss_sum + loss * samples,
+            correct=self.correct + correct,
+            seen=self.seen + samples,
+        )
+
+    @property
+    def train_loss(self) -> float:
+        """Mean of the epoch so far, in nats, each batch as it was met."""
+        return self.loss_sum / self.seen
+
+    @property
+    def train_accuracy(self) -> float:
+        """Of the epoch so far, each batch as it was met."""
+        return self.correct / self.seen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """What one epoch came to; accuracies in [0, 1], loss in nats."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    validation_accuracy: float | None
+    learning_rate: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """What is trained on and how long; every draw depends on `key`."""
+
+    images: TrainingSplit
+    batch_size: int
+    augment: Augmentation
+    key: tuple[object, ...]
+    epochs: int
+    device: torch.device
+    name: str = ""
+    """What it is called where several make a run, as `sf-imp-1 90.0%`."""
+
+
+def _nothing() -> None:
+    pass
+
+
+def _never(_: Epoch) -> bool:
+    return False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """What a loop does while it trains."""
+
+    held_out: Callable[[], float | None]
+    """The validation accuracy of the weights as they are kept."""
+    save: Callable[[Position], None]
+    """Keep a state, after each epoch and when stopped."""
+    after_step: Callable[[], None] = _nothing
+    after_epoch: Callable[[Epoch], bool] = _never
+    """May end the stretch, by True."""
+
+
+def fit(
+    trainer: Trainer,
+    stretch: Stretch,
+    hooks: Hooks,
+    *,
+    at: Position,
+    stop: Stop = NEVER,
+    progress: Progress = SILENT,
+) -> None:
+    """Train from `at` to the end of the stretch.
+
+    Raises:
+        NonFiniteError: the loss, or a weight after an epoch, is NaN or infinite.
+        StoppedError: `stop` became true; the position is saved.
+    """
+    while at.epoch < stretch.epochs:
+        at = _epoch(trainer, stretch, hooks, at, stop, progress)
+        require_finite(trainer.module, at.epoch)
+        place = _place(stretch, at, trainer)
+        if not stop:
+            with trainer.as_kept():
+                held_out = hooks.held_out()
+            ended = hooks.after_epoch(_found(at, held_out, trainer))
+            at = Position(epoch=stretch.epochs if ended else at.epoch + 1)
+        hooks.save(at)
+        if stop and at.epoch < stretch.epochs:
+            raise stop.error(place)
+
+
+def _epoch(
+    trainer: Trainer,
+    stretch: Stretch,
+    hooks: Hooks,
+    at: Position,
+    stop: Stop,
+    progress: Progress,
+) -> Position:
+    """The rest of an epoch, or as much of it as comes before a stop."""
+    trainer.module.train()
+    batches = stretch.images.shuffled(
+        stretch.batch_size,
+        key=(*stretch.key, at.epoch),
+        device=stretch.device,
+        augment=stretch.augment,
+        start=at.step,
+    )
+    label = f"epoch {at.epoch + 1}/{stretch.epochs}"
+    start, before = time.monotonic(), at.seen
+    for x, y in progress.track(batches, label=label, total=trainer.steps_per_epoch - at.step):
+        if y is None:
+            raise InputError("has no labels to train on", field="data.name")
+        with drawing(*stretch.key, at.epoch, "network", at.step, device=stretch.device):
+            loss, correct = trainer.train_on(x, y)
+        hooks.after_step()
+        at = at.after(loss, correct, len(y))
+        rate = (at.seen - before) / max(time.monotonic() - start, 1e-9)
+        progress.note(
+            f"loss {at.train_loss:.3f}, accuracy {at.train_accuracy:.1%}, {rate:,.0f} images/s"
+        )
+        if stop:
+            break
+    return at
+
+
+def _place(stretch: Stretch, at: Position, trainer: Trainer) -> str:
+    name = f"{stretch.name}, " if stretch.name else ""
+    return f"in {name}epoch {at.epoch + 1} after step {at.step} of {trainer.steps_per_epoch}"
+
+
+def _found(at: Position, held_out: float | None, trainer: Trainer) -> Epoch:
+    return Epoch(
+        epoch=at.epoch,
+        train_loss=at.train_loss,
+        train_accuracy=at.train_accuracy,
+        validation_accuracy=held_out,
+        learning_rate=trainer.learning_rate,
+    )

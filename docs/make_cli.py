@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pages import written
 from typer.main import get_command
 
 from snnprune.cli import app
-from snnprune.files import write_text
 
 PAGE = Path(__file__).with_name("cli.md")
 INTRODUCTION = """\
@@ -86,16 +86,5 @@ def _default(parameter: Any) -> str:
     return f"`{parameter.default}`"
 
 
-def main(arguments: list[str]) -> int:
-    """Write the page, or with `--check` say whether it is what would be written."""
-    if "--check" not in arguments:
-        write_text(PAGE, page())
-        return 0
-    if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == page():
-        return 0
-    print(f"{PAGE.name} is stale: run python docs/make_cli.py", file=sys.stderr)
-    return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(written(PAGE, page(), "make_cli.py", sys.argv[1:]))

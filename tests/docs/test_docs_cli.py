@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from itertools import takewhile
@@ -22,7 +23,8 @@ OPERATORS = {"|", "||", "&&", ">", ";"}
 def made(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a copy of the script that lies, with its page, in `folder`."""
     script = folder / SCRIPT.name
-    script.write_text(SCRIPT.read_text(encoding="utf-8"), encoding="utf-8")
+    for source in (SCRIPT, SCRIPT.with_name("pages.py")):
+        shutil.copy(source, folder)
     return subprocess.run(
         [sys.executable, script, *arguments],
         capture_output=True,
@@ -35,6 +37,12 @@ def made(folder: Path, *arguments: str, **environment: str) -> subprocess.Comple
 def test_the_page_of_commands_is_what_the_script_makes_now() -> None:
     done = subprocess.run([sys.executable, SCRIPT, "--check"], capture_output=True, check=False)
     assert done.returncode == 0, "run python docs/make_cli.py"
+
+
+def test_the_page_of_recipes_is_what_its_script_makes_now() -> None:
+    script = DOCS / "make_recipes.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, check=False)
+    assert done.returncode == 0, "run python docs/make_recipes.py"
 
 
 def test_the_check_fails_on_a_stale_page_and_says_what_to_do(tmp_path: Path) -> None:

@@ -76,6 +76,12 @@ class StoppedError(SnnpruneError):
         self.exit_code = exit_code
 
 
+class PeerError(SnnpruneError):
+    """Another of several processes ended; torchrun ends this one too, as by SIGTERM."""
+
+    exit_code = 143
+
+
 def wrong(field: str) -> type[SnnpruneError]:
     """The class for a wrong value of `field`: `UsageError` for a flag, else `InputError`."""
     return UsageError if field.startswith("-") else InputError

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from snnprune.distributed import ALONE, Ranks
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.network import Batch, Network, batch_length, evaluating, fed, watching
 from snnprune.network.readout import Reading, Readout
+from snnprune.network.steps import StepCount
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,8 @@ class Evaluation:
     """Spikes per neuron per time step, by neuron name."""
     readout: str = "auto"
     """How the network's output was read."""
+    time_steps: int | None = None
+    """T; None where the shapes of the spikes do not tell it."""
 
     @property
     def accuracy(self) -> float | None:
@@ -49,28 +55,38 @@ def evaluate(
     *,
     run: Callable[[nn.Module, Tensor], Any] = lambda module, x: module(x),
     readout: str | Reading | Readout = "auto",
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
     """Run all batches in eval mode.
 
     `readout` is `auto`, `sum`, `mean`, `last`, or a function from the network's raw output to
-    scores (N, classes).
+    scores (N, classes). Several `ranks` are given the same batches, run a share each, and all
+    return the counts of the whole.
 
     Raises:
         UsageError: there is no readout of that name.
         InputError: there is no sample, the output fits no readout, or a label is no class.
         NonFiniteError: the loss is NaN or infinite.
     """
-    tally = _Tally(readout if isinstance(readout, Readout) else Readout(readout))
+    tally = _Tally(network, readout if isinstance(readout, Readout) else Readout(readout))
     with (
         evaluating(network.module),
         watching(network, on_spikes=tally.on_spikes) as start,
     ):
-        for x, y in fed(batches, network.module):
+        for number, (x, y) in enumerate(fed(_share(batches, ranks), network.module)):
             start()
             tally.on_output(run(network.module, x), batch_length(x, y), y)
-    if not tally.samples:
+            if number == 0 and not ranks.first:
+                tally.forget()
+    tally.gather(ranks)
+    if not tally.sums.samples:
         raise InputError("no samples to evaluate on", field="--data")
     return tally.result()
+
+
+def _share(batches: Iterable[Batch], ranks: Ranks) -> Iterator[Batch]:
+    """The batches of this rank, and before them the first: from it all learn how outputs lie."""
+    return (batch for number, batch in enumerate(batches) if not number or ranks.owns(number))
 
 
 def time_averaged_loss(steps: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -101,41 +117,74 @@ def _checked(y: Tensor, scores: Tensor) -> Tensor:
     return y.to(scores.device, torch.int64)  # the user's own readout may have left the device
 
 
-class _Tally:
-    """Sums over batches."""
+@dataclass
+class _Sums:
+    """Over batches."""
 
-    def __init__(self, readout: Readout) -> None:
+    samples: int = 0
+    labelled: int = 0
+    correct: int = 0
+    loss: float = 0.0
+    spikes: dict[str, float] = field(default_factory=partial(defaultdict, float))
+    neuron_steps: dict[str, int] = field(default_factory=partial(defaultdict, int))
+
+    def add(self, other: _Sums) -> None:
+        self.samples += other.samples
+        self.labelled += other.labelled
+        self.correct += other.correct
+        self.loss += other.loss
+        for name, spikes in other.spikes.items():
+            self.spikes[name] += spikes
+            self.neuron_steps[name] += other.neuron_steps[name]
+
+
+class _Tally:
+    """Takes what observers of a pass are told."""
+
+    def __init__(self, network: Network, readout: Readout) -> None:
         self.readout = readout
-        self.samples = self.labelled = self.correct = 0
-        self.loss_sum = 0.0
-        self.spikes: dict[str, float] = {}
-        self.neuron_steps: dict[str, int] = {}
+        self.steps = StepCount(network)
+        self.sums = _Sums()
+
+    def forget(self) -> None:
+        """Begin anew, but for how the output lies."""
+        self.sums, self.steps.moments = _Sums(), 0
+
+    def gather(self, ranks: Ranks) -> None:
+        """Take in what all ranks have been told, in their order: then all know the same."""
+        if ranks.size == 1:
+            return
+        (self.sums, self.steps.moments), *others = ranks.gathered((self.sums, self.steps.moments))
+        for sums, moments in others:
+            self.sums.add(sums)
+            self.steps.moments += moments
 
     def on_spikes(self, neuron: str, spikes: Tensor) -> None:
-        fired = float(spikes.sum(dtype=torch.float64))
-        self.spikes[neuron] = self.spikes.get(neuron, 0.0) + fired
-        self.neuron_steps[neuron] = self.neuron_steps.get(neuron, 0) + spikes.numel()
+        self.steps.on_spikes(neuron, spikes)
+        self.sums.spikes[neuron] += float(spikes.sum(dtype=torch.float64))
+        self.sums.neuron_steps[neuron] += spikes.numel()
 
     def on_output(self, output: Any, samples: int, y: Tensor | None) -> None:
-        self.samples += samples
+        self.sums.samples += samples
         if y is None:
             return
         steps = self.readout(output, samples)
         scores = steps.sum(0)
         y = _checked(y, scores)
-        self.labelled += samples
-        self.correct += int((scores.argmax(1) == y).sum())
-        self.loss_sum += float(time_averaged_loss(steps, y).sum(dtype=torch.float64))
-        if not math.isfinite(self.loss_sum):
+        self.sums.labelled += samples
+        self.sums.correct += int((scores.argmax(1) == y).sum())
+        self.sums.loss += float(time_averaged_loss(steps, y).sum(dtype=torch.float64))
+        if not math.isfinite(self.sums.loss):
             raise NonFiniteError("the network puts out NaN or infinity", field="--data")
 
     def result(self) -> Evaluation:
-        rates = {name: self.spikes[name] / self.neuron_steps[name] for name in self.spikes}
+        sums = self.sums
         return Evaluation(
-            samples=self.samples,
-            labelled=self.labelled,
-            correct=self.correct,
-            loss_sum=self.loss_sum,
-            firing_rates=rates,
+            samples=sums.samples,
+            labelled=sums.labelled,
+            correct=sums.correct,
+            loss_sum=sums.loss,
+            firing_rates={name: sums.spikes[name] / n for name, n in sums.neuron_steps.items()},
             readout=self.readout.name,
+            time_steps=self.steps.of(sums.samples),
         )

@@ -54,7 +54,7 @@ def report_on(
         seed=subject.options.seed,
         inputs=[file_entry(subject.checkpoint.path, subject.checkpoint.sha256)],
         warnings=(*subject.checkpoint.notes, *warnings),
-        excluded=subject.excluded,
+        excluded=subject.prunable.excluded,
         **_about(subject),
         **findings,
     )
@@ -93,4 +93,5 @@ def about_evaluation(evaluation: Evaluation | None) -> dict[str, Any] | None:
         "loss": evaluation.loss,
         "firing_rates": dict(evaluation.firing_rates),
         "readout": evaluation.readout,
+        "time_steps": evaluation.time_steps,
     }

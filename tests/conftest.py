@@ -20,6 +20,9 @@ from snnprune.cli.failures import run as run_app
 settings.register_profile("snnprune", deadline=None)
 settings.load_profile("snnprune")
 
+# its assertions, in classes that test files subclass, tell both sides as theirs do
+pytest.register_assert_rewrite("behaviour")
+
 Done = subprocess.CompletedProcess[str]
 
 

@@ -14,10 +14,10 @@ ROOT = Path(snnprune.__file__).parent
 ORDER: tuple[tuple[str, ...], ...] = (
     (
         *("errors", "escaping", "spelling", "files", "readable"),
-        *("progress", "user_code", "registry", "randomness"),
+        *("progress", "user_code", "registry", "randomness", "launch"),
     ),
     ("checkpoint", "mask", "ranking", "recipe"),
-    ("models", "data", "network", "device"),
+    ("models", "data", "network", "device", "distributed"),
     ("calibration", "runs"),
     ("criteria", "allocation", "repair", "evaluation", "training", "subnetworks"),
     ("scoring", "pruning", "provenance", "report", "curves", "plots"),

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnprune.calibration.collector import HISTOGRAM, NO_AXIS, Collector
+from snnprune.calibration.collector import NO_AXIS, Collector
 from snnprune.calibration.moments import ChannelHistogram
 from snnprune.calibration.statistics import (
     Calibration,
@@ -16,6 +16,8 @@ from snnprune.calibration.statistics import (
     LayerStatistics,
     NeuronStatistics,
 )
+from snnprune.calibration.sums import HISTOGRAM
+from snnprune.distributed import ALONE, Ranks
 from snnprune.errors import InputError
 from snnprune.network import (
     Batch,
@@ -40,18 +42,19 @@ def calibrate(
     *,
     run: Callable[[nn.Module, Tensor], Any] = lambda module, x: module(x),
     source: Mapping[str, str] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Calibration:
     """Statistics of a network in eval mode over `batches` of training images, x or (x, y).
 
     Everything is streamed: memory does not grow with the number of batches, and their size and
-    order do not matter beyond rounding in float64.
+    order do not matter beyond rounding in float64. Several `ranks` are given the same batches, run
+    a share each, and all return the statistics of the whole.
 
     Raises:
         InputError: there is no batch.
         NonFiniteError: a membrane is NaN or infinite.
     """
     collector = Collector(network)
-    samples = 0
     watched = watching(
         network,
         on_input=collector.on_input,
@@ -61,41 +64,43 @@ def calibrate(
     )
     with evaluating(network.module):
         with collector.factors.keeping(), watched as start:
-            for x, y in fed(batches, network.module):
+            for x, y in fed(ranks.dealt(batches), network.module):
                 start()
                 run(network.module, x)
-                samples += batch_length(x, y)
-                collector.batches += 1
+                collector.sums.samples += batch_length(x, y)
+                collector.sums.batches += 1
         collector.factors.probe()
-    if not samples:
+    collector.gather(ranks)
+    if not collector.sums.samples:
         raise InputError("no samples to calibrate on", field="--data")
-    return _Findings(collector).calibration(samples, dict(source or {}))
+    return _Findings(collector).calibration(dict(source or {}))
 
 
 class _Findings:
     """What a collector has seen, put together."""
 
-    def __init__(self, seen: Collector) -> None:
-        self.seen = seen
-        self.steps = seen.steps // seen.batches
+    def __init__(self, collector: Collector) -> None:
+        self.network, self.factors = collector.network, collector.factors
+        self.seen = collector.sums
+        self.steps = self.seen.steps // self.seen.batches
 
-    def calibration(self, samples: int, source: dict[str, str]) -> Calibration:
+    def calibration(self, source: dict[str, str]) -> Calibration:
         """What all of it says."""
         neurons = {
             name: self._neuron(neuron)
-            for name, neuron in self.seen.network.neurons.items()
+            for name, neuron in self.network.neurons.items()
             if name in self.seen.membranes and name not in self.seen.refused
         }
-        gains = _time_gains(self.seen.network, self.steps)
+        gains = _time_gains(self.network, self.steps)
         layers = {
             key: self._layer(layer, neurons, gains)
-            for key, layer in self.seen.network.layers.items()
+            for key, layer in self.network.layers.items()
             if key in self.seen.inputs
         }
         return Calibration(
             layers=layers,
             neurons=neurons,
-            samples=samples,
+            samples=self.seen.samples,
             time_steps=self.steps,
             histogram_edges=ChannelHistogram(*HISTOGRAM).edges,
             source=source,
@@ -131,7 +136,7 @@ class _Findings:
                 DriveStatistics(
                     name=link.neuron,
                     neuron=neurons[link.neuron],
-                    bn_scale=self.seen.factors.of(layer, link),
+                    bn_scale=self.factors.of(layer, link),
                     time_gain=gains.get(link.neuron, 1.0),
                 )
                 for link in layer.links
@@ -149,7 +154,7 @@ class _Findings:
             return f"{link.neuron}: {self.seen.refused.get(link.neuron, UNSEEN)}"
         if len(neurons[link.neuron].threshold) != layer.shape[0]:
             return f"{link.neuron}: {NO_AXIS}"
-        return self.seen.factors.refused(layer, link)
+        return self.factors.refused(layer, link)
 
 
 def _time_gains(network: Network, steps: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What is kept of a calibration pass while it goes on: sums, never activations."""
+"""What a calibration pass is told while it goes on, and what of it is kept."""
 
 from __future__ import annotations
 
@@ -9,16 +9,11 @@ from torch import Tensor
 
 from snnprune.calibration.alignment import aligned, membrane_axis
 from snnprune.calibration.factors import NormFactors
-from snnprune.calibration.moments import (
-    ChannelHistogram,
-    ChannelMean,
-    ChannelMoments,
-    blocks,
-)
+from snnprune.calibration.moments import blocks
+from snnprune.calibration.sums import Sums
+from snnprune.distributed import Ranks
 from snnprune.errors import NonFiniteError
 from snnprune.network import Network, Neuron
-
-HISTOGRAM = (-4.0, 4.0, 128)  # u - u_th from, to, bins
 
 UNEXPLAINED = "its spikes do not follow from the membrane that was seen"
 GATED = "something else decides with its membrane whether it spikes"
@@ -30,31 +25,35 @@ class Collector:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self.factors = NormFactors(network)
-        self.inputs: dict[str, ChannelMean] = defaultdict(ChannelMean)
-        self.membranes: dict[str, ChannelMoments] = defaultdict(ChannelMoments)
-        self.histograms = defaultdict[str, ChannelHistogram](lambda: ChannelHistogram(*HISTOGRAM))
-        self.spikes: dict[str, ChannelMean] = defaultdict(ChannelMean)
+        self.sums = Sums()
+        self.sums.refused = {n.name: GATED for n in network.neurons.values() if n.gated}
+        self.factors = NormFactors(network, self.sums.factors)
         self.unchecked: dict[str, list[Tensor]] = defaultdict(list)
-        self.refused = {n.name: GATED for n in network.neurons.values() if n.gated}
-        self.steps = 0
-        self.batches = 0
         self.first = next(iter(network.neurons), None)
+
+    def gather(self, ranks: Ranks) -> None:
+        """Take in what all ranks have been told, in their order: then all know the same."""
+        if ranks.size == 1:
+            return
+        self.sums, *others = ranks.gathered(self.sums)
+        for other in others:
+            self.sums.merge(other)
+        self.factors.factors = self.sums.factors
 
     def on_input(self, weight: str, x: Tensor) -> None:
         for block in blocks(x, self.network.layers[weight].channel_axis):
-            self.inputs[weight].add(block)
+            self.sums.inputs[weight].add(block)
 
     def on_membrane(self, neuron: str, distance: Tensor) -> None:
         if neuron == self.first:
-            self.steps += len(distance)
+            self.sums.steps += len(distance)
         pieces = self._by_channel(neuron, distance)
         for block in pieces:
-            self.membranes[neuron].add(block)
-        if pieces and not bool(self.membranes[neuron].squares.isfinite().all()):
+            self.sums.membranes[neuron].add(block)
+        if pieces and not bool(self.sums.membranes[neuron].squares.isfinite().all()):
             raise NonFiniteError("membrane potential is not finite", field=neuron)
         for block in pieces:
-            self.histograms[neuron].add(block)
+            self.sums.histograms[neuron].add(block)
         self.unchecked[neuron].append(distance)
 
     def on_spikes(self, neuron: str, spikes: Tensor) -> None:
@@ -62,10 +61,10 @@ class Collector:
         fires = _fires(torch.cat(seen), self.network.neurons[neuron]) if seen else None
         spikes_then = None if fires is None else aligned(spikes, fires)
         if spikes_then is None:
-            self.refused[neuron] = UNEXPLAINED
+            self.sums.refused[neuron] = UNEXPLAINED
             return
         for block in self._by_channel(neuron, spikes_then):
-            self.spikes[neuron].add(block)
+            self.sums.spikes[neuron].add(block)
 
     def _by_channel(self, neuron: str, x: Tensor) -> tuple[Tensor, ...]:
         """Blocks of (T, N, ...) by channel; none, and no statistics, where nobody can say which.
@@ -83,7 +82,7 @@ class Collector:
         }
         if len(axes) == 1:
             return blocks(x, axes.pop())
-        self.refused.setdefault(neuron, NO_AXIS)
+        self.sums.refused.setdefault(neuron, NO_AXIS)
         return ()
 
 

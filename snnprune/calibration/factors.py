@@ -24,12 +24,13 @@ class NormFactors:
     the module where 1 more goes in.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, factors: dict[str, Tensor]) -> None:
+        """`factors` is where they go, by the key of their running variance."""
         self.module = network.module
         links = [link for layer in network.layers.values() for link in layer.links]
         norms = [norm for link in links for chain in link.norms for norm in chain]
         self.by_hand = {norm.variance for norm in norms if norm.eps is None}
-        self.factors: dict[str, Tensor] = {}
+        self.factors = factors
         self.inputs: dict[str, tuple[Any, ...]] = {}
 
     def on_norm(self, variance: str, call: NormCall) -> None:

@@ -4,12 +4,17 @@ A tensor is taken in as (A, C, S), what is before the channels, the channels, wh
 blocks small enough to stay in the processor's cache: the arithmetic is less work than the memory.
 """
 
+from __future__ import annotations
+
+from typing import get_args
+
 import torch
 from torch import Tensor
 
 from snnprune.calibration.statistics import InputValues
 
 BLOCK = 2**20  # elements
+KINDS: tuple[InputValues, ...] = get_args(InputValues)  # each takes in those before it
 
 
 def blocks(x: Tensor, axis: int) -> tuple[Tensor, ...]:
@@ -34,7 +39,7 @@ class ChannelMoments:
         inner = block.shape[2]
         if inner == 1:
             squares, mean = torch.var_mean(block.double(), dim=(0, 2), correction=0)
-            self.merge(block.shape[0], mean, squares * block.shape[0])
+            self._take(block.shape[0], mean, squares * block.shape[0])
             return
         # each row by its own mean first: distances to it lose nothing in float32
         means = block.mean(2, keepdim=True)
@@ -42,9 +47,13 @@ class ChannelMoments:
         means = means.squeeze(2).double()
         mean = means.mean(0)
         squares = within.sum(0) + inner * (means - mean).square_().sum(0)
-        self.merge(block.shape[0] * inner, mean, squares)
+        self._take(block.shape[0] * inner, mean, squares)
 
-    def merge(self, count: int, mean: Tensor, squares: Tensor) -> None:
+    def merge(self, other: ChannelMoments) -> None:
+        """Take in what another has taken in."""
+        self._take(other.count, other.mean, other.squares)
+
+    def _take(self, count: int, mean: Tensor, squares: Tensor) -> None:
         """Take in `count` values per channel with that mean and sum of squared distances, (C,)."""
         if self.count == 0:
             self.count, self.mean, self.squares = count, mean, squares
@@ -77,6 +86,12 @@ class ChannelMean:
         self.sum = self.sum.to(block.device) + rows
         self.count += block.shape[0] * block.shape[2]
 
+    def merge(self, other: ChannelMean) -> None:
+        """Take in what another has taken in."""
+        self.values = max(self.values, other.values, key=KINDS.index)
+        self.sum = self.sum + other.sum
+        self.count += other.count
+
     @property
     def mean(self) -> Tensor:
         """(C,) float64."""
@@ -105,6 +120,10 @@ class ChannelHistogram:
         index = position.to(torch.int32).add_(row.view(1, -1, 1)).flatten()
         counts = torch.bincount(index, minlength=channels * width).view(channels, width)
         self.counts = self.counts.to(block.device) + counts
+
+    def merge(self, other: ChannelHistogram) -> None:
+        """Take in what another has counted between the same edges."""
+        self.counts = self.counts + other.counts
 
 
 def _kind_of(values: Tensor, known: InputValues) -> InputValues:

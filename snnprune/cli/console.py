@@ -13,6 +13,7 @@ from snnprune.cli.bars import Bars
 from snnprune.cli.flags import ShowFlags
 from snnprune.cli.lines import Lines
 from snnprune.escaping import printable
+from snnprune.launch import place
 from snnprune.progress import SILENT, Progress
 
 WIDTH = 80  # where the width is not known
@@ -27,14 +28,16 @@ class _Console(Console):
 
 
 class Screen:
-    """Where a command's result, warnings and progress go."""
+    """Where a command's result, warnings and progress go; of several processes the first shows."""
 
     def __init__(self, flags: ShowFlags) -> None:
         self.flags = flags
+        self.first = place().first
         no_color = True if flags.no_color else None  # None: rich asks NO_COLOR
         width = None if sys.stdout.isatty() else WIDTH
-        self.out = _Console(width=width, highlight=False, no_color=no_color)
-        self.err = _Console(stderr=True, highlight=False, no_color=no_color)
+        silent = not self.first
+        self.out = _Console(width=width, highlight=False, no_color=no_color, quiet=silent)
+        self.err = _Console(stderr=True, highlight=False, no_color=no_color, quiet=silent)
 
     @property
     def width(self) -> int:
@@ -43,15 +46,15 @@ class Screen:
 
     def progress(self) -> Progress:
         """Bars on a terminal, plain lines in a log, nothing when quiet."""
-        if self.flags.quiet:
+        if self.flags.quiet or not self.first:
             return SILENT
         return Bars(self.err) if self.err.is_terminal else Lines(self.err)
 
     def result(self, *shown: RenderableType, report: dict[str, Any]) -> None:
         """The tables and lines of a result, or its report as JSON."""
-        if self.flags.as_json:
+        if self.flags.as_json and self.first:
             print(json.dumps(report))
-        else:
+        elif not self.flags.as_json:
             shown = tuple(one for one in shown if isinstance(one, str) or not self.flags.quiet)
             for renderable, following in zip(shown, (*shown[1:], ""), strict=True):
                 self.out.print(renderable, soft_wrap=isinstance(renderable, str), markup=False)

@@ -12,6 +12,7 @@ from typing import Any
 
 import typer
 
+from snnprune.cli.peers import may_speak
 from snnprune.errors import (
     MemoryExhaustedError,
     SnnpruneError,
@@ -20,6 +21,7 @@ from snnprune.errors import (
     says_out_of_memory,
 )
 from snnprune.escaping import printable
+from snnprune.launch import place
 
 BUG, INTERRUPTED, TERMINATED = 1, 130, 143
 LIMIT = 2000  # characters of one error line
@@ -49,7 +51,8 @@ def run(app: Callable[..., Any], arguments: list[str]) -> int:
 
 
 def _interrupted() -> int:
-    print("interrupted: what was under way is not written", file=sys.stderr)
+    if place().first:
+        print("interrupted: what was under way is not written", file=sys.stderr)
     return INTERRUPTED
 
 
@@ -57,12 +60,18 @@ def _told(error: Exception, arguments: list[str]) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":  # the help has been printed
         return UsageError.exit_code
     known = _as_ours(error)
+    if may_speak(error):
+        _tell(known, error, arguments)
+    return BUG if known is None else known.exit_code
+
+
+def _tell(known: SnnpruneError | None, error: Exception, arguments: list[str]) -> None:
     if known is None:
-        traceback.print_exc()
+        traceback.print_exception(error)
         if "--json" in arguments:
             print(json.dumps({"ok": False, "error": _as_object(SnnpruneError(repr(error)))}))
         print(f"error: this is a bug in snnprune: {printable(repr(error))}", file=sys.stderr)
-        return BUG
+        return
     if "--json" in arguments:
         print(json.dumps({"ok": False, "error": _as_object(known)}))
     said = "" if isinstance(known, StoppedError) else "error: "
@@ -70,7 +79,6 @@ def _told(error: Exception, arguments: list[str]) -> int:
         print(f"{said}{printable(line, LIMIT)}", file=sys.stderr)
     if known.__cause__ is not None and _verbose(arguments):
         traceback.print_exception(known.__cause__)
-    return known.exit_code
 
 
 def _as_ours(error: Exception) -> SnnpruneError | None:

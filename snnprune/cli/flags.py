@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from snnprune.cli.spreading import Flags
 from snnprune.criteria import CRITERIA
 from snnprune.errors import UsageError
 from snnprune.readable import require_readable
@@ -34,7 +35,7 @@ ReadoutFlag = Annotated[str, typer.Option(metavar="NAME", help=READOUT_HELP)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowFlags:
+class ShowFlags(Flags):
     """How a command talks."""
 
     as_json: Annotated[
@@ -63,7 +64,7 @@ class ShowFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataFlags:
+class DataFlags(Flags):
     """Where data sets lie."""
 
     data_root: Annotated[
@@ -83,7 +84,7 @@ class DataFlags:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunFlags:
+class RunFlags(Flags):
     """What the work is done on."""
 
     device: Annotated[
@@ -158,8 +159,8 @@ class SubjectFlags(DataFlags, RunFlags):
         typer.Option(metavar="N", min=1, help="Images per forward pass.", rich_help_panel=INPUT),
     ] = 128
 
-    def __post_init__(self) -> None:
-        """Refuse a checkpoint that is not there before torch is imported."""
+    def check(self) -> None:
+        """Refuse a checkpoint that cannot be read."""
         require_readable(self.checkpoint)
 
     def options(
@@ -196,7 +197,7 @@ class SubjectFlags(DataFlags, RunFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoringFlags:
+class ScoringFlags(Flags):
     """How weights are scored."""
 
     criterion: Annotated[str | None, typer.Option(metavar="NAME", help=CRITERION_HELP)] = None
@@ -212,8 +213,8 @@ class ScoringFlags:
     strict: StrictFlag = False
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False
 
-    def __post_init__(self) -> None:
-        """Refuse an unknown criterion before torch is imported."""
+    def check(self) -> None:
+        """Refuse an unknown criterion."""
         if self.criterion is not None:
             CRITERIA.require(self.criterion, field="--criterion")
 

@@ -11,11 +11,24 @@ from typing import Any, TypeVar, get_type_hints
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Flags:
+    """What the flag dataclasses derive from."""
+
+    def check(self) -> None:
+        """Refuse what is wrong, before the command runs and imports torch."""
+
+
 def spread(command: F) -> F:
-    """`command` with one parameter for each field of its parameters that are flag dataclasses."""
+    """`command` with one parameter for each field of its parameters that are flag dataclasses.
+
+    These have been checked when the command runs, in the order of its parameters.
+    """
     hints = get_type_hints(command, include_extras=True)
-    groups: dict[str, type[Any]] = {
-        name: hint for name, hint in hints.items() if hasattr(hint, "__dataclass_fields__")
+    groups: dict[str, type[Flags]] = {
+        name: hint
+        for name, hint in hints.items()
+        if isinstance(hint, type) and issubclass(hint, Flags)
     }
     own = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
@@ -27,9 +40,11 @@ def spread(command: F) -> F:
     @functools.wraps(command)
     def gathered(**values: Any) -> Any:
         built = {
-            name: group(**{flag.name: values.pop(flag.name) for flag in flags[name]})
-            for name, group in groups.items()
+            name: kind(**{flag.name: values.pop(flag.name) for flag in flags[name]})
+            for name, kind in groups.items()
         }
+        for group in built.values():
+            group.check()
         return command(**values, **built)
 
     # What typer reads: the command's own flags first, then the shared ones. mypy knows neither
@@ -40,7 +55,7 @@ def spread(command: F) -> F:
     return gathered  # type: ignore[return-value]
 
 
-def _flags(group: Any) -> list[inspect.Parameter]:
+def _flags(group: type[Flags]) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
     return [
         inspect.Parameter(

@@ -178,7 +178,8 @@ def accuracy_line(
             f"accuracy {before.accuracy:.2%} -> {evaluation.accuracy:.2%}, "
             f"loss {before.loss:.3f} -> {evaluation.loss:.3f}"
         )
-    return f"{line} ({evaluation.labelled:,} {split} images)"
+    steps = "" if evaluation.time_steps is None else f", T = {evaluation.time_steps}"
+    return f"{line} ({evaluation.labelled:,} {split} images{steps})"
 
 
 def fallback_lines(rows: Sequence[LayerRow]) -> list[str]:

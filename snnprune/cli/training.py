@@ -1,4 +1,4 @@
-"""The commands that run a recipe: `train` and `imp`."""
+"""The commands that run a recipe: `train`, `imp` and `search`."""
 
 from __future__ import annotations
 
@@ -70,6 +70,12 @@ def imp(loop: LoopFlags, show: ShowFlags) -> None:
     _run("imp", loop, show)
 
 
+@spread
+def search(loop: LoopFlags, show: ShowFlags) -> None:
+    """Find sub-networks of untrained weights: train scores, keep the highest of each layer."""
+    _run("search", loop, show)
+
+
 def _run(command: str, flags: LoopFlags, show: ShowFlags) -> None:
     """Run a recipe by the loop of `command`, and show what came of it."""
     recipe = _recipe(command, flags)
@@ -95,7 +101,7 @@ def _run(command: str, flags: LoopFlags, show: ShowFlags) -> None:
     found = run_seeds(JOBS[command], options, screen.progress(), screen.say)
     done = "holds a finished run: nothing to do" if found.finished_before else None
     last = f"{folder} {done}" if done else f"wrote {folder}"
-    screen.result(*shown(found.summary), last, report=dict(found.report))
+    screen.result(*shown(found.summary, screen.width), last, report=dict(found.report))
 
 
 def _recipe(command: str, flags: LoopFlags) -> Recipe:

@@ -15,6 +15,7 @@ from snnprune.calibration import (
     read_calibration,
     write_calibration,
 )
+from snnprune.distributed import ALONE, Ranks, joined
 from snnprune.errors import InputError
 from snnprune.files import require_free
 from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows
@@ -38,29 +39,39 @@ class Calibrated:
 def calibrate_checkpoint(
     options: SubjectOptions, out: Path, *, force: bool, progress: Progress
 ) -> Calibrated:
-    """Calibrate a checkpoint and write the statistics to `out`."""
+    """Calibrate a checkpoint and write the statistics to `out`; several processes share the work.
+
+    Raises:
+        SnnpruneError: see `open_subject` and `calibrated`; or `out` cannot be written.
+    """
     require_free(out, force=force, inputs=options.inputs)
-    subject = open_subject(options)
-    calibration = calibrated(subject, progress)
+    with joined(options.device) as ranks:
+        with ranks.one_before_others(options.download):
+            subject = open_subject(options)
+        calibration = calibrated(subject, progress, ranks)
+        rows = layer_rows(subject.weights, network=subject.network, calibration=calibration)
+        report = ranks.by_first(lambda: _written(out, subject, calibration, rows))
+    return Calibrated(rows=rows, calibration=calibration, report=report)
+
+
+def _written(
+    out: Path, subject: Subject, calibration: Calibration, rows: tuple[LayerRow, ...]
+) -> dict[str, Any]:
+    """Write the statistics; the report."""
     metadata = described("calibrate", model=subject.spec, data=subject.data_spec)
     write_calibration(out, calibration, metadata)
-    rows = layer_rows(subject.weights, network=subject.network, calibration=calibration)
-    return Calibrated(
-        rows=rows,
-        calibration=calibration,
-        report=report_on(
-            subject,
-            "calibrate",
-            warnings=calibration.warnings,
-            samples=calibration.samples,
-            time_steps=calibration.time_steps,
-            layers=as_dicts(rows),
-            outputs=[file_entry(out)],
-        ),
+    return report_on(
+        subject,
+        "calibrate",
+        warnings=calibration.warnings,
+        samples=calibration.samples,
+        time_steps=calibration.time_steps,
+        layers=as_dicts(rows),
+        outputs=[file_entry(out)],
     )
 
 
-def calibrated(subject: Subject, progress: Progress) -> Calibration:
+def calibrated(subject: Subject, progress: Progress, ranks: Ranks = ALONE) -> Calibration:
     """The statistics of the subject's network on its training images.
 
     Raises:
@@ -78,7 +89,7 @@ def calibrated(subject: Subject, progress: Progress) -> Calibration:
         "seed": str(options.seed),
         **_taken_on(subject),
     }
-    found = calibrate(network, batches, run=subject.run, source=source)
+    found = calibrate(network, batches, run=subject.run, source=source, ranks=ranks)
     require_explained(found, subject, weights)
     if found.samples >= MIN_SAMPLES:
         return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from snnprune.distributed import joined
 from snnprune.evaluation import Evaluation, evaluate
 from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
 from snnprune.jobs.opening import open_subject
@@ -26,13 +27,20 @@ class Evaluated:
 def evaluate_checkpoint(
     options: SubjectOptions, *, split: str, limit: int | None, progress: Progress
 ) -> Evaluated:
-    """Run a checkpoint over the images of `split`, at most `limit` of them."""
-    subject = open_subject(options)
-    network, weights = subject.require_runnable(), subject.weights
-    batches = progress.track(
-        subject.batches(split, limit), label="evaluating", total=subject.steps(split, limit)
-    )
-    evaluation = evaluate(network, batches, run=subject.run, readout=subject.readout())
+    """Run a checkpoint over the images of `split`, at most `limit` of them.
+
+    Several processes share the work, and all return what came of it.
+    """
+    with joined(options.device) as ranks:
+        with ranks.one_before_others(options.download):
+            subject = open_subject(options)
+        network, weights = subject.require_runnable(), subject.weights
+        batches = progress.track(
+            subject.batches(split, limit), label="evaluating", total=subject.steps(split, limit)
+        )
+        evaluation = evaluate(
+            network, batches, run=subject.run, readout=subject.readout(), ranks=ranks
+        )
     rates = evaluation.firing_rates
     rows = tuple(
         replace(row, firing_rate=rates.get(row.neuron or ""))

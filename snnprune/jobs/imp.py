@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from snnprune.curves import about_curves, summarised
-from snnprune.jobs.looping import LoopOptions, LoopRun, Say, as_it_was, working
-from snnprune.jobs.pictures import draw
+from snnprune.jobs.looping import LoopOptions, LoopRun, Say
+from snnprune.jobs.tickets import find_tickets
 from snnprune.loops.imp import imp
 from snnprune.progress import SILENT, Progress
 
@@ -17,17 +16,4 @@ def imp_recipe(
     Raises:
         SnnpruneError: see `working`.
     """
-    with working(options, say) as work:
-        if work.run.finished:
-            return as_it_was(work.run)
-        found = imp(
-            work.recipe,
-            work.data,
-            device=work.device,
-            run=work.run,
-            stop=work.stop,
-            progress=progress,
-        )
-        summary = summarised([found.rows])
-        pictures = draw(work.run.folder, summary, work.recipe)
-        return work.finish(pictures, tickets=list(found.rows), summary=about_curves(summary))
+    return find_tickets(imp, options, progress, say)

@@ -14,6 +14,7 @@ import torch
 
 from snnprune.data import DataOptions, DataSet
 from snnprune.device import choose_device
+from snnprune.distributed import Ranks, joined
 from snnprune.errors import InputError, NonFiniteError, OutputError, StoppedError
 from snnprune.files import write_json
 from snnprune.jobs.recipes import require_names
@@ -21,7 +22,17 @@ from snnprune.loops.resolving import open_recipe_data, resolved, spec_of
 from snnprune.provenance import DataSpec, described
 from snnprune.recipe import Recipe
 from snnprune.report import report
-from snnprune.runs import RunFolder, Stop, made_with, open_run, require_ready, stopping
+from snnprune.runs import (
+    Run,
+    RunFolder,
+    RunTogether,
+    Stop,
+    StopTogether,
+    made_with,
+    open_run,
+    require_ready,
+    stopping,
+)
 from snnprune.runs.folder import RECIPE, REPORT
 
 Say = Callable[[str], None]
@@ -70,35 +81,57 @@ class LoopRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """A folder that is ours, and what the loop needs."""
+    """What a loop needs, and the folder that its run is kept in."""
 
     options: LoopOptions
     recipe: Recipe
     """With what the data filled in."""
     data: DataSet
     device: torch.device
-    run: RunFolder
+    ranks: Ranks
+    folder: RunFolder | None
+    """Ours; None on all ranks but the first."""
+    run: Run
     stop: Stop
+    finished: bool
+    """Whether the folder holds a whole run that is to be left alone."""
+
+    def by_first(self, ending: Callable[[RunFolder], LoopRun]) -> LoopRun:
+        """What `ending` gives on the first rank, where the folder is; the others wait for it."""
+        return self.ranks.by_first(lambda: ending(self._folder()))
+
+    def as_it_was(self) -> LoopRun:
+        """The result of a run that was finished before.
+
+        Raises:
+            InputError: its report cannot be read.
+        """
+        return self.by_first(_read_back)
 
     def finish(
         self, outputs: Sequence[str], *, inputs: Sequence[Mapping[str, str]] = (), **findings: Any
     ) -> LoopRun:
         """Write the report about what the loop found and left in `outputs`; then `DONE`."""
+        folder = self._folder()
         found = report(
             self.options.command,
             device=self.device,
             seed=self.recipe.seed,
             inputs=inputs,
-            warnings=self.run.warnings,
-            recipe=self.run.recipe.model_dump(mode="json"),
+            warnings=folder.warnings,
+            recipe=folder.recipe.model_dump(mode="json"),
             model=self.recipe.model.model_dump(mode="json"),
             data=asdict(data_spec(self.recipe)),
             **findings,
-            outputs=[{"path": str(self.run.folder / name)} for name in outputs],
+            outputs=[{"path": str(folder.folder / name)} for name in outputs],
         )
-        write_json(self.run.folder / REPORT, found)
-        self.run.finish([*outputs, REPORT])
-        return LoopRun(out=self.run.folder, report=found)
+        write_json(folder.folder / REPORT, found)
+        folder.finish([*outputs, REPORT])
+        return LoopRun(out=folder.folder, report=found)
+
+    def _folder(self) -> RunFolder:
+        assert self.folder is not None
+        return self.folder
 
 
 @contextlib.contextmanager
@@ -112,38 +145,62 @@ def working(options: LoopOptions, say: Say = lambda _: None) -> Iterator[Work]:
         StoppedError: a signal came; the run can be resumed.
     """
     require_names(options.recipe)
-    require_ready(options.out, resume=options.resume, force=options.force)
-    device = choose_device(options.device)
-    data = open_recipe_data(options.recipe, options.places)
-    recipe = resolved(options.recipe, data)
+    with joined(options.device) as ranks, contextlib.ExitStack() as stack:
+        if ranks.first:
+            require_ready(options.out, resume=options.resume, force=options.force)
+        device = choose_device(options.device)
+        with ranks.one_before_others(options.download):
+            data = open_recipe_data(options.recipe, options.places)
+        recipe = resolved(options.recipe, data)
+        folder = _opened(options, recipe, device, say, stack) if ranks.first else None
+        stop = stack.enter_context(stopping())
+        together = ranks.size > 1
+        yield Work(
+            options=options,
+            recipe=recipe,
+            data=data,
+            device=device,
+            ranks=ranks,
+            folder=folder,
+            run=folder if folder and not together else RunTogether(folder, ranks),
+            stop=StopTogether(stop, ranks) if together else stop,
+            finished=bool(ranks.shared(folder.finished if folder else None)),
+        )
+
+
+def _opened(
+    options: LoopOptions,
+    recipe: Recipe,
+    device: torch.device,
+    say: Say,
+    stack: contextlib.ExitStack,
+) -> RunFolder:
+    """The run's folder, locked until `stack` is left."""
     metadata = described(options.command, model=spec_of(recipe), data=data_spec(recipe))
-    taken = open_run(
-        options.out,
-        recipe,
-        made_with(device),
-        metadata=metadata,
-        resume=options.resume,
-        force=options.force,
-        say=say,
+    folder = stack.enter_context(
+        open_run(
+            options.out,
+            recipe,
+            made_with(device),
+            metadata=metadata,
+            resume=options.resume,
+            force=options.force,
+            say=say,
+        )
     )
-    with taken as run, _telling_how_to_go_on(options, run), stopping() as stop:
-        yield Work(options=options, recipe=recipe, data=data, device=device, run=run, stop=stop)
+    stack.enter_context(_telling_how_to_go_on(options, folder))
+    return folder
 
 
-def as_it_was(run: RunFolder) -> LoopRun:
-    """The result of a run that was finished before.
-
-    Raises:
-        InputError: its report cannot be read.
-    """
-    path = run.folder / REPORT
+def _read_back(folder: RunFolder) -> LoopRun:
+    path = folder.folder / REPORT
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
             f"cannot be read: {error}", file=path, hint="--force trains again"
         ) from error
-    return LoopRun(out=run.folder, report=found, finished_before=True)
+    return LoopRun(out=folder.folder, report=found, finished_before=True)
 
 
 def data_spec(recipe: Recipe) -> DataSpec:

@@ -11,6 +11,7 @@ from snnprune.device import choose_device
 from snnprune.files import sha256_of, write_json, write_text
 from snnprune.jobs.looping import LoopOptions, LoopRun, Say
 from snnprune.jobs.pictures import draw
+from snnprune.launch import place
 from snnprune.progress import SILENT, Progress
 from snnprune.recipe import Recipe, dump_recipe, load_recipe
 from snnprune.report import report
@@ -44,7 +45,8 @@ def run_seeds(
             report=run.report,
             finished_before=run.finished_before,
         )
-    _begin(options)
+    if place().first:
+        _begin(options)
     runs = [job(_of_seed(options, seed), progress, say) for seed in options.recipe.seeds]
     return _together(options, runs)
 
@@ -71,6 +73,9 @@ def _of_seed(options: LoopOptions, seed: int) -> LoopOptions:
 def _together(options: LoopOptions, runs: list[LoopRun]) -> Sweep:
     """Write what the runs come to: pictures and a report of their mean and spread."""
     summary = summarised([run.report["tickets"] for run in runs])
+    done = all(run.finished_before for run in runs)
+    if not place().first:
+        return Sweep(summary=summary, report={}, finished_before=done)
     recipe = Recipe.model_validate(runs[0].report["recipe"], strict=False)
     pictures = draw(options.out, summary, recipe)
     found = report(
@@ -88,6 +93,4 @@ def _together(options: LoopOptions, runs: list[LoopRun]) -> Sweep:
     )
     write_json(options.out / REPORT, found)
     write_text(options.out / DONE, "")
-    return Sweep(
-        summary=summary, report=found, finished_before=all(run.finished_before for run in runs)
-    )
+    return Sweep(summary=summary, report=found, finished_before=done)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from snnprune.checkpoint import write_masks, write_safetensors
-from snnprune.jobs.looping import LoopOptions, LoopRun, Say, Work, as_it_was, working
+from snnprune.jobs.looping import LoopOptions, LoopRun, Say, Work, working
 from snnprune.loops.train import Trained, train
 from snnprune.progress import SILENT, Progress
 from snnprune.report import about_evaluation
+from snnprune.runs import RunFolder
 from snnprune.runs.folder import BEST, MASK, MODEL
 
 
@@ -21,8 +24,8 @@ def train_recipe(
         SnnpruneError: see `working`.
     """
     with working(options, say) as work:
-        if work.run.finished:
-            return as_it_was(work.run)
+        if work.finished:
+            return work.as_it_was()
         found = train(
             work.recipe,
             work.data,
@@ -30,26 +33,36 @@ def train_recipe(
             run=work.run,
             stop=work.stop,
             progress=progress,
+            ranks=work.ranks,
         )
-        return finish(work, found)
+        return work.by_first(lambda folder: finish(work, folder, found))
 
 
-def finish(work: Work, trained: Trained) -> LoopRun:
-    """Write what training came to."""
+def finish(
+    work: Work,
+    folder: RunFolder,
+    trained: Trained,
+    *,
+    inputs: Sequence[Mapping[str, str]] = (),
+    **findings: Any,
+) -> LoopRun:
+    """Write what training, which may have begun with files, came to."""
     epochs = trained.epochs
     best = None if trained.best_epoch is None else epochs[trained.best_epoch]
     return work.finish(
-        _write(work, trained),
+        _write(folder, trained),
+        inputs=inputs,
+        **findings,
         epochs=[asdict(epoch) for epoch in epochs],
         best=best and asdict(best),
         test=about_evaluation(trained.test),
-        tickets=[row for row in work.run.rows if row["kind"] == "ticket"],
+        tickets=[row for row in folder.rows if row["kind"] == "ticket"],
     )
 
 
-def _write(work: Work, trained: Trained) -> list[str]:
+def _write(run: RunFolder, trained: Trained) -> list[str]:
     """Write checkpoints and masks; their names."""
-    folder, metadata = work.run.folder, work.run.metadata
+    folder, metadata = run.folder, run.metadata
     written = {MODEL: trained.tensors, BEST: trained.best}
     names = [name for name, tensors in written.items() if tensors]
     for name in names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from snnprune.loops.ranking import Ranking, all_alive, prunable_weights
 from snnprune.loops.setup import Setup
+from snnprune.mask import prunable, pruned
 from snnprune.recipe import GradualSection
 from snnprune.training import Trainer
 
@@ -11,12 +12,12 @@ from snnprune.training import Trainer
 class Gradual:
     """The cubic schedule of Zhu and Gupta 2017, arXiv 1710.01878, Eq. 1, called after every step.
 
-    Prunes `steps` times at even distances, the i-th time to s (1 - (1 - i / steps)^3).
+    Prunes `steps` times at even distances, the i-th time to s + (s_0 - s) (1 - i / steps)^3; s_0 is
+    what the trainer's masks prune already.
     """
 
     def __init__(self, section: GradualSection, setup: Setup, trainer: Trainer) -> None:
         self.setup, self.trainer = setup, trainer
-        self.targets = targets(section, setup.recipe.training.epochs, setup.steps_per_epoch)
         self.ranking = Ranking(
             criterion=section.criterion,
             allocation=section.allocation,
@@ -25,6 +26,10 @@ class Gradual:
         )
         if not trainer.masking.held:
             trainer.masking.set(all_alive(prunable_weights(setup.network)))
+        masks, epochs = trainer.masking.masks, setup.recipe.training.epochs
+        self.targets = targets(
+            section, epochs, setup.steps_per_epoch, first=pruned(masks) / prunable(masks)
+        )
 
     def __call__(self) -> None:
         """Prune if the step that was just done is one of those."""
@@ -43,13 +48,15 @@ class Gradual:
         return self.trainer.step >= max(self.targets)
 
 
-def targets(section: GradualSection, epochs: int, steps_per_epoch: int) -> dict[int, float]:
-    """The sparsity after each step (from 1) that is followed by pruning."""
+def targets(
+    section: GradualSection, epochs: int, steps_per_epoch: int, *, first: float = 0.0
+) -> dict[int, float]:
+    """The sparsity after each step (from 1) that is followed by pruning; `first` is that before."""
     begin = section.start_epoch * steps_per_epoch
     end = (section.end_epoch or max(3 * epochs // 4, section.start_epoch + 1)) * steps_per_epoch
-    count = min(section.steps, end - begin)
+    count, last = min(section.steps, end - begin), section.sparsity
     return {
-        begin + max(1, round((end - begin) * i / count)): section.sparsity
-        * (1 - (1 - i / count) ** 3)
+        begin + max(1, round((end - begin) * i / count)): last
+        + (first - last) * (1 - i / count) ** 3
         for i in range(1, count + 1)
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from snnprune.data import DataSet
+from snnprune.distributed import ALONE, Ranks
 from snnprune.loops.rounds import Rounds
 from snnprune.loops.setup import set_up
 from snnprune.loops.tickets import Tickets, tickets_in
@@ -25,6 +26,7 @@ def imp(
     run: Run | None = None,
     stop: Stop = NEVER,
     progress: Progress = SILENT,
+    ranks: Ranks = ALONE,
 ) -> Tickets:
     """Find tickets by each method of the recipe's section `imp`, all from one dense network.
 
@@ -37,7 +39,7 @@ def imp(
         StoppedError: `stop` became true, and the state was saved.
     """
     recipe = recipe.model_copy(update={"imp": recipe.imp or ImpSection()})
-    setup = set_up(recipe, data, device=device, run=run, stop=stop, progress=progress)
+    setup = set_up(recipe, data, device=device, run=run, stop=stop, progress=progress, ranks=ranks)
     rounds = Rounds(setup)
     taken_up = rounds.begin()
     with progress.within("run", total=rounds.steps, done=rounds.steps_done):

@@ -10,6 +10,7 @@ from snnprune.network import Network
 from snnprune.recipe import ImpSection
 
 DENSE, EDGE_POPUP = "dense", "edge-popup"
+GRADUAL, PRUNED, FINETUNED = "gradual", "pruned", "finetuned"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from snnprune.data import DataSet, Split, TrainingSplit
 from snnprune.data.augmentation import Augmentation
 from snnprune.data.images import ImageSplit
 from snnprune.data.loader import LoaderSplit
+from snnprune.distributed import ALONE, Ranks
 from snnprune.errors import InputError
 from snnprune.evaluation import Evaluation, evaluate
 from snnprune.loops.resolving import resolved, spec_of
@@ -45,6 +46,7 @@ class Setup:
     run: Run
     stop: Stop
     progress: Progress
+    ranks: Ranks
 
     @property
     def module(self) -> nn.Module:
@@ -72,6 +74,7 @@ class Setup:
             readout=self.readout(),
             run=self.forward,
             first_step=first_step,
+            ranks=self.ranks,
         )
 
     def stretch(self, *, epochs: int, key: tuple[object, ...] = (), name: str = "") -> Stretch:
@@ -102,11 +105,13 @@ class Setup:
         if images is None:
             return None
         batches = images.batches(self.recipe.training.batch_size, device=self.device)
-        return evaluate(self.network, batches, run=self.forward, readout=self.readout())
+        readout = self.readout()
+        return evaluate(self.network, batches, run=self.forward, readout=readout, ranks=self.ranks)
 
     def calibrate(self, samples: int) -> Calibration:
         """Statistics over a seeded sample of the training images, as they are."""
-        return calibrate(self.network, self.calibration_batches(samples), run=self.forward)
+        batches = self.calibration_batches(samples)
+        return calibrate(self.network, batches, run=self.forward, ranks=self.ranks)
 
     def calibration_batches(self, samples: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Training images without augmentation."""
@@ -142,6 +147,7 @@ def set_up(
     run: Run | None = None,
     stop: Stop = NEVER,
     progress: Progress = SILENT,
+    ranks: Ranks = ALONE,
 ) -> Setup:
     """Build and trace the recipe's network, and put its training images where they are used.
 
@@ -164,6 +170,7 @@ def set_up(
         run=run or Unsaved(),
         stop=stop,
         progress=progress,
+        ranks=ranks,
     )
 
 

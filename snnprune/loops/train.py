@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from snnprune.data import DataSet
+from snnprune.distributed import ALONE, Ranks
 from snnprune.evaluation import Evaluation
 from snnprune.loops.gradual import Gradual
-from snnprune.loops.methods import DENSE
+from snnprune.loops.methods import DENSE, FINETUNED, GRADUAL
 from snnprune.loops.ranking import dense_masks
 from snnprune.loops.setup import Setup, set_up
 from snnprune.loops.tickets import ticket
-from snnprune.mask import Masks, masked
+from snnprune.mask import Masks, masked, prunable, pruned
 from snnprune.network import Network
 from snnprune.progress import SILENT, Progress
 from snnprune.recipe import Recipe
@@ -49,6 +50,7 @@ def train(
     run: Run | None = None,
     stop: Stop = NEVER,
     progress: Progress = SILENT,
+    ranks: Ranks = ALONE,
 ) -> Trained:
     """Train what `recipe` asks for, pruning on the way where it has a section `gradual`.
 
@@ -60,7 +62,9 @@ def train(
         NonFiniteError: the loss became NaN or infinite; the last state of `run` is a good one.
         StoppedError: `stop` became true, and the state was saved.
     """
-    return trained(set_up(recipe, data, device=device, run=run, stop=stop, progress=progress))
+    return trained(
+        set_up(recipe, data, device=device, run=run, stop=stop, progress=progress, ranks=ranks)
+    )
 
 
 def trained(
@@ -115,11 +119,12 @@ def _result(setup: Setup, trainer: Trainer, best: Best) -> Trained:
     rows = [{k: v for k, v in row.items() if k != "kind"} for row in setup.run.rows]
     epochs = tuple(Epoch(**row) for row in rows)
     test, masks = setup.evaluate("test"), trainer.masking.masks
+    held, gradual = masks or dense_masks(setup.network), setup.recipe.gradual
     row = ticket(
         setup,
-        masks or dense_masks(setup.network),
-        method="gradual" if setup.recipe.gradual else "trained" if masks else DENSE,
-        asked=setup.recipe.gradual.sparsity if setup.recipe.gradual else 0.0,
+        held,
+        method=GRADUAL if gradual else FINETUNED if masks else DENSE,
+        asked=gradual.sparsity if gradual else pruned(held) / prunable(held),
         validation_accuracy=epochs[-1].validation_accuracy,
         test=test,
     )

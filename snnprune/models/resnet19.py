@@ -78,7 +78,7 @@ def res_snn_19(
 def res_snn_19_light(
     *,
     in_channels: int = 3,
-    size: int = 32,  # noqa: ARG001
+    size: int = 32,  # noqa: ARG001  (any size, as above)
     classes: int = 10,
     time_steps: int = 5,
     neuron: NeuronOptions = None,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NEAR = 0.06  # of accuracy: what is seen enlarged lies so close below the dense network
+ENLARGED = 4  # times at least, or it is not worth a second look
 BESIDE = 0.02  # of a doubling of the sparsity: how far apart spreads of one sparsity are drawn
 
 
@@ -53,6 +54,11 @@ class Curve:
     marks: Sequence[Mark]
     look: Look
 
+    @property
+    def spread(self) -> bool:
+        """Whether a mark was measured more than once."""
+        return any(mark.level.deviation is not None for mark in self.marks)
+
 
 def plot_accuracy(
     paths: Sequence[Path],
@@ -70,7 +76,7 @@ def plot_accuracy(
     levels = [mark.level for curve in curves for mark in curve.marks]
     whole = _around([*levels, *([dense] if dense else [])])
     near = _near(levels, dense)
-    views = [whole] if near is None or near[0] <= whole[0] else [whole, near]
+    views = [whole, near] if near and _height(whole) > ENLARGED * _height(near) else [whole]
     with drawn(paths, size=(1 + 5.4 * len(views), 4.4), conditions=conditions) as figure:
         panels = figure.subplots(1, len(views), squeeze=False)[0]
         for axes, view in zip(panels, views, strict=True):
@@ -80,7 +86,12 @@ def plot_accuracy(
         if len(views) > 1:
             panels[1].set_title("enlarged")
         handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5))
+        across = len(labels) if len(labels) <= 2 * len(views) + 1 else 3
+        figure.legend(handles, labels, loc="outside lower center", ncols=across, handlelength=3.5)
+
+
+def _height(view: tuple[float, float]) -> float:
+    return view[1] - view[0]
 
 
 def _around(levels: Iterable[Level]) -> tuple[float, float]:
@@ -105,24 +116,34 @@ def _near(levels: Sequence[Level], dense: Level | None) -> tuple[float, float] |
 def _draw(axes: Axes, curves: Sequence[Curve], dense: Level | None) -> None:
     """All lines on one pair of axes, accuracies in percent."""
     if dense is not None:
-        axes.axhline(100 * dense.mean, color=BLACK, linewidth=1, linestyle=":", label="dense")
-        if dense.deviation is not None:
-            axes.axhspan(100 * dense.low, 100 * dense.high, color=BLACK, alpha=0.08, linewidth=0)
+        draw_level(axes, dense, "dense", linestyle=":")
     for number, curve in enumerate(curves):
-        spread = any(mark.level.deviation is not None for mark in curve.marks)
-        aside = BESIDE * (number - (len(curves) - 1) / 2) if spread else 0.0
-        axes.errorbar(
-            [remaining(mark.sparsity) + aside for mark in curve.marks],
-            [100 * mark.level.mean for mark in curve.marks],
-            yerr=[100 * (mark.level.deviation or 0.0) for mark in curve.marks] if spread else None,
-            label=printable(curve.label, 60),
-            color=curve.look.color,
-            linestyle=curve.look.dashes,
-            marker=curve.look.marker,
-            markersize=4,
-            linewidth=1.3,
-            elinewidth=0.8,
-        )
+        aside = BESIDE * (number - (len(curves) - 1) / 2) if curve.spread else 0.0
+        draw_curve(axes, curve, [remaining(mark.sparsity) + aside for mark in curve.marks])
     sparsities = [mark.sparsity for curve in curves for mark in curve.marks]
     show_sparsities(axes, sparsities or [0.0])
     axes.grid()
+
+
+def draw_level(axes: Axes, level: Level, label: str, *, linestyle: str) -> None:
+    """A level right across, with its spread as a band, in percent."""
+    axes.axhline(100 * level.mean, color=BLACK, linewidth=1, linestyle=linestyle, label=label)
+    if level.deviation is not None:
+        axes.axhspan(100 * level.low, 100 * level.high, color=BLACK, alpha=0.08, linewidth=0)
+
+
+def draw_curve(axes: Axes, curve: Curve, x: Sequence[float]) -> None:
+    """A curve whose marks lie at `x`, with their spreads as bars, in percent."""
+    levels = [mark.level for mark in curve.marks]
+    axes.errorbar(
+        x,
+        [100 * level.mean for level in levels],
+        yerr=[100 * (level.deviation or 0.0) for level in levels] if curve.spread else None,
+        label=printable(curve.label, 60),
+        color=curve.look.color,
+        linestyle=curve.look.dashes,
+        marker=curve.look.marker,
+        markersize=4,
+        linewidth=1.3,
+        elinewidth=0.8,
+    )

@@ -10,8 +10,10 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FIRST = (0.0, 0.9, 0.99, 0.999, 0.9999, 0.5, 0.95, 0.98, 0.8, 0.995, 0.998, 0.7, 0.3)
-THEN = (0.2, 0.6, 0.4, 0.1, 0.85, 0.75, 0.25, 0.97, 0.96, 0.93, 0.94, 0.92, 0.91)
+ROUND = (  # the first have the first choice
+    *(0.0, 0.9, 0.99, 0.999, 0.9999, 0.5, 0.95, 0.98, 0.8, 0.995, 0.998, 0.7, 0.3),
+    *(0.2, 0.6, 0.4, 0.1, 0.85),
+)
 APART = 0.07  # of the axis, between two labels
 MARGIN = 0.04  # of the axis, beside the outermost points
 MOST = 0.99999  # sparsity; 1 lies at infinity
@@ -25,8 +27,7 @@ def remaining(sparsity: float) -> float:
 def show_sparsities(axes: Axes, sparsities: Sequence[float]) -> None:
     """Let the x axis of `axes`, whose points lie at `remaining`, span `sparsities`."""
     low, high = remaining(min(sparsities)), remaining(max(sparsities))
-    margin = max(MARGIN * (high - low), 0.05)
-    axes.set_xlim(low - margin, high + margin)
+    axes.set_xlim(low - _margin(low, high), high + _margin(low, high))
     shown = ticks(sparsities)
     axes.set_xticks([remaining(one) for one in shown], [f"{100 * one:.4g}" for one in shown])
     axes.set_xlabel("sparsity (% of prunable weights), by weights left")
@@ -35,10 +36,15 @@ def show_sparsities(axes: Axes, sparsities: Sequence[float]) -> None:
 def ticks(sparsities: Sequence[float]) -> list[float]:
     """Round sparsities in the range of those given, and of these if few are; none too close."""
     low, high = remaining(min(sparsities)), remaining(max(sparsities))
-    least = APART * max(high - low, 0.1)
+    margin, least = _margin(low, high), APART * max(high - low, 0.1)
     chosen: list[float] = []
-    for one in (*FIRST, *THEN, *(sparsities if len(sparsities) < 4 else ())):
+    for one in (*ROUND, *(sparsities if len(sparsities) < 4 else ())):
         at = remaining(one)
-        if low <= at <= high and all(abs(at - remaining(other)) >= least for other in chosen):
+        far = all(abs(at - remaining(other)) >= least for other in chosen)
+        if low - margin <= at <= high + margin and far:
             chosen.append(one)
     return sorted(chosen)
+
+
+def _margin(low: float, high: float) -> float:
+    return max(MARGIN * (high - low), 0.0 if high - low > 1 else 0.3)

@@ -27,7 +27,7 @@ STYLE: dict[str, Any] = {
     "legend.frameon": False,
     "errorbar.capsize": 2,
 }
-TITLE_PER_INCH = 13.5  # characters of the title
+TITLE_PER_INCH = 14.5  # characters of the title
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,12 +50,13 @@ def plot_heat(
     Raises:
         OutputError: a file cannot be written.
     """
-    if not any(panel.rows for panel in panels):
-        return
+    panels = [panel for panel in panels if panel.rows]
     across = min(len(panels), SIDE_BY_SIDE)
-    down = -(-len(panels) // across)
-    with drawn(paths, size=_size(panels, across, down), conditions=conditions) as figure:
-        grid = figure.subplots(down, across, squeeze=False)
+    with drawn(paths, size=_size(panels, across), conditions=conditions) as figure:
+        if not panels:
+            figure.text(0.5, 0.3, f"{measure}: not measured", ha="center")
+            return
+        grid = figure.subplots(_down(panels, across), across, squeeze=False)
         norm, colors = _scale(panels, highest, log=log)
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
@@ -65,13 +67,21 @@ def plot_heat(
         figure.colorbar(mesh, ax=grid, label=measure, aspect=40, pad=0.01, format="{x:g}")
 
 
-def _size(panels: Sequence[Panel], across: int, down: int) -> tuple[float, float]:
+def _down(panels: Sequence[Panel], across: int) -> int:
+    """Rows of panels."""
+    return -(-len(panels) // across)
+
+
+def _size(panels: Sequence[Panel], across: int) -> tuple[float, float]:
     """Inches, by the number of squares and the length of the names."""
+    if not panels:
+        return 5.0, 1.4
     columns = max(len(panel.columns) for panel in panels)
     rows = max(len(panel.rows) for panel in panels)
-    longest = max(len(_short(name)) for panel in panels for name in panel.rows)
+    longest = max(len(name) for panel in panels for name in short(list(panel.rows)))
     width = across * (0.25 + columns * (WIDE if columns <= NUMBERED else NARROW))
-    return max(5.0, width + 0.075 * longest + 1.2), down * (HIGH * rows + 0.9) + 0.6
+    height = _down(panels, across) * (HIGH * rows + 0.9)
+    return max(5.0, width + 0.075 * longest + 1.2), height + 0.8
 
 
 def _scale(
@@ -82,12 +92,11 @@ def _scale(
     from matplotlib.colors import LogNorm, Normalize
 
     values = [value for panel in panels for row in panel.rows.values() for value in row if value]
-    colors = mpl.colormaps["cividis"].copy()
-    colors.set_bad("white")
+    colors = mpl.colormaps["cividis"]
     top = highest or max(values, default=1.0)
     if not log:
         return Normalize(0, top), colors
-    colors.set_under(VERMILLION)
+    colors = colors.with_extremes(under=VERMILLION)
     return LogNorm(min([*values, top / 2]), top), colors
 
 
@@ -106,7 +115,7 @@ def _draw(
     axes.set_xticks(
         [column + 0.5 for column in range(len(panel.columns))], panel.columns, rotation=90
     )
-    axes.set_yticks([row + 0.5 for row in range(len(panel.rows))], [*map(_short, panel.rows)])
+    axes.set_yticks([row + 0.5 for row in range(len(panel.rows))], short(list(panel.rows)))
     axes.tick_params(length=0, labelsize=8)
     axes.spines[:].set_visible(False)
     if len(panel.columns) <= NUMBERED:
@@ -133,9 +142,18 @@ def _write(
         )
 
 
-def _short(name: str) -> str:
-    """A name that fits beside its row, its middle left out."""
-    name = printable(name, 2 * LONGEST)
+def short(names: Sequence[str]) -> list[str]:
+    """Names that fit beside their rows, without the modules and the middle that can be missed."""
+    parts = [name.split(".") for name in names]
+    modules = zip(*(each[:-1] for each in parts), strict=False)
+    shared = len(list(takewhile(lambda module: len(set(module)) == 1, modules)))
+    if len(names) > 1 and shared:
+        return [_cut(f"…{printable('.'.join(each[shared:]))}") for each in parts]
+    return [_cut(printable(name)) for name in names]
+
+
+def _cut(name: str) -> str:
     if len(name) <= LONGEST:
         return name
-    return f"{name[: LONGEST // 3]}…{name[1 - LONGEST + LONGEST // 3 :]}"
+    head = LONGEST // 3
+    return f"{name[:head]}…{name[1 - LONGEST + head :]}"

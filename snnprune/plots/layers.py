@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from snnprune.curves import Point, Summary
+from snnprune.curves import Point, Summary, percent
 from snnprune.plots.heat import Panel, plot_heat
-from snnprune.plots.summary import seeds_line
 
 
 def plot_densities(paths: Sequence[Path], summary: Summary, conditions: str) -> None:
@@ -17,7 +16,7 @@ def plot_densities(paths: Sequence[Path], summary: Summary, conditions: str) -> 
         OutputError: a file cannot be written.
     """
 
-    def percent(point: Point) -> Mapping[str, float]:
+    def densities(point: Point) -> Mapping[str, float]:
         return {
             weight.removesuffix(".weight"): 100 * density
             for weight, density in point.densities.items()
@@ -25,9 +24,9 @@ def plot_densities(paths: Sequence[Path], summary: Summary, conditions: str) -> 
 
     plot_heat(
         paths,
-        _panels(summary, percent, []),
+        _panels(summary, densities, []),
         measure="weights kept (%)",
-        conditions=f"{conditions}\n{seeds_line(summary)}",
+        conditions=f"{conditions}\n{_seeds(summary)}",
         highest=100.0,
         text=lambda value: f"{value:.0f}" if value >= 9.95 else f"{value:.2g}",
         log=True,
@@ -44,8 +43,8 @@ def plot_firing_rates(paths: Sequence[Path], summary: Summary, conditions: str) 
     plot_heat(
         paths,
         _panels(summary, lambda point: point.firing_rates, dense),
-        measure="spikes per neuron per time step",
-        conditions=f"{conditions}\n{seeds_line(summary)}",
+        measure="spikes per neuron\nper time step",
+        conditions=f"{conditions}\n{_seeds(summary)}",
         text=lambda value: f"{value:.3f}".removeprefix("0"),
     )
 
@@ -61,8 +60,12 @@ def _panels(
         panels.append(
             Panel(
                 title=method,
-                columns=[f"{100 * point.sparsity:.4g}" for point in points],
+                columns=[percent(point.sparsity) for point in points],
                 rows={name: [values(point).get(name) for point in points] for name in names},
             )
         )
     return panels
+
+
+def _seeds(summary: Summary) -> str:
+    return "one seed" if summary.seeds < 2 else f"mean of {summary.seeds} seeds"

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from snnprune.curves import Point, Summary
-from snnprune.plots.accuracy import Curve, Level, Mark, plot_accuracy
+from snnprune.plots.accuracy import (
+    Curve,
+    Level,
+    Mark,
+    draw_curve,
+    draw_level,
+    plot_accuracy,
+)
 from snnprune.plots.canvas import drawn
-from snnprune.plots.looks import BLACK, GREY, looks
+from snnprune.plots.looks import GREY, looks
 
 
 def plot_tickets(paths: Sequence[Path], summary: Summary, conditions: str) -> None:
@@ -23,7 +31,7 @@ def plot_tickets(paths: Sequence[Path], summary: Summary, conditions: str) -> No
         paths,
         _curves(summary),
         dense=_level(summary.dense),
-        conditions=f"{conditions}\n{seeds_line(summary)}",
+        conditions=f"{conditions}\n{_seeds(summary)}",
         split=summary.split,
     )
 
@@ -36,24 +44,15 @@ def plot_search(paths: Sequence[Path], summary: Summary, conditions: str, classe
     Raises:
         OutputError: a file cannot be written.
     """
-    conditions = f"{conditions}\n{seeds_line(summary)}"
+    conditions = f"{conditions}\n{_seeds(summary)}"
     with drawn(paths, size=(6.4, 4.4), conditions=conditions) as figure:
         axes = figure.subplots()
         dense = _level(summary.dense)
         if dense is not None:
-            label = "dense network, trained"
-            axes.axhline(100 * dense.mean, color=BLACK, linewidth=1, linestyle="--", label=label)
-            axes.axhspan(100 * dense.low, 100 * dense.high, color=BLACK, alpha=0.08, linewidth=0)
+            draw_level(axes, dense, "dense network, trained", linestyle="--")
         for curve in _curves(summary):
-            axes.errorbar(
-                [100 * mark.sparsity for mark in curve.marks],
-                [100 * mark.level.mean for mark in curve.marks],
-                yerr=[100 * (mark.level.deviation or 0.0) for mark in curve.marks],
-                label=f"{curve.label}: weights untrained",
-                color=curve.look.color,
-                marker=curve.look.marker,
-                markersize=4,
-            )
+            untrained = replace(curve, label=f"{curve.label}: weights untrained")
+            draw_curve(axes, untrained, [100 * mark.sparsity for mark in curve.marks])
         axes.axhline(100 / classes, color=GREY, linewidth=1, linestyle=":", label="chance")
         axes.set_xlim(0, 100)
         axes.set_ylim(bottom=0)
@@ -63,7 +62,7 @@ def plot_search(paths: Sequence[Path], summary: Summary, conditions: str, classe
         figure.legend(loc="outside lower center", ncols=3)
 
 
-def seeds_line(summary: Summary) -> str:
+def _seeds(summary: Summary) -> str:
     """How many runs an accuracy is the mean of."""
     if summary.seeds < 2:
         return "one seed"

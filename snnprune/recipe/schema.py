@@ -26,7 +26,7 @@ from snnprune.recipe.section import (
 )
 from snnprune.recipe.training import TrainingSection
 
-Method = TypeVar("Method", ImpSection, GradualSection)
+Method = TypeVar("Method", ImpSection, GradualSection, SearchSection)
 
 
 class ModelSection(Section):
@@ -103,6 +103,13 @@ class Recipe(Section):
     ) -> ImpSection | None:
         return _checked(imp, info, _imp_faults)
 
+    @field_validator("search")
+    @classmethod
+    def _warm_within_search(
+        cls, search: SearchSection | None, info: ValidationInfo
+    ) -> SearchSection | None:
+        return _checked(search, info, _search_faults)
+
 
 def section_at(path: Sequence[str | int]) -> type[BaseModel]:
     """The class of the section at `path`, such as ["training"]."""
@@ -151,3 +158,9 @@ def _imp_faults(imp: ImpSection, training: TrainingSection) -> Iterator[InitErro
     if training.warmup_epochs >= length:
         what = f"a round of {length} epochs has no room for {training.warmup_epochs} of warm-up"
         yield fault(what, ["round_epochs"])
+
+
+def _search_faults(search: SearchSection, training: TrainingSection) -> Iterator[InitErrorDetails]:
+    if search.epochs is not None and training.warmup_epochs >= search.epochs:
+        what = f"{search.epochs} leave no room for {training.warmup_epochs} of warm-up"
+        yield fault(what, ["epochs"])

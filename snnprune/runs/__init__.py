@@ -10,13 +10,16 @@ from snnprune.runs.opening import holds_run, open_run, require_ready, require_ru
 from snnprune.runs.run import Run, Unsaved
 from snnprune.runs.state import State, taking_up
 from snnprune.runs.stopping import NEVER, Stop, stopping
+from snnprune.runs.together import RunTogether, StopTogether
 
 __all__ = [
     "NEVER",
     "Run",
     "RunFolder",
+    "RunTogether",
     "State",
     "Stop",
+    "StopTogether",
     "Unsaved",
     "holds_run",
     "made_with",

@@ -24,6 +24,7 @@ PICTURES = tuple(
     for name in ("accuracy", "densities", "firing-rates")
     for suffix in (".png", ".svg")
 )
+KEPT = ("round-*", "*/round-*", "dense", "sparsity-*")  # rounds may lie in one of their method
 SUMS, DONE = "SHA256SUMS", "DONE"
 TEMPORARY = ".snnprune-*.tmp"
 
@@ -142,8 +143,8 @@ class RunFolder:
 
 
 def _kept(folder: Path) -> list[Path]:
-    """What `keep` wrote: in folders of rounds, which may lie in one of their method."""
-    patterns = (f"{around}round-*/{name}" for around in ("", "*/") for name in (MODEL, MASK))
+    """What `keep` wrote, in the folders of rounds and searches."""
+    patterns = (f"{around}/{name}" for around in KEPT for name in (MODEL, MASK))
     return [path for pattern in patterns for path in folder.glob(pattern)]
 
 

@@ -1,6 +1,7 @@
 """What every training loop is made of."""
 
 from snnprune.training.best import Best, copied
+from snnprune.training.distillation import Distillation, Teacher
 from snnprune.training.fitting import Epoch, Hooks, Position, Stretch, fit
 from snnprune.training.masking import Masking
 from snnprune.training.objective import LabelLoss, Objective
@@ -10,6 +11,7 @@ from snnprune.training.step import Trainer, require_finite
 
 __all__ = [
     "Best",
+    "Distillation",
     "Epoch",
     "Hooks",
     "LabelLoss",
@@ -17,6 +19,7 @@ __all__ = [
     "Objective",
     "Position",
     "Stretch",
+    "Teacher",
     "Trainer",
     "build_optimizer",
     "copied",

@@ -146,7 +146,9 @@ def _epoch(
     for x, y in progress.track(batches, label=label, total=trainer.steps_per_epoch - at.step):
         if y is None:
             raise InputError("has no labels to train on", field="data.name")
-        with drawing(*stretch.key, at.epoch, "network", at.step, device=stretch.device):
+        # what a network draws differs between ranks, which have different samples
+        own = (trainer.ranks.rank,) if trainer.ranks.size > 1 else ()
+        with drawing(*stretch.key, at.epoch, "network", at.step, *own, device=stretch.device):
             loss, correct = trainer.train_on(x, y)
         hooks.after_step()
         at = at.after(loss, correct, len(y))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from snnprune.distributed import ALONE, Part, Ranks, Replicated, synchronised
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.network import Network
 from snnprune.network.readout import Readout
@@ -23,10 +24,10 @@ from snnprune.training.optimizer import (
     optimizer_tensors,
     restore_optimizer,
 )
+from snnprune.training.precision import autocast
 from snnprune.training.schedule import learning_rate
 
 MAX_SKIPPED = 50  # the scale halves each time: by then no number fits
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Trainer:
@@ -42,14 +43,21 @@ class Trainer:
         readout: Readout | None = None,
         run: Forward = called,
         first_step: int = 0,
+        ranks: Ranks = ALONE,
     ) -> None:
-        """`first_step` is where in the schedule of `training` the first step lies."""
+        """`first_step` is where in the schedule of `training` the first step lies.
+
+        Several `ranks` have the same network and are given the same batches; each runs its part,
+        and all take the same step.
+        """
         self.network = network
         self.module = module = network.module
         self.training = training
         self.steps_per_epoch = steps_per_epoch
         self.objective = objective or LabelLoss(training)
-        self.readout, self.run = readout or Readout("auto"), run
+        self.ranks = ranks
+        self.replicated: Replicated | None = None  # made of the first batch
+        self.logits = _logits(network, readout or Readout("auto"), run)
         self.step, self.skipped, self.first_step = 0, 0, first_step
         self.device = next(module.parameters()).device.type
         if training.precision == "fp16" and self.device == "cpu":
@@ -69,13 +77,18 @@ class Trainer:
         """
         self._set_learning_rate()
         self.optimizer.zero_grad(set_to_none=True)
-        loss, correct = 0.0, 0
-        with self.masking.passing_through():
-            for piece in _pieces(x, y, self.training.accumulate):
-                of_piece, right = self._backward(*piece, share=len(piece[1]) / len(y))
-                loss, correct = loss + of_piece, correct + right
+        part = self.ranks.part(x, y)
+        with self.masking.passing_through(), synchronised(self.ranks, counts=part.counts):
+            found = self._gradients(part)
+        loss, correct = self.ranks.total(found)
+        if not math.isfinite(loss):
+            raise NonFiniteError(
+                f"loss is {loss} at step {self.step}",
+                field="training",
+                hint="lower the learning rate or set clip_norm",
+            )
         self._descend()
-        return loss, correct
+        return loss, int(correct)
 
     @property
     def learning_rate(self) -> float:
@@ -116,23 +129,31 @@ class Trainer:
         self.scaler.load_state_dict(position["scaler"])
         self.step, self.skipped = int(position["step"]), int(position["skipped"])
 
-    def _backward(self, x: Tensor, y: Tensor, *, share: float) -> tuple[float, int]:
-        """Add the gradient of a piece that is `share` of the batch; its part of the loss."""
-        self.network.reset()
+    def _gradients(self, part: Part) -> tuple[float, int]:
+        """Add up the gradients of all pieces; this rank's part of loss and right answers."""
+        pieces = list(_pieces(part.x, part.y, self.training.accumulate))
+        if self.replicated is None:
+            x, y = pieces[0]
+            self.replicated = Replicated(self.module, self.logits, self.ranks, x, len(y))
+        loss, correct = 0.0, 0
+        for number, (x, y) in enumerate(pieces, start=1):
+            share = part.share * len(y) / len(part.y)
+            alone = nullcontext() if number == len(pieces) else self.replicated.apart()
+            with alone:
+                of_piece, right = self._backward(x, y, share)
+            loss, correct = loss + of_piece, correct + right * part.counts
+        return loss, correct
+
+    def _backward(self, x: Tensor, y: Tensor, share: float) -> tuple[float, int]:
+        """Add the gradient of a piece that is `share` of the whole batch; its part of the loss."""
+        assert self.replicated is not None
         if self.training.channels_last and x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
-        with self._autocast():
-            steps = self.readout(self.run(self.module, x), len(y))
+        with autocast(self.training, self.device):
+            steps = self.replicated(x, len(y))
         loss = self.objective(steps.float(), x, y) * share
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise NonFiniteError(
-                f"loss is {value} at step {self.step}",
-                field="training",
-                hint="lower the learning rate or set clip_norm",
-            )
-        self.scaler.scale(loss).backward()
-        return value, int((steps.detach().sum(0).argmax(1) == y).sum())
+        self.replicated.backward(self.scaler.scale(loss))
+        return float(loss.detach()), int((steps.detach().sum(0).argmax(1) == y).sum())
 
     def _descend(self) -> None:
         self.masking.clear_gradients()
@@ -165,10 +186,15 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate(self.step)
 
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self.training.precision == "off":
-            return nullcontext()
-        return torch.autocast(self.device, dtype=AUTOCAST[self.training.precision])
+
+def _logits(network: Network, readout: Readout, run: Forward) -> Callable[..., Tensor]:
+    """From module, x and the number of samples to logits (T, N, classes), from rest."""
+
+    def logits(module: nn.Module, x: Tensor, samples: int) -> Tensor:
+        network.reset()
+        return readout(run(module, x), samples)
+
+    return logits
 
 
 def _pieces(x: Tensor, y: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:

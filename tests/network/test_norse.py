@@ -1,28 +1,26 @@
 """Real networks of norse: links, membranes, scores, and nothing left behind."""
 
+import functools
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from behaviour import Behaviour, DropIn, Networks, cases_of, made_of
 from torch import Tensor, nn
 from zoo import (
     Links,
+    calibrated,
     images,
-    inner_state,
-    links_of,
+    left_out,
     lively,
     log_crisis,
-    output,
-    pruned_by_the_command,
     scored,
     seen,
 )
 
-from snnprune.calibration import calibrate
-from snnprune.network import Network, trace, watching
+from snnprune.network import Network, trace
 from snnprune.network.libraries import library_of
 
 with warnings.catch_warnings():
@@ -88,12 +86,13 @@ def recurrent() -> nn.Module:
     )
 
 
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
+NETWORKS: Networks = {
     "cells": (Cells, FRAMES),
     "sequential": (sequential, FRAMES),
     "recurrent": (recurrent, FRAMES),
     "ConvNet": (lambda: norse.ConvNet(feature_size=28), images(8, SAMPLES, 1, 28, 28)),
 }
+INNER = "spikes after 3.recurrent_weights"
 LINKS: dict[str, Links] = {
     "cells": {
         "conv1": (["lif1"], ["bn1"], ["mul"], True),
@@ -105,6 +104,12 @@ LINKS: dict[str, Links] = {
         "4.lifted_module": (["6"], ["5.lifted_module"], [], False),
         "8": ([], [], [], False),
     },
+    "recurrent": {
+        "0.lifted_module": (["1"], [], [], True),
+        "3.input_weights": ([INNER], [], ["sub", "add", "mul"], False),
+        "3.recurrent_weights": ([INNER], [], ["sub", "add", "mul"], False),
+        "4": ([], [], [], False),
+    },
     # weights of LILinearCell are the last layer, which drives no spikes
     "ConvNet": {
         "conv1": (["lif0"], [], [], True),
@@ -114,87 +119,33 @@ LINKS: dict[str, Links] = {
     },
 }
 
-
-def made(name: str) -> tuple[nn.Module, Tensor]:
-    torch.manual_seed(0)
-    build, x = NETWORKS[name]
-    return lively(build()), x
+made = functools.partial(made_of, NETWORKS)
+case = cases_of(NETWORKS, LINKS)
 
 
-@pytest.fixture(params=NETWORKS)
-def case(request: pytest.FixtureRequest) -> tuple[Network, Tensor]:
-    module, x = made(request.param)
-    return trace(module, x), x
+class TestBehaviour(Behaviour):
+    liveliest = 0.01
+
+    def state(self, network: Network) -> dict[str, Any]:
+        modules: list[Any] = [one.module for one in network.neurons.values() if one.site is None]
+        thresholds = [module.activation.__globals__["threshold"] for module in modules]
+        return {**super().state(network), "thresholds": thresholds}
 
 
-@pytest.mark.parametrize("name", LINKS)
-def test_the_links_are_those_read_off_the_code(name: str) -> None:
-    assert links_of(trace(*made(name))) == LINKS[name]
+class TestDropIn(DropIn):
+    network, weight = "cells", "conv2.weight"
 
 
 def test_the_weights_inside_a_recurrent_neuron_are_layers_that_drive_it() -> None:
     network = trace(*made("recurrent"))
-    found = links_of(network)
-    assert found["0.lifted_module"] == (["1"], [], [], True)
-    (inner,) = set(network.neurons) - {"1"}
-    for layer in ("3.input_weights", "3.recurrent_weights"):
-        assert found[layer][0] == [inner]
-        assert found[layer][3] is False
-    assert set(network.neurons[inner].feeders) == {"3.input_weights", "3.recurrent_weights"}
+    assert set(network.neurons) == {"1", INNER}
+    assert set(network.neurons[INNER].feeders) == {"3.input_weights", "3.recurrent_weights"}
 
 
 def test_the_state_that_is_handed_round_is_no_identity_of_the_neuron() -> None:
     network = trace(*made("cells"))
     assert [neuron.identities for neuron in network.neurons.values()] == [(), ()]
     assert network.neurons["lif1"].feeders == ("conv1.weight",)
-
-
-def test_the_output_is_bit_identical_while_watched_and_after(case: tuple[Network, Tensor]) -> None:
-    network, x = case
-    before = output(network, x)
-    with watching(network, on_membrane=lambda name, u: None, on_spikes=lambda name, s: None):
-        assert torch.equal(output(network, x), before)
-    assert torch.equal(output(network, x), before)
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_nothing_is_left_behind(case: tuple[Network, Tensor], fails: bool) -> None:
-    network, x = case
-    before = inner_state(network.module)
-    modules: list[Any] = [one.module for one in network.neurons.values() if one.site is None]
-    steps = [module.activation for module in modules]
-    thresholds = [step.__globals__["threshold"] for step in steps]
-
-    def look(name: str, distance: Tensor) -> None:
-        if fails:
-            raise RuntimeError("stop")
-
-    try:
-        with watching(network, on_membrane=look):
-            output(network, x)
-    except RuntimeError:
-        assert fails
-    assert inner_state(network.module) == before
-    assert [step.__globals__["threshold"] for step in steps] == thresholds
-
-
-def test_spikes_follow_from_the_membranes(case: tuple[Network, Tensor]) -> None:
-    network, x = case
-    found = calibrate(network, [(x, None)])
-    assert set(found.neurons) == set(network.neurons)
-    assert not [warning for warning in found.warnings if "left out" in warning]
-    assert max(float(one.firing_rate.mean()) for one in found.neurons.values()) > 0.01
-
-
-def test_what_prune_writes_loads_into_a_fresh_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., Any]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    state = pruned_by_the_command(run, __name__, "cells")
-    fresh, x = made("cells")
-    fresh.load_state_dict(state)
-    assert int((fresh.get_parameter("conv2.weight") == 0).sum()) > 20
-    assert torch.isfinite(output(trace(fresh, x), x)).all()
 
 
 Step = Callable[[dict[str, Any], Tensor], Tensor]
@@ -350,9 +301,9 @@ def test_the_membrane_of_this_neuron_explains_its_spikes(name: str) -> None:
     torch.manual_seed(0)
     module = One(EXPLAINED[name]()).eval()
     nn.init.constant_(module.bn.bias, 1000.0 if "Izhikevich" in name else 3.0)
-    found = calibrate(trace(module, FRAMES), [(FRAMES, None)])
+    found = calibrated(module, FRAMES)
     assert float(found.neurons["spikes"].firing_rate.mean()) > 0.02
-    assert not [warning for warning in found.warnings if "left out" in warning]
+    assert not left_out(found)
 
 
 REFRACTORY = ("LIFRefracCell", "LIFAdExRefracCell")
@@ -365,7 +316,7 @@ def test_a_refractory_neuron_is_left_to_magnitude_with_a_warning(name: str, bias
     torch.manual_seed(0)
     module = One(getattr(norse, name)()).eval()
     nn.init.constant_(module.bn.bias, bias)  # also where it never spikes and holds nothing back
-    found = calibrate(trace(module, FRAMES), [(FRAMES, None)])
+    found = calibrated(module, FRAMES)
     assert not found.neurons
     assert not found.layers["conv.weight"].drives
     assert "spikes: its spikes do not follow" in " ".join(found.warnings)
@@ -377,7 +328,7 @@ def test_a_refractory_neuron_with_weights_is_left_to_magnitude_with_a_warning(na
     module = norse.SequentialState(
         norse.Lift(nn.Conv2d(1, 4, 3)), nn.Flatten(2), getattr(norse, name)(400, 12)
     )
-    found = calibrate(trace(module.eval(), FRAMES), [(FRAMES, None)])
+    found = calibrated(module.eval(), FRAMES)
     assert not found.neurons
     assert not any(layer.drives for layer in found.layers.values())
     assert "2: its spikes do not follow" in " ".join(found.warnings)

@@ -1,27 +1,27 @@
 """Real networks of sinabs: links, membranes, scores, and nothing left behind."""
 
+import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from behaviour import Behaviour, DropIn, Networks, cases_of, made_of
 from torch import Tensor, nn
 from zoo import (
     Links,
+    calibrated,
     images,
-    inner_state,
-    links_of,
+    left_out,
     lively,
     log_crisis,
     output,
-    pruned_by_the_command,
     scored,
     seen,
 )
 
 from snnprune.calibration import calibrate
-from snnprune.network import Network, trace, watching
+from snnprune.network import trace
 from snnprune.network.libraries import library_of
 
 sl = pytest.importorskip("sinabs.layers", reason="needs sinabs, installed with --no-deps")
@@ -106,7 +106,7 @@ class Recurrent(nn.Module):
 
 
 FRAMES = images(2 * STEPS, 1, 12, 12)
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
+NETWORKS: Networks = {
     "squeezed": (squeezed, FRAMES),
     "unsqueezed": (unsqueezed, FRAMES.unflatten(0, (2, STEPS))),
     "converted": (converted, FRAMES),
@@ -141,70 +141,16 @@ LINKS: dict[str, Links] = {
     },
 }
 
-
-def made(name: str) -> tuple[nn.Module, Tensor]:
-    torch.manual_seed(0)
-    build, x = NETWORKS[name]
-    return lively(build()), x
+made = functools.partial(made_of, NETWORKS)
+case = cases_of(NETWORKS, LINKS)
 
 
-@pytest.fixture(params=NETWORKS)
-def case(request: pytest.FixtureRequest) -> tuple[Network, Tensor]:
-    module, x = made(request.param)
-    return trace(module, x), x
+class TestBehaviour(Behaviour):
+    results = (".firing_rate", ".recordings")
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_the_links_are_those_read_off_the_code(name: str) -> None:
-    assert links_of(trace(*made(name))) == LINKS[name]
-
-
-def test_the_output_is_bit_identical_while_watched_and_after(case: tuple[Network, Tensor]) -> None:
-    network, x = case
-    before = output(network, x)
-    with watching(network, on_membrane=lambda name, u: None, on_spikes=lambda name, s: None):
-        assert torch.equal(output(network, x), before)
-    assert torch.equal(output(network, x), before)
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_nothing_is_left_behind(case: tuple[Network, Tensor], fails: bool) -> None:
-    network, x = case
-    before = inner_state(network.module)
-
-    def look(name: str, distance: Tensor) -> None:
-        if fails:
-            raise RuntimeError("stop")
-
-    try:
-        with watching(network, on_membrane=look):
-            output(network, x)
-    except RuntimeError:
-        assert fails
-    after = inner_state(network.module)
-    results = {key for key in after if key.endswith((".firing_rate", ".recordings"))}  # of a call
-    assert {key: after[key] for key in after if key not in results} == {
-        key: before[key] for key in before if key not in results
-    }
-
-
-def test_what_prune_writes_loads_into_a_fresh_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., Any]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    state = pruned_by_the_command(run, __name__, "squeezed")
-    fresh, x = made("squeezed")
-    fresh.load_state_dict(state)
-    assert int((fresh.get_parameter("4.weight") == 0).sum()) > 20
-    assert torch.isfinite(output(trace(fresh, x), x)).all()
-
-
-def test_spikes_follow_from_the_membranes(case: tuple[Network, Tensor]) -> None:
-    network, x = case
-    found = calibrate(network, [(x, None)])
-    assert set(found.neurons) == set(network.neurons)
-    assert not [warning for warning in found.warnings if "left out" in warning]
-    assert max(float(one.firing_rate.mean()) for one in found.neurons.values()) > 0.05
+class TestDropIn(DropIn):
+    network, weight = "squeezed", "4.weight"
 
 
 class Lif:
@@ -342,7 +288,7 @@ def test_constants_are_read_off_the_neurons() -> None:
 def test_statistics_do_not_depend_on_how_the_images_are_put_into_batches() -> None:
     x = images(7, STEPS, 1, 12, 12)
     network = trace(made("unsqueezed")[0], x[:2])
-    whole = calibrate(network, [(x, None)])
+    whole = calibrated(network, x)
     uneven = calibrate(network, [(x[:4], None), (x[4:6], None), (x[6:], None)])
     for name, expected in whole.neurons.items():
         found = uneven.neurons[name]
@@ -413,9 +359,9 @@ def test_the_membrane_of_this_neuron_explains_its_spikes(name: str) -> None:
     module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), split, EXPLAINED[name]())
     nn.init.constant_(module.get_parameter("1.bias"), 0.5)
     x = images(2 * STEPS, 1, 8, 8)
-    found = calibrate(trace(module.eval(), x), [(x, None)])
+    found = calibrated(module.eval(), x)
     assert float(found.neurons["3"].firing_rate.mean()) > 0.02
-    assert not [warning for warning in found.warnings if "left out" in warning]
+    assert not left_out(found)
 
 
 def test_an_integrator_that_never_spikes_is_no_neuron() -> None:
@@ -429,5 +375,5 @@ def test_a_connection_between_all_places_does_not_hide_the_neuron() -> None:
     everywhere = nn.Sequential(nn.Flatten(), nn.Linear(144, 144))
     recurrent = sl.IAFRecurrent(rec_connect=everywhere)
     module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Unflatten(0, (2, STEPS)), recurrent).eval()
-    found = calibrate(trace(module, images(6, 1, 8, 8)), [(images(6, 1, 8, 8), None)])
+    found = calibrated(module, images(6, 1, 8, 8))
     assert found.layers["0.weight"].drives[0].name == "2"

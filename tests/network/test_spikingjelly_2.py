@@ -1,112 +1,135 @@
-"""Neurons of SpikingJelly 2.x that need something of their own."""
+"""Networks that only SpikingJelly 2.x has, and a time loop of the user's own."""
 
-import warnings
-from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
-from torch import Tensor, nn
-from zoo import images, links_of, lively, output
+from behaviour import Behaviour, Networks, cases_of, made_of
+from spikingjelly.activation_based import neuron
+from spikingjelly.activation_based.model import ms_resnet, spikformer
+from spikingjelly_networks import LIF, OWN_LOOP, OWN_LOOP_LINKS, STEPS, multi_step
+from torch import nn
+from zoo import Links, images, seen
 
-from snnprune.calibration import calibrate
 from snnprune.network import trace
-from snnprune.network.libraries import library_of, put_at_rest
 
-with warnings.catch_warnings():
-    # of 0.0.0.0.14, where that lies in front
-    for category in (FutureWarning, DeprecationWarning, SyntaxWarning):
-        warnings.simplefilter("ignore", category)
-    from spikingjelly.activation_based import layer, neuron
-
-if not hasattr(neuron, "__path__"):
-    pytest.skip("needs spikingjelly 2.x", allow_module_level=True)
-
-FRAMES = images(3, 2, 1, 8, 8)
+PICTURES = images(2, 3, 32, 32)
 
 
-def network(spikes: nn.Module) -> nn.Module:
-    """A neuron between two convolutions, and one that is well known at the end."""
-    torch.manual_seed(0)
-    made = nn.Sequential(
-        *(layer.Conv2d(1, 4, 3, step_mode="m"), layer.BatchNorm2d(4, step_mode="m"), spikes),
-        *(layer.Conv2d(4, 5, 3, step_mode="m"), layer.BatchNorm2d(5, step_mode="m")),
-        neuron.LIFNode(step_mode="m", decay_input=False),
+def transformer() -> nn.Module:
+    made: nn.Module = spikformer.Spikformer(
+        T=2,
+        img_size_h=32,
+        img_size_w=32,
+        num_classes=10,
+        embed_dims=32,
+        num_heads=4,
+        mlp_ratio=2,
+        depths=1,
+        spiking_neuron=neuron.LIFNode,
+        v_threshold=0.1,
+        **LIF,
     )
-    nn.init.constant_(made.get_parameter("1.bias"), 1.5)
-    return lively(made)
+    return made
+
+
+def ms18() -> nn.Module:
+    made = ms_resnet.ms_resnet18(T=2, num_classes=10, spiking_neuron=neuron.LIFNode, **LIF)
+    return multi_step(made)
+
+
+def transformer_links() -> Links:
+    """All links of a Spikformer, read off its code."""
+    stem: Links = {
+        f"patch_embed.stages.{at}.conv_bn.block.0": (
+            [f"patch_embed.stages.{at}.neuron"],
+            [f"patch_embed.stages.{at}.conv_bn.block.1"],
+            ["max_pool2d"],
+            at == 0,
+        )
+        for at in range(4)
+    }
+    position = "patch_embed.positional_encoding"
+    drives = {
+        "attn.qkv_conv_bn": "attn.qkv_lif",
+        "attn.proj_conv_bn": "attn.proj_lif",
+        "mlp.fc1": "mlp.neuron1",
+        "mlp.fc2": "mlp.neuron2",
+    }
+    return {
+        **stem,
+        f"{position}.conv_bn.block.0": (
+            [f"{position}.neuron"],
+            [f"{position}.conv_bn.block.1"],
+            [],
+            False,
+        ),
+        **{
+            f"blocks.0.{conv}.0": ([f"blocks.0.{spikes}"], [f"blocks.0.{conv}.1"], [], False)
+            for conv, spikes in drives.items()
+        },
+        "head": ([], [], [], False),
+    }
+
+
+def ms_links() -> Links:
+    """All links of an MS-ResNet-18, read off its code.
+
+    Its residual path is of currents: what a block adds to it reaches the neuron in front of every
+    block until the path goes through a layer again, which is the first block of the next stage.
+    """
+    found: Links = {"stem.0": (["layer1.0.spike1"], ["stem.1"], [], True)}
+    for stage in range(1, 5):
+        first, second = f"layer{stage}.0", f"layer{stage}.1"
+        behind = "head_lif" if stage == 4 else f"layer{stage + 1}.0.spike1"
+        both = [f"{second}.spike1", behind]
+        for block in (first, second):
+            found[f"{block}.conv1"] = ([f"{block}.spike2"], [f"{block}.bn1"], [], False)
+        found[f"{first}.conv2"] = (both, [f"{first}.bn2"] * 2, ["add"] * 2, False)
+        found[f"{first}.downsample.0"] = (
+            both,
+            [f"{first}.downsample.1"] * 2,
+            ["add"] * 2,
+            stage == 1,  # it takes the current of the stem, which no neuron is in front of
+        )
+        found[f"{second}.conv2"] = ([behind], [f"{second}.bn2"], ["add"], False)
+    return {**found, "head": ([], [], [], False)}
+
+
+NETWORKS: Networks = {
+    "spikformer": (transformer, PICTURES),
+    "ms_resnet18": (ms18, PICTURES),
+    **OWN_LOOP,
+}
+LINKS: dict[str, Links] = {
+    "spikformer": transformer_links(),
+    "ms_resnet18": ms_links(),
+    **OWN_LOOP_LINKS,
+}
+
+case = cases_of(NETWORKS, LINKS)
+
+
+class TestBehaviour(Behaviour):
+    pass
+
+
+def test_attention_is_driven_by_a_product_of_spikes_and_by_no_layer() -> None:
+    attention = trace(*made_of(NETWORKS, "spikformer")).neurons["blocks.0.attn.attn_lif"]
+    assert (attention.feeders, attention.identities) == ((), ("blocks.0.attn.qkv_lif",))
 
 
 @torch.no_grad()
-def test_a_complementary_neuron_is_seen_although_it_has_a_step_function_of_its_own() -> None:
-    module = network(neuron.ComplementaryLIFNode(step_mode="m"))
-    found = trace(module, FRAMES)
-    before = output(found, FRAMES)
-    statistics = calibrate(found, [(FRAMES, None)])
-    assert 0.05 < float(statistics.neurons["2"].firing_rate.mean()) < 0.95
-    assert not [warning for warning in statistics.warnings if "left out" in warning]
-    assert torch.equal(output(found, FRAMES), before)
-
-
-FURTHER: dict[str, Callable[[], nn.Module]] = {
-    **{name: getattr(neuron, name) for name in ("CUBALIFNode", "HalfThresholdIFNode", "RAFNode")},
-    "MPBNLIFNode": lambda: neuron.MPBNLIFNode(out_channels=4),
-}
-
-
-@pytest.mark.parametrize("name", FURTHER)
-def test_the_membrane_of_this_neuron_explains_its_spikes(name: str) -> None:
-    spikes: Any = FURTHER[name]()
-    spikes.step_mode = "m"
-    found = calibrate(trace(network(spikes), FRAMES), [(FRAMES, None)])
-    assert float(found.neurons["2"].firing_rate.mean()) > 0.05
-    assert not [warning for warning in found.warnings if "left out" in warning]
-
-
-def test_a_neuron_that_counts_is_left_out_and_the_layer_behind_it_is_fed_by_spikes() -> None:
-    found = trace(network(neuron.ILIFNode(step_mode="m")), FRAMES)
-    assert links_of(found) == {
-        "0": (["2"], ["1"], [], True),
-        "3": (["5"], ["4"], [], False),
-    }
-    statistics = calibrate(found, [(FRAMES, None)])
-    assert set(statistics.neurons) == {"5"}
-    assert "2: its spikes do not follow" in " ".join(statistics.warnings)
-    assert statistics.layers["3.weight"].input_values == "counts"
-
-
-@pytest.mark.parametrize("spikes", [neuron.TernaryLIFNode, neuron.OTTTLIFNode])
-def test_what_does_not_follow_from_the_membrane_is_left_out(spikes: Callable[[], Any]) -> None:
-    node = spikes()
-    assert library_of(node) is not None
-    module = nn.Sequential(nn.Conv2d(1, 4, 3), node).eval()
-    nn.init.constant_(module.get_parameter("0.bias"), 2.5)
-    statistics = calibrate(trace(module, FRAMES[0]), [(FRAMES[0], None)])
-    assert not statistics.neurons
-    assert "1: its spikes do not follow" in " ".join(statistics.warnings)
-
-
-def test_a_surrogate_that_is_a_function_is_put_back() -> None:
-    def fire(distance: Tensor) -> Tensor:
-        return (distance >= 0).to(distance)
-
-    node = neuron.IFNode()
-    del node.surrogate_function
-    node.surrogate_function = fire
-    told: list[Tensor] = []
-    known = library_of(node)
-    assert known is not None
-    with known.recording(node, told.append):
-        node(images(2, 3))
-    assert len(told) == 1
-    assert node.surrogate_function is fire
-    assert "surrogate_function" not in dict(node.named_children())
-
-
-def test_integrators_and_filters_are_put_at_rest_with_the_neurons() -> None:
-    module = nn.Sequential(neuron.IFNode(), layer.SynapseFilter(tau=2.0))
-    with torch.no_grad():
-        first = module(images(2, 3) + 1)
-        assert not torch.equal(module(images(2, 3) + 1), first)
-        put_at_rest(module)
-        assert torch.equal(module(images(2, 3) + 1), first)
+def test_the_membrane_in_a_users_own_time_loop_equals_an_independent_simulation() -> None:
+    module: Any
+    module, x = made_of(NETWORKS, "single step")
+    current = module.bn1(module.conv1(x)).double()
+    v, expected = torch.zeros_like(current), []
+    for _ in range(STEPS):  # tau 3, plain input, soft reset at 1
+        u = v - v / 3 + current
+        v = u - (u >= 1).double()
+        expected.append(u - 1)
+    membranes, spikes = seen(trace(module, x), x)
+    simulated = torch.stack(expected)
+    torch.testing.assert_close(membranes["spikes1"].double(), simulated, rtol=0, atol=1e-5)
+    fired = (simulated >= 0).double().flatten(0, 1)  # as the steps put them out, one by one
+    assert torch.equal(spikes["spikes1"].double(), fired)

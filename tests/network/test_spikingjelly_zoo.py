@@ -2,21 +2,21 @@
 
 from typing import Any
 
-import pytest
 import torch
+from behaviour import Behaviour, Case, cases_of, made_of
 from spikingjelly.activation_based import neuron
-from spikingjelly_networks import ZOO, ZOO_LINKS, made_of_zoo
+from spikingjelly_networks import ZOO, ZOO_LINKS
 from torch import Tensor, nn
 from torch.distributions import Normal
-from zoo import links_of, output, scored, seen
+from zoo import output, seen
 
 from snnprune.network import Network, trace
 
+case = cases_of(ZOO, ZOO_LINKS)
 
-@pytest.fixture(scope="module", params=ZOO)
-def case(request: pytest.FixtureRequest) -> tuple[str, Network, Tensor]:
-    module, x = made_of_zoo(request.param)
-    return request.param, trace(module, x), x
+
+class TestBehaviour(Behaviour):
+    pass
 
 
 def inputs_of(network: Network, x: Tensor, kind: Any) -> dict[str, Tensor]:
@@ -35,9 +35,11 @@ def inputs_of(network: Network, x: Tensor, kind: Any) -> dict[str, Tensor]:
     return kept
 
 
-def test_every_link_is_that_read_off_the_code(case: tuple[str, Network, Tensor]) -> None:
-    name, network, _ = case
-    assert links_of(network) == ZOO_LINKS[name]
+def test_the_neuron_after_an_addition_is_fed_by_both_branches() -> None:
+    neurons = trace(*made_of(ZOO, "spiking_resnet18")).neurons
+    both = {"layer2.0.conv2.weight", "layer2.0.downsample.0.weight"}
+    assert set(neurons["layer2.0.sn2"].feeders) == both
+    assert neurons["layer1.0.sn2"].identities == ("sn1",)
 
 
 def decay(node: Any) -> Tensor:
@@ -61,10 +63,8 @@ def simulated(node: Any, current: Tensor, spikes: Tensor) -> Tensor:
     return torch.stack(distances)
 
 
-def test_every_membrane_and_spike_equals_an_independent_simulation(
-    case: tuple[str, Network, Tensor],
-) -> None:
-    _, network, x = case
+def test_every_membrane_and_spike_equals_an_independent_simulation(case: Case) -> None:
+    network, x = case.network, case.x
     membranes, spikes = seen(network, x)
     currents = inputs_of(network, x, tuple({type(n.module) for n in network.neurons.values()}))
     assert set(membranes) == set(spikes) == set(currents) == set(network.neurons)
@@ -76,14 +76,13 @@ def test_every_membrane_and_spike_equals_an_independent_simulation(
 
 
 @torch.no_grad()
-def test_every_score_equals_the_formula(case: tuple[str, Network, Tensor]) -> None:
-    name, network, x = case
-    result = scored(network, x)
+def test_every_score_equals_the_formula(case: Case) -> None:
+    network, x, result = case.network, case.x, case.scores
     membranes, _ = seen(network, x)
     entering = inputs_of(network, x, nn.Conv2d)
     inside = {
         key: (drives[0], norms[0])
-        for key, (drives, norms, _, encodes) in ZOO_LINKS[name].items()
+        for key, (drives, norms, _, encodes) in case.links.items()
         if norms and not encodes
     }
     assert set(result.values) - set(result.fallback) == {f"{key}.weight" for key in inside}

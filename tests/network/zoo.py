@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.utils._pytree import tree_leaves
 
-from snnprune.calibration import calibrate
+from snnprune.calibration import Calibration, calibrate
 from snnprune.criteria import load_criterion
-from snnprune.network import Network, at_rest, watching
+from snnprune.network import Network, at_rest, trace, watching
 from snnprune.scoring import Scores, score
 
 Links = dict[str, tuple[list[str], list[str], list[str], bool]]
@@ -53,12 +53,17 @@ def links_of(network: Network) -> Links:
 
 
 @torch.no_grad()
-def output(network: Network, x: Tensor) -> Tensor:
-    """The first tensor that is put out for `x`, from rest."""
+def outputs(network: Network, x: Tensor) -> list[Tensor]:
+    """Every tensor that is put out for `x`, from rest."""
     with at_rest(network) as reset:
         reset()
-        found: Tensor = tree_leaves(network.module(x))[0]
-        return found.clone()
+        found = tree_leaves(network.module(x))
+        return [one.clone() for one in found if isinstance(one, Tensor)]
+
+
+def output(network: Network, x: Tensor) -> Tensor:
+    """The first of them."""
+    return outputs(network, x)[0]
 
 
 def seen(network: Network, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -85,11 +90,38 @@ def log_crisis(weight: Tensor, rate: Tensor, norm: nn.BatchNorm2d | None, u: Ten
     return (weight.double().abs() * rate[:, None, None] * effect[:, None, None, None]).log()
 
 
-def scored(network: Network, x: Tensor) -> Scores:
-    """Scores of every weight by the spiking-firing criterion, calibrated on `x`."""
+def calibrated(network: Network | nn.Module, x: Tensor) -> Calibration:
+    """Statistics of one batch; a bare module is traced with it first."""
+    known = network if isinstance(network, Network) else trace(network, x)
+    return calibrate(known, [(x, None)])
+
+
+def left_out(found: Calibration) -> list[str]:
+    """The warnings about neurons whose spikes do not follow from what was seen."""
+    return [warning for warning in found.warnings if "left out" in warning]
+
+
+def scores_by(network: Network, found: Calibration) -> Scores:
+    """Scores of every weight by the spiking-firing criterion."""
     weights = {key: network.weight(key) for key in network.layers}
-    found = calibrate(network, [(x, None)])
     return score(weights, load_criterion("sf"), network=network, calibration=found)
+
+
+def scored(network: Network, x: Tensor) -> Scores:
+    """The same, calibrated on `x`."""
+    return scores_by(network, calibrated(network, x))
+
+
+class One(nn.Module):
+    """One convolution, one neuron, three steps in a loop."""
+
+    def __init__(self, spikes: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.bn, self.spikes = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), spikes
+        nn.init.constant_(self.bn.bias, 1.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.spikes(self.bn(self.conv(x))).mean((2, 3)) for _ in range(3)])
 
 
 OWN = """

@@ -4,10 +4,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from snnprune.checkpoint.containers.regular import COPY_AGAIN, reading, require_regular_file
 from snnprune.checkpoint.containers.safetensors.header import HEADER_LIMIT
 from snnprune.checkpoint.containers.safetensors.shards import is_index
 from snnprune.errors import InputError
+from snnprune.readable import COPY_AGAIN, reading, require_regular_file
 
 HEAD = 512
 """Bytes looked at: enough for a tar archive's magic, which lies at 257."""

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from snnprune.checkpoint.containers.regular import COPY_AGAIN
 from snnprune.checkpoint.naming import is_text
 from snnprune.errors import InputError
+from snnprune.readable import COPY_AGAIN
 
 if TYPE_CHECKING:
     import h5py

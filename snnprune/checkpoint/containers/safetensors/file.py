@@ -15,10 +15,10 @@ from torch import Tensor
 
 from snnprune.checkpoint.containers.contents import Contents
 from snnprune.checkpoint.containers.raw import bytes_of
-from snnprune.checkpoint.containers.regular import COPY_AGAIN, reading
 from snnprune.checkpoint.containers.safetensors.header import DTYPES, METADATA, Header, read_header
 from snnprune.errors import InputError
 from snnprune.files import replacing
+from snnprune.readable import COPY_AGAIN, reading
 
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 

@@ -13,10 +13,10 @@ from typing import Any, BinaryIO
 
 import torch
 
-from snnprune.checkpoint.containers.regular import COPY_AGAIN
 from snnprune.checkpoint.containers.safetensors.strict_json import MalformedJsonError, parse
 from snnprune.checkpoint.naming import counted
 from snnprune.errors import InputError
+from snnprune.readable import COPY_AGAIN
 
 HEADER_LIMIT = 100_000_000
 """Bytes; the limit of the format's reference implementation."""

@@ -11,13 +11,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from torch import Tensor
 
 from snnprune.checkpoint.containers.contents import Contents
-from snnprune.checkpoint.containers.regular import COPY_AGAIN, reading, require_regular_file
 from snnprune.checkpoint.containers.safetensors import file as safetensors_file
 from snnprune.checkpoint.containers.safetensors.header import HEADER_LIMIT
 from snnprune.checkpoint.containers.safetensors.strict_json import MalformedJsonError, parse
 from snnprune.checkpoint.naming import first_few
 from snnprune.errors import InputError
 from snnprune.files import sha256_of
+from snnprune.readable import COPY_AGAIN, reading, require_regular_file
 
 MAP = "weight_map"
 

@@ -9,7 +9,6 @@ from typing import BinaryIO
 import torch
 from torch.serialization import safe_globals
 
-from snnprune.checkpoint.containers.regular import COPY_AGAIN, reading
 from snnprune.checkpoint.containers.torch.pickle_scan import foreign_global
 from snnprune.checkpoint.containers.torch.stand_ins import HARMLESS
 from snnprune.checkpoint.containers.torch.zip_archive import (
@@ -18,6 +17,7 @@ from snnprune.checkpoint.containers.torch.zip_archive import (
     require_torch_archive,
 )
 from snnprune.errors import InputError
+from snnprune.readable import COPY_AGAIN, reading
 
 SCANNED = 64 * 2**20
 """Bytes of an old-format file searched for the name of its code; the pickles come first."""

@@ -20,7 +20,7 @@ class StandIn:
     """Stands for a NumPy value that is no plain number; nothing reads it."""
 
     # as a key it could not be written again
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # Python's own way to say it; object has a method
 
     def __init__(self, *_: object) -> None:
         pass

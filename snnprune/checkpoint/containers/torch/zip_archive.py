@@ -6,8 +6,8 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO
 
-from snnprune.checkpoint.containers.regular import COPY_AGAIN
 from snnprune.errors import InputError
+from snnprune.readable import COPY_AGAIN
 
 SAVE_STATE_DICT = "save the state_dict instead: torch.save(model.state_dict(), FILE)"
 

@@ -40,6 +40,17 @@ def require_regular_file(path: Path) -> int:
     return status.st_size
 
 
+def require_readable(path: Path) -> None:
+    """Refuse a file that `reading` would refuse, before the work to read it is begun.
+
+    Raises:
+        InputError: as `require_regular_file` and `reading`.
+    """
+    require_regular_file(path)
+    with reading(path):
+        pass
+
+
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[BufferedReader]:
     """The open file.

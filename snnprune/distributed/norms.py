@@ -1,0 +1,145 @@
+"""BatchNorm over the whole batch, of which each rank holds a part."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from snnprune.distributed.ranks import Ranks
+
+SIGNATURE = inspect.signature(functional.batch_norm)
+
+
+@contextlib.contextmanager
+def synchronised(ranks: Ranks, *, counts: bool = True) -> Iterator[None]:
+    """In the block, what normalises by its batch takes the batch of all ranks.
+
+    Any module that calls `batch_norm` in training mode does, whatever its class, and keeps its
+    running statistics as one process would. `counts` is off where this rank's samples stand in
+    for none: they are normalised and are no part of the statistics. A normalisation that calls no
+    `batch_norm` stays with the samples of its rank.
+    """
+    with contextlib.nullcontext() if ranks.size == 1 else _Synchronising(ranks, counts=counts):
+        yield
+
+
+class _Synchronising(TorchFunctionMode):
+    """Sees the calls of `batch_norm`."""
+
+    def __init__(self, ranks: Ranks, *, counts: bool) -> None:
+        super().__init__()
+        self.ranks, self.counts = ranks, counts
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function is functional.batch_norm:
+            call = SIGNATURE.bind(*args, **kwargs)
+            call.apply_defaults()
+            if call.arguments["training"]:
+                return self._normalised(**call.arguments)
+        return function(*args, **kwargs)
+
+    def _normalised(
+        self,
+        *,
+        input: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        momentum: float,
+        eps: float,
+        training: bool,  # noqa: ARG002  # true
+    ) -> Tensor:
+        count, mean, squares = _moments(input.detach(), self.ranks, counts=self.counts)
+        if count < 2:
+            raise ValueError(f"a batch of {count} value per channel has no variance")
+        for running, new in ((running_mean, mean), (running_var, squares / (count - 1))):
+            if running is not None:
+                running.lerp_(new.to(running.dtype), momentum)
+        variance = squares / count
+        normalised: Tensor = _Normalised.apply(
+            input, weight, bias, mean, variance, eps, count if self.counts else None
+        )
+        return normalised
+
+
+def _moments(x: Tensor, ranks: Ranks, *, counts: bool) -> tuple[int, Tensor, Tensor]:
+    """Count, mean and sum of squared distances to it, (C,) float64, over x (N, C, ...) of all.
+
+    Merged as by Chan, Golub and LeVeque 1979, the same on every rank.
+    """
+    count = x.numel() // x.shape[1] if counts else 0
+    values = x if x.dtype == torch.float64 else x.float()
+    variance, mean = torch.var_mean(values, dim=_all_but_channels(x), correction=0)
+    mine = torch.cat([mean.double(), variance.double() * count, mean.new_tensor([count]).double()])
+    everybody = [torch.empty_like(mine) for _ in range(ranks.size)]
+    dist.all_gather(everybody, mine)
+    table = torch.stack(everybody)  # (ranks, 2 C + 1)
+    numbers, (means, squares) = table[:, -1:], table[:, :-1].unflatten(1, (2, -1)).unbind(1)
+    total = numbers.sum()
+    mean = (numbers * means).sum(0) / total
+    return int(total), mean, (squares + numbers * (means - mean).square()).sum(0)
+
+
+class _Normalised(torch.autograd.Function):
+    """(x - mean) / sqrt(var + eps) * weight + bias, where mean and var depend on x of all ranks."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor,
+        variance: Tensor,
+        eps: float,
+        count: int | None,
+    ) -> Tensor:
+        """`count` is the number of values per channel on all ranks; None where x is not counted."""
+        ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt())
+        ctx.count = count
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        statistics = mean.to(wide), variance.to(wide)
+        return functional.batch_norm(x, *statistics, weight, bias, training=False, eps=eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Of x, weight and bias; those of the parameters are this rank's alone, for DDP to sum."""
+        x, weight, mean, scale = ctx.saved_tensors
+        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        axes, channels = _all_but_channels(x), (1, -1, *[1] * (x.dim() - 2))
+        d = gradient.to(wide)
+        centred = x.to(wide) - mean.to(wide).view(channels)
+        sum_d = d.sum(axes).double()
+        sum_dx = (d * centred).sum(axes).double() * scale  # of the gradient times the normalised x
+        sums = torch.stack([sum_d, sum_dx])
+        dist.all_reduce(sums)
+        gain = scale if weight is None else scale * weight.double()
+        dx = d * gain.to(wide).view(channels)
+        if ctx.count is not None:
+            slope, shift = -gain * scale * sums[1] / ctx.count, -gain * sums[0] / ctx.count
+            dx.addcmul_(centred, slope.to(wide).view(channels)).add_(shift.to(wide).view(channels))
+        needed = ctx.needs_input_grad
+        return (
+            dx.to(x.dtype),
+            sum_dx.to(weight.dtype) if weight is not None and needed[1] else None,
+            sum_d.to(wide if weight is None else weight.dtype) if needed[2] else None,
+            *[None] * 4,
+        )
+
+
+def _all_but_channels(x: Tensor) -> list[int]:
+    return [axis for axis in range(x.dim()) if axis != 1]

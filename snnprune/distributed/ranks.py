@@ -1,0 +1,123 @@
+"""What the processes of one command tell each other."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What one rank takes of a batch."""
+
+    x: Tensor
+    y: Tensor
+    share: float
+    """Of the samples of the batch, in [0, 1]; 0 where there were not enough and x, y stand in."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether its samples are part of the batch."""
+        return self.share > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """One of `size` processes. Every method that talks to the others is called by all of them."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    """Among those on this machine."""
+
+    @property
+    def first(self) -> bool:
+        """Whether it is the one that prints and writes."""
+        return self.rank == 0
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """The sums over all ranks in float64, the same on each; whole numbers below 2^53 exact."""
+        if self.size == 1:
+            return list(values)
+        sums = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(sums)
+        return sums.tolist()
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is set on one of them: what reaches one rank, as a signal, reaches all."""
+        return self.total([float(flag)])[0] > 0
+
+    def gathered(self, value: T) -> list[T]:
+        """The values of all ranks, in their order; tensors in them come on the CPU."""
+        if self.size == 1:
+            return [value]
+        packed = [b""] * self.size
+        dist.all_gather_object(packed, _packed(value))
+        return [_unpacked(one) for one in packed]
+
+    def shared(self, value: T) -> T:
+        """The first rank's value; tensors in it come on the CPU."""
+        if self.size == 1:
+            return value
+        held = [_packed(value) if self.first else b""]
+        dist.broadcast_object_list(held, device=torch.device("cpu"))
+        return cast(T, _unpacked(held[0]))
+
+    def by_first(self, work: Callable[[], T]) -> T:
+        """What `work` gives where the first rank does it, as to write a file; the others wait."""
+        return self.shared(work() if self.first else cast(T, None))
+
+    @contextlib.contextmanager
+    def one_before_others(self, needed: bool = True) -> Iterator[None]:
+        """One rank of each machine goes through the block before the others, as to download."""
+        if needed and self.local_rank:
+            self.any(False)
+        yield
+        if needed and not self.local_rank:
+            self.any(False)
+
+    def owns(self, number: int) -> bool:
+        """Whether the batch of that number, from 0, is this rank's to do."""
+        return number % self.size == self.rank
+
+    def dealt(self, batches: Iterable[T]) -> Iterator[T]:
+        """Those of `batches` that are this rank's; every rank goes through all of them."""
+        return (batch for number, batch in enumerate(batches) if self.owns(number))
+
+    def part(self, x: Tensor, y: Tensor) -> Part:
+        """This rank's part of a batch that all of them have; the parts lie in their order.
+
+        Where samples are fewer than ranks, some get the first sample and a share of 0. Events
+        (T, N, ...) have time first: samples lie along the dimension that is as long as `y`.
+        """
+        along = 0 if len(x) == len(y) else 1
+        mine = torch.arange(len(y)).tensor_split(self.size)[self.rank]
+        start, count = (int(mine[0]), len(mine)) if len(mine) else (0, 1)
+        return Part(
+            x=x.narrow(along, start, count),
+            y=y.narrow(0, start, count),
+            share=len(mine) / len(y),
+        )
+
+
+ALONE = Ranks()
+
+
+def _packed(value: object) -> bytes:
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
+
+
+def _unpacked(packed: bytes) -> Any:
+    # not on the GPU of the rank that sent it; what comes from our own processes may be any object
+    return torch.load(io.BytesIO(packed), map_location="cpu", weights_only=False)

@@ -1,0 +1,200 @@
+"""`--dry-run`: what a run would do and take, told after a batch; nothing is written."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from snnprune.data import DataSet
+from snnprune.data.images import ImageSplit
+from snnprune.device import choose_device
+from snnprune.errors import StoppedError
+from snnprune.evaluation import evaluate
+from snnprune.jobs.finetune import FinetuneFiles, Sources, begun, read_sources
+from snnprune.jobs.looping import LoopOptions, data_spec
+from snnprune.jobs.plans import Plan, Training, plan_of
+from snnprune.jobs.recipes import require_names
+from snnprune.jobs.trial import (
+    Enough,
+    Sizes,
+    Watch,
+    finish_work,
+    forget_peak,
+    model_bytes,
+    peak_bytes,
+)
+from snnprune.loops.finetune import ready, tuned
+from snnprune.loops.imp import imp
+from snnprune.loops.resolving import open_recipe_data, resolved
+from snnprune.loops.search import search
+from snnprune.loops.setup import Setup, set_up
+from snnprune.loops.tickets import parameters
+from snnprune.loops.train import trained
+from snnprune.recipe import Recipe
+from snnprune.report import report
+from snnprune.runs import require_ready
+
+STATES = 2  # that a run keeps
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryRun:
+    """What a run would take; all seeds together where there are several."""
+
+    runs: int
+    """One for each seed."""
+    parameters: int
+    prunable: int
+    images: Mapping[str, int | None]
+    """By split; None where a loader of the user's does not say."""
+    steps_per_epoch: int
+    trainings: tuple[Training, ...]
+    """Of one run."""
+    epochs: int
+    steps: int
+    seconds_per_step: float
+    seconds_per_evaluated_batch: float
+    seconds: float
+    """Of the whole, as estimated."""
+    peak_bytes: int
+    """Of the GPU, or without one, of the process."""
+    state_bytes: int
+    """Of the states that are kept on disk."""
+    result_bytes: int
+    """Of models and masks on disk."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """What the first batches of a loop came to."""
+
+    seconds_per_step: float
+    peak_bytes: int
+    state_bytes: int
+
+
+def dry_run(
+    options: LoopOptions, files: FinetuneFiles | None = None
+) -> tuple[DryRun, dict[str, Any]]:
+    """Check all that a run checks, train on a batch, evaluate one; what was found, and as report.
+
+    `files` are those of `finetune`.
+
+    Raises:
+        SnnpruneError: what the run would raise before or in its first batch.
+    """
+    sources = read_sources(files) if files else None
+    require_names(options.recipe)
+    require_ready(options.out, resume=False, force=options.force)
+    device = choose_device(options.device)
+    recipe = _of_one_run(options.recipe)
+    data = open_recipe_data(recipe, options.places)
+    recipe = resolved(recipe, data)
+    tried = _tried(options.command, recipe, data, device, sources)
+    gc.collect()  # the network of the trial
+    setup = set_up(tuned(recipe) if sources else recipe, data, device=device)
+    masks = begun(setup, sources)[0].masks if sources else {}
+    plan = plan_of(options.command, setup, masks)
+    found = _found(setup, plan, tried, runs=max(1, len(options.recipe.seeds)))
+    return found, report(
+        options.command,
+        device=device,
+        seed=recipe.seed,
+        inputs=sources.entries if sources else (),
+        recipe=options.recipe.model_dump(mode="json"),
+        model=recipe.model.model_dump(mode="json"),
+        data=asdict(data_spec(recipe)),
+        dry_run=asdict(found),
+    )
+
+
+def _of_one_run(recipe: Recipe) -> Recipe:
+    if not recipe.seeds:
+        return recipe
+    return recipe.model_copy(update={"seed": recipe.seeds[0], "seeds": ()})
+
+
+def _tried(
+    command: str, recipe: Recipe, data: DataSet, device: torch.device, sources: Sources | None
+) -> Tried:
+    """Run the command's own loop until it has trained on a batch or two."""
+    forget_peak(device)
+    watch, sizes = Watch(device), Sizes()
+    how: dict[str, Any] = {
+        "device": device,
+        "run": sizes,
+        "stop": Enough(watch),
+        "progress": watch,
+    }
+    with contextlib.suppress(StoppedError):
+        if command == "imp":
+            imp(_with_all_steps(recipe), data, **how)
+        elif command == "search":
+            search(recipe, data, **how)
+        elif sources is None:
+            trained(set_up(recipe, data, **how))
+        else:
+            _finetune(set_up(tuned(recipe), data, **how), sources)
+    return Tried(
+        seconds_per_step=min(watch.seconds),
+        peak_bytes=peak_bytes(device),
+        state_bytes=sizes.state_bytes,
+    )
+
+
+def _finetune(setup: Setup, sources: Sources) -> None:
+    held, teacher = begun(setup, sources)
+    trained(setup, masks=held.masks, objective=ready(setup, held.masks, teacher))
+
+
+def _with_all_steps(recipe: Recipe) -> Recipe:
+    """With the network of the last round, which takes the most."""
+    if recipe.imp is None:
+        return recipe
+    section = recipe.imp.model_copy(update={"early_time_steps": None})
+    return recipe.model_copy(update={"imp": section})
+
+
+def _found(setup: Setup, plan: Plan, tried: Tried, *, runs: int) -> DryRun:
+    evaluated = _seconds_evaluating(setup)
+    weighed = sum(training.steps * training.speed for training in plan.trainings)
+    model = model_bytes(setup.module)
+    return DryRun(
+        runs=runs,
+        parameters=parameters(setup.network),
+        prunable=plan.prunable,
+        images={name: _count(setup.data, name) for name in ("train", "validation", "test")},
+        steps_per_epoch=setup.steps_per_epoch,
+        trainings=plan.trainings,
+        epochs=runs * sum(training.epochs for training in plan.trainings),
+        steps=runs * sum(training.steps for training in plan.trainings),
+        seconds_per_step=tried.seconds_per_step,
+        seconds_per_evaluated_batch=evaluated,
+        seconds=runs * (weighed * tried.seconds_per_step + plan.evaluated_batches * evaluated),
+        peak_bytes=tried.peak_bytes,
+        state_bytes=runs * STATES * (tried.state_bytes + plan.models_in_state * model),
+        result_bytes=runs * (plan.models * model + plan.masks * -(-plan.prunable // 8)),
+    )
+
+
+def _seconds_evaluating(setup: Setup) -> float:
+    """How long a batch takes in eval mode, its spikes counted."""
+    batches = setup.calibration_batches(setup.recipe.training.batch_size)
+    start = time.monotonic()
+    evaluate(setup.network, batches, run=setup.forward, readout=setup.readout())
+    finish_work(setup.device)
+    return time.monotonic() - start
+
+
+def _count(data: DataSet, split: str) -> int | None:
+    """Images of a split; 0 where there is none."""
+    images = getattr(data, split)
+    if images is None:
+        return 0
+    return len(images) if isinstance(images, ImageSplit) else None

@@ -1,0 +1,203 @@
+"""The steps of a run of `search`, and what of it outlives a sparsity."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+
+from torch import Tensor
+
+from snnprune.errors import InputError
+from snnprune.loops.methods import DENSE, EDGE_POPUP, Cell
+from snnprune.loops.ranking import dense_masks
+from snnprune.loops.setup import Setup
+from snnprune.loops.tickets import ticket
+from snnprune.mask import Masks
+from snnprune.network import Network
+from snnprune.recipe import SearchSection
+from snnprune.runs import State, taking_up
+from snnprune.subnetworks import Subnetwork, searching
+from snnprune.subnetworks.attaching import require_plain
+from snnprune.training import Epoch, Hooks, Position, Trainer, copied, fit
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Found:
+    """What a training came to, for the plain network."""
+
+    tensors: Mapping[str, Tensor]
+    """0 where a weight is masked."""
+    masks: Masks
+    """Empty for the dense network."""
+
+
+class Searches:
+    """A run of `search`: its trainings in order, and the network that they all begin with."""
+
+    def __init__(self, setup: Setup) -> None:
+        """Refuses what cannot be masked, before anything is trained.
+
+        Raises:
+            InputError: a weight cannot be masked, or there is none.
+        """
+        assert setup.recipe.search is not None
+        _require_searchable(setup.network)
+        self.setup = setup
+        self.section: SearchSection = setup.recipe.search
+        self.cells = search_cells(self.section, setup.recipe.training.epochs)
+        self.number = 0
+        self.at = Position()
+        self.first: Mapping[str, Tensor] = copied(setup.module)
+        self.state: State | None = None
+        self.trainer: Trainer
+
+    @property
+    def steps(self) -> int:
+        """Batches of the whole run."""
+        return self._steps_before(len(self.cells))
+
+    @property
+    def steps_done(self) -> int:
+        """Batches up to where it is."""
+        return self._steps_before(self.number) + self._steps_of(self.at)
+
+    def begin(self) -> None:
+        """Go to where the run's last state is; its tensors wait for the network to be masked."""
+        self.state = self.setup.run.begin()
+        if self.state is None:
+            return
+        with taking_up(self.state) as state:
+            self.number, self.at = int(state.position["cell"]), Position(**state.position["at"])
+            self.first = state.groups["first"]
+
+    def left(self) -> Iterator[Cell]:
+        """The trainings from the one at hand on."""
+        while self.number < len(self.cells):
+            yield self.cells[self.number]
+            self.number, self.at = self.number + 1, Position()
+
+    @contextlib.contextmanager
+    def masked(self, cell: Cell) -> Iterator[Subnetwork | None]:
+        """The block in which the network is a random one under masks; None: it is itself.
+
+        Every sparsity begins with the same weights, scores and batches.
+        """
+        self.setup.load(self.first)
+        if cell.method == DENSE:
+            self._ready(cell)
+            yield None
+            return
+        with searching(
+            self.setup.network,
+            weights=self.section.weights,
+            kept=share_kept(cell.sparsity),
+            seed=self.setup.recipe.seed,
+        ) as network:
+            self._ready(cell)
+            yield network
+
+    def train(self, cell: Cell) -> None:
+        """Train from where it is to the end, saving on the way."""
+        setup = self.setup
+        key = () if cell.method == DENSE else ("search",)  # the dense one is that of `train`
+        stretch = setup.stretch(epochs=cell.epochs, key=key, name=cell.label)
+        hooks = self._hooks(cell)
+        total, done = cell.epochs * setup.steps_per_epoch, self._steps_of(self.at)
+        with setup.progress.within(cell.label, total=total, done=done):
+            fit(
+                self.trainer,
+                stretch,
+                hooks,
+                at=self.at,
+                stop=setup.stop,
+                progress=setup.progress,
+            )
+
+    def found(self, network: Subnetwork | None) -> Found:
+        """What is to be kept of the trained network."""
+        with self.trainer.as_kept():
+            if network is None:
+                return Found(tensors=copied(self.setup.module), masks={})
+            masks = {key: mask.cpu() for key, mask in network.masks().items()}
+            return Found(tensors=network.state_dict(), masks=masks)
+
+    def measure(self, cell: Cell, found: Found) -> None:
+        """Look at the test images once, with the plain network, and keep it."""
+        run = self.setup.run
+        self.setup.load(found.tensors)
+        row = ticket(
+            self.setup,
+            found.masks or dense_masks(self.setup.network),
+            method=cell.method,
+            round=cell.round,
+            asked=cell.sparsity,
+            validation_accuracy=run.rows[-1]["validation_accuracy"],
+            test=self.setup.evaluate("test"),
+        )
+        run.keep(cell.folder, found.tensors, found.masks)
+        run.log({**row, "k": share_kept(cell.sparsity)})
+
+    def _ready(self, cell: Cell) -> None:
+        """A fresh optimizer, or the one of the run that is taken up."""
+        training = self.setup.recipe.training.model_copy(update={"epochs": cell.epochs})
+        self.trainer = self.setup.trainer(training)
+        if self.state is not None:
+            with taking_up(self.state) as state:
+                self.trainer.restore(state.position["trainer"], state.groups)
+            self.state = None
+
+    def _hooks(self, cell: Cell) -> Hooks:
+        def after_epoch(epoch: Epoch) -> bool:
+            row = {"kind": "epoch", "method": cell.method, "round": cell.round}
+            self.setup.run.log({**row, **asdict(epoch)})
+            return False
+
+        return Hooks(held_out=self.setup.accuracy, save=self._save, after_epoch=after_epoch)
+
+    def _save(self, at: Position) -> None:
+        self.at = at
+        position = {
+            "cell": self.number,
+            "at": asdict(at),
+            "trainer": self.trainer.position(),
+        }
+        groups = {**self.trainer.groups(), "first": self.first}
+        self.setup.run.save(self.steps_done, position, groups)
+
+    def _steps_before(self, number: int) -> int:
+        epochs = sum(cell.epochs for cell in self.cells[:number])
+        return epochs * self.setup.steps_per_epoch
+
+    def _steps_of(self, at: Position) -> int:
+        return at.epoch * self.setup.steps_per_epoch + at.step
+
+
+def search_cells(section: SearchSection, epochs: int) -> list[Cell]:
+    """The trainings of a run: the dense network if asked for, then one for each sparsity."""
+    dense = Cell(method=DENSE, round=0, sparsity=0.0, epochs=epochs, folder=DENSE, last=False)
+    return [
+        *([dense] if section.dense else []),
+        *(
+            Cell(
+                method=EDGE_POPUP,
+                round=number,
+                sparsity=sparsity,
+                epochs=section.epochs or epochs,
+                folder=f"sparsity-{sparsity}",
+                last=number == len(section.sparsities),
+            )
+            for number, sparsity in enumerate(section.sparsities, start=1)
+        ),
+    ]
+
+
+def share_kept(sparsity: float) -> float:
+    """k = 1 - sparsity, in (0, 1], as one writes it: 0.1 for a sparsity of 0.9."""
+    return round(1 - sparsity, 12)
+
+
+def _require_searchable(network: Network) -> None:
+    require_plain(network)
+    if not network.layers:
+        raise InputError("has no layer that can be masked", field="model.name")

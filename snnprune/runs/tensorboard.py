@@ -1,0 +1,111 @@
+"""The rows of a run as scalars for TensorBoard, which may fail without ending the run."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from snnprune.escaping import printable
+
+FOLDER = "tensorboard"
+MEASURED = (  # of rows about epochs and about tickets
+    *("train_loss", "train_accuracy", "validation_accuracy", "learning_rate"),
+    *("images_per_second", "sparsity_asked"),
+)
+
+
+class TensorBoard:
+    """An event file in a folder; what goes wrong there is told once and ends the writing.
+
+    It is written here and now, not in the thread of torch's `SummaryWriter`, which prints a
+    traceback of its own where a disk is full.
+    """
+
+    def __init__(
+        self, folder: Path, *, after: int | None = None, warn: Callable[[str], None]
+    ) -> None:
+        """`after` is the number of the state that the run goes on from, None at its beginning.
+
+        What was written for later numbers, by a run that was killed before its next state or by
+        an older run in the same folder, is shown no more.
+        """
+        self.folder, self.warn = folder, warn
+        self._file: BinaryIO | None = None
+        with self._telling():
+            from tensorboard.compat.proto.event_pb2 import SessionLog
+
+            folder.mkdir(parents=True, exist_ok=True)
+            # the names of later files sort after those of earlier ones
+            name = f"events.out.tfevents.{time.time():.6f}.{os.getpid()}"
+            self._file = (folder / name).open("wb")
+            self._write(file_version="brain.Event:2")
+            purged = 0 if after is None else after + 1
+            self._write(step=purged, session_log=SessionLog(status=SessionLog.START))
+            self._file.flush()
+
+    def add(self, row: Mapping[str, Any], number: int) -> None:
+        """Write what a row measures, `number` batches into the run."""
+        if self._file is None:
+            return
+        with self._telling():
+            from torch.utils.tensorboard.summary import scalar
+
+            for name, value in scalars(row):
+                self._write(step=number, summary=scalar(name, value))
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._telling():
+            self._close()
+
+    def _close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+    def _write(self, **event: object) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        RecordWriter(self._file).write(Event(wall_time=time.time(), **event).SerializeToString())
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """A block whose errors, whatever they are, become a warning and end the writing."""
+        try:
+            yield
+        except Exception as error:
+            with suppress(OSError):
+                self._close()
+            missing = isinstance(error, ImportError)
+            reason = "the package tensorboard cannot be imported" if missing else repr(error)
+            self.warn(f"{self.folder}: no more TensorBoard events: {printable(reason)}")
+
+
+def scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Names and finite values of what a row measures, below the name of its method."""
+    method = f"{row['method']}/" if "method" in row else ""
+    for name, value in _measured(row):
+        if value is not None and math.isfinite(value):
+            yield printable(f"{method}{name}"), float(value)
+
+
+def _measured(row: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+    """As rows have it, with shares in place of counts."""
+    yield from ((name, row[name]) for name in MEASURED if name in row)
+    if "pruned" in row:
+        yield "sparsity", row["pruned"] / row["prunable"]
+    test = row.get("test") or {"labelled": 0}
+    if test["labelled"]:
+        yield "test_accuracy", test["correct"] / test["labelled"]
+        yield "test_loss", test["loss_sum"] / test["labelled"]
+    for name, rate in test.get("firing_rates", {}).items():
+        yield f"firing_rate/{name}", rate
+    for layer in row.get("layers", ()):
+        yield f"density/{layer['weight']}", layer["kept"] / layer["weights"]

@@ -1,0 +1,63 @@
+"""A run of several processes: the first one writes, all of them know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from snnprune.distributed import Ranks
+from snnprune.mask import Masks
+from snnprune.runs.run import Groups, Run
+from snnprune.runs.state import State
+from snnprune.runs.stopping import Stop
+
+
+class RunTogether:
+    """The first rank's `run`, of which the others see states and rows.
+
+    Its methods are called by all ranks; what fails on the first ends the others too.
+    """
+
+    def __init__(self, run: Run | None, ranks: Ranks) -> None:
+        """`run` is None on all ranks but the first."""
+        self.run, self.ranks = run, ranks
+        self.rows: list[dict[str, Any]] = []
+
+    def begin(self) -> State | None:
+        """The state to go on from, on every rank."""
+        run = self.run
+        found = self.ranks.shared((run.begin(), run.rows) if run else None)
+        assert found is not None
+        state, rows = found
+        self.rows = list(rows)
+        return state
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Add a row of metrics."""
+        self.rows.append(dict(row))
+        if self.run:
+            self.run.log(row)
+
+    def save(self, number: int, position: Mapping[str, Any], groups: Groups) -> None:
+        """Keep a state; the networks of all ranks are the same."""
+        if self.run:
+            self.run.save(number, position, groups)
+
+    def keep(self, folder: str, tensors: Mapping[str, Tensor], masks: Masks) -> None:
+        """Keep a result."""
+        if self.run:
+            self.run.keep(folder, tensors, masks)
+
+
+class StopTogether(Stop):
+    """True on every rank once a signal came to one; asking is a step that all take together."""
+
+    def __init__(self, own: Stop, ranks: Ranks) -> None:
+        super().__init__()
+        self.own, self.ranks = own, ranks
+
+    def __bool__(self) -> bool:
+        self.signal = self.own.signal
+        return self.ranks.any(bool(self.own))

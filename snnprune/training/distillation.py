@@ -1,0 +1,67 @@
+"""Learning from a network that knows more: Hinton et al. 2015, arXiv 1503.02531."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from snnprune.network import Network, evaluating
+from snnprune.network.readout import Readout
+from snnprune.network.running import Forward, called
+from snnprune.recipe import TrainingSection
+from snnprune.training.objective import LabelLoss, Objective
+from snnprune.training.precision import autocast
+
+
+class Teacher:
+    """A trained network that is asked and does not learn; it begins each batch at rest."""
+
+    def __init__(
+        self,
+        network: Network,
+        training: TrainingSection,
+        *,
+        readout: Readout | None = None,
+        run: Forward = called,
+    ) -> None:
+        self.network, self.training = network, training
+        self.readout, self.run = readout or Readout("auto"), run
+        self.device = next(network.module.parameters()).device.type
+        if training.channels_last:
+            network.module.to(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, samples: int) -> Tensor:
+        """Its logits for a batch, averaged over time, (N, classes)."""
+        self.network.reset()
+        with evaluating(self.network.module), autocast(self.training, self.device):
+            steps = self.readout(self.run(self.network.module, x), samples)
+        return steps.float().mean(0)
+
+
+class Distillation:
+    """(1 - share) * the loss on the labels + share * the divergence from the teacher."""
+
+    def __init__(
+        self, teacher: Teacher, training: TrainingSection, *, share: float, temperature: float
+    ) -> None:
+        """`share` is in [0, 1)."""
+        self.teacher = teacher
+        self.labels: Objective = LabelLoss(training)
+        self.share, self.temperature = share, temperature
+
+    def __call__(self, steps: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        """Mean over the batch, from logits (T, N, classes), what was fed, and labels (N,)."""
+        taught = self.teacher(x, len(y))
+        apart = divergence(steps.mean(0), taught, self.temperature)
+        return (1 - self.share) * self.labels(steps, x, y) + self.share * apart
+
+
+def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(teacher || student) of the softmax of logits (N, classes) / T, mean over N, in nats.
+
+    T^2 keeps its gradient as large as that of the labels for any temperature.
+    """
+    log_q, log_p = ((z / temperature).log_softmax(1) for z in (student, teacher))
+    return temperature**2 * functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True)

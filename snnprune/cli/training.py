@@ -1,4 +1,4 @@
-"""The commands that run a recipe: `train`, `imp` and `search`."""
+"""The commands that run a recipe: `train`, `finetune`, `imp` and `search`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ import typer
 from snnprune.cli.flags import DataFlags, ShowFlags
 from snnprune.cli.spreading import spread
 from snnprune.errors import InputError, UsageError
+from snnprune.readable import require_readable
 
 if TYPE_CHECKING:
+    from snnprune.cli.console import Screen
+    from snnprune.jobs.finetune import FinetuneFiles
+    from snnprune.jobs.looping import LoopOptions
     from snnprune.recipe import Recipe
 
 
@@ -58,10 +62,60 @@ class LoopFlags(DataFlags):
         return [*(self.settings or []), *one, *several]
 
 
+@dataclass(frozen=True, kw_only=True)
+class FinetuneFlags:
+    """What is trained on."""
+
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CKPT", help="The pruned .safetensors (or its index), .pth or .nir file."
+        ),
+    ]
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What stays pruned; by default the mask file beside CKPT, or else what is 0.",
+        ),
+    ] = None
+    teacher: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The dense checkpoint to learn from, of the same model."),
+    ] = None
+    state_dict: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Which of the state dicts of CKPT to read."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        """Refuse a file that is not there before torch is imported."""
+        for path in (self.checkpoint, self.masks, self.teacher):
+            if path is not None:
+                require_readable(path)
+
+    def files(self) -> FinetuneFiles:
+        """The same for the job."""
+        from snnprune.jobs.finetune import FinetuneFiles
+
+        return FinetuneFiles(
+            checkpoint=self.checkpoint,
+            masks=self.masks,
+            teacher=self.teacher,
+            state_dict=self.state_dict,
+        )
+
+
 @spread
 def train(loop: LoopFlags, show: ShowFlags) -> None:
     """Train a network from a recipe; with a section gradual, prune it on the way."""
     _run("train", loop, show)
+
+
+@spread
+def finetune(files: FinetuneFlags, loop: LoopFlags, show: ShowFlags) -> None:
+    """Train a pruned checkpoint on, its masks held; with a teacher, learn from it too."""
+    _run("finetune", loop, show, files)
 
 
 @spread
@@ -76,16 +130,15 @@ def search(loop: LoopFlags, show: ShowFlags) -> None:
     _run("search", loop, show)
 
 
-def _run(command: str, flags: LoopFlags, show: ShowFlags) -> None:
+def _run(
+    command: str, flags: LoopFlags, show: ShowFlags, named: FinetuneFlags | None = None
+) -> None:
     """Run a recipe by the loop of `command`, and show what came of it."""
     recipe = _recipe(command, flags)
     folder = _folder(command, recipe, flags)
 
     from snnprune.cli.console import Screen
-    from snnprune.cli.run_tables import shown
     from snnprune.jobs.looping import LoopOptions
-    from snnprune.jobs.loops import JOBS
-    from snnprune.jobs.seeds import run_seeds
 
     screen = Screen(show)
     options = LoopOptions(
@@ -98,10 +151,33 @@ def _run(command: str, flags: LoopFlags, show: ShowFlags) -> None:
         force=flags.force,
         resume=flags.resume,
     )
-    found = run_seeds(JOBS[command], options, screen.progress(), screen.say)
+    files = named.files() if named else None
+    if flags.dry_run:
+        _try(options, files, screen)
+    else:
+        _do(options, files, screen)
+
+
+def _do(options: LoopOptions, files: FinetuneFiles | None, screen: Screen) -> None:
+    """Run it."""
+    from snnprune.cli.run_tables import shown
+    from snnprune.jobs.loops import job_of
+    from snnprune.jobs.seeds import run_seeds
+
+    job = job_of(options.command, files)
+    found = run_seeds(job, options, screen.progress(), screen.say)
     done = "holds a finished run: nothing to do" if found.finished_before else None
-    last = f"{folder} {done}" if done else f"wrote {folder}"
+    last = f"{options.out} {done}" if done else f"wrote {options.out}"
     screen.result(*shown(found.summary, screen.width), last, report=dict(found.report))
+
+
+def _try(options: LoopOptions, files: FinetuneFiles | None, screen: Screen) -> None:
+    """Tell what it would do and take."""
+    from snnprune.cli.dry_tables import shown
+    from snnprune.jobs.dry_run import dry_run
+
+    found, report = dry_run(options, files)
+    screen.result(*shown(found), f"nothing was written to {options.out}", report=report)
 
 
 def _recipe(command: str, flags: LoopFlags) -> Recipe:
@@ -110,11 +186,13 @@ def _recipe(command: str, flags: LoopFlags) -> Recipe:
 
     if flags.resume and flags.force:
         raise UsageError("either --resume or --force", hint="one continues a run, one replaces it")
+    if flags.resume and flags.dry_run:
+        raise UsageError("either --resume or --dry-run", hint="the one tries a run from its start")
     if flags.recipe is None and not flags.resume:
         raise UsageError("missing", field="--recipe", hint="snnprune recipes ls shows some")
     if flags.recipe is None and flags.out is None:
         raise UsageError("missing", field="--recipe", hint="or name a run: --resume --out DIR")
-    run = ("gradual",) if command in ("train", "finetune") else (command,)
+    run = ("gradual",) if command == "train" else (command,)
     return load_recipe(flags.recipe or _recipe_in(flags.out), flags.overrides(), run=run)
 
 

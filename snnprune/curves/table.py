@@ -23,7 +23,7 @@ def accuracy_cells(summary: Summary) -> list[list[str]]:
 
 def dense_line(summary: Summary) -> str:
     """The accuracy of the dense network, and what all accuracies are."""
-    line = f"{summary.split} accuracy in percent, {_seeds(summary)}"
+    line = f"{summary.split} accuracy (%), {_seeds(summary)}"
     if summary.dense is None:
         return line
     return f"dense {_accuracy(summary.dense, summary)}; {line}"
@@ -33,7 +33,7 @@ def _seeds(summary: Summary) -> str:
     """How many runs an accuracy is the mean of."""
     if summary.seeds < 2:
         return "one seed"
-    return f"mean ± sample standard deviation of {summary.seeds} seeds"
+    return f"mean ± standard deviation of {summary.seeds} seeds"
 
 
 def markdown_table(summary: Summary) -> str:

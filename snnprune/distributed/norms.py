@@ -81,9 +81,13 @@ def _moments(x: Tensor, ranks: Ranks, *, counts: bool) -> tuple[int, Tensor, Ten
     Merged as by Chan, Golub and LeVeque 1979, the same on every rank.
     """
     count = x.numel() // x.shape[1] if counts else 0
-    values = x if x.dtype == torch.float64 else x.float()
-    variance, mean = torch.var_mean(values, dim=_all_but_channels(x), correction=0)
-    mine = torch.cat([mean.double(), variance.double() * count, mean.new_tensor([count]).double()])
+    axes = _all_but_channels(x)
+    about = x.to(_wide(x)).mean(axes, keepdim=True)
+    centred = x - about  # distances to about the mean lose nothing in float32
+    off = centred.mean(axes).double()
+    mean = about.flatten().double() + off
+    squares = count * (centred.square_().mean(axes).double() - off.square())
+    mine = torch.cat([mean, squares, mean.new_tensor([count])])
     everybody = [torch.empty_like(mine) for _ in range(ranks.size)]
     dist.all_gather(everybody, mine)
     table = torch.stack(everybody)  # (ranks, 2 C + 1)
@@ -110,7 +114,7 @@ class _Normalised(torch.autograd.Function):
         """`count` is the number of values per channel on all ranks; None where x is not counted."""
         ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt())
         ctx.count = count
-        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        wide = _wide(x)
         statistics = mean.to(wide), variance.to(wide)
         return functional.batch_norm(x, *statistics, weight, bias, training=False, eps=eps)
 
@@ -119,7 +123,7 @@ class _Normalised(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Of x, weight and bias; those of the parameters are this rank's alone, for DDP to sum."""
         x, weight, mean, scale = ctx.saved_tensors
-        wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+        wide = _wide(x)
         axes, channels = _all_but_channels(x), (1, -1, *[1] * (x.dim() - 2))
         d = gradient.to(wide)
         centred = x.to(wide) - mean.to(wide).view(channels)
@@ -143,3 +147,8 @@ class _Normalised(torch.autograd.Function):
 
 def _all_but_channels(x: Tensor) -> list[int]:
     return [axis for axis in range(x.dim()) if axis != 1]
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """The type to reckon in: autocast may have made x narrow."""
+    return torch.promote_types(x.dtype, torch.float32)

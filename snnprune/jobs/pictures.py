@@ -1,10 +1,11 @@
-"""The pictures that a run leaves in its folder."""
+"""The pictures and the table that a run leaves in its folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from snnprune.curves import Summary
+from snnprune.curves import Summary, markdown_table
+from snnprune.files import write_text
 from snnprune.loops.methods import EDGE_POPUP
 from snnprune.loops.resolving import spec_of
 from snnprune.models import argument
@@ -12,10 +13,11 @@ from snnprune.plots import plot_densities, plot_firing_rates, plot_search, plot_
 from snnprune.recipe import Recipe
 
 SUFFIXES = (".png", ".svg")
+TABLE = "table.md"
 
 
 def draw(folder: Path, summary: Summary, recipe: Recipe) -> list[str]:
-    """Draw accuracy, densities and firing rates into `folder`; the names of the files.
+    """Draw accuracy, densities and firing rates into `folder`, and a table; the files' names.
 
     There is nothing to draw of runs that pruned nothing.
 
@@ -33,7 +35,9 @@ def draw(folder: Path, summary: Summary, recipe: Recipe) -> list[str]:
         plot_tickets(_paths(folder, "accuracy"), summary, conditions)
     for name, plot in pictures.items():
         plot(_paths(folder, name), summary, conditions)
-    return [path.name for name in ("accuracy", *pictures) for path in _paths(folder, name)]
+    write_text(folder / TABLE, f"{conditions}\n\n{markdown_table(summary)}\n")
+    names = [path.name for name in ("accuracy", *pictures) for path in _paths(folder, name)]
+    return [*names, TABLE]
 
 
 def conditions_of(recipe: Recipe) -> str:

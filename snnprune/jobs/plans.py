@@ -98,6 +98,8 @@ def _of_imp(section: ImpSection, setup: Setup, sizes: Mapping[str, int]) -> Plan
         for cell in rounds
         if cell.round > 0
     )
+    if section.early_time_steps is not None:
+        setup.with_args(time_steps=section.early_time_steps)  # refused where it cannot be built
     early = _share_of_time(section, setup.recipe)
     return _of_cells(
         setup,

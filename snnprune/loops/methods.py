@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from snnprune.curves import DENSE
 from snnprune.mask import Masks
 from snnprune.network import Network
 from snnprune.recipe import ImpSection
 
-DENSE, EDGE_POPUP = "dense", "edge-popup"
+EDGE_POPUP = "edge-popup"
 GRADUAL, PRUNED, FINETUNED = "gradual", "pruned", "finetuned"
 
 

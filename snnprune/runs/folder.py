@@ -11,18 +11,19 @@ from snnprune.checkpoint import write_masks, write_safetensors
 from snnprune.files import as_output_error, sha256_of, write_text
 from snnprune.mask import Masks
 from snnprune.recipe import Recipe, dump_recipe
+from snnprune.runs import tensorboard
 from snnprune.runs.changes import differences
 from snnprune.runs.metrics import Metrics
 from snnprune.runs.run import Groups
 from snnprune.runs.state import State, taking_up
 from snnprune.runs.states import States
+from snnprune.runs.tensorboard import TensorBoard
 
 RECIPE, METRICS, STATES, REPORT = "recipe.yaml", "metrics.jsonl", "state", "report.json"
 MODEL, MASK, BEST = "model.safetensors", "mask.safetensors", "best.safetensors"
-PICTURES = tuple(
-    f"{name}{suffix}"
-    for name in ("accuracy", "densities", "firing-rates")
-    for suffix in (".png", ".svg")
+SHOWN = (
+    *("accuracy.png", "accuracy.svg", "densities.png", "densities.svg"),
+    *("firing-rates.png", "firing-rates.svg", "table.md"),
 )
 KEPT = ("round-*", "*/round-*", "dense", "sparsity-*")  # rounds may lie in one of their method
 SUMS, DONE = "SHA256SUMS", "DONE"
@@ -49,6 +50,7 @@ class RunFolder:
         self.metrics = Metrics(folder / METRICS)
         self.states = States(folder / STATES)
         self.warnings: list[str] = []
+        self.board: TensorBoard | None = None
 
     @property
     def finished(self) -> bool:
@@ -68,14 +70,29 @@ class RunFolder:
             OutputError: nothing can be written.
         """
         with as_output_error(self.folder):
-            if self.resume:
-                return self._taken_up()
-            self._start()
-            return None
+            state = self._taken_up() if self.resume else None
+            if not self.resume:
+                self._start()
+        if self.recipe.output.tensorboard:
+            after = self._epochs if self.rows else None
+            folder = self.folder / tensorboard.FOLDER
+            self.board = TensorBoard(folder, after=after, warn=self.warnings.append)
+        return state
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Append a row to `metrics.jsonl`."""
+        """Append a row to `metrics.jsonl`, and show it in TensorBoard at the epochs so far."""
         self.metrics.add(row)
+        if self.board:
+            self.board.add(row, self._epochs)
+
+    def close(self) -> None:
+        """Write nothing more."""
+        if self.board:
+            self.board.close()
+
+    @property
+    def _epochs(self) -> int:
+        return sum(row.get("kind") == "epoch" for row in self.rows)
 
     def save(self, number: int, position: Mapping[str, Any], groups: Groups) -> None:
         """Keep a state in `state/`, beside the one before."""
@@ -106,6 +123,7 @@ class RunFolder:
         write_text(self.folder / DONE, "")
 
     def _start(self) -> None:
+        """Make the folder that of a new run."""
         self._clear()
         write_text(self.folder / RECIPE, dump_recipe(self.recipe))
         (self.folder / STATES).mkdir(exist_ok=True)
@@ -128,7 +146,7 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Delete what an older run left, what makes it one first; other files stay."""
-        for name in (DONE, RECIPE, SUMS, METRICS, MODEL, MASK, BEST, REPORT, *PICTURES):
+        for name in (DONE, RECIPE, SUMS, METRICS, MODEL, MASK, BEST, REPORT, *SHOWN):
             (self.folder / name).unlink(missing_ok=True)
         for path in _kept(self.folder):
             path.unlink()

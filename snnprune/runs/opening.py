@@ -40,7 +40,8 @@ def open_run(
                 require_same(recipe, load_recipe(str(folder / RECIPE)), folder)
             run = RunFolder(folder, recipe, made, metadata=metadata, resume=resume, say=say)
             run.warnings += warnings
-            yield run
+            with contextlib.closing(run):
+                yield run
         finally:
             if not _holdings(folder):  # it did not come to a beginning
                 (folder / lock.NAME).unlink(missing_ok=True)

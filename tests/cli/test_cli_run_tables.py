@@ -43,7 +43,7 @@ def test_a_row_for_each_sparsity_and_a_column_for_each_method() -> None:
         "──────────────────────────────────",
         "     50%   88.0 ± 0.7   50.0 (n=1)",
         "   99.9%   10.0 (n=1)            -",
-        "dense 90.0 ± 1.4; test accuracy in percent, mean ± sample standard deviation of 2 seeds",
+        "dense 90.0 ± 1.4; test accuracy (%), mean ± standard deviation of 2 seeds",
     ]
 
 
@@ -54,7 +54,7 @@ def test_the_same_as_markdown() -> None:
         "| 50% | 88.0 ± 0.7 | 50.0 (n=1) |",
         "| 99.9% | 10.0 (n=1) | - |",
         "",
-        "Dense 90.0 ± 1.4; test accuracy in percent, mean ± sample standard deviation of 2 seeds.",
+        "Dense 90.0 ± 1.4; test accuracy (%), mean ± standard deviation of 2 seeds.",
     ]
 
 
@@ -77,5 +77,5 @@ def test_names_are_escaped() -> None:
 
 def test_a_run_that_pruned_nothing_has_its_line_alone() -> None:
     dense = summarised([SEEDS[0][:1]])
-    assert printed(dense, 80) == ["dense 89.0; test accuracy in percent, one seed"]
-    assert markdown_table(dense) == "Dense 89.0; test accuracy in percent, one seed.\n"
+    assert printed(dense, 80) == ["dense 89.0; test accuracy (%), one seed"]
+    assert markdown_table(dense) == "Dense 89.0; test accuracy (%), one seed.\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -12,7 +13,9 @@ from snnprune.cli.failures import run
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run `snnprune` and leave the process with its exit code."""
-    sys.exit(run(app, list(sys.argv[1:] if arguments is None else arguments)))
+    code = run(app, list(sys.argv[1:] if arguments is None else arguments))
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nobody is left to take what `run` raises
+    sys.exit(code)
 
 
 __all__ = ["app", "main"]

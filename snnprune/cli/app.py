@@ -3,6 +3,7 @@
 import typer
 
 from snnprune.cli import checkpoints, demo, environment, pruning, recipes, training
+from snnprune.cli.peers import require_sharing
 
 app = typer.Typer(
     name="snnprune",
@@ -27,6 +28,7 @@ app.command("env")(environment.env)
 
 @app.callback(invoke_without_command=True)
 def version_option(
+    context: typer.Context,
     version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True),
 ) -> None:
     """Prune trained spiking neural networks, by what a weight does to a spike."""
@@ -35,3 +37,4 @@ def version_option(
 
         typer.echo(f"snnprune {__version__}")
         raise typer.Exit
+    require_sharing(context.invoked_subcommand or "")

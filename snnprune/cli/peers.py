@@ -1,18 +1,32 @@
-"""Of several processes that torchrun started, one speaks."""
+"""Several processes that torchrun started: which commands they share, and which of them speaks."""
 
 import signal
 import time
 from types import FrameType
 
-from snnprune.errors import PeerError, StoppedError
+from snnprune.errors import PeerError, StoppedError, UsageError
 from snnprune.launch import place
 
+SHARING = ("calibrate", "eval")  # the commands that several processes do together
 PATIENCE, APART = 3.0, 0.5  # seconds; torchrun ends the others within a tenth of one
 PAUSE = 0.05  # seconds between two looks whether the signal came
 
 
 class _EndedError(BaseException):
     """SIGTERM came while this process waited."""
+
+
+def require_sharing(command: str) -> None:
+    """Refuse a command that each process would do again, all writing to one place.
+
+    Raises:
+        UsageError: there are several processes, and they cannot share it.
+    """
+    if place().size > 1 and command not in SHARING:
+        raise UsageError(
+            f"{command} runs in one process",
+            hint=f"start it without torchrun, which is for {', '.join(SHARING)}",
+        )
 
 
 def may_speak(error: BaseException) -> bool:

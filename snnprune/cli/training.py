@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from snnprune.cli.flags import DataFlags, ShowFlags
-from snnprune.cli.spreading import spread
+from snnprune.cli.spreading import Flags, spread
 from snnprune.errors import InputError, UsageError
 from snnprune.readable import require_readable
 
@@ -63,7 +63,7 @@ class LoopFlags(DataFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneFlags:
+class FinetuneFlags(Flags):
     """What is trained on."""
 
     checkpoint: Annotated[
@@ -88,7 +88,7 @@ class FinetuneFlags:
         typer.Option(metavar="KEY", help="Which of the state dicts of CKPT to read."),
     ] = None
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Refuse a file that is not there before torch is imported."""
         for path in (self.checkpoint, self.masks, self.teacher):
             if path is not None:

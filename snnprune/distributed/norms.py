@@ -63,8 +63,6 @@ class _Synchronising(TorchFunctionMode):
         training: bool,  # noqa: ARG002  # true
     ) -> Tensor:
         count, mean, squares = _moments(input.detach(), self.ranks, counts=self.counts)
-        if count < 2:
-            raise ValueError(f"a batch of {count} value per channel has no variance")
         for running, new in ((running_mean, mean), (running_var, squares / (count - 1))):
             if running is not None:
                 running.lerp_(new.to(running.dtype), momentum)
@@ -75,10 +73,13 @@ class _Synchronising(TorchFunctionMode):
         return normalised
 
 
-def _moments(x: Tensor, ranks: Ranks, *, counts: bool) -> tuple[int, Tensor, Tensor]:
-    """Count, mean and sum of squared distances to it, (C,) float64, over x (N, C, ...) of all.
+def _moments(x: Tensor, ranks: Ranks, *, counts: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Count (), mean and sum of squared distances to it (C,), float64, over x (N, C, ...) of all.
 
     Merged as by Chan, Golub and LeVeque 1979, the same on every rank.
+
+    Raises:
+        ValueError: one value per channel has no variance.
     """
     count = x.numel() // x.shape[1] if counts else 0
     axes = _all_but_channels(x)
@@ -93,8 +94,10 @@ def _moments(x: Tensor, ranks: Ranks, *, counts: bool) -> tuple[int, Tensor, Ten
     table = torch.stack(everybody)  # (ranks, 2 C + 1)
     numbers, (means, squares) = table[:, -1:], table[:, :-1].unflatten(1, (2, -1)).unbind(1)
     total = numbers.sum()
+    if count < 2 and total < 2:  # looked at in this case alone, as a GPU must be waited for
+        raise ValueError("a batch of one value per channel has no variance")
     mean = (numbers * means).sum(0) / total
-    return int(total), mean, (squares + numbers * (means - mean).square()).sum(0)
+    return total, mean, (squares + numbers * (means - mean).square()).sum(0)
 
 
 class _Normalised(torch.autograd.Function):
@@ -109,7 +112,7 @@ class _Normalised(torch.autograd.Function):
         mean: Tensor,
         variance: Tensor,
         eps: float,
-        count: int | None,
+        count: Tensor | None,
     ) -> Tensor:
         """`count` is the number of values per channel on all ranks; None where x is not counted."""
         ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt())

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from snnprune.allocation import load_allocation
 from snnprune.criteria import load_criterion
+from snnprune.curves import DENSE
 from snnprune.data.images import ImageSplit
-from snnprune.loops.methods import DENSE, EDGE_POPUP, FINETUNED, GRADUAL, Cell, cells, method_of
+from snnprune.loops.methods import EDGE_POPUP, FINETUNED, GRADUAL, Cell, cells, method_of
 from snnprune.loops.ranking import prunable_weights
 from snnprune.loops.resolving import spec_of
 from snnprune.loops.searches import search_cells, share_kept

@@ -55,7 +55,7 @@ def _begin(options: LoopOptions) -> None:
     """Make the folder around the runs; more seeds may join those that were there."""
     require_ready(options.out, resume=options.resume, force=options.force)
     path = options.out / RECIPE
-    if options.resume:
+    if options.resume and path.exists():  # seeds that ran on other machines made none
         before = load_recipe(str(path))
         now = options.recipe.model_copy(update={"seeds": before.seeds})
         require_same(now, before, options.out)
@@ -88,6 +88,8 @@ def _together(options: LoopOptions, runs: list[LoopRun]) -> Sweep:
         ],
         warnings=[warning for run in runs for warning in run.report["warnings"]],
         recipe=options.recipe.model_dump(mode="json"),
+        model=runs[0].report["model"],
+        data=runs[0].report["data"],
         summary=about_curves(summary),
         outputs=[{"path": str(options.out / name)} for name in pictures],
     )

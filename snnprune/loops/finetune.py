@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from snnprune.curves import DENSE
 from snnprune.errors import InputError
-from snnprune.loops.methods import DENSE, PRUNED
+from snnprune.loops.methods import PRUNED
 from snnprune.loops.ranking import dense_masks
 from snnprune.loops.setup import Setup
 from snnprune.loops.tickets import ticket

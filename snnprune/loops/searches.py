@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
+from snnprune.curves import DENSE
 from snnprune.errors import InputError
-from snnprune.loops.methods import DENSE, EDGE_POPUP, Cell
+from snnprune.loops.methods import EDGE_POPUP, Cell
 from snnprune.loops.ranking import dense_masks
 from snnprune.loops.setup import Setup
 from snnprune.loops.tickets import ticket

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
+from snnprune.curves import DENSE
 from snnprune.data import DataSet
 from snnprune.distributed import ALONE, Ranks
 from snnprune.evaluation import Evaluation
 from snnprune.loops.gradual import Gradual
-from snnprune.loops.methods import DENSE, FINETUNED, GRADUAL
+from snnprune.loops.methods import FINETUNED, GRADUAL
 from snnprune.loops.ranking import dense_masks
 from snnprune.loops.setup import Setup, set_up
 from snnprune.loops.tickets import ticket

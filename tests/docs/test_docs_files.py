@@ -15,7 +15,11 @@ from safetensors.torch import load_file
 
 from snnprune.checkpoint import read_masks
 from snnprune.jobs import demo
+from snnprune.jobs.looping import LoopOptions
+from snnprune.jobs.loops import JOBS
+from snnprune.jobs.seeds import run_seeds
 from snnprune.progress import SILENT
+from snnprune.recipe import load_recipe
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 PAGE = "files.md"
@@ -85,6 +89,21 @@ def test_the_run_folder_and_its_report_are_the_documented_ones(trained: Path) ->
     names = {path.name for path in trained.iterdir()}
     assert names == first_column(PAGE, "Files of the run folder")
     assert_documented(json.loads((trained / "report.json").read_text()))
+
+
+def test_the_reports_of_tickets_are_the_documented_ones(tmp_path: Path) -> None:
+    settings = ["data.validation=0.95", "imp.methods=[imp]", "imp.sparsities=[0.5]", "seeds=[0, 1]"]
+    recipe = load_recipe("smoke", settings)
+    out = tmp_path / "run"
+    options = LoopOptions(command="imp", recipe=recipe, out=out, device="cpu")
+    together = run_seeds(JOBS["imp"], options).report
+    common = first_column(PAGE, "Keys of every report")
+    assert set(together) == common | first_column(PAGE, "Keys of several seeds")
+    alone = json.loads((out / "seed-0" / "report.json").read_text())
+    assert_documented(alone)
+    assert all(set(row) == first_column(PAGE, "Keys of a ticket") for row in alone["tickets"])
+    shown = {path.name for path in out.iterdir() if path.suffix in (".png", ".md")}
+    assert shown < first_column(PAGE, "What a run that prunes adds")
 
 
 def test_the_keys_of_the_report_of_demo_are_the_documented_ones(

@@ -7,7 +7,8 @@ from types import FrameType
 from snnprune.errors import PeerError, StoppedError, UsageError
 from snnprune.launch import place
 
-SHARING = ("calibrate", "eval")  # the commands that several processes do together
+# the commands that several processes do together
+SHARING = ("calibrate", "eval", "train", "finetune", "imp", "search")
 PATIENCE, APART = 3.0, 0.5  # seconds; torchrun ends the others within a tenth of one
 PAUSE = 0.05  # seconds between two looks whether the signal came
 

@@ -24,34 +24,37 @@ class Gradual:
             samples=section.samples,
             field="gradual.criterion",
         )
+        self.ranking.require()
         if not trainer.masking.held:
-            trainer.masking.set(all_alive(prunable_weights(setup.network)))
+            trainer.hold(all_alive(prunable_weights(setup.network)))
         masks, epochs = trainer.masking.masks, setup.recipe.training.epochs
         self.targets = targets(
             section, epochs, setup.steps_per_epoch, first=pruned(masks) / prunable(masks)
         )
 
     def __call__(self) -> None:
-        """Prune if the step that was just done is one of those."""
-        sparsity = self.targets.get(self.trainer.step)
+        """Prune if the batch that was just met is one of those."""
+        sparsity = self.targets.get(self.trainer.batches)
         if sparsity is None:
             return
         weights = prunable_weights(self.setup.network)
         alive = self.trainer.masking.masks
         cut = self.ranking.cut(self.setup, sparsity, weights=weights, alive=alive)
-        self.trainer.masking.set(cut.masks)
-        self.trainer.masking.enforce(self.trainer.optimizer)
+        self.trainer.hold(cut.masks)
 
     @property
     def done(self) -> bool:
         """Whether the last pruning lies behind."""
-        return self.trainer.step >= max(self.targets)
+        return self.trainer.batches >= max(self.targets)
 
 
 def targets(
     section: GradualSection, epochs: int, steps_per_epoch: int, *, first: float = 0.0
 ) -> dict[int, float]:
-    """The sparsity after each step (from 1) that is followed by pruning; `first` is that before."""
+    """The sparsity after each batch (from 1) that is followed by pruning; `first` is that before.
+
+    Batches, as steps may be fewer: in fp16 some are skipped, and the last pruning must be met.
+    """
     begin = section.start_epoch * steps_per_epoch
     end = (section.end_epoch or max(3 * epochs // 4, section.start_epoch + 1)) * steps_per_epoch
     count, last = min(section.steps, end - begin), section.sparsity

@@ -101,4 +101,4 @@ def _folder(section: ImpSection, method: str, number: int) -> str:
     name = f"round-{number:02}"
     if len(section.methods) == 1:
         return name
-    return f"{method.replace('/', '-').replace(':', '-')}/{name}"
+    return f"{method.replace('/', '-').replace(':', '-').lstrip('-.')}/{name}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,24 @@ class Ranking:
     """Training images to calibrate on, where the criterion asks for it."""
     field: str
     """The setting that names the criterion, for errors."""
+
+    def require(self) -> None:
+        """Refuse before any training what would be refused when it first prunes.
+
+        Raises:
+            InputError: criterion or allocation cannot be had, or do not go together.
+        """
+        criterion = load_criterion(self.criterion, field=self.field)
+        if self.allocation is None:
+            return
+        load_allocation(self.allocation, field=self._allocation_field)
+        # such a criterion leaves the encoding layer at least to magnitude
+        if self.allocation == "global" and criterion.needs == "spikes":
+            raise InputError(
+                f"global cannot rank {self.criterion} and magnitude scores together",
+                field=self._allocation_field,
+                hint="choose pools or local",
+            )
 
     def cut(
         self,
@@ -57,9 +76,23 @@ class Ranking:
             seed=setup.recipe.seed,
         )
         allocation = load_allocation(
-            self.allocation or default_allocation(scores), field="allocation"
+            self.allocation or default_allocation(scores), field=self._allocation_field
         )
-        return prune(weights, scores, sparsity=sparsity, allocation=allocation, alive=alive)
+        with self._told_by_setting():
+            return prune(weights, scores, sparsity=sparsity, allocation=allocation, alive=alive)
+
+    @contextlib.contextmanager
+    def _told_by_setting(self) -> Iterator[None]:
+        """Name the setting where the commands on checkpoints have a flag."""
+        try:
+            yield
+        except InputError as error:
+            error.field = self._allocation_field
+            raise
+
+    @property
+    def _allocation_field(self) -> str:
+        return f"{self.field.partition('.')[0]}.allocation"
 
 
 def prunable_weights(network: Network) -> dict[str, Tensor]:

@@ -24,8 +24,16 @@ class Rounds:
     """A run of `imp`: its trainings in order, the network at hand, the weights to go back to."""
 
     def __init__(self, setup: Setup) -> None:
+        """Refuses what cannot be pruned, before anything is trained.
+
+        Raises:
+            InputError: a criterion or allocation cannot be had, or a weight not be pruned.
+        """
         assert setup.recipe.imp is not None
         self.section: ImpSection = setup.recipe.imp
+        prunable_weights(setup.network)
+        for method in self.section.methods:
+            _ranking(self.section, method).require()
         self.full = setup
         steps = self.section.early_time_steps
         self.early = setup if steps is None else setup.with_args(time_steps=steps)
@@ -90,10 +98,10 @@ class Rounds:
         passing: Masks = {}
         if method_of(cell.method).returning:
             masks, passing = returning(self.setup.network, masks)
-        self.trainer.masking.set(masks, passing)
+        self.trainer.hold(masks, passing)
         self.returnable = kept(passing)
         if cell.round > 0 and self.section.repair == "bn":
-            with self.trainer.masking.passing_through():
+            with self.trainer.masking.passing_through(), self.setup.seeded("repair"):
                 batches = self.setup.calibration_batches(self.section.samples)
                 recalibrate_batchnorm(self.setup.network, batches, run=self.setup.forward)
 
@@ -147,13 +155,7 @@ class Rounds:
 
     def _cut(self, cell: Cell) -> Masks:
         """Masks for `cell` of the network as trained; weights that may return are all ranked."""
-        ranking = Ranking(
-            criterion=method_of(cell.method).criterion,
-            allocation=self.section.allocation,
-            samples=self.section.samples,
-            field="imp.methods",
-        )
-        masking = self.trainer.masking
+        ranking, masking = _ranking(self.section, cell.method), self.trainer.masking
         with self.trainer.average.in_place():
             weights = prunable_weights(self.setup.network)
             alive = {
@@ -211,3 +213,13 @@ class Rounds:
 
     def _steps_of(self, at: Position) -> int:
         return at.epoch * self.full.steps_per_epoch + at.step
+
+
+def _ranking(section: ImpSection, method: str) -> Ranking:
+    """How the rounds of a method rank."""
+    return Ranking(
+        criterion=method_of(method).criterion,
+        allocation=section.allocation,
+        samples=section.samples,
+        field="imp.methods",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -105,13 +106,16 @@ class Setup:
         if images is None:
             return None
         batches = images.batches(self.recipe.training.batch_size, device=self.device)
-        readout = self.readout()
-        return evaluate(self.network, batches, run=self.forward, readout=readout, ranks=self.ranks)
+        with self.seeded(split):
+            return evaluate(
+                self.network, batches, run=self.forward, readout=self.readout(), ranks=self.ranks
+            )
 
     def calibrate(self, samples: int) -> Calibration:
         """Statistics over a seeded sample of the training images, as they are."""
         batches = self.calibration_batches(samples)
-        return calibrate(self.network, batches, run=self.forward, ranks=self.ranks)
+        with self.seeded("calibration"):
+            return calibrate(self.network, batches, run=self.forward, ranks=self.ranks)
 
     def calibration_batches(self, samples: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Training images without augmentation."""
@@ -120,6 +124,10 @@ class Setup:
             images = images.sample(samples, self.recipe.seed)
         size = self.recipe.training.batch_size
         return images.batches(size, limit=samples, device=self.device)
+
+    def seeded(self, what: str) -> AbstractContextManager[None]:
+        """What a loader of the user's draws is the same in every pass, also in a run taken up."""
+        return drawing(self.recipe.seed, what, device=self.device)
 
     def with_args(self, **args: Any) -> Setup:
         """The same with another network: these arguments of its builder, the same weights."""

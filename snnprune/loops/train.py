@@ -74,7 +74,7 @@ def trained(
     """Train the network of `setup` for the recipe's epochs, `masks` held throughout."""
     recipe, run, best = setup.recipe, setup.run, Best()
     trainer = setup.trainer(objective=objective)
-    trainer.masking.set(masks or {})
+    trainer.hold(masks or {})
     gradual = Gradual(recipe.gradual, setup, trainer) if recipe.gradual else None
     at = _taken_up(run, trainer, best)
     epochs, steps = recipe.training.epochs, setup.steps_per_epoch

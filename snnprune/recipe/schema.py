@@ -154,8 +154,12 @@ def _imp_faults(imp: ImpSection, training: TrainingSection) -> Iterator[InitErro
         message = f"{imp.rewind_epoch} should be less than training.epochs, which is {epochs}"
         yield fault(message, ["rewind_epoch"])
         return
-    length = imp.round_epochs or epochs - imp.rewind_epoch
-    if training.warmup_epochs >= length:
+    left = epochs - imp.rewind_epoch
+    length = imp.round_epochs or left
+    if imp.rewind == "learning-rate" and length > left:
+        what = f"{length} are more than the {left} of the schedule after epoch {imp.rewind_epoch}"
+        yield fault(what, ["round_epochs"])
+    if imp.rewind == "weights" and training.warmup_epochs >= length:
         what = f"a round of {length} epochs has no room for {training.warmup_epochs} of warm-up"
         yield fault(what, ["round_epochs"])
 

@@ -28,8 +28,6 @@ class Teacher:
         self.network, self.training = network, training
         self.readout, self.run = readout or Readout("auto"), run
         self.device = next(network.module.parameters()).device.type
-        if training.channels_last:
-            network.module.to(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def __call__(self, x: Tensor, samples: int) -> Tensor:

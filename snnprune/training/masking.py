@@ -73,6 +73,11 @@ class Masking:
                 if isinstance(remembered, Tensor) and remembered.shape == weight.shape:
                     remembered.masked_fill_(~mask, 0.0)
 
+    def clear(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set held weights to 0 in `tensors`, those of the same keys."""
+        for key in self.held.keys() & tensors.keys():
+            tensors[key].masked_fill_(~self.held[key], 0.0)
+
     def groups(self) -> dict[str, Mapping[str, Tensor]]:
         """The tensors of a state."""
         return {"held": self.held, "passing": self.passing}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 
 from snnprune.distributed import ALONE, Part, Ranks, Replicated, synchronised
 from snnprune.errors import InputError, NonFiniteError
+from snnprune.mask import Masks
 from snnprune.network import Network
 from snnprune.network.readout import Readout
 from snnprune.network.running import Forward, called
 from snnprune.recipe import TrainingSection
 from snnprune.training.average import Average
+from snnprune.training.leftovers import refusing_leftovers
 from snnprune.training.masking import Masking
 from snnprune.training.objective import LabelLoss, Objective
 from snnprune.training.optimizer import (
@@ -24,6 +27,7 @@ from snnprune.training.optimizer import (
     optimizer_tensors,
     restore_optimizer,
 )
+from snnprune.training.pieces import pieces
 from snnprune.training.precision import autocast
 from snnprune.training.schedule import learning_rate
 
@@ -31,7 +35,10 @@ MAX_SKIPPED = 50  # the scale halves each time: by then no number fits
 
 
 class Trainer:
-    """A network, its optimizer and how far it is; `step` is the number of steps done."""
+    """A network, its optimizer and how far it is.
+
+    `step` is the number of steps done, `batches` that of batches met: more, where fp16 overflowed.
+    """
 
     def __init__(
         self,
@@ -58,12 +65,12 @@ class Trainer:
         self.ranks = ranks
         self.replicated: Replicated | None = None  # made of the first batch
         self.logits = _logits(network, readout or Readout("auto"), run)
-        self.step, self.skipped, self.first_step = 0, 0, first_step
+        self.step, self.batches, self.skipped, self.first_step = 0, 0, 0, first_step
         self.device = next(module.parameters()).device.type
         if training.precision == "fp16" and self.device == "cpu":
             raise InputError("fp16 needs a GPU", field="training.precision", hint="choose bf16")
         if training.channels_last:
-            module.to(memory_format=torch.channels_last)
+            _lay_channels_last(module)
         self.masking = Masking(module)
         self.average = Average(module, training.ema)
         self.optimizer = build_optimizer(module, training)
@@ -77,9 +84,8 @@ class Trainer:
         """
         self._set_learning_rate()
         self.optimizer.zero_grad(set_to_none=True)
-        part = self.ranks.part(x, y)
-        with self.masking.passing_through(), synchronised(self.ranks, counts=part.counts):
-            found = self._gradients(part)
+        with self.masking.passing_through():
+            found = self._gradients(self._parts(x, y))
         loss, correct = self.ranks.total(found)
         if not math.isfinite(loss):
             raise NonFiniteError(
@@ -87,8 +93,15 @@ class Trainer:
                 field="training",
                 hint="lower the learning rate or set clip_norm",
             )
+        self.batches += 1
         self._descend()
         return loss, int(correct)
+
+    def hold(self, held: Masks, passing: Masks | None = None) -> None:
+        """Take these masks from now on: nothing remembers what `held` prunes, nor averages it."""
+        self.masking.set(held, passing)
+        self.masking.enforce(self.optimizer)
+        self.masking.clear(self.average.tensors)
 
     @property
     def learning_rate(self) -> float:
@@ -103,7 +116,12 @@ class Trainer:
 
     def position(self) -> dict[str, Any]:
         """What a state says of it beside the tensors."""
-        return {"step": self.step, "skipped": self.skipped, "scaler": self.scaler.state_dict()}
+        return {
+            "step": self.step,
+            "batches": self.batches,
+            "skipped": self.skipped,
+            "scaler": self.scaler.state_dict(),
+        }
 
     def groups(self) -> dict[str, Mapping[str, Tensor]]:
         """The tensors of a state: the model's and the optimizer's own, not copies."""
@@ -127,20 +145,31 @@ class Trainer:
         self.average.restore(groups.get("average", {}))
         self.masking.restore(groups)
         self.scaler.load_state_dict(position["scaler"])
-        self.step, self.skipped = int(position["step"]), int(position["skipped"])
+        self.step, self.batches = int(position["step"]), int(position["batches"])
+        self.skipped = int(position["skipped"])
 
-    def _gradients(self, part: Part) -> tuple[float, int]:
-        """Add up the gradients of all pieces; this rank's part of loss and right answers."""
-        pieces = list(_pieces(part.x, part.y, self.training.accumulate))
+    def _parts(self, x: Tensor, y: Tensor) -> list[Part]:
+        """This rank's part of each piece of a batch, with its share of the whole batch.
+
+        So all ranks have as many, and a BatchNorm sees the pieces that one process would see.
+        """
+        found = [
+            (self.ranks.part(*piece), len(piece[1]) / len(y))
+            for piece in pieces(x, y, self.training.accumulate)
+        ]
+        return [replace(part, share=part.share * of_batch) for part, of_batch in found]
+
+    def _gradients(self, parts: list[Part]) -> tuple[float, int]:
+        """Add up the gradients of all parts; this rank's part of loss and right answers."""
         if self.replicated is None:
-            x, y = pieces[0]
-            self.replicated = Replicated(self.module, self.logits, self.ranks, x, len(y))
+            x, samples = parts[0].x, len(parts[0].y)
+            with synchronised(self.ranks, counts=parts[0].counts):
+                self.replicated = Replicated(self.module, self.logits, self.ranks, x, samples)
         loss, correct = 0.0, 0
-        for number, (x, y) in enumerate(pieces, start=1):
-            share = part.share * len(y) / len(part.y)
-            alone = nullcontext() if number == len(pieces) else self.replicated.apart()
-            with alone:
-                of_piece, right = self._backward(x, y, share)
+        for number, part in enumerate(parts, start=1):
+            alone = nullcontext() if number == len(parts) else self.replicated.apart()
+            with alone, synchronised(self.ranks, counts=part.counts):
+                of_piece, right = self._backward(part.x, part.y, part.share)
             loss, correct = loss + of_piece, correct + right * part.counts
         return loss, correct
 
@@ -152,7 +181,8 @@ class Trainer:
         with autocast(self.training, self.device):
             steps = self.replicated(x, len(y))
         loss = self.objective(steps.float(), x, y) * share
-        self.replicated.backward(self.scaler.scale(loss))
+        with refusing_leftovers():
+            self.replicated.backward(self.scaler.scale(loss))
         return float(loss.detach()), int((steps.detach().sum(0).argmax(1) == y).sum())
 
     def _descend(self) -> None:
@@ -197,10 +227,11 @@ def _logits(network: Network, readout: Readout, run: Forward) -> Callable[..., T
     return logits
 
 
-def _pieces(x: Tensor, y: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batch in at most `count` pieces; samples lie along the dimension that has as many."""
-    along = 0 if len(x) == len(y) else 1  # events (T, N, ...) have time first
-    yield from zip(x.tensor_split(count, along), y.tensor_split(count), strict=True)
+def _lay_channels_last(module: nn.Module) -> None:
+    """The weights of pictures alone: of volumes or anything else torch would refuse it."""
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 def require_finite(module: nn.Module, epoch: int) -> None:

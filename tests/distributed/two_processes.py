@@ -29,6 +29,8 @@ from snnprune.distributed import ALONE, Ranks, Replicated, joined, synchronised
 from snnprune.evaluation import Evaluation, evaluate
 from snnprune.models import ModelSpec, build_model
 from snnprune.network import Network, trace
+from snnprune.recipe import TrainingSection
+from snnprune.training import Trainer
 
 Check = Callable[[Ranks], None]
 CHECKS: dict[str, Check] = {}
@@ -283,6 +285,24 @@ def accumulated_pieces_are_those_of_one_process(ranks: Ranks) -> None:
 @check
 def a_batch_smaller_than_the_ranks_is_that_of_one_process(ranks: Ranks) -> None:
     compare_training([4, 1, 4], 1, ranks)
+
+
+@check
+def a_step_in_pieces_is_that_of_one_process(ranks: Ranks) -> None:
+    """Of 8, 5 and 2 images in 3 pieces: one rank's part would give fewer."""
+    expected, found = (stepped(8, 5, 2, ranks=taking) for taking in (ALONE, ranks))
+    close(found, expected, 1e-4)
+
+
+def stepped(*sizes: int, ranks: Ranks) -> dict[str, Tensor]:
+    """A network of ours after a step on batches of each size."""
+    training = TrainingSection(epochs=1, batch_size=8, learning_rate=0.01, accumulate=3)
+    trained_network = network()
+    trainer = Trainer(trained_network, training, len(sizes), ranks=ranks)
+    trained_network.module.train()
+    for batch in batches(*sizes):
+        trainer.train_on(*batch)
+    return trained_network.module.state_dict()
 
 
 @check

@@ -45,7 +45,9 @@ class Registry:
                 `field` is a flag.
             InputError: likewise, in a file.
         """
-        if name not in self.names() and not is_reference(name):
+        if name in self.rows or is_reference(name):
+            return  # going through all installed packages takes a while
+        if name not in self.names():
             raise wrong(field)(
                 f"unknown {self.kind} {name!r}",
                 field=field,

@@ -16,6 +16,9 @@ from hypothesis import settings
 from snnprune.cli import app
 from snnprune.cli.failures import run as run_app
 
+# one thread each: workers that wait for each other's threads are many times slower
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # the first call into torch alone takes longer than hypothesis allows an example
 settings.register_profile("snnprune", deadline=None)
 settings.load_profile("snnprune")

@@ -26,10 +26,11 @@ def draw(folder: Path, summary: Summary, recipe: Recipe) -> list[str]:
     """
     if not summary.points:
         return []
-    conditions = conditions_of(recipe)
+    searched = EDGE_POPUP in summary.methods
+    conditions = conditions_of(recipe, searched=searched)
     classes = argument(spec_of(recipe), "classes", field="model.name")
     pictures = {"densities": plot_densities, "firing-rates": plot_firing_rates}
-    if EDGE_POPUP in summary.methods and isinstance(classes, int):
+    if searched and isinstance(classes, int):
         plot_search(_paths(folder, "accuracy"), summary, conditions, classes)
     else:
         plot_tickets(_paths(folder, "accuracy"), summary, conditions)
@@ -40,13 +41,19 @@ def draw(folder: Path, summary: Summary, recipe: Recipe) -> list[str]:
     return [*names, TABLE]
 
 
-def conditions_of(recipe: Recipe) -> str:
+def conditions_of(recipe: Recipe, *, searched: bool = False) -> str:
     """What a number of the run depends on, in a line."""
     steps = argument(spec_of(recipe), "time_steps", field="model.name")
     time = [] if steps is None else [f"T = {steps}"]
-    return ", ".join(
-        [recipe.model.name, *time, recipe.data.name, f"{recipe.training.epochs} epochs"]
-    )
+    return ", ".join([recipe.model.name, *time, recipe.data.name, _epochs(recipe, searched)])
+
+
+def _epochs(recipe: Recipe, searched: bool) -> str:
+    """How long the networks were trained, and the scores where that differs."""
+    epochs = recipe.training.epochs
+    text = f"{epochs} epoch{'s' * (epochs != 1)}"
+    own = recipe.search.epochs if searched and recipe.search else None
+    return text if own in (None, epochs) else f"{text} (scores {own})"
 
 
 def _paths(folder: Path, name: str) -> list[Path]:

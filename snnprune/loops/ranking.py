@@ -79,7 +79,12 @@ class Ranking:
             self.allocation or default_allocation(scores), field=self._allocation_field
         )
         with self._told_by_setting():
-            return prune(weights, scores, sparsity=sparsity, allocation=allocation, alive=alive)
+            # scores may differ between ranks in their last bit, and masks must not
+            return setup.ranks.by_first(
+                lambda: prune(
+                    weights, scores, sparsity=sparsity, allocation=allocation, alive=alive
+                )
+            )
 
     @contextlib.contextmanager
     def _told_by_setting(self) -> Iterator[None]:

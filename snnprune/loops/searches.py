@@ -9,13 +9,11 @@ from dataclasses import asdict, dataclass
 from torch import Tensor
 
 from snnprune.curves import DENSE
-from snnprune.errors import InputError
 from snnprune.loops.methods import EDGE_POPUP, Cell
 from snnprune.loops.ranking import dense_masks
 from snnprune.loops.setup import Setup
 from snnprune.loops.tickets import ticket
 from snnprune.mask import Masks
-from snnprune.network import Network
 from snnprune.recipe import SearchSection
 from snnprune.runs import State, taking_up
 from snnprune.subnetworks import Subnetwork, searching
@@ -40,10 +38,10 @@ class Searches:
         """Refuses what cannot be masked, before anything is trained.
 
         Raises:
-            InputError: a weight cannot be masked, or there is none.
+            InputError: a weight cannot be masked.
         """
         assert setup.recipe.search is not None
-        _require_searchable(setup.network)
+        require_plain(setup.network)
         self.setup = setup
         self.section: SearchSection = setup.recipe.search
         self.cells = search_cells(self.section, setup.recipe.training.epochs)
@@ -196,9 +194,3 @@ def search_cells(section: SearchSection, epochs: int) -> list[Cell]:
 def share_kept(sparsity: float) -> float:
     """k = 1 - sparsity, in (0, 1], as one writes it: 0.1 for a sparsity of 0.9."""
     return round(1 - sparsity, 12)
-
-
-def _require_searchable(network: Network) -> None:
-    require_plain(network)
-    if not network.layers:
-        raise InputError("has no layer that can be masked", field="model.name")

@@ -16,9 +16,7 @@ from snnprune.recipe.wording import problem_of
 MAX_PROBLEMS = 20
 
 
-def load_recipe(
-    source: str, overrides: Sequence[str] = (), *, run: Collection[str] = ()
-) -> Recipe:
+def load_recipe(source: str, overrides: Sequence[str] = (), *, run: Collection[str] = ()) -> Recipe:
     """Read and check a recipe.
 
     Args:

@@ -58,7 +58,10 @@ def test_the_page_does_not_depend_on_the_terminal(tmp_path: Path) -> None:
 
 
 def test_the_page_is_made_without_torch() -> None:
-    code = f"import runpy, sys; runpy.run_path({str(SCRIPT)!r})['page'](); print(*sys.modules)"
+    code = (
+        f"import runpy, sys; sys.path.insert(0, {str(DOCS)!r}); "
+        f"runpy.run_path({str(SCRIPT)!r})['page'](); print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "snnprune.cli" in done.stdout.split()
     assert "torch" not in done.stdout.split()

@@ -167,7 +167,7 @@ def test_as_many_early_steps_as_there_are_change_nothing(images: Path) -> None:
 
 
 def test_learning_rate_rewinding_with_a_longer_round_is_refused(images: Path) -> None:
-    section = {"rewind": "learning-rate", "rewind_epoch": 1, "round_epochs": 3}
+    section: dict[str, Any] = {"rewind": "learning-rate", "rewind_epoch": 1, "round_epochs": 3}
     whole = recipe(images, **section).model_dump()
     with pytest.raises(ValueError, match="3 are more than the 2 of the schedule after epoch 1"):
         Recipe.model_validate(whole, context=("imp",))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from snnprune.checkpoint import read_masks
 from snnprune.errors import InputError
+from snnprune.jobs import tickets
 from snnprune.jobs.imp import imp_recipe
 from snnprune.jobs.looping import LoopOptions
 from snnprune.loops.imp import imp
@@ -126,8 +127,14 @@ def test_a_weight_that_is_alive_and_zero_is_no_pruned_one(
 
 @pytest.mark.parametrize(("method", "criterion"), [("imp", "magnitude"), ("sf-imp-1", "sf")])
 def test_a_round_prunes_what_the_command_prunes_of_the_network_of_the_round_before(
-    method: str, criterion: str, images: Path, run: Callable[..., Any], tmp_path: Path
+    method: str,
+    criterion: str,
+    images: Path,
+    run: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(tickets, "draw", lambda *_: [])  # it takes longer than the run
     asked = recipe(images, methods=[method])
     data = asked.data.model_copy(update={"validation": 0.0})
     asked = asked.model_copy(update={"data": data})

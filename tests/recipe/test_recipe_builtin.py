@@ -15,6 +15,7 @@ def test_the_built_in_recipes_are_these() -> None:
         "cifar100-kim",
         "fashion-mnist",
         "fashion-mnist-mini",
+        "fashion-mnist-resnet19",
         "smoke",
     ]
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snnprune.models import lif
 from snnprune.models.conv_snn import conv_snn
+from snnprune.models.lif_kernel import fire
 from snnprune.network import Network, trace
 from snnprune.recipe import TrainingSection
 from snnprune.training import Trainer
@@ -48,13 +48,13 @@ def test_channels_last_leaves_the_weights_of_volumes_as_they_are() -> None:
 def test_under_autocast_the_layers_are_narrow_and_the_membranes_float32(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fire, entered, drives = lif.fire, [], []
+    entered, drives = [], []
 
     def seen(current: Tensor, dynamics: Any) -> Tensor:
         entered.append(current.dtype)
         return fire(current, dynamics)
 
-    monkeypatch.setattr(lif, "fire", seen)
+    monkeypatch.setattr("snnprune.models.lif.fire", seen)
     subject = trainer(precision="bf16")
     entered.clear()
     convolution = subject.module.get_submodule("blocks.0.conv")

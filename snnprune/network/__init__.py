@@ -6,7 +6,6 @@ from snnprune.network.libraries import NeuronConstants
 from snnprune.network.links import Gain, Layer, Link, Network, Neuron, Norm
 from snnprune.network.mode import evaluating
 from snnprune.network.operations import NormCall
-from snnprune.network.readout import class_scores
 from snnprune.network.rest import at_rest
 from snnprune.network.trace import trace
 from snnprune.network.wrappers import bare
@@ -24,7 +23,6 @@ __all__ = [
     "at_rest",
     "bare",
     "batch_length",
-    "class_scores",
     "evaluating",
     "fed",
     "trace",

@@ -102,26 +102,6 @@ def require_readout(name: str, *, field: str = "--readout") -> None:
         )
 
 
-def over_time(output: Any, samples: int) -> Tensor:
-    """The network's output as (T, N, classes); an output without time has T = 1.
-
-    A tuple is (spikes, membrane), of which the first is read; a list is over time. Here a single
-    output is looked at, so (N, T, classes) is not taken: see `Readout`.
-
-    Raises:
-        InputError: it is none of (N, classes), (T, N, classes) or a list of (N, classes).
-    """
-    steps, layouts = _laid_out(output, samples)
-    if TIME_FIRST not in layouts:
-        raise _unreadable(_described(steps), samples)
-    return steps
-
-
-def class_scores(output: Any, samples: int) -> Tensor:
-    """Scores (N, classes): the sum over time, as Kim et al. 2022 predict."""
-    return over_time(output, samples).sum(0)
-
-
 def _laid_out(output: Any, samples: int) -> tuple[Tensor, tuple[str, ...]]:
     """The output as one tensor of three dimensions, and the layouts that its shape fits."""
     if isinstance(output, tuple) and output:

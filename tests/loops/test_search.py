@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -84,9 +85,9 @@ def with_model(asked: Recipe, reference: str) -> Recipe:
 
 
 def kept_of(asked: Recipe) -> Kept:
-    """What a run of it keeps."""
-    kept = Kept()
-    search(asked, open_recipe_data(asked), device=CPU, run=kept)
+    """What a run of it keeps; the images to validate on are those to test on too."""
+    kept, data = Kept(), open_recipe_data(asked)
+    search(asked, replace(data, test=data.validation), device=CPU, run=kept)
     return kept
 
 
@@ -96,14 +97,25 @@ def found(images: Path) -> Kept:
     return kept_of(recipe(images, dense=True))
 
 
+def highest(scores: Tensor, kept: float) -> Tensor:
+    """True for that share of the scores of highest absolute value."""
+    mask = torch.zeros(scores.shape, dtype=torch.bool)
+    ranked = scores.detach().abs().flatten().argsort()
+    mask.view(-1)[ranked[-round(kept * len(ranked)) :]] = True
+    return mask
+
+
+def small_network() -> nn.Module:
+    return conv_snn(in_channels=1, size=6, classes=2, width=2, depth=2, time_steps=2)
+
+
 class EdgePopup:
     """Training of scores in plain torch: the masked weights are put where the weights were."""
 
-    def __init__(self, images: ImageSplit, kept: float) -> None:
-        self.images = images
-        self.network = conv_snn(in_channels=1, size=6, classes=2, width=2, depth=2, time_steps=2)
+    def __init__(self, images: ImageSplit, kept: float, ema: float | None = None) -> None:
+        self.images, self.kept, self.ema = images, kept, ema
+        self.network = small_network()
         shapes = {key: self.network.get_parameter(key).shape for key in WEIGHTS}
-        self.counts = {key: round(kept * shape.numel()) for key, shape in shapes.items()}
         self.weights = {
             key: drawn_weight(shape, "signed-constant", kept=kept, seed=0, key=key)
             for key, shape in shapes.items()
@@ -117,6 +129,7 @@ class EdgePopup:
 
     def train(self) -> None:
         sgd = optim.SGD(self.scores.values(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
+        averages = {key: scores.detach().clone() for key, scores in self.scores.items()}
         for epoch in range(EPOCHS):
             batches = self.images.shuffled(
                 4, key=(0, "search", epoch), device=CPU, augment=Augmentation(crop=1, flip=True)
@@ -134,6 +147,9 @@ class EdgePopup:
                     assert gradient is not None
                     scores.grad = gradient * self.weights[key] * scores.detach().sign()
                 sgd.step()
+                for key, average in averages.items():
+                    average.lerp_(self.scores[key].detach(), 1 - (self.ema or 0.0))
+        self.scores = {key: nn.Parameter(average) for key, average in averages.items()}
         self.put_masked()
 
     @torch.no_grad()
@@ -142,13 +158,7 @@ class EdgePopup:
             self.network.get_parameter(key).copy_(self.weights[key] * mask)
 
     def masks(self) -> dict[str, Tensor]:
-        masks = {key: torch.zeros(scores.shape, dtype=torch.bool) for key, scores in self.ranked()}
-        for key, ranked in self.ranked():
-            masks[key].view(-1)[ranked.flatten().argsort()[-self.counts[key] :]] = True
-        return masks
-
-    def ranked(self) -> list[tuple[str, Tensor]]:
-        return [(key, scores.detach().abs()) for key, scores in self.scores.items()]
+        return {key: highest(scores, self.kept) for key, scores in self.scores.items()}
 
 
 @pytest.mark.parametrize("sparsity", SPARSITIES)
@@ -214,17 +224,38 @@ def test_the_epochs_of_a_search_are_its_own_and_its_schedule_ends_with_them(imag
     assert rows[-1]["learning_rate"] == pytest.approx(last)
 
 
-def test_what_is_kept_has_the_accuracy_that_was_told(images: Path, found: Kept) -> None:
-    asked = recipe(images)
-    validation = open_recipe_data(asked).validation
+@torch.no_grad()
+def test_accuracy_and_firing_rates_are_those_of_the_plain_network_that_is_kept(
+    images: Path, found: Kept
+) -> None:
+    validation = open_recipe_data(recipe(images)).validation
     assert isinstance(validation, ImageSplit)
-    network = conv_snn(in_channels=1, size=6, classes=2, width=2, depth=2, time_steps=2).eval()
-    for row in found.rows_of("ticket")[1:]:
-        network.load_state_dict(found.tensors[f"sparsity-{row['sparsity_asked']}"])
-        (x, y), *_ = validation.batches(4)
+    (x, y), *_ = validation.batches(4)
+    network, spikes = small_network().eval(), list[Tensor]()
+    network.get_submodule("encoder.neuron").register_forward_hook(
+        lambda _module, _given, given: spikes.append(given)
+    )
+    for row in found.rows_of("ticket"):
+        name = f"sparsity-{row['sparsity_asked']}" if row["sparsity_asked"] else "dense"
+        network.load_state_dict(found.tensors[name])
         assert y is not None
         right = (network(x).sum(0).argmax(1) == y).float().mean()
-        assert float(right) == row["validation_accuracy"]
+        assert float(right) == row["validation_accuracy"] == row["test"]["accuracy"]
+        rate = row["test"]["firing_rates"]["encoder.neuron"]
+        assert rate == pytest.approx(float(spikes[-1].mean()))
+    assert len(spikes) == 3
+    assert not torch.equal(spikes[-1], spikes[-2])
+
+
+def test_with_an_average_the_scores_that_rank_are_averaged(images: Path) -> None:
+    data = open_recipe_data(recipe(images))
+    assert isinstance(data.train, ImageSplit)
+    last, averaged = (EdgePopup(data.train, kept=0.7, ema=ema) for ema in (None, 0.95))
+    last.train()
+    averaged.train()
+    kept = kept_of(recipe(images, {"ema": 0.95}, sparsities=[0.3]))
+    assert same(kept.masks["sparsity-0.3"], averaged.masks())
+    assert not same(last.masks(), averaged.masks())
 
 
 @pytest.mark.parametrize(
@@ -240,12 +271,10 @@ def test_scores_learn_under_every_setting_of_training(
 ) -> None:
     kept = kept_of(recipe(images, training, sparsities=[0.5]))
     tensors, masks = kept.tensors["sparsity-0.5"], kept.masks["sparsity-0.5"]
-    first = EdgePopup.__new__(EdgePopup)
-    first.scores = {
-        key: nn.Parameter(drawn_scores(mask.shape, seed=0, key=key)) for key, mask in masks.items()
+    first = {
+        key: highest(drawn_scores(mask.shape, seed=0, key=key), 0.5) for key, mask in masks.items()
     }
-    first.counts = {key: mask.numel() // 2 for key, mask in masks.items()}
-    assert not same(masks, first.masks())
+    assert not same(masks, first)
     for key, mask in masks.items():
         drawn = drawn_weight(mask.shape, "signed-constant", kept=0.5, seed=0, key=key)
         assert torch.equal(tensors[key], drawn * mask)
@@ -254,7 +283,7 @@ def test_scores_learn_under_every_setting_of_training(
 def test_a_network_and_a_loader_of_the_users_are_searched_too(images: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.py"
     own.write_text(SPIKINGJELLY)
-    asked = with_model(recipe(images, sparsities=[0.5]), f"{own}:build")
+    asked = with_model(recipe(images, dense=True, sparsities=[0.5]), f"{own}:build")
     data = asked.data.model_copy(update={"name": f"{own}:images", "crop": 0, "flip": False})
     kept = kept_of(asked.model_copy(update={"data": data}))
     tensors = kept.tensors["sparsity-0.5"]
@@ -262,13 +291,14 @@ def test_a_network_and_a_loader_of_the_users_are_searched_too(images: Path, tmp_
     assert int(tensors["conv.weight"].count_nonzero()) == 14  # of 27
     assert int(tensors["fc.weight"].count_nonzero()) == 48
     assert not tensors["conv.bias"].any()
-    (row,) = kept.rows_of("ticket")
-    assert row["pruned"] == 13 + 48
+    assert kept.tensors["dense"]["lif.w"] != 0  # it learnt; tau = 2 is where it began
+    assert tensors["lif.w"] == 0
+    assert kept.rows_of("ticket")[1]["pruned"] == 13 + 48
 
 
 @pytest.mark.parametrize(
     ("function", "message"),
-    [("normed", "classifier.weight: is made by"), ("pruned", "is masked by torch.nn.utils.prune")],
+    [("normed", "is made by weight_norm"), ("pruned", "is masked by torch.nn.utils.prune")],
 )
 def test_what_cannot_be_masked_is_refused_before_the_dense_network_is_trained(
     function: str, message: str, images: Path, tmp_path: Path

@@ -3,9 +3,14 @@ import torch
 from torch import Tensor
 
 from snnprune.errors import InputError, UsageError
-from snnprune.network.readout import READOUTS, Readout, class_scores
+from snnprune.network.readout import READOUTS, Readout
 
 STEPS = torch.rand(4, 2, 3)  # (T, N, classes)
+
+
+def class_scores(output: object, samples: int) -> Tensor:
+    """Scores (N, classes) of a single output."""
+    return Readout("auto")(output, samples).sum(0)
 
 
 def test_scores_are_the_sum_over_time_of_a_tensor_or_a_list() -> None:

@@ -1,7 +1,8 @@
-"""Train RECIPE once undisturbed and once killed with -9 again and again; run as a script.
+"""Run RECIPE once undisturbed and once killed with -9 again and again; run as a script.
 
-`python killed_at_random.py RECIPE FOLDER KILLS`: leaves `undisturbed` and `killed` in FOLDER. Each
-run is a process forked before torch has done anything, so that torch is imported only once.
+`python killed_at_random.py COMMAND RECIPE FOLDER KILLS`, COMMAND being train or imp: leaves
+`undisturbed` and `killed` in FOLDER, without pictures. Each run is a process forked before torch
+has done anything, so that torch is imported only once.
 """
 
 import os
@@ -11,25 +12,28 @@ import sys
 import time
 import traceback
 from pathlib import Path
+from unittest.mock import patch
 
 import torch._dynamo  # noqa: F401  # what an optimizer imports when it is made, once for all processes
 
 from snnprune.jobs.looping import LoopOptions
-from snnprune.jobs.train import train_recipe
+from snnprune.jobs.loops import JOBS
 from snnprune.progress import SILENT
 from snnprune.recipe import load_recipe
 
-RECIPE, FOLDER, KILLS = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+COMMAND, RECIPE, FOLDER, KILLS = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
+patch("snnprune.jobs.tickets.draw", lambda *_: []).start()  # it takes longer than the run
 
 
 def start(out: Path) -> int:
-    """Train in a process of its own, from where the folder is; the process."""
+    """Run in a process of its own, from where the folder is; the process."""
     child = os.fork()
     if child:
         return child
     try:
         recipe, resume = load_recipe(RECIPE), (out / "recipe.yaml").exists()
-        train_recipe(LoopOptions(recipe=recipe, out=out, device="cpu", resume=resume), SILENT)
+        options = LoopOptions(command=COMMAND, recipe=recipe, out=out, device="cpu", resume=resume)
+        JOBS[COMMAND](options, SILENT, lambda _: None)
         os._exit(0)
     except BaseException:
         traceback.print_exc()

@@ -48,7 +48,7 @@ def results(folder: Path) -> dict[str, bytes]:
 def killed_at_random(recipe: Path, folder: Path, kills: int) -> None:
     script = Path(__file__).with_name("killed_at_random.py")
     done = subprocess.run(
-        [sys.executable, script, recipe, folder, str(kills)],
+        [sys.executable, script, "train", recipe, folder, str(kills)],
         capture_output=True,
         text=True,
         timeout=300,

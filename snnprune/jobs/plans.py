@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from snnprune.allocation import load_allocation
 from snnprune.criteria import load_criterion
 from snnprune.curves import DENSE
 from snnprune.data.images import ImageSplit
@@ -73,7 +72,6 @@ def _of_training(setup: Setup, sizes: Mapping[str, int], masks: Masks) -> Plan:
     method = FINETUNED if masks else DENSE
     calibrations = 0
     if gradual is not None:
-        _require(gradual.criterion, gradual.allocation, "gradual")
         method, alive = GRADUAL, total - round(gradual.sparsity * total)
         calibrations = gradual.steps * _calibration(setup, gradual.criterion, gradual.samples)
     only = _training(method, 0, 1 - alive / total, alive, epochs, setup)
@@ -91,8 +89,6 @@ def _of_training(setup: Setup, sizes: Mapping[str, int], masks: Masks) -> Plan:
 
 def _of_imp(section: ImpSection, setup: Setup, sizes: Mapping[str, int]) -> Plan:
     """The dense network, then the rounds of every method."""
-    for method in section.methods:
-        _require(method_of(method).criterion, section.allocation, "imp")
     total, rounds = sum(sizes.values()), cells(section, setup.recipe.training.epochs)
     calibrations = sum(
         _calibration(setup, method_of(cell.method).criterion, section.samples)
@@ -177,13 +173,6 @@ def _training(
         steps=epochs * setup.steps_per_epoch,
         speed=speed,
     )
-
-
-def _require(criterion: str, allocation: str | None, section: str) -> None:
-    """Refuse now what the loop would refuse when it first prunes."""
-    load_criterion(criterion, field="imp.methods" if section == "imp" else "gradual.criterion")
-    if allocation is not None:
-        load_allocation(allocation, field=f"{section}.allocation")
 
 
 def _calibration(setup: Setup, criterion: str, samples: int) -> int:

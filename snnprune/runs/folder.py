@@ -155,7 +155,8 @@ class RunFolder:
 
     def _sweep(self) -> None:
         """Delete what a process that was killed was writing."""
-        for folder in (self.folder, self.folder / STATES):
+        around = (place for pattern in KEPT for place in self.folder.glob(pattern))
+        for folder in (self.folder, self.folder / STATES, *around):
             for path in folder.glob(TEMPORARY):
                 path.unlink()
 

@@ -1,6 +1,5 @@
 """A run of `imp` that was stopped and taken up again is, to the bit, one that was left alone."""
 
-import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,16 +8,14 @@ from typing import Any
 
 import pytest
 from small_runs import recipe_for, write_images
-from torch import Tensor
+from stopped_runs import results, stopped_after, stopped_after_every_step
 
 from snnprune.errors import InputError, StoppedError
-from snnprune.jobs import looping, tickets
+from snnprune.jobs import tickets
 from snnprune.jobs.imp import imp_recipe
 from snnprune.jobs.looping import LoopOptions, LoopRun
 from snnprune.jobs.train import train_recipe
 from snnprune.recipe import Recipe
-from snnprune.runs import Stop
-from snnprune.training import Trainer
 
 LOADER = """
 import torch
@@ -50,17 +47,6 @@ IMP: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # training, imp
 }
 
 
-class After(Stop):
-    """A stop that is asked for while that batch, from 1, is trained on."""
-
-    def __init__(self, batch: int) -> None:
-        super().__init__()
-        self.left = batch
-
-    def __bool__(self) -> bool:
-        return self.left <= 0
-
-
 @pytest.fixture(autouse=True, scope="module")
 def without_pictures() -> Iterator[None]:
     """They take longer than the runs."""
@@ -87,44 +73,10 @@ def run(asked: LoopOptions) -> LoopRun:
     return (train_recipe if asked.command == "train" else imp_recipe)(asked)
 
 
-@contextlib.contextmanager
-def stopped_after(batch: int) -> Iterator[None]:
-    stop, train_on = After(batch), Trainer.train_on
-
-    def counting(trainer: Trainer, x: Tensor, y: Tensor) -> tuple[float, int]:
-        done = train_on(trainer, x, y)
-        stop.left -= 1
-        return done
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "train_on", counting)
-        patch.setattr(looping, "stopping", lambda: contextlib.nullcontext(stop))
-        yield
-
-
-def results(folder: Path) -> dict[str, bytes]:
-    """All that a run keeps but its states and its report, which tells of times and machines."""
-    kept = [path for path in folder.rglob("*.safetensors") if path.parent.name != "state"]
-    tables = [folder / name for name in ("metrics.jsonl", "recipe.yaml")]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in [*kept, *tables]}
-
-
-def stopped_after_every_step(asked: LoopOptions) -> int:
-    """Run it to its end, a batch at a time; how many there were."""
-    for done in range(200):
-        try:
-            with stopped_after(1):
-                run(replace(asked, resume=done > 0))
-        except StoppedError:
-            continue
-        return done + 1
-    raise AssertionError("it does not end")
-
-
 def check(asked: LoopOptions, folder: Path) -> None:
     undisturbed, stopped = (replace(asked, out=folder / name) for name in ("alone", "stopped"))
     whole = run(undisturbed).report
-    assert stopped_after_every_step(stopped) > 4
+    assert stopped_after_every_step(run, stopped) > 4
     expected, found = results(undisturbed.out), results(stopped.out)
     assert list(found) == list(expected)
     assert [name for name in expected if found[name] != expected[name]] == []
@@ -245,3 +197,15 @@ def test_force_leaves_nothing_of_another_run(images: Path, tmp_path: Path) -> No
     run(replace(asked, recipe=other, force=True))
     models = {str(path.relative_to(asked.out)) for path in asked.out.rglob("model.safetensors")}
     assert models == {f"round-{number:02}/model.safetensors" for number in range(3)}
+
+
+def test_what_a_killed_process_was_writing_is_swept_from_the_rounds_too(
+    images: Path, tmp_path: Path
+) -> None:
+    asked = small(images, tmp_path / "run")
+    with stopped_after(16), pytest.raises(StoppedError):
+        run(asked)
+    for folder in ("round-00", "imp/round-01", "sf-imp-1/round-01", "state"):
+        (asked.out / folder / ".snnprune-abc.tmp").write_bytes(b"half")
+    run(replace(asked, resume=True))
+    assert not list(asked.out.rglob("*.tmp"))

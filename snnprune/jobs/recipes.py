@@ -1,15 +1,36 @@
 """Checks of a recipe that need the tables of names, and no torch."""
 
+from snnprune.allocation import ALLOCATIONS
+from snnprune.criteria import CRITERIA
 from snnprune.data import require_data
+from snnprune.errors import InputError
+from snnprune.loops.methods import METHODS
 from snnprune.models import MODELS
 from snnprune.recipe import Recipe
+from snnprune.spelling import did_you_mean
+from snnprune.user_code import is_reference
 
 
 def require_names(recipe: Recipe) -> None:
-    """Refuse a recipe that names a model or data set that does not exist.
+    """Refuse a recipe that names what does not exist; nothing is run or imported of the user's.
 
     Raises:
-        InputError: it does.
+        InputError: a model, data set, method, criterion or allocation is not known.
     """
     MODELS.require(recipe.model.name, field="model.name")
     require_data(recipe.data.name, field="data.name")
+    if recipe.gradual is not None:
+        CRITERIA.require(recipe.gradual.criterion, field="gradual.criterion")
+    for method in recipe.imp.methods if recipe.imp else ():
+        _require_method(method)
+    for name, section in (("imp", recipe.imp), ("gradual", recipe.gradual)):
+        if section is not None and section.allocation is not None:
+            ALLOCATIONS.require(section.allocation, field=f"{name}.allocation")
+
+
+def _require_method(name: str) -> None:
+    known = (*METHODS, *CRITERIA.names())
+    if name not in known and not is_reference(name):
+        raise InputError(
+            f"unknown method {name!r}", field="imp.methods", hint=did_you_mean(name, known)
+        )

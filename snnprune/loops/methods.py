@@ -1,14 +1,20 @@
-"""What `imp` can be asked for: methods, and the trainings that a run of them is made of."""
+"""What `imp` can be asked for: methods, and the trainings that a run of them is made of.
+
+Importing it imports no torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from snnprune.curves import DENSE
-from snnprune.mask import Masks
-from snnprune.network import Network
 from snnprune.recipe import ImpSection
+
+if TYPE_CHECKING:
+    from snnprune.mask import Masks
+    from snnprune.network import Network
 
 EDGE_POPUP = "edge-popup"
 GRADUAL, PRUNED, FINETUNED = "gradual", "pruned", "finetuned"

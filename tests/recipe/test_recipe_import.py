@@ -42,3 +42,12 @@ def test_the_built_in_recipes_are_found_inside_an_installed_package(tmp_path: Pa
     shutil.copytree(builtin_recipes()["smoke"].parent, tmp_path / "snnprune" / "recipes")
     code = "from snnprune.recipe import builtin_recipes\nprint(builtin_recipes()['smoke'])"
     assert run(code, tmp_path).strip() == str(tmp_path / "snnprune" / "recipes" / "smoke.yaml")
+
+
+def test_the_names_in_a_recipe_are_checked_without_torch() -> None:
+    code = (
+        "import sys; from snnprune.jobs.recipes import require_names; "
+        "from snnprune.recipe import load_recipe; require_names(load_recipe('cifar10')); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

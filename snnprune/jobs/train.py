@@ -7,7 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from snnprune.checkpoint import write_masks, write_safetensors
+from snnprune.curves import summarised
 from snnprune.jobs.looping import LoopOptions, LoopRun, Say, Work, working
+from snnprune.jobs.pictures import draw
 from snnprune.loops.train import Trained, train
 from snnprune.progress import SILENT, Progress
 from snnprune.report import about_evaluation
@@ -49,14 +51,16 @@ def finish(
     """Write what training, which may have begun with files, came to."""
     epochs = trained.epochs
     best = None if trained.best_epoch is None else epochs[trained.best_epoch]
+    tickets = [row for row in folder.rows if row["kind"] == "ticket"]
+    pictures = draw(folder.folder, summarised([tickets]), work.recipe)
     return work.finish(
-        _write(folder, trained),
+        [*_write(folder, trained), *pictures],
         inputs=inputs,
         **findings,
         epochs=[asdict(epoch) for epoch in epochs],
         best=best and asdict(best),
         test=about_evaluation(trained.test),
-        tickets=[row for row in folder.rows if row["kind"] == "ticket"],
+        tickets=tickets,
     )
 
 

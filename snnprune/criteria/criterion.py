@@ -10,9 +10,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from snnprune.calibration import LayerStatistics
+    from snnprune.grams import Gram
 
-Needs = Literal["weight", "inputs", "spikes"]
-"""The weight alone; also the rates of its inputs; also the neuron that it drives."""
+Needs = Literal[
+    "weight",
+    "inputs",
+    "spikes",
+    "gradient",
+    "squared-gradient",
+    "absolute-gradient",
+    "hessian-gradient",
+    "flow",
+    "gram",
+    "membrane-gram",
+]
+"""What a criterion must know beside the weight: the rates of its inputs (`inputs`), also the neuron
+that it drives (`spikes`), what a backward pass finds for each weight (see `snnprune.gradients`), or
+the second moments of its inputs (see `snnprune.grams`), as they are or as a membrane adds them up.
+"""
 Scale = Literal["linear", "log"]
 
 
@@ -25,6 +40,9 @@ class Evidence:
     key: str
     groups: int = 1
     statistics: LayerStatistics | None = None
+    found: Tensor | None = None
+    """What a backward pass found for each weight, in its shape, float64."""
+    gram: Gram | None = None
     seed: int = 0
 
 
@@ -36,21 +54,30 @@ class Criterion:
     function: Callable[[Evidence], Tensor]
     needs: Needs
     scale: Scale
+    degree: int = 1
+    """Scores grow as |w| to the power of this: 2 for energies, as of OBS."""
 
     def __call__(self, evidence: Evidence) -> Tensor:
         return self.function(evidence)
 
 
 def criterion(
-    *, needs: Needs, scale: Scale = "linear"
+    *, needs: Needs, scale: Scale = "linear", degree: int = 1
 ) -> Callable[[Callable[[Evidence], Tensor]], Criterion]:
     """Make a criterion of a function from `Evidence` to scores.
 
     A layer that lacks what the criterion needs is scored by magnitude instead, and the report says
-    so. `scale` tells whether the scores are logarithms.
+    so. `scale` tells whether the scores are logarithms, `degree` with which power of |w| they grow.
     """
 
     def decorate(function: Callable[[Evidence], Tensor]) -> Criterion:
-        return Criterion(name=function.__name__, function=function, needs=needs, scale=scale)
+        return Criterion(
+            # the name of a function has no dashes
+            name=function.__name__.replace("_", "-"),
+            function=function,
+            needs=needs,
+            scale=scale,
+            degree=degree,
+        )
 
     return decorate

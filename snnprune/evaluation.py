@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from snnprune.distributed import ALONE, Ranks
 from snnprune.errors import InputError, NonFiniteError
+from snnprune.loss import checked_labels, time_averaged_loss
 from snnprune.network import Batch, Network, batch_length, evaluating, fed, watching
 from snnprune.network.readout import Reading, Readout
 from snnprune.network.steps import StepCount
@@ -89,34 +89,6 @@ def _share(batches: Iterable[Batch], ranks: Ranks) -> Iterator[Batch]:
     return (batch for number, batch in enumerate(batches) if not number or ranks.owns(number))
 
 
-def time_averaged_loss(steps: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Per sample (N,), the mean over T of the cross-entropy of logits (T, N, classes)."""
-    flat = functional.cross_entropy(
-        steps.flatten(0, 1),
-        y.repeat(len(steps)),
-        reduction="none",
-        label_smoothing=label_smoothing,
-    )
-    return flat.unflatten(0, (len(steps), -1)).mean(0)
-
-
-def _checked(y: Tensor, scores: Tensor) -> Tensor:
-    """The labels as int64, beside `scores` (N, classes); each must be a class."""
-    if y.dim() != 1 or y.is_floating_point() or y.is_complex():
-        raise InputError(
-            f"labels of shape {tuple(y.shape)} and type {y.dtype}",
-            field="--data",
-            hint="expected one whole number per sample",
-        )
-    classes = scores.shape[1]
-    wrong = y[(y < 0) | (y >= classes)]
-    if len(wrong):
-        raise InputError(
-            f"label {int(wrong[0])} for a network of {classes} classes", field="--data"
-        )
-    return y.to(scores.device, torch.int64)  # the user's own readout may have left the device
-
-
 @dataclass
 class _Sums:
     """Over batches."""
@@ -170,7 +142,7 @@ class _Tally:
             return
         steps = self.readout(output, samples)
         scores = steps.sum(0)
-        y = _checked(y, scores)
+        y = checked_labels(y, scores)
         self.sums.labelled += samples
         self.sums.correct += int((scores.argmax(1) == y).sum())
         self.sums.loss += float(time_averaged_loss(steps, y).sum(dtype=torch.float64))

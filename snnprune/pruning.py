@@ -42,11 +42,13 @@ def prune(
     sparsity: float,
     allocation: Allocation,
     alive: Masks | None = None,
+    flips: Mapping[str, Tensor] | None = None,
 ) -> Cut:
     """Masks under which exactly `round(sparsity * prunable)` of `weights` are pruned.
 
     What is not `alive` (by default: what is 0) is pruned already. It is pruned first and counted
-    once; where there is more of it than that, it all stays pruned and a warning says so.
+    once; where there is more of it than that, it all stays pruned and a warning says so. `flips`
+    are those of `allocation.flips`, for an allocation that asks for them.
 
     Raises:
         UsageError: `sparsity` is outside [0, 1).
@@ -59,6 +61,9 @@ def prune(
         criterion=scores.criterion,
         by_magnitude=frozenset(scores.fallback),
         alive=alive,
+        scale=scores.scale,
+        degree=scores.degree,
+        flips=flips or {},
     )
     total, zeros = candidates.size(candidates.keys), candidates.zeros(candidates.keys)
     count = round(sparsity * total)

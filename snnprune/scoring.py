@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from snnprune.calibration import Calibration, LayerStatistics
+from snnprune.calibration import LayerStatistics
 from snnprune.criteria import Criterion, Evidence, Scale
 from snnprune.criteria.weight import magnitude
 from snnprune.errors import InputError
+from snnprune.known import BY_GRADIENT, BY_GRAM, Known
 from snnprune.mask import Masks
 from snnprune.network import Layer, Network
 
@@ -24,6 +25,8 @@ class Scores:
     """By weight key, each in its weight's shape; -inf for weights that are pruned already."""
     criterion: str
     scale: Scale
+    degree: int = 1
+    """As of the criterion: the scores grow as |w| to the power of this."""
     fallback: Mapping[str, str] = field(default_factory=dict)
     """Layers scored by magnitude instead, each with the reason."""
 
@@ -43,7 +46,7 @@ def score(
     *,
     name: str | None = None,
     network: Network | None = None,
-    calibration: Calibration | None = None,
+    known: Known | None = None,
     alive: Masks | None = None,
     seed: int = 0,
 ) -> Scores:
@@ -52,10 +55,10 @@ def score(
     What is not `alive` (by default: what is 0) is pruned already and scores lowest of all.
 
     Raises:
-        InputError: the criterion needs statistics that are not there, or gives NaN.
+        InputError: the criterion needs what is not `known`, or gives NaN.
     """
-    name = name or criterion.name
-    if criterion.needs != "weight" and (network is None or calibration is None):
+    name, known = name or criterion.name, known or Known()
+    if criterion.needs != "weight" and (network is None or not known.suffices(criterion.needs)):
         raise InputError(
             f"{name} needs the network and data to calibrate on",
             field="--criterion",
@@ -64,8 +67,8 @@ def score(
     values, fallback = {}, {}
     for key, weight in weights.items():
         layer = network.layers.get(key) if network else None
-        statistics = calibration.layers.get(key) if calibration else None
-        reason = unsuited(criterion, layer, statistics)
+        statistics = known.statistics(key)
+        reason = unsuited(criterion, layer, known, key)
         if reason is not None:
             fallback[key] = reason
         _require_fit(key, layer, statistics)
@@ -75,12 +78,20 @@ def score(
             key=key,
             groups=layer.groups if layer else 1,
             statistics=statistics,
+            found=known.found.get(key) if known.found and reason is None else None,
+            gram=known.grams.of(key) if known.grams and reason is None else None,
             seed=seed,
         )
         scores = criterion(evidence) if reason is None else _magnitude(evidence, criterion.scale)
         kept = weight != 0 if alive is None else alive[key]
         values[key] = _checked(scores, kept, key, name)
-    return Scores(values=values, criterion=name, scale=criterion.scale, fallback=fallback)
+    return Scores(
+        values=values,
+        criterion=name,
+        scale=criterion.scale,
+        degree=criterion.degree,
+        fallback=fallback,
+    )
 
 
 def _require_fit(key: str, layer: Layer | None, statistics: LayerStatistics | None) -> None:
@@ -100,12 +111,17 @@ def _require_fit(key: str, layer: Layer | None, statistics: LayerStatistics | No
         )
 
 
-def unsuited(
-    criterion: Criterion, layer: Layer | None, statistics: LayerStatistics | None
-) -> str | None:
+def unsuited(criterion: Criterion, layer: Layer | None, known: Known, key: str) -> str | None:
     """Why `criterion` cannot score this layer, or None if it can (decision A8 of docs/criteria)."""
     if criterion.needs == "weight":
         return None
+    if criterion.needs in BY_GRADIENT:
+        reached = known.found is not None and key in known.found
+        return None if reached else "no gradient reaches it"
+    statistics = known.statistics(key)
+    if criterion.needs in BY_GRAM:
+        used = known.grams is not None and bool(known.grams.usage.calls[key])
+        return None if used else "not met in the forward pass"
     if layer is None or statistics is None:
         return "not met in the forward pass"
     if criterion.needs == "inputs":

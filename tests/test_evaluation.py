@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.errors import InputError, UsageError
-from snnprune.evaluation import evaluate, time_averaged_loss
+from snnprune.evaluation import evaluate
+from snnprune.loss import time_averaged_loss
 from snnprune.models.dynamics import Dynamics
 from snnprune.models.lif import LIF
 from snnprune.network import Network, trace

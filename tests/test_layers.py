@@ -17,10 +17,10 @@ ORDER: tuple[tuple[str, ...], ...] = (
         *("progress", "user_code", "registry", "randomness", "launch"),
     ),
     ("checkpoint", "mask", "ranking", "recipe"),
-    ("models", "data", "network", "device", "distributed"),
-    ("calibration", "runs"),
+    ("models", "data", "network", "device", "distributed", "loss"),
+    ("calibration", "gradients", "grams", "runs"),
     ("criteria", "allocation", "repair", "evaluation", "training", "subnetworks"),
-    ("scoring", "pruning", "provenance", "report", "curves", "plots"),
+    ("known", "scoring", "pruning", "one_shot", "provenance", "report", "curves", "plots"),
     ("loops", "jobs"),
     ("cli",),
 )

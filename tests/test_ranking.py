@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from snnprune.ranking import lowest, shares
+from snnprune.ranking import capped_shares, lowest, shares
 
 SCORES = st.sampled_from([-math.inf, -2.0, -1.0, 0.0, 1.0, 2.0])
 TIES = st.integers(min_value=0, max_value=3)
@@ -32,6 +33,32 @@ def test_lowest_are_the_first_of_all_sorted_by_score_then_tie_then_position(
     )
     chosen = lowest(scores, count, ties_by=ties)
     assert chosen.nonzero().squeeze(1).tolist() == sorted(order[:count])
+
+
+def by_kthvalue(scores: Tensor, count: int, ties: Tensor) -> Tensor:
+    """The same choice by torch's own selection and a loop over ties."""
+    cut = scores.kthvalue(count).values
+    chosen = scores < cut
+    tied = sorted(
+        (scores == cut).nonzero().flatten().tolist(), key=lambda index: (ties[index].item(), index)
+    )
+    chosen[tied[: count - int(chosen.sum())]] = True
+    return chosen
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("count", [1, 700, 1500, 1999])
+def test_lowest_is_that_of_torchs_selection_in_every_precision(
+    dtype: torch.dtype, count: int
+) -> None:
+    drawn = torch.Generator().manual_seed(count)
+    scores = torch.randn(2000, generator=drawn).to(dtype)
+    scores[::3] = scores[0]  # a third of them tie
+    scores[:40] = -torch.inf
+    ties = torch.rand(2000, generator=drawn)
+    scores.requires_grad_()
+    chosen = lowest(scores, count, ties_by=ties)
+    assert torch.equal(chosen, by_kthvalue(scores, count, ties))
 
 
 def test_lowest_of_equals_are_the_first() -> None:
@@ -111,3 +138,35 @@ def test_shares_worked_by_hand(
     sizes: list[int], count: int, floors: list[int], expected: list[int]
 ) -> None:
     assert shares(sizes, count, floors=floors) == expected
+
+
+@given(LAYERS, st.data())
+def test_capped_shares_sum_to_the_count_and_none_is_above_its_cap(
+    layers: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    proportions, caps = [part for part, _ in layers], [cap for _, cap in layers]
+    count = data.draw(st.integers(min_value=0, max_value=sum(caps)))
+    dealt = capped_shares(proportions, count, caps=caps)
+    assert sum(dealt) == count
+    assert all(0 <= part <= cap for part, cap in zip(dealt, caps, strict=True))
+    free = [i for i in range(len(caps)) if dealt[i] < caps[i]]
+    least = min((Fraction(dealt[i] + 1, proportions[i]) for i in free), default=None)
+    # nothing has more than the free ones but for rounding
+    assert least is None or all(
+        Fraction(part - 1, one) < least for part, one in zip(dealt, proportions, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("proportions", "count", "caps", "expected"),
+    [
+        ([3, 12], 12, [2, 20], [2, 10]),
+        ([1, 1, 1], 10, [9, 9, 1], [5, 4, 1]),  # 9 for two: equal remainders, the first
+        ([1, 1], 9, [2, 3], [2, 3]),  # more than all caps
+        ([1, 1], 0, [2, 3], [0, 0]),
+    ],
+)
+def test_capped_shares_worked_by_hand(
+    proportions: list[int], count: int, caps: list[int], expected: list[int]
+) -> None:
+    assert capped_shares(proportions, count, caps=caps) == expected

@@ -12,7 +12,7 @@ from snnprune.models import ModelSpec, build_model
 from snnprune.models.dynamics import Dynamics
 from snnprune.models.lif import LIF
 from snnprune.network import Network, trace
-from snnprune.repair import batchnorms, recalibrate_batchnorm
+from snnprune.repair.batchnorm import batchnorms, recalibrate_batchnorm
 
 SIZES = (7, 12, 5)  # of the batches
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from snnprune.allocation.candidates import Allocation
 
 RULES = "snnprune.allocation.rules"
+LEVELS = "snnprune.allocation.levels"
+SHAPES = "snnprune.allocation.shapes"
 
 ALLOCATIONS = Registry(
     kind="allocation",
@@ -32,6 +34,22 @@ ALLOCATIONS = Registry(
         ),
         "pools-dense": Row(
             target=f"{RULES}:prune_scored_only", summary="unscored layers stay dense"
+        ),
+        "lamp": Row(
+            target=f"{LEVELS}:prune_by_lamp",
+            summary="one ranking of each score's part in what its layer would still have",
+        ),
+        "flips": Row(
+            target=f"{LEVELS}:prune_by_flips",
+            summary="the same predicted share of flipped spikes behind every layer",
+        ),
+        "erk": Row(
+            target=f"{SHAPES}:prune_as_random_graphs",
+            summary="density by shape, as Erdos-Renyi graphs with kernels",
+        ),
+        "uniform-plus": Row(
+            target=f"{SHAPES}:prune_uniformly_plus",
+            summary="local, but a dense first convolution and at most 80 % of the last layer",
         ),
     },
 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +26,12 @@ class Candidates:
     """Layers that the criterion could not score and magnitude did."""
     alive: Masks | None = None
     """What is not pruned already; None: what is not 0."""
+    scale: Literal["linear", "log"] = "linear"
+    """Whether scores are logarithms, those of layers in `by_magnitude` too."""
+    degree: int = 1
+    """The power of |w| with which a score grows; 1 for layers in `by_magnitude`."""
+    flips: Mapping[str, Tensor] = field(default_factory=dict)
+    """e_ij of `allocation.flips`, in the weight's shape, where it is known."""
 
     @property
     def keys(self) -> list[str]:
@@ -47,27 +54,42 @@ class Candidates:
         """How many weights these layers have."""
         return sum(self.magnitudes[key].numel() for key in keys)
 
+    def queue(self, key: str) -> Tensor:
+        """Flat places of what is alive, in the order in which it goes, as `lowest` has it."""
+        alive = self.kept(key).flatten().nonzero().squeeze(1)
+        by_size = alive[self.magnitudes[key].flatten()[alive].argsort(stable=True)]
+        return by_size[self.scores[key].flatten()[by_size].argsort(stable=True)]
+
+    def without(self, key: str, places: Tensor) -> Tensor:
+        """The mask that also prunes these flat places."""
+        kept = self.kept(key)
+        mask = kept.flatten().clone()
+        mask[places] = False
+        return mask.view(kept.shape)
+
     def lowest(self, keys: list[str], count: int) -> dict[str, Tensor]:
         """Masks that prune the `count` lowest-scored weights of these layers together."""
         return self._masks({key: self.scores[key] for key in keys}, count)
 
     def lowest_magnitudes(self, count: int) -> dict[str, Tensor]:
         """Masks that prune the `count` smallest weights of all layers together."""
-        return self._masks(self.magnitudes, count)
+        return self._masks({key: self._size(key) for key in self.keys}, count)
 
     def _masks(self, scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
         if not scores:
             return {}
         flat = torch.cat([score.flatten() for score in scores.values()])
-        # a weight that is alive and 0 goes after those that are not
-        sizes = (self.magnitudes[key].masked_fill(~self.kept(key), -1.0) for key in scores)
-        ties = torch.cat([size.flatten() for size in sizes])
+        ties = torch.cat([self._size(key).flatten() for key in scores])
         kept = ~lowest(flat, count, ties_by=ties)
         pieces = kept.split([score.numel() for score in scores.values()])
         return {
             key: piece.view(score.shape)
             for (key, score), piece in zip(scores.items(), pieces, strict=True)
         }
+
+    def _size(self, key: str) -> Tensor:
+        """|w|, -1 for what is pruned already: what is alive and 0 goes after that."""
+        return self.magnitudes[key].masked_fill(~self.kept(key), -1.0)
 
 
 Allocation = Callable[[Candidates, int], dict[str, Tensor]]

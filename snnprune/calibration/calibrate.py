@@ -66,6 +66,7 @@ def calibrate(
         with collector.factors.keeping(), watched as start:
             for x, y in fed(ranks.dealt(batches), network.module):
                 start()
+                collector.begin()
                 run(network.module, x)
                 collector.sums.samples += batch_length(x, y)
                 collector.sums.batches += 1
@@ -83,6 +84,7 @@ class _Findings:
         self.network, self.factors = collector.network, collector.factors
         self.seen = collector.sums
         self.steps = self.seen.steps // self.seen.batches
+        self.edges = ChannelHistogram(*HISTOGRAM).edges
 
     def calibration(self, source: dict[str, str]) -> Calibration:
         """What all of it says."""
@@ -102,13 +104,14 @@ class _Findings:
             neurons=neurons,
             samples=self.seen.samples,
             time_steps=self.steps,
-            histogram_edges=ChannelHistogram(*HISTOGRAM).edges,
+            histogram_edges=self.edges,
             source=source,
             warnings=(*_activity_warnings(neurons), *_refusals(self.seen.refused)),
         )
 
     def _neuron(self, neuron: Neuron) -> NeuronStatistics:
-        moments = self.seen.membranes[neuron.name]
+        by_step = self.seen.membranes[neuron.name]
+        moments = by_step.together()
         channels = len(moments.mean)
         threshold = torch.as_tensor(neuron.constants.threshold, dtype=torch.float64).cpu()
         if threshold.numel() not in (1, channels):  # of a neuron that no layer drives
@@ -119,6 +122,9 @@ class _Findings:
             membrane_var=moments.variance.cpu(),
             membrane_histogram=self.seen.histograms[neuron.name].counts.cpu(),
             threshold=threshold.expand(channels).clone(),
+            membrane_mean_step=by_step.mean.cpu() + threshold,
+            membrane_var_step=by_step.variance.cpu(),
+            histogram_edges=self.edges,
         )
 
     def _layer(
@@ -127,9 +133,12 @@ class _Findings:
         refused = next(
             filter(None, (self._refusal(layer, link, neurons) for link in layer.links)), None
         )
+        inputs = self.seen.inputs[layer.weight]
         return LayerStatistics(
-            input_rate=self.seen.inputs[layer.weight].mean.cpu(),
-            input_values=self.seen.inputs[layer.weight].values,
+            input_rate=inputs.mean.cpu(),
+            input_mean=inputs.signed_mean.cpu(),
+            input_square=inputs.mean_square.cpu(),
+            input_values=inputs.values,
             drives=()
             if refused
             else tuple(

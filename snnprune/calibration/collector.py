@@ -17,6 +17,7 @@ from snnprune.network import Network, Neuron
 
 UNEXPLAINED = "its spikes do not follow from the membrane that was seen"
 GATED = "something else decides with its membrane whether it spikes"
+ONE_CHANNEL = 0  # no axis: all values are of one channel
 NO_AXIS = "its membrane has no axis that is surely that of its channels"
 
 
@@ -30,6 +31,11 @@ class Collector:
         self.factors = NormFactors(network, self.sums.factors)
         self.unchecked: dict[str, list[Tensor]] = defaultdict(list)
         self.first = next(iter(network.neurons), None)
+        self.steps: dict[str, int] = {}  # that neurons have made of this batch
+
+    def begin(self) -> None:
+        """Another batch comes: time starts anew."""
+        self.steps = dict.fromkeys(self.network.neurons, 0)
 
     def gather(self, ranks: Ranks) -> None:
         """Take in what all ranks have been told, in their order: then all know the same."""
@@ -47,13 +53,10 @@ class Collector:
     def on_membrane(self, neuron: str, distance: Tensor) -> None:
         if neuron == self.first:
             self.sums.steps += len(distance)
-        pieces = self._by_channel(neuron, distance)
-        for block in pieces:
-            self.sums.membranes[neuron].add(block)
-        if pieces and not bool(self.sums.membranes[neuron].squares.isfinite().all()):
-            raise NonFiniteError("membrane potential is not finite", field=neuron)
-        for block in pieces:
-            self.sums.histograms[neuron].add(block)
+        axis = self._channel_axis(neuron, distance.shape)
+        if axis is not None:
+            self._take_membrane(neuron, distance, axis)
+        self.steps[neuron] += len(distance)
         self.unchecked[neuron].append(distance)
 
     def on_spikes(self, neuron: str, spikes: Tensor) -> None:
@@ -63,27 +66,44 @@ class Collector:
         if spikes_then is None:
             self.sums.refused[neuron] = UNEXPLAINED
             return
-        for block in self._by_channel(neuron, spikes_then):
+        axis = self._channel_axis(neuron, spikes_then.shape)
+        for block in () if axis is None else _by_channel(spikes_then, axis):
             self.sums.spikes[neuron].add(block)
 
-    def _by_channel(self, neuron: str, x: Tensor) -> tuple[Tensor, ...]:
-        """Blocks of (T, N, ...) by channel; none, and no statistics, where nobody can say which.
+    def _take_membrane(self, neuron: str, distance: Tensor, axis: int) -> None:
+        moments = self.sums.membranes[neuron]
+        for step, u in enumerate(distance, start=self.steps[neuron]):
+            for block in _by_channel(u, axis):
+                moments.at(step).add(block)
+        # once for all channels and steps: each look at the values waits for the device
+        if not bool(moments.variance.isfinite().all()):
+            raise NonFiniteError("membrane potential is not finite", field=neuron)
+        for block in _by_channel(distance, axis):
+            self.sums.histograms[neuron].add(block)
 
-        A neuron that no layer drives is one channel.
+    def _channel_axis(self, neuron: str, shape: torch.Size) -> int | None:
+        """Where the channels are in (T, N, ...); None, and no statistics, if nobody can say.
+
+        ONE_CHANNEL for a neuron that no layer drives.
         """
         layers = [self.network.layers[key] for key in self.network.neurons[neuron].feeders]
         if not layers:
-            return blocks(x.reshape(-1, 1), -1)
+            return ONE_CHANNEL
         # a layer of other outputs, such as one between all places, does not say
         axes = {
             axis
             for layer in layers
-            if (axis := membrane_axis(layer, x.shape, moved=layer.moved_to(neuron)))
+            if (axis := membrane_axis(layer, shape, moved=layer.moved_to(neuron)))
         }
         if len(axes) == 1:
-            return blocks(x, axes.pop())
+            return axes.pop()
         self.sums.refused.setdefault(neuron, NO_AXIS)
-        return ()
+        return None
+
+
+def _by_channel(x: Tensor, axis: int) -> tuple[Tensor, ...]:
+    """Blocks (A, C, S) of what has its channels at `axis`, counted from the end."""
+    return blocks(x.reshape(-1, 1), -1) if axis == ONE_CHANNEL else blocks(x, axis)
 
 
 def _fires(distance: Tensor, neuron: Neuron) -> Tensor:

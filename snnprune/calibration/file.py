@@ -18,6 +18,9 @@ from snnprune.errors import InputError
 
 FORMAT = "snnprune.calibration"
 NEURON_FIELDS = ("membrane_mean", "membrane_var", "membrane_histogram", "threshold")
+# files of before they were taken lack these: what needs one of them says so
+LATER_NEURON_FIELDS = ("membrane_mean_step", "membrane_var_step")
+LATER_LAYER_FIELDS = ("input_mean", "input_square")
 
 
 class DriveNotes(BaseModel):
@@ -80,10 +83,20 @@ def _tensors(calibration: Calibration) -> Iterator[tuple[str, Tensor]]:
         yield f"firing_rate/{name}", neuron.firing_rate
     for key, layer in calibration.layers.items():
         yield f"input_rate/{key}", layer.input_rate
+        yield from _known(layer, LATER_LAYER_FIELDS, key)
         for index, drive in enumerate(layer.drives):
-            yield f"bn_scale/{_numbered(key, index)}", drive.bn_scale
-            for field in NEURON_FIELDS:
-                yield f"{field}/{_numbered(key, index)}", getattr(drive.neuron, field)
+            name = _numbered(key, index)
+            yield f"bn_scale/{name}", drive.bn_scale
+            yield from _known(drive.neuron, (*NEURON_FIELDS, *LATER_NEURON_FIELDS), name)
+
+
+def _known(
+    statistics: LayerStatistics | NeuronStatistics, fields: tuple[str, ...], name: str
+) -> Iterator[tuple[str, Tensor]]:
+    """The fields that are there, as tensors named after them and `name`."""
+    for field in fields:
+        if (tensor := getattr(statistics, field)) is not None:
+            yield f"{field}/{name}", tensor
 
 
 def _numbered(key: str, index: int) -> str:
@@ -111,6 +124,8 @@ def _assembled(notes: Notes, tensors: Mapping[str, Tensor]) -> Calibration:
         key: LayerStatistics(
             input_rate=tensors[f"input_rate/{key}"],
             input_values=about.input_values,
+            input_mean=tensors.get(f"input_mean/{key}"),
+            input_square=tensors.get(f"input_square/{key}"),
             drives=tuple(
                 DriveStatistics(
                     name=drive.neuron,
@@ -137,4 +152,10 @@ def _assembled(notes: Notes, tensors: Mapping[str, Tensor]) -> Calibration:
 
 def _neuron(name: str, key: str, tensors: Mapping[str, Tensor]) -> NeuronStatistics:
     found = {field: tensors[f"{field}/{key}"] for field in NEURON_FIELDS}
-    return NeuronStatistics(firing_rate=tensors[f"firing_rate/{name}"], **found)
+    return NeuronStatistics(
+        firing_rate=tensors[f"firing_rate/{name}"],
+        histogram_edges=tensors["histogram_edges"],
+        membrane_mean_step=tensors.get(f"membrane_mean_step/{key}"),
+        membrane_var_step=tensors.get(f"membrane_var_step/{key}"),
+        **found,
+    )

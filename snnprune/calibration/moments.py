@@ -6,15 +6,10 @@ blocks small enough to stay in the processor's cache: the arithmetic is less wor
 
 from __future__ import annotations
 
-from typing import get_args
-
 import torch
 from torch import Tensor
 
-from snnprune.calibration.statistics import InputValues
-
 BLOCK = 2**20  # elements
-KINDS: tuple[InputValues, ...] = get_args(InputValues)  # each takes in those before it
 
 
 def blocks(x: Tensor, axis: int) -> tuple[Tensor, ...]:
@@ -70,32 +65,38 @@ class ChannelMoments:
         return self.squares / self.count
 
 
-class ChannelMean:
-    """Mean of the absolute values per channel, and what kind of values they are."""
+class StepMoments:
+    """Moments per channel, by the time step at which the values came."""
 
     def __init__(self) -> None:
-        self.count = 0
-        self.sum = torch.zeros((), dtype=torch.float64)
-        self.values: InputValues = "binary"
+        self.steps: list[ChannelMoments] = []
 
-    def add(self, block: Tensor) -> None:
-        """Take in (A, C, S) values."""
-        self.values = _kind_of(block, self.values)
-        magnitudes = block if self.values != "analog" else block.abs()
-        rows = magnitudes.sum(2).sum(0, dtype=torch.float64)
-        self.sum = self.sum.to(block.device) + rows
-        self.count += block.shape[0] * block.shape[2]
+    def at(self, step: int) -> ChannelMoments:
+        """Those of one step."""
+        self.steps += [ChannelMoments() for _ in range(step + 1 - len(self.steps))]
+        return self.steps[step]
 
-    def merge(self, other: ChannelMean) -> None:
+    def merge(self, other: StepMoments) -> None:
         """Take in what another has taken in."""
-        self.values = max(self.values, other.values, key=KINDS.index)
-        self.sum = self.sum + other.sum
-        self.count += other.count
+        for step, moments in enumerate(other.steps):
+            self.at(step).merge(moments)
+
+    def together(self) -> ChannelMoments:
+        """Those of all steps."""
+        whole = ChannelMoments()
+        for moments in self.steps:
+            whole.merge(moments)
+        return whole
 
     @property
     def mean(self) -> Tensor:
-        """(C,) float64."""
-        return self.sum / self.count
+        """(T, C)."""
+        return torch.stack([moments.mean for moments in self.steps])
+
+    @property
+    def variance(self) -> Tensor:
+        """(T, C), each about its own step's mean."""
+        return torch.stack([moments.variance for moments in self.steps])
 
 
 class ChannelHistogram:
@@ -124,13 +125,3 @@ class ChannelHistogram:
     def merge(self, other: ChannelHistogram) -> None:
         """Take in what another has counted between the same edges."""
         self.counts = self.counts + other.counts
-
-
-def _kind_of(values: Tensor, known: InputValues) -> InputValues:
-    """The kind of all values so far; once it is analog it stays so."""
-    if known == "analog":
-        return known
-    if known == "binary" and torch.equal(values * values, values):
-        return "binary"
-    whole = bool(((values == values.floor()) & (values >= 0)).all())
-    return "counts" if whole else "analog"

@@ -24,6 +24,12 @@ class NeuronStatistics:
     """Counts of u - u_th, (C, bins + 2) int64; the first and last bin take what lies outside."""
     threshold: Tensor
     """(C,) float64."""
+    membrane_mean_step: Tensor | None = None
+    """Its mean at each time step, (T, C) float64; None in files of before it was taken."""
+    membrane_var_step: Tensor | None = None
+    """Its population variance at each time step, (T, C) float64; None likewise."""
+    histogram_edges: Tensor | None = None
+    """Those of the calibration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +54,10 @@ class LayerStatistics:
     input_rate: Tensor
     """Mean of |x| over batch, time and space of the tensor entering the layer, (C_in,) float64."""
     input_values: InputValues
+    input_mean: Tensor | None = None
+    """Mean of x likewise, (C_in,) float64; None in files of before it was taken."""
+    input_square: Tensor | None = None
+    """Mean of x^2 likewise, (C_in,) float64; None likewise."""
     drives: tuple[DriveStatistics, ...] = ()
     """One for each neuron that it drives; empty where one of them has no statistics."""
     refused: str | None = None

@@ -9,7 +9,8 @@ from typing import Protocol, Self, TypeVar
 
 from torch import Tensor
 
-from snnprune.calibration.moments import ChannelHistogram, ChannelMean, ChannelMoments
+from snnprune.calibration.means import ChannelMean
+from snnprune.calibration.moments import ChannelHistogram, StepMoments
 
 HISTOGRAM = (-4.0, 4.0, 128)  # u - u_th from, to, bins
 
@@ -19,7 +20,7 @@ class Sums:
 
     def __init__(self) -> None:
         self.inputs: dict[str, ChannelMean] = defaultdict(ChannelMean)
-        self.membranes: dict[str, ChannelMoments] = defaultdict(ChannelMoments)
+        self.membranes: dict[str, StepMoments] = defaultdict(StepMoments)
         self.histograms: dict[str, ChannelHistogram] = defaultdict(
             partial(ChannelHistogram, *HISTOGRAM)
         )

@@ -19,7 +19,59 @@ CRITERIA = Registry(
             target="snnprune.criteria.spiking:sf",
             summary="probability that removing the weight changes a spike (Eq. 12)",
         ),
+        "sf-std": Row(
+            target="snnprune.criteria.spiking:sf_std",
+            summary="sf once means are given back: the input's standard deviation for its rate",
+        ),
+        "sf-steps": Row(
+            target="snnprune.criteria.spiking:sf_steps",
+            summary="sf with a Gaussian of the membrane for each time step",
+        ),
+        "sf-histogram": Row(
+            target="snnprune.criteria.spiking:sf_histogram",
+            summary="sf with the density counted around the threshold",
+        ),
         "magnitude": Row(target="snnprune.criteria.weight:magnitude", summary="|w|"),
+        "wanda": Row(
+            target="snnprune.criteria.inputs:wanda",
+            summary="|w| times the norm of its input",
+        ),
+        "taylor": Row(
+            target="snnprune.criteria.gradient:taylor",
+            summary="|w dL/dw|, the first-order change of the loss",
+        ),
+        "fisher": Row(
+            target="snnprune.criteria.gradient:fisher",
+            summary="w^2 E[(dL/dw)^2] / 2, squares sample by sample",
+        ),
+        "snip": Row(
+            target="snnprune.criteria.gradient:snip",
+            summary="sensitivity of the loss to the connection; ranks as taylor",
+        ),
+        "grasp": Row(
+            target="snnprune.criteria.gradient:grasp",
+            summary="what gradient flow loses with the weight, w (H g)",
+        ),
+        "synflow": Row(
+            target="snnprune.criteria.gradient:synflow",
+            summary="|w| dR/d|w|, the paths through the weight; of the data only the shape",
+        ),
+        "sf-loss": Row(
+            target="snnprune.criteria.gradient:sf_loss",
+            summary="bound on the change of the loss through all spikes it carries",
+        ),
+        "obs": Row(
+            target="snnprune.criteria.hessian:obs",
+            summary="what is lost when the rest of its row makes up for it (OBS)",
+        ),
+        "obs-membrane": Row(
+            target="snnprune.criteria.hessian:obs_membrane",
+            summary="obs with inputs as a membrane adds them up",
+        ),
+        "sf-obs": Row(
+            target="snnprune.criteria.hessian:sf_obs",
+            summary="chance that a spike changes though the rest of its row makes up for it",
+        ),
         "random": Row(target="snnprune.criteria.weight:random", summary="uniform, by seed"),
     },
 )

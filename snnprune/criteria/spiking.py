@@ -1,20 +1,22 @@
-"""The spiking-firing criterion: what a weight does to a spike."""
+"""The spiking-firing criterion and its variants: what a weight does to a spike."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
-import torch
-
 from snnprune.criteria.criterion import Evidence, criterion
+from snnprune.criteria.density import (
+    Density,
+    log_density_at_threshold,
+    log_density_of_histogram,
+    log_density_over_steps,
+    log_response,
+)
+from snnprune.criteria.inputs import rate_per_weight, too_old, variance
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from snnprune.calibration import DriveStatistics, NeuronStatistics
-
-VARIANCE_FLOOR = 1e-6  # a membrane that never moves has no density
 
 
 @criterion(needs="spikes", scale="log")
@@ -28,37 +30,65 @@ def sf(evidence: Evidence) -> Tensor:
     neurons, as behind a sum of currents, has the sum of their P. A weight on a silent input scores
     -inf.
     """
-    statistics = evidence.statistics
-    assert statistics is not None
-    per_output = torch.stack([_log_effect(drive) for drive in statistics.drives])
-    log_rate = rate_per_weight(statistics.input_rate, evidence).log()
-    return (
-        evidence.weight.double().abs().log()
-        + log_rate
-        + _along_outputs(per_output.logsumexp(0), evidence.weight)
-    )
+    return _log_chance(evidence, _rate(evidence), log_density_at_threshold)
 
 
-def _log_effect(drive: DriveStatistics) -> Tensor:
-    """Log of the chance per unit of current that a spike of the neuron changes, (C_out,)."""
-    density = log_density_at_threshold(drive.neuron)
-    return drive.bn_scale.log() + density + math.log(drive.time_gain)
+@criterion(needs="spikes", scale="log")
+def sf_std(evidence: Evidence) -> Tensor:
+    """`sf` with the standard deviation of the input in place of its rate; snnprune's own.
+
+    P_ij = |w_ij| sqrt(Var x_i) |gamma_j| / sqrt(sigma_j^2 + eps) N(u_th,j; mu_j, var_j)
+
+    with Var x_i = E x_i^2 - (E x_i)^2, which is r_i (1 - r_i) of spikes. It is what remains of a
+    pruned weight once the mean of its current is given back, as the repairs do: an input that
+    spikes always is worth as little as one that is silent, and scores -inf.
+    """
+    return _log_chance(evidence, variance(evidence).sqrt(), log_density_at_threshold)
 
 
-def log_density_at_threshold(neuron: NeuronStatistics) -> Tensor:
-    """log N(u_th; mu, var) per output channel, (C_out,) float64."""
-    variance = neuron.membrane_var.clamp(min=VARIANCE_FLOOR)
-    distance = neuron.threshold - neuron.membrane_mean
-    return -0.5 * (distance**2 / variance + (2 * math.pi * variance).log())
+@criterion(needs="spikes", scale="log")
+def sf_steps(evidence: Evidence) -> Tensor:
+    """`sf` with a Gaussian for each time step: mean over t of N(u_th,j; mu_tj, var_tj).
+
+    A membrane that starts at rest is far from the threshold at first, and the steps together are no
+    Gaussian even where each of them is. snnprune's own.
+    """
+    return _log_chance(evidence, _rate(evidence), log_density_over_steps)
 
 
-def rate_per_weight(rate: Tensor, evidence: Evidence) -> Tensor:
-    """The rate of each weight's input: (C_in,) to (out, in / groups, 1, ...)."""
-    outputs, inputs = evidence.weight.shape[:2]
-    by_group = rate.view(evidence.groups, 1, inputs)
-    per_output = by_group.expand(-1, outputs // evidence.groups, -1).reshape(outputs, inputs)
-    return per_output.reshape(outputs, inputs, *[1] * (evidence.weight.dim() - 2))
+@criterion(needs="spikes", scale="log")
+def sf_histogram(evidence: Evidence) -> Tensor:
+    """`sf` with the density at the threshold taken from the histogram of u - u_th.
+
+    No shape is assumed; `snnprune.criteria.density` has the estimator. snnprune's own.
+    """
+    return _log_chance(evidence, _rate(evidence), log_density_of_histogram)
 
 
-def _along_outputs(values: Tensor, weight: Tensor) -> Tensor:
-    return values.reshape(-1, *[1] * (weight.dim() - 1))
+def predicted_flips(evidence: Evidence) -> Tensor:
+    """e_ij, float64: sqrt(sum of e_ij over the pruned i) is the chance that a spike of j flips.
+
+    e_ij = (2 / pi) w_ij^2 Var(x_i) (|gamma_j| / sqrt(sigma_j^2 + eps) N(u_th,j; mu_j, var_j))^2
+
+    To first order a spike flips with P = p(u_th) E|du|. For a sum du of many independent currents
+    whose mean is given back, du is Gaussian and E|du| = sqrt(2 / pi) times its standard deviation.
+    For several neurons the P of all add up.
+    """
+    return (2 / math.pi) * (2 * sf_std(evidence)).exp()
+
+
+def _log_chance(evidence: Evidence, effect: Tensor, density: Density) -> Tensor:
+    """log of |w| times the effect of its input, (C_in,), times what that does to spikes."""
+    assert evidence.statistics is not None
+    response = log_response(evidence.statistics, density)
+    if response is None:
+        raise too_old(evidence, "membrane statistics that this takes")
+    weight = evidence.weight.double().abs()
+    per_output = response.reshape(-1, *[1] * (weight.dim() - 1))
+    return weight.log() + rate_per_weight(effect.log(), evidence) + per_output
+
+
+def _rate(evidence: Evidence) -> Tensor:
+    """Mean |x| of each input channel, (C_in,)."""
+    assert evidence.statistics is not None
+    return evidence.statistics.input_rate

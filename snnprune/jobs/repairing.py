@@ -13,7 +13,7 @@ from snnprune.mask import masked
 from snnprune.network.aliases import aliases
 from snnprune.progress import Progress
 from snnprune.pruning import Cut
-from snnprune.repair import batchnorms, recalibrate_batchnorm
+from snnprune.repair.batchnorm import batchnorms, recalibrate_batchnorm
 
 
 def choose_repair(subject: Subject, asked: str | None) -> str:

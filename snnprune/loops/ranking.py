@@ -12,6 +12,7 @@ from torch import Tensor
 from snnprune.allocation import load_allocation
 from snnprune.criteria import load_criterion
 from snnprune.errors import InputError
+from snnprune.known import known_for
 from snnprune.loops.setup import Setup
 from snnprune.mask import Masks
 from snnprune.network import Network
@@ -65,13 +66,21 @@ class Ranking:
             InputError: criterion or allocation cannot be had, or fail.
         """
         criterion = load_criterion(self.criterion, field=self.field)
-        needed = criterion.needs != "weight"
+        known = known_for(
+            criterion.needs,
+            setup.network,
+            lambda: setup.calibration_batches(self.samples),
+            calibrate=lambda: setup.calibrate(self.samples),
+            run=setup.forward,
+            readout=setup.readout,
+            seed=setup.recipe.seed,
+        )
         scores = score(
             weights,
             criterion,
             name=self.criterion,
             network=setup.network,
-            calibration=setup.calibrate(self.samples) if needed else None,
+            known=known,
             alive=alive,
             seed=setup.recipe.seed,
         )

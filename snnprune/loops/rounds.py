@@ -15,7 +15,7 @@ from snnprune.loops.surgery import Surgery
 from snnprune.loops.tickets import ticket
 from snnprune.mask import Masks, kept, masked
 from snnprune.recipe import ImpSection
-from snnprune.repair import recalibrate_batchnorm
+from snnprune.repair.batchnorm import recalibrate_batchnorm
 from snnprune.runs import State, taking_up
 from snnprune.training import Epoch, Hooks, Position, Trainer, copied, fit
 

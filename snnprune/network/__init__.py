@@ -5,15 +5,17 @@ from snnprune.network.feeding import Batch, batch_length, fed
 from snnprune.network.libraries import NeuronConstants
 from snnprune.network.links import Gain, Layer, Link, Network, Neuron, Norm
 from snnprune.network.mode import evaluating
-from snnprune.network.operations import NormCall
+from snnprune.network.operations import LayerCall, NormCall
 from snnprune.network.rest import at_rest
 from snnprune.network.trace import trace
+from snnprune.network.values import holding, snapshot
 from snnprune.network.wrappers import bare
 
 __all__ = [
     "Batch",
     "Gain",
     "Layer",
+    "LayerCall",
     "Link",
     "Network",
     "Neuron",
@@ -25,6 +27,8 @@ __all__ = [
     "batch_length",
     "evaluating",
     "fed",
+    "holding",
+    "snapshot",
     "trace",
     "watching",
 ]

@@ -17,6 +17,7 @@ from snnprune.network.sites import Site
 
 Observer = Callable[[str, Tensor], None]
 """Takes a name and a tensor that belongs to the network and must not be changed."""
+LayerObserver = Callable[[str, LayerCall], None]
 NormObserver = Callable[[str, NormCall], None]
 
 
@@ -29,6 +30,8 @@ def watching(
     network: Network,
     *,
     on_input: Observer = _nobody,
+    on_layer: LayerObserver = _nobody,
+    on_current: Observer = _nobody,
     on_membrane: Observer = _nobody,
     on_spikes: Observer = _nobody,
     on_norm: NormObserver = _nobody,
@@ -38,6 +41,7 @@ def watching(
     Gives the function that begins a batch: everything is put at rest.
 
     `on_input` gets a weight key and the tensor (..., C_in, *space) that enters its layer,
+    `on_layer` the key and the whole call, `on_current` the key and what came of that call,
     `on_membrane` a neuron and u - u_th before reset (T, N, C, ...), `on_spikes` a neuron and
     its spikes, `on_norm` the key of a running variance and the call that is about to normalise.
     All hooks come off when the block ends, also by an exception.
@@ -49,15 +53,16 @@ def watching(
             on_membrane(name, distance.unsqueeze(0))
             on_spikes(name, spikes)
 
-    def on_layer(weight: str, call: LayerCall, _: str | None) -> None:
-        if weight in network.layers:
-            on_input(weight, call.input)
-
-    observers = Observers(on_layer=on_layer, on_norm=on_norm, on_site=on_site)
+    observers = Observers(
+        on_layer=_telling(network, on_input, on_layer),
+        on_current=_of_layers(network, on_current),
+        on_norm=on_norm,
+        on_site=on_site,
+    )
     follower = Follower(network.module, observers)
     with contextlib.ExitStack() as stack:
         reset = stack.enter_context(at_rest(network))
-        if sites or (on_input, on_norm) != (_nobody, _nobody):
+        if sites or {on_input, on_layer, on_current, on_norm} != {_nobody}:
             stack.enter_context(follower.following(scripts=bool(sites)))
         for name, neuron in network.neurons.items():
             if on_membrane is not _nobody:
@@ -72,6 +77,25 @@ def watching(
             follower.start()
 
         yield start
+
+
+def _telling(
+    network: Network, on_input: Observer, on_layer: LayerObserver
+) -> Callable[[str, LayerCall, str | None], None]:
+    def told(weight: str, call: LayerCall, _: str | None) -> None:
+        if weight in network.layers:
+            on_input(weight, call.input)
+            on_layer(weight, call)
+
+    return told
+
+
+def _of_layers(network: Network, observer: Observer) -> Observer:
+    def told(weight: str, current: Tensor) -> None:
+        if weight in network.layers:
+            observer(weight, current)
+
+    return told
 
 
 def _spike_hook(

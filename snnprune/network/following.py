@@ -57,12 +57,14 @@ def _nothing(*_: Any) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Observers:
-    """Who is told what happens, before it does; none may change a tensor."""
+    """Who is told what happens, mostly before it does; none may change a tensor."""
 
     on_layer: Callable[[str, LayerCall, str | None], None] = _nothing
     """Weight key, call, and the neuron module that the layer is a part of, if it is."""
     on_made: Callable[[list[str], str, Tensor], None] = _nothing
     """Keys of the parameters that a weight is made of as a whole, by what, and the weight."""
+    on_current: Callable[[str, Tensor], None] = _nothing
+    """Weight key, and what has come of the call that `on_layer` was told of."""
     on_norm: Callable[[str, NormCall], None] = _nothing
     """Key of the running variance, call."""
     on_drive: Callable[[str, tuple[Origin, ...]], None] = _nothing
@@ -95,8 +97,12 @@ class Follower(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if self.depth:
-            self._inside_neuron(function, args, kwargs)
-            return function(*args, **kwargs)
+            weight = self._inside_neuron(function, args, kwargs)
+            result = function(*args, **kwargs)
+            if weight is not None:
+                with self.apart():
+                    self.observers.on_current(weight, result)
+            return result
         makes_new = name_of(function) in CONSTRUCTORS
         # before the call: it may work in place
         parents = () if makes_new else self._origins((args, kwargs))
@@ -105,6 +111,8 @@ class Follower(TorchFunctionMode):
         membrane = self._membrane(compared) if compared else None
         result = function(*args, **kwargs)
         if origin is not None and origin.layer and isinstance(result, Tensor):
+            with self.apart():
+                self.observers.on_current(origin.layer, result)
             origin = replace(origin, shape=tuple(result.shape))
         if membrane is not None and isinstance(result, Tensor):
             origin = self._fired(membrane, result)
@@ -180,13 +188,16 @@ class Follower(TorchFunctionMode):
             self.neuron = None
             self._note(outputs, spikes_of(name))
 
-    def _inside_neuron(self, function: Any, args: Any, kwargs: Any) -> None:
-        """Tell of a layer inside a neuron, as recurrent ones have."""
+    def _inside_neuron(self, function: Any, args: Any, kwargs: Any) -> str | None:
+        """Tell of a layer inside a neuron, as recurrent ones have; its weight."""
         if self.neuron is None or (layer := layer_call(function, args, kwargs)) is None:
-            return
-        if origin := self.parameters.get(id(layer.weight)):
-            with self.apart():
-                self.observers.on_layer(origin.name, layer, self.neuron)
+            return None
+        origin = self.parameters.get(id(layer.weight))
+        if origin is None:
+            return None
+        with self.apart():
+            self.observers.on_layer(origin.name, layer, self.neuron)
+        return origin.name
 
     def _origins(self, tree: Any) -> tuple[Origin, ...]:
         found = (self._origin_of(leaf) for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))

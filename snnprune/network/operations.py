@@ -1,8 +1,8 @@
 """How to read the calls that carry a weight, a normalisation or a threshold."""
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ LAYER_CALLS: dict[Callable[..., Any], LayerKind] = {
     functional.conv3d: "conv3d",
     functional.linear: "linear",
 }
+GEOMETRY = ("stride", "padding", "dilation")
 CONV_ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 # By name, because TorchScript calls them by other functions: whether the sides change places, and
 # whether equal sides count.
@@ -61,6 +62,8 @@ class LayerCall:
     input: Tensor
     weight: Tensor
     groups: int
+    geometry: Mapping[str, Any] = field(default_factory=dict)
+    """Stride, padding and dilation of a convolution, as the call has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +86,10 @@ def layer_call(
         return None
     given = dict(zip(CONV_ARGUMENTS, args, strict=False)) | kwargs
     groups = 1 if kind == "linear" else given.get("groups", 1)
-    return LayerCall(kind=kind, input=given["input"], weight=given["weight"], groups=groups)
+    geometry = {name: given[name] for name in GEOMETRY if name in given and kind != "linear"}
+    return LayerCall(
+        kind=kind, input=given["input"], weight=given["weight"], groups=groups, geometry=geometry
+    )
 
 
 def norm_call(

@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import Tensor
 from torch.nn import functional
 
-from snnprune.evaluation import time_averaged_loss
+from snnprune.loss import time_averaged_loss
 from snnprune.recipe import TrainingSection
 
 

@@ -11,11 +11,13 @@ from torch import Tensor
 from snnprune.calibration import (
     Calibration,
     DriveStatistics,
+    LayerStatistics,
     calibrate,
     read_calibration,
     write_calibration,
 )
 from snnprune.calibration.alignment import membrane_axis
+from snnprune.calibration.file import LATER_LAYER_FIELDS, LATER_NEURON_FIELDS, NEURON_FIELDS
 from snnprune.checkpoint import write_safetensors
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.models import ModelSpec, build_model
@@ -66,9 +68,19 @@ def test_statistics_equal_those_of_one_pass_over_everything() -> None:
     over = (0, 1, 3, 4)
     torch.testing.assert_close(neuron.membrane_mean, u.mean(over), rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(neuron.membrane_var, u.var(over, correction=0), rtol=1e-5, atol=1e-7)
+    by_step = (1, 3, 4)
+    torch.testing.assert_close(neuron.membrane_mean_step, u.mean(by_step), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(
+        neuron.membrane_var_step, u.var(by_step, correction=0), rtol=1e-5, atol=1e-7
+    )
     torch.testing.assert_close(neuron.firing_rate, s.mean(over))
     torch.testing.assert_close(
         found.layers["blocks.0.conv.weight"].input_rate, pooled.mean((0, 2, 3))
+    )
+    images = found.layers["encoder.conv.weight"]
+    torch.testing.assert_close(images.input_mean, x.double().mean((0, 2, 3)), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        images.input_square, x.double().square().mean((0, 2, 3)), rtol=1e-6, atol=0
     )
     assert found.layers["blocks.0.conv.weight"].input_values == "binary"
     assert found.layers["encoder.conv.weight"].input_values == "analog"
@@ -161,8 +173,32 @@ def test_a_calibration_file_gives_back_what_was_written(tmp_path: Path) -> None:
         for one, read in zip(layer.drives, other.drives, strict=True):
             assert (one.name, one.time_gain) == (read.name, read.time_gain)
             assert torch.equal(one.bn_scale, read.bn_scale)
-            for name in ("membrane_mean", "membrane_var", "membrane_histogram", "threshold"):
+            for name in (*NEURON_FIELDS, *LATER_NEURON_FIELDS, "histogram_edges"):
                 assert torch.equal(getattr(one.neuron, name), getattr(read.neuron, name))
+        for name in LATER_LAYER_FIELDS:
+            assert torch.equal(getattr(layer, name), getattr(other, name))
+
+
+def of_before(layer: LayerStatistics) -> LayerStatistics:
+    """Without what was added to calibrations later."""
+    drives = tuple(
+        replace(one, neuron=replace(one.neuron, membrane_mean_step=None, membrane_var_step=None))
+        for one in layer.drives
+    )
+    return replace(layer, drives=drives, input_mean=None, input_square=None)
+
+
+def test_a_file_of_before_steps_and_squares_were_taken_is_read_without_them(
+    tmp_path: Path,
+) -> None:
+    found = calibrate(network_of(), [(torch.rand(4, 1, 28, 28), None)])
+    layers = {key: of_before(layer) for key, layer in found.layers.items()}
+    write_calibration(tmp_path / "c.safetensors", replace(found, layers=layers), {"format": "pt"})
+    again = read_calibration(tmp_path / "c.safetensors")
+    for key, layer in again.layers.items():
+        assert torch.equal(layer.input_rate, found.layers[key].input_rate)
+        assert (layer.input_mean, layer.input_square) == (None, None)
+        assert all(one.neuron.membrane_var_step is None for one in layer.drives)
 
 
 def test_a_file_that_is_no_calibration_is_refused(tmp_path: Path) -> None:

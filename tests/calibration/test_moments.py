@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snnprune.calibration.moments import ChannelHistogram, ChannelMean, ChannelMoments, blocks
+from snnprune.calibration.means import ChannelMean
+from snnprune.calibration.moments import ChannelHistogram, ChannelMoments, StepMoments, blocks
 
 
 @settings(max_examples=50, deadline=None)
@@ -48,6 +49,46 @@ def test_negative_inputs_count_by_their_absolute_value() -> None:
     mean = ChannelMean()
     mean.add(torch.tensor([[[-1.0, 3.0]]]))
     assert (mean.values, mean.mean.tolist()) == ("analog", [2.0])
+
+
+@pytest.mark.parametrize("kind", ["binary", "counts", "analog"])
+def test_means_of_values_and_squares_equal_numpys(kind: str) -> None:
+    values = np.random.default_rng(1).normal(0.3, 2, (6, 3, 50)).astype(np.float32)
+    values = {"binary": values > 0, "counts": np.floor(abs(values)), "analog": values}[kind]
+    values = values.astype(np.float32)
+    first, second = ChannelMean(), ChannelMean()
+    for mean, part in ((first, values[:2]), (first, values[2:3]), (second, values[3:])):
+        mean.add(torch.from_numpy(part))
+    first.merge(second)
+    exact = values.astype(np.float64)
+    assert first.values == kind
+    for found, expected in (
+        (first.mean, abs(exact)),
+        (first.signed_mean, exact),
+        (first.mean_square, exact**2),
+    ):
+        np.testing.assert_allclose(found.numpy(), expected.mean((0, 2)), rtol=1e-6)
+
+
+def test_squares_of_spikes_that_came_before_counts_are_not_lost() -> None:
+    mean = ChannelMean()
+    mean.add(torch.tensor([[[0.0, 1.0]]]))
+    mean.add(torch.tensor([[[3.0, -2.0]]]))
+    assert (mean.mean.tolist(), mean.signed_mean.tolist()) == ([6 / 4], [2 / 4])
+    assert mean.mean_square.item() == pytest.approx(14 / 4)
+
+
+def test_moments_of_steps_are_each_of_their_own_and_merge_to_those_of_all() -> None:
+    x = np.random.default_rng(3).normal(0, 1, (3, 8, 2)) * [[[1]], [[2]], [[3]]] + 5
+    first, second = StepMoments(), StepMoments()
+    for step in range(3):
+        first.at(step).add(torch.from_numpy(x[step, :5].T[None]))
+        second.at(step).add(torch.from_numpy(x[step, 5:].T[None]))
+    first.merge(second)
+    np.testing.assert_allclose(first.mean.numpy(), x.mean(1))
+    np.testing.assert_allclose(first.variance.numpy(), x.var(1))
+    np.testing.assert_allclose(first.together().mean.numpy(), x.mean((0, 1)))
+    np.testing.assert_allclose(first.together().variance.numpy(), x.var((0, 1)))
 
 
 def test_the_histogram_equals_numpys_with_the_outside_on_either_end() -> None:

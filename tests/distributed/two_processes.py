@@ -339,10 +339,17 @@ def same_calibration(found: Calibration, expected: Calibration) -> None:
         mine = found.neurons[name]
         close(mine.membrane_mean, neuron.membrane_mean)
         close(mine.membrane_var, neuron.membrane_var)
+        assert mine.membrane_mean_step is not None
+        assert neuron.membrane_mean_step is not None
+        close(mine.membrane_mean_step, neuron.membrane_mean_step)
         assert torch.equal(mine.membrane_histogram, neuron.membrane_histogram)
         assert torch.equal(mine.firing_rate, neuron.firing_rate)
     for key, statistics in expected.layers.items():
         close(found.layers[key].input_rate, statistics.input_rate)
+        square = found.layers[key].input_square
+        assert square is not None
+        assert statistics.input_square is not None
+        close(square, statistics.input_square)
         assert found.layers[key].input_values == statistics.input_values
         for one, other in zip(found.layers[key].drives, statistics.drives, strict=True):
             assert torch.equal(one.bn_scale, other.bn_scale)

@@ -9,7 +9,7 @@ from snnprune import calibrate, evaluate, trace
 from snnprune.errors import InputError
 from snnprune.models import ModelSpec, build_model
 from snnprune.network import Network, batch_length
-from snnprune.repair import recalibrate_batchnorm
+from snnprune.repair.batchnorm import recalibrate_batchnorm
 
 X, Y = torch.rand(6, 1, 28, 28), torch.tensor([0, 1, 2, 3, 4, 5])
 

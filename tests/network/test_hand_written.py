@@ -28,6 +28,7 @@ from snnprune.calibration.factors import _by_channel
 from snnprune.criteria import load_criterion
 from snnprune.evaluation import evaluate
 from snnprune.network import Network, trace, watching
+from snnprune.known import Known
 from snnprune.scoring import score
 
 
@@ -243,7 +244,7 @@ def seen_by(network: Network, x: Tensor, neuron: str, layer: str) -> tuple[Tenso
 def scores(network: Network, x: Tensor) -> dict[str, Tensor]:
     found = calibrate(network, [(x, None)])
     weights = {key: network.weight(key) for key in network.layers}
-    values = score(weights, load_criterion("sf"), network=network, calibration=found)
+    values = score(weights, load_criterion("sf"), network=network, known=Known(calibration=found))
     return {key: values.values[key].exp() for key in weights if key not in values.fallback}
 
 

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from snnprune.calibration import Calibration, calibrate
 from snnprune.criteria import load_criterion
 from snnprune.network import Network, at_rest, trace, watching
+from snnprune.known import Known
 from snnprune.scoring import Scores, score
 
 Links = dict[str, tuple[list[str], list[str], list[str], bool]]
@@ -104,7 +105,7 @@ def left_out(found: Calibration) -> list[str]:
 def scores_by(network: Network, found: Calibration) -> Scores:
     """Scores of every weight by the spiking-firing criterion."""
     weights = {key: network.weight(key) for key in network.layers}
-    return score(weights, load_criterion("sf"), network=network, calibration=found)
+    return score(weights, load_criterion("sf"), network=network, known=Known(calibration=found))
 
 
 def scored(network: Network, x: Tensor) -> Scores:

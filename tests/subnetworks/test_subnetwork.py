@@ -17,7 +17,8 @@ from snnprune.data import DataOptions, open_data
 from snnprune.data.augmentation import Augmentation
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
-from snnprune.evaluation import evaluate, time_averaged_loss
+from snnprune.evaluation import evaluate
+from snnprune.loss import time_averaged_loss
 from snnprune.network import Network, at_rest
 from snnprune.subnetworks import Subnetwork, searching
 

@@ -1,7 +1,7 @@
 """What a neuron library is to snnprune."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -27,6 +27,10 @@ class NeuronConstants:
     """Whether u = u_th is a spike."""
 
 
+def _as_it_is(_: nn.Module) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
 @dataclass(frozen=True, kw_only=True)
 class NeuronLibrary:
     """One library's neurons."""
@@ -38,6 +42,8 @@ class NeuronLibrary:
     recording: Callable[[nn.Module, MembraneSink], AbstractContextManager[None]]
     """While open, every forward pass of the module hands its membrane to the sink."""
     reset: Callable[[nn.Module], None]
+    learning: Callable[[nn.Module], AbstractContextManager[None]] = _as_it_is
+    """While open, the module has its surrogate gradient in eval mode too."""
     other_classes: tuple[str, ...] = ()
     """Full names of classes that inherit from those, and are no neurons."""
     stateful_classes: tuple[str, ...] = ()

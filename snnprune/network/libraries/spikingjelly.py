@@ -65,6 +65,11 @@ def _step_by_step(module: Any) -> Iterator[None]:
         module.training, module.backend = mode, backend
 
 
+def _learning(module: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """In eval mode a node of 0.0.0.0.14 runs kernels that have no gradient."""
+    return _step_by_step(module) if hasattr(module, "backend") else contextlib.nullcontext()
+
+
 def _charged_as_in_its_kernel(module: Any, x: Tensor, v: Tensor, tau: float) -> Tensor:
     charged: Tensor = module.neuronal_charge_no_decay_input(x, v, 0.0, tau)
     return charged
@@ -100,5 +105,6 @@ SPIKINGJELLY = NeuronLibrary(
     constants=_constants,
     recording=_recording,
     reset=_reset,
+    learning=_learning,
     stateful_classes=("spikingjelly.activation_based.base.MemoryModule",),
 )

@@ -1,4 +1,4 @@
-"""Repairs: what is done to the kept weights' surroundings after pruning, without training."""
+"""BatchNorm statistics taken again."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from snnprune.calibration.moments import ChannelMoments, blocks
+from snnprune.mask import Masks
 from snnprune.network import Batch, Network, NormCall, evaluating, fed, watching
-
-REPAIRS = {
-    "bn": "BatchNorm statistics taken again on the calibration data",
-    "none": "nothing",
-}
+from snnprune.repair.pruned import Pruned
 
 
 def batchnorms(module: nn.Module) -> dict[str, _BatchNorm]:
@@ -50,7 +47,7 @@ def recalibrate_batchnorm(
 
     with (
         evaluating(network.module),
-        _normalising_by_batch(norms.values()),
+        normalising_by_batch(norms.values()),
         watching(network, on_norm=add) as start,
     ):
         for x, _ in fed(batches, network.module):
@@ -69,7 +66,7 @@ def _set_statistics(norm: _BatchNorm, seen: ChannelMoments) -> None:
 
 
 @contextlib.contextmanager
-def _normalising_by_batch(norms: Iterable[_BatchNorm]) -> Iterator[None]:
+def normalising_by_batch(norms: Iterable[_BatchNorm]) -> Iterator[None]:
     """Let `norms` use batch statistics and keep none."""
     before = [(norm, norm.momentum, _count(norm)) for norm in norms]
     try:
@@ -86,3 +83,10 @@ def _normalising_by_batch(norms: Iterable[_BatchNorm]) -> Iterator[None]:
 
 def _count(norm: _BatchNorm) -> int:
     return 0 if norm.num_batches_tracked is None else int(norm.num_batches_tracked)
+
+
+def recalibrated(pruned: Pruned) -> Masks:
+    """`recalibrate_batchnorm` on the calibration images."""
+    if batchnorms(pruned.network.module):
+        recalibrate_batchnorm(pruned.network, pruned.batches(), run=pruned.run)
+    return pruned.masks

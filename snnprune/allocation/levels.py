@@ -1,0 +1,96 @@
+"""Allocations that give every weight a level, rising as its layer empties; the lowest levels go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from snnprune.allocation.candidates import Candidates
+from snnprune.allocation.flips import flip_levels
+from snnprune.errors import InputError
+from snnprune.ranking import lowest
+
+Queues = Mapping[str, Tensor]
+"""By layer, the flat places of what is alive in the order in which it goes, (n,) int64."""
+
+
+def prune_by_lamp(candidates: Candidates, count: int) -> dict[str, Tensor]:
+    """One ranking of s_u^2 / (sum of s_v^2 over all v of the layer that do not go before u).
+
+    Lee et al. 2021, arXiv 2010.07611, Eq. 3, with any score s that grows as |w|: the square root
+    of one that grows as w^2. What goes last in a layer has 1, so no layer is emptied while another
+    has more than one weight. Scores below 0 count as 0.
+    """
+    queues = {key: candidates.queue(key) for key in candidates.keys}
+    taken = _by_lamp(candidates, queues, _left(candidates, count))
+    return _masks(candidates, queues, taken)
+
+
+def prune_by_flips(candidates: Candidates, count: int) -> dict[str, Tensor]:
+    """As much from each layer as lets equally many of the spikes behind it flip; snnprune's own.
+
+    The share of spikes of channel j that flip is predicted to be sqrt(sum of e_ij over the pruned
+    i), a layer's the mean over its channels; see `criteria.spiking.predicted_flips`. Layers of
+    which nothing is known, as the last, lose what `lamp` over all layers would take from them.
+    """
+    if not candidates.flips:
+        raise InputError(
+            "flips needs statistics of spikes",
+            field="--allocation",
+            hint="give --model and --data, or choose lamp",
+        )
+    queues = {key: candidates.queue(key) for key in candidates.keys}
+    known = {key: queues[key] for key in candidates.keys if key in candidates.flips}
+    left = _left(candidates, count)
+    by_lamp = _by_lamp(candidates, queues, left) if len(known) < len(queues) else {}
+    outside = {key: by_lamp[key] for key in queues if key not in known}
+    levels = {key: flip_levels(candidates.flips[key], queue) for key, queue in known.items()}
+    taken = _lowest_levels(candidates, known, levels, left - sum(outside.values()))
+    return _masks(candidates, queues, {**outside, **taken})
+
+
+def lamp_levels(energies: Tensor) -> Tensor:
+    """log of e_u / (e_u + e_u+1 + ...) of rising log energies (n,), 0 for the last."""
+    rest = energies.flip(0).logcumsumexp(0).flip(0)
+    levels = energies - rest
+    levels[energies == -torch.inf] = -torch.inf
+    levels[energies == torch.inf] = 0
+    levels[-1:] = 0
+    return levels
+
+
+def _left(candidates: Candidates, count: int) -> int:
+    """How many are to go beside what is pruned already."""
+    return max(0, count - candidates.zeros(candidates.keys))
+
+
+def _by_lamp(candidates: Candidates, queues: Queues, count: int) -> dict[str, int]:
+    levels = {
+        key: lamp_levels(_log_energies(candidates, key)[queue]) for key, queue in queues.items()
+    }
+    return _lowest_levels(candidates, queues, levels, count)
+
+
+def _log_energies(candidates: Candidates, key: str) -> Tensor:
+    """log of what grows as w^2, flat, float64."""
+    scores = candidates.scores[key].flatten().double()
+    logs = scores if candidates.scale == "log" else scores.clamp(min=0).log()
+    return logs * (2 / (1 if key in candidates.by_magnitude else candidates.degree))
+
+
+def _lowest_levels(
+    candidates: Candidates, queues: Queues, levels: Mapping[str, Tensor], count: int
+) -> dict[str, int]:
+    """How many of each layer are among the `count` lowest levels; equals by magnitude."""
+    if not queues:
+        return {}
+    sizes = [candidates.magnitudes[key].flatten()[queue] for key, queue in queues.items()]
+    chosen = lowest(torch.cat([levels[key] for key in queues]), count, ties_by=torch.cat(sizes))
+    pieces = chosen.split([len(queue) for queue in queues.values()])
+    return {key: int(piece.sum()) for key, piece in zip(queues, pieces, strict=True)}
+
+
+def _masks(candidates: Candidates, queues: Queues, taken: Mapping[str, int]) -> dict[str, Tensor]:
+    return {key: candidates.without(key, queue[: taken[key]]) for key, queue in queues.items()}

@@ -1,0 +1,56 @@
+"""Gram matrices of the layers of a network, one layer after the other."""
+
+from __future__ import annotations
+
+import torch
+
+from snnprune.grams.gram import Gram, GramSum
+from snnprune.grams.passes import Batches, Rows, Run, Usage, run_to, usage_of
+from snnprune.network import Network, batch_length, evaluating, fed
+
+
+class Grams:
+    """The Gram matrices of a network as it is, each taken when it is asked for.
+
+    One is kept at a time: those of a wide network together would not fit into memory.
+    """
+
+    def __init__(
+        self, network: Network, batches: Batches, *, run: Run, filtered: bool, seed: int = 0
+    ) -> None:
+        """With `filtered`, of what the membranes have of the inputs; see `Course`."""
+        self.network, self.batches, self.run = network, batches, run
+        self.filtered, self.seed = filtered, seed
+        self._usage: Usage | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """How the network uses its layers."""
+        if self._usage is None:
+            self._usage = usage_of(self.network, self.batches, self.run)
+        return self._usage
+
+    @torch.no_grad()
+    def of(self, key: str) -> Gram | None:
+        """The Gram matrix of a layer; None for one that a pass does not use."""
+        if not self.usage.calls[key]:
+            return None
+        rows = Rows(self.network, key, self.usage, filtered=self.filtered, seed=self.seed)
+        moments = GramSum()
+        module = self.network.module
+        with evaluating(module):
+            for number, (x, y) in enumerate(fed(self.batches(), module)):
+                on_layer = rows.watched(batch_length(x, y), number, lambda row, _: moments.add(row))
+                run_to(self.network, x, self.run, on_layer)
+        return moments.gram(free=is_free(self.network, key))
+
+
+def bias_key(network: Network, key: str) -> str | None:
+    """The key of the bias of a layer, where it has one beside its weight."""
+    name = f"{key.removesuffix('weight')}bias"
+    return name if name in dict(network.module.named_parameters()) else None
+
+
+def is_free(network: Network, key: str) -> bool:
+    """Whether a bias, or a normalisation behind it, takes up the mean of what a layer gives."""
+    return network.layers[key].normalised or bias_key(network, key) is not None

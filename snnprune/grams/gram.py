@@ -1,0 +1,74 @@
+"""Second moments of what enters a layer: all that least squares and OBS know of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gram:
+    """Means over the rows x that a layer met; d = in / groups * kernel."""
+
+    second: Tensor
+    """E[x x'], (groups, d, d) float64."""
+    mean: Tensor
+    """E[x], (groups, d) float64."""
+    rows: int
+    """How many rows it was taken over."""
+    free: bool
+    """Whether a bias or a normalisation takes up the mean of what the layer gives."""
+
+    @property
+    def matrix(self) -> Tensor:
+        """What a change of the weights is measured by, (groups, d, d): the covariance if `free`."""
+        if not self.free:
+            return self.second
+        return self.second - self.mean.unsqueeze(2) * self.mean.unsqueeze(1)
+
+
+class GramSum:
+    """A `Gram` that grows row by row, and the moments of what those rows are to give."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.second = self.cross = self.sum = self.target = torch.zeros((), dtype=torch.float64)
+
+    def add(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Take in rows (groups, n, d), and their targets (groups, n, out / groups)."""
+        self.second = self.second.to(x.device) + _products(x, x)
+        self.sum = self.sum.to(x.device) + x.sum(1, dtype=torch.float64)
+        self.rows += x.shape[1]
+        if y is not None:
+            self.cross = self.cross.to(x.device) + x.double().mT @ y.double()
+            self.target = self.target.to(x.device) + y.sum(1, dtype=torch.float64)
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x], (groups, d)."""
+        return self.sum / self.rows
+
+    @property
+    def target_mean(self) -> Tensor:
+        """E[y], (groups, out / groups)."""
+        return self.target / self.rows
+
+    def gram(self, *, free: bool) -> Gram:
+        """What they come to."""
+        return Gram(second=self.second / self.rows, mean=self.mean, rows=self.rows, free=free)
+
+    def covariance(self, *, free: bool) -> Tensor:
+        """E[x y'], (groups, d, out / groups), less the product of the means if `free`."""
+        second = self.cross / self.rows
+        if not free:
+            return second
+        return second - self.mean.unsqueeze(2) * self.target_mean.unsqueeze(1)
+
+
+def _products(x: Tensor, y: Tensor) -> Tensor:
+    """x' y, float64."""
+    spikes = bool((x * x == x).all())
+    # counts of spikes that meet are whole numbers, exact in float32 below 2^24 rows
+    return (x.mT @ y).double() if spikes and x.shape[1] < 2**24 else x.double().mT @ y.double()

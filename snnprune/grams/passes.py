@@ -1,0 +1,123 @@
+"""Passes over calibration data that look at one layer and stop behind it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snnprune.errors import InputError
+from snnprune.grams.membrane import Course, course_of
+from snnprune.grams.patches import patches, places, samples
+from snnprune.network import Batch, LayerCall, Network, batch_length, evaluating, fed, watching
+from snnprune.network.steps import StepCount
+from snnprune.randomness import generator
+
+Run = Callable[[nn.Module, Tensor], Any]
+Batches = Callable[[], Iterable[Batch]]
+"""Gives the calibration batches once more."""
+ROWS_PER_INPUT, LEAST_ROWS = 16, 2**14
+SPREAD = 4  # samples that rows are drawn from, for each that would do: places of one are alike
+
+
+class Reached(BaseException):
+    """A pass has come to where it ends. No error, and no user's `except` is to take it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """How a pass over the calibration data uses the layers of a network."""
+
+    batches: int
+    calls: Counter[str]
+    """Of each layer, by weight key, for one batch."""
+    steps: int | None
+    """T, where the spikes tell it."""
+
+
+@torch.no_grad()
+def usage_of(network: Network, batches: Batches, run: Run) -> Usage:
+    """Count the batches, and what the first of them calls.
+
+    Raises:
+        InputError: there is no batch.
+    """
+    calls: Counter[str] = Counter()
+    steps, taken, number = StepCount(network), 0, 0
+    with (
+        evaluating(network.module),
+        watching(
+            network, on_layer=lambda key, _: calls.update([key]), on_spikes=steps.on_spikes
+        ) as start,
+    ):
+        for x, y in fed(batches(), network.module):
+            if number == 0:
+                start()
+                run(network.module, x)
+                taken = batch_length(x, y)
+            number += 1
+    if not number:
+        raise InputError("no samples to calibrate on", field="--data")
+    return Usage(batches=number, calls=calls, steps=steps.of(taken))
+
+
+class Rows:
+    """Draws rows of a layer's input: in passes of two networks over a batch, the same."""
+
+    def __init__(
+        self, network: Network, key: str, usage: Usage, *, filtered: bool, seed: int
+    ) -> None:
+        """With `filtered`, rows are what has come together in the membrane."""
+        layer = network.layers[key]
+        self.key, self.seed, self.calls = key, seed, usage.calls[key]
+        self.course: Course | None = None
+        if filtered:
+            self.course = course_of(network, layer, calls=self.calls, steps=usage.steps)
+        size = torch.Size(layer.shape[1:]).numel()
+        wanted = max(LEAST_ROWS, ROWS_PER_INPUT * size)
+        self.quota = -(-wanted // (usage.batches * max(1, self.calls)))
+
+    def watched(
+        self, samples_of_batch: int, batch: int, see: Callable[[Tensor, LayerCall], None]
+    ) -> Callable[[str, LayerCall], None]:
+        """An observer that gives `see` the rows (groups, n, d) of each call, and then ends it."""
+        gathered = (self.course or _AS_IT_IS).begun(samples_of_batch)
+        met = 0
+
+        def on_layer(key: str, call: LayerCall) -> None:
+            nonlocal met
+            if key != self.key:
+                return
+            met += 1
+            x = gathered(samples(call))
+            if x is not None:
+                see(self._some(x, call, batch, met), call)
+            if met == self.calls:
+                raise Reached
+
+        return on_layer
+
+    def _some(self, x: Tensor, call: LayerCall, batch: int, met: int) -> Tensor:
+        drawn = generator(self.seed, "rows", self.key, batch, met)
+        enough = SPREAD * -(-self.quota // max(1, places(x, call)))
+        picked = torch.randperm(len(x), generator=drawn)[:enough]
+        rows = patches(x[picked.to(x.device)], call)
+        chosen = torch.randperm(rows.shape[1], generator=drawn)[: self.quota]
+        return rows[:, chosen.to(rows.device)]
+
+
+_AS_IT_IS = Course(calls=1, steps=None, decay=None)
+
+
+def run_to(
+    network: Network, x: Tensor, run: Run, on_layer: Callable[[str, LayerCall], None]
+) -> None:
+    """Run one batch until `on_layer` ends it."""
+    with watching(network, on_layer=on_layer) as start, contextlib.suppress(Reached):
+        start()
+        run(network.module, x)

@@ -1,0 +1,219 @@
+"""A trained network that is pruned at once, as often as one likes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from snnprune.allocation import load_allocation
+from snnprune.calibration import Calibration, calibrate
+from snnprune.criteria import load_criterion
+from snnprune.errors import InputError
+from snnprune.grams import Batches, Run
+from snnprune.known import Known, known_for
+from snnprune.mask import Masks, masked
+from snnprune.network import Network, snapshot
+from snnprune.network.readout import Readout
+from snnprune.one_shot.plan import Plan
+from snnprune.progress import SILENT, Progress
+from snnprune.pruning import Cut, default_allocation, prune
+from snnprune.repair import load_repairs
+from snnprune.repair.pruned import Pruned
+from snnprune.scoring import Scores, score
+
+Cutting = Callable[[Mapping[str, Tensor], Scores, float, Masks | None], Cut]
+"""From weights, their scores, a sparsity and what is alive to masks."""
+
+
+class OneShot:
+    """A dense network, what is known of it, and what pruning makes of it.
+
+    The network's module holds what was pruned last; `restore` puts the dense tensors back.
+    """
+
+    def __init__(
+        self,
+        network: Network | None,
+        weights: Mapping[str, Tensor],
+        *,
+        batches: Batches | None = None,
+        run: Run = lambda module, x: module(x),
+        readout: Callable[[], Readout] = Readout,
+        calibration: Calibration | None = None,
+        seed: int = 0,
+        progress: Progress = SILENT,
+    ) -> None:
+        """`weights` are those that may be pruned, by key on the CPU; `batches` gives calibration
+        images anew at each call. Without network or batches only the weights themselves count.
+        """
+        self.network, self.weights = network, dict(weights)
+        self.batches, self.run, self.readout = batches, run, readout
+        self.seed, self.progress = seed, progress
+        self._calibration = calibration
+        self._scores: dict[str, Scores] = {}
+        self._dense = {} if network is None else snapshot(network.module)
+        self._masked: dict[str, Tensor] = {}
+        """What takes the place of a module's tensors where there is no network."""
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """Statistics of the dense network; None where there is nothing to take them on."""
+        if self._calibration is not None or self.network is None or self.batches is None:
+            return self._calibration
+        self.restore()
+        return self._calibrated()
+
+    def scores(self, plan: Plan) -> Scores:
+        """Of the dense network's weights.
+
+        Raises:
+            InputError: see `snnprune.scoring.score`.
+        """
+        if plan.criterion not in self._scores:
+            self.restore()
+            self._scores[plan.criterion] = self._scored(plan, self.weights, alive=None)
+        return self._scores[plan.criterion]
+
+    def prune(self, plan: Plan, sparsity: float, cutting: Cutting | None = None) -> Cut:
+        """Prune the dense network to `sparsity` and repair it; the module holds the result.
+
+        `cutting` cuts in place of the plan's allocation, as for a structure; no repair changes its
+        masks then.
+
+        Raises:
+            UsageError: `sparsity` is outside [0, 1).
+            InputError: criterion, allocation or repair cannot be had or do not fit.
+            NonFiniteError: a repair left the finite numbers.
+        """
+        scores = self.scores(plan)
+        _ = self.calibration  # of the dense network, before anything is cut
+        self.restore()
+        cut = self._cut(plan, self.weights, scores, cutting, plan.path(sparsity)[0], None)
+        masks = self._repaired(plan, cut.masks, fixed=cutting is not None)
+        for target in plan.path(sparsity)[1:]:
+            weights = self._weights()
+            scores = self._scored(plan, weights, alive=masks)
+            again = self._cut(plan, weights, scores, cutting, target, masks)
+            masks = self._repaired(plan, again.masks, fixed=cutting is not None)
+            cut = replace(again, already_zero=cut.already_zero)
+        return replace(cut, masks=masks)
+
+    def restore(self) -> None:
+        """Put the dense tensors back."""
+        self._masked = {}
+        if self.network is not None:
+            held = self.network.module.state_dict(keep_vars=True)
+            with torch.no_grad():
+                for key, tensor in self._dense.items():
+                    held[key].copy_(tensor)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that are not as in the dense network, by state-dict key, on the CPU."""
+        if self.network is None:
+            return dict(self._masked)
+        held = self.network.module.state_dict()
+        return {
+            key: held[key].to("cpu", copy=True)
+            for key, before in self._dense.items()
+            if not torch.equal(held[key], before)
+        }
+
+    def _cut(
+        self,
+        plan: Plan,
+        weights: Mapping[str, Tensor],
+        scores: Scores,
+        cutting: Cutting | None,
+        sparsity: float,
+        alive: Masks | None,
+    ) -> Cut:
+        if cutting is not None:
+            return cutting(weights, scores, sparsity, alive)
+        allocation = load_allocation(plan.allocation or default_allocation(scores))
+        return prune(weights, scores, sparsity=sparsity, allocation=allocation, alive=alive)
+
+    def _scored(self, plan: Plan, weights: Mapping[str, Tensor], alive: Masks | None) -> Scores:
+        criterion = load_criterion(plan.criterion)
+        return score(
+            weights,
+            criterion,
+            name=plan.criterion,
+            network=self.network,
+            known=self._known_of(plan.criterion, dense=alive is None),
+            alive=alive,
+            seed=self.seed,
+        )
+
+    def _known_of(self, name: str, *, dense: bool) -> Known:
+        """What the criterion must know of the network as it is now."""
+        needs = load_criterion(name).needs
+        if self.network is None or self.batches is None:
+            return Known(calibration=self.calibration)
+        return known_for(
+            needs,
+            self.network,
+            self.batches,
+            calibrate=self._of_dense if dense else self._calibrated,
+            run=self.run,
+            readout=self.readout,
+            seed=self.seed,
+        )
+
+    def _repaired(self, plan: Plan, masks: Masks, *, fixed: bool) -> Masks:
+        """Mask the module and repair it; the masks that hold then."""
+        repairs = load_repairs(plan.repair)
+        self._apply(masks)
+        if not repairs:
+            return masks
+        if self.network is None or self.batches is None:
+            raise InputError(
+                f"{plan.repair} needs the network and data", field="--repair", hint="choose none"
+            )
+        for repair in repairs:
+            masks = repair(
+                Pruned(
+                    network=self.network,
+                    dense=self._dense,
+                    masks=masks,
+                    batches=self.batches,
+                    run=self.run,
+                    readout=self.readout,
+                    calibration=self.calibration,
+                    fixed=fixed,
+                    seed=self.seed,
+                    progress=self.progress,
+                )
+            )
+        return masks
+
+    def _apply(self, masks: Masks) -> None:
+        """Put 0 where weights are pruned."""
+        if self.network is None:
+            self._masked = masked(self.weights, masks)
+            return
+        with torch.no_grad():
+            for key, mask in masks.items():
+                weight = self.network.module.get_parameter(key)
+                weight.mul_(mask.to(weight.device))
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Those that the module has now, by key on the CPU."""
+        if self.network is None:
+            return {**self.weights, **self._masked}
+        return {key: self.network.weight(key).to("cpu", copy=True) for key in self.weights}
+
+    def _calibrated(self) -> Calibration:
+        """Statistics of the network as it is now."""
+        assert self.network is not None
+        assert self.batches is not None
+        batches = self.progress.track(self.batches(), label="calibrating")
+        return calibrate(self.network, batches, run=self.run)
+
+    def _of_dense(self) -> Calibration:
+        found = self.calibration
+        assert found is not None
+        return found

@@ -1,0 +1,187 @@
+"""Repairs that go through the layers in order, each on the inputs that the pruned network has."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from snnprune.criteria.hessian import RIDGE, flip_gain
+from snnprune.grams import (
+    Gram,
+    GramSum,
+    Rows,
+    Usage,
+    bias_key,
+    currents,
+    fitted,
+    is_free,
+    losses,
+    run_to,
+    usage_of,
+)
+from snnprune.grams.elimination import damped
+from snnprune.mask import Masks
+from snnprune.network import LayerCall, batch_length, evaluating, fed, holding
+from snnprune.repair.batchnorm import batchnorms, normalising_by_batch, recalibrated
+from snnprune.repair.pruned import Pruned
+
+
+@torch.no_grad()
+def give_back_means(pruned: Pruned) -> Masks:
+    """Give each channel back the mean of its current, in the bias or the BatchNorm behind it.
+
+    b_j += E[w_j x] - E[w'_j x'], x' the inputs in the network pruned and mended so far; where there
+    is no bias, the running mean of the BatchNorm that comes next takes it off. A layer with neither
+    stays as it is.
+    """
+    layers = _Layers.of(pruned, by_batch=False, filtered=False)
+    for key in layers.keys("giving back means"):
+        moments = layers.moments(key)
+        weight = pruned.network.module.get_parameter(key)
+        rows = weight.double().reshape(*moments.mean.shape[:1], -1, moments.mean.shape[1])
+        made = (rows @ moments.mean.unsqueeze(2)).flatten()
+        _shift(pruned, key, moments.target_mean.flatten() - made)
+    return pruned.masks
+
+
+@torch.no_grad()
+def refit(pruned: Pruned) -> Masks:
+    """Fit the kept weights to the currents of the dense network by least squares.
+
+    Layer by layer: min over w' of E|w x - w' x'|^2 + ridge s |w' - w|^2, x the inputs of the dense
+    network and x' those of the network pruned and mended so far, both as the membrane adds them up
+    (at the end: the mean over time). Means go to the bias where there is one; each BatchNorm
+    normalises by the batch meanwhile and has its statistics taken again at last.
+    """
+    layers = _Layers.of(pruned, by_batch=True, filtered=True)
+    for key in layers.keys("least squares"):
+        layers.fit(key, layers.moments(key), pruned.masks[key])
+    recalibrated(pruned)
+    return pruned.masks
+
+
+@torch.no_grad()
+def choose_and_refit(pruned: Pruned) -> Masks:
+    """As `refit`, and in each layer choose anew which weights stay, as many as before.
+
+    Chosen by the order of OBS on the inputs that the network pruned so far has, weighed by the
+    chance that an error of a channel changes a spike; see `sf_obs`. Frantar and Alistarh 2022,
+    arXiv 2208.11580, choose and compensate together likewise, on the dense network's inputs.
+    """
+    if pruned.fixed:
+        return refit(pruned)
+    layers = _Layers.of(pruned, by_batch=True, filtered=True)
+    masks = dict(pruned.masks)
+    for key in layers.keys("choosing and least squares"):
+        moments = layers.moments(key)
+        masks[key] = layers.chosen(key, moments, int(masks[key].sum()))
+        layers.fit(key, moments, masks[key])
+    recalibrated(pruned)
+    return masks
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """The layers of a pruned network, in the order in which data meets them."""
+
+    pruned: Pruned
+    usage: Usage
+    by_batch: bool
+    filtered: bool
+
+    @classmethod
+    def of(cls, pruned: Pruned, *, by_batch: bool, filtered: bool) -> _Layers:
+        usage = usage_of(pruned.network, pruned.batches, pruned.run)
+        return cls(pruned, usage, by_batch, filtered)
+
+    def keys(self, label: str) -> Iterator[str]:
+        """Those that were pruned and are used."""
+        used = [
+            k for k in self.pruned.network.layers if k in self.pruned.masks and self.usage.calls[k]
+        ]
+        return self.pruned.progress.track(used, label=label, total=len(used))
+
+    def moments(self, key: str) -> GramSum:
+        """Of the pruned network's inputs, and of the currents that the dense one makes then."""
+        network, module = self.pruned.network, self.pruned.network.module
+        rows = Rows(network, key, self.usage, filtered=self.filtered, seed=self.pruned.seed)
+        weight = self.pruned.dense[key]
+        norms = list(batchnorms(module).values()) if self.by_batch else []
+        moments = GramSum()
+        with evaluating(module):
+            for number, (x, y) in enumerate(fed(self.pruned.batches(), module)):
+                wanted: list[Tensor] = []
+                samples = batch_length(x, y)
+
+                def see_dense(row: Tensor, _: LayerCall, wanted: list[Tensor] = wanted) -> None:
+                    wanted.append(currents(row, weight))
+
+                def see(row: Tensor, _: LayerCall, wanted: list[Tensor] = wanted) -> None:
+                    moments.add(row, wanted.pop(0))
+
+                with holding(module, self.pruned.dense):
+                    run_to(
+                        network,
+                        x.clone(),
+                        self.pruned.run,
+                        rows.watched(samples, number, see_dense),
+                    )
+                with normalising_by_batch(norms):
+                    run_to(network, x, self.pruned.run, rows.watched(samples, number, see))
+        return moments
+
+    def chosen(self, key: str, moments: GramSum, count: int) -> Tensor:
+        """The mask of the `count` weights of a layer that are worth most."""
+        gram = moments.gram(free=is_free(self.pruned.network, key))
+        dense = self.pruned.dense[key].double()
+        target = self._solved(gram, moments, dense)
+        worth = losses(gram.matrix, target, ridge=RIDGE)
+        calibration = self.pruned.calibration
+        statistics = calibration.layers.get(key) if calibration else None
+        gain = flip_gain(dense, gram, statistics).to(worth.device)
+        scores = (worth.reshape(len(gain), -1) * gain.unsqueeze(1)).flatten().cpu()
+        mask = torch.zeros(len(scores), dtype=torch.bool)
+        mask[scores.argsort(descending=True, stable=True)[:count]] = True
+        return mask.view(dense.shape)
+
+    def fit(self, key: str, moments: GramSum, mask: Tensor) -> None:
+        """Set the weights, and the bias where there is one, of one layer."""
+        network = self.pruned.network
+        gram = moments.gram(free=is_free(network, key))
+        weight = network.module.get_parameter(key)
+        shape = (len(gram.matrix), -1, gram.matrix.shape[1])
+        start = self.pruned.dense[key].double().reshape(shape)
+        keep = mask.to(weight.device).reshape(shape)
+        found = fitted(gram.matrix, moments.covariance(free=gram.free), keep, start, ridge=RIDGE)
+        weight.copy_(found.reshape(weight.shape))
+        bias = bias_key(network, key)
+        if bias is not None:
+            made = (found @ gram.mean.unsqueeze(2)).flatten()
+            was = self.pruned.dense[bias].double()
+            network.module.get_parameter(bias).copy_(was + moments.target_mean.flatten() - made)
+
+    def _solved(self, gram: Gram, moments: GramSum, dense: Tensor) -> Tensor:
+        """The best weights with none pruned, (groups, out, d)."""
+        rows = dense.reshape(len(gram.matrix), -1, gram.matrix.shape[1])
+        matrix = damped(gram.matrix, RIDGE)
+        pull = matrix - gram.matrix
+        return torch.linalg.solve(matrix, moments.covariance(free=gram.free) + pull @ rows.mT).mT
+
+
+def _shift(pruned: Pruned, key: str, by: Tensor) -> None:
+    """Add to a layer's current, per channel."""
+    module = pruned.network.module
+    bias = bias_key(pruned.network, key)
+    if bias is not None:
+        parameter = module.get_parameter(bias)
+        parameter.add_(by.to(parameter.dtype))
+        return
+    chains = [chain for link in pruned.network.layers[key].links for chain in link.norms if chain]
+    for mean in {chain[0].variance.replace("running_var", "running_mean") for chain in chains}:
+        with contextlib.suppress(AttributeError):  # one that is written by hand keeps its own
+            buffer = module.get_buffer(mean)
+            buffer.sub_(by.to(buffer.dtype))

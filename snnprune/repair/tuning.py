@@ -1,0 +1,120 @@
+"""Tuning of what is left by surrogate gradients, towards the dense network's outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.optim import Adam
+from torch.optim.lr_scheduler import OneCycleLR
+
+from snnprune.errors import NonFiniteError
+from snnprune.gradients.learning import differentiable
+from snnprune.gradients.passes import require_gradient
+from snnprune.grams import bias_key
+from snnprune.mask import Masks
+from snnprune.network import Network, at_rest, batch_length, fed, holding
+from snnprune.randomness import drawing, generator
+from snnprune.repair.batchnorm import batchnorms, normalising_by_batch, recalibrated
+from snnprune.repair.pruned import Pruned
+
+EPOCHS, LEARNING_RATE, TEMPERATURE = 10, 3e-3, 8.0
+AT_ONCE = 64  # samples of a step; a calibration batch may hold several
+
+
+def tune(pruned: Pruned) -> Masks:
+    """Bring the network's outputs near those of the dense network, on the calibration images.
+
+    Adam on the kept weights, the biases and the scales of BatchNorms, 10 epochs, its rate rising to
+    3e-3 and falling to 0 (Smith and Topin 2018, arXiv 1708.07120). The loss is the divergence of
+    the softmax of the logits, summed over time and divided by 8, from the dense network's: so high
+    a temperature asks for the whole order of the classes, and few images are not learnt by heart.
+    No label is read.
+
+    Raises:
+        InputError: no gradient reaches the weights.
+        NonFiniteError: the loss is NaN or infinite.
+    """
+    module = pruned.network.module
+    with differentiable(pruned.network):
+        tuning = _Tuning(pruned)
+        for epoch in pruned.progress.track(range(EPOCHS), label="tuning", total=EPOCHS):
+            for number, (x, samples) in enumerate(_pieces(pruned, epoch)):
+                with drawing(pruned.seed, "tune", epoch, number, device=x.device):
+                    tuning.step(x, samples)
+        for key in tuned(pruned.network, pruned.masks):
+            module.get_parameter(key).grad = None
+    recalibrated(pruned)
+    return pruned.masks
+
+
+def tuned(network: Network, masks: Masks) -> list[str]:
+    """The keys of what is tuned: pruned weights, their biases, scale and shift of BatchNorms."""
+    biases = [bias_key(network, key) for key in masks]
+    norms = [variance.removesuffix("running_var") for variance in batchnorms(network.module)]
+    affine = [f"{norm}{kind}" for norm in norms for kind in ("weight", "bias")]
+    own = dict(network.module.named_parameters(remove_duplicate=False))
+    return [key for key in (*masks, *filter(None, biases), *affine) if key in own]
+
+
+class _Tuning:
+    """The optimizer and what it works on."""
+
+    def __init__(self, pruned: Pruned) -> None:
+        self.pruned, self.module = pruned, pruned.network.module
+        parameters = [self.module.get_parameter(key) for key in tuned(pruned.network, pruned.masks)]
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        self.masks = [
+            (weight := self.module.get_parameter(key), mask.to(weight.device))
+            for key, mask in pruned.masks.items()
+        ]
+        steps = EPOCHS * sum(1 for _ in _pieces(pruned, 0))
+        self.optimizer = Adam(parameters, lr=LEARNING_RATE)
+        self.schedule = OneCycleLR(
+            self.optimizer, LEARNING_RATE, total_steps=max(2, steps), pct_start=0.1
+        )
+        self.norms = list(batchnorms(self.module).values())
+
+    def step(self, x: Tensor, samples: int) -> None:
+        """One step on the images `x`."""
+        with torch.no_grad(), holding(self.module, self.pruned.dense):
+            wanted = self._logits(x.clone(), samples)
+        with normalising_by_batch(self.norms):
+            loss = _apart(self._logits(x, samples), wanted)
+        if not math.isfinite(float(loss.detach())):
+            raise NonFiniteError("tuning left the finite numbers", hint="choose another --repair")
+        require_gradient(loss)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.schedule.step()
+        with torch.no_grad():
+            for weight, mask in self.masks:
+                weight.mul_(mask)
+
+    def _logits(self, x: Tensor, samples: int) -> Tensor:
+        """Summed over time, (N, classes)."""
+        with at_rest(self.pruned.network):
+            return self.pruned.readout()(self.pruned.run(self.module, x), samples).sum(0)
+
+
+def _apart(made: Tensor, wanted: Tensor) -> Tensor:
+    """T^2 KL(wanted || made) of softmax(logits / T), mean over samples, in nats."""
+    log_q, log_p = ((logits / TEMPERATURE).log_softmax(1) for logits in (made, wanted))
+    apart = functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+    return TEMPERATURE**2 * apart
+
+
+def _pieces(pruned: Pruned, epoch: int) -> Iterator[tuple[Tensor, int]]:
+    """The calibration batches, each mixed and cut into pieces, with their numbers of samples."""
+    for number, (x, y) in enumerate(fed(pruned.batches(), pruned.network.module)):
+        samples = batch_length(x, y)
+        axis = 0 if len(x) == samples else 1  # events have time first
+        drawn = generator(pruned.seed, "tune", epoch, number)
+        for places in torch.randperm(samples, generator=drawn).split(AT_ONCE):
+            if len(places) > 1:  # one sample has no variance for a BatchNorm
+                yield x.index_select(axis, places.to(x.device)), len(places)

@@ -39,6 +39,10 @@ ALLOCATIONS = Registry(
             target=f"{LEVELS}:prune_by_lamp",
             summary="one ranking of each score's part in what its layer would still have",
         ),
+        "lamp-magnitude": Row(
+            target=f"{LEVELS}:prune_by_lamp_of_magnitudes",
+            summary="from each layer as many as lamp would by magnitude, chosen by score",
+        ),
         "flips": Row(
             target=f"{LEVELS}:prune_by_flips",
             summary="the same predicted share of flipped spikes behind every layer",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,12 +20,33 @@ Queues = Mapping[str, Tensor]
 def prune_by_lamp(candidates: Candidates, count: int) -> dict[str, Tensor]:
     """One ranking of s_u^2 / (sum of s_v^2 over all v of the layer that do not go before u).
 
-    Lee et al. 2021, arXiv 2010.07611, Eq. 3, with any score s that grows as |w|: the square root
+    Lee et al. 2021, arXiv 2010.07611, with any score s that grows as |w|: the square root
     of one that grows as w^2. What goes last in a layer has 1, so no layer is emptied while another
     has more than one weight. Scores below 0 count as 0.
     """
     queues = {key: candidates.queue(key) for key in candidates.keys}
     taken = _by_lamp(candidates, queues, _left(candidates, count))
+    return _masks(candidates, queues, taken)
+
+
+def prune_by_lamp_of_magnitudes(candidates: Candidates, count: int) -> dict[str, Tensor]:
+    """From each layer as many as `lamp` would take by magnitude; which ones, the scores say.
+
+    For scores that know what a weight is worth within its layer, and not what layers are worth.
+    """
+    queues = {key: candidates.queue(key) for key in candidates.keys}
+    by_size = replace(
+        candidates,
+        scores={
+            key: size.double().masked_fill(~candidates.kept(key), -torch.inf)
+            for key, size in candidates.magnitudes.items()
+        },
+        by_magnitude=frozenset(),
+        scale="linear",
+        degree=1,
+    )
+    order = {key: by_size.queue(key) for key in candidates.keys}
+    taken = _by_lamp(by_size, order, _left(candidates, count))
     return _masks(candidates, queues, taken)
 
 

@@ -10,7 +10,7 @@ from snnprune.ranking import capped_shares, shares
 def prune_as_random_graphs(candidates: Candidates, count: int) -> dict[str, Tensor]:
     """A density in proportion to (n_in + n_out + k_1 + k_2 ...) / (n_in n_out k_1 k_2 ...).
 
-    Erdos-Renyi-Kernel of Evci et al. 2020, arXiv 1911.11134, section 3; n_in are the inputs of one
+    Erdos-Renyi-Kernel of Evci et al. 2020, arXiv 1911.11134; n_in are the inputs of one
     group. A layer that would be more than dense is dense, and the others have the rest.
     """
     keys = candidates.keys
@@ -24,7 +24,7 @@ def prune_as_random_graphs(candidates: Candidates, count: int) -> dict[str, Tens
 
 def prune_uniformly_plus(candidates: Candidates, count: int) -> dict[str, Tensor]:
     """The same sparsity in every layer, but a dense first convolution and a last linear layer of
-    at most 80 %; Gale et al. 2019, arXiv 1902.09574, section 4.
+    at most 80 %; Gale et al. 2019, arXiv 1902.09574.
 
     First and last in the order of the checkpoint.
 

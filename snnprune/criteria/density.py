@@ -49,7 +49,7 @@ def log_density_of_histogram(neuron: NeuronStatistics) -> Tensor | None:
     """log of the counts around the threshold as a density, (C_out,) float64; None if not known.
 
     n(|u - u_th| < h) / (2 h n), the kernel estimate of a uniform kernel, with
-    h = (12 sqrt(pi))^(1/5) sigma n^(-1/5), which is best for a Gaussian (Silverman 1986, Eq. 3.21),
+    h = (12 sqrt(pi))^(1/5) sigma n^(-1/5), which is best for a Gaussian (Silverman 1986),
     in whole bins, at least one on each side. Where nothing was counted: what the Gaussian of
     `log_density_at_threshold` says, but no more than half a count.
     """

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @criterion(needs="inputs")
 def wanda(evidence: Evidence) -> Tensor:
-    """|w_ij| sqrt(E x_i^2), float64; Sun et al. 2024, arXiv 2306.11695, Eq. 1.
+    """|w_ij| sqrt(E x_i^2), float64; Sun et al. 2024, arXiv 2306.11695.
 
     The original takes the norm ||x_i||_2 over all positions. Here it is divided by the root of
     their number, which changes nothing within a layer and makes layers comparable that see more or

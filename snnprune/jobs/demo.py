@@ -9,7 +9,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from snnprune.allocation import load_allocation
 from snnprune.calibration import Calibration, write_calibration
 from snnprune.checkpoint import write_safetensors
 from snnprune.evaluation import Evaluation, evaluate
@@ -19,18 +18,17 @@ from snnprune.jobs.looping import LoopOptions
 from snnprune.jobs.opening import open_subject
 from snnprune.jobs.options import SubjectOptions
 from snnprune.jobs.repairing import pruned_tensors
-from snnprune.jobs.score import choose_criterion, scored
+from snnprune.jobs.score import one_shot
 from snnprune.jobs.subject import Subject
 from snnprune.jobs.train import train_recipe
 from snnprune.mask import prunable, pruned
 from snnprune.plots import Curve, Level, Look, Mark, plot_accuracy
-from snnprune.progress import SILENT, Progress
+from snnprune.one_shot import OneShot, Plan
+from snnprune.progress import Progress
 from snnprune.provenance import described
-from snnprune.pruning import default_allocation, prune
 from snnprune.recipe import load_recipe
 from snnprune.report import about_evaluation, report_on
 from snnprune.runs import require_ready
-from snnprune.scoring import Scores
 
 RECIPE = "fashion-mnist-mini"
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95)
@@ -94,13 +92,13 @@ def run_demo(options: DemoOptions, progress: Progress) -> Demonstrated:
     )
     calibration = calibrated(subject, progress)
     dense = _evaluated(subject)
-    scores = [
-        scored(subject, choose_criterion(subject, name, calibrated=True), calibration)
-        for name in CRITERIA
+    work = one_shot(subject, calibration)
+    plans = [
+        Plan(criterion=name, repair=repair) for name, repair in product(CRITERIA, REPAIRS)
     ]
-    variants = list(product(scores, REPAIRS, SPARSITIES))
+    variants = list(product(plans, SPARSITIES))
     points = tuple(
-        _pruned_point(subject, options.out / "pruned", *variant)
+        _pruned_point(subject, work, options.out / "pruned", *variant)
         for variant in progress.track(variants, label="pruning", total=len(variants))
     )
     found = Demonstrated(
@@ -118,27 +116,26 @@ def _evaluated(subject: Subject) -> Evaluation:
 
 
 def _pruned_point(
-    subject: Subject, folder: Path, scores: Scores, repair: str, sparsity: float
+    subject: Subject, work: OneShot, folder: Path, plan: Plan, sparsity: float
 ) -> Point:
     """Prune one way, write the file, measure it."""
-    allocation = load_allocation(default_allocation(scores))
-    cut = prune(subject.weights, scores, sparsity=sparsity, allocation=allocation)
-    tensors = pruned_tensors(subject, cut, repair, SILENT)
+    cut = work.prune(plan, sparsity)
+    tensors = pruned_tensors(subject, cut.masks, work.tensors())
     metadata = described(
         "demo",
         model=subject.spec,
         data=subject.data_spec,
-        criterion=scores.criterion,
-        repair=repair,
+        criterion=plan.criterion,
+        repair=plan.repair,
         sparsity=sparsity,
         source_sha256=subject.checkpoint.sha256,
     )
-    name = f"{scores.criterion}-{repair}-{round(100 * sparsity)}.safetensors"
+    name = f"{plan.criterion}-{plan.repair}-{round(100 * sparsity)}.safetensors"
     write_safetensors(folder / name, tensors, metadata)
     after = _evaluated(subject)
     return Point(
-        criterion=scores.criterion,
-        repair=repair,
+        criterion=plan.criterion,
+        repair=plan.repair,
         sparsity=sparsity,
         pruned=pruned(cut.masks),
         prunable=prunable(cut.masks),

@@ -1,78 +1,84 @@
-"""The pruned tensors of a checkpoint, repaired."""
+"""Which repair there can be, and the tensors that a file gets after it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.jobs.binding import load
 from snnprune.jobs.subject import Subject
-from snnprune.mask import masked
-from snnprune.network.aliases import aliases
-from snnprune.progress import Progress
-from snnprune.pruning import Cut
-from snnprune.repair.batchnorm import batchnorms, recalibrate_batchnorm
+from snnprune.mask import Masks, masked
+from snnprune.repair import NONE
+from snnprune.repair.batchnorm import batchnorms
 
 
-def choose_repair(subject: Subject, asked: str | None) -> str:
-    """The repair asked for; by default `bn` where the network has BatchNorm and there is data."""
-    able = subject.runnable is not None and bool(batchnorms(subject.runnable.module))
-    if asked == "bn" and not able:
+def choose_repair(subject: Subject, asked: str | None, *, otherwise: str | None = None) -> str:
+    """The repair asked for, else `otherwise`, else `bn` where the network has BatchNorm and data.
+
+    Raises:
+        InputError: the repair that was asked for needs what is missing.
+    """
+    normalised = subject.runnable is not None and bool(batchnorms(subject.runnable.module))
+    if asked is None:
+        return otherwise or ("bn" if normalised else NONE)
+    if asked != NONE and subject.runnable is None:
         raise InputError(
-            f"there is no BatchNorm to repair: {subject.missing or 'the network has none'}",
+            f"{asked} needs the network and data: {subject.missing or 'they are not at hand'}",
             file=subject.checkpoint.path,
             field="--repair",
             hint="choose none",
         )
-    return asked or ("bn" if able else "none")
+    if "bn" in asked.split("+") and not normalised:
+        raise InputError(
+            "there is no BatchNorm to repair: the network has none",
+            file=subject.checkpoint.path,
+            field="--repair",
+            hint="choose none",
+        )
+    return asked
 
 
 def pruned_tensors(
-    subject: Subject, cut: Cut, repair: str, progress: Progress
+    subject: Subject, masks: Masks, changed: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The checkpoint's tensors, pruned and repaired; the subject's network is left holding them."""
+    """The checkpoint's tensors, pruned and repaired; the subject's network is left holding them.
+
+    `changed` are those of the network that are not as they were, by state-dict key. What no repair
+    touched is taken from the file itself, in its own type.
+
+    Raises:
+        NonFiniteError: a value does not fit into the type that the file keeps it in.
+    """
     # a parameter that has two names in the file is pruned under both
     tied = subject.prunable.tied
-    masks = {name: mask for key, mask in cut.masks.items() for name in tied.get(key, (key,))}
-    tensors = masked(subject.checkpoint.tensors, masks)
-    network = subject.network
-    if network is None:
+    all_masks = {name: mask for key, mask in masks.items() for name in tied.get(key, (key,))}
+    tensors = masked(subject.checkpoint.tensors, all_masks)
+    if subject.network is None:
         return tensors
-    module = network.module
-    load(module, tensors)
-    if repair == "bn":
-        batches = progress.track(
-            subject.calibration_batches(),
-            label="repairing BatchNorm",
-            total=subject.calibration_steps(),
-        )
-        recalibrate_batchnorm(network, batches, run=subject.run)
-        tensors |= _repaired(module, tensors)
-        load(module, tensors)  # what is measured now is what the file will hold
+    for key in _repairable(subject.network.module):
+        if key in changed and key in tensors:
+            tensors[key] = _stored(changed[key], tensors[key], all_masks.get(key), key)
+    load(subject.network.module, tensors)  # what is measured now is what the file will hold
     return tensors
 
 
-def _repaired(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The statistics of every BatchNorm, under all the names that `tensors` have them by."""
-    repaired, same = module.state_dict(), aliases(module)
-    statistics = [
-        f"{variance.removesuffix('running_var')}{kind}"
-        for variance in batchnorms(module)
-        for kind in ("running_mean", "running_var")
-    ]
-    return {
-        name: _stored(repaired[key], tensors[name], name)
-        for key in statistics
-        for name in same[key]
-        if name in tensors
-    }
+def _repairable(module: nn.Module) -> Iterator[str]:
+    """What a repair may change: parameters and running statistics, but no state of a neuron."""
+    yield from (name for name, _ in module.named_parameters(remove_duplicate=False))
+    names = [name for name, _ in module.named_buffers(remove_duplicate=False)]
+    yield from (name for name in names if name.endswith(("running_mean", "running_var")))
 
 
-def _stored(repaired: Tensor, before: Tensor, key: str) -> Tensor:
-    """A statistic in the type that the file keeps it in."""
-    stored = repaired.to("cpu", before.dtype, copy=True)
+def _stored(repaired: Tensor, before: Tensor, mask: Tensor | None, key: str) -> Tensor:
+    """A tensor in the type that the file keeps it in; 0 where it is pruned."""
+    if mask is not None:
+        repaired = torch.where(mask, repaired, torch.zeros_like(repaired))
+    if torch.equal(repaired, before.to(repaired.dtype)):
+        return before
+    stored = repaired.to("cpu", before.dtype, copy=True).reshape(before.shape)
     if not bool(stored.isfinite().all()):
         raise NonFiniteError(
             f"does not fit into {str(before.dtype).removeprefix('torch.')} after repair",

@@ -16,10 +16,11 @@ from snnprune.jobs.opening import open_subject
 from snnprune.jobs.options import SubjectOptions
 from snnprune.jobs.subject import Subject
 from snnprune.jobs.unused import warnings_on
-from snnprune.progress import Progress
+from snnprune.one_shot import OneShot, Plan
+from snnprune.progress import SILENT, Progress
 from snnprune.provenance import described
 from snnprune.report import file_entry, report_on
-from snnprune.scoring import Scores, score
+from snnprune.scoring import Scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ def score_checkpoint(
     subject.prunable.require_one_by_one()
     choice = choose_criterion(subject, criterion, calibrated=calibration_file is not None)
     calibration = evidence(subject, choice.criterion, calibration_file, progress)
-    scores = scored(subject, choice, calibration)
+    scores = one_shot(subject, calibration, progress).scores(Plan(criterion=choice.name))
     if out is not None:
         _write(out, scores, subject)
     rows = layer_rows(
@@ -94,15 +95,19 @@ def not_used(scores: Scores) -> list[str]:
     return [f"no layer could be scored by {scores.criterion}: all went by magnitude"]
 
 
-def scored(subject: Subject, choice: Choice, calibration: Calibration | None) -> Scores:
-    """The scores of all of the subject's weights."""
-    return score(
+def one_shot(
+    subject: Subject, calibration: Calibration | None, progress: Progress = SILENT
+) -> OneShot:
+    """The subject's network, ready to be scored and pruned."""
+    return OneShot(
+        subject.network,
         subject.weights,
-        choice.criterion,
-        name=choice.name,
-        network=subject.network,
+        batches=subject.calibration_batches if subject.runnable is not None else None,
+        run=subject.run,
+        readout=subject.readout,
         calibration=calibration,
         seed=subject.options.seed,
+        progress=progress,
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from snnprune.allocation import load_allocation
+from snnprune.allocation.flips import flip_energies
 from snnprune.calibration import Calibration, calibrate
 from snnprune.criteria import load_criterion
 from snnprune.errors import InputError
@@ -133,8 +134,15 @@ class OneShot:
     ) -> Cut:
         if cutting is not None:
             return cutting(weights, scores, sparsity, alive)
-        allocation = load_allocation(plan.allocation or default_allocation(scores))
-        return prune(weights, scores, sparsity=sparsity, allocation=allocation, alive=alive)
+        name = plan.allocation or default_allocation(scores)
+        return prune(
+            weights,
+            scores,
+            sparsity=sparsity,
+            allocation=load_allocation(name),
+            alive=alive,
+            flips=self._flips(weights) if name == "flips" else None,
+        )
 
     def _scored(self, plan: Plan, weights: Mapping[str, Tensor], alive: Masks | None) -> Scores:
         criterion = load_criterion(plan.criterion)
@@ -189,6 +197,12 @@ class OneShot:
                 )
             )
         return masks
+
+    def _flips(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor] | None:
+        """The predicted flips of each weight, where there are statistics of the dense network."""
+        if self.network is None or self.calibration is None:
+            return None
+        return flip_energies(weights, self.network, self.calibration)
 
     def _apply(self, masks: Masks) -> None:
         """Put 0 where weights are pruned."""

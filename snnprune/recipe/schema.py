@@ -111,9 +111,11 @@ class Recipe(Section):
         return _checked(search, info, _search_faults)
 
 
-def section_at(path: Sequence[str | int]) -> type[BaseModel]:
-    """The class of the section at `path`, such as ["training"]."""
-    section: type[BaseModel] = Recipe
+def section_at(
+    path: Sequence[str | int], root: type[BaseModel] | None = None
+) -> type[BaseModel]:
+    """The class of the section at `path`, such as ["training"], of `root` or a recipe."""
+    section: type[BaseModel] = root or Recipe
     for name in path:
         annotation = section.model_fields[str(name)].annotation
         if isinstance(annotation, types.UnionType):  # a section that may be absent

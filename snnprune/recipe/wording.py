@@ -3,11 +3,12 @@
 import re
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from snnprune.recipe.errors import Problem, cut, dotted
 from snnprune.recipe.scalars import FLOAT
-from snnprune.recipe.schema import section_at
+from snnprune.recipe.schema import Recipe, section_at
 from snnprune.spelling import did_you_mean
 
 EXPECTED = {
@@ -21,10 +22,12 @@ EXPECTED = {
 }
 
 
-def problem_of(detail: ErrorDetails, line: int) -> Problem:
-    """The problem that `detail` tells of, at `line`."""
+def problem_of(
+    detail: ErrorDetails, line: int, *, root: type[BaseModel] = Recipe
+) -> Problem:
+    """The problem that `detail` tells of, at `line`, in a file of the settings of `root`."""
     return Problem(
-        line=line, field=dotted(detail["loc"]), message=_message(detail), hint=_hint(detail)
+        line=line, field=dotted(detail["loc"]), message=_message(detail), hint=_hint(detail, root)
     )
 
 
@@ -41,13 +44,13 @@ def _message(detail: ErrorDetails) -> str:
     return re.sub(r"^(Input|String) should", lambda _: f"{value} should", detail["msg"])
 
 
-def _hint(detail: ErrorDetails) -> str | None:
+def _hint(detail: ErrorDetails, root: type[BaseModel]) -> str | None:
     *path, name = detail["loc"]
     match detail["type"]:
         case "extra_forbidden":
-            return did_you_mean(cut(str(name)), section_at(path).model_fields)
+            return did_you_mean(cut(str(name)), section_at(path, root).model_fields)
         case "missing":
-            return f"needed: {section_at(path).model_fields[str(name)].description}"
+            return f"needed: {section_at(path, root).model_fields[str(name)].description}"
         case "less_than" if detail["ctx"]["lt"] == 1:
             return _share_hint(detail["input"])
         case kind:

@@ -1,0 +1,84 @@
+"""A sparsity that is looked for: the highest that holds an accuracy on validation images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from snnprune.errors import GateError
+from snnprune.jobs.bisecting import Try, best, bisect
+from snnprune.jobs.prune_options import Target
+from snnprune.pruning import Cut
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A pruned network: its masks and all tensors of its file."""
+
+    cut: Cut
+    tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What was tried, and on what."""
+
+    split: str
+    images: int
+    dense: float
+    """Accuracy before pruning, in [0, 1], on the same images."""
+    target: float
+    resolution: float
+    tries: tuple[Try, ...]
+
+    def report(self) -> dict[str, Any]:
+        """For a report."""
+        return {**asdict(self), "tries": [asdict(one) for one in self.tries]}
+
+
+def look_for(
+    target: Target,
+    *,
+    make: Callable[[float], Made],
+    accuracy: Callable[[], tuple[float, int]],
+    split: str,
+) -> tuple[Search, float, Made]:
+    """Measure the dense network, then bisect; the search, the sparsity found and its network.
+
+    `accuracy` is that of what the network holds, with the number of images; `make` fills it.
+
+    Raises:
+        GateError: no sparsity that was tried holds the target.
+    """
+    dense, images = accuracy()
+    wanted, kept = target.below(dense), dict[float, Made]()
+
+    def accuracy_at(sparsity: float) -> float:
+        made = make(sparsity)
+        found, _ = accuracy()
+        if found >= wanted - 1e-12:
+            kept.clear()  # only the last that held is written
+            kept[sparsity] = made
+        return found
+
+    tries = bisect(accuracy_at, target=wanted, resolution=target.resolution)
+    found = best(tries)
+    if found is None:
+        lowest = min(tries, key=lambda one: one.sparsity)
+        raise GateError(
+            f"{wanted:.2%} is not held at {lowest.sparsity:g}, the lowest sparsity tried "
+            f"({lowest.accuracy:.2%}); the dense network has {dense:.2%} on {images:,} images",
+            field=target.flag,
+        )
+    search = Search(
+        split=split,
+        images=images,
+        dense=dense,
+        target=wanted,
+        resolution=target.resolution,
+        tries=tries,
+    )
+    return search, found.sparsity, kept[found.sparsity]

@@ -1,0 +1,109 @@
+"""Images on which a sparsity is looked for: neither those of the calibration nor of the test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from snnprune.calibration import Calibration
+from snnprune.data.images import ImageSplit
+from snnprune.errors import InputError
+from snnprune.evaluation import evaluate
+from snnprune.jobs.subject import Batches, Subject
+from snnprune.progress import Progress
+
+MOST = 5000  # of training images that are held out
+AT_LEAST = 16  # fewer measure nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """Images with labels, and where they are from."""
+
+    split: str
+    """`validation` or `training`: of the latter, images that calibration does not use."""
+    batches: Callable[[], Batches]
+    steps: int | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What an accuracy on these images cannot tell."""
+        if self.split == "validation":
+            return []
+        return [
+            "there is no validation split: the sparsity was looked for on training images that "
+            "calibration does not use"
+        ]
+
+
+def validation_of(
+    subject: Subject, calibration: Calibration | None, limit: int | None
+) -> Validation:
+    """The validation split, else a seeded part of the training images, at most `limit` of them.
+
+    Raises:
+        InputError: network or data are missing, or all training images are calibrated on.
+    """
+    subject.require_runnable()
+    assert subject.data is not None
+    if subject.data.validation is not None:
+        return Validation(
+            split="validation",
+            batches=lambda: subject.batches("validation", limit),
+            steps=subject.steps("validation", limit),
+        )
+    held = _held_out(subject, calibration, limit or MOST)
+    size = subject.options.batch_size
+    return Validation(
+        split="training",
+        batches=lambda: held.batches(size, device=subject.device),
+        steps=-(-len(held) // size),
+    )
+
+
+def _held_out(subject: Subject, calibration: Calibration | None, most: int) -> ImageSplit:
+    """Training images of the same seeded order as those for calibration, after them."""
+    images = subject.data.train if subject.data else None
+    if not isinstance(images, ImageSplit):
+        raise InputError("has no validation images", field="--data", hint="its loader may give some")
+    seed, used = _used(subject, calibration)
+    # `sample` takes them in the order of the seed as long as one is left over
+    count = min(used + most, len(images) - 1)
+    if count - used < AT_LEAST:
+        raise InputError(
+            f"has no validation images, and {used} of {len(images)} for training are calibrated on",
+            field="--data",
+            hint="give fewer --samples",
+        )
+    return images.sample(count, seed).subset(slice(used, count))
+
+
+def _used(subject: Subject, calibration: Calibration | None) -> tuple[int, int]:
+    """The seed of the calibration images and how many of that order are used."""
+    seed, samples = subject.options.seed, subject.options.samples
+    if calibration is None:
+        return seed, samples
+    if calibration.source.get("seed", str(seed)) != str(seed):
+        raise InputError(
+            "was taken with another seed, so no image is known to be free for validation",
+            field="--calibration",
+            hint=f"give --seed {calibration.source['seed']}",
+        )
+    return seed, max(samples, calibration.samples)
+
+
+def accuracy_on(subject: Subject, validation: Validation, progress: Progress) -> tuple[float, int]:
+    """The accuracy of the network as it is now, in [0, 1], and the number of images.
+
+    Raises:
+        InputError: they have no labels.
+    """
+    batches = progress.track(
+        validation.batches(), label="evaluating on validation images", total=validation.steps
+    )
+    found = evaluate(
+        subject.require_runnable(), batches, run=subject.run, readout=subject.readout()
+    )
+    if found.accuracy is None:
+        raise InputError("has no labels to hold an accuracy on", field="--data")
+    return found.accuracy, found.labelled

@@ -1,0 +1,225 @@
+"""One-shot pruning of trained networks: criteria, allocations and repairs side by side.
+
+    python tests/benchmarks/one_shot/bench_one_shot.py train RUNS [--data-root DIR]
+    python tests/benchmarks/one_shot/bench_one_shot.py measure RUNS [--data-root DIR]
+    python tests/benchmarks/one_shot/bench_one_shot.py table RUNS
+
+`train` trains the networks below with three seeds each, on the bundled images but for one that
+takes all of Fashion-MNIST and is left out where that is not there. `measure` prunes each by every
+plan to every sparsity, with 1,024 unlabelled training images to calibrate on, and adds a line to
+RUNS/results.jsonl for each; what is there is not done again, so it may be stopped at any time, and
+`--part` and `--seed` may share the work. `table` prints means and spreads and draws the heat map.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from snnprune.criteria import CRITERIA
+from snnprune.evaluation import evaluate
+from snnprune.jobs.opening import open_subject
+from snnprune.jobs.options import SubjectOptions
+from snnprune.one_shot import OneShot, Plan
+
+OWN = Path(__file__).with_name("networks.py")
+SEEDS = (0, 1, 2)
+BUNDLED, WHOLE = "fashion-mnist-mini", "fashion-mnist"
+TESTED = 1000  # test images: all of the bundled ones, as many of the others
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A network of the benchmark, and how it is trained."""
+
+    model: str = "conv-snn"
+    args: dict[str, Any] = field(default_factory=dict)
+    data: str = BUNDLED
+    epochs: int = 8
+    learning_rate: float = 0.1
+
+
+NETWORKS = {
+    "plain-4": Trained(args={"width": 16, "depth": 4, "time_steps": 4}),
+    "res-4": Trained(model=f"{OWN}:small_resnet", args={"width": 12, "time_steps": 4}),
+    "soft-2": Trained(
+        args={"width": 16, "depth": 3, "time_steps": 2, "neuron": {"reset": "soft", "beta": 0.75}}
+    ),
+    "narrow-8": Trained(args={"width": 8, "depth": 4, "time_steps": 8}),
+    "bare-4": Trained(model=f"{OWN}:bare", args={"width": 16, "time_steps": 4}, learning_rate=0.05),
+    "fmnist-4": Trained(args={"width": 16, "depth": 4, "time_steps": 4}, data=WHOLE, epochs=3),
+}
+
+Cell = tuple[Plan, float]
+
+
+def criteria() -> Iterator[Cell]:
+    """Every criterion under LAMP, then with least squares."""
+    for sparsity in (0.9, 0.7, 0.95):
+        for name in CRITERIA.rows:
+            yield Plan(criterion=name, allocation="lamp", repair="bn"), sparsity
+    for name in ("magnitude", "wanda", "sf", "sf-std", "fisher", "obs", "obs-membrane", "sf-obs"):
+        yield Plan(criterion=name, allocation="lamp", repair="lsq"), 0.9
+
+
+def allocations() -> Iterator[Cell]:
+    """Every allocation of two criteria, repaired by least squares."""
+    for name in ("global", "local", "lamp", "lamp-magnitude", "flips", "erk", "uniform-plus"):
+        for criterion in ("magnitude", "sf-obs"):
+            yield Plan(criterion=criterion, allocation=name, repair="lsq"), 0.9
+
+
+def repairs() -> Iterator[Cell]:
+    """Every repair from 50 to 98 %."""
+    plans = [
+        Plan(criterion="sf-obs", allocation="lamp-magnitude", repair="obs"),
+        Plan(criterion="magnitude", allocation="lamp", repair="lsq"),
+        Plan(criterion="magnitude", allocation="lamp", repair="bn"),
+        Plan(criterion="magnitude", allocation="global", repair="none"),
+        Plan(criterion="magnitude", allocation="global", repair="bn"),
+        Plan(criterion="sf-obs", allocation="lamp-magnitude", repair="lsq"),
+        Plan(criterion="sf-obs", allocation="lamp-magnitude", repair="obs+tune"),
+        Plan(criterion="magnitude", allocation="lamp", repair="bn+tune"),
+        Plan(criterion="magnitude", allocation="lamp", repair="mean"),
+    ]
+    for sparsity in (0.9, 0.95, 0.7, 0.98, 0.8, 0.5):
+        for plan in plans:
+            yield plan, sparsity
+
+
+PARTS = {"repairs": repairs, "criteria": criteria, "allocations": allocations}
+
+
+def train(runs: Path, data_root: Path | None) -> None:
+    """Train what is not there."""
+    for seed in SEEDS:
+        for name, net in NETWORKS.items():
+            folder = runs / f"{name}-{seed}"
+            if (folder / "model.safetensors").exists() or (net.data == WHOLE and not data_root):
+                continue
+            settings = {
+                "model.name": net.model,
+                "model.args": json.dumps(net.args),
+                "data.name": net.data,
+                "training.epochs": net.epochs,
+                "training.learning_rate": net.learning_rate,
+                "seed": seed,
+            }
+            flags = [flag for k, v in settings.items() for flag in ("--set", f"{k}={v}")]
+            where = ["--data-root", str(data_root)] if data_root else []
+            command = ["train", "--recipe", BUNDLED, "--out", str(folder), *where, *flags]
+            subprocess.run([sys.executable, "-m", "snnprune", *command], check=True)
+
+
+class Network:
+    """A trained network, its images in memory, ready to be pruned again and again."""
+
+    def __init__(self, name: str, seed: int, runs: Path, data_root: Path | None) -> None:
+        net = NETWORKS[name]
+        built_in = ":" not in net.model
+        self.subject = open_subject(
+            SubjectOptions(
+                checkpoint=runs / f"{name}-{seed}" / "model.safetensors",
+                model=None if built_in else net.model,
+                model_args={} if built_in else net.args,
+                data=net.data,
+                data_root=data_root,
+                seed=seed,
+            )
+        )
+        calibration = list(self.subject.calibration_batches())
+        self.tests = list(self.subject.batches("test", TESTED))
+        self.one_shot = OneShot(
+            self.subject.require_runnable(),
+            self.subject.weights,
+            batches=lambda: iter(calibration),
+            run=self.subject.run,
+            readout=self.subject.readout,
+            seed=seed,
+        )
+
+    def accuracy(self) -> float:
+        """On the test images, in percent."""
+        found = evaluate(
+            self.subject.require_runnable(),
+            iter(self.tests),
+            run=self.subject.run,
+            readout=self.subject.readout(),
+        )
+        assert found.accuracy is not None
+        return 100 * found.accuracy
+
+
+def measure(runs: Path, data_root: Path | None, parts: list[str], seeds: list[int]) -> None:
+    """Measure what has no line yet."""
+    results = runs / "results.jsonl"
+    lines = results.read_text("utf-8").splitlines() if results.exists() else []
+    done = {tuple(json.loads(line)["key"]) for line in lines}
+    for part in parts:
+        for seed in seeds:
+            for name in NETWORKS:
+                if not (runs / f"{name}-{seed}" / "model.safetensors").exists():
+                    continue
+                cells = [("dense", None, 0.0), *((part, plan, s) for plan, s in PARTS[part]())]
+                wanted = [cell for cell in cells if key_of(name, seed, *cell[1:]) not in done]
+                if not wanted:
+                    continue
+                network = Network(name, seed, runs, data_root)
+                for _, plan, sparsity in wanted:
+                    row = measured(network, plan, sparsity)
+                    row["key"] = key_of(name, seed, plan, sparsity)
+                    done.add(tuple(row["key"]))
+                    with results.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(row) + "\n")
+
+
+def key_of(name: str, seed: int, plan: Plan | None, sparsity: float) -> tuple[Any, ...]:
+    """What tells one measurement from all others."""
+    if plan is None:
+        return (name, seed, "dense", "", "", sparsity)
+    return (name, seed, plan.criterion, plan.allocation, plan.repair, sparsity)
+
+
+def measured(network: Network, plan: Plan | None, sparsity: float) -> dict[str, Any]:
+    """One line of the results."""
+    if plan is None:
+        network.one_shot.restore()
+        return {"accuracy": network.accuracy(), "seconds": 0.0}
+    begun = time.perf_counter()
+    try:
+        network.one_shot.prune(plan, sparsity)
+    except Exception as error:  # a plan that does not fit a network is a result too
+        return {"accuracy": None, "error": str(error), "seconds": 0.0}
+    seconds = time.perf_counter() - begun
+    return {"accuracy": network.accuracy(), "seconds": round(seconds, 2)}
+
+
+def main() -> None:
+    """Run one of the three commands."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=["train", "measure", "table"])
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--part", choices=list(PARTS), action="append")
+    parser.add_argument("--seed", type=int, action="append")
+    chosen = parser.parse_args()
+    if chosen.command == "train":
+        train(chosen.runs, chosen.data_root)
+    elif chosen.command == "measure":
+        parts, seeds = chosen.part or list(PARTS), chosen.seed or list(SEEDS)
+        measure(chosen.runs, chosen.data_root, parts, seeds)
+    else:
+        from tables import show  # beside this file
+
+        show(chosen.runs / "results.jsonl")
+
+
+if __name__ == "__main__":
+    main()

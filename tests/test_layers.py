@@ -19,7 +19,10 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("checkpoint", "mask", "ranking", "recipe"),
     ("models", "data", "network", "device", "distributed", "loss"),
     ("calibration", "gradients", "grams", "runs"),
-    ("criteria", "allocation", "repair", "evaluation", "training", "subnetworks"),
+    (
+        *("criteria", "allocation", "repair", "evaluation", "agreement"),
+        *("training", "subnetworks"),
+    ),
     ("known", "scoring", "pruning", "one_shot", "provenance", "report", "curves", "plots"),
     ("loops", "jobs"),
     ("cli",),

@@ -1,6 +1,6 @@
 """How the dimensions of spikes and membranes lie to each other and to a layer's channels."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -19,12 +19,19 @@ def aligned(spikes: Tensor, fires: Tensor) -> Tensor | None:
     return next((one for one in _layouts(spikes, fires) if torch.equal(one != 0, fires)), None)
 
 
+def laid_out(spikes: Tensor, shape: Sequence[int], *, samples_first: bool) -> Tensor:
+    """What came with time, or with the samples, first, as `shape` (T, N, ...)."""
+    if not samples_first:
+        return spikes.reshape(*shape)
+    steps, samples, *rest = shape
+    return spikes.reshape(samples, steps, *rest).transpose(0, 1)
+
+
 def _layouts(spikes: Tensor, fires: Tensor) -> Iterator[Tensor]:
     """`spikes` in the shape of `fires`, with time or the batch first."""
-    yield spikes.reshape(fires.shape)
+    yield laid_out(spikes, fires.shape, samples_first=False)
     if fires.dim() > 1 and len(fires) > 1:
-        steps, samples, *rest = fires.shape
-        yield spikes.reshape(samples, steps, *rest).transpose(0, 1)
+        yield laid_out(spikes, fires.shape, samples_first=True)
 
 
 def membrane_axis(layer: Layer, shape: torch.Size, *, moved: bool = False) -> int | None:

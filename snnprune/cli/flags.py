@@ -19,11 +19,14 @@ from snnprune.readable import require_readable
 
 if TYPE_CHECKING:
     from snnprune.jobs.options import SubjectOptions
+    from snnprune.jobs.prune_options import Target
 
 FORWARD_HELP = "How a batch is run: function(model, x) -> output; by default model(x)."
 READOUT_HELP = "auto, sum, mean or last over time, or file.py:function from output to scores."
 LINK_HELP = "The neuron that a weight drives, or none; repeatable."
-CRITERION_HELP = f"{', '.join(CRITERIA.rows)} or file.py:function; by default sf where it can work."
+CRITERION_HELP = (
+    f"{', '.join(CRITERIA.rows)} or file.py:function; by default what is best known to work."
+)
 OUTPUT, INPUT = "Output", "Network and data"  # panels of --help
 
 
@@ -217,6 +220,70 @@ class ScoringFlags(Flags):
         """Refuse an unknown criterion."""
         if self.criterion is not None:
             CRITERIA.require(self.criterion, field="--criterion")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoalFlags(Flags):
+    """How much is pruned: so much, or as much as an accuracy allows."""
+
+    sparsity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="S[,S...]",
+            help="Share of the weights to prune, in [0, 1); several make a file each.",
+        ),
+    ] = None
+    target_accuracy: Annotated[
+        float | None,
+        typer.Option(metavar="A", help="The highest sparsity with this validation accuracy."),
+    ] = None
+    max_accuracy_drop: Annotated[
+        float | None,
+        typer.Option(metavar="POINTS", help="Likewise, so many percentage points below dense."),
+    ] = None
+    resolution: Annotated[
+        float, typer.Option(metavar="S", help="Of the sparsity that is looked for.")
+    ] = 0.005
+
+    def check(self) -> None:
+        """Refuse a sparsity that is no number."""
+        parse_sparsities(self.sparsity)
+
+    @property
+    def sparsities(self) -> tuple[float, ...]:
+        """Each of them."""
+        return parse_sparsities(self.sparsity)
+
+    @property
+    def target(self) -> Target | None:
+        """What to look for, where that is asked for."""
+        from snnprune.jobs.prune_options import Target
+
+        if self.target_accuracy is None and self.max_accuracy_drop is None:
+            return None
+        return Target(
+            accuracy=self.target_accuracy,
+            drop=self.max_accuracy_drop,
+            resolution=self.resolution,
+        )
+
+
+def parse_sparsities(text: str | None) -> tuple[float, ...]:
+    """The numbers of `0.5,0.7,0.9`; none of nothing.
+
+    Raises:
+        UsageError: a part is no number.
+    """
+    return () if text is None else tuple(_sparsity(part.strip()) for part in text.split(","))
+
+
+def _sparsity(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(
+            f"{text!r} is not a number", field="--sparsity", hint="a share is written as 0.9"
+        ) from None
 
 
 def parse_links(texts: Iterable[str]) -> dict[str, str]:

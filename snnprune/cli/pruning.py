@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
-from snnprune.cli.flags import ReadoutFlag, ScoringFlags, ShowFlags, SubjectFlags
+from snnprune.allocation import ALLOCATIONS
+from snnprune.cli.flags import GoalFlags, ReadoutFlag, ScoringFlags, ShowFlags, SubjectFlags
 from snnprune.cli.spreading import spread
+from snnprune.repair import REPAIRS
 
 
 @spread
@@ -42,9 +44,7 @@ def prune(
     scoring: ScoringFlags,
     subject: SubjectFlags,
     show: ShowFlags,
-    sparsity: Annotated[
-        float, typer.Option(metavar="S", help="Share of the weights to prune, in [0, 1).")
-    ],
+    goal: GoalFlags,
     out: Annotated[
         Path,
         typer.Option(
@@ -53,23 +53,31 @@ def prune(
     ],
     allocation: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="global, local, pools, pools-alike or pools-dense; see docs/criteria.",
-        ),
+        typer.Option(metavar="NAME", help=f"{', '.join(ALLOCATIONS.rows)}; see docs/criteria."),
     ] = None,
     repair: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="bn or none; bn by default where there is BatchNorm and data."
+            metavar="NAME", help=f"none, {', '.join(REPAIRS.rows)}, or several as obs+tune."
         ),
     ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Rank and repair again on the way; 1 by default."),
+    ] = None,
+    structure: Annotated[
+        str | None, typer.Option(metavar="NAME", help="unstructured, the default.")
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="YAML with a section prune; flags come before it."),
+    ] = None,
     no_eval: Annotated[
-        bool, typer.Option("--no-eval", help="Do not measure accuracy before and after.")
+        bool, typer.Option("--no-eval", help="Do not measure test accuracy before and after.")
     ] = False,
     eval_samples: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Test images for that; all by default."),
+        typer.Option(metavar="N", min=1, help="Test and validation images; all by default."),
     ] = None,
     readout: ReadoutFlag = "auto",
     report: Annotated[
@@ -78,23 +86,22 @@ def prune(
 ) -> None:
     """Prune a checkpoint; the result has the same keys, shapes and types."""
     from snnprune.cli.console import Screen
-    from snnprune.cli.tables import (
-        accuracy_line,
-        excluded_lines,
-        fallback_lines,
-        layer_table,
-        sparsity_line,
-    )
-    from snnprune.jobs.prune import PruneOptions, prune_checkpoint
+    from snnprune.cli.results import prune_lines, prune_tables
+    from snnprune.jobs.prune import prune_checkpoint
+    from snnprune.jobs.prune_options import PruneOptions
 
     screen = Screen(show)
     options = PruneOptions(
         subject=subject.options(scoring.samples, readout=readout, strict=scoring.strict),
-        sparsity=sparsity,
+        sparsities=goal.sparsities,
+        target=goal.target,
         out=out,
         criterion=scoring.criterion,
         allocation=allocation,
         repair=repair,
+        steps=steps,
+        structure=structure,
+        recipe=recipe,
         calibration=scoring.calibration,
         report_folder=report,
         evaluate=not no_eval,
@@ -102,13 +109,4 @@ def prune(
         force=scoring.force,
     )
     found = prune_checkpoint(options, screen.progress())
-    lines = [
-        sparsity_line(found.totals),
-        f"criterion {found.choice.name} ({found.choice.why}), allocation {found.allocation}, "
-        f"repair {found.repair}",
-        *fallback_lines(found.rows),
-        *excluded_lines(found.report),
-    ]
-    lines += [accuracy_line(found.after, found.before)] if found.after else []
-    lines.append(f"wrote {out}, {options.mask_file.name} and {options.report_file.name}")
-    screen.result(layer_table(found.rows, screen.width, criteria=True), *lines, report=found.report)
+    screen.result(*prune_tables(found, screen.width), *prune_lines(found), report=found.report)

@@ -34,7 +34,7 @@ def layer_table(rows: Sequence[LayerRow], width: int, *, criteria: bool = False)
     body = [_layer_cells(row, rates=rates, criteria=criteria) for row in rows]
     columns = zip(titles, *body, strict=True)
     left = width - sum(2 + max(map(len, column)) for column in columns)
-    table = _table()
+    table = plain_table()
     table.add_column("layer")
     for title in titles:
         table.add_column(title, justify="left" if title in ("shape", "by") else "right")
@@ -62,7 +62,8 @@ def _broken(name: str, width: int) -> str:
     return f"{name[:cut]}\n{_broken(name[cut:], width)}"
 
 
-def _table() -> Table:
+def plain_table() -> Table:
+    """No lines but the one under the titles."""
     return Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
 
 
@@ -102,7 +103,7 @@ def _names_table(titles: Sequence[str], body: Sequence[Sequence[str]], width: in
     cells = [[printable(text) for text in row] for row in body]
     columns = list(zip(titles, *cells, strict=True))
     room = _shared(width, [max(map(len, column)) for column in columns])
-    table = _table()
+    table = plain_table()
     for title in titles:
         table.add_column(title)
     for row in cells:
@@ -122,7 +123,7 @@ def _shared(width: int, wanted: Sequence[int]) -> list[int]:
 
 def firing_table(evaluation: Evaluation) -> Table:
     """Spikes per neuron per time step, by neuron."""
-    table = _table()
+    table = plain_table()
     table.add_column("neuron", overflow="fold")
     table.add_column("firing rate", justify="right")
     for name, rate in evaluation.firing_rates.items():

@@ -7,10 +7,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import torch
-
 from snnprune.criteria.criterion import Evidence, criterion
-from snnprune.criteria.density import log_density_at_threshold
+from snnprune.criteria.density import log_density_at_threshold, log_response
 from snnprune.grams import losses
 
 if TYPE_CHECKING:
@@ -64,13 +62,9 @@ def flip_gain(weight: Tensor, gram: Gram | None, statistics: LayerStatistics | N
     """The squared chance of a changed spike per squared error of the current, (C_out,) float64."""
     assert gram is not None
     if statistics is not None and statistics.drives:
-        effects = [
-            drive.bn_scale.log()
-            + log_density_at_threshold(drive.neuron)
-            + math.log(drive.time_gain)
-            for drive in statistics.drives
-        ]
-        return torch.stack(effects).logsumexp(0).mul(2).exp()
+        response = log_response(statistics, log_density_at_threshold)
+        assert response is not None  # a Gaussian always has a density
+        return response.mul(2).exp()
     rows = by_group(weight, gram)
     variance = ((rows @ gram.matrix) * rows).sum(2).flatten()
     return 1 / (2 * math.pi * variance.clamp(min=1e-12))

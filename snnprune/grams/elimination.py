@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-WORK = 4e11  # of multiplications, about 10 s on a CPU core
+WORK = 1e11  # of multiplications, some 5 s on a CPU core
 MEMORY = 2**27  # bytes of the inverses that are in work
 
 

@@ -39,9 +39,7 @@ def choose(subject: Subject, options: PruneOptions) -> Choice:
     return Choice(plan=plan, why=why)
 
 
-def _defaults(
-    subject: Subject, options: PruneOptions
-) -> tuple[str, str | None, str | None, str]:
+def _defaults(subject: Subject, options: PruneOptions) -> tuple[str, str | None, str | None, str]:
     """Criterion, allocation, repair (None: what fits), and why."""
     if options.criterion is not None:
         return options.criterion, None, None, "asked for"

@@ -22,8 +22,8 @@ from snnprune.jobs.score import one_shot
 from snnprune.jobs.subject import Subject
 from snnprune.jobs.train import train_recipe
 from snnprune.mask import prunable, pruned
-from snnprune.plots import Curve, Level, Look, Mark, plot_accuracy
 from snnprune.one_shot import OneShot, Plan
+from snnprune.plots import Curve, Level, Look, Mark, plot_accuracy
 from snnprune.progress import Progress
 from snnprune.provenance import described
 from snnprune.recipe import load_recipe
@@ -93,9 +93,7 @@ def run_demo(options: DemoOptions, progress: Progress) -> Demonstrated:
     calibration = calibrated(subject, progress)
     dense = _evaluated(subject)
     work = one_shot(subject, calibration)
-    plans = [
-        Plan(criterion=name, repair=repair) for name, repair in product(CRITERIA, REPAIRS)
-    ]
+    plans = [Plan(criterion=name, repair=repair) for name, repair in product(CRITERIA, REPAIRS)]
     variants = list(product(plans, SPARSITIES))
     points = tuple(
         _pruned_point(subject, work, options.out / "pruned", *variant)

@@ -1,237 +1,271 @@
-"""`snnprune prune`: from a checkpoint to a smaller one that is a drop-in, with the evidence."""
+"""`snnprune prune`: from a checkpoint to smaller ones that are drop-ins, with the evidence."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
-from snnprune.allocation import ALLOCATIONS, load_allocation
 from snnprune.calibration import Calibration
-from snnprune.checkpoint import (
-    read_back,
-    require_writable_as,
-    write_like,
-    write_masks,
-)
-from snnprune.errors import UsageError
+from snnprune.checkpoint import read_back, write_like, write_masks
+from snnprune.criteria import load_criterion
+from snnprune.errors import SnnpruneError
 from snnprune.evaluation import Evaluation, evaluate
-from snnprune.files import require_free, write_json
+from snnprune.files import write_json
+from snnprune.jobs.binding import load
 from snnprune.jobs.calibrate import calibrated
+from snnprune.jobs.combining import Choice, choose
+from snnprune.jobs.cost import Cost
+from snnprune.jobs.cutting import LayerCutting, require_layers
 from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
 from snnprune.jobs.opening import open_subject
-from snnprune.jobs.options import SubjectOptions
-from snnprune.jobs.repairing import choose_repair, pruned_tensors
-from snnprune.jobs.score import (
-    Choice,
-    choose_criterion,
-    evidence,
-    not_used,
-    require_criterion,
-    scored,
-)
-from snnprune.jobs.subject import Subject
+from snnprune.jobs.prune_options import Place, PruneOptions, completed
+from snnprune.jobs.repairing import pruned_tensors
+from snnprune.jobs.score import evidence, not_used, one_shot
+from snnprune.jobs.targeting import Made, Search, look_for
 from snnprune.jobs.unused import warnings_on
-from snnprune.mask import Masks
+from snnprune.jobs.validation import Validation, accuracy_on, validation_of
+from snnprune.one_shot import OneShot
 from snnprune.progress import Progress
 from snnprune.provenance import described
-from snnprune.pruning import default_allocation, prune, require_sparsity
-from snnprune.repair import REPAIRS
+from snnprune.pruning import default_allocation
 from snnprune.report import about_evaluation, file_entry, report_on
-from snnprune.spelling import did_you_mean
-
-
-@dataclass(frozen=True, kw_only=True)
-class PruneOptions:
-    """What the command line asks for; None takes the default that fits the subject."""
-
-    subject: SubjectOptions
-    sparsity: float
-    out: Path
-    criterion: str | None = None
-    allocation: str | None = None
-    repair: str | None = None
-    calibration: Path | None = None
-    report_folder: Path | None = None
-    evaluate: bool = True
-    eval_samples: int | None = None
-    force: bool = False
-
-    @property
-    def mask_file(self) -> Path:
-        """Where the masks go."""
-        return self.out.with_name(f"{self._name}.mask.safetensors")
-
-    @property
-    def report_file(self) -> Path:
-        """Where the report goes."""
-        if self.report_folder is not None:
-            return self.report_folder / "report.json"
-        return self.out.with_name(f"{self._name}.report.json")
-
-    @property
-    def _name(self) -> str:
-        """What the files beside the output begin with: two containers do not share them."""
-        return self.out.stem if self.out.suffix == ".safetensors" else self.out.name
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pruned:
-    """What came of it."""
+    """What came of one sparsity."""
 
+    sparsity: float | None
+    """As asked for, or found; None where each layer has its own."""
+    place: Place
     rows: tuple[LayerRow, ...]
     """Counted in the file that was written."""
     totals: dict[str, int]
-    choice: Choice
-    allocation: str
-    repair: str
     before: Evaluation | None
     after: Evaluation | None
     warnings: tuple[str, ...]
     report: dict[str, Any] = field(default_factory=dict)
 
 
-def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruned:
-    """Prune a checkpoint and write the pruned file, its masks and its report.
+@dataclass(frozen=True, kw_only=True)
+class Pruning:
+    """What came of a command."""
+
+    files: tuple[Pruned, ...]
+    choice: Choice
+    allocation: str
+    search: Search | None
+    report: dict[str, Any]
+    """Of the one file, or of all of them."""
+
+
+def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruning:
+    """Prune a checkpoint and write each pruned file with its masks and its report.
 
     Raises:
-        SnnpruneError: whatever is wrong; no file is half-written then.
+        SnnpruneError: whatever is wrong; no file is half-written then, and the message names those
+            that were written before.
     """
-    _require_sense(options)
-    subject = open_subject(options.subject)
-    subject.prunable.require_one_by_one()
-    calibrated = options.calibration is not None
-    choice = choose_criterion(subject, options.criterion, calibrated=calibrated)
-    repair = choose_repair(subject, options.repair)
-    calibration = _calibration_for(subject, choice, options, progress)
-
-    scores = scored(subject, choice, calibration)
-    allocation = options.allocation or default_allocation(scores)
-    cut = prune(
-        subject.weights,
-        scores,
-        sparsity=options.sparsity,
-        allocation=load_allocation(allocation),
+    work = _Work(completed(options), progress)
+    search, found = work.searched() if options.target is not None else (None, None)
+    files: list[Pruned] = []
+    for sparsity, place in found or work.goals:
+        with _naming(files):
+            files.append(work.file(sparsity, place, search))
+    return Pruning(
+        files=tuple(files),
+        choice=work.choice,
+        allocation=work.allocation,
+        search=search,
+        report=files[0].report if len(files) == 1 else work.report_on_all(files),
     )
-    before = _evaluated(subject, options, "evaluating before", progress)
-    tensors = pruned_tensors(subject, cut, repair, progress)
-    after = _evaluated(subject, options, "evaluating after", progress)
-
-    written, notes = _write(options, subject, tensors, cut.masks, (choice.name, allocation, repair))
-    rows = layer_rows(
-        {key: written[key] for key in cut.masks},
-        kept=cut.masks,
-        network=subject.network,
-        calibration=calibration,
-        scores=scores,
-    )
-    pruned = Pruned(
-        rows=rows,
-        totals=totals(rows, parameter_count(written, subject.network)),
-        choice=choice,
-        allocation=allocation,
-        repair=repair,
-        before=before,
-        after=after,
-        warnings=(
-            *(calibration.warnings if calibration else ()),
-            *not_used(scores),
-            *cut.warnings,
-            *warnings_on(subject.prunable.unused),
-            *notes,
-        ),
-    )
-    found = replace(pruned, report=_report(options, subject, pruned))
-    write_json(options.report_file, found.report)
-    return found
 
 
-def _require_sense(options: PruneOptions) -> None:
-    """Everything that can be refused before the work begins."""
-    require_sparsity(options.sparsity)
-    require_criterion(options.criterion)
-    if options.allocation is not None:
-        ALLOCATIONS.require(options.allocation, field="--allocation")
-    if options.repair is not None and options.repair not in REPAIRS:
-        raise UsageError(
-            f"unknown repair {options.repair!r}",
-            field="--repair",
-            hint=did_you_mean(options.repair, REPAIRS),
+@contextlib.contextmanager
+def _naming(files: list[Pruned]) -> Iterator[None]:
+    """An error in the block tells which files are there."""
+    try:
+        yield
+    except SnnpruneError as error:
+        if files:
+            names = ", ".join(one.place.out.name for one in files)
+            error.message += f" (written before: {names})"
+        raise
+
+
+class _Work:
+    """A checkpoint, opened, and all that its files share."""
+
+    def __init__(self, options: PruneOptions, progress: Progress) -> None:
+        self.options, self.progress, self.cost = options, progress, Cost()
+        self.subject = open_subject(options.subject)
+        self.subject.prunable.require_one_by_one()
+        self.choice = choose(self.subject, options)
+        require_layers(options.layers, self.subject.weights, options.recipe)
+        with self.cost.stage("calibration"):
+            self.calibration = self._calibration()
+        self.one_shot: OneShot = one_shot(self.subject, self.calibration, progress)
+        with self.cost.stage("scoring"):
+            self.scores = self.one_shot.scores(self.choice.plan)
+        self.allocation = self.choice.plan.allocation or default_allocation(self.scores)
+        self.made: dict[float, Made] = {}
+        """Networks that a search has made already, by sparsity."""
+        self.notes: list[str] = []
+
+    @property
+    def goals(self) -> list[tuple[float, Place]]:
+        """Each sparsity and where its file goes; 0 where only named layers are pruned."""
+        sparsities = self.options.sparsities or (0.0,)
+        return list(zip(sparsities, self.options.places, strict=True))
+
+    @cached_property
+    def before(self) -> Evaluation | None:
+        """Of the dense network."""
+        self.one_shot.restore()
+        return self._evaluated("evaluating before")
+
+    def searched(self) -> tuple[Search, list[tuple[float, Place]]]:
+        """The search for the target, and the goal that it found."""
+        target, limit = self.options.target, self.options.eval_samples
+        assert target is not None
+        validation = validation_of(self.subject, self.calibration, limit)
+        self.one_shot.restore()
+        search, sparsity, made = look_for(
+            target,
+            make=self._make,
+            accuracy=lambda: self._accuracy_on(validation),
+            split=validation.split,
         )
-    source = options.subject.checkpoint
-    require_writable_as(source, options.out)
-    sources = [*options.subject.inputs, *([options.calibration] if options.calibration else [])]
-    for path in (options.out, options.mask_file, options.report_file):
-        require_free(path, force=options.force, inputs=sources)
+        self.made[sparsity] = made
+        self.notes = validation.warnings
+        return search, [(sparsity, self.options.places[0])]
 
+    def file(self, sparsity: float, place: Place, search: Search | None) -> Pruned:
+        """Prune, measure and write one file."""
+        before = self.before
+        made = self.made.pop(sparsity, None) or self._make(sparsity)
+        network = self.subject.network
+        if network is not None:
+            load(network.module, made.tensors)
+        after = self._evaluated("evaluating after")
+        written, notes = self._write(sparsity, place, made)
+        rows = layer_rows(
+            {key: written[key] for key in made.cut.masks},
+            kept=made.cut.masks,
+            network=network,
+            calibration=self.calibration,
+            scores=self.scores,
+        )
+        pruned = Pruned(
+            sparsity=sparsity if self.options.sparsities or search else None,
+            place=place,
+            rows=rows,
+            totals=totals(rows, parameter_count(written, network)),
+            before=before,
+            after=after,
+            warnings=(
+                *(self.calibration.warnings if self.calibration else ()),
+                *not_used(self.scores),
+                *self.notes,
+                *made.cut.warnings,
+                *warnings_on(self.subject.prunable.unused),
+                *notes,
+            ),
+        )
+        found = replace(pruned, report=self._report(pruned, search))
+        write_json(place.report_file, found.report)
+        return found
 
-def _calibration_for(
-    subject: Subject, choice: Choice, options: PruneOptions, progress: Progress
-) -> Calibration | None:
-    """Statistics, also for a criterion that needs none where the report can have them."""
-    found = evidence(subject, choice.criterion, options.calibration, progress)
-    if found is None and subject.runnable is not None:
-        return calibrated(subject, progress)
-    return found
+    def report_on_all(self, files: list[Pruned]) -> dict[str, Any]:
+        """One report with those of all files in it."""
+        warnings = dict.fromkeys(warning for one in files for warning in one.warnings)
+        return report_on(
+            self.subject,
+            "prune",
+            warnings=tuple(warnings),
+            files=[one.report for one in files],
+            cost=self.cost.report(self.subject.device),
+        )
 
+    def _calibration(self) -> Calibration | None:
+        """Statistics, also for a criterion that needs none where the report can have them."""
+        file, subject = self.options.calibration, self.subject
+        criterion = load_criterion(self.choice.plan.criterion)
+        if file is None and subject.runnable is not None:
+            return calibrated(subject, self.progress)
+        return evidence(subject, criterion, file, self.progress)
 
-def _evaluated(
-    subject: Subject, options: PruneOptions, label: str, progress: Progress
-) -> Evaluation | None:
-    """Accuracy on the test images, where there are any."""
-    data, limit = subject.data, options.eval_samples
-    network = subject.runnable
-    if not options.evaluate or network is None or data is None or data.test is None:
-        return None
-    batches = progress.track(
-        subject.batches("test", limit), label=label, total=subject.steps("test", limit)
-    )
-    return evaluate(network, batches, run=subject.run, readout=subject.readout())
+    def _make(self, sparsity: float) -> Made:
+        """Prune the dense network and repair it."""
+        layers, plan = self.options.layers, self.choice.plan
+        cutting = LayerCutting(layers, plan, sparsity) if layers else None
+        with self.cost.stage("pruning and repair"):
+            cut = self.one_shot.prune(plan, sparsity, cutting)
+            tensors = pruned_tensors(self.subject, cut.masks, self.one_shot.tensors())
+        return Made(cut=cut, tensors=tensors)
 
+    def _accuracy_on(self, validation: Validation) -> tuple[float, int]:
+        with self.cost.stage("search"):
+            return accuracy_on(self.subject, validation, self.progress)
 
-def _write(
-    options: PruneOptions,
-    subject: Subject,
-    tensors: dict[str, Tensor],
-    masks: Masks,
-    how: tuple[str, str, str],
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Write the pruned file and its masks; the tensors as they are read back, and notes."""
-    criterion, allocation, repair = how
-    metadata = subject.checkpoint.metadata | described(
-        "prune",
-        model=subject.spec,
-        data=subject.data_spec,
-        criterion=criterion,
-        allocation=allocation,
-        repair=repair,
-        sparsity=options.sparsity,
-        source_sha256=subject.checkpoint.sha256,
-    )
-    for stale in (options.mask_file, options.report_file):  # of a file that is about to go
-        stale.unlink(missing_ok=True)
-    source = subject.checkpoint
-    notes = write_like(source, options.out, tensors, metadata)
-    write_masks(options.mask_file, source.in_file(masks), metadata)
-    return read_back(source, options.out), notes
+    def _evaluated(self, label: str) -> Evaluation | None:
+        """Accuracy on the test images, where there are any."""
+        subject, limit = self.subject, self.options.eval_samples
+        network, data = subject.runnable, subject.data
+        if not self.options.evaluate or network is None or data is None or data.test is None:
+            return None
+        batches = self.progress.track(
+            subject.batches("test", limit), label=label, total=subject.steps("test", limit)
+        )
+        with self.cost.stage("evaluation"):
+            return evaluate(network, batches, run=subject.run, readout=subject.readout())
 
+    def _write(
+        self, sparsity: float, place: Place, made: Made
+    ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+        """Write the pruned file and its masks; the tensors as they are read back, and notes."""
+        source, plan = self.subject.checkpoint, self.choice.plan
+        metadata = source.metadata | described(
+            "prune",
+            model=self.subject.spec,
+            data=self.subject.data_spec,
+            criterion=plan.criterion,
+            allocation=self.allocation,
+            repair=plan.repair,
+            steps=plan.steps,
+            sparsity=sparsity,
+            source_sha256=source.sha256,
+        )
+        for stale in (place.mask_file, place.report_file):  # of a file that is about to go
+            stale.unlink(missing_ok=True)
+        notes = write_like(source, place.out, made.tensors, metadata)
+        write_masks(place.mask_file, source.in_file(made.cut.masks), metadata)
+        return read_back(source, place.out), notes
 
-def _report(options: PruneOptions, subject: Subject, pruned: Pruned) -> dict[str, Any]:
-    return report_on(
-        subject,
-        "prune",
-        warnings=pruned.warnings,
-        criterion=pruned.choice.name,
-        criterion_because=pruned.choice.why,
-        allocation=pruned.allocation,
-        repair=pruned.repair,
-        sparsity_asked=options.sparsity,
-        totals=pruned.totals,
-        before=about_evaluation(pruned.before),
-        after=about_evaluation(pruned.after),
-        layers=as_dicts(pruned.rows),
-        unused=list(subject.prunable.unused),
-        outputs=[file_entry(options.out), file_entry(options.mask_file)],
-    )
+    def _report(self, pruned: Pruned, search: Search | None) -> dict[str, Any]:
+        plan = self.choice.plan
+        return report_on(
+            self.subject,
+            "prune",
+            warnings=pruned.warnings,
+            criterion=plan.criterion,
+            criterion_because=self.choice.why,
+            allocation=self.allocation,
+            repair=plan.repair,
+            steps=plan.steps,
+            sparsity_asked=pruned.sparsity,
+            layers_asked=dict(self.options.layers),
+            search=search and search.report(),
+            totals=pruned.totals,
+            before=about_evaluation(pruned.before),
+            after=about_evaluation(pruned.after),
+            layers=as_dicts(pruned.rows),
+            unused=list(self.subject.prunable.unused),
+            cost=self.cost.report(self.subject.device),
+            outputs=[file_entry(path) for path in (pruned.place.out, pruned.place.mask_file)],
+        )

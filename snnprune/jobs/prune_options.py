@@ -202,6 +202,4 @@ def _require_reachable(target: Target) -> None:
             f"{drop:g} is no number of percentage points in [0, 100)", field=target.flag
         )
     if not 1e-4 <= target.resolution <= 0.25:
-        raise UsageError(
-            f"{target.resolution:g} is outside [0.0001, 0.25]", field="--resolution"
-        )
+        raise UsageError(f"{target.resolution:g} is outside [0.0001, 0.25]", field="--resolution")

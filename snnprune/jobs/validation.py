@@ -65,7 +65,9 @@ def _held_out(subject: Subject, calibration: Calibration | None, most: int) -> I
     """Training images of the same seeded order as those for calibration, after them."""
     images = subject.data.train if subject.data else None
     if not isinstance(images, ImageSplit):
-        raise InputError("has no validation images", field="--data", hint="its loader may give some")
+        raise InputError(
+            "has no validation images", field="--data", hint="its loader may give some"
+        )
     seed, used = _used(subject, calibration)
     # `sample` takes them in the order of the seed as long as one is left over
     count = min(used + most, len(images) - 1)

@@ -111,9 +111,7 @@ class Recipe(Section):
         return _checked(search, info, _search_faults)
 
 
-def section_at(
-    path: Sequence[str | int], root: type[BaseModel] | None = None
-) -> type[BaseModel]:
+def section_at(path: Sequence[str | int], root: type[BaseModel] | None = None) -> type[BaseModel]:
     """The class of the section at `path`, such as ["training"], of `root` or a recipe."""
     section: type[BaseModel] = root or Recipe
     for name in path:

@@ -22,9 +22,7 @@ EXPECTED = {
 }
 
 
-def problem_of(
-    detail: ErrorDetails, line: int, *, root: type[BaseModel] = Recipe
-) -> Problem:
+def problem_of(detail: ErrorDetails, line: int, *, root: type[BaseModel] = Recipe) -> Problem:
     """The problem that `detail` tells of, at `line`, in a file of the settings of `root`."""
     return Problem(
         line=line, field=dotted(detail["loc"]), message=_message(detail), hint=_hint(detail, root)

@@ -1,0 +1,100 @@
+"""Running networks that differ only in their tensors on the same samples, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snnprune.agreement.counts import Agreement
+from snnprune.agreement.tally import Tally
+from snnprune.agreement.timing import Recorder
+from snnprune.errors import InputError
+from snnprune.network import Batch, Network, batch_length, evaluating, fed, holding, watching
+from snnprune.network.libraries import library_of
+from snnprune.network.readout import Readout
+
+Run = Callable[[nn.Module, Tensor], Any]
+Watched = AbstractContextManager[Callable[[], None]]
+Tensors = Mapping[str, Tensor]
+"""By state-dict key; what is not in it stays as the module has it."""
+
+
+def agreement(
+    network: Network,
+    dense: Tensors,
+    other: Tensors,
+    batches: Iterable[Batch],
+    *,
+    run: Run = lambda module, x: module(x),
+    readout: Readout | None = None,
+) -> Agreement:
+    """How alike the network is with `dense` and with `other` in it; see `agreements`."""
+    return agreements(network, dense, [other], batches, run=run, readout=readout)[0]
+
+
+@torch.no_grad()
+def agreements(
+    network: Network,
+    dense: Tensors,
+    others: Sequence[Tensors],
+    batches: Iterable[Batch],
+    *,
+    run: Run = lambda module, x: module(x),
+    readout: Readout | None = None,
+) -> list[Agreement]:
+    """How alike the network is with `dense` and with each of `others` in it, in eval mode.
+
+    Each batch is run with `dense` once; its spikes alone are kept, until the others have run on it.
+    The module is left holding what it held. Without `readout` only spikes are compared.
+
+    Raises:
+        InputError: there is no sample, the output fits no readout, a label is no class, or a
+            neuron spikes at another number of places in one than in the other.
+        NonFiniteError: an output is NaN or infinite.
+    """
+    first, *rest = (_fitted(network.module, tensors) for tensors in (dense, *others))
+    recorder = Recorder(network)
+    tallies = [Tally(recorder) for _ in rest]
+
+    def output(tensors: Tensors, x: Tensor, samples: int, watched: Watched) -> Tensor | None:
+        with watched as start:
+            start()
+            with holding(network.module, tensors):
+                # a copy, since a network may work in place on what it is given
+                made = run(network.module, x.clone())
+                return None if readout is None else readout(made, samples).double().mean(0)
+
+    with evaluating(network.module):
+        for x, y in fed(batches, network.module):
+            samples = batch_length(x, y)
+            with recorder.batch():
+                wanted = output(first, x, samples, recorder.watched())
+            for tally, tensors in zip(tallies, rest, strict=True):
+                with tally.batch(samples):
+                    made = output(tensors, x, samples, watching(network, on_spikes=tally.on_spikes))
+                if wanted is not None and made is not None:
+                    tally.on_output(wanted, made, y)
+    if any(not tally.samples for tally in tallies):
+        raise InputError("no samples to compare on", field="--data")
+    return [tally.result() for tally in tallies]
+
+
+def _fitted(module: nn.Module, tensors: Tensors) -> dict[str, Tensor]:
+    """What the module has of `tensors`, in its types and on its device; no state of a neuron."""
+    states = {
+        f"{name}.{buffer}"
+        for name, part in module.named_modules()
+        if (library := library_of(part)) is not None
+        for buffer in part._buffers
+        if buffer in library.saved_states
+    }
+    held = module.state_dict(keep_vars=True)
+    return {
+        key: tensor.to(held[key])
+        for key, tensor in tensors.items()
+        if key in held and key not in states
+    }

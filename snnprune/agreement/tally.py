@@ -1,0 +1,103 @@
+"""Counting on which spikes, outputs and answers two networks agree."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from snnprune.agreement.counts import Agreement, Answers, Outputs, Spikes, summed
+from snnprune.agreement.outputs import compared_answers, compared_outputs
+from snnprune.agreement.timing import Recorder
+from snnprune.errors import InputError
+
+
+@dataclass
+class _Sums:
+    """Of one neuron, (4, T): places, the same, spikes of the first, spikes of the other."""
+
+    steps: Tensor = field(default_factory=lambda: torch.zeros(4, 0, dtype=torch.float64))
+    timed: bool = True
+
+    def add(self, steps: Tensor, *, timed: bool) -> None:
+        """Take in a batch, of as many time steps as before or not."""
+        longest = max(self.steps.shape[1], steps.shape[1])
+        before, now = (
+            functional.pad(one, (0, longest - one.shape[1])) for one in (self.steps, steps)
+        )
+        self.steps = before + now
+        self.timed &= timed
+
+    def result(self) -> Spikes:
+        places, same, first, other = self.steps.tolist()
+        return Spikes(
+            places=tuple(map(int, places)),
+            same=tuple(map(int, same)),
+            first=tuple(first),
+            other=tuple(other),
+            timed=self.timed,
+        )
+
+
+class Tally:
+    """Takes what the other network puts out, batch by batch."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        """`recorder` has the spikes of the first network on the same batch."""
+        self.recorder = recorder
+        self.spikes: dict[str, _Sums] = defaultdict(_Sums)
+        self.steps: dict[str, list[Tensor]] = {}
+        self.outputs: Outputs | None = None
+        self.answers: Answers | None = None
+        self.samples = 0
+
+    @contextlib.contextmanager
+    def batch(self, samples: int) -> Iterator[None]:
+        """The other network runs on all of a batch in the block."""
+        self.steps = defaultdict(list)
+        yield
+        self.samples += samples
+        for neuron, calls in self.recorder.calls.items():
+            if len(self.steps[neuron]) != len(calls):
+                raise _other_course(neuron)
+            steps = torch.cat(self.steps[neuron], 1)
+            self.spikes[neuron].add(steps, timed=self.recorder.timed(neuron))
+
+    def on_spikes(self, neuron: str, spikes: Tensor) -> None:
+        calls, number = self.recorder.calls[neuron], len(self.steps[neuron])
+        if number >= len(calls) or calls[number].spikes.shape != spikes.shape:
+            raise _other_course(neuron)
+        first = calls[number].spikes
+        values = (torch.ones_like(first), first == spikes, first, spikes)
+        rows = (self.recorder.by_time(neuron, number, each) for each in values)
+        self.steps[neuron].append(
+            torch.stack([row.sum(1, dtype=torch.float64) for row in rows]).cpu()
+        )
+
+    def on_output(self, first: Tensor, other: Tensor, y: Tensor | None) -> None:
+        """Take logits (N, classes) of both, and labels (N,)."""
+        self.outputs = summed(self.outputs, compared_outputs(first, other))
+        if y is not None:
+            self.answers = summed(self.answers, compared_answers(first, other, y))
+
+    def result(self) -> Agreement:
+        """All batches together."""
+        return Agreement(
+            samples=self.samples,
+            spikes={name: sums.result() for name, sums in self.spikes.items()},
+            outputs=self.outputs,
+            answers=self.answers,
+        )
+
+
+def _other_course(neuron: str) -> InputError:
+    return InputError(
+        f"{neuron} spikes at other places in one network than in the other",
+        field="--data",
+        hint="networks that run in another way on the same data cannot be compared",
+    )

@@ -1,0 +1,52 @@
+"""What `prune` shows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from snnprune.cli.sparsities import search_line, sparsity_table, tries_table
+from snnprune.cli.tables import (
+    accuracy_line,
+    excluded_lines,
+    fallback_lines,
+    layer_table,
+    sparsity_line,
+)
+
+if TYPE_CHECKING:
+    from snnprune.jobs.prune import Pruned, Pruning
+
+
+def prune_tables(found: Pruning, width: int) -> list[Table]:
+    """The tries of a search; the layers of one file, or all files."""
+    tries = [] if found.search is None else [tries_table(found.search)]
+    if len(found.files) > 1:
+        return [*tries, sparsity_table(found.files)]
+    return [*tries, layer_table(found.files[0].rows, width, criteria=True)]
+
+
+def prune_lines(found: Pruning) -> list[str]:
+    """What was done, why so, and what was written."""
+    plan, first = found.choice.plan, found.files[0]
+    steps = f" in {plan.steps} steps" if plan.steps > 1 else ""
+    search = [] if found.search is None else [search_line(found.search)]
+    one = found.files if len(found.files) == 1 else ()
+    return [
+        *search,
+        *(sparsity_line(file.totals) for file in one),
+        f"criterion {plan.criterion} ({found.choice.why}), allocation {found.allocation}, "
+        f"repair {plan.repair}{steps}",
+        *fallback_lines(first.rows),
+        *excluded_lines(first.report),
+        *(accuracy_line(file.after, file.before) for file in one if file.after),
+        *_written(found.files),
+    ]
+
+
+def _written(files: tuple[Pruned, ...]) -> list[str]:
+    if len(files) > 1:
+        return [f"wrote {len(files)} files beside {files[0].place.out}, each with masks and report"]
+    place = files[0].place
+    return [f"wrote {place.out}, {place.mask_file.name} and {place.report_file.name}"]

@@ -13,6 +13,7 @@ from pages import written
 from pydantic_core import PydanticUndefined
 
 from snnprune.recipe import Recipe, builtin_recipes
+from snnprune.recipe.pruning import PruneSection
 from snnprune.recipe.schema import section_at
 
 PAGE = Path(__file__).with_name("recipes.md")
@@ -39,7 +40,7 @@ def page() -> str:
     others = [name for name in Recipe.model_fields if name not in sections]
     parts = [INTRODUCTION, _builtins()]
     parts += [_section(name) for name in sections]
-    parts += ["## Beside the sections\n", _table(Recipe, others)]
+    parts += ["## Beside the sections\n", _table(Recipe, others), _of_prune()]
     return "\n".join(parts)
 
 
@@ -62,6 +63,13 @@ def _section(name: str) -> str:
     section = section_at([name])
     title = f"## {name}\n\n{' '.join((section.__doc__ or '').split())}\n"
     return "\n".join([title, _table(section, list(section.model_fields))])
+
+
+def _of_prune() -> str:
+    """The recipe of `prune`, which is a file of its own."""
+    title = "## The recipe of prune\n\n`prune --recipe` takes a file with one section, `prune`."
+    about = " ".join((PruneSection.__doc__ or "").split())
+    return "\n".join([f"{title} {about}\n", _table(PruneSection, list(PruneSection.model_fields))])
 
 
 def _table(section: Any, names: list[str]) -> str:

@@ -13,7 +13,7 @@ from snnprune.agreement.counts import Agreement
 from snnprune.agreement.tally import Tally
 from snnprune.agreement.timing import Recorder
 from snnprune.errors import InputError
-from snnprune.network import Batch, Network, batch_length, evaluating, fed, holding, watching
+from snnprune.network import Batch, Network, batch_length, evaluating, fed, holding
 from snnprune.network.libraries import library_of
 from snnprune.network.readout import Readout
 
@@ -75,7 +75,7 @@ def agreements(
                 wanted = output(first, x, samples, recorder.watched())
             for tally, tensors in zip(tallies, rest, strict=True):
                 with tally.batch(samples):
-                    made = output(tensors, x, samples, watching(network, on_spikes=tally.on_spikes))
+                    made = output(tensors, x, samples, tally.watched())
                 if wanted is not None and made is not None:
                     tally.on_output(wanted, made, y)
     if any(not tally.samples for tally in tallies):

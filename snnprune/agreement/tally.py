@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
@@ -13,8 +14,9 @@ from torch.nn import functional
 
 from snnprune.agreement.counts import Agreement, Answers, Outputs, Spikes, summed
 from snnprune.agreement.outputs import compared_answers, compared_outputs
-from snnprune.agreement.timing import Recorder
+from snnprune.agreement.timing import Recorder, small
 from snnprune.errors import InputError
+from snnprune.network import watching
 
 
 @dataclass
@@ -68,16 +70,24 @@ class Tally:
             steps = torch.cat(self.steps[neuron], 1)
             self.spikes[neuron].add(steps, timed=self.recorder.timed(neuron))
 
+    def watched(self) -> AbstractContextManager[Callable[[], None]]:
+        """Watch the other network, its membranes too.
+
+        To watch them may take other kernels; both networks are run by the same ones.
+        """
+        network = self.recorder.network
+        return watching(network, on_membrane=_ignored, on_spikes=self.on_spikes)
+
     def on_spikes(self, neuron: str, spikes: Tensor) -> None:
         calls, number = self.recorder.calls[neuron], len(self.steps[neuron])
         if number >= len(calls) or calls[number].spikes.shape != spikes.shape:
             raise _other_course(neuron)
-        first = calls[number].spikes
-        values = (torch.ones_like(first), first == spikes, first, spikes)
-        rows = (self.recorder.by_time(neuron, number, each) for each in values)
-        self.steps[neuron].append(
-            torch.stack([row.sum(1, dtype=torch.float64) for row in rows]).cpu()
-        )
+        first, other = calls[number].spikes, small(spikes)
+        rows = [
+            self.recorder.by_time(neuron, number, each) for each in (first == other, first, other)
+        ]
+        places = torch.full((len(rows[0]),), rows[0].shape[1], dtype=torch.float64)
+        self.steps[neuron].append(torch.stack([places, *map(_totals, rows)]))
 
     def on_output(self, first: Tensor, other: Tensor, y: Tensor | None) -> None:
         """Take logits (N, classes) of both, and labels (N,)."""
@@ -95,9 +105,20 @@ class Tally:
         )
 
 
+def _ignored(*_: object) -> None:
+    """Observe nothing."""
+
+
 def _other_course(neuron: str) -> InputError:
     return InputError(
         f"{neuron} spikes at other places in one network than in the other",
         field="--data",
         hint="networks that run in another way on the same data cannot be compared",
     )
+
+
+def _totals(rows: Tensor) -> Tensor:
+    """Of each row of (T, n), float64 on the CPU."""
+    if rows.dtype == torch.bool:  # counting row by row is many times faster than any sum
+        return torch.stack([row.count_nonzero() for row in rows]).double().cpu()
+    return rows.sum(1, dtype=torch.float64).cpu()

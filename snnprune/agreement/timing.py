@@ -61,7 +61,7 @@ class Recorder:
         fires = torch.cat(seen) if seen else None
         orders = () if fires is None else _orders(spikes, fires)
         shape = tuple(fires.shape) if fires is not None and orders else None
-        self.calls[neuron].append(Call(spikes=_small(spikes), shape=shape, orders=orders))
+        self.calls[neuron].append(Call(spikes=small(spikes), shape=shape, orders=orders))
 
     def by_time(self, neuron: str, number: int, values: Tensor) -> Tensor:
         """What belongs to one call of a neuron as (T, n); a call that shows no time is one step."""
@@ -98,7 +98,7 @@ def _orders(spikes: Tensor, fires: Tensor) -> tuple[bool, ...]:
     )
 
 
-def _small(spikes: Tensor) -> Tensor:
+def small(spikes: Tensor) -> Tensor:
     """A copy as bool where it holds 0 and 1 alone, else as it is."""
     spiked = spikes != 0
     return spiked if torch.equal(spiked.to(spikes), spikes) else spikes.detach().clone()

@@ -47,6 +47,7 @@ def prune_lines(found: Pruning) -> list[str]:
 
 def _written(files: tuple[Pruned, ...]) -> list[str]:
     if len(files) > 1:
-        return [f"wrote {len(files)} files beside {files[0].place.out}, each with masks and report"]
+        names = ", ".join(str(one.place.out) for one in files)
+        return [f"wrote {names}, each with its masks and report"]
     place = files[0].place
     return [f"wrote {place.out}, {place.mask_file.name} and {place.report_file.name}"]

@@ -79,11 +79,18 @@ class OneShot:
             self._scores[plan.criterion] = self._scored(plan, self.weights, alive=None)
         return self._scores[plan.criterion]
 
-    def prune(self, plan: Plan, sparsity: float, cutting: Cutting | None = None) -> Cut:
+    def prune(
+        self,
+        plan: Plan,
+        sparsity: float,
+        cutting: Cutting | None = None,
+        *,
+        structured: bool = False,
+    ) -> Cut:
         """Prune the dense network to `sparsity` and repair it; the module holds the result.
 
-        `cutting` cuts in place of the plan's allocation, as for a structure; no repair changes its
-        masks then.
+        `cutting` cuts in place of the plan's allocation; no repair chooses other weights where its
+        masks are `structured`.
 
         Raises:
             UsageError: `sparsity` is outside [0, 1).
@@ -94,12 +101,13 @@ class OneShot:
         _ = self.calibration  # of the dense network, before anything is cut
         self.restore()
         cut = self._cut(plan, self.weights, scores, cutting, plan.path(sparsity)[0], None)
-        masks = self._repaired(plan, cut.masks, fixed=cutting is not None)
+        alive: Masks = {key: weight != 0 for key, weight in self.weights.items()}
+        masks = self._repaired(plan, cut.masks, alive, fixed=structured)
         for target in plan.path(sparsity)[1:]:
             weights = self._weights()
             scores = self._scored(plan, weights, alive=masks)
             again = self._cut(plan, weights, scores, cutting, target, masks)
-            masks = self._repaired(plan, again.masks, fixed=cutting is not None)
+            masks = self._repaired(plan, again.masks, masks, fixed=structured)
             cut = replace(again, already_zero=cut.already_zero)
         return replace(cut, masks=masks)
 
@@ -171,8 +179,8 @@ class OneShot:
             seed=self.seed,
         )
 
-    def _repaired(self, plan: Plan, masks: Masks, *, fixed: bool) -> Masks:
-        """Mask the module and repair it; the masks that hold then."""
+    def _repaired(self, plan: Plan, masks: Masks, choosable: Masks, *, fixed: bool) -> Masks:
+        """Mask the module and repair it; the masks that hold then, of what is `choosable`."""
         repairs = load_repairs(plan.repair)
         self._apply(masks)
         if not repairs:
@@ -191,6 +199,7 @@ class OneShot:
                     run=self.run,
                     readout=self.readout,
                     calibration=self.calibration,
+                    choosable=choosable,
                     fixed=fixed,
                     seed=self.seed,
                     progress=self.progress,

@@ -3,6 +3,7 @@
 from snnprune.plots.accuracy import Curve, Level, Mark, plot_accuracy
 from snnprune.plots.layers import plot_densities, plot_firing_rates
 from snnprune.plots.looks import Look
+from snnprune.plots.sensitivity import plot_sensitivity
 from snnprune.plots.summary import plot_search, plot_tickets
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "plot_densities",
     "plot_firing_rates",
     "plot_search",
+    "plot_sensitivity",
     "plot_tickets",
 ]

@@ -136,7 +136,8 @@ def _write(
             continue
         red, green, blue, _ = colors(norm(value) if value else 0.0)
         bright = 0.3 * red + 0.59 * green + 0.11 * blue
-        color = "white" if bright < DARK and value else "black"
+        stands_out = not value and norm.vmin  # a zero on a logarithmic scale
+        color = "white" if bright < DARK and not stands_out else "black"
         axes.text(
             column + 0.5, row + 0.5, text(value), ha="center", va="center", color=color, fontsize=7
         )

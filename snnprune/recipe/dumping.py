@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import yaml
 
@@ -12,6 +14,11 @@ from snnprune.recipe.schema import Recipe
 def dump_recipe(recipe: Recipe) -> str:
     """Every setting of its sections, defaults too, as YAML that loads back to an equal recipe."""
     settings = {name: value for name, value in recipe.model_dump().items() if value is not None}
+    return dump_settings(settings)
+
+
+def dump_settings(settings: Mapping[str, Any]) -> str:
+    """YAML that loads back to the same settings."""
     return yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
 
 

@@ -144,6 +144,8 @@ class _Layers:
         statistics = calibration.layers.get(key) if calibration else None
         gain = flip_gain(dense, gram, statistics).to(worth.device)
         scores = (worth.reshape(len(gain), -1) * gain.unsqueeze(1)).flatten().cpu()
+        if self.pruned.choosable is not None:
+            scores = scores.masked_fill(~self.pruned.choosable[key].flatten(), -torch.inf)
         mask = torch.zeros(len(scores), dtype=torch.bool)
         mask[scores.argsort(descending=True, stable=True)[:count]] = True
         return mask.view(dense.shape)

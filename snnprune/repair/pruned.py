@@ -29,6 +29,8 @@ class Pruned:
     readout: Callable[[], Readout] = Readout
     calibration: Calibration | None = None
     """Of the dense network."""
+    choosable: Masks | None = None
+    """Weights that a repair may choose; None: all. What was 0 before stays so."""
     fixed: bool = False
     """Whether the masks have a structure that no repair may change."""
     seed: int = 0

@@ -27,8 +27,8 @@ from snnprune.calibration import calibrate
 from snnprune.calibration.factors import _by_channel
 from snnprune.criteria import load_criterion
 from snnprune.evaluation import evaluate
-from snnprune.network import Network, trace, watching
 from snnprune.known import Known
+from snnprune.network import Network, trace, watching
 from snnprune.scoring import score
 
 

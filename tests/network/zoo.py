@@ -13,8 +13,8 @@ from torch.utils._pytree import tree_leaves
 
 from snnprune.calibration import Calibration, calibrate
 from snnprune.criteria import load_criterion
-from snnprune.network import Network, at_rest, trace, watching
 from snnprune.known import Known
+from snnprune.network import Network, at_rest, trace, watching
 from snnprune.scoring import Scores, score
 
 Links = dict[str, tuple[list[str], list[str], list[str], bool]]

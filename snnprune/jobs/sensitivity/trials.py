@@ -1,0 +1,129 @@
+"""Pruning one layer at a time, all others dense."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from snnprune.agreement import Agreement, agreements
+from snnprune.allocation import load_allocation
+from snnprune.jobs.subject import Batches, Subject
+from snnprune.mask import Masks
+from snnprune.one_shot import OneShot, Plan
+from snnprune.progress import Progress
+from snnprune.pruning import Cut, prune
+from snnprune.scoring import Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One layer at one sparsity, held against the dense network."""
+
+    weight: str
+    sparsity: float
+    """As asked."""
+    pruned: int
+    weights: int
+    agreement: Agreement
+    behind: tuple[str, ...] = ()
+    """The neurons that the layer drives."""
+
+    @property
+    def accuracy(self) -> float | None:
+        """In [0, 1]; None without labels."""
+        answers = self.agreement.answers
+        return answers.accuracies[1] if answers else None
+
+    @property
+    def spikes(self) -> float | None:
+        """Share of the spikes behind the layer that stay; None where it drives none."""
+        return self.agreement.share(self.behind) if self.behind else None
+
+    @property
+    def same_class(self) -> float:
+        """Share of samples whose class stays."""
+        return self.agreement.outputs.share if self.agreement.outputs else 0.0
+
+    @property
+    def divergence(self) -> float:
+        """Mean KL divergence of the output from the dense network's, in nats."""
+        return self.agreement.outputs.mean_divergence if self.agreement.outputs else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What every trial is made with."""
+
+    subject: Subject
+    work: OneShot
+    plan: Plan
+    images: Callable[[], Batches]
+    """To compare on."""
+
+    def layers(self, sparsities: Sequence[float], progress: Progress) -> Iterator[Trial]:
+        """All trials, layer by layer; the network is dense again after each."""
+        keys = list(self.work.weights)
+        with progress.within("one layer alone", total=len(keys) * len(sparsities)):
+            for key in keys:
+                yield from self._layer(key, sparsities, progress)
+
+    def together(self, cutting: Callable[..., Cut], sparsity: float) -> tuple[Cut, Agreement]:
+        """The whole network, cut in one piece."""
+        try:
+            cut = self.work.prune(self.plan, sparsity, cutting)
+            tensors = self.work.tensors()
+        finally:
+            self.work.restore()
+        return cut, self._compared([tensors])[0]
+
+    def _layer(self, key: str, sparsities: Sequence[float], progress: Progress) -> Iterator[Trial]:
+        counts, pruned = [], []
+        for sparsity in progress.track(sparsities, label=key, total=len(sparsities)):
+            try:
+                cut = self.work.prune(self.plan, sparsity, _alone(key))
+                counts.append(int((~cut.masks[key]).sum()))
+                pruned.append(self.work.tensors())
+            finally:
+                self.work.restore()
+        links = self.subject.require_runnable().layers[key].links
+        for sparsity, count, found in zip(sparsities, counts, self._compared(pruned), strict=True):
+            yield Trial(
+                weight=key,
+                sparsity=sparsity,
+                pruned=count,
+                weights=self.work.weights[key].numel(),
+                agreement=found,
+                behind=tuple(dict.fromkeys(link.neuron for link in links)),
+            )
+
+    def _compared(self, pruned: Sequence[Mapping[str, Tensor]]) -> list[Agreement]:
+        """Each of `pruned` with the dense network, which the module holds."""
+        return agreements(
+            self.subject.require_runnable(),
+            {},
+            pruned,
+            self.images(),
+            run=self.subject.run,
+            readout=self.subject.readout(),
+        )
+
+
+def _alone(key: str) -> Callable[[Mapping[str, Tensor], Scores, float, Masks | None], Cut]:
+    """Cuts one layer by its scores and leaves the others alone."""
+
+    def cutting(
+        weights: Mapping[str, Tensor], scores: Scores, sparsity: float, alive: Masks | None
+    ) -> Cut:
+        fallback = {key: scores.fallback[key]} if key in scores.fallback else {}
+        part = replace(scores, values={key: scores.values[key]}, fallback=fallback)
+        return prune(
+            {key: weights[key]},
+            part,
+            sparsity=sparsity,
+            allocation=load_allocation("local"),
+            alive=alive,
+        )
+
+    return cutting

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -21,6 +21,8 @@ class Cut:
     already_zero: int
     """Weights that were 0 before."""
     warnings: tuple[str, ...] = ()
+    silenced: Mapping[str, Tensor] = field(default_factory=dict)
+    """Of tensors beside the weights, True where they must be 0, by key; of whole channels."""
 
 
 def require_sparsity(sparsity: float, *, field: str = "--sparsity") -> None:

@@ -23,7 +23,17 @@ ORDER: tuple[tuple[str, ...], ...] = (
         *("criteria", "allocation", "repair", "evaluation", "agreement"),
         *("training", "subnetworks"),
     ),
-    ("known", "scoring", "pruning", "one_shot", "provenance", "report", "curves", "plots"),
+    (
+        "known",
+        "scoring",
+        "pruning",
+        "structure",
+        "one_shot",
+        "provenance",
+        "report",
+        "curves",
+        "plots",
+    ),
     ("loops", "jobs"),
     ("cli",),
 )

@@ -2,7 +2,7 @@
 
 import typer
 
-from snnprune.cli import checkpoints, demo, environment, pruning, recipes, training
+from snnprune.cli import checkpoints, comparing, demo, environment, pruning, recipes, training
 from snnprune.cli.peers import require_sharing
 
 app = typer.Typer(
@@ -17,6 +17,8 @@ app.command("calibrate")(checkpoints.calibrate)
 app.command("score")(pruning.score)
 app.command("prune")(pruning.prune)
 app.command("eval")(checkpoints.evaluate)
+app.command("diff")(comparing.diff)
+app.command("sensitivity")(comparing.sensitivity)
 app.command("train")(training.train)
 app.command("finetune")(training.finetune)
 app.command("imp")(training.imp)

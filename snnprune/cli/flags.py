@@ -268,21 +268,21 @@ class GoalFlags(Flags):
         )
 
 
-def parse_sparsities(text: str | None) -> tuple[float, ...]:
+def parse_sparsities(text: str | None, *, field: str = "--sparsity") -> tuple[float, ...]:
     """The numbers of `0.5,0.7,0.9`; none of nothing.
 
     Raises:
         UsageError: a part is no number.
     """
-    return () if text is None else tuple(_sparsity(part.strip()) for part in text.split(","))
+    return () if text is None else tuple(_sparsity(part.strip(), field) for part in text.split(","))
 
 
-def _sparsity(text: str) -> float:
+def _sparsity(text: str, field: str) -> float:
     try:
         return float(text)
     except ValueError:
         raise UsageError(
-            f"{text!r} is not a number", field="--sparsity", hint="a share is written as 0.9"
+            f"{text!r} is not a number", field=field, hint="a share is written as 0.9"
         ) from None
 
 

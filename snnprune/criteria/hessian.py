@@ -65,9 +65,9 @@ def flip_gain(weight: Tensor, gram: Gram | None, statistics: LayerStatistics | N
         response = log_response(statistics, log_density_at_threshold)
         assert response is not None  # a Gaussian always has a density
         return response.mul(2).exp()
-    rows = by_group(weight, gram)
+    rows = by_group(weight.to(gram.second.device), gram)
     variance = ((rows @ gram.matrix) * rows).sum(2).flatten()
-    return 1 / (2 * math.pi * variance.clamp(min=1e-12))
+    return 1 / (2 * math.pi * variance.clamp(min=1e-12)).to(weight.device)
 
 
 def by_group(weight: Tensor, gram: Gram) -> Tensor:
@@ -78,5 +78,6 @@ def by_group(weight: Tensor, gram: Gram) -> Tensor:
 
 def _losses(evidence: Evidence) -> Tensor:
     assert evidence.gram is not None
-    rows = by_group(evidence.weight.double(), evidence.gram)
-    return losses(evidence.gram.matrix, rows, ridge=RIDGE).reshape(evidence.weight.shape)
+    matrix = evidence.gram.matrix  # on the network's device, the weight on the CPU
+    rows = by_group(evidence.weight.double(), evidence.gram).to(matrix.device)
+    return losses(matrix, rows, ridge=RIDGE).reshape(evidence.weight.shape).cpu()

@@ -34,6 +34,8 @@ class GramSum:
 
     def __init__(self) -> None:
         self.rows = 0
+        self.constant = 1.0
+        """What the rows have of an input that is always 1, on average; see `Rows.constant`."""
         self.second = self.cross = self.sum = self.target = torch.zeros((), dtype=torch.float64)
 
     def add(self, x: Tensor, y: Tensor | None = None) -> None:
@@ -71,4 +73,6 @@ def _products(x: Tensor, y: Tensor) -> Tensor:
     """x' y, float64."""
     spikes = bool((x * x == x).all())
     # counts of spikes that meet are whole numbers, exact in float32 below 2^24 rows
-    return (x.mT @ y).double() if spikes and x.shape[1] < 2**24 else x.double().mT @ y.double()
+    exact = spikes and x.shape[1] < 2**24
+    wide = torch.float32 if exact else torch.float64
+    return (x.to(wide).mT @ y.to(wide)).double()

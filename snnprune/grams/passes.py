@@ -81,12 +81,19 @@ class Rows:
         size = torch.Size(layer.shape[1:]).numel()
         wanted = max(LEAST_ROWS, ROWS_PER_INPUT * size)
         self.quota = -(-wanted // (usage.batches * max(1, self.calls)))
+        self._ones, self._samples = 0.0, 0
+
+    @property
+    def constant(self) -> float:
+        """What has come together of an input that is always 1, on average: the gain of a bias."""
+        return self._ones / self._samples
 
     def watched(
         self, samples_of_batch: int, batch: int, see: Callable[[Tensor, LayerCall], None]
     ) -> Callable[[str, LayerCall], None]:
         """An observer that gives `see` the rows (groups, n, d) of each call, and then ends it."""
-        gathered = (self.course or _AS_IT_IS).begun(samples_of_batch)
+        course = self.course or _AS_IT_IS
+        gathered, ones = course.begun(samples_of_batch), course.begun(samples_of_batch)
         met = 0
 
         def on_layer(key: str, call: LayerCall) -> None:
@@ -94,8 +101,11 @@ class Rows:
             if key != self.key:
                 return
             met += 1
-            x = gathered(samples(call))
-            if x is not None:
+            taken = samples(call)
+            x, one = gathered(taken), ones(taken.new_ones(len(taken), dtype=torch.float64))
+            if x is not None and one is not None:
+                self._ones += float(one.sum())
+                self._samples += len(one)
                 see(self._some(x, call, batch, met), call)
             if met == self.calls:
                 raise Reached

@@ -59,7 +59,7 @@ def differences(first: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> str
         if key in other and first[key].shape != other[key].shape and not _is_state(key)
     ]
     named = (("missing", missing), ("unexpected", unexpected), ("of another shape", odd))
-    return "; ".join(f"{len(keys)} {what}: {first_few(keys)}" for what, keys in named if keys)
+    return "; ".join(f"{len(keys)} {what}: {first_few(keys, 3)}" for what, keys in named if keys)
 
 
 def _is_state(key: str) -> bool:

@@ -64,6 +64,8 @@ class Layer:
     """Fed by the network's input through no spiking neuron."""
     links: tuple[Link, ...] = ()
     """One for each neuron that it drives; several behind a residual sum of currents."""
+    sources: tuple[str, ...] = ()
+    """Neurons whose spikes enter it past every other layer."""
 
     @property
     def channel_axis(self) -> int:

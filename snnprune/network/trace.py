@@ -60,6 +60,8 @@ class _Seen:
         self.layers: dict[str, Layer] = {}
         self.made: dict[str, str] = {}
         self.drives: dict[str, list[Term]] = {}
+        self.entering: dict[str, list[str | None]] = {}
+        """Neurons whose spikes enter each layer."""
         self.sources: dict[str, bool] = {}
         """Neurons whose spikes reach a layer or the output; whether something else has a say."""
         self.follower = Follower(
@@ -81,6 +83,8 @@ class _Seen:
             groups=call.groups,
             encoding=not fed,
         )
+        found = (term.neuron for origin in origins for term in terms(origin))
+        self.entering.setdefault(weight, []).extend(found)
         before = self.layers.get(weight, layer)
         if replace(before, encoding=layer.encoding) != layer:
             raise InputError(
@@ -130,7 +134,10 @@ class _Seen:
                 hint="nothing that comes from a layer is compared with a threshold; module types: "
                 + ", ".join(_module_types(self.module)),
             )
-        layers = dict(self.layers)
+        layers = {
+            key: replace(layer, sources=unique(names.get(n or "", n) for n in self.entering[key]))
+            for key, layer in self.layers.items()
+        }
         for name, (found, site) in neurons.items():
             for key in unique(term.layer for term in found):
                 ways = [term for term in found if term.layer == key]

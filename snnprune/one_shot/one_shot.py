@@ -23,7 +23,7 @@ from snnprune.one_shot.plan import Plan
 from snnprune.progress import SILENT, Progress
 from snnprune.pruning import Cut, default_allocation, prune
 from snnprune.repair import load_repairs
-from snnprune.repair.pruned import Pruned
+from snnprune.repair.pruned import Pruned, silence
 from snnprune.scoring import Scores, score
 
 Cutting = Callable[[Mapping[str, Tensor], Scores, float, Masks | None], Cut]
@@ -102,12 +102,12 @@ class OneShot:
         self.restore()
         cut = self._cut(plan, self.weights, scores, cutting, plan.path(sparsity)[0], None)
         alive: Masks = {key: weight != 0 for key, weight in self.weights.items()}
-        masks = self._repaired(plan, cut.masks, alive, fixed=structured)
+        masks = self._repaired(plan, cut, alive, fixed=structured)
         for target in plan.path(sparsity)[1:]:
             weights = self._weights()
             scores = self._scored(plan, weights, alive=masks)
             again = self._cut(plan, weights, scores, cutting, target, masks)
-            masks = self._repaired(plan, again.masks, masks, fixed=structured)
+            masks = self._repaired(plan, again, masks, fixed=structured)
             cut = replace(again, already_zero=cut.already_zero)
         return replace(cut, masks=masks)
 
@@ -179,10 +179,12 @@ class OneShot:
             seed=self.seed,
         )
 
-    def _repaired(self, plan: Plan, masks: Masks, choosable: Masks, *, fixed: bool) -> Masks:
+    def _repaired(self, plan: Plan, cut: Cut, choosable: Masks, *, fixed: bool) -> Masks:
         """Mask the module and repair it; the masks that hold then, of what is `choosable`."""
-        repairs = load_repairs(plan.repair)
+        repairs, masks = load_repairs(plan.repair), cut.masks
         self._apply(masks)
+        if self.network is not None:
+            silence(self.network.module, cut.silenced)
         if not repairs:
             return masks
         if self.network is None or self.batches is None:
@@ -200,6 +202,7 @@ class OneShot:
                     readout=self.readout,
                     calibration=self.calibration,
                     choosable=choosable,
+                    silenced=cut.silenced,
                     fixed=fixed,
                     seed=self.seed,
                     progress=self.progress,

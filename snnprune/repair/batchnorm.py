@@ -67,16 +67,16 @@ def _set_statistics(norm: _BatchNorm, seen: ChannelMoments) -> None:
 
 @contextlib.contextmanager
 def normalising_by_batch(norms: Iterable[_BatchNorm]) -> Iterator[None]:
-    """Let `norms` use batch statistics and keep none."""
-    before = [(norm, norm.momentum, _count(norm)) for norm in norms]
+    """Let `norms` use batch statistics and keep none, in the block alone."""
+    before = [(norm, norm.training, norm.momentum, _count(norm)) for norm in norms]
     try:
         for norm, *_ in before:
             norm.train()
             norm.momentum = 0.0
         yield
     finally:
-        for norm, momentum, count in before:
-            norm.momentum = momentum
+        for norm, training, momentum, count in before:
+            norm.training, norm.momentum = training, momentum
             if norm.num_batches_tracked is not None:
                 norm.num_batches_tracked.fill_(count)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -27,24 +26,28 @@ from snnprune.grams.elimination import damped
 from snnprune.mask import Masks
 from snnprune.network import LayerCall, batch_length, evaluating, fed, holding
 from snnprune.repair.batchnorm import batchnorms, normalising_by_batch, recalibrated
-from snnprune.repair.pruned import Pruned
+from snnprune.repair.pruned import Pruned, silence
 
 
 @torch.no_grad()
 def give_back_means(pruned: Pruned) -> Masks:
     """Give each channel back the mean of its current, in the bias or the BatchNorm behind it.
 
-    b_j += E[w_j x] - E[w'_j x'], x' the inputs in the network pruned and mended so far; where there
-    is no bias, the running mean of the BatchNorm that comes next takes it off. A layer with neither
-    stays as it is.
+    b_j + E[w_j x] - E[w'_j x'], x' the inputs in the network pruned and mended so far and b_j the
+    bias of the dense one; where there is none, the running mean of the BatchNorm that comes next
+    takes it off. A layer with neither stays as it is.
     """
     layers = _Layers.of(pruned, by_batch=False, filtered=False)
+    for key in pruned.masks:
+        for name, held in _takers(pruned, key).items():
+            held.copy_(pruned.dense[name])  # an earlier repair has moved it
     for key in layers.keys("giving back means"):
         moments = layers.moments(key)
         weight = pruned.network.module.get_parameter(key)
         rows = weight.double().reshape(*moments.mean.shape[:1], -1, moments.mean.shape[1])
         made = (rows @ moments.mean.unsqueeze(2)).flatten()
         _shift(pruned, key, moments.target_mean.flatten() - made)
+        silence(pruned.network.module, pruned.silenced)
     return pruned.masks
 
 
@@ -132,6 +135,7 @@ class _Layers:
                     )
                 with normalising_by_batch(norms):
                     run_to(network, x, self.pruned.run, rows.watched(samples, number, see))
+        moments.constant = rows.constant
         return moments
 
     def chosen(self, key: str, moments: GramSum, count: int) -> Tensor:
@@ -164,7 +168,8 @@ class _Layers:
         if bias is not None:
             made = (found @ gram.mean.unsqueeze(2)).flatten()
             was = self.pruned.dense[bias].double()
-            network.module.get_parameter(bias).copy_(was + moments.target_mean.flatten() - made)
+            missing = (moments.target_mean.flatten() - made) / moments.constant
+            network.module.get_parameter(bias).copy_(was + missing)
 
     def _solved(self, gram: Gram, moments: GramSum, dense: Tensor) -> Tensor:
         """The best weights with none pruned, (groups, out, d)."""
@@ -176,14 +181,18 @@ class _Layers:
 
 def _shift(pruned: Pruned, key: str, by: Tensor) -> None:
     """Add to a layer's current, per channel."""
-    module = pruned.network.module
+    for name, held in _takers(pruned, key).items():
+        held.add_(by if name == bias_key(pruned.network, key) else -by)
+
+
+def _takers(pruned: Pruned, key: str) -> dict[str, Tensor]:
+    """What takes up the mean of a layer's current, by key: its bias, or running means behind it."""
+    held = pruned.network.module.state_dict(keep_vars=True)
     bias = bias_key(pruned.network, key)
     if bias is not None:
-        parameter = module.get_parameter(bias)
-        parameter.add_(by.to(parameter.dtype))
-        return
+        return {bias: held[bias]}
     chains = [chain for link in pruned.network.layers[key].links for chain in link.norms if chain]
-    for mean in {chain[0].variance.replace("running_var", "running_mean") for chain in chains}:
-        with contextlib.suppress(AttributeError):  # one that is written by hand keeps its own
-            buffer = module.get_buffer(mean)
-            buffer.sub_(by.to(buffer.dtype))
+    # a norm that is written by hand keeps its own
+    variances = {chain[0].variance for chain in chains if chain[0].variance.endswith("running_var")}
+    means = (variance.replace("running_var", "running_mean") for variance in sorted(variances))
+    return {mean: held[mean] for mean in means if mean in held}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from snnprune.calibration import Calibration
 from snnprune.grams import Batches, Run
@@ -31,6 +32,8 @@ class Pruned:
     """Of the dense network."""
     choosable: Masks | None = None
     """Weights that a repair may choose; None: all. What was 0 before stays so."""
+    silenced: Mapping[str, Tensor] = field(default_factory=dict)
+    """Of tensors beside the weights, True where they must stay 0, by key."""
     fixed: bool = False
     """Whether the masks have a structure that no repair may change."""
     seed: int = 0
@@ -39,3 +42,11 @@ class Pruned:
 
 Repair = Callable[[Pruned], Masks]
 """Mends the module in place; the masks that hold now, with as many weights in each layer."""
+
+
+def silence(module: nn.Module, silenced: Mapping[str, Tensor]) -> None:
+    """Put 0 where channels are gone."""
+    held = module.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for key, gone in silenced.items():
+            held[key].masked_fill_(gone.to(held[key].device), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 
@@ -19,7 +20,7 @@ from snnprune.mask import Masks
 from snnprune.network import Network, at_rest, batch_length, fed, holding
 from snnprune.randomness import drawing, generator
 from snnprune.repair.batchnorm import batchnorms, normalising_by_batch, recalibrated
-from snnprune.repair.pruned import Pruned
+from snnprune.repair.pruned import Pruned, silence
 
 EPOCHS, LEARNING_RATE, TEMPERATURE = 10, 3e-3, 8.0
 AT_ONCE = 64  # samples of a step; a calibration batch may hold several
@@ -38,15 +39,12 @@ def tune(pruned: Pruned) -> Masks:
         InputError: no gradient reaches the weights.
         NonFiniteError: the loss is NaN or infinite.
     """
-    module = pruned.network.module
-    with differentiable(pruned.network):
+    with differentiable(pruned.network), _asked_for(pruned):
         tuning = _Tuning(pruned)
         for epoch in pruned.progress.track(range(EPOCHS), label="tuning", total=EPOCHS):
             for number, (x, samples) in enumerate(_pieces(pruned, epoch)):
                 with drawing(pruned.seed, "tune", epoch, number, device=x.device):
                     tuning.step(x, samples)
-        for key in tuned(pruned.network, pruned.masks):
-            module.get_parameter(key).grad = None
     recalibrated(pruned)
     return pruned.masks
 
@@ -60,14 +58,30 @@ def tuned(network: Network, masks: Masks) -> list[str]:
     return [key for key in (*masks, *filter(None, biases), *affine) if key in own]
 
 
+@contextlib.contextmanager
+def _asked_for(pruned: Pruned) -> Iterator[None]:
+    """Gradients of what is tuned and nothing else; each `.grad` is as it was afterwards."""
+    parameters = dict(pruned.network.module.named_parameters(remove_duplicate=False))
+    before = [(parameter, parameter.grad) for parameter in parameters.values()]
+    keys = tuned(pruned.network, pruned.masks)
+    try:
+        for parameter, _ in before:
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        for key in keys:
+            parameters[key].requires_grad_(True)
+        yield
+    finally:
+        for parameter, gradient in before:
+            parameter.grad = gradient
+
+
 class _Tuning:
     """The optimizer and what it works on."""
 
     def __init__(self, pruned: Pruned) -> None:
         self.pruned, self.module = pruned, pruned.network.module
         parameters = [self.module.get_parameter(key) for key in tuned(pruned.network, pruned.masks)]
-        for parameter in parameters:
-            parameter.requires_grad_(True)
         self.masks = [
             (weight := self.module.get_parameter(key), mask.to(weight.device))
             for key, mask in pruned.masks.items()
@@ -95,6 +109,7 @@ class _Tuning:
         with torch.no_grad():
             for weight, mask in self.masks:
                 weight.mul_(mask)
+        silence(self.module, self.pruned.silenced)
 
     def _logits(self, x: Tensor, samples: int) -> Tensor:
         """Summed over time, (N, classes)."""
@@ -113,6 +128,9 @@ def _pieces(pruned: Pruned, epoch: int) -> Iterator[tuple[Tensor, int]]:
     """The calibration batches, each mixed and cut into pieces, with their numbers of samples."""
     for number, (x, y) in enumerate(fed(pruned.batches(), pruned.network.module)):
         samples = batch_length(x, y)
+        if x.dim() > 1 and len(x) == x.shape[1] == samples:  # which is time is not to be seen
+            yield x, samples
+            continue
         axis = 0 if len(x) == samples else 1  # events have time first
         drawn = generator(pruned.seed, "tune", epoch, number)
         for places in torch.randperm(samples, generator=drawn).split(AT_ONCE):

@@ -1,0 +1,128 @@
+"""`diff` and `sensitivity`: commands that hold one network against another."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from snnprune.cli.flags import ReadoutFlag, ScoringFlags, ShowFlags, SubjectFlags, parse_sparsities
+from snnprune.cli.spreading import spread
+from snnprune.errors import UsageError
+from snnprune.readable import require_readable
+
+SPLITS = ("test", "validation", "train")
+SplitFlag = Annotated[str, typer.Option(metavar="NAME", help="test, validation or train.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairFlags(SubjectFlags):
+    """Two checkpoints of one network; the flags are about both, the first says which network."""
+
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="A", help="A .safetensors (or its index), .pth or .nir file.")
+    ]
+    other: Annotated[
+        Path, typer.Argument(metavar="B", help="Another of the same network, of any kind.")
+    ]
+
+    def check(self) -> None:
+        """Refuse a checkpoint that cannot be read."""
+        super().check()
+        require_readable(self.other)
+
+
+@spread
+def diff(
+    pair: PairFlags,
+    show: ShowFlags,
+    split: SplitFlag = "test",
+    readout: ReadoutFlag = "auto",
+    samples: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Images; all by default.")
+    ] = None,
+) -> None:
+    """Compare two checkpoints: weights, spikes, logits, answers. -v: spikes by time step."""
+    require_split(split)
+    from snnprune.cli.comparing_tables import diff_lines, diff_tables
+    from snnprune.cli.console import Screen
+    from snnprune.jobs.diff import diff_checkpoints
+
+    screen = Screen(show)
+    found = diff_checkpoints(
+        pair.options(readout=readout),
+        pair.other,
+        split=split,
+        limit=samples,
+        progress=screen.progress(),
+    )
+    tables = diff_tables(found, by_step=show.verbose)
+    screen.result(*tables, *diff_lines(found, split), report=found.report)
+
+
+@spread
+def sensitivity(
+    scoring: ScoringFlags,
+    subject: SubjectFlags,
+    show: ShowFlags,
+    sparsities: Annotated[
+        str, typer.Option(metavar="S,S...", help="What each layer alone is pruned to.")
+    ] = "0.5,0.7,0.8,0.9,0.95,0.98",
+    sparsity: Annotated[
+        float, typer.Option(metavar="S", help="Of all layers together, in the recipe.")
+    ] = 0.9,
+    repair: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="As in prune; bn by default where there is BatchNorm."),
+    ] = None,
+    split: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="validation (else training images that calibration leaves), train or test.",
+        ),
+    ] = "validation",
+    eval_samples: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Images to compare on.")
+    ] = 512,
+    readout: ReadoutFlag = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Folder for report, recipe and pictures."),
+    ] = None,
+) -> None:
+    """Prune each layer alone, and see what it costs. -v: shares of unchanged classes too."""
+    require_split(split)
+    asked = parse_sparsities(sparsities, field="--sparsities")
+    from snnprune.cli.comparing_tables import sensitivity_lines, sensitivity_tables
+    from snnprune.cli.console import Screen
+    from snnprune.jobs.sensitivity import SensitivityOptions, measure_sensitivity
+
+    screen = Screen(show)
+    options = SensitivityOptions(
+        subject=subject.options(scoring.samples, readout=readout, strict=scoring.strict),
+        sparsities=asked,
+        target=sparsity,
+        criterion=scoring.criterion,
+        repair=repair,
+        calibration=scoring.calibration,
+        split=split,
+        eval_samples=eval_samples,
+        folder=out,
+        force=scoring.force,
+    )
+    found = measure_sensitivity(options, screen.progress())
+    tables = sensitivity_tables(found, sparsity, classes=show.verbose)
+    screen.result(*tables, *sensitivity_lines(found, options), report=found.report)
+
+
+def require_split(name: str) -> None:
+    """Refuse a split that no data set has.
+
+    Raises:
+        UsageError: it is none of the three.
+    """
+    if name not in SPLITS:
+        raise UsageError(
+            f"unknown split {name!r}", field="--split", hint="choose test, validation or train"
+        )

@@ -74,7 +74,8 @@ def prune(
         raise InputError(
             f"prunes {pruned(masks)} weights instead of {max(count, zeros)}", field="--allocation"
         )
-    return Cut(masks=masks, already_zero=zeros, warnings=tuple(_warnings(masks, zeros, count)))
+    told = zeros if alive is None else 0  # who says what is alive knows what is not
+    return Cut(masks=masks, already_zero=zeros, warnings=_warnings(masks, told, count))
 
 
 def _alive(chosen: object, candidates: Candidates) -> dict[str, Tensor]:
@@ -98,13 +99,15 @@ def _magnitude(weight: Tensor) -> Tensor:
     return weight.abs() if weight.element_size() > 4 else weight.float().abs()
 
 
-def _warnings(masks: Masks, zeros: int, count: int) -> list[str]:
-    warnings = []
+def on_zeros(masks: Masks, zeros: int, count: int) -> list[str]:
+    """What is worth saying where `zeros` weights were 0 before, and `count` were to be pruned."""
     if zeros > count:
-        warnings.append(
+        return [
             f"{zeros} of {prunable(masks)} weights are 0 already, more than the {count} asked for"
-        )
-    elif zeros:
-        warnings.append(f"{zeros} of the {pruned(masks)} pruned weights were 0 already")
-    warnings += [f"{key} is pruned whole" for key, mask in masks.items() if not mask.any()]
-    return warnings
+        ]
+    return [f"{zeros} of the {pruned(masks)} pruned weights were 0 already"] if zeros else []
+
+
+def _warnings(masks: Masks, zeros: int, count: int) -> tuple[str, ...]:
+    whole = (f"{key} is pruned whole" for key, mask in masks.items() if not mask.any())
+    return (*on_zeros(masks, zeros, count), *whole)

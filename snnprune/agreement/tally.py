@@ -14,29 +14,32 @@ from torch.nn import functional
 
 from snnprune.agreement.counts import Agreement, Answers, Outputs, Spikes, summed
 from snnprune.agreement.outputs import compared_answers, compared_outputs
-from snnprune.agreement.timing import Recorder, small
+from snnprune.agreement.timing import Call, Recorder, small
 from snnprune.errors import InputError
 from snnprune.network import watching
 
 
 @dataclass
 class _Sums:
-    """Of one neuron, (4, T): places, the same, spikes of the first, spikes of the other."""
+    """Of one neuron, (2, 4, T): places, the same, spikes of the first, spikes of the other.
 
-    steps: Tensor = field(default_factory=lambda: torch.zeros(4, 0, dtype=torch.float64))
+    As they are where time comes before the samples, and where it comes after them.
+    """
+
+    steps: Tensor = field(default_factory=lambda: torch.zeros(2, 4, 0, dtype=torch.float64))
     timed: bool = True
 
     def add(self, steps: Tensor, *, timed: bool) -> None:
         """Take in a batch, of as many time steps as before or not."""
-        longest = max(self.steps.shape[1], steps.shape[1])
+        longest = max(self.steps.shape[2], steps.shape[2])
         before, now = (
-            functional.pad(one, (0, longest - one.shape[1])) for one in (self.steps, steps)
+            functional.pad(one, (0, longest - one.shape[2])) for one in (self.steps, steps)
         )
         self.steps = before + now
         self.timed &= timed
 
-    def result(self) -> Spikes:
-        places, same, first, other = self.steps.tolist()
+    def result(self, *, samples_first: bool) -> Spikes:
+        places, same, first, other = self.steps[int(samples_first)].tolist()
         return Spikes(
             places=tuple(map(int, places)),
             same=tuple(map(int, same)),
@@ -67,7 +70,7 @@ class Tally:
         for neuron, calls in self.recorder.calls.items():
             if len(self.steps[neuron]) != len(calls):
                 raise _other_course(neuron)
-            steps = torch.cat(self.steps[neuron], 1)
+            steps = torch.cat(self.steps[neuron], 2)
             self.spikes[neuron].add(steps, timed=self.recorder.timed(neuron))
 
     def watched(self) -> AbstractContextManager[Callable[[], None]]:
@@ -82,12 +85,7 @@ class Tally:
         calls, number = self.recorder.calls[neuron], len(self.steps[neuron])
         if number >= len(calls) or calls[number].spikes.shape != spikes.shape:
             raise _other_course(neuron)
-        first, other = calls[number].spikes, small(spikes)
-        rows = [
-            self.recorder.by_time(neuron, number, each) for each in (first == other, first, other)
-        ]
-        places = torch.full((len(rows[0]),), rows[0].shape[1], dtype=torch.float64)
-        self.steps[neuron].append(torch.stack([places, *map(_totals, rows)]))
+        self.steps[neuron].append(_counts(calls[number], small(spikes)))
 
     def on_output(self, first: Tensor, other: Tensor, y: Tensor | None) -> None:
         """Take logits (N, classes) of both, and labels (N,)."""
@@ -99,7 +97,10 @@ class Tally:
         """All batches together."""
         return Agreement(
             samples=self.samples,
-            spikes={name: sums.result() for name, sums in self.spikes.items()},
+            spikes={
+                name: sums.result(samples_first=self.recorder.samples_first(name))
+                for name, sums in self.spikes.items()
+            },
             outputs=self.outputs,
             answers=self.answers,
         )
@@ -115,6 +116,17 @@ def _other_course(neuron: str) -> InputError:
         field="--data",
         hint="networks that run in another way on the same data cannot be compared",
     )
+
+
+def _counts(call: Call, other: Tensor) -> Tensor:
+    """What `_Sums` takes, (2, 4, T), of a call and the other network's spikes at it."""
+    first = call.spikes
+    values = (call.by_time(each) for each in (first == other, first, other))
+    orders = [
+        torch.stack([torch.full((len(rows[0]),), rows[0].shape[1]).double(), *map(_totals, rows)])
+        for rows in zip(*values, strict=True)
+    ]
+    return torch.stack([orders[0], orders[-1]])
 
 
 def _totals(rows: Tensor) -> Tensor:

@@ -21,10 +21,24 @@ class Call:
 
     spikes: Tensor
     """A copy in the smallest type that holds it."""
-    shape: tuple[int, ...] | None
+    shape: tuple[int, ...] | None = None
     """Of the membrane, (T, N, ...); None where the spikes do not follow from one."""
-    orders: tuple[bool, ...] = ()
-    """Whether the samples come before time: both where the spikes fit either."""
+    orders: tuple[bool, ...] = (False,)
+    """Whether the samples come before time; both where the spikes fit either, as none do."""
+
+    @property
+    def tells(self) -> bool:
+        """Whether it shows the order of a neuron."""
+        return self.shape is not None and len(self.orders) == 1 and min(self.shape[:2]) > 1
+
+    def by_time(self, values: Tensor) -> list[Tensor]:
+        """What belongs to its spikes as (T, n), for each of its orders; one step if none shows."""
+        if self.shape is None:
+            return [values.reshape(1, -1)]
+        return [
+            laid_out(values, self.shape, samples_first=samples_first).flatten(1)
+            for samples_first in self.orders
+        ]
 
 
 class Recorder:
@@ -39,13 +53,9 @@ class Recorder:
 
     @contextlib.contextmanager
     def batch(self) -> Iterator[None]:
-        """Forget the batch before; at the end take from this one what it says beyond doubt."""
+        """Forget the batch before; the pass over the next one is run in the block."""
         self.calls, self.fires = defaultdict(list), defaultdict(list)
         yield
-        for name, calls in self.calls.items():
-            sure = {call.orders[0] for call in calls if len(call.orders) == 1}
-            if len(sure) == 1:
-                self.known.setdefault(name, sure.pop())
 
     def watched(self) -> AbstractContextManager[Callable[[], None]]:
         """Watch the pass that is to be kept."""
@@ -57,25 +67,17 @@ class Recorder:
         self.fires[neuron].append(fires)
 
     def on_spikes(self, neuron: str, spikes: Tensor) -> None:
-        seen = self.fires.pop(neuron, [])
-        fires = torch.cat(seen) if seen else None
-        orders = () if fires is None else _orders(spikes, fires)
-        shape = tuple(fires.shape) if fires is not None and orders else None
-        self.calls[neuron].append(Call(spikes=small(spikes), shape=shape, orders=orders))
-
-    def by_time(self, neuron: str, number: int, values: Tensor) -> Tensor:
-        """What belongs to one call of a neuron as (T, n); a call that shows no time is one step."""
-        shape = self.calls[neuron][number].shape
-        if shape is None:
-            return values.reshape(1, -1)
-        return laid_out(values, shape, samples_first=self._samples_first(neuron)).flatten(1)
+        call = _call(spikes, self.fires.pop(neuron, []))
+        self.calls[neuron].append(call)
+        if call.tells:
+            self.known.setdefault(neuron, call.orders[0])
 
     def timed(self, neuron: str) -> bool:
         """Whether its steps are told apart: one call that shows no time may be several."""
         calls = self.calls[neuron]
         return len(calls) > 1 or calls[0].shape is not None
 
-    def _samples_first(self, neuron: str) -> bool:
+    def samples_first(self, neuron: str) -> bool:
         """As it was seen to be; where it was silent, as others of its library are."""
         library = self.network.neurons[neuron].library.name
         alike = (
@@ -86,16 +88,20 @@ class Recorder:
         return self.known.get(neuron, next(alike, False))
 
 
-def _orders(spikes: Tensor, fires: Tensor) -> tuple[bool, ...]:
-    """Which layouts of the spikes are those that follow from the membrane."""
-    if spikes.numel() != fires.numel():
-        return ()
-    both = (False, True) if fires.dim() > 1 else (False,)
-    return tuple(
+def _call(spikes: Tensor, seen: list[Tensor]) -> Call:
+    """A call whose membrane was `seen` to fire, (T, N, ...) in pieces over T."""
+    fires = torch.cat(seen) if seen else None
+    if fires is None or fires.numel() != spikes.numel():
+        return Call(spikes=small(spikes))
+    turns = fires.dim() > 1 and min(fires.shape[:2]) > 1
+    orders = tuple(
         samples_first
-        for samples_first in both
+        for samples_first in ((False, True) if turns else (False,))
         if torch.equal(laid_out(spikes, fires.shape, samples_first=samples_first) != 0, fires)
     )
+    if not orders:
+        return Call(spikes=small(spikes))
+    return Call(spikes=small(spikes), shape=tuple(fires.shape), orders=orders)
 
 
 def small(spikes: Tensor) -> Tensor:

@@ -66,7 +66,10 @@ def prune(
         typer.Option(metavar="N", min=1, help="Rank and repair again on the way; 1 by default."),
     ] = None,
     structure: Annotated[
-        str | None, typer.Option(metavar="NAME", help="unstructured, the default.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="unstructured, N:M along the inputs (as 2:4), or channels."
+        ),
     ] = None,
     recipe: Annotated[
         Path | None,

@@ -8,6 +8,7 @@ from snnprune.jobs.prune_options import PruneOptions
 from snnprune.jobs.repairing import choose_repair
 from snnprune.jobs.subject import Subject
 from snnprune.one_shot import Plan
+from snnprune.structure import UNSTRUCTURED
 
 BEST_SHARES = "lamp-magnitude"
 
@@ -30,6 +31,8 @@ def choose(subject: Subject, options: PruneOptions) -> Choice:
         InputError: the repair that was asked for cannot be had.
     """
     criterion, allocation, repair, why = _defaults(subject, options)
+    if options.structure not in (None, UNSTRUCTURED):
+        allocation = None  # channels and patterns have their own way
     plan = Plan(
         criterion=criterion,
         allocation=options.allocation or allocation,

@@ -22,6 +22,8 @@ from snnprune.models import MODELS, ModelSpec, argument, build_model
 from snnprune.network import Network, bare, trace
 from snnprune.network.running import Forward, forward_of, reading_of
 from snnprune.provenance import DataSpec, data_in, model_in
+from snnprune.structure import CHANNELS
+from snnprune.structure.slimming import STRUCTURE, resized
 from snnprune.user_code import calling_user_code, is_reference
 
 
@@ -89,11 +91,18 @@ def _loaded(spec: ModelSpec, checkpoint: Checkpoint) -> tuple[nn.Module, Checkpo
     """The module of `spec` with the checkpoint's tensors, and these by its keys."""
     if spec.name in MODELS.rows:  # without memory first: the file may have chosen the arguments
         with torch.device("meta"):
-            bound(build_model(spec), checkpoint)
-    module = bare(build_model(spec))
+            bound(_built(spec, checkpoint), checkpoint)
+    module = bare(_built(spec, checkpoint))
     checkpoint = bound(module, checkpoint)
     load(module, checkpoint.tensors)
     return module, checkpoint
+
+
+def _built(spec: ModelSpec, checkpoint: Checkpoint) -> nn.Module:
+    """The module of `spec`, without the channels that the file says were removed from it."""
+    module = build_model(spec)
+    without = checkpoint.metadata.get(STRUCTURE) == CHANNELS and spec.name in MODELS.rows
+    return resized(module, checkpoint.tensors) if without else module
 
 
 def _model_spec(options: SubjectOptions, checkpoint: Checkpoint) -> ModelSpec | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from snnprune.calibration import Calibration
 from snnprune.checkpoint import read_back, write_like, write_masks
+from snnprune.checkpoint.write import SAFETENSORS
 from snnprune.criteria import load_criterion
 from snnprune.errors import SnnpruneError
 from snnprune.evaluation import Evaluation, evaluate
@@ -26,6 +27,7 @@ from snnprune.jobs.opening import open_subject
 from snnprune.jobs.prune_options import Place, PruneOptions, completed
 from snnprune.jobs.repairing import pruned_tensors
 from snnprune.jobs.score import evidence, not_used, one_shot
+from snnprune.jobs.structuring import cutting_of, smaller
 from snnprune.jobs.targeting import Made, Search, look_for
 from snnprune.jobs.unused import warnings_on
 from snnprune.jobs.validation import Validation, accuracy_on, validation_of
@@ -34,6 +36,7 @@ from snnprune.progress import Progress
 from snnprune.provenance import described
 from snnprune.pruning import default_allocation
 from snnprune.report import about_evaluation, file_entry, report_on
+from snnprune.structure import UNSTRUCTURED, parse_structure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +106,7 @@ class _Work:
 
     def __init__(self, options: PruneOptions, progress: Progress) -> None:
         self.options, self.progress, self.cost = options, progress, Cost()
+        self.structure = parse_structure(options.structure or UNSTRUCTURED)
         self.subject = open_subject(options.subject)
         self.subject.prunable.require_one_by_one()
         self.choice = choose(self.subject, options)
@@ -154,8 +158,9 @@ class _Work:
             load(network.module, made.tensors)
         after = self._evaluated("evaluating after")
         written, notes = self._write(sparsity, place, made)
+        whole = written if made.small is None else made.tensors
         rows = layer_rows(
-            {key: written[key] for key in made.cut.masks},
+            {key: whole[key] for key in made.cut.masks},
             kept=made.cut.masks,
             network=network,
             calibration=self.calibration,
@@ -165,7 +170,7 @@ class _Work:
             sparsity=sparsity if self.options.sparsities or search else None,
             place=place,
             rows=rows,
-            totals=totals(rows, parameter_count(written, network)),
+            totals=totals(rows, parameter_count(whole, network)),
             before=before,
             after=after,
             warnings=(
@@ -202,12 +207,15 @@ class _Work:
 
     def _make(self, sparsity: float) -> Made:
         """Prune the dense network and repair it."""
-        layers, plan = self.options.layers, self.choice.plan
-        cutting = LayerCutting(layers, plan, sparsity) if layers else None
+        layers, plan, subject = self.options.layers, self.choice.plan, self.subject
+        shaped = cutting_of(self.structure, subject, plan)
+        cutting = LayerCutting(layers, plan, sparsity) if layers else shaped
         with self.cost.stage("pruning and repair"):
-            cut = self.one_shot.prune(plan, sparsity, cutting)
-            tensors = pruned_tensors(self.subject, cut.masks, self.one_shot.tensors())
-        return Made(cut=cut, tensors=tensors)
+            cut = self.one_shot.prune(plan, sparsity, cutting, structured=shaped is not None)
+            tensors = pruned_tensors(subject, cut.masks, self.one_shot.tensors())
+            fits = self.options.out.suffix.lower() in SAFETENSORS
+            small = smaller(subject, tensors, cut.masks, shaped) if fits else None
+        return Made(cut=cut, tensors=tensors, small=small)
 
     def _accuracy_on(self, validation: Validation) -> tuple[float, int]:
         with self.cost.stage("search"):
@@ -240,11 +248,14 @@ class _Work:
             steps=plan.steps,
             sparsity=sparsity,
             source_sha256=source.sha256,
+            **({"structure": self.structure.name} if made.small else {}),
         )
         for stale in (place.mask_file, place.report_file):  # of a file that is about to go
             stale.unlink(missing_ok=True)
-        notes = write_like(source, place.out, made.tensors, metadata)
-        write_masks(place.mask_file, source.in_file(made.cut.masks), metadata)
+        found = made.small or made
+        masks = made.cut.masks if made.small is None else made.small.masks
+        notes = write_like(source, place.out, found.tensors, metadata)
+        write_masks(place.mask_file, source.in_file(masks), metadata)
         return read_back(source, place.out), notes
 
     def _report(self, pruned: Pruned, search: Search | None) -> dict[str, Any]:
@@ -258,6 +269,7 @@ class _Work:
             allocation=self.allocation,
             repair=plan.repair,
             steps=plan.steps,
+            structure=self.structure.name,
             sparsity_asked=pruned.sparsity,
             layers_asked=dict(self.options.layers),
             search=search and search.report(),

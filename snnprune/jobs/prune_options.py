@@ -15,9 +15,7 @@ from snnprune.jobs.options import SubjectOptions
 from snnprune.pruning import require_sparsity
 from snnprune.recipe.pruning import PruneSection, load_prune_section
 from snnprune.repair import require_repair
-from snnprune.spelling import did_you_mean
-
-STRUCTURES = ("unstructured",)
+from snnprune.structure import CHANNELS, UNSTRUCTURED, Structure, parse_structure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +123,7 @@ def completed(options: PruneOptions) -> PruneOptions:
     if options.recipe is not None:
         options = _with_recipe(options, load_prune_section(options.recipe))
     _require_names(options)
+    options = _with_pattern(options)
     _require_one_goal(options)
     require_writable_as(options.subject.checkpoint, options.out)
     for place in options.places:
@@ -148,6 +147,40 @@ def _with_recipe(options: PruneOptions, section: PruneSection) -> PruneOptions:
     )
 
 
+def _with_pattern(options: PruneOptions) -> PruneOptions:
+    """The options with the sparsity that an N:M pattern brings.
+
+    Raises:
+        UsageError: another one, a target or layers of their own are asked for beside it.
+    """
+    structure = parse_structure(options.structure or UNSTRUCTURED)
+    if structure.name != UNSTRUCTURED and options.layers:
+        raise UsageError(
+            f"{structure.name} and layers with a sparsity of their own exclude each other",
+            field="--structure",
+        )
+    if not structure.is_pattern:
+        return options
+    if options.target is not None or set(options.sparsities) - {structure.sparsity}:
+        raise UsageError(
+            f"{structure.name} is a sparsity of {structure.sparsity:g}; leave others out",
+            field="--structure",
+        )
+    return replace(options, sparsities=(structure.sparsity,))
+
+
+def require_allocation(structure: Structure, allocation: str | None) -> None:
+    """Refuse an allocation that a structure leaves nothing to.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if structure.name == CHANNELS and allocation not in (None, "global", "local"):
+        raise UsageError("channels are shared out by global or local", field="--allocation")
+    if structure.is_pattern and allocation is not None:
+        raise UsageError(f"{structure.name} leaves nothing to share out", field="--allocation")
+
+
 def _require_names(options: PruneOptions) -> None:
     """Refuse names that nothing has, before any work is done."""
     if options.criterion is not None:
@@ -156,13 +189,9 @@ def _require_names(options: PruneOptions) -> None:
         ALLOCATIONS.require(options.allocation, field="--allocation")
     if options.repair is not None:
         require_repair(options.repair)
-    structure = options.structure
-    if structure is not None and structure not in STRUCTURES:
-        raise UsageError(
-            f"unknown structure {structure!r}",
-            field="--structure",
-            hint=did_you_mean(structure, STRUCTURES),
-        )
+    if options.structure is not None:
+        structure = parse_structure(options.structure)
+        require_allocation(structure, options.allocation)
 
 
 def _require_one_goal(options: PruneOptions) -> None:

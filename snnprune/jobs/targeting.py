@@ -11,6 +11,7 @@ from torch import Tensor
 from snnprune.errors import GateError
 from snnprune.jobs.bisecting import Try, best, bisect
 from snnprune.jobs.prune_options import Target
+from snnprune.jobs.structuring import Small
 from snnprune.pruning import Cut
 
 
@@ -20,6 +21,8 @@ class Made:
 
     cut: Cut
     tensors: dict[str, Tensor]
+    small: Small | None = None
+    """The same without channels that are gone, which is written then."""
 
 
 @dataclass(frozen=True, kw_only=True)

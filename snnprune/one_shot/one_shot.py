@@ -16,12 +16,12 @@ from snnprune.criteria import load_criterion
 from snnprune.errors import InputError
 from snnprune.grams import Batches, Run
 from snnprune.known import Known, known_for
-from snnprune.mask import Masks, masked
+from snnprune.mask import Masks, masked, prunable
 from snnprune.network import Network, snapshot
 from snnprune.network.readout import Readout
 from snnprune.one_shot.plan import Plan
 from snnprune.progress import SILENT, Progress
-from snnprune.pruning import Cut, default_allocation, prune
+from snnprune.pruning import Cut, default_allocation, on_zeros, prune, require_sparsity
 from snnprune.repair import load_repairs
 from snnprune.repair.pruned import Pruned, silence
 from snnprune.scoring import Scores, score
@@ -97,6 +97,7 @@ class OneShot:
             InputError: criterion, allocation or repair cannot be had or do not fit.
             NonFiniteError: a repair left the finite numbers.
         """
+        require_sparsity(sparsity)
         scores = self.scores(plan)
         _ = self.calibration  # of the dense network, before anything is cut
         self.restore()
@@ -108,7 +109,9 @@ class OneShot:
             scores = self._scored(plan, weights, alive=masks)
             again = self._cut(plan, weights, scores, cutting, target, masks)
             masks = self._repaired(plan, again, masks, fixed=structured)
-            cut = replace(again, already_zero=cut.already_zero)
+            zeros = on_zeros(masks, cut.already_zero, round(target * prunable(masks)))
+            warnings = (*zeros, *again.warnings)
+            cut = replace(again, already_zero=cut.already_zero, warnings=warnings)
         return replace(cut, masks=masks)
 
     def restore(self) -> None:

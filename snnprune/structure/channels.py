@@ -42,6 +42,8 @@ class ChannelCutting:
     def __init__(self, network: Network, *, locally: bool = False) -> None:
         self.network, self.locally = network, locally
         self.grouped: Grouped = channel_groups(network)
+        self.removed = Removed(groups=(), kept={})
+        """What was cut last."""
         if not self.grouped.groups:
             first = next(iter(self.grouped.reasons.items()), ("", "no layer"))
             raise InputError(
@@ -55,7 +57,7 @@ class ChannelCutting:
         groups = [g for g in self.grouped.groups if all(key in weights for key in g.layers)]
         worth = {g.layers[0]: _worth(g, scores) for g in groups}
         kept = self._kept(worth, sparsity)
-        removed = Removed(groups=tuple(groups), kept=kept)
+        self.removed = removed = Removed(groups=tuple(groups), kept=kept)
         masks = {key: weight != 0 for key, weight in weights.items()}
         masks = {k: m if alive is None else alive[k] for k, m in masks.items()}
         zeros = sum(int((~mask).sum()) for mask in masks.values())

@@ -1,0 +1,95 @@
+"""What least squares cost for one wide layer: its Gram matrix and the fit of what is kept.
+
+    OMP_NUM_THREADS=2 python tests/benchmarks/bench_least_squares.py
+
+A conv of 512 to 512 channels, 3x3, on 8x8 maps of spikes at rates of 0.1 to 0.3, four time steps,
+1,024 images in batches of 64.
+"""
+
+import resource
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from snnprune.grams import GramSum, Rows, Usage, currents, fitted, run_to, usage_of
+from snnprune.models.dynamics import Dynamics
+from snnprune.models.lif import LIF
+from snnprune.network import Network, batch_length, evaluating, fed, trace
+from snnprune.randomness import generator
+
+CHANNELS, MAP, STEPS, IMAGES, BATCH = 512, 8, 4, 1024, 64
+SPARSITIES = (0.5, 0.9, 0.95)
+RIDGE = 1e-2
+KEY = "conv.weight"
+
+
+class Wide(nn.Module):
+    """One conv, its BatchNorm and its neuron, fed with spikes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False)
+        self.norm, self.lif = nn.BatchNorm2d(CHANNELS), LIF(Dynamics())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, T, C, H, W) spikes to spikes (T, N, C, H, W)."""
+        by_time = x.transpose(0, 1)
+        current = self.norm(self.conv(by_time.flatten(0, 1)))
+        return self.lif(current.unflatten(0, (STEPS, -1)))
+
+
+def batches() -> Iterator[tuple[Tensor, None]]:
+    """Spikes (N, T, C, H, W), neighbours alike as in maps of a trained network."""
+    for number in range(IMAGES // BATCH):
+        drawn = generator(0, "bench", number)
+        rates = torch.linspace(0.1, 0.3, CHANNELS).view(1, 1, -1, 1, 1)
+        coarse = torch.rand(BATCH, STEPS, CHANNELS, MAP // 2, MAP // 2, generator=drawn)
+        yield (coarse.repeat_interleave(2, 3).repeat_interleave(2, 4) < rates).float(), None
+
+
+@torch.no_grad()
+def gathered(network: Network, usage: Usage) -> GramSum:
+    """Second moments of the layer's inputs as the membrane has them, and of its currents."""
+    rows = Rows(network, KEY, usage, filtered=True, seed=0)
+    moments = GramSum()
+    with evaluating(network.module):
+        for number, (x, y) in enumerate(fed(batches(), network.module)):
+            see = rows.watched(
+                batch_length(x, y),
+                number,
+                lambda row, call: moments.add(row, currents(row, call.weight)),
+            )
+            run_to(network, x, lambda module, x: module(x), see)
+    return moments
+
+
+def peak() -> str:
+    """Of the memory of this process so far."""
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"
+
+
+def main() -> None:
+    """Print a line for the Gram matrix and one for each sparsity."""
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    torch.manual_seed(0)
+    network = trace(Wide().eval(), next(batches())[0][:1])
+    usage = usage_of(network, batches, lambda module, x: module(x))
+    start = time.perf_counter()
+    moments = gathered(network, usage)
+    seconds = time.perf_counter() - start
+    print(f"Gram matrix of {moments.rows} rows: {seconds:.1f} s, peak {peak()}")
+    weight = network.weight(KEY).double().reshape(1, CHANNELS, -1)
+    gram, cross = moments.gram(free=True), moments.covariance(free=True)
+    for sparsity in SPARSITIES:
+        least = weight.abs().flatten().kthvalue(round(sparsity * weight.numel())).values
+        keep = weight.abs() > least
+        start = time.perf_counter()
+        fitted(gram.matrix, cross, keep, weight, ridge=RIDGE)
+        seconds = time.perf_counter() - start
+        print(f"fit at {sparsity:.0%} sparsity: {seconds:.1f} s, peak {peak()}")
+
+
+if __name__ == "__main__":
+    main()

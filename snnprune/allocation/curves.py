@@ -48,7 +48,7 @@ def lower_hull(points: Sequence[Point]) -> list[Point]:
     for point in sorted(points):
         if hull and hull[-1][0] == point[0]:  # the cheaper of the two stays
             continue
-        while len(hull) > 1 and not _bends_up(*hull[-2:], point):
+        while len(hull) > 1 and not _bends_up(hull[-2], hull[-1], point):
             hull.pop()
         hull.append(point)
     return hull

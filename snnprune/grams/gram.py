@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+STRIP = 1024  # inputs whose products with all later ones are taken at once
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gram:
@@ -40,7 +42,7 @@ class GramSum:
 
     def add(self, x: Tensor, y: Tensor | None = None) -> None:
         """Take in rows (groups, n, d), and their targets (groups, n, out / groups)."""
-        self.second = self.second.to(x.device) + _products(x, x)
+        self.second = self.second.to(x.device) + _products(x)
         self.sum = self.sum.to(x.device) + x.sum(1, dtype=torch.float64)
         self.rows += x.shape[1]
         if y is not None:
@@ -69,10 +71,15 @@ class GramSum:
         return second - self.mean.unsqueeze(2) * self.target_mean.unsqueeze(1)
 
 
-def _products(x: Tensor, y: Tensor) -> Tensor:
-    """x' y, float64."""
+def _products(x: Tensor) -> Tensor:
+    """x' x, float64, each half of which is the other's mirror image."""
     spikes = bool((x * x == x).all())
     # counts of spikes that meet are whole numbers, exact in float32 below 2^24 rows
     exact = spikes and x.shape[1] < 2**24
-    wide = torch.float32 if exact else torch.float64
-    return (x.to(wide).mT @ y.to(wide)).double()
+    x = x.to(torch.float32 if exact else torch.float64)
+    product = x.new_empty(x.shape[0], x.shape[2], x.shape[2], dtype=torch.float64)
+    for first in range(0, x.shape[2], STRIP):
+        strip = x[..., first : first + STRIP].mT @ x[..., first:]
+        product[:, first : first + STRIP, first:] = strip
+        product[:, first:, first : first + STRIP] = strip.mT
+    return product

@@ -110,6 +110,8 @@ class Network:
     layers: Mapping[str, Layer] = field(default_factory=dict)
     """By weight key, in the order in which data meets them."""
     neurons: Mapping[str, Neuron] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+    """Neurons whose spikes are put out past every layer."""
     made: Mapping[str, str] = field(default_factory=dict)
     """Weights that are made of other parameters as a whole, as by weight norm: by what."""
 

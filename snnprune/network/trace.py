@@ -62,6 +62,8 @@ class _Seen:
         self.drives: dict[str, list[Term]] = {}
         self.entering: dict[str, list[str | None]] = {}
         """Neurons whose spikes enter each layer."""
+        self.put_out: list[str | None] = []
+        """Neurons whose spikes are the output."""
         self.sources: dict[str, bool] = {}
         """Neurons whose spikes reach a layer or the output; whether something else has a say."""
         self.follower = Follower(
@@ -104,7 +106,9 @@ class _Seen:
 
     def finish(self, output: Any) -> None:
         # a membrane may be put out beside the spikes
-        for neuron, gated in united(self.follower.origins(output)).items():
+        origins = self.follower.origins(output)
+        self.put_out = [term.neuron for origin in origins for term in terms(origin)]
+        for neuron, gated in united(origins).items():
             self.sources.setdefault(neuron, gated)
 
     def network(self) -> Network:
@@ -150,6 +154,7 @@ class _Seen:
                 name: self._neuron(name, renamed(found, names), site, homes, neurons)
                 for name, (found, site) in neurons.items()
             },
+            outputs=unique(names.get(n or "", n) for n in self.put_out),
             made=self.made,
         )
 

@@ -70,9 +70,8 @@ class ChannelCutting:
 
     def _left(self, groups: list[Group]) -> Iterator[tuple[str, str]]:
         """Layers that keep their channels, and why; that the last one does needs no word."""
-        yield from (
-            (key, why) for key, why in self.grouped.reasons.items() if why != "drives no neuron"
-        )
+        plain = ("drives no neuron", "its spikes are the output")
+        yield from ((key, why) for key, why in self.grouped.reasons.items() if why not in plain)
         for group in self.grouped.groups:
             if group not in groups:
                 yield group.layers[0], "a layer of its group is left out"

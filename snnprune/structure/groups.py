@@ -93,6 +93,8 @@ def _reason(network: Network, neurons: list[str], keys: list[str]) -> str | None
     obstacle = next((link.obstacle for link in links if link.obstacle), None)
     if obstacle is not None:
         return f"{obstacle} stands before the neuron"
+    if {*neurons} & {*network.outputs}:
+        return "its spikes are the output"
     if any(network.neurons[name].gated for name in neurons):
         return "something else decides whether its neuron spikes"
     by_hand = any(norm.eps is None for norm in _all_norms(links))

@@ -246,7 +246,7 @@ def test_shares_of_some_neurons_count_each_place_once() -> None:
 def test_a_report_has_counts_beside_the_shares() -> None:
     module, x = made(NETWORKS["built in"]), images(4, 1, 8, 8)
     found = agreement(
-        trace(module, x), {}, changed(module), [(x, torch.zeros(4, dtype=int))], readout=Readout()
+        trace(module, x), {}, changed(module), [(x, torch.arange(4))], readout=Readout()
     )
     told = about_agreement(found)
     assert told is not None

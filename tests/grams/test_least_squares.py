@@ -82,7 +82,9 @@ def test_weights_of_silent_inputs_stay_what_they_are() -> None:
         taken.gram(free=False).matrix, taken.covariance(free=False), keep, start, ridge=RIDGE
     )
     torch.testing.assert_close(found[..., 2], start[..., 2])
-    torch.testing.assert_close(found, torch.from_numpy(solved(x, y, keep, start)), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        found, torch.from_numpy(solved(x, y, keep, start)), rtol=1e-4, atol=0
+    )
 
 
 def test_a_layer_that_gets_nothing_stays_what_it_is() -> None:

@@ -1,0 +1,201 @@
+"""Whole channels: which go together, what is 0 then, and the smaller network."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from snnprune.criteria import load_criterion
+from snnprune.errors import InputError
+from snnprune.models import ModelSpec, build_model
+from snnprune.models.dynamics import Dynamics
+from snnprune.models.lif import LIF
+from snnprune.network import Network, trace
+from snnprune.one_shot import OneShot, Plan
+from snnprune.repair.batchnorm import batchnorms
+from snnprune.repair.pruned import silence
+from snnprune.scoring import score
+from snnprune.structure.channels import ChannelCutting
+from snnprune.structure.groups import channel_groups
+from snnprune.structure.slimming import resized, slim
+
+SPECS = {
+    "conv-snn": {"width": 6, "depth": 3, "size": 8, "time_steps": 2, "in_channels": 2},
+    "res-snn-19-light": {"size": 8, "time_steps": 1, "in_channels": 2},
+    "snn-vgg-16": {"size": 32, "time_steps": 1, "in_channels": 2},
+    "6conv2fc": {"size": 8, "time_steps": 1, "in_channels": 2},
+}
+
+
+def network_of(name: str) -> tuple[Network, Tensor]:
+    """A built-in network whose statistics and shifts are such that its neurons fire, and images."""
+    torch.manual_seed(0)
+    module = build_model(ModelSpec(name=name, args=SPECS[name])).eval()
+    for norm in batchnorms(module).values():
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.uniform_(norm.bias, 0.3, 1.2)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        nn.init.normal_(norm.running_mean, 0.0, 0.1)
+        nn.init.uniform_(norm.running_var, 0.05, 0.2)
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.uniform_(part.bias, 0.2, 1.2)
+    size = int(str(SPECS[name]["size"]))
+    x = torch.rand(2, 2, size, size)
+    return trace(module, x), x
+
+
+def cut(network: Network, sparsity: float, *, locally: bool = False) -> ChannelCutting:
+    """Cut by magnitude, the module left holding what is left."""
+    weights = {key: network.weight(key).clone() for key in network.layers}
+    cutting = ChannelCutting(network, locally=locally)
+    found = cutting(weights, score(weights, load_criterion("magnitude")), sparsity, None)
+    with torch.no_grad():
+        for key, mask in found.masks.items():
+            network.module.get_parameter(key).mul_(mask)
+    silence(network.module, found.silenced)
+    return cutting
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_smaller_network_puts_out_what_the_masked_one_does(name: str) -> None:
+    network, x = network_of(name)
+    cutting = cut(network, 0.4)
+    small = slim(network, network.module.state_dict(), cutting.removed)
+    module = resized(build_model(ModelSpec(name=name, args=SPECS[name])), small).eval()
+    module.load_state_dict(small)
+    with torch.no_grad():
+        whole, part = network.module(x), module(x)
+    assert float(whole.std()) > 0
+    torch.testing.assert_close(part, whole, rtol=1e-4, atol=1e-5)
+    count = sum(tensor.numel() for tensor in small.values())
+    assert count < 0.7 * sum(tensor.numel() for tensor in network.module.state_dict().values())
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.25, 0.5, 0.9])
+@pytest.mark.parametrize("locally", [False, True])
+def test_exactly_as_many_channels_go_as_are_asked_for(sparsity: float, locally: bool) -> None:
+    network, _ = network_of("conv-snn")
+    removed = cut(network, sparsity, locally=locally).removed
+    kept = [int(one.sum()) for one in removed.kept.values()]
+    sizes = [len(one) for one in removed.kept.values()]
+    assert all(kept)
+    if locally:
+        assert kept == [max(1, n - round(sparsity * n)) for n in sizes]
+    else:
+        assert sum(kept) == max(len(sizes), sum(sizes) - round(sparsity * sum(sizes)))
+
+
+def test_a_removed_channel_never_spikes_and_leaves_the_others_as_they_were() -> None:
+    network, x = network_of("conv-snn")
+    dense = copy.deepcopy(network.module)
+    removed = cut(network, 0.3).removed
+    spikes: list[Tensor] = []
+    for module in (network.module, dense):
+        module.get_submodule("encoder.neuron").register_forward_hook(
+            lambda _, __, out: spikes.append(out)
+        )
+        module(x)
+    kept = removed.kept["encoder.conv.weight"]
+    assert not spikes[0][:, :, ~kept].any()
+    assert torch.equal(spikes[0][:, :, kept], spikes[1][:, :, kept])
+
+
+def test_what_is_added_in_a_residual_block_goes_together() -> None:
+    network, _ = network_of("res-snn-19-light")
+    groups = {group.layers[0]: group for group in channel_groups(network).groups}
+    first = groups["blocks.0.conv.weight"]  # 64 to 128 channels: a shortcut, then identities
+    assert first.layers == (
+        "blocks.0.conv.weight",
+        "blocks.0.shortcut.conv.weight",
+        "blocks.1.conv.weight",
+        "blocks.2.conv.weight",
+    )
+    assert first.channels == 128
+    assert set(first.readers) == {
+        "blocks.1.first.conv.weight",
+        "blocks.2.first.conv.weight",
+        "blocks.3.first.conv.weight",
+        "blocks.3.shortcut.conv.weight",
+    }
+
+
+def test_neurons_that_are_the_output_keep_their_channels() -> None:
+    found = channel_groups(network_of("6conv2fc")[0])
+    assert found.reasons == {"voters.linear.weight": "its spikes are the output"}
+    assert "hidden.linear.weight" in [group.layers[0] for group in found.groups]
+
+
+class Grouped(nn.Module):
+    """A plain and a grouped convolution, each with a neuron."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3, groups=2)
+        self.first, self.second = LIF(Dynamics()), LIF(Dynamics())
+        self.last = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes = self.first(self.a(x).unsqueeze(0))
+        return self.last(self.second(self.b(spikes.squeeze(0)).unsqueeze(0)).mean((3, 4)))
+
+
+def test_a_grouped_convolution_keeps_its_channels_with_that_reason() -> None:
+    found = channel_groups(trace(Grouped().eval(), torch.rand(1, 2, 8, 8)))
+    assert [group.layers for group in found.groups] == [("a.weight",)]
+    assert found.reasons == {
+        "b.weight": "a grouped convolution",
+        "last.weight": "drives no neuron",
+    }
+
+
+def test_repairs_leave_channels_that_are_gone_silent() -> None:
+    network, _ = network_of("conv-snn")
+    images = [(torch.rand(16, 2, 8, 8), None) for _ in range(2)]
+    weights = {key: network.weight(key).clone() for key in network.layers}
+    for repair in ("bn", "mean", "lsq", "obs", "obs+tune"):
+        work = OneShot(network, weights, batches=lambda: iter(images))
+        cutting = ChannelCutting(network)
+        plan = Plan(criterion="magnitude", repair=repair)
+        found = work.prune(plan, 0.4, cutting, structured=True)
+        held = network.module.state_dict()
+        for key, gone in found.silenced.items():
+            if not key.endswith("running_mean"):
+                assert not held[key][gone].any(), (repair, key)
+        for key, mask in found.masks.items():
+            assert not held[key][~mask].any(), (repair, key)
+        work.restore()
+
+
+def test_sizes_are_told_by_the_smaller_layers() -> None:
+    module = nn.Sequential(nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6), nn.Flatten(), nn.Linear(24, 3))
+    small = {
+        "0.weight": torch.zeros(5, 2, 3, 3),
+        "0.bias": torch.zeros(5),
+        **{f"1.{k}": torch.ones(5) for k in ("weight", "bias", "running_mean", "running_var")},
+        "3.weight": torch.zeros(3, 20),
+    }
+    resized(module, small)
+    sizes = [repr(part) for part in module]
+    assert sizes[0].startswith("Conv2d(2, 5,")
+    assert sizes[1].startswith("BatchNorm2d(5,")
+    assert sizes[3].startswith("Linear(in_features=20, out_features=3,")
+    assert module(torch.rand(1, 2, 4, 4)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("shape", [(7, 4, 3, 3), (5, 4, 1, 1), (5, 4)])
+def test_what_is_no_part_of_a_layer_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="cannot be a part of"):
+        resized(nn.Sequential(nn.Conv2d(4, 6, 3)), {"0.weight": torch.zeros(shape)})
+
+
+def test_the_score_of_a_channel_is_the_mean_of_its_weights() -> None:
+    network, _ = network_of("conv-snn")
+    weights = {key: network.weight(key).clone() for key in network.layers}
+    sizes = weights["encoder.conv.weight"].abs().flatten(1).mean(1)
+    removed = cut(network, 0.34, locally=True).removed
+    lowest = set(sizes.argsort()[: math.floor(0.34 * 6 + 0.5)].tolist())
+    assert {*(~removed.kept["encoder.conv.weight"]).nonzero().flatten().tolist()} == lowest

@@ -44,8 +44,8 @@ def diff(
 ) -> None:
     """Compare two checkpoints: weights, spikes, logits, answers. -v: spikes by time step."""
     require_split(split)
-    from snnprune.cli.comparing_tables import diff_lines, diff_tables
     from snnprune.cli.console import Screen
+    from snnprune.cli.diff_tables import diff_lines, diff_tables
     from snnprune.jobs.diff import diff_checkpoints
 
     screen = Screen(show)
@@ -56,7 +56,7 @@ def diff(
         limit=samples,
         progress=screen.progress(),
     )
-    tables = diff_tables(found, by_step=show.verbose)
+    tables = diff_tables(found, screen.width, by_step=show.verbose)
     screen.result(*tables, *diff_lines(found, split), report=found.report)
 
 
@@ -94,8 +94,8 @@ def sensitivity(
     """Prune each layer alone, and see what it costs. -v: shares of unchanged classes too."""
     require_split(split)
     asked = parse_sparsities(sparsities, field="--sparsities")
-    from snnprune.cli.comparing_tables import sensitivity_lines, sensitivity_tables
     from snnprune.cli.console import Screen
+    from snnprune.cli.sensitivity_tables import sensitivity_lines, sensitivity_tables
     from snnprune.jobs.sensitivity import SensitivityOptions, measure_sensitivity
 
     screen = Screen(show)
@@ -112,7 +112,7 @@ def sensitivity(
         force=scoring.force,
     )
     found = measure_sensitivity(options, screen.progress())
-    tables = sensitivity_tables(found, sparsity, classes=show.verbose)
+    tables = sensitivity_tables(found, screen.width, target=sparsity, classes=show.verbose)
     screen.result(*tables, *sensitivity_lines(found, options), report=found.report)
 
 

@@ -39,7 +39,7 @@ def layer_table(rows: Sequence[LayerRow], width: int, *, criteria: bool = False)
     for title in titles:
         table.add_column(title, justify="left" if title in ("shape", "by") else "right")
     for row, cells in list(zip(rows, body, strict=True))[:MAX_ROWS]:
-        name = _broken(printable(row.weight.removesuffix(".weight")), max(left, MIN_NAME))
+        name = broken(printable(row.weight.removesuffix(".weight")), max(left, MIN_NAME))
         table.add_row(Text(name), *map(Text, cells))
     if len(rows) > MAX_ROWS:
         table.add_row(f"... and {len(rows) - MAX_ROWS:,} more layers; --json has all")
@@ -53,13 +53,13 @@ def _layer_cells(row: LayerRow, *, rates: bool, criteria: bool) -> list[str]:
     return cells + ([printable(row.criterion or "", 20)] if criteria else [])
 
 
-def _broken(name: str, width: int) -> str:
+def broken(name: str, width: int) -> str:
     """`name` over as many lines as it takes, broken after dots and blanks where there are some."""
     if len(name) <= width:
         return name
     dot = max(name.rfind(mark, 0, width) for mark in ". ")
     cut = dot + 1 if dot > 0 else width
-    return f"{name[:cut]}\n{_broken(name[cut:], width)}"
+    return f"{name[:cut]}\n{broken(name[cut:], width)}"
 
 
 def plain_table() -> Table:
@@ -107,8 +107,8 @@ def _names_table(titles: Sequence[str], body: Sequence[Sequence[str]], width: in
     for title in titles:
         table.add_column(title)
     for row in cells:
-        broken = (_broken(text, columns) for text, columns in zip(row, room, strict=True))
-        table.add_row(*map(Text, broken))
+        lines = (broken(text, columns) for text, columns in zip(row, room, strict=True))
+        table.add_row(*map(Text, lines))
     return table
 
 

@@ -10,7 +10,8 @@ from snnprune.jobs.subject import Subject
 from snnprune.one_shot import Plan
 from snnprune.structure import UNSTRUCTURED
 
-BEST_SHARES = "lamp-magnitude"
+BEST = Plan(criterion="sf-obs", allocation="lamp-magnitude", repair="obs")
+"""The best that was measured where network and data are at hand; see docs/results."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ def _defaults(subject: Subject, options: PruneOptions) -> tuple[str, str | None,
     if options.criterion is not None:
         return options.criterion, None, None, "asked for"
     if subject.runnable is not None:
-        return "sf-obs", BEST_SHARES, "obs", "the network and its data are at hand"
+        return BEST.criterion, BEST.allocation, BEST.repair, "the network and its data are at hand"
     if subject.network is not None and options.calibration is not None:
         return "sf", None, "none", "the network and its calibration are at hand"
     return "magnitude", "lamp", "none", subject.missing or "the network is not at hand"

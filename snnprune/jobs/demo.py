@@ -14,6 +14,7 @@ from snnprune.checkpoint import write_safetensors
 from snnprune.evaluation import Evaluation, evaluate
 from snnprune.files import write_json, write_text
 from snnprune.jobs.calibrate import calibrated
+from snnprune.jobs.combining import BEST
 from snnprune.jobs.looping import LoopOptions
 from snnprune.jobs.opening import open_subject
 from snnprune.jobs.options import SubjectOptions
@@ -32,10 +33,20 @@ from snnprune.runs import require_ready
 
 RECIPE = "fashion-mnist-mini"
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95)
-CRITERIA = ("magnitude", "sf")
-REPAIRS = ("none", "bn")
-COLORS = {"magnitude": "#D55E00", "sf": "#0072B2"}
-LOOKS = {"none": {"marker": "s", "dashes": "--"}, "bn": {"marker": "o", "dashes": "-"}}
+PLANS = (
+    Plan(criterion="magnitude", repair="none"),
+    Plan(criterion="magnitude", repair="bn"),
+    Plan(criterion="sf", repair="none"),
+    Plan(criterion="sf", repair="bn"),
+    BEST,
+)
+COLORS = {"magnitude": "#D55E00", "sf": "#0072B2", BEST.criterion: "#009E73"}
+REPAIRED = {"none": "not repaired", "bn": "BatchNorm repaired", BEST.repair: "weights repaired"}
+LOOKS = {
+    "none": {"marker": "s", "dashes": "--"},
+    "bn": {"marker": "o", "dashes": "-"},
+    BEST.repair: {"marker": "D", "dashes": "-"},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +76,10 @@ class Point:
         """In [0, 1]."""
         return self.correct / self.labelled
 
+    def is_of(self, plan: Plan) -> bool:
+        """Whether that plan made it."""
+        return (self.criterion, self.repair) == (plan.criterion, plan.repair)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Demonstrated:
@@ -93,8 +108,7 @@ def run_demo(options: DemoOptions, progress: Progress) -> Demonstrated:
     calibration = calibrated(subject, progress)
     dense = _evaluated(subject)
     work = one_shot(subject, calibration)
-    plans = [Plan(criterion=name, repair=repair) for name, repair in product(CRITERIA, REPAIRS)]
-    variants = list(product(plans, SPARSITIES))
+    variants = list(product(PLANS, SPARSITIES))
     points = tuple(
         _pruned_point(subject, work, options.out / "pruned", *variant)
         for variant in progress.track(variants, label="pruning", total=len(variants))
@@ -183,13 +197,9 @@ def markdown_table(points: Sequence[Point], dense: Evaluation) -> str:
     """Accuracies in percent: a row per criterion and repair, a column per sparsity."""
     head = " | ".join(f"{sparsity:.0%}" for sparsity in SPARSITIES)
     rows = [f"| criterion | repair | {head} |", "|---" * (len(SPARSITIES) + 2) + "|"]
-    for criterion, repair in product(CRITERIA, REPAIRS):
-        cells = " | ".join(
-            f"{100 * point.accuracy:.1f}"
-            for point in points
-            if (point.criterion, point.repair) == (criterion, repair)
-        )
-        rows.append(f"| {criterion} | {repair} | {cells} |")
+    for plan in PLANS:
+        cells = " | ".join(f"{100 * point.accuracy:.1f}" for point in points if point.is_of(plan))
+        rows.append(f"| {plan.criterion} | {plan.repair} | {cells} |")
     accuracy = f"{100 * (dense.accuracy or 0.0):.1f}"
     return "\n".join(rows) + f"\n\nDense: {accuracy} % of {dense.labelled:,} test images.\n"
 
@@ -197,13 +207,13 @@ def markdown_table(points: Sequence[Point], dense: Evaluation) -> str:
 def _curves(points: Sequence[Point]) -> list[Curve]:
     return [
         Curve(
-            label=f"{criterion}, {'BatchNorm repaired' if repair == 'bn' else 'not repaired'}",
+            label=f"{plan.criterion}, {REPAIRED[plan.repair]}",
             marks=[
                 Mark(sparsity=point.sparsity, level=Level(mean=point.accuracy))
                 for point in points
-                if (point.criterion, point.repair) == (criterion, repair)
+                if point.is_of(plan)
             ],
-            look=Look(color=COLORS[criterion], **LOOKS[repair]),
+            look=Look(color=COLORS[plan.criterion], **LOOKS[plan.repair]),
         )
-        for criterion, repair in product(CRITERIA, REPAIRS)
+        for plan in PLANS
     ]

@@ -121,6 +121,8 @@ class OneShot:
             held = self.network.module.state_dict(keep_vars=True)
             with torch.no_grad():
                 for key, tensor in self._dense.items():
+                    if held[key].shape != tensor.shape:  # a membrane, of whatever batch was last
+                        held[key].data = torch.empty_like(tensor)
                     held[key].copy_(tensor)
 
     def tensors(self) -> dict[str, Tensor]:

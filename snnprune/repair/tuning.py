@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.optim import Adam
 from torch.optim.lr_scheduler import OneCycleLR
 
-from snnprune.errors import NonFiniteError
+from snnprune.errors import InputError, NonFiniteError
 from snnprune.gradients.learning import differentiable
 from snnprune.gradients.passes import require_gradient
 from snnprune.grams import bias_key
@@ -36,7 +36,7 @@ def tune(pruned: Pruned) -> Masks:
     No label is read.
 
     Raises:
-        InputError: no gradient reaches the weights.
+        InputError: no gradient reaches the weights, or there is no batch of two samples.
         NonFiniteError: the loss is NaN or infinite.
     """
     with differentiable(pruned.network), _asked_for(pruned):
@@ -87,10 +87,11 @@ class _Tuning:
             for key, mask in pruned.masks.items()
         ]
         steps = EPOCHS * sum(1 for _ in _pieces(pruned, 0))
+        if not steps:
+            raise InputError("no batch of two samples or more to tune on", field="--data")
         self.optimizer = Adam(parameters, lr=LEARNING_RATE)
-        self.schedule = OneCycleLR(
-            self.optimizer, LEARNING_RATE, total_steps=max(2, steps), pct_start=0.1
-        )
+        rise = max(0.1, 2 / steps)  # torch's schedule needs two steps to rise
+        self.schedule = OneCycleLR(self.optimizer, LEARNING_RATE, total_steps=steps, pct_start=rise)
         self.norms = list(batchnorms(self.module).values())
 
     def step(self, x: Tensor, samples: int) -> None:
@@ -126,13 +127,15 @@ def _apart(made: Tensor, wanted: Tensor) -> Tensor:
 
 def _pieces(pruned: Pruned, epoch: int) -> Iterator[tuple[Tensor, int]]:
     """The calibration batches, each mixed and cut into pieces, with their numbers of samples."""
-    for number, (x, y) in enumerate(fed(pruned.batches(), pruned.network.module)):
+    module = pruned.network.module
+    least = 2 if batchnorms(module) else 1  # one sample may have no variance
+    for number, (x, y) in enumerate(fed(pruned.batches(), module)):
         samples = batch_length(x, y)
-        if x.dim() > 1 and len(x) == x.shape[1] == samples:  # which is time is not to be seen
+        if x.dim() > 1 and len(x) == x.shape[1] == samples > 1:  # which is time is not to be seen
             yield x, samples
             continue
         axis = 0 if len(x) == samples else 1  # events have time first
         drawn = generator(pruned.seed, "tune", epoch, number)
         for places in torch.randperm(samples, generator=drawn).split(AT_ONCE):
-            if len(places) > 1:  # one sample has no variance for a BatchNorm
+            if len(places) >= least:
                 yield x.index_select(axis, places.to(x.device)), len(places)

@@ -119,7 +119,9 @@ def spikes_of(module: nn.Module, tensors: dict[str, Tensor], x: Tensor) -> dict[
     handles = [part.register_forward_hook(keep(name)) for name, part in neurons.items()]
     module.load_state_dict(tensors)
     module(x)
-    functional.reset_net(module)
+    for part in neurons.values():
+        if isinstance(part, neuron.BaseNode):
+            part.reset()
     module.load_state_dict(before)
     for handle in handles:
         handle.remove()

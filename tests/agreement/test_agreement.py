@@ -148,6 +148,13 @@ def test_the_network_holds_afterwards_what_it_held() -> None:
     assert all(not hook for part in module.modules() for hook in (part._forward_hooks,))
 
 
+def test_a_threshold_that_is_a_tensor_is_each_network_s_own() -> None:
+    module, x = made(NETWORKS["snnTorch"]), images(4, 1, 8, 8)
+    found = held(trace(module, x), {"spikes.threshold": torch.tensor(1e6)}, x).spikes["spikes"]
+    assert sum(found.first) > 0 == sum(found.other)
+    assert torch.equal(module.get_buffer("spikes.threshold"), torch.tensor(1.0))
+
+
 def test_tensors_in_another_type_are_taken_as_the_network_has_them() -> None:
     module, x = made(NETWORKS["multi-step"]), images(4, 1, 8, 8)
     network = trace(module, x)

@@ -95,8 +95,17 @@ def test_tables_fit_and_say_what_was_done(tensors: dict[str, Tensor], run: Run) 
     for said in ("accuracy", "same class", "same spikes", "divergence", "for 0.9"):
         assert said in done.stdout
     assert "6 trials on 16 training images" in done.stdout
-    assert "criterion sf, repair bn on 20 images" in done.stdout
+    assert "criterion sf-obs, repair bn on 20 images" in done.stdout
     assert "same class  " not in run(*BASE, "--sparsities", "0.9", "--eval-samples", 16).stdout
+
+
+def test_many_sparsities_go_into_several_tables(tensors: dict[str, Tensor], run: Run) -> None:
+    asked = ",".join(f"0.{tenths}" for tenths in range(10, 98, 8))
+    done = run(*BASE, *MAGNITUDE, "--sparsities", asked, "--eval-samples", 16)
+    assert done.returncode == 0, done.stderr
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    heads = [line.split() for line in done.stdout.splitlines() if line.startswith("divergence")]
+    assert [len(head) - 1 for head in heads[:2]] == [8, 5]  # 11 and, in two words, the recipe's
 
 
 def test_images_without_labels_are_compared_by_class(
@@ -140,6 +149,7 @@ def test_each_trial_is_one_pass_more(tensors: dict[str, Tensor], run: Run) -> No
     ("flags", "code", "said"),
     [
         (("--sparsities", "0.5,95"), 2, "--sparsities: 95 is outside [0, 1). did you mean 0.95?"),
+        (("--sparsities", "0.5,0.50"), 2, "--sparsities: names a sparsity twice"),
         (("--sparsities", "half"), 2, "--sparsities: 'half' is not a number"),
         (("--sparsity", "0.99"), 2, "--sparsity: 0.99 of all weights is more than the 0.98"),
         (("--repair", "glue"), 2, "unknown repair 'glue'"),

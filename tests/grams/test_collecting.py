@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from gram_networks import BETA, NETWORKS, PICTURES, STEPS, batches, entering, made
+from pruned_networks import BETA, NETWORKS, PICTURES, STEPS, batches, entering, made
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,6 +21,7 @@ def grams(network: Network, *, filtered: bool, size: int = 4) -> Grams:
 
 def unfolded(x: Tensor, conv: nn.Conv2d) -> Tensor:
     """Rows (groups, n, d) of (S, C, H, W), by torch's own unfold."""
+    assert isinstance(conv.padding, tuple)
     seen = functional.unfold(
         x, conv.kernel_size, padding=conv.padding, stride=conv.stride, dilation=conv.dilation
     )
@@ -162,4 +163,4 @@ def test_a_few_rows_of_many_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_no_batch_is_an_error() -> None:
     with pytest.raises(InputError, match="no samples"):
-        usage_of(made("linears"), lambda: [], called)
+        usage_of(made("linears"), list, called)

@@ -13,6 +13,7 @@ from snnprune.jobs.options import SubjectOptions
 from snnprune.pruning import require_sparsity
 from snnprune.repair import require_repair
 
+CRITERION = "sf-obs"  # as prune takes it where network and data are at hand
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 REPORT, FRAGMENT, PICTURES = (
     "sensitivity.json",
@@ -55,8 +56,8 @@ def require_sense(options: SensitivityOptions) -> None:
     for sparsity in options.sparsities:
         require_sparsity(sparsity, field="--sparsities")
     require_sparsity(options.target)
-    if not options.sparsities:
-        raise UsageError("names no sparsity", field="--sparsities")
+    if len({f"{sparsity:g}" for sparsity in options.sparsities}) < len(options.sparsities):
+        raise UsageError("names a sparsity twice", field="--sparsities")
     if options.criterion is not None:
         CRITERIA.require(options.criterion, field="--criterion")
     if options.repair is not None:

@@ -18,9 +18,10 @@ from snnprune.jobs.cost import Cost
 from snnprune.jobs.cutting import LayerCutting
 from snnprune.jobs.opening import open_subject
 from snnprune.jobs.repairing import choose_repair
-from snnprune.jobs.score import choose_criterion, not_used, one_shot
+from snnprune.jobs.score import not_used, one_shot
 from snnprune.jobs.sensitivity.files import about_trial, draw, fragment, shortest
 from snnprune.jobs.sensitivity.options import (
+    CRITERION,
     FRAGMENT,
     REPORT,
     SensitivityOptions,
@@ -101,7 +102,7 @@ class _Work:
         self.zeros = {key: int((weight == 0).sum()) for key, weight in weights.items()}
         require_reach(options, self.sizes.values())
         plan = Plan(
-            criterion=choose_criterion(self.subject, options.criterion, calibrated=False).name,
+            criterion=options.criterion or CRITERION,
             repair=choose_repair(self.subject, options.repair),
         )
         with self.cost.stage("calibration"):

@@ -1,4 +1,4 @@
-"""Small networks of which Gram matrices are taken, and what enters their layers."""
+"""Small networks of several libraries that are pruned and mended, and what enters their layers."""
 
 import warnings
 from collections.abc import Iterator

@@ -16,7 +16,7 @@ from typer.main import get_command
 from snnprune.cli import app
 
 SCRIPT = DOCS / "make_cli.py"
-PAGES = ("usage.md", "files.md", "extending.md", "tickets.md")
+PAGES = ("usage.md", "files.md", "extending.md", "tickets.md", "comparing.md")
 OPERATORS = {"|", "||", "&&", ">", ";"}
 
 

@@ -94,7 +94,8 @@ def test_more_zeros_than_asked_for_all_stay_pruned(name: str, sparsity: float) -
     weights["a"][:2] = 0.0
     weights["b"][:1] = -0.0
     scores = by("magnitude", weights) if name == "global" else in_pools(weights)
-    result = prune(weights, scores, sparsity=sparsity, allocation=load_allocation(name))
+    allocation, flips = load_allocation(name), {"a": weights["a"] ** 2}
+    result = prune(weights, scores, sparsity=sparsity, allocation=allocation, flips=flips)
     assert all(torch.equal(result.masks[key], weights[key] != 0) for key in weights)
     asked = round(100 * sparsity)
     assert result.warnings == (f"30 of 100 weights are 0 already, more than the {asked} asked for",)

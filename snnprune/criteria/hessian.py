@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from snnprune.criteria.criterion import Evidence, criterion
 from snnprune.criteria.density import log_density_at_threshold, log_response
-from snnprune.grams import losses
+from snnprune.grams import inverse_of, losses
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,4 +80,4 @@ def _losses(evidence: Evidence) -> Tensor:
     assert evidence.gram is not None
     matrix = evidence.gram.matrix  # on the network's device, the weight on the CPU
     rows = by_group(evidence.weight.double(), evidence.gram).to(matrix.device)
-    return losses(matrix, rows, ridge=RIDGE).reshape(evidence.weight.shape).cpu()
+    return losses(inverse_of(matrix, RIDGE), rows).reshape(evidence.weight.shape).cpu()

@@ -1,7 +1,7 @@
 """Second moments of what enters layers, and what least squares and OBS make of them."""
 
 from snnprune.grams.collecting import Grams, bias_key, is_free
-from snnprune.grams.elimination import losses
+from snnprune.grams.elimination import damping, inverse_of, losses
 from snnprune.grams.gram import Gram, GramSum
 from snnprune.grams.least_squares import fitted
 from snnprune.grams.passes import Batches, Rows, Run, Usage, run_to, usage_of
@@ -17,7 +17,9 @@ __all__ = [
     "Usage",
     "bias_key",
     "currents",
+    "damping",
     "fitted",
+    "inverse_of",
     "is_free",
     "losses",
     "patches",

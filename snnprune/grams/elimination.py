@@ -9,22 +9,21 @@ WORK = 1e11  # of multiplications, some 5 s on a CPU core
 MEMORY = 2**27  # bytes of the inverses that are in work
 
 
-def losses(matrix: Tensor, weights: Tensor, *, ridge: float, share: float | None = None) -> Tensor:
+def losses(inverses: Tensor, weights: Tensor, *, share: float | None = None) -> Tensor:
     """What the removal of each weight adds to E|dW x|^2, where those left make up for it.
 
-    `matrix` is E[x x'], (groups, d, d) float64, `weights` (groups, out, d). From each row the
-    weight of the least w_q^2 / [H^-1]_qq is taken out, the others make up for it, H^-1 loses its
-    row and column, and so on (Hassibi and Stork 1993; row by row as Frantar and Alistarh 2022,
-    arXiv 2208.11580). A row's values never fall on the way, so that they rank the weights of a row
-    in the order of removal.
+    `inverses` has H^-1 of H = E[x x'], (groups, d, d) float64, see `inverse_of`; `weights` is
+    (groups, out, d). From each row the weight of the least w_q^2 / [H^-1]_qq is taken out, the
+    others make up for it, H^-1 loses its row and column, and so on (Hassibi and Stork 1993; row by
+    row as Frantar and Alistarh 2022, arXiv 2208.11580). A row's values never fall on the way, so
+    that they rank the weights of a row in the order of removal.
 
     One at a time where that is little work. In a wide layer a `share` of the weights that are left
     goes at a time; where it is 1, the values are those of the first look.
     """
     share = _share(weights) if share is None else share
     found = torch.empty_like(weights, dtype=torch.float64)
-    for group, (second, rows) in enumerate(zip(matrix, weights.double(), strict=True)):
-        inverse = damped(second, ridge).inverse()
+    for group, (inverse, rows) in enumerate(zip(inverses, weights.double(), strict=True)):
         at_once = max(1, MEMORY // (8 * inverse.numel()))
         for first in range(0, len(rows), at_once):
             some = slice(first, first + at_once)
@@ -32,12 +31,16 @@ def losses(matrix: Tensor, weights: Tensor, *, ridge: float, share: float | None
     return found
 
 
-def damped(matrix: Tensor, ridge: float) -> Tensor:
-    """`matrix` (..., d, d) with `ridge` times the mean of its diagonal added to it."""
-    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
-    scale = diagonal.mean(-1).clamp(min=1e-12)
-    eye = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    return matrix + ridge * scale[..., None, None] * eye
+def inverse_of(matrix: Tensor, ridge: float) -> Tensor:
+    """The inverse of `matrix` (..., d, d) with `damping` added to its diagonal."""
+    raised = matrix.clone()
+    raised.diagonal(dim1=-2, dim2=-1).add_(damping(matrix, ridge).unsqueeze(-1))
+    return torch.cholesky_inverse(torch.linalg.cholesky(raised))
+
+
+def damping(matrix: Tensor, ridge: float) -> Tensor:
+    """`ridge` times the mean of the diagonal of `matrix` (..., d, d)."""
+    return ridge * matrix.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=1e-12)
 
 
 def _share(weights: Tensor) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ class Gram:
     free: bool
     """Whether a bias or a normalisation takes up the mean of what the layer gives."""
 
-    @property
+    @cached_property
     def matrix(self) -> Tensor:
         """What a change of the weights is measured by, (groups, d, d): the covariance if `free`."""
         if not self.free:
@@ -42,7 +43,8 @@ class GramSum:
 
     def add(self, x: Tensor, y: Tensor | None = None) -> None:
         """Take in rows (groups, n, d), and their targets (groups, n, out / groups)."""
-        self.second = self.second.to(x.device) + _products(x)
+        products = _products(x)
+        self.second = self.second.to(x.device).add_(products) if self.rows else products
         self.sum = self.sum.to(x.device) + x.sum(1, dtype=torch.float64)
         self.rows += x.shape[1]
         if y is not None:

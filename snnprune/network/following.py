@@ -311,6 +311,10 @@ class Follower(TorchFunctionMode):
 class _Through(TorchDispatchMode):
     """Changes nothing; while it is there, a function mode also sees what TorchScript calls."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler on the first call, which takes a second
+
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:

@@ -10,19 +10,19 @@ from torch import Tensor
 
 from snnprune.criteria.hessian import RIDGE, flip_gain
 from snnprune.grams import (
-    Gram,
     GramSum,
     Rows,
     Usage,
     bias_key,
     currents,
+    damping,
     fitted,
+    inverse_of,
     is_free,
     losses,
     run_to,
     usage_of,
 )
-from snnprune.grams.elimination import damped
 from snnprune.mask import Masks
 from snnprune.network import LayerCall, batch_length, evaluating, fed, holding
 from snnprune.repair.batchnorm import batchnorms, normalising_by_batch, recalibrated
@@ -142,8 +142,12 @@ class _Layers:
         """The mask of the `count` weights of a layer that are worth most."""
         gram = moments.gram(free=is_free(self.pruned.network, key))
         dense = self.pruned.dense[key].double()
-        target = self._solved(gram, moments, dense)
-        worth = losses(gram.matrix, target, ridge=RIDGE)
+        inverse = inverse_of(gram.matrix, RIDGE)
+        cross = moments.covariance(free=gram.free)
+        rows = dense.reshape(len(inverse), -1, inverse.shape[1])
+        pull = damping(gram.matrix, RIDGE).view(-1, 1, 1) * rows.mT
+        best = (inverse @ (cross + pull)).mT  # were none pruned
+        worth = losses(inverse, best)
         calibration = self.pruned.calibration
         statistics = calibration.layers.get(key) if calibration else None
         gain = flip_gain(dense, gram, statistics).to(worth.device)
@@ -170,13 +174,6 @@ class _Layers:
             was = self.pruned.dense[bias].double()
             missing = (moments.target_mean.flatten() - made) / moments.constant
             network.module.get_parameter(bias).copy_(was + missing)
-
-    def _solved(self, gram: Gram, moments: GramSum, dense: Tensor) -> Tensor:
-        """The best weights with none pruned, (groups, out, d)."""
-        rows = dense.reshape(len(gram.matrix), -1, gram.matrix.shape[1])
-        matrix = damped(gram.matrix, RIDGE)
-        pull = matrix - gram.matrix
-        return torch.linalg.solve(matrix, moments.covariance(free=gram.free) + pull @ rows.mT).mT
 
 
 def _shift(pruned: Pruned, key: str, by: Tensor) -> None:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from snnprune.errors import wrong
+from snnprune.spelling import did_you_mean
 
 UNSTRUCTURED, CHANNELS = "unstructured", "channels"
 LONGEST = 64  # inputs of a group
@@ -45,6 +46,14 @@ def parse_structure(text: str, *, field: str = "--structure") -> Structure:
         raise wrong(field)(
             f"unknown structure {text!r}",
             field=field,
-            hint=f"choose {UNSTRUCTURED}, {CHANNELS} or N:M with 0 < N < M <= {LONGEST}, as 2:4",
+            hint=_hint(text),
         )
     return Structure(name=text, kept=kept, group=group)
+
+
+def _hint(text: str) -> str:
+    """What may have been meant, or all there is."""
+    meant = did_you_mean(text, (UNSTRUCTURED, CHANNELS))
+    if meant.startswith("did"):
+        return meant
+    return f"choose {UNSTRUCTURED}, {CHANNELS} or N:M with 0 < N < M <= {LONGEST}, as 2:4"

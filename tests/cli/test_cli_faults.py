@@ -40,7 +40,7 @@ def test_a_sparsity_outside_its_range_is_a_usage_error(
     [
         (["--criterion", "magnitud"], "did you mean magnitude?"),
         (["--allocation", "globl"], "did you mean global?"),
-        (["--repair", "lsq"], "unknown repair 'lsq'"),
+        (["--repair", "lqs"], "did you mean lsq?"),
         (["--device", "gpu9"], "no device 'gpu9' here"),
         (["--model", "res-snn"], "did you mean res-snn-19"),
         (["--model-arg", "widht=3"], "did you mean width?"),

@@ -40,9 +40,19 @@ def prune_lines(found: Pruning) -> list[str]:
         f"repair {plan.repair}{steps}",
         *fallback_lines(first.rows),
         *excluded_lines(first.report),
+        *(channels_line(file) for file in one if file.channels),
         *(accuracy_line(file.after, file.before) for file in one if file.after),
         *_written(found.files),
     ]
+
+
+def channels_line(file: Pruned) -> str:
+    """How many channels each layer has left."""
+    counts = (
+        f"{key.removesuffix('.weight')} {found['kept']} of {found['of']}"
+        for key, found in file.channels.items()
+    )
+    return f"channels kept: {', '.join(counts)}"
 
 
 def _written(files: tuple[Pruned, ...]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -37,6 +37,7 @@ from snnprune.provenance import described
 from snnprune.pruning import default_allocation
 from snnprune.report import about_evaluation, file_entry, report_on
 from snnprune.structure import UNSTRUCTURED, parse_structure
+from snnprune.structure.channels import ChannelCutting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,8 @@ class Pruned:
     rows: tuple[LayerRow, ...]
     """Counted in the file that was written."""
     totals: dict[str, int]
+    channels: Mapping[str, dict[str, int]]
+    """See `Made`."""
     before: Evaluation | None
     after: Evaluation | None
     warnings: tuple[str, ...]
@@ -171,6 +174,7 @@ class _Work:
             place=place,
             rows=rows,
             totals=totals(rows, parameter_count(whole, network)),
+            channels=made.channels,
             before=before,
             after=after,
             warnings=(
@@ -215,7 +219,8 @@ class _Work:
             tensors = pruned_tensors(subject, cut.masks, self.one_shot.tensors())
             fits = self.options.out.suffix.lower() in SAFETENSORS
             small = smaller(subject, tensors, cut.masks, shaped) if fits else None
-        return Made(cut=cut, tensors=tensors, small=small)
+        channels = shaped.removed.counts() if isinstance(shaped, ChannelCutting) else {}
+        return Made(cut=cut, tensors=tensors, small=small, channels=channels)
 
     def _accuracy_on(self, validation: Validation) -> tuple[float, int]:
         with self.cost.stage("search"):
@@ -270,6 +275,7 @@ class _Work:
             repair=plan.repair,
             steps=plan.steps,
             structure=self.structure.name,
+            channels=dict(pruned.channels),
             sparsity_asked=pruned.sparsity,
             layers_asked=dict(self.options.layers),
             search=search and search.report(),

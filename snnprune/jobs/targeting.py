@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -23,6 +23,8 @@ class Made:
     tensors: dict[str, Tensor]
     small: Small | None = None
     """The same without channels that are gone, which is written then."""
+    channels: Mapping[str, dict[str, int]] = field(default_factory=dict)
+    """Of layers that lost whole channels: how many are kept of how many, by weight key."""
 
 
 @dataclass(frozen=True, kw_only=True)

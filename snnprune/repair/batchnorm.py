@@ -67,18 +67,27 @@ def _set_statistics(norm: _BatchNorm, seen: ChannelMoments) -> None:
 
 @contextlib.contextmanager
 def normalising_by_batch(norms: Iterable[_BatchNorm]) -> Iterator[None]:
-    """Let `norms` use batch statistics and keep none, in the block alone."""
+    """Let `norms` use batch statistics and keep none, in the block alone.
+
+    A batch with one value per channel has no variance: there the running statistics do.
+    """
     before = [(norm, norm.training, norm.momentum, _count(norm)) for norm in norms]
+    hooks = [norm.register_forward_pre_hook(_train_if_several) for norm, *_ in before]
     try:
         for norm, *_ in before:
-            norm.train()
             norm.momentum = 0.0
         yield
     finally:
+        for hook in hooks:
+            hook.remove()
         for norm, training, momentum, count in before:
             norm.training, norm.momentum = training, momentum
             if norm.num_batches_tracked is not None:
                 norm.num_batches_tracked.fill_(count)
+
+
+def _train_if_several(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
+    norm.training = args[0].numel() > args[0].shape[1]
 
 
 def _count(norm: _BatchNorm) -> int:

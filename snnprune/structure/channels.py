@@ -30,6 +30,14 @@ class Removed:
         """Which channels of a group are kept."""
         return self.kept[group.layers[0]]
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many channels each layer keeps of how many, by weight key."""
+        return {
+            key: {"kept": int(self.of(group).sum()), "of": len(self.of(group))}
+            for group in self.groups
+            for key in group.layers
+        }
+
 
 class ChannelCutting:
     """Cuts whole channels: exactly `round(sparsity * removable)` of all that can be removed.

@@ -62,7 +62,10 @@ def test_channels_are_gone_from_a_built_in_network_which_runs_on(
     assert sum(channels) == 6  # of 4 + 8
     assert tensors["blocks.0.conv.weight"].shape[1] == channels[0]
     assert tensors["classifier.weight"].shape == (10, channels[1] * 14 * 14)
-    after = json.loads(done.stdout)["after"]
+    report = json.loads(done.stdout)
+    after = report["after"]
+    assert [found["kept"] for found in report["channels"].values()] == channels
+    assert [found["of"] for found in report["channels"].values()] == [4, 8]
     measured = json.loads(run("eval", small, "--samples", 64, "--json").stdout)
     assert measured["evaluation"]["correct"] == after["correct"]
     again = run("prune", small, "--sparsity", 0.5, "-o", tmp_path / "again.safetensors", *FEW)

@@ -1,5 +1,8 @@
 """Links against lists read off the architectures by hand."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -193,3 +196,19 @@ def test_a_network_can_be_traced_again_after_a_pass_of_real_data() -> None:
     module(x)
     second = trace(module, x)
     assert first.layers == second.layers
+
+
+def test_tracing_does_not_import_torch_s_compiler() -> None:
+    """Which would add a second to each command; torch does so for a plain dispatch mode."""
+    script = """
+import sys
+import torch
+from snnprune.models import ModelSpec, build_model
+from snnprune.network import trace
+trace(build_model(ModelSpec(name="conv-snn", args={"width": 2})), torch.rand(1, 1, 28, 28))
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, text=True
+    )
+    assert done.stdout == "False\n"

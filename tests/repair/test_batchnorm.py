@@ -125,6 +125,29 @@ def test_every_batch_counts_by_its_images_not_by_its_place(network: Network) -> 
     torch.testing.assert_close(first.running_var, second.running_var)
 
 
+def test_a_last_batch_of_one_sample_counts_though_it_has_no_variance() -> None:
+    x = torch.rand(5, 3, generator=torch.Generator().manual_seed(2))
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), LIF(Dynamics()))
+    network = trace(Steps(module).eval(), x)
+    recalibrate_batchnorm(network, [(x[:4], None), (x[4:], None)])
+    norm = next(iter(batchnorms(network.module).values()))
+    current = module[0](x).detach()
+    torch.testing.assert_close(norm.running_mean, current.mean(0))
+    torch.testing.assert_close(norm.running_var, current.var(0))
+    assert modes(network) == dict.fromkeys(modes(network), False)
+
+
+class Steps(nn.Module):
+    """One time step of layers for (N, C)."""
+
+    def __init__(self, layers: nn.Sequential) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers[2](self.layers[:2](x).unsqueeze(0))
+
+
 def test_no_batches_leave_the_statistics_as_they_were(network: Network) -> None:
     state = copy.deepcopy(network.module.state_dict())
     recalibrate_batchnorm(network, [])

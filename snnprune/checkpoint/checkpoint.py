@@ -19,7 +19,7 @@ class Checkpoint:
 
     path: Path
     container: str
-    """`safetensors`, `sharded-safetensors`, `torch` or `nir`."""
+    """`safetensors`, `packed`, `sharded-safetensors`, `torch` or `nir`."""
     tensors: dict[str, Tensor]
     """On the CPU, in the file's order."""
     metadata: dict[str, str]

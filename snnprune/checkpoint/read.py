@@ -9,7 +9,7 @@ from torch import Tensor
 from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.containers.contents import Contents
 from snnprune.checkpoint.containers.nir import file as nir_file
-from snnprune.checkpoint.containers.safetensors import file as safetensors_file
+from snnprune.checkpoint.containers.packed import file as packed_file
 from snnprune.checkpoint.containers.safetensors import shards
 from snnprune.checkpoint.containers.sniff import container_of
 from snnprune.checkpoint.containers.torch import file as torch_file
@@ -22,7 +22,7 @@ from snnprune.files import sha256_of
 Reader = Callable[[Path], Contents]
 
 READERS: dict[str, Reader] = {
-    "safetensors": safetensors_file.read,
+    "safetensors": packed_file.read,
     "sharded-safetensors": shards.read,
     "torch": torch_file.read,
     "nir": nir_file.read,
@@ -30,7 +30,7 @@ READERS: dict[str, Reader] = {
 
 # A torch file has no header: its tensors are known once it is loaded.
 OUTLINES: dict[str, Reader] = {
-    "safetensors": safetensors_file.outline,
+    "safetensors": packed_file.outline,
     "sharded-safetensors": shards.outline,
     "torch": torch_file.read,
     "nir": nir_file.outline,
@@ -78,7 +78,7 @@ def read_checkpoint(
     odd = require_sound(tensors, path, allow_nonfinite=allow_nonfinite)
     return Checkpoint(
         path=path,
-        container=container,
+        container="packed" if contents.packed else container,
         tensors=tensors,
         metadata=contents.metadata,
         sha256=checkpoint_sha256(path, container),
@@ -100,7 +100,7 @@ def describe(path: Path, *, entry: str | None = None) -> Description:
     tensors, _, notes = without_prefixes(contents.tensors)
     return Description(
         path=path,
-        container=container,
+        container="packed" if contents.packed else container,
         size_bytes=sum(file.stat().st_size for file in files_of(path)),
         tensors=tuple(_info(name, tensor) for name, tensor in tensors.items()),
         metadata=contents.metadata,

@@ -17,5 +17,7 @@ class Contents:
     """What was done on the way in, one line each."""
     names: Mapping[str, str] = field(default_factory=dict)
     """The name in the file of each tensor that goes by a shorter one here."""
+    packed: bool = False
+    """Whether the zeros were left out of the file."""
     entry: str | None = None
     """Which dict of a torch file the tensors are: `model`, `model.state_dict`, `.` for the top."""

@@ -29,6 +29,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
         "pruning",
         "structure",
         "one_shot",
+        "exporting",
         "provenance",
         "report",
         "curves",

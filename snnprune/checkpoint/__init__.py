@@ -5,6 +5,9 @@ content which one a file is; `read` and `write` are what the rest of snnprune ca
 """
 
 from snnprune.checkpoint.checkpoint import Checkpoint, renamed
+from snnprune.checkpoint.containers.packed.file import Packing, pack
+from snnprune.checkpoint.containers.packed.values import AS_THEY_ARE, PRECISIONS
+from snnprune.checkpoint.containers.raw import bytes_of
 from snnprune.checkpoint.containers.safetensors.file import write_safetensors
 from snnprune.checkpoint.folding import effective, folded, parametrized, whole_name
 from snnprune.checkpoint.masks import read_masks, write_masks
@@ -20,14 +23,19 @@ from snnprune.checkpoint.states import saved_states
 from snnprune.checkpoint.write import read_back, require_writable_as, write_like
 
 __all__ = [
+    "AS_THEY_ARE",
+    "PRECISIONS",
     "Checkpoint",
     "Description",
+    "Packing",
     "TensorInfo",
+    "bytes_of",
     "describe",
     "effective",
     "files_of",
     "folded",
     "is_prunable",
+    "pack",
     "parametrized",
     "prunable_weights",
     "read_back",

@@ -2,7 +2,16 @@
 
 import typer
 
-from snnprune.cli import checkpoints, comparing, demo, environment, pruning, recipes, training
+from snnprune.cli import (
+    checkpoints,
+    comparing,
+    demo,
+    environment,
+    exporting,
+    pruning,
+    recipes,
+    training,
+)
 from snnprune.cli.peers import require_sharing
 
 app = typer.Typer(
@@ -19,6 +28,7 @@ app.command("prune")(pruning.prune)
 app.command("eval")(checkpoints.evaluate)
 app.command("diff")(comparing.diff)
 app.command("sensitivity")(comparing.sensitivity)
+app.command("export")(exporting.export)
 app.command("train")(training.train)
 app.command("finetune")(training.finetune)
 app.command("imp")(training.imp)

@@ -65,6 +65,7 @@ def assert_documented(report: dict[str, Any]) -> None:
         ("calibrate", "model.safetensors", "-o", "statistics.safetensors", *FEW),
         ("score", "model.safetensors", *FEW),
         ("eval", "model.safetensors", *FEW),
+        ("export", "model.safetensors", "--to", "dense", "-o", "dense.safetensors"),
     ],
     ids=lambda command: str(command[0]),
 )

@@ -59,7 +59,7 @@ class Entry:
     dtype: str
     shape: tuple[int, ...]
     kept: int
-    """How many values have a bit that is set: -0.0 is one of them."""
+    """How many values are not 0; if `exact`, -0.0 is one of them."""
     low: int
     values: str
 
@@ -159,7 +159,8 @@ def _packed(name: str, tensor: Tensor, precision: str) -> tuple[Entry, Tensor] |
     if not tensor.is_floating_point() or tensor.itemsize not in WORDS or not tensor.numel():
         return None
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    kept = flat.view(WORDS[flat.itemsize]) != 0
+    # bit for bit, -0.0 is a value too
+    kept = (flat.view(WORDS[flat.itemsize]) if precision == AS_THEY_ARE else flat) != 0
     positions = encode(kept.numpy())
     entry = Entry(
         dtype=safetensors_file.DTYPE_NAMES[tensor.dtype],

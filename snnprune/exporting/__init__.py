@@ -1,0 +1,6 @@
+"""The same weights in another file: smaller, plain, or for other programs."""
+
+from snnprune.exporting.formats import FORMATS, Exported, Format
+from snnprune.exporting.sizes import Sizes, sizes_of
+
+__all__ = ["FORMATS", "Exported", "Format", "Sizes", "sizes_of"]

@@ -1,0 +1,130 @@
+"""`snnprune export`: the same weights in another file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from snnprune.checkpoint import (
+    AS_THEY_ARE,
+    PRECISIONS,
+    files_of,
+    is_prunable,
+    pack,
+    read_checkpoint,
+)
+from snnprune.errors import InputError, UsageError
+from snnprune.exporting import FORMATS, Exported, Sizes, sizes_of
+from snnprune.files import require_free
+from snnprune.report import file_entry, report
+from snnprune.spelling import did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What the command line asks for."""
+
+    checkpoint: Path
+    to: str
+    out: Path
+    values: str = AS_THEY_ARE
+    """Precision of the weights in a packed file."""
+    state_dict: str | None = None
+    """Which dict of a torch file is meant."""
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What came of it."""
+
+    sizes: Sizes
+    written: int
+    """Bytes of the file."""
+    notes: tuple[str, ...]
+    report: dict[str, Any]
+
+
+def export_checkpoint(options: ExportOptions) -> Export:
+    """Write a checkpoint to another kind of file, and measure what each kind weighs.
+
+    Raises:
+        UsageError: format, precision or the name of the output do not go together.
+        InputError: the checkpoint cannot be read, or does not fit the format.
+        OutputError: the output is in the way or cannot be written.
+    """
+    _require_sense(options)
+    checkpoint = read_checkpoint(options.checkpoint, allow_nonfinite=True, entry=options.state_dict)
+    inputs = files_of(options.checkpoint)
+    require_free(options.out, force=options.force, inputs=inputs)
+    tensors = checkpoint.in_file(checkpoint.tensors)
+    weights = [key for key, tensor in tensors.items() if is_prunable(key, tensor)]
+    try:
+        packing = pack(tensors, precision=options.values, lossy=weights)
+        found = Exported(tensors=tensors, metadata=checkpoint.metadata, packing=packing)
+        FORMATS[options.to].write(options.out, found)
+    except InputError as error:
+        error.file = error.file or str(options.checkpoint)
+        raise
+    notes = (*checkpoint.notes, *_on_negative_zeros(options, tensors, weights))
+    sizes = sizes_of(tensors.values(), packing)
+    return Export(
+        sizes=sizes,
+        written=options.out.stat().st_size,
+        notes=notes,
+        report=report(
+            "export",
+            device=torch.device("cpu"),
+            seed=0,
+            inputs=[file_entry(checkpoint.path, checkpoint.sha256)],
+            warnings=notes,
+            model=None,
+            data=None,
+            container=checkpoint.container,
+            to=options.to,
+            values=options.values,
+            sizes=sizes.as_dict(),
+            written_bytes=options.out.stat().st_size,
+            packed=sorted(packing.table),
+            outputs=[file_entry(options.out)],
+        ),
+    )
+
+
+def _on_negative_zeros(
+    options: ExportOptions, tensors: Mapping[str, Tensor], weights: list[str]
+) -> tuple[str, ...]:
+    """A note where products with a mask have left -0.0, which an exact copy holds as a value."""
+    count = sum(int(((t := tensors[key]) == 0).logical_and(t.signbit()).sum()) for key in weights)
+    if not count or options.to != "packed" or options.values != AS_THEY_ARE:
+        return ()
+    return (f"{count:,} weights are -0.0, stored as values; --values float32 stores them as 0",)
+
+
+def _require_sense(options: ExportOptions) -> None:
+    if options.to not in FORMATS:
+        raise UsageError(
+            f"unknown format {options.to!r}", field="--to", hint=did_you_mean(options.to, FORMATS)
+        )
+    if options.values not in PRECISIONS:
+        raise UsageError(
+            f"unknown precision {options.values!r}",
+            field="--values",
+            hint=did_you_mean(options.values, PRECISIONS),
+        )
+    if options.values != AS_THEY_ARE and options.to != "packed":
+        raise UsageError(
+            f"a {options.to} file holds the values as they are",
+            field="--values",
+            hint="leave it out, or choose --to packed",
+        )
+    fitting = FORMATS[options.to].suffixes
+    if options.out.suffix.lower() not in fitting:
+        raise UsageError(
+            f"{options.out.name}: a {options.to} file ends in {' or '.join(fitting)}", field="-o"
+        )

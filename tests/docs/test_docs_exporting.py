@@ -1,0 +1,56 @@
+"""What docs/exporting.md shows works as pasted."""
+
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from doc_blocks import Block, assert_shown, blocks_of, first_column, in_folder, table_under
+
+from snnprune.checkpoint import PRECISIONS
+from snnprune.exporting import FORMATS
+
+PAGE = "exporting.md"
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def printed(block: Block, run: Run) -> str:
+    """What the commands of a shell block print."""
+    found = ""
+    for line in block.text.replace("\\\n", " ").splitlines():
+        program, *arguments = shlex.split(line)
+        if program == "cmp":
+            first, second = map(Path, arguments)
+            assert first.read_bytes() == second.read_bytes()
+        else:
+            done = run(*arguments)
+            assert done.returncode == 0, done.stderr
+            found += done.stdout
+    return found
+
+
+def test_every_block_runs_as_pasted_and_prints_what_the_page_shows(
+    run: Run, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained, tmp_path / "runs" / "smoke")
+    outputs = {}
+    with in_folder(tmp_path):
+        for block in blocks_of(PAGE):
+            if "runnable" in block.marks:
+                outputs[block.line] = printed(block, run)
+            elif block.language == "python":
+                block.run_as_python()
+    assert_shown(PAGE, outputs)
+    assert capsys.readouterr().out.endswith("values, 10 rows of 3136\n")
+
+
+def test_the_tables_name_every_format_and_precision() -> None:
+    rows = table_under(PAGE, "Smaller files, and files for other programs")
+    assert [[name, what] for name, _, what in rows] == [
+        [name, found.summary] for name, found in FORMATS.items()
+    ]
+    assert [ends for _, ends, _ in rows] == [", ".join(f.suffixes) for f in FORMATS.values()]
+    named = {one.strip() for cell in first_column(PAGE, "Packed files") for one in cell.split(",")}
+    assert named == set(PRECISIONS)

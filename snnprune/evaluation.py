@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,6 +19,7 @@ from snnprune.loss import checked_labels, time_averaged_loss
 from snnprune.network import Batch, Network, batch_length, evaluating, fed, watching
 from snnprune.network.readout import Reading, Readout
 from snnprune.network.steps import StepCount
+from snnprune.workload import Workload
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,23 +58,21 @@ def evaluate(
     run: Callable[[nn.Module, Tensor], Any] = lambda module, x: module(x),
     readout: str | Reading | Readout = "auto",
     ranks: Ranks = ALONE,
+    workload: Workload | None = None,
 ) -> Evaluation:
     """Run all batches in eval mode.
 
     `readout` is `auto`, `sum`, `mean`, `last`, or a function from the network's raw output to
     scores (N, classes). Several `ranks` are given the same batches, run a share each, and all
-    return the counts of the whole.
+    return the counts of the whole. A `workload` takes in what was done on the way.
 
     Raises:
         UsageError: there is no readout of that name.
         InputError: there is no sample, the output fits no readout, or a label is no class.
         NonFiniteError: the loss is NaN or infinite.
     """
-    tally = _Tally(network, readout if isinstance(readout, Readout) else Readout(readout))
-    with (
-        evaluating(network.module),
-        watching(network, on_spikes=tally.on_spikes) as start,
-    ):
+    tally = _Tally(network, readout if isinstance(readout, Readout) else Readout(readout), workload)
+    with evaluating(network.module), tally.watching() as start:
         for number, (x, y) in enumerate(fed(_share(batches, ranks), network.module)):
             start()
             tally.on_output(run(network.module, x), batch_length(x, y), y)
@@ -113,23 +113,56 @@ class _Sums:
 class _Tally:
     """Takes what observers of a pass are told."""
 
-    def __init__(self, network: Network, readout: Readout) -> None:
-        self.readout = readout
+    def __init__(self, network: Network, readout: Readout, workload: Workload | None) -> None:
+        self.network, self.readout, self.workload = network, readout, workload
         self.steps = StepCount(network)
         self.sums = _Sums()
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[Callable[[], None]]:
+        """Be told what happens in the block; gives what begins a batch."""
+        work = self.workload
+        if work is None:
+            with watching(self.network, on_spikes=self.on_spikes) as start:
+                yield start
+            return
+
+        def on_spikes(neuron: str, spikes: Tensor) -> None:
+            self.on_spikes(neuron, spikes)
+            work.on_spikes(neuron, spikes)
+
+        def begin() -> None:
+            start()
+            work.begin()
+
+        with watching(
+            self.network,
+            on_spikes=on_spikes,
+            on_layer=work.on_layer,
+            on_membrane=work.on_membrane,
+        ) as start:
+            yield begin
 
     def forget(self) -> None:
         """Begin anew, but for how the output lies."""
         self.sums, self.steps.moments = _Sums(), 0
+        if self.workload is not None:
+            self.workload.clear()
 
     def gather(self, ranks: Ranks) -> None:
         """Take in what all ranks have been told, in their order: then all know the same."""
         if ranks.size == 1:
             return
-        (self.sums, self.steps.moments), *others = ranks.gathered((self.sums, self.steps.moments))
-        for sums, moments in others:
+        if self.workload is not None:
+            self.workload.begin()  # no membrane is sent around
+        mine = (self.sums, self.steps.moments, self.workload)
+        every = ranks.gathered(mine)
+        self.forget()
+        for sums, moments, workload in every:
             self.sums.add(sums)
             self.steps.moments += moments
+            if self.workload is not None and workload is not None:
+                self.workload.add(workload)
 
     def on_spikes(self, neuron: str, spikes: Tensor) -> None:
         self.steps.on_spikes(neuron, spikes)

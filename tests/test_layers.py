@@ -18,7 +18,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ),
     ("checkpoint", "mask", "ranking", "recipe"),
     ("models", "data", "network", "device", "distributed", "loss"),
-    ("calibration", "gradients", "grams", "runs"),
+    ("calibration", "gradients", "grams", "runs", "workload"),
     (
         *("criteria", "allocation", "repair", "evaluation", "agreement"),
         *("training", "subnetworks"),

@@ -78,12 +78,18 @@ def evaluate(
     samples: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Images; all by default.")
     ] = None,
+    energy_mac: Annotated[
+        float, typer.Option(metavar="PJ", min=0, help="Of a multiply-accumulate.")
+    ] = 4.6,
+    energy_ac: Annotated[float, typer.Option(metavar="PJ", min=0, help="Of an accumulate.")] = 0.9,
 ) -> None:
-    """Measure accuracy, loss, firing rates and sparsity."""
+    """Measure accuracy, loss, firing rates, sparsity, synaptic operations and energy."""
     from snnprune.cli.console import Screen
     from snnprune.cli.tables import accuracy_line, excluded_lines, firing_table, sparsity_line
+    from snnprune.cli.work_tables import work_lines, work_table
     from snnprune.errors import UsageError
     from snnprune.jobs.evaluate import evaluate_checkpoint
+    from snnprune.workload import Energy
 
     if split not in ("test", "validation", "train"):
         raise UsageError(
@@ -91,12 +97,18 @@ def evaluate(
         )
     screen = Screen(show)
     found = evaluate_checkpoint(
-        subject.options(readout=readout), split=split, limit=samples, progress=screen.progress()
+        subject.options(readout=readout),
+        split=split,
+        limit=samples,
+        energy=Energy(mac=energy_mac, ac=energy_ac),
+        progress=screen.progress(),
     )
     screen.result(
         firing_table(found.evaluation),
+        work_table(found, screen.width),
         sparsity_line(found.totals),
         *excluded_lines(found.report),
+        *work_lines(found),
         accuracy_line(found.evaluation, split=split),
         report=found.report,
     )

@@ -11,7 +11,8 @@ from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows, parameter_count
 from snnprune.jobs.opening import open_subject
 from snnprune.jobs.options import SubjectOptions
 from snnprune.progress import Progress
-from snnprune.report import about_evaluation, report_on
+from snnprune.report import about_evaluation, about_workload, report_on
+from snnprune.workload import Energy, Workload, footprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +22,18 @@ class Evaluated:
     rows: tuple[LayerRow, ...]
     totals: dict[str, int]
     evaluation: Evaluation
+    workload: Workload
+    energy: Energy
     report: dict[str, Any]
 
 
 def evaluate_checkpoint(
-    options: SubjectOptions, *, split: str, limit: int | None, progress: Progress
+    options: SubjectOptions,
+    *,
+    split: str,
+    limit: int | None,
+    energy: Energy,
+    progress: Progress,
 ) -> Evaluated:
     """Run a checkpoint over the images of `split`, at most `limit` of them.
 
@@ -38,8 +46,14 @@ def evaluate_checkpoint(
         batches = progress.track(
             subject.batches(split, limit), label="evaluating", total=subject.steps(split, limit)
         )
+        workload = Workload()
         evaluation = evaluate(
-            network, batches, run=subject.run, readout=subject.readout(), ranks=ranks
+            network,
+            batches,
+            run=subject.run,
+            readout=subject.readout(),
+            ranks=ranks,
+            workload=workload,
         )
     rates = evaluation.firing_rates
     rows = tuple(
@@ -51,12 +65,16 @@ def evaluate_checkpoint(
         rows=rows,
         totals=counted,
         evaluation=evaluation,
+        workload=workload,
+        energy=energy,
         report=report_on(
             subject,
             "eval",
             split=split,
             totals=counted,
             evaluation=about_evaluation(evaluation),
+            workload=about_workload(workload, evaluation.samples, energy),
+            footprint_bytes=footprint(network.module),
             layers=as_dicts(rows),
         ),
     )

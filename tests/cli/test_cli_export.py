@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.sparse  # type: ignore[import-untyped]
+import scipy.sparse
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file

@@ -1,0 +1,60 @@
+"""What a network does on a sample, in operations and energy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from snnprune.cli.number_tables import layer_name, number_table, percent
+
+if TYPE_CHECKING:
+    from snnprune.jobs.evaluate import Evaluated
+
+UNITS = ((1e12, "J"), (1e9, "mJ"), (1e6, "µJ"), (1e3, "nJ"), (1.0, "pJ"))
+
+
+def work_table(found: Evaluated, width: int) -> Table:
+    """Synaptic operations for a sample, by layer."""
+    samples = found.evaluation.samples
+    rows = [
+        [
+            layer_name(key),
+            per_sample(layer.dense, samples),
+            per_sample(layer.macs, samples),
+            per_sample(layer.acs, samples),
+            percent((layer.macs + layer.acs) / layer.dense if layer.dense else None),
+        ]
+        for key, layer in found.workload.layers.items()
+    ]
+    return number_table(["a sample", "dense", "MACs", "ACs", "done"], rows, width)
+
+
+def work_lines(found: Evaluated) -> list[str]:
+    """Totals for a sample, energy, and how sparse activations are."""
+    samples, total = found.evaluation.samples, found.workload.total
+    active, energy = found.workload.active, found.energy
+    lines = [
+        f"synaptic operations of a sample: {per_sample(total.macs, samples)} MACs, "
+        f"{per_sample(total.acs, samples)} ACs; dense {per_sample(total.dense, samples)}",
+        f"energy {in_joules(energy.of(total) / samples)} a sample at {energy.mac:g} pJ a MAC and "
+        f"{energy.ac:g} pJ an AC, memory traffic left out",
+    ]
+    if active.outputs:
+        lines.append(
+            f"activation sparsity {1 - active.active / active.outputs:.2%}, "
+            f"{per_sample(active.updates, samples)} membrane updates a sample"
+        )
+    return lines
+
+
+def per_sample(count: int, samples: int) -> str:
+    """A mean, whole from 100 on."""
+    mean = count / samples
+    return f"{mean:,.0f}" if mean >= 100 or mean == 0 else f"{mean:.3g}"
+
+
+def in_joules(picojoules: float) -> str:
+    """In the unit that leaves a number from 1 to 1000."""
+    size, unit = next((pair for pair in UNITS if picojoules >= pair[0]), UNITS[-1])
+    return f"{picojoules / size:.3g} {unit}"

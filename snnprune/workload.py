@@ -28,7 +28,7 @@ CONVOLUTIONS = {
 
 
 ENERGY_MAC, ENERGY_AC = 4.6, 0.9
-"""pJ of an operation on 32-bit floats at 45 nm (Horowitz 2014, ISSCC, Computing's energy problem)"""
+"""pJ of an operation on 32-bit floats at 45 nm (Horowitz 2014, Computing's energy problem)"""
 
 
 @dataclass(kw_only=True)

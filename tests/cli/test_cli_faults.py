@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -188,12 +189,20 @@ runpy.run_module("snnprune", run_name="__main__")
 """
 
 
+def wait_for(metrics: Path) -> None:
+    """Until the first epoch is done: then it is at work."""
+    last = time.monotonic() + 120
+    while not (metrics.exists() and metrics.stat().st_size):
+        assert time.monotonic() < last
+        time.sleep(0.05)
+
+
 def test_ctrl_c_ends_with_130_a_word_and_no_half_file(tmp_path: Path) -> None:
     command = [sys.executable, "-c", LISTENING, "train", "--recipe", "smoke"]
-    command += ["--set", "training.epochs=500", "--out", str(tmp_path / "run")]
+    command += ["--set", "training.epochs=500", "--set", "data.validation=0.95"]
+    command += ["--out", str(tmp_path / "run")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        process.stderr.readline()  # the first epoch is done: it is at work
+        wait_for(tmp_path / "run" / "metrics.jsonl")
         process.send_signal(signal.SIGINT)
         try:
             _, told = process.communicate(timeout=60)
@@ -207,10 +216,10 @@ def test_ctrl_c_ends_with_130_a_word_and_no_half_file(tmp_path: Path) -> None:
 
 def test_sigterm_ends_with_143_and_no_half_file(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "snnprune", "train", "--recipe", "smoke"]
-    command += ["--set", "training.epochs=500", "--out", str(tmp_path / "run")]
+    command += ["--set", "training.epochs=500", "--set", "data.validation=0.95"]
+    command += ["--out", str(tmp_path / "run")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        process.stderr.readline()  # the first epoch is done: it is at work
+        wait_for(tmp_path / "run" / "metrics.jsonl")
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 143
     assert not (tmp_path / "run" / "model.safetensors").exists()

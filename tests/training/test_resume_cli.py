@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -81,9 +82,11 @@ def training(*arguments: object) -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
     ) as process:
-        assert process.stderr is not None
-        process.stderr.readline()  # the first epoch is done
-        process.stderr.readline()
+        metrics = Path(str(arguments[arguments.index("--out") + 1])) / "metrics.jsonl"
+        last = time.monotonic() + 120
+        while not (metrics.exists() and metrics.read_bytes().count(b"\n") > 1):
+            assert time.monotonic() < last
+            time.sleep(0.05)
         try:
             yield process
         finally:

@@ -73,8 +73,7 @@ def allocations() -> Iterator[Cell]:
     """Every allocation, repaired by least squares."""
     for name in ("global", "local", "flips", "erk", "uniform-plus"):
         yield Plan(criterion="magnitude", allocation=name, repair="lsq"), 0.9
-    for name in ("global", "lamp-magnitude"):
-        yield Plan(criterion="sf-obs", allocation=name, repair="lsq"), 0.9
+    yield Plan(criterion="sf-obs", allocation="global", repair="lsq"), 0.9
 
 
 def repairs() -> Iterator[Cell]:
@@ -84,6 +83,7 @@ def repairs() -> Iterator[Cell]:
     plain = Plan(criterion="magnitude", allocation="global")
     for sparsity in (0.9, 0.95, 0.7, 0.8, 0.98, 0.5):
         yield own, sparsity
+        yield replace(own, repair="lsq"), sparsity
         yield replace(lamp, repair="lsq"), sparsity
         yield replace(lamp, repair="bn"), sparsity
         yield plain, sparsity

@@ -42,10 +42,9 @@ def main() -> None:
         tensors = build_model(ModelSpec(name="res-snn-19", args={})).state_dict()
     dense = sum(tensor.nbytes for tensor in tensors.values())
     print(f"dense: {dense:,} bytes\n")
-    print(
-        "| sparsity | gzip | zstd | exact | of its bound | float16 | int8 | of its bound | file |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
+    titles = ["sparsity", "gzip", "zstd", "exact", "bound", "float16", "int8", "bound", "file"]
+    print(f"| {' | '.join(titles)} |")
+    print("|---" * len(titles) + "|")
     for sparsity in SPARSITIES:
         found = pruned(tensors, sparsity)
         weights = [key for key, tensor in found.items() if is_prunable(key, tensor)]

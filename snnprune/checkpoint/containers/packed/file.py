@@ -14,11 +14,9 @@ name: its values in ascending position, the low bits of their positions, the res
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,59 +27,26 @@ from snnprune.checkpoint.containers.packed.positions import (
     Positions,
     decode,
     encode,
-    entropy_bits,
     lowest_bytes,
+)
+from snnprune.checkpoint.containers.packed.table import (
+    FORMAT,
+    PACKED,
+    WORDS,
+    Entry,
+    read_table,
+    require_no_bomb,
 )
 from snnprune.checkpoint.containers.packed.values import (
     AS_THEY_ARE,
-    PRECISIONS,
     TooLargeError,
     coding_of,
 )
 from snnprune.checkpoint.containers.safetensors import file as safetensors_file
-from snnprune.checkpoint.containers.safetensors.header import DTYPES, is_shape
-from snnprune.checkpoint.containers.safetensors.strict_json import MalformedJsonError, parse
+from snnprune.checkpoint.containers.safetensors.header import DTYPES
 from snnprune.errors import InputError
 
-PACKED = "snnprune.packed"
-FORMAT = 1
 ENTRY = 150  # bytes of header and table that a packed tensor takes, next to enough
-WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""Integers of the size of a float, to look at its bits."""
-MOST_GROWTH, SMALL = 4096, 2**28
-"""A file of b bytes may hold b * MOST_GROWTH bytes of tensors, or SMALL: else it is a bomb."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """What the table says of a tensor."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    kept: int
-    """How many values are not 0; if `exact`, -0.0 is one of them."""
-    low: int
-    values: str
-
-    @property
-    def size(self) -> int:
-        """How many elements it has."""
-        return math.prod(self.shape)
-
-    @property
-    def channels(self) -> int:
-        """How many outputs a weight has."""
-        return self.shape[0] if self.shape else 1
-
-    @property
-    def value_bytes(self) -> int:
-        """Of its values, and their scales."""
-        return coding_of(self.values, DTYPES[self.dtype]).nbytes(self.kept, self.channels)
-
-    @property
-    def bound(self) -> float:
-        """Bytes that its values, and the entropy of where they stand, take at least."""
-        return self.value_bytes + entropy_bits(self.kept, self.size) / 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +116,7 @@ def outline(path: Path) -> Contents:
     contents = safetensors_file.outline(path)
     if PACKED not in contents.metadata:
         return contents
-    return _with(contents, {name: _empty(e) for name, e in _table(contents, path).items()})
+    return _with(contents, {name: _empty(e) for name, e in read_table(contents, path).items()})
 
 
 def _packed(name: str, tensor: Tensor, precision: str) -> tuple[Entry, Tensor] | None:
@@ -188,8 +153,8 @@ def _channels(entry: Entry, places: Tensor) -> Tensor:
 
 
 def _unpacked(contents: Contents, path: Path) -> Contents:
-    table = _table(contents, path)
-    _require_no_bomb(contents, table, path)
+    table = read_table(contents, path)
+    require_no_bomb(contents, table, path)
     return _with(
         contents,
         {name: _restored(name, contents.tensors[name], e, path) for name, e in table.items()},
@@ -226,57 +191,3 @@ def _restored(name: str, raw: Tensor, entry: Entry, path: Path) -> Tensor:
     flat = torch.zeros(entry.size, dtype=dtype)
     flat[places] = values.to(dtype)
     return flat.reshape(entry.shape)
-
-
-def _require_no_bomb(contents: Contents, table: Mapping[str, Entry], path: Path) -> None:
-    held = sum(tensor.nbytes for tensor in contents.tensors.values())
-    whole = sum(entry.size * DTYPES[entry.dtype].itemsize for entry in table.values())
-    if whole > max(SMALL, held * MOST_GROWTH):
-        raise InputError(
-            f"{held:,} bytes claim to hold {whole:,}", file=path, hint="do not trust its source"
-        )
-
-
-def _table(contents: Contents, path: Path) -> dict[str, Entry]:
-    """What the metadata says, believed only where it fits the tensors."""
-    try:
-        found = parse(contents.metadata[PACKED].encode("utf-8"))
-    except MalformedJsonError as error:
-        raise InputError(f"the text {error}", file=path, field=PACKED) from None
-    if isinstance(found, dict) and found.get("format") not in (None, FORMAT):
-        raise InputError(
-            f"is of format {found['format']!r}, this snnprune reads {FORMAT}",
-            file=path,
-            field=PACKED,
-            hint="update snnprune",
-        )
-    tensors = found.get("tensors") if isinstance(found, dict) else None
-    if not isinstance(tensors, dict):
-        raise InputError("is not a table of packed tensors", file=path, field=PACKED)
-    return dict(_entries(tensors, contents, path))
-
-
-def _entries(
-    tensors: Mapping[str, Any], contents: Contents, path: Path
-) -> Iterator[tuple[str, Entry]]:
-    for name, given in tensors.items():
-        raw = contents.tensors.get(name)
-        if raw is None or raw.dtype != torch.uint8 or raw.dim() != 1 or not _is_entry(given):
-            raise InputError("does not fit its entry in the table", file=path, field=name)
-        yield name, Entry(**{**given, "shape": tuple(given["shape"])})
-
-
-def _is_entry(given: Any) -> bool:
-    fields = {"dtype": str, "shape": list, "kept": int, "low": int, "values": str}
-    return (
-        isinstance(given, dict)
-        and given.keys() == fields.keys()
-        and all(type(given[key]) is kind for key, kind in fields.items())
-        and is_shape(given["shape"])
-        and given["dtype"] in DTYPES
-        and DTYPES[given["dtype"]].itemsize in WORDS
-        and DTYPES[given["dtype"]].is_floating_point
-        and given["values"] in PRECISIONS
-        and 0 <= given["kept"] <= math.prod(given["shape"])
-        and given["low"] >= 0
-    )

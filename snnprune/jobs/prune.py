@@ -39,6 +39,8 @@ from snnprune.report import about_evaluation, file_entry, report_on
 from snnprune.structure import UNSTRUCTURED, parse_structure
 from snnprune.structure.channels import ChannelCutting
 
+BY_LAYER = "by layer"  # in place of an allocation, where a recipe names every layer
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pruned:
@@ -119,7 +121,9 @@ class _Work:
         self.one_shot: OneShot = one_shot(self.subject, self.calibration, progress)
         with self.cost.stage("scoring"):
             self.scores = self.one_shot.scores(self.choice.plan)
-        self.allocation = self.choice.plan.allocation or default_allocation(self.scores)
+        shared_out = self.choice.plan.allocation or default_allocation(self.scores)
+        named_all = options.layers.keys() >= self.subject.weights.keys()
+        self.allocation = BY_LAYER if named_all else shared_out
         self.made: dict[float, Made] = {}
         """Networks that a search has made already, by sparsity."""
         self.notes: list[str] = []

@@ -151,6 +151,15 @@ def test_layers_of_a_recipe_have_their_own_exact_count(prune: Run, tmp_path: Pat
     assert everywhere - pruned == round(0.5 * (total - size))
 
 
+def test_where_a_recipe_names_every_layer_nothing_is_shared_out(prune: Run, tmp_path: Path) -> None:
+    layers = ("encoder.conv.weight", WEIGHT, "classifier.weight")
+    lines = "".join(f"    {key}: 0.5\n" for key in layers)
+    (tmp_path / "r.yaml").write_text(f"prune:\n  criterion: magnitude\n  layers:\n{lines}")
+    done = prune("--recipe", tmp_path / "r.yaml", "--repair", "none", "--no-eval")
+    assert done.returncode == 0, done.stderr
+    assert "criterion magnitude (asked for), allocation by layer, repair none" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("text", "code", "words"),
     [

@@ -4,11 +4,15 @@ Every class carries the process exit code that it stands for. Only `snnprune.cli
 text; everything else raises it.
 """
 
+from typing import Any
+
 
 class SnnpruneError(Exception):
     """A fault in what we were given or asked to do, told as `FILE: FIELD: what is wrong. hint`."""
 
     exit_code = 1
+    in_report = False
+    """Whether a report that holds it has been shown: `--json` prints one object."""
 
     def __init__(
         self,
@@ -30,6 +34,16 @@ class SnnpruneError(Exception):
         if not self.hint:
             return line
         return f"{line} {self.hint}" if line.endswith("?") else f"{line}. {self.hint}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "code": self.exit_code,
+            "file": self.file,
+            "field": self.field,
+            "message": self.message,
+            "hint": self.hint,
+        }
 
 
 class UsageError(SnnpruneError):

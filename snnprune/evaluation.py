@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from snnprune.activity import Activity, ActivityCount
 from snnprune.distributed import ALONE, Ranks
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.loss import checked_labels, time_averaged_loss
@@ -32,12 +31,17 @@ class Evaluation:
     loss_sum: float
     """Sum over labelled samples of the cross-entropy, in nats; by the readouts auto and sum of its
     mean over time."""
-    firing_rates: Mapping[str, float] = field(default_factory=dict)
-    """Spikes per neuron per time step, by neuron name."""
+    activity: Mapping[str, Activity] = field(default_factory=dict)
+    """By neuron name."""
     readout: str = "auto"
     """How the network's output was read."""
     time_steps: int | None = None
     """T; None where the shapes of the spikes do not tell it."""
+
+    @property
+    def firing_rates(self) -> dict[str, float]:
+        """Spikes per neuron per time step, by neuron name."""
+        return {name: found.firing_rate for name, found in self.activity.items()}
 
     @property
     def accuracy(self) -> float | None:
@@ -97,17 +101,12 @@ class _Sums:
     labelled: int = 0
     correct: int = 0
     loss: float = 0.0
-    spikes: dict[str, float] = field(default_factory=partial(defaultdict, float))
-    neuron_steps: dict[str, int] = field(default_factory=partial(defaultdict, int))
 
     def add(self, other: _Sums) -> None:
         self.samples += other.samples
         self.labelled += other.labelled
         self.correct += other.correct
         self.loss += other.loss
-        for name, spikes in other.spikes.items():
-            self.spikes[name] += spikes
-            self.neuron_steps[name] += other.neuron_steps[name]
 
 
 class _Tally:
@@ -115,7 +114,7 @@ class _Tally:
 
     def __init__(self, network: Network, readout: Readout, workload: Workload | None) -> None:
         self.network, self.readout, self.workload = network, readout, workload
-        self.steps = StepCount(network)
+        self.steps, self.activity = StepCount(network), ActivityCount(network)
         self.sums = _Sums()
 
     @contextlib.contextmanager
@@ -146,6 +145,7 @@ class _Tally:
     def forget(self) -> None:
         """Begin anew, but for how the output lies."""
         self.sums, self.steps.moments = _Sums(), 0
+        self.activity.forget()
         if self.workload is not None:
             self.workload.clear()
 
@@ -155,19 +155,19 @@ class _Tally:
             return
         if self.workload is not None:
             self.workload.begin()  # no membrane is sent around
-        mine = (self.sums, self.steps.moments, self.workload)
+        mine = (self.sums, self.steps.moments, self.activity.told(), self.workload)
         every = ranks.gathered(mine)
         self.forget()
-        for sums, moments, workload in every:
+        for sums, moments, activity, workload in every:
             self.sums.add(sums)
+            self.activity.add(activity)
             self.steps.moments += moments
             if self.workload is not None and workload is not None:
                 self.workload.add(workload)
 
     def on_spikes(self, neuron: str, spikes: Tensor) -> None:
         self.steps.on_spikes(neuron, spikes)
-        self.sums.spikes[neuron] += float(spikes.sum(dtype=torch.float64))
-        self.sums.neuron_steps[neuron] += spikes.numel()
+        self.activity.on_spikes(neuron, spikes)
 
     def on_output(self, output: Any, samples: int, y: Tensor | None) -> None:
         self.sums.samples += samples
@@ -189,7 +189,7 @@ class _Tally:
             labelled=sums.labelled,
             correct=sums.correct,
             loss_sum=sums.loss,
-            firing_rates={name: sums.spikes[name] / n for name, n in sums.neuron_steps.items()},
+            activity=self.activity.result(),
             readout=self.readout.name,
             time_steps=self.steps.of(sums.samples),
         )

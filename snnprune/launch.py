@@ -1,7 +1,10 @@
-"""Which of the processes that torchrun started this one is."""
+"""How this process was started, and which of those that torchrun started it is."""
 
 import os
+import shlex
+import sys
 from dataclasses import dataclass
+from pathlib import PurePath
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
@@ -27,3 +30,10 @@ def place() -> Place:
         return Place()
     rank, size, local_rank = map(int, values)
     return Place(rank=rank, size=size, local_rank=local_rank)
+
+
+def command_line() -> str | None:
+    """What was typed, quoted for a shell; None where something else than the command runs us."""
+    program = PurePath(sys.argv[0])
+    ours = program.stem == "snnprune" or program.parts[-2:] == ("snnprune", "__main__.py")
+    return shlex.join(["snnprune", *sys.argv[1:]]) if ours else None

@@ -14,11 +14,11 @@ ROOT = Path(snnprune.__file__).parent
 ORDER: tuple[tuple[str, ...], ...] = (
     (
         *("errors", "escaping", "spelling", "files", "readable"),
-        *("progress", "user_code", "registry", "randomness", "launch"),
+        *("progress", "user_code", "markdown", "registry", "randomness", "launch"),
     ),
     ("checkpoint", "mask", "ranking", "recipe"),
     ("models", "data", "network", "device", "distributed", "loss"),
-    ("calibration", "gradients", "grams", "runs", "workload"),
+    ("calibration", "gradients", "grams", "runs", "workload", "activity"),
     (
         *("criteria", "allocation", "repair", "evaluation", "agreement"),
         *("training", "subnetworks"),
@@ -33,6 +33,9 @@ ORDER: tuple[tuple[str, ...], ...] = (
         "provenance",
         "report",
         "curves",
+        "gates",
+        "evidence",
+        "pages",
         "plots",
     ),
     ("loops", "jobs"),

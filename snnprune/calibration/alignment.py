@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from snnprune.network import Layer
+from snnprune.network import Layer, Network
+
+ONE_CHANNEL = 0  # no axis: all values are of one channel
 
 
 def aligned(spikes: Tensor, fires: Tensor) -> Tensor | None:
@@ -44,3 +46,20 @@ def membrane_axis(layer: Layer, shape: torch.Size, *, moved: bool = False) -> in
     if not moved and len(shape) >= 2 - layer.channel_axis:
         return layer.channel_axis if layer.channel_axis in places else None
     return places[0] if len(places) == 1 else None
+
+
+def channel_axis(network: Network, neuron: str, shape: torch.Size) -> int | None:
+    """Where the channels of a neuron are in (T, N, ...), from the end; None if nobody can say.
+
+    ONE_CHANNEL for a neuron that no layer drives.
+    """
+    layers = [network.layers[key] for key in network.neurons[neuron].feeders]
+    if not layers:
+        return ONE_CHANNEL
+    # a layer of other outputs, such as one between all places, does not say
+    axes = {
+        axis
+        for layer in layers
+        if (axis := membrane_axis(layer, shape, moved=layer.moved_to(neuron)))
+    }
+    return axes.pop() if len(axes) == 1 else None

@@ -7,7 +7,7 @@ from collections import defaultdict
 import torch
 from torch import Tensor
 
-from snnprune.calibration.alignment import aligned, membrane_axis
+from snnprune.calibration.alignment import ONE_CHANNEL, aligned, channel_axis
 from snnprune.calibration.factors import NormFactors
 from snnprune.calibration.moments import blocks
 from snnprune.calibration.sums import Sums
@@ -17,7 +17,6 @@ from snnprune.network import Network, Neuron
 
 UNEXPLAINED = "its spikes do not follow from the membrane that was seen"
 GATED = "something else decides with its membrane whether it spikes"
-ONE_CHANNEL = 0  # no axis: all values are of one channel
 NO_AXIS = "its membrane has no axis that is surely that of its channels"
 
 
@@ -82,23 +81,11 @@ class Collector:
             self.sums.histograms[neuron].add(block)
 
     def _channel_axis(self, neuron: str, shape: torch.Size) -> int | None:
-        """Where the channels are in (T, N, ...); None, and no statistics, if nobody can say.
-
-        ONE_CHANNEL for a neuron that no layer drives.
-        """
-        layers = [self.network.layers[key] for key in self.network.neurons[neuron].feeders]
-        if not layers:
-            return ONE_CHANNEL
-        # a layer of other outputs, such as one between all places, does not say
-        axes = {
-            axis
-            for layer in layers
-            if (axis := membrane_axis(layer, shape, moved=layer.moved_to(neuron)))
-        }
-        if len(axes) == 1:
-            return axes.pop()
-        self.sums.refused.setdefault(neuron, NO_AXIS)
-        return None
+        """As `channel_axis`; a neuron of which nobody can say has no statistics."""
+        axis = channel_axis(self.network, neuron, shape)
+        if axis is None:
+            self.sums.refused.setdefault(neuron, NO_AXIS)
+        return axis
 
 
 def _by_channel(x: Tensor, axis: int) -> tuple[Tensor, ...]:

@@ -3,6 +3,7 @@
 import typer
 
 from snnprune.cli import (
+    checking,
     checkpoints,
     comparing,
     demo,
@@ -27,6 +28,7 @@ app.command("score")(pruning.score)
 app.command("prune")(pruning.prune)
 app.command("eval")(checkpoints.evaluate)
 app.command("diff")(comparing.diff)
+app.command("check")(checking.check)
 app.command("sensitivity")(comparing.sensitivity)
 app.command("export")(exporting.export)
 app.command("train")(training.train)

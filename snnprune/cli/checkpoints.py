@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
+from snnprune.cli.comparing import SplitFlag, require_split
 from snnprune.cli.flags import ReadoutFlag, ShowFlags, StrictFlag, SubjectFlags
+from snnprune.cli.gate_flags import EnergyFlags
 from snnprune.cli.spreading import spread
 
 
@@ -73,34 +75,26 @@ def calibrate(
 def evaluate(
     subject: SubjectFlags,
     show: ShowFlags,
-    split: Annotated[str, typer.Option(metavar="NAME", help="test, validation or train.")] = "test",
+    energy: EnergyFlags,
+    split: SplitFlag = "test",
     readout: ReadoutFlag = "auto",
     samples: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Images; all by default.")
     ] = None,
-    energy_mac: Annotated[
-        float, typer.Option(metavar="PJ", min=0, help="Of a multiply-accumulate.")
-    ] = 4.6,
-    energy_ac: Annotated[float, typer.Option(metavar="PJ", min=0, help="Of an accumulate.")] = 0.9,
 ) -> None:
     """Measure accuracy, loss, firing rates, sparsity, synaptic operations and energy."""
     from snnprune.cli.console import Screen
     from snnprune.cli.tables import accuracy_line, excluded_lines, firing_table, sparsity_line
     from snnprune.cli.work_tables import work_lines, work_table
-    from snnprune.errors import UsageError
     from snnprune.jobs.evaluate import evaluate_checkpoint
-    from snnprune.workload import Energy
 
-    if split not in ("test", "validation", "train"):
-        raise UsageError(
-            f"unknown split {split!r}", field="--split", hint="choose test, validation or train"
-        )
+    require_split(split)
     screen = Screen(show)
     found = evaluate_checkpoint(
         subject.options(readout=readout),
         split=split,
         limit=samples,
-        energy=Energy(mac=energy_mac, ac=energy_ac),
+        energy=energy.energy(),
         progress=screen.progress(),
     )
     screen.result(

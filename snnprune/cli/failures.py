@@ -69,11 +69,11 @@ def _tell(known: SnnpruneError | None, error: Exception, arguments: list[str]) -
     if known is None:
         traceback.print_exception(error)
         if "--json" in arguments:
-            print(json.dumps({"ok": False, "error": _as_object(SnnpruneError(repr(error)))}))
+            print(json.dumps({"ok": False, "error": SnnpruneError(repr(error)).as_dict()}))
         print(f"error: this is a bug in snnprune: {printable(repr(error))}", file=sys.stderr)
         return
-    if "--json" in arguments:
-        print(json.dumps({"ok": False, "error": _as_object(known)}))
+    if "--json" in arguments and not known.in_report:
+        print(json.dumps({"ok": False, "error": known.as_dict()}))
     said = "" if isinstance(known, StoppedError) else "error: "
     for line in getattr(known, "lines", (str(known),)):
         print(f"{said}{printable(line, LIMIT)}", file=sys.stderr)
@@ -91,16 +91,6 @@ def _as_ours(error: Exception) -> SnnpruneError | None:
     if says_out_of_memory(error):
         return MemoryExhaustedError("out of memory", hint="give a smaller --batch-size")
     return None
-
-
-def _as_object(error: SnnpruneError) -> dict[str, object]:
-    return {
-        "code": error.exit_code,
-        "file": error.file,
-        "field": error.field,
-        "message": error.message,
-        "hint": error.hint,
-    }
 
 
 def _verbose(arguments: list[str]) -> bool:

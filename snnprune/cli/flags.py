@@ -15,6 +15,7 @@ import typer
 from snnprune.cli.spreading import Flags
 from snnprune.criteria import CRITERIA
 from snnprune.errors import UsageError
+from snnprune.gates.limits import points
 from snnprune.readable import require_readable
 
 if TYPE_CHECKING:
@@ -238,16 +239,21 @@ class GoalFlags(Flags):
         typer.Option(metavar="A", help="The highest sparsity with this validation accuracy."),
     ] = None
     max_accuracy_drop: Annotated[
-        float | None,
-        typer.Option(metavar="POINTS", help="Likewise, so many percentage points below dense."),
+        str | None,
+        typer.Option(
+            metavar="POINTS",
+            help="Likewise, so many percentage points below dense; beside --sparsity a gate.",
+        ),
     ] = None
     resolution: Annotated[
         float, typer.Option(metavar="S", help="Of the sparsity that is looked for.")
     ] = 0.005
 
     def check(self) -> None:
-        """Refuse a sparsity that is no number."""
+        """Refuse a sparsity that is no number, and a drop that is none."""
         parse_sparsities(self.sparsity)
+        if self.max_accuracy_drop is not None:
+            points(self.max_accuracy_drop, "--max-accuracy-drop")
 
     @property
     def sparsities(self) -> tuple[float, ...]:
@@ -259,13 +265,19 @@ class GoalFlags(Flags):
         """What to look for, where that is asked for."""
         from snnprune.jobs.prune_options import Target
 
-        if self.target_accuracy is None and self.max_accuracy_drop is None:
+        drop = self.max_accuracy_drop if self.gated_drop is None else None
+        if self.target_accuracy is None and drop is None:
             return None
         return Target(
             accuracy=self.target_accuracy,
-            drop=self.max_accuracy_drop,
+            drop=None if drop is None else float(drop),
             resolution=self.resolution,
         )
+
+    @property
+    def gated_drop(self) -> str | None:
+        """`--max-accuracy-drop` where it is a gate: nothing is to be looked for."""
+        return None if self.sparsity is None else self.max_accuracy_drop
 
 
 def parse_sparsities(text: str | None, *, field: str = "--sparsity") -> tuple[float, ...]:

@@ -7,6 +7,7 @@ import typer
 
 from snnprune.allocation import ALLOCATIONS
 from snnprune.cli.flags import GoalFlags, ReadoutFlag, ScoringFlags, ShowFlags, SubjectFlags
+from snnprune.cli.gate_flags import EnergyFlags, GateFlags
 from snnprune.cli.spreading import spread
 from snnprune.repair import REPAIRS
 
@@ -45,6 +46,8 @@ def prune(
     subject: SubjectFlags,
     show: ShowFlags,
     goal: GoalFlags,
+    gates: GateFlags,
+    energy: EnergyFlags,
     out: Annotated[
         Path,
         typer.Option(
@@ -84,7 +87,7 @@ def prune(
     ] = None,
     readout: ReadoutFlag = "auto",
     report: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder for report.json.")
+        Path | None, typer.Option(metavar="DIR", help="Folder for report.html, .md and .json.")
     ] = None,
 ) -> None:
     """Prune a checkpoint; the result has the same keys, shapes and types."""
@@ -107,9 +110,14 @@ def prune(
         recipe=recipe,
         calibration=scoring.calibration,
         report_folder=report,
+        limits=gates.limits(goal.gated_drop),
+        energy=energy.energy(),
+        junit=gates.junit,
         evaluate=not no_eval,
         eval_samples=eval_samples,
         force=scoring.force,
     )
     found = prune_checkpoint(options, screen.progress())
     screen.result(*prune_tables(found, screen.width), *prune_lines(found), report=found.report)
+    if found.error is not None:
+        raise found.error

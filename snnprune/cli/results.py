@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from snnprune.cli.gate_tables import gate_lines, gate_table
 from snnprune.cli.sparsities import search_line, sparsity_table, tries_table
 from snnprune.cli.tables import (
     accuracy_line,
@@ -16,15 +17,16 @@ from snnprune.cli.tables import (
 )
 
 if TYPE_CHECKING:
-    from snnprune.jobs.prune import Pruned, Pruning
+    from snnprune.jobs.pruned import Pruned, Pruning
 
 
 def prune_tables(found: Pruning, width: int) -> list[Table]:
     """The tries of a search; the layers of one file, or all files."""
     tries = [] if found.search is None else [tries_table(found.search)]
+    gates = [gate_table(file.verdicts, width) for file in found.files if file.verdicts]
     if len(found.files) > 1:
-        return [*tries, sparsity_table(found.files)]
-    return [*tries, layer_table(found.files[0].rows, width, criteria=True)]
+        return [*tries, sparsity_table(found.files), *gates]
+    return [*tries, layer_table(found.files[0].rows, width, criteria=True), *gates]
 
 
 def prune_lines(found: Pruning) -> list[str]:
@@ -42,7 +44,9 @@ def prune_lines(found: Pruning) -> list[str]:
         *excluded_lines(first.report),
         *(channels_line(file) for file in one if file.channels),
         *(accuracy_line(file.after, file.before) for file in one if file.after),
+        *(line for file in found.files for line in gate_lines(file.verdicts)),
         *_written(found.files),
+        *(f"report {page}" for page in found.pages if page.suffix == ".html"),
     ]
 
 

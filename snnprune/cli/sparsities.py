@@ -11,7 +11,7 @@ from snnprune.cli.tables import cell, plain_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from snnprune.jobs.prune import Pruned
+    from snnprune.jobs.pruned import Pruned
     from snnprune.jobs.targeting import Search
 
 

@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from snnprune.agreement import Agreement, about_agreement
 from snnprune.calibration import Calibration
 from snnprune.checkpoint import read_back, write_like, write_masks
 from snnprune.checkpoint.write import SAFETENSORS
 from snnprune.criteria import load_criterion
-from snnprune.errors import SnnpruneError
-from snnprune.evaluation import Evaluation, evaluate
+from snnprune.errors import InputError, SnnpruneError, UsageError
 from snnprune.files import write_json
 from snnprune.jobs.binding import load
 from snnprune.jobs.calibrate import calibrated
-from snnprune.jobs.combining import Choice, choose
+from snnprune.jobs.combining import choose
 from snnprune.jobs.cost import Cost
 from snnprune.jobs.cutting import LayerCutting, require_layers
+from snnprune.jobs.gating import (
+    BY_COUNTING,
+    BY_RUNNING,
+    Gated,
+    Ran,
+    gated,
+    measured,
+    need,
+    told_outside,
+    without,
+)
 from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
+from snnprune.jobs.measuring import Look, Looks, Measuring, Wanted
 from snnprune.jobs.opening import open_subject
 from snnprune.jobs.prune_options import Place, PruneOptions, completed
+from snnprune.jobs.pruned import Pruned, Pruning
 from snnprune.jobs.repairing import pruned_tensors
 from snnprune.jobs.score import evidence, not_used, one_shot
 from snnprune.jobs.structuring import cutting_of, smaller
@@ -32,44 +45,15 @@ from snnprune.jobs.targeting import Made, Search, look_for
 from snnprune.jobs.unused import warnings_on
 from snnprune.jobs.validation import Validation, accuracy_on, validation_of
 from snnprune.one_shot import OneShot
+from snnprune.pages import REPORT, write_pages
 from snnprune.progress import Progress
 from snnprune.provenance import described
 from snnprune.pruning import default_allocation
-from snnprune.report import about_evaluation, file_entry, report_on
+from snnprune.report import file_entry, report_on
 from snnprune.structure import UNSTRUCTURED, parse_structure
 from snnprune.structure.channels import ChannelCutting
 
 BY_LAYER = "by layer"  # in place of an allocation, where a recipe names every layer
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pruned:
-    """What came of one sparsity."""
-
-    sparsity: float | None
-    """As asked for, or found; None where each layer has its own."""
-    place: Place
-    rows: tuple[LayerRow, ...]
-    """Counted in the file that was written."""
-    totals: dict[str, int]
-    channels: Mapping[str, dict[str, int]]
-    """See `Made`."""
-    before: Evaluation | None
-    after: Evaluation | None
-    warnings: tuple[str, ...]
-    report: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pruning:
-    """What came of a command."""
-
-    files: tuple[Pruned, ...]
-    choice: Choice
-    allocation: str
-    search: Search | None
-    report: dict[str, Any]
-    """Of the one file, or of all of them."""
 
 
 def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruning:
@@ -79,18 +63,24 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruning:
         SnnpruneError: whatever is wrong; no file is half-written then, and the message names those
             that were written before.
     """
-    work = _Work(completed(options), progress)
+    options = completed(options)
+    work = _Work(options, progress)
     search, found = work.searched() if options.target is not None else (None, None)
     files: list[Pruned] = []
     for sparsity, place in found or work.goals:
         with _naming(files):
             files.append(work.file(sparsity, place, search))
+    verdicts = {one.place.out.name: one.verdicts for one in files}
+    warnings = told_outside("prune", verdicts, options.junit)
+    report = files[0].report if len(files) == 1 else work.report_on_all(files)
+    report = {**report, "warnings": [*report["warnings"], *warnings]}
     return Pruning(
         files=tuple(files),
         choice=work.choice,
         allocation=work.allocation,
         search=search,
-        report=files[0].report if len(files) == 1 else work.report_on_all(files),
+        report=report,
+        pages=work.pages(files, report),
     )
 
 
@@ -114,6 +104,10 @@ class _Work:
         self.structure = parse_structure(options.structure or UNSTRUCTURED)
         self.subject = open_subject(options.subject)
         self.subject.prunable.require_one_by_one()
+        self.measuring = Measuring(
+            self.subject, _wanted(options), options.eval_samples, progress, self.cost
+        )
+        _require_judgeable(options, self.measuring)
         self.choice = choose(self.subject, options)
         require_layers(options.layers, self.subject.weights, options.recipe)
         with self.cost.stage("calibration"):
@@ -135,10 +129,10 @@ class _Work:
         return list(zip(sparsities, self.options.places, strict=True))
 
     @cached_property
-    def before(self) -> Evaluation | None:
+    def before(self) -> Look | None:
         """Of the dense network."""
         self.one_shot.restore()
-        return self._evaluated("evaluating before")
+        return self.measuring.look("evaluating before")
 
     def searched(self) -> tuple[Search, list[tuple[float, Place]]]:
         """The search for the target, and the goal that it found."""
@@ -163,7 +157,9 @@ class _Work:
         network = self.subject.network
         if network is not None:
             load(network.module, made.tensors)
-        after = self._evaluated("evaluating after")
+        looks = Looks(before=before, after=self.measuring.look("evaluating after"))
+        agreement = self.measuring.compared(made.tensors)
+        evidence = self.measuring.evidence(made.cut.masks, self.scores, self.calibration)
         written, notes = self._write(sparsity, place, made)
         whole = written if made.small is None else made.tensors
         rows = layer_rows(
@@ -173,37 +169,63 @@ class _Work:
             calibration=self.calibration,
             scores=self.scores,
         )
-        pruned = Pruned(
-            sparsity=sparsity if self.options.sparsities or search else None,
+        counted = totals(rows, parameter_count(whole, network))
+        outcome = self._gated(rows, place, made, looks, agreement)
+        told = sparsity if self.options.sparsities or search else None
+        report = outcome.entered(
+            self._report(
+                made,
+                place,
+                warnings=self._warnings(made, notes),
+                sparsity_asked=told,
+                search=search and search.report(),
+                totals_before=self._totals_before(),
+                totals=counted,
+                **looks.about(self.options.energy),
+                agreement=about_agreement(agreement),
+                sizes=self.measuring.sizes(written),
+                evidence=evidence,
+                layers=as_dicts(rows),
+            )
+        )
+        write_json(place.report_file, report)
+        return Pruned(
+            sparsity=told,
             place=place,
             rows=rows,
-            totals=totals(rows, parameter_count(whole, network)),
+            totals=counted,
             channels=made.channels,
-            before=before,
-            after=after,
-            warnings=(
-                *(self.calibration.warnings if self.calibration else ()),
-                *not_used(self.scores),
-                *self.notes,
-                *made.cut.warnings,
-                *warnings_on(self.subject.prunable.unused),
-                *notes,
-            ),
+            before=looks.evaluations[0],
+            after=looks.evaluations[1],
+            verdicts=outcome.verdicts,
+            error=outcome.error,
+            report=report,
         )
-        found = replace(pruned, report=self._report(pruned, search))
-        write_json(place.report_file, found.report)
-        return found
 
     def report_on_all(self, files: list[Pruned]) -> dict[str, Any]:
         """One report with those of all files in it."""
-        warnings = dict.fromkeys(warning for one in files for warning in one.warnings)
-        return report_on(
+        known = self.subject.checkpoint.notes
+        warnings = dict.fromkeys(
+            text for one in files for text in one.report["warnings"] if text not in known
+        )
+        report = report_on(
             self.subject,
             "prune",
             warnings=tuple(warnings),
             files=[one.report for one in files],
             cost=self.cost.report(self.subject.device),
         )
+        errors = [one.error.as_dict() for one in files if one.error is not None]
+        return {**report, "ok": False, "error": errors[0]} if errors else report
+
+    def pages(self, files: list[Pruned], report: dict[str, Any]) -> tuple[Path, ...]:
+        """Write the report for people, where a folder is given for it; the files."""
+        folder = self.options.report_folder
+        if folder is None:
+            return ()
+        if len(files) > 1:
+            write_json(folder / REPORT, report)
+        return write_pages(folder, report)
 
     def _calibration(self) -> Calibration | None:
         """Statistics, also for a criterion that needs none where the report can have them."""
@@ -230,17 +252,38 @@ class _Work:
         with self.cost.stage("search"):
             return accuracy_on(self.subject, validation, self.progress)
 
-    def _evaluated(self, label: str) -> Evaluation | None:
-        """Accuracy on the test images, where there are any."""
-        subject, limit = self.subject, self.options.eval_samples
-        network, data = subject.runnable, subject.data
-        if not self.options.evaluate or network is None or data is None or data.test is None:
-            return None
-        batches = self.progress.track(
-            subject.batches("test", limit), label=label, total=subject.steps("test", limit)
+    def _totals_before(self) -> dict[str, int]:
+        rows = layer_rows(self.subject.weights)
+        tensors = self.subject.checkpoint.tensors
+        return totals(rows, parameter_count(tensors, self.subject.network))
+
+    def _gated(
+        self,
+        rows: tuple[LayerRow, ...],
+        place: Place,
+        made: Made,
+        looks: Looks,
+        agreement: Agreement | None,
+    ) -> Gated:
+        before, after = looks.evaluations
+        ran = Ran(
+            evaluation=without(made.channels, after, self.subject.network),
+            before=before,
+            workload=None if looks.after is None else looks.after.workload,
+            agreement=agreement,
         )
-        with self.cost.stage("evaluation"):
-            return evaluate(network, batches, run=subject.run, readout=subject.readout())
+        found = measured(rows, [place.out], ran, self.options.energy)
+        return gated(self.options.limits, found, place.out)
+
+    def _warnings(self, made: Made, notes: tuple[str, ...]) -> tuple[str, ...]:
+        return (
+            *(self.calibration.warnings if self.calibration else ()),
+            *not_used(self.scores),
+            *self.notes,
+            *made.cut.warnings,
+            *warnings_on(self.subject.prunable.unused),
+            *notes,
+        )
 
     def _write(
         self, sparsity: float, place: Place, made: Made
@@ -267,27 +310,53 @@ class _Work:
         write_masks(place.mask_file, source.in_file(masks), metadata)
         return read_back(source, place.out), notes
 
-    def _report(self, pruned: Pruned, search: Search | None) -> dict[str, Any]:
+    def _report(self, made: Made, place: Place, **found: Any) -> dict[str, Any]:
         plan = self.choice.plan
         return report_on(
             self.subject,
             "prune",
-            warnings=pruned.warnings,
             criterion=plan.criterion,
             criterion_because=self.choice.why,
             allocation=self.allocation,
             repair=plan.repair,
             steps=plan.steps,
             structure=self.structure.name,
-            channels=dict(pruned.channels),
-            sparsity_asked=pruned.sparsity,
+            channels=dict(made.channels),
             layers_asked=dict(self.options.layers),
-            search=search and search.report(),
-            totals=pruned.totals,
-            before=about_evaluation(pruned.before),
-            after=about_evaluation(pruned.after),
-            layers=as_dicts(pruned.rows),
             unused=list(self.subject.prunable.unused),
             cost=self.cost.report(self.subject.device),
-            outputs=[file_entry(path) for path in (pruned.place.out, pruned.place.mask_file)],
+            outputs=[file_entry(path) for path in (place.out, place.mask_file)],
+            **found,
         )
+
+
+def _wanted(options: PruneOptions) -> Wanted:
+    """What gates and report ask for."""
+    reported = options.report_folder is not None
+    return Wanted(
+        evaluation=options.evaluate,
+        workload=reported or need(options.limits, BY_COUNTING),
+        agreement=options.evaluate and (reported or need(options.limits, ("same",))),
+        evidence=reported,
+    )
+
+
+def _require_judgeable(options: PruneOptions, measuring: Measuring) -> None:
+    """Refuse, before any work is done, gates that nothing could be held against.
+
+    Raises:
+        UsageError: a gate is about what `--no-eval` leaves out.
+        InputError: there are no network or no test images.
+    """
+    for limit in options.limits:
+        if not need([limit], BY_RUNNING):
+            continue
+        if not options.evaluate:
+            raise UsageError("needs what --no-eval leaves out", field=limit.gate.flag)
+        if measuring.missing:
+            raise InputError(
+                f"cannot be judged: {measuring.missing}",
+                file=options.subject.checkpoint,
+                field=limit.gate.flag,
+                hint="give --model and --data",
+            )

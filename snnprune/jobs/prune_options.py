@@ -11,11 +11,14 @@ from snnprune.checkpoint import require_writable_as
 from snnprune.criteria import CRITERIA
 from snnprune.errors import UsageError, wrong
 from snnprune.files import require_free
+from snnprune.gates import Limit
 from snnprune.jobs.options import SubjectOptions
+from snnprune.pages import PAGES, REPORT
 from snnprune.pruning import require_sparsity
 from snnprune.recipe.pruning import PruneSection, load_prune_section
 from snnprune.repair import require_repair
 from snnprune.structure import CHANNELS, UNSTRUCTURED, Structure, parse_structure
+from snnprune.workload import Energy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,10 @@ class PruneOptions:
     recipe: Path | None = None
     calibration: Path | None = None
     report_folder: Path | None = None
+    limits: tuple[Limit, ...] = ()
+    """Gates."""
+    energy: Energy = field(default_factory=Energy)
+    junit: Path | None = None
     evaluate: bool = True
     eval_samples: int | None = None
     force: bool = False
@@ -65,6 +72,13 @@ class PruneOptions:
     def inputs(self) -> list[Path]:
         """The files that are read, none of which may be the output."""
         return [*self.subject.inputs, *filter(None, (self.calibration, self.recipe))]
+
+    @property
+    def pages(self) -> tuple[Path, ...]:
+        """The files in the folder of the report, beside those of each place."""
+        if self.report_folder is None:
+            return ()
+        return tuple(self.report_folder / name for name in (REPORT, *PAGES))
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -129,6 +143,10 @@ def completed(options: PruneOptions) -> PruneOptions:
     for place in options.places:
         for path in place.files:
             require_free(path, force=options.force, inputs=options.inputs)
+    if options.junit is not None:
+        require_free(options.junit, force=True, inputs=options.inputs)
+    for path in options.pages:
+        require_free(path, force=options.force, inputs=options.inputs)
     return options
 
 

@@ -3,6 +3,7 @@
 from snnprune.plots.accuracy import Curve, Level, Mark, plot_accuracy
 from snnprune.plots.layers import plot_densities, plot_firing_rates
 from snnprune.plots.looks import Look
+from snnprune.plots.panels import plot_flips, plot_membrane, plot_scores
 from snnprune.plots.sensitivity import plot_sensitivity
 from snnprune.plots.summary import plot_search, plot_tickets
 
@@ -14,6 +15,9 @@ __all__ = [
     "plot_accuracy",
     "plot_densities",
     "plot_firing_rates",
+    "plot_flips",
+    "plot_membrane",
+    "plot_scores",
     "plot_search",
     "plot_sensitivity",
     "plot_tickets",

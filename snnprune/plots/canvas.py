@@ -47,10 +47,15 @@ def drawn(paths: Sequence[Path], *, size: tuple[float, float], conditions: str) 
         title = _wrapped(conditions, int(size[0] * TITLE_PER_INCH))
         figure.suptitle(title, x=0.01, ha="left", fontsize=9)
         for path in paths:
-            _save(figure, path)
+            save(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as what its suffix says.
+
+    Raises:
+        OutputError: `path` cannot be written.
+    """
     with replacing(path) as temporary:
         # no date: the same numbers give the same file
         metadata = {"Date": None} if path.suffix == ".svg" else None

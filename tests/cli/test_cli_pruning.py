@@ -105,7 +105,7 @@ def test_without_flags_the_best_known_way_is_taken_and_told(prune: Run, tmp_path
         (("--sparsity", "0.5,0.50"), ("--sparsity", "twice")),
         (("--target-accuracy", 88), ("--target-accuracy", "did you mean 0.88?")),
         (("--target-accuracy", 0.8, "--max-accuracy-drop", 1), ("--target-accuracy",)),
-        (("--max-accuracy-drop", 1, "--sparsity", 0.5), ("--max-accuracy-drop", "leave one out")),
+        (("--target-accuracy", 0.8, "--sparsity", 0.5), ("--target-accuracy", "leave one out")),
         (("--sparsity", 0.5, "--structure", "unstructred"), ("did you mean unstructured?",)),
         (("--sparsity", 0.5, "--repair", "obs+tun"), ("--repair", "did you mean tune?")),
     ],

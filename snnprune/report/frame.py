@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snnprune.device import device_name, versions
 from snnprune.files import sha256_of
+from snnprune.launch import command_line
 
 if TYPE_CHECKING:
     import torch
 
-    from snnprune.evaluation import Evaluation
     from snnprune.jobs.subject import Subject
-    from snnprune.workload import Energy, Workload
 
 SCHEMA = 1  # raised when a reader of the last one would be misled
 
@@ -35,6 +33,7 @@ def report(
         "schema": SCHEMA,
         "tool_version": versions()["snnprune"],
         "command": command,
+        "command_line": command_line(),
         "ok": True,
         "inputs": list(inputs),
         "seed": seed,
@@ -80,34 +79,3 @@ def _forward(subject: Subject) -> dict[str, str]:
 def file_entry(path: Path, sha256: str | None = None) -> dict[str, str]:
     """A file by path and hash."""
     return {"path": str(path), "sha256": sha256 or sha256_of(path)}
-
-
-def about_workload(work: Workload, samples: int, energy: Energy) -> dict[str, Any]:
-    """What was done, as counts over all samples, and the energy of one sample."""
-    return {
-        "samples": samples,
-        **asdict(work.total),
-        **asdict(work.active),
-        "energy_pj": energy.of(work.total) / samples,
-        "energy_per_mac_pj": energy.mac,
-        "energy_per_ac_pj": energy.ac,
-        "layers": {key: asdict(layer) for key, layer in work.layers.items()},
-        "neurons": {name: asdict(neuron) for name, neuron in work.neurons.items()},
-    }
-
-
-def about_evaluation(evaluation: Evaluation | None) -> dict[str, Any] | None:
-    """An evaluation as counts, with accuracy and loss beside them."""
-    if evaluation is None:
-        return None
-    return {
-        "samples": evaluation.samples,
-        "labelled": evaluation.labelled,
-        "correct": evaluation.correct,
-        "loss_sum": evaluation.loss_sum,
-        "accuracy": evaluation.accuracy,
-        "loss": evaluation.loss,
-        "firing_rates": dict(evaluation.firing_rates),
-        "readout": evaluation.readout,
-        "time_steps": evaluation.time_steps,
-    }

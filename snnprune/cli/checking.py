@@ -1,0 +1,66 @@
+"""`check`: a checkpoint against its limits."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from snnprune.cli.comparing import SplitFlag, require_split
+from snnprune.cli.flags import ReadoutFlag, ShowFlags, SubjectFlags
+from snnprune.cli.gate_flags import PANEL, EnergyFlags, GateFlags
+from snnprune.cli.spreading import spread
+from snnprune.gates import GATES
+from snnprune.readable import require_readable
+
+DROP = GATES["max-accuracy-drop"]
+
+
+@spread
+def check(
+    subject: SubjectFlags,
+    show: ShowFlags,
+    gates: GateFlags,
+    energy: EnergyFlags,
+    max_accuracy_drop: Annotated[
+        str | None,
+        typer.Option(DROP.flag, metavar="POINTS", help=DROP.help, rich_help_panel=PANEL),
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The checkpoint before pruning, for drop and agreement.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    split: SplitFlag = "test",
+    readout: ReadoutFlag = "auto",
+    samples: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Images; all by default.")
+    ] = None,
+) -> None:
+    """Hold a checkpoint against limits; exit code 4 if one is not kept."""
+    require_split(split)
+    limits = gates.limits(max_accuracy_drop)
+    if baseline is not None:
+        require_readable(baseline)
+    from snnprune.cli.console import Screen
+    from snnprune.cli.gate_tables import gate_lines, gate_table
+    from snnprune.cli.tables import excluded_lines
+    from snnprune.jobs.check import CheckOptions, check_checkpoint
+
+    screen = Screen(show)
+    options = CheckOptions(
+        subject=subject.options(readout=readout),
+        limits=limits,
+        baseline=baseline,
+        split=split,
+        samples=samples,
+        energy=energy.energy(),
+        junit=gates.junit,
+    )
+    found = check_checkpoint(options, screen.progress())
+    lines = [*excluded_lines(found.report), *gate_lines(found.verdicts)]
+    screen.result(gate_table(found.verdicts, screen.width), *lines, report=found.report)
+    if found.error is not None:
+        raise found.error

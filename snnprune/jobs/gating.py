@@ -1,0 +1,165 @@
+"""Gates for the commands that have them: what was measured as counts, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from snnprune.agreement import Agreement
+from snnprune.errors import SnnpruneError
+from snnprune.evaluation import Evaluation
+from snnprune.gates import (
+    Count,
+    Limit,
+    Measured,
+    Verdict,
+    append_step_summary,
+    error_of,
+    judge,
+    write_junit,
+)
+from snnprune.jobs.layers import LayerRow
+from snnprune.network import Network
+from snnprune.workload import Energy, Workload
+
+NO_LABELS = "the images have no labels"
+BY_RUNNING = ("right", "right_before", "operations", "energy", "silent", "same")
+"""What takes network and data."""
+BY_COMPARING = ("right_before", "same")
+BY_COUNTING = ("operations", "energy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """What running a network gave; None where that was not asked for."""
+
+    evaluation: Evaluation | None = None
+    before: Evaluation | Agreement | None = None
+    """Of the baseline, or of both together."""
+    workload: Workload | None = None
+    agreement: Agreement | None = None
+    missing: str | None = None
+    """Why it was not run."""
+
+
+def need(limits: Iterable[Limit], fields: Sequence[str]) -> bool:
+    """Whether a limit is about one of `fields` of `Measured`."""
+    return bool({name for limit in limits for name in limit.gate.needs} & set(fields))
+
+
+def measured(rows: Iterable[LayerRow], files: Iterable[Path], ran: Ran, energy: Energy) -> Measured:
+    """Everything that is known, as counts."""
+    evaluation, work = ran.evaluation, ran.workload
+    labels = {name: NO_LABELS for name in ("right", "right_before") if evaluation}
+    missing = dict.fromkeys(BY_RUNNING, ran.missing) if ran.missing else labels
+    return Measured(
+        layers={row.weight: Count(part=row.weights - row.kept, whole=row.weights) for row in rows},
+        size=sum(path.stat().st_size for path in files),
+        right=_right(evaluation),
+        right_before=_right_before(ran.before),
+        operations=None if work is None else work.total.macs + work.total.acs,
+        energy=None if work is None else _energy(work, energy),
+        silent=None if evaluation is None else _silent(evaluation),
+        same=_same(ran.agreement),
+        samples=evaluation.samples if evaluation else 0,
+        missing={name: why for name, why in missing.items() if why},
+    )
+
+
+def without(
+    channels: Mapping[str, Mapping[str, int]],
+    evaluation: Evaluation | None,
+    network: Network | None,
+) -> Evaluation | None:
+    """The evaluation without `channels` that are gone from the file: they are not dead but away."""
+    if not channels or network is None or evaluation is None:
+        return evaluation
+    gone = {
+        link.neuron: found["of"] - found["kept"]
+        for key, found in channels.items()
+        for link in network.layers[key].links
+    }
+    activity = {
+        name: replace(
+            one,
+            channels=one.channels - gone.get(name, 0),
+            silent=max(0, one.silent - gone.get(name, 0)),
+        )
+        for name, one in evaluation.activity.items()
+    }
+    return replace(evaluation, activity=activity)
+
+
+def _right(evaluation: Evaluation | None) -> Count | None:
+    if evaluation is None or not evaluation.labelled:
+        return None
+    return Count(part=evaluation.correct, whole=evaluation.labelled)
+
+
+def _right_before(before: Evaluation | Agreement | None) -> Count | None:
+    """Of the first of two networks, where both were run together."""
+    if not isinstance(before, Agreement):
+        return _right(before)
+    answers = before.answers
+    if answers is None:
+        return None
+    return Count(part=answers.both + answers.only_first, whole=answers.labelled)
+
+
+def _energy(work: Workload, energy: Energy) -> Fraction:
+    """In pJ, exact for what was written on the command line."""
+    mac, ac = (Fraction(repr(each)) for each in (energy.mac, energy.ac))
+    return work.total.macs * mac + work.total.acs * ac
+
+
+def _silent(evaluation: Evaluation) -> Count | None:
+    found = evaluation.activity.values()
+    channels = sum(one.channels for one in found)
+    return Count(part=sum(one.silent for one in found), whole=channels) if channels else None
+
+
+def _same(agreement: Agreement | None) -> Count | None:
+    spikes = agreement.spikes.values() if agreement else ()
+    places = sum(sum(one.places) for one in spikes)
+    return Count(part=sum(sum(one.same) for one in spikes), whole=places) if places else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gated:
+    """What came of the gates of one checkpoint."""
+
+    verdicts: tuple[Verdict, ...]
+    error: SnnpruneError | None
+
+    def entered(self, report: Mapping[str, Any]) -> dict[str, Any]:
+        """The report with the gates in it."""
+        told: dict[str, Any] = {"gates": [one.as_dict() for one in self.verdicts]}
+        if self.error is not None:
+            told |= {"ok": False, "error": self.error.as_dict()}
+        return {**report, **told}
+
+
+def gated(limits: Sequence[Limit], found: Measured, file: Path) -> Gated:
+    """Hold all limits against what was found of the checkpoint `file`."""
+    verdicts = judge(limits, found)
+    error = error_of(verdicts, file)
+    if error is not None:
+        error.in_report = True
+    return Gated(verdicts=verdicts, error=error)
+
+
+def told_outside(
+    command: str, verdicts: Mapping[str, Sequence[Verdict]], junit: Path | None
+) -> tuple[str, ...]:
+    """Write the JUnit file, and the summary where a CI job has one; warnings.
+
+    Raises:
+        OutputError: the JUnit file cannot be written.
+    """
+    if junit is not None:
+        write_junit(junit, command, verdicts)
+    warning = append_step_summary(command, verdicts) if any(verdicts.values()) else None
+    return (warning,) if warning else ()

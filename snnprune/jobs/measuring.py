@@ -1,0 +1,182 @@
+"""What is measured of a network before and after pruning, as far as somebody asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from snnprune.agreement import Agreement, agreement
+from snnprune.calibration import Calibration, calibrate
+from snnprune.checkpoint import pack
+from snnprune.evaluation import Evaluation, evaluate
+from snnprune.evidence import crises, membranes, score_histogram
+from snnprune.exporting import sizes_of
+from snnprune.jobs.cost import Cost
+from snnprune.jobs.subject import Subject
+from snnprune.mask import Masks
+from snnprune.progress import Progress
+from snnprune.report import about_evaluation, about_workload
+from snnprune.scoring import Scores
+from snnprune.workload import Energy, Workload
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is worth its time."""
+
+    evaluation: bool = True
+    workload: bool = False
+    agreement: bool = False
+    evidence: bool = False
+    """Also statistics of the pruned network, and what the files weigh."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """A network on the test images."""
+
+    evaluation: Evaluation
+    workload: Workload | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looks:
+    """Before and after; None where nothing could be run or nobody asked."""
+
+    before: Look | None
+    after: Look | None
+
+    @property
+    def evaluations(self) -> tuple[Evaluation | None, Evaluation | None]:
+        """Before and after."""
+        return _evaluation(self.before), _evaluation(self.after)
+
+    def about(self, energy: Energy) -> dict[str, Any]:
+        """For a report."""
+        before, after = self.evaluations
+        both = {"before": self.before, "after": self.after}
+        work = {
+            name: about_workload(look.workload, look.evaluation.samples, energy)
+            for name, look in both.items()
+            if look is not None and look.workload is not None
+        }
+        return {
+            "before": about_evaluation(before),
+            "after": about_evaluation(after),
+            "workload": work or None,
+        }
+
+
+def _evaluation(look: Look | None) -> Evaluation | None:
+    return None if look is None else look.evaluation
+
+
+class Measuring:
+    """Runs the subject's network, with whatever weights it holds."""
+
+    def __init__(
+        self, subject: Subject, wanted: Wanted, limit: int | None, progress: Progress, cost: Cost
+    ) -> None:
+        """`limit` is the number of test images; None takes all."""
+        self.subject, self.wanted, self.limit = subject, wanted, limit
+        self.progress, self.cost = progress, cost
+
+    @property
+    def missing(self) -> str | None:
+        """Why nothing can be run, if so."""
+        subject = self.subject
+        if subject.network is None or subject.data is None:
+            return subject.missing or "there is no network"
+        return None if subject.data.test is not None else "there are no test images"
+
+    def look(self, label: str) -> Look | None:
+        """Accuracy, firing and work, where there are network and test images."""
+        network = self.subject.runnable
+        if not self.wanted.evaluation or network is None or self.missing:
+            return None
+        workload = Workload() if self.wanted.workload else None
+        with self.cost.stage("evaluation"):
+            found = evaluate(
+                network,
+                self.progress.track(
+                    self.subject.batches("test", self.limit),
+                    label=label,
+                    total=self.subject.steps("test", self.limit),
+                ),
+                run=self.subject.run,
+                readout=self.subject.readout(),
+                workload=workload,
+            )
+        return Look(evaluation=found, workload=workload)
+
+    def compared(self, tensors: Mapping[str, Tensor]) -> Agreement | None:
+        """How alike the checkpoint and the network with `tensors` are, on the test images."""
+        network = self.subject.runnable
+        if not self.wanted.agreement or network is None or self.missing:
+            return None
+        with self.cost.stage("evaluation"):
+            return agreement(
+                network,
+                self.subject.checkpoint.tensors,
+                tensors,
+                self.progress.track(
+                    self.subject.batches("test", self.limit),
+                    label="comparing spikes",
+                    total=self.subject.steps("test", self.limit),
+                ),
+                run=self.subject.run,
+                readout=self.subject.readout(),
+            )
+
+    def evidence(
+        self, masks: Masks, scores: Scores, before: Calibration | None
+    ) -> dict[str, Any] | None:
+        """Membranes, scores and predictions, layer by layer; the network holds what was pruned."""
+        if not self.wanted.evidence:
+            return None
+        histograms = {
+            key: asdict(score_histogram(values, masks[key], scores.scale))
+            for key, values in scores.values.items()
+        }
+        network, weights = self.subject.runnable, self.subject.weights
+        if network is None or before is None:
+            return {"samples": 0, "edges": [], "neurons": {}, "scores": histograms}
+        batches = self.progress.track(
+            self.subject.calibration_batches(),
+            label="calibrating after",
+            total=self.subject.calibration_steps(),
+        )
+        with self.cost.stage("calibration"):
+            after = calibrate(network, batches, run=self.subject.run)
+        predicted = crises(weights, masks, network, before)
+        neurons = {
+            name: {
+                **asdict(found),
+                "radius": predicted[name].radius if name in predicted else None,
+                "predicted_flips": predicted[name].flips if name in predicted else None,
+            }
+            for name, found in membranes(before, after).items()
+        }
+        return {
+            "samples": after.samples,
+            "edges": before.histogram_edges.tolist(),
+            "neurons": neurons,
+            "scores": histograms,
+        }
+
+    def sizes(self, after: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """What all tensors weigh, before and after."""
+        if not self.wanted.evidence:
+            return None
+        source = self.subject.checkpoint
+        return {
+            "before": _sizes(source.in_file(source.tensors)),
+            "after": _sizes(source.in_file(after)),
+        }
+
+
+def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    return sizes_of(tensors.values(), pack(tensors)).as_dict()

@@ -1,0 +1,56 @@
+"""What came of pruning, as commands show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from snnprune.errors import SnnpruneError
+from snnprune.evaluation import Evaluation
+from snnprune.gates import Verdict
+from snnprune.jobs.combining import Choice
+from snnprune.jobs.layers import LayerRow
+from snnprune.jobs.prune_options import Place
+from snnprune.jobs.targeting import Search
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """What came of one sparsity."""
+
+    sparsity: float | None
+    """As asked for, or found; None where each layer has its own."""
+    place: Place
+    rows: tuple[LayerRow, ...]
+    """Counted in the file that was written."""
+    totals: dict[str, int]
+    channels: Mapping[str, dict[str, int]]
+    """See `Made`."""
+    before: Evaluation | None
+    after: Evaluation | None
+    verdicts: tuple[Verdict, ...]
+    """Of the gates."""
+    error: SnnpruneError | None
+    """Of those that are not met."""
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruning:
+    """What came of a command."""
+
+    files: tuple[Pruned, ...]
+    choice: Choice
+    allocation: str
+    search: Search | None
+    report: dict[str, Any]
+    """Of the one file, or of all of them."""
+    pages: tuple[Path, ...] = ()
+    """Where the report can be read."""
+
+    @property
+    def error(self) -> SnnpruneError | None:
+        """Of the first file that does not meet its gates."""
+        return next((file.error for file in self.files if file.error is not None), None)

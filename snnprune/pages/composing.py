@@ -1,0 +1,68 @@
+"""A report as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import PurePath
+from typing import Any
+
+from snnprune.pages.numbers import in_bytes, in_joules, percent, points, whole
+from snnprune.pages.page import Headline, Page
+from snnprune.pages.sections import sections_of
+
+Report = Mapping[str, Any]
+
+
+def page_of(report: Report) -> Page:
+    """Headlines of what matters, then a section for each thing that the report is about."""
+    return Page(
+        title=f"snnprune {report['command']}",
+        subtitle=", ".join(PurePath(one["path"]).name for one in report["inputs"]),
+        ok=report["ok"],
+        verdict=_verdict(report),
+        headlines=list(_headlines(report)),
+        sections=sections_of(report),
+    )
+
+
+def _verdict(report: Report) -> str:
+    gates = [one for part in (report, *report.get("files", [])) for one in part.get("gates", [])]
+    if not gates:
+        return ""
+    met = sum(one["met"] is True for one in gates)
+    return f"{met} of {len(gates)} gates met"
+
+
+def _headlines(report: Report) -> Iterator[Headline]:
+    totals, last = report.get("totals"), report.get("after") or report.get("evaluation")
+    first = report.get("before") or {}
+    if totals and "prunable" in totals:
+        share = totals["pruned"] / totals["prunable"]
+        yield Headline(
+            name="sparsity", value=percent(share, 2), note=f"{totals['kept']:,} weights kept"
+        )
+    if last and last["accuracy"] is not None:
+        before = first.get("accuracy")
+        note = "" if before is None else points(before, last["accuracy"])
+        yield Headline(name="accuracy", value=percent(last["accuracy"], 2), note=note)
+    yield from _work(report)
+    sizes = (report.get("sizes") or {}).get("after")
+    if sizes:
+        yield Headline(
+            name="packed", value=in_bytes(sizes["packed"]), note=f"dense {in_bytes(sizes['dense'])}"
+        )
+    same = (report.get("agreement") or {}).get("spike_agreement")
+    if same is not None:
+        yield Headline(name="spikes as before", value=percent(same, 2))
+
+
+def _work(report: Report) -> Iterator[Headline]:
+    work = report.get("workload") or {}
+    first, last = (work.get("before"), work.get("after")) if "after" in work else (None, work)
+    if not last:
+        return
+    done = (last["macs"] + last["acs"]) / last["samples"]
+    before = first and (first["macs"] + first["acs"]) / first["samples"]
+    note = f"a sample, {done / before:.0%} of before" if before else "a sample"
+    yield Headline(name="synaptic operations", value=whole(done), note=note)
+    yield Headline(name="energy", value=in_joules(last["energy_pj"]), note="a sample, arithmetic")

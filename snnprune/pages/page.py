@@ -1,0 +1,88 @@
+"""A page as data: sections of tables, facts and pictures, for HTML and Markdown alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows of text; a cell that is None is not known."""
+
+    titles: Sequence[str]
+    rows: Sequence[Sequence[str | None]]
+    names: int = 1
+    """How many columns from the left hold names; the others are numbers, flush right."""
+    caption: str = ""
+    kind: Literal["table"] = "table"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An SVG of ours, which may stand in HTML as it is."""
+
+    svg: str
+    alt: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """One picture, or many small ones side by side."""
+
+    pictures: Sequence[Picture]
+    caption: str
+    wide: bool = False
+    kind: Literal["pictures"] = "pictures"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Names with what they are."""
+
+    pairs: Sequence[tuple[str, str]]
+    kind: Literal["facts"] = "facts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lines:
+    """Text, a line each."""
+
+    lines: Sequence[str]
+    kind: Literal["lines"] = "lines"
+
+
+Block = Table | Pictures | Facts | Lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """What belongs under one title."""
+
+    title: str
+    blocks: Sequence[Block]
+    folded: bool = False
+    """Whether it is opened by a click; in print it is open."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """One number at the top."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """All of a report."""
+
+    title: str
+    subtitle: str
+    ok: bool
+    verdict: str
+    """What came of the gates, or nothing."""
+    headlines: Sequence[Headline]
+    sections: Sequence[Section]

@@ -1,0 +1,41 @@
+"""What a page says of a report: each section asks whether the report has what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from snnprune.pages.page import Section
+from snnprune.pages.sections.comparison import comparison
+from snnprune.pages.sections.curves import epochs, sparsities, tickets, tries
+from snnprune.pages.sections.gates import gates
+from snnprune.pages.sections.layers import changes, layers, trials
+from snnprune.pages.sections.neurons import membranes, neurons
+from snnprune.pages.sections.origin import origin, warnings
+from snnprune.pages.sections.scores import scores
+from snnprune.pages.sections.sizes import sizes
+
+Report = Mapping[str, Any]
+
+SECTIONS: tuple[Callable[[Report], Section | None], ...] = (
+    gates,
+    comparison,
+    sparsities,
+    tickets,
+    tries,
+    trials,
+    sizes,
+    layers,
+    changes,
+    neurons,
+    membranes,
+    scores,
+    epochs,
+    warnings,
+    origin,
+)
+
+
+def sections_of(report: Report) -> list[Section]:
+    """Those that the report has something for, in the order of a page."""
+    return [found for section in SECTIONS if (found := section(report)) is not None]

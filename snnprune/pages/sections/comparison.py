@@ -1,0 +1,149 @@
+"""Accuracy, work, energy, size and firing, before and after side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from operator import itemgetter
+from typing import Any
+
+from snnprune.pages.numbers import (
+    NOTHING,
+    change,
+    in_bytes,
+    in_joules,
+    percent,
+    points,
+    rate,
+    whole,
+)
+from snnprune.pages.page import Block, Lines, Section, Table
+
+Report = Mapping[str, Any]
+Row = tuple[str, str, str, str]
+ENERGY = (
+    "Energy is that of arithmetic alone, at {mac:g} pJ a multiply-accumulate and {ac:g} pJ an "
+    "accumulate (the defaults are those of 32-bit floats at 45 nm). Reading weights from memory "
+    "may well take more, and a chip takes what its vendor measures."
+)
+
+
+def comparison(report: Report) -> Section | None:
+    """A row for each measure; one column where there is nothing to compare with."""
+    before, after = _views(report)
+    if not after:
+        return None
+    rows = list(_rows(before, after))
+    pair = bool(before)
+    titles = ("", "before", "after", "change") if pair else ("", "measured")
+    table = Table(titles=titles, rows=[row if pair else (row[0], row[2]) for row in rows])
+    note = _energy_note(after)
+    blocks: list[Block] = [table, *([Lines(lines=[note])] if note else [])]
+    return Section(title="Before and after" if pair else "Measured", blocks=blocks)
+
+
+def _views(report: Report) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is known of the network before and after: evaluation, workload, sizes and totals."""
+    if "before" in report or "after" in report:
+        return _view(report, "before"), _view(report, "after")
+    alone = {name: report.get(name) for name in ("evaluation", "workload", "totals")}
+    return {}, {name: value for name, value in alone.items() if value}
+
+
+def _view(report: Report, when: str) -> dict[str, Any]:
+    parts = {
+        "evaluation": report.get(when),
+        "workload": (report.get("workload") or {}).get(when),
+        "sizes": (report.get("sizes") or {}).get(when),
+        "totals": report.get("totals" if when == "after" else "totals_before"),
+    }
+    return {name: value for name, value in parts.items() if value}
+
+
+def _rows(before: Report, after: Report) -> Iterator[Row]:
+    yield from _of_totals(before.get("totals"), after.get("totals"))
+    yield from _of_evaluations(before.get("evaluation"), after.get("evaluation"))
+    yield from _of_workloads(before.get("workload"), after.get("workload"))
+    yield from _of_sizes(before.get("sizes"), after.get("sizes"))
+
+
+def _both(
+    measure: Callable[[Report], float | None], before: Report | None, after: Report | None
+) -> tuple[float | None, float | None]:
+    """A measure of what is known before and after."""
+    one, other = (None if not found else measure(found) for found in (before, after))
+    return one, other
+
+
+def _of_totals(before: Report | None, after: Report | None) -> Iterator[Row]:
+    if not after:
+        return
+    one, other = _both(lambda found: found["pruned"] / found["prunable"], before, after)
+    yield "sparsity of the prunable weights", percent(one, 2), percent(other, 2), NOTHING
+    one, other = _both(lambda found: found["kept"], before, after)
+    yield "weights kept", whole(one), whole(other), change(one, other)
+
+
+def _of_evaluations(before: Report | None, after: Report | None) -> Iterator[Row]:
+    if not after:
+        return
+    one, other = _both(lambda found: found["accuracy"], before, after)
+    images = f" ({after['labelled']:,} images)" if after["labelled"] else ""
+    yield f"accuracy{images}", percent(one, 2), percent(other, 2), points(one, other)
+    named = {"silent": "channels that never spike", "saturated": "channels that always spike"}
+    for name, what in named.items():
+        yield what, _channels(before, name), _channels(after, name), NOTHING
+
+
+def _channels(evaluation: Report | None, name: str) -> str:
+    if not evaluation:
+        return NOTHING
+    found = evaluation["activity"].values()
+    return f"{sum(one[name] for one in found):,} of {sum(one['channels'] for one in found):,}"
+
+
+OPERATIONS: Mapping[str, Callable[[Report], float]] = {
+    "synaptic operations a sample": lambda work: work["macs"] + work["acs"],
+    "of them multiply-accumulates": lambda work: work["macs"],
+    "of them accumulates": lambda work: work["acs"],
+    "membrane updates a sample": lambda work: work["updates"],
+}
+
+
+def _per_sample(measure: Callable[[Report], float]) -> Callable[[Report], float]:
+    return lambda work: measure(work) / work["samples"]
+
+
+def _of_workloads(before: Report | None, after: Report | None) -> Iterator[Row]:
+    if not after:
+        return
+    for name, measure in OPERATIONS.items():
+        one, other = _both(_per_sample(measure), before, after)
+        yield name, whole(one), whole(other), change(one, other)
+    one, other = _both(lambda work: work["energy_pj"], before, after)
+    yield "energy a sample", in_joules(one), in_joules(other), change(one, other)
+    one, other = _both(lambda work: work["active"] / max(1, work["outputs"]), before, after)
+    yield "share of outputs that are spikes", rate(one), rate(other), change(one, other)
+
+
+SIZES = {
+    "dense": "tensors, zeros and all",
+    "gzip": "the same by gzip",
+    "zstd": "the same by zstd",
+    "packed": "packed (export --to packed)",
+    "bound": "what packed could be at best",
+}
+
+
+def _of_sizes(before: Report | None, after: Report | None) -> Iterator[Row]:
+    if not after:
+        return
+    for name, what in SIZES.items():
+        one, other = _both(itemgetter(name), before, after)
+        yield what, in_bytes(one), in_bytes(other), change(one, other)
+
+
+def _energy_note(after: Report) -> str | None:
+    work = after.get("workload")
+    if not work:
+        return None
+    return ENERGY.format(mac=work["energy_per_mac_pj"], ac=work["energy_per_ac_pj"])

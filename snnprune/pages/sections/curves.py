@@ -1,0 +1,149 @@
+"""Accuracy against sparsity, where a report has several; and epoch by epoch."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from snnprune.pages.numbers import NOTHING, percent
+from snnprune.pages.page import Picture, Pictures, Section, Table
+from snnprune.pages.svg import drawn_inline
+from snnprune.plots import Curve, Level, Mark, plot_accuracy
+from snnprune.plots.looks import looks
+
+Report = Mapping[str, Any]
+Measured = Mapping[str, Sequence[tuple[float, Sequence[float]]]]
+"""By method: sparsity and the accuracies of each seed."""
+
+
+def sparsities(report: Report) -> Section | None:
+    """Several files of one `prune`, or the points of a demo."""
+    files = [one for one in report.get("files", []) if one["after"]]
+    if files:
+        found: dict[str, Any] = {
+            "pruned": [(_sparsity(one["totals"]), _known(one["after"])) for one in files]
+        }
+        dense = _known(files[0]["before"])
+    elif report.get("points"):
+        found = {}
+        for one in report["points"]:
+            method = f"{one['criterion']}, {one['repair']}"
+            accuracy = one["correct"] / one["labelled"]
+            found.setdefault(method, []).append((one["pruned"] / one["prunable"], [accuracy]))
+        dense = _known(report["dense"])
+    else:
+        return None
+    return Section(title="Accuracy and sparsity", blocks=_curves(found, dense, "test"))
+
+
+def tickets(report: Report) -> Section | None:
+    """The summary of `imp`, `search` and several seeds."""
+    summary = report.get("summary")
+    if not summary or not summary["points"]:
+        return None
+    found: dict[str, Any] = {}
+    for one in summary["points"]:
+        pruned, prunable = sum(one["pruned"]), sum(one["prunable"])
+        found.setdefault(one["method"], []).append((pruned / prunable, one["accuracies"]))
+    dense = summary["dense"]
+    blocks = _curves(found, dense["accuracies"] if dense else [], summary["accuracies_on"])
+    return Section(title="Accuracy and sparsity", blocks=blocks)
+
+
+def tries(report: Report) -> Section | None:
+    """What was tried to hold a target."""
+    search = report.get("search")
+    if not search:
+        return None
+    rows = [
+        [f"{one['sparsity']:g}", percent(one["accuracy"], 2), "yes" if one["held"] else "no"]
+        for one in search["tries"]
+    ]
+    caption = (
+        f"Looked for {percent(search['target'], 2)} on {search['images']:,} {search['split']} "
+        f"images, where the dense network has {percent(search['dense'], 2)}."
+    )
+    table = Table(titles=("sparsity", "accuracy", "held"), rows=rows, caption=caption)
+    return Section(title="Search", blocks=[table])
+
+
+def epochs(report: Report) -> Section | None:
+    """Loss and accuracy of a training."""
+    found = report.get("epochs")
+    if not found:
+        return None
+    rows = [
+        [
+            str(one["epoch"]),
+            f"{one['train_loss']:.4f}",
+            percent(one["train_accuracy"], 2),
+            percent(one["validation_accuracy"], 2),
+            f"{one['learning_rate']:.4g}",
+        ]
+        for one in found
+    ]
+    titles = ("epoch", "training loss", "training accuracy", "validation accuracy", "learning rate")
+    return Section(title="Epochs", blocks=[Table(titles=titles, rows=rows)], folded=True)
+
+
+def _sparsity(totals: Report) -> float:
+    return float(totals["pruned"] / totals["prunable"])
+
+
+def _known(evaluation: Report | None) -> list[float]:
+    if evaluation is None or evaluation["accuracy"] is None:
+        return []
+    return [evaluation["accuracy"]]
+
+
+def _curves(found: Measured, dense: Sequence[float], split: str) -> list[Pictures | Table]:
+    """The picture, where there are accuracies, and the numbers."""
+    steps = sorted({round(sparsity, 4) for marks in found.values() for sparsity, _ in marks})
+    rows = []
+    for method, marks in found.items():
+        by_step = {round(sparsity, 4): accuracies for sparsity, accuracies in marks}
+        rows.append([method, *(_level_text(by_step.get(step, [])) for step in steps)])
+    titles = ("method", *(f"{100 * step:.4g} %" for step in steps))
+    caption = f"{split} accuracy; dense {_level_text(dense)}"
+    table = Table(titles=titles, rows=rows, caption=caption.capitalize())
+    if not any(accuracies for marks in found.values() for _, accuracies in marks):
+        return [table]
+    return [_picture(found, dense, split), table]
+
+
+def _picture(found: Measured, dense: Sequence[float], split: str) -> Pictures:
+    look = looks(list(found))
+    curves = [
+        Curve(
+            label=method,
+            marks=[
+                Mark(sparsity=sparsity, level=_level(accuracies))
+                for sparsity, accuracies in sorted(marks)
+                if accuracies
+            ],
+            look=look[method],
+        )
+        for method, marks in found.items()
+    ]
+
+    def draw(path: Path) -> None:
+        level = _level(dense) if dense else None
+        plot_accuracy([path], curves, dense=level, conditions="", split=split)
+
+    picture = Picture(svg=drawn_inline(draw, "accuracy"), alt="Accuracy against sparsity")
+    return Pictures(pictures=[picture], caption="", wide=True)
+
+
+def _level(accuracies: Sequence[float]) -> Level:
+    spread = statistics.stdev(accuracies) if len(accuracies) > 1 else None
+    return Level(mean=statistics.fmean(accuracies), deviation=spread)
+
+
+def _level_text(accuracies: Sequence[float]) -> str:
+    if not accuracies:
+        return NOTHING
+    level = _level(accuracies)
+    spread = "" if level.deviation is None else f" ± {100 * level.deviation:.2f}"
+    return f"{100 * level.mean:.2f}{spread} %"

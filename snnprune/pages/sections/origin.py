@@ -1,0 +1,49 @@
+"""Where numbers come from: what it takes to get them again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from snnprune.pages.page import Facts, Lines, Section, Table
+
+Report = Mapping[str, Any]
+CHOICES = ("allocation", "repair", "steps", "structure", "split")
+
+
+def warnings(report: Report) -> Section | None:
+    """What the command warned of."""
+    lines = report.get("warnings")
+    return Section(title="Warnings", blocks=[Lines(lines=lines)]) if lines else None
+
+
+def origin(report: Report) -> Section:
+    """Command, choices, seed, device, versions, files and their hashes."""
+    pairs = [(name.replace("_", " "), str(report[name])) for name in CHOICES if report.get(name)]
+    command = report.get("command_line")
+    why = report.get("criterion_because")
+    facts = [
+        *([("command", command)] if command else []),
+        *([("criterion", f"{report['criterion']} ({why})")] if why else []),
+        *pairs,
+        ("model", _named(report.get("model"))),
+        ("data", _named(report.get("data"))),
+        ("seed", str(report["seed"])),
+        ("device", report["device"]),
+        ("versions", ", ".join(f"{name} {text}" for name, text in report["versions"].items())),
+    ]
+    files = [("read", one) for one in report["inputs"]]
+    files += [("written", one) for one in report.get("outputs", [])]
+    rows = [[what, one["path"], one.get("sha256", "")] for what, one in files]
+    table = Table(titles=("", "file", "SHA-256"), rows=rows, names=3)
+    return Section(title="How to get this again", blocks=[Facts(pairs=facts), table])
+
+
+def _named(found: Report | None) -> str:
+    """A model or data set with its arguments, in a line."""
+    if not found:
+        return "not known"
+    rest = {key: value for key, value in found.items() if key != "name" and value}
+    args = rest.pop("args", {})
+    return " ".join([found["name"], *([json.dumps({**args, **rest})] if args or rest else [])])

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from snnprune.cli.comparing import SplitFlag, require_split
-from snnprune.cli.flags import ReadoutFlag, ShowFlags, SubjectFlags
+from snnprune.cli.flags import ReadoutFlag, ReportFlags, ShowFlags, SubjectFlags
 from snnprune.cli.gate_flags import PANEL, EnergyFlags, GateFlags
 from snnprune.cli.spreading import spread
 from snnprune.gates import GATES
@@ -20,6 +20,7 @@ def check(
     subject: SubjectFlags,
     show: ShowFlags,
     gates: GateFlags,
+    page: ReportFlags,
     energy: EnergyFlags,
     max_accuracy_drop: Annotated[
         str | None,
@@ -49,7 +50,7 @@ def check(
     from snnprune.cli.tables import excluded_lines
     from snnprune.jobs.check import CheckOptions, check_checkpoint
 
-    screen = Screen(show)
+    screen = Screen(show, report=page.report, force=page.force)
     options = CheckOptions(
         subject=subject.options(readout=readout),
         limits=limits,

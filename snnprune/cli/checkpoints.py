@@ -6,7 +6,14 @@ from typing import Annotated
 import typer
 
 from snnprune.cli.comparing import SplitFlag, require_split
-from snnprune.cli.flags import ReadoutFlag, ShowFlags, StrictFlag, SubjectFlags
+from snnprune.cli.flags import (
+    ReadoutFlag,
+    ReportFlag,
+    ReportFlags,
+    ShowFlags,
+    StrictFlag,
+    SubjectFlags,
+)
 from snnprune.cli.gate_flags import EnergyFlags
 from snnprune.cli.spreading import spread
 
@@ -56,13 +63,14 @@ def calibrate(
     ] = 1024,
     strict: StrictFlag = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    report: ReportFlag = None,
 ) -> None:
     """Take firing rates and membrane statistics for later runs."""
     from snnprune.cli.console import Screen
     from snnprune.cli.tables import excluded_lines, layer_table
     from snnprune.jobs.calibrate import calibrate_checkpoint
 
-    screen = Screen(show)
+    screen = Screen(show, report=report, force=force)
     found = calibrate_checkpoint(
         subject.options(samples, strict=strict), out, force=force, progress=screen.progress()
     )
@@ -76,6 +84,7 @@ def evaluate(
     subject: SubjectFlags,
     show: ShowFlags,
     energy: EnergyFlags,
+    page: ReportFlags,
     split: SplitFlag = "test",
     readout: ReadoutFlag = "auto",
     samples: Annotated[
@@ -89,7 +98,7 @@ def evaluate(
     from snnprune.jobs.evaluate import evaluate_checkpoint
 
     require_split(split)
-    screen = Screen(show)
+    screen = Screen(show, report=page.report, force=page.force)
     found = evaluate_checkpoint(
         subject.options(readout=readout),
         split=split,

@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from snnprune.cli.flags import ReadoutFlag, ScoringFlags, ShowFlags, SubjectFlags, parse_sparsities
+from snnprune.cli.flags import (
+    ReadoutFlag,
+    ReportFlags,
+    ScoringFlags,
+    ShowFlags,
+    SubjectFlags,
+    parse_sparsities,
+)
 from snnprune.cli.spreading import spread
 from snnprune.errors import UsageError
 from snnprune.readable import require_readable
@@ -36,6 +43,7 @@ class PairFlags(SubjectFlags):
 def diff(
     pair: PairFlags,
     show: ShowFlags,
+    page: ReportFlags,
     split: SplitFlag = "test",
     readout: ReadoutFlag = "auto",
     samples: Annotated[
@@ -48,7 +56,7 @@ def diff(
     from snnprune.cli.diff_tables import diff_lines, diff_tables
     from snnprune.jobs.diff import diff_checkpoints
 
-    screen = Screen(show)
+    screen = Screen(show, report=page.report, force=page.force)
     found = diff_checkpoints(
         pair.options(readout=readout),
         pair.other,
@@ -88,7 +96,9 @@ def sensitivity(
     readout: ReadoutFlag = "auto",
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="DIR", help="Folder for report, recipe and pictures."),
+        typer.Option(
+            "--out", "-o", metavar="DIR", help="Folder for report, pages, recipe and pictures."
+        ),
     ] = None,
 ) -> None:
     """Prune each layer alone, and see what it costs. -v: shares of unchanged classes too."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -13,6 +14,7 @@ from snnprune.cli.bars import Bars
 from snnprune.cli.flags import ShowFlags
 from snnprune.cli.lines import Lines
 from snnprune.escaping import printable
+from snnprune.files import require_free
 from snnprune.launch import place
 from snnprune.progress import SILENT, Progress
 
@@ -30,8 +32,17 @@ class _Console(Console):
 class Screen:
     """Where a command's result, warnings and progress go; of several processes the first shows."""
 
-    def __init__(self, flags: ShowFlags) -> None:
-        self.flags = flags
+    def __init__(
+        self, flags: ShowFlags, *, report: Path | None = None, force: bool = False
+    ) -> None:
+        """`report` is the folder for the report and its pages, which `force` may replace.
+
+        Raises:
+            OutputError: they are in the way.
+        """
+        self.flags, self.report = flags, report
+        if report is not None:
+            require_room(report, force=force)
         self.first = place().first
         no_color = True if flags.no_color else None  # None: rich asks NO_COLOR
         width = None if sys.stdout.isatty() else WIDTH
@@ -51,7 +62,13 @@ class Screen:
         return Bars(self.err) if self.err.is_terminal else Lines(self.err)
 
     def result(self, *shown: RenderableType, report: dict[str, Any]) -> None:
-        """The tables and lines of a result, or its report as JSON."""
+        """The tables and lines of a result, or its report as JSON; pages where they are wanted.
+
+        Raises:
+            OutputError: a page cannot be written.
+        """
+        if self.report is not None and self.first:
+            shown = (*shown, f"wrote {_left(self.report, report)}")
         if self.flags.as_json and self.first:
             print(json.dumps(report))
         elif not self.flags.as_json:
@@ -72,3 +89,22 @@ class Screen:
         """Lines on stderr that begin with `warning:`."""
         for warning in warnings:
             self.err.print(f"warning: {printable(warning)}", markup=False, soft_wrap=True)
+
+
+def require_room(folder: Path, *, force: bool) -> None:
+    """Refuse, before any work is done, a folder in which a report cannot be left.
+
+    Raises:
+        OutputError: one of its files is there or cannot be made.
+    """
+    from snnprune.pages import FILES
+
+    for name in FILES:
+        require_free(folder / name, force=force)
+
+
+def _left(folder: Path, report: Mapping[str, Any]) -> Path:
+    """Write a report and its pages; the page for people."""
+    from snnprune.pages import write_report
+
+    return next(path for path in write_report(folder, report) if path.suffix == ".html")

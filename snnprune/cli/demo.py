@@ -29,6 +29,7 @@ def demo(
     lines = [
         f"dense accuracy {found.dense.accuracy:.2%} ({found.dense.labelled:,} test images, "
         f"{found.minutes:.1f} minutes in all)",
-        f"wrote {out}: accuracy.png, accuracy.svg, table.md, report.json, training/, pruned/",
+        f"wrote {out}: report.html, report.md, report.json, accuracy.png, accuracy.svg, table.md, "
+        "training/, pruned/",
     ]
     screen.result(demo_table(found.points), *lines, report=found.report)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from snnprune.cli.flags import ShowFlags
+from snnprune.cli.flags import ReportFlag, ShowFlags
 from snnprune.cli.spreading import spread
 from snnprune.readable import require_readable
 
@@ -33,6 +33,7 @@ def export(
         typer.Option(metavar="KEY", help="Which dict of a torch file that holds several."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    report: ReportFlag = None,
 ) -> None:
     """Write a checkpoint without its zeros, or for other programs; says what each kind weighs."""
     require_readable(checkpoint)
@@ -40,7 +41,7 @@ def export(
     from snnprune.cli.size_tables import size_table
     from snnprune.jobs.export import ExportOptions, export_checkpoint
 
-    screen = Screen(show)
+    screen = Screen(show, report=report, force=force)
     found = export_checkpoint(
         ExportOptions(
             checkpoint=checkpoint,

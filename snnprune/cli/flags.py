@@ -31,6 +31,10 @@ CRITERION_HELP = (
 OUTPUT, INPUT = "Output", "Network and data"  # panels of --help
 
 
+ReportFlag = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="DIR", help="Folder for report.html, .md and .json."),
+]
 StrictFlag = Annotated[
     bool,
     typer.Option("--strict", help="Refuse a neuron whose spikes cannot be explained, not warn."),
@@ -85,6 +89,14 @@ class DataFlags(Flags):
             "--download", help="Fetch a data set that is not there.", rich_help_panel=INPUT
         ),
     ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportFlags(Flags):
+    """Where a command that writes nothing else leaves its report."""
+
+    report: ReportFlag = None
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing report.")] = False
 
 
 @dataclass(frozen=True, kw_only=True)

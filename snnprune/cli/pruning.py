@@ -6,7 +6,14 @@ from typing import Annotated
 import typer
 
 from snnprune.allocation import ALLOCATIONS
-from snnprune.cli.flags import GoalFlags, ReadoutFlag, ScoringFlags, ShowFlags, SubjectFlags
+from snnprune.cli.flags import (
+    GoalFlags,
+    ReadoutFlag,
+    ReportFlag,
+    ScoringFlags,
+    ShowFlags,
+    SubjectFlags,
+)
 from snnprune.cli.gate_flags import EnergyFlags, GateFlags
 from snnprune.cli.spreading import spread
 from snnprune.repair import REPAIRS
@@ -20,13 +27,14 @@ def score(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where the scores go.")
     ] = None,
+    report: ReportFlag = None,
 ) -> None:
     """Score every weight; larger means keep."""
     from snnprune.cli.console import Screen
     from snnprune.cli.tables import excluded_lines, fallback_lines, layer_table
     from snnprune.jobs.score import score_checkpoint
 
-    screen = Screen(show)
+    screen = Screen(show, report=report, force=scoring.force)
     found = score_checkpoint(
         subject.options(scoring.samples, strict=scoring.strict),
         criterion=scoring.criterion,
@@ -86,9 +94,7 @@ def prune(
         typer.Option(metavar="N", min=1, help="Test and validation images; all by default."),
     ] = None,
     readout: ReadoutFlag = "auto",
-    report: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder for report.html, .md and .json.")
-    ] = None,
+    report: ReportFlag = None,
 ) -> None:
     """Prune a checkpoint; the result has the same keys, shapes and types."""
     from snnprune.cli.console import Screen
@@ -96,7 +102,7 @@ def prune(
     from snnprune.jobs.prune import prune_checkpoint
     from snnprune.jobs.prune_options import PruneOptions
 
-    screen = Screen(show)
+    screen = Screen(show, report=report, force=scoring.force)
     options = PruneOptions(
         subject=subject.options(scoring.samples, readout=readout, strict=scoring.strict),
         sparsities=goal.sparsities,

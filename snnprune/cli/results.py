@@ -46,7 +46,6 @@ def prune_lines(found: Pruning) -> list[str]:
         *(accuracy_line(file.after, file.before) for file in one if file.after),
         *(line for file in found.files for line in gate_lines(file.verdicts)),
         *_written(found.files),
-        *(f"report {page}" for page in found.pages if page.suffix == ".html"),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Membrane potentials about the threshold, before and after."""
+"""Membrane potentials about the threshold, and how much fires."""
 
 from __future__ import annotations
 
@@ -12,44 +12,27 @@ class Membrane:
     """Of the neurons of one name."""
 
     channels: int
-    silent: tuple[int, int]
-    """Channels that never spike, before and after."""
-    saturated: tuple[int, int]
-    """Channels that spike everywhere at every step, before and after."""
-    firing_rates: tuple[float, float]
-    """Spikes per neuron per time step, before and after."""
-    histograms: tuple[tuple[int, ...], tuple[int, ...]]
-    """Counts of u - u_th over all channels, before and after; the first and last bin take what lies
+    silent: int
+    """Channels that never spike."""
+    saturated: int
+    """Channels that spike everywhere at every step."""
+    firing_rate: float
+    """Spikes per neuron per time step."""
+    histogram: tuple[int, ...]
+    """Counts of u - u_th over all channels, (bins + 2,); the first and last bin take what lies
     outside the edges."""
 
 
-def membranes(before: Calibration, after: Calibration) -> dict[str, Membrane]:
-    """By the names of neurons that both have statistics of."""
-    return {
-        name: _membrane(before.neurons[name], after.neurons[name])
-        for name in before.neurons
-        if name in after.neurons
-    }
+def membranes(calibration: Calibration) -> dict[str, Membrane]:
+    """By neuron name."""
+    return {name: _membrane(neuron) for name, neuron in calibration.neurons.items()}
 
 
-def _membrane(*both: NeuronStatistics) -> Membrane:
-    first, second = both
+def _membrane(neuron: NeuronStatistics) -> Membrane:
     return Membrane(
-        channels=len(first.firing_rate),
-        silent=(_silent(first), _silent(second)),
-        saturated=(_saturated(first), _saturated(second)),
-        firing_rates=(float(first.firing_rate.mean()), float(second.firing_rate.mean())),
-        histograms=(_counts(first), _counts(second)),
+        channels=len(neuron.firing_rate),
+        silent=int((neuron.firing_rate == 0).sum()),
+        saturated=int((neuron.firing_rate >= 1).sum()),
+        firing_rate=float(neuron.firing_rate.mean()),
+        histogram=tuple(neuron.membrane_histogram.sum(0).tolist()),
     )
-
-
-def _silent(neuron: NeuronStatistics) -> int:
-    return int((neuron.firing_rate == 0).sum())
-
-
-def _saturated(neuron: NeuronStatistics) -> int:
-    return int((neuron.firing_rate >= 1).sum())
-
-
-def _counts(neuron: NeuronStatistics) -> tuple[int, ...]:
-    return tuple(neuron.membrane_histogram.sum(0).tolist())

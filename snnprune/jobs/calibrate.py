@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from snnprune.calibration import (
 )
 from snnprune.distributed import ALONE, Ranks, joined
 from snnprune.errors import InputError
+from snnprune.evidence import membranes
 from snnprune.files import require_free
 from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows
 from snnprune.jobs.opening import open_subject
@@ -67,6 +68,8 @@ def _written(
         samples=calibration.samples,
         time_steps=calibration.time_steps,
         layers=as_dicts(rows),
+        edges=calibration.histogram_edges.tolist(),
+        membranes={name: asdict(found) for name, found in membranes(calibration).items()},
         outputs=[file_entry(out)],
     )
 

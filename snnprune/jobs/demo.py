@@ -12,7 +12,7 @@ from typing import Any
 from snnprune.calibration import Calibration, write_calibration
 from snnprune.checkpoint import write_safetensors
 from snnprune.evaluation import Evaluation, evaluate
-from snnprune.files import write_json, write_text
+from snnprune.files import write_text
 from snnprune.jobs.calibrate import calibrated
 from snnprune.jobs.combining import BEST
 from snnprune.jobs.looping import LoopOptions
@@ -24,6 +24,7 @@ from snnprune.jobs.subject import Subject
 from snnprune.jobs.train import train_recipe
 from snnprune.mask import prunable, pruned
 from snnprune.one_shot import OneShot, Plan
+from snnprune.pages import write_report
 from snnprune.plots import Curve, Level, Look, Mark, plot_accuracy
 from snnprune.progress import Progress
 from snnprune.provenance import described
@@ -32,6 +33,8 @@ from snnprune.report import about_evaluation, report_on
 from snnprune.runs import require_ready
 
 RECIPE = "fashion-mnist-mini"
+TABLE, PICTURES = "table.md", ("accuracy.svg", "accuracy.png")
+OUTPUTS = ("calibration.safetensors", TABLE, *PICTURES)
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95)
 PLANS = (
     Plan(criterion="magnitude", repair="none"),
@@ -117,7 +120,7 @@ def run_demo(options: DemoOptions, progress: Progress) -> Demonstrated:
         dense=dense,
         points=points,
         minutes=(time.monotonic() - start) / 60,
-        report=_report(subject, dense, points, calibration.warnings),
+        report=_report(options.out, subject, dense, points, calibration.warnings),
     )
     _write(options, subject, calibration, found)
     return found
@@ -157,7 +160,11 @@ def _pruned_point(
 
 
 def _report(
-    subject: Subject, dense: Evaluation, points: Sequence[Point], warnings: Sequence[str]
+    folder: Path,
+    subject: Subject,
+    dense: Evaluation,
+    points: Sequence[Point],
+    warnings: Sequence[str],
 ) -> dict[str, Any]:
     return report_on(
         subject,
@@ -165,6 +172,7 @@ def _report(
         dense=about_evaluation(dense),
         points=[asdict(point) for point in points],
         warnings=warnings,
+        outputs=[{"path": str(folder / name)} for name in OUTPUTS],
     )
 
 
@@ -175,9 +183,8 @@ def _write(
     found: Demonstrated,
 ) -> None:
     folder, dense = options.out, found.dense
-    write_calibration(folder / "calibration.safetensors", calibration, described("demo"))
-    write_json(folder / "report.json", found.report)
-    write_text(folder / "table.md", markdown_table(found.points, dense))
+    write_calibration(folder / OUTPUTS[0], calibration, described("demo"))
+    write_text(folder / TABLE, markdown_table(found.points, dense))
     assert subject.spec is not None
     assert subject.data_spec is not None
     conditions = (
@@ -186,11 +193,12 @@ def _write(
         "pruned in one shot, no training afterwards"
     )
     plot_accuracy(
-        [folder / "accuracy.svg", folder / "accuracy.png"],
+        [folder / name for name in PICTURES],
         _curves(found.points),
         dense=Level(mean=dense.accuracy or 0.0),
         conditions=conditions,
     )
+    write_report(folder, found.report)
 
 
 def markdown_table(points: Sequence[Point], dense: Evaluation) -> str:

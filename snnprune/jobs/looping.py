@@ -16,9 +16,9 @@ from snnprune.data import DataOptions, DataSet
 from snnprune.device import choose_device
 from snnprune.distributed import Ranks, joined
 from snnprune.errors import InputError, NonFiniteError, OutputError, StoppedError
-from snnprune.files import write_json
 from snnprune.jobs.recipes import require_names
 from snnprune.loops.resolving import open_recipe_data, resolved, spec_of
+from snnprune.pages import write_report
 from snnprune.provenance import DataSpec, described
 from snnprune.recipe import Recipe
 from snnprune.report import report
@@ -125,8 +125,8 @@ class Work:
             **findings,
             outputs=[{"path": str(folder.folder / name)} for name in outputs],
         )
-        write_json(folder.folder / REPORT, found)
-        folder.finish([*outputs, REPORT])
+        pages = write_report(folder.folder, found)
+        folder.finish([*outputs, *(path.name for path in pages)])
         return LoopRun(out=folder.folder, report=found)
 
     def _folder(self) -> RunFolder:

@@ -143,7 +143,8 @@ class Measuring:
         }
         network, weights = self.subject.runnable, self.subject.weights
         if network is None or before is None:
-            return {"samples": 0, "edges": [], "neurons": {}, "scores": histograms}
+            nothing: dict[str, Any] = {"before": {}, "after": {}, "crises": {}}
+            return {"samples": 0, "edges": [], **nothing, "scores": histograms}
         batches = self.progress.track(
             self.subject.calibration_batches(),
             label="calibrating after",
@@ -152,18 +153,12 @@ class Measuring:
         with self.cost.stage("calibration"):
             after = calibrate(network, batches, run=self.subject.run)
         predicted = crises(weights, masks, network, before)
-        neurons = {
-            name: {
-                **asdict(found),
-                "radius": predicted[name].radius if name in predicted else None,
-                "predicted_flips": predicted[name].flips if name in predicted else None,
-            }
-            for name, found in membranes(before, after).items()
-        }
         return {
             "samples": after.samples,
             "edges": before.histogram_edges.tolist(),
-            "neurons": neurons,
+            "before": {name: asdict(found) for name, found in membranes(before).items()},
+            "after": {name: asdict(found) for name, found in membranes(after).items()},
+            "crises": {name: asdict(found) for name, found in predicted.items()},
             "scores": histograms,
         }
 

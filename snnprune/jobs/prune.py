@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -45,7 +44,6 @@ from snnprune.jobs.targeting import Made, Search, look_for
 from snnprune.jobs.unused import warnings_on
 from snnprune.jobs.validation import Validation, accuracy_on, validation_of
 from snnprune.one_shot import OneShot
-from snnprune.pages import REPORT, write_pages
 from snnprune.progress import Progress
 from snnprune.provenance import described
 from snnprune.pruning import default_allocation
@@ -80,7 +78,6 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruning:
         allocation=work.allocation,
         search=search,
         report=report,
-        pages=work.pages(files, report),
     )
 
 
@@ -217,15 +214,6 @@ class _Work:
         )
         errors = [one.error.as_dict() for one in files if one.error is not None]
         return {**report, "ok": False, "error": errors[0]} if errors else report
-
-    def pages(self, files: list[Pruned], report: dict[str, Any]) -> tuple[Path, ...]:
-        """Write the report for people, where a folder is given for it; the files."""
-        folder = self.options.report_folder
-        if folder is None:
-            return ()
-        if len(files) > 1:
-            write_json(folder / REPORT, report)
-        return write_pages(folder, report)
 
     def _calibration(self) -> Calibration | None:
         """Statistics, also for a criterion that needs none where the report can have them."""

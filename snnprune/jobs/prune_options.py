@@ -13,7 +13,6 @@ from snnprune.errors import UsageError, wrong
 from snnprune.files import require_free
 from snnprune.gates import Limit
 from snnprune.jobs.options import SubjectOptions
-from snnprune.pages import PAGES, REPORT
 from snnprune.pruning import require_sparsity
 from snnprune.recipe.pruning import PruneSection, load_prune_section
 from snnprune.repair import require_repair
@@ -72,13 +71,6 @@ class PruneOptions:
     def inputs(self) -> list[Path]:
         """The files that are read, none of which may be the output."""
         return [*self.subject.inputs, *filter(None, (self.calibration, self.recipe))]
-
-    @property
-    def pages(self) -> tuple[Path, ...]:
-        """The files in the folder of the report, beside those of each place."""
-        if self.report_folder is None:
-            return ()
-        return tuple(self.report_folder / name for name in (REPORT, *PAGES))
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -145,8 +137,6 @@ def completed(options: PruneOptions) -> PruneOptions:
             require_free(path, force=options.force, inputs=options.inputs)
     if options.junit is not None:
         require_free(options.junit, force=True, inputs=options.inputs)
-    for path in options.pages:
-        require_free(path, force=options.force, inputs=options.inputs)
     return options
 
 

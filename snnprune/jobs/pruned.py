@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from snnprune.errors import SnnpruneError
@@ -47,8 +46,6 @@ class Pruning:
     search: Search | None
     report: dict[str, Any]
     """Of the one file, or of all of them."""
-    pages: tuple[Path, ...] = ()
-    """Where the report can be read."""
 
     @property
     def error(self) -> SnnpruneError | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from snnprune.calibration import Calibration
 from snnprune.checkpoint import write_safetensors
 from snnprune.criteria import CRITERIA, Criterion, load_criterion
+from snnprune.evidence import score_histogram
 from snnprune.files import require_free
 from snnprune.jobs.calibrate import calibrated, read_calibration_for
 from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows
@@ -83,6 +84,10 @@ def score_checkpoint(
             criterion_because=choice.why,
             scale=scores.scale,
             layers=as_dicts(rows),
+            score_histograms={
+                key: asdict(score_histogram(values, subject.weights[key] != 0, scores.scale))
+                for key, values in scores.values.items()
+            },
             outputs=[file_entry(out)] if out else [],
         ),
     )

@@ -8,10 +8,11 @@ from typing import Any
 
 from snnprune.curves import Summary, about_curves, summarised
 from snnprune.device import choose_device
-from snnprune.files import sha256_of, write_json, write_text
+from snnprune.files import sha256_of, write_text
 from snnprune.jobs.looping import LoopOptions, LoopRun, Say
 from snnprune.jobs.pictures import draw
 from snnprune.launch import place
+from snnprune.pages import write_report
 from snnprune.progress import SILENT, Progress
 from snnprune.recipe import Recipe, dump_recipe, load_recipe
 from snnprune.report import report
@@ -93,6 +94,6 @@ def _together(options: LoopOptions, runs: list[LoopRun]) -> Sweep:
         summary=about_curves(summary),
         outputs=[{"path": str(options.out / name)} for name in pictures],
     )
-    write_json(options.out / REPORT, found)
+    write_report(options.out, found)
     write_text(options.out / DONE, "")
     return Sweep(summary=summary, report=found, finished_before=done)

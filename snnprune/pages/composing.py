@@ -17,12 +17,19 @@ def page_of(report: Report) -> Page:
     """Headlines of what matters, then a section for each thing that the report is about."""
     return Page(
         title=f"snnprune {report['command']}",
-        subtitle=", ".join(PurePath(one["path"]).name for one in report["inputs"]),
+        subtitle=_subtitle(report),
         ok=report["ok"],
         verdict=_verdict(report),
         headlines=list(_headlines(report)),
         sections=sections_of(report),
     )
+
+
+def _subtitle(report: Report) -> str:
+    """The files that it is about; of a run, its model and data."""
+    files = [PurePath(one["path"]).name for one in report["inputs"]]
+    named = [one["name"] for one in (report.get("model"), report.get("data")) if one]
+    return ", ".join(files or named)
 
 
 def _verdict(report: Report) -> str:
@@ -45,6 +52,7 @@ def _headlines(report: Report) -> Iterator[Headline]:
         before = first.get("accuracy")
         note = "" if before is None else points(before, last["accuracy"])
         yield Headline(name="accuracy", value=percent(last["accuracy"], 2), note=note)
+    yield from _answers(report)
     yield from _work(report)
     sizes = (report.get("sizes") or {}).get("after")
     if sizes:
@@ -54,6 +62,16 @@ def _headlines(report: Report) -> Iterator[Headline]:
     same = (report.get("agreement") or {}).get("spike_agreement")
     if same is not None:
         yield Headline(name="spikes as before", value=percent(same, 2))
+
+
+def _answers(report: Report) -> Iterator[Headline]:
+    """How often two networks that were run together are right, where nothing else says so."""
+    answers = (report.get("agreement") or {}).get("answers")
+    if not answers or "after" in report or report.get("evaluation"):
+        return
+    first, other = answers["accuracies"]
+    yield Headline(name="accuracy of the first", value=percent(first, 2))
+    yield Headline(name="accuracy of the other", value=percent(other, 2), note=points(first, other))
 
 
 def _work(report: Report) -> Iterator[Headline]:

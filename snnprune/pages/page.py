@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -19,12 +19,29 @@ class Table:
     kind: Literal["table"] = "table"
 
 
+def without_unknown(table: Table, unknown: str) -> Table:
+    """The table without the columns of numbers of which none is known."""
+    columns = list(zip(*table.rows, strict=True))
+    known = [
+        number
+        for number in range(len(table.titles))
+        if number < table.names or any(cell not in (None, unknown) for cell in columns[number])
+    ]
+    return replace(
+        table,
+        titles=[table.titles[number] for number in known],
+        rows=[[row[number] for number in known] for row in table.rows],
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Picture:
     """An SVG of ours, which may stand in HTML as it is."""
 
     svg: str
     alt: str
+    on_white: bool = False
+    """Whether its colours are for light paper alone."""
 
 
 @dataclass(frozen=True, kw_only=True)

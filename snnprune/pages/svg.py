@@ -29,6 +29,7 @@ NAMED = {
         }.items()
     },
 }
+PIXELS = 4 / 3  # of a point, as a page has it
 COLOR = re.compile(r"#[0-9a-f]{6}\b")
 FAMILY = re.compile(r"font-family:[^;\"]*;?\s*")
 NUMBER = re.compile(r"-?\d+\.\d{3,}")
@@ -48,15 +49,18 @@ def inline(text: str, name: str) -> str:
     ElementTree.register_namespace("", SVG)
     root = ElementTree.fromstring(text)
     for part in list(root):
-        if part.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}defs"):  # a licence, and a style for all
+        if part.tag == f"{{{SVG}}}metadata":
             root.remove(part)
+        for style in part.findall(f"{{{SVG}}}style"):  # it would be one for the whole page
+            part.remove(style)
     for part in root.iter():
         _adapt(part, name)
     box = root.get("viewBox", "0 0 100 100")
     width = float(box.split()[2])
     for attribute in ("height", "version"):
         root.attrib.pop(attribute, None)
-    root.set("width", f"{width:.0f}")
+    root.attrib.pop("width")
+    root.set("style", f"max-width: {PIXELS * width:.0f}px")
     root.set("role", "img")
     return ElementTree.tostring(root, encoding="unicode")
 
@@ -70,7 +74,7 @@ def _adapt(part: ElementTree.Element, name: str) -> None:
     if LINK in attributes:
         attributes["href"] = attributes.pop(LINK).replace("#", f"#{name}-")
     for key, value in attributes.items():
-        if key in ("d", "x", "y", "points", "transform"):
+        if key in ("d", "x", "y", "points"):
             value = NUMBER.sub(lambda found: f"{float(found[0]):.2f}", value).replace("\n", "")
         elif key == "style":
             value = FAMILY.sub("", value)

@@ -13,6 +13,7 @@ from snnprune.pages.html import html
 
 REPORT = "report.json"
 PAGES = ("report.html", "report.md")
+FILES = (REPORT, *PAGES)
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> tuple[Path, ...]:
@@ -21,8 +22,9 @@ def write_report(folder: Path, report: Mapping[str, Any]) -> tuple[Path, ...]:
     Raises:
         OutputError: one cannot be written.
     """
+    texts = _texts(report)  # before the first file: what cannot be shown leaves none
     write_json(folder / REPORT, report)
-    return (folder / REPORT, *write_pages(folder, report))
+    return (folder / REPORT, *_written(folder, texts))
 
 
 def write_pages(folder: Path, report: Mapping[str, Any]) -> tuple[Path, ...]:
@@ -31,8 +33,15 @@ def write_pages(folder: Path, report: Mapping[str, Any]) -> tuple[Path, ...]:
     Raises:
         OutputError: one cannot be written.
     """
+    return _written(folder, _texts(report))
+
+
+def _texts(report: Mapping[str, Any]) -> dict[str, str]:
     page = page_of(report)
-    texts = dict(zip(PAGES, (html(page), card(page, report)), strict=True))
+    return dict(zip(PAGES, (html(page), card(page, report)), strict=True))
+
+
+def _written(folder: Path, texts: Mapping[str, str]) -> tuple[Path, ...]:
     for name, text in texts.items():
         write_text(folder / name, text)
     return tuple(folder / name for name in texts)

@@ -20,6 +20,7 @@ from snnprune.runs.states import States
 from snnprune.runs.tensorboard import TensorBoard
 
 RECIPE, METRICS, STATES, REPORT = "recipe.yaml", "metrics.jsonl", "state", "report.json"
+REPORTS = (REPORT, "report.html", "report.md")
 MODEL, MASK, BEST = "model.safetensors", "mask.safetensors", "best.safetensors"
 SHOWN = (
     *("accuracy.png", "accuracy.svg", "densities.png", "densities.svg"),
@@ -146,7 +147,7 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Delete what an older run left, what makes it one first; other files stay."""
-        for name in (DONE, RECIPE, SUMS, METRICS, MODEL, MASK, BEST, REPORT, *SHOWN):
+        for name in (DONE, RECIPE, SUMS, METRICS, MODEL, MASK, BEST, *REPORTS, *SHOWN):
             (self.folder / name).unlink(missing_ok=True)
         for path in _kept(self.folder):
             path.unlink()

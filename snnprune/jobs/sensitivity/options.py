@@ -10,6 +10,7 @@ from snnprune.criteria import CRITERIA
 from snnprune.errors import UsageError
 from snnprune.files import require_free
 from snnprune.jobs.options import SubjectOptions
+from snnprune.pages import PAGES
 from snnprune.pruning import require_sparsity
 from snnprune.repair import require_repair
 
@@ -42,7 +43,7 @@ class SensitivityOptions:
     @property
     def files(self) -> tuple[Path, ...]:
         """What is written."""
-        names = () if self.folder is None else (REPORT, FRAGMENT, *PICTURES)
+        names = () if self.folder is None else (REPORT, FRAGMENT, *PICTURES, *PAGES)
         return tuple(self.folder / name for name in names if self.folder is not None)
 
 

@@ -32,6 +32,7 @@ from snnprune.jobs.sensitivity.trials import Bench, Trial
 from snnprune.jobs.subject import Batches, Subject
 from snnprune.jobs.validation import validation_of
 from snnprune.one_shot import Plan
+from snnprune.pages import write_pages
 from snnprune.progress import Progress
 from snnprune.report import report_on
 
@@ -181,6 +182,7 @@ def _write(options: SensitivityOptions, folder: Path, found: Sensitivity) -> Non
     write_text(folder / FRAGMENT, fragment(found.plan, options.target, found.counts, found.sizes))
     draw(folder, found.trials, found.dense, _conditions(found))
     write_json(folder / REPORT, found.report)
+    write_pages(folder, found.report)
 
 
 def _conditions(found: Sensitivity) -> str:

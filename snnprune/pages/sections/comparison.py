@@ -46,6 +46,8 @@ def _views(report: Report) -> tuple[dict[str, Any], dict[str, Any]]:
     if "before" in report or "after" in report:
         return _view(report, "before"), _view(report, "after")
     alone = {name: report.get(name) for name in ("evaluation", "workload", "totals")}
+    if "kept" not in (alone["totals"] or {}):  # of something else than pruned weights
+        alone["totals"] = None
     return {}, {name: value for name, value in alone.items() if value}
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from snnprune.pages.numbers import NOTHING, percent
-from snnprune.pages.page import Picture, Pictures, Section, Table
-from snnprune.pages.svg import drawn_inline
+from snnprune.pages.numbers import NOTHING, in_bytes, in_joules, percent, whole
+from snnprune.pages.page import Block, Picture, Pictures, Section, Table, without_unknown
+from snnprune.pages.sections.files import drawn
+from snnprune.pages.svg import drawn_inline, inline
 from snnprune.plots import Curve, Level, Mark, plot_accuracy
 from snnprune.plots.looks import looks
 
 Report = Mapping[str, Any]
 Measured = Mapping[str, Sequence[tuple[float, Sequence[float]]]]
 """By method: sparsity and the accuracies of each seed."""
+
+MAPS = {"densities": "What is kept of each layer.", "firing-rates": "How much each neuron fires."}
 
 
 def sparsities(report: Report) -> Section | None:
@@ -35,7 +38,34 @@ def sparsities(report: Report) -> Section | None:
         dense = _known(report["dense"])
     else:
         return None
-    return Section(title="Accuracy and sparsity", blocks=_curves(found, dense, "test"))
+    blocks = _curves(found, dense, "test", drawn(report, "accuracy"))
+    if files:
+        blocks[-1] = _files(files)
+    return Section(title="Accuracy and sparsity", blocks=blocks)
+
+
+def _files(files: Sequence[Report]) -> Table:
+    """What each file comes to."""
+    rows = []
+    for one in files:
+        work = (one.get("workload") or {}).get("after")
+        same = (one.get("agreement") or {}).get("spike_agreement")
+        weight = (one.get("sizes") or {}).get("after")
+        done = (work["macs"] + work["acs"]) / work["samples"] if work else None
+        rows.append(
+            [
+                PurePath(one["outputs"][0]["path"]).name,
+                percent(_sparsity(one["totals"]), 2),
+                percent(one["after"]["accuracy"], 2),
+                percent(same, 2),
+                whole(done),
+                in_joules(work["energy_pj"] if work else None),
+                in_bytes(weight["packed"] if weight else None),
+            ]
+        )
+    titles = ("file", "sparsity", "accuracy", "spikes as before", "operations a sample")
+    table = Table(titles=(*titles, "energy a sample", "packed"), rows=rows)
+    return without_unknown(table, NOTHING)
 
 
 def tickets(report: Report) -> Section | None:
@@ -48,7 +78,11 @@ def tickets(report: Report) -> Section | None:
         pruned, prunable = sum(one["pruned"]), sum(one["prunable"])
         found.setdefault(one["method"], []).append((pruned / prunable, one["accuracies"]))
     dense = summary["dense"]
-    blocks = _curves(found, dense["accuracies"] if dense else [], summary["accuracies_on"])
+    known = dense["accuracies"] if dense else []
+    blocks = _curves(found, known, summary["accuracies_on"], drawn(report, "accuracy"))
+    for name, caption in MAPS.items():
+        path = drawn(report, name)
+        blocks += [_as_it_is(path, caption)] if path else []
     return Section(title="Accuracy and sparsity", blocks=blocks)
 
 
@@ -98,7 +132,15 @@ def _known(evaluation: Report | None) -> list[float]:
     return [evaluation["accuracy"]]
 
 
-def _curves(found: Measured, dense: Sequence[float], split: str) -> list[Pictures | Table]:
+def _as_it_is(path: Path, caption: str) -> Pictures:
+    """A coloured map, which is drawn for light paper."""
+    svg = inline(path.read_text("utf-8"), path.stem)
+    return Pictures(
+        pictures=[Picture(svg=svg, alt=caption, on_white=True)], caption=caption, wide=True
+    )
+
+
+def _curves(found: Measured, dense: Sequence[float], split: str, made: Path | None) -> list[Block]:
     """The picture, where there are accuracies, and the numbers."""
     steps = sorted({round(sparsity, 4) for marks in found.values() for sparsity, _ in marks})
     rows = []
@@ -110,10 +152,12 @@ def _curves(found: Measured, dense: Sequence[float], split: str) -> list[Picture
     table = Table(titles=titles, rows=rows, caption=caption.capitalize())
     if not any(accuracies for marks in found.values() for _, accuracies in marks):
         return [table]
-    return [_picture(found, dense, split), table]
+    svg = inline(made.read_text("utf-8"), "accuracy") if made else _plot(found, dense, split)
+    picture = Picture(svg=svg, alt="Accuracy against sparsity")
+    return [Pictures(pictures=[picture], caption="", wide=True), table]
 
 
-def _picture(found: Measured, dense: Sequence[float], split: str) -> Pictures:
+def _plot(found: Measured, dense: Sequence[float], split: str) -> str:
     look = looks(list(found))
     curves = [
         Curve(
@@ -132,8 +176,7 @@ def _picture(found: Measured, dense: Sequence[float], split: str) -> Pictures:
         level = _level(dense) if dense else None
         plot_accuracy([path], curves, dense=level, conditions="", split=split)
 
-    picture = Picture(svg=drawn_inline(draw, "accuracy"), alt="Accuracy against sparsity")
-    return Pictures(pictures=[picture], caption="", wide=True)
+    return drawn_inline(draw, "accuracy")
 
 
 def _level(accuracies: Sequence[float]) -> Level:

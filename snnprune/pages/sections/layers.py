@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from snnprune.pages.numbers import NOTHING, layer_name, percent, whole
-from snnprune.pages.page import Block, Lines, Section, Table
+from snnprune.pages.page import Block, Lines, Section, Table, without_unknown
 
 Report = Mapping[str, Any]
 MOST = 400  # rows of a page; report.json has all
@@ -37,7 +37,7 @@ def layers(report: Report) -> Section | None:
         cells += [whole((done["macs"] + done["acs"]) / samples) if done else NOTHING] * bool(work)
         rows.append([*cells, *([row["criterion"] or NOTHING] if criteria else [])])
     blocks: list[Block] = [
-        Table(titles=titles, rows=rows),
+        without_unknown(Table(titles=titles, rows=rows), NOTHING),
         *_left_out(found, MOST),
         *_reasons(found),
     ]

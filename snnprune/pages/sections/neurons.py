@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from snnprune.pages.numbers import NOTHING, small_percent
-from snnprune.pages.page import Block, Lines, Picture, Pictures, Section, Table
+from snnprune.pages.page import Block, Lines, Picture, Pictures, Section, Table, without_unknown
 from snnprune.pages.svg import drawn_inline
 from snnprune.plots import plot_flips, plot_membrane
 
@@ -30,15 +30,15 @@ def neurons(report: Report) -> Section | None:
     names = _names(report)
     if not names:
         return None
-    evidence = (report.get("evidence") or {}).get("neurons", {})
+    predicted = (report.get("evidence") or {}).get("crises", {})
     same = (report.get("agreement") or {}).get("neurons", {})
-    rows = [_row(report, name, evidence.get(name), same.get(name)) for name in names[:MOST]]
+    rows = [_row(report, name, predicted.get(name), same.get(name)) for name in names[:MOST]]
     titles = ["neuron", "channels", "never spike", "always spike", "firing rate"]
     compared = bool(same)
     titles += ["flips predicted", "flips measured"] if compared else []
     table = Table(titles=titles, rows=[row if compared else row[:5] for row in rows])
-    blocks: list[Block] = [table, *_flips(names, evidence, same)]
-    blocks += [Lines(lines=[FLIPS])] if compared and evidence else []
+    blocks: list[Block] = [without_unknown(table, NOTHING), *_flips(names, predicted, same)]
+    blocks += [Lines(lines=[FLIPS])] if compared and predicted else []
     return Section(title="Neurons", blocks=blocks)
 
 
@@ -62,7 +62,7 @@ def _row(report: Report, name: str, seen: Report | None, same: Report | None) ->
         _arrow(*(one and f"{one['silent']:,}" for one in (first, last))),
         _arrow(*(one and f"{one['saturated']:,}" for one in (first, last))),
         _arrow(*(None if rate is None else f"{rate:.4f}" for rate in rates)),
-        small_percent(seen["predicted_flips"] if seen else None),
+        small_percent(seen["flips"] if seen else None),
         small_percent(1 - same["agreement"] if same else None),
     ]
 
@@ -78,16 +78,16 @@ def _arrow(before: str | None, after: str | None) -> str:
     return " → ".join(known) or NOTHING
 
 
-def _flips(names: list[str], evidence: Report, same: Report) -> list[Pictures]:
+def _flips(names: list[str], predicted: Report, same: Report) -> list[Pictures]:
     pairs = [
-        (evidence[name]["predicted_flips"], 1 - same[name]["agreement"])
+        (predicted[name]["flips"], 1 - same[name]["agreement"])
         for name in names
-        if name in evidence and name in same and evidence[name]["predicted_flips"] is not None
+        if name in predicted and name in same
     ]
     if len(pairs) < 2:
         return []
-    predicted, measured = zip(*pairs, strict=True)
-    svg = drawn_inline(lambda path: plot_flips(path, predicted, measured), "flips")
+    expected, measured = zip(*pairs, strict=True)
+    svg = drawn_inline(lambda path: plot_flips(path, expected, measured), "flips")
     alt = "Measured share of flipped spikes over the predicted one, a point for each neuron"
     return [
         Pictures(
@@ -100,16 +100,18 @@ def _flips(names: list[str], evidence: Report, same: Report) -> list[Pictures]:
 def membranes(report: Report) -> Section | None:
     """A small histogram for each neuron."""
     evidence = report.get("evidence") or {}
-    found = {
-        name: (one["histograms"][0], one["histograms"][1], one["radius"])
-        for name, one in evidence.get("neurons", {}).items()
+    before, after = (evidence.get(when) or {} for when in ("before", "after"))
+    radii = {name: one["radius"] for name, one in evidence.get("crises", {}).items()}
+    pair = bool(before and after)
+    edges = (evidence if pair else report).get("edges", [])
+    found: dict[str, Histograms] = {
+        name: (before[name]["histogram"], after[name]["histogram"], radii.get(name))
+        for name in before
+        if name in after
     }
-    pair = bool(found)
-    edges = evidence.get("edges", [])
-    if not found:
+    if not pair:
         alone = report.get("membranes") or {}
-        edges = report.get("edges", [])
-        found = {n: (one["histogram"], one["histogram"], None) for n, one in alone.items()}
+        found = {name: (one["histogram"], one["histogram"], None) for name, one in alone.items()}
     if not found:
         return None
     pictures = [

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from snnprune.pages.page import Facts, Lines, Section, Table
+from snnprune.pages.page import Block, Facts, Lines, Section, Table, without_unknown
 
 Report = Mapping[str, Any]
 CHOICES = ("allocation", "repair", "steps", "structure", "split")
@@ -35,9 +36,10 @@ def origin(report: Report) -> Section:
     ]
     files = [("read", one) for one in report["inputs"]]
     files += [("written", one) for one in report.get("outputs", [])]
-    rows = [[what, one["path"], one.get("sha256", "")] for what, one in files]
-    table = Table(titles=("", "file", "SHA-256"), rows=rows, names=3)
-    return Section(title="How to get this again", blocks=[Facts(pairs=facts), table])
+    rows = [[what, one["path"], one.get("sha256")] for what, one in files]
+    table = without_unknown(Table(titles=("", "file", "SHA-256"), rows=rows, names=2), "")
+    blocks: list[Block] = [Facts(pairs=facts), *([replace(table, names=3)] if files else [])]
+    return Section(title="How to get this again", blocks=blocks)
 
 
 def _named(found: Report | None) -> str:

@@ -1,6 +1,7 @@
 """Fixtures that several test files share."""
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -12,9 +13,11 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from jsonschema import Draft202012Validator
 
 from snnprune.cli import app
 from snnprune.cli.failures import run as run_app
+from snnprune.report.schema import text as schema_text
 
 # one thread each: workers that wait for each other's threads are many times slower
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,7 +34,7 @@ Done = subprocess.CompletedProcess[str]
 
 def in_a_process(*arguments: object) -> Done:
     """Run the tool as a user does."""
-    return subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "snnprune", *map(str, arguments)],
         capture_output=True,
         text=True,
@@ -40,6 +43,8 @@ def in_a_process(*arguments: object) -> Done:
         # one thread: two that wait for each other are slow where another test suite runs beside
         env={**os.environ, "COLUMNS": "80", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"},
     )
+    assert_as_promised(done)
+    return done
 
 
 def in_this_process(*arguments: object) -> Done:
@@ -47,9 +52,44 @@ def in_this_process(*arguments: object) -> Done:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = run_app(app, [str(argument) for argument in arguments])
-    return subprocess.CompletedProcess(
+    done = subprocess.CompletedProcess(
         list(map(str, arguments)), code, out.getvalue(), err.getvalue()
     )
+    assert_as_promised(done)
+    return done
+
+
+def assert_as_promised(done: Done) -> None:
+    """Whatever command a test runs with --json: what it prints is what the schema says."""
+    if "--json" in done.args and done.stdout:
+        found = json.loads(done.stdout)
+        assert (done.returncode == 0) is found["ok"]
+        assert_valid(found)
+
+
+def assert_valid(report: dict[str, Any]) -> None:
+    """A report is one of those that the JSON Schema knows."""
+    validator = _validators()
+    wanted = [one for one in validator if _is_about(one, report)]
+    assert wanted, f"no schema for {report.get('command')}"
+    faults = [list(one.iter_errors(report)) for one in wanted]
+    best = min(faults, key=len)
+    assert not best, "\n".join(f"{fault.json_path}: {fault.message}"[:300] for fault in best)
+
+
+@functools.cache
+def _validators() -> list[Draft202012Validator]:
+    """One for each kind of report, so that a fault names its key."""
+    schema = json.loads(schema_text())
+    kinds = schema.pop("anyOf")
+    return [Draft202012Validator({**schema, **kind}) for kind in kinds]
+
+
+def _is_about(validator: Draft202012Validator, report: dict[str, Any]) -> bool:
+    schema: Any = validator.schema
+    name = schema["$ref"].rpartition("/")[2]
+    told = schema["$defs"][name]["properties"].get("command", {})
+    return report.get("command") in (told.get("const"), *told.get("enum", ()))
 
 
 @pytest.fixture(scope="session")

@@ -21,11 +21,10 @@ class Table:
 
 def without_unknown(table: Table, unknown: str) -> Table:
     """The table without the columns of numbers of which none is known."""
-    columns = list(zip(*table.rows, strict=True))
     known = [
         number
         for number in range(len(table.titles))
-        if number < table.names or any(cell not in (None, unknown) for cell in columns[number])
+        if number < table.names or any(row[number] not in (None, unknown) for row in table.rows)
     ]
     return replace(
         table,

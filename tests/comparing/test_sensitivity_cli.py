@@ -70,7 +70,8 @@ def test_the_recipe_prunes_exactly_that_much_and_prune_takes_it(
     done = run(*BASE, *MAGNITUDE, *flags)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in Path("out").iterdir()} == {
-        *("sensitivity.json", "prune.yaml", "sensitivity.png", "sensitivity.svg")
+        *("sensitivity.json", "prune.yaml", "sensitivity.png", "sensitivity.svg"),
+        *("report.html", "report.md"),
     }
     section = load_prune_section(Path("out/prune.yaml"))
     assert (section.criterion, section.repair, section.sparsity) == ("magnitude", "none", 0.8)

@@ -123,7 +123,11 @@ def test_a_folder_for_every_sparsity_with_its_hashes(images: Path, tmp_path: Pat
     }
     assert set(results(asked.out)) == expected
     sums = (asked.out / "SHA256SUMS").read_text().splitlines()
-    assert {line.split("  ")[1] for line in sums} == expected | {"report.json"}
+    assert {line.split("  ")[1] for line in sums} == expected | {
+        "report.json",
+        "report.html",
+        "report.md",
+    }
 
 
 def test_force_leaves_nothing_of_another_run(images: Path, tmp_path: Path) -> None:

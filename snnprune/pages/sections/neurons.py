@@ -119,13 +119,13 @@ def membranes(report: Report) -> Section | None:
         for number, (name, one) in enumerate(list(found.items())[:PANELS])
     ]
     colours = (
-        "grey before, blue line after. Shaded: the crisis neighbourhood, one standard deviation of "
+        "Grey before, blue line after. Shaded: the crisis neighbourhood, one standard deviation of "
         "what the pruned weights would have added to the membrane. "
         if pair
         else ""
     )
     caption = (
-        f"Membrane potential before reset, about the threshold (dashed), over all channels: "
+        "Membrane potential before reset, about the threshold (dashed), over all channels. "
         f"{colours}{_more(len(found))}"
     )
     return Section(title="Membranes", blocks=[Pictures(pictures=pictures, caption=caption)])

@@ -23,7 +23,7 @@ def card(page: Page, report: Mapping[str, Any]) -> str:
         f"# {plain(page.title)}: {plain(page.subtitle)}",
         *([f"**{plain(page.verdict)}**"] if page.verdict else []),
         *(part for section in page.sections for part in _section(section)),
-        "Pictures are in `report.html`, all numbers in `report.json`.",
+        "Pictures are in `report.html`, all numbers in the JSON report beside it.",
     ]
     return "\n\n".join(parts) + "\n"
 

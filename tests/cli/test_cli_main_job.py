@@ -31,6 +31,8 @@ def test_training_leaves_a_run_folder_that_says_what_it_is(trained: Path) -> Non
         "model.safetensors",
         "best.safetensors",
         "report.json",
+        "report.html",
+        "report.md",
     }
     assert names == hashed | {"SHA256SUMS", "DONE", "state", "run.lock"}
     for line in (trained / "SHA256SUMS").read_text().splitlines():

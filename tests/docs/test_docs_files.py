@@ -24,6 +24,7 @@ from snnprune.recipe import load_recipe
 Run = Callable[..., subprocess.CompletedProcess[str]]
 PAGE = "files.md"
 FEW = ("--samples", 64)
+RUN = ("Files of the run folder", "What a run that prunes adds")
 
 
 @pytest.fixture
@@ -65,6 +66,7 @@ def assert_documented(report: dict[str, Any]) -> None:
         ("calibrate", "model.safetensors", "-o", "statistics.safetensors", *FEW),
         ("score", "model.safetensors", *FEW),
         ("eval", "model.safetensors", *FEW),
+        ("check", "model.safetensors", "--max-sparsity", 0),
         ("export", "model.safetensors", "--to", "dense", "-o", "dense.safetensors"),
     ],
     ids=lambda command: str(command[0]),
@@ -86,6 +88,20 @@ def test_the_keys_of_a_pruning_report_and_of_all_in_it_are_the_documented_ones(
     assert set(report["after"]) == first_column(PAGE, "Keys of an evaluation")
 
 
+def test_the_evidence_in_a_pruning_report_is_the_documented_one(work: Path, run: Run) -> None:
+    flags = ("--sparsity", 0.9, "--criterion", "magnitude", "--repair", "none", *FEW)
+    gate = ("--max-dead", "100%", "--eval-samples", 64, "--report", "report")
+    report = report_of(run, "prune", "model.safetensors", *flags, *gate, "-o", "p.safetensors")
+    assert json.loads(Path("report/report.json").read_text()) == report
+    evidence = report["evidence"]
+    assert set(evidence) == first_column(PAGE, "Keys of evidence")
+    (membrane, *_), (histogram, *_) = evidence["after"].values(), evidence["scores"].values()
+    assert set(membrane) == first_column(PAGE, "Keys of a membrane")
+    assert set(histogram) == first_column(PAGE, "Keys of a score histogram")
+    assert set(report["gates"][0]) == first_column(PAGE, "Keys of a gate")
+    assert set(report["workload"]["after"]) == first_column(PAGE, "Keys of a workload")
+
+
 def test_the_run_folder_and_its_report_are_the_documented_ones(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()}
     assert names == first_column(PAGE, "Files of the run folder")
@@ -103,8 +119,9 @@ def test_the_reports_of_tickets_are_the_documented_ones(tmp_path: Path) -> None:
     alone = json.loads((out / "seed-0" / "report.json").read_text())
     assert_documented(alone)
     assert all(set(row) == first_column(PAGE, "Keys of a ticket") for row in alone["tickets"])
-    shown = {path.name for path in out.iterdir() if path.suffix in (".png", ".md")}
-    assert shown < first_column(PAGE, "What a run that prunes adds")
+    shown = {path.name for path in out.iterdir() if path.suffix in (".png", ".md", ".html")}
+    documented = [first_column(PAGE, what) for what in RUN]
+    assert shown < documented[0] | documented[1]
 
 
 def test_the_keys_of_the_report_of_demo_are_the_documented_ones(

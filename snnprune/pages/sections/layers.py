@@ -53,7 +53,7 @@ def _work(report: Report) -> tuple[Mapping[str, Any], int]:
 
 def _left_out(rows: list[Any], most: int) -> list[Lines]:
     more = len(rows) - most
-    return [Lines(lines=[f"{more:,} more are in report.json."])] if more > 0 else []
+    return [Lines(lines=[f"{more:,} more are in the JSON report."])] if more > 0 else []
 
 
 def _reasons(rows: list[Any]) -> list[Lines]:

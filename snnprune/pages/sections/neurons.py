@@ -140,4 +140,4 @@ def _panel(name: str, edges: Sequence[float], found: Histograms, mark: str) -> P
 
 
 def _more(count: int) -> str:
-    return f"The first {PANELS} of {count}; report.json has all." if count > PANELS else ""
+    return f"The first {PANELS} of {count}; the JSON report has all." if count > PANELS else ""

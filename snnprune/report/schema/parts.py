@@ -253,6 +253,8 @@ class Ticket(TypedDict):
     method: str
     round: Whole
     sparsity_asked: Share
+    k: NotRequired[Share]
+    """Of `search`: the share kept, as papers on edge-popup call it."""
     pruned: Whole
     prunable: Whole
     parameters: Whole

@@ -13,10 +13,10 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def small_percent(share: float | None) -> str:
-    """A share that may be very small, with two significant digits."""
+    """A share that may be very small, with two significant digits below 1 %."""
     if share is None:
         return NOTHING
-    return f"{100 * share:.1f} %" if share >= 0.1 or share == 0 else f"{100 * share:.2g} %"
+    return f"{100 * share:.1f} %" if share >= 0.01 or share == 0 else f"{100 * share:.2g} %"
 
 
 def whole(count: float | None) -> str:

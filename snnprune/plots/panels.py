@@ -92,7 +92,7 @@ def plot_flips(path: Path, predicted: Sequence[float], measured: Sequence[float]
     Raises:
         OutputError: `path` cannot be written.
     """
-    with _panel(path, "", left=0.2) as axes:
+    with _panel(path, "", left=0.26) as axes:
         seen = [value for value in (*predicted, *measured) if value > 0]
         low, high = min(seen, default=1e-3) / 2, min(1.2, 2 * max(seen, default=1.0))
         axes.plot([low, high], [low, high], color=BLACK, linewidth=0.8, linestyle="--")

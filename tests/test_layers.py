@@ -14,7 +14,7 @@ ROOT = Path(snnprune.__file__).parent
 ORDER: tuple[tuple[str, ...], ...] = (
     (
         *("errors", "escaping", "spelling", "files", "readable"),
-        *("progress", "user_code", "markdown", "registry", "randomness", "launch"),
+        *("progress", "user_code", "markdown", "registry", "randomness", "launch", "memory"),
     ),
     ("checkpoint", "mask", "ranking", "recipe"),
     ("models", "data", "network", "device", "distributed", "loss"),

@@ -36,7 +36,7 @@ class Bars:
         with self._drawn(label), self.stages.entered(label, total=total) as stage:
             for item in items:
                 yield item
-                self.stages.advance(stage)
+                self.stages.advance(stage, item)
 
     @contextmanager
     def within(self, label: str, *, total: int, done: int = 0) -> Iterator[None]:
@@ -66,10 +66,11 @@ class Bars:
                 self.live = None
 
     def _picture(self) -> RenderableType:
+        now = time.monotonic()
         return picture(
             self.stages.shown.copy(),
-            self.stages.text,
-            now=time.monotonic(),
+            self.stages.about(now),
+            now=now,
             width=self.console.width,
             label_width=self.label_width,
         )

@@ -30,7 +30,7 @@ class Lines:
         with self._entered(label, total) as stage:
             for item in items:
                 yield item
-                self.stages.advance(stage)
+                self.stages.advance(stage, item)
                 self._tell_if_due()
             if len(self.stages.open) == 1:
                 self._say(f"{stage.label}: done, {_spent(stage)}")
@@ -63,7 +63,8 @@ class Lines:
             self._say("; ".join(_state(stage, now) for stage in self.stages.open))
 
     def _say(self, line: str) -> None:
-        note = f", {self.stages.text}" if self.stages.text else ""
+        about = self.stages.about(time.monotonic())
+        note = f", {about}" if about else ""
         self.console.print(f"{line}{note}", markup=False, soft_wrap=True)
 
 

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from snnprune.escaping import printable
+from snnprune.memory import peak_gpu_memory, peak_memory
+
+UNIT = "images/s"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -21,6 +24,8 @@ class Stage:
     """What was done before this process began; it says nothing of the speed."""
     start: float
     end: float | None = None
+    images: int = 0
+    """In its items so far, where these are batches."""
     block: bool
     """Whether it counts the items of what lies in it, or has items of its own."""
 
@@ -34,6 +39,11 @@ class Stage:
         if self.total is None or new <= 0:
             return None
         return (self.total - self.done) * self.elapsed(now) / new
+
+    def pace(self, now: float) -> float | None:
+        """Images per second at the mean speed so far; None where its items are no batches."""
+        seconds = self.elapsed(now)
+        return self.images / seconds if self.images and seconds > 0 else None
 
 
 class Stages:
@@ -66,15 +76,23 @@ class Stages:
         finally:
             self._leave(stage)
 
-    def advance(self, stage: Stage) -> None:
-        """An item of `stage` is done, and of the blocks around it up to another such stage."""
+    def advance(self, stage: Stage, item: object = None) -> None:
+        """`item` of `stage` is done, and of the blocks around it up to another such stage."""
         if stage not in self.open:
             return
         stage.done += 1
+        stage.images += images_in(item)
         for around in reversed(self.open[: self.open.index(stage)]):
             if not around.block:
                 return
             around.done = min(around.done + 1, around.total or 0)
+
+    def about(self, now: float) -> str:
+        """What is known of the item in hand: the note, the speed and the memory so far."""
+        paces = [pace for stage in self.shown if (pace := stage.pace(now))]
+        noted = UNIT in self.text or not paces
+        speed = [] if noted else [f"{paces[-1]:,.0f} {UNIT}"]
+        return ", ".join(filter(None, [self.text, *speed, memory()]))
 
     def _leave(self, stage: Stage) -> None:
         """End `stage`, with what a loop that was left early has not closed yet."""
@@ -83,6 +101,23 @@ class Stages:
         for ended in self.open[self.open.index(stage) :]:
             ended.end = time.monotonic()
             self.open.remove(ended)
+
+
+def images_in(item: object) -> int:
+    """How many images are in a batch x or (x, y); 0 of anything else.
+
+    Labels are counted where there are some, as time may come first in x.
+    """
+    parts = item if isinstance(item, tuple | list) else (item,)
+    shapes = [shape for part in parts[:2] if (shape := getattr(part, "shape", None))]
+    return int(shapes[-1][0]) if shapes else 0
+
+
+def memory() -> str:
+    """The most memory so far: of the GPU where one is in use, else of the process."""
+    gpu = peak_gpu_memory()
+    peak = peak_memory() if gpu is None else gpu
+    return "" if peak is None else f"{peak / 1e9:.1f} GB{'' if gpu is None else ' on the GPU'}"
 
 
 def clock(seconds: float | None) -> str:

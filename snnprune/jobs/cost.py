@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+
+from snnprune.memory import peak_memory
 
 
 class Cost:
@@ -31,18 +32,8 @@ class Cost:
         """So far, with the most memory that the process, and on a GPU torch, has had (bytes)."""
         return {
             "seconds": {name: round(seconds, 3) for name, seconds in self._seconds.items()},
-            "peak_memory": _peak_memory(),
+            "peak_memory": peak_memory(),
             "peak_gpu_memory": torch.cuda.max_memory_allocated(device)
             if device.type == "cuda"
             else None,
         }
-
-
-def _peak_memory() -> int | None:
-    """The largest resident set so far, in bytes; None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak

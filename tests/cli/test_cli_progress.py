@@ -1,15 +1,17 @@
 """What people see of long work, on a terminal and in a log."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+import torch
 from rich.console import Console
 
 from snnprune.cli import lines, stages
 from snnprune.cli.bars import Bars, picture
 from snnprune.cli.lines import Lines
 from snnprune.cli.stages import Stage, Stages
+from snnprune.memory import peak_gpu_memory, peak_memory
 from snnprune.progress import SILENT, Progress
 
 
@@ -28,6 +30,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     for module in (stages, lines):
         monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(stages, "peak_memory", lambda: None)  # tests of it say how much
     return clock
 
 
@@ -187,6 +190,65 @@ def failing(progress: Progress) -> None:
     with progress.within("run", total=2):
         for item in progress.track([0], label="epoch"):
             1 / item
+
+
+def batches(clock: Clock, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of 50 images, time first, a second each."""
+    for _ in range(count):
+        clock.now += 1
+        yield torch.zeros(4, 50, 2), torch.zeros(50)
+
+
+def test_batches_tell_images_a_second_and_all_work_its_memory(
+    clock: Clock, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "peak_memory", lambda: 1_234_000_000)
+    progress = lines_to(log)
+    list(progress.track(batches(clock, 3), label="calibrating", total=3))
+    list(progress.track(range(2), label="fitting", total=2))
+    first, second = log.getvalue().splitlines()
+    assert first == "calibrating: done, 3 of 3, 3.0 s, 50 images/s, 1.2 GB"
+    assert second == "fitting: done, 2 of 2, 0.0 s, 1.2 GB"
+
+
+def test_a_note_that_tells_images_a_second_is_not_told_again(
+    clock: Clock, log: io.StringIO
+) -> None:
+    progress = lines_to(log)
+    for _ in progress.track(batches(clock, 2), label="epoch", total=2):
+        progress.note("loss 1.0, 51 images/s")
+    assert log.getvalue() == "epoch: done, 2 of 2, 2.0 s, loss 1.0, 51 images/s\n"
+
+
+def test_the_memory_of_a_gpu_comes_before_that_of_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stages, "peak_memory", lambda: 9_000_000_000)
+    monkeypatch.setattr(stages, "peak_gpu_memory", lambda: 2_500_000_000)
+    assert stages.memory() == "2.5 GB on the GPU"
+
+
+def test_memory_is_that_of_this_process_and_no_gpu_is_asked_for() -> None:
+    assert (peak_memory() or 0) > 50_000_000
+    assert peak_gpu_memory() is None
+
+
+@pytest.mark.parametrize(
+    ("item", "images"),
+    [
+        (torch.zeros(8, 3), 8),
+        ((torch.zeros(8, 3), None), 8),
+        ((torch.zeros(4, 8, 3), torch.zeros(8)), 8),
+        ([torch.zeros(8, 3), torch.zeros(8)], 8),
+        ("text", 0),
+        (7, 0),
+        (("plan", 0.5), 0),
+        (torch.zeros(()), 0),
+    ],
+    ids=("x", "x without y", "time first", "list", "text", "number", "plan", "scalar"),
+)
+def test_images_are_counted_in_batches_of_any_form(item: object, images: int) -> None:
+    assert stages.images_in(item) == images
 
 
 def test_the_bars_go_when_the_work_fails() -> None:

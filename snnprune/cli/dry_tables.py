@@ -14,7 +14,7 @@ from snnprune.cli.tables import cell
 from snnprune.curves import percent
 
 if TYPE_CHECKING:
-    from snnprune.jobs.dry_run import DryRun
+    from snnprune.jobs.training.dry_run import DryRun
 
 UNITS = ("bytes", "KB", "MB", "GB", "TB")
 

@@ -19,8 +19,8 @@ from snnprune.gates.limits import points
 from snnprune.readable import require_readable
 
 if TYPE_CHECKING:
-    from snnprune.jobs.options import SubjectOptions
-    from snnprune.jobs.prune_options import Target
+    from snnprune.jobs.pruning.options import Target
+    from snnprune.jobs.subjects.options import SubjectOptions
 
 FORWARD_HELP = "How a batch is run: function(model, x) -> output; by default model(x)."
 READOUT_HELP = "auto, sum, mean or last over time, or file.py:function from output to scores."
@@ -188,7 +188,7 @@ class SubjectFlags(DataFlags, RunFlags):
             UsageError: a `--model-arg` or `--link` is not of its form.
         """
         links = parse_links(self.link or [])
-        from snnprune.jobs.options import SubjectOptions
+        from snnprune.jobs.subjects.options import SubjectOptions
         from snnprune.recipe import parse_settings
 
         return SubjectOptions(
@@ -275,7 +275,7 @@ class GoalFlags(Flags):
     @property
     def target(self) -> Target | None:
         """What to look for, where that is asked for."""
-        from snnprune.jobs.prune_options import Target
+        from snnprune.jobs.pruning.options import Target
 
         drop = self.max_accuracy_drop if self.gated_drop is None else None
         if self.target_accuracy is None and drop is None:

@@ -99,8 +99,8 @@ def prune(
     """Prune a checkpoint; the result has the same keys, shapes and types."""
     from snnprune.cli.console import Screen
     from snnprune.cli.results import prune_lines, prune_tables
-    from snnprune.jobs.prune import prune_checkpoint
-    from snnprune.jobs.prune_options import PruneOptions
+    from snnprune.jobs.pruning.options import PruneOptions
+    from snnprune.jobs.pruning.prune import prune_checkpoint
 
     screen = Screen(show, report=report, force=scoring.force)
     options = PruneOptions(

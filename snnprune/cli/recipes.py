@@ -43,7 +43,7 @@ def cp(
 @app.command()
 def validate(recipe: Annotated[str, typer.Argument(help="Built-in name or YAML file.")]) -> None:
     """Check a recipe, without running anything of it."""
-    from snnprune.jobs.recipes import require_names
+    from snnprune.jobs.training.recipes import require_names
     from snnprune.recipe import load_recipe
 
     require_names(load_recipe(recipe, run=("gradual", "imp", "search", "finetune")))

@@ -17,7 +17,7 @@ from snnprune.cli.tables import (
 )
 
 if TYPE_CHECKING:
-    from snnprune.jobs.pruned import Pruned, Pruning
+    from snnprune.jobs.pruning.pruned import Pruned, Pruning
 
 
 def prune_tables(found: Pruning, width: int) -> list[Table]:

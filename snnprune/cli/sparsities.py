@@ -11,8 +11,8 @@ from snnprune.cli.tables import cell, plain_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from snnprune.jobs.pruned import Pruned
-    from snnprune.jobs.targeting import Search
+    from snnprune.jobs.pruning.pruned import Pruned
+    from snnprune.jobs.pruning.targeting import Search
 
 
 def sparsity_table(files: Sequence[Pruned]) -> Table:

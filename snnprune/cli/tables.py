@@ -14,7 +14,7 @@ from snnprune.escaping import printable
 if TYPE_CHECKING:
     from snnprune.evaluation import Evaluation
     from snnprune.jobs.demo import Point
-    from snnprune.jobs.layers import LayerRow
+    from snnprune.jobs.subjects.layers import LayerRow
 
 MAX_ROWS = 300  # of a table; a stranger's file may have any number of layers
 MIN_NAME = 12  # columns that a name gets at least
@@ -153,7 +153,7 @@ def excluded_lines(report: Mapping[str, Any]) -> list[str]:
 
 def unused_lines(report: Mapping[str, Any]) -> list[str]:
     """Which weights are not pruned because no convolution or linear layer uses them."""
-    from snnprune.jobs.unused import warnings_on
+    from snnprune.jobs.subjects.unused import warnings_on
 
     return [printable(line) for line in warnings_on(report["unused"])]
 

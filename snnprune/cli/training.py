@@ -15,8 +15,8 @@ from snnprune.readable import require_readable
 
 if TYPE_CHECKING:
     from snnprune.cli.console import Screen
-    from snnprune.jobs.finetune import FinetuneFiles
-    from snnprune.jobs.looping import LoopOptions
+    from snnprune.jobs.training.finetune import FinetuneFiles
+    from snnprune.jobs.training.looping import LoopOptions
     from snnprune.recipe import Recipe
 
 
@@ -96,7 +96,7 @@ class FinetuneFlags(Flags):
 
     def files(self) -> FinetuneFiles:
         """The same for the job."""
-        from snnprune.jobs.finetune import FinetuneFiles
+        from snnprune.jobs.training.finetune import FinetuneFiles
 
         return FinetuneFiles(
             checkpoint=self.checkpoint,
@@ -138,7 +138,7 @@ def _run(
     folder = _folder(command, recipe, flags)
 
     from snnprune.cli.console import Screen
-    from snnprune.jobs.looping import LoopOptions
+    from snnprune.jobs.training.looping import LoopOptions
 
     screen = Screen(show)
     options = LoopOptions(
@@ -161,8 +161,8 @@ def _run(
 def _do(options: LoopOptions, files: FinetuneFiles | None, screen: Screen) -> None:
     """Run it."""
     from snnprune.cli.run_tables import shown
-    from snnprune.jobs.loops import job_of
-    from snnprune.jobs.seeds import run_seeds
+    from snnprune.jobs.training.loops import job_of
+    from snnprune.jobs.training.seeds import run_seeds
 
     job = job_of(options.command, files)
     found = run_seeds(job, options, screen.progress(), screen.say)
@@ -174,7 +174,7 @@ def _do(options: LoopOptions, files: FinetuneFiles | None, screen: Screen) -> No
 def _try(options: LoopOptions, files: FinetuneFiles | None, screen: Screen) -> None:
     """Tell what it would do and take."""
     from snnprune.cli.dry_tables import shown
-    from snnprune.jobs.dry_run import dry_run
+    from snnprune.jobs.training.dry_run import dry_run
 
     found, report = dry_run(options, files)
     screen.result(*shown(found), f"nothing was written to {options.out}", report=report)

@@ -19,10 +19,10 @@ from snnprune.distributed import ALONE, Ranks, joined
 from snnprune.errors import InputError
 from snnprune.evidence import membranes
 from snnprune.files import require_free
-from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows
-from snnprune.jobs.opening import open_subject
-from snnprune.jobs.options import SubjectOptions
-from snnprune.jobs.subject import Subject
+from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows
+from snnprune.jobs.subjects.opening import open_subject
+from snnprune.jobs.subjects.options import SubjectOptions
+from snnprune.jobs.subjects.subject import Subject
 from snnprune.progress import Progress
 from snnprune.provenance import described
 from snnprune.report import file_entry, report_on

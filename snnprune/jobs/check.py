@@ -22,11 +22,11 @@ from snnprune.jobs.gating import (
     need,
     told_outside,
 )
-from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
-from snnprune.jobs.opening import open_subject
-from snnprune.jobs.options import SubjectOptions
-from snnprune.jobs.other import read_other
-from snnprune.jobs.subject import Subject
+from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
+from snnprune.jobs.subjects.opening import open_subject
+from snnprune.jobs.subjects.options import SubjectOptions
+from snnprune.jobs.subjects.other import read_other
+from snnprune.jobs.subjects.subject import Subject
 from snnprune.network import Network
 from snnprune.progress import Progress
 from snnprune.report import about_evaluation, about_workload, file_entry, report_on

@@ -14,14 +14,14 @@ from snnprune.checkpoint import write_safetensors
 from snnprune.evaluation import Evaluation, evaluate
 from snnprune.files import write_text
 from snnprune.jobs.calibrate import calibrated
-from snnprune.jobs.combining import BEST
-from snnprune.jobs.looping import LoopOptions
-from snnprune.jobs.opening import open_subject
-from snnprune.jobs.options import SubjectOptions
-from snnprune.jobs.repairing import pruned_tensors
+from snnprune.jobs.pruning.combining import BEST
+from snnprune.jobs.pruning.repairing import pruned_tensors
 from snnprune.jobs.score import one_shot
-from snnprune.jobs.subject import Subject
-from snnprune.jobs.train import train_recipe
+from snnprune.jobs.subjects.opening import open_subject
+from snnprune.jobs.subjects.options import SubjectOptions
+from snnprune.jobs.subjects.subject import Subject
+from snnprune.jobs.training.looping import LoopOptions
+from snnprune.jobs.training.train import train_recipe
 from snnprune.mask import prunable, pruned
 from snnprune.one_shot import OneShot, Plan
 from snnprune.pages import write_report

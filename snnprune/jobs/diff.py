@@ -18,11 +18,11 @@ from snnprune.agreement import (
     together,
 )
 from snnprune.checkpoint import Checkpoint
-from snnprune.jobs.opening import open_subject
-from snnprune.jobs.options import SubjectOptions
-from snnprune.jobs.other import read_other
-from snnprune.jobs.prunable import Prunable
-from snnprune.jobs.subject import Subject
+from snnprune.jobs.subjects.opening import open_subject
+from snnprune.jobs.subjects.options import SubjectOptions
+from snnprune.jobs.subjects.other import read_other
+from snnprune.jobs.subjects.prunable import Prunable
+from snnprune.jobs.subjects.subject import Subject
 from snnprune.progress import Progress
 from snnprune.report import file_entry, report_on
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from snnprune.distributed import joined
 from snnprune.evaluation import Evaluation, evaluate
-from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
-from snnprune.jobs.opening import open_subject
-from snnprune.jobs.options import SubjectOptions
+from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
+from snnprune.jobs.subjects.opening import open_subject
+from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.progress import Progress
 from snnprune.report import about_evaluation, about_workload, report_on
 from snnprune.workload import Energy, Workload, footprint

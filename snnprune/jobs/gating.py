@@ -21,7 +21,7 @@ from snnprune.gates import (
     judge,
     write_junit,
 )
-from snnprune.jobs.layers import LayerRow
+from snnprune.jobs.subjects.layers import LayerRow
 from snnprune.network import Network
 from snnprune.workload import Energy, Workload
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from snnprune.checkpoint import Checkpoint, files_of
-from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
-from snnprune.jobs.opening import open_subject
-from snnprune.jobs.options import SubjectOptions
-from snnprune.jobs.subject import Subject
+from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
+from snnprune.jobs.subjects.opening import open_subject
+from snnprune.jobs.subjects.options import SubjectOptions
+from snnprune.jobs.subjects.subject import Subject
 from snnprune.report import report_on
 
 

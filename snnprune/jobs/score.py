@@ -12,11 +12,11 @@ from snnprune.criteria import CRITERIA, Criterion, load_criterion
 from snnprune.evidence import score_histogram
 from snnprune.files import require_free
 from snnprune.jobs.calibrate import calibrated, read_calibration_for
-from snnprune.jobs.layers import LayerRow, as_dicts, layer_rows
-from snnprune.jobs.opening import open_subject
-from snnprune.jobs.options import SubjectOptions
-from snnprune.jobs.subject import Subject
-from snnprune.jobs.unused import warnings_on
+from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows
+from snnprune.jobs.subjects.opening import open_subject
+from snnprune.jobs.subjects.options import SubjectOptions
+from snnprune.jobs.subjects.subject import Subject
+from snnprune.jobs.subjects.unused import warnings_on
 from snnprune.one_shot import OneShot, Plan
 from snnprune.progress import SILENT, Progress
 from snnprune.provenance import described

@@ -13,7 +13,7 @@ from snnprune.launch import command_line
 if TYPE_CHECKING:
     import torch
 
-    from snnprune.jobs.subject import Subject
+    from snnprune.jobs.subjects.subject import Subject
 
 SCHEMA = 1  # raised when a reader of the last one would be misled
 

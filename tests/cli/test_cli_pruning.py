@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 
 from snnprune.checkpoint import write_masks, write_safetensors
 from snnprune.errors import OutputError
-from snnprune.jobs.bisecting import Try, best, bisect
-from snnprune.jobs.opening import open_subject
-from snnprune.jobs.options import SubjectOptions
-from snnprune.jobs.validation import validation_of
+from snnprune.jobs.pruning.bisecting import Try, best, bisect
+from snnprune.jobs.pruning.validation import validation_of
+from snnprune.jobs.subjects.opening import open_subject
+from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.models import ModelSpec, build_model
 from snnprune.provenance import DataSpec, described
 
@@ -80,7 +80,7 @@ def test_an_error_midway_names_the_files_that_are_whole(
             raise OutputError("cannot be written: no space", file=path)
         write_masks(path, *others)
 
-    monkeypatch.setattr("snnprune.jobs.prune.write_masks", full)
+    monkeypatch.setattr("snnprune.jobs.pruning.filing.write_masks", full)
     quick = ("--criterion", "magnitude", "--repair", "none", "--no-eval")
     assert_one_line(
         prune("--sparsity", "0.5,0.7", *quick), 5, "no space", "written before: p-0.5.safetensors"

@@ -13,9 +13,9 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from snnprune.jobs.looping import LoopOptions
-from snnprune.jobs.loops import JOBS
-from snnprune.jobs.seeds import run_seeds
+from snnprune.jobs.training.looping import LoopOptions
+from snnprune.jobs.training.loops import JOBS
+from snnprune.jobs.training.seeds import run_seeds
 from snnprune.recipe import load_recipe
 
 TORCHRUN = (

@@ -65,10 +65,12 @@ def shown(folder: Path) -> dict[int, str]:
     return outputs
 
 
+@pytest.mark.docs
 def test_every_block_runs_as_pasted_and_prints_what_the_page_shows(shown: dict[int, str]) -> None:
     assert_shown(PAGE, shown)
 
 
+@pytest.mark.docs
 def test_the_command_of_the_page_on_reports_leaves_what_it_shows(
     run: Run, trained: Path, tmp_path: Path
 ) -> None:
@@ -80,6 +82,7 @@ def test_the_command_of_the_page_on_reports_leaves_what_it_shows(
     assert_shown("reports.md", {block.line: done.stdout})
 
 
+@pytest.mark.docs
 def test_the_script_passes_once_and_fails_once_and_leaves_what_a_server_reads(
     shown: dict[int, str], folder: Path
 ) -> None:
@@ -125,6 +128,7 @@ def test_a_pipeline_installs_and_then_runs_the_script_of_the_page(name: str) -> 
     assert os.access(EXAMPLES / "gate.sh", os.X_OK)
 
 
+@pytest.mark.docs
 def test_the_composite_action_runs_check_and_never_reads_inputs_as_script(
     shown: dict[int, str], folder: Path
 ) -> None:

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from snnprune.checkpoint import read_masks
 from snnprune.jobs import demo
-from snnprune.jobs.looping import LoopOptions
-from snnprune.jobs.loops import JOBS
-from snnprune.jobs.seeds import run_seeds
+from snnprune.jobs.training.looping import LoopOptions
+from snnprune.jobs.training.loops import JOBS
+from snnprune.jobs.training.seeds import run_seeds
 from snnprune.progress import SILENT
 from snnprune.recipe import load_recipe
 

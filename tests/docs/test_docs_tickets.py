@@ -22,6 +22,7 @@ def lines() -> list[list[str]]:
     return [shlex.split(line) for text in texts for line in text.splitlines()]
 
 
+@pytest.mark.docs
 def test_every_command_runs_as_pasted_from_top_to_bottom(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

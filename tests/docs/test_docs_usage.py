@@ -53,6 +53,7 @@ def in_a_shell(block: Block) -> str:
     return done.stdout
 
 
+@pytest.mark.docs
 def test_every_block_runs_as_pasted_and_prints_what_the_page_shows(
     shell_output: dict[int, str],
 ) -> None:

@@ -9,8 +9,8 @@ import pytest
 from torch import Tensor
 
 from snnprune.errors import StoppedError
-from snnprune.jobs import looping
-from snnprune.jobs.looping import LoopOptions, LoopRun
+from snnprune.jobs.training import looping
+from snnprune.jobs.training.looping import LoopOptions, LoopRun
 from snnprune.runs import Stop
 from snnprune.training import Trainer
 

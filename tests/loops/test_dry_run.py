@@ -11,7 +11,7 @@ import yaml
 from cifar_files import write_set
 from safetensors.torch import save_file
 
-from snnprune.jobs import tickets as tickets_job
+from snnprune.jobs.training import tickets as tickets_job
 from snnprune.training import Trainer
 
 Run = Callable[..., Any]

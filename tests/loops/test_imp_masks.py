@@ -12,9 +12,9 @@ from torch import Tensor
 
 from snnprune.checkpoint import read_masks
 from snnprune.errors import InputError
-from snnprune.jobs import tickets
-from snnprune.jobs.imp import imp_recipe
-from snnprune.jobs.looping import LoopOptions
+from snnprune.jobs.training import tickets
+from snnprune.jobs.training.imp import imp_recipe
+from snnprune.jobs.training.looping import LoopOptions
 from snnprune.loops.imp import imp
 from snnprune.loops.resolving import open_recipe_data
 from snnprune.loops.rounds import Rounds

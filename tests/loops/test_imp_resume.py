@@ -11,10 +11,10 @@ from small_runs import recipe_for, write_images
 from stopped_runs import results, stopped_after, stopped_after_every_step
 
 from snnprune.errors import InputError, StoppedError
-from snnprune.jobs import tickets
-from snnprune.jobs.imp import imp_recipe
-from snnprune.jobs.looping import LoopOptions, LoopRun
-from snnprune.jobs.train import train_recipe
+from snnprune.jobs.training import tickets
+from snnprune.jobs.training.imp import imp_recipe
+from snnprune.jobs.training.looping import LoopOptions, LoopRun
+from snnprune.jobs.training.train import train_recipe
 from snnprune.recipe import Recipe
 
 LOADER = """

@@ -10,9 +10,9 @@ from small_runs import recipe_for, write_images
 from stopped_runs import results, stopped_after, stopped_after_every_step
 
 from snnprune.errors import InputError, StoppedError
-from snnprune.jobs import tickets
-from snnprune.jobs.looping import LoopOptions
-from snnprune.jobs.search import search_recipe
+from snnprune.jobs.training import tickets
+from snnprune.jobs.training.looping import LoopOptions
+from snnprune.jobs.training.search import search_recipe
 from snnprune.recipe import Recipe
 
 OWN = """

@@ -46,7 +46,7 @@ def test_the_built_in_recipes_are_found_inside_an_installed_package(tmp_path: Pa
 
 def test_the_names_in_a_recipe_are_checked_without_torch() -> None:
     code = (
-        "import sys; from snnprune.jobs.recipes import require_names; "
+        "import sys; from snnprune.jobs.training.recipes import require_names; "
         "from snnprune.recipe import load_recipe; require_names(load_recipe('cifar10')); "
         "sys.exit('torch' in sys.modules)"
     )

@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 
 from snnprune.errors import InputError, NonFiniteError, OutputError, StoppedError
 from snnprune.evaluation import evaluate
-from snnprune.jobs import looping as job
-from snnprune.jobs.looping import LoopOptions, LoopRun
-from snnprune.jobs.train import train_recipe
+from snnprune.jobs.training import looping as job
+from snnprune.jobs.training.looping import LoopOptions, LoopRun
+from snnprune.jobs.training.train import train_recipe
 from snnprune.progress import SILENT
 from snnprune.recipe import Recipe
 from snnprune.runs import Stop

@@ -9,7 +9,7 @@ from pathlib import Path
 from snnprune.criteria import CRITERIA
 from snnprune.errors import UsageError
 from snnprune.files import require_free
-from snnprune.jobs.options import SubjectOptions
+from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.pages import PAGES
 from snnprune.pruning import require_sparsity
 from snnprune.repair import require_repair

@@ -15,9 +15,9 @@ from snnprune.errors import InputError
 from snnprune.files import write_json, write_text
 from snnprune.jobs.calibrate import calibrated, read_calibration_for
 from snnprune.jobs.cost import Cost
-from snnprune.jobs.cutting import LayerCutting
-from snnprune.jobs.opening import open_subject
-from snnprune.jobs.repairing import choose_repair
+from snnprune.jobs.pruning.cutting import LayerCutting
+from snnprune.jobs.pruning.repairing import choose_repair
+from snnprune.jobs.pruning.validation import validation_of
 from snnprune.jobs.score import not_used, one_shot
 from snnprune.jobs.sensitivity.files import about_trial, draw, fragment, shortest
 from snnprune.jobs.sensitivity.options import (
@@ -29,8 +29,8 @@ from snnprune.jobs.sensitivity.options import (
     require_sense,
 )
 from snnprune.jobs.sensitivity.trials import Bench, Trial
-from snnprune.jobs.subject import Batches, Subject
-from snnprune.jobs.validation import validation_of
+from snnprune.jobs.subjects.opening import open_subject
+from snnprune.jobs.subjects.subject import Batches, Subject
 from snnprune.one_shot import Plan
 from snnprune.pages import write_pages
 from snnprune.progress import Progress

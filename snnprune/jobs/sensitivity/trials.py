@@ -9,7 +9,7 @@ from torch import Tensor
 
 from snnprune.agreement import Agreement, agreements
 from snnprune.allocation import load_allocation
-from snnprune.jobs.subject import Batches, Subject
+from snnprune.jobs.subjects.subject import Batches, Subject
 from snnprune.mask import Masks
 from snnprune.one_shot import OneShot, Plan
 from snnprune.progress import Progress

@@ -25,8 +25,8 @@ from typing import Any
 
 from snnprune.criteria import CRITERIA
 from snnprune.evaluation import evaluate
-from snnprune.jobs.opening import open_subject
-from snnprune.jobs.options import SubjectOptions
+from snnprune.jobs.subjects.opening import open_subject
+from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.one_shot import OneShot, Plan
 
 OWN = Path(__file__).with_name("networks.py")

@@ -16,11 +16,11 @@ from snnprune.data.images import ImageSplit
 from snnprune.device import choose_device
 from snnprune.errors import StoppedError
 from snnprune.evaluation import evaluate
-from snnprune.jobs.finetune import FinetuneFiles, Sources, begun, read_sources
-from snnprune.jobs.looping import LoopOptions, data_spec
-from snnprune.jobs.plans import Plan, Training, plan_of
-from snnprune.jobs.recipes import require_names
-from snnprune.jobs.trial import (
+from snnprune.jobs.training.finetune import FinetuneFiles, Sources, begun, read_sources
+from snnprune.jobs.training.looping import LoopOptions, data_spec
+from snnprune.jobs.training.plans import Plan, Training, plan_of
+from snnprune.jobs.training.recipes import require_names
+from snnprune.jobs.training.trial import (
     Enough,
     Sizes,
     Watch,

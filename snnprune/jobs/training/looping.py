@@ -16,7 +16,7 @@ from snnprune.data import DataOptions, DataSet
 from snnprune.device import choose_device
 from snnprune.distributed import Ranks, joined
 from snnprune.errors import InputError, NonFiniteError, OutputError, StoppedError
-from snnprune.jobs.recipes import require_names
+from snnprune.jobs.training.recipes import require_names
 from snnprune.loops.resolving import open_recipe_data, resolved, spec_of
 from snnprune.pages import write_report
 from snnprune.provenance import DataSpec, described

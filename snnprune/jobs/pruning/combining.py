@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from snnprune.jobs.prune_options import PruneOptions
-from snnprune.jobs.repairing import choose_repair
-from snnprune.jobs.subject import Subject
+from snnprune.jobs.pruning.options import PruneOptions
+from snnprune.jobs.pruning.repairing import choose_repair
+from snnprune.jobs.subjects.subject import Subject
 from snnprune.one_shot import Plan
 from snnprune.structure import UNSTRUCTURED
 

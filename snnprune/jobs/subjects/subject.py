@@ -13,8 +13,8 @@ from snnprune.checkpoint import Checkpoint
 from snnprune.data import DataSet, Split
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
-from snnprune.jobs.options import SubjectOptions
-from snnprune.jobs.prunable import Prunable
+from snnprune.jobs.subjects.options import SubjectOptions
+from snnprune.jobs.subjects.prunable import Prunable
 from snnprune.models import ModelSpec
 from snnprune.network import Network
 from snnprune.network.readout import Reading, Readout

@@ -9,7 +9,7 @@ from snnprune.calibration import Calibration
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
 from snnprune.evaluation import evaluate
-from snnprune.jobs.subject import Batches, Subject
+from snnprune.jobs.subjects.subject import Batches, Subject
 from snnprune.progress import Progress
 
 MOST = 5000  # of training images that are held out

@@ -15,7 +15,7 @@ from snnprune.evaluation import Evaluation, evaluate
 from snnprune.evidence import crises, membranes, score_histogram
 from snnprune.exporting import sizes_of
 from snnprune.jobs.cost import Cost
-from snnprune.jobs.subject import Subject
+from snnprune.jobs.subjects.subject import Subject
 from snnprune.mask import Masks
 from snnprune.progress import Progress
 from snnprune.report import about_evaluation, about_workload

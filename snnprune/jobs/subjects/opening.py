@@ -14,10 +14,10 @@ from snnprune.data import DataOptions, DataSet, open_data
 from snnprune.data.images import ImageSplit
 from snnprune.device import choose_device
 from snnprune.errors import InputError
-from snnprune.jobs.binding import bound, load
-from snnprune.jobs.options import SubjectOptions
-from snnprune.jobs.reading import read_subject
-from snnprune.jobs.subject import Subject
+from snnprune.jobs.subjects.binding import bound, load
+from snnprune.jobs.subjects.options import SubjectOptions
+from snnprune.jobs.subjects.reading import read_subject
+from snnprune.jobs.subjects.subject import Subject
 from snnprune.models import MODELS, ModelSpec, argument, build_model
 from snnprune.network import Network, bare, trace
 from snnprune.network.running import Forward, forward_of, reading_of

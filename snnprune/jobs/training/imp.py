@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from snnprune.jobs.looping import LoopOptions, LoopRun, Say
-from snnprune.jobs.tickets import find_tickets
+from snnprune.jobs.training.looping import LoopOptions, LoopRun, Say
+from snnprune.jobs.training.tickets import find_tickets
 from snnprune.loops.imp import imp
 from snnprune.progress import SILENT, Progress
 

@@ -12,10 +12,10 @@ from snnprune.checkpoint import Checkpoint, folded
 from snnprune.checkpoint.naming import first_few
 from snnprune.checkpoint.states import STATES
 from snnprune.errors import InputError
-from snnprune.jobs.binding import bound
-from snnprune.jobs.reading import read_subject
-from snnprune.jobs.renaming import without_prefix
-from snnprune.jobs.subject import Subject
+from snnprune.jobs.subjects.binding import bound
+from snnprune.jobs.subjects.reading import read_subject
+from snnprune.jobs.subjects.renaming import without_prefix
+from snnprune.jobs.subjects.subject import Subject
 
 
 def read_other(subject: Subject, path: Path) -> Checkpoint:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.errors import InputError, NonFiniteError
-from snnprune.jobs.binding import load
-from snnprune.jobs.subject import Subject
+from snnprune.jobs.subjects.binding import load
+from snnprune.jobs.subjects.subject import Subject
 from snnprune.mask import Masks, masked
 from snnprune.repair import NONE
 from snnprune.repair.batchnorm import batchnorms

@@ -8,8 +8,8 @@ from typing import Any
 
 from snnprune.checkpoint import write_masks, write_safetensors
 from snnprune.curves import summarised
-from snnprune.jobs.looping import LoopOptions, LoopRun, Say, Work, working
-from snnprune.jobs.pictures import draw
+from snnprune.jobs.training.looping import LoopOptions, LoopRun, Say, Work, working
+from snnprune.jobs.training.pictures import draw
 from snnprune.loops.train import Trained, train
 from snnprune.progress import SILENT, Progress
 from snnprune.report import about_evaluation

@@ -9,8 +9,8 @@ from typing import Any
 from snnprune.curves import Summary, about_curves, summarised
 from snnprune.device import choose_device
 from snnprune.files import sha256_of, write_text
-from snnprune.jobs.looping import LoopOptions, LoopRun, Say
-from snnprune.jobs.pictures import draw
+from snnprune.jobs.training.looping import LoopOptions, LoopRun, Say
+from snnprune.jobs.training.pictures import draw
 from snnprune.launch import place
 from snnprune.pages import write_report
 from snnprune.progress import SILENT, Progress

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from snnprune.checkpoint import Checkpoint, prunable_weights, read_checkpoint
-from snnprune.jobs.excluding import fits
-from snnprune.jobs.options import SubjectOptions
+from snnprune.jobs.subjects.excluding import fits
+from snnprune.jobs.subjects.options import SubjectOptions
 
 
 def read_subject(options: SubjectOptions) -> Checkpoint:

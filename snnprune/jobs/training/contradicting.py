@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from snnprune.checkpoint import Checkpoint
-from snnprune.jobs.looping import data_spec
+from snnprune.jobs.training.looping import data_spec
 from snnprune.loops.resolving import spec_of
 from snnprune.models import ModelSpec, argument
 from snnprune.provenance import DataSpec, data_in, model_in

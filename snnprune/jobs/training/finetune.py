@@ -12,11 +12,11 @@ from torch import nn
 from snnprune.checkpoint import Checkpoint, files_of, read_checkpoint
 from snnprune.errors import InputError, OutputError
 from snnprune.files import sha256_of
-from snnprune.jobs.binding import bound, load
-from snnprune.jobs.contradicting import contradictions
-from snnprune.jobs.holding import Held, held_masks, masks_beside
-from snnprune.jobs.looping import LoopOptions, LoopRun, Say, Work, working
-from snnprune.jobs.train import finish
+from snnprune.jobs.subjects.binding import bound, load
+from snnprune.jobs.training.contradicting import contradictions
+from snnprune.jobs.training.holding import Held, held_masks, masks_beside
+from snnprune.jobs.training.looping import LoopOptions, LoopRun, Say, Work, working
+from snnprune.jobs.training.train import finish
 from snnprune.loops.finetune import finetune, tuned
 from snnprune.loops.methods import PRUNED
 from snnprune.loops.setup import Setup, set_up

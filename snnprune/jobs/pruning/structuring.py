@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from snnprune.errors import InputError
-from snnprune.jobs.binding import load
-from snnprune.jobs.subject import Subject
+from snnprune.jobs.subjects.binding import load
+from snnprune.jobs.subjects.subject import Subject
 from snnprune.mask import Masks
 from snnprune.models import MODELS, argument, build_model
 from snnprune.network import evaluating

@@ -12,7 +12,7 @@ from snnprune.criteria import CRITERIA
 from snnprune.errors import UsageError, wrong
 from snnprune.files import require_free
 from snnprune.gates import Limit
-from snnprune.jobs.options import SubjectOptions
+from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.pruning import require_sparsity
 from snnprune.recipe.pruning import PruneSection, load_prune_section
 from snnprune.repair import require_repair

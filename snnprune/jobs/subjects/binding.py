@@ -11,7 +11,7 @@ from snnprune.checkpoint import Checkpoint, folded
 from snnprune.checkpoint.naming import first_few
 from snnprune.checkpoint.states import SAVED, STATES
 from snnprune.errors import InputError
-from snnprune.jobs.renaming import fits, with_first_names, with_new_names, without_prefix
+from snnprune.jobs.subjects.renaming import fits, with_first_names, with_new_names, without_prefix
 from snnprune.network.aliases import aliases
 from snnprune.network.libraries import library_of
 

@@ -3,11 +3,11 @@
 import functools
 from collections.abc import Mapping
 
-from snnprune.jobs.finetune import FinetuneFiles, finetune_checkpoint
-from snnprune.jobs.imp import imp_recipe
-from snnprune.jobs.search import search_recipe
-from snnprune.jobs.seeds import Job
-from snnprune.jobs.train import train_recipe
+from snnprune.jobs.training.finetune import FinetuneFiles, finetune_checkpoint
+from snnprune.jobs.training.imp import imp_recipe
+from snnprune.jobs.training.search import search_recipe
+from snnprune.jobs.training.seeds import Job
+from snnprune.jobs.training.train import train_recipe
 
 JOBS: Mapping[str, Job] = {"train": train_recipe, "imp": imp_recipe, "search": search_recipe}
 

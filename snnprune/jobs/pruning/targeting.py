@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from snnprune.errors import GateError
-from snnprune.jobs.bisecting import Try, best, bisect
-from snnprune.jobs.prune_options import Target
-from snnprune.jobs.structuring import Small
+from snnprune.jobs.pruning.bisecting import Try, best, bisect
+from snnprune.jobs.pruning.options import Target
+from snnprune.jobs.pruning.structuring import Small
 from snnprune.pruning import Cut
 
 

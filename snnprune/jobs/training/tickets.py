@@ -9,8 +9,8 @@ import torch
 from snnprune.curves import about_curves, summarised
 from snnprune.data import DataSet
 from snnprune.distributed import Ranks
-from snnprune.jobs.looping import LoopOptions, LoopRun, Say, Work, working
-from snnprune.jobs.pictures import draw
+from snnprune.jobs.training.looping import LoopOptions, LoopRun, Say, Work, working
+from snnprune.jobs.training.pictures import draw
 from snnprune.loops.tickets import Tickets
 from snnprune.progress import Progress
 from snnprune.recipe import Recipe

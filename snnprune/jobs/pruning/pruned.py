@@ -9,10 +9,10 @@ from typing import Any
 from snnprune.errors import SnnpruneError
 from snnprune.evaluation import Evaluation
 from snnprune.gates import Verdict
-from snnprune.jobs.combining import Choice
-from snnprune.jobs.layers import LayerRow
-from snnprune.jobs.prune_options import Place
-from snnprune.jobs.targeting import Search
+from snnprune.jobs.pruning.combining import Choice
+from snnprune.jobs.pruning.options import Place
+from snnprune.jobs.pruning.targeting import Search
+from snnprune.jobs.subjects.layers import LayerRow
 
 
 @dataclass(frozen=True, kw_only=True)

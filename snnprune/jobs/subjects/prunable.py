@@ -16,8 +16,8 @@ from snnprune.checkpoint import (
     whole_name,
 )
 from snnprune.errors import InputError
-from snnprune.jobs.excluding import excluded
-from snnprune.jobs.unused import unused_weights
+from snnprune.jobs.subjects.excluding import excluded
+from snnprune.jobs.subjects.unused import unused_weights
 from snnprune.network import Network
 from snnprune.network.aliases import aliases
 

@@ -1,0 +1,1 @@
+"""`snnprune prune`: what it is asked for, what it does, what came of it."""

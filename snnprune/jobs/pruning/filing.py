@@ -1,0 +1,168 @@
+"""One file of a pruning: written, read back, measured, gated and reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from snnprune.agreement import Agreement, about_agreement
+from snnprune.checkpoint import read_back, write_like, write_masks
+from snnprune.files import write_json
+from snnprune.jobs.gating import (
+    Gated,
+    Ran,
+    gated,
+    measured,
+    without,
+)
+from snnprune.jobs.pruning.measuring import Look, Looks
+from snnprune.jobs.pruning.options import Place
+from snnprune.jobs.pruning.pruned import Pruned
+from snnprune.jobs.pruning.targeting import Made, Search
+from snnprune.jobs.pruning.work import Work
+from snnprune.jobs.score import not_used
+from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
+from snnprune.jobs.subjects.unused import warnings_on
+from snnprune.provenance import described
+from snnprune.report import file_entry, report_on
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filing:
+    """A pruned network on its way into a file."""
+
+    work: Work
+    sparsity: float
+    place: Place
+    made: Made
+    search: Search | None
+    before: Look | None
+    """Of the dense network."""
+
+    def filed(self) -> Pruned:
+        """Measure the network, which the module holds, and write file, masks and report."""
+        work, made, measuring = self.work, self.made, self.work.measuring
+        looks = Looks(before=self.before, after=measuring.look("evaluating after"))
+        agreement = measuring.compared(made.tensors)
+        evidence = measuring.evidence(made.cut.masks, work.scores, work.calibration)
+        written, notes = self._written()
+        rows = self._rows(written)
+        outcome = self._gated(rows, looks, agreement)
+        told = self.sparsity if work.options.sparsities or self.search else None
+        counted = totals(rows, parameter_count(self._whole(written), work.subject.network))
+        report = outcome.entered(
+            self._report(
+                warnings=self._warnings(notes),
+                sparsity_asked=told,
+                search=self.search and self.search.report(),
+                totals_before=self._totals_before(),
+                totals=counted,
+                **looks.about(work.options.energy),
+                agreement=about_agreement(agreement),
+                sizes=measuring.sizes(written),
+                evidence=evidence,
+                layers=as_dicts(rows),
+            )
+        )
+        write_json(self.place.report_file, report)
+        before, after = looks.evaluations
+        return Pruned(
+            sparsity=told,
+            place=self.place,
+            rows=rows,
+            totals=counted,
+            channels=made.channels,
+            before=before,
+            after=after,
+            verdicts=outcome.verdicts,
+            error=outcome.error,
+            report=report,
+        )
+
+    def _whole(self, written: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of the whole network; the file may hold one without removed channels."""
+        return written if self.made.small is None else self.made.tensors
+
+    def _rows(self, written: dict[str, Tensor]) -> tuple[LayerRow, ...]:
+        work, masks, whole = self.work, self.made.cut.masks, self._whole(written)
+        return layer_rows(
+            {key: whole[key] for key in masks},
+            kept=masks,
+            network=work.subject.network,
+            calibration=work.calibration,
+            scores=work.scores,
+        )
+
+    def _totals_before(self) -> dict[str, int]:
+        subject = self.work.subject
+        rows = layer_rows(subject.weights)
+        return totals(rows, parameter_count(subject.checkpoint.tensors, subject.network))
+
+    def _gated(
+        self, rows: tuple[LayerRow, ...], looks: Looks, agreement: Agreement | None
+    ) -> Gated:
+        work, (before, after) = self.work, looks.evaluations
+        ran = Ran(
+            evaluation=without(self.made.channels, after, work.subject.network),
+            before=before,
+            workload=None if looks.after is None else looks.after.workload,
+            agreement=agreement,
+        )
+        found = measured(rows, [self.place.out], ran, work.options.energy)
+        return gated(work.options.limits, found, self.place.out)
+
+    def _warnings(self, notes: tuple[str, ...]) -> tuple[str, ...]:
+        work = self.work
+        return (
+            *(work.calibration.warnings if work.calibration else ()),
+            *not_used(work.scores),
+            *work.notes,
+            *self.made.cut.warnings,
+            *warnings_on(work.subject.prunable.unused),
+            *notes,
+        )
+
+    def _written(self) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+        """Write the pruned file and its masks; the tensors as they are read back, and notes."""
+        work, place, made = self.work, self.place, self.made
+        source, plan = work.subject.checkpoint, work.choice.plan
+        metadata = source.metadata | described(
+            "prune",
+            model=work.subject.spec,
+            data=work.subject.data_spec,
+            criterion=plan.criterion,
+            allocation=work.allocation,
+            repair=plan.repair,
+            steps=plan.steps,
+            sparsity=self.sparsity,
+            source_sha256=source.sha256,
+            **({"structure": work.structure.name} if made.small else {}),
+        )
+        for stale in (place.mask_file, place.report_file):  # of a file that is about to go
+            stale.unlink(missing_ok=True)
+        found = made.small or made
+        masks = made.cut.masks if made.small is None else made.small.masks
+        notes = write_like(source, place.out, found.tensors, metadata)
+        write_masks(place.mask_file, source.in_file(masks), metadata)
+        return read_back(source, place.out), notes
+
+    def _report(self, **found: Any) -> dict[str, Any]:
+        work, plan = self.work, self.work.choice.plan
+        return report_on(
+            work.subject,
+            "prune",
+            criterion=plan.criterion,
+            criterion_because=work.choice.why,
+            allocation=work.allocation,
+            repair=plan.repair,
+            steps=plan.steps,
+            structure=work.structure.name,
+            channels=dict(self.made.channels),
+            layers_asked=dict(work.options.layers),
+            unused=list(work.subject.prunable.unused),
+            cost=work.cost.report(work.subject.device),
+            outputs=[file_entry(path) for path in (self.place.out, self.place.mask_file)],
+            **found,
+        )

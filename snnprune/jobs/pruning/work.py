@@ -1,0 +1,154 @@
+"""A checkpoint, opened, and what pruning makes of it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from snnprune.calibration import Calibration
+from snnprune.checkpoint.write import SAFETENSORS
+from snnprune.criteria import load_criterion
+from snnprune.errors import InputError, UsageError
+from snnprune.jobs.calibrate import calibrated
+from snnprune.jobs.cost import Cost
+from snnprune.jobs.gating import (
+    BY_COUNTING,
+    BY_RUNNING,
+    need,
+)
+from snnprune.jobs.pruning.combining import choose
+from snnprune.jobs.pruning.cutting import LayerCutting, require_layers
+from snnprune.jobs.pruning.measuring import Look, Measuring, Wanted
+from snnprune.jobs.pruning.options import Place, PruneOptions
+from snnprune.jobs.pruning.repairing import pruned_tensors
+from snnprune.jobs.pruning.structuring import cutting_of, smaller
+from snnprune.jobs.pruning.targeting import Made, Search, look_for
+from snnprune.jobs.pruning.validation import Validation, accuracy_on, validation_of
+from snnprune.jobs.score import evidence, one_shot
+from snnprune.jobs.subjects.binding import load
+from snnprune.jobs.subjects.opening import open_subject
+from snnprune.one_shot import OneShot
+from snnprune.progress import Progress
+from snnprune.pruning import default_allocation
+from snnprune.structure import UNSTRUCTURED, parse_structure
+from snnprune.structure.channels import ChannelCutting
+
+BY_LAYER = "by layer"  # in place of an allocation, where a recipe names every layer
+
+
+class Work:
+    """A checkpoint, opened, and all that its files share."""
+
+    def __init__(self, options: PruneOptions, progress: Progress) -> None:
+        self.options, self.progress, self.cost = options, progress, Cost()
+        self.structure = parse_structure(options.structure or UNSTRUCTURED)
+        self.subject = open_subject(options.subject)
+        self.subject.prunable.require_one_by_one()
+        self.measuring = Measuring(
+            self.subject, _wanted(options), options.eval_samples, progress, self.cost
+        )
+        _require_judgeable(options, self.measuring)
+        self.choice = choose(self.subject, options)
+        require_layers(options.layers, self.subject.weights, options.recipe)
+        with self.cost.stage("calibration"):
+            self.calibration = self._calibration()
+        self.one_shot: OneShot = one_shot(self.subject, self.calibration, progress)
+        with self.cost.stage("scoring"):
+            self.scores = self.one_shot.scores(self.choice.plan)
+        shared_out = self.choice.plan.allocation or default_allocation(self.scores)
+        named_all = options.layers.keys() >= self.subject.weights.keys()
+        self.allocation = BY_LAYER if named_all else shared_out
+        self.made: dict[float, Made] = {}
+        """Networks that a search has made already, by sparsity."""
+        self.notes: list[str] = []
+
+    @property
+    def goals(self) -> list[tuple[float, Place]]:
+        """Each sparsity and where its file goes; 0 where only named layers are pruned."""
+        sparsities = self.options.sparsities or (0.0,)
+        return list(zip(sparsities, self.options.places, strict=True))
+
+    @cached_property
+    def before(self) -> Look | None:
+        """Of the dense network."""
+        self.one_shot.restore()
+        return self.measuring.look("evaluating before")
+
+    def searched(self) -> tuple[Search, list[tuple[float, Place]]]:
+        """The search for the target, and the goal that it found."""
+        target, limit = self.options.target, self.options.eval_samples
+        assert target is not None
+        validation = validation_of(self.subject, self.calibration, limit)
+        self.one_shot.restore()
+        search, sparsity, made = look_for(
+            target,
+            make=self._make,
+            accuracy=lambda: self._accuracy_on(validation),
+            split=validation.split,
+        )
+        self.made[sparsity] = made
+        self.notes = validation.warnings
+        return search, [(sparsity, self.options.places[0])]
+
+    def made_for(self, sparsity: float) -> Made:
+        """The network pruned to a sparsity and repaired, which the module then holds."""
+        made = self.made.pop(sparsity, None) or self._make(sparsity)
+        if self.subject.network is not None:
+            load(self.subject.network.module, made.tensors)
+        return made
+
+    def _calibration(self) -> Calibration | None:
+        """Statistics, also for a criterion that needs none where the report can have them."""
+        file, subject = self.options.calibration, self.subject
+        criterion = load_criterion(self.choice.plan.criterion)
+        if file is None and subject.runnable is not None:
+            return calibrated(subject, self.progress)
+        return evidence(subject, criterion, file, self.progress)
+
+    def _make(self, sparsity: float) -> Made:
+        """Prune the dense network and repair it."""
+        layers, plan, subject = self.options.layers, self.choice.plan, self.subject
+        shaped = cutting_of(self.structure, subject, plan)
+        cutting = LayerCutting(layers, plan, sparsity) if layers else shaped
+        with self.cost.stage("pruning and repair"):
+            cut = self.one_shot.prune(plan, sparsity, cutting, structured=shaped is not None)
+            tensors = pruned_tensors(subject, cut.masks, self.one_shot.tensors())
+            fits = self.options.out.suffix.lower() in SAFETENSORS
+            small = smaller(subject, tensors, cut.masks, shaped) if fits else None
+        channels = shaped.removed.counts() if isinstance(shaped, ChannelCutting) else {}
+        return Made(cut=cut, tensors=tensors, small=small, channels=channels)
+
+    def _accuracy_on(self, validation: Validation) -> tuple[float, int]:
+        with self.cost.stage("search"):
+            return accuracy_on(self.subject, validation, self.progress)
+
+
+def _wanted(options: PruneOptions) -> Wanted:
+    """What gates and report ask for."""
+    reported = options.report_folder is not None
+    return Wanted(
+        evaluation=options.evaluate,
+        workload=reported or need(options.limits, BY_COUNTING),
+        agreement=options.evaluate and (reported or need(options.limits, ("same",))),
+        evidence=reported,
+    )
+
+
+def _require_judgeable(options: PruneOptions, measuring: Measuring) -> None:
+    """Refuse, before any work is done, gates that nothing could be held against.
+
+    Raises:
+        UsageError: a gate is about what `--no-eval` leaves out.
+        InputError: there are no network or no test images.
+    """
+    for limit in options.limits:
+        if not need([limit], BY_RUNNING):
+            continue
+        if not options.evaluate:
+            raise UsageError("needs what --no-eval leaves out", field=limit.gate.flag)
+        if measuring.missing:
+            raise InputError(
+                f"cannot be judged: {measuring.missing}",
+                file=options.subject.checkpoint,
+                field=limit.gate.flag,
+                hint="give --model and --data",
+            )

@@ -1,0 +1,1 @@
+"""The commands that run a recipe, and what they have around their loops."""

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from snnprune.cli.flags import ReportFlag, ShowFlags
+from snnprune.cli.flags import NetworkFlags, ReportFlag, ShowFlags
 from snnprune.cli.spreading import spread
 from snnprune.readable import require_readable
 
@@ -15,9 +15,10 @@ def export(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CKPT", help="A .safetensors (or its index), .pth or .nir.")
     ],
+    network: NetworkFlags,
     show: ShowFlags,
     to: Annotated[
-        str, typer.Option(metavar="NAME", help="packed, dense (safetensors), pth or csr.")
+        str, typer.Option(metavar="NAME", help="packed, dense (safetensors), pth, csr or nir.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where it goes.")],
     values: Annotated[
@@ -50,6 +51,7 @@ def export(
             values=values,
             state_dict=state_dict,
             force=force,
+            subject=network.subject(checkpoint, state_dict=state_dict),
         )
     )
     line = f"wrote {out} ({found.written:,} bytes)"

@@ -113,13 +113,9 @@ class RunFlags(Flags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SubjectFlags(DataFlags, RunFlags):
-    """A checkpoint, its network and its data. What is left out is read off the file's metadata."""
+class NetworkFlags(DataFlags):
+    """The network of a checkpoint and its data; what is left out is read off its metadata."""
 
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(metavar="CKPT", help="A .safetensors (or its index), .pth or .nir file."),
-    ]
     model: Annotated[
         str | None,
         typer.Option(
@@ -138,6 +134,45 @@ class SubjectFlags(DataFlags, RunFlags):
         str | None,
         typer.Option(metavar="FILE.PY:FUNCTION", help=FORWARD_HELP, rich_help_panel=INPUT),
     ] = None
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Built-in name, imagefolder:DIR, tensors:FILE or file.py:function.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None
+
+    def subject(self, checkpoint: Path, *, state_dict: str | None) -> SubjectOptions:
+        """What these flags ask for, of that checkpoint, on the CPU.
+
+        Raises:
+            UsageError: a `--model-arg` is not of its form.
+        """
+        from snnprune.jobs.subjects.options import SubjectOptions
+        from snnprune.recipe import parse_settings
+
+        return SubjectOptions(
+            checkpoint=checkpoint,
+            model=self.model,
+            model_args=parse_settings(self.model_arg or [], option="--model-arg"),
+            forward=self.forward,
+            state_dict=state_dict,
+            data=self.data,
+            data_root=self.data_root,
+            download=self.download,
+            device="cpu",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubjectFlags(NetworkFlags, RunFlags):
+    """A checkpoint, its network and its data. What is left out is read off the file's metadata."""
+
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(metavar="CKPT", help="A .safetensors (or its index), .pth or .nir file."),
+    ]
     link: Annotated[
         list[str] | None,
         typer.Option(metavar="WEIGHT=NEURON", help=LINK_HELP, rich_help_panel=INPUT),
@@ -162,14 +197,6 @@ class SubjectFlags(DataFlags, RunFlags):
             rich_help_panel=INPUT,
         ),
     ] = False
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DATA",
-            help="Built-in name, imagefolder:DIR, tensors:FILE or file.py:function.",
-            rich_help_panel=INPUT,
-        ),
-    ] = None
     batch_size: Annotated[
         int,
         typer.Option(metavar="N", min=1, help="Images per forward pass.", rich_help_panel=INPUT),

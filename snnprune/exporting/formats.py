@@ -13,6 +13,8 @@ from torch import Tensor
 
 from snnprune.checkpoint import Packing, is_prunable, write_safetensors
 from snnprune.errors import InputError
+from snnprune.exporting.nir import write_nir
+from snnprune.exporting.running import Running
 from snnprune.files import replacing
 
 
@@ -23,6 +25,8 @@ class Exported:
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
     packing: Packing
+    running: Running | None = None
+    """The network with these weights, for a format that needs it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,8 @@ class Format:
     summary: str
     suffixes: tuple[str, ...]
     write: Callable[[Path, Exported], None]
+    needs_network: bool = False
+    """Whether tensors are not enough."""
 
 
 def _packed(path: Path, found: Exported) -> None:
@@ -76,6 +82,11 @@ def _csr(weight: Tensor) -> dict[str, Any]:
     }
 
 
+def _nir(path: Path, found: Exported) -> None:
+    assert found.running is not None
+    write_nir(path, found.running)
+
+
 def _require_in_numpy(key: str, tensor: Tensor) -> None:
     try:
         tensor[:0].numpy() if tensor.dim() else tensor.numpy()
@@ -107,5 +118,11 @@ FORMATS = {
         summary="rows without their zeros in a NumPy archive, as SciPy takes them",
         suffixes=(".npz",),
         write=_rows,
+    ),
+    "nir": Format(
+        summary="the graph of weights and neurons, as the library of the neurons makes it",
+        suffixes=(".nir",),
+        write=_nir,
+        needs_network=True,
     ),
 }

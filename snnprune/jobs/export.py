@@ -19,9 +19,12 @@ from snnprune.checkpoint import (
     read_checkpoint,
 )
 from snnprune.errors import InputError, UsageError
-from snnprune.exporting import FORMATS, Exported, Sizes, sizes_of
+from snnprune.exporting import FORMATS, Exported, Running, Sizes, nir, sizes_of
 from snnprune.files import require_free
-from snnprune.report import file_entry, report
+from snnprune.jobs.subjects.options import SubjectOptions
+from snnprune.jobs.subjects.running import run_once
+from snnprune.jobs.subjects.subject import Subject
+from snnprune.report import about, file_entry, report
 from snnprune.spelling import did_you_mean
 
 
@@ -37,6 +40,8 @@ class ExportOptions:
     state_dict: str | None = None
     """Which dict of a torch file is meant."""
     force: bool = False
+    subject: SubjectOptions | None = None
+    """What it says of the network, for a format that needs it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +70,18 @@ def export_checkpoint(options: ExportOptions) -> Export:
     tensors = checkpoint.in_file(checkpoint.tensors)
     weights = [key for key, tensor in tensors.items() if is_prunable(key, tensor)]
     try:
+        subject, seen = _network(options)
         packing = pack(tensors, precision=options.values, lossy=weights)
-        found = Exported(tensors=tensors, metadata=checkpoint.metadata, packing=packing)
+        found = Exported(
+            tensors=tensors, metadata=checkpoint.metadata, packing=packing, running=seen
+        )
         FORMATS[options.to].write(options.out, found)
     except InputError as error:
         error.file = error.file or str(options.checkpoint)
         raise
     notes = (*checkpoint.notes, *_on_negative_zeros(options, tensors, weights))
+    if subject and seen:
+        notes = (*subject.checkpoint.notes, *nir.notes_on(seen))
     sizes = sizes_of(tensors.values(), packing)
     return Export(
         sizes=sizes,
@@ -83,8 +93,7 @@ def export_checkpoint(options: ExportOptions) -> Export:
             seed=0,
             inputs=[file_entry(checkpoint.path, checkpoint.sha256)],
             warnings=notes,
-            model=None,
-            data=None,
+            **about(subject),
             container=checkpoint.container,
             to=options.to,
             values=options.values,
@@ -94,6 +103,13 @@ def export_checkpoint(options: ExportOptions) -> Export:
             outputs=[file_entry(options.out)],
         ),
     )
+
+
+def _network(options: ExportOptions) -> tuple[Subject, Running] | tuple[None, None]:
+    """What the format needs beside the tensors."""
+    if not FORMATS[options.to].needs_network or options.subject is None:
+        return None, None
+    return run_once(options.subject, field=f"--to {options.to}")
 
 
 def _on_negative_zeros(
@@ -123,8 +139,29 @@ def _require_sense(options: ExportOptions) -> None:
             field="--values",
             hint="leave it out, or choose --to packed",
         )
+    _require_no_network(options)
     fitting = FORMATS[options.to].suffixes
     if options.out.suffix.lower() not in fitting:
         raise UsageError(
             f"{options.out.name}: a {options.to} file ends in {' or '.join(fitting)}", field="-o"
         )
+
+
+def _require_no_network(options: ExportOptions) -> None:
+    """Refuse flags that say something of the network, where none is built."""
+    asked = options.subject
+    if FORMATS[options.to].needs_network or asked is None:
+        return
+    values = {
+        "--model": asked.model,
+        "--model-arg": asked.model_args,
+        "--forward": asked.forward,
+        "--data": asked.data,
+    }
+    for flag, value in values.items():
+        if value:
+            raise UsageError(
+                f"a {options.to} file is made of tensors alone",
+                field=flag,
+                hint="leave it out, or choose --to nir",
+            )

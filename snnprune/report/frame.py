@@ -56,13 +56,15 @@ def report_on(
         inputs=[file_entry(subject.checkpoint.path, subject.checkpoint.sha256)],
         warnings=(*subject.checkpoint.notes, *warnings),
         excluded=subject.prunable.excluded,
-        **_about(subject),
+        **about(subject),
         **findings,
     )
 
 
-def _about(subject: Subject) -> dict[str, Any]:
-    """Which model and data a report is about."""
+def about(subject: Subject | None) -> dict[str, Any]:
+    """Which model and data a report is about, if any."""
+    if subject is None:
+        return {"model": None, "data": None}
     model, data = subject.spec, subject.data_spec
     return {
         "model": model and {"name": model.name, "args": dict(model.args), **_forward(subject)},

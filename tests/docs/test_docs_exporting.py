@@ -11,6 +11,7 @@ from doc_blocks import Block, assert_shown, blocks_of, first_column, in_folder, 
 
 from snnprune.checkpoint import PRECISIONS
 from snnprune.exporting import FORMATS
+from snnprune.exporting.nir.libraries import EXPORTERS
 
 PAGE = "exporting.md"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -38,12 +39,14 @@ def test_every_block_runs_as_pasted_and_prints_what_the_page_shows(
     outputs = {}
     with in_folder(tmp_path):
         for block in blocks_of(PAGE):
-            if "runnable" in block.marks:
+            if block.file is not None:
+                Path(block.file).write_text(block.text, encoding="utf-8")
+            elif "runnable" in block.marks:
                 outputs[block.line] = printed(block, run)
             elif block.language == "python":
                 block.run_as_python()
     assert_shown(PAGE, outputs)
-    assert capsys.readouterr().out.endswith("values, 10 rows of 3136\n")
+    assert "values, 10 rows of 3136\n" in capsys.readouterr().out
 
 
 def test_the_tables_name_every_format_and_precision() -> None:
@@ -54,3 +57,8 @@ def test_the_tables_name_every_format_and_precision() -> None:
     assert [ends for _, ends, _ in rows] == [", ".join(f.suffixes) for f in FORMATS.values()]
     named = {one.strip() for cell in first_column(PAGE, "Packed files") for one in cell.split(",")}
     assert named == set(PRECISIONS)
+
+
+def test_the_table_of_libraries_names_those_that_are_exported() -> None:
+    rows = table_under(PAGE, "Graphs for NIR")
+    assert [name.rpartition(" ")[0] for name, *_ in rows] == list(EXPORTERS)

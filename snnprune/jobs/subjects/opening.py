@@ -45,7 +45,7 @@ def open_subject(options: SubjectOptions) -> Subject:
     forward = forward_of(options.forward, options.model)
     if spec is not None:
         module, checkpoint = _loaded(spec, checkpoint)
-        example = _example(spec, data, device)
+        example = example_of(spec, data, device)
         no_network = "the model cannot be traced without data"
         if example is not None:
             network = _traced(module.to(device).eval(), example, forward, options.links)
@@ -153,7 +153,7 @@ def _open_data(
         return None, f"{data.name}, which it was trained on, is not here ({error.message})"
 
 
-def _example(spec: ModelSpec, data: DataSet | None, device: torch.device) -> Tensor | None:
+def example_of(spec: ModelSpec, data: DataSet | None, device: torch.device) -> Tensor | None:
     """A batch to trace the network with: of the data, or blank pictures for a built-in model."""
     split = data and (data.train or data.test)
     if split:

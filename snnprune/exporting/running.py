@@ -1,0 +1,95 @@
+"""A network with its weights, and what it does on one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snnprune.errors import InputError
+from snnprune.network import Network
+from snnprune.network.running import Forward
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A network, and the first call of each of its modules in a pass."""
+
+    network: Network
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+    """By the name of the module; "" is the network. The first tensor of several."""
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
+    """Modules whose input was changed in place after another had put it out."""
+    put_out: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
+    """During the pass: outputs, held so that no id is used twice, and their versions."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The network's module, in eval mode."""
+        return self.network.module
+
+    @property
+    def sample(self) -> Tensor:
+        """A batch as the module itself gets it, whatever `--forward` makes of the data."""
+        return self.inputs[""]
+
+    @property
+    def batch_dims(self) -> int:
+        """How many dimensions a batch has in front of a sample's own, at the first layer."""
+        key, layer = next(iter(self.network.layers.items()))
+        entered = self.inputs.get(key.rpartition(".")[0], self.sample)
+        own = len(layer.shape) - 1  # (in) of a linear layer, (in, *place) of a convolution
+        return entered.dim() - own
+
+
+@torch.no_grad()
+def first_calls(network: Network, forward: Forward, x: Tensor) -> Running:
+    """What the network does on `x`, from rest; it is left at rest.
+
+    Raises:
+        InputError: `forward` never calls the network with a tensor.
+    """
+    seen = Running(network=network)
+    network.reset()
+    with _watched(seen):
+        forward(network.module, x)
+    network.reset()
+    if "" not in seen.inputs:
+        raise InputError("never calls the model with a tensor", field="--forward")
+    return seen
+
+
+@contextmanager
+def _watched(seen: Running) -> Iterator[None]:
+    hooks = []
+    for name, module in seen.module.named_modules():
+        hooks.append(module.register_forward_pre_hook(partial(_on_input, seen, name)))
+        hooks.append(module.register_forward_hook(partial(_on_output, seen, name)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        seen.put_out.clear()
+
+
+def _on_input(seen: Running, name: str, _: nn.Module, args: tuple[Any, ...]) -> None:
+    x = args[0] if args else None
+    if name in seen.inputs or not isinstance(x, Tensor):
+        return
+    seen.inputs[name] = x.detach().clone()  # later code may work in place
+    if x._version != seen.put_out.get(id(x), (x, x._version))[1]:
+        seen.changed.append(name)
+
+
+def _on_output(seen: Running, name: str, _: nn.Module, __: Any, output: Any) -> None:
+    y = output[0] if isinstance(output, tuple) and output else output
+    if isinstance(y, Tensor):
+        seen.put_out[id(y)] = (y, y._version)
+        seen.outputs.setdefault(name, y.detach().clone())

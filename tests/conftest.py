@@ -1,7 +1,6 @@
 """Fixtures that several test files share."""
 
 import contextlib
-import functools
 import io
 import json
 import os
@@ -13,11 +12,10 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
-from jsonschema import Draft202012Validator
+from valid_reports import assert_valid
 
 from snnprune.cli import app
 from snnprune.cli.failures import run as run_app
-from snnprune.report.schema import text as schema_text
 
 # one thread each: workers that wait for each other's threads are many times slower
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -65,31 +63,6 @@ def assert_as_promised(done: Done) -> None:
         found = json.loads(done.stdout)
         assert (done.returncode == 0) is found["ok"]
         assert_valid(found)
-
-
-def assert_valid(report: dict[str, Any]) -> None:
-    """A report is one of those that the JSON Schema knows."""
-    validator = _validators()
-    wanted = [one for one in validator if _is_about(one, report)]
-    assert wanted, f"no schema for {report.get('command')}"
-    faults = [list(one.iter_errors(report)) for one in wanted]
-    best = min(faults, key=len)
-    assert not best, "\n".join(f"{fault.json_path}: {fault.message}"[:300] for fault in best)
-
-
-@functools.cache
-def _validators() -> list[Draft202012Validator]:
-    """One for each kind of report, so that a fault names its key."""
-    schema = json.loads(schema_text())
-    kinds = schema.pop("anyOf")
-    return [Draft202012Validator({**schema, **kind}) for kind in kinds]
-
-
-def _is_about(validator: Draft202012Validator, report: dict[str, Any]) -> bool:
-    schema: Any = validator.schema
-    name = schema["$ref"].rpartition("/")[2]
-    told = schema["$defs"][name]["properties"].get("command", {})
-    return report.get("command") in (told.get("const"), *told.get("enum", ()))
 
 
 @pytest.fixture(scope="session")

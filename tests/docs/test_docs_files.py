@@ -12,6 +12,7 @@ import torch
 from doc_blocks import blocks_of, first_column, table_under
 from safetensors import safe_open
 from safetensors.torch import load_file
+from valid_reports import assert_valid
 
 from snnprune.checkpoint import read_masks
 from snnprune.jobs import demo
@@ -53,6 +54,7 @@ def metadata_of(file: str) -> dict[str, str]:
 
 
 def assert_documented(report: dict[str, Any]) -> None:
+    assert_valid(report)
     command = report["command"]
     common, own = (first_column(PAGE, f"Keys of {what}") for what in ("every report", command))
     assert set(report) == common | own
@@ -114,6 +116,7 @@ def test_the_reports_of_tickets_are_the_documented_ones(tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = LoopOptions(command="imp", recipe=recipe, out=out, device="cpu")
     together = run_seeds(JOBS["imp"], options).report
+    assert_valid(dict(together))
     common = first_column(PAGE, "Keys of every report")
     assert set(together) == common | first_column(PAGE, "Keys of several seeds")
     alone = json.loads((out / "seed-0" / "report.json").read_text())

@@ -1,13 +1,21 @@
 """The evidence in a report: predictions and histograms by hand."""
 
+import json
 import math
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from valid_reports import assert_valid
 
 from snnprune.evidence import score_histogram
 from snnprune.report.schema import text
 from snnprune.report.schema.__main__ import made
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def test_every_weight_is_in_one_bin() -> None:
@@ -45,3 +53,24 @@ def test_equal_scores_are_in_one_bin_of_some_width() -> None:
 
 def test_the_schema_in_the_package_is_that_of_the_types() -> None:
     assert text() == made()
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"seed": "0"}, "$.seed"),
+        ({"sizes": None}, "$.sizes"),
+        ({"surprise": 1}, "surprise"),
+        ({"command": "exprot"}, "no schema"),
+        ({"written_bytes": -1}, "$.written_bytes"),
+        ({"inputs": [{"path": "x", "sha256": "abc"}]}, "$.inputs[0].sha256"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, str) else "",
+)
+def test_a_report_that_breaks_its_promise_is_noticed(
+    change: dict[str, object], fault: str, run: Run, model_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "d.safetensors"
+    report = json.loads(run("export", model_file, "--to", "dense", "-o", out, "--json").stdout)
+    with pytest.raises(AssertionError, match=re.escape(fault)):
+        assert_valid({**report, **change})

@@ -34,6 +34,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
         "report",
         "curves",
         "gates",
+        "theory",
         "evidence",
         "pages",
         "plots",

@@ -11,6 +11,7 @@ from snnprune.cli import (
     exporting,
     pruning,
     recipes,
+    theory,
     training,
 )
 from snnprune.cli.peers import require_sharing
@@ -35,6 +36,7 @@ app.command("train")(training.train)
 app.command("finetune")(training.finetune)
 app.command("imp")(training.imp)
 app.command("search")(training.search)
+app.add_typer(theory.app, name="theory")
 app.add_typer(recipes.app, name="recipes")
 app.command("demo")(demo.demo)
 app.command("env")(environment.env)

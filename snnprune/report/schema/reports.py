@@ -387,6 +387,93 @@ class Demo(Frame):
     outputs: list[File]
 
 
+@closed
+class TheorySetting(TypedDict):
+    neurons: Whole
+    layers: Whole
+    steps: Whole
+    threshold: Number
+    beta: Share
+    p_sup: Number
+    delta: Share
+    span: Number
+
+
+@closed
+class WidthRow(TypedDict):
+    statement: str
+    what: str
+    error: Number
+    printed: Whole
+    corrected: Whole
+
+
+@closed
+class TheoryWidth(Frame):
+    command: Literal["theory width"]
+    setting: TheorySetting
+    firing: Share
+    crisis: Number
+    reach: Number
+    widths: list[WidthRow]
+    outputs: list[File]
+
+
+@closed
+class TheoryDynamics(TypedDict):
+    threshold: Number
+    beta: Share
+    reset: Number | None
+
+
+@closed
+class FailureCount(TypedDict):
+    failures: Whole
+    trials: Whole
+    share: Share
+    low: Share
+    high: Share
+
+
+@closed
+class TheoryStep(TypedDict):
+    name: str
+    width: Whole
+    promised: Share
+    exact: Share | None
+    count: FailureCount
+
+
+@closed
+class ComparedNetworks(TypedDict):
+    places: Whole
+    flipped: Whole
+    margin: Number
+
+
+@closed
+class BuiltNetwork(TypedDict):
+    seed: Whole
+    width: Whole
+    error: Number
+    within: bool
+    compared: ComparedNetworks
+    kept: Whole
+
+
+@closed
+class TheoryConstruct(Frame):
+    command: Literal["theory construct"]
+    setting: TheorySetting
+    dynamics: TheoryDynamics
+    by_margin: bool
+    error: Number
+    steps: list[TheoryStep]
+    networks: list[BuiltNetwork]
+    within: FailureCount
+    equal: FailureCount
+
+
 class Environment(TypedDict):
     """Of `env`: what a bug report needs, by name."""
 
@@ -412,6 +499,8 @@ Report = (
     | Seeds
     | DryRun
     | Demo
+    | TheoryWidth
+    | TheoryConstruct
     | Environment
     | Failure
 )

@@ -1,0 +1,134 @@
+"""`theory`: what the paper promises, in numbers, and tried."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from snnprune.cli.flags import ShowFlags
+from snnprune.cli.spreading import Flags, spread
+
+if TYPE_CHECKING:
+    from snnprune.theory.widths import Setting
+
+app = typer.Typer(
+    help="What the paper promises of spikes and tickets, in numbers, and tried.",
+    no_args_is_help=True,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingFlags(Flags):
+    """What a width depends on."""
+
+    neurons: Annotated[int, typer.Option(metavar="N", min=1, help="Width of the target.")] = 3
+    layers: Annotated[int, typer.Option(metavar="L", min=1, help="Its layers.")] = 2
+    steps: Annotated[int, typer.Option(metavar="T", min=1, help="Its time steps.")] = 2
+    threshold: Annotated[
+        float, typer.Option(metavar="U", help="u_th of all neurons, below --span.")
+    ] = 0.5
+    beta: Annotated[float, typer.Option(metavar="B", help="Decay of membranes, in [0, 1).")] = 0.5
+    p_sup: Annotated[
+        float,
+        typer.Option("--p-sup", metavar="P", help="Highest density of a membrane at u_th."),
+    ] = 1.0
+    delta: Annotated[
+        float, typer.Option(metavar="D", help="Chance of failure that is allowed, in (0, 1).")
+    ] = 0.2
+    span: Annotated[float, typer.Option(metavar="A", help="Weights are drawn from U[-A, A].")] = 1.0
+
+    def setting(self) -> Setting:
+        """The same for the job."""
+        from snnprune.theory.widths import Setting
+
+        return Setting(
+            neurons=self.neurons,
+            layers=self.layers,
+            steps=self.steps,
+            threshold=self.threshold,
+            beta=self.beta,
+            p_sup=self.p_sup,
+            delta=self.delta,
+            span=self.span,
+        )
+
+
+@app.command()
+@spread
+def width(
+    flags: SettingFlags,
+    show: ShowFlags,
+    error: Annotated[
+        float | None,
+        typer.Option(metavar="E", help="Of every statement; by default the best of each."),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(metavar="M", help="Least |u - u_th| on a finite data set: one row more."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for a picture.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing picture.")] = False,
+) -> None:
+    """How wide a random network must be to hold a given one, as printed and corrected."""
+    from snnprune.cli.console import Screen
+    from snnprune.cli.theory_tables import width_lines, width_table
+    from snnprune.jobs.theory.width import theory_width
+
+    screen = Screen(show)
+    found = theory_width(flags.setting(), error=error, margin=margin, folder=out, force=force)
+    lines = [*width_lines(found), *([f"wrote widths.svg and widths.png to {out}"] if out else [])]
+    screen.result(width_table(found), *lines, report=found.report)
+
+
+@app.command()
+@spread
+def construct(
+    flags: SettingFlags,
+    show: ShowFlags,
+    reset: Annotated[float, typer.Option(metavar="V", help="V_reset, in [0, threshold).")] = 0.0,
+    soft: Annotated[
+        bool, typer.Option("--soft", help="Soft reset: the threshold is taken off instead.")
+    ] = False,
+    trials: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Seeds for each statement.")
+    ] = 200,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="The first of them.")] = 0,
+    samples: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Random inputs, where not all are tried.")
+    ] = 1000,
+    rate: Annotated[
+        float, typer.Option(metavar="R", min=0, max=1, help="How often random inputs spike.")
+    ] = 0.5,
+    by_density: Annotated[
+        bool,
+        typer.Option(
+            "--by-density", help="Width by Theorem 4.3 and --p-sup, not by the data's margin."
+        ),
+    ] = False,
+) -> None:
+    """Draw random networks, find the given one in them, and compare spike for spike."""
+    from snnprune.cli.console import Screen
+    from snnprune.cli.theory_tables import construct_lines, construct_table
+    from snnprune.jobs.theory.construct import ConstructOptions, theory_construct
+    from snnprune.theory.dynamics import Dynamics
+
+    screen = Screen(show)
+    setting = flags.setting()
+    options = ConstructOptions(
+        setting=setting,
+        dynamics=Dynamics(
+            threshold=setting.threshold, beta=setting.beta, reset=None if soft else reset
+        ),
+        trials=trials,
+        seed=seed,
+        samples=samples,
+        rate=rate,
+        by_margin=not by_density,
+    )
+    found = theory_construct(options, screen.progress())
+    screen.result(construct_table(found), *construct_lines(found, setting), report=found.report)

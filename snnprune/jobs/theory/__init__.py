@@ -1,0 +1,1 @@
+"""`snnprune theory`: what the paper promises, in numbers, and tried."""

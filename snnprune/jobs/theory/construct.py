@@ -1,0 +1,116 @@
+"""`snnprune theory construct`: the equivalent network built, run and counted."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from snnprune.errors import UsageError
+from snnprune.progress import Progress
+from snnprune.report import report
+from snnprune.theory import widths
+from snnprune.theory.dynamics import Dynamics, require_memoryless
+from snnprune.theory.trials import Count, Step, Whole, count, steps, whole
+from snnprune.theory.widths import Setting
+
+MOST = 10**10  # weights that a command draws at most, over all trials
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstructOptions:
+    """What the command line asks for."""
+
+    setting: Setting
+    dynamics: Dynamics
+    trials: int
+    seed: int = 0
+    samples: int = 1000
+    rate: float = 0.5
+    """Spikes per input per time step of random inputs."""
+    by_margin: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constructed:
+    """What came of it."""
+
+    steps: tuple[Step, ...]
+    networks: tuple[Whole, ...]
+    within: Count
+    """Whether every weight found a partner."""
+    equal: Count
+    """Whether every spike was the same."""
+    report: dict[str, Any]
+
+
+def theory_construct(options: ConstructOptions, progress: Progress) -> Constructed:
+    """Try the lemmas one by one, and the whole theorem, over seeds.
+
+    Raises:
+        UsageError: the theorem is empty or does not hold for these numbers, or drawing would take
+            too long.
+    """
+    setting, dynamics = options.setting, options.dynamics
+    widths.require_sense(setting)
+    require_memoryless(dynamics, setting.span)
+    error = widths.best_error(setting)
+    _require_possible(options, error)
+    single = steps(setting, error, options.trials, options.seed, progress.track)
+    seeds = range(options.seed, options.seed + options.trials)
+    networks = tuple(
+        whole(
+            setting,
+            dynamics,
+            seed=seed,
+            samples=options.samples,
+            rate=options.rate,
+            by_margin=options.by_margin,
+        )
+        for seed in progress.track(seeds, label="whole networks", total=len(seeds))
+    )
+    within, equal = count(n.within for n in networks), count(n.compared.same for n in networks)
+    return Constructed(
+        steps=tuple(single),
+        networks=networks,
+        within=within,
+        equal=equal,
+        report=report(
+            "theory construct",
+            device=torch.device("cpu"),
+            seed=options.seed,
+            model=None,
+            data=None,
+            setting=asdict(setting),
+            dynamics=asdict(dynamics),
+            by_margin=options.by_margin,
+            error=error,
+            steps=[_about_step(step) for step in single],
+            networks=[asdict(network) for network in networks],
+            within=_about_count(within),
+            equal=_about_count(equal),
+        ),
+    )
+
+
+def _require_possible(options: ConstructOptions, error: float) -> None:
+    """Refuse what would take days: the widths are known before anything is drawn."""
+    setting = options.setting
+    width = widths.network(setting, error)
+    drawn = width * setting.neurons * setting.layers * options.trials * setting.firing
+    if drawn > MOST:
+        raise UsageError(
+            f"{options.trials} networks of width {width:,} are {drawn:.1e} weights to draw",
+            field="--trials",
+            hint="give fewer, or a smaller --neurons, --layers or --steps",
+        )
+
+
+def _about_count(found: Count) -> dict[str, Any]:
+    low, high = found.interval
+    return {**asdict(found), "share": found.share, "low": low, "high": high}
+
+
+def _about_step(step: Step) -> dict[str, Any]:
+    return {**asdict(step), "count": _about_count(step.count)}

@@ -1,0 +1,126 @@
+"""A sub-network of a random network that puts out what a given network does, spike for spike.
+
+Yao et al. 2023, arXiv 2305.12148, section 4 and appendix C. Both V and W~ are masked: each virtual
+neuron keeps the one input of its block, each weight of the target the one virtual neuron whose
+outgoing weight is nearest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from snnprune.randomness import generator
+from snnprune.theory.drawing import Chosen, choose
+from snnprune.theory.dynamics import Dynamics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A small network: L layers of N neurons."""
+
+    weights: Tensor
+    """(L, N, N), output by input, float64, each in [-1/sqrt(N), 1/sqrt(N)]."""
+    dynamics: Dynamics
+
+    def run(self, spikes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Spikes and membranes of each layer, (T, samples, N), on input spikes of that shape."""
+        made, membranes = [], []
+        for weight in self.weights:
+            spikes, u = self.dynamics.run(spikes @ weight.T)
+            made.append(spikes)
+            membranes.append(u)
+        return made, membranes
+
+
+def random_target(neurons: int, layers: int, dynamics: Dynamics, key: Sequence[object]) -> Target:
+    """Weights from U[-1/sqrt(N), 1/sqrt(N)]."""
+    draws = generator(*key, "target")
+    unit = torch.rand(layers, neurons, neurons, generator=draws, dtype=torch.float64)
+    return Target(weights=(2 * unit - 1) / neurons**0.5, dynamics=dynamics)
+
+
+def random_spikes(
+    steps: int, samples: int, neurons: int, rate: float, key: Sequence[object]
+) -> Tensor:
+    """Independent spikes of that rate, (T, samples, N) float64."""
+    draws = generator(*key, "spikes")
+    unit = torch.rand(steps, samples, neurons, generator=draws, dtype=torch.float64)
+    return (unit < rate).double()
+
+
+def all_spikes(steps: int, neurons: int) -> Tensor:
+    """Every input there is, (T, 2^(T N), N) float64."""
+    codes = torch.arange(2 ** (steps * neurons)).unsqueeze(1)
+    bits = (codes >> torch.arange(steps * neurons)) & 1
+    return bits.double().view(-1, steps, neurons).transpose(0, 1).contiguous()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """The equivalent network, and how near its weights came."""
+
+    layers: tuple[Chosen, ...]
+    worst: float
+    """The largest |w~ - w^|; infinite where a block has no virtual neuron that fires."""
+    kept: int
+    """Virtual neurons that are kept, over all layers."""
+
+
+def build(target: Target, block: int, *, span: float, key: Sequence[object]) -> Built:
+    """Draw the big network with `block` virtual neurons for each input, and find its masks."""
+    threshold = target.dynamics.threshold
+    layers = tuple(
+        choose(weight, block, threshold, span=span, key=(*key, layer))
+        for layer, weight in enumerate(target.weights)
+    )
+    errors = [chosen.errors(w) for chosen, w in zip(layers, target.weights, strict=True)]
+    places = [chosen.place + torch.arange(len(chosen.place)) * block for chosen in layers]
+    return Built(
+        layers=layers,
+        worst=float(torch.stack(errors).max()),
+        kept=sum(len(p[c.place >= 0].unique()) for p, c in zip(places, layers, strict=True)),
+    )
+
+
+def run_built(built: Built, dynamics: Dynamics, spikes: Tensor) -> list[Tensor]:
+    """Spikes of each layer of the equivalent network, virtual neurons simulated as neurons too."""
+    made = []
+    for chosen in built.layers:
+        # (T, samples, N outputs, N inputs): of each weight the virtual neuron that it keeps
+        virtual, _ = dynamics.run(spikes.unsqueeze(2) * chosen.incoming)
+        spikes, _ = dynamics.run((virtual * chosen.outgoing).sum(3))
+        made.append(spikes)
+    return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """Two networks on the same data."""
+
+    places: int
+    """Neurons times samples times steps, over all layers."""
+    flipped: int
+    """Of them, those with another spike."""
+    margin: float
+    """min |u - u_th| of the target over data, time and neurons."""
+
+    @property
+    def same(self) -> bool:
+        """Whether every spike is."""
+        return self.flipped == 0
+
+
+def compare(target: Target, built: Built, spikes: Tensor) -> Compared:
+    """Run both."""
+    wanted, membranes = target.run(spikes)
+    made = run_built(built, target.dynamics, spikes)
+    distance = torch.stack(membranes) - target.dynamics.threshold
+    return Compared(
+        places=sum(layer.numel() for layer in wanted),
+        flipped=sum(int((a != b).sum()) for a, b in zip(wanted, made, strict=True)),
+        margin=float(distance.abs().min()),
+    )

@@ -1,0 +1,216 @@
+"""How wide a random network must be to hold a given one; Yao et al. 2023, arXiv 2305.12148.
+
+The target has L layers of N x N weights, each at most 1/sqrt(N) in size, and runs for T steps.
+Between two of its layers the large network has k virtual neurons in N blocks of k/N; all its
+weights are drawn from U[-a, a] (the paper has a = 1). Of each block one virtual neuron is kept for
+each weight of the target: one that fires whenever its input does, v >= u_th, and whose outgoing
+weight is within eps/N of the target's.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from snnprune.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a width depends on."""
+
+    neurons: int
+    """N, the width of the target."""
+    layers: int = 1
+    """L"""
+    steps: int = 1
+    """T"""
+    threshold: float = 0.5
+    """u_th"""
+    beta: float = 0.5
+    """Decay of the membrane, in [0, 1)."""
+    p_sup: float = 1.0
+    """Supremum of the density of a membrane near its threshold, per unit of it."""
+    delta: float = 0.1
+    """Chance of failure that is allowed, in (0, 1)."""
+    span: float = 1.0
+    """a: weights are drawn from U[-a, a]."""
+
+    @property
+    def firing(self) -> float:
+        """C_th = P[v >= u_th] = (a - u_th) / (2 a): that a virtual neuron fires with its input."""
+        return max(0.0, (self.span - self.threshold) / (2 * self.span))
+
+    @property
+    def crisis(self) -> float:
+        """C = 2 p_sup / (1 - beta): by Lemma 3.4 the chance of a flip per unit of error."""
+        return 2 * self.p_sup / (1 - self.beta)
+
+    @property
+    def flips(self) -> float:
+        """N C L T: the chance that any spike of the network flips, per unit of error (Theorem 3.5
+        and the union over layers and steps)."""
+        return self.neurons * self.crisis * self.layers * self.steps
+
+    @property
+    def reach(self) -> float:
+        """delta / (N C L T): errors must be below it, or flips alone are likelier than delta."""
+        return self.delta / self.flips
+
+
+def require_sense(setting: Setting) -> None:
+    """Refuse a setting that no width serves.
+
+    Raises:
+        UsageError: a number is outside its range, or no virtual neuron can fire.
+    """
+    ranges = {
+        "--neurons": setting.neurons >= 1,
+        "--layers": setting.layers >= 1,
+        "--steps": setting.steps >= 1,
+        "--threshold": 0 < setting.threshold < math.inf,
+        "--beta": 0 <= setting.beta < 1,
+        "--p-sup": 0 < setting.p_sup < math.inf,
+        "--delta": 0 < setting.delta < 1,
+        "--span": 0 < setting.span < math.inf,
+    }
+    for flag, fits in ranges.items():
+        if not fits:
+            raise UsageError("is outside its range", field=flag, hint="--help has the ranges")
+    if setting.firing == 0:
+        raise UsageError(
+            f"no weight of U[-{setting.span:g}, {setting.span:g}] alone reaches the threshold "
+            f"{setting.threshold:g}, so no virtual neuron fires and the theorem is empty",
+            field="--threshold",
+            hint=f"choose a threshold below {setting.span:g}, or a larger --span",
+        )
+
+
+def single_weight(setting: Setting, error: float, delta: float) -> int:
+    """k of Lemma C.1: one weight to within `error`, k >= a / (C_th eps) log(1 / delta)."""
+    return math.ceil(_rate(setting, error) * math.log(1 / delta))
+
+
+def layer_weights(setting: Setting, error: float, delta: float) -> int:
+    """k of Lemma C.2: all weights of one neuron, k = N ceil(N a / (C_th eps) log(N / delta))."""
+    n = setting.neurons
+    return n * math.ceil(n * _rate(setting, error) * math.log(n / delta))
+
+
+def layer_to_layer(setting: Setting, error: float, delta: float) -> int:
+    """k of Lemma C.3: all N^2 weights, k = N ceil(N a / (C_th eps) log(N^2 / delta)).
+
+    Lemma 4.1 prints log(N / delta), which does not follow: see `layer_to_layer_as_printed`.
+    """
+    n = setting.neurons
+    return n * math.ceil(n * _rate(setting, error) * math.log(n**2 / delta))
+
+
+def layer_to_layer_as_printed(setting: Setting, error: float, delta: float) -> int:
+    """k of Lemma 4.1 as printed, with log(N / delta): too few."""
+    n = setting.neurons
+    return n * math.ceil(n * _rate(setting, error) * math.log(n / delta))
+
+
+def network(setting: Setting, error: float) -> int:
+    """k of Lemmas C.4 (L = T = 1), C.5 (T = 1) and C.6, which is Theorem 4.3.
+
+    k = N ceil(N a / (C_th eps) log(N^2 L / (delta - N C L T eps))), 0 < eps < delta / (N C L T). N
+    blocks of k/N virtual neurons need one factor N, where the paper prints N^2.
+
+    Raises:
+        ValueError: `error` is not in that range.
+    """
+    return setting.neurons * _block(setting, error)
+
+
+def network_as_printed(setting: Setting, error: float) -> int:
+    """The same with the factor N^2 that the paper prints: enough, and N times too many."""
+    return setting.neurons**2 * _block(setting, error)
+
+
+def margin(setting: Setting, distance: float) -> tuple[int, float]:
+    """k and the error for a finite data set whose membranes all keep `distance` to the threshold.
+
+    With eps = (1 - beta) m no spike of these data can flip, with probability 1 - delta over the
+    weights alone: k = N ceil(N a / (C_th eps) log(N^2 L / delta)). No density and no T is in it, as
+    in T steps less than eps / (1 - beta) comes together.
+
+    Raises:
+        UsageError: a membrane lies on the threshold.
+    """
+    if not distance > 0:
+        raise UsageError(
+            "a membrane lies on the threshold itself, so that any error may flip its spike",
+            field="--threshold",
+            hint="choose another",
+        )
+    n, error = setting.neurons, (1 - setting.beta) * distance
+    block = n * _rate(setting, error) * math.log(n**2 * setting.layers / setting.delta)
+    return n * math.ceil(block), error
+
+
+def best_error(setting: Setting) -> float:
+    """The error at which `network` is smallest.
+
+    With b = N C L T and A = N^2 L the derivative of log(A / (delta - b eps)) / eps is 0 where
+    z = delta / (delta - b eps) solves z - log z = 1 + log(A / delta), z > 1.
+    """
+    wanted = 1 + math.log(setting.neurons**2 * setting.layers / setting.delta)
+    z = wanted + math.log(wanted)
+    for _ in range(50):  # Newton, from above: convex, so that it never overshoots
+        step = (z - math.log(z) - wanted) / (1 - 1 / z)
+        z -= step
+        if abs(step) < 1e-15 * z:
+            break
+    return setting.reach * (1 - 1 / z)
+
+
+def failure(setting: Setting, error: float, block: int) -> float:
+    """At most this is the chance that some weight of one layer finds no partner within `error`.
+
+    N^2 (1 - C_th eps / (N a))^(k/N), the union that Lemma C.3 bounds; at most 1.
+    """
+    chance = setting.firing * error / (setting.neurons * setting.span)
+    return min(1.0, setting.neurons**2 * math.exp(block * math.log1p(-min(chance, 1 - 1e-16))))
+
+
+def exact_failure(setting: Setting, error: float, block: int) -> float:
+    """Exactly that chance, for targets at least eps/N from the ends of U[-a, a].
+
+    The blocks of the N inputs are independent. In one, a virtual neuron fires with C_th, and the N
+    outgoing weights are drawn on their own: with m of k/N firing, all N outputs find a partner with
+    probability (1 - (1 - eps/(N a))^m)^N, and m is binomial.
+    """
+    fires, near = setting.firing, error / (setting.neurons * setting.span)
+    log_miss = math.log1p(-near)
+    total = 0.0
+    for m in range(block + 1):
+        weight = math.exp(_log_binomial(block, m, fires))
+        total += weight * (-math.expm1(m * log_miss)) ** setting.neurons
+    return 1 - min(1.0, total) ** setting.neurons
+
+
+def without_time(setting: Setting) -> Setting:
+    """Lemma C.5: the same at one time step."""
+    return replace(setting, steps=1)
+
+
+def _rate(setting: Setting, error: float) -> float:
+    """a / (C_th eps): how many are drawn, on average, until one fires and is within eps."""
+    return setting.span / (setting.firing * error)
+
+
+def _block(setting: Setting, error: float) -> int:
+    """k/N of Theorem 4.3."""
+    left = setting.delta - setting.flips * error
+    if not error > 0 or left <= 0:
+        raise ValueError(f"{error:g} is not in (0, {setting.reach:g})")
+    n = setting.neurons
+    return math.ceil(n * _rate(setting, error) * math.log(n**2 * setting.layers / left))
+
+
+def _log_binomial(trials: int, hits: int, chance: float) -> float:
+    """log P[hits] of a binomial."""
+    ways = math.lgamma(trials + 1) - math.lgamma(hits + 1) - math.lgamma(trials - hits + 1)
+    return ways + hits * math.log(chance) + (trials - hits) * math.log1p(-chance)

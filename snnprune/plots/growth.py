@@ -34,6 +34,7 @@ def plot_growth(
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}".replace("e+0", "e"))
         axes.set_xlabel("N, width of the target")
         axes.set_ylabel("k, virtual neurons for each layer")
         axes.grid()

@@ -15,7 +15,7 @@ MOST = 2**21  # outgoing weights at a time
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """Of one layer: the virtual neuron kept for each weight of the target (N, N), output by input."""
+    """Of one layer: the virtual neuron kept for each weight (N, N), output by input."""
 
     place: Tensor
     """Its index within the block of the input, int64; -1 where none of the block fires."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from snnprune.errors import UsageError
 from snnprune.randomness import generator
 from snnprune.theory import widths
 from snnprune.theory.construction import (
@@ -26,6 +27,7 @@ from snnprune.theory.widths import Setting
 
 ALL = 12  # bits of input up to which every input is tried
 CONFIDENCE = 0.95
+WIDEST = 10**9  # virtual neurons of a layer; drawing more takes minutes for each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +135,7 @@ def whole(
     spikes = inputs(setting, samples, rate, seed)
     if by_margin:
         width, error = widths.margin(setting, margin_of(target, spikes))
+        _require_drawable(width, seed)
     else:
         error = widths.best_error(setting)
         width = widths.network(setting, error)
@@ -145,6 +148,15 @@ def whole(
         compared=compare(target, built, spikes),
         kept=built.kept,
     )
+
+
+def _require_drawable(width: int, seed: int) -> None:
+    if width > WIDEST:
+        raise UsageError(
+            f"seed {seed}: a membrane comes so near the threshold that k is {width:,}",
+            field="--seed",
+            hint="choose another, fewer --trials, or --by-density",
+        )
 
 
 def inputs(setting: Setting, samples: int, rate: float, seed: int) -> Tensor:

@@ -69,9 +69,11 @@ def assert_documented(report: dict[str, Any]) -> None:
         ("score", "model.safetensors", *FEW),
         ("eval", "model.safetensors", *FEW),
         ("check", "model.safetensors", "--max-sparsity", 0),
+        ("theory", "width"),
+        ("theory", "construct", "--trials", 3, "--neurons", 2),
         ("export", "model.safetensors", "--to", "dense", "-o", "dense.safetensors"),
     ],
-    ids=lambda command: str(command[0]),
+    ids=lambda command: " ".join(map(str, command[:2])),
 )
 def test_the_keys_of_a_report_are_the_documented_ones(
     command: tuple[object, ...], work: Path, run: Run

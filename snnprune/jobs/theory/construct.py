@@ -85,7 +85,7 @@ def theory_construct(options: ConstructOptions, progress: Progress) -> Construct
             setting=asdict(setting),
             dynamics=asdict(dynamics),
             by_margin=options.by_margin,
-            error=error,
+            eps=error,
             steps=[_about_step(step) for step in single],
             networks=[asdict(network) for network in networks],
             within=_about_count(within),

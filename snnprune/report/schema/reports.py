@@ -467,7 +467,7 @@ class TheoryConstruct(Frame):
     setting: TheorySetting
     dynamics: TheoryDynamics
     by_margin: bool
-    error: Number
+    eps: Number
     steps: list[TheoryStep]
     networks: list[BuiltNetwork]
     within: FailureCount

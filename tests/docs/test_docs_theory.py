@@ -1,0 +1,25 @@
+"""What docs/theory.md shows works as pasted."""
+
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from doc_blocks import assert_shown, blocks_of, in_folder
+
+PAGE = "theory.md"
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_every_block_runs_as_pasted_and_prints_what_the_page_shows(
+    run: Run, tmp_path: Path
+) -> None:
+    outputs = {}
+    with in_folder(tmp_path):
+        for block in blocks_of(PAGE):
+            if "runnable" in block.marks:
+                done = run(*shlex.split(block.text)[1:])
+                assert done.returncode == 0, done.stderr
+                outputs[block.line] = done.stdout
+    assert outputs
+    assert_shown(PAGE, outputs)

@@ -1,0 +1,169 @@
+"""The equivalent network: drawn, masked, run, and what breaks it."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from snnprune.errors import UsageError
+from snnprune.theory import widths
+from snnprune.theory.construction import (
+    Built,
+    Target,
+    all_spikes,
+    build,
+    compare,
+    random_spikes,
+    random_target,
+)
+from snnprune.theory.drawing import CHUNK, Chosen, choose
+from snnprune.theory.dynamics import Dynamics, require_memoryless
+from snnprune.theory.trials import count, margin_of, steps, whole
+from snnprune.theory.widths import Setting
+
+HARD = Dynamics(threshold=0.5, beta=0.5, reset=0.0)
+SOFT = Dynamics(threshold=0.5, beta=0.4, reset=None)
+
+
+def test_a_neuron_by_hand() -> None:
+    currents = torch.tensor([0.4, 0.4, 0.1, 0.6]).double()
+    spikes, membranes = HARD.run(currents)
+    assert membranes.tolist() == pytest.approx([0.4, 0.6, 0.1, 0.65])
+    assert spikes.tolist() == [0, 1, 0, 1]
+    _, membranes = SOFT.run(currents)  # after the spike 0.4 (0.56 - 0.5) is left
+    assert membranes.tolist() == pytest.approx([0.4, 0.56, 0.124, 0.6496])
+
+
+def exact_partners(target: Target) -> Built:
+    """A network whose weights are those of the target."""
+    layers = tuple(
+        Chosen(place=torch.zeros(w.shape).long(), incoming=torch.full_like(w, 0.7), outgoing=w)
+        for w in target.weights
+    )
+    return Built(layers=layers, worst=0.0, kept=0)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([HARD, SOFT, Dynamics(reset=0.3)]))
+@settings(max_examples=200)
+def test_with_the_same_weights_every_spike_is_the_same(seed: int, dynamics: Dynamics) -> None:
+    target = random_target(3, 2, dynamics, (seed,))
+    assert compare(target, exact_partners(target), all_spikes(3, 3)).same
+
+
+@pytest.mark.parametrize(
+    "dynamics",
+    [
+        Dynamics(threshold=0.5, beta=0.5, reset=0.6),
+        Dynamics(threshold=0.5, beta=0.5, reset=-0.3),
+        Dynamics(threshold=0.5, beta=0.9, reset=None),
+    ],
+    ids=["reset above the threshold", "reset below 0", "soft reset, slow decay"],
+)
+def test_dynamics_that_are_refused_do_fail(dynamics: Dynamics) -> None:
+    with pytest.raises(UsageError):
+        require_memoryless(dynamics, 1.0)
+    failures = 0
+    for seed in range(20):
+        target = random_target(3, 2, dynamics, (seed,))
+        found = exact_partners(target)
+        near_one = [
+            Chosen(
+                place=c.place,
+                incoming=torch.full_like(c.incoming, 0.51 + 0.4 * (seed % 2)),
+                outgoing=c.outgoing,
+            )
+            for c in found.layers
+        ]
+        built = Built(layers=tuple(near_one), worst=0.0, kept=0)
+        failures += not compare(target, built, random_spikes(8, 200, 3, 0.7, (seed,))).same
+    assert failures > 0
+
+
+@pytest.mark.parametrize("dynamics", [HARD, SOFT, Dynamics(reset=0.49)], ids=str)
+def test_dynamics_that_are_taken_do_not(dynamics: Dynamics) -> None:
+    require_memoryless(dynamics, 1.0)
+
+
+def test_the_nearest_of_those_that_fire_is_kept() -> None:
+    target = torch.tensor([[0.1, -0.4], [0.5, 0.0]]).double()
+    chosen = choose(target, 500, 0.5, span=1.0, key=("here",))
+    assert (chosen.incoming >= 0.5).all()
+    assert float(chosen.errors(target).max()) < 0.05
+    more = choose(target, 5000, 0.5, span=1.0, key=("here",))
+    assert float(more.errors(target).mean()) < float(chosen.errors(target).mean())
+
+
+def test_without_a_virtual_neuron_that_fires_there_is_no_partner() -> None:
+    chosen = choose(torch.zeros(2, 2).double(), 1, 0.999, span=1.0, key=("none",))
+    assert bool((chosen.place < 0).any())
+    assert bool(chosen.errors(torch.zeros(2, 2).double()).isinf().any())
+
+
+def test_the_same_key_draws_the_same_and_chunks_are_drawn_on_their_own() -> None:
+    target = torch.rand(2, 2, generator=torch.Generator().manual_seed(0)).double() - 0.5
+    once, again = (choose(target, CHUNK + 7, 0.5, span=1.0, key=(1,)) for _ in range(2))
+    assert torch.equal(once.place, again.place)
+    assert torch.equal(once.outgoing, again.outgoing)
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=100, deadline=None)
+def test_within_the_margin_no_spike_flips(seed: int) -> None:
+    """Whenever every weight is within (1 - beta) m / N of its own, all spikes are the same."""
+    target = random_target(3, 2, HARD, (seed,))
+    spikes = all_spikes(3, 3)
+    near = (1 - HARD.beta) * margin_of(target, spikes) / 3
+    draws = torch.Generator().manual_seed(seed)
+    moved = tuple(
+        Chosen(
+            place=torch.zeros(w.shape).long(),
+            incoming=0.5 + 0.5 * torch.rand(w.shape, generator=draws).double(),
+            outgoing=w + near * (2 * torch.rand(w.shape, generator=draws).double() - 1),
+        )
+        for w in target.weights
+    )
+    assert compare(target, Built(layers=moved, worst=near, kept=0), spikes).same
+
+
+def test_the_whole_theorem_keeps_its_promise_over_seeds() -> None:
+    setting = Setting(neurons=2, layers=2, steps=2, delta=0.2)
+    found = [
+        whole(setting, HARD, seed=seed, samples=1, rate=0.5, by_margin=True) for seed in range(60)
+    ]
+    within = count(one.within for one in found)
+    assert within.interval[0] <= setting.delta
+    assert all(one.compared.same for one in found if one.within)
+
+
+def test_the_single_steps_fail_as_often_as_the_exact_chance_says() -> None:
+    setting = Setting(neurons=3, threshold=0.5, delta=0.2)
+    found = {s.name: s for s in steps(setting, 0.3, 2000, 0, lambda items, **_: items)}
+    for name in ("C.3", "4.1 as printed"):
+        low, high = found[name].count.interval
+        exact = found[name].exact
+        assert exact is not None
+        assert low - 0.01 <= exact <= high + 0.01
+    assert found["C.1"].count.interval[0] <= 0.2
+    assert found["C.2"].count.interval[0] <= 0.2
+    assert found["4.1 as printed"].count.interval[0] > 0.2
+
+
+def test_every_input_is_tried_where_there_are_few() -> None:
+    spikes = all_spikes(2, 2)
+    rows = {tuple(sample.flatten().tolist()) for sample in spikes.transpose(0, 1)}
+    assert rows == set(itertools.product((0.0, 1.0), repeat=4))
+
+
+def test_a_width_of_a_million_takes_no_memory_of_a_million() -> None:
+    target = random_target(3, 1, HARD, (0,))
+    built = build(target, 1_000_000, span=1.0, key=(0,))
+    assert built.worst < 1e-4
+    assert built.kept <= 9
+
+
+def test_the_width_by_density_is_that_of_theorem_4_3() -> None:
+    setting = Setting(neurons=3, layers=1, steps=2, delta=0.2)
+    found = whole(setting, HARD, seed=0, samples=1, rate=0.5, by_margin=False)
+    assert found.width == widths.network(setting, widths.best_error(setting))

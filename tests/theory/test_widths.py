@@ -1,0 +1,133 @@
+"""Widths by hand, by their defining inequalities, and against exact chances."""
+
+import math
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from snnprune.errors import UsageError
+from snnprune.theory import widths
+from snnprune.theory.intervals import exact_interval
+from snnprune.theory.widths import Setting
+
+THREE = Setting(neurons=3, threshold=0.5, delta=0.2)
+some_settings = st.builds(
+    Setting,
+    neurons=st.integers(1, 64),
+    layers=st.integers(1, 8),
+    steps=st.integers(1, 16),
+    threshold=st.floats(0.05, 0.95),
+    beta=st.floats(0, 0.95),
+    p_sup=st.floats(0.1, 10),
+    delta=st.floats(0.001, 0.5),
+    span=st.floats(1, 3),
+)
+
+
+def test_one_weight_by_hand() -> None:
+    # C_th = 1/4, so that one of 4 fires, and one of 1/0.1 of these is near: 40 log 5
+    assert widths.single_weight(THREE, 0.1, 0.2) == math.ceil(40 * math.log(5))
+
+
+def test_a_layer_by_hand() -> None:
+    assert widths.layer_weights(THREE, 0.3, 0.2) == 3 * math.ceil(40 * math.log(15))
+    assert widths.layer_to_layer(THREE, 0.3, 0.2) == 3 * math.ceil(40 * math.log(45))
+
+
+def test_a_network_by_hand() -> None:
+    setting = Setting(neurons=2, layers=3, steps=4, beta=0.5, p_sup=1.0, delta=0.2)
+    assert setting.flips == 2 * 4 * 3 * 4
+    eps = 0.001
+    block = math.ceil(2 / (0.25 * eps) * math.log(4 * 3 / (0.2 - 96 * eps)))
+    assert widths.network(setting, eps) == 2 * block
+    assert widths.network_as_printed(setting, eps) == 4 * block
+
+
+def test_larger_weights_fire_more_and_are_farther_apart() -> None:
+    wide = Setting(neurons=3, threshold=0.5, delta=0.2, span=2.0)
+    assert wide.firing == pytest.approx(1.5 / 4)
+    block = widths.single_weight(wide, 0.1, 0.2)
+    assert block == math.ceil(2 / (1.5 / 4 * 0.1) * math.log(5))
+
+
+@given(some_settings)
+@settings(max_examples=1000)
+def test_the_best_error_is_allowed_and_none_beside_it_is_better(setting: Setting) -> None:
+    best = widths.best_error(setting)
+    assert 0 < best < setting.reach
+
+    def smooth(eps: float) -> float:
+        left = setting.delta - setting.flips * eps
+        return math.log(setting.neurons**2 * setting.layers / left) / eps
+
+    for factor in (0.999, 1.001, 0.5):
+        if 0 < best * factor < setting.reach:
+            assert smooth(best) <= smooth(best * factor) * (1 + 1e-12)
+
+
+@given(some_settings)
+@settings(max_examples=1000)
+def test_the_chances_of_failure_stay_below_delta(setting: Setting) -> None:
+    eps = widths.best_error(setting)
+    block = widths.network(setting, eps) // setting.neurons
+    lost = widths.failure(setting, eps, block) * setting.layers + setting.flips * eps
+    assert lost <= setting.delta * (1 + 1e-9)
+
+
+@given(st.integers(2, 12), st.floats(0.05, 0.9), st.floats(0.01, 0.5), st.floats(0.2, 1.0))
+@settings(max_examples=1000)
+def test_the_exact_chance_is_within_the_union_bound_and_the_bound_within_delta(
+    neurons: int, threshold: float, delta: float, eps: float
+) -> None:
+    setting = Setting(neurons=neurons, threshold=threshold, delta=delta)
+    block = widths.layer_to_layer(setting, eps, delta) // neurons
+    assume(block < 4000)
+    exact, bound = (f(setting, eps, block) for f in (widths.exact_failure, widths.failure))
+    assert exact <= bound * (1 + 1e-9)
+    assert bound <= delta
+
+
+def test_the_paper_s_own_constant_fails_far_more_often_than_it_promises() -> None:
+    setting = Setting(neurons=3, threshold=0.5, delta=0.2)
+    printed = widths.layer_to_layer_as_printed(setting, 0.3, 0.2) // 3
+    corrected = widths.layer_to_layer(setting, 0.3, 0.2) // 3
+    assert widths.exact_failure(setting, 0.3, printed) == pytest.approx(0.44, abs=0.005)
+    assert widths.exact_failure(setting, 0.3, corrected) == pytest.approx(0.17, abs=0.005)
+
+
+def test_the_exact_chance_of_one_weight_is_a_power() -> None:
+    setting = Setting(neurons=1, threshold=0.5, delta=0.2)
+    assert widths.exact_failure(setting, 0.1, 30) == pytest.approx((1 - 0.25 * 0.1) ** 30)
+
+
+@pytest.mark.parametrize("threshold", [1.0, 1.5])
+def test_a_threshold_that_no_weight_reaches_empties_the_theorem(threshold: float) -> None:
+    with pytest.raises(UsageError, match="the theorem is empty") as caught:
+        widths.require_sense(Setting(neurons=3, threshold=threshold))
+    assert "--span" in str(caught.value)
+    widths.require_sense(Setting(neurons=3, threshold=threshold, span=2.0))
+
+
+@pytest.mark.parametrize("change", ["beta", "delta", "p_sup", "span", "threshold"])
+def test_a_number_outside_its_range_is_refused_by_its_flag(change: str) -> None:
+    setting = Setting(**{"neurons": 3, change: -1.0})  # type: ignore[arg-type]
+    with pytest.raises(UsageError) as caught:
+        widths.require_sense(setting)
+    assert caught.value.field == f"--{change.replace('_', '-')}"
+
+
+def test_a_margin_of_nothing_holds_nothing() -> None:
+    with pytest.raises(UsageError, match="on the threshold itself"):
+        widths.margin(THREE, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("hits", "trials", "low", "high"),
+    [(0, 10, 0.0, 0.3085), (10, 10, 0.6915, 1.0), (5, 10, 0.1871, 0.8129), (1, 300, 8e-5, 0.0184)],
+    ids=str,
+)
+def test_the_interval_is_clopper_s_and_pearson_s(
+    hits: int, trials: int, low: float, high: float
+) -> None:
+    assert exact_interval(hits, trials) == pytest.approx((low, high), abs=1e-4)

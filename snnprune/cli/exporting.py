@@ -18,7 +18,8 @@ def export(
     network: NetworkFlags,
     show: ShowFlags,
     to: Annotated[
-        str, typer.Option(metavar="NAME", help="packed, dense (safetensors), pth, csr or nir.")
+        str,
+        typer.Option(metavar="NAME", help="packed, dense, pth, csr, nir or onnx."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where it goes.")],
     values: Annotated[

@@ -14,6 +14,7 @@ from torch import Tensor
 from snnprune.checkpoint import Packing, is_prunable, write_safetensors
 from snnprune.errors import InputError
 from snnprune.exporting.nir import write_nir
+from snnprune.exporting.onnx import write_onnx
 from snnprune.exporting.running import Running
 from snnprune.files import replacing
 
@@ -35,7 +36,8 @@ class Format:
 
     summary: str
     suffixes: tuple[str, ...]
-    write: Callable[[Path, Exported], None]
+    write: Callable[[Path, Exported], tuple[str, ...] | None]
+    """Gives what is to be told of the file."""
     needs_network: bool = False
     """Whether tensors are not enough."""
 
@@ -82,9 +84,14 @@ def _csr(weight: Tensor) -> dict[str, Any]:
     }
 
 
-def _nir(path: Path, found: Exported) -> None:
+def _nir(path: Path, found: Exported) -> tuple[str, ...]:
     assert found.running is not None
-    write_nir(path, found.running)
+    return write_nir(path, found.running)
+
+
+def _onnx(path: Path, found: Exported) -> tuple[str, ...]:
+    assert found.running is not None
+    return write_onnx(path, found.running)
 
 
 def _require_in_numpy(key: str, tensor: Tensor) -> None:
@@ -123,6 +130,12 @@ FORMATS = {
         summary="the graph of weights and neurons, as the library of the neurons makes it",
         suffixes=(".nir",),
         write=_nir,
+        needs_network=True,
+    ),
+    "onnx": Format(
+        summary="the whole network, time steps and all, for ONNX Runtime",
+        suffixes=(".onnx",),
+        write=_onnx,
         needs_network=True,
     ),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.errors import InputError
-from snnprune.network import Network
+from snnprune.network import Network, at_rest
 from snnprune.network.running import Forward
 
 
@@ -26,6 +27,8 @@ class Running:
     outputs: dict[str, Tensor] = field(default_factory=dict)
     changed: list[str] = field(default_factory=list)
     """Modules whose input was changed in place after another had put it out."""
+    called: Counter[str] = field(default_factory=Counter)
+    """How often each module was."""
     put_out: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
     """During the pass: outputs, held so that no id is used twice, and their versions."""
 
@@ -38,6 +41,11 @@ class Running:
     def sample(self) -> Tensor:
         """A batch as the module itself gets it, whatever `--forward` makes of the data."""
         return self.inputs[""]
+
+    @property
+    def calls(self) -> int:
+        """How often the network was called for one batch."""
+        return self.called[""]
 
     @property
     def batch_dims(self) -> int:
@@ -56,10 +64,9 @@ def first_calls(network: Network, forward: Forward, x: Tensor) -> Running:
         InputError: `forward` never calls the network with a tensor.
     """
     seen = Running(network=network)
-    network.reset()
-    with _watched(seen):
+    with at_rest(network) as reset, _watched(seen):
+        reset()
         forward(network.module, x)
-    network.reset()
     if "" not in seen.inputs:
         raise InputError("never calls the model with a tensor", field="--forward")
     return seen
@@ -80,6 +87,7 @@ def _watched(seen: Running) -> Iterator[None]:
 
 
 def _on_input(seen: Running, name: str, _: nn.Module, args: tuple[Any, ...]) -> None:
+    seen.called[name] += 1
     x = args[0] if args else None
     if name in seen.inputs or not isinstance(x, Tensor):
         return

@@ -19,7 +19,7 @@ from snnprune.checkpoint import (
     read_checkpoint,
 )
 from snnprune.errors import InputError, UsageError
-from snnprune.exporting import FORMATS, Exported, Running, Sizes, nir, sizes_of
+from snnprune.exporting import FORMATS, Exported, Running, Sizes, sizes_of
 from snnprune.files import require_free
 from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.jobs.subjects.running import run_once
@@ -75,13 +75,12 @@ def export_checkpoint(options: ExportOptions) -> Export:
         found = Exported(
             tensors=tensors, metadata=checkpoint.metadata, packing=packing, running=seen
         )
-        FORMATS[options.to].write(options.out, found)
+        told = FORMATS[options.to].write(options.out, found) or ()
     except InputError as error:
         error.file = error.file or str(options.checkpoint)
         raise
-    notes = (*checkpoint.notes, *_on_negative_zeros(options, tensors, weights))
-    if subject and seen:
-        notes = (*subject.checkpoint.notes, *nir.notes_on(seen))
+    known = subject.checkpoint if subject else checkpoint
+    notes = (*known.notes, *_on_negative_zeros(options, tensors, weights), *told)
     sizes = sizes_of(tensors.values(), packing)
     return Export(
         sizes=sizes,
@@ -163,5 +162,5 @@ def _require_no_network(options: ExportOptions) -> None:
             raise UsageError(
                 f"a {options.to} file is made of tensors alone",
                 field=flag,
-                hint="leave it out, or choose --to nir",
+                hint="leave it out, or choose --to nir or onnx",
             )

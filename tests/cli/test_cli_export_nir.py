@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import networks_to_export as networks
 import nir
-import nir_networks
 import numpy as np
 import pytest
 import torch
@@ -19,7 +19,7 @@ from snnprune.models import ModelSpec, build_model
 from one_line import assert_one_line  # isort: skip
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-NETWORKS = Path(nir_networks.__file__)
+NETWORKS = Path(networks.__file__)
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.torch.jit.script. is deprecated:FutureWarning"  # norse
 )
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings(
 def pruned(name: str, folder: Path) -> dict[str, Tensor]:
     """A checkpoint with two thirds of each weight 0, also in the file NAME.pth."""
     torch.manual_seed(0)
-    tensors = getattr(nir_networks, name)().state_dict()
+    tensors = getattr(networks, name)().state_dict()
     for key, tensor in tensors.items():
         if is_prunable(key, tensor):
             tensor[torch.rand_like(tensor) < 2 / 3] = 0
@@ -177,7 +177,7 @@ def test_it_needs_a_network_and_data_and_no_other_format_does(run: Run, tmp_path
     assert_one_line(run("export", *to_nir), 3, "--to nir", "give --model")
     assert_one_line(run("export", *to_nir, *model), 3, "--to nir", "give --data")
     to_csr = (path, "--to", "csr", "-o", tmp_path / "a.npz")
-    assert_one_line(run("export", *to_csr, *model), 2, "--model", "choose --to nir")
+    assert_one_line(run("export", *to_csr, *model), 2, "--model", "choose --to nir or onnx")
 
 
 def test_a_built_in_network_has_batchnorm(run: Run, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from snnprune.checkpoint.naming import counted, first_few
 from snnprune.errors import InputError
-from snnprune.exporting.nir.packages import required
+from snnprune.exporting.packages import required
 from snnprune.exporting.running import Running
 
 CONSTANTS = ("tau", "tau_mem", "tau_syn", "r", "v_leak", "v_threshold", "v_reset", "w_in")
@@ -21,7 +21,7 @@ CONSTANTS = ("tau", "tau_mem", "tau_syn", "r", "v_leak", "v_threshold", "v_reset
 
 def completed(graph: Any, seen: Running) -> Any:
     """With shapes of samples instead of batches, one constant for each neuron, and all types."""
-    nir, skip = required("nir"), seen.batch_dims
+    nir, skip = required("nir", to="nir"), seen.batch_dims
     require_known(graph, seen)
     last = [source for source, target in graph.edges if target == "output"]
     for name, node in graph.nodes.items():

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from snnprune.checkpoint.naming import first_few
 from snnprune.errors import InputError
 from snnprune.exporting.nir.graph import completed
-from snnprune.exporting.nir.packages import required, speaking
+from snnprune.exporting.packages import NEEDED, required, speaking
 from snnprune.exporting.running import Running
 
 WHAT_IT_TAKES = "docs/exporting.md says what each library exports"
@@ -25,7 +25,7 @@ def _snntorch(seen: Running) -> Any:
         shape = seen.outputs[name].shape[1:]
         for constant in PER_NEURON:
             _spread(neuron.module, constant, shape)
-    export = required("snntorch.export_nir").export_to_nir
+    export = required("snntorch.export_nir", to="nir").export_to_nir
     return export(seen.module, seen.sample, ignore_dims=[0])
 
 
@@ -37,16 +37,16 @@ def _spread(neuron: nn.Module, name: str, shape: torch.Size) -> None:
 
 
 def _spikingjelly(seen: Running) -> Any:
-    export = required("spikingjelly.activation_based.nir_exchange").export_to_nir
+    export = required("spikingjelly.activation_based.nir_exchange", to="nir").export_to_nir
     return export(seen.module, seen.sample)
 
 
 def _sinabs(seen: Running) -> Any:
-    return completed(required("sinabs.nir").to_nir(seen.module, seen.sample), seen)
+    return completed(required("sinabs.nir", to="nir").to_nir(seen.module, seen.sample), seen)
 
 
 def _norse(seen: Running) -> Any:
-    export = required("norse.torch.utils.export_nir").to_nir
+    export = required("norse.torch.utils.export_nir", to="nir").to_nir
     return completed(export(seen.module, seen.sample), seen)
 
 
@@ -66,9 +66,9 @@ def graph_of(seen: Running) -> Any:
     """
     _require_no_batchnorm(seen.module)
     library = _library_of(seen)
-    required("nir")
-    required("nirtorch")
-    with speaking(library, hint=WHAT_IT_TAKES):
+    for package in NEEDED["nir"]:
+        required(package, to="nir")
+    with speaking(library, to="nir", hint=WHAT_IT_TAKES):
         return EXPORTERS[library](seen)
 
 

@@ -153,12 +153,14 @@ def _open_data(
         return None, f"{data.name}, which it was trained on, is not here ({error.message})"
 
 
-def example_of(spec: ModelSpec, data: DataSet | None, device: torch.device) -> Tensor | None:
+def example_of(
+    spec: ModelSpec, data: DataSet | None, device: torch.device, *, count: int = 2
+) -> Tensor | None:
     """A batch to trace the network with: of the data, or blank pictures for a built-in model."""
     split = data and (data.train or data.test)
     if split:
-        return next(iter(split.batches(2, limit=2, device=device)))[0]
+        return next(iter(split.batches(count, limit=count, device=device)))[0]
     channels, size = argument(spec, "in_channels"), argument(spec, "size")
     if not isinstance(channels, int) or not isinstance(size, int):
         return None
-    return torch.zeros(1, channels, size, size, device=device)
+    return torch.zeros(count, channels, size, size, device=device)

@@ -8,6 +8,8 @@ from snnprune.jobs.subjects.opening import example_of, open_subject
 from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.jobs.subjects.subject import Subject
 
+SAMPLES = 16
+
 
 def run_once(options: SubjectOptions, *, field: str) -> tuple[Subject, Running]:
     """The network of a checkpoint and what it does on a batch of its data, or a blank picture.
@@ -23,6 +25,6 @@ def run_once(options: SubjectOptions, *, field: str) -> tuple[Subject, Running]:
             field=field,
             hint="give --data" if subject.spec else "give --model",
         )
-    x = example_of(subject.spec, subject.data, subject.device)
+    x = example_of(subject.spec, subject.data, subject.device, count=SAMPLES)
     assert x is not None, "it was traced with one"
     return subject, first_calls(subject.network, subject.forward, x)

@@ -34,7 +34,9 @@ def layer_values(network: Network) -> dict[str, LayerValues]:
     }
 
 
-def require_weights(found: Mapping[str, Tensor], layers: Mapping[str, LayerValues]) -> None:
+def require_weights(
+    found: Mapping[str, Tensor], layers: Mapping[str, LayerValues], *, what: str = "graph"
+) -> None:
     """Every layer's weight is in `found` once, value for value, and with it its bias.
 
     Raises:
@@ -46,18 +48,18 @@ def require_weights(found: Mapping[str, Tensor], layers: Mapping[str, LayerValue
         alike = sum(_equal(layer.weight, other.weight) for other in layers.values())
         if len(same) < alike:
             raise InputError(
-                "is not in the graph as it is", field=key, hint="its library changed or lost it"
+                f"is not in the {what} as it is", field=key, hint="its library changed or lost it"
             )
         if len(same) > alike:
             raise InputError(
-                f"is {len(same)} times in the graph",
+                f"is {len(same)} times in the {what}",
                 field=key,
                 hint="a loop over time was unrolled: export a network for one step, or let "
                 "--forward loop",
             )
         beside = (found.get(f"{place.removesuffix('weight')}bias") for place in same)
         if not any(_same_bias(layer, bias) for bias in beside):
-            raise InputError("has another bias in the graph", field=key)
+            raise InputError(f"has another bias in the {what}", field=key)
 
 
 def _same_bias(layer: LayerValues, given: Tensor | None) -> bool:

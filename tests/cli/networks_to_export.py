@@ -1,4 +1,4 @@
-"""Networks of every library that exports NIR, and of what none of them can export."""
+"""Networks of every library, for exports that need the network."""
 
 from __future__ import annotations
 
@@ -314,12 +314,38 @@ def norse_flatten() -> nn.Module:
 # neurons of no library
 
 
+def noisy() -> nn.Module:
+    class Coded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = own_neurons()
+
+        def forward(self, x: Tensor) -> Tensor:
+            spikes: Tensor = self.layers(8 * (torch.rand_like(x) < x).to(x.dtype))
+            return spikes
+
+    return Coded()
+
+
 def own_neurons() -> nn.Module:
     class Step(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return (x > 0.5).to(x.dtype)
 
     return nn.Sequential(*_dense(Step))
+
+
+def depends_on_data() -> nn.Module:
+    class Sparse(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = own_neurons()
+
+        def forward(self, x: Tensor) -> Tensor:
+            spikes: Tensor = self.layers(x if float(x.sum()) > 0 else 2 * x)
+            return spikes
+
+    return Sparse()
 
 
 def vectors() -> list[Tensor]:

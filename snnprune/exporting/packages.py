@@ -12,10 +12,13 @@ from typing import Any
 
 from snnprune.errors import InputError, SnnpruneError, says_out_of_memory
 
+NEEDED = {"nir": ("nir", "nirtorch"), "onnx": ("onnx", "onnxscript", "onnxruntime")}
+"""By format."""
+
 PRINTED = re.compile(r"^\[WARNING\] *(.+)$", re.MULTILINE)  # what snnTorch says of what it drops
 
 
-def required(name: str) -> Any:
+def required(name: str, *, to: str) -> Any:
     """The module of that name.
 
     Raises:
@@ -25,15 +28,16 @@ def required(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         missing = (error.name or name).partition(".")[0]
+        known = NEEDED[to] if missing in NEEDED[to] else (missing,)
         raise InputError(
             f"needs the package {missing}",
-            field="--to nir",
-            hint=f"pip install {'nir nirtorch' if missing in ('nir', 'nirtorch') else missing}",
+            field=f"--to {to}",
+            hint=f"pip install {' '.join(known)}",
         ) from None
 
 
 @contextlib.contextmanager
-def speaking(who: str, *, hint: str | None = None) -> Iterator[None]:
+def speaking(who: str, *, to: str, hint: str | None = None) -> Iterator[None]:
     """Turn whatever a package of somebody else's raises into an error that has its words.
 
     What it prints is kept off the screen: only of what went wrong is it worth reading.
@@ -52,9 +56,12 @@ def speaking(who: str, *, hint: str | None = None) -> Iterator[None]:
         if says_out_of_memory(error):
             raise
         printed = "; ".join(dict.fromkeys(PRINTED.findall(said.getvalue())))
-        words = " ".join(str(error).split()).rstrip(".")
         raise InputError(
-            f"{who} says: {printed or f'{type(error).__name__}: {words}'}",
-            field="--to nir",
-            hint=hint,
+            f"{who} says: {printed or _words(error)}", field=f"--to {to}", hint=hint
         ) from error
+
+
+def _words(error: Exception) -> str:
+    """Its first paragraph, in one line."""
+    text = str(error).strip().split("\n\n")[0]
+    return f"{type(error).__name__}: {' '.join(text.split())}".rstrip(".: ")

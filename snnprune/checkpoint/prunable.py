@@ -7,6 +7,20 @@ from torch import Tensor
 
 def is_prunable(name: str, tensor: Tensor) -> bool:
     """Whether name, dtype and shape are those of a Conv or Linear weight, (out, in, *kernel)."""
+    return _is_weight(name, tensor) and not is_tiny(tensor)
+
+
+def is_tiny(tensor: Tensor) -> bool:
+    """Whether it holds 8-bit floats, which torch stores and does not compute with."""
+    return tensor.is_floating_point() and tensor.itemsize == 1
+
+
+def tiny_weights(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Weights that would be prunable in any other type."""
+    return [name for name, one in tensors.items() if _is_weight(name, one) and is_tiny(one)]
+
+
+def _is_weight(name: str, tensor: Tensor) -> bool:
     return name.endswith("weight") and tensor.is_floating_point() and 2 <= tensor.dim() <= 5
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from snnprune.checkpoint.naming import counted, first_few
-from snnprune.checkpoint.prunable import is_prunable
+from snnprune.checkpoint.prunable import is_prunable, tiny_weights
 from snnprune.checkpoint.states import SAVED, saved_states
 from snnprune.errors import InputError
 
@@ -33,6 +33,10 @@ def require_sound(
     zero = [name for name, tensor in tensors.items() if _is_all_zero(name, tensor)]
     if zero:
         notes.append(f"{counted(len(zero), 'tensor')} all zero: {first_few(zero)}")
+    if tiny := tiny_weights(tensors):
+        notes.append(
+            f"{counted(len(tiny), 'weight')} of 8-bit floats left alone: " + first_few(tiny)
+        )
     if states := saved_states(tensors):
         notes.append(f"{counted(len(states), 'neuron state')} {SAVED}: " + first_few(states))
     return tuple(notes)

@@ -1,9 +1,12 @@
 """Values that no trained network has."""
 
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from snnprune.checkpoint import (
@@ -136,3 +139,19 @@ def test_a_saved_state_is_a_membrane_or_current_with_the_shape_of_a_batch(
     assert list(checkpoint.tensors) == [name, "b"]
     note = f"1 neuron state of a batch saved with the weights: {name}"
     assert checkpoint.notes == ((note,) if expected else ())
+
+
+def test_weights_of_8_bit_floats_are_left_alone_and_named(
+    run: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    tiny = torch.randn(8, 8).to(torch.float8_e4m3fn)
+    save_file({"a.weight": torch.randn(8, 8), "b.weight": tiny}, tmp_path / "x.safetensors")
+    out = tmp_path / "p.safetensors"
+    done = run("prune", tmp_path / "x.safetensors", "--sparsity", 0.5, "-o", out)
+    assert done.returncode == 0, done.stderr
+    assert "1 weight of 8-bit floats left alone: b.weight" in done.stderr
+    found = load_file(out)
+    assert torch.equal(found["b.weight"].view(torch.uint8), tiny.view(torch.uint8))
+    assert int((found["a.weight"] == 0).sum()) == 32
+    packed = tmp_path / "k.safetensors"
+    assert run("export", out, "--to", "packed", "-o", packed).returncode == 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snnprune.cli.flags import ShowFlags
+from snnprune.cli.flags import ShowFlags, SubjectFlags
 from snnprune.cli.spreading import Flags, spread
 
 if TYPE_CHECKING:
@@ -54,6 +54,45 @@ class SettingFlags(Flags):
             delta=self.delta,
             span=self.span,
         )
+
+
+@app.command()
+@spread
+def crisis(
+    subject: SubjectFlags,
+    show: ShowFlags,
+    sparsity: Annotated[
+        float | None,
+        typer.Option(metavar="S", help="Prune each layer so far by magnitude; 0.5 by default."),
+    ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option(metavar="R", help="Or add noise, in standard deviations of its weights."),
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Training images, for statistics and counts.")
+    ] = 256,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for a picture.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing picture.")] = False,
+) -> None:
+    """How likely changed weights are to flip spikes: bound, estimate and count, by layer."""
+    from snnprune.cli.console import Screen
+    from snnprune.cli.theory_tables import crisis_lines, crisis_table
+    from snnprune.jobs.theory.crisis import CrisisOptions, theory_crisis
+
+    screen = Screen(show)
+    options = CrisisOptions(
+        subject=subject.options(samples),
+        sparsity=0.5 if sparsity is None and noise is None else sparsity,
+        noise=noise,
+        folder=out,
+        force=force,
+    )
+    found = theory_crisis(options, screen.progress())
+    lines = [*crisis_lines(found), *([f"wrote crisis.svg and crisis.png to {out}"] if out else [])]
+    screen.result(crisis_table(found, screen.width), *lines, report=found.report)
 
 
 @app.command()

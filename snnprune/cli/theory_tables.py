@@ -6,13 +6,50 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from snnprune.cli.number_tables import layer_name, number_table
 from snnprune.cli.tables import plain_table
+from snnprune.escaping import printable
+
+EMPTY = 0.5  # a bound above it excludes nothing worth knowing
 
 if TYPE_CHECKING:
     from snnprune.jobs.theory.construct import Constructed
+    from snnprune.jobs.theory.crisis import CrisisFound
     from snnprune.jobs.theory.width import Widths
     from snnprune.theory.trials import Count
     from snnprune.theory.widths import Setting
+
+
+def crisis_table(found: CrisisFound, width: int) -> Table:
+    """A row for each layer and neuron, means over channels."""
+    rows = []
+    for one in found.crises:
+        shares = (one.flipped, one.estimate, one.counted, one.near, one.bound)
+        rank = "-" if one.correlation is None else f"{one.correlation:.2f}"
+        cells = (small_share(float(each.mean())) for each in shares)
+        rows.append([layer_name(one.layer), *cells, rank])
+    titles = ["layer alone", "flipped", "Gaussian", "counted", "near", "bound", "ranks"]
+    return number_table(titles, rows, width)
+
+
+def crisis_lines(found: CrisisFound) -> list[str]:
+    """What it comes to in the whole network, and where the bound says nothing any more."""
+    empty = sum(float(one.bound.mean()) > EMPTY for one in found.crises)
+    layers = len(found.crises)
+    lines = [f"the bound is above {EMPTY:.0%} and says little for {empty} of {layers} layers"]
+    for name, one in found.together.items():
+        share = float(one.flips.sum() / one.places.sum())
+        rate = float(one.first.sum() / one.places.sum())
+        lines.append(
+            f"all layers changed: {printable(name)} flips {small_share(share)} of its spikes, "
+            f"{small_share(rate)} as the first of their course"
+        )
+    return lines
+
+
+def small_share(share: float) -> str:
+    """A share in percent, with two significant digits below one."""
+    return f"{share:.1%}" if share >= 0.01 or share == 0 else f"{100 * share:.2g}%"
 
 
 def width_table(found: Widths) -> Table:

@@ -5,6 +5,7 @@ from snnprune.plots.growth import plot_growth
 from snnprune.plots.layers import plot_densities, plot_firing_rates
 from snnprune.plots.looks import Look
 from snnprune.plots.panels import plot_flips, plot_membrane, plot_scores
+from snnprune.plots.predictions import plot_predictions
 from snnprune.plots.sensitivity import plot_sensitivity
 from snnprune.plots.summary import plot_search, plot_tickets
 
@@ -19,6 +20,7 @@ __all__ = [
     "plot_flips",
     "plot_growth",
     "plot_membrane",
+    "plot_predictions",
     "plot_scores",
     "plot_search",
     "plot_sensitivity",

@@ -64,3 +64,40 @@ def test_what_the_theorem_does_not_cover_is_refused_with_the_reason(
     run: Run, flags: tuple[object, ...], words: tuple[str, ...]
 ) -> None:
     assert_one_line(run("theory", *flags), 2, *words)
+
+
+def test_crisis_shows_bound_estimate_and_count(run: Run, model_file: Path, tmp_path: Path) -> None:
+    done = run("theory", "crisis", model_file, "--samples", 64, "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "blocks.0.conv" in done.stdout
+    assert "all layers changed: encoder.neuron flips" in done.stdout
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"crisis.svg", "crisis.png"}
+
+
+def test_crisis_by_noise_grows_with_it_and_bounds_hold(run: Run, model_file: Path) -> None:
+    flips = []
+    for noise in (0.01, 0.3):
+        done = run("theory", "crisis", model_file, "--samples", 64, "--noise", noise, "--json")
+        found = json.loads(done.stdout)
+        for one in found["crises"]:
+            moved = one["moved"]
+            rates = [a / b for a, b in zip(moved["first"], moved["places"], strict=True)]
+            assert all(a <= b + 1e-9 for a, b in zip(rates, one["near"], strict=True))
+            assert all(a <= b + 1e-9 for a, b in zip(one["near"], one["bound"], strict=True))
+        flips.append(sum(sum(one["moved"]["flips"]) for one in found["crises"]))
+    assert flips[0] < flips[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        (("--sparsity", 0.5, "--noise", 0.1), 2, ("--noise", "one change at a time")),
+        (("--sparsity", 1), 2, ("--sparsity",)),
+        (("--noise", 0), 2, ("--noise", "outside (0, 100)")),
+    ],
+    ids=("both", "all", "nothing"),
+)
+def test_crisis_refuses_changes_that_make_no_sense(
+    run: Run, model_file: Path, flags: tuple[object, ...], code: int, words: tuple[str, ...]
+) -> None:
+    assert_one_line(run("theory", "crisis", model_file, *flags), code, *words)

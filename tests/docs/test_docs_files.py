@@ -69,6 +69,7 @@ def assert_documented(report: dict[str, Any]) -> None:
         ("score", "model.safetensors", *FEW),
         ("eval", "model.safetensors", *FEW),
         ("check", "model.safetensors", "--max-sparsity", 0),
+        ("theory", "crisis", "model.safetensors", *FEW),
         ("theory", "width"),
         ("theory", "construct", "--trials", 3, "--neurons", 2),
         ("export", "model.safetensors", "--to", "dense", "-o", "dense.safetensors"),

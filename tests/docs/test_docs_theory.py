@@ -1,6 +1,7 @@
 """What docs/theory.md shows works as pasted."""
 
 import shlex
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,9 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def test_every_block_runs_as_pasted_and_prints_what_the_page_shows(
-    run: Run, tmp_path: Path
+    run: Run, trained: Path, tmp_path: Path
 ) -> None:
+    shutil.copytree(trained, tmp_path / "runs" / "smoke")
     outputs = {}
     with in_folder(tmp_path):
         for block in blocks_of(PAGE):

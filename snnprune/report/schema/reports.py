@@ -474,6 +474,44 @@ class TheoryConstruct(Frame):
     equal: FailureCount
 
 
+@closed
+class MovedMembranes(TypedDict):
+    places: list[Number]
+    flips: list[Number]
+    clean: list[Number]
+    first: list[Number]
+    size: list[Number]
+    furthest: list[Number]
+
+
+@closed
+class LayerCrisis(TypedDict):
+    layer: str
+    neuron: str
+    error: list[Number]
+    radius: list[Number]
+    density_gaussian: list[Number]
+    density_counted: list[Number]
+    estimate: list[Share]
+    estimate_counted: list[Share]
+    near: list[Share]
+    bound: list[Share]
+    correlation: Number | None
+    moved: MovedMembranes
+
+
+@closed
+class TheoryCrisis(Frame):
+    command: Literal["theory crisis"]
+    samples: Whole
+    time_steps: Whole
+    sparsity: Share | None
+    noise: Number | None
+    crises: list[LayerCrisis]
+    together: dict[str, MovedMembranes]
+    outputs: list[File]
+
+
 class Environment(TypedDict):
     """Of `env`: what a bug report needs, by name."""
 
@@ -499,6 +537,7 @@ Report = (
     | Seeds
     | DryRun
     | Demo
+    | TheoryCrisis
     | TheoryWidth
     | TheoryConstruct
     | Environment

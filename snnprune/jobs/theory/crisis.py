@@ -1,0 +1,160 @@
+"""`snnprune theory crisis`: how likely spikes of a checkpoint are to flip, bound and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from snnprune.calibration import Calibration
+from snnprune.errors import UsageError
+from snnprune.files import require_free
+from snnprune.jobs.calibrate import calibrated
+from snnprune.jobs.subjects.opening import open_subject
+from snnprune.jobs.subjects.options import SubjectOptions
+from snnprune.jobs.subjects.subject import Subject
+from snnprune.plots import plot_predictions
+from snnprune.progress import Progress
+from snnprune.pruning import require_sparsity
+from snnprune.randomness import generator
+from snnprune.ranking import lowest
+from snnprune.report import report_on
+from snnprune.theory.crisis import Crisis, crises_of_layers
+from snnprune.theory.moving import Moved, moved
+
+PICTURES = ("crisis.svg", "crisis.png")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrisisOptions:
+    """What the command line asks for; one of the two changes is set."""
+
+    subject: SubjectOptions
+    sparsity: float | None = None
+    """Weights of each layer that go, the smallest first."""
+    noise: float | None = None
+    """Standard deviation of what is added to each weight, in that of its layer's weights."""
+    folder: Path | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrisisFound:
+    """What came of it."""
+
+    crises: tuple[Crisis, ...]
+    """Each layer changed alone."""
+    together: Mapping[str, Moved]
+    """All layers changed at once, by neuron."""
+    calibration: Calibration
+    report: dict[str, Any]
+
+
+def theory_crisis(options: CrisisOptions, progress: Progress) -> CrisisFound:
+    """Change the weights of each layer alone, then of all, and count spikes that flip.
+
+    Raises:
+        UsageError: the change makes no sense.
+        InputError: there is no network or no data.
+        OutputError: a picture is in the way.
+    """
+    _require_sense(options)
+    paths = [] if options.folder is None else [options.folder / name for name in PICTURES]
+    for path in paths:
+        require_free(path, force=options.force, inputs=options.subject.inputs)
+    subject = open_subject(options.subject)
+    network = subject.require_runnable()
+    calibration = calibrated(subject, progress)
+    changed = {key: _changed(key, w, options) for key, w in subject.weights.items()}
+    found: list[Crisis] = []
+    for key in progress.track(changed, label="changing layers", total=len(changed)):
+        found += crises_of_layers(
+            network,
+            calibration,
+            {key: changed[key]},
+            subject.calibration_batches,
+            run=subject.run,
+        )
+    together, _ = moved(
+        network, changed, calibration.neurons, subject.calibration_batches(), run=subject.run
+    )
+    if paths:
+        points = {
+            f"{one.layer.removesuffix('.weight')}": (one.counted.tolist(), one.flipped.tolist())
+            for one in found
+        }
+        plot_predictions(paths, points, _conditions(subject, calibration, options))
+    return CrisisFound(
+        crises=tuple(found),
+        together=together,
+        calibration=calibration,
+        report=report_on(
+            subject,
+            "theory crisis",
+            warnings=calibration.warnings,
+            samples=calibration.samples,
+            time_steps=calibration.time_steps,
+            sparsity=options.sparsity,
+            noise=options.noise,
+            crises=[about_crisis(one) for one in found],
+            together={name: _about_moved(one) for name, one in together.items()},
+            outputs=[{"path": str(path)} for path in paths],
+        ),
+    )
+
+
+def _require_sense(options: CrisisOptions) -> None:
+    if (options.sparsity is None) == (options.noise is None):
+        raise UsageError("one change at a time", field="--noise", hint="or --sparsity, not both")
+    if options.sparsity is not None:
+        require_sparsity(options.sparsity)
+    if options.noise is not None and not 0 < options.noise < 100:
+        raise UsageError(f"{options.noise:g} is outside (0, 100)", field="--noise")
+
+
+def _changed(key: str, weight: Tensor, options: CrisisOptions) -> Tensor:
+    if options.sparsity is not None:
+        size = weight.abs().flatten()
+        gone = lowest(size, round(options.sparsity * len(size)), ties_by=size)
+        return weight.flatten().masked_fill(gone, 0).reshape(weight.shape)
+    assert options.noise is not None
+    draws = generator(options.subject.seed, "noise", key)
+    scale = options.noise * float(weight.double().std(correction=0))
+    return weight + scale * torch.randn(weight.shape, generator=draws).to(weight)
+
+
+def about_crisis(one: Crisis) -> dict[str, Any]:
+    """For a report, by channel."""
+    return {
+        "layer": one.layer,
+        "neuron": one.neuron,
+        "error": one.error.tolist(),
+        "radius": one.radius.tolist(),
+        "density_gaussian": one.densities.gaussian.tolist(),
+        "density_counted": one.densities.counted.tolist(),
+        "estimate": one.estimate.tolist(),
+        "estimate_counted": one.counted.tolist(),
+        "near": one.near.tolist(),
+        "bound": one.bound.tolist(),
+        "correlation": one.correlation,
+        "moved": _about_moved(one.moved),
+    }
+
+
+def _about_moved(one: Moved) -> dict[str, list[float]]:
+    return {name: values.tolist() for name, values in vars(one).items()}
+
+
+def _conditions(subject: Subject, calibration: Calibration, options: CrisisOptions) -> str:
+    names = [one.name for one in (subject.spec, subject.data_spec) if one]
+    how = (
+        f"{options.sparsity:.0%} of each layer's weights pruned by magnitude"
+        if options.sparsity is not None
+        else f"noise of {options.noise:g} standard deviations on each layer's weights"
+    )
+    images = f"{calibration.samples:,} images, T = {calibration.time_steps}"
+    return f"{', '.join(names)}, {images}\n{how}, one layer at a time; a point for each channel"

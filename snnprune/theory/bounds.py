@@ -1,0 +1,104 @@
+"""From an error of the membrane to a chance that its spike changes; Yao et al. 2023, section 3."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from snnprune.calibration import NeuronStatistics
+from snnprune.criteria.density import log_density_at_threshold, log_density_of_histogram
+
+
+def geometric(beta: float, steps: int, *, decay_input: bool = False) -> float:
+    """(1 - beta^T) / (1 - beta): how much of a constant error of the input gathers in T steps.
+
+    T at beta = 1; with an input that is scaled by 1 - beta, 1 - beta^T.
+    """
+    gathered = float(steps) if beta == 1 else (1 - beta**steps) / (1 - beta)
+    return gathered * (1 - beta) if decay_input else gathered
+
+
+def neighbourhood(neuron: NeuronStatistics, radius: Tensor) -> Tensor:
+    """P[|u - u_th| <= r] as counted, (C,): no spike outside can flip by an error of r.
+
+    Of the histogram's bins, all that the neighbourhood touches; 1 where it reaches past them.
+    """
+    edges, counts = _bins(neuron)
+    touched = _touched(edges, radius)
+    total = counts.sum(1).clamp(min=1)
+    inner = (counts[:, 1:-1] * touched).sum(1) / total
+    return torch.where(radius >= _reach(edges), torch.ones_like(inner), inner)
+
+
+def density_bound(neuron: NeuronStatistics, radius: Tensor) -> Tensor:
+    """2 p_sup r, at most 1, (C,): Lemmas 3.3 and 3.4 with the counted density's supremum there."""
+    edges, counts = _bins(neuron)
+    width = float(edges[1] - edges[0])
+    total = counts.sum(1, keepdim=True).clamp(min=1)
+    density = counts[:, 1:-1] / (total * width)
+    highest = (density * _touched(edges, radius)).amax(1)
+    # in whole bins, so that it bounds the counted neighbourhood too
+    grown = (torch.floor(radius / width) + 1) * width
+    bound = (2 * highest * grown).clamp(max=1)
+    return torch.where(radius >= _reach(edges), torch.ones_like(bound), bound)
+
+
+def first_order(density: Tensor, mean_error: Tensor) -> Tensor:
+    """P = p(u_th) E|du|, at most 1, (C,): Eq. 12's estimate, no bound."""
+    return (density * mean_error).clamp(max=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Densities:
+    """Of a membrane at its threshold, (C,), per unit of it."""
+
+    gaussian: Tensor
+    counted: Tensor
+
+    @property
+    def apart(self) -> Tensor:
+        """|log10| of their ratio; 1 is a factor of ten."""
+        return (self.gaussian.log10() - self.counted.log10()).abs()
+
+
+def densities(neuron: NeuronStatistics) -> Densities:
+    """By a Gaussian of the membrane's moments, and as counted around the threshold."""
+    gaussian, counted = log_density_at_threshold(neuron), log_density_of_histogram(neuron)
+    assert counted is not None
+    return Densities(gaussian=gaussian.exp(), counted=counted.exp())
+
+
+def rank_correlation(one: Tensor, other: Tensor) -> float | None:
+    """Spearman's, ties at their mean rank; None for fewer than three or where all are equal."""
+    if len(one) < 3:
+        return None
+    a, b = _ranks(one), _ranks(other)
+    a, b = a - a.mean(), b - b.mean()
+    scale = math.sqrt(float((a**2).sum() * (b**2).sum()))
+    return float((a * b).sum()) / scale if scale > 0 else None
+
+
+def _ranks(values: Tensor) -> Tensor:
+    _, inverse, counts = values.double().unique(return_inverse=True, return_counts=True)
+    last = counts.cumsum(0).double()
+    return (last - (counts.double() - 1) / 2)[inverse]
+
+
+def _bins(neuron: NeuronStatistics) -> tuple[Tensor, Tensor]:
+    assert neuron.histogram_edges is not None
+    return neuron.histogram_edges, neuron.membrane_histogram.double()
+
+
+def _touched(edges: Tensor, radius: Tensor) -> Tensor:
+    """Which inner bins lie at least in part within r of the threshold, (C, bins)."""
+    low, high = edges[:-1], edges[1:]
+    r = radius.unsqueeze(1)
+    return ((low <= r) & (high >= -r)).double()
+
+
+def _reach(edges: Tensor) -> float:
+    """How far from the threshold the bins go on both sides."""
+    return min(float(-edges[0]), float(edges[-1]))

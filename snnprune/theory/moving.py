@@ -1,0 +1,163 @@
+"""What really happens to membranes and spikes when weights change, channel by channel."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snnprune.calibration.alignment import channel_axis
+from snnprune.errors import InputError
+from snnprune.network import Batch, Network, batch_length, evaluating, fed, holding, watching
+
+Run = Callable[[nn.Module, Tensor], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moved:
+    """Of the neurons of one name, (C,) float64 each, over samples, steps and space."""
+
+    places: Tensor
+    flips: Tensor
+    """Places whose spike is another."""
+    clean: Tensor
+    """Places at which no spike was another at an earlier step."""
+    first: Tensor
+    """Of these, those whose spike is another now: what Lemma 3.4 is about."""
+    size: Tensor
+    """Sum over the clean places of |du|."""
+    furthest: Tensor
+    """Their largest |du|."""
+
+    @property
+    def rate(self) -> Tensor:
+        """Share of all places at which a spike flips that none before it had, (C,)."""
+        return self.first / self.places.clamp(min=1)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean |du| of clean places, (C,)."""
+        return self.size / self.clean.clamp(min=1)
+
+
+@dataclass
+class _Course:
+    """Of one neuron, during one batch."""
+
+    before: list[Tensor] = field(default_factory=list)
+    """u - u_th of the first network, a call each, (T, N, C, ...)."""
+    calls: int = 0
+    clean: Tensor | None = None
+
+
+@torch.no_grad()
+def moved(
+    network: Network,
+    tensors: Mapping[str, Tensor],
+    neurons: Iterable[str],
+    batches: Iterable[Batch],
+    *,
+    run: Run = lambda module, x: module(x),
+) -> tuple[dict[str, Moved], dict[str, Tensor]]:
+    """What `tensors` in place of the network's own do to each of `neurons`, in eval mode.
+
+    And the largest change of the currents of each layer that has its weight there, (C_out,).
+    Membranes of those neurons and these currents are kept for a batch, nothing for longer.
+
+    Raises:
+        InputError: there is no sample.
+    """
+    tally, samples = _Tally(network, set(neurons), set(tensors)), 0
+    with evaluating(network.module):
+        for x, y in fed(batches, network.module):
+            tally.begin()
+            with watching(
+                network, on_membrane=tally.on_first, on_current=tally.on_first_current
+            ) as start:
+                start()
+                run(network.module, x.clone())
+            with watching(
+                network, on_membrane=tally.on_other, on_current=tally.on_other_current
+            ) as start:
+                start()
+                with holding(network.module, tensors):
+                    run(network.module, x.clone())
+            samples += batch_length(x, y)
+    if not samples:
+        raise InputError("no samples to compare on", field="--data")
+    return tally.sums, tally.apart
+
+
+class _Tally:
+    def __init__(self, network: Network, neurons: set[str], layers: set[str]) -> None:
+        self.network, self.neurons, self.layers = network, neurons, layers
+        self.sums: dict[str, Moved] = {}
+        self.apart: dict[str, Tensor] = {}
+        self.begin()
+
+    def begin(self) -> None:
+        """Another batch is run."""
+        self.courses: dict[str, _Course] = defaultdict(_Course)
+        self.currents: dict[str, list[Tensor]] = defaultdict(list)
+
+    def on_first_current(self, key: str, current: Tensor) -> None:
+        if key in self.layers:
+            self.currents[key].append(current.clone())
+
+    def on_other_current(self, key: str, current: Tensor) -> None:
+        if key not in self.layers:
+            return
+        apart = (current - self.currents[key].pop(0)).abs()
+        axis = self.network.layers[key].channel_axis
+        largest = _rows(apart, axis).amax(1).double().cpu()
+        self.apart[key] = torch.maximum(self.apart.get(key, largest), largest)
+
+    def on_first(self, neuron: str, distance: Tensor) -> None:
+        if neuron in self.neurons:
+            self.courses[neuron].before.append(distance.clone())
+
+    def on_other(self, neuron: str, distance: Tensor) -> None:
+        if neuron not in self.neurons:
+            return
+        course = self.courses[neuron]
+        first = course.before[course.calls]
+        course.calls += 1
+        for u, other in zip(first, distance, strict=True):
+            self._step(neuron, course, u, other)
+
+    def _step(self, neuron: str, course: _Course, u: Tensor, other: Tensor) -> None:
+        """One time step, (N, C, ...) each."""
+        if course.clean is None or course.clean.shape != u.shape:
+            course.clean = torch.ones_like(u, dtype=torch.bool)
+        at = self.network.neurons[neuron].constants.fires_at_threshold
+        flipped = (u >= 0) != (other >= 0) if at else (u > 0) != (other > 0)
+        apart = (other - u).abs().where(course.clean, torch.zeros_like(u))
+        axis = channel_axis(self.network, neuron, torch.Size((1, *u.shape)))
+        found = Moved(
+            places=_summed(torch.ones_like(flipped), axis),
+            flips=_summed(flipped, axis),
+            clean=_summed(course.clean, axis),
+            first=_summed(flipped & course.clean, axis),
+            size=_summed(apart, axis),
+            furthest=_rows(apart, axis).amax(1).double().cpu(),
+        )
+        course.clean = course.clean & ~flipped
+        self.sums[neuron] = found if neuron not in self.sums else _plus(self.sums[neuron], found)
+
+
+def _plus(one: Moved, other: Moved) -> Moved:
+    sums = {name: value + getattr(other, name) for name, value in vars(one).items()}
+    return replace(one, **{**sums, "furthest": torch.maximum(one.furthest, other.furthest)})
+
+
+def _rows(values: Tensor, axis: int | None) -> Tensor:
+    """(C, n); one channel where nobody can say which axis they are."""
+    return values.reshape(1, -1) if not axis else values.movedim(axis, 0).flatten(1)
+
+
+def _summed(values: Tensor, axis: int | None) -> Tensor:
+    return _rows(values, axis).sum(1, dtype=torch.float64).cpu()

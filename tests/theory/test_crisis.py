@@ -1,0 +1,168 @@
+"""Bounds against what really happens: random layers, resets, decays and time steps."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from snnprune.calibration import calibrate
+from snnprune.models.dynamics import Dynamics
+from snnprune.models.lif import LIF
+from snnprune.network import trace
+from snnprune.theory import bounds
+from snnprune.theory.crisis import Crisis, crises_of_layers
+from snnprune.theory.moving import moved
+
+
+class Small(nn.Module):
+    """A convolution or linear layer, BatchNorm or none, and a neuron; (N, ...) over T steps."""
+
+    def __init__(self, *, linear: bool, norm: bool, **neuron: Any) -> None:
+        super().__init__()
+        self.steps = neuron.pop("steps")
+        self.layer: nn.Module = nn.Linear(6, 4) if linear else nn.Conv2d(2, 4, 3, padding=1)
+        self.norm: nn.Module = nn.Identity()
+        if norm:
+            self.norm = nn.BatchNorm1d(4) if linear else nn.BatchNorm2d(4)
+            nn.init.uniform_(self.norm.get_buffer("running_mean"), -0.3, 0.3)
+            nn.init.uniform_(self.norm.get_buffer("running_var"), 0.3, 2)
+            nn.init.uniform_(self.norm.get_parameter("weight"), -1.5, 1.5)
+        self.neuron = LIF(Dynamics(**neuron))
+
+    def forward(self, x: Tensor) -> Tensor:
+        current = self.norm(self.layer(x))
+        return self.neuron(torch.stack([current] * self.steps))
+
+
+def crisis_of(seed: int, change: float, **how: Any) -> tuple[Small, Crisis, int]:
+    torch.manual_seed(seed)
+    model = Small(**how).eval()
+    shape = (8, 6) if how["linear"] else (4, 2, 5, 5)
+    x = 2 * torch.rand(shape)
+    network = trace(model, x)
+    weight = model.layer.get_parameter("weight").detach()
+    changed = {"layer.weight": weight + change * torch.randn_like(weight)}
+    (found,) = crises_of_layers(network, calibrate(network, [x]), changed, lambda: [x])
+    return model, found, how["steps"]
+
+
+many = st.fixed_dictionaries(
+    {
+        "linear": st.booleans(),
+        "norm": st.booleans(),
+        "steps": st.integers(1, 5),
+        "beta": st.sampled_from([0.0, 0.25, 0.5, 0.9]),
+        "reset": st.sampled_from(["hard", "soft"]),
+        "decay_input": st.booleans(),
+    }
+)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0.001, 0.05, 0.5]), many)
+@settings(max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+def test_the_bounds_hold(seed: int, change: float, how: dict[str, Any]) -> None:
+    model, found, steps = crisis_of(seed, change, **how)
+    known = model.neuron.dynamics
+    gathered = bounds.geometric(known.beta, steps, decay_input=known.decay_input)
+    slack = 1e-5 * (1 + found.error)
+    assert (found.moved.furthest <= found.error * gathered + slack).all()
+    assert (found.flipped <= found.near + 1e-12).all()
+    assert (found.near <= found.bound + 1e-12).all()
+
+
+@pytest.mark.parametrize(
+    ("beta", "steps", "decay_input", "value"),
+    [(0.5, 1, False, 1.0), (0.5, 3, False, 1.75), (1.0, 4, False, 4.0), (0.5, 2, True, 0.75)],
+    ids=str,
+)
+def test_the_geometric_factor_by_hand(
+    beta: float, steps: int, decay_input: bool, value: float
+) -> None:
+    assert bounds.geometric(beta, steps, decay_input=decay_input) == value
+
+
+def test_unchanged_weights_flip_nothing() -> None:
+    _, found, _ = crisis_of(
+        0, 0.0, linear=False, norm=True, steps=3, beta=0.5, reset="hard", decay_input=False
+    )
+    assert float(found.moved.flips.sum()) == 0
+    assert float(found.moved.furthest.max()) == 0
+
+
+class OneToOne(nn.Module):
+    """Two inputs, two neurons, two steps, no decay of what is left: by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2, bias=False)
+        self.layer.weight = nn.Parameter(torch.eye(2))
+        self.neuron = LIF(Dynamics(beta=0.5, threshold=1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.neuron(torch.stack([self.layer(x)] * 2))
+
+
+def test_flips_are_counted_by_hand_and_the_first_of_a_course_apart() -> None:
+    model = OneToOne().eval()
+    x = torch.tensor([[0.8, 2.0], [0.2, 0.0]])
+    network = trace(model, x)
+    # 0.8: silent, then fires at 1.2; with 0.5 it is silent at 0.75. 2.0 fires twice either way
+    changed = {"layer.weight": torch.tensor([[0.5, 0.0], [0.0, 1.0]])}
+    happened, currents = moved(network, changed, ["neuron"], [x])
+    found = happened["neuron"]
+    assert found.places.tolist() == [4, 4]
+    assert found.flips.tolist() == [1, 0]
+    assert found.first.tolist() == [1, 0]
+    assert found.clean.tolist() == [4, 4]
+    assert currents["layer.weight"].tolist() == pytest.approx([0.4, 0.0])
+    # the membranes: 0.8 and 1.2 against 0.4 and 0.6; 0.2 and 0.3 against 0.1 and 0.15
+    assert found.size.tolist() == pytest.approx([0.4 + 0.6 + 0.1 + 0.15, 0.0])
+    assert found.furthest.tolist() == pytest.approx([0.6, 0.0])
+
+
+def test_after_a_flip_a_place_is_no_longer_clean() -> None:
+    model = OneToOne().eval()
+    x = torch.tensor([[1.2, 0.0]])
+    network = trace(model, x)
+    happened, _ = moved(network, {"layer.weight": 0.5 * torch.eye(2)}, ["neuron"], [x])
+    found = happened["neuron"]
+    assert found.flips.tolist() == [2, 0]  # it fires at both steps, or at none (0.6, 0.9)
+    assert found.first.tolist() == [1, 0]
+    assert found.clean.tolist() == [1, 2]
+
+
+def test_the_batches_do_not_matter() -> None:
+    torch.manual_seed(0)
+    model = Small(
+        linear=False, norm=True, steps=3, beta=0.5, reset="hard", decay_input=False
+    ).eval()
+    x = torch.rand(12, 2, 5, 5)
+    network = trace(model, x[:2])
+    weight = model.layer.get_parameter("weight").detach()
+    changed = {"layer.weight": 0.8 * weight}
+    one, _ = moved(network, changed, ["neuron"], [x])
+    many, _ = moved(network, changed, ["neuron"], [x[:5], x[5:7], x[7:]])
+    for name, values in vars(one["neuron"]).items():
+        assert torch.allclose(values, getattr(many["neuron"], name), rtol=1e-6), name
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "value"),
+    [
+        ([1, 2, 3, 4], [10, 20, 30, 40], 1.0),
+        ([1, 2, 3], [3, 2, 1], -1.0),
+        ([1, 1, 2, 3], [1, 1, 2, 3], 1.0),
+        ([1, 2], [1, 2], None),
+        ([1, 1, 1], [1, 2, 3], None),
+        ([1, 2, 2, 3], [1, 3, 2, 4], 0.9486832980505138),  # as SciPy says
+    ],
+    ids=str,
+)
+def test_rank_correlation_is_spearman_s(
+    one: list[float], other: list[float], value: float | None
+) -> None:
+    found = bounds.rank_correlation(torch.tensor(one).double(), torch.tensor(other).double())
+    assert found is value if value is None else found == pytest.approx(value)

@@ -3,6 +3,7 @@
 import typer
 
 from snnprune.cli import (
+    analyzing,
     checking,
     checkpoints,
     comparing,
@@ -37,6 +38,7 @@ app.command("finetune")(training.finetune)
 app.command("imp")(training.imp)
 app.command("search")(training.search)
 app.add_typer(theory.app, name="theory")
+app.add_typer(analyzing.app, name="analyze")
 app.add_typer(recipes.app, name="recipes")
 app.command("demo")(demo.demo)
 app.command("env")(environment.env)

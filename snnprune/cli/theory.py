@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snnprune.cli.flags import ShowFlags, SubjectFlags
+from snnprune.cli.flags import ReportFlag, ReportFlags, ShowFlags, SubjectFlags
 from snnprune.cli.spreading import Flags, spread
 
 if TYPE_CHECKING:
@@ -75,14 +75,15 @@ def crisis(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for a picture.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing picture.")] = False,
+    report: ReportFlag = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
     """How likely changed weights are to flip spikes: bound, estimate and count, by layer."""
     from snnprune.cli.console import Screen
     from snnprune.cli.theory_tables import crisis_lines, crisis_table
     from snnprune.jobs.theory.crisis import CrisisOptions, theory_crisis
 
-    screen = Screen(show)
+    screen = Screen(show, report=report, force=force)
     options = CrisisOptions(
         subject=subject.options(samples),
         sparsity=0.5 if sparsity is None and noise is None else sparsity,
@@ -111,14 +112,15 @@ def width(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for a picture.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing picture.")] = False,
+    report: ReportFlag = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
     """How wide a random network must be to hold a given one, as printed and corrected."""
     from snnprune.cli.console import Screen
     from snnprune.cli.theory_tables import width_lines, width_table
     from snnprune.jobs.theory.width import theory_width
 
-    screen = Screen(show)
+    screen = Screen(show, report=report, force=force)
     found = theory_width(flags.setting(), error=error, margin=margin, folder=out, force=force)
     lines = [*width_lines(found), *([f"wrote widths.svg and widths.png to {out}"] if out else [])]
     screen.result(width_table(found), *lines, report=found.report)
@@ -129,6 +131,7 @@ def width(
 def construct(
     flags: SettingFlags,
     show: ShowFlags,
+    page: ReportFlags,
     reset: Annotated[float, typer.Option(metavar="V", help="V_reset, in [0, threshold).")] = 0.0,
     soft: Annotated[
         bool, typer.Option("--soft", help="Soft reset: the threshold is taken off instead.")
@@ -156,7 +159,7 @@ def construct(
     from snnprune.jobs.theory.construct import ConstructOptions, theory_construct
     from snnprune.theory.dynamics import Dynamics
 
-    screen = Screen(show)
+    screen = Screen(show, report=page.report, force=page.force)
     setting = flags.setting()
     options = ConstructOptions(
         setting=setting,

@@ -1,6 +1,7 @@
 """Pictures, as SVG or PNG by the suffix; the same numbers give the same bytes."""
 
 from snnprune.plots.accuracy import Curve, Level, Mark, plot_accuracy
+from snnprune.plots.failures import plot_failures
 from snnprune.plots.growth import plot_growth
 from snnprune.plots.layers import plot_densities, plot_firing_rates
 from snnprune.plots.looks import Look
@@ -16,6 +17,7 @@ __all__ = [
     "Mark",
     "plot_accuracy",
     "plot_densities",
+    "plot_failures",
     "plot_firing_rates",
     "plot_flips",
     "plot_growth",

@@ -62,9 +62,12 @@ def moved(
     batches: Iterable[Batch],
     *,
     run: Run = lambda module, x: module(x),
+    disturbed: Callable[[Tensor, int, int], Tensor] = lambda x, _, __: x,
 ) -> tuple[dict[str, Moved], dict[str, Tensor]]:
     """What `tensors` in place of the network's own do to each of `neurons`, in eval mode.
 
+    `disturbed` makes of a batch, the number of its first sample and of its samples what the second
+    of the two runs gets in its place.
     And the largest change of the currents of each layer that has its weight there, (C_out,).
     Membranes of those neurons and these currents are kept for a batch, nothing for longer.
 
@@ -75,6 +78,7 @@ def moved(
     with evaluating(network.module):
         for x, y in fed(batches, network.module):
             tally.begin()
+            length = batch_length(x, y)
             with watching(
                 network, on_membrane=tally.on_first, on_current=tally.on_first_current
             ) as start:
@@ -85,8 +89,8 @@ def moved(
             ) as start:
                 start()
                 with holding(network.module, tensors):
-                    run(network.module, x.clone())
-            samples += batch_length(x, y)
+                    run(network.module, disturbed(x.clone(), samples, length))
+            samples += length
     if not samples:
         raise InputError("no samples to compare on", field="--data")
     return tally.sums, tally.apart

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from snnprune.calibration import Calibration
@@ -21,8 +20,8 @@ from snnprune.plots import plot_predictions
 from snnprune.progress import Progress
 from snnprune.pruning import require_sparsity
 from snnprune.randomness import generator
-from snnprune.ranking import lowest
 from snnprune.report import report_on
+from snnprune.theory.changes import noisy, without_smallest
 from snnprune.theory.crisis import Crisis, crises_of_layers
 from snnprune.theory.moving import Moved, moved
 
@@ -118,13 +117,9 @@ def _require_sense(options: CrisisOptions) -> None:
 
 def _changed(key: str, weight: Tensor, options: CrisisOptions) -> Tensor:
     if options.sparsity is not None:
-        size = weight.abs().flatten()
-        gone = lowest(size, round(options.sparsity * len(size)), ties_by=size)
-        return weight.flatten().masked_fill(gone, 0).reshape(weight.shape)
+        return without_smallest(weight, options.sparsity)
     assert options.noise is not None
-    draws = generator(options.subject.seed, "noise", key)
-    scale = options.noise * float(weight.double().std(correction=0))
-    return weight + scale * torch.randn(weight.shape, generator=draws).to(weight)
+    return noisy(weight, options.noise, generator(options.subject.seed, "noise", key))
 
 
 def about_crisis(one: Crisis) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from snnprune.pages.sections.neurons import membranes, neurons
 from snnprune.pages.sections.origin import origin, warnings
 from snnprune.pages.sections.scores import scores
 from snnprune.pages.sections.sizes import sizes
+from snnprune.pages.sections.theory import analysis, construction, crisis, widths
 
 Report = Mapping[str, Any]
 
@@ -24,6 +25,10 @@ SECTIONS: tuple[Callable[[Report], Section | None], ...] = (
     tickets,
     tries,
     trials,
+    analysis,
+    crisis,
+    widths,
+    construction,
     sizes,
     layers,
     changes,

@@ -388,6 +388,35 @@ class Demo(Frame):
 
 
 @closed
+class LayerEffect(TypedDict):
+    layer: str
+    neuron: str
+    error: Number
+    predicted: Share
+    measured: Share
+    correlation: Number | None
+    good: bool
+
+
+@closed
+class LevelEffect(TypedDict):
+    level: str
+    value: Number
+    parameters: Whole | None
+    evaluation: Evaluation | None
+    layers: list[LayerEffect]
+
+
+@closed
+class Analyze(Frame):
+    command: Literal["analyze quantize", "analyze lowrank", "analyze prune", "analyze noise"]
+    samples: Whole
+    dense: Evaluation | None
+    levels: list[LevelEffect]
+    outputs: list[File]
+
+
+@closed
 class TheorySetting(TypedDict):
     neurons: Whole
     layers: Whole
@@ -537,6 +566,7 @@ Report = (
     | Seeds
     | DryRun
     | Demo
+    | Analyze
     | TheoryCrisis
     | TheoryWidth
     | TheoryConstruct

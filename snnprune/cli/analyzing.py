@@ -1,0 +1,161 @@
+"""`analyze`: what else perturbs a spike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from snnprune.cli.flags import ReportFlag, ShowFlags, SubjectFlags, parse_sparsities
+from snnprune.cli.spreading import Flags, spread
+from snnprune.errors import UsageError
+
+if TYPE_CHECKING:
+    from snnprune.jobs.theory.levels import Level
+
+app = typer.Typer(
+    help="What noise, quantization, low rank and pruning do to spikes, predicted and measured.",
+    no_args_is_help=True,
+)
+OutFlag = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", metavar="FILE", help="The changed checkpoint, of one level."),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleFlags(Flags):
+    """On how many images."""
+
+    samples: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Training images, for statistics and counts.")
+    ] = 256
+    eval_samples: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Test images; all by default.")
+    ] = None
+    report: ReportFlag = None
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False
+
+
+def _run(
+    kind: str,
+    levels: tuple[Level, ...],
+    subject: SubjectFlags,
+    images: SampleFlags,
+    show: ShowFlags,
+    out: Path | None = None,
+) -> None:
+    from snnprune.cli.analysis_tables import analysis_lines, analysis_tables
+    from snnprune.cli.console import Screen
+    from snnprune.jobs.theory.analyze import AnalyzeOptions, analyze_checkpoint
+
+    screen = Screen(show, report=images.report, force=images.force)
+    options = AnalyzeOptions(
+        subject=subject.options(images.samples),
+        kind=kind,
+        levels=levels,
+        eval_samples=images.eval_samples,
+        out=out,
+        force=images.force,
+    )
+    found = analyze_checkpoint(options, screen.progress())
+    lines = [*analysis_lines(found), *([f"wrote {out}"] if out else [])]
+    tables = analysis_tables(found, screen.width, each=show.verbose)
+    screen.result(*tables, *lines, report=found.report)
+
+
+@app.command()
+@spread
+def quantize(
+    subject: SubjectFlags,
+    images: SampleFlags,
+    show: ShowFlags,
+    bits: Annotated[
+        str, typer.Option(metavar="B[,B...]", help="Of each weight, 2 to 16.")
+    ] = "8,6,4,3,2",
+    per: Annotated[
+        str, typer.Option(metavar="NAME", help="A scale for each channel, or tensor.")
+    ] = "channel",
+    out: OutFlag = None,
+) -> None:
+    """Round weights to few bits. -v: each layer."""
+    from snnprune.jobs.theory.levels import quantize_levels
+
+    if per not in ("channel", "tensor"):
+        raise UsageError(f"unknown {per!r}", field="--per", hint="choose channel or tensor")
+    numbers = parse_sparsities(bits, field="--bits")
+    if any(n != int(n) or not 2 <= n <= 16 for n in numbers):
+        raise UsageError(f"{bits} are not numbers of bits from 2 to 16", field="--bits")
+    levels = quantize_levels(map(int, numbers), per_channel=per == "channel")
+    _run("quantize", levels, subject, images, show, out)
+
+
+@app.command()
+@spread
+def lowrank(
+    subject: SubjectFlags,
+    images: SampleFlags,
+    show: ShowFlags,
+    keep: Annotated[
+        str, typer.Option(metavar="S[,S...]", help="Share of each layer's ranks, in (0, 1].")
+    ] = "0.9,0.75,0.5,0.25",
+    out: OutFlag = None,
+) -> None:
+    """Decompose weights: SVD, for convolutions Tucker-2. -v: each layer."""
+    from snnprune.jobs.theory.levels import low_rank_levels
+
+    shares = parse_sparsities(keep, field="--keep")
+    if any(not 0 < share <= 1 for share in shares):
+        raise UsageError(f"{keep} are not shares in (0, 1]", field="--keep")
+    _run("lowrank", low_rank_levels(shares), subject, images, show, out)
+
+
+@app.command()
+@spread
+def prune(
+    subject: SubjectFlags,
+    images: SampleFlags,
+    show: ShowFlags,
+    sparsity: Annotated[
+        str, typer.Option(metavar="S[,S...]", help="Of each layer, by magnitude, in [0, 1).")
+    ] = "0.1,0.3,0.5,0.7,0.9",
+) -> None:
+    """Prune without repair, beside the other changes. -v: each layer."""
+    from snnprune.jobs.theory.levels import prune_levels
+    from snnprune.pruning import require_sparsity
+
+    shares = parse_sparsities(sparsity)
+    for share in shares:
+        require_sparsity(share)
+    _run("prune", prune_levels(shares), subject, images, show)
+
+
+@app.command()
+@spread
+def noise(
+    subject: SubjectFlags,
+    images: SampleFlags,
+    show: ShowFlags,
+    kind: Annotated[
+        str, typer.Option(metavar="NAME", help="gaussian; of spikes delete, insert or jitter.")
+    ] = "gaussian",
+    level: Annotated[
+        str,
+        typer.Option(
+            metavar="S[,S...]", help="Standard deviations of the input, or share of spikes."
+        ),
+    ] = "0.05,0.1,0.2,0.5",
+    time_axis: Annotated[
+        int, typer.Option(metavar="N", help="Of the input, along which spikes jitter.")
+    ] = 0,
+) -> None:
+    """Disturb the input. -v: each layer of neurons."""
+    from snnprune.jobs.theory.levels import noise_levels
+
+    shares = parse_sparsities(level, field="--level")
+    if any(share <= 0 or (share > 1 and kind != "gaussian") for share in shares):
+        raise UsageError(f"{level} are not levels of {kind}", field="--level")
+    levels = noise_levels(kind, shares, subject.seed, time_axis)
+    _run("noise", levels, subject, images, show)

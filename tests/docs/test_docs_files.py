@@ -55,7 +55,7 @@ def metadata_of(file: str) -> dict[str, str]:
 
 def assert_documented(report: dict[str, Any]) -> None:
     assert_valid(report)
-    command = report["command"]
+    command = report["command"].replace("analyze quantize", "analyze")
     common, own = (first_column(PAGE, f"Keys of {what}") for what in ("every report", command))
     assert set(report) == common | own
     assert not common & own
@@ -70,6 +70,7 @@ def assert_documented(report: dict[str, Any]) -> None:
         ("eval", "model.safetensors", *FEW),
         ("check", "model.safetensors", "--max-sparsity", 0),
         ("theory", "crisis", "model.safetensors", *FEW),
+        ("analyze", "quantize", "model.safetensors", "--bits", 4, *FEW),
         ("theory", "width"),
         ("theory", "construct", "--trials", 3, "--neurons", 2),
         ("export", "model.safetensors", "--to", "dense", "-o", "dense.safetensors"),

@@ -21,15 +21,15 @@ def warnings(report: Report) -> Section | None:
 
 def origin(report: Report) -> Section:
     """Command, choices, seed, device, versions, files and their hashes."""
-    pairs = [(name.replace("_", " "), str(report[name])) for name in CHOICES if report.get(name)]
+    chosen = {name: report.get(name) for name in CHOICES}
+    pairs = [(name, str(value)) for name, value in chosen.items() if isinstance(value, str | int)]
     command = report.get("command_line")
     why = report.get("criterion_because")
     facts = [
         *([("command", command)] if command else []),
         *([("criterion", f"{report['criterion']} ({why})")] if why else []),
         *pairs,
-        ("model", _named(report.get("model"))),
-        ("data", _named(report.get("data"))),
+        *((what, _named(one)) for what in ("model", "data") if (one := report.get(what))),
         ("seed", str(report["seed"])),
         ("device", report["device"]),
         ("versions", ", ".join(f"{name} {text}" for name, text in report["versions"].items())),
@@ -42,10 +42,8 @@ def origin(report: Report) -> Section:
     return Section(title="How to get this again", blocks=blocks)
 
 
-def _named(found: Report | None) -> str:
+def _named(found: Report) -> str:
     """A model or data set with its arguments, in a line."""
-    if not found:
-        return "not known"
     rest = {key: value for key, value in found.items() if key != "name" and value}
     args = rest.pop("args", {})
     return " ".join([found["name"], *([json.dumps({**args, **rest})] if args or rest else [])])

@@ -1,0 +1,124 @@
+"""Quantization, decomposition and noise by their definitions."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from snnprune.theory import changes
+
+weights = st.builds(
+    lambda seed, conv, scale: (
+        torch.randn(
+            (6, 4, 3, 3) if conv else (6, 10), generator=torch.Generator().manual_seed(seed)
+        )
+        * scale
+    ),
+    st.integers(0, 10**6),
+    st.booleans(),
+    st.sampled_from([1e-6, 1.0, 1e4]),
+)
+
+
+def draws(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@given(weights, st.integers(2, 12), st.booleans())
+@settings(max_examples=300)
+def test_quantized_weights_are_near_few_and_keep_zeros_and_signs(
+    weight: torch.Tensor, bits: int, per_channel: bool
+) -> None:
+    weight[0, 0] = 0
+    found = changes.quantized(weight, bits, per_channel=per_channel)
+    rows, whole = found.flatten(1).double(), weight.flatten(1).double()
+    largest = whole.abs().amax(1, keepdim=True) if per_channel else whole.abs().max()
+    step = largest / (2 ** (bits - 1) - 1)
+    assert ((rows - whole).abs() <= step / 2 * (1 + 1e-5)).all()
+    assert (found[weight == 0] == 0).all()
+    assert (rows * whole >= 0).all()
+    levels = (rows / step).round()
+    assert torch.allclose(levels * step, rows, rtol=1e-5)
+    assert int(levels.abs().max()) == 2 ** (bits - 1) - 1
+
+
+def test_two_bits_are_three_values() -> None:
+    found = changes.quantized(torch.tensor([[-2.0, -0.9, 0.3, 1.1]]), 2, per_channel=False)
+    assert found.tolist() == [[-2.0, 0.0, 0.0, 2.0]]
+
+
+def test_a_channel_of_zeros_stays_one() -> None:
+    found = changes.quantized(torch.zeros(2, 3), 4, per_channel=True)
+    assert found.tolist() == torch.zeros(2, 3).tolist()
+
+
+@given(weights)
+@settings(max_examples=100)
+def test_all_ranks_are_the_weight_itself(weight: torch.Tensor) -> None:
+    found, _ = changes.low_rank(weight, 1.0)
+    assert torch.allclose(found, weight, atol=1e-5 * float(weight.abs().max()))
+
+
+def test_a_linear_layer_is_nearest_of_its_rank() -> None:
+    weight = torch.randn(8, 6, generator=draws())
+    found, numbers = changes.low_rank(weight, 0.5)
+    assert torch.linalg.matrix_rank(found) == 3
+    assert numbers == 3 * (8 + 6)
+    lost = torch.linalg.svdvals(weight)[3:].square().sum()
+    assert (found - weight).square().sum() == pytest.approx(float(lost), rel=1e-4)
+
+
+def test_a_convolution_of_low_rank_is_found_again() -> None:
+    outer, inner = torch.randn(8, 2, generator=draws(1)), torch.randn(6, 3, generator=draws(2))
+    core = torch.randn(2, 3, 3, 3, generator=draws(3))
+    weight = torch.einsum("rskl,or,is->oikl", core, outer, inner)
+    found, numbers = changes.low_rank(weight, 0.5)
+    assert torch.allclose(found, weight, atol=1e-4)
+    assert numbers == 4 * 3 * 9 + 8 * 4 + 6 * 3
+
+
+def test_smallest_weights_go_in_the_exact_number() -> None:
+    weight = torch.tensor([[3.0, -1.0], [2.0, -0.5]])
+    assert changes.without_smallest(weight, 0.5).tolist() == [[3.0, 0.0], [2.0, 0.0]]
+
+
+def test_noise_has_the_size_that_was_asked_for() -> None:
+    weight = torch.randn(200, 200, generator=draws(1)) * 3
+    moved = changes.noisy(weight, 0.1, draws(2)) - weight
+    assert float(moved.std()) == pytest.approx(0.3, rel=0.02)
+    x = torch.rand(100, 100, generator=draws(3))
+    added = changes.with_gaussian(x, 0.5, draws(4)) - x
+    assert float(added.std()) == pytest.approx(0.5 * float(x.std()), rel=0.03)
+
+
+def spikes(steps: int = 50, places: int = 400) -> torch.Tensor:
+    return (torch.rand(steps, places, generator=draws(5)) < 0.3).float()
+
+
+def test_deletions_only_delete_and_insertions_only_insert() -> None:
+    x = spikes()
+    gone, made = (f(x, 0.2, draws()) for f in (changes.with_deletions, changes.with_insertions))
+    assert (gone <= x).all()
+    assert float(gone.sum() / x.sum()) == pytest.approx(0.8, abs=0.02)
+    assert (made >= x).all()
+    assert float((made - x).sum() / (x == 0).sum()) == pytest.approx(0.2, abs=0.02)
+    assert set(made.unique().tolist()) == {0.0, 1.0}
+
+
+def test_jitter_moves_spikes_by_one_step_and_no_farther() -> None:
+    x = torch.zeros(9, 1000)
+    x[4] = 1
+    found = changes.with_jitter(x, 0.6, draws(), axis=0)
+    counts = found.sum(1)
+    assert counts.sum() == 1000
+    assert set(counts.nonzero().squeeze(1).tolist()) == {3, 4, 5}
+    assert float(counts[4]) == pytest.approx(400, abs=60)
+    assert float(counts[3]) == pytest.approx(300, abs=60)
+
+
+def test_at_the_ends_of_a_course_spikes_stay_in_it() -> None:
+    x = torch.zeros(3, 500)
+    x[0] = x[2] = 1
+    found = changes.with_jitter(x, 1.0, draws(), axis=0)
+    assert (found.sum(0) >= 1).all()
+    assert set(found.unique().tolist()) == {0.0, 1.0}

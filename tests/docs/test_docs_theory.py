@@ -19,9 +19,9 @@ def test_every_block_runs_as_pasted_and_prints_what_the_page_shows(
     outputs = {}
     with in_folder(tmp_path):
         for block in blocks_of(PAGE):
-            if "runnable" in block.marks:
-                done = run(*shlex.split(block.text)[1:])
+            for line in block.text.splitlines() if "runnable" in block.marks else ():
+                done = run(*shlex.split(line)[1:])
                 assert done.returncode == 0, done.stderr
-                outputs[block.line] = done.stdout
+                outputs[block.line] = outputs.get(block.line, "") + done.stdout
     assert outputs
     assert_shown(PAGE, outputs)

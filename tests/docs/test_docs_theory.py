@@ -16,7 +16,7 @@ def test_every_block_runs_as_pasted_and_prints_what_the_page_shows(
     run: Run, trained: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(trained, tmp_path / "runs" / "smoke")
-    outputs = {}
+    outputs: dict[int, str] = {}
     with in_folder(tmp_path):
         for block in blocks_of(PAGE):
             for line in block.text.splitlines() if "runnable" in block.marks else ():

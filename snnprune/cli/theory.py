@@ -65,6 +65,10 @@ def crisis(
         float | None,
         typer.Option(metavar="S", help="Prune each layer so far by magnitude; 0.5 by default."),
     ] = None,
+    error: Annotated[
+        float | None,
+        typer.Option(metavar="E", help="Bounds for that error of every current at least."),
+    ] = None,
     noise: Annotated[
         float | None,
         typer.Option(metavar="R", help="Or add noise, in standard deviations of its weights."),
@@ -78,9 +82,9 @@ def crisis(
     report: ReportFlag = None,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
-    """How likely changed weights are to flip spikes: bound, estimate and count, by layer."""
+    """How likely changed weights are to flip spikes, by layer. -v: densities and errors too."""
     from snnprune.cli.console import Screen
-    from snnprune.cli.theory_tables import crisis_lines, crisis_table
+    from snnprune.cli.theory_tables import crisis_lines, crisis_table, density_table
     from snnprune.jobs.theory.crisis import CrisisOptions, theory_crisis
 
     screen = Screen(show, report=report, force=force)
@@ -88,12 +92,15 @@ def crisis(
         subject=subject.options(samples),
         sparsity=0.5 if sparsity is None and noise is None else sparsity,
         noise=noise,
+        error=error,
         folder=out,
         force=force,
     )
     found = theory_crisis(options, screen.progress())
     lines = [*crisis_lines(found), *([f"wrote crisis.svg and crisis.png to {out}"] if out else [])]
-    screen.result(crisis_table(found, screen.width), *lines, report=found.report)
+    tables = [crisis_table(found, screen.width)]
+    tables += [density_table(found, screen.width)] if show.verbose else []
+    screen.result(*tables, *lines, report=found.report)
 
 
 @app.command()
@@ -146,6 +153,12 @@ def construct(
     rate: Annotated[
         float, typer.Option(metavar="R", min=0, max=1, help="How often random inputs spike.")
     ] = 0.5,
+    target: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Checkpoint of the target: weights (N, N) in order; else drawn."
+        ),
+    ] = None,
     by_density: Annotated[
         bool,
         typer.Option(
@@ -171,6 +184,8 @@ def construct(
         samples=samples,
         rate=rate,
         by_margin=not by_density,
+        target=target,
     )
     found = theory_construct(options, screen.progress())
-    screen.result(construct_table(found), *construct_lines(found, setting), report=found.report)
+    lines = construct_lines(found, setting.delta)
+    screen.result(construct_table(found), *lines, report=found.report)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from snnprune.jobs.theory.crisis import CrisisFound
     from snnprune.jobs.theory.width import Widths
     from snnprune.theory.trials import Count
-    from snnprune.theory.widths import Setting
 
 
 def crisis_table(found: CrisisFound, width: int) -> Table:
@@ -32,11 +31,33 @@ def crisis_table(found: CrisisFound, width: int) -> Table:
     return number_table(titles, rows, width)
 
 
+def density_table(found: CrisisFound, width: int) -> Table:
+    """A row for each layer, means over channels: what bounds and estimates are made of."""
+    rows = [
+        [
+            layer_name(one.layer),
+            f"{float(one.densities.gaussian.mean()):.3g}",
+            f"{float(one.densities.counted.mean()):.3g}",
+            f"{float(one.densities.apart.median()):.2f}",
+            f"{float(one.error.mean()):.3g}",
+            f"{float(one.radius.mean()):.3g}",
+            f"{union:.3g}",
+        ]
+        for one, union in zip(found.crises, found.unions, strict=True)
+    ]
+    titles = ["at the threshold", "Gaussian", "counted", "apart", "eps", "radius", "Thm 3.5"]
+    return number_table(titles, rows, width)
+
+
 def crisis_lines(found: CrisisFound) -> list[str]:
     """What it comes to in the whole network, and where the bound says nothing any more."""
     empty = sum(float(one.bound.mean()) > EMPTY for one in found.crises)
     layers = len(found.crises)
-    lines = [f"the bound is above {EMPTY:.0%} and says little for {empty} of {layers} layers"]
+    lines = [
+        f"the bound is above {EMPTY:.0%} and says little for {empty} of {layers} layers",
+        f"summed over the neurons of a layer (Theorem 3.5) it is above 1 for "
+        f"{sum(union > 1 for union in found.unions)} of {layers}",
+    ]
     for name, one in found.together.items():
         share = float(one.flips.sum() / one.places.sum())
         rate = float(one.first.sum() / one.places.sum())
@@ -87,7 +108,7 @@ def construct_table(found: Constructed) -> Table:
     return table
 
 
-def construct_lines(found: Constructed, setting: Setting) -> list[str]:
+def construct_lines(found: Constructed, allowed: float) -> list[str]:
     """What the whole networks came to."""
     widest = max(network.width for network in found.networks)
     flipped = sum(network.compared.flipped for network in found.networks)
@@ -95,7 +116,7 @@ def construct_lines(found: Constructed, setting: Setting) -> list[str]:
     return [
         f"{found.equal.trials} whole networks, k up to {widest:,}: "
         f"{found.within.failures} without a partner for every weight "
-        f"({_interval(found.within)}; allowed {setting.delta:g})",
+        f"({_interval(found.within)}; allowed {allowed:g})",
         f"other spikes in {found.equal.failures} networks ({_interval(found.equal)}), "
         f"{flipped:,} of {places:,} spikes in all",
     ]

@@ -63,11 +63,12 @@ def crises_of_layers(
     batches: Callable[[], Iterable[Batch]],
     *,
     run: Run = lambda module, x: module(x),
+    at_least: float = 0.0,
 ) -> list[Crisis]:
     """What each of the `changed` weights does when it alone is changed.
 
     `batches` gives the images that `calibration` was taken on, anew at each call; so the bounds
-    hold on them exactly and not by inference.
+    hold on them exactly and not by inference. They are those of an error of `at_least` that much.
     """
     found = []
     for key, weight in changed.items():
@@ -77,7 +78,7 @@ def crises_of_layers(
         names = [drive.name for drive in seen.drives]
         happened, currents = moved(network, {key: weight}, names, batches(), run=run)
         found += [
-            _crisis(network, calibration, key, drive, happened[drive.name], currents[key])
+            _crisis(network, calibration, key, drive, happened[drive.name], currents[key], at_least)
             for drive in seen.drives
             if drive.name in happened
         ]
@@ -91,9 +92,10 @@ def _crisis(
     drive: DriveStatistics,
     happened: Moved,
     current: Tensor,
+    at_least: float,
 ) -> Crisis:
     constants = network.neurons[drive.name].constants
-    error = current * drive.bn_scale
+    error = (current * drive.bn_scale).clamp(min=at_least)
     # what an unknown decay does to an error is not known: then as far as it was seen to go
     radius = happened.furthest
     if constants.beta is not None:

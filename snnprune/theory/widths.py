@@ -10,7 +10,9 @@ weight is within eps/N of the target's.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+import torch
 
 from snnprune.errors import UsageError
 
@@ -183,17 +185,11 @@ def exact_failure(setting: Setting, error: float, block: int) -> float:
     probability (1 - (1 - eps/(N a))^m)^N, and m is binomial.
     """
     fires, near = setting.firing, error / (setting.neurons * setting.span)
-    log_miss = math.log1p(-near)
-    total = 0.0
-    for m in range(block + 1):
-        weight = math.exp(_log_binomial(block, m, fires))
-        total += weight * (-math.expm1(m * log_miss)) ** setting.neurons
-    return 1 - min(1.0, total) ** setting.neurons
-
-
-def without_time(setting: Setting) -> Setting:
-    """Lemma C.5: the same at one time step."""
-    return replace(setting, steps=1)
+    count = torch.arange(block + 1, dtype=torch.float64)
+    ways = _log_factorial(block) - torch.lgamma(count + 1) - torch.lgamma(block - count + 1)
+    chance = (ways + count * math.log(fires) + (block - count) * math.log1p(-fires)).exp()
+    found = (-torch.expm1(count * math.log1p(-near))) ** setting.neurons
+    return 1 - min(1.0, float((chance * found).sum())) ** setting.neurons
 
 
 def _rate(setting: Setting, error: float) -> float:
@@ -210,7 +206,5 @@ def _block(setting: Setting, error: float) -> int:
     return math.ceil(n * _rate(setting, error) * math.log(n**2 * setting.layers / left))
 
 
-def _log_binomial(trials: int, hits: int, chance: float) -> float:
-    """log P[hits] of a binomial."""
-    ways = math.lgamma(trials + 1) - math.lgamma(hits + 1) - math.lgamma(trials - hits + 1)
-    return ways + hits * math.log(chance) + (trials - hits) * math.log1p(-chance)
+def _log_factorial(n: int) -> float:
+    return math.lgamma(n + 1)

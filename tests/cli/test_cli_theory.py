@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from one_line import assert_one_line
+from safetensors.torch import save_file
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -101,3 +103,46 @@ def test_crisis_refuses_changes_that_make_no_sense(
     run: Run, model_file: Path, flags: tuple[object, ...], code: int, words: tuple[str, ...]
 ) -> None:
     assert_one_line(run("theory", "crisis", model_file, *flags), code, *words)
+
+
+def test_construct_takes_a_target_of_ones_own(run: Run, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layers = {f"{name}.weight": torch.rand(3, 3) - 0.5 for name in ("a", "b")}
+    save_file(layers, tmp_path / "target.safetensors")
+    flags = ("--target", tmp_path / "target.safetensors", "--trials", 10, "--json")
+    found = json.loads(run("theory", "construct", *flags).stdout)
+    assert (found["setting"]["neurons"], found["setting"]["layers"]) == (3, 2)
+    assert len({one["compared"]["margin"] for one in found["networks"]}) == 1
+    assert found["equal"]["failures"] <= found["within"]["failures"]
+    assert len(found["inputs"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        ({"a.weight": torch.zeros(3, 2)}, ("--target", "not all (N, N)")),
+        ({"a.weight": torch.eye(3), "b.weight": torch.eye(4)}, ("--target", "not all (N, N)")),
+        ({"a.bias": torch.zeros(3)}, ("--target", "not all (N, N)")),
+        ({"a.weight": 2 * torch.eye(3)}, ("--target", "--span")),
+    ],
+    ids=("oblong", "of two sizes", "no weights", "too large"),
+)
+def test_what_is_no_target_is_refused(
+    tensors: dict[str, torch.Tensor], words: tuple[str, ...], run: Run, tmp_path: Path
+) -> None:
+    save_file(tensors, tmp_path / "t.safetensors")
+    done = run("theory", "construct", "--target", tmp_path / "t.safetensors")
+    assert_one_line(done, 3, "t.safetensors", *words)
+
+
+def test_crisis_bounds_a_given_error_and_with_v_shows_densities(run: Run, model_file: Path) -> None:
+    base = ("theory", "crisis", model_file, "--samples", 64, "--noise", 0.001)
+    done = run(*base, "--error", 0.05, "-v")
+    assert done.returncode == 0, done.stderr
+    assert "at the threshold" in done.stdout
+    assert "Theorem 3.5" in done.stdout
+    near = []
+    for flags in ((), ("--error", 0.05), ("--error", 0.5)):
+        found = json.loads(run(*base, *flags, "--json").stdout)
+        near.append([sum(one["near"]) for one in found["crises"]])
+    assert all(a <= b < c for a, b, c in zip(*near, strict=True))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from snnprune.errors import UsageError
+from snnprune.checkpoint import Checkpoint, prunable_weights, read_checkpoint
+from snnprune.errors import InputError, UsageError
 from snnprune.progress import Progress
-from snnprune.report import report
+from snnprune.report import file_entry, report
 from snnprune.theory import widths
 from snnprune.theory.dynamics import Dynamics, require_memoryless
 from snnprune.theory.trials import Count, Step, Whole, count, steps, whole
@@ -30,6 +33,8 @@ class ConstructOptions:
     rate: float = 0.5
     """Spikes per input per time step of random inputs."""
     by_margin: bool = True
+    target: Path | None = None
+    """A checkpoint whose weights (N, N) are the target's layers, in its order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +58,11 @@ def theory_construct(options: ConstructOptions, progress: Progress) -> Construct
             too long.
     """
     setting, dynamics = options.setting, options.dynamics
+    checkpoint = None if options.target is None else read_checkpoint(options.target)
+    given = None if checkpoint is None else _weights_in(checkpoint, setting.span)
+    if given is not None:
+        setting = replace(setting, layers=len(given), neurons=given.shape[1])
+        options = replace(options, setting=setting)
     widths.require_sense(setting)
     require_memoryless(dynamics, setting.span)
     error = widths.best_error(setting)
@@ -67,6 +77,7 @@ def theory_construct(options: ConstructOptions, progress: Progress) -> Construct
             samples=options.samples,
             rate=options.rate,
             by_margin=options.by_margin,
+            given=given,
         )
         for seed in progress.track(seeds, label="whole networks", total=len(seeds))
     )
@@ -80,6 +91,8 @@ def theory_construct(options: ConstructOptions, progress: Progress) -> Construct
             "theory construct",
             device=torch.device("cpu"),
             seed=options.seed,
+            inputs=[file_entry(checkpoint.path, checkpoint.sha256)] if checkpoint else [],
+            warnings=checkpoint.notes if checkpoint else (),
             model=None,
             data=None,
             setting=asdict(setting),
@@ -92,6 +105,32 @@ def theory_construct(options: ConstructOptions, progress: Progress) -> Construct
             equal=_about_count(equal),
         ),
     )
+
+
+def _weights_in(checkpoint: Checkpoint, span: float) -> Tensor:
+    """The layers of a target, (L, N, N) float64.
+
+    Raises:
+        InputError: there are none, they are not square and of one size, or too large to be found.
+    """
+    weights = [checkpoint.tensors[key] for key in prunable_weights(checkpoint.tensors)]
+    shapes = {tuple(weight.shape) for weight in weights}
+    if len(shapes) != 1 or len(shape := shapes.pop()) != 2 or shape[0] != shape[1]:
+        raise InputError(
+            "is no target: its weights are not all (N, N)",
+            file=checkpoint.path,
+            field="--target",
+            hint="a target is layers of N neurons without biases",
+        )
+    whole = torch.stack([weight.double() for weight in weights])
+    if float(largest := whole.abs().max()) >= span:
+        raise InputError(
+            f"has a weight of size {largest:.3g}; the large network has none of {span:g} or more",
+            file=checkpoint.path,
+            field="--target",
+            hint="give a larger --span",
+        )
+    return whole
 
 
 def _require_possible(options: ConstructOptions, error: float) -> None:

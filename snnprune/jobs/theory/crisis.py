@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ class CrisisOptions:
     """Weights of each layer that go, the smallest first."""
     noise: float | None = None
     """Standard deviation of what is added to each weight, in that of its layer's weights."""
+    error: float | None = None
+    """The least eps that bounds are given for, in units of the membrane."""
     folder: Path | None = None
     force: bool = False
 
@@ -51,6 +54,12 @@ class CrisisFound:
     """All layers changed at once, by neuron."""
     calibration: Calibration
     report: dict[str, Any]
+
+    @property
+    def unions(self) -> list[float]:
+        """Theorem 3.5 of each layer: the bound summed over its neurons, at one step of a sample."""
+        steps = self.calibration.samples * self.calibration.time_steps
+        return [float((one.bound * one.moved.places).sum()) / steps for one in self.crises]
 
 
 def theory_crisis(options: CrisisOptions, progress: Progress) -> CrisisFound:
@@ -77,6 +86,7 @@ def theory_crisis(options: CrisisOptions, progress: Progress) -> CrisisFound:
             {key: changed[key]},
             subject.calibration_batches,
             run=subject.run,
+            at_least=options.error or 0.0,
         )
     together, _ = moved(
         network, changed, calibration.neurons, subject.calibration_batches(), run=subject.run
@@ -111,6 +121,8 @@ def _require_sense(options: CrisisOptions) -> None:
         raise UsageError("one change at a time", field="--noise", hint="or --sparsity, not both")
     if options.sparsity is not None:
         require_sparsity(options.sparsity)
+    if options.error is not None and not 0 < options.error < math.inf:
+        raise UsageError(f"{options.error:g} is no error", field="--error")
     if options.noise is not None and not 0 < options.noise < 100:
         raise UsageError(f"{options.noise:g} is outside (0, 100)", field="--noise")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snnprune.cli.flags import ReportFlag, ShowFlags, SubjectFlags, parse_sparsities
+from snnprune.cli.flags import ReadoutFlag, ReportFlag, ShowFlags, SubjectFlags, parse_sparsities
 from snnprune.cli.spreading import Flags, spread
 from snnprune.errors import UsageError
 
@@ -35,6 +35,7 @@ class SampleFlags(Flags):
     eval_samples: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Test images; all by default.")
     ] = None
+    readout: ReadoutFlag = "auto"
     report: ReportFlag = None
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False
 
@@ -53,7 +54,7 @@ def _run(
 
     screen = Screen(show, report=images.report, force=images.force)
     options = AnalyzeOptions(
-        subject=subject.options(images.samples),
+        subject=subject.options(images.samples, readout=images.readout),
         kind=kind,
         levels=levels,
         eval_samples=images.eval_samples,

@@ -27,6 +27,7 @@ from snnprune.theory import bounds
 from snnprune.theory.moving import Moved, moved
 
 GOOD = 2.0  # a prediction within this factor of what happens
+UNSEEN = 3.0  # events expected of which none may well be seen (5 %, Poisson)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +57,14 @@ class LayerEffect:
     """Share of spikes that flip as the first of their course."""
     correlation: float | None
     """Of both, by ranks of the channels."""
+    places: int
+    """Neurons times samples times steps that were counted."""
 
     @property
     def good(self) -> bool:
-        """Whether the prediction is within a factor of two."""
-        if self.measured == 0 or self.predicted == 0:
-            return self.measured == self.predicted
+        """Whether the prediction is within a factor of two, or none was expected nor seen."""
+        if self.measured == 0:
+            return self.predicted * self.places < UNSEEN
         return 1 / GOOD <= self.predicted / self.measured <= GOOD
 
 
@@ -217,6 +220,7 @@ class _Work:
             predicted=float(predicted.mean()),
             measured=float(happened.rate.mean()),
             correlation=bounds.rank_correlation(predicted, happened.rate),
+            places=int(happened.places.sum()),
         )
 
 

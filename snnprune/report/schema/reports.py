@@ -395,6 +395,7 @@ class LayerEffect(TypedDict):
     predicted: Share
     measured: Share
     correlation: Number | None
+    places: Whole
     good: bool
 
 

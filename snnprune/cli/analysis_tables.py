@@ -11,7 +11,8 @@ from snnprune.cli.theory_tables import small_share
 
 if TYPE_CHECKING:
     from snnprune.evaluation import Evaluation
-    from snnprune.jobs.theory.analyze import Analyzed, Effect, LayerEffect
+    from snnprune.jobs.theory.analyze import Analyzed
+    from snnprune.jobs.theory.effects import Effect, LayerEffect
 
 
 def analysis_tables(found: Analyzed, width: int, *, each: bool) -> list[Table]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from snnprune.jobs.calibrate import calibrated
 from snnprune.jobs.subjects.opening import open_subject
 from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.jobs.subjects.subject import Batches, Subject
+from snnprune.jobs.theory.effects import Effect, LayerEffect, about_effect
 from snnprune.jobs.theory.levels import Input, Level
 from snnprune.network import batch_length, holding
 from snnprune.progress import Progress
@@ -25,9 +26,6 @@ from snnprune.provenance import described
 from snnprune.report import about_evaluation, file_entry, report_on
 from snnprune.theory import bounds
 from snnprune.theory.moving import Moved, moved
-
-GOOD = 2.0  # a prediction within this factor of what happens
-UNSEEN = 3.0  # events expected of which none may well be seen (5 %, Poisson)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,49 +39,6 @@ class AnalyzeOptions:
     out: Path | None = None
     """A checkpoint with the changed weights; of one level."""
     force: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerEffect:
-    """Of a layer changed alone, or of a neuron where the input is changed; means over channels."""
-
-    layer: str
-    neuron: str
-    error: float
-    """E|du|, in units of the membrane."""
-    predicted: float
-    """p(u_th) E|du| by the counted density."""
-    measured: float
-    """Share of spikes that flip as the first of their course."""
-    correlation: float | None
-    """Of both, by ranks of the channels."""
-    places: int
-    """Neurons times samples times steps that were counted."""
-
-    @property
-    def good(self) -> bool:
-        """Whether the prediction is within a factor of two, or none was expected nor seen."""
-        if self.measured == 0:
-            return self.predicted * self.places < UNSEEN
-        return 1 / GOOD <= self.predicted / self.measured <= GOOD
-
-
-@dataclass(frozen=True, kw_only=True)
-class Effect:
-    """Of one level."""
-
-    level: str
-    value: float
-    layers: tuple[LayerEffect, ...]
-    evaluation: Evaluation | None
-    """With everything changed at once, on the test images."""
-    parameters: int | None
-    """Numbers that all layers are stored as, where the change makes them fewer."""
-
-    @property
-    def first_to_break(self) -> LayerEffect | None:
-        """The layer with the most flips."""
-        return max(self.layers, key=lambda one: one.measured, default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +75,7 @@ def analyze_checkpoint(options: AnalyzeOptions, progress: Progress) -> Analyzed:
             warnings=(*work.calibration.warnings, *notes),
             samples=work.calibration.samples,
             dense=about_evaluation(dense),
-            levels=[_about(one) for one in effects],
+            levels=[about_effect(one) for one in effects],
             outputs=outputs,
         ),
     )
@@ -250,13 +205,3 @@ def _written(options: AnalyzeOptions, subject: Subject) -> tuple[str, ...]:
     )
     tensors = {**source.tensors, **_changed(level, subject)}
     return tuple(write_like(source, options.out, tensors, metadata))
-
-
-def _about(one: Effect) -> dict[str, Any]:
-    return {
-        "level": one.level,
-        "value": one.value,
-        "parameters": one.parameters,
-        "evaluation": about_evaluation(one.evaluation),
-        "layers": [{**asdict(layer), "good": layer.good} for layer in one.layers],
-    }

@@ -84,7 +84,12 @@ def crisis(
 ) -> None:
     """How likely changed weights are to flip spikes, by layer. -v: densities and errors too."""
     from snnprune.cli.console import Screen
-    from snnprune.cli.theory_tables import crisis_lines, crisis_table, density_table
+    from snnprune.cli.theory_tables import (
+        accumulation_table,
+        crisis_lines,
+        crisis_table,
+        density_table,
+    )
     from snnprune.jobs.theory.crisis import CrisisOptions, theory_crisis
 
     screen = Screen(show, report=report, force=force)
@@ -97,8 +102,9 @@ def crisis(
         force=force,
     )
     found = theory_crisis(options, screen.progress())
-    lines = [*crisis_lines(found), *([f"wrote crisis.svg and crisis.png to {out}"] if out else [])]
-    tables = [crisis_table(found, screen.width)]
+    written = "wrote crisis.svg, accumulation.svg and both as .png to"
+    lines = [*crisis_lines(found), *([f"{written} {out}"] if out else [])]
+    tables = [crisis_table(found, screen.width), accumulation_table(found, screen.width)]
     tables += [density_table(found, screen.width)] if show.verbose else []
     screen.result(*tables, *lines, report=found.report)
 

@@ -13,6 +13,8 @@ from snnprune.escaping import printable
 EMPTY = 0.5  # a bound above it excludes nothing worth knowing
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from snnprune.jobs.theory.construct import Constructed
     from snnprune.jobs.theory.crisis import CrisisFound
     from snnprune.jobs.theory.width import Widths
@@ -53,19 +55,48 @@ def crisis_lines(found: CrisisFound) -> list[str]:
     """What it comes to in the whole network, and where the bound says nothing any more."""
     empty = sum(float(one.bound.mean()) > EMPTY for one in found.crises)
     layers = len(found.crises)
-    lines = [
+    return [
         f"the bound is above {EMPTY:.0%} and says little for {empty} of {layers} layers",
         f"summed over the neurons of a layer (Theorem 3.5) it is above 1 for "
         f"{sum(union > 1 for union in found.unions)} of {layers}",
+        _whole_line(found),
     ]
-    for name, one in found.together.items():
-        share = float(one.flips.sum() / one.places.sum())
-        rate = float(one.first.sum() / one.places.sum())
-        lines.append(
-            f"all layers changed: {printable(name)} flips {small_share(share)} of its spikes, "
-            f"{small_share(rate)} as the first of their course"
+
+
+def _whole_line(found: CrisisFound) -> str:
+    """Whether the bound of the whole network says anything."""
+    if not found.accumulated:
+        return "over layers and steps there is no bound: a neuron runs more than once in a step"
+    if (place := found.first_empty) is not None:
+        neuron, step = place
+        return (
+            f"summed over layers and steps it passes 1, and says nothing, from "
+            f"{printable(neuron)} at step {step} on"
         )
-    return lines
+    last = found.accumulated[-1].bound
+    if last is None:
+        return "over layers and steps there is no bound: an error comes by a way not followed"
+    return f"summed over layers and steps it is {float(last[-1]):.2g} at the end"
+
+
+def accumulation_table(found: CrisisFound, width: int) -> Table:
+    """All layers changed at once: a row for each neuron, at the first and at the last step."""
+    last = found.calibration.time_steps
+    times = [1] if last == 1 else [1, last]
+    rows = []
+    for one in found.accumulated:
+        cells = [small_share(float(one.flipped[t - 1])) for t in times]
+        cells += [small_share(float(one.hit[-1]))]
+        cells += [
+            "-" if each is None else f"{float(each[-1]):.2g}" for each in (one.near, one.bound)
+        ]
+        rows.append([layer_name(one.neuron), *cells])
+    flips = [f"flips t={t}" for t in times]
+    return number_table(["all layers changed", *flips, "hit", "near", "bound"], rows, width)
+
+
+def _last(values: Tensor | None) -> str:
+    return "-" if values is None else f"{float(values[-1]):.2g}"
 
 
 def small_share(share: float) -> str:

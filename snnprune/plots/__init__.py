@@ -1,5 +1,6 @@
 """Pictures, as SVG or PNG by the suffix; the same numbers give the same bytes."""
 
+from snnprune.plots.accumulation import Course, plot_accumulation
 from snnprune.plots.accuracy import Curve, Level, Mark, plot_accuracy
 from snnprune.plots.failures import plot_failures
 from snnprune.plots.growth import plot_growth
@@ -11,10 +12,12 @@ from snnprune.plots.sensitivity import plot_sensitivity
 from snnprune.plots.summary import plot_search, plot_tickets
 
 __all__ = [
+    "Course",
     "Curve",
     "Level",
     "Look",
     "Mark",
+    "plot_accumulation",
     "plot_accuracy",
     "plot_densities",
     "plot_failures",

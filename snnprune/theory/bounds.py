@@ -11,6 +11,8 @@ from torch import Tensor
 from snnprune.calibration import NeuronStatistics
 from snnprune.criteria.density import log_density_at_threshold, log_density_of_histogram
 
+FLOAT32 = 1e-6  # relative rounding of a few sums, and absolute for membranes about 1
+
 
 def geometric(beta: float, steps: int, *, decay_input: bool = False) -> float:
     """(1 - beta^T) / (1 - beta): how much of a constant error of the input gathers in T steps.
@@ -21,29 +23,37 @@ def geometric(beta: float, steps: int, *, decay_input: bool = False) -> float:
     return gathered * (1 - beta) if decay_input else gathered
 
 
-def neighbourhood(neuron: NeuronStatistics, radius: Tensor) -> Tensor:
-    """P[|u - u_th| <= r] as counted, (C,): no spike outside can flip by an error of r.
+def reached(
+    beta: float | None, error: Tensor, furthest: Tensor, steps: int, *, decay_input: bool = False
+) -> Tensor:
+    """How far an error eps of every current takes a membrane by each step, (T, C) (Lemma 3.4).
 
-    Of the histogram's bins, all that the neighbourhood touches; 1 where it reaches past them.
+    eps (1 - beta^t) / (1 - beta). What an unknown decay, None, does to an error is not known: then
+    as far as it was seen to go. Rounding of the membrane itself is no part of the theory; what it
+    took the membrane further is added, and all that float32 may lose.
     """
-    edges, counts = _bins(neuron)
-    touched = _touched(edges, radius)
-    total = counts.sum(1).clamp(min=1)
-    inner = (counts[:, 1:-1] * touched).sum(1) / total
-    return torch.where(radius >= _reach(edges), torch.ones_like(inner), inner)
+    if beta is None:
+        return furthest.expand(steps, -1)
+    factors = [geometric(beta, step + 1, decay_input=decay_input) for step in range(steps)]
+    gone = torch.tensor(factors, dtype=error.dtype).unsqueeze(1) * error
+    rounding = (furthest - gone[-1]).clamp(min=0) + FLOAT32 * (error > 0)
+    return gone * (1 + FLOAT32) + rounding
 
 
-def density_bound(neuron: NeuronStatistics, radius: Tensor) -> Tensor:
-    """2 p_sup r, at most 1, (C,): Lemmas 3.3 and 3.4 with the counted density's supremum there."""
+def density_bound(neuron: NeuronStatistics, radius: Tensor, near: Tensor) -> Tensor:
+    """2 p_sup r, at most 1, (C,): Lemmas 3.3 and 3.4.
+
+    p_sup is the highest counted density of the bins that lie within r of the threshold at least in
+    part. Within a bin it may be higher still: then it is what `near`, P[|u - u_th| <= r], says.
+    """
     edges, counts = _bins(neuron)
     width = float(edges[1] - edges[0])
     total = counts.sum(1, keepdim=True).clamp(min=1)
     density = counts[:, 1:-1] / (total * width)
-    highest = (density * _touched(edges, radius)).amax(1)
-    # in whole bins, so that it bounds the counted neighbourhood too
-    grown = (torch.floor(radius / width) + 1) * width
-    bound = (2 * highest * grown).clamp(max=1)
-    return torch.where(radius >= _reach(edges), torch.ones_like(bound), bound)
+    bound = 2 * (density * _touched(edges, radius)).amax(1) * radius
+    # nobody counted how dense it is past the bins
+    bound = bound.where(radius < _reach(edges), torch.ones_like(bound))
+    return torch.maximum(bound, near).clamp(max=1)
 
 
 def first_order(density: Tensor, mean_error: Tensor) -> Tensor:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from snnprune.calibration import Calibration, DriveStatistics
 from snnprune.network import Batch, Network
 from snnprune.theory import bounds
 from snnprune.theory.moving import Moved, Run, moved
+from snnprune.theory.nearness import near_counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,14 +26,19 @@ class Crisis:
     neuron: str
     error: Tensor
     """eps: the largest change of the current that reaches the membrane."""
-    radius: Tensor
-    """eps (1 - beta^T) / (1 - beta): the crisis neighbourhood (Lemma 3.4)."""
+    reached: Tensor
+    """eps (1 - beta^t) / (1 - beta) at step t, (T, C): the crisis neighbourhood (Lemma 3.4)."""
     moved: Moved
     near: Tensor
-    """P[|u - u_th| <= radius], counted."""
+    """P[|u - u_th| <= r], counted, with the r of each step."""
     bound: Tensor
-    """2 p_sup radius, at most 1."""
+    """2 p_sup r, at most 1, with the r of the last."""
     densities: bounds.Densities
+
+    @property
+    def radius(self) -> Tensor:
+        """At the last step, (C,)."""
+        return self.reached[-1]
 
     @property
     def estimate(self) -> Tensor:
@@ -64,53 +69,66 @@ def crises_of_layers(
     *,
     run: Run = lambda module, x: module(x),
     at_least: float = 0.0,
+    keys: Iterable[str] | None = None,
 ) -> list[Crisis]:
     """What each of the `changed` weights does when it alone is changed.
 
     `batches` gives the images that `calibration` was taken on, anew at each call; so the bounds
     hold on them exactly and not by inference. They are those of an error of `at_least` that much.
+    `keys` are those of `changed` one by one, where somebody wants to see them go by.
     """
     found = []
-    for key, weight in changed.items():
+    for key in changed if keys is None else keys:
         seen = calibration.layers.get(key)
         if seen is None or not seen.drives:
             continue
         names = [drive.name for drive in seen.drives]
-        happened, currents = moved(network, {key: weight}, names, batches(), run=run)
+        happened, currents = moved(network, {key: changed[key]}, names, batches(), run=run)
         found += [
-            _crisis(network, calibration, key, drive, happened[drive.name], currents[key], at_least)
+            _Change(
+                layer=key,
+                drive=drive,
+                happened=happened[drive.name],
+                error=(currents[key] * drive.bn_scale).clamp(min=at_least),
+            )
             for drive in seen.drives
             if drive.name in happened
         ]
-    return found
+    radii = [one.radius(network, calibration) for one in found]
+    names = [one.drive.name for one in found]
+    near = near_counts(network, list(zip(names, radii, strict=True)), batches(), run=run)
+    return [_crisis(*each) for each in zip(found, radii, near, strict=True)]
 
 
-def _crisis(
-    network: Network,
-    calibration: Calibration,
-    key: str,
-    drive: DriveStatistics,
-    happened: Moved,
-    current: Tensor,
-    at_least: float,
-) -> Crisis:
-    constants = network.neurons[drive.name].constants
-    error = (current * drive.bn_scale).clamp(min=at_least)
-    # what an unknown decay does to an error is not known: then as far as it was seen to go
-    radius = happened.furthest
-    if constants.beta is not None:
-        gathered = bounds.geometric(
-            constants.beta, calibration.time_steps, decay_input=constants.decay_input
+@dataclass(frozen=True, kw_only=True)
+class _Change:
+    """Of a layer, as a neuron that it drives hears it."""
+
+    layer: str
+    drive: DriveStatistics
+    happened: Moved
+    error: Tensor
+
+    def radius(self, network: Network, calibration: Calibration) -> Tensor:
+        constants = network.neurons[self.drive.name].constants
+        return bounds.reached(
+            constants.beta,
+            self.error,
+            self.happened.furthest,
+            calibration.time_steps,
+            decay_input=constants.decay_input,
         )
-        # rounding of the membrane itself is no part of the theory
-        radius = torch.maximum(radius, error * gathered)
+
+
+def _crisis(change: _Change, radius: Tensor, near: Tensor) -> Crisis:
+    share = near.sum(0) / change.happened.places.clamp(min=1)
     return Crisis(
-        layer=key,
-        neuron=drive.name,
-        error=error,
-        radius=radius,
-        moved=happened,
-        near=bounds.neighbourhood(drive.neuron, radius),
-        bound=bounds.density_bound(drive.neuron, radius),
-        densities=bounds.densities(drive.neuron),
+        layer=change.layer,
+        neuron=change.drive.name,
+        error=change.error,
+        reached=radius,
+        moved=change.happened,
+        near=share,
+        bound=bounds.density_bound(change.drive.neuron, radius[-1], share),
+        densities=bounds.densities(change.drive.neuron),
     )

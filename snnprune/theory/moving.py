@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from snnprune.calibration.alignment import channel_axis
 from snnprune.errors import InputError
 from snnprune.network import Batch, Network, batch_length, evaluating, fed, holding, watching
+from snnprune.theory.spreading import Spreading
 
 Run = Callable[[nn.Module, Tensor], Any]
 
@@ -63,6 +64,7 @@ def moved(
     *,
     run: Run = lambda module, x: module(x),
     disturbed: Callable[[Tensor, int, int], Tensor] = lambda x, _, __: x,
+    spreading: Spreading | None = None,
 ) -> tuple[dict[str, Moved], dict[str, Tensor]]:
     """What `tensors` in place of the network's own do to each of `neurons`, in eval mode.
 
@@ -70,11 +72,12 @@ def moved(
     of the two runs gets in its place.
     And the largest change of the currents of each layer that has its weight there, (C_out,).
     Membranes of those neurons and these currents are kept for a batch, nothing for longer.
+    `spreading` is told of each step of each neuron, where one is given.
 
     Raises:
         InputError: there is no sample.
     """
-    tally, samples = _Tally(network, set(neurons), set(tensors)), 0
+    tally, samples = _Tally(network, set(neurons), set(tensors), spreading), 0
     with evaluating(network.module):
         for x, y in fed(batches, network.module):
             tally.begin()
@@ -90,6 +93,7 @@ def moved(
                 start()
                 with holding(network.module, tensors):
                     run(network.module, disturbed(x.clone(), samples, length))
+            tally.end()
             samples += length
     if not samples:
         raise InputError("no samples to compare on", field="--data")
@@ -97,8 +101,15 @@ def moved(
 
 
 class _Tally:
-    def __init__(self, network: Network, neurons: set[str], layers: set[str]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        neurons: set[str],
+        layers: set[str],
+        spreading: Spreading | None,
+    ) -> None:
         self.network, self.neurons, self.layers = network, neurons, layers
+        self.spreading = spreading
         self.sums: dict[str, Moved] = {}
         self.apart: dict[str, Tensor] = {}
         self.begin()
@@ -107,6 +118,11 @@ class _Tally:
         """Another batch is run."""
         self.courses: dict[str, _Course] = defaultdict(_Course)
         self.currents: dict[str, list[Tensor]] = defaultdict(list)
+
+    def end(self) -> None:
+        """The batch has been run twice."""
+        if self.spreading is not None:
+            self.spreading.end()
 
     def on_first_current(self, key: str, current: Tensor) -> None:
         if key in self.layers:
@@ -141,12 +157,14 @@ class _Tally:
         flipped = (u >= 0) != (other >= 0) if at else (u > 0) != (other > 0)
         apart = (other - u).abs().where(course.clean, torch.zeros_like(u))
         axis = channel_axis(self.network, neuron, torch.Size((1, *u.shape)))
+        if self.spreading is not None:
+            self.spreading.step(neuron, flipped, apart, axis)
         found = Moved(
-            places=_summed(torch.ones_like(flipped), axis),
-            flips=_summed(flipped, axis),
-            clean=_summed(course.clean, axis),
-            first=_summed(flipped & course.clean, axis),
-            size=_summed(apart, axis),
+            places=summed(torch.ones_like(flipped), axis),
+            flips=summed(flipped, axis),
+            clean=summed(course.clean, axis),
+            first=summed(flipped & course.clean, axis),
+            size=summed(apart, axis),
             furthest=_rows(apart, axis).amax(1).double().cpu(),
         )
         course.clean = course.clean & ~flipped
@@ -163,5 +181,6 @@ def _rows(values: Tensor, axis: int | None) -> Tensor:
     return values.reshape(1, -1) if not axis else values.movedim(axis, 0).flatten(1)
 
 
-def _summed(values: Tensor, axis: int | None) -> Tensor:
+def summed(values: Tensor, axis: int | None) -> Tensor:
+    """Sums by channel, (C,) float64; `axis` is that of channels, from the end."""
     return _rows(values, axis).sum(1, dtype=torch.float64).cpu()

@@ -72,8 +72,23 @@ def test_crisis_shows_bound_estimate_and_count(run: Run, model_file: Path, tmp_p
     done = run("theory", "crisis", model_file, "--samples", 64, "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "blocks.0.conv" in done.stdout
-    assert "all layers changed: encoder.neuron flips" in done.stdout
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"crisis.svg", "crisis.png"}
+    rows = done.stdout[done.stdout.index("all layers changed") :].splitlines()
+    assert [row.split()[0] for row in rows[2:4]] == ["encoder.neuron", "blocks.0.neuron"]
+    assert "it passes 1, and says nothing, from encoder.neuron at step 1 on" in done.stdout
+    names = {"crisis.svg", "crisis.png", "accumulation.svg", "accumulation.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+
+
+def test_crisis_of_the_whole_network_is_bounded_where_little_changes(
+    run: Run, model_file: Path
+) -> None:
+    done = run("theory", "crisis", model_file, "--samples", 64, "--noise", 1e-7, "--json")
+    found = json.loads(done.stdout)["accumulation"]
+    last = found[-1]
+    assert last["near"][-1] <= last["bound"][-1]
+    assert 0 < last["bound"][-1] < 1
+    for one in found:
+        assert all(a <= b + 1e-9 for a, b in zip(one["hit"], one["near"], strict=True))
 
 
 def test_crisis_by_noise_grows_with_it_and_bounds_hold(run: Run, model_file: Path) -> None:

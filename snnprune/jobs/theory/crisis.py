@@ -17,16 +17,19 @@ from snnprune.jobs.calibrate import calibrated
 from snnprune.jobs.subjects.opening import open_subject
 from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.jobs.subjects.subject import Subject
-from snnprune.plots import plot_predictions
+from snnprune.plots import Course, plot_accumulation, plot_predictions
 from snnprune.progress import Progress
 from snnprune.pruning import require_sparsity
 from snnprune.randomness import generator
 from snnprune.report import report_on
+from snnprune.theory.accumulation import Accumulated, accumulated, first_empty
 from snnprune.theory.changes import noisy, without_smallest
 from snnprune.theory.crisis import Crisis, crises_of_layers
 from snnprune.theory.moving import Moved, moved
+from snnprune.theory.spreading import Spreading
 
-PICTURES = ("crisis.svg", "crisis.png")
+PICTURES = ("crisis", "accumulation")
+SUFFIXES = (".svg", ".png")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +55,15 @@ class CrisisFound:
     """Each layer changed alone."""
     together: Mapping[str, Moved]
     """All layers changed at once, by neuron."""
+    accumulated: tuple[Accumulated, ...]
+    """The same from layer to layer and step to step; none where a neuron runs twice in a step."""
     calibration: Calibration
     report: dict[str, Any]
+
+    @property
+    def first_empty(self) -> tuple[str, int] | None:
+        """Neuron and step from which the bound on the whole says nothing."""
+        return first_empty(self.accumulated)
 
     @property
     def unions(self) -> list[float]:
@@ -71,35 +81,49 @@ def theory_crisis(options: CrisisOptions, progress: Progress) -> CrisisFound:
         OutputError: a picture is in the way.
     """
     _require_sense(options)
-    paths = [] if options.folder is None else [options.folder / name for name in PICTURES]
-    for path in paths:
+    for path in _paths(options.folder):
         require_free(path, force=options.force, inputs=options.subject.inputs)
     subject = open_subject(options.subject)
-    network = subject.require_runnable()
-    calibration = calibrated(subject, progress)
+    found = _found(options, subject, calibrated(subject, progress), progress)
+    if options.folder is not None:
+        _draw(options.folder, found, _conditions(subject, found.calibration, options))
+    return found
+
+
+def _found(
+    options: CrisisOptions, subject: Subject, calibration: Calibration, progress: Progress
+) -> CrisisFound:
+    network, spreading = subject.require_runnable(), Spreading()
     changed = {key: _changed(key, w, options) for key, w in subject.weights.items()}
-    found: list[Crisis] = []
-    for key in progress.track(changed, label="changing layers", total=len(changed)):
-        found += crises_of_layers(
-            network,
-            calibration,
-            {key: changed[key]},
-            subject.calibration_batches,
-            run=subject.run,
-            at_least=options.error or 0.0,
-        )
-    together, _ = moved(
-        network, changed, calibration.neurons, subject.calibration_batches(), run=subject.run
+    crises = crises_of_layers(
+        network,
+        calibration,
+        changed,
+        subject.calibration_batches,
+        run=subject.run,
+        at_least=options.error or 0.0,
+        keys=progress.track(changed, label="changing layers", total=len(changed)),
     )
-    if paths:
-        points = {
-            f"{one.layer.removesuffix('.weight')}": (one.counted.tolist(), one.flipped.tolist())
-            for one in found
-        }
-        plot_predictions(paths, points, _conditions(subject, calibration, options))
+    together, _ = moved(
+        network,
+        changed,
+        calibration.neurons,
+        subject.calibration_batches(),
+        run=subject.run,
+        spreading=spreading,
+    )
+    whole = accumulated(
+        network,
+        calibration,
+        crises,
+        spreading.found,
+        subject.calibration_batches(),
+        run=subject.run,
+    )
     return CrisisFound(
-        crises=tuple(found),
+        crises=tuple(crises),
         together=together,
+        accumulated=whole,
         calibration=calibration,
         report=report_on(
             subject,
@@ -109,11 +133,36 @@ def theory_crisis(options: CrisisOptions, progress: Progress) -> CrisisFound:
             time_steps=calibration.time_steps,
             sparsity=options.sparsity,
             noise=options.noise,
-            crises=[about_crisis(one) for one in found],
+            crises=[about_crisis(one) for one in crises],
             together={name: _about_moved(one) for name, one in together.items()},
-            outputs=[{"path": str(path)} for path in paths],
+            accumulation=[_about_accumulated(one) for one in whole],
+            outputs=[{"path": str(path)} for path in _paths(options.folder)],
         ),
     )
+
+
+def _paths(folder: Path | None) -> list[Path]:
+    names = [f"{name}{suffix}" for name in PICTURES for suffix in SUFFIXES]
+    return [] if folder is None else [folder / name for name in names]
+
+
+def _draw(folder: Path, found: CrisisFound, conditions: str) -> None:
+    points = {
+        f"{one.layer.removesuffix('.weight')}": (one.counted.tolist(), one.flipped.tolist())
+        for one in found.crises
+    }
+    courses = {
+        one.neuron: Course(
+            flipped=one.flipped.tolist(),
+            hit=one.hit.tolist(),
+            bound=None if one.bound is None else one.bound.tolist(),
+        )
+        for one in found.accumulated
+    }
+    first, second = ([folder / f"{name}{suffix}" for suffix in SUFFIXES] for name in PICTURES)
+    alone = "one layer at a time; a point for each channel"
+    plot_predictions(first, points, f"{conditions}, {alone}")
+    plot_accumulation(second, courses, f"{conditions}, all layers at once")
 
 
 def _require_sense(options: CrisisOptions) -> None:
@@ -156,6 +205,16 @@ def _about_moved(one: Moved) -> dict[str, list[float]]:
     return {name: values.tolist() for name, values in vars(one).items()}
 
 
+def _about_accumulated(one: Accumulated) -> dict[str, Any]:
+    return {
+        "neuron": one.neuron,
+        "flipped": one.flipped.tolist(),
+        "hit": one.hit.tolist(),
+        "near": None if one.near is None else one.near.tolist(),
+        "bound": None if one.bound is None else one.bound.tolist(),
+    }
+
+
 def _conditions(subject: Subject, calibration: Calibration, options: CrisisOptions) -> str:
     names = [one.name for one in (subject.spec, subject.data_spec) if one]
     how = (
@@ -164,4 +223,4 @@ def _conditions(subject: Subject, calibration: Calibration, options: CrisisOptio
         else f"noise of {options.noise:g} standard deviations on each layer's weights"
     )
     images = f"{calibration.samples:,} images, T = {calibration.time_steps}"
-    return f"{', '.join(names)}, {images}\n{how}, one layer at a time; a point for each channel"
+    return f"{', '.join(names)}, {images}\n{how}"

@@ -10,7 +10,7 @@ from typing import Any
 from snnprune.pages.numbers import NOTHING, layer_name, percent, small_percent
 from snnprune.pages.page import Block, Picture, Pictures, Section, Table
 from snnprune.pages.svg import drawn_inline
-from snnprune.plots import plot_failures, plot_predictions
+from snnprune.plots import Course, plot_accumulation, plot_failures, plot_predictions
 
 Report = Mapping[str, Any]
 Points = dict[str, tuple[list[float], list[float]]]
@@ -77,7 +77,35 @@ def crisis(report: Report) -> Section | None:
         )
         points[layer_name(one["layer"])] = one["estimate_counted"], rates
     titles = ("layer alone", "flipped", "Gaussian", "counted", "near", "bound", "rank correlation")
-    return Section(title="Flips", blocks=[Table(titles=titles, rows=rows), _predictions(points)])
+    blocks = [Table(titles=titles, rows=rows), _predictions(points)]
+    return Section(title="Flips", blocks=blocks + _accumulation(report["accumulation"]))
+
+
+def _accumulation(found: Sequence[Report]) -> list[Block]:
+    """All layers changed at once, from neuron to neuron and step to step."""
+    if not found:
+        return []
+    rows, courses = [], {}
+    for one in found:
+        sums = [
+            NOTHING if one[kind] is None else f"{one[kind][-1]:.2g}" for kind in ("near", "bound")
+        ]
+        shares = map(small_percent, (one["flipped"][0], one["flipped"][-1], one["hit"][-1]))
+        rows.append([one["neuron"], *shares, *sums])
+        courses[one["neuron"]] = Course(flipped=one["flipped"], hit=one["hit"], bound=one["bound"])
+    titles = (
+        "all layers changed",
+        "flips, first step",
+        "flips, last",
+        "samples hit",
+        "near",
+        "bound",
+    )
+    svg = drawn_inline(lambda path: plot_accumulation([path], courses, ""), "accumulation")
+    alt = "Spikes that are others over time, and the share of samples hit beside its bound"
+    caption = "All layers changed at once, over time steps. A bound above 1 says nothing."
+    picture = Pictures(pictures=[Picture(svg=svg, alt=alt)], caption=caption, wide=True)
+    return [Table(titles=titles, rows=rows), picture]
 
 
 def _rates(moved: Report) -> Iterator[float]:

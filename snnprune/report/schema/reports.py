@@ -531,6 +531,15 @@ class LayerCrisis(TypedDict):
 
 
 @closed
+class Accumulation(TypedDict):
+    neuron: str
+    flipped: list[Share]
+    hit: list[Share]
+    near: list[Number] | None
+    bound: list[Number] | None
+
+
+@closed
 class TheoryCrisis(Frame):
     command: Literal["theory crisis"]
     samples: Whole
@@ -539,6 +548,7 @@ class TheoryCrisis(Frame):
     noise: Number | None
     crises: list[LayerCrisis]
     together: dict[str, MovedMembranes]
+    accumulation: list[Accumulation]
     outputs: list[File]
 
 

@@ -1,0 +1,109 @@
+"""What changes of all layers come to in a whole network, over layers and time steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from snnprune.calibration import Calibration, NeuronStatistics
+from snnprune.network import Batch, Network
+from snnprune.theory import bounds
+from snnprune.theory.crisis import Crisis
+from snnprune.theory.moving import Run
+from snnprune.theory.nearness import near_counts
+from snnprune.theory.spreading import Spread
+
+ROUNDING = 1e-4  # of an error, and of a membrane
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accumulated:
+    """Up to the neurons of one name, those that ran before them included; (T,) float64 each."""
+
+    neuron: str
+    flipped: Tensor
+    """Share of these neurons whose spike is another at this step."""
+    hit: Tensor
+    """Share of samples in which any spike so far is another."""
+    near: Tensor | None
+    """Expected membranes of a sample so near the threshold that an error can flip them: at least
+    `hit`. None where an error comes to a membrane by a way that is not followed."""
+    bound: Tensor | None
+    """The same by 2 p_sup r: Theorem 3.5 summed over neurons, layers and steps; empty above 1."""
+
+
+def accumulated(
+    network: Network,
+    calibration: Calibration,
+    crises: Sequence[Crisis],
+    spread: Mapping[str, Spread],
+    batches: Iterable[Batch],
+    *,
+    run: Run = lambda module, x: module(x),
+) -> tuple[Accumulated, ...]:
+    """`spread` is of all layers of `crises` changed at once; `batches` are those of all of these.
+
+    As long as no spike is another, an error has come from the changed weights alone: the first that
+    flips does so by an error that the `Crisis` of its own layers know, and is near enough for it.
+    """
+    radii = _radii(crises)
+    counts = near_counts(network, list(radii.items()), batches, run=run)
+    near = dict(zip(radii, counts, strict=True))
+    found: list[Accumulated] = []
+    known = True
+    counted = bound = torch.zeros(calibration.time_steps, dtype=torch.float64)
+    for neuron, one in spread.items():
+        known = known and _explained(one, radii.get(neuron), calibration.time_steps)
+        if known and neuron in radii:
+            counted = counted + near[neuron].sum(1).cumsum(0) / one.samples
+            chances = _bounds(calibration.neurons[neuron], radii[neuron], near[neuron], one)
+            bound = bound + chances.cumsum(0) / one.samples
+        found.append(
+            Accumulated(
+                neuron=neuron,
+                flipped=one.flips / one.places,
+                hit=one.hit / one.samples,
+                near=counted if known else None,
+                bound=bound if known else None,
+            )
+        )
+    return tuple(found)
+
+
+def first_empty(found: Sequence[Accumulated]) -> tuple[str, int] | None:
+    """The neuron and the step, counted from 1, from which the bound is 1 or more."""
+    for one in found:
+        if one.bound is None:
+            return None
+        over = (one.bound >= 1).nonzero()
+        if len(over):
+            return one.neuron, int(over[0]) + 1
+    return None
+
+
+def _radii(crises: Sequence[Crisis]) -> dict[str, Tensor]:
+    """By neuron (T, C): the errors of all layers that drive it."""
+    radii: dict[str, Tensor] = {}
+    for one in crises:
+        known = radii.get(one.neuron)
+        radii[one.neuron] = one.reached if known is None else known + one.reached
+    return radii
+
+
+def _explained(spread: Spread, radii: Tensor | None, steps: int) -> bool:
+    """Whether no membrane went further, while no spike was another, than its own layers say."""
+    if len(spread.places) != steps:
+        return False
+    reach = torch.zeros(1).double() if radii is None else radii[-1]
+    return bool((spread.untouched <= reach * (1 + ROUNDING) + ROUNDING).all())
+
+
+def _bounds(neuron: NeuronStatistics, radii: Tensor, near: Tensor, spread: Spread) -> Tensor:
+    """2 p_sup r summed over all places of a step, (T,)."""
+    places = spread.places.unsqueeze(1) / near.shape[1]
+    shares = near / places
+    chances = [bounds.density_bound(neuron, *each) for each in zip(radii, shares, strict=True)]
+    return (torch.stack(chances) * places).sum(1)

@@ -1,0 +1,60 @@
+"""How many membranes are near their threshold: those whose spike an error can flip."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from snnprune.calibration.alignment import channel_axis
+from snnprune.network import Batch, Network, evaluating, fed, watching
+from snnprune.theory.moving import Run, summed
+
+
+@torch.no_grad()
+def near_counts(
+    network: Network,
+    radii: Sequence[tuple[str, Tensor]],
+    batches: Iterable[Batch],
+    *,
+    run: Run = lambda module, x: module(x),
+) -> list[Tensor]:
+    """Places with |u - u_th| <= r of each step and channel, (T, C) float64, in eval mode.
+
+    For each of `radii`: a neuron and its r, (T, C). A neuron may be asked about more than once.
+    """
+    tally = _Near(network, radii)
+    with evaluating(network.module), watching(network, on_membrane=tally.on_membrane) as start:
+        for x, _ in fed(batches, network.module):
+            start()
+            tally.steps.clear()
+            run(network.module, x)
+    return tally.counts
+
+
+class _Near:
+    def __init__(self, network: Network, radii: Sequence[tuple[str, Tensor]]) -> None:
+        self.network = network
+        self.counts = [torch.zeros_like(radius) for _, radius in radii]
+        self.asked: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for (neuron, radius), counts in zip(radii, self.counts, strict=True):
+            self.asked[neuron].append((radius, counts))
+        self.steps: Counter[str] = Counter()
+
+    def on_membrane(self, neuron: str, distance: Tensor) -> None:
+        if neuron not in self.asked:
+            return
+        axis = channel_axis(self.network, neuron, distance.shape)
+        for u in distance.abs():
+            for radius, counts in self.asked[neuron]:
+                # of a neuron that runs twice in a step no later error than the last is known
+                step = min(self.steps[neuron], len(radius) - 1)
+                counts[step] += summed(u <= _along(radius[step].to(u), axis), axis)
+            self.steps[neuron] += 1
+
+
+def _along(values: Tensor, axis: int | None) -> Tensor:
+    """(C,) so that it fits the channels of (N, C, ...)."""
+    return values if not axis else values.reshape([-1] + [1] * (-axis - 1))

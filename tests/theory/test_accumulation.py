@@ -1,0 +1,165 @@
+"""Changes of all layers at once: how far they have come, and the bound on it."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from snnprune.calibration import calibrate
+from snnprune.models.dynamics import Dynamics
+from snnprune.models.lif import LIF
+from snnprune.network import trace
+from snnprune.theory.accumulation import Accumulated, accumulated, first_empty
+from snnprune.theory.crisis import crises_of_layers
+from snnprune.theory.moving import moved
+from snnprune.theory.spreading import Spread, Spreading
+
+
+class Chain(nn.Module):
+    """Two layers with a neuron each, and on request a shortcut into the second; (N, 5) in."""
+
+    def __init__(self, *, steps: int, shortcut: bool, **neuron: Any) -> None:
+        super().__init__()
+        self.steps = steps
+        self.first, self.second = nn.Linear(5, 4), nn.Linear(4, 3)
+        self.shortcut = nn.Linear(5, 3) if shortcut else None
+        self.neuron1, self.neuron2 = LIF(Dynamics(**neuron)), LIF(Dynamics(**neuron))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.stack([x] * self.steps)
+        current = 2 * self.second(self.neuron1(self.first(x)))
+        return self.neuron2(current if self.shortcut is None else current + self.shortcut(x))
+
+
+def spread_of(
+    model: nn.Module, x: Tensor, change: float, *batches: Tensor
+) -> tuple[tuple[Accumulated, ...], dict[str, Spread]]:
+    network = trace(model, x)
+    linear = {n: one for n, one in model.named_modules() if isinstance(one, nn.Linear)}
+    changed = {
+        f"{name}.weight": layer.weight.detach() + change * torch.randn_like(layer.weight)
+        for name, layer in linear.items()
+    }
+    calibration, spreading = calibrate(network, [x]), Spreading()
+    crises = crises_of_layers(network, calibration, changed, lambda: [x])
+    moved(network, changed, calibration.neurons, batches or [x], spreading=spreading)
+    return accumulated(network, calibration, crises, spreading.found, [x]), spreading.found
+
+
+many = st.fixed_dictionaries(
+    {
+        "steps": st.integers(1, 5),
+        "shortcut": st.booleans(),
+        "beta": st.sampled_from([0.0, 0.5, 0.9]),
+        "reset": st.sampled_from(["hard", "soft"]),
+        "decay_input": st.booleans(),
+    }
+)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([1e-4, 0.001, 0.01]), many)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+def test_the_bound_of_the_whole_holds(seed: int, change: float, how: dict[str, Any]) -> None:
+    torch.manual_seed(seed)
+    model = Chain(**how).eval()
+    found, _ = spread_of(model, 2 * torch.rand(32, 5), change)
+    assert [one.neuron for one in found] == ["neuron1", "neuron2"]
+    before = torch.zeros(how["steps"]).double()
+    for one in found:
+        assert one.near is not None
+        assert one.bound is not None
+        assert (one.hit <= one.near + 1e-12).all()
+        assert (one.near <= one.bound + 1e-12).all()
+        assert (one.hit >= before).all()  # what is hit before it is hit
+        assert (one.hit.diff() >= 0).all()
+        assert (one.bound.diff() >= 0).all()
+        before = one.hit
+
+
+def test_the_bound_says_something_where_changes_are_small() -> None:
+    torch.manual_seed(0)
+    model = Chain(steps=3, shortcut=True, beta=0.5).eval()
+    found, _ = spread_of(model, 2 * torch.rand(2048, 5), 1e-6)
+    last = found[-1].bound
+    assert last is not None
+    assert 0 < float(last[-1]) < 0.01
+    assert first_empty(found) is None
+
+
+class Relay(nn.Module):
+    """A neuron that passes each input on, and a second one; two inputs, two steps: by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(2, 2, bias=False)
+        self.second = nn.Linear(2, 2, bias=False)
+        for layer in (self.first, self.second):
+            layer.weight = nn.Parameter(torch.eye(2))
+        self.neuron1 = LIF(Dynamics(beta=0.5, threshold=1.0))
+        self.neuron2 = LIF(Dynamics(beta=0.0, threshold=1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.neuron2(self.second(self.neuron1(torch.stack([self.first(x)] * 2))))
+
+
+def test_hits_are_counted_by_hand() -> None:
+    model = Relay().eval()
+    x = torch.tensor([[0.8, 2.0], [0.2, 0.0], [0.2, 2.0]])
+    network = trace(model, x)
+    # 0.8 fires at the second step, with 0.5 it does not; 2.0 no longer reaches the second neuron
+    halved = torch.tensor([[0.5, 0.0], [0.0, 1.0]])
+    spreading = Spreading()
+    changed = {"first.weight": halved, "second.weight": torch.diag(torch.tensor([1.0, 0.5]))}
+    moved(network, changed, ["neuron1", "neuron2"], [x], spreading=spreading)
+    first, second = spreading.found["neuron1"], spreading.found["neuron2"]
+    assert list(spreading.found) == ["neuron1", "neuron2"]
+    assert first.places.tolist() == [6, 6]
+    assert first.flips.tolist() == [0, 1]
+    assert first.hit.tolist() == [0, 1]  # the first sample, at the second step
+    assert second.flips.tolist() == [2, 3]
+    assert second.hit.tolist() == [2, 2]  # the first and the third
+    assert second.samples.tolist() == [3, 3]
+    # |du| of neuron1 before anything flips: 0.4 and, as the flip itself, 0.6; nothing of 2.0
+    assert first.untouched.tolist() == pytest.approx([0.6, 0.0])
+    # of neuron2, in samples that are untouched until then: 0 to 0 and 1 to 0.5
+    assert second.untouched.tolist() == pytest.approx([0.0, 0.5])
+
+
+def test_an_error_of_unknown_way_has_no_bound() -> None:
+    """A layer without a neuron of its own before the next layer: not among what drives it."""
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(5, 4), nn.Linear(4, 3)
+            self.neuron = LIF(Dynamics(beta=0.5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.neuron(torch.stack([self.second(self.first(x).relu())] * 2))
+
+    torch.manual_seed(0)
+    model = Twice().eval()
+    x = torch.rand(16, 5)
+    network = trace(model, x)
+    weight = model.first.weight.detach()
+    spreading, calibration = Spreading(), calibrate(network, [x])
+    moved(network, {"first.weight": 1.5 * weight}, ["neuron"], [x], spreading=spreading)
+    (found,) = accumulated(network, calibration, [], spreading.found, [x])
+    assert found.bound is None
+    assert first_empty([found]) is None
+
+
+def test_the_batches_do_not_matter() -> None:
+    torch.manual_seed(0)
+    model = Chain(steps=3, shortcut=True, beta=0.5).eval()
+    x = 2 * torch.rand(12, 5)
+    state = torch.get_rng_state()
+    _, one = spread_of(model, x, 0.1)
+    torch.set_rng_state(state)
+    _, split = spread_of(model, x, 0.1, x[:5], x[5:7], x[7:])
+    for name, spread in one.items():
+        for kind, values in vars(spread).items():
+            assert torch.allclose(values, getattr(split[name], kind), rtol=1e-5, atol=1e-7), kind

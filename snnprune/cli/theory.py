@@ -165,6 +165,10 @@ def construct(
             metavar="FILE", help="Checkpoint of the target: weights (N, N) in order; else drawn."
         ),
     ] = None,
+    spikes: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Input: x (samples, T, N) of 0 and 1; else made up."),
+    ] = None,
     by_density: Annotated[
         bool,
         typer.Option(
@@ -191,6 +195,7 @@ def construct(
         rate=rate,
         by_margin=not by_density,
         target=target,
+        spikes=spikes,
     )
     found = theory_construct(options, screen.progress())
     lines = construct_lines(found, setting.delta)

@@ -7,6 +7,7 @@ outgoing weight is nearest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from torch import Tensor
 from snnprune.randomness import generator
 from snnprune.theory.drawing import Chosen, choose
 from snnprune.theory.dynamics import Dynamics
+
+MOST = 2**22  # membranes of virtual neurons at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,12 +118,14 @@ class Compared:
 
 
 def compare(target: Target, built: Built, spikes: Tensor) -> Compared:
-    """Run both."""
-    wanted, membranes = target.run(spikes)
-    made = run_built(built, target.dynamics, spikes)
-    distance = torch.stack(membranes) - target.dynamics.threshold
-    return Compared(
-        places=sum(layer.numel() for layer in wanted),
-        flipped=sum(int((a != b).sum()) for a, b in zip(wanted, made, strict=True)),
-        margin=float(distance.abs().min()),
-    )
+    """Run both, some of the samples at a time."""
+    steps, _, neurons = spikes.shape
+    places, flipped, margin = 0, 0, math.inf
+    for part in spikes.split(max(1, MOST // (steps * neurons**2)), dim=1):
+        wanted, membranes = target.run(part)
+        made = run_built(built, target.dynamics, part)
+        distance = torch.stack(membranes) - target.dynamics.threshold
+        places += sum(layer.numel() for layer in wanted)
+        flipped += sum(int((a != b).sum()) for a, b in zip(wanted, made, strict=True))
+        margin = min(margin, float(distance.abs().min()))
+    return Compared(places=places, flipped=flipped, margin=margin)

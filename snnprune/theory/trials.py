@@ -131,19 +131,21 @@ def whole(
     samples: int,
     rate: float,
     by_margin: bool,
-    given: Tensor | None = None,
+    weights: Tensor | None = None,
+    spikes: Tensor | None = None,
 ) -> Whole:
     """Draw a target, data, and the big network; build the equivalent one, and run both.
 
-    `given` (L, N, N) are the weights of a target that is not drawn.
+    `weights` (L, N, N) are those of a target that is not drawn, `spikes` (T, samples, N) the data.
 
     By the margin, eps follows from how near the target's membranes come to the threshold on the
     data; else from the density `p_sup` that is taken for granted.
     """
     target = random_target(setting.neurons, setting.layers, dynamics, (seed,))
-    if given is not None:
-        target = Target(weights=given, dynamics=dynamics)
-    spikes = inputs(setting, samples, rate, seed)
+    if weights is not None:
+        target = Target(weights=weights, dynamics=dynamics)
+    if spikes is None:
+        spikes = inputs(setting, samples, rate, seed)
     if by_margin:
         width, error = widths.margin(setting, margin_of(target, spikes))
         _require_drawable(width, seed)

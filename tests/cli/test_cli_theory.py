@@ -132,6 +132,36 @@ def test_construct_takes_a_target_of_ones_own(run: Run, tmp_path: Path) -> None:
     assert len(found["inputs"]) == 1
 
 
+def test_construct_runs_on_spikes_of_ones_own(run: Run, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_file({"x": (torch.rand(7, 5, 4) < 0.3).byte()}, tmp_path / "x.safetensors")
+    flags = ("--spikes", tmp_path / "x.safetensors", "--trials", 5, "--json")
+    found = json.loads(run("theory", "construct", *flags).stdout)
+    assert (found["setting"]["neurons"], found["setting"]["steps"]) == (4, 5)
+    assert {one["compared"]["places"] for one in found["networks"]} == {2 * 4 * 5 * 7}
+    assert found["equal"]["failures"] <= found["within"]["failures"]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        ({"y": torch.zeros(2, 2, 3)}, "holds no x"),
+        ({"x": torch.zeros(2, 3)}, "shape (2, 3)"),
+        ({"x": torch.full((2, 2, 3), 0.5)}, "other values than 0 and 1"),
+        ({"x": torch.full((2, 2, 3), torch.nan)}, "other values than 0 and 1"),
+        ({"x": torch.zeros(2, 2, 4)}, "4 inputs for a target of 3"),
+    ],
+    ids=("no x", "no time", "currents", "nan", "of another size"),
+)
+def test_what_are_no_spikes_is_refused(
+    tensors: dict[str, torch.Tensor], words: str, run: Run, tmp_path: Path
+) -> None:
+    save_file(tensors, tmp_path / "x.safetensors")
+    save_file({"a.weight": 0.5 * torch.eye(3)}, tmp_path / "t.safetensors")
+    files = ("--target", tmp_path / "t.safetensors", "--spikes", tmp_path / "x.safetensors")
+    assert_one_line(run("theory", "construct", *files), 3, "x.safetensors", "--spikes", words)
+
+
 @pytest.mark.parametrize(
     ("tensors", "words"),
     [

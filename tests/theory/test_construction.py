@@ -167,3 +167,14 @@ def test_the_width_by_density_is_that_of_theorem_4_3() -> None:
     setting = Setting(neurons=3, layers=1, steps=2, delta=0.2)
     found = whole(setting, HARD, seed=0, samples=1, rate=0.5, by_margin=False)
     assert found.width == widths.network(setting, widths.best_error(setting))
+
+
+def test_samples_are_compared_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = random_target(3, 2, HARD, (0,))
+    built = build(target, 40, span=1, key=(0,))  # so few that spikes differ
+    spikes = random_spikes(4, 50, 3, 0.5, (0,))
+    at_once = compare(target, built, spikes)
+    monkeypatch.setattr("snnprune.theory.construction.MOST", 4 * 9 * 7)
+    assert compare(target, built, spikes) == at_once
+    assert at_once.flipped > 0
+    assert at_once.places == 4 * 50 * 3 * 2

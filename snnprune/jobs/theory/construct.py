@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from snnprune.checkpoint import Checkpoint, prunable_weights, read_checkpoint
-from snnprune.errors import InputError, UsageError
+from snnprune.errors import UsageError
+from snnprune.jobs.theory.given import read_given
 from snnprune.progress import Progress
 from snnprune.report import file_entry, report
 from snnprune.theory import widths
@@ -35,6 +34,8 @@ class ConstructOptions:
     by_margin: bool = True
     target: Path | None = None
     """A checkpoint whose weights (N, N) are the target's layers, in its order."""
+    spikes: Path | None = None
+    """Input spikes `x` (samples, T, N) in a file; else all or random ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,17 +57,14 @@ def theory_construct(options: ConstructOptions, progress: Progress) -> Construct
     Raises:
         UsageError: the theorem is empty or does not hold for these numbers, or drawing would take
             too long.
+        InputError: a file is no target, or holds no spikes for it.
     """
-    setting, dynamics = options.setting, options.dynamics
-    checkpoint = None if options.target is None else read_checkpoint(options.target)
-    given = None if checkpoint is None else _weights_in(checkpoint, setting.span)
-    if given is not None:
-        setting = replace(setting, layers=len(given), neurons=given.shape[1])
-        options = replace(options, setting=setting)
+    given = read_given(options.target, options.spikes, options.setting)
+    setting, dynamics = given.setting, options.dynamics
     widths.require_sense(setting)
     require_memoryless(dynamics, setting.span)
     error = widths.best_error(setting)
-    _require_possible(options, error)
+    _require_possible(setting, options.trials, error)
     single = steps(setting, error, options.trials, options.seed, progress.track)
     seeds = range(options.seed, options.seed + options.trials)
     networks = tuple(
@@ -77,7 +75,8 @@ def theory_construct(options: ConstructOptions, progress: Progress) -> Construct
             samples=options.samples,
             rate=options.rate,
             by_margin=options.by_margin,
-            given=given,
+            weights=given.weights,
+            spikes=given.spikes,
         )
         for seed in progress.track(seeds, label="whole networks", total=len(seeds))
     )
@@ -91,8 +90,8 @@ def theory_construct(options: ConstructOptions, progress: Progress) -> Construct
             "theory construct",
             device=torch.device("cpu"),
             seed=options.seed,
-            inputs=[file_entry(checkpoint.path, checkpoint.sha256)] if checkpoint else [],
-            warnings=checkpoint.notes if checkpoint else (),
+            inputs=[file_entry(one.path, one.sha256) for one in given.files],
+            warnings=[note for one in given.files for note in one.notes],
             model=None,
             data=None,
             setting=asdict(setting),
@@ -107,40 +106,13 @@ def theory_construct(options: ConstructOptions, progress: Progress) -> Construct
     )
 
 
-def _weights_in(checkpoint: Checkpoint, span: float) -> Tensor:
-    """The layers of a target, (L, N, N) float64.
-
-    Raises:
-        InputError: there are none, they are not square and of one size, or too large to be found.
-    """
-    weights = [checkpoint.tensors[key] for key in prunable_weights(checkpoint.tensors)]
-    shapes = {tuple(weight.shape) for weight in weights}
-    if len(shapes) != 1 or len(shape := shapes.pop()) != 2 or shape[0] != shape[1]:
-        raise InputError(
-            "is no target: its weights are not all (N, N)",
-            file=checkpoint.path,
-            field="--target",
-            hint="a target is layers of N neurons without biases",
-        )
-    whole = torch.stack([weight.double() for weight in weights])
-    if float(largest := whole.abs().max()) >= span:
-        raise InputError(
-            f"has a weight of size {largest:.3g}; the large network has none of {span:g} or more",
-            file=checkpoint.path,
-            field="--target",
-            hint="give a larger --span",
-        )
-    return whole
-
-
-def _require_possible(options: ConstructOptions, error: float) -> None:
+def _require_possible(setting: Setting, trials: int, error: float) -> None:
     """Refuse what would take days: the widths are known before anything is drawn."""
-    setting = options.setting
     width = widths.network(setting, error)
-    drawn = width * setting.neurons * setting.layers * options.trials * setting.firing
+    drawn = width * setting.neurons * setting.layers * trials * setting.firing
     if drawn > MOST:
         raise UsageError(
-            f"{options.trials} networks of width {width:,} are {drawn:.1e} weights to draw",
+            f"{trials} networks of width {width:,} are {drawn:.1e} weights to draw",
             field="--trials",
             hint="give fewer, or a smaller --neurons, --layers or --steps",
         )

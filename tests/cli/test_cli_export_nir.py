@@ -91,8 +91,58 @@ def test_reset_by_subtraction_is_told(
         found = as_json(export(run, name, tmp_path, "images", "--json", "--force"))
         assert found["model"]["name"] == f"{NETWORKS}:{name}"
         assert found["written_bytes"] == (tmp_path / "a.nir").stat().st_size
-        told = [f"{layers} layers of neurons that subtract" in one for one in found["warnings"]]
-        assert told == [True] * (layers > 0)
+        told = [one for one in found["warnings"] if "subtract the threshold" in one]
+        assert [f"{layers} layers of neurons that subtract" in one for one in told] == [True] * (
+            layers > 0
+        )
+
+
+STEPS = {
+    "snntorch_leaky": "0.0001",
+    "snntorch_synaptic": "0.0001",
+    "snntorch_recurrent": "0.0001",
+    "jelly_lif": "0.0001",
+    "jelly_pooled": "0.0001",
+    "sinabs_iaf": "1",
+    "sinabs_lif": "1",
+    "norse_box": "1e-06",
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_the_time_step_that_the_constants_are_for_is_told(
+    name: str, run: Run, tmp_path: Path
+) -> None:
+    pytest.importorskip({"jelly": "spikingjelly"}.get(kind := name.partition("_")[0], kind))
+    pruned(name, tmp_path)
+    done = export(run, name, tmp_path, WORKS[name])
+    words = " ".join(done.stderr.split())
+    assert f"must take a time step of {STEPS[name]}, in the unit of their tau" in words
+
+
+@pytest.mark.parametrize(
+    ("constant", "words"),
+    [
+        ("v_threshold", "neuron second.1 has the threshold 1.1 in the graph and 1 in the network"),
+        ("r", "neuron second.1 has the resistance 11 in the graph instead of 10"),
+        ("tau", "with a time step of 0.00011, others 0.0001"),
+    ],
+)
+def test_a_neuron_that_comes_back_as_another_is_found_out(
+    constant: str, words: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("snntorch")
+    pruned("snntorch_loop", tmp_path)
+    real = nir.write
+
+    def inexact(path: Path, graph: Any) -> None:
+        node = graph.nodes["second.1"]
+        setattr(node, constant, np.asarray(getattr(node, constant)) * 1.1)
+        real(path, graph)
+
+    monkeypatch.setattr(nir, "write", inexact)
+    assert_one_line(export(run, "snntorch_loop", tmp_path, "vectors"), 3, words)
+    assert not (tmp_path / "a.nir").exists()
 
 
 REFUSED = {

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from snnprune.checkpoint import read_checkpoint
+from snnprune.exporting.nir.constants import time_step
 from snnprune.exporting.nir.graph import require_known, require_same_course
 from snnprune.exporting.nir.libraries import graph_of
 from snnprune.exporting.nir.notes import notes_on
@@ -34,4 +35,5 @@ def write_nir(path: Path, seen: Running) -> tuple[str, ...]:
             back = nir.read(temporary)
         require_weights(read_checkpoint(temporary).tensors, layers)
         require_same_course(back, seen)
-    return notes_on(seen)
+        step = time_step(back, seen)
+    return notes_on(seen, step)

@@ -22,10 +22,11 @@ from snnprune.files import require_free
 from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows
 from snnprune.jobs.subjects.opening import open_subject
 from snnprune.jobs.subjects.options import SubjectOptions
+from snnprune.jobs.subjects.reporting import report_on
 from snnprune.jobs.subjects.subject import Subject
 from snnprune.progress import Progress
 from snnprune.provenance import described
-from snnprune.report import file_entry, report_on
+from snnprune.report import file_entry
 
 
 @dataclass(frozen=True, kw_only=True)

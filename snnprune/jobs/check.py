@@ -26,10 +26,11 @@ from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, parame
 from snnprune.jobs.subjects.opening import open_subject
 from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.jobs.subjects.other import read_other
+from snnprune.jobs.subjects.reporting import report_on
 from snnprune.jobs.subjects.subject import Subject
 from snnprune.network import Network
 from snnprune.progress import Progress
-from snnprune.report import about_evaluation, about_workload, file_entry, report_on
+from snnprune.report import about_evaluation, about_workload, file_entry
 from snnprune.workload import Energy, Workload
 
 

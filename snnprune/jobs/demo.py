@@ -19,6 +19,7 @@ from snnprune.jobs.pruning.repairing import pruned_tensors
 from snnprune.jobs.score import one_shot
 from snnprune.jobs.subjects.opening import open_subject
 from snnprune.jobs.subjects.options import SubjectOptions
+from snnprune.jobs.subjects.reporting import report_on
 from snnprune.jobs.subjects.subject import Subject
 from snnprune.jobs.training.looping import LoopOptions
 from snnprune.jobs.training.train import train_recipe
@@ -29,7 +30,7 @@ from snnprune.plots import Curve, Level, Look, Mark, plot_accuracy
 from snnprune.progress import Progress
 from snnprune.provenance import described
 from snnprune.recipe import load_recipe
-from snnprune.report import about_evaluation, report_on
+from snnprune.report import about_evaluation
 from snnprune.runs import require_ready
 
 RECIPE = "fashion-mnist-mini"

@@ -22,9 +22,10 @@ from snnprune.jobs.subjects.opening import open_subject
 from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.jobs.subjects.other import read_other
 from snnprune.jobs.subjects.prunable import Prunable
+from snnprune.jobs.subjects.reporting import report_on
 from snnprune.jobs.subjects.subject import Subject
 from snnprune.progress import Progress
-from snnprune.report import file_entry, report_on
+from snnprune.report import file_entry
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,9 @@ from snnprune.evaluation import Evaluation, evaluate
 from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
 from snnprune.jobs.subjects.opening import open_subject
 from snnprune.jobs.subjects.options import SubjectOptions
+from snnprune.jobs.subjects.reporting import report_on
 from snnprune.progress import Progress
-from snnprune.report import about_evaluation, about_workload, report_on
+from snnprune.report import about_evaluation, about_workload
 from snnprune.workload import Energy, Workload, footprint
 
 

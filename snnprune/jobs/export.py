@@ -22,9 +22,10 @@ from snnprune.errors import InputError, UsageError
 from snnprune.exporting import FORMATS, Exported, Running, Sizes, sizes_of
 from snnprune.files import require_free
 from snnprune.jobs.subjects.options import SubjectOptions
+from snnprune.jobs.subjects.reporting import about
 from snnprune.jobs.subjects.running import run_once
 from snnprune.jobs.subjects.subject import Subject
-from snnprune.report import about, file_entry, report
+from snnprune.report import file_entry, report
 from snnprune.spelling import did_you_mean
 
 

@@ -10,8 +10,8 @@ from snnprune.checkpoint import Checkpoint, files_of
 from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
 from snnprune.jobs.subjects.opening import open_subject
 from snnprune.jobs.subjects.options import SubjectOptions
+from snnprune.jobs.subjects.reporting import report_on
 from snnprune.jobs.subjects.subject import Subject
-from snnprune.report import report_on
 
 
 @dataclass(frozen=True, kw_only=True)

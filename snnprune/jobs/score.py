@@ -15,12 +15,13 @@ from snnprune.jobs.calibrate import calibrated, read_calibration_for
 from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows
 from snnprune.jobs.subjects.opening import open_subject
 from snnprune.jobs.subjects.options import SubjectOptions
+from snnprune.jobs.subjects.reporting import report_on
 from snnprune.jobs.subjects.subject import Subject
 from snnprune.jobs.subjects.unused import warnings_on
 from snnprune.one_shot import OneShot, Plan
 from snnprune.progress import SILENT, Progress
 from snnprune.provenance import described
-from snnprune.report import file_entry, report_on
+from snnprune.report import file_entry
 from snnprune.scoring import Scores
 
 

@@ -13,8 +13,6 @@ from snnprune.launch import command_line
 if TYPE_CHECKING:
     import torch
 
-    from snnprune.jobs.subjects.subject import Subject
-
 SCHEMA = 1  # raised when a reader of the last one would be misled
 
 
@@ -43,39 +41,6 @@ def report(
         "excluded": list(excluded),
         "warnings": list(warnings),
     }
-
-
-def report_on(
-    subject: Subject, command: str, *, warnings: Sequence[str] = (), **findings: Any
-) -> dict[str, Any]:
-    """The report of a command that worked on one checkpoint."""
-    return report(
-        command,
-        device=subject.device,
-        seed=subject.options.seed,
-        inputs=[file_entry(subject.checkpoint.path, subject.checkpoint.sha256)],
-        warnings=(*subject.checkpoint.notes, *warnings),
-        excluded=subject.prunable.excluded,
-        **about(subject),
-        **findings,
-    )
-
-
-def about(subject: Subject | None) -> dict[str, Any]:
-    """Which model and data a report is about, if any."""
-    if subject is None:
-        return {"model": None, "data": None}
-    model, data = subject.spec, subject.data_spec
-    return {
-        "model": model and {"name": model.name, "args": dict(model.args), **_forward(subject)},
-        "data": data and {"name": data.name, "validation": data.validation, "seed": data.seed},
-    }
-
-
-def _forward(subject: Subject) -> dict[str, str]:
-    """The function that ran it, where it is the user's own."""
-    named = subject.options.forward
-    return {} if named is None else {"forward": named}
 
 
 def file_entry(path: Path, sha256: str | None = None) -> dict[str, str]:

@@ -24,9 +24,10 @@ from snnprune.jobs.pruning.targeting import Made, Search
 from snnprune.jobs.pruning.work import Work
 from snnprune.jobs.score import not_used
 from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
+from snnprune.jobs.subjects.reporting import report_on
 from snnprune.jobs.subjects.unused import warnings_on
 from snnprune.provenance import described
-from snnprune.report import file_entry, report_on
+from snnprune.report import file_entry
 
 
 @dataclass(frozen=True, kw_only=True)

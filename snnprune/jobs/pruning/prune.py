@@ -13,8 +13,8 @@ from snnprune.jobs.pruning.options import Place, PruneOptions, completed
 from snnprune.jobs.pruning.pruned import Pruned, Pruning
 from snnprune.jobs.pruning.targeting import Search
 from snnprune.jobs.pruning.work import Work
+from snnprune.jobs.subjects.reporting import report_on
 from snnprune.progress import Progress
-from snnprune.report import report_on
 
 
 def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruning:

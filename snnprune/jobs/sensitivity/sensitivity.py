@@ -30,11 +30,11 @@ from snnprune.jobs.sensitivity.options import (
 )
 from snnprune.jobs.sensitivity.trials import Bench, Trial
 from snnprune.jobs.subjects.opening import open_subject
+from snnprune.jobs.subjects.reporting import report_on
 from snnprune.jobs.subjects.subject import Batches, Subject
 from snnprune.one_shot import Plan
 from snnprune.pages import write_pages
 from snnprune.progress import Progress
-from snnprune.report import report_on
 
 
 @dataclass(frozen=True, kw_only=True)

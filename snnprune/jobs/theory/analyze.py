@@ -17,13 +17,14 @@ from snnprune.files import require_free
 from snnprune.jobs.calibrate import calibrated
 from snnprune.jobs.subjects.opening import open_subject
 from snnprune.jobs.subjects.options import SubjectOptions
+from snnprune.jobs.subjects.reporting import report_on
 from snnprune.jobs.subjects.subject import Batches, Subject
 from snnprune.jobs.theory.effects import Effect, LayerEffect, about_effect
 from snnprune.jobs.theory.levels import Input, Level
 from snnprune.network import batch_length, holding
 from snnprune.progress import Progress
 from snnprune.provenance import described
-from snnprune.report import about_evaluation, file_entry, report_on
+from snnprune.report import about_evaluation, file_entry
 from snnprune.theory import bounds
 from snnprune.theory.moving import Moved, moved
 

@@ -16,12 +16,12 @@ from snnprune.files import require_free
 from snnprune.jobs.calibrate import calibrated
 from snnprune.jobs.subjects.opening import open_subject
 from snnprune.jobs.subjects.options import SubjectOptions
+from snnprune.jobs.subjects.reporting import report_on
 from snnprune.jobs.subjects.subject import Subject
 from snnprune.plots import Course, plot_accumulation, plot_predictions
 from snnprune.progress import Progress
 from snnprune.pruning import require_sparsity
 from snnprune.randomness import generator
-from snnprune.report import report_on
 from snnprune.theory.accumulation import Accumulated, accumulated, first_empty
 from snnprune.theory.changes import noisy, without_smallest
 from snnprune.theory.crisis import Crisis, crises_of_layers

@@ -18,7 +18,8 @@ from snnprune.jobs.subjects.opening import open_subject
 from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.jobs.subjects.reporting import report_on
 from snnprune.jobs.subjects.subject import Subject
-from snnprune.plots import Course, plot_accumulation, plot_predictions
+from snnprune.jobs.theory.about import about_accumulated, about_crisis, about_moved
+from snnprune.jobs.theory.pictures import crisis_pictures, draw_crisis
 from snnprune.progress import Progress
 from snnprune.pruning import require_sparsity
 from snnprune.randomness import generator
@@ -27,9 +28,6 @@ from snnprune.theory.changes import noisy, without_smallest
 from snnprune.theory.crisis import Crisis, crises_of_layers
 from snnprune.theory.moving import Moved, moved
 from snnprune.theory.spreading import Spreading
-
-PICTURES = ("crisis", "accumulation")
-SUFFIXES = (".svg", ".png")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +79,17 @@ def theory_crisis(options: CrisisOptions, progress: Progress) -> CrisisFound:
         OutputError: a picture is in the way.
     """
     _require_sense(options)
-    for path in _paths(options.folder):
+    for path in crisis_pictures(options.folder):
         require_free(path, force=options.force, inputs=options.subject.inputs)
     subject = open_subject(options.subject)
     found = _found(options, subject, calibrated(subject, progress), progress)
     if options.folder is not None:
-        _draw(options.folder, found, _conditions(subject, found.calibration, options))
+        draw_crisis(
+            options.folder,
+            found.crises,
+            found.accumulated,
+            _conditions(subject, found.calibration, options),
+        )
     return found
 
 
@@ -134,35 +137,11 @@ def _found(
             sparsity=options.sparsity,
             noise=options.noise,
             crises=[about_crisis(one) for one in crises],
-            together={name: _about_moved(one) for name, one in together.items()},
-            accumulation=[_about_accumulated(one) for one in whole],
-            outputs=[{"path": str(path)} for path in _paths(options.folder)],
+            together={name: about_moved(one) for name, one in together.items()},
+            accumulation=[about_accumulated(one) for one in whole],
+            outputs=[{"path": str(path)} for path in crisis_pictures(options.folder)],
         ),
     )
-
-
-def _paths(folder: Path | None) -> list[Path]:
-    names = [f"{name}{suffix}" for name in PICTURES for suffix in SUFFIXES]
-    return [] if folder is None else [folder / name for name in names]
-
-
-def _draw(folder: Path, found: CrisisFound, conditions: str) -> None:
-    points = {
-        f"{one.layer.removesuffix('.weight')}": (one.counted.tolist(), one.flipped.tolist())
-        for one in found.crises
-    }
-    courses = {
-        one.neuron: Course(
-            flipped=one.flipped.tolist(),
-            hit=one.hit.tolist(),
-            bound=None if one.bound is None else one.bound.tolist(),
-        )
-        for one in found.accumulated
-    }
-    first, second = ([folder / f"{name}{suffix}" for suffix in SUFFIXES] for name in PICTURES)
-    alone = "one layer at a time; a point for each channel"
-    plot_predictions(first, points, f"{conditions}, {alone}")
-    plot_accumulation(second, courses, f"{conditions}, all layers at once")
 
 
 def _require_sense(options: CrisisOptions) -> None:
@@ -181,38 +160,6 @@ def _changed(key: str, weight: Tensor, options: CrisisOptions) -> Tensor:
         return without_smallest(weight, options.sparsity)
     assert options.noise is not None
     return noisy(weight, options.noise, generator(options.subject.seed, "noise", key))
-
-
-def about_crisis(one: Crisis) -> dict[str, Any]:
-    """For a report, by channel."""
-    return {
-        "layer": one.layer,
-        "neuron": one.neuron,
-        "error": one.error.tolist(),
-        "radius": one.radius.tolist(),
-        "density_gaussian": one.densities.gaussian.tolist(),
-        "density_counted": one.densities.counted.tolist(),
-        "estimate": one.estimate.tolist(),
-        "estimate_counted": one.counted.tolist(),
-        "near": one.near.tolist(),
-        "bound": one.bound.tolist(),
-        "correlation": one.correlation,
-        "moved": _about_moved(one.moved),
-    }
-
-
-def _about_moved(one: Moved) -> dict[str, list[float]]:
-    return {name: values.tolist() for name, values in vars(one).items()}
-
-
-def _about_accumulated(one: Accumulated) -> dict[str, Any]:
-    return {
-        "neuron": one.neuron,
-        "flipped": one.flipped.tolist(),
-        "hit": one.hit.tolist(),
-        "near": None if one.near is None else one.near.tolist(),
-        "bound": None if one.bound is None else one.bound.tolist(),
-    }
 
 
 def _conditions(subject: Subject, calibration: Calibration, options: CrisisOptions) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snnprune.cli.flags import ReadoutFlag, ReportFlag, ShowFlags, SubjectFlags, parse_sparsities
+from snnprune.cli.flags import ReadoutFlag, ReportFlag, ShowFlags, SubjectFlags
 from snnprune.cli.spreading import Flags, spread
 from snnprune.errors import UsageError
 
@@ -38,6 +41,22 @@ class SampleFlags(Flags):
     readout: ReadoutFlag = "auto"
     report: ReportFlag = None
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False
+
+
+def _levels(
+    text: str, field: str, wanted: str, holds: Callable[[float], bool]
+) -> tuple[float, ...]:
+    """The numbers of `8,6,4`, each once."""
+    found = []
+    for part in text.split(","):
+        try:
+            value = float(part)
+        except ValueError:
+            value = math.nan
+        if not holds(value):
+            raise UsageError(f"{part.strip()!r} is not {wanted}", field=field)
+        found.append(value)
+    return tuple(dict.fromkeys(found))
 
 
 def _run(
@@ -86,9 +105,7 @@ def quantize(
 
     if per not in ("channel", "tensor"):
         raise UsageError(f"unknown {per!r}", field="--per", hint="choose channel or tensor")
-    numbers = parse_sparsities(bits, field="--bits")
-    if any(n != int(n) or not 2 <= n <= 16 for n in numbers):
-        raise UsageError(f"{bits} are not numbers of bits from 2 to 16", field="--bits")
+    numbers = _levels(bits, "--bits", "a number of bits from 2 to 16", lambda n: n in range(2, 17))
     levels = quantize_levels(map(int, numbers), per_channel=per == "channel")
     _run("quantize", levels, subject, images, show, out)
 
@@ -107,9 +124,7 @@ def lowrank(
     """Decompose weights: SVD, for convolutions Tucker-2. -v: each layer."""
     from snnprune.jobs.theory.levels import low_rank_levels
 
-    shares = parse_sparsities(keep, field="--keep")
-    if any(not 0 < share <= 1 for share in shares):
-        raise UsageError(f"{keep} are not shares in (0, 1]", field="--keep")
+    shares = _levels(keep, "--keep", "a share in (0, 1]", lambda share: 0 < share <= 1)
     _run("lowrank", low_rank_levels(shares), subject, images, show, out)
 
 
@@ -125,11 +140,8 @@ def prune(
 ) -> None:
     """Prune without repair, beside the other changes. -v: each layer."""
     from snnprune.jobs.theory.levels import prune_levels
-    from snnprune.pruning import require_sparsity
 
-    shares = parse_sparsities(sparsity)
-    for share in shares:
-        require_sparsity(share)
+    shares = _levels(sparsity, "--sparsity", "a share in [0, 1)", lambda share: 0 <= share < 1)
     _run("prune", prune_levels(shares), subject, images, show)
 
 
@@ -155,8 +167,8 @@ def noise(
     """Disturb the input. -v: each layer of neurons."""
     from snnprune.jobs.theory.levels import noise_levels
 
-    shares = parse_sparsities(level, field="--level")
-    if any(share <= 0 or (share > 1 and kind != "gaussian") for share in shares):
-        raise UsageError(f"{level} are not levels of {kind}", field="--level")
+    highest = sys.float_info.max if kind == "gaussian" else 1.0
+    wanted = "a level above 0" if kind == "gaussian" else f"a level of {kind} in (0, 1]"
+    shares = _levels(level, "--level", wanted, lambda share: 0 < share <= highest)
     levels = noise_levels(kind, shares, subject.seed, time_axis)
     _run("noise", levels, subject, images, show)

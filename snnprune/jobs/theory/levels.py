@@ -49,7 +49,7 @@ def low_rank_levels(keeps: Iterable[float]) -> tuple[Level, ...]:
 
     def level(keep: float) -> Level:
         return Level(
-            name=f"{keep:.0%} of ranks",
+            name=f"{100 * keep:.4g}% of ranks",
             value=keep,
             weights=lambda weight: changes.low_rank(weight, keep)[0],
             parameters=lambda weight: changes.low_rank(weight, keep)[1],

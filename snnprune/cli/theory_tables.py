@@ -10,6 +10,7 @@ from snnprune.cli.number_tables import layer_name, number_table
 from snnprune.cli.tables import plain_table
 from snnprune.escaping import printable
 
+LONGEST = 10**15  # digits that a column has room for
 EMPTY = 0.5  # a bound above it excludes nothing worth knowing
 
 if TYPE_CHECKING:
@@ -112,9 +113,13 @@ def width_table(found: Widths) -> Table:
     for title in ("error", "k as printed", "k corrected"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in found.rows:
-        counts = f"{row.printed:,}", f"{row.corrected:,}"
+        counts = _width(row.printed), _width(row.corrected)
         table.add_row(row.statement, row.what, f"{row.error:.3g}", *counts)
     return table
+
+
+def _width(k: int) -> str:
+    return f"{k:,}" if k < LONGEST else f"{k:.3g}"
 
 
 def width_lines(found: Widths) -> list[str]:
@@ -134,7 +139,7 @@ def construct_table(found: Constructed) -> Table:
         table.add_column(title, justify="left" if title == "statement" else "right", no_wrap=True)
     for step in found.steps:
         exact = "-" if step.exact is None else f"{step.exact:.4f}"
-        cells = step.name, f"{step.width:,}", f"{step.promised:g}", exact
+        cells = step.name, _width(step.width), f"{step.promised:g}", exact
         table.add_row(*cells, _share(step.count), _interval(step.count))
     return table
 

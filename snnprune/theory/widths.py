@@ -66,19 +66,18 @@ def require_sense(setting: Setting) -> None:
     Raises:
         UsageError: a number is outside its range, or no virtual neuron can fire.
     """
-    ranges = {
-        "--neurons": setting.neurons >= 1,
-        "--layers": setting.layers >= 1,
-        "--steps": setting.steps >= 1,
-        "--threshold": 0 < setting.threshold < math.inf,
-        "--beta": 0 <= setting.beta < 1,
-        "--p-sup": 0 < setting.p_sup < math.inf,
-        "--delta": 0 < setting.delta < 1,
-        "--span": 0 < setting.span < math.inf,
-    }
-    for flag, fits in ranges.items():
+    for flag, (value, fits, words) in {
+        "--neurons": (setting.neurons, setting.neurons >= 1, "1 or more"),
+        "--layers": (setting.layers, setting.layers >= 1, "1 or more"),
+        "--steps": (setting.steps, setting.steps >= 1, "1 or more"),
+        "--threshold": (setting.threshold, 0 < setting.threshold < math.inf, "above 0"),
+        "--beta": (setting.beta, 0 <= setting.beta < 1, "in [0, 1)"),
+        "--p-sup": (setting.p_sup, 0 < setting.p_sup < math.inf, "above 0"),
+        "--delta": (setting.delta, 0 < setting.delta < 1, "in (0, 1)"),
+        "--span": (setting.span, 0 < setting.span < math.inf, "above 0"),
+    }.items():
         if not fits:
-            raise UsageError("is outside its range", field=flag, hint="--help has the ranges")
+            raise UsageError(f"{value:g} is not {words}", field=flag)
     if setting.firing == 0:
         raise UsageError(
             f"no weight of U[-{setting.span:g}, {setting.span:g}] alone reaches the threshold "

@@ -53,7 +53,9 @@ def test_construct_prints_a_table(run: Run) -> None:
     ("flags", "words"),
     [
         (("width", "--threshold", 1), ("--threshold", "theorem is empty", "--span")),
-        (("width", "--beta", 1), ("--beta",)),
+        (("width", "--beta", 1), ("--beta", "1 is not in [0, 1)")),
+        (("width", "--delta", "nan"), ("--delta", "nan is not in (0, 1)")),
+        (("width", "--margin", 0), ("--margin", "0 is not above 0")),
         (("width", "--error", 0.5), ("--error", "likelier than delta")),
         (("construct", "--reset", 0.6), ("--reset", "fires again without input")),
         (("construct", "--reset", -0.1), ("--reset", "may miss")),

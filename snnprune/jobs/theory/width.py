@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,8 @@ def theory_width(
             field="--error",
             hint="leave it out to take the best",
         )
+    if margin is not None and not 0 < margin < math.inf:
+        raise UsageError(f"{margin:g} is not above 0", field="--margin")
     paths = [] if folder is None else [folder / name for name in PICTURES]
     for path in paths:
         require_free(path, force=force)

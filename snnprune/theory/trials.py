@@ -90,7 +90,10 @@ def steps(
             _near_enough(setting, shape, block, near, (seed, name, trial))
             for trial in track(range(trials), label=f"Lemma {name}", total=trials)
         )
-        exact = widths.exact_failure(setting, error, block) if shape == (n, n) else None
+        exact = None
+        if 1 / n**0.5 + near <= setting.span:  # no target is nearer to the ends
+            outputs, inputs = shape
+            exact = widths.exact_failure(setting, near, block, outputs=outputs, inputs=inputs)
         found.append(Step(name=name, width=width, promised=delta, exact=exact, count=count(went)))
     return found
 

@@ -176,19 +176,25 @@ def failure(setting: Setting, error: float, block: int) -> float:
     return min(1.0, setting.neurons**2 * math.exp(block * math.log1p(-min(chance, 1 - 1e-16))))
 
 
-def exact_failure(setting: Setting, error: float, block: int) -> float:
-    """Exactly that chance, for targets at least eps/N from the ends of U[-a, a].
+def exact_failure(
+    setting: Setting, near: float, block: int, *, outputs: int = 1, inputs: int = 1
+) -> float:
+    """Exactly the chance that of outputs x inputs weights one finds no partner within `near`.
 
-    The blocks of the N inputs are independent. In one, a virtual neuron fires with C_th, and the N
-    outgoing weights are drawn on their own: with m of k/N firing, all N outputs find a partner with
-    probability (1 - (1 - eps/(N a))^m)^N, and m is binomial.
+    For targets at least `near` from the ends of U[-a, a]. The blocks of the inputs are independent.
+    In one, a virtual neuron fires with C_th, and outgoing weights are drawn on their own: with m of
+    `block` firing, all outputs find a partner with probability (1 - (1 - near/a)^m)^outputs, and m
+    is binomial.
     """
-    fires, near = setting.firing, error / (setting.neurons * setting.span)
-    count = torch.arange(block + 1, dtype=torch.float64)
+    fires, chance = setting.firing, near / setting.span
+    spread = 40 * math.sqrt(block * fires * (1 - fires)) + 40  # further off it is below rounding
+    low, high = max(0, int(block * fires - spread)), min(block, int(block * fires + spread))
+    count = torch.arange(low, high + 1, dtype=torch.float64)
     ways = _log_factorial(block) - torch.lgamma(count + 1) - torch.lgamma(block - count + 1)
-    chance = (ways + count * math.log(fires) + (block - count) * math.log1p(-fires)).exp()
-    found = (-torch.expm1(count * math.log1p(-near))) ** setting.neurons
-    return 1 - min(1.0, float((chance * found).sum())) ** setting.neurons
+    log_share = ways + count * math.log(fires) + (block - count) * math.log1p(-fires)
+    share = log_share.softmax(0)  # of huge blocks the log-factorials lose digits, all the same ones
+    found = (-torch.expm1(count * math.log1p(-chance))) ** outputs
+    return 1 - min(1.0, float((share * found).sum())) ** inputs
 
 
 def _rate(setting: Setting, error: float) -> float:

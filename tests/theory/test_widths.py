@@ -75,6 +75,11 @@ def test_the_chances_of_failure_stay_below_delta(setting: Setting) -> None:
     assert lost <= setting.delta * (1 + 1e-9)
 
 
+def exact_of_layer(setting: Setting, eps: float, block: int) -> float:
+    n = setting.neurons
+    return widths.exact_failure(setting, eps / n, block, outputs=n, inputs=n)
+
+
 @given(st.integers(2, 12), st.floats(0.05, 0.9), st.floats(0.01, 0.5), st.floats(0.2, 1.0))
 @settings(max_examples=1000)
 def test_the_exact_chance_is_within_the_union_bound_and_the_bound_within_delta(
@@ -83,7 +88,7 @@ def test_the_exact_chance_is_within_the_union_bound_and_the_bound_within_delta(
     setting = Setting(neurons=neurons, threshold=threshold, delta=delta)
     block = widths.layer_to_layer(setting, eps, delta) // neurons
     assume(block < 4000)
-    exact, bound = (f(setting, eps, block) for f in (widths.exact_failure, widths.failure))
+    exact, bound = exact_of_layer(setting, eps, block), widths.failure(setting, eps, block)
     assert exact <= bound * (1 + 1e-9)
     assert bound <= delta
 
@@ -92,13 +97,21 @@ def test_the_paper_s_own_constant_fails_far_more_often_than_it_promises() -> Non
     setting = Setting(neurons=3, threshold=0.5, delta=0.2)
     printed = widths.layer_to_layer_as_printed(setting, 0.3, 0.2) // 3
     corrected = widths.layer_to_layer(setting, 0.3, 0.2) // 3
-    assert widths.exact_failure(setting, 0.3, printed) == pytest.approx(0.44, abs=0.005)
-    assert widths.exact_failure(setting, 0.3, corrected) == pytest.approx(0.17, abs=0.005)
+    assert exact_of_layer(setting, 0.3, printed) == pytest.approx(0.44, abs=0.005)
+    assert exact_of_layer(setting, 0.3, corrected) == pytest.approx(0.17, abs=0.005)
 
 
 def test_the_exact_chance_of_one_weight_is_a_power() -> None:
     setting = Setting(neurons=1, threshold=0.5, delta=0.2)
-    assert widths.exact_failure(setting, 0.1, 30) == pytest.approx((1 - 0.25 * 0.1) ** 30)
+    for block in (1, 30, 10**5):
+        one = (1 - 0.25 * 0.1 / block) ** block
+        assert widths.exact_failure(setting, 0.1 / block, block) == pytest.approx(one, rel=1e-9)
+
+
+def test_the_exact_chance_of_a_huge_block_takes_no_memory_for_all_of_it() -> None:
+    setting = Setting(neurons=1, threshold=0.5, delta=0.2)
+    found = widths.exact_failure(setting, 1e-9, 10**9, outputs=2)
+    assert found == pytest.approx(1 - (1 - math.exp(-0.25)) ** 2, rel=1e-6)
 
 
 @pytest.mark.parametrize("threshold", [1.0, 1.5])

@@ -149,13 +149,19 @@ def construct_lines(found: Constructed, allowed: float) -> list[str]:
     widest = max(network.width for network in found.networks)
     flipped = sum(network.compared.flipped for network in found.networks)
     places = sum(network.compared.places for network in found.networks)
-    return [
+    lines = [
         f"{found.equal.trials} whole networks, k up to {widest:,}: "
         f"{found.within.failures} without a partner for every weight "
         f"({_interval(found.within)}; allowed {allowed:g})",
         f"other spikes in {found.equal.failures} networks ({_interval(found.equal)}), "
         f"{flipped:,} of {places:,} spikes in all",
     ]
+    if (one := found.one) is not None:
+        lines.append(
+            f"in {one.failures} networks another spike on an input at random "
+            f"({_interval(one)}; allowed {allowed:g})"
+        )
+    return lines
 
 
 def _share(found: Count) -> str:

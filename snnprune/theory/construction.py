@@ -108,6 +108,11 @@ class Compared:
     """Neurons times samples times steps, over all layers."""
     flipped: int
     """Of them, those with another spike."""
+    samples: int
+    struck: int
+    """Of them, those in which any spike is another."""
+    struck_one: bool
+    """Whether the one sample is that somebody asked about."""
     margin: float
     """min |u - u_th| of the target over data, time and neurons."""
 
@@ -117,15 +122,22 @@ class Compared:
         return self.flipped == 0
 
 
-def compare(target: Target, built: Built, spikes: Tensor) -> Compared:
-    """Run both, some of the samples at a time."""
-    steps, _, neurons = spikes.shape
-    places, flipped, margin = 0, 0, math.inf
+def compare(target: Target, built: Built, spikes: Tensor, one: int = 0) -> Compared:
+    """Run both, some of the samples at a time; `one` is a sample to tell apart."""
+    steps, samples, neurons = spikes.shape
+    others, margin = [], math.inf
     for part in spikes.split(max(1, MOST // (steps * neurons**2)), dim=1):
         wanted, membranes = target.run(part)
         made = run_built(built, target.dynamics, part)
         distance = torch.stack(membranes) - target.dynamics.threshold
-        places += sum(layer.numel() for layer in wanted)
-        flipped += sum(int((a != b).sum()) for a, b in zip(wanted, made, strict=True))
+        others.append((torch.stack(wanted) != torch.stack(made)).sum((0, 1, 3)))
         margin = min(margin, float(distance.abs().min()))
-    return Compared(places=places, flipped=flipped, margin=margin)
+    flips = torch.cat(others)
+    return Compared(
+        places=len(target.weights) * spikes.numel(),
+        flipped=int(flips.sum()),
+        samples=samples,
+        struck=int((flips > 0).sum()),
+        struck_one=bool(flips[one] > 0),
+        margin=margin,
+    )

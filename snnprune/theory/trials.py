@@ -91,7 +91,7 @@ def steps(
             for trial in track(range(trials), label=f"Lemma {name}", total=trials)
         )
         exact = None
-        if 1 / n**0.5 + near <= setting.span:  # no target is nearer to the ends
+        if setting.top + near <= setting.span:  # no weight is nearer to the ends
             outputs, inputs = shape
             exact = widths.exact_failure(setting, near, block, outputs=outputs, inputs=inputs)
         found.append(Step(name=name, width=width, promised=delta, exact=exact, count=count(went)))
@@ -107,7 +107,7 @@ def _near_enough(
 ) -> bool:
     """Whether every weight of a random target finds a partner."""
     unit = torch.rand(shape, generator=generator(*key, "target"), dtype=torch.float64)
-    target = (2 * unit - 1) / setting.neurons**0.5
+    target = (2 * unit - 1) * setting.top
     chosen = choose(target, block, setting.threshold, span=setting.span, key=key)
     return bool((chosen.errors(target) <= near).all())
 
@@ -126,53 +126,68 @@ class Whole:
     kept: int
 
 
-def whole(
-    setting: Setting,
-    dynamics: Dynamics,
-    *,
-    seed: int,
-    samples: int,
-    rate: float,
-    by_margin: bool,
-    weights: Tensor | None = None,
-    spikes: Tensor | None = None,
-) -> Whole:
-    """Draw a target, data, and the big network; build the equivalent one, and run both.
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a target and its input are drawn from, or are where they are given."""
 
-    `weights` (L, N, N) are those of a target that is not drawn, `spikes` (T, samples, N) the data.
+    setting: Setting
+    dynamics: Dynamics
+    samples: int = 1000
+    rate: float = 0.5
+    """Spikes per input per time step of random inputs."""
+    weights: Tensor | None = None
+    """(L, N, N) of a target that is not drawn."""
+    spikes: Tensor | None = None
+    """(T, samples, N) of an input that is not made up."""
 
-    By the margin, eps follows from how near the target's membranes come to the threshold on the
-    data; else from the density `p_sup` that is taken for granted.
+    def drawn(self, seed: int) -> tuple[Target, Tensor]:
+        """The target and its input spikes of a seed."""
+        setting, spikes = self.setting, self.spikes
+        target = random_target(setting.neurons, setting.layers, self.dynamics, (seed,))
+        if self.weights is not None:
+            target = Target(weights=self.weights, dynamics=self.dynamics)
+        if spikes is None:
+            spikes = inputs(setting, self.samples, self.rate, seed)
+        return target, spikes
+
+
+def by_margin(given: Given, seed: int) -> tuple[int, float]:
+    """k and eps by how near the target's membranes come to the threshold on its input.
+
+    Raises:
+        UsageError: they come so near that nobody can draw that many.
     """
-    target = random_target(setting.neurons, setting.layers, dynamics, (seed,))
-    if weights is not None:
-        target = Target(weights=weights, dynamics=dynamics)
-    if spikes is None:
-        spikes = inputs(setting, samples, rate, seed)
-    if by_margin:
-        width, error = widths.margin(setting, margin_of(target, spikes))
-        _require_drawable(width, seed)
-    else:
-        error = widths.best_error(setting)
-        width = widths.network(setting, error)
-    built = build(target, width // setting.neurons, span=setting.span, key=(seed, "network"))
-    return Whole(
-        seed=seed,
-        width=width,
-        error=error,
-        within=built.worst <= error / setting.neurons,
-        compared=compare(target, built, spikes),
-        kept=built.kept,
-    )
-
-
-def _require_drawable(width: int, seed: int) -> None:
+    target, spikes = given.drawn(seed)
+    width, error = widths.margin(given.setting, margin_of(target, spikes))
     if width > WIDEST:
         raise UsageError(
             f"seed {seed}: a membrane comes so near the threshold that k is {width:,}",
             field="--seed",
             hint="choose another, fewer --trials, or --by-density",
         )
+    return width, error
+
+
+def by_density(given: Given) -> tuple[int, float]:
+    """k and eps of Theorem 4.3, with the density `p_sup` that is taken for granted."""
+    error = widths.best_error(given.setting)
+    return widths.network(given.setting, error), error
+
+
+def whole(given: Given, *, seed: int, width: int, error: float) -> Whole:
+    """Draw a target, data, and the big network; build the equivalent one, and run both."""
+    target, spikes = given.drawn(seed)
+    neurons, span = given.setting.neurons, given.setting.span
+    built = build(target, width // neurons, span=span, key=(seed, "network"))
+    one = torch.randint(spikes.shape[1], (), generator=generator(seed, "one"))
+    return Whole(
+        seed=seed,
+        width=width,
+        error=error,
+        within=built.worst <= error / neurons,
+        compared=compare(target, built, spikes, int(one)),
+        kept=built.kept,
+    )
 
 
 def inputs(setting: Setting, samples: int, rate: float, seed: int) -> Tensor:

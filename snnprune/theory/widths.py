@@ -4,7 +4,8 @@ The target has L layers of N x N weights, each at most 1/sqrt(N) in size, and ru
 Between two of its layers the large network has k virtual neurons in N blocks of k/N; all its
 weights are drawn from U[-a, a] (the paper has a = 1). Of each block one virtual neuron is kept for
 each weight of the target: one that fires whenever its input does, v >= u_th, and whose outgoing
-weight is within eps/N of the target's.
+weight is within eps/N of the target's. A random weight is that with probability eps/(N a), as the
+paper has it, where |w| + eps/N <= a; nearer to the ends of U[-a, a] with down to half of it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 import torch
 
 from snnprune.errors import UsageError
+
+MOST = 1e100  # virtual neurons; more is nothing but a number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,13 @@ class Setting:
     """Chance of failure that is allowed, in (0, 1)."""
     span: float = 1.0
     """a: weights are drawn from U[-a, a]."""
+    largest: float | None = None
+    """Of the target's weights, in size; 1/sqrt(N) where nobody says."""
+
+    @property
+    def top(self) -> float:
+        """The largest size of a weight of the target."""
+        return self.neurons**-0.5 if self.largest is None else self.largest
 
     @property
     def firing(self) -> float:
@@ -85,17 +95,24 @@ def require_sense(setting: Setting) -> None:
             field="--threshold",
             hint=f"choose a threshold below {setting.span:g}, or a larger --span",
         )
+    if setting.top > setting.span:
+        raise UsageError(
+            f"the target has weights up to {setting.top:.3g}, and U[-{setting.span:g}, "
+            f"{setting.span:g}] has not",
+            field="--span",
+            hint="choose a larger one",
+        )
 
 
 def single_weight(setting: Setting, error: float, delta: float) -> int:
     """k of Lemma C.1: one weight to within `error`, k >= a / (C_th eps) log(1 / delta)."""
-    return math.ceil(_rate(setting, error) * math.log(1 / delta))
+    return _drawn(setting, error, math.log(1 / delta))
 
 
 def layer_weights(setting: Setting, error: float, delta: float) -> int:
     """k of Lemma C.2: all weights of one neuron, k = N ceil(N a / (C_th eps) log(N / delta))."""
     n = setting.neurons
-    return n * math.ceil(n * _rate(setting, error) * math.log(n / delta))
+    return n * _drawn(setting, error / n, math.log(n / delta))
 
 
 def layer_to_layer(setting: Setting, error: float, delta: float) -> int:
@@ -104,13 +121,12 @@ def layer_to_layer(setting: Setting, error: float, delta: float) -> int:
     Lemma 4.1 prints log(N / delta), which does not follow: see `layer_to_layer_as_printed`.
     """
     n = setting.neurons
-    return n * math.ceil(n * _rate(setting, error) * math.log(n**2 / delta))
+    return n * _drawn(setting, error / n, math.log(n**2 / delta))
 
 
 def layer_to_layer_as_printed(setting: Setting, error: float, delta: float) -> int:
     """k of Lemma 4.1 as printed, with log(N / delta): too few."""
-    n = setting.neurons
-    return n * math.ceil(n * _rate(setting, error) * math.log(n / delta))
+    return layer_weights(setting, error, delta)
 
 
 def network(setting: Setting, error: float) -> int:
@@ -147,8 +163,7 @@ def margin(setting: Setting, distance: float) -> tuple[int, float]:
             hint="choose another",
         )
     n, error = setting.neurons, (1 - setting.beta) * distance
-    block = n * _rate(setting, error) * math.log(n**2 * setting.layers / setting.delta)
-    return n * math.ceil(block), error
+    return n * _drawn(setting, error / n, math.log(n**2 * setting.layers / setting.delta)), error
 
 
 def best_error(setting: Setting) -> float:
@@ -172,7 +187,7 @@ def failure(setting: Setting, error: float, block: int) -> float:
 
     N^2 (1 - C_th eps / (N a))^(k/N), the union that Lemma C.3 bounds; at most 1.
     """
-    chance = setting.firing * error / (setting.neurons * setting.span)
+    chance = setting.firing * _near(setting, error / setting.neurons)
     return min(1.0, setting.neurons**2 * math.exp(block * math.log1p(-min(chance, 1 - 1e-16))))
 
 
@@ -197,9 +212,26 @@ def exact_failure(
     return 1 - min(1.0, float((share * found).sum())) ** inputs
 
 
-def _rate(setting: Setting, error: float) -> float:
-    """a / (C_th eps): how many are drawn, on average, until one fires and is within eps."""
-    return setting.span / (setting.firing * error)
+def _near(setting: Setting, distance: float) -> float:
+    """The least chance that a weight of U[-a, a] is that near to one of the target."""
+    a = setting.span
+    return min(2 * distance, a - setting.top + distance, 2 * a) / (2 * a)
+
+
+def _drawn(setting: Setting, distance: float, rarity: float) -> int:
+    """How many virtual neurons until one fires and is near enough, but for exp(-rarity).
+
+    Raises:
+        UsageError: more than can be counted.
+    """
+    chance = setting.firing * _near(setting, distance)
+    if chance < rarity / MOST:
+        raise UsageError(
+            f"weights within {distance:.3g} take more than {MOST:.0e} virtual neurons",
+            field="--error",
+            hint="choose a larger error or margin, or a smaller network",
+        )
+    return math.ceil(rarity / chance)
 
 
 def _block(setting: Setting, error: float) -> int:
@@ -208,7 +240,7 @@ def _block(setting: Setting, error: float) -> int:
     if not error > 0 or left <= 0:
         raise ValueError(f"{error:g} is not in (0, {setting.reach:g})")
     n = setting.neurons
-    return math.ceil(n * _rate(setting, error) * math.log(n**2 * setting.layers / left))
+    return _drawn(setting, error / n, math.log(n**2 * setting.layers / left))
 
 
 def _log_factorial(n: int) -> float:

@@ -60,7 +60,10 @@ def test_construct_prints_a_table(run: Run) -> None:
         (("construct", "--reset", 0.6), ("--reset", "fires again without input")),
         (("construct", "--reset", -0.1), ("--reset", "may miss")),
         (("construct", "--soft", "--beta", 0.6), ("--threshold", "beta times the span")),
-        (("construct", "--neurons", 30, "--trials", 10000), ("--trials", "weights to draw")),
+        (
+            ("construct", "--neurons", 30, "--trials", 10000, "--by-density"),
+            ("--trials", "weights to draw"),
+        ),
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
 )
@@ -144,6 +147,30 @@ def test_construct_runs_on_spikes_of_ones_own(run: Run, tmp_path: Path) -> None:
     assert found["equal"]["failures"] <= found["within"]["failures"]
 
 
+def test_a_target_s_layers_are_in_the_order_of_their_numbers(run: Run, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layers = {f"layers.{n}.weight": torch.rand(2, 2) - 0.5 for n in range(12)}
+    save_file(layers, tmp_path / "by-letter.safetensors")
+    torch.save(layers, tmp_path / "as-is.pt")
+    margins = []
+    for name in ("by-letter.safetensors", "as-is.pt"):
+        flags = ("--target", tmp_path / name, "--trials", 1, "--by-density", "--json")
+        found = json.loads(run("theory", "construct", *flags).stdout)
+        margins.append(found["networks"][0]["compared"]["margin"])
+    assert margins[0] == margins[1]
+
+
+def test_a_target_too_large_for_the_span_is_refused(run: Run, tmp_path: Path) -> None:
+    save_file({"a.weight": 2 * torch.eye(3)}, tmp_path / "t.safetensors")
+    done = run("theory", "construct", "--target", tmp_path / "t.safetensors")
+    assert_one_line(done, 2, "--span", "weights up to 2")
+
+
+def test_by_density_says_what_the_theorem_promises(run: Run) -> None:
+    flags = ("--by-density", "--trials", 20, "--neurons", 2, "--p-sup", 0.5)
+    assert "another spike on an input at random" in run("theory", "construct", *flags).stdout
+
+
 @pytest.mark.parametrize(
     ("tensors", "words"),
     [
@@ -169,10 +196,9 @@ def test_what_are_no_spikes_is_refused(
     [
         ({"a.weight": torch.zeros(3, 2)}, ("--target", "not all (N, N)")),
         ({"a.weight": torch.eye(3), "b.weight": torch.eye(4)}, ("--target", "not all (N, N)")),
-        ({"a.bias": torch.zeros(3)}, ("--target", "not all (N, N)")),
-        ({"a.weight": 2 * torch.eye(3)}, ("--target", "--span")),
+        ({"a.weight": torch.eye(3), "a.bias": torch.zeros(3)}, ("--target", "it has a.bias too")),
     ],
-    ids=("oblong", "of two sizes", "no weights", "too large"),
+    ids=("oblong", "of two sizes", "a bias"),
 )
 def test_what_is_no_target_is_refused(
     tensors: dict[str, torch.Tensor], words: tuple[str, ...], run: Run, tmp_path: Path

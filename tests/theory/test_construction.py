@@ -20,7 +20,15 @@ from snnprune.theory.construction import (
 )
 from snnprune.theory.drawing import CHUNK, Chosen, choose
 from snnprune.theory.dynamics import Dynamics, require_memoryless
-from snnprune.theory.trials import count, margin_of, steps, whole
+from snnprune.theory.trials import (
+    Given,
+    by_density,
+    by_margin,
+    count,
+    margin_of,
+    steps,
+    whole,
+)
 from snnprune.theory.widths import Setting
 
 HARD = Dynamics(threshold=0.5, beta=0.5, reset=0.0)
@@ -129,8 +137,11 @@ def test_within_the_margin_no_spike_flips(seed: int) -> None:
 
 def test_the_whole_theorem_keeps_its_promise_over_seeds() -> None:
     setting = Setting(neurons=2, layers=2, steps=2, delta=0.2)
+    drawn = Given(setting=setting, dynamics=HARD)
     found = [
-        whole(setting, HARD, seed=seed, samples=1, rate=0.5, by_margin=True) for seed in range(60)
+        whole(drawn, seed=seed, width=width, error=error)
+        for seed in range(60)
+        for width, error in (by_margin(drawn, seed),)
     ]
     within = count(one.within for one in found)
     assert within.interval[0] <= setting.delta
@@ -165,7 +176,9 @@ def test_a_width_of_a_million_takes_no_memory_of_a_million() -> None:
 
 def test_the_width_by_density_is_that_of_theorem_4_3() -> None:
     setting = Setting(neurons=3, layers=1, steps=2, delta=0.2)
-    found = whole(setting, HARD, seed=0, samples=1, rate=0.5, by_margin=False)
+    drawn = Given(setting=setting, dynamics=HARD)
+    width, error = by_density(drawn)
+    found = whole(drawn, seed=0, width=width, error=error)
     assert found.width == widths.network(setting, widths.best_error(setting))
 
 
@@ -178,3 +191,25 @@ def test_samples_are_compared_some_at_a_time(monkeypatch: pytest.MonkeyPatch) ->
     assert compare(target, built, spikes) == at_once
     assert at_once.flipped > 0
     assert at_once.places == 4 * 50 * 3 * 2
+    assert 0 < at_once.struck < at_once.samples == 50
+    each = [compare(target, built, spikes, one).struck_one for one in range(50)]
+    assert sum(each) == at_once.struck
+
+
+def test_a_weight_at_the_end_of_the_span_is_found_as_often_as_promised() -> None:
+    setting = Setting(neurons=1, delta=0.2, largest=0.9999)
+    weights = torch.tensor([[[0.9999]]], dtype=torch.float64)
+    drawn = Given(setting=setting, dynamics=HARD, weights=weights)
+    width, error = by_margin(drawn, 0)
+    went = (whole(drawn, seed=s, width=width, error=error).within for s in range(400))
+    low, high = count(went).interval
+    assert low <= 0.2 <= high + 0.02  # the bound is nearly met
+
+
+@pytest.mark.parametrize("p_sup", [0.001, 0.05])
+def test_errors_past_the_span_keep_the_promise_of_the_single_steps(p_sup: float) -> None:
+    setting = Setting(neurons=3, delta=0.2, p_sup=p_sup)
+    error = widths.best_error(setting)
+    for step in steps(setting, error, 300, 0, lambda items, **_: items):
+        if step.name != "4.1 as printed":
+            assert step.count.interval[0] <= 0.2, step.name

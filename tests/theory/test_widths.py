@@ -1,6 +1,7 @@
 """Widths by hand, by their defining inequalities, and against exact chances."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import assume, given, settings
@@ -144,3 +145,30 @@ def test_the_interval_is_clopper_s_and_pearson_s(
     hits: int, trials: int, low: float, high: float
 ) -> None:
     assert exact_interval(hits, trials) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_a_target_that_the_span_does_not_hold_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"weights up to 0\.577"):
+        widths.require_sense(Setting(neurons=3, span=0.55, threshold=0.3))
+    widths.require_sense(Setting(neurons=3, span=0.58, threshold=0.3))
+
+
+@given(some_settings, st.floats(0.01, 1), st.floats(1e-6, 10))
+@settings(max_examples=1000)
+def test_the_chance_of_a_near_weight_is_the_least_there_is(
+    setting: Setting, top: float, near: float
+) -> None:
+    a = setting.span
+    setting = replace(setting, largest=top * a)
+    overlaps = [
+        max(0.0, min(a, w + near) - max(-a, w - near)) / (2 * a)
+        for w in (-top * a, -top * a / 3, 0.0, top * a / 2, top * a)
+    ]
+    needed = widths.single_weight(setting, near, 0.1)
+    least = math.log(10) / (setting.firing * min(overlaps))
+    assert needed == pytest.approx(least, abs=1, rel=1e-9)
+
+
+def test_a_width_that_nobody_can_count_is_refused() -> None:
+    with pytest.raises(UsageError, match="virtual neurons"):
+        widths.margin(Setting(neurons=3), 1e-320)

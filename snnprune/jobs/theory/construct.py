@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,17 @@ from snnprune.progress import Progress
 from snnprune.report import file_entry, report
 from snnprune.theory import widths
 from snnprune.theory.dynamics import Dynamics, require_memoryless
-from snnprune.theory.trials import Count, Step, Whole, count, steps, whole
+from snnprune.theory.trials import (
+    Count,
+    Given,
+    Step,
+    Whole,
+    by_density,
+    by_margin,
+    count,
+    steps,
+    whole,
+)
 from snnprune.theory.widths import Setting
 
 MOST = 10**10  # weights that a command draws at most, over all trials
@@ -48,6 +59,8 @@ class Constructed:
     """Whether every weight found a partner."""
     equal: Count
     """Whether every spike was the same."""
+    one: Count | None
+    """Whether every spike of one random input was: what Theorem 4.3 promises, by density."""
     report: dict[str, Any]
 
 
@@ -59,39 +72,46 @@ def theory_construct(options: ConstructOptions, progress: Progress) -> Construct
             too long.
         InputError: a file is no target, or holds no spikes for it.
     """
-    given = read_given(options.target, options.spikes, options.setting)
-    setting, dynamics = given.setting, options.dynamics
+    read = read_given(options.target, options.spikes, options.setting)
+    setting, dynamics = read.setting, options.dynamics
     widths.require_sense(setting)
     require_memoryless(dynamics, setting.span)
     error = widths.best_error(setting)
-    _require_possible(setting, options.trials, error)
-    single = steps(setting, error, options.trials, options.seed, progress.track)
+    given = Given(
+        setting=setting,
+        dynamics=dynamics,
+        samples=options.samples,
+        rate=options.rate,
+        weights=read.weights,
+        spikes=read.spikes,
+    )
     seeds = range(options.seed, options.seed + options.trials)
+    planned = [by_margin(given, s) if options.by_margin else by_density(given) for s in seeds]
+    _require_possible(setting, [width for width, _ in planned], "networks")
+    _require_possible(
+        setting, [widths.layer_to_layer(setting, error, setting.delta)] * len(seeds), "layers"
+    )
+    single = steps(setting, error, options.trials, options.seed, progress.track)
     networks = tuple(
-        whole(
-            setting,
-            dynamics,
-            seed=seed,
-            samples=options.samples,
-            rate=options.rate,
-            by_margin=options.by_margin,
-            weights=given.weights,
-            spikes=given.spikes,
+        whole(given, seed=seed, width=width, error=eps)
+        for seed, (width, eps) in progress.track(
+            list(zip(seeds, planned, strict=True)), label="whole networks", total=len(seeds)
         )
-        for seed in progress.track(seeds, label="whole networks", total=len(seeds))
     )
     within, equal = count(n.within for n in networks), count(n.compared.same for n in networks)
+    one = count(not n.compared.struck_one for n in networks)
     return Constructed(
         steps=tuple(single),
         networks=networks,
         within=within,
         equal=equal,
+        one=None if options.by_margin else one,
         report=report(
             "theory construct",
             device=torch.device("cpu"),
             seed=options.seed,
-            inputs=[file_entry(one.path, one.sha256) for one in given.files],
-            warnings=[note for one in given.files for note in one.notes],
+            inputs=[file_entry(file.path, file.sha256) for file in read.files],
+            warnings=[note for file in read.files for note in file.notes],
             model=None,
             data=None,
             setting=asdict(setting),
@@ -102,17 +122,19 @@ def theory_construct(options: ConstructOptions, progress: Progress) -> Construct
             networks=[asdict(network) for network in networks],
             within=_about_count(within),
             equal=_about_count(equal),
+            one=_about_count(one),
         ),
     )
 
 
-def _require_possible(setting: Setting, trials: int, error: float) -> None:
+def _require_possible(setting: Setting, planned: Sequence[int], what: str) -> None:
     """Refuse what would take days: the widths are known before anything is drawn."""
-    width = widths.network(setting, error)
-    drawn = width * setting.neurons * setting.layers * trials * setting.firing
+    layers = setting.layers if what == "networks" else 1
+    drawn = sum(planned) * setting.neurons * layers * setting.firing
     if drawn > MOST:
         raise UsageError(
-            f"{trials} networks of width {width:,} are {drawn:.1e} weights to draw",
+            f"{len(planned)} {what} of width up to {max(planned):,} have {drawn:.1e} weights "
+            "to draw",
             field="--trials",
             hint="give fewer, or a smaller --neurons, --layers or --steps",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,12 +10,15 @@ import torch
 from torch import Tensor
 
 from snnprune.checkpoint import Checkpoint, prunable_weights, read_checkpoint
+from snnprune.checkpoint.naming import first_few
 from snnprune.errors import InputError
 from snnprune.theory.widths import Setting
 
+_NUMBERS = re.compile(r"(\d+)")
+
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class Read:
     """Target and input, as far as they are not drawn."""
 
     setting: Setting
@@ -26,7 +30,7 @@ class Given:
     files: tuple[Checkpoint, ...]
 
 
-def read_given(target: Path | None, spikes: Path | None, setting: Setting) -> Given:
+def read_given(target: Path | None, spikes: Path | None, setting: Setting) -> Read:
     """Of the files that are asked for.
 
     Raises:
@@ -36,39 +40,46 @@ def read_given(target: Path | None, spikes: Path | None, setting: Setting) -> Gi
     files = []
     if target is not None:
         files.append(checkpoint := read_checkpoint(target))
-        weights = _weights_in(checkpoint, setting.span)
-        setting = replace(setting, layers=len(weights), neurons=weights.shape[1])
+        weights = _weights_in(checkpoint)
+        setting = replace(
+            setting,
+            layers=len(weights),
+            neurons=weights.shape[1],
+            largest=float(weights.abs().max()),
+        )
     if spikes is not None:
         files.append(checkpoint := read_checkpoint(spikes, allow_nonfinite=True))
         data = _spikes_in(checkpoint, None if weights is None else setting.neurons)
         setting = replace(setting, steps=len(data), neurons=data.shape[2])
-    return Given(setting=setting, weights=weights, spikes=data, files=tuple(files))
+    return Read(setting=setting, weights=weights, spikes=data, files=tuple(files))
 
 
-def _weights_in(checkpoint: Checkpoint, span: float) -> Tensor:
-    """The layers of a target, (L, N, N) float64.
+def _weights_in(checkpoint: Checkpoint) -> Tensor:
+    """The layers of a target, (L, N, N) float64, in the order of their names' numbers.
 
     Raises:
-        InputError: there are none, they are not square and of one size, or too large to be found.
+        InputError: there are none, they are not square and of one size, or there is more.
     """
-    weights = [checkpoint.tensors[key] for key in prunable_weights(checkpoint.tensors)]
-    shapes = {tuple(weight.shape) for weight in weights}
-    if len(shapes) != 1 or len(shape := shapes.pop()) != 2 or shape[0] != shape[1]:
+    keys = sorted(prunable_weights(checkpoint.tensors), key=_natural)
+    shapes = {tuple(checkpoint.tensors[key].shape) for key in keys}
+    wrong = None
+    if others := sorted(checkpoint.tensors.keys() - set(keys)):
+        wrong = f"it has {first_few(others)} too"
+    elif len(shapes) != 1 or len(shape := shapes.pop()) != 2 or shape[0] != shape[1]:
+        wrong = "its weights are not all (N, N)"
+    if wrong is not None:
         raise InputError(
-            "is no target: its weights are not all (N, N)",
+            f"is no target: {wrong}",
             file=checkpoint.path,
             field="--target",
             hint="a target is layers of N neurons without biases",
         )
-    whole = torch.stack([weight.double() for weight in weights])
-    if float(largest := whole.abs().max()) >= span:
-        raise InputError(
-            f"has a weight of size {largest:.3g}; the large network has none of {span:g} or more",
-            file=checkpoint.path,
-            field="--target",
-            hint="give a larger --span",
-        )
-    return whole
+    return torch.stack([checkpoint.tensors[key].double() for key in keys])
+
+
+def _natural(key: str) -> list[tuple[int, str]]:
+    """For sorting, layers.2 before layers.10: a file may have them by the letter."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in _NUMBERS.split(key)]
 
 
 def _spikes_in(checkpoint: Checkpoint, neurons: int | None) -> Tensor:

@@ -427,6 +427,7 @@ class TheorySetting(TypedDict):
     p_sup: Number
     delta: Share
     span: Number
+    largest: Number | None
 
 
 @closed
@@ -478,6 +479,9 @@ class TheoryStep(TypedDict):
 class ComparedNetworks(TypedDict):
     places: Whole
     flipped: Whole
+    samples: Whole
+    struck: Whole
+    struck_one: bool
     margin: Number
 
 
@@ -502,6 +506,7 @@ class TheoryConstruct(Frame):
     networks: list[BuiltNetwork]
     within: FailureCount
     equal: FailureCount
+    one: FailureCount
 
 
 @closed

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from snnprune.cli.number_tables import layer_name, number_table
+from snnprune.cli.number_tables import layer_name, number_table, uncounted_lines
 from snnprune.cli.theory_tables import small_share
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def analysis_lines(found: Analyzed) -> list[str]:
     return [
         f"dense accuracy {dense}",
         f"predicted within a factor of two in {good} of {len(layers)} cases",
+        *uncounted_lines(found.uncounted),
     ]
 
 

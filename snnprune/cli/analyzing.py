@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ app = typer.Typer(
     help="What noise, quantization, low rank and pruning do to spikes, predicted and measured.",
     no_args_is_help=True,
 )
+LOUDEST = 1000.0  # standard deviations
 OutFlag = Annotated[
     Path | None,
     typer.Option("--out", "-o", metavar="FILE", help="The changed checkpoint, of one level."),
@@ -66,6 +66,7 @@ def _run(
     images: SampleFlags,
     show: ShowFlags,
     out: Path | None = None,
+    time_axis: int | None = None,
 ) -> None:
     from snnprune.cli.analysis_tables import analysis_lines, analysis_tables
     from snnprune.cli.console import Screen
@@ -76,6 +77,7 @@ def _run(
         subject=subject.options(images.samples, readout=images.readout),
         kind=kind,
         levels=levels,
+        time_axis=time_axis,
         eval_samples=images.eval_samples,
         out=out,
         force=images.force,
@@ -157,18 +159,21 @@ def noise(
     level: Annotated[
         str,
         typer.Option(
-            metavar="S[,S...]", help="Standard deviations of the input, or share of spikes."
+            metavar="S[,S...]",
+            help="Standard deviations of the input; the chance of a spike, or to insert of an "
+            "empty place.",
         ),
     ] = "0.05,0.1,0.2,0.5",
     time_axis: Annotated[
-        int, typer.Option(metavar="N", help="Of the input, along which spikes jitter.")
-    ] = 0,
+        int | None,
+        typer.Option(metavar="N", help="Of a batch; spikes jitter along it. Found if it is first."),
+    ] = None,
 ) -> None:
     """Disturb the input. -v: each layer of neurons."""
     from snnprune.jobs.theory.levels import noise_levels
 
-    highest = sys.float_info.max if kind == "gaussian" else 1.0
-    wanted = "a level above 0" if kind == "gaussian" else f"a level of {kind} in (0, 1]"
+    highest = LOUDEST if kind == "gaussian" else 1.0
+    wanted = f"a level of {kind} in (0, {highest:g}]"
     shares = _levels(level, "--level", wanted, lambda share: 0 < share <= highest)
     levels = noise_levels(kind, shares, subject.seed, time_axis)
-    _run("noise", levels, subject, images, show)
+    _run("noise", levels, subject, images, show, time_axis=time_axis)

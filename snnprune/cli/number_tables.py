@@ -47,3 +47,9 @@ def percent(share: float | None) -> str:
 def layer_name(key: str) -> str:
     """A weight's key without its end."""
     return key.removesuffix(".weight")
+
+
+def uncounted_lines(layers: Sequence[str]) -> list[str]:
+    """Which layers no table has."""
+    names = ", ".join(layer_name(layer) for layer in layers)
+    return [f"not counted, as no neuron is known behind: {names}"] if layers else []

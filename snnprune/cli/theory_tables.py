@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from snnprune.cli.number_tables import layer_name, number_table
+from snnprune.cli.number_tables import layer_name, number_table, uncounted_lines
 from snnprune.cli.tables import plain_table
 from snnprune.escaping import printable
 
@@ -61,7 +61,15 @@ def crisis_lines(found: CrisisFound) -> list[str]:
         f"summed over the neurons of a layer (Theorem 3.5) it is above 1 for "
         f"{sum(union > 1 for union in found.unions)} of {layers}",
         _whole_line(found),
+        *_unfollowed_lines(found),
+        *uncounted_lines(found.uncounted),
     ]
+
+
+def _unfollowed_lines(found: CrisisFound) -> list[str]:
+    """Where the neighbourhood is not that of Lemma 3.4."""
+    names = ", ".join(layer_name(one.layer) for one in found.crises if not one.followed)
+    return [f"with the furthest that was seen for the radius: {names}"] if names else []
 
 
 def _whole_line(found: CrisisFound) -> str:

@@ -16,8 +16,6 @@ from snnprune.theory.moving import Run
 from snnprune.theory.nearness import near_counts
 from snnprune.theory.spreading import Spread
 
-ROUNDING = 1e-4  # of an error, and of a membrane
-
 
 @dataclass(frozen=True, kw_only=True)
 class Accumulated:
@@ -48,15 +46,16 @@ def accumulated(
 
     As long as no spike is another, an error has come from the changed weights alone: the first that
     flips does so by an error that the `Crisis` of its own layers know, and is near enough for it.
+    There is no bound from a neuron on that may hear of a changed layer without a `Crisis`.
     """
     radii = _radii(crises)
     counts = near_counts(network, list(radii.items()), batches, run=run)
     near = dict(zip(radii, counts, strict=True))
     found: list[Accumulated] = []
-    known = True
+    known, followed = True, {crisis.layer for crisis in crises}
     counted = bound = torch.zeros(calibration.time_steps, dtype=torch.float64)
     for neuron, one in spread.items():
-        known = known and _explained(one, radii.get(neuron), calibration.time_steps)
+        known = known and one.after <= followed and _explained(one, radii.get(neuron), calibration)
         if known and neuron in radii:
             counted = counted + near[neuron].sum(1).cumsum(0) / one.samples
             chances = _bounds(calibration.neurons[neuron], radii[neuron], near[neuron], one)
@@ -93,12 +92,12 @@ def _radii(crises: Sequence[Crisis]) -> dict[str, Tensor]:
     return radii
 
 
-def _explained(spread: Spread, radii: Tensor | None, steps: int) -> bool:
+def _explained(spread: Spread, radii: Tensor | None, calibration: Calibration) -> bool:
     """Whether no membrane went further, while no spike was another, than its own layers say."""
-    if len(spread.places) != steps:
+    if len(spread.places) != calibration.time_steps:
         return False
-    reach = torch.zeros(1).double() if radii is None else radii[-1]
-    return bool((spread.untouched <= reach * (1 + ROUNDING) + ROUNDING).all())
+    reach = torch.zeros_like(spread.untouched) if radii is None else radii
+    return bool((spread.untouched <= reach + bounds.ROUNDING * (1 + reach)).all())
 
 
 def _bounds(neuron: NeuronStatistics, radii: Tensor, near: Tensor, spread: Spread) -> Tensor:

@@ -12,6 +12,7 @@ from snnprune.calibration import NeuronStatistics
 from snnprune.criteria.density import log_density_at_threshold, log_density_of_histogram
 
 FLOAT32 = 1e-6  # relative rounding of a few sums, and absolute for membranes about 1
+ROUNDING = 1e-5  # more than that is none
 
 
 def geometric(beta: float, steps: int, *, decay_input: bool = False) -> float:
@@ -24,20 +25,23 @@ def geometric(beta: float, steps: int, *, decay_input: bool = False) -> float:
 
 
 def reached(
-    beta: float | None, error: Tensor, furthest: Tensor, steps: int, *, decay_input: bool = False
-) -> Tensor:
+    beta: float | None, error: Tensor, seen: Tensor, *, decay_input: bool = False
+) -> tuple[Tensor, bool]:
     """How far an error eps of every current takes a membrane by each step, (T, C) (Lemma 3.4).
 
-    eps (1 - beta^t) / (1 - beta). What an unknown decay, None, does to an error is not known: then
-    as far as it was seen to go. Rounding of the membrane itself is no part of the theory; what it
-    took the membrane further is added, and all that float32 may lose.
+    eps (1 - beta^t) / (1 - beta), and what rounding adds to it. And whether that is so: where the
+    decay is not known, or `seen` (T, C) was further, as by a layer that is used twice in a step,
+    it is the furthest that was seen instead.
     """
+    furthest = seen.amax(0).expand_as(seen)
     if beta is None:
-        return furthest.expand(steps, -1)
-    factors = [geometric(beta, step + 1, decay_input=decay_input) for step in range(steps)]
+        return furthest, False
+    factors = [geometric(beta, step + 1, decay_input=decay_input) for step in range(len(seen))]
     gone = torch.tensor(factors, dtype=error.dtype).unsqueeze(1) * error
-    rounding = (furthest - gone[-1]).clamp(min=0) + FLOAT32 * (error > 0)
-    return gone * (1 + FLOAT32) + rounding
+    beyond = (seen - gone).clamp(min=0)
+    if bool((beyond > ROUNDING * (1 + gone)).any()):
+        return furthest, False
+    return gone + beyond.amax(0) + FLOAT32 * (gone + (error > 0)), True
 
 
 def density_bound(neuron: NeuronStatistics, radius: Tensor, near: Tensor) -> Tensor:

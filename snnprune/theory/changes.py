@@ -20,25 +20,32 @@ def quantized(weight: Tensor, bits: int, *, per_channel: bool) -> Tensor:
     return ((rows / scale).round() * scale).reshape(weight.shape).to(weight.dtype)
 
 
-def low_rank(weight: Tensor, keep: float) -> tuple[Tensor, int]:
+def low_rank(weight: Tensor, keep: float, groups: int = 1) -> tuple[Tensor, int]:
     """The nearest of lower rank, and how many numbers its factors hold.
 
-    Of a linear layer (out, in): the singular value decomposition with `keep` of its ranks. Of a
-    convolution (out, in, *kernel): Tucker-2 by the higher-order SVD, a 1x1 convolution to `keep` of
-    the inputs, one of the kernel's size, and a 1x1 convolution to the outputs.
+    Of a linear layer (out, in), or a convolution of a single place: the singular value
+    decomposition with `keep` of its ranks. Of a convolution (out, in, *kernel): Tucker-2 by the
+    higher-order SVD, a 1x1 convolution to `keep` of the ranks over the inputs, one of the kernel's
+    size, and a 1x1 convolution to the outputs. One with `groups` is no such chain and stays.
     """
+    if groups > 1:
+        return weight, weight.numel()
     whole = weight.double()
-    out_rank, in_rank = (max(1, round(keep * size)) for size in weight.shape[:2])
-    if weight.dim() == 2:
-        rank = max(1, round(keep * min(weight.shape)))
-        u, s, v = torch.linalg.svd(whole, full_matrices=False)
+    outs, ins, places = *weight.shape[:2], weight[0, 0].numel()
+    if places == 1:
+        rank = _kept(keep, min(outs, ins))
+        u, s, v = torch.linalg.svd(whole.reshape(outs, ins), full_matrices=False)
         near = (u[:, :rank] * s[:rank]) @ v[:rank]
-        return near.to(weight.dtype), rank * sum(weight.shape)
-    outer = _basis(whole.flatten(1), out_rank)
-    inner = _basis(whole.transpose(0, 1).flatten(1), in_rank)
+        return near.reshape(weight.shape).to(weight.dtype), rank * (outs + ins)
+    outer = _basis(whole.flatten(1), _kept(keep, min(outs, ins * places)))
+    inner = _basis(whole.transpose(0, 1).flatten(1), _kept(keep, min(ins, outs * places)))
     core = torch.einsum("oi...,or,is->rs...", whole, outer, inner)
     near = torch.einsum("rs...,or,is->oi...", core, outer, inner)
     return near.to(weight.dtype), core.numel() + outer.numel() + inner.numel()
+
+
+def _kept(keep: float, ranks: int) -> int:
+    return max(1, round(keep * ranks))
 
 
 def without_smallest(weight: Tensor, sparsity: float) -> Tensor:

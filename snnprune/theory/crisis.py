@@ -28,6 +28,8 @@ class Crisis:
     """eps: the largest change of the current that reaches the membrane."""
     reached: Tensor
     """eps (1 - beta^t) / (1 - beta) at step t, (T, C): the crisis neighbourhood (Lemma 3.4)."""
+    followed: bool
+    """Whether it is that, and not the furthest that a membrane was seen to go."""
     moved: Moved
     near: Tensor
     """P[|u - u_th| <= r], counted, with the r of each step."""
@@ -94,10 +96,13 @@ def crises_of_layers(
             for drive in seen.drives
             if drive.name in happened
         ]
-    radii = [one.radius(network, calibration) for one in found]
-    names = [one.drive.name for one in found]
-    near = near_counts(network, list(zip(names, radii, strict=True)), batches(), run=run)
-    return [_crisis(*each) for each in zip(found, radii, near, strict=True)]
+    reaches = [one.reached(network) for one in found]
+    asked = [(one.drive.name, radii) for one, (radii, _) in zip(found, reaches, strict=True)]
+    near = near_counts(network, asked, batches(), run=run)
+    return [
+        _crisis(one, radii, followed, counts)
+        for one, (radii, followed), counts in zip(found, reaches, near, strict=True)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,26 +114,26 @@ class _Change:
     happened: Moved
     error: Tensor
 
-    def radius(self, network: Network, calibration: Calibration) -> Tensor:
+    def reached(self, network: Network) -> tuple[Tensor, bool]:
         constants = network.neurons[self.drive.name].constants
         return bounds.reached(
             constants.beta,
             self.error,
-            self.happened.furthest,
-            calibration.time_steps,
+            self.happened.reach,
             decay_input=constants.decay_input,
         )
 
 
-def _crisis(change: _Change, radius: Tensor, near: Tensor) -> Crisis:
+def _crisis(change: _Change, radii: Tensor, followed: bool, near: Tensor) -> Crisis:
     share = near.sum(0) / change.happened.places.clamp(min=1)
     return Crisis(
         layer=change.layer,
         neuron=change.drive.name,
         error=change.error,
-        reached=radius,
+        reached=radii,
+        followed=followed,
         moved=change.happened,
         near=share,
-        bound=bounds.density_bound(change.drive.neuron, radius[-1], share),
+        bound=bounds.density_bound(change.drive.neuron, radii[-1], share),
         densities=bounds.densities(change.drive.neuron),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -31,8 +31,13 @@ class Moved:
     """Of these, those whose spike is another now: what Lemma 3.4 is about."""
     size: Tensor
     """Sum over the clean places of |du|."""
-    furthest: Tensor
-    """Their largest |du|."""
+    reach: Tensor
+    """Their largest |du| at each step, (T, C)."""
+
+    @property
+    def furthest(self) -> Tensor:
+        """The largest |du| of clean places, (C,)."""
+        return self.reach.amax(0)
 
     @property
     def rate(self) -> Tensor:
@@ -52,6 +57,7 @@ class _Course:
     before: list[Tensor] = field(default_factory=list)
     """u - u_th of the first network, a call each, (T, N, C, ...)."""
     calls: int = 0
+    steps: int = 0
     clean: Tensor | None = None
 
 
@@ -63,13 +69,12 @@ def moved(
     batches: Iterable[Batch],
     *,
     run: Run = lambda module, x: module(x),
-    disturbed: Callable[[Tensor, int, int], Tensor] = lambda x, _, __: x,
+    disturbed: Callable[[Tensor], Tensor] = lambda x: x,
     spreading: Spreading | None = None,
 ) -> tuple[dict[str, Moved], dict[str, Tensor]]:
     """What `tensors` in place of the network's own do to each of `neurons`, in eval mode.
 
-    `disturbed` makes of a batch, the number of its first sample and of its samples what the second
-    of the two runs gets in its place.
+    `disturbed` makes of a batch what the second of the two runs gets in its place.
     And the largest change of the currents of each layer that has its weight there, (C_out,).
     Membranes of those neurons and these currents are kept for a batch, nothing for longer.
     `spreading` is told of each step of each neuron, where one is given.
@@ -81,7 +86,6 @@ def moved(
     with evaluating(network.module):
         for x, y in fed(batches, network.module):
             tally.begin()
-            length = batch_length(x, y)
             with watching(
                 network, on_membrane=tally.on_first, on_current=tally.on_first_current
             ) as start:
@@ -92,12 +96,12 @@ def moved(
             ) as start:
                 start()
                 with holding(network.module, tensors):
-                    run(network.module, disturbed(x.clone(), samples, length))
+                    run(network.module, disturbed(x.clone()))
             tally.end()
-            samples += length
+            samples += batch_length(x, y)
     if not samples:
         raise InputError("no samples to compare on", field="--data")
-    return tally.sums, tally.apart
+    return {name: _over(steps) for name, steps in tally.steps.items()}, tally.apart
 
 
 class _Tally:
@@ -110,7 +114,7 @@ class _Tally:
     ) -> None:
         self.network, self.neurons, self.layers = network, neurons, layers
         self.spreading = spreading
-        self.sums: dict[str, Moved] = {}
+        self.steps: dict[str, list[Moved]] = defaultdict(list)
         self.apart: dict[str, Tensor] = {}
         self.begin()
 
@@ -131,6 +135,8 @@ class _Tally:
     def on_other_current(self, key: str, current: Tensor) -> None:
         if key not in self.layers:
             return
+        if self.spreading is not None:
+            self.spreading.passed(key)
         apart = (current - self.currents[key].pop(0)).abs()
         axis = self.network.layers[key].channel_axis
         largest = _rows(apart, axis).amax(1).double().cpu()
@@ -146,6 +152,8 @@ class _Tally:
         course = self.courses[neuron]
         first = course.before[course.calls]
         course.calls += 1
+        if self.spreading is not None:
+            self.spreading.called(neuron, len(distance), course.calls)
         for u, other in zip(first, distance, strict=True):
             self._step(neuron, course, u, other)
 
@@ -165,15 +173,27 @@ class _Tally:
             clean=summed(course.clean, axis),
             first=summed(flipped & course.clean, axis),
             size=summed(apart, axis),
-            furthest=_rows(apart, axis).amax(1).double().cpu(),
+            reach=_rows(apart, axis).amax(1).double().cpu().unsqueeze(0),
         )
         course.clean = course.clean & ~flipped
-        self.sums[neuron] = found if neuron not in self.sums else _plus(self.sums[neuron], found)
+        steps = self.steps[neuron]
+        if course.steps == len(steps):
+            steps.append(found)
+        else:
+            reach = torch.maximum(steps[course.steps].reach, found.reach)
+            steps[course.steps] = _sum([steps[course.steps], found], reach)
+        course.steps += 1
 
 
-def _plus(one: Moved, other: Moved) -> Moved:
-    sums = {name: value + getattr(other, name) for name, value in vars(one).items()}
-    return replace(one, **{**sums, "furthest": torch.maximum(one.furthest, other.furthest)})
+def _over(steps: list[Moved]) -> Moved:
+    """All steps of one neuron."""
+    return _sum(steps, torch.cat([one.reach for one in steps]))
+
+
+def _sum(several: list[Moved], reach: Tensor) -> Moved:
+    names = [one.name for one in fields(Moved) if one.name != "reach"]
+    sums = {name: torch.stack([getattr(one, name) for one in several]).sum(0) for name in names}
+    return Moved(**sums, reach=reach)
 
 
 def _rows(values: Tensor, axis: int | None) -> Tensor:

@@ -22,7 +22,9 @@ class Spread:
     Neurons before it are those that ran before it: what it hears of is among them.
     """
     untouched: Tensor
-    """Largest |du| at a step of a sample that nothing has hit before, (C,)."""
+    """Largest |du| in samples that nothing has hit before, (T, C)."""
+    after: frozenset[str]
+    """Changed layers that had run before it did for the first time."""
 
 
 @dataclass
@@ -44,6 +46,18 @@ class Spreading:
         self._steps: dict[str, _Steps] = {}
         self._found: dict[str, Spread] = {}
         self._even = True
+        self._passed: set[str] = set()
+        self._after: dict[str, frozenset[str]] = {}
+
+    def passed(self, layer: str) -> None:
+        """A changed layer has run."""
+        self._passed.add(layer)
+
+    def called(self, neuron: str, steps: int, calls: int) -> None:
+        """A neuron is called for so many steps, for the so-many-th time in these samples."""
+        self._after.setdefault(neuron, frozenset(self._passed))
+        if steps > 1 and calls > 1:
+            self._even = False  # it runs over all of time more than once
 
     def step(self, neuron: str, flipped: Tensor, apart: Tensor, axis: int | None) -> None:
         """`flipped` and |du| of a time step, (N, ...) each; `axis` is that of their channels."""
@@ -71,13 +85,14 @@ class Spreading:
 
     def _add(self, neuron: str, one: _Steps, hit: Tensor, before: Tensor) -> None:
         apart = torch.stack(one.apart)
-        apart = apart.masked_fill(before.unsqueeze(2), 0).amax((0, 1))
+        apart = apart.masked_fill(before.unsqueeze(2), 0).amax(1)
         found = Spread(
             places=torch.tensor(one.places, dtype=torch.float64),
             flips=torch.stack(one.flips).cpu(),
             samples=torch.full((len(hit),), hit.shape[1], dtype=torch.float64),
             hit=hit.sum(1, dtype=torch.float64).cpu(),
             untouched=apart.double().cpu(),
+            after=self._after[neuron],
         )
         known = self._found.get(neuron)
         self._found[neuron] = found if known is None else _plus(known, found)
@@ -95,4 +110,5 @@ def _plus(one: Spread, other: Spread) -> Spread:
         samples=one.samples + other.samples,
         hit=one.hit + other.hit,
         untouched=torch.maximum(one.untouched, other.untouched),
+        after=one.after,
     )

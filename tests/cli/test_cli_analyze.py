@@ -145,13 +145,38 @@ def batches():
     for _ in range(3):
         x = (torch.rand(6, 16, 20, generator=draws) < 0.4).float()
         yield x, torch.randint(3, (16,), generator=draws)
+
+
+def of(sizes):
+    draws = torch.Generator().manual_seed(0)
+    x = (torch.rand(6, sum(sizes), 20, generator=draws) < 0.4).float()
+    y = torch.randint(3, (sum(sizes),), generator=draws)
+    return list(zip(x.split(sizes, 1), y.split(sizes)))
+
+
+def of_8():
+    return of([8, 8, 8])
+
+
+def of_6():
+    return of([6, 6, 6, 2, 4])
+
+
+def of_6_alone():
+    return of([6, 6, 6, 6])
+
+
+def unlabelled():
+    return [x for x, _ in of([8, 8, 8])]
 """
 
 
-@pytest.mark.parametrize("kind", ["delete", "insert", "jitter"])
-def test_spikes_are_disturbed_where_the_input_is_spikes(
-    kind: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+Analyze = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def disturb(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Analyze:
+    """`analyze noise` of that network with its data."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     Path("events.py").write_text(EVENTS)
@@ -159,6 +184,62 @@ def test_spikes_are_disturbed_where_the_input_is_spikes(
     exec(EVENTS, scope)
     torch.manual_seed(0)
     torch.save(scope["build"]().state_dict(), "net.pth")
-    mine = ("net.pth", "--model", "events.py:build", "--data", "events.py:batches")
-    found = found_by(run, "noise", *mine, "--kind", kind, "--level", "0.02,0.4", *FEW)
+
+    def run_it(data: str, *flags: object) -> subprocess.CompletedProcess[str]:
+        mine = ("net.pth", "--model", "events.py:build", "--data", f"events.py:{data}")
+        return run("analyze", "noise", *mine, *flags, *FEW)
+
+    return run_it
+
+
+@pytest.mark.parametrize("kind", ["delete", "insert", "jitter"])
+def test_spikes_are_disturbed_where_the_input_is_spikes(kind: str, disturb: Analyze) -> None:
+    found = json.loads(disturb("batches", "--kind", kind, "--level", "0.02,0.4", "--json").stdout)
     assert 0 < flips(found)[0] < flips(found)[1]
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "delete", "insert", "jitter"])
+def test_batches_of_as_many_samples_as_time_steps_do_not_matter(
+    kind: str, disturb: Analyze
+) -> None:
+    flags = ("--kind", kind, "--level", 0.3, "--json")
+    several, as_many = (json.loads(disturb(name, *flags).stdout) for name in ("of_8", "of_6"))
+    assert flips(several) == pytest.approx(flips(as_many), rel=1e-6)
+    one, other = (found["levels"][0]["evaluation"] for found in (several, as_many))
+    assert one["loss"] == pytest.approx(other["loss"], rel=1e-6)
+    assert one["firing_rates"] == pytest.approx(other["firing_rates"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("data", "flags", "words"),
+    [
+        ("of_6_alone", ("--kind", "jitter"), "as many of both"),
+        ("batches", ("--kind", "jitter", "--time-axis", 5), "axis 5 is not time"),
+        ("unlabelled", ("--kind", "jitter"), "which axis is time is not known"),
+    ],
+    ids=("ambiguous", "out of range", "unlabelled"),
+)
+def test_time_that_nobody_knows_is_asked_for(
+    data: str, flags: tuple[object, ...], words: str, disturb: Analyze
+) -> None:
+    assert_one_line(disturb(data, *flags), 3, "--time-axis", words)
+
+
+def test_the_axis_of_time_can_be_said(disturb: Analyze) -> None:
+    flags = ("--kind", "jitter", "--level", 0.4, "--time-axis", 0, "--json")
+    for data in ("of_6_alone", "unlabelled"):
+        assert flips(json.loads(disturb(data, *flags).stdout))[0] > 0
+
+
+def test_zeros_that_a_decomposition_takes_away_are_told(
+    run: Run, model_file: Path, tmp_path: Path
+) -> None:
+    pruned = tmp_path / "pruned.safetensors"
+    run("prune", model_file, "--sparsity", 0.8, "--samples", 64, "--no-eval", "-o", pruned)
+    done = run(
+        "analyze", "lowrank", pruned, "--keep", 0.5, "-o", tmp_path / "low.safetensors", *FEW
+    )
+    assert "weights that were 0 are not any more" in done.stderr
+    done = run("analyze", "quantize", pruned, "--bits", 4, "-o", tmp_path / "q.safetensors", *FEW)
+    assert done.returncode == 0
+    assert "not any more" not in done.stderr

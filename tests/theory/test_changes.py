@@ -77,6 +77,28 @@ def test_a_convolution_of_low_rank_is_found_again() -> None:
     assert numbers == 4 * 3 * 9 + 8 * 4 + 6 * 3
 
 
+def test_ranks_of_a_convolution_are_those_that_it_has() -> None:
+    weight = torch.randn(16, 1, 3, 3, generator=draws())  # of rank 9 at most over its outputs
+    found, numbers = changes.low_rank(weight, 0.75)
+    assert torch.linalg.matrix_rank(found.flatten(1)) == 7
+    assert numbers == 7 * 1 * 9 + 16 * 7 + 1 * 1
+
+
+def test_a_convolution_of_one_place_is_a_linear_layer() -> None:
+    weight = torch.randn(64, 32, 1, 1, generator=draws())
+    found, numbers = changes.low_rank(weight, 0.5)
+    linear, wanted = changes.low_rank(weight.flatten(1), 0.5)
+    assert torch.equal(found.flatten(1), linear)
+    assert numbers == wanted == 16 * (64 + 32)
+
+
+def test_a_convolution_of_groups_stays() -> None:
+    weight = torch.randn(8, 2, 3, 3, generator=draws())
+    found, numbers = changes.low_rank(weight, 0.5, groups=4)
+    assert torch.equal(found, weight)
+    assert numbers == weight.numel()
+
+
 def test_smallest_weights_go_in_the_exact_number() -> None:
     weight = torch.tensor([[3.0, -1.0], [2.0, -0.5]])
     assert changes.without_smallest(weight, 0.5).tolist() == [[3.0, 0.0], [2.0, 0.0]]

@@ -134,6 +134,31 @@ def test_after_a_flip_a_place_is_no_longer_clean() -> None:
     assert found.clean.tolist() == [1, 2]
 
 
+class Twice(nn.Module):
+    """One layer, twice into the same neuron."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2, bias=False)
+        self.layer.weight = nn.Parameter(0.4 * torch.eye(2))
+        self.neuron = LIF(Dynamics(beta=0.5, threshold=0.75))
+
+    def forward(self, x: Tensor) -> Tensor:
+        current = self.layer(x) + self.layer(x.flip(1))
+        return self.neuron(torch.stack([current] * 2))
+
+
+def test_a_layer_that_is_used_twice_goes_further_than_its_current_says() -> None:
+    model, x = Twice().eval(), torch.ones(4, 2)
+    network = trace(model, x)
+    changed = {"layer.weight": 0.35 * torch.eye(2)}  # 0.8 becomes 0.7, by 0.05 and 0.05
+    (found,) = crises_of_layers(network, calibrate(network, [x]), changed, lambda: [x])
+    assert found.error.tolist() == pytest.approx([0.05, 0.05])
+    assert not found.followed
+    assert found.flipped.tolist() == [0.5, 0.5]  # at the first step
+    assert (found.flipped <= found.near).all()
+
+
 def test_the_batches_do_not_matter() -> None:
     torch.manual_seed(0)
     model = Small(

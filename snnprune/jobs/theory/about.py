@@ -23,13 +23,15 @@ def about_crisis(one: Crisis) -> dict[str, Any]:
         "near": one.near.tolist(),
         "bound": one.bound.tolist(),
         "correlation": one.correlation,
+        "followed": one.followed,
         "moved": about_moved(one.moved),
     }
 
 
 def about_moved(one: Moved) -> dict[str, list[float]]:
     """The same of what membranes did."""
-    return {name: values.tolist() for name, values in vars(one).items()}
+    values = {name: value.tolist() for name, value in vars(one).items() if name != "reach"}
+    return values | {"furthest": one.furthest.tolist()}
 
 
 def about_accumulated(one: Accumulated) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from snnprune.calibration import Calibration
 from snnprune.checkpoint import require_writable_as, write_like
-from snnprune.errors import UsageError
+from snnprune.errors import InputError, UsageError
 from snnprune.evaluation import Evaluation, evaluate
 from snnprune.files import require_free
 from snnprune.jobs.calibrate import calibrated
@@ -36,6 +36,8 @@ class AnalyzeOptions:
     subject: SubjectOptions
     kind: str
     levels: tuple[Level, ...]
+    time_axis: int | None = None
+    """Of a batch, where somebody says."""
     eval_samples: int | None = None
     out: Path | None = None
     """A checkpoint with the changed weights; of one level."""
@@ -48,6 +50,8 @@ class Analyzed:
 
     dense: Evaluation | None
     effects: tuple[Effect, ...]
+    uncounted: tuple[str, ...]
+    """Changed layers behind which no neuron is known."""
     report: dict[str, Any]
 
 
@@ -70,6 +74,7 @@ def analyze_checkpoint(options: AnalyzeOptions, progress: Progress) -> Analyzed:
     return Analyzed(
         dense=dense,
         effects=effects,
+        uncounted=work.uncounted,
         report=report_on(
             subject,
             f"analyze {options.kind}",
@@ -77,6 +82,7 @@ def analyze_checkpoint(options: AnalyzeOptions, progress: Progress) -> Analyzed:
             samples=work.calibration.samples,
             dense=about_evaluation(dense),
             levels=[about_effect(one) for one in effects],
+            uncounted=list(work.uncounted),
             outputs=outputs,
         ),
     )
@@ -101,6 +107,16 @@ class _Work:
     ) -> None:
         self.options, self.subject = options, subject
         self.calibration, self.progress = calibration, progress
+        disturbing = any(level.input is not None for level in options.levels)
+        self.samples_axis = _samples_axis(subject, options.time_axis) if disturbing else 0
+
+    @property
+    def uncounted(self) -> tuple[str, ...]:
+        """Layers that are changed, and drive nothing that could be counted."""
+        if all(level.weights is None for level in self.options.levels):
+            return ()
+        seen = self.calibration.layers
+        return tuple(k for k in self.subject.weights if not (k in seen and seen[k].drives))
 
     def effect(self, level: Level) -> Effect:
         """Of one level, layer by layer and on the whole."""
@@ -118,7 +134,7 @@ class _Work:
             evaluation=self.evaluated(changed, level.input, f"evaluating {level.name}"),
             parameters=None
             if stored is None
-            else sum(stored(weight) for weight in self.subject.weights.values()),
+            else sum(stored(weight, groups) for weight, groups in _weights(self.subject)),
         )
 
     def evaluated(
@@ -135,7 +151,7 @@ class _Work:
         with holding(network.module, changed):
             return evaluate(
                 network,
-                batches if disturbed is None else _disturbed(batches, disturbed),
+                batches if disturbed is None else _disturbed(batches, disturbed(self.samples_axis)),
                 run=subject.run,
                 readout=subject.readout(),
             )
@@ -164,7 +180,8 @@ class _Work:
         batches, network = subject.calibration_batches(), subject.require_runnable()
         if disturbed is None:
             return moved(network, changed, names, batches, run=subject.run)[0]
-        return moved(network, changed, names, batches, run=subject.run, disturbed=disturbed)[0]
+        change = disturbed(self.samples_axis)
+        return moved(network, changed, names, batches, run=subject.run, disturbed=change)[0]
 
     def _about(self, key: str, name: str, happened: Moved) -> LayerEffect:
         density = bounds.densities(self.calibration.neurons[name]).counted
@@ -182,15 +199,41 @@ class _Work:
 
 def _changed(level: Level, subject: Subject) -> dict[str, Tensor]:
     assert level.weights is not None
-    return {key: level.weights(weight) for key, weight in subject.weights.items()}
+    changed = (level.weights(weight, groups) for weight, groups in _weights(subject))
+    return dict(zip(subject.weights, changed, strict=True))
 
 
-def _disturbed(batches: Batches, disturbed: Input) -> Batches:
-    first = 0
+def _weights(subject: Subject) -> list[tuple[Tensor, int]]:
+    """Each with the groups of its layer."""
+    layers = subject.require_runnable().layers
+    return [
+        (weight, layers[key].groups if key in layers else 1)
+        for key, weight in subject.weights.items()
+    ]
+
+
+def _disturbed(batches: Batches, change: Callable[[Tensor], Tensor]) -> Batches:
     for x, y in batches:
+        yield change(x), y
+
+
+def _samples_axis(subject: Subject, time_axis: int | None) -> int:
+    """1 where time comes first: by `--time-axis`, or a batch whose first dimensions differ.
+
+    Raises:
+        InputError: there is none.
+    """
+    if time_axis is not None:
+        return int(time_axis == 0)
+    for x, y in subject.calibration_batches():
         samples = batch_length(x, y)
-        yield disturbed(x, first, samples), y
-        first += samples
+        if x.dim() < 2 or x.shape[0] != x.shape[1] or samples == 1:
+            return 0 if x.shape[0] == samples else 1
+    raise InputError(
+        "whether samples or time come first is not known: there are as many of both",
+        field="--time-axis",
+        hint="give it, counted from 0, or another --batch-size",
+    )
 
 
 def _written(options: AnalyzeOptions, subject: Subject) -> tuple[str, ...]:
@@ -204,5 +247,10 @@ def _written(options: AnalyzeOptions, subject: Subject) -> tuple[str, ...]:
         level=level.name,
         source_sha256=source.sha256,
     )
-    tensors = {**source.tensors, **_changed(level, subject)}
-    return tuple(write_like(source, options.out, tensors, metadata))
+    changed = _changed(level, subject)
+    notes = write_like(source, options.out, {**source.tensors, **changed}, metadata)
+    before = sum(int((weight == 0).sum()) for weight in subject.weights.values())
+    after = sum(int((weight == 0).sum()) for weight in changed.values())
+    if after < before:
+        notes = (*notes, f"{before - after:,} weights that were 0 are not any more")
+    return notes

@@ -55,6 +55,8 @@ class CrisisFound:
     """All layers changed at once, by neuron."""
     accumulated: tuple[Accumulated, ...]
     """The same from layer to layer and step to step; none where a neuron runs twice in a step."""
+    uncounted: tuple[str, ...]
+    """Changed layers behind which no neuron is known."""
     calibration: Calibration
     report: dict[str, Any]
 
@@ -123,8 +125,10 @@ def _found(
         subject.calibration_batches(),
         run=subject.run,
     )
+    uncounted = tuple(key for key in changed if key not in {one.layer for one in crises})
     return CrisisFound(
         crises=tuple(crises),
+        uncounted=uncounted,
         together=together,
         accumulated=whole,
         calibration=calibration,
@@ -138,6 +142,7 @@ def _found(
             noise=options.noise,
             crises=[about_crisis(one) for one in crises],
             together={name: about_moved(one) for name, one in together.items()},
+            uncounted=list(uncounted),
             accumulation=[about_accumulated(one) for one in whole],
             outputs=[{"path": str(path)} for path in crisis_pictures(options.folder)],
         ),

@@ -414,6 +414,7 @@ class Analyze(Frame):
     samples: Whole
     dense: Evaluation | None
     levels: list[LevelEffect]
+    uncounted: list[str]
     outputs: list[File]
 
 
@@ -532,6 +533,7 @@ class LayerCrisis(TypedDict):
     near: list[Share]
     bound: list[Share]
     correlation: Number | None
+    followed: bool
     moved: MovedMembranes
 
 
@@ -553,6 +555,7 @@ class TheoryCrisis(Frame):
     noise: Number | None
     crises: list[LayerCrisis]
     together: dict[str, MovedMembranes]
+    uncounted: list[str]
     accumulation: list[Accumulation]
     outputs: list[File]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from snnprune.errors import OutputError
+from snnprune.errors import OutputError, UsageError
 
 
 def sha256_of(path: Path) -> str:
@@ -39,7 +39,18 @@ def require_free(path: Path, *, force: bool = False, inputs: Iterable[Path] = ()
 def _require_no_input(path: Path, inputs: Iterable[Path]) -> None:
     for source in inputs:
         if path.exists() and source.exists() and path.samefile(source):
-            raise OutputError("output is the input", file=path, hint="choose another file for -o")
+            raise OutputError("output is the input", file=path, hint="choose another file")
+
+
+def require_apart(path: Path, others: Iterable[Path], *, field: str) -> None:
+    """Refuse a file that the same command writes as something else, or under a link to it.
+
+    Raises:
+        UsageError: it is one of `others`.
+    """
+    for other in others:
+        if path.resolve() == other.resolve():
+            raise UsageError(f"{path} is written as something else too", field=field)
 
 
 def require_writable_folder(folder: Path) -> None:

@@ -50,7 +50,7 @@ def check(
     from snnprune.cli.tables import excluded_lines
     from snnprune.jobs.check import CheckOptions, check_checkpoint
 
-    screen = Screen(show, report=page.report, force=page.force)
+    screen = Screen(show, report=page.report, force=page.force, junit=gates.junit)
     options = CheckOptions(
         subject=subject.options(readout=readout),
         limits=limits,

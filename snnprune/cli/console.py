@@ -14,7 +14,7 @@ from snnprune.cli.bars import Bars
 from snnprune.cli.flags import ShowFlags
 from snnprune.cli.lines import Lines
 from snnprune.escaping import printable
-from snnprune.files import require_free
+from snnprune.files import require_apart, require_free
 from snnprune.launch import place
 from snnprune.progress import SILENT, Progress
 
@@ -33,16 +33,22 @@ class Screen:
     """Where a command's result, warnings and progress go; of several processes the first shows."""
 
     def __init__(
-        self, flags: ShowFlags, *, report: Path | None = None, force: bool = False
+        self,
+        flags: ShowFlags,
+        *,
+        report: Path | None = None,
+        force: bool = False,
+        junit: Path | None = None,
     ) -> None:
         """`report` is the folder for the report and its pages, which `force` may replace.
 
         Raises:
             OutputError: they are in the way.
+            UsageError: `junit` is one of them.
         """
         self.flags, self.report = flags, report
         if report is not None:
-            require_room(report, force=force)
+            require_room(report, force=force, junit=junit)
         self.first = place().first
         no_color = True if flags.no_color else None  # None: rich asks NO_COLOR
         width = None if sys.stdout.isatty() else WIDTH
@@ -91,14 +97,17 @@ class Screen:
             self.err.print(f"warning: {printable(warning)}", markup=False, soft_wrap=True)
 
 
-def require_room(folder: Path, *, force: bool) -> None:
+def require_room(folder: Path, *, force: bool, junit: Path | None = None) -> None:
     """Refuse, before any work is done, a folder in which a report cannot be left.
 
     Raises:
         OutputError: one of its files is there or cannot be made.
+        UsageError: `junit` is one of them.
     """
     from snnprune.pages import FILES
 
+    if junit is not None:
+        require_apart(junit, (folder / name for name in FILES), field="--junit")
     for name in FILES:
         require_free(folder / name, force=force)
 

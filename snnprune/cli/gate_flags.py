@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from snnprune.cli.spreading import Flags
+from snnprune.errors import UsageError
 from snnprune.gates import GATES, Limit, read_limits
 
 if TYPE_CHECKING:
@@ -60,6 +62,12 @@ class EnergyFlags(Flags):
         float, typer.Option(metavar="PJ", min=0, help="Of a multiply-accumulate.")
     ] = 4.6
     energy_ac: Annotated[float, typer.Option(metavar="PJ", min=0, help="Of an accumulate.")] = 0.9
+
+    def check(self) -> None:
+        """Refuse what is no energy."""
+        for flag, each in (("--energy-mac", self.energy_mac), ("--energy-ac", self.energy_ac)):
+            if not math.isfinite(each):
+                raise UsageError(f"{each:g} is no energy", field=flag)
 
     def energy(self) -> Energy:
         """The same for the job."""

@@ -15,9 +15,11 @@ SIGNS = {True: "met", False: "NOT MET", None: "NOT JUDGED"}
 STYLES = {True: "green", False: "bold red", None: "bold yellow"}
 
 
-def gate_table(verdicts: Sequence[Verdict], width: int) -> Table:
-    """A row for each gate, within `width` columns."""
+def gate_table(verdicts: Sequence[Verdict], width: int, name: str = "") -> Table:
+    """A row for each gate, within `width` columns; `name` is that of the file, of several."""
     table = plain_table()
+    if name:
+        table.title, table.title_justify = Text(printable(name)), "left"
     for title in ("gate", "limit", "", "found"):
         table.add_column(title)
     taken = [max(map(len, map(str, each))) for each in zip(*map(_short, verdicts), strict=True)]
@@ -29,10 +31,11 @@ def gate_table(verdicts: Sequence[Verdict], width: int) -> Table:
     return table
 
 
-def gate_lines(verdicts: Sequence[Verdict]) -> list[str]:
+def gate_lines(verdicts: Sequence[Verdict], name: str = "") -> list[str]:
     """How many are met; nothing where there are none."""
     met = sum(one.met is True for one in verdicts)
-    return [f"{met} of {len(verdicts)} gates met"] if verdicts else []
+    before = f"{printable(name)}: " if name else ""
+    return [f"{before}{met} of {len(verdicts)} gates met"] if verdicts else []
 
 
 def _short(one: Verdict) -> tuple[str, str, str]:

@@ -102,7 +102,7 @@ def prune(
     from snnprune.jobs.pruning.options import PruneOptions
     from snnprune.jobs.pruning.prune import prune_checkpoint
 
-    screen = Screen(show, report=report, force=scoring.force)
+    screen = Screen(show, report=report, force=scoring.force, junit=gates.junit)
     options = PruneOptions(
         subject=subject.options(scoring.samples, readout=readout, strict=scoring.strict),
         sparsities=goal.sparsities,

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 def prune_tables(found: Pruning, width: int) -> list[Table]:
     """The tries of a search; the layers of one file, or all files."""
     tries = [] if found.search is None else [tries_table(found.search)]
-    gates = [gate_table(file.verdicts, width) for file in found.files if file.verdicts]
+    gates = [
+        gate_table(file.verdicts, width, _named(file, found))
+        for file in found.files
+        if file.verdicts
+    ]
     if len(found.files) > 1:
         return [*tries, sparsity_table(found.files), *gates]
     return [*tries, layer_table(found.files[0].rows, width, criteria=True), *gates]
@@ -44,9 +48,14 @@ def prune_lines(found: Pruning) -> list[str]:
         *excluded_lines(first.report),
         *(channels_line(file) for file in one if file.channels),
         *(accuracy_line(file.after, file.before) for file in one if file.after),
-        *(line for file in found.files for line in gate_lines(file.verdicts)),
+        *(line for file in found.files for line in gate_lines(file.verdicts, _named(file, found))),
         *_written(found.files),
     ]
+
+
+def _named(file: Pruned, found: Pruning) -> str:
+    """Its name, where there are several."""
+    return file.place.out.name if len(found.files) > 1 else ""
 
 
 def channels_line(file: Pruned) -> str:

@@ -79,6 +79,22 @@ def _export(path: Path, seen: Running, *, any_size: bool) -> None:
         )
         assert program is not None
         program.save(str(path), external_data=False)
+    _without_traces(path)
+
+
+def _without_traces(path: Path) -> None:
+    """Leave out where in whose source each operation was: paths and lines of this machine."""
+    onnx = required("onnx", to="onnx")
+    with speaking("onnx", to="onnx"):
+        model = onnx.load(path)
+        for graph in (model.graph, *model.functions):
+            values = (
+                [*graph.input, *graph.output, *graph.value_info] if graph is model.graph else []
+            )
+            for part in (graph, *graph.node, *values):
+                part.ClearField("metadata_props")
+                part.ClearField("doc_string")
+        onnx.save(model, path)
 
 
 def _constants(path: Path) -> dict[str, Tensor]:

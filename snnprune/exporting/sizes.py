@@ -27,7 +27,7 @@ class Sizes:
     packed: int
     """As `export --to packed` stores them."""
     bound: int
-    """What `packed` could be at best: values, and the entropy of where they stand, if any places
+    """What any packing takes at least: values, and the entropy of where they stand, if any places
     are as likely as any others."""
 
     def as_dict(self) -> dict[str, int]:
@@ -45,11 +45,10 @@ def sizes_of(tensors: Iterable[Tensor], packing: Packing) -> Sizes:
         dense += raw.nbytes
         gzipped += len(gzip.compress(raw))
         zipped += len(zstd.compress(raw))
-    whole = sum(tensor.nbytes for tensor in packing.stored.values())
     return Sizes(
         dense=dense,
         gzip=gzipped + len(gzip.flush()),
         zstd=zipped + len(zstd.flush()),
-        packed=whole,
-        bound=round(whole - packing.nbytes + packing.bound),
+        packed=packing.nbytes,
+        bound=round(packing.bound),
     )

@@ -52,7 +52,9 @@ def change(before: float | None, after: float | None) -> str:
     if before is None or after is None or not before:
         return NOTHING
     relative = after / before - 1
-    return "same" if abs(relative) < 5e-4 else f"{100 * relative:+.1f} %"
+    if before == after:
+        return "same"
+    return f"{100 * relative:+.1f} %" if abs(relative) >= 5e-4 else "under 0.1 %"
 
 
 def points(before: float | None, after: float | None) -> str:

@@ -54,10 +54,7 @@ def main() -> None:
             path = Path(folder) / "packed.safetensors"
             packings["exact"].write(path, {})
             file = path.stat().st_size
-        stored = {
-            name: sum(tensor.nbytes for tensor in packing.stored.values())
-            for name, packing in packings.items()
-        }
+        stored = {name: packing.nbytes for name, packing in packings.items()}
         over = {name: packing.nbytes / packing.bound for name, packing in packings.items()}
         cells = [
             f"{sparsity:.0%}",

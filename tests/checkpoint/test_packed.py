@@ -94,6 +94,16 @@ def test_a_packed_tensor_is_within_five_percent_of_its_entropy(
     assert bound < packing.nbytes < 1.05 * bound
 
 
+def test_the_bound_is_of_what_stays_dense_too() -> None:
+    small = sparse(0.5, (8, 8))
+    packing = pack({"small": small, "dense": torch.ones(3, 5)})
+    assert packing.table == {}
+    kept = int((small != 0).sum())
+    places = math.log2(math.comb(64, kept)) / 8
+    assert packing.bound == pytest.approx(4 * kept + places + 4 * 15)
+    assert packing.nbytes == 4 * (64 + 15)
+
+
 @pytest.mark.parametrize("sparsity", [0.5, 0.65, 0.8, 0.95, 0.99, 0.999])
 def test_positions_alone_are_within_five_percent_of_their_entropy(sparsity: float) -> None:
     kept = (sparse(sparsity, (400_000,)) != 0).numpy()

@@ -134,6 +134,35 @@ def test_a_junit_file_is_never_the_checkpoint(check: Run, pruned: Path) -> None:
     assert pruned.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["p.safetensors", "p.mask.safetensors", "p.report.json"])
+def test_a_junit_file_is_nothing_that_prune_writes(
+    name: str, run: Run, model_file: Path, tmp_path: Path
+) -> None:
+    flags = ("--sparsity", 0.5, *PLAIN, "--no-eval", "--force", "-o", tmp_path / "p.safetensors")
+    gates = ("--min-sparsity", 0.5, "--junit", tmp_path / name)
+    assert_one_line(run("prune", model_file, *flags, *gates), 2, "--junit", "something else too")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["report.json", "report.html", "report.md"])
+def test_a_junit_file_is_no_page(name: str, check: Run, tmp_path: Path) -> None:
+    flags = ("--report", tmp_path / "r", "--junit", tmp_path / "r" / name)
+    assert_one_line(check("--min-sparsity", 0.9, *flags), 2, "--junit", "something else too")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_junit_without_a_gate_is_refused_by_prune_too(
+    run: Run, model_file: Path, tmp_path: Path
+) -> None:
+    flags = ("--sparsity", 0.5, "-o", tmp_path / "p.safetensors", "--junit", tmp_path / "j.xml")
+    assert_one_line(run("prune", model_file, *flags), 2, "--junit", "no gate is given")
+
+
+def test_an_energy_without_end_is_refused(check: Run) -> None:
+    flags = ("--max-energy", "1uJ", "--energy-ac", "inf")
+    assert_one_line(check(*flags), 2, "--energy-ac", "inf is no energy")
+
+
 def test_prune_writes_its_file_and_its_report_also_where_a_gate_is_not_met(
     run: Run, model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +188,27 @@ def test_prune_gates_each_of_several_files(run: Run, model_file: Path, tmp_path:
     assert done.returncode == 4
     assert [one["ok"] for one in found["files"]] == [False, True]
     assert "p-0.5.safetensors" in found["error"]["file"]
+
+
+def test_which_of_several_files_met_its_gates_is_said(
+    run: Run, model_file: Path, tmp_path: Path
+) -> None:
+    flags = ("--sparsity", "0.5,0.9", *PLAIN, *FEW, "--eval-samples", 64)
+    to = ("-o", tmp_path / "p.safetensors", "--report", tmp_path / "r")
+    done = run("prune", model_file, *flags, *to, "--min-sparsity", 0.7)
+    assert "p-0.5.safetensors: 0 of 1 gates met" in done.stdout
+    assert "p-0.9.safetensors: 1 of 1 gates met" in done.stdout
+    card = (tmp_path / "r" / "report.md").read_text()
+    hashes = [
+        found["sha256"]
+        for found in json.loads((tmp_path / "r" / "report.json").read_text())["files"][1]["outputs"]
+    ]
+    assert "## Gates" in card
+    assert card.index("NOT MET") < card.index("| met |")
+    assert "| before | 0.00 %" in card
+    assert "Energy is that of arithmetic alone" in card
+    assert "criterion: magnitude (asked for)" in card
+    assert all(one in card for one in hashes if one)
 
 
 @pytest.mark.parametrize(

@@ -140,3 +140,11 @@ def test_without_a_package_it_says_how_to_get_all(
     monkeypatch.setitem(sys.modules, package, None)
     done = from_user(run, "own_neurons", tmp_path, "vectors")
     assert_one_line(done, 3, f"needs the package {package}", "onnx onnxscript onnxruntime")
+
+
+def test_the_file_tells_nothing_of_the_machine_that_made_it(run: Run, tmp_path: Path) -> None:
+    done = from_user(run, "snntorch_leaky", tmp_path, "images")
+    assert done.returncode == 0, done.stderr
+    held = (tmp_path / "a.onnx").read_bytes()
+    assert b".py" not in held
+    assert str(NETWORKS.parent).encode() not in held

@@ -176,7 +176,8 @@ def test_long_lists_are_cut_and_say_so(tmp_path: Path) -> None:
 def test_numbers_read_well() -> None:
     made = {
         change(200, 100): "-50.0 %",
-        change(100, 100.01): "same",
+        change(100, 100.01): "under 0.1 %",
+        change(100, 100): "same",
         points(0.5, 0.495): "-0.50 points",
         in_joules(0.5): "0.5 pJ",
         in_joules(1_500_000): "1.5 µJ",

@@ -10,7 +10,7 @@ from snnprune.allocation import ALLOCATIONS
 from snnprune.checkpoint import require_writable_as
 from snnprune.criteria import CRITERIA
 from snnprune.errors import UsageError, wrong
-from snnprune.files import require_free
+from snnprune.files import require_apart, require_free
 from snnprune.gates import Limit
 from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.pruning import require_sparsity
@@ -136,7 +136,11 @@ def completed(options: PruneOptions) -> PruneOptions:
         for path in place.files:
             require_free(path, force=options.force, inputs=options.inputs)
     if options.junit is not None:
+        if not options.limits:
+            raise UsageError("no gate is given", field="--junit", hint="such as --min-sparsity 0.9")
         require_free(options.junit, force=True, inputs=options.inputs)
+        outputs = (path for place in options.places for path in place.files)
+        require_apart(options.junit, outputs, field="--junit")
     return options
 
 

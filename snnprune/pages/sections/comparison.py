@@ -36,7 +36,7 @@ def comparison(report: Report) -> Section | None:
     pair = bool(before)
     titles = ("", "before", "after", "change") if pair else ("", "measured")
     table = Table(titles=titles, rows=[row if pair else (row[0], row[2]) for row in rows])
-    note = _energy_note(after)
+    note = energy_note(after)
     blocks: list[Block] = [table, *([Lines(lines=[note])] if note else [])]
     return Section(title="Before and after" if pair else "Measured", blocks=blocks)
 
@@ -144,7 +144,7 @@ def _of_sizes(before: Report | None, after: Report | None) -> Iterator[Row]:
         yield what, in_bytes(one), in_bytes(other), change(one, other)
 
 
-def _energy_note(after: Report) -> str | None:
+def energy_note(after: Report) -> str | None:
     work = after.get("workload")
     if not work:
         return None

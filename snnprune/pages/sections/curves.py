@@ -8,7 +8,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from snnprune.pages.numbers import NOTHING, in_bytes, in_joules, percent, whole
-from snnprune.pages.page import Block, Picture, Pictures, Section, Table, without_unknown
+from snnprune.pages.page import Block, Lines, Picture, Pictures, Section, Table, without_unknown
+from snnprune.pages.sections.comparison import energy_note
 from snnprune.pages.sections.files import drawn
 from snnprune.pages.svg import drawn_inline, inline
 from snnprune.plots import Curve, Level, Mark, plot_accuracy
@@ -40,32 +41,36 @@ def sparsities(report: Report) -> Section | None:
         return None
     blocks = _curves(found, dense, "test", drawn(report, "accuracy"))
     if files:
-        blocks[-1] = _files(files)
+        blocks[-1:] = _files(files)
     return Section(title="Accuracy and sparsity", blocks=blocks)
 
 
-def _files(files: Sequence[Report]) -> Table:
-    """What each file comes to."""
-    rows = []
+def _files(files: Sequence[Report]) -> list[Block]:
+    """What each file comes to, below the network that they are from."""
+    rows = [_row("before", files[0], "before")]
     for one in files:
-        work = (one.get("workload") or {}).get("after")
-        same = (one.get("agreement") or {}).get("spike_agreement")
-        weight = (one.get("sizes") or {}).get("after")
-        done = (work["macs"] + work["acs"]) / work["samples"] if work else None
-        rows.append(
-            [
-                PurePath(one["outputs"][0]["path"]).name,
-                percent(_sparsity(one["totals"]), 2),
-                percent(one["after"]["accuracy"], 2),
-                percent(same, 2),
-                whole(done),
-                in_joules(work["energy_pj"] if work else None),
-                in_bytes(weight["packed"] if weight else None),
-            ]
-        )
+        rows.append(_row(PurePath(one["outputs"][0]["path"]).name, one, "after"))
     titles = ("file", "sparsity", "accuracy", "spikes as before", "operations a sample")
     table = Table(titles=(*titles, "energy a sample", "packed"), rows=rows)
-    return without_unknown(table, NOTHING)
+    work = files[0].get("workload")
+    note = energy_note({"workload": work["after"]}) if work else ""
+    return [without_unknown(table, NOTHING), *([Lines(lines=[note])] if note else [])]
+
+
+def _row(name: str, one: Report, when: str) -> list[str]:
+    work = (one.get("workload") or {}).get(when)
+    same = (one.get("agreement") or {}).get("spike_agreement") if when == "after" else None
+    weight = (one.get("sizes") or {}).get(when)
+    done = (work["macs"] + work["acs"]) / work["samples"] if work else None
+    return [
+        name,
+        percent(_sparsity(one["totals" if when == "after" else "totals_before"]), 2),
+        percent((one[when] or {}).get("accuracy"), 2),
+        percent(same, 2),
+        whole(done),
+        in_joules(work["energy_pj"] if work else None),
+        in_bytes(weight["packed"] if weight else None),
+    ]
 
 
 def tickets(report: Report) -> Section | None:

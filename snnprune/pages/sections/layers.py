@@ -18,7 +18,7 @@ def layers(report: Report) -> Section | None:
     if not found or "kept" not in found[0]:
         return None
     work, samples = _work(report)
-    titles = ["layer", "shape", "weights", "kept", "density", "input", "input rate"]
+    titles = ["layer", "shape", "weights", "kept", "density", "input", "input rate, dense"]
     titles += ["operations a sample"] if work else []
     criteria = any(row["criterion"] for row in found)
     titles += ["scored by"] if criteria else []

@@ -21,13 +21,15 @@ def warnings(report: Report) -> Section | None:
 
 def origin(report: Report) -> Section:
     """Command, choices, seed, device, versions, files and their hashes."""
-    chosen = {name: report.get(name) for name in CHOICES}
+    several = report.get("files", [])
+    known = {**several[0], **report} if several else report  # all were pruned in the same way
+    chosen = {name: known.get(name) for name in CHOICES}
     pairs = [(name, str(value)) for name, value in chosen.items() if isinstance(value, str | int)]
     command = report.get("command_line")
-    why = report.get("criterion_because")
+    why = known.get("criterion_because")
     facts = [
         *([("command", command)] if command else []),
-        *([("criterion", f"{report['criterion']} ({why})")] if why else []),
+        *([("criterion", f"{known['criterion']} ({why})")] if why else []),
         *pairs,
         *((what, _named(one)) for what in ("model", "data") if (one := report.get(what))),
         ("seed", str(report["seed"])),
@@ -35,7 +37,7 @@ def origin(report: Report) -> Section:
         ("versions", ", ".join(f"{name} {text}" for name, text in report["versions"].items())),
     ]
     files = [("read", one) for one in report["inputs"]]
-    files += [("written", one) for one in report.get("outputs", [])]
+    files += [("written", one) for part in (report, *several) for one in part.get("outputs", [])]
     rows = [[what, one["path"], one.get("sha256")] for what, one in files]
     table = without_unknown(Table(titles=("", "file", "SHA-256"), rows=rows, names=2), "")
     blocks: list[Block] = [Facts(pairs=facts), *([replace(table, names=3)] if files else [])]

@@ -56,16 +56,13 @@ class Packing:
     stored: dict[str, Tensor]
     table: dict[str, Entry]
     """Of those that are packed, by name."""
+    bound: float
+    """Bytes that all of them take at least, packed or not: see `Entry`."""
 
     @property
     def nbytes(self) -> int:
-        """Of the tensors that are packed."""
-        return sum(self.stored[name].nbytes for name in self.table)
-
-    @property
-    def bound(self) -> float:
-        """See `Entry`."""
-        return sum(entry.bound for entry in self.table.values())
+        """Of all of them, as they are stored."""
+        return sum(tensor.nbytes for tensor in self.stored.values())
 
     def write(self, path: Path, metadata: Mapping[str, str]) -> None:
         """Write the file, whole or not at all.
@@ -87,14 +84,15 @@ def pack(
     Raises:
         InputError: a value is too large for the precision.
     """
-    stored, table = {}, {}
+    stored, table, bound = {}, {}, 0.0
     for name, tensor in tensors.items():
         found = _packed(name, tensor, precision if name in lossy else AS_THEY_ARE)
+        bound += tensor.nbytes if found is None else min(tensor.nbytes, found[0].bound)
         if found is None or found[1].nbytes + ENTRY >= tensor.nbytes:
             stored[name] = tensor
         else:
             table[name], stored[name] = found
-    return Packing(stored=stored, table=table)
+    return Packing(stored=stored, table=table, bound=bound)
 
 
 def read(path: Path) -> Contents:

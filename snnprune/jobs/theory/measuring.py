@@ -1,0 +1,165 @@
+"""What a level of change does: flips, layer by layer, and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+
+from torch import Tensor
+
+from snnprune.calibration import Calibration
+from snnprune.errors import InputError
+from snnprune.evaluation import Evaluation, evaluate
+from snnprune.jobs.subjects.subject import Batches, Subject
+from snnprune.jobs.theory.effects import Effect, LayerEffect
+from snnprune.jobs.theory.levels import Input, Level
+from snnprune.network import batch_length, holding
+from snnprune.progress import Progress
+from snnprune.theory import bounds
+from snnprune.theory.moving import Moved, moved
+
+
+class Measuring:
+    """Runs a network beside itself, changed, on the calibration images and on the test images."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        calibration: Calibration,
+        progress: Progress,
+        *,
+        eval_samples: int | None,
+        time_axis: int | None,
+    ) -> None:
+        """`time_axis` is that of a batch, where somebody says."""
+        self.subject, self.calibration, self.progress = subject, calibration, progress
+        self.eval_samples, self.time_axis = eval_samples, time_axis
+
+    @property
+    def uncounted(self) -> tuple[str, ...]:
+        """Layers that drive nothing that could be counted."""
+        seen = self.calibration.layers
+        return tuple(k for k in self.subject.weights if not (k in seen and seen[k].drives))
+
+    @cached_property
+    def samples_axis(self) -> int:
+        """1 where time comes first."""
+        return _samples_axis(self.subject, self.time_axis)
+
+    def effect(self, level: Level) -> Effect:
+        """Of one level, layer by layer and on the whole."""
+        if level.weights is None:
+            found = self._of_input(level)
+            changed: dict[str, Tensor] = {}
+        else:
+            changed = changed_by(level, self.subject)
+            found = self._of_layers(level, changed)
+        stored = level.parameters
+        return Effect(
+            level=level.name,
+            value=level.value,
+            layers=tuple(found),
+            evaluation=self.evaluated(changed, level.input, f"evaluating {level.name}"),
+            parameters=None
+            if stored is None
+            else sum(stored(weight, groups) for weight, groups in _weights(self.subject)),
+        )
+
+    def evaluated(
+        self, changed: Mapping[str, Tensor], disturbed: Input | None, label: str
+    ) -> Evaluation | None:
+        """Accuracy on the test images, where there are some."""
+        subject, limit = self.subject, self.eval_samples
+        network = subject.require_runnable()
+        if subject.data is None or subject.data.test is None:
+            return None
+        batches = self.progress.track(
+            subject.batches("test", limit), label=label, total=subject.steps("test", limit)
+        )
+        with holding(network.module, changed):
+            return evaluate(
+                network,
+                batches if disturbed is None else _disturbed(batches, disturbed(self.samples_axis)),
+                run=subject.run,
+                readout=subject.readout(),
+            )
+
+    def _of_layers(self, level: Level, changed: Mapping[str, Tensor]) -> list[LayerEffect]:
+        known = {
+            key: drives
+            for key in changed
+            if (seen := self.calibration.layers.get(key)) and (drives := seen.drives)
+        }
+        effects = []
+        for key in self.progress.track(known, label=level.name, total=len(known)):
+            names = [drive.name for drive in known[key]]
+            happened = self._moved({key: changed[key]}, names)
+            effects += [self._about(key, name, one) for name, one in happened.items()]
+        return effects
+
+    def _of_input(self, level: Level) -> list[LayerEffect]:
+        happened = self._moved({}, list(self.calibration.neurons), level.input)
+        return [self._about("", name, one) for name, one in happened.items()]
+
+    def _moved(
+        self, changed: Mapping[str, Tensor], names: Iterable[str], disturbed: Input | None = None
+    ) -> dict[str, Moved]:
+        subject = self.subject
+        batches, network = subject.calibration_batches(), subject.require_runnable()
+        if disturbed is None:
+            return moved(network, changed, names, batches, run=subject.run)[0]
+        change = disturbed(self.samples_axis)
+        return moved(network, changed, names, batches, run=subject.run, disturbed=change)[0]
+
+    def _about(self, key: str, name: str, happened: Moved) -> LayerEffect:
+        density = bounds.densities(self.calibration.neurons[name]).counted
+        predicted = bounds.first_order(density, happened.mean)
+        return LayerEffect(
+            layer=key,
+            neuron=name,
+            error=float(happened.mean.mean()),
+            predicted=float(predicted.mean()),
+            measured=float(happened.rate.mean()),
+            correlation=bounds.rank_correlation(predicted, happened.rate),
+            places=int(happened.places.sum()),
+        )
+
+
+def changed_by(level: Level, subject: Subject) -> dict[str, Tensor]:
+    """All weights as they are at a level that changes weights."""
+    assert level.weights is not None
+    changed = (level.weights(weight, groups) for weight, groups in _weights(subject))
+    return dict(zip(subject.weights, changed, strict=True))
+
+
+def _weights(subject: Subject) -> list[tuple[Tensor, int]]:
+    """Each with the groups of its layer."""
+    layers = subject.require_runnable().layers
+    return [
+        (weight, layers[key].groups if key in layers else 1)
+        for key, weight in subject.weights.items()
+    ]
+
+
+def _disturbed(batches: Batches, change: Callable[[Tensor], Tensor]) -> Batches:
+    for x, y in batches:
+        yield change(x), y
+
+
+def _samples_axis(subject: Subject, time_axis: int | None) -> int:
+    """1 where time comes first: by `--time-axis`, or a batch whose first dimensions differ.
+
+    Raises:
+        InputError: there is none.
+    """
+    if time_axis is not None:
+        return int(time_axis == 0)
+    for x, y in subject.calibration_batches():
+        samples = batch_length(x, y)
+        if x.dim() < 2 or x.shape[0] != x.shape[1] or samples == 1:
+            return 0 if x.shape[0] == samples else 1
+    raise InputError(
+        "whether samples or time come first is not known: there are as many of both",
+        field="--time-axis",
+        hint="give it, counted from 0, or another --batch-size",
+    )

@@ -69,7 +69,9 @@ def crisis_lines(found: CrisisFound) -> list[str]:
 def _unfollowed_lines(found: CrisisFound) -> list[str]:
     """Where the neighbourhood is not that of Lemma 3.4."""
     names = ", ".join(layer_name(one.layer) for one in found.crises if not one.followed)
-    return [f"with the furthest that was seen for the radius: {names}"] if names else []
+    return (
+        [f"r is the furthest that was seen, not what eps and decay give: {names}"] if names else []
+    )
 
 
 def _whole_line(found: CrisisFound) -> str:

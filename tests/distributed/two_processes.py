@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -437,3 +438,5 @@ def main(model: str, results: Path) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     main(sys.argv[1], Path(sys.argv[2]))
+    sys.stdout.flush()
+    os._exit(0)  # as the command does: threads of gloo that outlive the interpreter would abort it

@@ -26,7 +26,7 @@ def scores(report: Mapping[str, Any]) -> Section | None:
     ]
     more = f" The first {PANELS} of {len(drawable)} layers." if len(drawable) > PANELS else ""
     caption = (
-        "Weights by the logarithm of their score: blue kept, red pruned. Colours overlap where the "
+        "Weights by the logarithm of their score: blue kept, orange pruned. Colours overlap where "
         f"repair, a later step or a structure chose other weights than the scores alone.{more}"
     )
     return Section(title="Scores", blocks=[Pictures(pictures=pictures, caption=caption)])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from valid_reports import assert_valid
 
 from snnprune.evidence import score_histogram
@@ -74,3 +75,23 @@ def test_a_report_that_breaks_its_promise_is_noticed(
     report = json.loads(run("export", model_file, "--to", "dense", "-o", out, "--json").stdout)
     with pytest.raises(AssertionError, match=re.escape(fault)):
         assert_valid({**report, **change})
+
+
+def test_input_rates_are_those_of_calibrating_either_file(
+    run: Run, model_file: Path, tmp_path: Path
+) -> None:
+    out, page = tmp_path / "p.safetensors", tmp_path / "r"
+    few = ("--samples", 64)
+    flags = ("--sparsity", 0.8, *few, "--eval-samples", 64, "-o", out, "--report", page)
+    assert run("prune", model_file, *flags).returncode == 0
+    found = json.loads((page / "report.json").read_text())["evidence"]["input_rates"]
+    assert found
+    for when, file in (("before", model_file), ("after", out)):
+        calibrated = tmp_path / f"{when}.safetensors"
+        assert run("calibrate", file, *few, "-o", calibrated).returncode == 0
+        with safe_open(calibrated, "pt") as tensors:
+            for key, rates in found.items():
+                mean = float(tensors.get_tensor(f"input_rate/{key}").double().mean())
+                assert rates[when] == pytest.approx(mean, rel=1e-6)
+    assert any(rates["before"] != rates["after"] for rates in found.values())
+    assert re.search(r"blocks\.0\.conv \|.*0\.\d{3} → 0\.\d{3}", (page / "report.md").read_text())

@@ -143,8 +143,8 @@ class Measuring:
         }
         network, weights = self.subject.runnable, self.subject.weights
         if network is None or before is None:
-            nothing: dict[str, Any] = {"before": {}, "after": {}, "crises": {}}
-            return {"samples": 0, "edges": [], **nothing, "scores": histograms}
+            none: dict[str, Any] = {"before": {}, "after": {}, "crises": {}, "input_rates": {}}
+            return {"samples": 0, "edges": [], **none, "scores": histograms}
         batches = self.progress.track(
             self.subject.calibration_batches(),
             label="calibrating after",
@@ -159,6 +159,11 @@ class Measuring:
             "before": {name: asdict(found) for name, found in membranes(before).items()},
             "after": {name: asdict(found) for name, found in membranes(after).items()},
             "crises": {name: asdict(found) for name, found in predicted.items()},
+            "input_rates": {
+                key: {"before": _input_rate(before, key), "after": _input_rate(after, key)}
+                for key in weights
+                if key in before.layers and key in after.layers
+            },
             "scores": histograms,
         }
 
@@ -171,6 +176,10 @@ class Measuring:
             "before": _sizes(source.in_file(source.tensors)),
             "after": _sizes(source.in_file(after)),
         }
+
+
+def _input_rate(calibration: Calibration, key: str) -> float:
+    return float(calibration.layers[key].input_rate.mean())
 
 
 def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:

@@ -18,7 +18,7 @@ def layers(report: Report) -> Section | None:
     if not found or "kept" not in found[0]:
         return None
     work, samples = _work(report)
-    titles = ["layer", "shape", "weights", "kept", "density", "input", "input rate, dense"]
+    titles = ["layer", "shape", "weights", "kept", "density", "input", "input rate"]
     titles += ["operations a sample"] if work else []
     criteria = any(row["criterion"] for row in found)
     titles += ["scored by"] if criteria else []
@@ -32,7 +32,7 @@ def layers(report: Report) -> Section | None:
             f"{row['kept']:,}",
             percent(row["kept"] / row["weights"]),
             row["input_values"] or NOTHING,
-            NOTHING if row["input_rate"] is None else f"{row['input_rate']:.3f}",
+            _input_rate(row, report.get("evidence") or {}),
         ]
         cells += [whole((done["macs"] + done["acs"]) / samples) if done else NOTHING] * bool(work)
         rows.append([*cells, *([row["criterion"] or NOTHING] if criteria else [])])
@@ -42,6 +42,13 @@ def layers(report: Report) -> Section | None:
         *_reasons(found),
     ]
     return Section(title="Layers", blocks=blocks)
+
+
+def _input_rate(row: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
+    """Of the dense network, and of the pruned one where both were run."""
+    if both := evidence.get("input_rates", {}).get(row["weight"]):
+        return f"{both['before']:.3f} → {both['after']:.3f}"
+    return NOTHING if row["input_rate"] is None else f"{row['input_rate']:.3f}"
 
 
 def _work(report: Report) -> tuple[Mapping[str, Any], int]:

@@ -215,12 +215,19 @@ class ScoreHistogram(TypedDict):
 
 
 @closed
+class InputRates(TypedDict):
+    before: Number
+    after: Number
+
+
+@closed
 class Evidence(TypedDict):
     samples: Whole
     edges: list[Number]
     before: dict[str, Membrane]
     after: dict[str, Membrane]
     crises: dict[str, Crisis]
+    input_rates: dict[str, InputRates]
     scores: dict[str, ScoreHistogram]
 
 

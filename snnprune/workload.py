@@ -16,15 +16,9 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from snnprune.network import LayerCall
 
-CONVOLUTIONS = {
-    "conv1d": functional.conv1d,
-    "conv2d": functional.conv2d,
-    "conv3d": functional.conv3d,
-}
 
 
 ENERGY_MAC, ENERGY_AC = 4.6, 0.9
@@ -133,7 +127,7 @@ class Workload:
         geometry = sorted((name, str(value)) for name, value in call.geometry.items())
         key = (call.kind, call.input.shape[1:], call.weight.shape, call.groups, *geometry)
         if call.kind == "linear":
-            return call.input.numel() * call.weight.shape[0]
+            return call.input.numel() * call.weight.shape[0] // call.groups
         space = call.weight.dim() - 2
         if key not in self._places:
             ones = torch.ones(1, *call.input.shape[-1 - space :], device=call.input.device)
@@ -150,11 +144,11 @@ def operations(call: LayerCall, active: Tensor, alive: Tensor) -> int:
     readers = by_group.sum(1, dtype=torch.float32)
     x = active.to(torch.float32)
     if call.kind == "linear":
-        return int((x.reshape(-1, x.shape[-1]).sum(0, dtype=torch.float64) * readers[0]).sum())
+        met = x.reshape(-1, x.shape[-1]).sum(0, dtype=torch.float64)
+        return int((met * readers.flatten()).sum())
     space = readers.dim() - 2
     samples = x.reshape(-1, *x.shape[-1 - space :])
-    made = CONVOLUTIONS[call.kind](samples, readers, groups=call.groups, **call.geometry)
-    return int(made.sum(dtype=torch.float64))
+    return int(call.applied(samples, readers).sum(dtype=torch.float64))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from snnprune.errors import InputError
 from snnprune.gradients.learning import differentiable, holding
 from snnprune.gradients.passes import Means, Passes, require_gradient, slopes
-from snnprune.grams.patches import CONVOLUTIONS
 from snnprune.network import LayerCall, Network, NormCall, at_rest
-from snnprune.network.operations import layer_call, norm_call
+from snnprune.network.layer_calls import candidates
+from snnprune.network.operations import norm_call
 
 
 def flow(passes: Passes) -> dict[str, Tensor]:
@@ -37,7 +36,7 @@ def flow(passes: Passes) -> dict[str, Tensor]:
         holding(weights, {key: weight.data.double() for key, weight in weights.items()}),
         at_rest(network) as start,
         _letting_through(network),
-        _Linear(),
+        _Linear(weights.values()),
     ):
         for steps, _ in passes.outputs(start, torch.ones_like):
             require_gradient(steps)
@@ -52,22 +51,31 @@ def flow(passes: Passes) -> dict[str, Tensor]:
 class _Linear(TorchFunctionMode):
     """Layers and normalisations as flow sees them, in float64: it grows with every layer."""
 
+    def __init__(self, weights: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.weights = {id(weight) for weight in weights}
+
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if layer := layer_call(function, args, kwargs):
-            return _carried(layer)
+        for one in candidates(function, args, kwargs):
+            if one.is_layer or self._is_weight(one.raw):
+                return _carried(one.read())
         if norm := norm_call(function, args, kwargs):
             return _scaled(norm)
         return function(*args, **kwargs)
 
 
+    def _is_weight(self, raw: Tensor) -> bool:
+        """Whether it is a weight of a layer or looks at one."""
+        return id(raw) in self.weights or id(raw._base) in self.weights
+
+
 def _carried(call: LayerCall) -> Tensor:
-    x, weight = call.input.double(), call.weight.abs().double()
-    if call.kind == "linear":
-        return functional.linear(x, weight)
-    return CONVOLUTIONS[call.kind](x, weight, groups=call.groups, **call.geometry)
+    made = call.applied(call.samples.double(), call.weight.abs().double())
+    before = call.input.shape[: call.input.dim() - 1 - call.space]
+    return call.returned(made.reshape(*before, *made.shape[1:]))
 
 
 def _scaled(call: NormCall) -> Tensor:
@@ -84,7 +92,7 @@ def _letting_through(network: Network) -> Iterator[None]:
     """In the block spiking neurons put out what they are given, in the form of their output."""
     with contextlib.ExitStack() as stack:
         for name, neuron in network.neurons.items():
-            if neuron.site is not None:
+            if neuron.sites:
                 raise InputError(
                     f"{name} is a comparison in somebody's code, which flow cannot pass by",
                     field="--criterion",

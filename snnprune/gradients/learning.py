@@ -26,7 +26,7 @@ def differentiable(network: Network) -> Iterator[dict[str, nn.Parameter]]:
         for part in module.modules():
             stack.callback(_tensors_back(part))
         for neuron in network.neurons.values():
-            if neuron.site is None:
+            if not neuron.sites:
                 stack.enter_context(neuron.library.learning(neuron.module))
         for parameter in module.parameters():
             stack.callback(parameter.requires_grad_, parameter.requires_grad)

@@ -12,7 +12,6 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from snnprune.gradients.learning import differentiable
 from snnprune.gradients.passes import slopes
-from snnprune.grams.patches import CONVOLUTIONS
 from snnprune.network import Layer, LayerCall, Network, watching
 
 
@@ -71,10 +70,10 @@ def rows(tensor: Tensor, layer: Layer) -> Tensor:
 def made_of(call: LayerCall, x: Tensor, slope: Tensor) -> Tensor:
     """The gradient of the weight in a call, of these rows of its input and of dL/dI."""
     with torch._C.DisableTorchFunction(), torch.enable_grad():
-        if call.kind == "linear":
+        if call.kind == "linear" and call.groups == 1:
             return slope.T @ x
         weight = torch.zeros_like(call.weight, requires_grad=True)
-        made = CONVOLUTIONS[call.kind](x, weight, groups=call.groups, **call.geometry)
+        made = call.applied(x, weight)
         return torch.autograd.grad(made, weight, slope)[0]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from snnprune.errors import InputError
 from snnprune.grams.membrane import Course, course_of
-from snnprune.grams.patches import patches, places, samples
+from snnprune.grams.patches import patches, places
 from snnprune.network import Batch, LayerCall, Network, batch_length, evaluating, fed, watching
 from snnprune.network.steps import StepCount
 from snnprune.randomness import generator
@@ -101,7 +101,7 @@ class Rows:
             if key != self.key:
                 return
             met += 1
-            taken = samples(call)
+            taken = call.samples
             x, one = gathered(taken), ones(taken.new_ones(len(taken), dtype=torch.float64))
             if x is not None and one is not None:
                 self._ones += float(one.sum())

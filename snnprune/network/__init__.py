@@ -5,7 +5,8 @@ from snnprune.network.feeding import Batch, batch_length, fed
 from snnprune.network.libraries import NeuronConstants
 from snnprune.network.links import Gain, Layer, Link, Network, Neuron, Norm
 from snnprune.network.mode import evaluating
-from snnprune.network.operations import LayerCall, NormCall
+from snnprune.network.layer_calls import LayerCall
+from snnprune.network.operations import NormCall
 from snnprune.network.rest import at_rest
 from snnprune.network.trace import trace
 from snnprune.network.values import holding, snapshot

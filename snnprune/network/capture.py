@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from snnprune.network.following import Follower, Observers
 from snnprune.network.links import Network
-from snnprune.network.operations import LayerCall, NormCall
+from snnprune.network.layer_calls import LayerCall
+from snnprune.network.operations import NormCall
 from snnprune.network.rest import at_rest
 from snnprune.network.sites import Site
 
@@ -46,7 +47,7 @@ def watching(
     its spikes, `on_norm` the key of a running variance and the call that is about to normalise.
     All hooks come off when the block ends, also by an exception.
     """
-    sites = {n.site: n.name for n in network.neurons.values() if n.site is not None}
+    sites = {site: n.name for n in network.neurons.values() for site in n.sites}
 
     def on_site(site: Site, distance: Tensor, spikes: Tensor) -> None:
         if name := sites.get(site.index):
@@ -59,7 +60,7 @@ def watching(
         on_norm=on_norm,
         on_site=on_site,
     )
-    follower = Follower(network.module, observers)
+    follower = Follower(network.module, observers, network.settled)
     with contextlib.ExitStack() as stack:
         reset = stack.enter_context(at_rest(network))
         if sites or {on_input, on_layer, on_current, on_norm} != {_nobody}:
@@ -68,7 +69,7 @@ def watching(
             if on_membrane is not _nobody:
                 sink = partial(on_membrane, name)
                 stack.enter_context(neuron.library.recording(neuron.module, sink))
-            if on_spikes is not _nobody and neuron.site is None:
+            if on_spikes is not _nobody and not neuron.sites:
                 hook = _spike_hook(partial(on_spikes, name), follower)
                 stack.callback(neuron.module.register_forward_hook(hook).remove)
 

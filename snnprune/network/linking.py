@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
 
 from snnprune.errors import InputError
 from snnprune.network.links import Gain, Link, Network
 from snnprune.network.origins import Origin
-from snnprune.network.sites import Site
-from snnprune.network.walking import Passed, Term, neurons_behind
+from snnprune.network.sites import Event, Site
+from snnprune.network.walking import Passed, Term, between, neurons_behind
 
 NO_NEURON = "none"
+TOLERANCE = 1e-3  # of a factor that is taken for 1 - beta
 
 
 def united(origins: Iterable[Origin]) -> dict[str, bool]:
@@ -23,39 +27,171 @@ def united(origins: Iterable[Origin]) -> dict[str, bool]:
     return united
 
 
-def link_of(neuron: str, ways: list[Term], home: str) -> Link:
-    """One link of all the ways from a layer to a neuron; what is inside `home` is the neuron's."""
-    passed = [
-        passed
-        for way in ways
-        for passed in way.through
-        if not home or not f"{passed.place}.".startswith(f"{home}.")
+@dataclass(frozen=True, kw_only=True)
+class Population:
+    """One spiking neuron: a comparison, or several that are time steps of one membrane."""
+
+    sites: tuple[Site, ...]
+    shadows: tuple[Site, ...] = ()
+    """Comparisons of the same membranes with the same threshold, as some neurons do to reset."""
+
+    @property
+    def first(self) -> Site:
+        """The one that was met first."""
+        return self.sites[0]
+
+    @property
+    def events(self) -> list[Event]:
+        """The time steps."""
+        return [event for site in self.sites for event in site.events]
+
+    @property
+    def terms(self) -> list[Term]:
+        """What drives it, over all time steps."""
+        return [term for event in self.events for term in event.terms]
+
+    @property
+    def feeders(self) -> set[str]:
+        """Weights of the layers that drive it."""
+        return set().union(*(site.feeders for site in self.sites))
+
+    @property
+    def keys(self) -> list[str]:
+        """What stands for its spikes while a pass goes on."""
+        return [site.key for site in (*self.sites, *self.shadows)]
+
+    @property
+    def scalings(self) -> int:
+        """How many of the factors on what is compared are its own."""
+        return min(site.scalings for site in self.sites)
+
+
+def populations(sites: Iterable[Site], seen: Mapping[str, Tensor]) -> list[Population]:
+    """The spiking neurons that sites are; `seen` has the first u - u_th of each."""
+    found: list[Population] = []
+    for site in sites:
+        for place, one in enumerate(found):
+            if _goes_on(one.sites[-1], site):
+                found[place] = replace(one, sites=(*one.sites, site))
+                break
+            if _is_shadow(one.first, site, seen):
+                found[place] = replace(one, shadows=(*one.shadows, site))
+                break
+        else:
+            found.append(Population(sites=(site,)))
+    return found
+
+
+def _goes_on(before: Site, site: Site) -> bool:
+    """Whether a site is where another one's membrane is compared from some time step on.
+
+    As where the first step is written apart, or every step is.
+    """
+    first, last = site.events[0], before.events[-1]
+    same = before.place.written == site.place.written and before.place.shape == site.place.shape
+    if not same or last.number >= first.number or not site.feeders <= before.feeders:
+        return False
+    return bool(between(first.compared.origin, set(last.compared.forms)))
+
+
+def _is_shadow(one: Site, other: Site, seen: Mapping[str, Tensor]) -> bool:
+    """Whether two sites compare one membrane with one threshold."""
+    common = set(one.events[0].compared.forms) & set(other.events[0].compared.forms)
+    first, second = (seen.get(site.key) for site in (one, other))
+    if not common or first is None or second is None or first.shape != second.shape:
+        return False
+    return one.also_equal == other.also_equal and bool(torch.equal(first, second))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """A layer's way to a neuron at one time step, and what of it is inside the neuron."""
+
+    term: Term
+    around: tuple[Passed, ...]
+    """What is not in the code of the neuron's own module."""
+    outside: tuple[Passed, ...]
+    """Of these, what does not come after the state of the step before has come in."""
+    inner: tuple[Passed, ...]
+    """What the neuron itself does to its input."""
+    has_state: bool
+    """Whether the membrane of the step before is told apart from what is added to it."""
+
+
+def ways_to(population: Population, home: str) -> list[Way]:
+    """Every layer's ways to a neuron; what is in the code of the module `home` is the neuron's."""
+    count = population.scalings
+    return [
+        _way(term, event, home, count) for event in population.events for term in event.terms
     ]
-    return Link(
-        neuron=neuron,
-        norms=tuple(dict.fromkeys(way.norms for way in ways)),
-        gains=_gains(ways[0], passed),
-        through=unique(one.name for one in passed),
-        obstacle=next((one.name for one in passed if one.is_obstacle), None),
-        moved=any(way.moved for way in ways),
+
+
+def _way(term: Term, event: Event, home: str, scalings: int) -> Way:
+    own = set[Origin]()
+    for made in event.compared.operations:
+        scalings -= made.gain is not None
+        if scalings < 0:
+            break
+        own.add(made)
+    inner = [
+        one
+        for one in term.through
+        if one.origin in event.state or one.origin in own or _is_in(one.origin, home)
+    ]
+    return Way(
+        term=term,
+        around=tuple(one for one in term.through if not _is_in(one.origin, home)),
+        outside=tuple(one for one in term.through if one not in inner),
+        inner=tuple(one for one in inner if one.origin not in own),
+        has_state=bool(event.state),
     )
 
 
-def _gains(way: Term, passed: list[Passed]) -> tuple[Gain, ...]:
-    """The constant factors on the shortest way; at other time steps they are the same."""
-    return tuple(one.gain for one in way.through if one in passed and one.gain is not None)
+def _is_in(made: Origin, home: str) -> bool:
+    return bool(home) and home in made.inside
 
 
-def names_of(sites: list[Site], homes: Mapping[str, str]) -> dict[str, str]:
+def link_of(neuron: str, ways: list[Way], scale: Tensor | None = None) -> Link:
+    """One link of all the ways from a layer to a neuron.
+
+    `scale` is 1 - beta of the neuron, () or (C,): a factor of that size on the way is how the
+    neuron takes its input.
+    """
+    best = next((way for way in ways if way.has_state), ways[0])
+    gains = tuple(one.gain for one in best.outside if one.gain is not None)
+    return Link(
+        neuron=neuron,
+        norms=tuple(dict.fromkeys(way.term.norms for way in ways)),
+        gains=tuple(gain for gain in gains if scale is None or not is_input_scale(gain, scale)),
+        through=unique(one.name for way in ways for one in way.around),
+        obstacle=next((one.name for way in ways for one in way.outside if one.is_obstacle), None),
+        moved=any(way.term.moved for way in ways),
+    )
+
+
+def is_input_scale(gain: Gain, scale: Tensor) -> bool:
+    """Whether a factor is 1 - beta; never where beta is 0 and the factor is none."""
+    value = torch.as_tensor(gain.value).detach().double().abs().cpu()
+    value = 1 / value if gain.divides else value
+    if bool((scale == 1).all()):
+        return False
+    lengths = [length for length in value.shape if length > 1]
+    if lengths not in ([], list(scale.shape)):
+        return False
+    return bool(torch.allclose(value.reshape(lengths), scale.double(), rtol=TOLERANCE, atol=1e-6))
+
+
+def names_of(found: list[Population], homes: Mapping[str, str]) -> dict[str, str]:
     """A name for each site: that of its module, or where it has none, by a layer before it."""
     names, told = dict[str, str](), set[str]()
-    for site in sites:
-        feeders = unique(term.layer for term in site.terms)
+    for one in found:
+        feeders = unique(term.layer for term in one.terms)
         # behind a sum of currents: not by the layer that an earlier one is named by
-        layer = next((key for key in feeders if key not in told), feeders[0])
-        told |= site.feeders
-        name = homes[site.key] or f"spikes after {layer.removesuffix('.weight')}"
-        names[site.key] = name if name not in names.values() else f"{name} ({site.index})"
+        layer = next((key for key in feeders if key not in told), next(iter(feeders), ""))
+        told |= one.feeders
+        name = homes[one.first.key] or f"spikes after {layer.removesuffix('.weight')}"
+        name = name if name not in names.values() else f"{name} ({one.first.index})"
+        names |= dict.fromkeys(one.keys, name)
     return names
 
 

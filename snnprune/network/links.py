@@ -6,12 +6,29 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from snnprune.network.layout import Layout
 from snnprune.network.libraries import NeuronConstants, NeuronLibrary, put_at_rest
 
-LayerKind = Literal["conv1d", "conv2d", "conv3d", "linear"]
+LayerKind = Literal[
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "linear",
+]
 
 # Counted from the end, so that any number of time and batch dimensions may come first.
-CHANNEL_AXIS: dict[LayerKind, int] = {"conv1d": -2, "conv2d": -3, "conv3d": -4, "linear": -1}
+CHANNEL_AXIS: dict[LayerKind, int] = {
+    "conv1d": -2,
+    "conv2d": -3,
+    "conv3d": -4,
+    "conv_transpose1d": -2,
+    "conv_transpose2d": -3,
+    "conv_transpose3d": -4,
+    "linear": -1,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +83,20 @@ class Layer:
     """One for each neuron that it drives; several behind a residual sum of currents."""
     sources: tuple[str, ...] = ()
     """Neurons whose spikes enter it past every other layer."""
+    layout: Layout | None = None
+    """How the parameter lies to the weight, where it is not the weight as it lies."""
+    unseen: str | None = None
+    """Why nothing is known of it but the weight, where that is so."""
+    shaped: bool = False
+    """Whether the network applies an elementwise function with f(0) = 0 to the parameter."""
+
+    def weight_of(self, held: Tensor) -> Tensor:
+        """The weight (out, in / groups, *kernel) of a tensor in the form of the parameter."""
+        return held if self.layout is None else self.layout.weight(held)
+
+    def parameter_of(self, weight: Tensor) -> Tensor:
+        """What is in the form of the weight, in the form of the parameter."""
+        return weight if self.layout is None else self.layout.back(weight)
 
     @property
     def channel_axis(self) -> int:
@@ -96,10 +127,25 @@ class Neuron:
     """Weights of the layers that drive it."""
     identities: tuple[str, ...] = ()
     """Neurons whose spikes reach it past every layer, as in a residual block."""
-    site: int | None = None
-    """Which comparison of a pass it is, where it is no module of a known library."""
+    sites: tuple[int, ...] = ()
+    """Which comparisons of a pass it is, where it is no module of a known library."""
+    axis: int | None = None
+    """Where its membrane has the channels of the layers before it, from the end; None if nobody
+    can say."""
     gated: bool = False
     """Whether something else decides with the comparison whether it spikes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """What a pass has found out that the next one has to know."""
+
+    functions: frozenset[str] = frozenset()
+    """Parameters that the network applies an elementwise function with f(0) = 0 to."""
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    """How a parameter lies to the weight that counts, where it is used in several ways."""
+    scalings: Mapping[int, int] = field(default_factory=dict)
+    """How many factors of what is compared are its own, by comparison of a pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +160,10 @@ class Network:
     """Neurons whose spikes are put out past every layer."""
     made: Mapping[str, str] = field(default_factory=dict)
     """Weights that are made of other parameters as a whole, as by weight norm: by what."""
+    kept: tuple[str, ...] = ()
+    """Parameters that weights are made with and that are no weights, as positions and delays."""
+    settled: Settled = field(default_factory=Settled)
+    """What a pass has to know to see all of this again."""
 
     def weight(self, key: str) -> Tensor:
         """The weight of a layer, (out, in / groups, *kernel)."""

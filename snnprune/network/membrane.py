@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -12,9 +13,9 @@ from snnprune.network.origins import Origin
 from snnprune.network.sites import Met
 
 
-def unscaled(distance: Tensor, operations: list[Origin]) -> Tensor:
+def unscaled(distance: Tensor, scalings: Iterable[Origin]) -> Tensor:
     """A distance to the threshold in units of the membrane that its operand is a multiple of."""
-    for made in operations:
+    for made in scalings:
         if made.gain is None:
             continue
         factor = torch.as_tensor(made.gain.value, device=distance.device).detach().abs()
@@ -39,8 +40,20 @@ class Membrane:
         A neuron that mixes time steps by a matrix flattens everything else.
         """
         distance = self.distance
-        spikes = (result == 0 if self.turned else result).to(distance.dtype)
+        spikes = (result == 0 if self.turned else result > 0).to(distance.dtype)
         shape = self.met.shape
         if shape is None or math.prod(shape) != distance.numel():
             return distance, spikes
         return distance.reshape(shape), spikes.reshape(shape)
+
+
+def is_of(result: Tensor, spikes: Tensor) -> bool:
+    """Whether a tensor is those spikes to the eye, though a surrogate was added and taken off."""
+    if result.shape != spikes.shape or not result.is_floating_point():
+        return False
+    same = (result - spikes).abs() <= STRAIGHT
+    return bool(same.all()) and bool(spikes.any())
+
+
+STRAIGHT = 1e-4
+"""How far rounding takes (spike - surrogate) + surrogate from the spike."""

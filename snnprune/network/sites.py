@@ -8,6 +8,7 @@ every time step, with a membrane that descends from the one before.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +18,11 @@ from torch import nn
 
 from snnprune.network.libraries.library import MembraneSink, NeuronConstants, NeuronLibrary
 from snnprune.network.origins import Origin
-from snnprune.network.walking import Term, membrane_chain, terms
+from snnprune.network.walking import Compared, Term, between, compared, is_spikes, terms
+
+Code = tuple[tuple[object, int], ...]
+"""Where a program is: the functions that it is in, and where in each."""
+MODULE_CALLS, OURS = "torch.nn.modules.module", "snnprune"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +31,44 @@ class Place:
 
     inside: tuple[str, ...]
     """Names of the modules around it, the innermost last."""
+    code: Code
+    """From the comparison out to the module that it is in."""
     shape: tuple[int, ...]
     """Of the membrane."""
-    written: tuple[str, ...]
-    """How it is written: the operations on the membrane, the threshold, the sign."""
+    written: tuple[object, ...]
+    """The thresholds that are known by name or number, and the sign."""
+
+
+def here_in_code() -> Code:
+    """Where the call is made that is being followed, in the code of the innermost module."""
+    found: list[tuple[object, int]] = []
+    frame = sys._getframe(1)
+    while _package_of(frame) == OURS and frame.f_back is not None:
+        frame = frame.f_back
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name == MODULE_CALLS or _package_of(frame) == OURS:
+            break
+        found.append((frame.f_code, frame.f_lasti))
+        frame = frame.f_back  # type: ignore[assignment] # None ends the loop
+    return tuple(found)
+
+
+def _package_of(frame: Any) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One comparison at a site: a time step."""
+
+    compared: Compared
+    terms: tuple[Term, ...]
+    """What drives the membrane in this step."""
+    state: frozenset[Origin]
+    """What the membrane of the step before has a part in; empty at the first one."""
+    number: int
+    """How many comparisons of neurons there were before it in the pass."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -40,7 +79,7 @@ class Site:
     place: Place
     also_equal: bool
     """Whether u = u_th is a spike."""
-    terms: list[Term] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
     @property
     def key(self) -> str:
@@ -48,9 +87,23 @@ class Site:
         return f"site {self.index}"
 
     @property
+    def terms(self) -> list[Term]:
+        """What drives it, over all time steps."""
+        return [term for event in self.events for term in event.terms]
+
+    @property
     def feeders(self) -> set[str]:
         """Weights of the layers that drive it."""
         return _layers(self.terms)
+
+    @property
+    def scalings(self) -> int:
+        """How many of the factors on what is compared are its own, and none of the current's.
+
+        At a first step without a state the current itself may be compared; a later one tells.
+        """
+        counts = [len(event.compared.scalings) for event in self.events]
+        return min(counts[1:] or counts, default=0)
 
 
 @dataclass(frozen=True)
@@ -70,38 +123,48 @@ class Sites:
 
     def __init__(self) -> None:
         self.found: list[Site] = []
+        self.met = 0
         self.membranes: dict[Origin, list[Site]] = defaultdict(list)
         """What was compared, and where."""
+        self.codes: set[Code] = set()
+        """Where neurons that layers drive are compared, in the code of their own modules."""
 
-    def at(self, operand: Origin, place: Place, *, also_equal: bool) -> Met | None:
-        """The site at which a tensor of that origin is compared; None where no layer drives it."""
+    def at(self, what: Compared, place: Place, *, also_equal: bool) -> Met | None:
+        """The site at which that is compared; None where it is no membrane of a neuron."""
+        operand = what.origin
         again = [site for site in self.membranes.get(operand, ()) if site.place == place]
         if again:
             return Met(again[0], is_new=False)
-        before = self._behind(operand, place)
+        before = self._behind(what, place)
+        state = between(operand, self._marks(before)) if before else set[Origin]()
         drive = list(terms(operand, stops=self._marks(before)))
         if before is not None and _layers(drive) and not _layers(drive) & before.feeders:
-            before, drive = None, list(terms(operand))  # a sum of currents that another one saw too
-        if before is None and not _layers(drive):
+            # a sum of currents that another one saw too
+            before, state, drive = None, set(), list(terms(operand))
+        if before is None and not _layers(drive) and not self._is_of_known_code(what, place):
             return None
         site = before or self._known(place, drive)
         if site is None:
             site = Site(index=len(self.found), place=place, also_equal=also_equal)
             self.found.append(site)
-        site.terms += drive
-        forms, _ = membrane_chain(operand)
-        for origin in forms:
+        if _layers(drive) and place.inside:
+            self.codes.add(place.code)
+        site.events.append(
+            Event(compared=what, terms=tuple(drive), state=frozenset(state), number=self.met)
+        )
+        self.met += 1
+        for origin in what.forms:
             self.membranes[origin].append(site)
         return Met(site, is_new=True, shape=_shape_of(drive))
 
-    def _behind(self, operand: Origin, place: Place) -> Site | None:
+    def _behind(self, what: Compared, place: Place) -> Site | None:
         """The site at that place whose membrane this one descends from."""
-        steps, seen = [operand], set[Origin]()
+        steps, seen = [what.origin], set[Origin]()
         while steps:
             here = steps.pop(0)
-            for site in self.membranes.get(here, ()):
-                if site.place == place:
-                    return site
+            there = [site for site in self.membranes.get(here, ()) if site.place == place]
+            if there:
+                return _at_level(there, what)
             if here not in seen and not here.layer and not here.neuron:
                 seen.add(here)
                 steps += here.parents
@@ -115,16 +178,40 @@ class Sites:
 
         Two populations of neurons that one and the same current drives are two sites.
         """
-        sources = {term.source for term in drive}
+        sources = _sources(drive)
         for site in self.found:
-            met = {term.source for term in site.terms}
-            if site.place == place and site.feeders == _layers(drive) and not met & sources:
-                return site
+            if site.place == place and site.feeders == _layers(drive):
+                if not _sources(site.terms) & sources:
+                    return site
         return None
+
+    def _is_of_known_code(self, what: Compared, place: Place) -> bool:
+        """Whether what layers drive elsewhere is compared in the same code.
+
+        Then it is a neuron too, though spikes alone drive it, as in attention.
+        """
+        return place.code in self.codes and what.origin.fed and not is_spikes(what.origin)
+
+
+def _at_level(sites: list[Site], what: Compared) -> Site | None:
+    """Of sites that compare one membrane, the one with the threshold that is taken off now.
+
+    None where the membrane of the same step is compared with a threshold that is new.
+    """
+    same = [site for site in sites if what.shifts == site.events[-1].compared.shifts]
+    if same:
+        return same[0]
+    now = [site for site in sites if site.events[-1].compared.membrane is what.membrane]
+    return None if now else sites[0]
 
 
 def _layers(drive: list[Term]) -> set[str]:
     return {term.layer for term in drive if term.layer is not None}
+
+
+def _sources(drive: list[Term]) -> set[tuple[Origin | None, Origin | None]]:
+    """What drives a neuron, and which part of it, as a time step of many."""
+    return {(term.source, term.picked) for term in drive}
 
 
 def _shape_of(drive: list[Term]) -> tuple[int, ...] | None:
@@ -153,3 +240,4 @@ COMPARISON = NeuronLibrary(
     recording=_recording,
     reset=_reset,
 )
+"""Neurons that are comparisons in somebody's code."""

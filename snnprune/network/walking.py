@@ -6,12 +6,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from snnprune.network.links import Gain, Norm
-from snnprune.network.origins import SCALINGS, VIEWS, Origin
+from snnprune.network.origins import MOVES, PICKS, SCALINGS, VIEWS, Origin
 
-# Of these, the ones after which the channels may lie elsewhere.
-MOVES = frozenset(
-    {"transpose", "permute", "movedim", "moveaxis", "swapaxes", "swapdims", "t", "T", "mT"}
-)
 # What lets a small change of a current through as it is, or not at all. Any other operation between
 # a layer and a neuron is an obstacle: no factor per channel describes it.
 PASSING = frozenset(
@@ -24,15 +20,25 @@ PASSING = frozenset(
     | {"maximum", "minimum", "max", "min", "amax", "masked_fill", "max_unpool2d"}
 )
 GATES = frozenset({"mul", "bitwise_and", "logical_and", "where", "masked_fill"})
+SHIFTS = frozenset({"add", "sub", "rsub"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Passed:
-    """An operation on the way to a neuron, and the module in whose code it is."""
+    """An operation on the way to a neuron."""
 
-    name: str
-    place: str
-    gain: Gain | None = None
+    origin: Origin
+    """Of what it made."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.origin.name
+
+    @property
+    def gain(self) -> Gain | None:
+        """The constant factor that it is."""
+        return self.origin.gain
 
     @property
     def is_obstacle(self) -> bool:
@@ -51,6 +57,8 @@ class Term:
     moved: bool = False
     source: Origin | None = None
     """The very output of the layer, or the spikes."""
+    picked: Origin | None = None
+    """What was taken of that last, as one time step of many."""
 
 
 def recurrent(layer: str) -> Term:
@@ -66,6 +74,7 @@ class _Step:
     norms: tuple[Norm, ...] = ()
     through: tuple[Passed, ...] = ()
     moved: bool = False
+    picked: Origin | None = None
 
 
 def terms(origin: Origin, *, stops: Collection[Origin] = ()) -> Iterator[Term]:
@@ -91,9 +100,10 @@ def terms(origin: Origin, *, stops: Collection[Origin] = ()) -> Iterator[Term]:
                     through=step.through,
                     moved=step.moved,
                     source=here,
+                    picked=step.picked,
                 )
             else:
-                steps += [_back(step, parent) for parent in here.parents if parent.data]
+                steps += [_back(step, parent) for parent in here.sources]
 
 
 def _back(step: _Step, parent: Origin) -> _Step:
@@ -105,8 +115,14 @@ def _back(step: _Step, parent: Origin) -> _Step:
     elif by_hand := here.variances - parent.variances:
         norms = (*norms, *(Norm(scale=None, variance=key, eps=None) for key in sorted(by_hand)))
     elif here.name not in VIEWS | MOVES and not _is_of_norm(here):
-        through = (*through, Passed(name=here.name, place=here.place, gain=here.gain))
-    return _Step(parent, norms, through, step.moved or here.name in MOVES)
+        through = (*through, Passed(origin=here))
+    return _Step(
+        parent,
+        norms,
+        through,
+        step.moved or here.name in MOVES,
+        here if here.name in PICKS and step.picked is None else step.picked,
+    )
 
 
 def _is_of_norm(here: Origin) -> bool:
@@ -118,72 +134,122 @@ def neurons_behind(origin: Origin) -> dict[str, bool]:
     """The neurons whose spikes a tensor is made of, and whether something else decides with them.
 
     As where they are multiplied by what is itself computed, or a condition is joined to theirs, on
-    every way.
+    every way. Where spikes of other neurons are what they are multiplied by, as in attention and
+    in shortcuts by AND, nothing else decides.
     """
-    found: dict[str, bool] = {}
-    steps, seen = [(origin, False)], set[tuple[Origin, bool]]()
-    while steps:
-        here, gated = steps.pop()
-        if (here, gated) in seen:
+    found: dict[Origin, dict[str, bool]] = {}
+    for here in _upwards(origin):
+        if here.neuron or here.layer:
+            found[here] = {here.neuron: False} if here.neuron else {}
             continue
-        seen.add((here, gated))
-        if here.neuron:
-            found[here.neuron] = found.get(here.neuron, True) and gated
-        elif not here.layer:
-            data = [parent for parent in here.parents if parent.data]
-            gates = here.name in GATES and len(data) > 1
-            steps += [(parent, gated or gates) for parent in data]
+        united: dict[str, bool] = {}
+        for parent in here.sources:
+            others = [one for one in here.sources if one is not parent]
+            for neuron, gated in found[parent].items():
+                held = gated or (
+                    here.name in GATES and any(_decides(one, neuron, found) for one in others)
+                )
+                united[neuron] = united.get(neuron, True) and held
+        found[here] = united
+    return found[origin]
+
+
+def _upwards(origin: Origin, *, stops: Collection[Origin] = ()) -> Iterator[Origin]:
+    """What a tensor is made of since the last layers and neurons, and itself at last."""
+    done: set[Origin] = set()
+    steps = [(origin, False)]
+    while steps:
+        here, ready = steps.pop()
+        if here in done:
+            continue
+        if ready:
+            done.add(here)
+            yield here
+            continue
+        steps.append((here, True))
+        if not here.neuron and not here.layer and here not in stops:
+            steps += [(parent, False) for parent in here.sources]
+
+
+def _decides(gate: Origin, neuron: str, found: dict[Origin, dict[str, bool]]) -> bool:
+    """Whether a factor is more than spikes of other neurons, as what a neuron's own leave behind."""
+    return gate.analog or (neuron in found[gate] and not is_spikes(gate))
+
+
+def is_spikes(origin: Origin) -> bool:
+    """Whether it is a neuron's spikes in some form, and nothing else."""
+    while origin.neuron is None:
+        if origin.name not in VIEWS | MOVES | SCALINGS or len(origin.sources) != 1:
+            return False
+        (origin,) = origin.sources
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """What is compared with a threshold, back to the membrane potential that it is a form of."""
+
+    origin: Origin
+    forms: tuple[Origin, ...]
+    """From what is compared to the membrane potential, or at a first step to the current."""
+
+    @property
+    def operations(self) -> tuple[Origin, ...]:
+        """Those that made each form of the one behind it."""
+        return self.forms[:-1]
+
+    @property
+    def scalings(self) -> tuple[Origin, ...]:
+        """Those of them that multiply."""
+        return tuple(one for one in self.operations if one.gain is not None)
+
+    @property
+    def turned(self) -> bool:
+        """Whether it falls where the membrane rises."""
+        return sum(one.name in ("neg", "rsub") for one in self.operations) % 2 == 1
+
+    @property
+    def membrane(self) -> Origin:
+        """The last of the forms."""
+        return self.forms[-1]
+
+    @property
+    def shifts(self) -> tuple[str, ...]:
+        """The known thresholds that were taken off, as they are written."""
+        shifts = [one for one in self.operations if one.name in SHIFTS and one.constant]
+        return tuple(f"{one.name} {one.constant}" for one in shifts)
+
+
+def compared(operand: Origin) -> Compared:
+    """What a comparison is of: a membrane potential, shifted and scaled.
+
+    At the first time step the membrane may be the current itself.
+    """
+    forms = [operand]
+    while before := _form_behind(forms):
+        forms.append(before)
+    return Compared(origin=operand, forms=tuple(forms))
+
+
+def _form_behind(forms: list[Origin]) -> Origin | None:
+    here = forms[-1]
+    if here.layer or here.norm or here.neuron or here.name in PICKS:
+        return None
+    sources = here.sources
+    if len(sources) == 1:
+        known = here.name in SCALINGS | VIEWS | {"sub", "rsub"}
+        return sources[0] if known or (here.name == "add" and here.constant) else None
+    # an adaptive threshold is made of spikes: what is compared may be its distance to the membrane
+    first = all(one.name in VIEWS | SCALINGS for one in forms[:-1])
+    driven = [one for one in sources if one.driven]
+    is_distance = first and here.name in ("sub", "rsub") and len(driven) == 1
+    return driven[0] if is_distance else None
+
+
+def between(origin: Origin, marks: Collection[Origin]) -> set[Origin]:
+    """What lies on the ways from `origin` back to `marks`, both included; the state of a neuron."""
+    found: set[Origin] = set()
+    for here in _upwards(origin, stops=marks):
+        if here in marks or any(parent in found for parent in here.sources):
+            found.add(here)
     return found
-
-
-def membrane_chain(operand: Origin) -> tuple[list[Origin], list[Origin]]:
-    """What is compared, back to the membrane potential that it is a shifted or scaled form of.
-
-    And the operations that make it of the membrane, the last first. At the first time step the
-    membrane may be the current itself.
-    """
-    forms, operations = [operand], list[Origin]()
-    while operand.name in SCALINGS | VIEWS | {"sub", "rsub"} and not operand.norm:
-        data = [parent for parent in operand.parents if parent.data]
-        if len(data) != 1:
-            break
-        operations.append(operand)
-        operand = data[0]
-        forms.append(operand)
-        if operand.layer or operand.norm or operand.neuron:
-            break
-    return forms, operations
-
-
-def scaled_parameter(origin: Origin) -> str | None:
-    """The parameter that a weight is, or is an elementwise multiple of; else None.
-
-    A weight that is 0 there is 0 in the layer, and touches no other.
-    """
-    while origin.parameter is None:
-        if origin.name not in VIEWS | {"mul", "div"} or len(origin.parents) != 1:
-            return None
-        origin = origin.parents[0]
-    return origin.parameter
-
-
-def is_turned_parameter(origin: Origin) -> bool:
-    """Whether a weight is a parameter in another order of dimensions, as in a tied decoder."""
-    moved = False
-    while origin.parameter is None and len(origin.parents) == 1 and origin.name in VIEWS | MOVES:
-        moved = moved or origin.name in MOVES
-        origin = origin.parents[0]
-    return moved and origin.parameter is not None
-
-
-def parameters_behind(origin: Origin) -> list[str]:
-    """The parameters that a weight is made of."""
-    found, steps, seen = [], [origin], set[Origin]()
-    while steps:
-        here = steps.pop()
-        if here in seen:
-            continue
-        seen.add(here)
-        found += [here.parameter] if here.parameter else []
-        steps += here.parents
-    return sorted(found)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from snnprune.grams import currents, patches
-from snnprune.grams.patches import places, samples
+from snnprune.grams.patches import places
 from snnprune.network import LayerCall
 from snnprune.network.links import LayerKind
 
@@ -27,7 +27,7 @@ def drawn(*shape: int) -> Tensor:
 
 def made(call: LayerCall) -> tuple[Tensor, int]:
     """What the rows of a call give, (samples, places, out), and the places that were announced."""
-    x = samples(call)
+    x = call.samples
     rows = patches(x, call)
     by_group = currents(rows, call.weight)  # (groups, samples * places, out / groups)
     given = by_group.transpose(0, 1).flatten(1).unflatten(0, (len(x), -1))

@@ -127,7 +127,7 @@ class TestBehaviour(Behaviour):
     liveliest = 0.01
 
     def state(self, network: Network) -> dict[str, Any]:
-        modules: list[Any] = [one.module for one in network.neurons.values() if one.site is None]
+        modules: list[Any] = [one.module for one in network.neurons.values() if not one.sites]
         thresholds = [module.activation.__globals__["threshold"] for module in modules]
         return {**super().state(network), "thresholds": thresholds}
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -12,6 +13,8 @@ MembraneSink = Callable[[Tensor], None]
 The distance to the threshold, because its sign is exact: u itself, added up again from a distance,
 could round to the other side.
 """
+Reset = Literal["hard", "soft"]
+"""What a spike does to a membrane: `hard` sets it, `soft` takes something off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +28,7 @@ class NeuronConstants:
     """Whether the input is scaled by 1 - beta."""
     fires_at_threshold: bool = True
     """Whether u = u_th is a spike."""
+    reset: Reset | None = None
 
 
 def _as_it_is(_: nn.Module) -> AbstractContextManager[None]:

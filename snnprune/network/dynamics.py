@@ -1,0 +1,176 @@
+"""What a membrane keeps from one time step to the next, found by moving it a little."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snnprune.network.following import Follower, Observers
+from snnprune.network.libraries.library import Reset
+from snnprune.network.links import Settled
+from snnprune.network.sites import Site
+
+STEP = 1e-2  # how far membranes are moved, in standard deviations
+SOME, LEAST = 0.05, 32  # share of them, and how many at least: few, for the layers behind them
+EVEN = 2e-3  # by how much the decays of one neuron's channels may differ and be one number
+PLACES = 4  # decimals of a decay that are above the rounding of float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decay:
+    """What a membrane keeps of itself from one time step to the next."""
+
+    beta: float | None
+    """Where it is the same everywhere."""
+    by_channel: Tensor | None
+    """(C,) where the channels are known and differ, () where they do not."""
+    reset: Reset | None
+    """What a spike does to it; None where none was seen."""
+
+
+@dataclass
+class Trail:
+    """The first u - u_th of each site, and its spikes then."""
+
+    distances: dict[str, list[Tensor]] = field(default_factory=dict)
+    spikes: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def take(self, site: Site, distance: Tensor, spikes: Tensor) -> None:
+        """Keep a copy of the first three."""
+        kept = self.distances.setdefault(site.key, [])
+        if len(kept) < 3:
+            kept.append(distance.clone())
+            self.spikes.setdefault(site.key, []).append(spikes.clone())
+
+
+def decays(
+    module: nn.Module,
+    run: Callable[[], Any],
+    base: Trail,
+    sites: Mapping[str, int | None],
+    settled: Settled,
+) -> dict[str, Decay]:
+    """The decay of each of `sites`, given with their channels' axes; those that cannot be had miss.
+
+    `run` runs the same batch from rest as when `base` was kept. In a second pass each membrane is
+    raised a little once it was compared, and the next comparison tells what is left of that.
+    """
+    moved = _Moving(module, base, sites, settled)
+    with moved.follower.following(scripts=True):
+        run()
+    told = {key: moved.decay(key, axis) for key, axis in sites.items()}
+    return _alike({key: decay for key, decay in told.items() if decay is not None})
+
+
+def _alike(found: dict[str, Decay]) -> dict[str, Decay]:
+    """With one number where decays differ by rounding alone."""
+    known: list[float] = []
+    for key, decay in found.items():
+        if decay.beta is None:
+            continue
+        same = next((beta for beta in known if abs(beta - decay.beta) <= EVEN / 10), None)
+        if same is None:
+            known.append(decay.beta)
+        else:
+            found[key] = replace(decay, beta=same)
+    return found
+
+
+class _Moving:
+    """Raises the membrane of each site once."""
+
+    def __init__(
+        self, module: nn.Module, base: Trail, sites: Collection[str], settled: Settled
+    ) -> None:
+        self.base = base
+        self.trail = Trail()
+        self.sites = sites
+        self.steps: dict[str, Tensor] = {}
+        """By how much, 0 where it was not, in the shape of u - u_th."""
+        self.follower = Follower(module, Observers(on_site=self.on_site), settled)
+
+    def on_site(self, site: Site, distance: Tensor, spikes: Tensor) -> None:
+        self.trail.take(site, distance, spikes)
+        if site.key in self.sites and len(site.events) == _moment(self.base, site.key) + 1:
+            steps = _some(distance)
+            if self._raise(site, steps):
+                self.steps[site.key] = steps
+
+    def _raise(self, site: Site, steps: Tensor) -> bool:
+        """Add to whatever form of the membrane the network goes on with."""
+        done = set[int]()
+        for form in site.events[-1].compared.forms:
+            tensor = (self.follower.notes.tensors.get(form) or _gone)()
+            if form.layer or form.norm or form.neuron or tensor is None:
+                continue
+            if not tensor.is_floating_point() or 0 in tensor.stride():
+                continue
+            place = tensor.untyped_storage().data_ptr()
+            if place not in done and tensor.numel() == steps.numel():
+                done.add(place)
+                with torch.no_grad(), torch._C.DisableTorchFunction():
+                    tensor.data.add_(steps.view(tensor.shape).to(tensor.dtype))
+        return bool(done)
+
+    def decay(self, key: str, axis: int | None) -> Decay | None:
+        moment = _moment(self.base, key)
+        before, after = self.base.distances.get(key, []), self.trail.distances.get(key, [])
+        if key not in self.steps or len(before) < moment + 2 or len(after) < moment + 2:
+            return None
+        if before[moment + 1].shape != after[moment + 1].shape:
+            return None
+        steps, spiked = self.steps[key], self.base.spikes[key][moment] > 0
+        kept = (after[moment + 1].double() - before[moment + 1].double()) / steps
+        if spiked.shape != kept.shape or not bool((~spiked & (steps != 0)).any()):
+            return None
+        silent = kept[~spiked & (steps != 0)]
+        beta = float(silent.median())
+        if not -EVEN <= beta <= 1 + EVEN:
+            return None
+        by_channel = _by_channel(kept.masked_fill(spiked | (steps == 0), torch.nan), axis)
+        even = bool(((silent - beta).abs() <= EVEN).double().mean() > 0.9)
+        return Decay(
+            beta=round(min(max(beta, 0.0), 1.0), PLACES) if even else None,
+            by_channel=torch.tensor(beta, dtype=torch.float64) if even else by_channel,
+            reset=_reset_of(kept[spiked & (steps != 0)], beta),
+        )
+
+
+def _some(distance: Tensor) -> Tensor:
+    """How far each membrane is raised: a few by a share of what they differ by, others by 0."""
+    deviation = float(distance.double().std()) if distance.numel() > 1 else 0.0
+    count = max(LEAST, int(SOME * distance.numel()))
+    every = max(1, distance.numel() // count)
+    steps = torch.zeros(distance.numel(), dtype=torch.float64, device=distance.device)
+    steps[every // 2 :: every] = STEP * (deviation or 1.0)
+    return steps.view(distance.shape)
+
+
+def _gone() -> None:
+    """What is left of a tensor that nobody holds any more."""
+
+
+def _moment(base: Trail, key: str) -> int:
+    """The step after which a membrane is raised: not the first, which may have no state yet."""
+    return 1 if len(base.distances.get(key, [])) > 2 else 0
+
+
+def _by_channel(kept: Tensor, axis: int | None) -> Tensor | None:
+    """(C,), the median of each channel; None where channels are not known or never silent."""
+    if axis is None:
+        return None
+    rows = kept.movedim(axis, 0).flatten(1).nanmedian(1).values
+    return None if bool(rows.isnan().any()) else rows
+
+
+def _reset_of(kept: Tensor, beta: float) -> Reset | None:
+    if not kept.numel() or beta <= 10 * EVEN:
+        return None
+    share = float(kept.median()) / beta
+    if abs(share) <= 10 * EVEN:
+        return "hard"
+    return "soft" if abs(share - 1) <= 10 * EVEN else None

@@ -73,18 +73,18 @@ def score(
             fallback[key] = reason
         _require_fit(key, layer, statistics)
         evidence = Evidence(
-            # a copy: what a user's criterion does to it must not reach the file
-            weight=weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True),
+            weight=_as_applied(weight, layer, statistics if criterion.needs != "weight" else None),
             key=key,
             groups=layer.groups if layer else 1,
             statistics=statistics,
-            found=known.found.get(key) if known.found and reason is None else None,
+            found=_found(known, layer, key) if reason is None else None,
             gram=known.grams.of(key) if known.grams and reason is None else None,
             seed=seed,
         )
         scores = criterion(evidence) if reason is None else _magnitude(evidence, criterion.scale)
         kept = weight != 0 if alive is None else alive[key]
-        values[key] = _checked(scores, kept, key, name)
+        as_held = scores if layer is None else layer.parameter_of(scores)
+        values[key] = _checked(as_held, kept, key, name)
     return Scores(
         values=values,
         criterion=name,
@@ -92,6 +92,26 @@ def score(
         degree=criterion.degree,
         fallback=fallback,
     )
+
+
+def _as_applied(
+    weight: Tensor, layer: Layer | None, statistics: LayerStatistics | None
+) -> Tensor:
+    """The weight (out, in / groups, *kernel) as the network applies it, at least float32.
+
+    A copy: what a user's criterion does to it must not reach the file.
+    """
+    if statistics is not None and statistics.weight is not None:
+        weight = statistics.weight
+    elif layer is not None:
+        weight = layer.weight_of(weight)
+    return weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True)
+
+
+def _found(known: Known, layer: Layer | None, key: str) -> Tensor | None:
+    """What a backward pass found for a weight, in the form of that."""
+    found = known.found.get(key) if known.found else None
+    return found if found is None or layer is None else layer.weight_of(found)
 
 
 def _require_fit(key: str, layer: Layer | None, statistics: LayerStatistics | None) -> None:
@@ -115,12 +135,16 @@ def unsuited(criterion: Criterion, layer: Layer | None, known: Known, key: str) 
     """Why `criterion` cannot score this layer, or None if it can (decision A8 of docs/criteria)."""
     if criterion.needs == "weight":
         return None
+    if layer is not None and layer.unseen:
+        return layer.unseen
     if criterion.needs in BY_GRADIENT:
         reached = known.found is not None and key in known.found
         return None if reached else "no gradient reaches it"
     statistics = known.statistics(key)
     if criterion.needs in BY_GRAM:
         used = known.grams is not None and bool(known.grams.usage.calls[key])
+        if layer is not None and layer.shaped:
+            return "a function makes its weight of it"
         return None if used else "not met in the forward pass"
     if layer is None or statistics is None:
         return "not met in the forward pass"

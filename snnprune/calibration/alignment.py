@@ -56,6 +56,10 @@ def channel_axis(network: Network, neuron: str, shape: torch.Size) -> int | None
     layers = [network.layers[key] for key in network.neurons[neuron].feeders]
     if not layers:
         return ONE_CHANNEL
+    known = network.neurons[neuron].axis  # as the channels were followed from the layers
+    if known is not None and 2 - len(shape) <= known:
+        if any(shape[known] == layer.shape[0] for layer in layers):
+            return known
     # a layer of other outputs, such as one between all places, does not say
     axes = {
         axis

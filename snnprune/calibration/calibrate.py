@@ -58,6 +58,7 @@ def calibrate(
     watched = watching(
         network,
         on_input=collector.on_input,
+        on_layer=collector.on_layer,
         on_membrane=collector.on_membrane,
         on_spikes=collector.on_spikes,
         on_norm=collector.factors.on_norm,
@@ -151,6 +152,7 @@ class _Findings:
                 for link in layer.links
             ),
             refused=refused,
+            weight=self.seen.weights.get(layer.weight),
         )
 
     def _refusal(

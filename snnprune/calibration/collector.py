@@ -13,7 +13,7 @@ from snnprune.calibration.moments import blocks
 from snnprune.calibration.sums import Sums
 from snnprune.distributed import Ranks
 from snnprune.errors import NonFiniteError
-from snnprune.network import Network, Neuron
+from snnprune.network import LayerCall, Network, Neuron
 
 UNEXPLAINED = "its spikes do not follow from the membrane that was seen"
 GATED = "something else decides with its membrane whether it spikes"
@@ -48,6 +48,10 @@ class Collector:
     def on_input(self, weight: str, x: Tensor) -> None:
         for block in blocks(x, self.network.layers[weight].channel_axis):
             self.sums.inputs[weight].add(block)
+
+    def on_layer(self, weight: str, call: LayerCall) -> None:
+        if self.network.layers[weight].shaped and weight not in self.sums.weights:
+            self.sums.weights[weight] = call.weight.detach().to("cpu", copy=True)
 
     def on_membrane(self, neuron: str, distance: Tensor) -> None:
         if neuron == self.first:

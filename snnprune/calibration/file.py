@@ -20,7 +20,7 @@ FORMAT = "snnprune.calibration"
 NEURON_FIELDS = ("membrane_mean", "membrane_var", "membrane_histogram", "threshold")
 # files of before they were taken lack these: what needs one of them says so
 LATER_NEURON_FIELDS = ("membrane_mean_step", "membrane_var_step")
-LATER_LAYER_FIELDS = ("input_mean", "input_square")
+LATER_LAYER_FIELDS = ("input_mean", "input_square", "weight")
 
 
 class DriveNotes(BaseModel):
@@ -126,6 +126,7 @@ def _assembled(notes: Notes, tensors: Mapping[str, Tensor]) -> Calibration:
             input_values=about.input_values,
             input_mean=tensors.get(f"input_mean/{key}"),
             input_square=tensors.get(f"input_square/{key}"),
+            weight=tensors.get(f"weight/{key}"),
             drives=tuple(
                 DriveStatistics(
                     name=drive.neuron,

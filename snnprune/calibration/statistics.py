@@ -62,6 +62,9 @@ class LayerStatistics:
     """One for each neuron that it drives; empty where one of them has no statistics."""
     refused: str | None = None
     """Why there are no statistics of what it drives, where it drives something."""
+    weight: Tensor | None = None
+    """The weight (out, in / groups, *kernel) that a function of the network's makes of the
+    parameter; None where it is the parameter."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,8 @@ class Sums:
         self.spikes: dict[str, ChannelMean] = defaultdict(ChannelMean)
         self.factors: dict[str, Tensor] = {}
         """Of normalisations, (C,) float64."""
+        self.weights: dict[str, Tensor] = {}
+        """Weights that functions make, by the key of their parameter."""
         self.refused: dict[str, str] = {}
         """Why a neuron has no statistics."""
         self.samples = self.batches = self.steps = 0
@@ -38,6 +40,7 @@ class Sums:
         _merge(self.histograms, other.histograms)
         _merge(self.spikes, other.spikes)
         self.factors.update((k, v) for k, v in other.factors.items() if k not in self.factors)
+        self.weights = other.weights | self.weights
         self.refused.update((k, v) for k, v in other.refused.items() if k not in self.refused)
         self.samples += other.samples
         self.batches += other.batches

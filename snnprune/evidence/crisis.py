@@ -45,7 +45,7 @@ def crises(
         layer, seen = network.layers.get(key), calibration.layers.get(key)
         if layer is None or seen is None or seen.input_square is None:
             continue
-        pruned = weight.double() * ~masks[key]
+        pruned = layer.weight_of(weight.double() * ~masks[key])
         evidence = Evidence(weight=pruned, key=key, groups=layer.groups, statistics=seen)
         spread = rate_per_weight(variance(evidence), evidence)
         currents = (pruned**2 * spread).flatten(1).sum(1)

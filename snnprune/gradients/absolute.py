@@ -14,7 +14,7 @@ def absolute_gradient(passes: Passes) -> dict[str, Tensor]:
             for use, slope in zip(uses.found, uses.slopes(losses), strict=True):
                 if slope is not None:
                     layer = passes.network.layers[use.key]
-                    x, delta = rows(use.call.input, layer), rows(slope, layer)
+                    x, delta = rows(use.call.input, layer), rows(use.call.arranged(slope), layer)
                     gradient = made_of(use.call, x.abs(), delta.abs())
                     means.add(use.key, to_parameter(gradient, use.call, weights[use.key]).abs())
             means.samples += len(losses)

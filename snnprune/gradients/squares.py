@@ -50,8 +50,8 @@ def _parts(uses: Uses, network: Network, losses: Tensor) -> dict[str, list[_Part
 
 
 def _part(use: Use, layer: Layer, plain: Tensor, weighted: Tensor) -> _Part:
-    x, slope = rows(use.call.input, layer), rows(plain, layer)
-    owner = owners(slope, rows(weighted, layer))
+    x, slope = rows(use.call.input, layer), rows(use.call.arranged(plain), layer)
+    owner = owners(slope, rows(use.call.arranged(weighted), layer))
     if owner is None:
         raise InputError(
             "the gradients of the samples of a batch cannot be told apart",

@@ -16,6 +16,7 @@ from snnprune.network.sites import Site
 
 STEP = 1e-2  # how far membranes are moved, in standard deviations
 SOME, LEAST = 0.05, 32  # share of them, and how many at least: few, for the layers behind them
+WORK, PASSES = 1e7, 4  # membranes times passes for a pass per neuron, and passes above that
 EVEN = 2e-3  # by how much the decays of one neuron's channels may differ and be one number
 PLACES = 4  # decimals of a decay that are above the rounding of float32
 
@@ -59,11 +60,24 @@ def decays(
     `run` runs the same batch from rest as when `base` was kept. In a second pass each membrane is
     raised a little once it was compared, and the next comparison tells what is left of that.
     """
-    moved = _Moving(module, base, sites, settled)
-    with moved.follower.following(scripts=True):
-        run()
-    told = {key: moved.decay(key, axis) for key, axis in sites.items()}
-    return _alike({key: decay for key, decay in told.items() if decay is not None})
+    told = dict[str, Decay | None]()
+    for group in _groups(base, list(sites)):
+        moved = _Moving(module, base, group, settled)
+        with moved.follower.following(scripts=True):
+            run()
+        told |= {key: moved.decay(key, sites[key]) for key in group}
+    found = {key: told[key] for key in sites}
+    return _alike({key: decay for key, decay in found.items() if decay is not None})
+
+
+def _groups(base: Trail, keys: list[str]) -> list[list[str]]:
+    """Sites that are moved in one pass: each alone where that is little work, else a few passes.
+
+    Neighbours are in different ones, as a spike that changes moves the membranes behind it.
+    """
+    work = len(keys) * sum(one.numel() for kept in base.distances.values() for one in kept)
+    passes = len(keys) if work < WORK else min(PASSES, len(keys))
+    return [keys[first::passes] for first in range(passes)]
 
 
 def _alike(found: dict[str, Decay]) -> dict[str, Decay]:
@@ -96,7 +110,7 @@ class _Moving:
     def on_site(self, site: Site, distance: Tensor, spikes: Tensor) -> None:
         self.trail.take(site, distance, spikes)
         if site.key in self.sites and len(site.events) == _moment(self.base, site.key) + 1:
-            steps = _some(distance)
+            steps = _some(distance, alone=len(self.sites) == 1)
             if self._raise(site, steps):
                 self.steps[site.key] = steps
 
@@ -140,10 +154,13 @@ class _Moving:
         )
 
 
-def _some(distance: Tensor) -> Tensor:
-    """How far each membrane is raised: a few by a share of what they differ by, others by 0."""
+def _some(distance: Tensor, *, alone: bool) -> Tensor:
+    """How far each membrane is raised: by a share of what they differ by, or by 0.
+
+    Only some are where other neurons are moved too.
+    """
     deviation = float(distance.double().std()) if distance.numel() > 1 else 0.0
-    count = max(LEAST, int(SOME * distance.numel()))
+    count = distance.numel() if alone else max(LEAST, int(SOME * distance.numel()))
     every = max(1, distance.numel() // count)
     steps = torch.zeros(distance.numel(), dtype=torch.float64, device=distance.device)
     steps[every // 2 :: every] = STEP * (deviation or 1.0)

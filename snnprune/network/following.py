@@ -51,6 +51,7 @@ CONSTRUCTORS = frozenset(
 LIKE = frozenset({"to", "type_as", "view_as", "expand_as", "reshape_as", "type", "_to_copy"})
 # Straight-through surrogates are put together of these.
 SUMS = frozenset({"add", "sub", "rsub"})
+RESTING = 1024  # time steps of a membrane at rest that are kept until an input comes
 NEAR = 12  # operations back in which a surrogate and its spikes are found
 
 
@@ -132,9 +133,13 @@ class Follower(TorchFunctionMode):
         # before the call: it may work in place
         parents = () if name in CONSTRUCTORS else self.notes.among(_data_of(name, args, kwargs))
         origin = self._origin(function, args, kwargs, parents) if parents else None
-        call = comparison_call(function, args, kwargs) if parents else None
-        membrane = self._membrane(call) if call else None
+        call = comparison_call(function, args, kwargs)
+        reached = any(parent.data for parent in parents)
+        membrane = self._membrane(call) if call and reached else None
+        resting = None if call is None or reached else self._resting(call)
         result = function(*args, **kwargs)
+        if resting is not None and isinstance(result, Tensor):
+            self._keep(call, resting, result)
         if membrane is not None and isinstance(result, Tensor):
             origin = self._fired(membrane, result)
         elif origin is not None:
@@ -405,21 +410,42 @@ class Follower(TorchFunctionMode):
         norm = Norm(scale=scale.parameter if scale else None, variance=key, eps=call.eps)
         return made_by("batch_norm", self.notes.among(call.input), norm=norm)
 
+    def _place(
+        self, u: Tensor, threshold: Any, what: Compared | None, *, asked: tuple[bool, bool]
+    ) -> Place:
+        """Where a comparison is; `asked` is whether it is turned round, and if equality counts."""
+        return Place(
+            inside=tuple(self.inside),
+            code=here_in_code(),
+            shape=tuple(u.shape),
+            written=(bool(what and what.turned), self.notes.named(threshold), *asked),
+        )
+
+    def _resting(self, call: ComparisonCall) -> Tensor | None:
+        """u - u_th where nothing that was fed has come yet: maybe a membrane in its first steps."""
+        u, threshold = call.above, call.below
+        if not isinstance(u, Tensor) or not u.is_floating_point() or u.dim() < 2:
+            return None
+        if self.notes.of(u) is not None or not isinstance(threshold, Tensor | float | int):
+            return None
+        with self.apart():
+            return u - threshold
+
+    def _keep(self, call: ComparisonCall, distance: Tensor, result: Tensor) -> None:
+        """Keep a membrane at rest until it is known whose it is."""
+        asked = (False, call.also_equal)
+        kept = self.sites.resting[self._place(call.above, call.below, None, asked=asked)]
+        if len(kept) < RESTING and distance.shape == result.shape:
+            with self.apart():
+                kept.append((distance, (result > 0).to(distance.dtype)))
+
     def _membrane(self, call: ComparisonCall) -> Membrane | None:
         """What is compared where, if it is the membrane of a neuron."""
         for u, threshold in _sides(call, self.notes):
             what = compared(self.notes.among(u)[0])
             turned_round = u is call.below  # where u < u_th is asked, u = u_th is a spike
             also_equal = call.also_equal != turned_round
-            place = Place(
-                inside=tuple(self.inside),
-                code=here_in_code(),
-                shape=tuple(u.shape),
-                written=(
-                    what.turned,
-                    f"{self.notes.named(threshold)} {turned_round} {also_equal}",
-                ),
-            )
+            place = self._place(u, threshold, what, asked=(turned_round, also_equal))
             if met := self.sites.at(what, place, also_equal=also_equal):
                 self.observers.on_compared(met.site, self._axis(u))
                 with self.apart():
@@ -437,6 +463,9 @@ class Follower(TorchFunctionMode):
         if membrane.met.is_new:
             with self.apart():
                 distance, spikes = membrane.told(result)
+                if site.index in self.settled.resting:
+                    for before in self.sites.resting.pop(site.place, []):
+                        self.observers.on_site(site, *(one.view(distance.shape) for one in before))
                 self.observers.on_site(site, distance, spikes)
                 self.fresh[site.key] = (site, spikes.reshape(result.shape))
         return spikes_of(site.key)

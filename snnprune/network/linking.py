@@ -94,6 +94,12 @@ def _goes_on(before: Site, site: Site) -> bool:
     return bool(between(first.compared.origin, set(last.compared.forms)))
 
 
+def share(one: Site, other: Site) -> bool:
+    """Whether two sites compare one membrane at any step."""
+    forms = {form for event in one.events for form in event.compared.forms}
+    return any(form in forms for event in other.events for form in event.compared.forms)
+
+
 def _is_shadow(one: Site, other: Site, seen: Mapping[str, Tensor]) -> bool:
     """Whether two sites compare one membrane with one threshold."""
     common = set(one.events[0].compared.forms) & set(other.events[0].compared.forms)

@@ -87,6 +87,8 @@ class Layer:
     """How the parameter lies to the weight, where it is not the weight as it lies."""
     unseen: str | None = None
     """Why nothing is known of it but the weight, where that is so."""
+    current_axis: int = -1
+    """Where what its call gives has its channels, from the end."""
     shaped: bool = False
     """Whether the network applies an elementwise function with f(0) = 0 to the parameter."""
 
@@ -146,6 +148,8 @@ class Settled:
     """How a parameter lies to the weight that counts, where it is used in several ways."""
     scalings: Mapping[int, int] = field(default_factory=dict)
     """How many factors of what is compared are its own, by comparison of a pass."""
+    resting: frozenset[int] = frozenset()
+    """Comparisons that are alone at their place, so that steps before any input are theirs."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,6 +68,8 @@ def comparison_call(
 ) -> ComparisonCall | None:
     """What a call says if it compares, as every way of firing does somewhere, else None."""
     name = name_of(function)
+    if name in ("sign", "sgn") and args:
+        return ComparisonCall(above=args[0], below=0.0, also_equal=False)
     sides = [*args, *(kwargs[side] for side in ("input", "other", "values") if side in kwargs)]
     if len(sides) < 2:
         return None

@@ -23,6 +23,7 @@ from snnprune.network.linking import (
     names_of,
     populations,
     renamed,
+    share,
     unique,
     united,
     ways_to,
@@ -88,6 +89,7 @@ class Seen:
             groups=call.groups,
             encoding=not fed,
             layout=None if layout.is_plain else layout,
+            current_axis=call.channels or -1,
             shaped=weight in self.settled.functions,
         )
         found = (term.neuron for origin in origins for term in terms(origin))
@@ -137,8 +139,30 @@ class Seen:
         for neuron, gated in united(origins).items():
             self.sources.setdefault(neuron, gated)
 
+    def _through_neurons(self) -> None:
+        """Neurons whose spikes drive another neuron that counts, as in attention, count too.
+
+        What compares a membrane to reset it counts for no neuron of its own.
+        """
+        sites = {site.key: site for site in self.follower.sites.found}
+        steps = [site for site in sites.values() if site.key in self.sources]
+        driven = [term.neuron for drive in self.drives.values() for term in drive if term.neuron]
+        for key in driven:
+            if key in sites and key not in self.sources:
+                self.sources[key] = False
+                steps.append(sites[key])
+        while steps:
+            here = steps.pop()
+            behind = united(event.compared.origin for event in here.events)
+            for key, gated in behind.items():
+                other = sites.get(key)
+                if other is not None and key not in self.sources and not share(here, other):
+                    self.sources[key] = gated
+                    steps.append(other)
+
     def populations(self) -> list[Population]:
         """The neurons that are comparisons whose spikes go somewhere."""
+        self._through_neurons()
         sites = [site for site in self.follower.sites.found if site.key in self.sources]
         firsts = {key: kept[0] for key, kept in self.trail.distances.items()}
         return populations(sites, firsts)
@@ -197,8 +221,16 @@ class _Links:
                     for one in self.found
                     for site in (*one.sites, *one.shadows)
                 },
+                resting=self._resting(),
             ),
         )
+
+    def _resting(self) -> frozenset[int]:
+        """The sites that no other shares its place in the code with."""
+        sites = self.seen.follower.sites.found
+        places = [site.place for site in sites]
+        first = [one.first for one in self.found]
+        return frozenset(site.index for site in first if places.count(site.place) == 1)
 
     def _unseen(self, kept: Mapping[str, str]) -> dict[str, Layer]:
         """Weights that are applied where nothing can be seen."""

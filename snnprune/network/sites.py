@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from snnprune.network.libraries.library import MembraneSink, NeuronConstants, NeuronLibrary
 from snnprune.network.origins import Origin
@@ -128,6 +128,8 @@ class Sites:
         """What was compared, and where."""
         self.codes: set[Code] = set()
         """Where neurons that layers drive are compared, in the code of their own modules."""
+        self.resting: dict[Place, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        """u - u_th and spikes of membranes that nothing has reached yet."""
 
     def at(self, what: Compared, place: Place, *, also_equal: bool) -> Met | None:
         """The site at which that is compared; None where it is no membrane of a neuron."""

@@ -43,7 +43,8 @@ def give_back_means(pruned: Pruned) -> Masks:
             held.copy_(pruned.dense[name])  # an earlier repair has moved it
     for key in layers.keys("giving back means"):
         moments = layers.moments(key)
-        weight = pruned.network.module.get_parameter(key)
+        layer = pruned.network.layers[key]
+        weight = layer.weight_of(pruned.network.module.get_parameter(key))
         rows = weight.double().reshape(*moments.mean.shape[:1], -1, moments.mean.shape[1])
         made = (rows @ moments.mean.unsqueeze(2)).flatten()
         _shift(pruned, key, moments.target_mean.flatten() - made)
@@ -102,9 +103,11 @@ class _Layers:
         return cls(pruned, usage, by_batch, filtered)
 
     def keys(self, label: str) -> Iterator[str]:
-        """Those that were pruned and are used."""
+        """Those that were pruned and are used as they are."""
         used = [
-            k for k in self.pruned.network.layers if k in self.pruned.masks and self.usage.calls[k]
+            key
+            for key, layer in self.pruned.network.layers.items()
+            if key in self.pruned.masks and self.usage.calls[key] and not layer.shaped
         ]
         return self.pruned.progress.track(used, label=label, total=len(used))
 
@@ -112,7 +115,7 @@ class _Layers:
         """Of the pruned network's inputs, and of the currents that the dense one makes then."""
         network, module = self.pruned.network, self.pruned.network.module
         rows = Rows(network, key, self.usage, filtered=self.filtered, seed=self.pruned.seed)
-        weight = self.pruned.dense[key]
+        weight = network.layers[key].weight_of(self.pruned.dense[key])
         norms = list(batchnorms(module).values()) if self.by_batch else []
         moments = GramSum()
         with evaluating(module):
@@ -141,7 +144,8 @@ class _Layers:
     def chosen(self, key: str, moments: GramSum, count: int) -> Tensor:
         """The mask of the `count` weights of a layer that are worth most."""
         gram = moments.gram(free=is_free(self.pruned.network, key))
-        dense = self.pruned.dense[key].double()
+        layer = self.pruned.network.layers[key]
+        dense = layer.weight_of(self.pruned.dense[key]).double()
         inverse = inverse_of(gram.matrix, RIDGE)
         cross = moments.covariance(free=gram.free)
         rows = dense.reshape(len(inverse), -1, inverse.shape[1])
@@ -153,21 +157,22 @@ class _Layers:
         gain = flip_gain(dense, gram, statistics).to(worth.device)
         scores = (worth.reshape(len(gain), -1) * gain.unsqueeze(1)).flatten().cpu()
         if self.pruned.choosable is not None:
-            scores = scores.masked_fill(~self.pruned.choosable[key].flatten(), -torch.inf)
+            choosable = layer.weight_of(self.pruned.choosable[key])
+            scores = scores.masked_fill(~choosable.flatten(), -torch.inf)
         mask = torch.zeros(len(scores), dtype=torch.bool)
         mask[scores.argsort(descending=True, stable=True)[:count]] = True
-        return mask.view(dense.shape)
+        return layer.parameter_of(mask.view(dense.shape))
 
     def fit(self, key: str, moments: GramSum, mask: Tensor) -> None:
         """Set the weights, and the bias where there is one, of one layer."""
         network = self.pruned.network
         gram = moments.gram(free=is_free(network, key))
-        weight = network.module.get_parameter(key)
+        layer, weight = network.layers[key], network.module.get_parameter(key)
         shape = (len(gram.matrix), -1, gram.matrix.shape[1])
-        start = self.pruned.dense[key].double().reshape(shape)
-        keep = mask.to(weight.device).reshape(shape)
+        start = layer.weight_of(self.pruned.dense[key]).double().reshape(shape)
+        keep = layer.weight_of(mask.to(weight.device)).reshape(shape)
         found = fitted(gram.matrix, moments.covariance(free=gram.free), keep, start, ridge=RIDGE)
-        weight.copy_(found.reshape(weight.shape))
+        weight.copy_(layer.parameter_of(found.reshape(layer.shape)))
         bias = bias_key(network, key)
         if bias is not None:
             made = (found @ gram.mean.unsqueeze(2)).flatten()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from snnprune.mask import Masks
+from snnprune.network import Layer
 from snnprune.pruning import Cut
 from snnprune.scoring import Scores
 from snnprune.structure.structure import Structure
@@ -20,8 +21,9 @@ class PatternCutting:
     Mishra et al. 2021, arXiv 2104.08378, for 2:4.
     """
 
-    def __init__(self, structure: Structure) -> None:
-        self.structure = structure
+    def __init__(self, structure: Structure, layers: Mapping[str, Layer] | None = None) -> None:
+        """`layers` say how parameters lie to weights; without them each is its weight."""
+        self.structure, self.layers = structure, layers or {}
 
     def __call__(
         self, weights: Mapping[str, Tensor], scores: Scores, _: float, alive: Masks | None
@@ -29,13 +31,23 @@ class PatternCutting:
         """The N of each M with the highest scores; ties by |w|, then the last stay."""
         kept = {key: _alive(key, weight, alive) for key, weight in weights.items()}
         masks = {
-            key: kept[key] & self.mask(scores.values[key], weight)
-            if self.suits(weight)
+            key: kept[key] & self._mask(key, scores.values[key], weight)
+            if self.suits(self._weight(key, weight))
             else kept[key]
             for key, weight in weights.items()
         }
         zeros = sum(int((~mask).sum()) for mask in kept.values())
         return Cut(masks=masks, already_zero=zeros, warnings=tuple(self._notes(weights)))
+
+    def _weight(self, key: str, held: Tensor) -> Tensor:
+        layer = self.layers.get(key)
+        return held if layer is None else layer.weight_of(held)
+
+    def _mask(self, key: str, scores: Tensor, held: Tensor) -> Tensor:
+        """The pattern's mask in the form of the parameter."""
+        mask = self.mask(self._weight(key, scores), self._weight(key, held))
+        layer = self.layers.get(key)
+        return mask if layer is None else layer.parameter_of(mask)
 
     def suits(self, weight: Tensor) -> bool:
         """Whether a weight (out, in, *kernel) can have the pattern."""
@@ -56,8 +68,8 @@ class PatternCutting:
         name, group = self.structure.name, self.structure.group
         return [
             f"{key} has no {name}: {weight.shape[1]} inputs are no multiple of {group}"
-            for key, weight in weights.items()
-            if not self.suits(weight)
+            for key, held in weights.items()
+            if not self.suits(weight := self._weight(key, held))
         ]
 
 

@@ -138,7 +138,7 @@ class _Tally:
         if self.spreading is not None:
             self.spreading.passed(key)
         apart = (current - self.currents[key].pop(0)).abs()
-        axis = self.network.layers[key].channel_axis
+        axis = self.network.layers[key].current_axis
         largest = _rows(apart, axis).amax(1).double().cpu()
         self.apart[key] = torch.maximum(self.apart.get(key, largest), largest)
 

@@ -30,7 +30,7 @@ def cutting_of(structure: Structure, subject: Subject, plan: Plan) -> Cutting | 
         InputError: channels are asked for, and there is no network or none that can go.
     """
     if structure.is_pattern:
-        return PatternCutting(structure)
+        return PatternCutting(structure, subject.network.layers if subject.network else None)
     if structure.name == UNSTRUCTURED:
         return None
     if subject.network is None:

@@ -94,9 +94,7 @@ def score(
     )
 
 
-def _as_applied(
-    weight: Tensor, layer: Layer | None, statistics: LayerStatistics | None
-) -> Tensor:
+def _as_applied(weight: Tensor, layer: Layer | None, statistics: LayerStatistics | None) -> Tensor:
     """The weight (out, in / groups, *kernel) as the network applies it, at least float32.
 
     A copy: what a user's criterion does to it must not reach the file.
@@ -135,16 +133,14 @@ def unsuited(criterion: Criterion, layer: Layer | None, known: Known, key: str) 
     """Why `criterion` cannot score this layer, or None if it can (decision A8 of docs/criteria)."""
     if criterion.needs == "weight":
         return None
-    if layer is not None and layer.unseen:
-        return layer.unseen
+    if layer is not None and (reason := _hidden(layer, criterion)):
+        return reason
     if criterion.needs in BY_GRADIENT:
         reached = known.found is not None and key in known.found
         return None if reached else "no gradient reaches it"
     statistics = known.statistics(key)
     if criterion.needs in BY_GRAM:
         used = known.grams is not None and bool(known.grams.usage.calls[key])
-        if layer is not None and layer.shaped:
-            return "a function makes its weight of it"
         return None if used else "not met in the forward pass"
     if layer is None or statistics is None:
         return "not met in the forward pass"
@@ -157,6 +153,14 @@ def unsuited(criterion: Criterion, layer: Layer | None, known: Known, key: str) 
     if layer.kind == "linear" and not layer.normalised:
         return "linear layer without BatchNorm"
     return None
+
+
+def _hidden(layer: Layer, criterion: Criterion) -> str | None:
+    """Why a criterion cannot know of a layer's weight what it has to."""
+    if layer.unseen:
+        return layer.unseen
+    by_gram = criterion.needs in BY_GRAM
+    return "a function of the network makes its weight" if layer.shaped and by_gram else None
 
 
 def _magnitude(evidence: Evidence, scale: Scale) -> Tensor:

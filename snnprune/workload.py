@@ -19,8 +19,6 @@ from torch import Tensor, nn
 
 from snnprune.network import LayerCall
 
-
-
 ENERGY_MAC, ENERGY_AC = 4.6, 0.9
 """pJ of an operation on 32-bit floats at 45 nm (Horowitz 2014, Computing's energy problem)"""
 

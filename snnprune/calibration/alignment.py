@@ -57,9 +57,13 @@ def channel_axis(network: Network, neuron: str, shape: torch.Size) -> int | None
     if not layers:
         return ONE_CHANNEL
     known = network.neurons[neuron].axis  # as the channels were followed from the layers
-    if known is not None and 2 - len(shape) <= known:
-        if any(shape[known] == layer.shape[0] for layer in layers):
-            return known
+    if known is not None and 1 - len(shape) <= known < 0:  # past what comes first, as time
+        fits = any(shape[known] == layer.shape[0] for layer in layers)
+        return known if fits else _told_by_shape(neuron, layers, shape)
+    return _told_by_shape(neuron, layers, shape)
+
+
+def _told_by_shape(neuron: str, layers: list[Layer], shape: torch.Size) -> int | None:
     # a layer of other outputs, such as one between all places, does not say
     axes = {
         axis

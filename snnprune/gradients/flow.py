@@ -66,7 +66,6 @@ class _Linear(TorchFunctionMode):
             return _scaled(norm)
         return function(*args, **kwargs)
 
-
     def _is_weight(self, raw: Tensor) -> bool:
         """Whether it is a weight of a layer or looks at one."""
         return id(raw) in self.weights or id(raw._base) in self.weights

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from snnprune.network import LayerCall
 
+
 def patches(x: Tensor, call: LayerCall) -> Tensor:
     """The rows (groups, n, in / groups * kernel) that `x`, (samples, C_in, *space), gives.
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from snnprune.network.following import Follower, Observers
-from snnprune.network.links import Network
+from snnprune.network.following import Follower
 from snnprune.network.layer_calls import LayerCall
+from snnprune.network.links import Network
+from snnprune.network.observers import Observers
 from snnprune.network.operations import NormCall
 from snnprune.network.rest import at_rest
 from snnprune.network.sites import Site

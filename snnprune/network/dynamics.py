@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnprune.network.following import Follower, Observers
+from snnprune.network.following import Follower
 from snnprune.network.libraries.library import Reset
 from snnprune.network.links import Settled
+from snnprune.network.observers import Observers
 from snnprune.network.sites import Site
 
 STEP = 1e-2  # how far membranes are moved, in standard deviations
 SOME, LEAST = 0.05, 32  # share of them, and how many at least: few, for the layers behind them
+KEPT, SMALL = 12, 2**16  # steps that are kept of membranes so few; of more, three
 WORK, PASSES = 1e7, 4  # membranes times passes for a pass per neuron, and passes above that
 EVEN = 2e-3  # by how much the decays of one neuron's channels may differ and be one number
 PLACES = 4  # decimals of a decay that are above the rounding of float32
@@ -28,7 +30,7 @@ class Decay:
     beta: float | None
     """Where it is the same everywhere."""
     by_channel: Tensor | None
-    """(C,) where the channels are known and differ, () where they do not."""
+    """(C,) where the channels are known and differ, NaN where one is not; () if all are alike."""
     reset: Reset | None
     """What a spike does to it; None where none was seen."""
 
@@ -41,9 +43,9 @@ class Trail:
     spikes: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def take(self, site: Site, distance: Tensor, spikes: Tensor) -> None:
-        """Keep a copy of the first three."""
+        """Keep a copy of the first few."""
         kept = self.distances.setdefault(site.key, [])
-        if len(kept) < 3:
+        if len(kept) < (KEPT if distance.numel() < SMALL else 3):
             kept.append(distance.clone())
             self.spikes.setdefault(site.key, []).append(spikes.clone())
 
@@ -172,16 +174,21 @@ def _gone() -> None:
 
 
 def _moment(base: Trail, key: str) -> int:
-    """The step after which a membrane is raised: not the first, which may have no state yet."""
-    return 1 if len(base.distances.get(key, [])) > 2 else 0
+    """The step after which a membrane is raised: that with the fewest spikes.
+
+    Not the first, which may have no state yet, and not the last, behind which nothing is seen.
+    """
+    spikes = base.spikes.get(key, [])[1:-1]
+    counts = [int(one.count_nonzero()) for one in spikes]
+    return 1 + counts.index(min(counts)) if counts else 0
 
 
 def _by_channel(kept: Tensor, axis: int | None) -> Tensor | None:
-    """(C,), the median of each channel; None where channels are not known or never silent."""
+    """(C,), the median of each channel, NaN of one that always spiked; None where half did."""
     if axis is None:
         return None
     rows = kept.movedim(axis, 0).flatten(1).nanmedian(1).values
-    return None if bool(rows.isnan().any()) else rows
+    return rows if int(rows.isfinite().sum()) * 2 > len(rows) else None
 
 
 def _reset_of(kept: Tensor, beta: float) -> Reset | None:

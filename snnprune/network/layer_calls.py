@@ -41,7 +41,7 @@ CONV_ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "g
 TRANSPOSED_ARGUMENTS = (
     *("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation"),
 )
-# Of these, where the two factors stand among the arguments; what is added to their product is first.
+# Where the two factors stand among the arguments; what is added to their product comes first.
 PRODUCTS = {
     **dict.fromkeys(("matmul", "mm", "bmm", "mv", "tensordot"), (0, 1)),
     **dict.fromkeys(("addmm", "baddbmm", "addmv"), (1, 2)),
@@ -126,7 +126,7 @@ def candidates(
 
 
 def addend(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """What a call adds to the product of two others, as `addmm` does; None where it adds nothing."""
+    """What a call adds to the product of two others, as `addmm` does; None if it adds nothing."""
     if PRODUCTS.get(name_of(function)) != (1, 2):
         return None
     return args[0] if args else kwargs.get("input", kwargs.get("self"))
@@ -196,7 +196,9 @@ def _transposed(kind: LayerKind, given: Mapping[str, Any]) -> Candidate:
 def _linear(given: Mapping[str, Any]) -> Candidate:
     raw, x = given["weight"], given["input"]
     if raw.dim() == 1:  # one output
-        layout = Layout(held=tuple(raw.shape), view=(1, len(raw)), order=(0, 1), shape=(1, len(raw)))
+        layout = Layout(
+            held=tuple(raw.shape), view=(1, len(raw)), order=(0, 1), shape=(1, len(raw))
+        )
     else:
         layout = Layout.of(raw.shape)
     return Candidate(
@@ -209,9 +211,7 @@ def _linear(given: Mapping[str, Any]) -> Candidate:
     )
 
 
-def _products(
-    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Iterator[Candidate]:
+def _products(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Candidate]:
     if name == "einsum":
         found = _equation(args)
     elif name in ("__matmul__", "__rmatmul__"):
@@ -233,9 +233,7 @@ Product = tuple[Factor, Factor, tuple[str, ...]]
 """Two factors, and the letters of what comes of them: those that are missing are summed over."""
 
 
-def _of_factors(
-    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Product | None:
+def _of_factors(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Product | None:
     pair = []
     for place, names in zip(PRODUCTS[name], FACTORS, strict=True):
         by_name = next((kwargs[one] for one in names if one in kwargs), None)
@@ -291,7 +289,9 @@ def _equation(args: tuple[Any, ...]) -> Product | None:
         once = sorted(one for one in set(ins) - set(",.") if ins.count(one) == 1)
         out = ("..." if "..." in ins else "") + "".join(once)
     named = [_letters(term, one.dim()) for term, one in zip(terms, operands, strict=True)]
-    deepest = max((one.dim() - len(t.replace("...", "")) for t, one in zip(terms, operands, strict=True)))
+    deepest = max(
+        (one.dim() - len(t.replace("...", "")) for t, one in zip(terms, operands, strict=True))
+    )
     result = _letters(out, len(out.replace("...", "")) + ("..." in out) * deepest)
     return (operands[0], named[0]), (operands[1], named[1]), result
 

@@ -127,9 +127,7 @@ class Way:
 def ways_to(population: Population, home: str) -> list[Way]:
     """Every layer's ways to a neuron; what is in the code of the module `home` is the neuron's."""
     count = population.scalings
-    return [
-        _way(term, event, home, count) for event in population.events for term in event.terms
-    ]
+    return [_way(term, event, home, count) for event in population.events for term in event.terms]
 
 
 def _way(term: Term, event: Event, home: str, scalings: int) -> Way:
@@ -160,8 +158,8 @@ def _is_in(made: Origin, home: str) -> bool:
 def link_of(neuron: str, ways: list[Way], scale: Tensor | None = None) -> Link:
     """One link of all the ways from a layer to a neuron.
 
-    `scale` is 1 - beta of the neuron, () or (C,): a factor of that size on the way is how the
-    neuron takes its input.
+    `scale` is 1 - beta of the neuron, () or (C,), NaN where it is not known: a factor of that size
+    on the way is how the neuron takes its input.
     """
     best = next((way for way in ways if way.has_state), ways[0])
     gains = tuple(one.gain for one in best.outside if one.gain is not None)
@@ -184,7 +182,9 @@ def is_input_scale(gain: Gain, scale: Tensor) -> bool:
     lengths = [length for length in value.shape if length > 1]
     if lengths not in ([], list(scale.shape)):
         return False
-    return bool(torch.allclose(value.reshape(lengths), scale.double(), rtol=TOLERANCE, atol=1e-6))
+    known = scale.isfinite()
+    value, scale = (one.expand(known.shape)[known] for one in (value.reshape(lengths), scale))
+    return bool(torch.allclose(value, scale.double(), rtol=TOLERANCE, atol=1e-6))
 
 
 def names_of(found: list[Population], homes: Mapping[str, str]) -> dict[str, str]:

@@ -148,6 +148,8 @@ class Settled:
     """How a parameter lies to the weight that counts, where it is used in several ways."""
     scalings: Mapping[int, int] = field(default_factory=dict)
     """How many factors of what is compared are its own, by comparison of a pass."""
+    layers: frozenset[str] = frozenset()
+    """Keys of all weights that are layers', so that they are known while nothing is fed yet."""
     resting: frozenset[int] = frozenset()
     """Comparisons that are alone at their place, so that steps before any input are theirs."""
 

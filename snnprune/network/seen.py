@@ -6,12 +6,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from snnprune.errors import InputError
 from snnprune.network.dynamics import Decay, Trail
-from snnprune.network.following import Follower, Observers
+from snnprune.network.following import Follower
 from snnprune.network.layer_calls import LayerCall
 from snnprune.network.layout import Layout
 from snnprune.network.libraries import library_of
@@ -29,6 +28,7 @@ from snnprune.network.linking import (
     ways_to,
 )
 from snnprune.network.links import Layer, Link, Network, Neuron, Settled
+from snnprune.network.observers import Observers
 from snnprune.network.origins import Origin
 from snnprune.network.sites import COMPARISON, Site
 from snnprune.network.walking import Term, recurrent, terms
@@ -129,8 +129,9 @@ class Seen:
         found += [term for origin in inputs for term in terms(origin)]
         self.axes.setdefault(neuron, axis)
 
-    def on_compared(self, site: Site, axis: int | None) -> None:
-        self.axes.setdefault(site.key, axis)
+    def on_compared(self, site: Site, operand: Tensor) -> None:
+        if site.key not in self.axes:
+            self.axes[site.key] = self.follower.axis(operand)
 
     def finish(self, output: Any) -> None:
         # a membrane may be put out beside the spikes
@@ -144,7 +145,7 @@ class Seen:
 
         What compares a membrane to reset it counts for no neuron of its own.
         """
-        sites = {site.key: site for site in self.follower.sites.found}
+        sites = {site.key: site for site in self.follower.comparisons.sites.found}
         steps = [site for site in sites.values() if site.key in self.sources]
         driven = [term.neuron for drive in self.drives.values() for term in drive if term.neuron]
         for key in driven:
@@ -163,7 +164,7 @@ class Seen:
     def populations(self) -> list[Population]:
         """The neurons that are comparisons whose spikes go somewhere."""
         self._through_neurons()
-        sites = [site for site in self.follower.sites.found if site.key in self.sources]
+        sites = [site for site in self.follower.comparisons.sites.found if site.key in self.sources]
         firsts = {key: kept[0] for key, kept in self.trail.distances.items()}
         return populations(sites, firsts)
 
@@ -209,9 +210,7 @@ class _Links:
             neurons=neurons,
             outputs=self._renamed(seen.put_out),
             made={
-                key: how
-                for key, how in seen.made.items()
-                if key not in layers and key not in kept
+                key: how for key, how in seen.made.items() if key not in layers and key not in kept
             },
             kept=tuple(kept),
             settled=replace(
@@ -221,13 +220,14 @@ class _Links:
                     for one in self.found
                     for site in (*one.sites, *one.shadows)
                 },
+                layers=frozenset(seen.layers),
                 resting=self._resting(),
             ),
         )
 
     def _resting(self) -> frozenset[int]:
         """The sites that no other shares its place in the code with."""
-        sites = self.seen.follower.sites.found
+        sites = self.seen.follower.comparisons.sites.found
         places = [site.place for site in sites]
         first = [one.first for one in self.found]
         return frozenset(site.index for site in first if places.count(site.place) == 1)
@@ -253,9 +253,7 @@ class _Links:
         if population is None:
             drive = self.seen.drives[name]
             ways = [
-                Way(
-                    term=term, around=term.through, outside=term.through, inner=(), has_state=False
-                )
+                Way(term=term, around=term.through, outside=term.through, inner=(), has_state=False)
                 for term in drive
             ]
             scale = None
@@ -316,7 +314,9 @@ class _Links:
             library=COMPARISON,
             constants=constants,
             sites=tuple(one.index for one in population.sites),
-            gated=all(self.seen.sources[key] for key in population.keys if key in self.seen.sources),
+            gated=all(
+                self.seen.sources[key] for key in population.keys if key in self.seen.sources
+            ),
         )
 
     def _home(self, population: Population) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from snnprune.network.libraries.library import MembraneSink, NeuronConstants, NeuronLibrary
 from snnprune.network.origins import Origin
-from snnprune.network.walking import Compared, Term, between, compared, is_spikes, terms
+from snnprune.network.walking import Compared, Term, between, is_spikes, terms
 
 Code = tuple[tuple[object, int], ...]
 """Where a program is: the functions that it is in, and where in each."""
@@ -182,9 +182,9 @@ class Sites:
         """
         sources = _sources(drive)
         for site in self.found:
-            if site.place == place and site.feeders == _layers(drive):
-                if not _sources(site.terms) & sources:
-                    return site
+            known = site.place == place and site.feeders == _layers(drive)
+            if known and not _sources(site.terms) & sources:
+                return site
         return None
 
     def _is_of_known_code(self, what: Compared, place: Place) -> bool:

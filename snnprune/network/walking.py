@@ -172,7 +172,7 @@ def _upwards(origin: Origin, *, stops: Collection[Origin] = ()) -> Iterator[Orig
 
 
 def _decides(gate: Origin, neuron: str, found: dict[Origin, dict[str, bool]]) -> bool:
-    """Whether a factor is more than spikes of other neurons, as what a neuron's own leave behind."""
+    """Whether a factor is more than spikes of others, as what a neuron's own leave behind."""
     return gate.analog or (neuron in found[gate] and not is_spikes(gate))
 
 

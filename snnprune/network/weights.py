@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from snnprune.network.layout import Layout
@@ -43,7 +43,7 @@ class Made:
 
 
 def applied(
-    origin: Origin, shape: tuple[int, ...], functions: Collection[str] = ()
+    origin: Origin, shape: Sequence[int], functions: Collection[str] = ()
 ) -> Applied | Parts | Made | None:
     """What a weight of that origin and `shape` is; None if no parameter had a part in it.
 
@@ -65,10 +65,10 @@ def applied(
     return Made(keys=keys, how=origin.name)
 
 
-def _long(known: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+def _long(known: tuple[int, ...], shape: Sequence[int]) -> tuple[int, ...]:
     """The known shape where it is `shape` but for dimensions of one."""
     same = [one for one in known if one > 1] == [one for one in shape if one > 1]
-    return known if same else shape
+    return known if same else tuple(shape)
 
 
 def is_only_moved(origin: Origin) -> bool:

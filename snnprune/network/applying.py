@@ -1,0 +1,135 @@
+"""Weights in a forward pass: which parameter a call applies, and as what."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from snnprune.network.layer_calls import Candidate, LayerCall, addend, candidates, fused_weights
+from snnprune.network.layout import Layout, turned
+from snnprune.network.naming import name_of
+from snnprune.network.observers import Pass
+from snnprune.network.origins import MOVES, Origin, made_by
+from snnprune.network.weights import KEEPS_ORDER, Applied, Made, Parts, applied
+
+
+class Applying:
+    """Knows the calls that apply weights, and tells the observers of them."""
+
+    def __init__(self, followed: Pass) -> None:
+        self.followed = followed
+        self.notes, self.observers = followed.notes, followed.observers
+        self.settled = followed.settled
+        self.call: LayerCall | None = None
+        """The last call of a layer."""
+
+    def current(self, function: Any, args: Any, kwargs: Any) -> Origin | None:
+        """The origin of what a layer gives, once the observers are told; None if it is none."""
+        for one in candidates(function, args, kwargs):
+            origin, other = self.notes.of(one.raw), self.notes.of(one.other)
+            if origin is None or not self._may_be_layer(one, origin, other):
+                continue
+            if key := self._told(one, applied(origin, one.raw.shape, self.settled.functions)):
+                return self._current(key, other, addend(function, args, kwargs))
+        self.tell_unseen(function, args, kwargs)
+        return None
+
+    def inside_neuron(self, function: Any, args: Any, kwargs: Any, neuron: str) -> str | None:
+        """Tell of a layer inside a neuron module, as recurrent ones have; its weight."""
+        self.tell_unseen(function, args, kwargs)
+        for one in candidates(function, args, kwargs):
+            origin = self.notes.parameter(one.raw)
+            if origin is not None and origin.parameter is not None:
+                with self.followed.apart():
+                    self.observers.on_layout(origin.parameter, one.layout)
+                    self.observers.on_layer(origin.parameter, one.read(), neuron)
+                return origin.parameter
+        return None
+
+    def tell_unseen(self, function: Any, args: Any, kwargs: Any) -> None:
+        """Tell of weights that a fused call applies, as that of a whole LSTM cell."""
+        known = [self.notes.of(one) for one in fused_weights(function, args, kwargs)]
+        keys = tuple(one.parameter for one in known if one is not None and one.parameter)
+        if keys:
+            self.observers.on_unseen(keys, name_of(function))
+
+    def form_of_parameter(
+        self, origin: Origin, function: Any, args: Any, kwargs: Any, result: Tensor
+    ) -> Origin:
+        """With how the parameter lies to `result`, where that is one in another form."""
+        (before, *others) = origin.parents
+        if others or before.layout is None or result.numel() != prod(before.layout.shape):
+            return origin
+        after: Layout | None
+        if origin.name in KEEPS_ORDER:
+            after = _reshaped(before.layout.shape, tuple(result.shape))
+        elif origin.name in MOVES:
+            after = self._moved(before.layout.shape, function, args, kwargs)
+        else:
+            return origin
+        layout = before.layout.then(after) if after is not None else None
+        return replace(origin, parameter=before.parameter, layout=layout) if layout else origin
+
+    def _may_be_layer(self, candidate: Candidate, origin: Origin, other: Origin | None) -> bool:
+        """Whether a product is that of a layer; one of two matrices may make a weight as well."""
+        if candidate.is_layer or (other is not None and other.data):
+            return True
+        return other is None and origin.parameter in self.settled.layers
+
+    def _told(self, one: Candidate, found: Applied | Parts | Made | None) -> str | None:
+        """Tell the observers of a weight; the key that stands for what is made with it."""
+        match found:
+            case Made():
+                with self.followed.apart():
+                    self.observers.on_made(found, self._read(one), one.raw)
+                return found.keys[0]
+            case Parts():
+                self.observers.on_unseen(found.keys, "parts of it")
+            case Applied() if layout := self._layout(found, one.layout):
+                with self.followed.apart():
+                    self.observers.on_layout(found.key, layout)
+                    self.observers.on_layer(found.key, self._read(one), None)
+                return found.key
+        return None
+
+    def _read(self, candidate: Candidate) -> LayerCall:
+        self.call = candidate.read()
+        origin = self.notes.of(candidate.other)
+        if origin is not None and self.call.input is not candidate.other:
+            self.notes.put(self.call.input, origin)  # in another form
+        return self.call
+
+    def _layout(self, found: Applied, read: Layout) -> Layout | None:
+        """How the parameter lies to the weight of a call; None where another use counts."""
+        layout = found.layout.then(read)
+        if layout is None:
+            self.observers.on_unseen((found.key,), "another form of it")
+            return None
+        return layout if self.settled.layouts.get(found.key, layout) == layout else None
+
+    def _current(self, key: str, source: Origin | None, added: Any) -> Origin:
+        parents = (source,) if source is not None else ()
+        fed = any(parent.fed for parent in parents)
+        current = Origin(
+            name=key, parents=parents, layer=key, data=True, fed=fed, driven=True, analog=True
+        )
+        more = self.notes.of(added)
+        if more is None or not more.data:
+            return current
+        return made_by("add", (current, more), inside=tuple(self.followed.inside))
+
+    def _moved(
+        self, shape: tuple[int, ...], function: Any, args: Any, kwargs: Any
+    ) -> Layout | None:
+        """What an operation does to a tensor of that shape, tried on one without memory."""
+        with self.followed.apart(), torch._C.DisableTorchFunction():
+            there = function(torch.empty(shape, device="meta"), *args[1:], **kwargs)
+        return turned(shape, there.stride())
+
+
+def _reshaped(before: tuple[int, ...], after: tuple[int, ...]) -> Layout:
+    return Layout(held=before, view=after, order=tuple(range(len(after))), shape=after)

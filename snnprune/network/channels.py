@@ -1,0 +1,91 @@
+"""Where the channels of a layer are in what comes of its current."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from snnprune.network.notes import Notes
+from snnprune.network.origins import MOVES, VIEWS
+
+NUMBERS = "_snnprune_channels"
+POOLING = ("pool", "interpolate", "pad", "mean", "dropout")
+
+
+class Channels:
+    """Which channel of its layer each value of a current is of, whatever its shape becomes."""
+
+    def __init__(self, notes: Notes) -> None:
+        self.notes = notes
+
+    def begin(self, current: Tensor, axis: int) -> None:
+        """Number the channels of what a layer gives."""
+        if -axis > current.dim():
+            return
+        numbers = torch.arange(current.shape[axis], dtype=torch.int32, device=current.device)
+        shape = [1] * current.dim()
+        shape[axis] = -1
+        self._put(current, numbers.view(shape).expand(current.shape))
+
+    def follow(self, function: Any, args: Any, kwargs: Any, result: Any, name: str) -> None:
+        """Number what an operation makes of what is numbered."""
+        known = [leaf for leaf in tree_leaves((args, kwargs)) if self.of(leaf) is not None]
+        if not known or (name in VIEWS | MOVES and len(known) > 1 and name != "__setitem__"):
+            return
+        with torch._C.DisableTorchFunction():
+            try:
+                self._follow(function, args, kwargs, result, known, name)
+            except (RuntimeError, TypeError, ValueError, IndexError):
+                return  # then nobody can say
+
+    def _follow(
+        self, function: Any, args: Any, kwargs: Any, result: Any, known: list[Tensor], name: str
+    ) -> None:
+        moves = name in VIEWS | MOVES and name != "__setitem__"
+        if not moves:
+            same = [
+                one for one in known if isinstance(result, Tensor) and one.shape == result.shape
+            ]
+            if same:
+                self._put(result, self.of(same[0]))
+                return
+            if not any(word in name for word in POOLING):
+                return
+        numbered = tree_map(self._numbers, (args, kwargs))
+        made = function(*numbered[0], **numbered[1])
+        for leaf, numbers in zip(tree_leaves(result), tree_leaves(made), strict=True):
+            if isinstance(leaf, Tensor) and leaf.shape == numbers.shape:
+                self._put(leaf, numbers)
+
+    def of(self, leaf: object) -> Tensor | None:
+        """The numbers of a tensor, in its shape."""
+        when, numbers = getattr(leaf, NUMBERS, (None, None))
+        return numbers if when is self.notes.now else None
+
+    def axis(self, leaf: object) -> int | None:
+        """Along which dimension a tensor's channels lie, from the end; None if it is not known."""
+        numbers = self.of(leaf)
+        if numbers is None:
+            return None
+        with torch._C.DisableTorchFunction():
+            for axis in range(-numbers.dim(), 0):
+                first = numbers.movedim(axis, 0).flatten(1)[:, :1]
+                alike = (numbers.movedim(axis, 0).flatten(1) == first).all()
+                if bool(alike) and len(first) > 1 and _counts(first.flatten()):
+                    return axis
+        return None
+
+    def _numbers(self, leaf: Any) -> Any:
+        numbers = self.of(leaf)
+        return leaf if numbers is None else numbers.float()
+
+    def _put(self, leaf: Any, numbers: Tensor | None) -> None:
+        if isinstance(leaf, Tensor) and id(leaf) not in self.notes.buffers:
+            setattr(leaf, NUMBERS, (self.notes.now, numbers))
+
+
+def _counts(numbers: Tensor) -> bool:
+    return bool((numbers == torch.arange(len(numbers), device=numbers.device)).all())

@@ -41,19 +41,10 @@ from snnprune.network.walking import SHIFTS
 CONSTRUCTORS = frozenset(
     {"zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like"}
     | {"randint_like", "new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"}
-    | {
-        "size",
-        "stride",
-        "dim",
-        "numel",
-        "__len__",
-        "bernoulli",
-        "normal",
-        "uniform",
-        "zero",
-        "fill",
-    }
+    | {"size", "stride", "dim", "numel", "__len__"}
 )
+# What leaves in a tensor nothing of what was in it.
+EMPTYING = frozenset({"zero", "fill", "normal", "uniform"})
 # What takes its values from the first argument, and from others their shape or type.
 LIKE = frozenset({"to", "type_as", "view_as", "expand_as", "reshape_as", "type", "_to_copy"})
 

@@ -116,7 +116,7 @@ class Seen:
             self.sources[neuron] = self.sources.get(neuron, False) or gated
         shapes = {key: self.module.get_parameter(key).shape for key in made.keys}
         alike = [key for key, shape in shapes.items() if shape == weight.shape]
-        self.made.update(dict.fromkeys(alike or made.keys, made.how.lstrip("_")))
+        self.made.update(dict.fromkeys(alike or made.keys, made.how))
         if made.keys not in self.wholes:
             with self.follower.apart():
                 self.wholes[made.keys] = weight.detach().clone()

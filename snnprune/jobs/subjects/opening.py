@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.checkpoint import Checkpoint, folded
+from snnprune.checkpoint.naming import first_few
 from snnprune.data import DataOptions, DataSet, open_data
 from snnprune.data.images import ImageSplit
 from snnprune.device import choose_device
@@ -49,7 +50,8 @@ def open_subject(options: SubjectOptions) -> Subject:
         no_network = "the model cannot be traced without data"
         if example is not None:
             network = _traced(module.to(device).eval(), example, forward, options.links)
-        checkpoint = replace(checkpoint, notes=(*checkpoint.notes, *_standardised(spec, data)))
+        told = [*_standardised(spec, data), *_made(network)]
+        checkpoint = replace(checkpoint, notes=(*checkpoint.notes, *told))
     else:
         checkpoint = folded(checkpoint)
     return Subject(
@@ -76,6 +78,23 @@ def _standardised(spec: ModelSpec, data: DataSet | None) -> list[str]:
         f"{data.name if data else ''} is fed as (v / 255 - {mean}) / {std}; a network that was "
         "trained on another scale needs a loader of its own"
     ]
+
+
+def _made(network: Network | None) -> list[str]:
+    """Notes on what the network does to what is in the file before it applies it."""
+    if network is None:
+        return []
+    made, kept = list(network.made), list(network.kept)
+    notes = []
+    if made:
+        how = network.made[made[0]]
+        notes.append(
+            f"{first_few(made)}: the network makes the weights that it applies of these, by {how}: "
+            "zeros in the file are not zeros in the network"
+        )
+    if kept:
+        notes.append(f"left alone: {first_few(kept)}, which kernels are made with")
+    return notes
 
 
 def _traced(

@@ -138,11 +138,13 @@ def test_a_node_in_eval_mode_has_its_gradient(name: str, kind: str) -> None:
 
 
 @of_each_node
-def test_constants_are_read_off_the_node(name: str, kind: str) -> None:
-    spiking = getattr(neuron, kind)(v_threshold=0.5, **KINDS[name][1])
+@pytest.mark.parametrize("v_reset", RESETS)
+def test_constants_are_read_off_the_node(name: str, kind: str, v_reset: float | None) -> None:
+    spiking = getattr(neuron, kind)(v_threshold=0.5, v_reset=v_reset, **KINDS[name][1])
     found = LIBRARY.constants(spiking)
     assert found.threshold == 0.5
     assert found.fires_at_threshold
+    assert found.reset == ("soft" if v_reset is None else "hard")
     if name in ("QIF", "EIF"):  # they do not decay by a factor
         assert found.beta is None
     else:

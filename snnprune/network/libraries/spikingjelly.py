@@ -7,7 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnprune.network.libraries.library import MembraneSink, NeuronConstants, NeuronLibrary
+from snnprune.network.libraries.library import (
+    MembraneSink,
+    NeuronConstants,
+    NeuronLibrary,
+    Reset,
+)
 from snnprune.network.libraries.spikingjelly_kernels import (
     automatic,
     building,
@@ -65,6 +70,7 @@ def _constants(module: Any) -> NeuronConstants:
         threshold=per_channel(threshold) if isinstance(threshold, Tensor) else threshold,
         beta=_decay(module),
         decay_input=_decays_input(module),
+        reset=_reset_by_a_spike(module),
     )
 
 
@@ -83,6 +89,12 @@ def _decays_input(module: Any) -> bool:
     """Before 0.0.0.0.10 nothing else could be chosen."""
     old = any(base.__module__.startswith(OLD) for base in type(module).__mro__)
     return bool(getattr(module, "decay_input", old and _decay(module) not in (None, 1.0)))
+
+
+def _reset_by_a_spike(module: Any) -> Reset | None:
+    if not hasattr(module, "v_reset"):
+        return None
+    return "soft" if module.v_reset is None else "hard"
 
 
 def _reset(module: Any) -> None:

@@ -32,6 +32,8 @@ from snnprune.evaluation import evaluate
 from snnprune.gradients import weight_gradients
 from snnprune.network import evaluating, trace, watching
 from snnprune.network.libraries import building, library_of, put_at_rest
+from snnprune.recipe import TrainingSection
+from snnprune.training import Trainer
 
 with warnings.catch_warnings():
     # escapes in docstrings and ways of numpy and torchvision, which the old package still uses
@@ -166,7 +168,7 @@ def for_kernels(backend: str = "cupy") -> Any:
     return made
 
 
-PICTURES = images(4, 1, 10, 10)
+PICTURES, LABELS = images(4, 1, 10, 10), torch.tensor([0, 3, 1, 9])
 
 
 def test_a_network_for_kernels_can_be_made_without_them_by_the_tool_alone() -> None:
@@ -187,13 +189,25 @@ def test_a_network_for_kernels_is_found_out_about_without_them() -> None:
         network = trace(module, PICTURES)
         known = calibrated(network, PICTURES)
         gradients = weight_gradients(network, lambda: [(PICTURES, None)], "gradient")
-        evaluation = evaluate(network, [(PICTURES, torch.zeros(4, dtype=torch.long))])
+        evaluation = evaluate(network, [(PICTURES, LABELS)])
         assert {one.backend for one in (module.spikes1, module.spikes2)} == {backend}
         assert inner_state(module) == before
         assert not left_out(known)
         results.append((scores_by(network, known).values, gradients, evaluation))
     for one, other in zip(*results, strict=True):
         assert_same(one, other)
+
+
+def test_a_step_of_training_on_a_cpu_is_the_one_without_kernels() -> None:
+    found = []
+    for backend in ("cupy", "torch"):
+        module = for_kernels(backend)
+        settings = TrainingSection(epochs=1, learning_rate=0.1)
+        trainer = Trainer(trace(module, PICTURES), settings, steps_per_epoch=1)
+        trainer.train_on(PICTURES, LABELS)
+        assert module.spikes1.backend == backend
+        found.append(module.state_dict())
+    assert_same(*found)
 
 
 def test_the_kernels_come_back_after_an_exception() -> None:
@@ -224,13 +238,13 @@ def test_the_kernels_of_single_steps_rest_too(monkeypatch: pytest.MonkeyPatch) -
 
 
 KERNELS = """
-from {module} import PICTURES, ForKernels
+from {module} import LABELS, PICTURES, ForKernels
 
 def build():
     return ForKernels()
 
 def batches():
-    yield PICTURES, PICTURES.flatten(1).argmax(1) % 10
+    yield PICTURES, LABELS
 """
 
 

@@ -123,6 +123,13 @@ def test_a_neuron_of_which_kernels_would_be_made_runs_as_it_was_written(
     assert "_multi_step" not in vars(flexible)
 
 
+def test_a_back_end_that_is_no_kernel_stays() -> None:
+    node = neuron.IFNode()
+    node.backend = "gemm"  # as SlidingPSN had in what came before 2.0.0
+    with evaluating(node):
+        assert node.backend == "gemm"
+
+
 @pytest.mark.parametrize("in_a_loop", [False, True])
 @torch.no_grad()
 def test_a_node_with_thresholds_of_its_own_is_known_in_both_modes(in_a_loop: bool) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.errors import InputError
-from snnprune.network import Network, at_rest
+from snnprune.network import Network, at_rest, plainly
 from snnprune.network.running import Forward
 
 
@@ -64,7 +64,7 @@ def first_calls(network: Network, forward: Forward, x: Tensor) -> Running:
         InputError: `forward` never calls the network with a tensor.
     """
     seen = Running(network=network)
-    with at_rest(network) as reset, _watched(seen):
+    with plainly(network.module), at_rest(network) as reset, _watched(seen):
         reset()
         forward(network.module, x)
     if "" not in seen.inputs:

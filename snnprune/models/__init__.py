@@ -58,9 +58,11 @@ def build_model(spec: ModelSpec, *, field: str = "--model") -> nn.Module:
         UsageError: there is no such model or argument, and `field` is a flag.
         InputError: likewise, in a file; or it cannot be built so.
     """
+    from snnprune.network.libraries import building
+
     builder = _builder(spec, field)
     _check_arguments(builder, spec, field)
-    with calling_user_code(spec.name, field=field):
+    with calling_user_code(spec.name, field=field), building():
         module = builder(**spec.args)
     return _require_module(module, spec, field)
 

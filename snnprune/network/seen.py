@@ -352,7 +352,8 @@ class _Links:
             raise InputError(
                 "no spiking neuron found in the network",
                 field="--model",
-                hint="nothing that comes from a layer is compared with a threshold; module types: "
+                hint="nothing that comes from a layer is compared with a threshold (a kernel would "
+                "hide it: choose a back end of plain torch); module types: "
                 + self._module_types(),
             )
 

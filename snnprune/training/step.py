@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from snnprune.distributed import ALONE, Part, Ranks, Replicated, synchronised
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.mask import Masks
-from snnprune.network import Network
+from snnprune.network import Network, plainly
+from snnprune.network.feeding import device_of
 from snnprune.network.readout import Readout
 from snnprune.network.running import Forward, called
 from snnprune.recipe import TrainingSection
@@ -222,7 +223,9 @@ def _logits(network: Network, readout: Readout, run: Forward) -> Callable[..., T
 
     def logits(module: nn.Module, x: Tensor, samples: int) -> Tensor:
         network.reset()
-        return readout(run(module, x), samples)
+        # the kernels of neuron libraries are for GPUs
+        with plainly(module) if device_of(module).type == "cpu" else nullcontext():
+            return readout(run(module, x), samples)
 
     return logits
 

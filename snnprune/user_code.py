@@ -152,7 +152,7 @@ def _of_this_folder(reference: str, taken: ModuleType | None) -> str | None:
     origin = getattr(taken, "__file__", None)
     if name.endswith(".py") or file is None or taken is None or origin is None:
         return None
-    if Path(origin).is_relative_to(Path.cwd()):
+    if Path(origin).resolve() == file.resolve():
         return None
     return f"{taken.__name__} is {origin}; the file of this folder is {file}:{wanted}"
 

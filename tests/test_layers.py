@@ -13,7 +13,7 @@ import snnprune
 ROOT = Path(snnprune.__file__).parent
 ORDER: tuple[tuple[str, ...], ...] = (
     (
-        *("errors", "escaping", "spelling", "files", "readable"),
+        *("errors", "escaping", "spelling", "files", "readable", "references"),
         *("progress", "user_code", "markdown", "registry", "randomness", "launch", "memory"),
     ),
     ("checkpoint", "mask", "ranking", "recipe"),

@@ -127,7 +127,9 @@ class NetworkFlags(DataFlags):
     model_arg: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="K=V", help="An argument of the model; repeatable.", rich_help_panel=INPUT
+            metavar="K=V",
+            help="An argument of the model, module:name for that object; repeatable.",
+            rich_help_panel=INPUT,
         ),
     ] = None
     forward: Annotated[

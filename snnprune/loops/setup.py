@@ -26,6 +26,7 @@ from snnprune.network.running import Forward, forward_of, reading_of
 from snnprune.progress import SILENT, Progress
 from snnprune.randomness import drawing
 from snnprune.recipe import Recipe, TrainingSection
+from snnprune.references import flag_of, telling_of_text
 from snnprune.runs import NEVER, Run, Stop, Unsaved
 from snnprune.training import Objective, Stretch, Trainer
 from snnprune.user_code import calling_user_code
@@ -211,5 +212,6 @@ def _network(
         module = bare(build_model(spec, field="model")).to(device)
     x, _ = next(iter(images.batches(2, limit=2, device=device)))
     what = f"running {spec.name} on a batch of shape {tuple(x.shape)}"
-    with calling_user_code(what, field="model.name"):
+    told = telling_of_text(spec.args, flag=flag_of("model.name"))
+    with told, calling_user_code(what, field="model.name"):
         return trace(module, x, run=forward)

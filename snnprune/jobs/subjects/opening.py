@@ -22,6 +22,7 @@ from snnprune.models import MODELS, ModelSpec, argument, build_model
 from snnprune.network import Network, bare, trace
 from snnprune.network.running import Forward, forward_of, reading_of
 from snnprune.provenance import DataSpec, data_in, model_in
+from snnprune.references import flag_of, telling_of_text
 from snnprune.structure import CHANNELS
 from snnprune.structure.slimming import STRUCTURE, resized
 from snnprune.user_code import calling_user_code, is_reference
@@ -48,7 +49,8 @@ def open_subject(options: SubjectOptions) -> Subject:
         example = example_of(spec, data, device)
         no_network = "the model cannot be traced without data"
         if example is not None:
-            network = _traced(module.to(device).eval(), example, forward, options.links)
+            with telling_of_text(spec.args, flag=flag_of("--model")):
+                network = _traced(module.to(device).eval(), example, forward, options.links)
         checkpoint = replace(checkpoint, notes=(*checkpoint.notes, *_standardised(spec, data)))
     else:
         checkpoint = folded(checkpoint)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from snnprune.batches import copied
 from snnprune.errors import InputError
 from snnprune.network.feeding import device_of
 from snnprune.network.following import Follower, Observers
@@ -27,9 +28,9 @@ from snnprune.network.wrappers import bare
 @torch.no_grad()
 def trace(
     module: nn.Module,
-    example: Tensor,
+    example: Any,
     *,
-    run: Callable[[nn.Module, Tensor], Any] = lambda module, x: module(x),
+    run: Callable[[nn.Module, Any], Any] = lambda module, x: module(x),
     links: Mapping[str, str] | None = None,
 ) -> Network:
     """The links of `module`, from one forward pass over `example` (a batch as it is fed to it).
@@ -42,7 +43,7 @@ def trace(
             what is not there.
     """
     module = bare(module)
-    example = example.detach().to(device_of(module)).clone()  # a forward may work in place
+    example = copied(example, device_of(module))  # a forward may work in place
     seen = _Seen(module)
     known = {n: _neuron(n, m) for n, m in module.named_modules() if library_of(m) is not None}
     with evaluating(module), at_rest(Network(module=module, neurons=known)) as reset:

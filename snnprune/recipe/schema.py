@@ -42,7 +42,8 @@ class ModelSection(Section):
     )
     forward: Name | None = Field(
         default=None,
-        description="file.py:function from module and batch to output; null: module(batch)",
+        description="whole, repeat:T, steps, or file.py:function from module and batch to output; "
+        "null: whole",
     )
     readout: Name = Field(
         default="auto",

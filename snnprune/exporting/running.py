@@ -57,7 +57,7 @@ class Running:
 
 
 @torch.no_grad()
-def first_calls(network: Network, forward: Forward, x: Tensor) -> Running:
+def first_calls(network: Network, forward: Forward, x: Any) -> Running:
     """What the network does on `x`, from rest; it is left at rest.
 
     Raises:

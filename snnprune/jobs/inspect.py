@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from snnprune.batches import described
 from snnprune.checkpoint import Checkpoint, files_of
 from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
 from snnprune.jobs.subjects.opening import example_of, open_subject
@@ -61,9 +62,9 @@ def _paces(subject: Subject) -> Paces | None:
     example = example_of(subject.spec, subject.data, subject.device)
     if example is None:
         return None
-    what = f"running the model on a batch of shape {tuple(example.shape)}"
+    what = f"running the model on {described(example.x)}"
     with calling_user_code(what, field="--model"):
-        return paces_of(subject.network, example, subject.run)
+        return paces_of(subject.network, example.x, subject.run)
 
 
 def _report(

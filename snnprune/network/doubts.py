@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from snnprune.batches import copied
 from snnprune.network.capture import watching
 from snnprune.network.links import Network, Neuron
 from snnprune.network.mode import evaluating
@@ -26,7 +27,7 @@ class Paces:
 
 
 @torch.no_grad()
-def paces_of(network: Network, example: Tensor, run: Callable[[nn.Module, Tensor], Any]) -> Paces:
+def paces_of(network: Network, example: Any, run: Callable[[nn.Module, Any], Any]) -> Paces:
     """Run `example` from rest and count."""
     steps, calls = Counter[str](), Counter[str]()
     watched = watching(
@@ -36,7 +37,7 @@ def paces_of(network: Network, example: Tensor, run: Callable[[nn.Module, Tensor
     )
     with evaluating(network.module), watched as start:
         start()
-        run(network.module, example.clone())
+        run(network.module, copied(example))
     return Paces(steps=steps, calls=calls)
 
 

@@ -353,8 +353,7 @@ class _Links:
                 "no spiking neuron found in the network",
                 field="--model",
                 hint="nothing that comes from a layer is compared with a threshold (a kernel would "
-                "hide it: choose a back end of plain torch); module types: "
-                + self._module_types(),
+                "hide it: choose a back end of plain torch); module types: " + self._module_types(),
             )
 
     def _module_types(self) -> str:

@@ -187,7 +187,10 @@ def _first(output: Any) -> Any:
 
 def _samples_in(output: Any, reading: str | Reading) -> tuple[int, ...]:
     """How many samples an output may be of, the likeliest first."""
-    output = _first(output if isinstance(reading, str) else reading(output))
+    try:
+        output = _first(output if isinstance(reading, str) else reading(output))
+    except InputError:  # the user's function fails, which whoever needs it will tell
+        return ()
     if isinstance(output, list) and output:
         output = output[0]
     if not isinstance(output, Tensor) or output.dim() not in (2, 3):

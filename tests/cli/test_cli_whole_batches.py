@@ -190,6 +190,10 @@ def test_an_evaluation_is_that_of_the_plain_data(
     )
     assert found == wanted
     assert (found["labelled"], found["time_steps"]) == (17, 4)
+    links, same = (
+        as_json(run("inspect", "net.pth", *how, "--json")) for how in (KINDS[kind], PLAIN)
+    )
+    assert (links["layers"], links["neurons"]) == (same["layers"], same["neurons"])
 
 
 @pytest.mark.parametrize("kind", ["dict", "nested"])

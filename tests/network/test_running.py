@@ -234,3 +234,10 @@ def test_step_by_step_batches_are_cut_along_their_samples_where_time_is_as_long(
     assert torch.equal(torch.cat([half for half, _ in halves], 1), x)
     assert Ranks(rank=1, size=2).part(x, y, along=along).x.shape == (4, 2, 6)
     assert sample_axis(called) is None
+
+
+def test_a_function_that_cannot_read_an_output_is_left_to_who_needs_it() -> None:
+    def fails(output: object) -> Tensor:
+        raise InputError("not this one")
+
+    assert counted(called, torch.zeros(7, 4, 3), torch.zeros(4, 10), fails) is called

@@ -14,8 +14,9 @@ from snnprune.network import batch_length, fed
 from snnprune.network.running import Counted, called, counted, forward_of, sample_axis
 from snnprune.training.pieces import pieces
 
-X, Y = 2 * torch.rand(5, 6), torch.arange(5) % 3
-EVENTS = (torch.rand(4, 5, 6) > 0.4).float()
+DRAWN = torch.Generator().manual_seed(0)
+X, Y = 4 * torch.rand(5, 6, generator=DRAWN), torch.arange(5) % 3
+EVENTS = (torch.rand(4, 5, 6, generator=DRAWN) > 0.4).float()
 
 
 class Net(nn.Module):

@@ -236,7 +236,9 @@ class _Links:
         """Weights that are applied where nothing can be seen."""
         seen, found = self.seen, {}
         reasons = dict(seen.unseen)
-        reasons |= {key: f"its kernel is made with {', '.join(kept)}" for key in kept.values()}
+        for weight in dict.fromkeys(kept.values()):
+            beside = [key for key, own in kept.items() if own == weight]
+            reasons[weight] = f"its kernel is made with {', '.join(beside)}"
         for key, how in reasons.items():
             if key in seen.layers:
                 continue
@@ -378,7 +380,7 @@ def _takes_scaled(ways: list[Way], scale: Tensor) -> bool:
 
 
 def _reason(how: str) -> str:
-    return how if how.startswith("its ") else f"a network applies {how}, where nothing can be seen"
+    return how if how.startswith("its ") else f"it is applied by {how}, where nothing can be seen"
 
 
 def _use_of(layer: Layer) -> str:

@@ -123,6 +123,8 @@ class _Moving:
             tensor = (self.follower.notes.tensors.get(form) or _gone)()
             if form.layer or form.norm or form.neuron or tensor is None:
                 continue
+            if self.follower.notes.of(tensor) is not form:
+                continue  # something else is in it by now, as spikes where it was compared in place
             if not tensor.is_floating_point() or 0 in tensor.stride():
                 continue
             place = tensor.untyped_storage().data_ptr()
@@ -130,6 +132,8 @@ class _Moving:
                 done.add(place)
                 with torch.no_grad(), torch._C.DisableTorchFunction():
                     tensor.data.add_(steps.view(tensor.shape).to(tensor.dtype))
+        if done:
+            self.follower.comparisons.stirred.add(site.key)
         return bool(done)
 
     def decay(self, key: str, axis: int | None) -> Decay | None:

@@ -97,16 +97,17 @@ class Follower(TorchFunctionMode):
         membrane = self.comparisons.membrane(call) if call and reached else None
         resting = self.comparisons.at_rest(call) if call and not reached else None
         result = function(*args, **kwargs)
+        made = args[0] if name in ("__setitem__", "__set__") else result
         if call is not None and resting is not None and isinstance(result, Tensor):
             self.comparisons.keep(call, resting, result)
         if membrane is not None and isinstance(result, Tensor):
             origin = self.comparisons.fired(membrane, result)
         elif origin is not None:
-            origin = self._made(origin, function, args, kwargs, result)
+            origin = self._made(origin, function, args, kwargs, made)
         if name in EMPTYING:
             self.notes.forget(result)
         if origin is not None:
-            self._note(args[0] if name in ("__setitem__", "__set__") else result, origin)
+            self._note(made, origin)
         return result
 
     @contextlib.contextmanager

@@ -100,6 +100,12 @@ def share(one: Site, other: Site) -> bool:
     return any(form in forms for event in other.events for form in event.compared.forms)
 
 
+def flows_into(one: Site, other: Site) -> bool:
+    """Whether the membranes of a site are in those of another, and not through spikes alone."""
+    forms = {form for event in one.events for form in event.compared.forms}
+    return any(between(event.compared.origin, forms) for event in other.events)
+
+
 def _is_shadow(one: Site, other: Site, seen: Mapping[str, Tensor]) -> bool:
     """Whether two sites compare one membrane with one threshold."""
     common = set(one.events[0].compared.forms) & set(other.events[0].compared.forms)

@@ -242,7 +242,7 @@ def _form_behind(forms: list[Origin]) -> Origin | None:
     # an adaptive threshold is made of spikes: what is compared may be its distance to the membrane
     first = all(one.name in VIEWS | SCALINGS for one in forms[:-1])
     driven = [one for one in sources if one.driven]
-    is_distance = first and here.name in ("sub", "rsub") and len(driven) == 1
+    is_distance = first and here.name in ("sub", "rsub", "div") and len(driven) == 1
     return driven[0] if is_distance else None
 
 

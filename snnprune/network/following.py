@@ -15,7 +15,12 @@ from types import FunctionType
 from typing import Any, cast
 
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 from torch.nn import functional
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -159,6 +164,15 @@ class Follower(TorchFunctionMode):
         neuron = name in self.neurons
         enter = self._enter_neuron if neuron else self._enter
         leave = self._leave_neuron if neuron else self._leave
+        if isinstance(module, ScriptModule):  # takes no hooks of its own
+            return [
+                register_module_forward_pre_hook(
+                    lambda called, args: enter(name, args) if called is module else None
+                ),
+                register_module_forward_hook(
+                    lambda called, _, out: leave(name, out) if called is module else None
+                ),
+            ]
         return [
             module.register_forward_pre_hook(
                 lambda _, args, kwargs: enter(name, (args, kwargs)), with_kwargs=True

@@ -15,7 +15,7 @@ from snnprune.network.walking import Compared, compared
 
 RESTING = 1024  # time steps of a membrane at rest that are kept until an input comes
 NEAR = 12  # operations back in which a surrogate and its spikes are found
-# Straight-through surrogates, and spikes that are written over a membrane, are put together of these.
+# Straight-through surrogates are put together of these, and spikes written over a membrane.
 JOINS = frozenset({"add", "sub", "rsub", "where", "masked_fill", "__setitem__"})
 
 

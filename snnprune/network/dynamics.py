@@ -71,8 +71,9 @@ def decays(
 ) -> dict[str, Decay]:
     """The decay of each of `sites`, given with their channels' axes; those that cannot be had miss.
 
-    They are the first ones of neurons, whose parts `base` knows. `run` runs the same batch from rest as when `base` was kept. In a second pass each membrane is
-    raised a little once it was compared, and the next comparison tells what is left of that.
+    They are the first ones of neurons, whose parts `base` knows. `run` runs the same batch from
+    rest as when `base` was kept. In a second pass each membrane is raised a little once it was
+    compared, and the next comparison tells what is left of that.
     """
     told = dict[str, Decay | None]()
     for group in _groups(base, list(sites)):
@@ -171,7 +172,9 @@ class _Moving:
         return Decay(
             beta=round(min(max(beta, 0.0), 1.0), PLACES) if even else None,
             by_channel=torch.tensor(beta, dtype=torch.float64) if even else by_channel,
-            reset=_reset_of(_shares(kept, beta, None if even else by_channel, axis)[spiked & (steps != 0)]),
+            reset=_reset_of(
+                _shares(kept, beta, None if even else by_channel, axis)[spiked & (steps != 0)]
+            ),
         )
 
 

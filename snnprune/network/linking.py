@@ -11,7 +11,7 @@ from torch import Tensor
 from snnprune.errors import InputError
 from snnprune.network.links import Gain, Link, Network
 from snnprune.network.origins import Origin
-from snnprune.network.sites import Event, Site
+from snnprune.network.sites import Event, Place, Site
 from snnprune.network.walking import Passed, Term, between, neurons_behind, terms
 
 NO_NEURON = "none"
@@ -88,8 +88,8 @@ def _goes_on(before: Site, site: Site) -> bool:
     As where the first step is written apart, or every step is.
     """
     first, last = site.events[0], before.events[-1]
-    same = before.place.written == site.place.written and before.place.shape == site.place.shape
-    if not same or last.number >= first.number:
+    alike = _written_alike(before.place, site.place) and before.place.shape == site.place.shape
+    if not alike or last.number >= first.number:
         return False
     forms = set(last.compared.forms)
     driven = {term.layer for term in terms(first.compared.origin, stops=forms)}
@@ -97,6 +97,14 @@ def _goes_on(before: Site, site: Site) -> bool:
     # currents
     goes_on = site.feeders <= before.feeders or before.feeders <= driven
     return goes_on and bool(between(first.compared.origin, forms))
+
+
+def _written_alike(one: Place, other: Place) -> bool:
+    """Whether two places ask the same; a threshold that adapts may be a number at first."""
+    turned, level, *asked = one.written
+    other_turned, other_level, *other_asked = other.written
+    same = (turned, asked) == (other_turned, other_asked)
+    return same and (level == other_level or "" in (level, other_level))
 
 
 def _behind(before: Site, site: Site) -> Site:

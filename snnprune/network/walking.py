@@ -147,7 +147,9 @@ def neurons_behind(origin: Origin) -> dict[str, bool]:
         for parent in here.sources:
             for neuron, gated in found[parent].items():
                 if here.name in GATES:
-                    held = gated or any(_decides(one, parent, neuron, found) for one in here.sources)
+                    held = gated or any(
+                        _decides(one, parent, neuron, found) for one in here.sources
+                    )
                     united[neuron] = united.get(neuron, False) or held
                 else:
                     united[neuron] = united.get(neuron, True) and gated

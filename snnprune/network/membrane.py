@@ -47,13 +47,13 @@ class Membrane:
         return distance.reshape(shape), spikes.reshape(shape)
 
 
-def is_of(result: Tensor, spikes: Tensor) -> bool:
+STRAIGHT = 1e-4  # how far rounding takes (spike - surrogate) + surrogate from the spike
+STIRRED = 0.25  # how far a change of the membrane between the two does
+
+
+def is_of(result: Tensor, spikes: Tensor, *, within: float = STRAIGHT) -> bool:
     """Whether a tensor is those spikes to the eye, though a surrogate was added and taken off."""
     if result.shape != spikes.shape or not result.is_floating_point():
         return False
-    same = (result - spikes).abs() <= STRAIGHT
+    same = (result - spikes).abs() <= within
     return bool(same.all()) and bool(spikes.any())
-
-
-STRAIGHT = 1e-4
-"""How far rounding takes (spike - surrogate) + surrogate from the spike."""

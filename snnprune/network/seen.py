@@ -17,6 +17,7 @@ from snnprune.network.libraries import library_of
 from snnprune.network.linking import (
     Population,
     Way,
+    flows_into,
     is_input_scale,
     link_of,
     names_of,
@@ -157,7 +158,9 @@ class Seen:
             behind = united(event.compared.origin for event in here.events)
             for key, gated in behind.items():
                 other = sites.get(key)
-                if other is not None and key not in self.sources and not share(here, other):
+                if other is None or key in self.sources or share(here, other):
+                    continue
+                if not (gated and flows_into(other, here)):  # else it clamps a membrane
                     self.sources[key] = gated
                     steps.append(other)
 

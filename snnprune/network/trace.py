@@ -86,10 +86,14 @@ class _Passes:
 
     def decays(self, seen: Seen) -> Mapping[str, Decay]:
         """What the membranes keep from step to step, of neurons that are comparisons."""
-        sites = {one.first.key: seen.axes.get(one.first.key) for one in seen.populations()}
+        found = seen.populations()
+        sites = {one.first.key: seen.axes.get(one.first.key) for one in found}
         if not sites:
             return {}
-        return decays(self.module, self.once, seen.trail, sites, replace(seen.settled))
+        parts = {site.key: one.first.key for one in found for site in one.sites}
+        return decays(
+            self.module, self.once, seen.trail.joined(parts), sites, replace(seen.settled)
+        )
 
     def _wholes(self) -> Mapping[tuple[str, ...], Tensor]:
         return self.seen(Settled()).wholes

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from snnprune.network.layer_calls import LayerCall
 from snnprune.network.notes import Notes
 from snnprune.network.origins import MOVES, VIEWS
 
@@ -21,14 +22,9 @@ class Channels:
     def __init__(self, notes: Notes) -> None:
         self.notes = notes
 
-    def begin(self, current: Tensor, axis: int) -> None:
+    def begin(self, current: Tensor, call: LayerCall) -> None:
         """Number the channels of what a layer gives."""
-        if -axis > current.dim():
-            return
-        numbers = torch.arange(current.shape[axis], dtype=torch.int32, device=current.device)
-        shape = [1] * current.dim()
-        shape[axis] = -1
-        self._put(current, numbers.view(shape).expand(current.shape))
+        self._put(current, call.numbers(current))
 
     def follow(self, function: Any, args: Any, kwargs: Any, result: Any, name: str) -> None:
         """Number what an operation makes of what is numbered."""

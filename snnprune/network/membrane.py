@@ -42,9 +42,14 @@ class Membrane:
         distance = self.distance
         spikes = (result == 0 if self.turned else result > 0).to(distance.dtype)
         shape = self.met.shape
-        if shape is None or math.prod(shape) != distance.numel():
+        if shape is None or math.prod(shape) != distance.numel() or _long(shape) == _long(distance.shape):
             return distance, spikes
         return distance.reshape(shape), spikes.reshape(shape)
+
+
+def _long(shape: Iterable[int]) -> list[int]:
+    """Its dimensions but those of one."""
+    return [length for length in shape if length != 1]
 
 
 def is_of(result: Tensor, spikes: Tensor) -> bool:

@@ -51,12 +51,13 @@ def applied(
     """
     if origin.data:
         return None
+    layout = origin.layout
+    if layout is not None and origin.parameter and layout.shape == _long(layout.shape, shape):
+        if len(layout.held) > 1 or len(shape) > 1:
+            return Applied(key=origin.parameter, layout=layout)
     keys = tuple(parameters_behind(origin))
     if not keys:
         return None
-    layout = origin.layout
-    if layout is not None and origin.parameter and layout.shape == _long(layout.shape, shape):
-        return Applied(key=origin.parameter, layout=layout)
     shaped = [key for key in keys if key in functions]
     if len(shaped) == 1:
         return Applied(key=shaped[0], layout=Layout.of(shape))

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from snnprune.errors import InputError
@@ -33,6 +34,9 @@ from snnprune.network.origins import Origin
 from snnprune.network.sites import COMPARISON, Site
 from snnprune.network.walking import Term, recurrent, terms
 from snnprune.network.weights import Made
+
+
+SAME = 1e-2  # relative: rounding to fewer bits makes no other weight
 
 
 class Seen:
@@ -90,7 +94,7 @@ class Seen:
             encoding=not fed,
             layout=None if layout.is_plain else layout,
             current_axis=call.channels or -1,
-            shaped=weight in self.settled.functions,
+            shaped=weight in self.settled.functions or self._differs(weight, call, layout),
         )
         found = (term.neuron for origin in origins for term in terms(origin))
         self.entering.setdefault(weight, []).extend(found)
@@ -100,6 +104,17 @@ class Seen:
             return
         # at the first time step it may be fed with nothing yet
         self.layers[weight] = replace(layer, encoding=layer.encoding and before.encoding)
+
+    def _differs(self, key: str, call: LayerCall, layout: Layout) -> bool:
+        """Whether a weight has other values than its parameter, as under a mask or times a scale."""
+        if key in self.layers:
+            return self.layers[key].shaped
+        held = layout.weight(self.module.get_parameter(key).detach())
+        if held.data_ptr() == call.weight.data_ptr() and held.shape == call.weight.shape:
+            return False
+        weight = call.weight.detach().to(held.dtype).reshape(held.shape)
+        rounding = SAME * float(held.abs().max()) if held.numel() else 0.0
+        return not torch.allclose(weight, held, rtol=SAME, atol=rounding)
 
     def _contest(self, weight: str, before: Layer, layer: Layer) -> None:
         """Settle which use of a weight counts, as of a decoder that is tied to an encoder."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from snnprune.network.layer_calls import LayerCall
+from snnprune.network.links import NOWHERE
 from snnprune.network.notes import Notes
 from snnprune.network.origins import MOVES, VIEWS
 
@@ -62,7 +63,10 @@ class Channels:
         return numbers if when is self.notes.now else None
 
     def axis(self, leaf: object) -> int | None:
-        """Along which dimension a tensor's channels lie, from the end; None if it is not known."""
+        """Along which dimension a tensor's channels lie, from the end; None if it is not known.
+
+        NOWHERE where they are known and lie along no single one.
+        """
         numbers = self.of(leaf)
         if numbers is None:
             return None
@@ -72,7 +76,7 @@ class Channels:
                 alike = (numbers.movedim(axis, 0).flatten(1) == first).all()
                 if bool(alike) and len(first) > 1 and _counts(first.flatten()):
                     return axis
-        return None
+            return NOWHERE if bool(numbers.any()) else None
 
     def _numbers(self, leaf: Any) -> Any:
         numbers = self.of(leaf)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,9 +42,14 @@ class Membrane:
         distance = self.distance
         spikes = (result == 0 if self.turned else result > 0).to(distance.dtype)
         shape = self.met.shape
-        if shape is None or math.prod(shape) != distance.numel() or _long(shape) == _long(distance.shape):
+        if shape is None or not is_reshaped(distance.shape, shape):
             return distance, spikes
         return distance.reshape(shape), spikes.reshape(shape)
+
+
+def is_reshaped(compared: Sequence[int], current: Sequence[int]) -> bool:
+    """Whether what is compared is what a layer gives, in another shape."""
+    return math.prod(compared) == math.prod(current) and _long(compared) != _long(current)
 
 
 def _long(shape: Iterable[int]) -> list[int]:

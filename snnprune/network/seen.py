@@ -29,6 +29,7 @@ from snnprune.network.linking import (
     ways_to,
 )
 from snnprune.network.links import Layer, Link, Network, Neuron, Settled
+from snnprune.network.membrane import is_reshaped
 from snnprune.network.observers import Observers
 from snnprune.network.origins import Origin
 from snnprune.network.sites import COMPARISON, Site
@@ -183,6 +184,17 @@ class Seen:
         firsts = {key: kept[0] for key, kept in self.trail.distances.items()}
         return populations(sites, firsts)
 
+    def axis_of(self, population: Population) -> int | None:
+        """Where u - u_th has the channels, from the end; it is told of in a layer's own shape."""
+        first = population.first
+        drive = [term for term in first.events[0].terms if term.layer in self.layers]
+        shapes = {term.source.shape for term in drive if term.source}
+        axes = {self.layers[term.layer].current_axis for term in drive if term.layer}
+        if len(shapes) == len(axes) == 1 and not any(term.moved for term in drive):
+            if is_reshaped(first.place.shape, *shapes):
+                return axes.pop()
+        return self.axes.get(first.key)
+
     def network(self, decays: Mapping[str, Decay], kept: Mapping[str, str]) -> Network:
         """The links that were seen.
 
@@ -300,7 +312,7 @@ class _Links:
             axis = self.seen.axes.get(name)
         else:
             neuron = self._comparison(name, population)
-            axis = self.seen.axes.get(population.first.key)
+            axis = self.seen.axis_of(population)
         return replace(
             neuron,
             axis=axis,

@@ -143,11 +143,12 @@ def unsuited(criterion: Criterion, layer: Layer | None, known: Known, key: str) 
     """Why `criterion` cannot score this layer, or None if it can (decision A8 of docs/criteria)."""
     if criterion.needs == "weight":
         return None
-    if layer is not None and layer.unseen:
-        return layer.unseen
+    unseen = layer.unseen if layer is not None else None
     if criterion.needs in BY_GRADIENT:
         reached = known.found is not None and key in known.found
-        return None if reached else "no gradient reaches it"
+        return None if reached else unseen or "no gradient reaches it"
+    if unseen:
+        return unseen
     statistics = known.statistics(key)
     if criterion.needs in BY_GRAM:
         used = known.grams is not None and bool(known.grams.usage.calls[key])

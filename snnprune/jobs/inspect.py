@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snnprune.checkpoint import Checkpoint, files_of
-from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
+from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, totals
 from snnprune.jobs.subjects.opening import open_subject
 from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.jobs.subjects.reporting import report_on
@@ -39,7 +39,7 @@ def inspect_checkpoint(options: SubjectOptions) -> Inspected:
     weights = (*(row.weight for row in rows), *subject.prunable.excluded)
     prunable = {name for key in weights for name in tied.get(key, (key,))}
     skipped = tuple(key for key in tensors if key not in prunable)
-    counted = totals(rows, parameter_count(tensors, subject.network))
+    counted = totals(rows, tensors, subject.network)
     return Inspected(
         checkpoint=subject.checkpoint,
         rows=rows,

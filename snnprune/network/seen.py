@@ -36,7 +36,6 @@ from snnprune.network.sites import COMPARISON, Site
 from snnprune.network.walking import Term, recurrent, terms
 from snnprune.network.weights import Made
 
-
 SAME = 1e-2  # relative: rounding to fewer bits makes no other weight
 
 
@@ -107,7 +106,7 @@ class Seen:
         self.layers[weight] = replace(layer, encoding=layer.encoding and before.encoding)
 
     def _differs(self, key: str, call: LayerCall, layout: Layout) -> bool:
-        """Whether a weight has other values than its parameter, as under a mask or times a scale."""
+        """Whether a weight has other values than its parameter, as under a mask."""
         if key in self.layers:
             return self.layers[key].shaped
         held = layout.weight(self.module.get_parameter(key).detach())
@@ -190,9 +189,9 @@ class Seen:
         drive = [term for term in first.events[0].terms if term.layer in self.layers]
         shapes = {term.source.shape for term in drive if term.source}
         axes = {self.layers[term.layer].current_axis for term in drive if term.layer}
-        if len(shapes) == len(axes) == 1 and not any(term.moved for term in drive):
-            if is_reshaped(first.place.shape, *shapes):
-                return axes.pop()
+        alike = len(shapes) == len(axes) == 1 and not any(term.moved for term in drive)
+        if alike and is_reshaped(first.place.shape, *shapes):
+            return axes.pop()
         return self.axes.get(first.key)
 
     def network(self, decays: Mapping[str, Decay], kept: Mapping[str, str]) -> Network:

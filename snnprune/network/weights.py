@@ -52,9 +52,8 @@ def applied(
     if origin.data:
         return None
     layout = origin.layout
-    if layout is not None and origin.parameter and layout.shape == _long(layout.shape, shape):
-        if len(layout.held) > 1 or len(shape) > 1:
-            return Applied(key=origin.parameter, layout=layout)
+    if layout is not None and origin.parameter and _is(layout, shape):
+        return Applied(key=origin.parameter, layout=layout)
     keys = tuple(parameters_behind(origin))
     if not keys:
         return None
@@ -64,6 +63,12 @@ def applied(
     if is_only_moved(origin):
         return Parts(keys=keys)
     return Made(keys=keys, how=origin.name)
+
+
+def _is(layout: Layout, shape: Sequence[int]) -> bool:
+    """Whether a layout gives a weight of that shape; one of one dimension may be a mere factor."""
+    is_matrix = len(layout.held) > 1 or len(shape) > 1
+    return is_matrix and layout.shape == _long(layout.shape, shape)
 
 
 def _long(known: tuple[int, ...], shape: Sequence[int]) -> tuple[int, ...]:

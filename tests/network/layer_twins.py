@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,8 +92,7 @@ class Way:
     def written(self) -> Around:
         twin = self.plainly()
         held = self.held(twin.layer.weight.detach())
-        other = surrounded(Free(held, self.use), len(self.size))
-        return other
+        return surrounded(Free(held, self.use), len(self.size))
 
     def x(self) -> Tensor:
         drawn = torch.Generator().manual_seed(1)
@@ -123,20 +121,26 @@ LINEAR: dict[str, Way] = {
     "x @ w.T": Way(use=lambda w, x: x @ w.T, held=same),
     "w @ x.t()": Way(use=lambda w, x: (w @ x.t()).t(), held=same),
     "matmul": Way(use=lambda w, x: torch.matmul(x, w), held=t),
-    "matmul method": Way(use=lambda w, x: x.matmul(w), held=t),
     "matmul of 3 dims": Way(use=lambda w, x: (x.unsqueeze(1) @ w).squeeze(1), held=t),
     "w @ x of 3 dims": Way(use=lambda w, x: (w @ x.unsqueeze(-1)).squeeze(-1), held=same),
     "mm": Way(use=lambda w, x: torch.mm(x, w), held=t),
     "mm first": Way(use=lambda w, x: torch.mm(w, x.t()).t(), held=same),
     "addmm": Way(use=lambda w, x: torch.addmm(torch.zeros(OUTPUTS), x, w), held=t),
-    "addmm method": Way(use=lambda w, x: torch.zeros(len(x), OUTPUTS).addmm(x, w), held=t),
     "bmm": Way(use=lambda w, x: torch.bmm(x.unsqueeze(0), w.unsqueeze(0)).squeeze(0), held=t),
-    "bmm expanded": Way(use=lambda w, x: torch.bmm(x.unsqueeze(1), w.expand(len(x), -1, -1)).squeeze(1), held=t),
-    "bmm weight first": Way(use=lambda w, x: torch.bmm(w.expand(len(x), -1, -1), x.unsqueeze(2)).squeeze(2), held=same),
-    "baddbmm": Way(use=lambda w, x: torch.baddbmm(torch.zeros(1, 1, 1), x.unsqueeze(0), w.unsqueeze(0)).squeeze(0), held=t),
+    "bmm expanded": Way(
+        use=lambda w, x: torch.bmm(x.unsqueeze(1), w.expand(len(x), -1, -1)).squeeze(1), held=t
+    ),
+    "bmm weight first": Way(
+        use=lambda w, x: torch.bmm(w.expand(len(x), -1, -1), x.unsqueeze(2)).squeeze(2), held=same
+    ),
+    "baddbmm": Way(
+        use=lambda w, x: torch.baddbmm(
+            torch.zeros(1, 1, 1), x.unsqueeze(0), w.unsqueeze(0)
+        ).squeeze(0),
+        held=t,
+    ),
     "tensordot": Way(use=lambda w, x: torch.tensordot(x, w, dims=1), held=t),
     "tensordot dims": Way(use=lambda w, x: torch.tensordot(x, w, dims=([1], [1])), held=same),
-    "tensordot first": Way(use=lambda w, x: torch.tensordot(w, x, dims=([1], [1])).t(), held=same),
     "einsum": Way(use=lambda w, x: torch.einsum("ni,io->no", x, w), held=t),
     "einsum spaced": Way(use=lambda w, x: torch.einsum("n i, i o -> n o", x, w), held=t),
     "einsum weight first": Way(use=lambda w, x: torch.einsum("oi,ni->no", w, x), held=same),
@@ -158,12 +162,18 @@ LINEAR: dict[str, Way] = {
         held=lambda w: w.view(4, 3, 2, 4).permute(3, 1, 2, 0),
     ),
     "einsum groups": Way(
-        use=lambda w, x: torch.einsum("hbd,hde->hbe", x.unflatten(1, (4, 2)).transpose(0, 1), w).transpose(0, 1).flatten(1),
+        use=lambda w, x: (
+            torch.einsum("hbd,hde->hbe", x.unflatten(1, (4, 2)).transpose(0, 1), w)
+            .transpose(0, 1)
+            .flatten(1)
+        ),
         held=lambda w: w.view(4, 3, 2).transpose(1, 2),
         plain=lambda: Grouped(8, 12, 1, groups=4, bias=False),
     ),
     "bmm groups": Way(
-        use=lambda w, x: torch.bmm(x.unflatten(1, (4, 2)).transpose(0, 1), w).transpose(0, 1).flatten(1),
+        use=lambda w, x: (
+            torch.bmm(x.unflatten(1, (4, 2)).transpose(0, 1), w).transpose(0, 1).flatten(1)
+        ),
         held=lambda w: w.view(4, 3, 2).transpose(1, 2),
         plain=lambda: Grouped(8, 12, 1, groups=4, bias=False),
     ),
@@ -171,62 +181,30 @@ LINEAR: dict[str, Way] = {
     "permuted": Way(use=lambda w, x: x @ w.permute(1, 0), held=same),
     "masked": Way(use=lambda w, x: x @ (w * torch.ones(INPUTS, OUTPUTS)), held=t),
     "mask first": Way(use=lambda w, x: x @ (torch.ones(INPUTS, OUTPUTS) * w), held=t),
-    "scaled": Way(use=lambda w, x: x @ (w * 2), held=lambda w: w.t() / 2),
-    "negated": Way(use=lambda w, x: x @ -w, held=lambda w: -w.t()),
-    "transposed, viewed": Way(use=lambda w, x: x @ w.transpose(0, 1).reshape(INPUTS, OUTPUTS), held=lambda w: w.t().reshape(OUTPUTS, INPUTS).t()),
-    "conv as linear": Way(use=lambda w, x: functional.conv1d(x.unsqueeze(-1), w.unsqueeze(-1)).squeeze(-1), held=same),
-    "elementwise product and sum": Way(use=lambda w, x: (x.unsqueeze(1) * w).sum(-1), held=same),
-    "data": Way(use=lambda w, x: x @ w.data.t(), held=same),
+    "conv as linear": Way(
+        use=lambda w, x: functional.conv1d(x.unsqueeze(-1), w.unsqueeze(-1)).squeeze(-1), held=same
+    ),
     "clone": Way(use=lambda w, x: x @ w.clone().t().contiguous(), held=same),
-    "einops like": Way(use=lambda w, x: torch.einsum("ni,oi->no", x, w.reshape(OUTPUTS, INPUTS)), held=lambda w: w.view(3,4,8)),
+    "einops like": Way(
+        use=lambda w, x: torch.einsum("ni,oi->no", x, w.reshape(OUTPUTS, INPUTS)),
+        held=lambda w: w.view(3, 4, 8),
+    ),
 }
 
 
-class Turned(nn.Module):
-    """A transposed convolution as a plain one: inputs set apart, the kernel flipped."""
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+CALLS = (functional.conv1d, functional.conv2d, functional.conv3d)
+TRANSPOSED = (
+    functional.conv_transpose1d,
+    functional.conv_transpose2d,
+    functional.conv_transpose3d,
+)
+SIZES = ((6,), (5, 4), (4, 3, 3))
 
-    def __init__(self, conv: nn.Module, stride: int, padding: int, more: int, dilation: int, groups: int) -> None:
-        super().__init__()
-        self.conv = conv
 
-
-CONV: dict[str, Way] = {}
-for _n in (1, 2, 3):
-    _size = (6, 5, 4)[:_n]
-    _conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[_n - 1]
-    _call = (functional.conv1d, functional.conv2d, functional.conv3d)[_n - 1]
-    _back = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)[_n - 1]
-    CONV[f"conv{_n}d depthwise"] = Way(
-        use=lambda w, x, c=_call: c(x, w, groups=8, padding=1),
-        held=same,
-        plain=lambda c=_conv: c(8, 8 * 12 // 8 + 4, 3, groups=4, padding=1, bias=False) if False else c(8, 12, 3, groups=4, padding=1, bias=False),
-        size=_size,
-    ) if False else Way(
-        use=lambda w, x, c=_call: c(x, w, groups=4, padding=1),
-        held=same,
-        plain=lambda c=_conv: c(8, 12, 3, groups=4, padding=1, bias=False),
-        size=_size,
-    )
-    CONV[f"conv{_n}d turned"] = Way(
-        use=lambda w, x, c=_call: c(x, w.transpose(0, 1), padding=1),
-        held=lambda w: w.transpose(0, 1),
-        plain=lambda c=_conv: c(8, 12, 3, padding=1, bias=False),
-        size=_size,
-    )
-    # kernel flipped: a stride of 1 needs nothing set apart
-    CONV[f"conv_transpose{_n}d"] = Way(
-        use=lambda w, x, c=_back: c(x, w, padding=1),
-        held=lambda w, n=_n: w.transpose(0, 1).flip(list(range(2, 2 + n))),
-        plain=lambda c=_conv: c(8, 12, 3, padding=1, bias=False),
-        size=_size,
-    )
-    CONV[f"conv_transpose{_n}d groups"] = Way(
-        use=lambda w, x, c=_back: c(x, w, padding=2, dilation=2, groups=4),
-        held=lambda w, n=_n: w.view(4, 3, 2, *[3] * n).transpose(1, 2).flatten(0, 1).flip(list(range(2, 2 + n))),
-        plain=lambda c=_conv: c(8, 12, 3, padding=2, dilation=2, groups=4, bias=False),
-        size=_size,
-    )
-del _n, _size, _conv, _call, _back
+def flipped(w: Tensor) -> Tensor:
+    """As a transposed convolution of stride 1 has the kernel of a plain one."""
+    return w.flip(list(range(2, w.dim())))
 
 
 def spread(x: Tensor, stride: int, more: int) -> Tensor:
@@ -234,52 +212,41 @@ def spread(x: Tensor, stride: int, more: int) -> Tensor:
     for dim in range(2, x.dim()):
         shape = [*x.shape]
         shape[dim] = (x.shape[dim] - 1) * stride + 1 + more
-        wide = x.new_zeros(shape)
-        places = torch.arange(x.shape[dim]) * stride
-        x = wide.index_copy(dim, places, x)
+        x = x.new_zeros(shape).index_copy(dim, torch.arange(x.shape[dim]) * stride, x)
     return x
 
 
-class Soft(torch.autograd.Function):
-    """Soft threshold with its own gradient."""
+def convolutions(n: int) -> dict[str, Way]:
+    """Convolutions over `n` dimensions of space."""
+    conv, call, back = CONVOLUTIONS[n - 1], CALLS[n - 1], TRANSPOSED[n - 1]
+    given: dict[str, Any] = {"size": SIZES[n - 1]}
+    plain: Callable[[], nn.Module] = lambda: conv(8, 12, 3, padding=1, bias=False)  # noqa: E731
+    return {
+        f"conv{n}d of groups": Way(
+            use=lambda w, x: call(x, w, padding=1, groups=4),
+            held=same,
+            plain=lambda: conv(8, 12, 3, padding=1, groups=4, bias=False),
+            **given,
+        ),
+        f"conv{n}d of a turned parameter": Way(
+            use=lambda w, x: call(x, w.transpose(0, 1), padding=1),
+            held=lambda w: w.transpose(0, 1),
+            plain=plain,
+            **given,
+        ),
+        f"conv_transpose{n}d": Way(
+            use=lambda w, x: back(x, w, padding=1),
+            held=lambda w: flipped(w.transpose(0, 1)),
+            plain=plain,
+            **given,
+        ),
+        f"conv_transpose{n}d of groups and dilation": Way(
+            use=lambda w, x: back(x, w, padding=2, dilation=2, groups=4),
+            held=lambda w: flipped(w.unflatten(0, (4, 3)).transpose(1, 2).flatten(0, 1)),
+            plain=lambda: conv(8, 12, 3, padding=2, dilation=2, groups=4, bias=False),
+            **given,
+        ),
+    }
 
-    @staticmethod
-    def forward(ctx: Any, w: Tensor) -> Tensor:
-        return w.sign() * (w.abs() - 0.02).relu()
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return grad
-
-
-def quantized(w: Tensor) -> Tensor:
-    scale = w.abs().max() / 7
-    return w + ((w / scale).round() * scale - w).detach()
-
-
-def standardised(w: Tensor) -> Tensor:
-    return (w - w.mean(1, keepdim=True)) / (w.std(1, keepdim=True) + 1e-5)
-
-
-def binarised(w: Tensor) -> Tensor:
-    return w.sign() * w.abs().mean(1, keepdim=True)
-
-
-MASK = (torch.arange(96) % 3 > 0).float().view(12, 8)
-FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "soft threshold": lambda w: w.sign() * (w.abs() - 0.02).relu(),
-    "soft function": Soft.apply,
-    "softshrink": lambda w: functional.softshrink(w, 0.02),
-    "hard threshold": lambda w: torch.where(w.abs() > 0.1, w, torch.zeros_like(w)),
-    "clip": lambda w: w.clamp(-0.2, 0.2),
-    "tanh": torch.tanh,
-    "scaled": lambda w: w * 0.5,
-    "negated": lambda w: -w,
-    "binary mask": lambda w: w * MASK,
-    "masked fill": lambda w: w.masked_fill(MASK == 0, 0.0),
-    "quantized": quantized,
-    "abs": torch.abs,
-    "square": lambda w: w * w,
-    "square sign": lambda w: w * w.abs(),
-}
-WHOLES = {"standardised": standardised, "binarised": binarised, "sign": lambda w: (w>=0).float()*2-1, "softmax": lambda w: w.softmax(1), "normed": lambda w: w / w.norm(dim=1, keepdim=True), "exp": torch.exp, "sigmoid": torch.sigmoid}
+CONV = convolutions(1) | convolutions(2) | convolutions(3)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
+from snnprune.network.layer_calls import LayerCall
+from snnprune.network.links import NOWHERE
 from snnprune.network.notes import Notes
 from snnprune.network.origins import MOVES, VIEWS
 
@@ -24,14 +26,9 @@ class Channels:
     def __init__(self, notes: Notes) -> None:
         self.notes = notes
 
-    def begin(self, current: Tensor, axis: int) -> None:
+    def begin(self, current: Tensor, call: LayerCall) -> None:
         """Number the channels of what a layer gives."""
-        if -axis > current.dim():
-            return
-        numbers = torch.arange(current.shape[axis], dtype=torch.int32, device=current.device)
-        shape = [1] * current.dim()
-        shape[axis] = -1
-        self._put(current, numbers.view(shape).expand(current.shape))
+        self._put(current, call.numbers(current))
 
     def follow(self, function: Any, args: Any, kwargs: Any, result: Any, name: str) -> None:
         """Number what an operation makes of what is numbered."""
@@ -82,7 +79,10 @@ class Channels:
             self._put(result, numbers)
 
     def axis(self, leaf: object) -> int | None:
-        """Along which dimension a tensor's channels lie, from the end; None if it is not known."""
+        """Along which dimension a tensor's channels lie, from the end; None if it is not known.
+
+        NOWHERE where they are known and lie along no single one.
+        """
         numbers = self.of(leaf)
         if numbers is None:
             return None
@@ -92,7 +92,7 @@ class Channels:
                 alike = (numbers.movedim(axis, 0).flatten(1) == first).all()
                 if bool(alike) and len(first) > 1 and _counts(first.flatten()):
                     return axis
-        return None
+            return NOWHERE if bool(numbers.any()) else None
 
     def _numbers(self, leaf: Any) -> Any:
         numbers = self.of(leaf)

@@ -80,7 +80,7 @@ class Follower(TorchFunctionMode):
         self.module, self.observers = module, observers
         self.followed = Pass(module, observers, settled or Settled())
         self.notes = self.followed.notes
-        self.weights = Applying(self.followed)
+        self.weights = Applying(self.followed, self.axis)
         self.comparisons = Comparing(self.followed)
         self.channels = Channels(self.notes) if numbering else None
         self.neurons = {n: m for n, m in module.named_modules() if library_of(m) is not None}
@@ -117,6 +117,7 @@ class Follower(TorchFunctionMode):
             self.comparisons.keep(call, resting, result)
         if membrane is not None and isinstance(result, Tensor):
             origin = self.comparisons.fired(membrane, result)
+            self._number(function, args, kwargs, result, origin)
         elif origin is not None:
             origin = self._made(origin, function, args, kwargs, made)
         if name in EMPTYING:
@@ -251,7 +252,7 @@ class Follower(TorchFunctionMode):
             if origin.layer:
                 with self.apart():
                     self.observers.on_current(origin.layer, result)
-                origin = replace(origin, shape=tuple(result.shape))
+                origin = replace(origin, shape=self._shape(result))
             elif origin.name in PICKS and _as_many(args[0], result):
                 origin = replace(origin, name="view")  # an index of None adds a dimension
             else:
@@ -259,15 +260,25 @@ class Follower(TorchFunctionMode):
         self._number(function, args, kwargs, result, origin)
         return origin
 
+    def _shape(self, current: Tensor) -> tuple[int, ...]:
+        """Of what a layer gave; with its channels in one dimension."""
+        call = self.weights.call
+        if call is None or call.channels is not None:
+            return tuple(current.shape)
+        with self.apart():
+            return tuple(call.arranged(current).shape)
+
     def _number(self, function: Any, args: Any, kwargs: Any, result: Any, origin: Origin) -> None:
-        if self.channels is None or not origin.driven:
+        # of spikes only where a product may add up over them, with the features first
+        matrix = isinstance(result, Tensor) and result.dim() == 2
+        if self.channels is None or not (origin.driven or matrix):
             return
         with self.apart():
             call = self.weights.call
             if origin.layer is None:
                 self.channels.follow(function, args, kwargs, result, origin.name)
-            elif call is not None and call.channels is not None:
-                self.channels.begin(result, call.channels)
+            elif call is not None:
+                self.channels.begin(result, call)
 
     def _scaled(self, made: Origin, args: Any, kwargs: Any) -> Origin:
         """The origin of a product, quotient, sum or difference, with the constant in it."""

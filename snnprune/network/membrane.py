@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,10 @@ from torch import Tensor
 
 from snnprune.network.origins import Origin
 from snnprune.network.sites import Met
+
+
+STRAIGHT = 1e-4  # how far rounding takes (spike - surrogate) + surrogate from the spike
+STIRRED = 0.25  # how far a change of the membrane between the two does
 
 
 def unscaled(distance: Tensor, scalings: Iterable[Origin]) -> Tensor:
@@ -42,13 +46,19 @@ class Membrane:
         distance = self.distance
         spikes = (result == 0 if self.turned else result > 0).to(distance.dtype)
         shape = self.met.shape
-        if shape is None or math.prod(shape) != distance.numel():
+        if shape is None or not is_reshaped(distance.shape, shape):
             return distance, spikes
         return distance.reshape(shape), spikes.reshape(shape)
 
 
-STRAIGHT = 1e-4  # how far rounding takes (spike - surrogate) + surrogate from the spike
-STIRRED = 0.25  # how far a change of the membrane between the two does
+def is_reshaped(compared: Sequence[int], current: Sequence[int]) -> bool:
+    """Whether what is compared is what a layer gives, in another shape."""
+    return math.prod(compared) == math.prod(current) and _long(compared) != _long(current)
+
+
+def _long(shape: Iterable[int]) -> list[int]:
+    """Its dimensions but those of one."""
+    return [length for length in shape if length != 1]
 
 
 def is_of(result: Tensor, spikes: Tensor, *, within: float = STRAIGHT) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from snnprune.errors import InputError
@@ -29,11 +30,14 @@ from snnprune.network.linking import (
     ways_to,
 )
 from snnprune.network.links import Layer, Link, Network, Neuron, Settled
+from snnprune.network.membrane import is_reshaped
 from snnprune.network.observers import Observers
 from snnprune.network.origins import Origin
 from snnprune.network.sites import COMPARISON, Site
 from snnprune.network.walking import Term, recurrent, terms
 from snnprune.network.weights import Made
+
+SAME = 1e-2  # relative: rounding to fewer bits makes no other weight
 
 
 class Seen:
@@ -91,7 +95,7 @@ class Seen:
             encoding=not fed,
             layout=None if layout.is_plain else layout,
             current_axis=call.channels or -1,
-            shaped=weight in self.settled.functions,
+            shaped=weight in self.settled.functions or self._differs(weight, call, layout),
         )
         found = (term.neuron for origin in origins for term in terms(origin))
         self.entering.setdefault(weight, []).extend(found)
@@ -101,6 +105,17 @@ class Seen:
             return
         # at the first time step it may be fed with nothing yet
         self.layers[weight] = replace(layer, encoding=layer.encoding and before.encoding)
+
+    def _differs(self, key: str, call: LayerCall, layout: Layout) -> bool:
+        """Whether a weight has other values than its parameter, as under a mask."""
+        if key in self.layers:
+            return self.layers[key].shaped
+        held = layout.weight(self.module.get_parameter(key).detach())
+        if held.data_ptr() == call.weight.data_ptr() and held.shape == call.weight.shape:
+            return False
+        weight = call.weight.detach().to(held.dtype).reshape(held.shape)
+        rounding = SAME * float(held.abs().max()) if held.numel() else 0.0
+        return not torch.allclose(weight, held, rtol=SAME, atol=rounding)
 
     def _contest(self, weight: str, before: Layer, layer: Layer) -> None:
         """Settle which use of a weight counts, as of a decoder that is tied to an encoder."""
@@ -170,6 +185,17 @@ class Seen:
         sites = [site for site in self.follower.comparisons.sites.found if site.key in self.sources]
         firsts = {key: kept[0] for key, kept in self.trail.distances.items()}
         return populations(sites, firsts)
+
+    def axis_of(self, population: Population) -> int | None:
+        """Where u - u_th has the channels, from the end; it is told of in a layer's own shape."""
+        first = population.first
+        drive = [term for term in first.events[0].terms if term.layer in self.layers]
+        shapes = {term.source.shape for term in drive if term.source}
+        axes = {self.layers[term.layer].current_axis for term in drive if term.layer}
+        alike = len(shapes) == len(axes) == 1 and not any(term.moved for term in drive)
+        if alike and is_reshaped(first.place.shape, *shapes):
+            return axes.pop()
+        return self.axes.get(first.key)
 
     def network(self, decays: Mapping[str, Decay], kept: Mapping[str, str]) -> Network:
         """The links that were seen.
@@ -290,7 +316,7 @@ class _Links:
             axis = self.seen.axes.get(name)
         else:
             neuron = self._comparison(name, population)
-            axis = self.seen.axes.get(population.first.key)
+            axis = self.seen.axis_of(population)
         return replace(
             neuron,
             axis=axis,

@@ -15,7 +15,7 @@ from snnprune.network.dynamics import Decay, decays
 from snnprune.network.feeding import device_of
 from snnprune.network.libraries import library_of
 from snnprune.network.linking import chosen
-from snnprune.network.links import Network, Settled
+from snnprune.network.links import NOWHERE, Network, Settled
 from snnprune.network.making import Functions, functions_of
 from snnprune.network.mode import evaluating
 from snnprune.network.rest import at_rest
@@ -87,7 +87,8 @@ class _Passes:
     def decays(self, seen: Seen) -> Mapping[str, Decay]:
         """What the membranes keep from step to step, of neurons that are comparisons."""
         found = seen.populations()
-        sites = {one.first.key: seen.axes.get(one.first.key) for one in found}
+        axes = {one.first.key: seen.axis_of(one) for one in found}
+        sites = {key: None if axis == NOWHERE else axis for key, axis in axes.items()}
         if not sites:
             return {}
         parts = {site.key: one.first.key for one in found for site in one.sites}

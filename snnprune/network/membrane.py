@@ -12,7 +12,6 @@ from torch import Tensor
 from snnprune.network.origins import Origin
 from snnprune.network.sites import Met
 
-
 STRAIGHT = 1e-4  # how far rounding takes (spike - surrogate) + surrogate from the spike
 STIRRED = 0.25  # how far a change of the membrane between the two does
 

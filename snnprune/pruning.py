@@ -45,12 +45,14 @@ def prune(
     allocation: Allocation,
     alive: Masks | None = None,
     flips: Mapping[str, Tensor] | None = None,
+    places: Mapping[str, Tensor] | None = None,
 ) -> Cut:
     """Masks under which exactly `round(sparsity * prunable)` of `weights` are pruned.
 
     What is not `alive` (by default: what is 0) is pruned already. It is pruned first and counted
     once; where there is more of it than that, it all stays pruned and a warning says so. `flips`
-    are those of `allocation.flips`, for an allocation that asks for them.
+    are those of `allocation.flips`, for an allocation that asks for them, and `places` where the
+    values of parameters are in weights that lie otherwise.
 
     Raises:
         UsageError: `sparsity` is outside [0, 1).
@@ -66,6 +68,7 @@ def prune(
         scale=scores.scale,
         degree=scores.degree,
         flips=flips or {},
+        places=places or {},
     )
     total, zeros = candidates.size(candidates.keys), candidates.zeros(candidates.keys)
     count = round(sparsity * total)

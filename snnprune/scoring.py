@@ -72,13 +72,14 @@ def score(
         if reason is not None:
             fallback[key] = reason
         _require_fit(key, layer, statistics)
+        gram = known.grams.of(key) if known.grams and reason is None else None
         evidence = Evidence(
-            weight=_as_applied(weight, layer, statistics if criterion.needs != "weight" else None),
+            weight=_as_applied(weight, layer, _made(criterion, known, key)),
             key=key,
             groups=layer.groups if layer else 1,
             statistics=statistics,
             found=_found(known, layer, key) if reason is None else None,
-            gram=known.grams.of(key) if known.grams and reason is None else None,
+            gram=gram,
             seed=seed,
         )
         scores = criterion(evidence) if reason is None else _magnitude(evidence, criterion.scale)
@@ -94,16 +95,25 @@ def score(
     )
 
 
-def _as_applied(weight: Tensor, layer: Layer | None, statistics: LayerStatistics | None) -> Tensor:
-    """The weight (out, in / groups, *kernel) as the network applies it, at least float32.
+def _as_applied(weight: Tensor, layer: Layer | None, made: Tensor | None) -> Tensor:
+    """The weight (out, in / groups, *kernel), at least float32: `made` where there is that.
 
     A copy: what a user's criterion does to it must not reach the file.
     """
-    if statistics is not None and statistics.weight is not None:
-        weight = statistics.weight
+    if made is not None:
+        weight = made
     elif layer is not None:
         weight = layer.weight_of(weight)
     return weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True)
+
+
+def _made(criterion: Criterion, known: Known, key: str) -> Tensor | None:
+    """The weight that a function of the network's makes of the parameter, where one does."""
+    if criterion.needs == "weight" or criterion.needs in BY_GRADIENT:
+        return None  # gradients are the parameter's
+    statistics = known.statistics(key)
+    by_gram = known.grams.weight(key) if known.grams else None
+    return statistics.weight if by_gram is None and statistics is not None else by_gram
 
 
 def _found(known: Known, layer: Layer | None, key: str) -> Tensor | None:
@@ -133,11 +143,12 @@ def unsuited(criterion: Criterion, layer: Layer | None, known: Known, key: str) 
     """Why `criterion` cannot score this layer, or None if it can (decision A8 of docs/criteria)."""
     if criterion.needs == "weight":
         return None
-    if layer is not None and (reason := _hidden(layer, criterion)):
-        return reason
+    unseen = layer.unseen if layer is not None else None
     if criterion.needs in BY_GRADIENT:
         reached = known.found is not None and key in known.found
-        return None if reached else "no gradient reaches it"
+        return None if reached else unseen or "no gradient reaches it"
+    if unseen:
+        return unseen
     statistics = known.statistics(key)
     if criterion.needs in BY_GRAM:
         used = known.grams is not None and bool(known.grams.usage.calls[key])
@@ -153,14 +164,6 @@ def unsuited(criterion: Criterion, layer: Layer | None, known: Known, key: str) 
     if layer.kind == "linear" and not layer.normalised:
         return "linear layer without BatchNorm"
     return None
-
-
-def _hidden(layer: Layer, criterion: Criterion) -> str | None:
-    """Why a criterion cannot know of a layer's weight what it has to."""
-    if layer.unseen:
-        return layer.unseen
-    by_gram = criterion.needs in BY_GRAM
-    return "a function of the network makes its weight" if layer.shaped and by_gram else None
 
 
 def _magnitude(evidence: Evidence, scale: Scale) -> Tensor:

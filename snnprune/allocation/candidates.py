@@ -31,7 +31,9 @@ class Candidates:
     degree: int = 1
     """The power of |w| with which a score grows; 1 for layers in `by_magnitude`."""
     flips: Mapping[str, Tensor] = field(default_factory=dict)
-    """e_ij of `allocation.flips`, in the weight's shape, where it is known."""
+    """e_ij of `allocation.flips`, (out, in / groups, *kernel), where it is known."""
+    places: Mapping[str, Tensor] = field(default_factory=dict)
+    """Where each value of a parameter is in its weight, flat, where it lies otherwise."""
 
     @property
     def keys(self) -> list[str]:
@@ -59,6 +61,10 @@ class Candidates:
         alive = self.kept(key).flatten().nonzero().squeeze(1)
         by_size = alive[self.magnitudes[key].flatten()[alive].argsort(stable=True)]
         return by_size[self.scores[key].flatten()[by_size].argsort(stable=True)]
+
+    def in_weight(self, key: str, queue: Tensor) -> Tensor:
+        """The same flat places in the weight (out, in / groups, *kernel)."""
+        return self.places[key].to(queue.device)[queue] if key in self.places else queue
 
     def without(self, key: str, places: Tensor) -> Tensor:
         """The mask that also prunes these flat places."""

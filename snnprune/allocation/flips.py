@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from snnprune.calibration import Calibration
+from snnprune.calibration import Calibration, LayerStatistics
 from snnprune.criteria import Evidence
 from snnprune.criteria.spiking import predicted_flips
-from snnprune.network import Network
+from snnprune.network import Layer, Network
 
 
 def flip_energies(
@@ -26,7 +26,7 @@ def flip_energies(
     return {
         key: predicted_flips(
             Evidence(
-                weight=weight,
+                weight=_applied(weight, network.layers[key], calibration.layers[key]),
                 key=key,
                 groups=network.layers[key].groups,
                 statistics=calibration.layers[key],
@@ -35,6 +35,21 @@ def flip_energies(
         for key, weight in weights.items()
         if key in calibration.layers and calibration.layers[key].drives
     }
+
+
+def places_in_weight(network: Network) -> dict[str, Tensor]:
+    """Where each value of a parameter is in its weight, flat, of those that lie otherwise."""
+    places = {}
+    for key, layer in network.layers.items():
+        if layer.layout is not None:
+            count = torch.Size(layer.shape).numel()
+            places[key] = layer.parameter_of(torch.arange(count).view(layer.shape)).flatten()
+    return places
+
+
+def _applied(held: Tensor, layer: Layer, statistics: LayerStatistics) -> Tensor:
+    """The weight (out, in / groups, *kernel) that the network applies."""
+    return layer.weight_of(held) if statistics.weight is None else statistics.weight
 
 
 def flip_levels(energies: Tensor, queue: Tensor) -> Tensor:

@@ -68,7 +68,10 @@ def prune_by_flips(candidates: Candidates, count: int) -> dict[str, Tensor]:
     left = _left(candidates, count)
     by_lamp = _by_lamp(candidates, queues, left) if len(known) < len(queues) else {}
     outside = {key: by_lamp[key] for key in queues if key not in known}
-    levels = {key: flip_levels(candidates.flips[key], queue) for key, queue in known.items()}
+    levels = {
+        key: flip_levels(candidates.flips[key], candidates.in_weight(key, queue))
+        for key, queue in known.items()
+    }
     taken = _lowest_levels(candidates, known, levels, left - sum(outside.values()))
     return _masks(candidates, queues, {**outside, **taken})
 

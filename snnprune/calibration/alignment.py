@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from snnprune.network import Layer, Network
+from snnprune.network import NOWHERE, Layer, Network
 
 ONE_CHANNEL = 0  # no axis: all values are of one channel
 
@@ -57,6 +57,8 @@ def channel_axis(network: Network, neuron: str, shape: torch.Size) -> int | None
     if not layers:
         return ONE_CHANNEL
     known = network.neurons[neuron].axis  # as the channels were followed from the layers
+    if known == NOWHERE:
+        return None
     if known is not None and 1 - len(shape) <= known < 0:  # past what comes first, as time
         fits = any(shape[known] == layer.shape[0] for layer in layers)
         return known if fits else _told_by_shape(neuron, layers, shape)

@@ -171,11 +171,14 @@ def unused_lines(report: Mapping[str, Any]) -> list[str]:
 
 
 def sparsity_line(totals: dict[str, int]) -> str:
-    """How much is pruned, of the prunable weights and of everything."""
+    """How much is pruned, of the prunable weights, of all where there are more, of everything."""
     pruned, prunable, parameters = totals["pruned"], totals["prunable"], totals["parameters"]
+    weights = totals["weights"]
+    more = weights > prunable
+    of_all = f"{pruned / weights:.2%} of all {weights:,} weights, " if more else ""
     return (
-        f"pruned {pruned:,} of {prunable:,} weights: {pruned / prunable:.2%} "
-        f"({pruned / parameters:.2%} of all {parameters:,} parameters)"
+        f"pruned {pruned:,} of {prunable:,} {'prunable ' * more}weights: {pruned / prunable:.2%} "
+        f"({of_all}{pruned / parameters:.2%} of all {parameters:,} parameters)"
     )
 
 

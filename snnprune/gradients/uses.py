@@ -35,7 +35,8 @@ class Uses:
         self.call = call
 
     def on_current(self, key: str, current: Tensor) -> None:
-        if self.call is not None and current.requires_grad:
+        made = self.call is not None and self.call.weight.requires_grad  # and not of detached data
+        if self.call is not None and made and current.requires_grad:
             # the edge, because what comes after may write into the current
             edge = get_gradient_edge(current)
             self.found.append(Use(key=key, call=self.call, edge=edge))

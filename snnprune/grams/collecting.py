@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from snnprune.grams.gram import Gram, GramSum
 from snnprune.grams.passes import Batches, Rows, Run, Usage, run_to, usage_of
-from snnprune.network import Network, batch_length, evaluating, fed
+from snnprune.network import LayerCall, Network, batch_length, evaluating, fed
 
 
 class Grams:
@@ -22,6 +23,7 @@ class Grams:
         self.network, self.batches, self.run = network, batches, run
         self.filtered, self.seed = filtered, seed
         self._usage: Usage | None = None
+        self._weights: dict[str, Tensor] = {}
 
     @property
     def usage(self) -> Usage:
@@ -40,10 +42,25 @@ class Grams:
         module = self.network.module
         with evaluating(module):
             for number, (x, y) in enumerate(fed(self.batches(), module)):
-                samples = batch_length(x, y, self.run)
-                on_layer = rows.watched(samples, number, lambda row, _: moments.add(row))
+
+                def see(row: Tensor, call: LayerCall) -> None:
+                    moments.add(row)
+                    self._keep(key, call)
+
+                on_layer = rows.watched(batch_length(x, y, self.run), number, see)
                 run_to(self.network, x, self.run, on_layer)
         return moments.gram(free=is_free(self.network, key))
+
+    def weight(self, key: str) -> Tensor | None:
+        """The weight (out, in / groups, *kernel) that a function made of the parameter.
+
+        None where it is the parameter, and before the layer's Gram matrix was taken.
+        """
+        return self._weights.get(key)
+
+    def _keep(self, key: str, call: LayerCall) -> None:
+        if self.network.layers[key].shaped and key not in self._weights:
+            self._weights[key] = call.weight.detach().to("cpu", copy=True)
 
 
 def bias_key(network: Network, key: str) -> str | None:

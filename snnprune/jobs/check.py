@@ -22,7 +22,7 @@ from snnprune.jobs.gating import (
     need,
     told_outside,
 )
-from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
+from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, totals
 from snnprune.jobs.subjects.opening import open_subject
 from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.jobs.subjects.other import read_other
@@ -76,7 +76,7 @@ def check_checkpoint(options: CheckOptions, progress: Progress) -> Checked:
     result = gated(options.limits, found, options.subject.checkpoint)
     name = options.subject.checkpoint.name
     warnings = told_outside("check", {name: result.verdicts}, options.junit)
-    counted = totals(rows, parameter_count(subject.checkpoint.tensors, subject.network))
+    counted = totals(rows, subject.checkpoint.tensors, subject.network)
     report = _report(options, subject, second, ran, warnings, totals=counted, layers=as_dicts(rows))
     return Checked(
         verdicts=result.verdicts,

@@ -7,7 +7,7 @@ from typing import Any
 
 from snnprune.distributed import joined
 from snnprune.evaluation import Evaluation, evaluate
-from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
+from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, totals
 from snnprune.jobs.subjects.opening import open_subject
 from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.jobs.subjects.reporting import report_on
@@ -61,7 +61,7 @@ def evaluate_checkpoint(
         replace(row, firing_rate=rates.get(row.neuron or ""))
         for row in layer_rows(weights, network=network)
     )
-    counted = totals(rows, parameter_count(subject.checkpoint.tensors, network))
+    counted = totals(rows, subject.checkpoint.tensors, network)
     return Evaluated(
         rows=rows,
         totals=counted,

@@ -8,7 +8,7 @@ from typing import Any
 
 from snnprune.batches import described
 from snnprune.checkpoint import Checkpoint, files_of
-from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
+from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, totals
 from snnprune.jobs.subjects.opening import example_of, open_subject
 from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.jobs.subjects.reporting import report_on
@@ -42,7 +42,7 @@ def inspect_checkpoint(options: SubjectOptions) -> Inspected:
     weights = (*(row.weight for row in rows), *subject.prunable.excluded)
     prunable = {name for key in weights for name in tied.get(key, (key,))}
     skipped = tuple(key for key in tensors if key not in prunable)
-    counted = totals(rows, parameter_count(tensors, subject.network))
+    counted = totals(rows, tensors, subject.network)
     paces = _paces(subject)
     return Inspected(
         checkpoint=subject.checkpoint,

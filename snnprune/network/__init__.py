@@ -4,7 +4,7 @@ from snnprune.network.capture import watching
 from snnprune.network.feeding import Batch, batch_length, fed
 from snnprune.network.layer_calls import LayerCall
 from snnprune.network.libraries import NeuronConstants, plainly
-from snnprune.network.links import Gain, Layer, Link, Network, Neuron, Norm
+from snnprune.network.links import NOWHERE, Gain, Layer, Link, Network, Neuron, Norm
 from snnprune.network.mode import evaluating
 from snnprune.network.operations import NormCall
 from snnprune.network.rest import at_rest
@@ -13,6 +13,7 @@ from snnprune.network.values import holding, snapshot
 from snnprune.network.wrappers import bare
 
 __all__ = [
+    "NOWHERE",
     "Batch",
     "Gain",
     "Layer",

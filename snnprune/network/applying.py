@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -9,7 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnprune.network.layer_calls import Candidate, LayerCall, addend, candidates, fused_weights
+from snnprune.network.layer_calls import (
+    Candidate,
+    LayerCall,
+    addend,
+    candidates,
+    fused_weights,
+    once_of,
+)
 from snnprune.network.layout import Layout, turned
 from snnprune.network.naming import name_of
 from snnprune.network.observers import Pass
@@ -17,12 +25,16 @@ from snnprune.network.origins import MOVES, Origin, made_by
 from snnprune.network.sites import function_here
 from snnprune.network.weights import KEEPS_ORDER, Applied, Made, Parts, applied
 
+COPIES = frozenset({"contiguous", "clone"})
+REPEATS = frozenset({"expand", "expand_as", "broadcast_to"})
+
 
 class Applying:
     """Knows the calls that apply weights, and tells the observers of them."""
 
-    def __init__(self, followed: Pass) -> None:
-        self.followed = followed
+    def __init__(self, followed: Pass, axis: Callable[[object], int | None]) -> None:
+        """`axis` tells where a tensor has the channels of a layer before it, if that is known."""
+        self.followed, self.axis = followed, axis
         self.notes, self.observers = followed.notes, followed.observers
         self.settled = followed.settled
         self.call: LayerCall | None = None
@@ -34,7 +46,7 @@ class Applying:
             origin, other = self.notes.of(one.raw), self.notes.of(one.other)
             if origin is None or not self._may_be_layer(one, origin, other):
                 continue
-            if key := self._told(one, applied(origin, one.raw.shape, self.settled.functions)):
+            if key := self._told(one, applied(origin, one.once.shape, self.settled.functions)):
                 return self._current(key, other, addend(function, args, kwargs))
         self.tell_unseen(function, args, kwargs)
         return None
@@ -44,7 +56,7 @@ class Applying:
         self.tell_unseen(function, args, kwargs)
         for one in candidates(function, args, kwargs):
             origin = self.notes.parameter(one.raw)
-            if origin is not None and origin.parameter is not None:
+            if origin is not None and origin.parameter is not None and not one.across:
                 with self.followed.apart():
                     self.observers.on_layout(origin.parameter, one.layout)
                     self.observers.on_layer(origin.parameter, one.read(), neuron)
@@ -64,7 +76,12 @@ class Applying:
         """With how the parameter lies to `result`, where that is one in another form."""
         origin = replace(origin, written=function_here())
         (before, *others) = origin.parents
-        if others or before.layout is None or result.numel() != prod(before.layout.shape):
+        if others or before.layout is None:
+            return origin
+        if origin.name in REPEATS and isinstance(args[0], Tensor):
+            with self.followed.apart():
+                return _repeated(origin, before, result)
+        if result.numel() != prod(before.layout.shape):
             return origin
         after: Layout | None
         if origin.name in KEEPS_ORDER:
@@ -78,9 +95,22 @@ class Applying:
 
     def _may_be_layer(self, candidate: Candidate, origin: Origin, other: Origin | None) -> bool:
         """Whether a product is that of a layer; one of two matrices may make a weight as well."""
+        if candidate.across and not self._has_features_first(candidate, origin, other):
+            return False
         if candidate.is_layer or (other is not None and other.data):
             return True
         return other is None and origin.parameter in self.settled.layers
+
+    def _has_features_first(
+        self, candidate: Candidate, origin: Origin, other: Origin | None
+    ) -> bool:
+        """Whether the first dimension of what a weight is applied to is no time and no samples."""
+        if origin.parameter in self.settled.layers:
+            return True
+        known = self.axis(candidate.other)
+        if known is not None:
+            return known == -candidate.other.dim()
+        return candidate.other.dim() == 2 and _is_turned(other)
 
     def _told(self, one: Candidate, found: Applied | Parts | Made | None) -> str | None:
         """Tell the observers of a weight; the key that stands for what is made with it."""
@@ -131,6 +161,20 @@ class Applying:
         with self.followed.apart(), torch._C.DisableTorchFunction():
             there = function(torch.empty(shape, device="meta"), *args[1:], **kwargs)
         return turned(shape, there.stride())
+
+
+def _is_turned(origin: Origin | None) -> bool:
+    """Whether a matrix was transposed just now, so that its features come first."""
+    while origin is not None and origin.name in COPIES and len(origin.sources) == 1:
+        (origin,) = origin.sources
+    return origin is not None and origin.name in MOVES
+
+
+def _repeated(origin: Origin, before: Origin, result: Tensor) -> Origin:
+    """A parameter that is repeated along new dimensions is applied as one that is not."""
+    once, _ = once_of(result)
+    same = before.layout is not None and once.numel() == prod(before.layout.shape)
+    return replace(origin, parameter=before.parameter, layout=before.layout) if same else origin
 
 
 def _reshaped(before: tuple[int, ...], after: tuple[int, ...]) -> Layout:

@@ -15,13 +15,18 @@ from types import FunctionType
 from typing import Any, cast
 
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 from torch.nn import functional
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from snnprune.network.applying import Applying
-from snnprune.network.channels import Channels
+from snnprune.network.channels import WRITES, Channels
 from snnprune.network.comparing import Comparing
 from snnprune.network.libraries import library_of
 from snnprune.network.links import Gain, Norm, Settled
@@ -34,7 +39,15 @@ from snnprune.network.operations import (
     other_side,
     takes_some,
 )
-from snnprune.network.origins import PICKS, SCALINGS, Origin, made_by, spikes_of
+from snnprune.network.origins import (
+    MOVES,
+    PICKS,
+    SCALINGS,
+    VIEWS,
+    Origin,
+    made_by,
+    spikes_of,
+)
 from snnprune.network.walking import SHIFTS
 
 # What takes from a tensor its shape alone.
@@ -45,6 +58,8 @@ CONSTRUCTORS = frozenset(
 )
 # What leaves in a tensor nothing of what was in it.
 EMPTYING = frozenset({"zero", "fill", "normal", "uniform"})
+# What may give back the tensor that it was given.
+KEEPING = (VIEWS | MOVES) - WRITES
 # What takes its values from the first argument, and from others their shape or type.
 LIKE = frozenset({"to", "type_as", "view_as", "expand_as", "reshape_as", "type", "_to_copy"})
 
@@ -65,7 +80,7 @@ class Follower(TorchFunctionMode):
         self.module, self.observers = module, observers
         self.followed = Pass(module, observers, settled or Settled())
         self.notes = self.followed.notes
-        self.weights = Applying(self.followed)
+        self.weights = Applying(self.followed, self.axis)
         self.comparisons = Comparing(self.followed)
         self.channels = Channels(self.notes) if numbering else None
         self.neurons = {n: m for n, m in module.named_modules() if library_of(m) is not None}
@@ -97,16 +112,20 @@ class Follower(TorchFunctionMode):
         membrane = self.comparisons.membrane(call) if call and reached else None
         resting = self.comparisons.at_rest(call) if call and not reached else None
         result = function(*args, **kwargs)
+        made = args[0] if name in ("__setitem__", "__set__") else result
         if call is not None and resting is not None and isinstance(result, Tensor):
             self.comparisons.keep(call, resting, result)
         if membrane is not None and isinstance(result, Tensor):
             origin = self.comparisons.fired(membrane, result)
+            self._number(function, args, kwargs, result, origin)
         elif origin is not None:
-            origin = self._made(origin, function, args, kwargs, result)
+            origin = self._made(origin, function, args, kwargs, made)
         if name in EMPTYING:
             self.notes.forget(result)
         if origin is not None:
-            self._note(args[0] if name in ("__setitem__", "__set__") else result, origin)
+            self._note(made, origin)
+            if made is not result or (args and made is args[0] and name not in KEEPING):
+                self._note_whole(made, origin)
         return result
 
     @contextlib.contextmanager
@@ -146,6 +165,15 @@ class Follower(TorchFunctionMode):
         neuron = name in self.neurons
         enter = self._enter_neuron if neuron else self._enter
         leave = self._leave_neuron if neuron else self._leave
+        if isinstance(module, ScriptModule):  # takes no hooks of its own
+            return [
+                register_module_forward_pre_hook(
+                    lambda called, args: enter(name, args) if called is module else None
+                ),
+                register_module_forward_hook(
+                    lambda called, _, out: leave(name, out) if called is module else None
+                ),
+            ]
         return [
             module.register_forward_pre_hook(
                 lambda _, args, kwargs: enter(name, (args, kwargs)), with_kwargs=True
@@ -193,6 +221,15 @@ class Follower(TorchFunctionMode):
             # parts of one tensor are told apart, as its time steps
             self.notes.put(leaf, origin if len(leaves) == 1 else replace(origin))
 
+    def _note_whole(self, made: Any, origin: Origin) -> None:
+        """What is written into a part of a tensor that held nothing is in the whole of it."""
+        whole = made._base if isinstance(made, Tensor) else None
+        held = self.notes.of(whole)
+        if whole is None or not (held is None or held.name == "__setitem__"):
+            return
+        parents = (origin,) if held is None else (held, origin)
+        self.notes.put(whole, made_by("__setitem__", parents, inside=tuple(self.followed.inside)))
+
     def _origin(self, function: Any, args: Any, kwargs: Any, parents: tuple[Origin, ...]) -> Origin:
         """The origin of what a call is going to make."""
         current = self.weights.current(function, args, kwargs)
@@ -215,7 +252,7 @@ class Follower(TorchFunctionMode):
             if origin.layer:
                 with self.apart():
                     self.observers.on_current(origin.layer, result)
-                origin = replace(origin, shape=tuple(result.shape))
+                origin = replace(origin, shape=self._shape(result))
             elif origin.name in PICKS and _as_many(args[0], result):
                 origin = replace(origin, name="view")  # an index of None adds a dimension
             else:
@@ -223,15 +260,25 @@ class Follower(TorchFunctionMode):
         self._number(function, args, kwargs, result, origin)
         return origin
 
+    def _shape(self, current: Tensor) -> tuple[int, ...]:
+        """Of what a layer gave; with its channels in one dimension."""
+        call = self.weights.call
+        if call is None or call.channels is not None:
+            return tuple(current.shape)
+        with self.apart():
+            return tuple(call.arranged(current).shape)
+
     def _number(self, function: Any, args: Any, kwargs: Any, result: Any, origin: Origin) -> None:
-        if self.channels is None or not origin.driven:
+        # of spikes only where a product may add up over them, with the features first
+        matrix = isinstance(result, Tensor) and result.dim() == 2
+        if self.channels is None or not (origin.driven or matrix):
             return
         with self.apart():
             call = self.weights.call
             if origin.layer is None:
                 self.channels.follow(function, args, kwargs, result, origin.name)
-            elif call is not None and call.channels is not None:
-                self.channels.begin(result, call.channels)
+            elif call is not None:
+                self.channels.begin(result, call)
 
     def _scaled(self, made: Origin, args: Any, kwargs: Any) -> Origin:
         """The origin of a product, quotient, sum or difference, with the constant in it."""

@@ -72,6 +72,15 @@ class LayerCall:
     channels: int | None = None
     """Where what the call gives has its channels, from the end; None if in several dimensions."""
 
+    def numbers(self, current: Tensor) -> Tensor:
+        """Which channel each value of what the call gave is of, in the shape of that."""
+        arranged = self.arranged(current)
+        axis = CHANNEL_AXIS[self.kind]
+        numbers = torch.arange(arranged.shape[axis], dtype=torch.int32, device=current.device)
+        shape = [1] * arranged.dim()
+        shape[axis] = -1
+        return self.returned(numbers.view(shape).expand(arranged.shape))
+
     @property
     def space(self) -> int:
         """How many dimensions of space its input has."""
@@ -109,6 +118,13 @@ class Candidate:
     read: Callable[[], LayerCall]
     is_layer: bool = True
     """Whether no other reading makes sense; a product of two matrices need not be a layer."""
+    across: bool = False
+    """Whether it adds up over the first dimension, which mostly is time or samples."""
+
+    @property
+    def once(self) -> Tensor:
+        """The weight as the call has it, without the dimensions along which it is repeated."""
+        return once_of(self.raw)[0]
 
 
 def candidates(
@@ -307,16 +323,18 @@ def _contraction(
     raw: Tensor, own: tuple[str, ...], x: Tensor, others: tuple[str, ...], out: tuple[str, ...]
 ) -> Iterator[Candidate]:
     """The product of `raw` and `x`, read as one that applies `raw` as a weight, if that can be."""
-    summed = [one for one in own if one in others and one not in out]
-    made = [one for one in own if one not in others and one in out]
+    given = raw
+    raw, places = once_of(given)
+    own = tuple(own[place] for place in places)
+    # in the order in which they lie in what goes in and comes out
+    summed = [one for one in others if one in own and one not in out]
+    made = [one for one in out if one in own and one not in others]
     groups = [one for one in own if one in others and one in out]
     free = [one for one in others if one not in own]
     length = dict(zip(own, raw.shape, strict=True)) | dict(zip(others, x.shape, strict=True))
     whole = (
         raw.dim() > 1
         and bool(summed)
-        # the first dimension is time or samples: what mixes these is no layer
-        and (x.dim() == 1 or others[0] not in summed)
         and len(set(own)) == len(own) == len(summed) + len(made) + len(groups)
         and len(set(others)) == len(others)
         and set(free) <= set(out)
@@ -347,10 +365,11 @@ def _contraction(
         )
 
     yield Candidate(
-        raw=raw,
+        raw=given,
         other=x,
         layout=layout,
         is_layer=False,
+        across=x.dim() > 1 and others[0] in summed,
         read=lambda: LayerCall(
             kind="linear",
             input=laid(x, others, [*groups, *summed]),
@@ -358,6 +377,19 @@ def _contraction(
             groups=many,
             arranged=lambda result: laid(result, out, [*groups, *made]),
             returned=returned,
-            channels=out.index(made[0]) - len(out) if len(made) == 1 and not groups else None,
+            channels=out.index(made[0]) - len(out) if len(made) == 1 and many == 1 else None,
         ),
     )
+
+
+def once_of(raw: Tensor) -> tuple[Tensor, list[int]]:
+    """A tensor without the dimensions along which it is repeated, and which ones are left."""
+    places = [
+        place
+        for place, (length, stride) in enumerate(zip(raw.shape, raw.stride(), strict=True))
+        if stride or length == 1
+    ]
+    with torch._C.DisableTorchFunction():
+        for place in range(raw.dim() - 1, -1, -1):
+            raw = raw if place in places else raw.select(place, 0)
+    return raw, places

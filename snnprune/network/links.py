@@ -30,6 +30,8 @@ CHANNEL_AXIS: dict[LayerKind, int] = {
     "linear": -1,
 }
 
+NOWHERE = 1  # in place of an axis: the channels lie along no single dimension
+
 
 @dataclass(frozen=True, kw_only=True)
 class Norm:
@@ -132,8 +134,8 @@ class Neuron:
     sites: tuple[int, ...] = ()
     """Which comparisons of a pass it is, where it is no module of a known library."""
     axis: int | None = None
-    """Where its membrane has the channels of the layers before it, from the end; None if nobody
-    can say."""
+    """Where its membrane has the channels of the layers before it, from the end; NOWHERE if in no
+    single dimension, None if nobody can say."""
     gated: bool = False
     """Whether something else decides with the comparison whether it spikes."""
 

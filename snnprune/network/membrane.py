@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,9 @@ from torch import Tensor
 
 from snnprune.network.origins import Origin
 from snnprune.network.sites import Met
+
+STRAIGHT = 1e-4  # how far rounding takes (spike - surrogate) + surrogate from the spike
+STIRRED = 0.25  # how far a change of the membrane between the two does
 
 
 def unscaled(distance: Tensor, scalings: Iterable[Origin]) -> Tensor:
@@ -42,18 +45,24 @@ class Membrane:
         distance = self.distance
         spikes = (result == 0 if self.turned else result > 0).to(distance.dtype)
         shape = self.met.shape
-        if shape is None or math.prod(shape) != distance.numel():
+        if shape is None or not is_reshaped(distance.shape, shape):
             return distance, spikes
         return distance.reshape(shape), spikes.reshape(shape)
 
 
-def is_of(result: Tensor, spikes: Tensor) -> bool:
+def is_reshaped(compared: Sequence[int], current: Sequence[int]) -> bool:
+    """Whether what is compared is what a layer gives, in another shape."""
+    return math.prod(compared) == math.prod(current) and _long(compared) != _long(current)
+
+
+def _long(shape: Iterable[int]) -> list[int]:
+    """Its dimensions but those of one."""
+    return [length for length in shape if length != 1]
+
+
+def is_of(result: Tensor, spikes: Tensor, *, within: float = STRAIGHT) -> bool:
     """Whether a tensor is those spikes to the eye, though a surrogate was added and taken off."""
     if result.shape != spikes.shape or not result.is_floating_point():
         return False
-    same = (result - spikes).abs() <= STRAIGHT
+    same = (result - spikes).abs() <= within
     return bool(same.all()) and bool(spikes.any())
-
-
-STRAIGHT = 1e-4
-"""How far rounding takes (spike - surrogate) + surrogate from the spike."""

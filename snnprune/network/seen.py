@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from snnprune.errors import InputError
@@ -17,6 +18,7 @@ from snnprune.network.libraries import library_of
 from snnprune.network.linking import (
     Population,
     Way,
+    flows_into,
     is_input_scale,
     link_of,
     names_of,
@@ -28,11 +30,14 @@ from snnprune.network.linking import (
     ways_to,
 )
 from snnprune.network.links import Layer, Link, Network, Neuron, Settled
+from snnprune.network.membrane import is_reshaped
 from snnprune.network.observers import Observers
 from snnprune.network.origins import Origin
 from snnprune.network.sites import COMPARISON, Site
 from snnprune.network.walking import Term, recurrent, terms
 from snnprune.network.weights import Made
+
+SAME = 1e-2  # relative: rounding to fewer bits makes no other weight
 
 
 class Seen:
@@ -90,7 +95,7 @@ class Seen:
             encoding=not fed,
             layout=None if layout.is_plain else layout,
             current_axis=call.channels or -1,
-            shaped=weight in self.settled.functions,
+            shaped=weight in self.settled.functions or self._differs(weight, call, layout),
         )
         found = (term.neuron for origin in origins for term in terms(origin))
         self.entering.setdefault(weight, []).extend(found)
@@ -100,6 +105,17 @@ class Seen:
             return
         # at the first time step it may be fed with nothing yet
         self.layers[weight] = replace(layer, encoding=layer.encoding and before.encoding)
+
+    def _differs(self, key: str, call: LayerCall, layout: Layout) -> bool:
+        """Whether a weight has other values than its parameter, as under a mask."""
+        if key in self.layers:
+            return self.layers[key].shaped
+        held = layout.weight(self.module.get_parameter(key).detach())
+        if held.data_ptr() == call.weight.data_ptr() and held.shape == call.weight.shape:
+            return False
+        weight = call.weight.detach().to(held.dtype).reshape(held.shape)
+        rounding = SAME * float(held.abs().max()) if held.numel() else 0.0
+        return not torch.allclose(weight, held, rtol=SAME, atol=rounding)
 
     def _contest(self, weight: str, before: Layer, layer: Layer) -> None:
         """Settle which use of a weight counts, as of a decoder that is tied to an encoder."""
@@ -157,7 +173,9 @@ class Seen:
             behind = united(event.compared.origin for event in here.events)
             for key, gated in behind.items():
                 other = sites.get(key)
-                if other is not None and key not in self.sources and not share(here, other):
+                if other is None or key in self.sources or share(here, other):
+                    continue
+                if not (gated and flows_into(other, here)):  # else it clamps a membrane
                     self.sources[key] = gated
                     steps.append(other)
 
@@ -167,6 +185,17 @@ class Seen:
         sites = [site for site in self.follower.comparisons.sites.found if site.key in self.sources]
         firsts = {key: kept[0] for key, kept in self.trail.distances.items()}
         return populations(sites, firsts)
+
+    def axis_of(self, population: Population) -> int | None:
+        """Where u - u_th has the channels, from the end; it is told of in a layer's own shape."""
+        first = population.first
+        drive = [term for term in first.events[0].terms if term.layer in self.layers]
+        shapes = {term.source.shape for term in drive if term.source}
+        axes = {self.layers[term.layer].current_axis for term in drive if term.layer}
+        alike = len(shapes) == len(axes) == 1 and not any(term.moved for term in drive)
+        if alike and is_reshaped(first.place.shape, *shapes):
+            return axes.pop()
+        return self.axes.get(first.key)
 
     def network(self, decays: Mapping[str, Decay], kept: Mapping[str, str]) -> Network:
         """The links that were seen.
@@ -236,7 +265,9 @@ class _Links:
         """Weights that are applied where nothing can be seen."""
         seen, found = self.seen, {}
         reasons = dict(seen.unseen)
-        reasons |= {key: f"its kernel is made with {', '.join(kept)}" for key in kept.values()}
+        for weight in dict.fromkeys(kept.values()):
+            beside = [key for key, own in kept.items() if own == weight]
+            reasons[weight] = f"its kernel is made with {', '.join(beside)}"
         for key, how in reasons.items():
             if key in seen.layers:
                 continue
@@ -285,7 +316,7 @@ class _Links:
             axis = self.seen.axes.get(name)
         else:
             neuron = self._comparison(name, population)
-            axis = self.seen.axes.get(population.first.key)
+            axis = self.seen.axis_of(population)
         return replace(
             neuron,
             axis=axis,
@@ -378,7 +409,7 @@ def _takes_scaled(ways: list[Way], scale: Tensor) -> bool:
 
 
 def _reason(how: str) -> str:
-    return how if how.startswith("its ") else f"a network applies {how}, where nothing can be seen"
+    return how if how.startswith("its ") else f"it is applied by {how}, where nothing can be seen"
 
 
 def _use_of(layer: Layer) -> str:

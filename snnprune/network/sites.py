@@ -163,7 +163,7 @@ class Sites:
             Event(compared=what, terms=tuple(drive), state=frozenset(state), number=self.met)
         )
         self.met += 1
-        for origin in what.forms:
+        for origin in what.state:
             self.membranes[origin].append(site)
         return Met(site, is_new=True, shape=_shape_of(drive))
 

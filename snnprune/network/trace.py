@@ -15,7 +15,7 @@ from snnprune.network.dynamics import Decay, decays
 from snnprune.network.feeding import device_of
 from snnprune.network.libraries import library_of
 from snnprune.network.linking import chosen
-from snnprune.network.links import Network, Settled
+from snnprune.network.links import NOWHERE, Network, Settled
 from snnprune.network.making import Functions, functions_of
 from snnprune.network.mode import evaluating
 from snnprune.network.rest import at_rest
@@ -86,10 +86,15 @@ class _Passes:
 
     def decays(self, seen: Seen) -> Mapping[str, Decay]:
         """What the membranes keep from step to step, of neurons that are comparisons."""
-        sites = {one.first.key: seen.axes.get(one.first.key) for one in seen.populations()}
+        found = seen.populations()
+        axes = {one.first.key: seen.axis_of(one) for one in found}
+        sites = {key: None if axis == NOWHERE else axis for key, axis in axes.items()}
         if not sites:
             return {}
-        return decays(self.module, self.once, seen.trail, sites, replace(seen.settled))
+        parts = {site.key: one.first.key for one in found for site in one.sites}
+        return decays(
+            self.module, self.once, seen.trail.joined(parts), sites, replace(seen.settled)
+        )
 
     def _wholes(self) -> Mapping[tuple[str, ...], Tensor]:
         return self.seen(Settled()).wholes

@@ -51,12 +51,12 @@ def applied(
     """
     if origin.data:
         return None
+    layout = origin.layout
+    if layout is not None and origin.parameter and _is(layout, shape):
+        return Applied(key=origin.parameter, layout=layout)
     keys = tuple(parameters_behind(origin))
     if not keys:
         return None
-    layout = origin.layout
-    if layout is not None and origin.parameter and layout.shape == _long(layout.shape, shape):
-        return Applied(key=origin.parameter, layout=layout)
     shaped = [key for key in keys if key in functions]
     if len(shaped) == 1:
         return Applied(key=shaped[0], layout=Layout.of(shape))
@@ -64,6 +64,12 @@ def applied(
         return Parts(keys=keys)
     how = origin.name.lstrip("_")
     return Made(keys=keys, how=f"{origin.written} ({how})" if origin.written else how)
+
+
+def _is(layout: Layout, shape: Sequence[int]) -> bool:
+    """Whether a layout gives a weight of that shape; one of one dimension may be a mere factor."""
+    is_matrix = len(layout.held) > 1 or len(shape) > 1
+    return is_matrix and layout.shape == _long(layout.shape, shape)
 
 
 def _long(known: tuple[int, ...], shape: Sequence[int]) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from snnprune.allocation import load_allocation
-from snnprune.allocation.flips import flip_energies
+from snnprune.allocation.flips import flip_energies, places_in_weight
 from snnprune.calibration import Calibration, calibrate
 from snnprune.criteria import load_criterion
 from snnprune.errors import InputError
@@ -156,6 +156,7 @@ class OneShot:
             allocation=load_allocation(name),
             alive=alive,
             flips=self._flips(weights) if name == "flips" else None,
+            places=places_in_weight(self.network) if self.network is not None else None,
         )
 
     def _scored(self, plan: Plan, weights: Mapping[str, Tensor], alive: Masks | None) -> Scores:

@@ -41,6 +41,8 @@ REPAIRS = Registry(
     },
 )
 NONE = "none"
+BY_LAYER = frozenset({"mean", "lsq", "obs"})
+"""Those that go through the layers and need to see how each is applied."""
 
 
 def load_repairs(name: str, *, field: str = "--repair") -> tuple[Repair, ...]:
@@ -64,4 +66,4 @@ def require_repair(name: str, *, field: str = "--repair") -> None:
         REPAIRS.require(part, field=field)
 
 
-__all__ = ["NONE", "REPAIRS", "load_repairs", "require_repair"]
+__all__ = ["BY_LAYER", "NONE", "REPAIRS", "load_repairs", "require_repair"]

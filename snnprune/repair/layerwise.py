@@ -27,7 +27,7 @@ from snnprune.grams import (
 from snnprune.mask import Masks
 from snnprune.network import LayerCall, batch_length, evaluating, fed, holding
 from snnprune.repair.batchnorm import batchnorms, normalising_by_batch, recalibrated
-from snnprune.repair.pruned import Pruned, silence
+from snnprune.repair.pruned import Pruned, silence, unfitted
 
 
 @torch.no_grad()
@@ -105,10 +105,11 @@ class _Layers:
 
     def keys(self, label: str) -> Iterator[str]:
         """Those that were pruned and are used as they are."""
+        left = unfitted(self.pruned.network, self.pruned.masks)
         used = [
             key
-            for key, layer in self.pruned.network.layers.items()
-            if key in self.pruned.masks and self.usage.calls[key] and not layer.shaped
+            for key in self.pruned.network.layers
+            if key in self.pruned.masks and self.usage.calls[key] and key not in left
         ]
         return self.pruned.progress.track(used, label=label, total=len(used))
 

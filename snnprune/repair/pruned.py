@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from snnprune.calibration import Calibration
 from snnprune.grams import Batches, Run
 from snnprune.mask import Masks
-from snnprune.network import Network
+from snnprune.network import Layer, Network
 from snnprune.network.readout import Readout
 from snnprune.network.running import called
 from snnprune.progress import SILENT, Progress
@@ -43,6 +43,20 @@ class Pruned:
 
 Repair = Callable[[Pruned], Masks]
 """Mends the module in place; the masks that hold now, with as many weights in each layer."""
+
+
+def unfitted(network: Network, keys: Iterable[str]) -> dict[str, str]:
+    """Weights that no repair goes through layer by layer, and why."""
+    found = {key: _why_unfitted(network, network.layers[key]) for key in keys}
+    return {key: why for key, why in found.items() if why is not None}
+
+
+def _why_unfitted(network: Network, layer: Layer) -> str | None:
+    if layer.unseen:
+        return layer.unseen
+    if layer.weight in network.settled.layouts:
+        return "it is applied in two forms"
+    return "a function of the network makes its weight" if layer.shaped else None
 
 
 def silence(module: nn.Module, silenced: Mapping[str, Tensor]) -> None:

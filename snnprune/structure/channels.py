@@ -11,7 +11,7 @@ from torch import Tensor
 from snnprune.errors import InputError
 from snnprune.grams import bias_key
 from snnprune.mask import Masks
-from snnprune.network import Network
+from snnprune.network import Layer, Network
 from snnprune.pruning import Cut
 from snnprune.ranking import lowest
 from snnprune.scoring import Scores
@@ -63,14 +63,14 @@ class ChannelCutting:
     ) -> Cut:
         """The masks under which the channels of the lowest scores are gone."""
         groups = [g for g in self.grouped.groups if all(key in weights for key in g.layers)]
-        worth = {g.layers[0]: _worth(g, scores) for g in groups}
+        worth = {g.layers[0]: _worth(g, scores, self.network.layers) for g in groups}
         kept = self._kept(worth, sparsity)
         self.removed = removed = Removed(groups=tuple(groups), kept=kept)
         masks = {key: weight != 0 for key, weight in weights.items()}
         masks = {k: m if alive is None else alive[k] for k, m in masks.items()}
         zeros = sum(int((~mask).sum()) for mask in masks.values())
         return Cut(
-            masks=without(removed, masks),
+            masks=without(removed, masks, self.network.layers),
             already_zero=zeros,
             warnings=tuple(f"{k} keeps its channels: {r}" for k, r in self._left(groups)),
             silenced=silenced(self.network, removed),
@@ -89,11 +89,11 @@ class ChannelCutting:
         return {key: kept for part in parts for key, kept in _highest(part, sparsity).items()}
 
 
-def _worth(group: Group, scores: Scores) -> Tensor:
+def _worth(group: Group, scores: Scores, layers: Mapping[str, Layer]) -> Tensor:
     """A score for each channel, (channels,) float64."""
     found = []
     for key in group.layers:
-        values = scores.values[key].double()
+        values = layers[key].weight_of(scores.values[key].double())
         log = scores.scale == "log"
         found.append((values.exp() if log else values.clamp(min=0)).flatten(1).mean(1))
     return torch.stack(found).mean(0)
@@ -109,9 +109,9 @@ def _highest(worth: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
     return {key: ~piece for key, piece in zip(safe, pieces, strict=True)}
 
 
-def without(removed: Removed, masks: Masks) -> dict[str, Tensor]:
+def without(removed: Removed, masks: Masks, layers: Mapping[str, Layer]) -> dict[str, Tensor]:
     """`masks` without what makes and what reads the channels that are gone."""
-    masks = {key: mask.clone() for key, mask in masks.items()}
+    masks = {key: layers[key].weight_of(mask).clone() for key, mask in masks.items()}
     for group in removed.groups:
         kept = removed.of(group)
         for key in group.layers:
@@ -119,7 +119,7 @@ def without(removed: Removed, masks: Masks) -> dict[str, Tensor]:
         for key in group.readers:
             if key in masks and (columns := columns_of(kept, masks[key])) is not None:
                 masks[key][:, ~columns] = False
-    return masks
+    return {key: layers[key].parameter_of(mask) for key, mask in masks.items()}
 
 
 def columns_of(kept: Tensor, weight: Tensor) -> Tensor | None:

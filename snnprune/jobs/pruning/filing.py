@@ -20,10 +20,11 @@ from snnprune.jobs.gating import (
 from snnprune.jobs.pruning.measuring import Look, Looks
 from snnprune.jobs.pruning.options import Place
 from snnprune.jobs.pruning.pruned import Pruned
+from snnprune.jobs.pruning.repairing import not_fitted
 from snnprune.jobs.pruning.targeting import Made, Search
 from snnprune.jobs.pruning.work import Work
 from snnprune.jobs.score import not_used
-from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, parameter_count, totals
+from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, totals
 from snnprune.jobs.subjects.reporting import report_on
 from snnprune.jobs.subjects.unused import warnings_on
 from snnprune.provenance import described
@@ -52,7 +53,7 @@ class Filing:
         rows = self._rows(written)
         outcome = self._gated(rows, looks, agreement)
         told = self.sparsity if work.options.sparsities or self.search else None
-        counted = totals(rows, parameter_count(self._whole(written), work.subject.network))
+        counted = totals(rows, self._whole(written), work.subject.network)
         report = outcome.entered(
             self._report(
                 warnings=self._warnings(notes),
@@ -99,7 +100,7 @@ class Filing:
     def _totals_before(self) -> dict[str, int]:
         subject = self.work.subject
         rows = layer_rows(subject.weights)
-        return totals(rows, parameter_count(subject.checkpoint.tensors, subject.network))
+        return totals(rows, subject.checkpoint.tensors, subject.network)
 
     def _gated(
         self, rows: tuple[LayerRow, ...], looks: Looks, agreement: Agreement | None
@@ -122,6 +123,7 @@ class Filing:
             *work.notes,
             *self.made.cut.warnings,
             *warnings_on(work.subject.prunable.unused),
+            *not_fitted(work.subject.network, work.choice.plan.repair, self.made.cut.masks),
             *notes,
         )
 

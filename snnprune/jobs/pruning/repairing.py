@@ -11,8 +11,10 @@ from snnprune.errors import InputError, NonFiniteError
 from snnprune.jobs.subjects.binding import load
 from snnprune.jobs.subjects.subject import Subject
 from snnprune.mask import Masks, masked
-from snnprune.repair import NONE
+from snnprune.network import Network
+from snnprune.repair import BY_LAYER, NONE
 from snnprune.repair.batchnorm import batchnorms
+from snnprune.repair.pruned import unfitted
 
 
 def choose_repair(subject: Subject, asked: str | None, *, otherwise: str | None = None) -> str:
@@ -39,6 +41,19 @@ def choose_repair(subject: Subject, asked: str | None, *, otherwise: str | None 
             hint="choose none",
         )
     return asked
+
+
+def not_fitted(network: Network | None, repair: str, masks: Masks) -> list[str]:
+    """A warning where a repair leaves layers as they are, with the reasons."""
+    by_layer = [name for name in repair.split("+") if name in BY_LAYER]
+    found = unfitted(network, masks) if network is not None and by_layer else {}
+    if not found:
+        return []
+    reasons: dict[str, list[str]] = {}
+    for key, why in found.items():
+        reasons.setdefault(why, []).append(key.removesuffix(".weight"))
+    told = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
+    return [f"{'+'.join(by_layer)} leaves the kept weights of some layers as they are: {told}"]
 
 
 def pruned_tensors(

@@ -99,21 +99,34 @@ def _firing_rate(seen: LayerStatistics) -> float | None:
     return float(seen.drives[0].neuron.firing_rate.mean()) if seen.drives else None
 
 
-def totals(rows: tuple[LayerRow, ...], parameters: int) -> dict[str, int]:
-    """Counts over all rows; `parameters` are those of the whole file."""
-    weights, kept = sum(row.weights for row in rows), sum(row.kept for row in rows)
-    return {"prunable": weights, "kept": kept, "pruned": weights - kept, "parameters": parameters}
+def totals(
+    rows: tuple[LayerRow, ...], tensors: Mapping[str, Tensor], network: Network | None
+) -> dict[str, int]:
+    """Counts over all rows, and over all `tensors` of the file or all that the network has.
+
+    `weights` are the values of everything of two or more dimensions, prunable or not.
+    """
+    prunable, kept = sum(row.weights for row in rows), sum(row.kept for row in rows)
+    held = _parameters(tensors, network)
+    weights = sum(tensor.numel() for tensor in held if tensor.dim() > 1)
+    return {
+        "prunable": prunable,
+        "kept": kept,
+        "pruned": prunable - kept,
+        "weights": max(weights, prunable),
+        "parameters": sum(tensor.numel() for tensor in held),
+    }
 
 
-def parameter_count(tensors: Mapping[str, Tensor], network: Network | None) -> int:
-    """How many parameters there are; without the network, floats that are no running statistic."""
+def _parameters(tensors: Mapping[str, Tensor], network: Network | None) -> list[Tensor]:
+    """All parameters; without the network, floats that are no running statistic."""
     if network is not None:
-        return sum(parameter.numel() for parameter in network.module.parameters())
-    return sum(
-        tensor.numel()
+        return list(network.module.parameters())
+    return [
+        tensor
         for key, tensor in tensors.items()
         if tensor.is_floating_point() and not key.endswith(("running_mean", "running_var"))
-    )
+    ]
 
 
 def as_dicts(rows: tuple[LayerRow, ...]) -> list[dict[str, Any]]:

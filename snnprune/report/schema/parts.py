@@ -51,6 +51,7 @@ class Totals(TypedDict):
     prunable: Whole
     kept: Whole
     pruned: Whole
+    weights: NotRequired[Whole]
     parameters: Whole
 
 

@@ -40,7 +40,8 @@ class Grams:
         module = self.network.module
         with evaluating(module):
             for number, (x, y) in enumerate(fed(self.batches(), module)):
-                on_layer = rows.watched(batch_length(x, y), number, lambda row, _: moments.add(row))
+                samples = batch_length(x, y, self.run)
+                on_layer = rows.watched(samples, number, lambda row, _: moments.add(row))
                 run_to(self.network, x, self.run, on_layer)
         return moments.gram(free=is_free(self.network, key))
 

@@ -117,7 +117,7 @@ class Seen:
             self.sources[neuron] = self.sources.get(neuron, False) or gated
         shapes = {key: self.module.get_parameter(key).shape for key in made.keys}
         alike = [key for key, shape in shapes.items() if shape == weight.shape]
-        self.made.update(dict.fromkeys(alike or made.keys, made.how.lstrip("_")))
+        self.made.update(dict.fromkeys(alike or made.keys, made.how))
         if made.keys not in self.wholes:
             with self.follower.apart():
                 self.wholes[made.keys] = weight.detach().clone()
@@ -355,8 +355,8 @@ class _Links:
             raise InputError(
                 "no spiking neuron found in the network",
                 field="--model",
-                hint="nothing that comes from a layer is compared with a threshold; module types: "
-                + self._module_types(),
+                hint="nothing that comes from a layer is compared with a threshold (a kernel would "
+                "hide it: choose a back end of plain torch); module types: " + self._module_types(),
             )
 
     def _module_types(self) -> str:

@@ -369,13 +369,17 @@ def test_a_state_in_a_module_is_one_neuron_over_all_steps(way: str, expected: Fa
 
 
 @pytest.mark.parametrize("steps", [1, 2])
-@pytest.mark.parametrize("way", ["the first input", "the first step apart", "lists"])
-def test_few_steps_are_few_steps(way: str, steps: int) -> None:
-    found, other = (facts(residual(over), frames(6, steps)) for over in (OVER[way], plain))
-    assert found.calibration.time_steps == steps
-    assert found.links == other.links
-    for key, value in other.statistics.items():
-        torch.testing.assert_close(found.statistics[key], value, rtol=1e-5, atol=1e-5)
+def test_few_steps_are_few_steps(steps: int) -> None:
+    x = frames(6, steps)
+    found, apart, other = (
+        facts(residual(over), x) for over in (first_is_input, first_apart, plain)
+    )
+    assert other.calibration.time_steps == steps
+    for one in (found, apart):
+        assert one.calibration.time_steps == steps
+        assert one.links == other.links
+        for key, value in other.statistics.items():
+            torch.testing.assert_close(one.statistics[key], value, rtol=1e-5, atol=1e-5)
 
 
 def test_one_sample_is_enough() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from snnprune.activity import Activity, ActivityCount
 from snnprune.distributed import ALONE, Ranks
@@ -17,6 +17,7 @@ from snnprune.errors import InputError, NonFiniteError
 from snnprune.loss import checked_labels, time_averaged_loss
 from snnprune.network import Batch, Network, batch_length, evaluating, fed, watching
 from snnprune.network.readout import Reading, Readout
+from snnprune.network.running import Forward, called
 from snnprune.network.steps import StepCount
 from snnprune.workload import Workload
 
@@ -59,7 +60,7 @@ def evaluate(
     network: Network,
     batches: Iterable[Batch],
     *,
-    run: Callable[[nn.Module, Tensor], Any] = lambda module, x: module(x),
+    run: Forward = called,
     readout: str | Reading | Readout = "auto",
     ranks: Ranks = ALONE,
     workload: Workload | None = None,
@@ -79,7 +80,7 @@ def evaluate(
     with evaluating(network.module), tally.watching() as start:
         for number, (x, y) in enumerate(fed(_share(batches, ranks), network.module)):
             start()
-            tally.on_output(run(network.module, x), batch_length(x, y), y)
+            tally.on_output(run(network.module, x), batch_length(x, y, run), y)
             if number == 0 and not ranks.first:
                 tally.forget()
     tally.gather(ranks)

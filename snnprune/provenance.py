@@ -1,6 +1,7 @@
 """What a file that snnprune writes says of itself: its own model and data, as JSON in metadata.
 
-Only built-in names are taken from a file: a stranger's file must not choose code to run.
+Only built-in names are taken from a file: a stranger's file must not choose code to run. Arguments
+that were objects come back as `Recalled`, which build nothing.
 """
 
 import json
@@ -12,6 +13,7 @@ from typing import Any
 from snnprune import __version__
 from snnprune.data import DATA
 from snnprune.models import MODELS, ModelSpec
+from snnprune.references import kept, recalled_section
 
 MAX_NUMBER = 2**16  # of any argument that a file may choose
 MAX_PICTURE = 2**28  # channels x pixels x time steps, likewise
@@ -33,7 +35,7 @@ def described(
     """Metadata for a file; `more` is stored as `snnprune.<name>`."""
     metadata = {"format": "pt", "snnprune.version": __version__, "snnprune.command": command}
     if model is not None:
-        metadata[MODEL] = json.dumps({"name": model.name, "args": dict(model.args)})
+        metadata[MODEL] = json.dumps({"name": model.name, "args": kept(dict(model.args))})
     if data is not None:
         metadata[DATA_SET] = json.dumps(
             {"name": data.name, "validation": data.validation, "seed": data.seed}
@@ -76,7 +78,7 @@ def _modest(args: dict[str, Any]) -> bool:
 
 def _object(text: str | None) -> dict[str, Any]:
     try:
-        value = json.loads(text or "{}")
+        value = json.loads(text or "{}", object_hook=recalled_section)
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -1,4 +1,8 @@
-"""Functions that users name: `package.module:name` or `path/file.py:name`."""
+"""Functions that users name: `package.module:name` or `path/file.py:name`.
+
+A module is looked for among what is installed and then in the current folder, so that a file there
+takes nobody's place. What was found there stays importable, as under `python -m`.
+"""
 
 import contextlib
 import functools
@@ -24,19 +28,25 @@ def is_reference(text: str) -> bool:
 def load_object(reference: str, *, field: str) -> Any:
     """The object that `module:name` or `file.py:name` names; this runs the user's file.
 
+    The name may have dots, as of something in a class.
+
     Raises:
         InputError: there is no such module, file or name in it, or importing it failed.
     """
     place, _, name = reference.rpartition(":")
     if not place or not name:
         raise InputError(f"{reference!r} is not of the form file.py:function", field=field)
-    module = _import_file(Path(place), field) if place.endswith(".py") else _import(place, field)
+    is_file = place.endswith(".py")
+    module = _import_file(Path(place), field) if is_file else _import(reference, field)
     try:
-        return getattr(module, name)
+        return functools.reduce(getattr, name.split("."), module)
     except AttributeError:
         public = [known for known in vars(module) if not known.startswith("_")]
         raise InputError(
-            f"has no {name!r}", file=place, field=field, hint=did_you_mean(name, public[:40])
+            f"has no {name!r}",
+            file=place,
+            field=field,
+            hint=_of_this_folder(reference, module) or did_you_mean(name, public[:40]),
         ) from None
 
 
@@ -91,13 +101,20 @@ def guarded(function: F, reference: str, *, field: str) -> F:
     return cast(F, call)
 
 
-def _import(name: str, field: str) -> ModuleType:
+def can_be_found(name: str) -> bool:
+    """Whether there is a module of that name, for one without dots; nothing is imported."""
+    return _is_there(name) or any(map(Path.is_file, _files_here(name)))
+
+
+def _import(reference: str, field: str) -> ModuleType:
+    name = reference.rpartition(":")[0]
     with calling_user_code(f"importing {name}", field=field):
-        if not _is_there(name):
+        if not (_is_there(name) or _is_here(name)):
             raise InputError(
                 f"no module named {name!r}",
                 field=field,
-                hint="a file is given as path/file.py:name",
+                hint=_of_this_folder(reference, sys.modules.get(name.partition(".")[0]))
+                or "a file is given as path/file.py:name",
             )
         return importlib.import_module(name)
 
@@ -107,6 +124,37 @@ def _is_there(name: str) -> bool:
         return importlib.util.find_spec(name) is not None  # this imports the packages around it
     except (ModuleNotFoundError, ValueError):
         return False
+
+
+def _is_here(name: str) -> bool:
+    """Whether it is in the current folder, where Python looks last from then on."""
+    here = str(Path.cwd())
+    if sys.flags.safe_path or here in sys.path:
+        return False
+    sys.path.append(here)
+    importlib.invalidate_caches()
+    if _is_there(name):
+        return True
+    sys.path.remove(here)
+    return False
+
+
+def _files_here(name: str) -> list[Path]:
+    """Where the current folder would have a module of that name."""
+    place = Path(*name.split("."))
+    return [place.with_suffix(".py"), place / "__init__.py"]
+
+
+def _of_this_folder(reference: str, taken: ModuleType | None) -> str | None:
+    """What to do where `taken`, of somewhere else, hides a file of the current folder."""
+    name, _, wanted = reference.rpartition(":")
+    file = next(filter(Path.is_file, _files_here(name)), None)
+    origin = getattr(taken, "__file__", None)
+    if name.endswith(".py") or file is None or taken is None or origin is None:
+        return None
+    if Path(origin).resolve() == file.resolve():
+        return None
+    return f"{taken.__name__} is {origin}; the file of this folder is {file}:{wanted}"
 
 
 def _import_file(path: Path, field: str) -> ModuleType:

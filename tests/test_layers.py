@@ -13,11 +13,11 @@ import snnprune
 ROOT = Path(snnprune.__file__).parent
 ORDER: tuple[tuple[str, ...], ...] = (
     (
-        *("errors", "escaping", "spelling", "files", "readable"),
+        *("errors", "escaping", "spelling", "files", "readable", "references", "forwards"),
         *("progress", "user_code", "markdown", "registry", "randomness", "launch", "memory"),
     ),
     ("checkpoint", "mask", "ranking", "recipe"),
-    ("models", "data", "network", "device", "distributed", "loss"),
+    ("models", "data", "network", "device", "distributed", "loss", "batches"),
     ("calibration", "gradients", "grams", "runs", "workload", "activity"),
     (
         *("criteria", "allocation", "repair", "evaluation", "agreement"),

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from snnprune.agreement.counts import Agreement
 from snnprune.agreement.tally import Tally
 from snnprune.agreement.timing import Recorder
+from snnprune.batches import copied
 from snnprune.errors import InputError
 from snnprune.network import Batch, Network, batch_length, evaluating, fed, holding
 from snnprune.network.libraries import library_of
 from snnprune.network.readout import Readout
+from snnprune.network.running import Forward, called
 
-Run = Callable[[nn.Module, Tensor], Any]
+Run = Forward
 Watched = AbstractContextManager[Callable[[], None]]
 Tensors = Mapping[str, Tensor]
 """By state-dict key; what is not in it stays as the module has it."""
@@ -29,7 +31,7 @@ def agreement(
     other: Tensors,
     batches: Iterable[Batch],
     *,
-    run: Run = lambda module, x: module(x),
+    run: Run = called,
     readout: Readout | None = None,
 ) -> Agreement:
     """How alike the network is with `dense` and with `other` in it; see `agreements`."""
@@ -43,7 +45,7 @@ def agreements(
     others: Sequence[Tensors],
     batches: Iterable[Batch],
     *,
-    run: Run = lambda module, x: module(x),
+    run: Run = called,
     readout: Readout | None = None,
 ) -> list[Agreement]:
     """How alike the network is with `dense` and with each of `others` in it, in eval mode.
@@ -60,17 +62,17 @@ def agreements(
     recorder = Recorder(network)
     tallies = [Tally(recorder) for _ in rest]
 
-    def output(tensors: Tensors, x: Tensor, samples: int, watched: Watched) -> Tensor | None:
+    def output(tensors: Tensors, x: Any, samples: int, watched: Watched) -> Tensor | None:
         with watched as start:
             start()
             with holding(network.module, tensors):
                 # a copy, since a network may work in place on what it is given
-                made = run(network.module, x.clone())
+                made = run(network.module, copied(x))
                 return None if readout is None else readout(made, samples).double().mean(0)
 
     with evaluating(network.module):
         for x, y in fed(batches, network.module):
-            samples = batch_length(x, y)
+            samples = batch_length(x, y, run)
             with recorder.batch():
                 wanted = output(first, x, samples, recorder.watched())
             for tally, tensors in zip(tallies, rest, strict=True):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import torch
-from torch import Tensor, nn
 
 from snnprune.calibration.collector import NO_AXIS, Collector
 from snnprune.calibration.moments import ChannelHistogram
@@ -30,6 +28,7 @@ from snnprune.network import (
     fed,
     watching,
 )
+from snnprune.network.running import Forward, called
 
 MIN_SAMPLES = 1024  # below this many images rates and variances are too rough to rank by
 UNSEEN = "its membrane was not seen"
@@ -40,7 +39,7 @@ def calibrate(
     network: Network,
     batches: Iterable[Batch],
     *,
-    run: Callable[[nn.Module, Tensor], Any] = lambda module, x: module(x),
+    run: Forward = called,
     source: Mapping[str, str] | None = None,
     ranks: Ranks = ALONE,
 ) -> Calibration:
@@ -69,7 +68,7 @@ def calibrate(
                 start()
                 collector.begin()
                 run(network.module, x)
-                collector.sums.samples += batch_length(x, y)
+                collector.sums.samples += batch_length(x, y, run)
                 collector.sums.batches += 1
         collector.factors.probe()
     collector.gather(ranks)

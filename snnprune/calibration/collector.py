@@ -16,6 +16,7 @@ from snnprune.errors import NonFiniteError
 from snnprune.network import LayerCall, Network, Neuron
 
 UNEXPLAINED = "its spikes do not follow from the membrane that was seen"
+HIDDEN = f"{UNEXPLAINED}: none was, as where a kernel makes them (choose a back end of plain torch)"
 GATED = "something else decides with its membrane whether it spikes"
 NO_AXIS = "its membrane has no axis that is surely that of its channels"
 
@@ -67,7 +68,7 @@ class Collector:
         fires = _fires(torch.cat(seen), self.network.neurons[neuron]) if seen else None
         spikes_then = None if fires is None else aligned(spikes, fires)
         if spikes_then is None:
-            self.sums.refused[neuron] = UNEXPLAINED
+            self.sums.refused[neuron] = UNEXPLAINED if seen else HIDDEN
             return
         axis = self._channel_axis(neuron, spikes_then.shape)
         for block in () if axis is None else _by_channel(spikes_then, axis):

@@ -26,6 +26,7 @@ def inspect(subject: SubjectFlags, show: ShowFlags) -> None:
         excluded_lines,
         layer_table,
         link_table,
+        neuron_line,
         neuron_table,
         sparsity_line,
         unused_lines,
@@ -46,6 +47,7 @@ def inspect(subject: SubjectFlags, show: ShowFlags) -> None:
     if found.unlinked is None:
         tables.append(link_table(found.rows, screen.width))
         tables.append(neuron_table(found.report["neurons"], screen.width))
+        lines.append(neuron_line(found.report["neurons"]))
     else:
         lines.append(f"links not known: {found.unlinked}")
     screen.result(*tables, *lines, report=found.report)

@@ -15,6 +15,7 @@ import typer
 from snnprune.cli.spreading import Flags
 from snnprune.criteria import CRITERIA
 from snnprune.errors import UsageError
+from snnprune.forwards import require_forward
 from snnprune.gates.limits import points
 from snnprune.readable import require_readable
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from snnprune.jobs.pruning.options import Target
     from snnprune.jobs.subjects.options import SubjectOptions
 
-FORWARD_HELP = "How a batch is run: function(model, x) -> output; by default model(x)."
+FORWARD_HELP = (
+    "How a batch is run: whole, repeat:T, steps or file.py:function from model and batch to output."
+)
 READOUT_HELP = "auto, sum, mean or last over time, or file.py:function from output to scores."
 LINK_HELP = "The neuron that a weight drives, or none; repeatable."
 CRITERION_HELP = (
@@ -127,12 +130,14 @@ class NetworkFlags(DataFlags):
     model_arg: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="K=V", help="An argument of the model; repeatable.", rich_help_panel=INPUT
+            metavar="K=V",
+            help="An argument of the model, module:name for that object; repeatable.",
+            rich_help_panel=INPUT,
         ),
     ] = None
     forward: Annotated[
         str | None,
-        typer.Option(metavar="FILE.PY:FUNCTION", help=FORWARD_HELP, rich_help_panel=INPUT),
+        typer.Option(metavar="NAME", help=FORWARD_HELP, rich_help_panel=INPUT),
     ] = None
     data: Annotated[
         str | None,
@@ -142,6 +147,10 @@ class NetworkFlags(DataFlags):
             rich_help_panel=INPUT,
         ),
     ] = None
+
+    def check(self) -> None:
+        """Refuse an unknown way to run a batch."""
+        require_forward(self.forward)
 
     def subject(self, checkpoint: Path, *, state_dict: str | None) -> SubjectOptions:
         """What these flags ask for, of that checkpoint, on the CPU.
@@ -203,8 +212,9 @@ class SubjectFlags(NetworkFlags, RunFlags):
     ] = 128
 
     def check(self) -> None:
-        """Refuse a checkpoint that cannot be read."""
+        """Refuse a checkpoint that cannot be read, too."""
         require_readable(self.checkpoint)
+        super().check()
 
     def options(
         self, samples: int = 1024, *, readout: str = "auto", strict: bool = False

@@ -83,13 +83,25 @@ def _link_cells(row: LayerRow) -> list[list[str]]:
 
 
 def neuron_table(neurons: Sequence[Mapping[str, Any]], width: int) -> Table:
-    """Whose each neuron is, and whose spikes reach it past every layer; as `inspect` reports."""
-    titles = ("neuron", "library", "also gets spikes of")
+    """Whose each neuron is, its time steps, and whose spikes reach it past every layer."""
+    titles = ("neuron", "library", "steps", "also gets spikes of")
     body = [
-        [neuron["name"], neuron["library"], ", ".join(neuron["identities"]) or "-"]
+        [
+            neuron["name"],
+            neuron["library"],
+            "-" if neuron["steps"] is None else str(neuron["steps"]),
+            ", ".join(neuron["identities"]) or "-",
+        ]
         for neuron in neurons[:MAX_ROWS]
     ]
     return _names_table(titles, body, width)
+
+
+def neuron_line(neurons: Sequence[Mapping[str, Any]]) -> str:
+    """How many neurons there are, and over how many time steps."""
+    steps = sorted({neuron["steps"] for neuron in neurons if neuron["steps"] is not None})
+    over = f" over {' or '.join(map(str, steps))} time step{'s' * (steps != [1])}" if steps else ""
+    return f"{len(neurons):,} spiking neuron{'s' * (len(neurons) != 1)}{over}"
 
 
 def _ways(norms: Sequence[Sequence[str]]) -> str:

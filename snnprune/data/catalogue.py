@@ -80,4 +80,5 @@ def open_data(spec: str, *, options: DataOptions, field: str = "--data") -> Data
         return load_object(FORMS[form].target, field=field)(Path(place), options)
     if spec in DATA.names():
         return DATA.load(spec, field=field)(options)
-    return load_object("snnprune.data.loader:open_loader", field=field)(spec, field=field)
+    opened = load_object("snnprune.data.loader:open_loader", field=field)
+    return opened(spec, whole=options.whole, field=field)

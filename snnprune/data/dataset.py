@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +18,7 @@ class Split(Protocol):
 
     def batches(
         self, batch_size: int, *, limit: int | None = None, device: str | torch.device = "cpu"
-    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+    ) -> Iterator[tuple[Any, Tensor | None]]:
         """Pairs (x, y) on `device`, ready for the model; y is None where no labels are known.
 
         `limit` is the number of samples after which it ends.
@@ -41,7 +41,7 @@ class TrainingSplit(Split, Protocol):
         device: str | torch.device,
         augment: Augmentation,
         start: int = 0,
-    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+    ) -> Iterator[tuple[Any, Tensor | None]]:
         """Batches in an order that, like what is done to them, depends on `key` alone.
 
         The first `start` batches are left out; the others are the same without them.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from snnprune.batches import Pair, copied, length, paired
 from snnprune.data.augmentation import Augmentation
 from snnprune.data.dataset import DataSet
 from snnprune.errors import InputError
@@ -15,6 +16,7 @@ from snnprune.randomness import drawing
 from snnprune.user_code import calling_user_code, load_object
 
 EXPECTED = "give an iterable of batches x or (x, y), each a tensor, such as a DataLoader"
+ANY = "a function that runs them may take other ones: {} file.py:function"
 END = object()
 
 
@@ -27,6 +29,8 @@ class LoaderSplit:
     reference: str
     """The function as the user wrote it, for errors."""
     field: str
+    whole: bool = False
+    """Whether they may be of any kind."""
 
     def batches(
         self,
@@ -34,7 +38,7 @@ class LoaderSplit:
         *,
         limit: int | None = None,
         device: str | torch.device = "cpu",
-    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+    ) -> Iterator[Pair]:
         """The user's batches on `device`, none of them cut, until `limit` samples are reached.
 
         Raises:
@@ -42,9 +46,9 @@ class LoaderSplit:
         """
         number = samples = 0
         for number, given in enumerate(self._given(), start=1):
-            x, y = self._pair(given, number)
-            yield x.to(device), None if y is None else y.to(device)
-            samples += len(x if y is None else y)
+            pair = self._pair(given, number)
+            yield _on(device, pair)
+            samples += 0 if limit is None else length(*pair)
             if limit is not None and samples >= limit:
                 return
         if not number:
@@ -64,7 +68,7 @@ class LoaderSplit:
         device: str | torch.device,
         augment: Augmentation,
         start: int = 0,
-    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+    ) -> Iterator[Pair]:
         """The user's batches from number `start` on, with all that torch draws seeded by `key`.
 
         Raises:
@@ -81,8 +85,7 @@ class LoaderSplit:
             if batch is END:
                 return
             if number >= start:
-                x, y = self._pair(batch, number + 1)
-                yield x.to(device), None if y is None else y.to(device)
+                yield _on(device, self._pair(batch, number + 1))
 
     def _given(self) -> Iterator[Any]:
         iterable = self.iterable
@@ -97,21 +100,28 @@ class LoaderSplit:
         with calling_user_code(self.reference, field=self.field):
             return next(iterator, END)
 
-    def _pair(self, given: Any, number: int) -> tuple[Tensor, Tensor | None]:
-        pair = given if isinstance(given, tuple | list) and len(given) == 2 else (given, None)
-        x, y = pair
-        if not isinstance(x, Tensor) or not isinstance(y, Tensor | None):
-            raise self._error(f"gave {_described(given)} as batch {number}")
-        if not x.numel() or not x.ndim or (y is not None and not y.ndim):
+    def _pair(self, given: Any, number: int) -> Pair:
+        pair = paired(given)
+        if pair is None or not (self.whole or isinstance(pair.x, Tensor)):
+            hint = EXPECTED if pair is None else f"{EXPECTED}; {ANY.format(self._forward)}"
+            raise self._error(f"gave {_described(given)} as batch {number}", hint)
+        if any(not one.ndim or not one.numel() for one in pair if isinstance(one, Tensor)):
             raise self._error(f"gave an empty batch or a single number as batch {number}")
-        return x, y
+        return pair
 
-    def _error(self, message: str) -> InputError:
-        return InputError(f"{self.reference} {message}", field=self.field, hint=EXPECTED)
+    @property
+    def _forward(self) -> str:
+        """What names the function that runs a batch, where the data are named by `field`."""
+        return "--forward" if self.field.startswith("-") else "model.forward:"
+
+    def _error(self, message: str, hint: str = EXPECTED) -> InputError:
+        return InputError(f"{self.reference} {message}", field=self.field, hint=hint)
 
 
-def open_loader(reference: str, *, field: str) -> DataSet:
+def open_loader(reference: str, *, whole: bool = False, field: str) -> DataSet:
     """The batches of the function that `reference` names, as training and as test data.
+
+    With `whole` they may be of any kind.
 
     Raises:
         InputError: the function cannot be found or called, or returns no iterable of batches.
@@ -122,6 +132,7 @@ def open_loader(reference: str, *, field: str) -> DataSet:
         iterable=_called(function, reference, field),
         reference=reference,
         field=field,
+        whole=whole,
     )
     return DataSet(
         name=reference,
@@ -132,6 +143,12 @@ def open_loader(reference: str, *, field: str) -> DataSet:
         validation=None,
         test=split,
     )
+
+
+def _on(device: str | torch.device, pair: Pair) -> Pair:
+    x, y = pair
+    here = x.to(device) if isinstance(x, Tensor) else copied(x, torch.device(device))
+    return Pair(here, None if y is None else y.to(device))
 
 
 def _called(function: Callable[[], Any], reference: str, field: str) -> Any:

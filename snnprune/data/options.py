@@ -22,6 +22,8 @@ class DataOptions:
     """The side of the pictures that the model takes, in pixels; None: as they are."""
     channels: int | None = None
     """The channels that the model takes; None: as they are."""
+    whole: bool = False
+    """Whether a function of the user's runs them, which may take batches of any kind."""
 
     @property
     def folder(self) -> Path:

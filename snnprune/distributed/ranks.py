@@ -12,6 +12,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from snnprune.batches import described
+from snnprune.errors import InputError
+
 T = TypeVar("T")
 
 
@@ -19,7 +22,7 @@ T = TypeVar("T")
 class Part:
     """What one rank takes of a batch."""
 
-    x: Tensor
+    x: Any
     y: Tensor
     share: float
     """Of the samples of the batch, in [0, 1]; 0 where there were not enough and x, y stand in."""
@@ -93,13 +96,20 @@ class Ranks:
         """Those of `batches` that are this rank's; every rank goes through all of them."""
         return (batch for number, batch in enumerate(batches) if self.owns(number))
 
-    def part(self, x: Tensor, y: Tensor) -> Part:
+    def part(self, x: Any, y: Tensor, *, along: int | None = None) -> Part:
         """This rank's part of a batch that all of them have; the parts lie in their order.
 
-        Where samples are fewer than ranks, some get the first sample and a share of 0. Events
-        (T, N, ...) have time first: samples lie along the dimension that is as long as `y`.
+        Where samples are fewer than ranks, some get the first sample and a share of 0. They lie
+        along the dimension `along`, or without it along the one that is as long as `y`: events
+        (T, N, ...) have time first.
+
+        Raises:
+            InputError: the batch is no single tensor, and there are several ranks.
         """
-        along = 0 if len(x) == len(y) else 1
+        if not isinstance(x, Tensor):
+            return self._whole(x, y)
+        if along is None:
+            along = 0 if len(x) == len(y) else 1
         mine = torch.arange(len(y)).tensor_split(self.size)[self.rank]
         start, count = (int(mine[0]), len(mine)) if len(mine) else (0, 1)
         return Part(
@@ -107,6 +117,15 @@ class Ranks:
             y=y.narrow(0, start, count),
             share=len(mine) / len(y),
         )
+
+    def _whole(self, batch: Any, y: Tensor) -> Part:
+        if self.size > 1:
+            raise InputError(
+                f"{described(batch)} cannot be shared out",
+                field="data.name",
+                hint="start one process",
+            )
+        return Part(x=batch, y=y, share=1.0)
 
 
 ALONE = Ranks()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.errors import InputError
-from snnprune.network import Network, at_rest
+from snnprune.network import Network, at_rest, plainly
 from snnprune.network.running import Forward
 
 
@@ -57,14 +57,14 @@ class Running:
 
 
 @torch.no_grad()
-def first_calls(network: Network, forward: Forward, x: Tensor) -> Running:
+def first_calls(network: Network, forward: Forward, x: Any) -> Running:
     """What the network does on `x`, from rest; it is left at rest.
 
     Raises:
         InputError: `forward` never calls the network with a tensor.
     """
     seen = Running(network=network)
-    with at_rest(network) as reset, _watched(seen):
+    with plainly(network.module), at_rest(network) as reset, _watched(seen):
         reset()
         forward(network.module, x)
     if "" not in seen.inputs:

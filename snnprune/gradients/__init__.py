@@ -1,9 +1,9 @@
 """What a backward pass finds for each weight: all that gradient criteria know of the data."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from snnprune.gradients.absolute import absolute_gradient
 from snnprune.gradients.curvature import hessian_gradient
@@ -13,6 +13,7 @@ from snnprune.gradients.passes import Passes
 from snnprune.gradients.squares import squared_gradient
 from snnprune.network import Batch, Network
 from snnprune.network.readout import Reading, Readout
+from snnprune.network.running import Forward, called
 
 Found = Literal["gradient", "squared-gradient", "absolute-gradient", "hessian-gradient", "flow"]
 """`gradient` E[dL/dw], `squared-gradient` E[(dL/dw)^2] with a square for each sample,
@@ -33,7 +34,7 @@ def weight_gradients(
     batches: Callable[[], Iterable[Batch]],
     need: Found,
     *,
-    run: Callable[[nn.Module, Tensor], Any] = lambda module, x: module(x),
+    run: Forward = called,
     readout: str | Reading | Readout = "auto",
     seed: int = 0,
 ) -> dict[str, Tensor]:

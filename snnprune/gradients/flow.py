@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from snnprune.batches import mapped
 from snnprune.errors import InputError
 from snnprune.gradients.learning import differentiable, holding
 from snnprune.gradients.passes import Means, Passes, require_gradient, slopes
@@ -38,7 +39,7 @@ def flow(passes: Passes) -> dict[str, Tensor]:
         _letting_through(network),
         _Linear(weights.values()),
     ):
-        for steps, _ in passes.outputs(start, torch.ones_like):
+        for steps, _ in passes.outputs(start, _ones):
             require_gradient(steps)
             found = slopes(steps.sum(), list(weights.values()))
             for key, slope in zip(weights, found, strict=True):
@@ -46,6 +47,13 @@ def flow(passes: Passes) -> dict[str, Tensor]:
             means.samples += steps.shape[1]
             break
     return means.result()
+
+
+def _ones(batch: Any) -> Any:
+    """Ones for x; of a batch of another kind for its real numbers, not for lengths and the like."""
+    if isinstance(batch, Tensor):
+        return torch.ones_like(batch)
+    return mapped(lambda t: torch.ones_like(t) if _is_real(t) else t, batch)
 
 
 class _Linear(TorchFunctionMode):

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.loss import checked_labels, time_averaged_loss
 from snnprune.network import Batch, Network, batch_length, fed
+from snnprune.network.feeding import device_of
 from snnprune.network.readout import Reading, Readout
+from snnprune.network.running import Forward
 from snnprune.randomness import drawing
 
 
@@ -24,14 +26,14 @@ class Passes:
 
     network: Network
     batches: Callable[[], Iterable[Batch]]
-    run: Callable[[nn.Module, Tensor], Any]
+    run: Forward
     readout: str | Reading | Readout = "auto"
     seed: int = 0
     chosen: list[Tensor] = field(default_factory=list)
     """Labels of the batches: a later pass has those of the first, whatever it does to weights."""
 
     def outputs(
-        self, start: Callable[[], None], fill: Callable[[Tensor], Tensor] = lambda x: x
+        self, start: Callable[[], None], fill: Callable[[Any], Any] = lambda x: x
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Logits (T, N, classes) and labels of each batch, run from rest on `fill` of it."""
         module = self.network.module
@@ -39,8 +41,8 @@ class Passes:
         readout = how if isinstance(how, Readout) else Readout(how)
         for number, (x, y) in enumerate(fed(self.batches(), module)):
             start()
-            samples = batch_length(x, y)
-            with drawing(self.seed, "gradients", number, device=x.device):
+            samples = batch_length(x, y, self.run)
+            with drawing(self.seed, "gradients", number, device=device_of(module)):
                 output = self.run(module, fill(x))
             yield readout(output, samples), y
 

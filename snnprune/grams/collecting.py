@@ -47,7 +47,7 @@ class Grams:
                     moments.add(row)
                     self._keep(key, call)
 
-                on_layer = rows.watched(batch_length(x, y), number, see)
+                on_layer = rows.watched(batch_length(x, y, self.run), number, see)
                 run_to(self.network, x, self.run, on_layer)
         return moments.gram(free=is_free(self.network, key))
 

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from snnprune.errors import InputError
 from snnprune.grams.membrane import Course, course_of
 from snnprune.grams.patches import patches, places
 from snnprune.network import Batch, LayerCall, Network, batch_length, evaluating, fed, watching
+from snnprune.network.running import Forward
 from snnprune.network.steps import StepCount
 from snnprune.randomness import generator
 
-Run = Callable[[nn.Module, Tensor], Any]
+Run = Forward
 Batches = Callable[[], Iterable[Batch]]
 """Gives the calibration batches once more."""
 ROWS_PER_INPUT, LEAST_ROWS = 16, 2**14
@@ -59,7 +60,7 @@ def usage_of(network: Network, batches: Batches, run: Run) -> Usage:
             if number == 0:
                 start()
                 run(network.module, x)
-                taken = batch_length(x, y)
+                taken = batch_length(x, y, run)
             number += 1
     if not number:
         raise InputError("no samples to calibrate on", field="--data")
@@ -124,9 +125,7 @@ class Rows:
 _AS_IT_IS = Course(calls=1, steps=None, decay=None)
 
 
-def run_to(
-    network: Network, x: Tensor, run: Run, on_layer: Callable[[str, LayerCall], None]
-) -> None:
+def run_to(network: Network, x: Any, run: Run, on_layer: Callable[[str, LayerCall], None]) -> None:
     """Run one batch until `on_layer` ends it."""
     with watching(network, on_layer=on_layer) as start, contextlib.suppress(Reached):
         start()

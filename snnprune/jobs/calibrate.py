@@ -19,6 +19,7 @@ from snnprune.distributed import ALONE, Ranks, joined
 from snnprune.errors import InputError
 from snnprune.evidence import membranes
 from snnprune.files import require_free
+from snnprune.forwards import WHOLE
 from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows
 from snnprune.jobs.subjects.opening import open_subject
 from snnprune.jobs.subjects.options import SubjectOptions
@@ -132,7 +133,7 @@ def _taken_on(subject: Subject) -> dict[str, str]:
         "checkpoint_sha256": subject.checkpoint.sha256,
         "state_dict": subject.checkpoint.entry or "",
         "model": _model_of(subject),
-        "forward": options.forward or "",
+        "forward": "" if options.forward in (None, WHOLE) else options.forward,
         "links": json.dumps(dict(options.links), sort_keys=True) if options.links else "",
     }
 

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from snnprune.batches import described
 from snnprune.checkpoint import Checkpoint, files_of
 from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, totals
-from snnprune.jobs.subjects.opening import open_subject
+from snnprune.jobs.subjects.opening import example_of, open_subject
 from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.jobs.subjects.reporting import report_on
 from snnprune.jobs.subjects.subject import Subject
+from snnprune.network.doubts import Paces, doubts, paces_of
+from snnprune.user_code import calling_user_code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,7 @@ def inspect_checkpoint(options: SubjectOptions) -> Inspected:
     prunable = {name for key in weights for name in tied.get(key, (key,))}
     skipped = tuple(key for key in tensors if key not in prunable)
     counted = totals(rows, tensors, subject.network)
+    paces = _paces(subject)
     return Inspected(
         checkpoint=subject.checkpoint,
         rows=rows,
@@ -47,17 +51,31 @@ def inspect_checkpoint(options: SubjectOptions) -> Inspected:
         skipped=skipped,
         made=subject.prunable.made,
         unlinked=subject.missing if subject.network is None else None,
-        report=_report(subject, rows, counted),
+        report=_report(subject, rows, counted, paces),
     )
 
 
+def _paces(subject: Subject) -> Paces | None:
+    """How many steps the neurons make on two samples, where the links are known."""
+    if subject.network is None or subject.spec is None:
+        return None
+    example = example_of(subject.spec, subject.data, subject.device)
+    if example is None:
+        return None
+    what = f"running the model on {described(example.x)}"
+    with calling_user_code(what, field="--model"):
+        return paces_of(subject.network, example.x, subject.run)
+
+
 def _report(
-    subject: Subject, rows: tuple[LayerRow, ...], counted: dict[str, int]
+    subject: Subject, rows: tuple[LayerRow, ...], counted: dict[str, int], paces: Paces | None
 ) -> dict[str, Any]:
-    neurons = subject.network.neurons.values() if subject.network else ()
+    network = subject.network
+    neurons = network.neurons.values() if network else ()
     return report_on(
         subject,
         "inspect",
+        warnings=[*doubts(network, paces)] if network and paces else [],
         container=subject.checkpoint.container,
         size_bytes=sum(path.stat().st_size for path in files_of(subject.checkpoint.path)),
         metadata=subject.checkpoint.metadata,
@@ -70,6 +88,7 @@ def _report(
             {
                 "name": neuron.name,
                 "library": neuron.library.name,
+                "steps": paces.steps.get(neuron.name) if paces else None,
                 "feeders": list(neuron.feeders),
                 "identities": list(neuron.identities),
             }

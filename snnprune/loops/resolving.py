@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from snnprune.data import DataOptions, DataSet, open_data
 from snnprune.errors import InputError
+from snnprune.forwards import is_own
 from snnprune.models import ModelSpec, accepts
 from snnprune.recipe import Recipe
 
@@ -18,6 +19,7 @@ def open_recipe_data(recipe: Recipe, options: DataOptions | None = None) -> Data
         seed=recipe.seed,
         size=recipe.model.args.get("size"),
         channels=recipe.model.args.get("in_channels"),
+        whole=is_own(recipe.model.forward),
     )
     return open_data(recipe.data.name, options=split, field="data.name")
 

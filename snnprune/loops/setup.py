@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from snnprune.batches import described
 from snnprune.calibration import Calibration, calibrate
 from snnprune.data import DataSet, Split, TrainingSplit
 from snnprune.data.augmentation import Augmentation
@@ -20,12 +21,13 @@ from snnprune.errors import InputError
 from snnprune.evaluation import Evaluation, evaluate
 from snnprune.loops.resolving import resolved, spec_of
 from snnprune.models import build_model
-from snnprune.network import Network, bare, trace
+from snnprune.network import Network, bare, batch_length, trace
 from snnprune.network.readout import Reading, Readout
 from snnprune.network.running import Forward, forward_of, reading_of
 from snnprune.progress import SILENT, Progress
 from snnprune.randomness import drawing
 from snnprune.recipe import Recipe, TrainingSection
+from snnprune.references import flag_of, telling_of_text
 from snnprune.runs import NEVER, Run, Stop, Unsaved
 from snnprune.training import Objective, Stretch, Trainer
 from snnprune.user_code import calling_user_code
@@ -209,7 +211,9 @@ def _network(
     spec = spec_of(recipe)
     with drawing(recipe.seed, "weights"):
         module = bare(build_model(spec, field="model")).to(device)
-    x, _ = next(iter(images.batches(2, limit=2, device=device)))
-    what = f"running {spec.name} on a batch of shape {tuple(x.shape)}"
-    with calling_user_code(what, field="model.name"):
+    x, y = next(iter(images.batches(2, limit=2, device=device)))
+    batch_length(x, y, forward)  # refuses what does not fit it
+    what = f"running {spec.name} on {described(x)}"
+    told = telling_of_text(spec.args, flag=flag_of("model.name"))
+    with told, calling_user_code(what, field="model.name"):
         return trace(module, x, run=forward)

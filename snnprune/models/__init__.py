@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from snnprune.errors import InputError, wrong
+from snnprune.references import flag_of, objects_of, telling_of_text
 from snnprune.registry import Registry, Row
 from snnprune.spelling import did_you_mean
 from snnprune.user_code import calling_user_code
@@ -49,6 +50,7 @@ class ModelSpec:
 
     name: str
     args: Mapping[str, Any] = field(default_factory=dict)
+    """Numbers, text and the like; a `Reference` stands for an object of the user's."""
 
 
 def build_model(spec: ModelSpec, *, field: str = "--model") -> nn.Module:
@@ -56,12 +58,16 @@ def build_model(spec: ModelSpec, *, field: str = "--model") -> nn.Module:
 
     Raises:
         UsageError: there is no such model or argument, and `field` is a flag.
-        InputError: likewise, in a file; or it cannot be built so.
+        InputError: likewise, in a file; or it cannot be built so, or an argument cannot be had.
     """
+    from snnprune.network.libraries import building
+
     builder = _builder(spec, field)
     _check_arguments(builder, spec, field)
-    with calling_user_code(spec.name, field=field):
-        module = builder(**spec.args)
+    flag = flag_of(field)
+    args = objects_of(spec.args, flag=flag)
+    with telling_of_text(args, flag=flag), calling_user_code(spec.name, field=field), building():
+        module = builder(**args)
     return _require_module(module, spec, field)
 
 

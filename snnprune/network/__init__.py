@@ -3,7 +3,7 @@
 from snnprune.network.capture import watching
 from snnprune.network.feeding import Batch, batch_length, fed
 from snnprune.network.layer_calls import LayerCall
-from snnprune.network.libraries import NeuronConstants
+from snnprune.network.libraries import NeuronConstants, plainly
 from snnprune.network.links import NOWHERE, Gain, Layer, Link, Network, Neuron, Norm
 from snnprune.network.mode import evaluating
 from snnprune.network.operations import NormCall
@@ -30,6 +30,7 @@ __all__ = [
     "evaluating",
     "fed",
     "holding",
+    "plainly",
     "snapshot",
     "trace",
     "watching",

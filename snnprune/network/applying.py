@@ -22,6 +22,7 @@ from snnprune.network.layout import Layout, turned
 from snnprune.network.naming import name_of
 from snnprune.network.observers import Pass
 from snnprune.network.origins import MOVES, Origin, made_by
+from snnprune.network.sites import function_here
 from snnprune.network.weights import KEEPS_ORDER, Applied, Made, Parts, applied
 
 COPIES = frozenset({"contiguous", "clone"})
@@ -73,6 +74,7 @@ class Applying:
         self, origin: Origin, function: Any, args: Any, kwargs: Any, result: Tensor
     ) -> Origin:
         """With how the parameter lies to `result`, where that is one in another form."""
+        origin = replace(origin, written=function_here())
         (before, *others) = origin.parents
         if others or before.layout is None:
             return origin

@@ -14,6 +14,9 @@ from snnprune.network.notes import Notes
 from snnprune.network.origins import MOVES, VIEWS
 
 NUMBERS = "_snnprune_channels"
+# These are never run on the tensors of the network, which they would change.
+WRITES = frozenset({"__setitem__", "__set__", "copy"})
+SOME = frozenset({"index", "index_select", "flip", "roll"})
 POOLING = ("pool", "interpolate", "pad", "mean", "dropout")
 
 
@@ -30,19 +33,21 @@ class Channels:
     def follow(self, function: Any, args: Any, kwargs: Any, result: Any, name: str) -> None:
         """Number what an operation makes of what is numbered."""
         known = [leaf for leaf in tree_leaves((args, kwargs)) if self.of(leaf) is not None]
-        if not known or (name in VIEWS | MOVES and len(known) > 1 and name != "__setitem__"):
+        if not known or (name in VIEWS | MOVES and len(known) > 1 and name not in WRITES):
             return
         with torch._C.DisableTorchFunction():
             try:
-                self._follow(function, args, kwargs, result, known, name)
+                if name in WRITES:
+                    self._write(args, result, name)
+                else:
+                    self._follow(function, args, kwargs, result, known, name)
             except (RuntimeError, TypeError, ValueError, IndexError):
                 return  # then nobody can say
 
     def _follow(
         self, function: Any, args: Any, kwargs: Any, result: Any, known: list[Tensor], name: str
     ) -> None:
-        moves = name in VIEWS | MOVES and name != "__setitem__"
-        if not moves:
+        if name not in VIEWS | MOVES | SOME:
             same = [
                 one for one in known if isinstance(result, Tensor) and one.shape == result.shape
             ]
@@ -61,6 +66,17 @@ class Channels:
         """The numbers of a tensor, in its shape."""
         when, numbers = getattr(leaf, NUMBERS, (None, None))
         return numbers if when is self.notes.now else None
+
+    def _write(self, args: Any, result: Any, name: str) -> None:
+        """Number what is written into a tensor; the rest of it stays as it is."""
+        numbers, new = self.of(args[0]), self.of(args[-1])
+        if name != "__setitem__":
+            self._put(result, None if new is None else new.expand(result.shape))
+        elif new is not None:
+            blank = torch.full(result.shape, -1, dtype=torch.int32, device=result.device)
+            numbers = blank if numbers is None else numbers.clone()
+            numbers[args[1]] = new
+            self._put(result, numbers)
 
     def axis(self, leaf: object) -> int | None:
         """Along which dimension a tensor's channels lie, from the end; None if it is not known.

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from snnprune.network.membrane import Membrane, is_of, unscaled
+from snnprune.network.membrane import STIRRED, Membrane, is_of, unscaled
 from snnprune.network.observers import Pass
 from snnprune.network.operations import ComparisonCall
 from snnprune.network.origins import Origin, spikes_of
@@ -15,8 +15,8 @@ from snnprune.network.walking import Compared, compared
 
 RESTING = 1024  # time steps of a membrane at rest that are kept until an input comes
 NEAR = 12  # operations back in which a surrogate and its spikes are found
-# Straight-through surrogates are put together of these.
-SUMS = frozenset({"add", "sub", "rsub"})
+# Straight-through surrogates are put together of these, and spikes written over a membrane.
+JOINS = frozenset({"add", "sub", "rsub", "where", "masked_fill", "__setitem__"})
 
 
 class Comparing:
@@ -33,19 +33,23 @@ class Comparing:
         self.sites = Sites()
         self.fresh: dict[str, tuple[Site, Tensor]] = {}
         """The last spikes of each site, by what stands for them."""
+        self.stirred: set[str] = set()
+        """Of these, whose membrane an observer has changed since it was compared."""
 
     def membrane(self, call: ComparisonCall) -> Membrane | None:
         """What is compared where, if it is the membrane of a neuron."""
         for u, threshold, origin in self._sides(call):
             what = compared(origin)
-            turned = u is call.below  # where u < u_th is asked, u = u_th is a spike
+            asked_below = u is call.below
+            falls = asked_below and what.turned  # as u_th - u < 0: that is u > u_th
+            turned = asked_below and not falls  # where u < u_th is asked, u = u_th is a spike
             also_equal = call.also_equal != turned
-            place = self._place(u, threshold, what, asked=(turned, also_equal))
+            place = self._place(u, threshold, what, asked=(asked_below, also_equal))
             if met := self.sites.at(what, place, also_equal=also_equal):
                 self.observers.on_compared(met.site, u)
                 with self.followed.apart():
                     own = what.scalings[: self._own_scalings(met.site, what)]
-                    distance = unscaled(u - threshold, own)
+                    distance = unscaled(threshold - u if falls else u - threshold, own)
                 return Membrane(met=met, distance=distance, turned=turned)
         return None
 
@@ -53,6 +57,8 @@ class Comparing:
         """Tell of a membrane and its spikes; the origin of these."""
         site = membrane.met.site
         if membrane.met.is_new:
+            self.stirred.discard(site.key)
+            self.notes.put(result, spikes_of(site.key))  # it may be the membrane, compared in place
             with self.followed.apart():
                 distance, spikes = membrane.told(result)
                 if site.index in self.settled.resting:
@@ -82,13 +88,17 @@ class Comparing:
 
     def straight_through(self, origin: Origin, result: Tensor) -> Origin:
         """The spikes, where a surrogate was added to them and taken off again; else `origin`."""
-        if origin.name not in SUMS or not origin.driven or not origin.fed:
+        if origin.name not in JOINS or not origin.driven or not origin.fed:
             return origin
         seen = _near(origin)
         for key in {one.neuron for one in seen if one.neuron in self.fresh}:
             site, spikes = self.fresh[key]
             with self.followed.apart():
-                if seen & {*site.events[-1].compared.forms} and is_of(result, spikes):
+                if not seen & {*site.events[-1].compared.forms}:
+                    continue
+                if key in self.stirred and is_of(result, spikes, within=STIRRED):
+                    result.copy_(spikes)  # its surrogate was added before, and taken off after
+                if is_of(result, spikes):
                     return spikes_of(key)
         return origin
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -37,17 +38,28 @@ class Decay:
 
 @dataclass
 class Trail:
-    """The first u - u_th of each site, and its spikes then."""
+    """The first u - u_th of each neuron, and its spikes then."""
 
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """Sites that are steps of one neuron, in order, and the first of them."""
     distances: dict[str, list[Tensor]] = field(default_factory=dict)
     spikes: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def take(self, site: Site, distance: Tensor, spikes: Tensor) -> None:
         """Keep a copy of the first few."""
-        kept = self.distances.setdefault(site.key, [])
+        key = self.parts.get(site.key, site.key)
+        kept = self.distances.setdefault(key, [])
         if len(kept) < (KEPT if distance.numel() < SMALL else 3):
             kept.append(distance.clone())
-            self.spikes.setdefault(site.key, []).append(spikes.clone())
+            self.spikes.setdefault(key, []).append(spikes.clone())
+
+    def joined(self, parts: Mapping[str, str]) -> Trail:
+        """The same with the steps of each neuron in one."""
+        found = Trail(parts=parts)
+        for key, first in parts.items():
+            for kept, joined in ((self.distances, found.distances), (self.spikes, found.spikes)):
+                joined.setdefault(first, []).extend(kept.get(key, []))
+        return found
 
 
 def decays(
@@ -59,8 +71,9 @@ def decays(
 ) -> dict[str, Decay]:
     """The decay of each of `sites`, given with their channels' axes; those that cannot be had miss.
 
-    `run` runs the same batch from rest as when `base` was kept. In a second pass each membrane is
-    raised a little once it was compared, and the next comparison tells what is left of that.
+    They are the first ones of neurons, whose parts `base` knows. `run` runs the same batch from
+    rest as when `base` was kept. In a second pass each membrane is raised a little once it was
+    compared, and the next comparison tells what is left of that.
     """
     told = dict[str, Decay | None]()
     for group in _groups(base, list(sites)):
@@ -103,18 +116,21 @@ class _Moving:
         self, module: nn.Module, base: Trail, sites: Collection[str], settled: Settled
     ) -> None:
         self.base = base
-        self.trail = Trail()
+        self.trail = Trail(parts=base.parts)
         self.sites = sites
+        self.met = Counter[str]()
         self.steps: dict[str, Tensor] = {}
         """By how much, 0 where it was not, in the shape of u - u_th."""
         self.follower = Follower(module, Observers(on_site=self.on_site), settled)
 
     def on_site(self, site: Site, distance: Tensor, spikes: Tensor) -> None:
         self.trail.take(site, distance, spikes)
-        if site.key in self.sites and len(site.events) == _moment(self.base, site.key) + 1:
+        key = self.base.parts.get(site.key, "")
+        self.met[key] += 1
+        if key in self.sites and self.met[key] == _moment(self.base, key) + 1:
             steps = _some(distance, alone=len(self.sites) == 1)
             if self._raise(site, steps):
-                self.steps[site.key] = steps
+                self.steps[key] = steps
 
     def _raise(self, site: Site, steps: Tensor) -> bool:
         """Add to whatever form of the membrane the network goes on with."""
@@ -123,6 +139,8 @@ class _Moving:
             tensor = (self.follower.notes.tensors.get(form) or _gone)()
             if form.layer or form.norm or form.neuron or tensor is None:
                 continue
+            if self.follower.notes.of(tensor) is not form:
+                continue  # something else is in it by now, as spikes where it was compared in place
             if not tensor.is_floating_point() or 0 in tensor.stride():
                 continue
             place = tensor.untyped_storage().data_ptr()
@@ -130,6 +148,8 @@ class _Moving:
                 done.add(place)
                 with torch.no_grad(), torch._C.DisableTorchFunction():
                     tensor.data.add_(steps.view(tensor.shape).to(tensor.dtype))
+        if done:
+            self.follower.comparisons.stirred.add(site.key)
         return bool(done)
 
     def decay(self, key: str, axis: int | None) -> Decay | None:
@@ -152,7 +172,9 @@ class _Moving:
         return Decay(
             beta=round(min(max(beta, 0.0), 1.0), PLACES) if even else None,
             by_channel=torch.tensor(beta, dtype=torch.float64) if even else by_channel,
-            reset=_reset_of(kept[spiked & (steps != 0)], beta),
+            reset=_reset_of(
+                _shares(kept, beta, None if even else by_channel, axis)[spiked & (steps != 0)]
+            ),
         )
 
 
@@ -191,10 +213,19 @@ def _by_channel(kept: Tensor, axis: int | None) -> Tensor | None:
     return rows if int(rows.isfinite().sum()) * 2 > len(rows) else None
 
 
-def _reset_of(kept: Tensor, beta: float) -> Reset | None:
-    if not kept.numel() or beta <= 10 * EVEN:
+def _shares(kept: Tensor, beta: float, by_channel: Tensor | None, axis: int | None) -> Tensor:
+    """How much of what a silent neuron keeps; NaN where that is nothing."""
+    decay = torch.full_like(kept, beta)
+    if by_channel is not None and axis is not None:
+        decay = by_channel.to(kept)[(..., *[None] * (-axis - 1))].expand_as(kept)
+    return torch.where(decay > 10 * EVEN, kept / decay, torch.nan)
+
+
+def _reset_of(shares: Tensor) -> Reset | None:
+    shares = shares[shares.isfinite()]
+    if not shares.numel():
         return None
-    share = float(kept.median()) / beta
+    share = float(shares.median())
     if abs(share) <= 10 * EVEN:
         return "hard"
     return "soft" if abs(share - 1) <= 10 * EVEN else None

@@ -1,35 +1,37 @@
 """Batches as people have them, fed to a module."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from snnprune.batches import Pair, copied, length, paired
 from snnprune.errors import InputError
+from snnprune.network.running import Counted
 
-Batch = Tensor | Sequence[Tensor | None]
-"""x, or x and its labels, as a DataLoader gives them."""
+Batch = Any
+"""x, or x and its labels, as a DataLoader gives them; or whatever a way to run it takes."""
 
 
-def fed(batches: Iterable[Batch], module: nn.Module) -> Iterator[tuple[Tensor, Tensor | None]]:
+def fed(batches: Iterable[Batch], module: nn.Module) -> Iterator[Pair]:
     """Each batch as (x, y), y None without labels, on the device of `module`.
 
     x is a copy: the data stay as they are whatever the module does to it.
 
     Raises:
-        InputError: a batch is neither a tensor nor two.
+        InputError: there is no tensor in a batch.
     """
     device = device_of(module)
     for batch in batches:
-        x, y = batch if isinstance(batch, tuple | list) and len(batch) == 2 else (batch, None)
-        if not isinstance(x, Tensor) or not isinstance(y, Tensor | None):
+        pair = batch if isinstance(batch, Pair) else paired(batch)
+        if pair is None:
             raise InputError(
                 f"a batch is a {type(batch).__name__}",
                 field="--data",
                 hint="give tensors x or pairs (x, y), such as a DataLoader does",
             )
-        # a copy, since a network may work in place on what it is given
-        yield x.to(device, copy=True), None if y is None else y.to(device)
+        yield Pair(copied(pair.x, device), None if pair.y is None else pair.y.to(device))
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -37,6 +39,12 @@ def device_of(module: nn.Module) -> torch.device:
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
 
-def batch_length(x: Tensor, y: Tensor | None) -> int:
-    """The number of samples, by the labels where there are some: events have time first."""
-    return len(x if y is None else y)
+def batch_length(x: Any, y: Tensor | None, run: object = None) -> int:
+    """The number of samples, by the labels where there are some: events have time first.
+
+    `run` is how the batch is run, which may tell where they are.
+
+    Raises:
+        InputError: it cannot be told, or does not fit the way it is run.
+    """
+    return run.samples(x, y) if isinstance(run, Counted) else length(x, y)

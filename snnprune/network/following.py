@@ -15,13 +15,18 @@ from types import FunctionType
 from typing import Any, cast
 
 from torch import Tensor, nn
+from torch.jit import ScriptModule
 from torch.nn import functional
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from snnprune.network.applying import Applying
-from snnprune.network.channels import Channels
+from snnprune.network.channels import WRITES, Channels
 from snnprune.network.comparing import Comparing
 from snnprune.network.libraries import library_of
 from snnprune.network.links import Gain, Norm, Settled
@@ -34,7 +39,15 @@ from snnprune.network.operations import (
     other_side,
     takes_some,
 )
-from snnprune.network.origins import PICKS, SCALINGS, Origin, made_by, spikes_of
+from snnprune.network.origins import (
+    MOVES,
+    PICKS,
+    SCALINGS,
+    VIEWS,
+    Origin,
+    made_by,
+    spikes_of,
+)
 from snnprune.network.walking import SHIFTS
 
 # What takes from a tensor its shape alone.
@@ -45,6 +58,8 @@ CONSTRUCTORS = frozenset(
 )
 # What leaves in a tensor nothing of what was in it.
 EMPTYING = frozenset({"zero", "fill", "normal", "uniform"})
+# What may give back the tensor that it was given.
+KEEPING = (VIEWS | MOVES) - WRITES
 # What takes its values from the first argument, and from others their shape or type.
 LIKE = frozenset({"to", "type_as", "view_as", "expand_as", "reshape_as", "type", "_to_copy"})
 
@@ -97,17 +112,20 @@ class Follower(TorchFunctionMode):
         membrane = self.comparisons.membrane(call) if call and reached else None
         resting = self.comparisons.at_rest(call) if call and not reached else None
         result = function(*args, **kwargs)
+        made = args[0] if name in ("__setitem__", "__set__") else result
         if call is not None and resting is not None and isinstance(result, Tensor):
             self.comparisons.keep(call, resting, result)
         if membrane is not None and isinstance(result, Tensor):
             origin = self.comparisons.fired(membrane, result)
             self._number(function, args, kwargs, result, origin)
         elif origin is not None:
-            origin = self._made(origin, function, args, kwargs, result)
+            origin = self._made(origin, function, args, kwargs, made)
         if name in EMPTYING:
             self.notes.forget(result)
         if origin is not None:
-            self._note(args[0] if name in ("__setitem__", "__set__") else result, origin)
+            self._note(made, origin)
+            if made is not result or (args and made is args[0] and name not in KEEPING):
+                self._note_whole(made, origin)
         return result
 
     @contextlib.contextmanager
@@ -147,6 +165,15 @@ class Follower(TorchFunctionMode):
         neuron = name in self.neurons
         enter = self._enter_neuron if neuron else self._enter
         leave = self._leave_neuron if neuron else self._leave
+        if isinstance(module, ScriptModule):  # takes no hooks of its own
+            return [
+                register_module_forward_pre_hook(
+                    lambda called, args: enter(name, args) if called is module else None
+                ),
+                register_module_forward_hook(
+                    lambda called, _, out: leave(name, out) if called is module else None
+                ),
+            ]
         return [
             module.register_forward_pre_hook(
                 lambda _, args, kwargs: enter(name, (args, kwargs)), with_kwargs=True
@@ -193,6 +220,15 @@ class Follower(TorchFunctionMode):
         for leaf in leaves:
             # parts of one tensor are told apart, as its time steps
             self.notes.put(leaf, origin if len(leaves) == 1 else replace(origin))
+
+    def _note_whole(self, made: Any, origin: Origin) -> None:
+        """What is written into a part of a tensor that held nothing is in the whole of it."""
+        whole = made._base if isinstance(made, Tensor) else None
+        held = self.notes.of(whole)
+        if whole is None or not (held is None or held.name == "__setitem__"):
+            return
+        parents = (origin,) if held is None else (held, origin)
+        self.notes.put(whole, made_by("__setitem__", parents, inside=tuple(self.followed.inside)))
 
     def _origin(self, function: Any, args: Any, kwargs: Any, parents: tuple[Origin, ...]) -> Origin:
         """The origin of what a call is going to make."""

@@ -11,8 +11,8 @@ from torch import Tensor
 from snnprune.errors import InputError
 from snnprune.network.links import Gain, Link, Network
 from snnprune.network.origins import Origin
-from snnprune.network.sites import Event, Site
-from snnprune.network.walking import Passed, Term, between, neurons_behind
+from snnprune.network.sites import Event, Place, Site
+from snnprune.network.walking import Passed, Term, between, neurons_behind, terms
 
 NO_NEURON = "none"
 TOLERANCE = 1e-3  # of a factor that is taken for 1 - beta
@@ -72,7 +72,7 @@ def populations(sites: Iterable[Site], seen: Mapping[str, Tensor]) -> list[Popul
     for site in sites:
         for place, one in enumerate(found):
             if _goes_on(one.sites[-1], site):
-                found[place] = replace(one, sites=(*one.sites, site))
+                found[place] = replace(one, sites=(*one.sites, _behind(one.sites[-1], site)))
                 break
             if _is_shadow(one.first, site, seen):
                 found[place] = replace(one, shadows=(*one.shadows, site))
@@ -88,10 +88,32 @@ def _goes_on(before: Site, site: Site) -> bool:
     As where the first step is written apart, or every step is.
     """
     first, last = site.events[0], before.events[-1]
-    same = before.place.written == site.place.written and before.place.shape == site.place.shape
-    if not same or last.number >= first.number or not site.feeders <= before.feeders:
+    alike = _written_alike(before.place, site.place) and before.place.shape == site.place.shape
+    if not alike or last.number >= first.number:
         return False
-    return bool(between(first.compared.origin, set(last.compared.forms)))
+    forms = set(last.compared.forms)
+    driven = {term.layer for term in terms(first.compared.origin, stops=forms)}
+    # more layers may drive it by then, as recurrent ones, but not they alone: that is a sum of
+    # currents
+    goes_on = site.feeders <= before.feeders or before.feeders <= driven
+    return goes_on and bool(between(first.compared.origin, forms))
+
+
+def _written_alike(one: Place, other: Place) -> bool:
+    """Whether two places ask the same; a threshold that adapts may be a number at first."""
+    turned, level, *asked = one.written
+    other_turned, other_level, *other_asked = other.written
+    same = (turned, asked) == (other_turned, other_asked)
+    return same and (level == other_level or "" in (level, other_level))
+
+
+def _behind(before: Site, site: Site) -> Site:
+    """The site with a first step that comes after the last one of `before`."""
+    first, forms = site.events[0], set(before.events[-1].compared.forms)
+    operand = first.compared.origin
+    drive = tuple(terms(operand, stops=forms))
+    event = replace(first, terms=drive, state=frozenset(between(operand, forms)))
+    return replace(site, events=[event, *site.events[1:]])
 
 
 def share(one: Site, other: Site) -> bool:
@@ -100,10 +122,17 @@ def share(one: Site, other: Site) -> bool:
     return any(form in forms for event in other.events for form in event.compared.forms)
 
 
+def flows_into(one: Site, other: Site) -> bool:
+    """Whether the membranes of a site are in those of another, and not through spikes alone."""
+    forms = {form for event in one.events for form in event.compared.forms}
+    return any(between(event.compared.origin, forms) for event in other.events)
+
+
 def _is_shadow(one: Site, other: Site, seen: Mapping[str, Tensor]) -> bool:
-    """Whether two sites compare one membrane with one threshold."""
-    common = set(one.events[0].compared.forms) & set(other.events[0].compared.forms)
+    """Whether a site compares membranes that another one did with the same threshold."""
+    forms = {form for event in one.events for form in event.compared.forms}
     first, second = (seen.get(site.key) for site in (one, other))
+    common = all(forms & {*event.compared.forms} for event in other.events)
     if not common or first is None or second is None or first.shape != second.shape:
         return False
     return one.also_equal == other.also_equal and bool(torch.equal(first, second))

@@ -13,6 +13,10 @@ from snnprune.network.origins import Origin
 from snnprune.network.sites import Met
 
 
+STRAIGHT = 1e-4  # how far rounding takes (spike - surrogate) + surrogate from the spike
+STIRRED = 0.25  # how far a change of the membrane between the two does
+
+
 def unscaled(distance: Tensor, scalings: Iterable[Origin]) -> Tensor:
     """A distance to the threshold in units of the membrane that its operand is a multiple of."""
     for made in scalings:
@@ -57,13 +61,9 @@ def _long(shape: Iterable[int]) -> list[int]:
     return [length for length in shape if length != 1]
 
 
-def is_of(result: Tensor, spikes: Tensor) -> bool:
+def is_of(result: Tensor, spikes: Tensor, *, within: float = STRAIGHT) -> bool:
     """Whether a tensor is those spikes to the eye, though a surrogate was added and taken off."""
     if result.shape != spikes.shape or not result.is_floating_point():
         return False
-    same = (result - spikes).abs() <= STRAIGHT
+    same = (result - spikes).abs() <= within
     return bool(same.all()) and bool(spikes.any())
-
-
-STRAIGHT = 1e-4
-"""How far rounding takes (spike - surrogate) + surrogate from the spike."""

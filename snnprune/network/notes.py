@@ -58,8 +58,12 @@ class Notes:
 
     def among(self, tree: Any) -> tuple[Origin, ...]:
         """Where the tensors in `tree` came from, as far as it is known."""
-        found = (self.of(leaf) for leaf in tree_leaves(tree))
-        return tuple(origin for origin in found if origin is not None)
+        found = ((leaf, self.of(leaf)) for leaf in tree_leaves(tree))
+        return tuple(
+            origin
+            for leaf, origin in found
+            if origin is not None and not (origin.data and leaf.numel() == 0)  # nothing is in it
+        )
 
     def put(self, leaf: object, origin: Origin) -> None:
         """Note where a tensor came from."""

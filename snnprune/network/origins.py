@@ -44,6 +44,8 @@ class Origin:
     """Of a layer's output."""
     norm: Norm | None = None
     gain: Gain | None = None
+    written: str = ""
+    """Of what is made of parameters: the function in whose code that is, if it is not torch's."""
     constant: str = ""
     """What a product or sum takes besides: a number, or a parameter's key."""
     neuron: str | None = None

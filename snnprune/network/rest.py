@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -37,16 +38,30 @@ def at_rest(network: Network) -> Iterator[Callable[[], None]]:
         reset()
 
 
+def own_attributes(module: nn.Module) -> Held:
+    """What modules of the user's own have in attributes now, their buffers left out.
+
+    Those may be statistics that training takes.
+    """
+    own = _own(module)
+    with torch._C.DisableTorchFunction():  # unseen by who watches the network
+        return Held([(vars(part), OF_TORCH) for part in own], own=set(map(package_of, own)))
+
+
 def _held(module: nn.Module) -> Held:
-    parts = list(module.modules())
-    own = [part for part in parts if library_of(part) is None and not _is_torchs(part)]
+    own = _own(module)
     # a normalisation's buffers are statistics and no state
-    buffered = [part for part in parts if not isinstance(part, _NormBase)]
+    buffered = [part for part in module.modules() if not isinstance(part, _NormBase)]
     attributes = [
         *((vars(part), OF_TORCH) for part in own),
         *((part._buffers, frozenset[str]()) for part in buffered if part._buffers),
     ]
-    return Held(attributes, own={package_of(part) for part in own})
+    return Held(attributes, own=set(map(package_of, own)))
+
+
+def _own(module: nn.Module) -> list[nn.Module]:
+    parts = module.modules()
+    return [part for part in parts if library_of(part) is None and not _is_torchs(part)]
 
 
 def _is_torchs(part: nn.Module) -> bool:

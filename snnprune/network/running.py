@@ -2,40 +2,143 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 
+from snnprune.batches import described, length, tensors, usual_length
+from snnprune.errors import InputError
+from snnprune.forwards import STEPS, is_own, require_forward, times
+from snnprune.network.holding import Held
 from snnprune.network.readout import Reading, require_readout
+from snnprune.network.rest import own_attributes
 from snnprune.user_code import calling_user_code, guarded, is_reference, load_function
 
-Forward = Callable[[nn.Module, Tensor], Any]
-"""From a module and a batch to the module's output."""
+Forward = Callable[[nn.Module, Any], Any]
+"""From a module and what is fed to it, a tensor or a whole batch, to the module's output."""
 
 
-def called(module: nn.Module, x: Tensor) -> Any:
-    """`module(x)`."""
-    return module(x)
+def called(module: nn.Module, x: Any) -> Any:
+    """`module(x)`.
+
+    Raises:
+        InputError: x is no tensor.
+    """
+    return module(_tensor(x))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """A way to run batches of which is known where their samples lie."""
+
+    run: Forward
+    tensor: int = 0
+    """Which of a batch's tensors has them."""
+    axis: int
+    always: bool = False
+    """Whether those of a batch with labels lie there too."""
+    field: str = "--forward"
+    """What errors call it."""
+
+    def __call__(self, module: nn.Module, x: Any) -> Any:
+        return self.run(module, x)
+
+    def samples(self, x: Any, y: Tensor | None) -> int:
+        """How many there are in a batch.
+
+        Raises:
+            InputError: its labels are not as many, where they would have to be.
+        """
+        held = list(tensors(x))[self.tensor : self.tensor + 1]
+        here = held[0].shape[self.axis] if held and held[0].dim() > self.axis else None
+        if y is not None and self.always and len(y) != here:
+            raise InputError(
+                f"{described(x)} with {len(y)} labels has no time first, as (T, N, ...)",
+                field=self.field,
+                hint="turn it round in a function: file.py:function",
+            )
+        return length(x, y) if y is not None or here is None else here
+
+
+class Stepped:
+    """Calls the module once for each time step, and stacks what it puts out as (T, N, ...).
+
+    The libraries' neurons are at rest when a batch begins. What a module of the user's own keeps in
+    attributes is put back behind each batch: in training nobody else does it.
+    """
+
+    def __init__(
+        self, steps_of: Callable[[Tensor], Iterable[Tensor]], *, field: str = "--forward"
+    ) -> None:
+        """`steps_of` gives what is fed at each step, and `field` is what errors call it."""
+        self.steps_of, self.field = steps_of, field
+        self.rest: WeakKeyDictionary[nn.Module, Held] = WeakKeyDictionary()
+
+    def __call__(self, module: nn.Module, x: Any) -> Tensor:
+        if module not in self.rest:
+            self.rest[module] = own_attributes(module)
+        try:
+            steps = self.steps_of(_tensor(x))
+            return torch.stack([self._output(module(step)) for step in steps])
+        finally:
+            self.rest[module].restore()
+
+    def _output(self, output: Any) -> Tensor:
+        """That of a time step."""
+        found = _first(output)
+        if not isinstance(found, Tensor):
+            raise InputError(
+                f"the network puts out a {type(found).__name__} at a time step",
+                field=self.field,
+                hint="a function of yours may stack what counts: file.py:function",
+            )
+        return found
+
+
+def sample_axis(run: Forward) -> int | None:
+    """Where the samples of every batch x lie; None where it is to be seen by the labels."""
+    return run.axis if isinstance(run, Counted) and run.always else None
 
 
 def forward_of(
-    function: str | None, model: str | None, *, fields: tuple[str, str] = ("--forward", "--model")
+    name: str | None, model: str | None, *, fields: tuple[str, str] = ("--forward", "--model")
 ) -> Forward:
-    """The user's `function`, or `called`; a failure of their own code is told as theirs.
+    """The way of that name, the user's own function or `called`; their failures are told as theirs.
 
     `model` is the name of the model, and `fields` what errors call the two.
 
     Raises:
-        UsageError: `function` is no reference, and its field is a flag.
-        InputError: the function cannot be had.
+        UsageError: there is no such way, and its field is a flag.
+        InputError: likewise, in a file; or the function cannot be had.
     """
-    if function is not None:
-        loaded = load_function(function, field=fields[0])
-        return _told(loaded, function, field=fields[0])
+    require_forward(name, field=fields[0])
+    if name is not None and is_own(name):
+        return _told(load_function(name, field=fields[0]), name, field=fields[0])
+    run = _built_in(name, fields[0])
     if model is not None and is_reference(model):
-        return _told(called, model, field=fields[1])
-    return called
+        run = _told(run, model, field=fields[1])
+    return Counted(run=run, axis=1, always=True, field=fields[0]) if name == STEPS else run
+
+
+def counted(run: Forward, x: Any, output: Any, reading: str | Reading) -> Forward:
+    """`run` for batches without labels, by its `output` for one of them, x.
+
+    That tells where the samples lie if they are not where one looks first: time may come before
+    them, and a whole batch has tensors of many shapes.
+    """
+    said = _samples_in(output, reading)
+    if usual_length(x) in said or isinstance(run, Counted):
+        return run
+    held = list(tensors(x))
+    for count, axis, place in itertools.product(said, (0, 1), range(len(held))):
+        if held[place].dim() > axis and held[place].shape[axis] == count:
+            return Counted(run=run, tensor=place, axis=axis)
+    return run
 
 
 def reading_of(readout: str, *, field: str = "--readout") -> str | Reading:
@@ -51,10 +154,42 @@ def reading_of(readout: str, *, field: str = "--readout") -> str | Reading:
     return readout
 
 
+def _built_in(name: str | None, field: str) -> Forward:
+    count = times(name or "")
+    if count is not None:  # copies, since a module may work in place
+        return Stepped(lambda x: (x.clone() for _ in range(count)), field=field)
+    return Stepped(iter, field=field) if name == STEPS else called
+
+
 def _told(function: Forward, reference: str, *, field: str) -> Forward:
-    def run(module: nn.Module, x: Tensor) -> Any:
-        what = f"{reference} on a batch of shape {tuple(x.shape)}"
+    def run(module: nn.Module, x: Any) -> Any:
+        what = f"{reference} on {described(x)}"
         with calling_user_code(what, field=field):
             return function(module, x)
 
     return run
+
+
+def _tensor(x: Any) -> Tensor:
+    if isinstance(x, Tensor):
+        return x
+    raise InputError(
+        f"a batch is {described(x)}",
+        field="--data",
+        hint="give x or (x, y), or run it by a function of yours: --forward file.py:function",
+    )
+
+
+def _first(output: Any) -> Any:
+    """What counts of several outputs, as spikes beside a membrane."""
+    return _first(output[0]) if isinstance(output, tuple) and output else output
+
+
+def _samples_in(output: Any, reading: str | Reading) -> tuple[int, ...]:
+    """How many samples an output may be of, the likeliest first."""
+    output = _first(output if isinstance(reading, str) else reading(output))
+    if isinstance(output, list) and output:
+        output = output[0]
+    if not isinstance(output, Tensor) or output.dim() not in (2, 3):
+        return ()
+    return (len(output),) if output.dim() == 2 else (output.shape[1], len(output))

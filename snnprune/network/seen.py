@@ -18,6 +18,7 @@ from snnprune.network.libraries import library_of
 from snnprune.network.linking import (
     Population,
     Way,
+    flows_into,
     is_input_scale,
     link_of,
     names_of,
@@ -131,7 +132,7 @@ class Seen:
             self.sources[neuron] = self.sources.get(neuron, False) or gated
         shapes = {key: self.module.get_parameter(key).shape for key in made.keys}
         alike = [key for key, shape in shapes.items() if shape == weight.shape]
-        self.made.update(dict.fromkeys(alike or made.keys, made.how.lstrip("_")))
+        self.made.update(dict.fromkeys(alike or made.keys, made.how))
         if made.keys not in self.wholes:
             with self.follower.apart():
                 self.wholes[made.keys] = weight.detach().clone()
@@ -172,7 +173,9 @@ class Seen:
             behind = united(event.compared.origin for event in here.events)
             for key, gated in behind.items():
                 other = sites.get(key)
-                if other is not None and key not in self.sources and not share(here, other):
+                if other is None or key in self.sources or share(here, other):
+                    continue
+                if not (gated and flows_into(other, here)):  # else it clamps a membrane
                     self.sources[key] = gated
                     steps.append(other)
 
@@ -262,7 +265,9 @@ class _Links:
         """Weights that are applied where nothing can be seen."""
         seen, found = self.seen, {}
         reasons = dict(seen.unseen)
-        reasons |= {key: f"its kernel is made with {', '.join(kept)}" for key in kept.values()}
+        for weight in dict.fromkeys(kept.values()):
+            beside = [key for key, own in kept.items() if own == weight]
+            reasons[weight] = f"its kernel is made with {', '.join(beside)}"
         for key, how in reasons.items():
             if key in seen.layers:
                 continue
@@ -378,8 +383,8 @@ class _Links:
             raise InputError(
                 "no spiking neuron found in the network",
                 field="--model",
-                hint="nothing that comes from a layer is compared with a threshold; module types: "
-                + self._module_types(),
+                hint="nothing that comes from a layer is compared with a threshold (a kernel would "
+                "hide it: choose a back end of plain torch); module types: " + self._module_types(),
             )
 
     def _module_types(self) -> str:
@@ -404,7 +409,7 @@ def _takes_scaled(ways: list[Way], scale: Tensor) -> bool:
 
 
 def _reason(how: str) -> str:
-    return how if how.startswith("its ") else f"a network applies {how}, where nothing can be seen"
+    return how if how.startswith("its ") else f"it is applied by {how}, where nothing can be seen"
 
 
 def _use_of(layer: Layer) -> str:

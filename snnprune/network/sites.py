@@ -54,6 +54,14 @@ def here_in_code() -> Code:
     return tuple(found)
 
 
+def function_here() -> str:
+    """The function whose call is being followed, as `Layer.standardised`; "" if it is torch's."""
+    frame = sys._getframe(1)
+    while _package_of(frame) == OURS and frame.f_back is not None:
+        frame = frame.f_back
+    return "" if _package_of(frame) == "torch" else frame.f_code.co_qualname
+
+
 def _package_of(frame: Any) -> str:
     return str(frame.f_globals.get("__name__", "")).partition(".")[0]
 
@@ -155,7 +163,7 @@ class Sites:
             Event(compared=what, terms=tuple(drive), state=frozenset(state), number=self.met)
         )
         self.met += 1
-        for origin in what.forms:
+        for origin in what.state:
             self.membranes[origin].append(site)
         return Met(site, is_new=True, shape=_shape_of(drive))
 

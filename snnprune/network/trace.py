@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from snnprune.batches import copied
 from snnprune.network.dynamics import Decay, decays
 from snnprune.network.feeding import device_of
 from snnprune.network.libraries import library_of
@@ -25,9 +26,9 @@ from snnprune.network.wrappers import bare
 @torch.no_grad()
 def trace(
     module: nn.Module,
-    example: Tensor,
+    example: Any,
     *,
-    run: Callable[[nn.Module, Tensor], Any] = lambda module, x: module(x),
+    run: Callable[[nn.Module, Any], Any] = lambda module, x: module(x),
     links: Mapping[str, str] | None = None,
 ) -> Network:
     """The links of `module`, from running it on `example` (a batch as it is fed to it).
@@ -44,9 +45,7 @@ def trace(
     module = bare(module)
     known = {n: neuron_of(n, m) for n, m in module.named_modules() if library_of(m) is not None}
     with evaluating(module), at_rest(Network(module=module, neurons=known)) as reset:
-        passes = _Passes(
-            module=module, example=example.detach().to(device_of(module)), run=run, reset=reset
-        )
+        passes = _Passes(module=module, example=example, run=run, reset=reset)
         seen, functions = passes.settled()
         network = seen.network(passes.decays(seen), functions.kept)
     return chosen(network, links or {})
@@ -57,15 +56,16 @@ class _Passes:
     """Passes of a network over one batch, all alike."""
 
     module: nn.Module
-    example: Tensor
-    run: Callable[[nn.Module, Tensor], Any]
+    example: Any
+    run: Callable[[nn.Module, Any], Any]
     reset: Callable[[], None]
 
     def once(self) -> Any:
         """Run the batch from rest; what the network draws by itself is the same each time."""
         self.reset()
-        with _same_draws(self.example.device):
-            return self.run(self.module, self.example.clone())  # a forward may work in place
+        device = device_of(self.module)
+        with _same_draws(device):
+            return self.run(self.module, copied(self.example, device))  # it may work in place
 
     def seen(self, settled: Settled) -> Seen:
         """What is met on a pass."""
@@ -86,11 +86,15 @@ class _Passes:
 
     def decays(self, seen: Seen) -> Mapping[str, Decay]:
         """What the membranes keep from step to step, of neurons that are comparisons."""
-        axes = {one.first.key: seen.axis_of(one) for one in seen.populations()}
+        found = seen.populations()
+        axes = {one.first.key: seen.axis_of(one) for one in found}
         sites = {key: None if axis == NOWHERE else axis for key, axis in axes.items()}
         if not sites:
             return {}
-        return decays(self.module, self.once, seen.trail, sites, replace(seen.settled))
+        parts = {site.key: one.first.key for one in found for site in one.sites}
+        return decays(
+            self.module, self.once, seen.trail.joined(parts), sites, replace(seen.settled)
+        )
 
     def _wholes(self) -> Mapping[tuple[str, ...], Tensor]:
         return self.seen(Settled()).wholes

@@ -20,6 +20,7 @@ PASSING = frozenset(
     | {"maximum", "minimum", "max", "min", "amax", "masked_fill", "max_unpool2d"}
 )
 GATES = frozenset({"mul", "bitwise_and", "logical_and", "where", "masked_fill"})
+BENDS = frozenset({"abs", "relu", "clamp", "clamp_min", "clamp_max", "clip", "tanh", "sigmoid"})
 SHIFTS = frozenset({"add", "sub", "rsub"})
 
 
@@ -144,12 +145,14 @@ def neurons_behind(origin: Origin) -> dict[str, bool]:
             continue
         united: dict[str, bool] = {}
         for parent in here.sources:
-            others = [one for one in here.sources if one is not parent]
             for neuron, gated in found[parent].items():
-                held = gated or (
-                    here.name in GATES and any(_decides(one, neuron, found) for one in others)
-                )
-                united[neuron] = united.get(neuron, True) and held
+                if here.name in GATES:
+                    held = gated or any(
+                        _decides(one, parent, neuron, found) for one in here.sources
+                    )
+                    united[neuron] = united.get(neuron, False) or held
+                else:
+                    united[neuron] = united.get(neuron, True) and gated
         found[here] = united
     return found[origin]
 
@@ -171,18 +174,27 @@ def _upwards(origin: Origin, *, stops: Collection[Origin] = ()) -> Iterator[Orig
             steps += [(parent, False) for parent in here.sources]
 
 
-def _decides(gate: Origin, neuron: str, found: dict[Origin, dict[str, bool]]) -> bool:
+def _decides(
+    gate: Origin, factor: Origin, neuron: str, found: dict[Origin, dict[str, bool]]
+) -> bool:
     """Whether a factor is more than spikes of others, as what a neuron's own leave behind."""
-    return gate.analog or (neuron in found[gate] and not is_spikes(gate))
+    if _unchanged(gate) is _unchanged(factor):
+        return False
+    return gate.analog or neuron in found[gate]
 
 
 def is_spikes(origin: Origin) -> bool:
     """Whether it is a neuron's spikes in some form, and nothing else."""
-    while origin.neuron is None:
-        if origin.name not in VIEWS | MOVES | SCALINGS or len(origin.sources) != 1:
-            return False
+    return _unchanged(origin).neuron is not None
+
+
+def _unchanged(origin: Origin) -> Origin:
+    """What a tensor is another form or a multiple of."""
+    while origin.neuron is None and len(origin.sources) == 1:
+        if origin.name not in VIEWS | MOVES | SCALINGS:
+            break
         (origin,) = origin.sources
-    return True
+    return origin
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +204,14 @@ class Compared:
     origin: Origin
     forms: tuple[Origin, ...]
     """From what is compared to the membrane potential, or at a first step to the current."""
+
+    @property
+    def state(self) -> tuple[Origin, ...]:
+        """The forms, and what was bent before, as by an absolute value."""
+        found = list(self.forms)
+        while found[-1].name in BENDS and len(found[-1].sources) == 1:
+            found.append(found[-1].sources[0])
+        return tuple(found)
 
     @property
     def operations(self) -> tuple[Origin, ...]:
@@ -242,7 +262,7 @@ def _form_behind(forms: list[Origin]) -> Origin | None:
     # an adaptive threshold is made of spikes: what is compared may be its distance to the membrane
     first = all(one.name in VIEWS | SCALINGS for one in forms[:-1])
     driven = [one for one in sources if one.driven]
-    is_distance = first and here.name in ("sub", "rsub") and len(driven) == 1
+    is_distance = first and here.name in ("sub", "rsub", "div") and len(driven) == 1
     return driven[0] if is_distance else None
 
 

@@ -39,7 +39,7 @@ class Made:
 
     keys: tuple[str, ...]
     how: str
-    """The last operation."""
+    """The last operation, and the function in whose code it is."""
 
 
 def applied(
@@ -62,7 +62,8 @@ def applied(
         return Applied(key=shaped[0], layout=Layout.of(shape))
     if is_only_moved(origin):
         return Parts(keys=keys)
-    return Made(keys=keys, how=origin.name)
+    how = origin.name.lstrip("_")
+    return Made(keys=keys, how=f"{origin.written} ({how})" if origin.written else how)
 
 
 def _is(layout: Layout, shape: Sequence[int]) -> bool:

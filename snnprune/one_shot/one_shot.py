@@ -19,6 +19,7 @@ from snnprune.known import Known, known_for
 from snnprune.mask import Masks, masked, prunable
 from snnprune.network import Network, snapshot
 from snnprune.network.readout import Readout
+from snnprune.network.running import called
 from snnprune.one_shot.plan import Plan
 from snnprune.progress import SILENT, Progress
 from snnprune.pruning import Cut, default_allocation, on_zeros, prune, require_sparsity
@@ -42,7 +43,7 @@ class OneShot:
         weights: Mapping[str, Tensor],
         *,
         batches: Batches | None = None,
-        run: Run = lambda module, x: module(x),
+        run: Run = called,
         readout: Callable[[], Readout] = Readout,
         calibration: Calibration | None = None,
         seed: int = 0,

@@ -1,6 +1,6 @@
 """What a YAML text holds, and on which line."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,9 @@ from snnprune.recipe.errors import Problem, Refused, dotted
 from snnprune.recipe.scalars import plain_value
 
 Path = tuple[str | int, ...]
+Scalar = bool | int | float | str | None
+Plain = Callable[[str], Scalar]
+"""What unquoted text means."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,7 @@ def parse_bytes(data: bytes) -> Document:
         raise Refused(not_text(before, f"byte 0x{data[error.start]:02x}")) from None
 
 
-def parse_text(text: str) -> Document:
+def parse_text(text: str, plain: Plain = plain_value) -> Document:
     """The value of a YAML text and the lines in it.
 
     Raises:
@@ -49,21 +52,24 @@ def parse_text(text: str) -> Document:
     """
     lines: dict[Path, int] = {}
     node = compose(text)
-    return Document(value=None if node is None else _value(node, (), lines), lines=lines)
+    return Document(value=None if node is None else _value(node, (), lines, plain), lines=lines)
 
 
-def _value(node: yaml.Node, path: Path, lines: dict[Path, int]) -> Any:
+def _value(node: yaml.Node, path: Path, lines: dict[Path, int], plain: Plain) -> Any:
     lines.setdefault(path, line_of(node.start_mark))
     match node:
         case yaml.MappingNode():
-            return _mapping(node, path, lines)
+            return _mapping(node, path, lines, plain)
         case yaml.SequenceNode():
-            return [_value(item, (*path, index), lines) for index, item in enumerate(node.value)]
+            items = enumerate(node.value)
+            return [_value(item, (*path, index), lines, plain) for index, item in items]
         case yaml.ScalarNode():
-            return _scalar(node, path)
+            return _scalar(node, path, plain)
 
 
-def _mapping(node: yaml.MappingNode, path: Path, lines: dict[Path, int]) -> dict[str, Any]:
+def _mapping(
+    node: yaml.MappingNode, path: Path, lines: dict[Path, int], plain: Plain
+) -> dict[str, Any]:
     mapping = {}
     for key, value in node.value:
         name = _name(key, path)
@@ -72,7 +78,7 @@ def _mapping(node: yaml.MappingNode, path: Path, lines: dict[Path, int]) -> dict
         if place in lines:
             raise _refused(key, f"set twice, on lines {lines[place]} and {line}", place)
         lines[place] = line
-        mapping[name] = _value(value, place, lines)
+        mapping[name] = _value(value, place, lines, plain)
     return mapping
 
 
@@ -82,12 +88,12 @@ def _name(key: yaml.Node, path: Path) -> str:
     return _encodable(key, path)
 
 
-def _scalar(node: yaml.ScalarNode, path: Path) -> bool | int | float | str | None:
+def _scalar(node: yaml.ScalarNode, path: Path, plain: Plain) -> Scalar:
     text = _encodable(node, path)
     if node.style is not None:  # quoted, or a block of text
         return text
     try:
-        return plain_value(text)
+        return plain(text)
     except ValueError as error:
         raise _refused(node, str(error), path) from None
 

@@ -9,6 +9,7 @@ import yaml
 
 from snnprune.recipe.scalars import FLOAT, INTEGER
 from snnprune.recipe.schema import Recipe
+from snnprune.references import kept
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -19,7 +20,8 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def dump_settings(settings: Mapping[str, Any]) -> str:
     """YAML that loads back to the same settings."""
-    return yaml.dump(settings, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
+    plain = kept(dict(settings))
+    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
 
 
 class _Dumper(yaml.SafeDumper):

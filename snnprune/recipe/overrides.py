@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from snnprune.errors import UsageError
-from snnprune.recipe.document import parse_text
+from snnprune.recipe.document import Scalar, parse_text
 from snnprune.recipe.errors import Refused, dotted
+from snnprune.recipe.scalars import plain_value
+from snnprune.references import typed
+
+MODEL_ARG, ARGUMENTS = "--model-arg", ("model", "args")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,7 @@ def parse_settings(texts: Iterable[str], *, option: str) -> dict[str, Any]:
 
 
 def parse_override(text: str, *, option: str = "--set") -> Override:
-    """Read `a.b=value`, the value as YAML.
+    """Read `a.b=value`, the value as YAML; an argument of a model may name an object.
 
     Raises:
         UsageError: it has no name or no `=`, or its value is not YAML.
@@ -43,7 +47,8 @@ def parse_override(text: str, *, option: str = "--set") -> Override:
     if not equals or not all(path):
         raise UsageError(f"{text!r} is not of the form a.b=value", field=option)
     try:
-        return Override(path=path, value=parse_text(value).value)
+        plain = _named_value if option == MODEL_ARG or path[:2] == ARGUMENTS else plain_value
+        return Override(path=path, value=parse_text(value, plain).value)
     except Refused as refused:
         problem = refused.problem
         raise UsageError(problem.message, field=flag(path, option), hint=problem.hint) from None
@@ -64,6 +69,12 @@ def overridden(tree: dict[str, Any], overrides: Iterable[Override]) -> dict[str,
 def flag(path: Sequence[str | int], option: str = "--set") -> str:
     """What errors call the override of `path`."""
     return f"{option} {dotted(path)}"
+
+
+def _named_value(text: str) -> Scalar:
+    """What unquoted text means where it may name an object."""
+    value = plain_value(text)
+    return typed(value) if isinstance(value, str) else value
 
 
 def _assign(section: dict[str, Any], override: Override) -> None:

@@ -25,7 +25,9 @@ from snnprune.recipe.section import (
     require_plain,
 )
 from snnprune.recipe.training import TrainingSection
+from snnprune.references import recalled
 
+Arguments = Annotated[dict[str, Any], AfterValidator(require_plain), AfterValidator(recalled)]
 Method = TypeVar("Method", ImpSection, GradualSection, SearchSection)
 
 
@@ -33,14 +35,15 @@ class ModelSection(Section):
     """Which network is built."""
 
     name: Name = Field(description="a built-in model, package.module:function or file.py:function")
-    args: Annotated[dict[str, Any], AfterValidator(require_plain)] = Field(
+    args: Arguments = Field(
         default={},
         description="arguments of the model's builder; channels, size and classes of the data "
-        "are passed where absent",
+        "are passed where absent; --set model.args.NAME=module:name passes an object, a file none",
     )
     forward: Name | None = Field(
         default=None,
-        description="file.py:function from module and batch to output; null: module(batch)",
+        description="whole, repeat:T, steps, or file.py:function from module and batch to output; "
+        "null: whole",
     )
     readout: Name = Field(
         default="auto",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from snnprune.calibration.moments import ChannelMoments, blocks
 from snnprune.mask import Masks
 from snnprune.network import Batch, Network, NormCall, evaluating, fed, watching
+from snnprune.network.running import Forward, called
 from snnprune.repair.pruned import Pruned
 
 
@@ -31,7 +31,7 @@ def recalibrate_batchnorm(
     network: Network,
     batches: Iterable[Batch],
     *,
-    run: Callable[[nn.Module, Tensor], Any] = lambda module, x: module(x),
+    run: Forward = called,
 ) -> None:
     """Replace the running mean and variance of every BatchNorm by those of `batches` together.
 

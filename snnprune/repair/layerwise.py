@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from snnprune.batches import copied
 from snnprune.criteria.hessian import RIDGE, flip_gain
 from snnprune.grams import (
     GramSum,
@@ -122,7 +123,7 @@ class _Layers:
         with evaluating(module):
             for number, (x, y) in enumerate(fed(self.pruned.batches(), module)):
                 wanted: list[Tensor] = []
-                samples = batch_length(x, y)
+                samples = batch_length(x, y, self.pruned.run)
 
                 def see_dense(row: Tensor, _: LayerCall, wanted: list[Tensor] = wanted) -> None:
                     wanted.append(currents(row, weight))
@@ -133,7 +134,7 @@ class _Layers:
                 with holding(module, self.pruned.dense):
                     run_to(
                         network,
-                        x.clone(),
+                        copied(x),
                         self.pruned.run,
                         rows.watched(samples, number, see_dense),
                     )

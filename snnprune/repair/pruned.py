@@ -13,6 +13,7 @@ from snnprune.grams import Batches, Run
 from snnprune.mask import Masks
 from snnprune.network import Layer, Network
 from snnprune.network.readout import Readout
+from snnprune.network.running import called
 from snnprune.progress import SILENT, Progress
 
 
@@ -26,7 +27,7 @@ class Pruned:
     masks: Masks
     """By weight key."""
     batches: Batches
-    run: Run = lambda module, x: module(x)
+    run: Run = called
     readout: Callable[[], Readout] = Readout
     calibration: Calibration | None = None
     """Of the dense network."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,12 +13,15 @@ from torch.nn import functional
 from torch.optim import Adam
 from torch.optim.lr_scheduler import OneCycleLR
 
+from snnprune.batches import copied
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.gradients.learning import differentiable
 from snnprune.gradients.passes import require_gradient
 from snnprune.grams import bias_key
 from snnprune.mask import Masks
 from snnprune.network import Network, at_rest, batch_length, fed, holding
+from snnprune.network.feeding import device_of
+from snnprune.network.running import sample_axis
 from snnprune.randomness import drawing, generator
 from snnprune.repair.batchnorm import batchnorms, normalising_by_batch, recalibrated
 from snnprune.repair.pruned import Pruned, silence
@@ -43,7 +47,8 @@ def tune(pruned: Pruned) -> Masks:
         tuning = _Tuning(pruned)
         for epoch in pruned.progress.track(range(EPOCHS), label="tuning", total=EPOCHS):
             for number, (x, samples) in enumerate(_pieces(pruned, epoch)):
-                with drawing(pruned.seed, "tune", epoch, number, device=x.device):
+                device = device_of(pruned.network.module)
+                with drawing(pruned.seed, "tune", epoch, number, device=device):
                     tuning.step(x, samples)
     recalibrated(pruned)
     return pruned.masks
@@ -94,10 +99,10 @@ class _Tuning:
         self.schedule = OneCycleLR(self.optimizer, LEARNING_RATE, total_steps=steps, pct_start=rise)
         self.norms = list(batchnorms(self.module).values())
 
-    def step(self, x: Tensor, samples: int) -> None:
+    def step(self, x: Any, samples: int) -> None:
         """One step on the images `x`."""
         with torch.no_grad(), holding(self.module, self.pruned.dense):
-            wanted = self._logits(x.clone(), samples)
+            wanted = self._logits(copied(x), samples)
         with normalising_by_batch(self.norms):
             loss = _apart(self._logits(x, samples), wanted)
         if not math.isfinite(float(loss.detach())):
@@ -112,7 +117,7 @@ class _Tuning:
                 weight.mul_(mask)
         silence(self.module, self.pruned.silenced)
 
-    def _logits(self, x: Tensor, samples: int) -> Tensor:
+    def _logits(self, x: Any, samples: int) -> Tensor:
         """Summed over time, (N, classes)."""
         with at_rest(self.pruned.network):
             return self.pruned.readout()(self.pruned.run(self.module, x), samples).sum(0)
@@ -125,16 +130,24 @@ def _apart(made: Tensor, wanted: Tensor) -> Tensor:
     return TEMPERATURE**2 * apart
 
 
-def _pieces(pruned: Pruned, epoch: int) -> Iterator[tuple[Tensor, int]]:
-    """The calibration batches, each mixed and cut into pieces, with their numbers of samples."""
+def _pieces(pruned: Pruned, epoch: int) -> Iterator[tuple[Any, int]]:
+    """The calibration batches, each mixed and cut into pieces, with their numbers of samples.
+
+    Which parts of a batch of another kind than x have samples is not known: it stays whole.
+    """
     module = pruned.network.module
     least = 2 if batchnorms(module) else 1  # one sample may have no variance
     for number, (x, y) in enumerate(fed(pruned.batches(), module)):
-        samples = batch_length(x, y)
-        if x.dim() > 1 and len(x) == x.shape[1] == samples > 1:  # which is time is not to be seen
-            yield x, samples
+        samples = batch_length(x, y, pruned.run)
+        if not isinstance(x, Tensor):
+            yield from [(x, samples)] * (samples >= least)
             continue
-        axis = 0 if len(x) == samples else 1  # events have time first
+        axis = sample_axis(pruned.run)
+        if axis is None and x.dim() > 1 and len(x) == x.shape[1] == samples > 1:
+            yield x, samples  # which is time is not to be seen
+            continue
+        if axis is None:
+            axis = 0 if len(x) == samples else 1  # events have time first
         drawn = generator(pruned.seed, "tune", epoch, number)
         for places in torch.randperm(samples, generator=drawn).split(AT_ONCE):
             if len(places) >= least:

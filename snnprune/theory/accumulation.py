@@ -10,6 +10,7 @@ from torch import Tensor
 
 from snnprune.calibration import Calibration, NeuronStatistics
 from snnprune.network import Batch, Network
+from snnprune.network.running import called
 from snnprune.theory import bounds
 from snnprune.theory.crisis import Crisis
 from snnprune.theory.moving import Run
@@ -40,7 +41,7 @@ def accumulated(
     spread: Mapping[str, Spread],
     batches: Iterable[Batch],
     *,
-    run: Run = lambda module, x: module(x),
+    run: Run = called,
 ) -> tuple[Accumulated, ...]:
     """`spread` is of all layers of `crises` changed at once; `batches` are those of all of these.
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from snnprune.calibration import Calibration, DriveStatistics
 from snnprune.network import Batch, Network
+from snnprune.network.running import called
 from snnprune.theory import bounds
 from snnprune.theory.moving import Moved, Run, moved
 from snnprune.theory.nearness import near_counts
@@ -69,7 +70,7 @@ def crises_of_layers(
     changed: Mapping[str, Tensor],
     batches: Callable[[], Iterable[Batch]],
     *,
-    run: Run = lambda module, x: module(x),
+    run: Run = called,
     at_least: float = 0.0,
     keys: Iterable[str] | None = None,
 ) -> list[Crisis]:

@@ -8,14 +8,16 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from snnprune.batches import copied
 from snnprune.calibration.alignment import channel_axis
 from snnprune.errors import InputError
 from snnprune.network import Batch, Network, batch_length, evaluating, fed, holding, watching
+from snnprune.network.running import Forward, called
 from snnprune.theory.spreading import Spreading
 
-Run = Callable[[nn.Module, Tensor], Any]
+Run = Forward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +70,8 @@ def moved(
     neurons: Iterable[str],
     batches: Iterable[Batch],
     *,
-    run: Run = lambda module, x: module(x),
-    disturbed: Callable[[Tensor], Tensor] = lambda x: x,
+    run: Run = called,
+    disturbed: Callable[[Any], Any] = lambda x: x,
     spreading: Spreading | None = None,
 ) -> tuple[dict[str, Moved], dict[str, Tensor]]:
     """What `tensors` in place of the network's own do to each of `neurons`, in eval mode.
@@ -90,15 +92,15 @@ def moved(
                 network, on_membrane=tally.on_first, on_current=tally.on_first_current
             ) as start:
                 start()
-                run(network.module, x.clone())
+                run(network.module, copied(x))
             with watching(
                 network, on_membrane=tally.on_other, on_current=tally.on_other_current
             ) as start:
                 start()
                 with holding(network.module, tensors):
-                    run(network.module, disturbed(x.clone()))
+                    run(network.module, disturbed(copied(x)))
             tally.end()
-            samples += batch_length(x, y)
+            samples += batch_length(x, y, run)
     if not samples:
         raise InputError("no samples to compare on", field="--data")
     return {name: _over(steps) for name, steps in tally.steps.items()}, tally.apart

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from snnprune.calibration.alignment import channel_axis
 from snnprune.network import Batch, Network, evaluating, fed, watching
+from snnprune.network.running import called
 from snnprune.theory.moving import Run, summed
 
 
@@ -19,7 +20,7 @@ def near_counts(
     radii: Sequence[tuple[str, Tensor]],
     batches: Iterable[Batch],
     *,
-    run: Run = lambda module, x: module(x),
+    run: Run = called,
 ) -> list[Tensor]:
     """Places with |u - u_th| <= r of each step and channel, (T, C) float64, in eval mode.
 

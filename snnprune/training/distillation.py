@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -30,7 +32,7 @@ class Teacher:
         self.device = next(network.module.parameters()).device.type
 
     @torch.no_grad()
-    def __call__(self, x: Tensor, samples: int) -> Tensor:
+    def __call__(self, x: Any, samples: int) -> Tensor:
         """Its logits for a batch, averaged over time, (N, classes)."""
         self.network.reset()
         with evaluating(self.network.module), autocast(self.training, self.device):
@@ -49,7 +51,7 @@ class Distillation:
         self.labels: Objective = LabelLoss(training)
         self.share, self.temperature = share, temperature
 
-    def __call__(self, steps: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, steps: Tensor, x: Any, y: Tensor) -> Tensor:
         """Mean over the batch, from logits (T, N, classes), what was fed, and labels (N,)."""
         taught = self.teacher(x, len(y))
         apart = divergence(steps.mean(0), taught, self.temperature)

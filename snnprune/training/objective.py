@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 from torch.nn import functional
@@ -14,7 +14,7 @@ from snnprune.recipe import TrainingSection
 class Objective(Protocol):
     """A mean loss over a batch."""
 
-    def __call__(self, steps: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, steps: Tensor, x: Any, y: Tensor) -> Tensor:
         """From logits (T, N, classes), what was fed, and labels (N,) to a scalar in nats."""
         ...
 
@@ -25,7 +25,7 @@ class LabelLoss:
     def __init__(self, training: TrainingSection) -> None:
         self.loss, self.smoothing = training.loss, training.label_smoothing
 
-    def __call__(self, steps: Tensor, x: Tensor, y: Tensor) -> Tensor:  # noqa: ARG002  # see Objective
+    def __call__(self, steps: Tensor, x: Any, y: Tensor) -> Tensor:  # noqa: ARG002  # see Objective
         """Mean over the batch; `per-step` averages cross-entropies over time, `mean` the logits."""
         if self.loss == "mean":
             return functional.cross_entropy(steps.mean(0), y, label_smoothing=self.smoothing)

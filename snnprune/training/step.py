@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from snnprune.distributed import ALONE, Part, Ranks, Replicated, synchronised
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.mask import Masks
-from snnprune.network import Network
+from snnprune.network import Network, plainly
+from snnprune.network.feeding import device_of
 from snnprune.network.readout import Readout
-from snnprune.network.running import Forward, called
+from snnprune.network.running import Forward, called, sample_axis
 from snnprune.recipe import TrainingSection
 from snnprune.training.average import Average
 from snnprune.training.leftovers import refusing_leftovers
@@ -64,6 +65,7 @@ class Trainer:
         self.objective = objective or LabelLoss(training)
         self.ranks = ranks
         self.replicated: Replicated | None = None  # made of the first batch
+        self.along = sample_axis(run)
         self.logits = _logits(network, readout or Readout("auto"), run)
         self.step, self.batches, self.skipped, self.first_step = 0, 0, 0, first_step
         self.device = next(module.parameters()).device.type
@@ -76,7 +78,7 @@ class Trainer:
         self.optimizer = build_optimizer(module, training)
         self.scaler = torch.amp.GradScaler(self.device, enabled=training.precision == "fp16")
 
-    def train_on(self, x: Tensor, y: Tensor) -> tuple[float, int]:
+    def train_on(self, x: Any, y: Tensor) -> tuple[float, int]:
         """Take one step; the mean loss of the batch in nats and how many it got right.
 
         Raises:
@@ -148,14 +150,14 @@ class Trainer:
         self.step, self.batches = int(position["step"]), int(position["batches"])
         self.skipped = int(position["skipped"])
 
-    def _parts(self, x: Tensor, y: Tensor) -> list[Part]:
+    def _parts(self, x: Any, y: Tensor) -> list[Part]:
         """This rank's part of each piece of a batch, with its share of the whole batch.
 
         So all ranks have as many, and a BatchNorm sees the pieces that one process would see.
         """
         found = [
-            (self.ranks.part(*piece), len(piece[1]) / len(y))
-            for piece in pieces(x, y, self.training.accumulate)
+            (self.ranks.part(*piece, along=self.along), len(piece[1]) / len(y))
+            for piece in pieces(x, y, self.training.accumulate, along=self.along)
         ]
         return [replace(part, share=part.share * of_batch) for part, of_batch in found]
 
@@ -173,10 +175,10 @@ class Trainer:
             loss, correct = loss + of_piece, correct + right * part.counts
         return loss, correct
 
-    def _backward(self, x: Tensor, y: Tensor, share: float) -> tuple[float, int]:
+    def _backward(self, x: Any, y: Tensor, share: float) -> tuple[float, int]:
         """Add the gradient of a piece that is `share` of the whole batch; its part of the loss."""
         assert self.replicated is not None
-        if self.training.channels_last and x.dim() == 4:
+        if self.training.channels_last and isinstance(x, Tensor) and x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         with autocast(self.training, self.device):
             steps = self.replicated(x, len(y))
@@ -220,9 +222,11 @@ class Trainer:
 def _logits(network: Network, readout: Readout, run: Forward) -> Callable[..., Tensor]:
     """From module, x and the number of samples to logits (T, N, classes), from rest."""
 
-    def logits(module: nn.Module, x: Tensor, samples: int) -> Tensor:
+    def logits(module: nn.Module, x: Any, samples: int) -> Tensor:
         network.reset()
-        return readout(run(module, x), samples)
+        # the kernels of neuron libraries are for GPUs
+        with plainly(module) if device_of(module).type == "cpu" else nullcontext():
+            return readout(run(module, x), samples)
 
     return logits
 

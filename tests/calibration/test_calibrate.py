@@ -17,7 +17,7 @@ from snnprune.calibration import (
     write_calibration,
 )
 from snnprune.calibration.alignment import membrane_axis
-from snnprune.calibration.file import LATER_LAYER_FIELDS, LATER_NEURON_FIELDS, NEURON_FIELDS
+from snnprune.calibration.file import LATER_NEURON_FIELDS, NEURON_FIELDS
 from snnprune.checkpoint import write_safetensors
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.models import ModelSpec, build_model

@@ -3,9 +3,13 @@
 import argparse
 import collections
 import hashlib
+import importlib
 import os
 import pickle
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -200,12 +204,79 @@ def test_the_attacks_do_run_code_where_they_are_unpickled(tmp_path: Path) -> Non
         (tmp_path / "touched").unlink()
 
 
+NET = """
+from pathlib import Path
+
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.extra = nn.Conv2d(1, 2, 3), {"conv": 3}
+
+
+Path("imported").touch()
+"""
+
+
+@pytest.fixture
+def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A module of a class in a file of the current folder, not imported any more."""
+    monkeypatch.chdir(tmp_path)
+    Path("my_net.py").write_text(NET)
+    monkeypatch.syspath_prepend(tmp_path)
+    made = importlib.import_module("my_net").Net()
+    del sys.modules["my_net"]
+    Path("imported").unlink()
+    yield made
+    sys.modules.pop("my_net", None)
+
+
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
 @FORMATS
-def test_a_whole_module_is_refused_by_the_name_of_its_class(tmp_path: Path, zipped: bool) -> None:
-    path = saved(tmp_path / "net.pth", nn.Sequential(nn.Linear(2, 2)), zipped=zipped)
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("key", [None, "model", "module", "it's \x1b[1m"])
+def test_a_whole_module_is_refused_by_its_class_and_the_statements_given_save_its_state_dict(
+    net: Any, zipped: bool, protocol: int, key: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "my_net", ModuleType("my_net"))
+        patch.setattr(sys.modules["my_net"], "Net", type(net), raising=False)
+        held = net if key is None else {"epoch": 3, "args": {"lr": 1}, key: net}
+        torch.save(held, "whole.pth", pickle, protocol, _use_new_zipfile_serialization=zipped)
     with pytest.raises(InputError) as caught:
-        read_checkpoint(path)
-    assert str(caught.value) == f"{path}: torch.nn.modules.container.Sequential: {ADVICE}"
+        read_checkpoint(Path("whole.pth"))
+    error = caught.value
+    assert (error.field, error.exit_code) == ("my_net.Net", 3)
+    assert error.message.startswith("is a module that was pickled whole")
+    assert "\n" not in str(error)
+    assert not Path("imported").exists()
+    assert error.hint is not None
+    exec(error.hint.partition("imported: ")[2], {"torch": torch})
+    found, wanted = read_checkpoint(Path("whole-state.pth")).tensors, net.state_dict()
+    assert list(found) == list(wanted)
+    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (nn.Sequential(nn.Linear(2, 2)), "torch.nn.modules.container.Sequential"),
+        (nn.DataParallel(nn.Linear(2, 2)), "torch.nn.parallel.data_parallel.DataParallel"),
+        ([nn.Linear(2, 2), 3], "torch.nn.modules.linear.Linear"),
+    ],
+)
+def test_a_module_of_torch_is_named_by_its_class_too(
+    module: object, name: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=f"{name}: is a module that was pickled whole"):
+        read_checkpoint(saved(tmp_path / "net.pth", module))
+
+
+def test_a_state_dict_beside_text_of_a_module_is_none(tmp_path: Path) -> None:
+    state = {**STATE, "_parameters": torch.ones(2), "_modules": torch.ones(2)}
+    assert "_parameters" in read_checkpoint(saved(tmp_path / "a.pth", state)).tensors
 
 
 def test_code_beside_the_weights_is_refused_too(tmp_path: Path) -> None:

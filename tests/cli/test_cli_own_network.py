@@ -156,7 +156,12 @@ def test_a_file_cannot_name_a_forward_function(run: Run, tmp_path: Path) -> None
     [
         (["--readout", "men"], 2, "unknown readout 'men'. did you mean mean?"),
         (["--readout", "own.py:nothing"], 3, "has no 'nothing'"),
-        (["--forward", "forward"], 2, "is not of the form file.py:function"),
+        (["--forward", "forward"], 2, "unknown way to run 'forward'. choose from file.py:function"),
+        (["--forward", "step"], 2, "unknown way to run 'step'. did you mean steps?"),
+        (["--forward", "own.py"], 2, "name the function too: own.py:FUNCTION"),
+        (["--forward", "repeat:"], 2, "'repeat:' has no number of time steps"),
+        (["--forward", "repeat:0"], 2, "'repeat:0' has no number of time steps"),
+        (["--forward", "repeat:two"], 2, "write it as repeat:4"),
         (["--forward", "nowhere.py:forward"], 3, "no such file"),
         (["--forward", "own.py:OWN"], 3, "has no 'OWN'"),
         (["--link", "a.weight"], 2, "'a.weight' is not of the form WEIGHT=NEURON"),

@@ -2,7 +2,7 @@
 
 import shlex
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,8 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 PAGES = sorted(f"libraries/{page.name}" for page in (DOCS / "libraries").glob("*.md"))
 OPTIONAL = {"libraries/sinabs.md": "sinabs"}
 """What a page needs that the test command does not install."""
+OLD = "0.0.0.0.12"
+"""Mark of blocks for this version of SpikingJelly, which shuts out the one of the others."""
 
 
 def commands(block: Block, run: Run) -> str:
@@ -24,23 +26,39 @@ def commands(block: Block, run: Run) -> str:
     return output
 
 
-# norse still uses torch.jit.script
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
-@pytest.mark.parametrize("page", PAGES)
-def test_every_example_of_the_page_runs(page: str, tmp_path: Path, run: Run) -> None:
-    if page in OPTIONAL:
-        pytest.importorskip(OPTIONAL[page], reason="needs sinabs, installed with --no-deps")
+def run_through(blocks: Iterable[Block], folder: Path, run: Run) -> dict[int, str]:
+    """Save or run the blocks as a reader would; what was printed, by line of the page."""
     outputs = {}
-    with in_folder(tmp_path):
-        for block in blocks_of(page):
+    with in_folder(folder):
+        for block in blocks:
             if block.file is not None:
                 Path(block.file).write_text(block.text, encoding="utf-8")
             elif block.language == "python":
                 block.run_as_python()
             elif block.language == "bash" and "runnable" in block.marks:
                 outputs[block.line] = commands(block, run)
+    return outputs
+
+
+# norse still uses torch.jit.script
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
+@pytest.mark.parametrize("page", PAGES)
+def test_every_example_of_the_page_runs(page: str, tmp_path: Path, run: Run) -> None:
+    if page in OPTIONAL:
+        pytest.importorskip(OPTIONAL[page], reason="needs sinabs, installed with --no-deps")
+    blocks = [block for block in blocks_of(page) if OLD not in block.marks]
+    outputs = run_through(blocks, tmp_path, run)
     assert outputs
     assert_shown(page, outputs)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the old package
+def test_the_example_for_an_older_library_runs(tmp_path: Path, run: Run) -> None:
+    pytest.importorskip(
+        "spikingjelly.clock_driven", reason=f"needs an environment with spikingjelly=={OLD}"
+    )
+    blocks = [block for block in blocks_of("libraries/spikingjelly.md") if OLD in block.marks]
+    assert run_through(blocks, tmp_path, run)
 
 
 def test_every_page_is_named_in_the_table_of_contents() -> None:

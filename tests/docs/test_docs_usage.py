@@ -12,6 +12,7 @@ from doc_blocks import Block, assert_shown, blocks_of, first_column, in_folder, 
 from snnprune import errors
 from snnprune.cli import failures
 from snnprune.data.catalogue import DATA, FORMS
+from snnprune.forwards import NAMES
 from snnprune.models import MODELS
 
 PAGE = "usage.md"
@@ -74,6 +75,11 @@ def test_the_table_of_exit_codes_is_complete() -> None:
 def test_the_table_of_models_is_the_tool_s() -> None:
     rows = table_under(PAGE, "Say which model and data it is")
     assert rows == [[name, row.summary] for name, row in MODELS.rows.items()]
+
+
+def test_the_table_of_ways_to_run_a_batch_is_complete() -> None:
+    section = "When `model(x)` is not how a batch is run"
+    assert first_column(PAGE, section) == {*NAMES, "file.py:function"}
 
 
 def test_the_table_of_data_sets_is_complete() -> None:

@@ -1,9 +1,8 @@
 """Networks of SpikingJelly, built alike under 0.0.0.0.14 and 2.x, and their links."""
 
-import itertools
-
 import torch
 from behaviour import Networks
+from residual import residual_links
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from spikingjelly.activation_based.model import (
     parametric_lif_net,
@@ -91,23 +90,6 @@ OWN_LOOP_LINKS: dict[str, Links] = {
         "fc": ([], [], [], False),
     },
 }
-
-
-def residual_links(*, spiking: bool) -> Links:
-    """All links of a ResNet-18, read off its code.
-
-    A spiking ResNet adds currents in front of a neuron, a SEW ResNet spikes behind it.
-    """
-    sums = ["add"] if spiking else []
-    found: Links = {"conv1": (["sn1"], ["bn1"], [], True)}
-    for stage, block in itertools.product(range(1, 5), range(2)):
-        at = f"layer{stage}.{block}"
-        found[f"{at}.conv1"] = ([f"{at}.sn1"], [f"{at}.bn1"], [], False)
-        found[f"{at}.conv2"] = ([f"{at}.sn2"], [f"{at}.bn2"], sums, False)
-        if stage > 1 and block == 0:
-            into = f"{at}.sn2" if spiking else f"{at}.downsample_sn"
-            found[f"{at}.downsample.0"] = ([into], [f"{at}.downsample.1"], sums, False)
-    return {**found, "fc": ([], [], [], False)}
 
 
 ZOO_LINKS: dict[str, Links] = {

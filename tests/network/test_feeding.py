@@ -46,7 +46,7 @@ def test_a_repair_takes_a_loader_too() -> None:
 @pytest.mark.parametrize("batch", [{"x": X}, (X, "labels"), [X, Y, Y], 3])
 def test_what_is_no_batch_is_refused(batch: object) -> None:
     with pytest.raises(InputError, match=r"--data: a batch is a (dict|tuple|list|int)"):
-        calibrate(network(), [batch])  # type: ignore[list-item] # that is the fault
+        calibrate(network(), [batch])
 
 
 def test_a_wrapped_module_may_be_handed_over_as_it_is() -> None:

@@ -19,15 +19,24 @@ from behaviour import Behaviour, DropIn, Networks, cases_of, made_of
 from torch import Tensor, nn
 from zoo import One, calibrated, images, inner_state, left_out, log_crisis, output, scored, seen
 
+from snnprune.gradients import weight_gradients
 from snnprune.network import trace
-from snnprune.network.libraries import library_of
+from snnprune.network.libraries import building, library_of
 
 with warnings.catch_warnings():
     # torch.jit.script and escapes in docstrings, which the old package still uses
     for category in (FutureWarning, DeprecationWarning, SyntaxWarning):
         warnings.simplefilter("ignore", category)
-    from spikingjelly.activation_based import neuron
-    from spikingjelly_networks import LIF, OWN_LOOP, OWN_LOOP_LINKS, ZOO, ZOO_LINKS
+    from spikingjelly.activation_based import layer, neuron
+    from spikingjelly_networks import (
+        LIF,
+        OWN_LOOP,
+        OWN_LOOP_LINKS,
+        STEPS,
+        ZOO,
+        ZOO_LINKS,
+        multi_step,
+    )
 
 # 2.x, told by its package: the metadata of another installation may lie on the path too
 if hasattr(neuron, "__path__"):
@@ -199,6 +208,43 @@ def test_the_membrane_of_this_neuron_explains_its_spikes(name: str) -> None:
     found = calibrated(One(getattr(neuron, name)()).eval(), x)
     assert float(found.neurons["spikes"].firing_rate.mean()) > 0.05
     assert not left_out(found)
+
+
+KERNELS = {
+    "IF": lambda: neuron.IFNode(step_mode="m", backend="cupy"),
+    "LIF": lambda: neuron.LIFNode(tau=3.0, step_mode="m", backend="cupy"),
+    "PLIF": lambda: neuron.ParametricLIFNode(step_mode="m", backend="cupy"),
+    "EIF": lambda: neuron.EIFNode(step_mode="m", backend="cupy"),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_node_for_kernels_is_found_out_about_without_them(name: str) -> None:
+    with pytest.raises(ImportError, match="CuPy"):
+        KERNELS[name]()
+    with building():
+        spikes: Any = KERNELS[name]()
+    torch.manual_seed(0)
+    module = multi_step(nn.Sequential(layer.Conv2d(1, 4, 3), layer.BatchNorm2d(4), spikes)).eval()
+    nn.init.constant_(module.get_parameter("1.bias"), 1.5)
+    x, found = images(STEPS, 2, 1, 8, 8), list[Tensor]()
+    for backend in ("cupy", "torch"):
+        spikes._backend = backend
+        before = inner_state(module)
+        network = trace(module, x)
+        known = calibrated(network, x)
+        gradients = weight_gradients(
+            network,
+            lambda: [(x, torch.zeros(2, dtype=torch.long))],
+            "gradient",
+            readout=lambda spikes: spikes.mean((0, 3, 4)),
+        )
+        assert inner_state(module) == before
+        assert spikes.backend == backend
+        assert not left_out(known)
+        found += [known.neurons["2"].membrane_mean, gradients["0.weight"]]
+    assert torch.equal(found[0], found[2])
+    assert torch.equal(found[1], found[3])
 
 
 def test_constants_are_read_off_the_neurons() -> None:

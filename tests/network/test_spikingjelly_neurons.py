@@ -125,13 +125,15 @@ def test_integrators_and_filters_are_put_at_rest_with_the_neurons() -> None:
 def test_constants_are_read_off_the_neurons() -> None:
     neurons = (
         neuron.LIFNode(tau=4.0),
-        neuron.ParametricLIFNode(init_tau=2.0),
+        neuron.ParametricLIFNode(init_tau=2.0, v_reset=None),
         neuron.IFNode(v_threshold=0.5),
+        neuron.EIFNode(),
     )
     found = [library_of(one).constants(one) for one in neurons]  # type: ignore[union-attr]  # all known
-    assert [one.beta for one in found] == [0.75, pytest.approx(0.5), 1.0]
-    assert [one.threshold for one in found] == [1.0, 1.0, 0.5]
-    assert [one.decay_input for one in found] == [True, True, False]
+    assert [one.beta for one in found] == [0.75, pytest.approx(0.5), 1.0, None]
+    assert [one.threshold for one in found] == [1.0, 1.0, 0.5, 1.0]
+    assert [one.decay_input for one in found[:3]] == [True, True, False]
+    assert [one.reset for one in found] == ["hard", "soft", "hard", "hard"]
 
 
 def test_layers_that_are_no_neurons_are_not_taken_for_one() -> None:

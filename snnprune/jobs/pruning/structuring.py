@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from snnprune.batches import copied
 from snnprune.errors import InputError
 from snnprune.jobs.subjects.binding import load
 from snnprune.jobs.subjects.subject import Subject
@@ -70,7 +72,7 @@ def smaller(
     load(module, small)
     x = _example(subject)
     with torch.no_grad(), evaluating(network.module), evaluating(module):
-        whole, part = (subject.run(one, x.clone()) for one in (network.module, module))
+        whole, part = (subject.run(one, copied(x)) for one in (network.module, module))
     if not torch.allclose(whole, part, atol=1e-3, rtol=1e-3):
         raise InputError(
             "the network without the channels puts out something else",
@@ -81,7 +83,7 @@ def smaller(
     return Small(tensors=small, masks=slim(network, masks, cutting.removed))
 
 
-def _example(subject: Subject) -> Tensor:
+def _example(subject: Subject) -> Any:
     """Some images, or noise where there are none."""
     if subject.data is not None and subject.data.train is not None:
         return next(subject.calibration_batches())[0]

@@ -7,21 +7,25 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from snnprune.batches import Pair, described, several_labels
 from snnprune.checkpoint import Checkpoint, folded
+from snnprune.checkpoint.naming import first_few
 from snnprune.data import DataOptions, DataSet, open_data
 from snnprune.data.images import ImageSplit
 from snnprune.device import choose_device
 from snnprune.errors import InputError
+from snnprune.forwards import is_own
 from snnprune.jobs.subjects.binding import bound, load
 from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.jobs.subjects.reading import read_subject
 from snnprune.jobs.subjects.subject import Subject
 from snnprune.models import MODELS, ModelSpec, argument, build_model
 from snnprune.network import Network, bare, trace
-from snnprune.network.running import Forward, forward_of, reading_of
+from snnprune.network.running import Forward, counted, forward_of, reading_of
 from snnprune.provenance import DataSpec, data_in, model_in
+from snnprune.references import flag_of, telling_of_text
 from snnprune.structure import CHANNELS
 from snnprune.structure.slimming import STRUCTURE, resized
 from snnprune.user_code import calling_user_code, is_reference
@@ -48,8 +52,13 @@ def open_subject(options: SubjectOptions) -> Subject:
         example = example_of(spec, data, device)
         no_network = "the model cannot be traced without data"
         if example is not None:
-            network = _traced(module.to(device).eval(), example, forward, options.links)
-        checkpoint = replace(checkpoint, notes=(*checkpoint.notes, *_standardised(spec, data)))
+            run = _Kept(forward)
+            with telling_of_text(spec.args, flag=flag_of("--model")):
+                network = _traced(module.to(device).eval(), example.x, run, options.links)
+            if example.y is None:
+                forward = counted(forward, example.x, run.output, reading)
+        notes = (*_standardised(spec, data), *_on_labels(example), *_made(network))
+        checkpoint = replace(checkpoint, notes=(*checkpoint.notes, *notes))
     else:
         checkpoint = folded(checkpoint)
     return Subject(
@@ -78,11 +87,45 @@ def _standardised(spec: ModelSpec, data: DataSet | None) -> list[str]:
     ]
 
 
-def _traced(
-    module: nn.Module, example: Tensor, forward: Forward, links: Mapping[str, str]
-) -> Network:
+def _made(network: Network | None) -> list[str]:
+    """Notes on what the network does to what is in the file before it applies it."""
+    if network is None:
+        return []
+    made, kept = list(network.made), list(network.kept)
+    notes = []
+    if made:
+        how = network.made[made[0]]
+        notes.append(
+            f"{first_few(made)}: the network makes the weights that it applies of these, by {how}: "
+            "zeros in the file are not zeros in the network"
+        )
+    if kept:
+        notes.append(f"left alone: {first_few(kept)}, which kernels are made with")
+    return notes
+
+
+def _on_labels(example: Pair | None) -> list[str]:
+    """A note where the labels of a batch may be others than those that are taken."""
+    if example is None or not several_labels(example.x):
+        return []
+    return ["the second part of a batch is taken for its labels; others could be labels too"]
+
+
+class _Kept:
+    """A way to run a batch that keeps what comes of it."""
+
+    def __init__(self, forward: Forward) -> None:
+        self.forward = forward
+        self.output: Any = None
+
+    def __call__(self, module: nn.Module, x: Any) -> Any:
+        self.output = self.forward(module, x)
+        return self.output
+
+
+def _traced(module: nn.Module, example: Any, forward: Forward, links: Mapping[str, str]) -> Network:
     """The links of `module`; that it takes the data at all shows here first."""
-    what = f"running the model on a batch of shape {tuple(example.shape)}"
+    what = f"running the model on {described(example)}"
     with calling_user_code(what, field="--model"):
         return trace(module, example, run=forward, links=links)
 
@@ -144,6 +187,7 @@ def _open_data(
         seed=data.seed,
         size=args.get("size"),
         channels=args.get("in_channels"),
+        whole=is_own(options.forward),
     )
     try:
         return open_data(data.name, options=how), None
@@ -155,12 +199,12 @@ def _open_data(
 
 def example_of(
     spec: ModelSpec, data: DataSet | None, device: torch.device, *, count: int = 2
-) -> Tensor | None:
+) -> Pair | None:
     """A batch to trace the network with: of the data, or blank pictures for a built-in model."""
     split = data and (data.train or data.test)
     if split:
-        return next(iter(split.batches(count, limit=count, device=device)))[0]
+        return Pair(*next(iter(split.batches(count, limit=count, device=device))))
     channels, size = argument(spec, "in_channels"), argument(spec, "size")
     if not isinstance(channels, int) or not isinstance(size, int):
         return None
-    return torch.zeros(count, channels, size, size, device=device)
+    return Pair(torch.zeros(count, channels, size, size, device=device), None)

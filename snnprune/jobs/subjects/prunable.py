@@ -84,11 +84,12 @@ class Prunable:
         for key, how in self.made.items():
             if key not in left_alone:
                 raise InputError(
-                    f"is made by {how}: to prune one weight would change the others",
+                    f"is made by {how}: a 0 in the file is no 0 in the weight that the network "
+                    "applies, or changes others",
                     file=self.checkpoint.path,
                     field=key,
                     hint="save it with remove_parametrizations or remove_weight_norm applied, "
-                    "or leave it out with --exclude",
+                    "as the network applies it, or leave it out with --exclude",
                 )
 
     def _names(self, key: str, tied: Mapping[str, tuple[str, ...]]) -> list[str]:

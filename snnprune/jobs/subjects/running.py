@@ -25,6 +25,6 @@ def run_once(options: SubjectOptions, *, field: str) -> tuple[Subject, Running]:
             field=field,
             hint="give --data" if subject.spec else "give --model",
         )
-    x = example_of(subject.spec, subject.data, subject.device, count=SAMPLES)
-    assert x is not None, "it was traced with one"
-    return subject, first_calls(subject.network, subject.forward, x)
+    example = example_of(subject.spec, subject.data, subject.device, count=SAMPLES)
+    assert example is not None, "it was traced with one"
+    return subject, first_calls(subject.network, subject.forward, example.x)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from snnprune.batches import Pair
 from snnprune.checkpoint import Checkpoint
 from snnprune.data import DataSet, Split
 from snnprune.data.images import ImageSplit
@@ -16,12 +17,12 @@ from snnprune.errors import InputError
 from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.jobs.subjects.prunable import Prunable
 from snnprune.models import ModelSpec
-from snnprune.network import Network
+from snnprune.network import Network, batch_length
 from snnprune.network.readout import Reading, Readout
 from snnprune.network.running import Forward, called
 from snnprune.provenance import DataSpec
 
-Batches = Iterator[tuple[Tensor, Tensor | None]]
+Batches = Iterator[tuple[Any, Tensor | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +65,12 @@ class Subject:
 
     def batches(self, split: str, limit: int | None = None) -> Batches:
         """The images of `train`, `validation` or `test`, or a seeded sample of `limit` of them."""
-        images = self._split(split)
-        if limit is not None and isinstance(images, ImageSplit):
+        images, size = self._split(split), self.options.batch_size
+        if not isinstance(images, ImageSplit):
+            return self._up_to(limit, images.batches(size, device=self.device))
+        if limit is not None:
             images = images.sample(self._whole(limit, images), self.options.seed)
-        return images.batches(self.options.batch_size, limit=limit, device=self.device)
+        return images.batches(size, limit=limit, device=self.device)
 
     def steps(self, split: str, limit: int | None = None) -> int | None:
         """How many batches those are, where it is known before."""
@@ -81,9 +84,19 @@ class Subject:
         count = min(count, len(images))
         return count - 1 if count > 1 and count % self.options.batch_size == 1 else count
 
-    def run(self, module: nn.Module, x: Tensor) -> Any:
-        """The network's output."""
-        return self.forward(module, x)
+    def _up_to(self, limit: int | None, batches: Batches) -> Batches:
+        """Batches until `limit` samples are reached; where these lie is known here."""
+        samples = 0
+        for x, y in batches:
+            yield Pair(x, y)
+            samples += 0 if limit is None else batch_length(x, y, self.forward)
+            if limit is not None and samples >= limit:
+                return
+
+    @property
+    def run(self) -> Forward:
+        """From the network's module and a batch to its output."""
+        return self.forward
 
     def readout(self) -> Readout:
         """A reader of outputs, for one evaluation."""

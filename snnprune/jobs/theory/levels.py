@@ -99,6 +99,16 @@ def noise_levels(
     return tuple(map(level, shares))
 
 
+def require_one_tensor(batch: object) -> None:
+    """Refuse a batch of another kind, of which nobody knows what noise is.
+
+    Raises:
+        InputError: it is one.
+    """
+    if not isinstance(batch, Tensor):
+        raise InputError("noise is for batches that are one tensor", field="--data")
+
+
 class _Disturbing:
     """Each sample by draws of its own, so that batches do not matter."""
 
@@ -116,6 +126,7 @@ class _Disturbing:
         self.done = 0
 
     def __call__(self, x: Tensor) -> Tensor:
+        require_one_tensor(x)
         if self.kind != "gaussian" and not bool(((x == 0) | (x == 1)).all()):
             raise InputError(
                 f"{self.kind} is for spikes, and the input has other values than 0 and 1",

@@ -12,7 +12,7 @@ from snnprune.errors import InputError
 from snnprune.evaluation import Evaluation, evaluate
 from snnprune.jobs.subjects.subject import Batches, Subject
 from snnprune.jobs.theory.effects import Effect, LayerEffect
-from snnprune.jobs.theory.levels import Input, Level
+from snnprune.jobs.theory.levels import Input, Level, require_one_tensor
 from snnprune.network import batch_length, holding
 from snnprune.progress import Progress
 from snnprune.theory import bounds
@@ -150,12 +150,13 @@ def _samples_axis(subject: Subject, time_axis: int | None) -> int:
     """1 where time comes first: by `--time-axis`, or a batch whose first dimensions differ.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or a batch is no single tensor.
     """
     if time_axis is not None:
         return int(time_axis == 0)
     for x, y in subject.calibration_batches():
-        samples = batch_length(x, y)
+        require_one_tensor(x)
+        samples = batch_length(x, y, subject.run)
         if x.dim() < 2 or x.shape[0] != x.shape[1] or samples == 1:
             return 0 if x.shape[0] == samples else 1
     raise InputError(

@@ -21,6 +21,7 @@ from snnprune.loops.resolving import open_recipe_data, resolved, spec_of
 from snnprune.pages import write_report
 from snnprune.provenance import DataSpec, described
 from snnprune.recipe import Recipe
+from snnprune.references import references_in
 from snnprune.report import report
 from snnprune.runs import (
     Run,
@@ -66,6 +67,8 @@ class LoopOptions:
             words += ["--device", self.device]
         if self.data_root is not None:
             words += ["--data-root", str(self.data_root)]
+        for name, text in references_in(self.recipe.model.args):  # no file names code
+            words += ["--set", f"model.args.{name}={text}"]
         return shlex.join(words)
 
 

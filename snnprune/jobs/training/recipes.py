@@ -4,6 +4,7 @@ from snnprune.allocation import ALLOCATIONS
 from snnprune.criteria import CRITERIA
 from snnprune.data import require_data
 from snnprune.errors import InputError
+from snnprune.forwards import require_forward
 from snnprune.loops.methods import METHODS
 from snnprune.models import MODELS
 from snnprune.recipe import Recipe
@@ -15,10 +16,11 @@ def require_names(recipe: Recipe) -> None:
     """Refuse a recipe that names what does not exist; nothing is run or imported of the user's.
 
     Raises:
-        InputError: a model, data set, method, criterion or allocation is not known.
+        InputError: a model, data set, way to run it, method, criterion or allocation is not known.
     """
     MODELS.require(recipe.model.name, field="model.name")
     require_data(recipe.data.name, field="data.name")
+    require_forward(recipe.model.forward, field="model.forward")
     if recipe.gradual is not None:
         CRITERIA.require(recipe.gradual.criterion, field="gradual.criterion")
     for method in recipe.imp.methods if recipe.imp else ():

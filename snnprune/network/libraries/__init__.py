@@ -3,6 +3,9 @@
 None of them is imported: a module is recognised by the names of its classes.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 from torch import nn
 
 from snnprune.network.libraries.library import MembraneSink, NeuronConstants, NeuronLibrary
@@ -24,11 +27,34 @@ def library_of(module: nn.Module) -> NeuronLibrary | None:
 
 def put_at_rest(network: nn.Module) -> None:
     """Reset what has a state in a network: neurons, and integrators that never spike."""
+    for module, one in _with_state(network):
+        one.reset(module)
+
+
+@contextlib.contextmanager
+def plainly(network: nn.Module) -> Iterator[None]:
+    """Run what has a state by operations of torch, whatever kernels its author chose."""
+    with contextlib.ExitStack() as stack:
+        for module, one in _with_state(network):
+            stack.enter_context(one.plain(module))
+        yield
+
+
+@contextlib.contextmanager
+def building() -> Iterator[None]:
+    """Let networks be made that ask for kernels which are not installed."""
+    with contextlib.ExitStack() as stack:
+        for one in LIBRARIES:
+            stack.enter_context(one.building())
+        yield
+
+
+def _with_state(network: nn.Module) -> Iterator[tuple[nn.Module, NeuronLibrary]]:
     for module in network.modules():
         names = _names(module)
         for one in LIBRARIES:
             if names.intersection(one.base_classes + one.stateful_classes):
-                one.reset(module)
+                yield module, one
 
 
 def _names(module: nn.Module) -> set[str]:
@@ -40,6 +66,8 @@ __all__ = [
     "MembraneSink",
     "NeuronConstants",
     "NeuronLibrary",
+    "building",
     "library_of",
+    "plainly",
     "put_at_rest",
 ]

@@ -48,6 +48,10 @@ class NeuronLibrary:
     reset: Callable[[nn.Module], None]
     learning: Callable[[nn.Module], AbstractContextManager[None]] = _as_it_is
     """While open, the module has its surrogate gradient in eval mode too."""
+    plain: Callable[[nn.Module], AbstractContextManager[None]] = _as_it_is
+    """While open, the module runs no kernel that hides its membrane or needs another machine."""
+    building: Callable[[], AbstractContextManager[None]] = nullcontext
+    """While open, modules that ask for such a kernel can be made where it is not installed."""
     other_classes: tuple[str, ...] = ()
     """Full names of classes that inherit from those, and are no neurons."""
     stateful_classes: tuple[str, ...] = ()

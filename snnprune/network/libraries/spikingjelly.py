@@ -2,15 +2,27 @@
 
 import contextlib
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from snnprune.network.libraries.library import MembraneSink, NeuronConstants, NeuronLibrary
+from snnprune.network.libraries.library import (
+    MembraneSink,
+    NeuronConstants,
+    NeuronLibrary,
+    Reset,
+)
+from snnprune.network.libraries.spikingjelly_kernels import (
+    automatic,
+    building,
+    plain,
+    step_by_step,
+)
+from snnprune.network.libraries.thresholds import per_channel
 
-CHARGE = "neuronal_charge_no_decay_input_reset0"  # of LIFNode of 0.0.0.0.14
+OLD = "spikingjelly.clock_driven."  # up to 0.0.0.0.12
+NONLINEAR = ("QIFNode", "EIFNode", "IzhikevichNode")  # they have no one decay
 
 
 class _Recorder(nn.Module):
@@ -37,7 +49,7 @@ def _recording(module: Any, sink: MembraneSink) -> Iterator[None]:
     children = module._modules
     held = children if "surrogate_function" in children else vars(module)
     surrogate = held["surrogate_function"]
-    with _step_by_step(module) if hasattr(module, "backend") else contextlib.nullcontext():
+    with plain(module), step_by_step(module), automatic():
         held["surrogate_function"] = _Recorder(surrogate, sink)
         try:
             yield
@@ -46,50 +58,43 @@ def _recording(module: Any, sink: MembraneSink) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _step_by_step(module: Any) -> Iterator[None]:
-    """Keep a node of 0.0.0.0.14 off its kernels, without changing a bit of what it puts out.
-
-    It leaves them in training mode, where it has another formula for one case than in its kernels:
-    no decay of the input, hard reset to 0.
-    """
-    mode, backend = module.training, module.backend
-    module.training, module.backend = True, "torch"
-    shadowed = not mode and module.v_reset is not None and hasattr(module, CHARGE)
-    if shadowed:
-        setattr(module, CHARGE, partial(_charged_as_in_its_kernel, module))
-    try:
+def _learning(module: nn.Module) -> Iterator[None]:
+    """In eval mode nodes of some versions run kernels that have no gradient."""
+    with plain(module), step_by_step(module):
         yield
-    finally:
-        if shadowed:
-            delattr(module, CHARGE)  # the function of the class shows again
-        module.training, module.backend = mode, backend
-
-
-def _learning(module: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """In eval mode a node of 0.0.0.0.14 runs kernels that have no gradient."""
-    return _step_by_step(module) if hasattr(module, "backend") else contextlib.nullcontext()
-
-
-def _charged_as_in_its_kernel(module: Any, x: Tensor, v: Tensor, tau: float) -> Tensor:
-    charged: Tensor = module.neuronal_charge_no_decay_input(x, v, 0.0, tau)
-    return charged
 
 
 def _constants(module: Any) -> NeuronConstants:
+    threshold = module.v_threshold
     return NeuronConstants(
-        threshold=module.v_threshold,
+        threshold=per_channel(threshold) if isinstance(threshold, Tensor) else threshold,
         beta=_decay(module),
-        decay_input=bool(getattr(module, "decay_input", False)),
+        decay_input=_decays_input(module),
+        reset=_reset_by_a_spike(module),
     )
 
 
 def _decay(module: Any) -> float | None:
     """1 - 1/tau; an integrate-and-fire neuron forgets nothing."""
+    if {base.__name__ for base in type(module).__mro__}.intersection(NONLINEAR):
+        return None
     if hasattr(module, "tau"):
         return 1 - 1 / float(module.tau)
     if isinstance(getattr(module, "w", None), nn.Parameter):  # ParametricLIFNode
         return 1 - float(torch.sigmoid(module.w.detach()))
-    return 1.0 if type(module).__name__ == "IFNode" else None
+    return 1.0 if type(module).__name__ in ("IFNode", "MultiStepIFNode") else None
+
+
+def _decays_input(module: Any) -> bool:
+    """Before 0.0.0.0.10 nothing else could be chosen."""
+    old = any(base.__module__.startswith(OLD) for base in type(module).__mro__)
+    return bool(getattr(module, "decay_input", old and _decay(module) not in (None, 1.0)))
+
+
+def _reset_by_a_spike(module: Any) -> Reset | None:
+    if not hasattr(module, "v_reset"):
+        return None
+    return "soft" if module.v_reset is None else "hard"
 
 
 def _reset(module: Any) -> None:
@@ -100,11 +105,18 @@ SPIKINGJELLY = NeuronLibrary(
     name="SpikingJelly",
     base_classes=(
         "spikingjelly.activation_based.neuron.base_node.BaseNode",
+        "spikingjelly.activation_based.neuron.integrate_and_fire.ActivationAwareIFNode",
         "spikingjelly.activation_based.neuron.BaseNode",  # 0.0.0.0.14
+        "spikingjelly.clock_driven.neuron.BaseNode",  # up to 0.0.0.0.12
     ),
     constants=_constants,
     recording=_recording,
     reset=_reset,
     learning=_learning,
-    stateful_classes=("spikingjelly.activation_based.base.MemoryModule",),
+    plain=plain,
+    building=building,
+    stateful_classes=(
+        "spikingjelly.activation_based.base.MemoryModule",
+        "spikingjelly.clock_driven.base.MemoryModule",
+    ),
 )

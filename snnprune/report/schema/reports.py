@@ -66,6 +66,7 @@ class Failure(TypedDict):
 class Neuron(TypedDict):
     name: str
     library: str
+    steps: Whole | None
     feeders: list[str]
     identities: list[str]
 

@@ -9,7 +9,11 @@ from typing import BinaryIO
 import torch
 from torch.serialization import safe_globals
 
-from snnprune.checkpoint.containers.torch.pickle_scan import foreign_global
+from snnprune.checkpoint.containers.torch.pickle_scan import (
+    PickledModule,
+    foreign_global,
+    pickled_module,
+)
 from snnprune.checkpoint.containers.torch.stand_ins import HARMLESS
 from snnprune.checkpoint.containers.torch.zip_archive import (
     SAVE_STATE_DICT,
@@ -51,7 +55,16 @@ def _load(file: BinaryIO, path: Path, *, is_zip: bool) -> object:
 
 
 def _refusal(error: Exception, file: BinaryIO, path: Path, *, is_zip: bool) -> InputError:
-    code = _code_named_by(error) or _code_in(file, is_zip=is_zip)
+    data = _pickled(file, is_zip=is_zip)
+    module = pickled_module(data, is_zip=is_zip)
+    if module:
+        return InputError(
+            "is a module that was pickled whole: it holds code, which snnprune never runs",
+            file=path,
+            field=module.name,
+            hint=_how_to_save(module, path),
+        )
+    code = _code_named_by(error) or foreign_global(data)
     if code:
         return InputError(
             "holds code, which snnprune never runs", file=path, field=code, hint=SAVE_STATE_DICT
@@ -71,6 +84,17 @@ def _code_named_by(error: Exception) -> str | None:
     return found[1] if found else None
 
 
-def _code_in(file: BinaryIO, *, is_zip: bool) -> str | None:
+def _pickled(file: BinaryIO, *, is_zip: bool) -> bytes:
     file.seek(0)
-    return foreign_global(pickle_in(file) if is_zip else file.read(SCANNED))
+    return pickle_in(file) if is_zip else file.read(SCANNED)
+
+
+def _how_to_save(module: PickledModule, path: Path) -> str:
+    """The two statements that save its state dict, for who trusts the file."""
+    where = "" if module.key is None else f"[{module.key!r}]"
+    out = path.with_name(f"{path.stem}-state.pth")
+    return (
+        "if you trust the file, where its class can be imported: "
+        f"model = torch.load({str(path)!r}, weights_only=False){where}; "
+        f"torch.save(model.state_dict(), {str(out)!r})"
+    )

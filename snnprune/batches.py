@@ -1,0 +1,154 @@
+"""What a loader gives at once: x, (x, y), or tensors in tuples, lists and dicts of any kind."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from snnprune.errors import InputError
+
+LABELS = ("y", "label", "labels", "target", "targets")
+"""Keys under which a dict may have its labels."""
+
+
+class Pair(NamedTuple):
+    """What is fed to a network, and its labels."""
+
+    x: Any
+    """A tensor, or a whole batch of another kind."""
+    y: Tensor | None
+
+
+def paired(batch: Any) -> Pair | None:
+    """x and y of a batch x, (x,) or (x, y); of another kind the whole of it, and the labels in it.
+
+    These are whole numbers (N,), the second part of a tuple or list, or under one of `LABELS`.
+    None where there is no tensor in `batch`.
+    """
+    match batch:
+        case Tensor():
+            return Pair(batch, None)
+        case [Tensor() as x]:
+            return Pair(x, None)
+        case [Tensor() as x, Tensor() | None as y]:
+            return Pair(x, y)
+    return Pair(batch, _labels_in(batch)) if _holds_data(batch) else None
+
+
+def copied(batch: Any, device: torch.device | None = None) -> Any:
+    """A copy, on `device` where one is given: a network may work in place on what it is fed.
+
+    What has a method `to`, as a PackedSequence, is moved by it; other objects are not copied.
+    """
+
+    def twin(one: Any) -> Any:
+        if isinstance(one, Tensor):
+            return one.to(device or one.device, copy=True)
+        same = copy.deepcopy(one)
+        return same if device is None else same.to(device)
+
+    return mapped(twin, batch)
+
+
+def mapped(change: Callable[[Any], Any], batch: Any) -> Any:
+    """`batch` with each tensor in it changed, and whatever else has a method `to`."""
+    if _moves(batch):
+        return change(batch)
+    match batch:
+        case MutableMapping():
+            changed = copy.copy(batch)  # of its own class
+            changed.update({key: mapped(change, value) for key, value in batch.items()})
+            return changed
+        case tuple() if hasattr(batch, "_fields"):
+            return type(batch)(*(mapped(change, value) for value in batch))
+        case tuple() | list():
+            return type(batch)(mapped(change, value) for value in batch)
+    return batch
+
+
+def tensors(batch: Any) -> Iterator[Tensor]:
+    """The tensors in a batch, in its order."""
+    if isinstance(batch, Tensor):
+        yield batch
+    for part in _parts(batch):
+        yield from tensors(part)
+
+
+def length(x: Any, y: Tensor | None) -> int:
+    """The number of samples, by the labels where there are some: events have time first.
+
+    Raises:
+        InputError: there are none, and the tensors do not agree on it.
+    """
+    found = len(y) if y is not None else usual_length(x)
+    if found is None:
+        raise InputError(
+            f"how many samples are in {described(x)} cannot be told",
+            field="--data",
+            hint=f"put labels beside them: second, or under one of {', '.join(LABELS)}",
+        )
+    return found
+
+
+def usual_length(x: Any) -> int | None:
+    """The length of a tensor; of a batch that of its tensors (N,), else the first of all shapes."""
+    held = [tensor for tensor in tensors(x) if tensor.dim()]
+    flat = {len(tensor) for tensor in held if tensor.dim() == 1}
+    found = flat if len(flat) == 1 else {len(tensor) for tensor in held}
+    return found.pop() if len(found) == 1 else None
+
+
+def described(batch: Any) -> str:
+    """A batch in a few words."""
+    if isinstance(batch, Tensor):
+        return f"a batch of shape {tuple(batch.shape)}"
+    return f"a {type(batch).__name__} of {_outline(batch)}"
+
+
+def several_labels(x: Any) -> bool:
+    """Whether more than one part of a tuple or list looks like its labels."""
+    parts = x[1:] if isinstance(x, tuple | list) else ()
+    return sum(map(_are_labels, parts)) > 1
+
+
+def _labels_in(batch: Any) -> Tensor | None:
+    if isinstance(batch, Mapping):
+        found = [batch[key] for key in LABELS if key in batch]
+    else:
+        found = list(batch[1:2]) if isinstance(batch, tuple | list) else []
+    return next(filter(_are_labels, found), None)
+
+
+def _are_labels(value: Any) -> bool:
+    if not isinstance(value, Tensor) or value.dim() != 1:
+        return False
+    return not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
+
+
+def _moves(value: Any) -> bool:
+    return isinstance(value, Tensor) or hasattr(value, "to")
+
+
+def _holds_data(batch: Any) -> bool:
+    return _moves(batch) or any(map(_holds_data, _parts(batch)))
+
+
+def _parts(batch: Any) -> list[Any]:
+    if isinstance(batch, Mapping):
+        return list(batch.values())
+    return list(batch) if isinstance(batch, tuple | list) else []
+
+
+def _outline(batch: Any) -> str:
+    """Shapes of tensors, and the names of the types of other parts."""
+    if isinstance(batch, Tensor):
+        return str(tuple(batch.shape))
+    if isinstance(batch, Mapping):
+        return ", ".join(f"{key} {_outline(value)}" for key, value in list(batch.items())[:5])
+    if isinstance(batch, tuple | list):
+        return ", ".join(map(_outline, batch[:5]))
+    return type(batch).__name__

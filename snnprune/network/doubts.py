@@ -1,0 +1,84 @@
+"""How many steps each neuron makes, and what of that smells of a neuron that was seen wrongly."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from snnprune.batches import copied
+from snnprune.network.capture import watching
+from snnprune.network.links import Network, Neuron
+from snnprune.network.mode import evaluating
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paces:
+    """What one batch makes of a network."""
+
+    steps: Mapping[str, int]
+    """Time steps of each neuron, by name; without those whose membrane cannot be seen."""
+    calls: Mapping[str, int]
+    """Calls of each layer, by weight key."""
+
+
+@torch.no_grad()
+def paces_of(network: Network, example: Any, run: Callable[[nn.Module, Any], Any]) -> Paces:
+    """Run `example` from rest and count."""
+    steps, calls = Counter[str](), Counter[str]()
+    watched = watching(
+        network,
+        on_membrane=lambda name, distance: steps.update({name: len(distance)}),
+        on_layer=lambda key, _: calls.update([key]),
+    )
+    with evaluating(network.module), watched as start:
+        start()
+        run(network.module, copied(example))
+    return Paces(steps=steps, calls=calls)
+
+
+def doubts(network: Network, paces: Paces) -> Iterator[str]:
+    """A line for each thing that hints at links which are not those of the code."""
+    yield from _split_in_time(network, paces.steps)
+    yield from _without_time(network, paces)
+    yield from _through_spikes(network)
+
+
+def _split_in_time(network: Network, steps: Mapping[str, int]) -> Iterator[str]:
+    """Neurons that may be one, seen anew at each time step."""
+    alike = defaultdict[tuple[str, ...], list[Neuron]](list)
+    for neuron in network.neurons.values():
+        if neuron.sites and steps.get(neuron.name) == 1 and neuron.feeders:
+            alike[neuron.feeders].append(neuron)
+    for feeders, neurons in alike.items():
+        if len(neurons) > 2:
+            yield (
+                f"{feeders[0]} drives {len(neurons)} neurons of one time step each: one neuron per "
+                "step? its statistics are then those of single steps; --link chooses"
+            )
+
+
+def _without_time(network: Network, paces: Paces) -> Iterator[str]:
+    """Neurons of one step behind layers that are called again and again."""
+    for neuron in network.neurons.values():
+        called = max((paces.calls.get(key, 0) for key in neuron.feeders), default=0)
+        if paces.steps.get(neuron.name) == 1 and called > 1:
+            yield (
+                f"{neuron.name} makes one time step though what drives it is called {called} times"
+            )
+
+
+def _through_spikes(network: Network) -> Iterator[str]:
+    """Layers that drive a neuron and the one that its spikes are added to."""
+    for key, layer in network.layers.items():
+        driven = [link.neuron for link in layer.links]
+        for name in driven:
+            for behind in set(driven) & set(network.neurons[name].identities):
+                yield (
+                    f"{key} drives {behind} and {name}, which gets the spikes of {behind}: through "
+                    "these alone? --link chooses the one that it drives"
+                )

@@ -75,8 +75,8 @@ def test_a_pruned_file_loads_where_it_came_from_and_layers_that_are_left_are_nam
     assert done.returncode == 0, done.stderr
     assert f"pruned 116 of {WEIGHTS} prunable weights: 50.00% (41.13% {SHARES}" in done.stdout
     assert (
-        "lsq leaves the kept weights of some layers as they are: pieces: a network applies parts "
-        "of it, where nothing can be seen; clipped: a function of the network makes its weight"
+        "lsq leaves the kept weights of some layers as they are: pieces: a piece of it is "
+        "applied at a time; clipped: a function of the network makes its weight"
     ) in " ".join(done.stderr.split())
     module = Several()
     before = {key: tensor.clone() for key, tensor in module.state_dict().items()}

@@ -120,7 +120,7 @@ class Applying:
                     self.observers.on_made(found, self._read(one), one.raw)
                 return found.keys[0]
             case Parts():
-                self.observers.on_unseen(found.keys, "parts of it")
+                self.observers.on_unseen(found.keys, "a piece of it is applied at a time")
             case Applied() if layout := self._layout(found, one.layout):
                 with self.followed.apart():
                     self.observers.on_layout(found.key, layout)
@@ -139,7 +139,7 @@ class Applying:
         """How the parameter lies to the weight of a call; None where another use counts."""
         layout = found.layout.then(read)
         if layout is None:
-            self.observers.on_unseen((found.key,), "another form of it")
+            self.observers.on_unseen((found.key,), "it is applied in a form that cannot be followed")
             return None
         return layout if self.settled.layouts.get(found.key, layout) == layout else None
 

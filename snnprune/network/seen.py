@@ -409,7 +409,8 @@ def _takes_scaled(ways: list[Way], scale: Tensor) -> bool:
 
 
 def _reason(how: str) -> str:
-    return how if how.startswith("its ") else f"it is applied by {how}, where nothing can be seen"
+    whole = " " in how  # else the name of a function
+    return how if whole else f"it is applied by {how}, where nothing can be seen"
 
 
 def _use_of(layer: Layer) -> str:

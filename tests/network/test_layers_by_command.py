@@ -75,8 +75,8 @@ def test_a_pruned_file_loads_where_it_came_from_and_layers_that_are_left_are_nam
     assert done.returncode == 0, done.stderr
     assert f"pruned 116 of {WEIGHTS} prunable weights: 50.00% (41.13% {SHARES}" in done.stdout
     assert (
-        "lsq leaves the kept weights of some layers as they are: pieces: a network applies parts "
-        "of it, where nothing can be seen; clipped: a function of the network makes its weight"
+        "lsq leaves the kept weights of some layers as they are: pieces: a piece of it is "
+        "applied at a time; clipped: a function of the network makes its weight"
     ) in " ".join(done.stderr.split())
     module = Several()
     before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
@@ -94,7 +94,9 @@ def test_a_pruned_file_loads_where_it_came_from_and_layers_that_are_left_are_nam
         hit = (module(X[0]).sum(0).argmax(1) == X[1]).double().mean()
     assert json.loads(done.stdout)["evaluation"]["accuracy"] == pytest.approx(float(hit))
     done = run("diff", "own.pth", "small.pth", "--json")
-    assert json.loads(done.stdout)["totals"]["zeros_other"] == 116
+    named = [after[key] for key in after if key.endswith("weight") and after[key].dim() > 1]
+    zeros = sum(int((tensor == 0).sum()) for tensor in named)  # of files alone, by name
+    assert json.loads(done.stdout)["totals"]["zeros_other"] == zeros > 0
 
 
 def test_a_line_without_other_weights_is_as_before() -> None:

@@ -123,7 +123,7 @@ def test_weights_of_a_cell_are_pruned_and_their_gradients_known(kind: str) -> No
     shot = shot_at(Gated(kind).eval(), X[:, 0])
     network = network_of(shot)
     keys = [key for key in network.layers if key.startswith("cell.weight")]
-    why = f"a network applies {CELLS[kind]}, where nothing can be seen"
+    why = f"it is applied by {CELLS[kind]}, where nothing can be seen"
     assert len(keys) == 2
     assert all(network.layers[key].unseen == why for key in keys)
     assert all(scores(shot, "sf").fallback[key] == why for key in keys)
@@ -166,7 +166,7 @@ class Uses(nn.Module):
 def test_stacked_parameters_are_pruned_together_and_said_to_be_parts() -> None:
     shot = shot_at(Uses("stacked").eval(), X[:, 0])
     layer = network_of(shot).layers["W"]
-    assert layer.unseen == "a network applies parts of it, where nothing can be seen"
+    assert layer.unseen == "a piece of it is applied at a time"
     masks = shot.prune(Plan(criterion="magnitude", repair="lsq", allocation="local"), 0.5).masks
     assert int(masks["W"].sum()) == 64
 

@@ -1,6 +1,7 @@
 """Which device to work on, and what the work is done with."""
 
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -48,6 +49,7 @@ def versions() -> dict[str, str]:
     }
 
 
+@cache
 def _version(library: str) -> str:
     try:
         return version(library)

@@ -34,5 +34,19 @@ def drawing(*key: object, device: torch.device | None = None) -> Iterator[None]:
 
     devices = [device] if device is not None and device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derived_seed(*key))
+        _seed_all(derived_seed(*key))
         yield
+
+
+def _seed_all(seed: int) -> None:
+    """As `torch.manual_seed`, for the devices that are here.
+
+    For each kind that is not, torch would note the call stack, longer than a small step takes.
+    """
+    import torch
+
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)

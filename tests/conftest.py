@@ -6,28 +6,43 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+import xdist
+from left_out import LeftOut
+from needed import require_all
 from valid_reports import assert_valid
 
 from snnprune.cli import app
 from snnprune.cli.failures import run as run_app
+from snnprune.files import replacing
+
+require_all()
 
 # one thread each: workers that wait for each other's threads are many times slower
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-# the first call into torch alone takes longer than hypothesis allows an example
-settings.register_profile("snnprune", deadline=None)
-settings.load_profile("snnprune")
 
 # its assertions, in classes that test files subclass, tell both sides as theirs do
 pytest.register_assert_rewrite("behaviour")
 
 Done = subprocess.CompletedProcess[str]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(LeftOut(), "left-out")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if xdist.is_xdist_controller(session):
+        return  # it runs no test
+    from hypothesis import settings
+
+    # the first call into torch alone takes longer than hypothesis allows an example
+    settings.register_profile("snnprune", deadline=None)
+    settings.load_profile("snnprune")
 
 
 def in_a_process(*arguments: object) -> Done:
@@ -48,8 +63,11 @@ def in_a_process(*arguments: object) -> Done:
 def in_this_process(*arguments: object) -> Done:
     """Run the tool through the same entry point, without waiting for torch once more."""
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = run_app(app, [str(argument) for argument in arguments])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "80")
+        patch.setenv("NO_COLOR", "1")
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = run_app(app, [str(argument) for argument in arguments])
     done = subprocess.CompletedProcess(
         list(map(str, arguments)), code, out.getvalue(), err.getvalue()
     )
@@ -71,27 +89,54 @@ def process() -> Callable[..., Done]:
     return in_a_process
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+@pytest.fixture(scope="session")
+def run() -> Callable[..., Done]:
     """`run("inspect", path)`: the same in this process, for the many quick cases."""
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("NO_COLOR", "1")
     return in_this_process
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _unsynced() -> Iterator[None]:
+    """Nothing waits for the disk: no test switches the machine off."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture
+def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are made up to the moment of drawing, which takes longer than a small run."""
+
+    def blank(figure: object, path: Path) -> None:
+        with replacing(path) as temporary:
+            temporary.write_bytes(b"")
+
+    monkeypatch.setattr("snnprune.plots.canvas.save", blank)
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a small network trained by the tool on bundled images."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    done = in_a_process("train", "--recipe", "smoke", "--out", folder)
+    done = in_this_process("train", "--recipe", "smoke", "--out", folder)
     assert done.returncode == 0, done.stderr
     return folder
 
 
 @pytest.fixture(scope="session")
-def model_file(trained: Path) -> Path:
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of half the width, for what does not depend on how wide it is."""
+    folder = tmp_path_factory.mktemp("small") / "run"
+    flags = ("--set", "model.args.width=4", "--out", folder)
+    done = in_this_process("train", "--recipe", "smoke", *flags)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_file(small: Path) -> Path:
     """Its checkpoint."""
-    return trained / "model.safetensors"
+    return small / "model.safetensors"
 
 
 @pytest.fixture(scope="session")

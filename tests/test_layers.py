@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,7 @@ def sources() -> list[Path]:
     return sorted(ROOT.rglob("*.py"))
 
 
+@cache
 def imports_of(path: Path) -> list[tuple[int, str]]:
     imports = Imports()
     imports.visit(ast.parse(path.read_text("utf-8")))

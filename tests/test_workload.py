@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 import snntorch
 import torch
+from neurobench.metrics.static import ConnectionSparsity, Footprint
+from neurobench.metrics.workload import ActivationSparsity, MembraneUpdates, SynapticOperations
+from neurobench.models import SNNTorchModel
 from snntorch import surrogate
 from spikingjelly.activation_based import functional as spikingjelly
 from spikingjelly.activation_based import neuron
@@ -91,10 +94,6 @@ def counted(module: nn.Module, x: Tensor) -> Workload:
 @pytest.fixture
 def by_neurobench() -> Callable[[nn.Module, Tensor], dict[str, Any]]:
     """What NeuroBench says, whose hooks see the same passes."""
-    pytest.importorskip("neurobench", reason="needs neurobench, installed with --no-deps")
-    from neurobench.metrics.static import ConnectionSparsity, Footprint
-    from neurobench.metrics.workload import ActivationSparsity, MembraneUpdates, SynapticOperations
-    from neurobench.models import SNNTorchModel
 
     def measure(module: nn.Module, x: Tensor) -> dict[str, Any]:
         model = SNNTorchModel(module)

@@ -19,6 +19,7 @@ from snnprune.checkpoint.read import (
     files_of,
     read_checkpoint,
 )
+from snnprune.checkpoint.soundness import is_finite
 from snnprune.checkpoint.states import saved_states
 from snnprune.checkpoint.write import read_back, require_writable_as, write_like
 
@@ -34,6 +35,7 @@ __all__ = [
     "effective",
     "files_of",
     "folded",
+    "is_finite",
     "is_prunable",
     "pack",
     "parametrized",

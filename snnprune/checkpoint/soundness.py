@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from snnprune.checkpoint.naming import counted, first_few
-from snnprune.checkpoint.prunable import is_prunable, tiny_weights
+from snnprune.checkpoint.prunable import is_prunable, is_tiny, tiny_weights
 from snnprune.checkpoint.states import SAVED, saved_states
 from snnprune.errors import InputError
 
@@ -42,6 +42,12 @@ def require_sound(
     return tuple(notes)
 
 
+def is_finite(tensor: Tensor) -> Tensor:
+    """Whether each value is neither NaN nor infinite, bool in the shape of `tensor`."""
+    # torch's isfinite knows only some of the 8-bit floats
+    return torch.isfinite(tensor.float() if is_tiny(tensor) else tensor)
+
+
 def _is_variance(name: str) -> bool:
     return name.endswith("running_var")
 
@@ -50,7 +56,7 @@ def _nonfinite(tensor: Tensor) -> str | None:
     """How many values are NaN or infinite and where the first is; None if none is."""
     if not tensor.is_floating_point():
         return None
-    finite = torch.isfinite(tensor)
+    finite = is_finite(tensor)
     if finite.all():
         return None
     lost = (~finite).flatten().to(torch.uint8)

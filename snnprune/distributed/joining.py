@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import os
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -42,18 +44,33 @@ def joined(device: str) -> Iterator[Ranks]:
     if on_gpu:
         torch.cuda.set_device(here.local_rank)
     with _telling_of_peers():
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-            store=_fresh_store(),
-            rank=here.rank,
-            world_size=here.size,
-            timeout=TIMEOUT,
-        )
+        with _silent():
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+                store=_fresh_store(),
+                rank=here.rank,
+                world_size=here.size,
+                timeout=TIMEOUT,
+            )
         ranks = Ranks(rank=here.rank, size=here.size, local_rank=here.local_rank)
         # a user's loader that shuffles must give all of them the same batches
         torch.manual_seed(ranks.shared(torch.initial_seed()))
         yield ranks
         dist.destroy_process_group()  # not after a fault: the others may be waiting in it
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing reaches stdout, where gloo of torch 2.10 says whom it met: a result goes there."""
+    sys.stdout.flush()
+    stdout, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        os.close(nowhere)
 
 
 def _fresh_store() -> Store:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from snnprune.checkpoint import is_finite
 from snnprune.distributed import ALONE, Part, Ranks, Replicated, synchronised
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.mask import Masks
@@ -245,7 +246,7 @@ def require_finite(module: nn.Module, epoch: int) -> None:
         NonFiniteError: one of them is NaN or infinite; the first is named.
     """
     for key, tensor in module.state_dict().items():
-        if not bool(tensor.isfinite().all()):
+        if not bool(is_finite(tensor).all()):
             raise NonFiniteError(
                 f"{key} is not finite after epoch {epoch + 1}",
                 field="training",

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sinabs.layers as sl
 import torch
 from spiking_networks import NETWORKS, STEPS, changed, images, made, spikes_of
 from torch import Tensor, nn
@@ -107,9 +108,8 @@ def test_counts_do_not_depend_on_the_batches(name: str) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("silent_first", [True, False])
 def test_spikes_with_the_samples_before_time_are_put_in_order(silent_first: bool) -> None:
-    layers = pytest.importorskip("sinabs.layers", reason="needs sinabs, installed with --no-deps")
     torch.manual_seed(0)
-    neuron = layers.IAFSqueeze(num_timesteps=STEPS)
+    neuron = sl.IAFSqueeze(num_timesteps=STEPS)
     module = nn.Sequential(nn.Conv2d(1, 4, 3), neuron, nn.Flatten(), nn.Linear(144, 3)).eval()
     x = 6 * images(4 * STEPS, 1, 8, 8)  # (N T, 1, 8, 8)
     # the dense network is silent on blank images, so that its spikes fit any order

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from snnprune.checkpoint import read_masks
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-CONV_SNN = ("--model", "conv-snn", "--model-arg", "width=8", "--model-arg", "depth=2",
+CONV_SNN = ("--model", "conv-snn", "--model-arg", "width=4", "--model-arg", "depth=2",
             "--model-arg", "time_steps=2", "--data", "fashion-mnist-mini")  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def test_a_network_is_pruned_and_repaired_within_its_torch_file(
     torch.save(
         {"model": state, "optimizer": {"state": {}}}, path, _use_new_zipfile_serialization=zipped
     )
-    flags = (*CONV_SNN, "--samples", "64", "--no-eval")
+    flags = (*CONV_SNN, "--samples", "64", "--no-eval", "--criterion", "sf")
     said = checked("prune", path, "--sparsity", "0.8", "-o", out, *flags)
     assert "the optimizer's state is as it was" in said
     loaded = torch.load(out, weights_only=True)
@@ -102,7 +102,7 @@ def test_a_lightning_file_with_old_pruning_masks_loads_into_the_module_again(
             state[f"net.{key}"] = value
     path, out = tmp_path / "a.ckpt", tmp_path / "b.ckpt"
     torch.save({"state_dict": state, "epoch": 1, "callbacks": {}}, path)
-    flags = (*CONV_SNN, "--samples", "64", "--no-eval")
+    flags = (*CONV_SNN, "--samples", "64", "--no-eval", "--criterion", "sf")
     said = checked("prune", path, "--sparsity", "0.8", "-o", out, *flags)
     assert "stripped the prefix net." in said
     assert "folded 1 mask" in said

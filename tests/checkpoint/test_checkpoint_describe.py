@@ -66,11 +66,11 @@ def test_a_terabyte_is_described_from_its_header_alone(tmp_path: Path) -> None:
 def test_thirty_thousand_tensors_take_seconds(tmp_path: Path) -> None:
     path = tmp_path / "many.safetensors"
     tensors = {f"block.{index}.weight": torch.full((2, 2), 1.0) for index in range(30_000)}
-    began = time.monotonic()
+    began = time.process_time()
     write_safetensors(path, tensors, {"text": "x" * 4_000_000})
     assert len(describe(path).tensors) == 30_000
     assert list(read_checkpoint(path).tensors) == list(tensors)
-    assert time.monotonic() - began < 15
+    assert time.process_time() - began < 15
 
 
 def test_a_name_of_seventy_thousand_letters_works(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ import h5py
 import nir
 import numpy as np
 import pytest
+import snntorch
 import torch
+from snntorch.export_nir import export_to_nir
 from torch import Tensor, nn
 
 from snnprune.checkpoint import (
@@ -197,8 +199,6 @@ def test_nir_reads_the_pruned_graph_with_all_else_as_it_was(file: Path, tmp_path
 
 @pytest.mark.filterwarnings("ignore:nirtorch.extract_nir_graph:DeprecationWarning")
 def test_what_snntorch_exports_is_pruned_and_read_by_nir(tmp_path: Path) -> None:
-    snntorch = pytest.importorskip("snntorch")
-    export = pytest.importorskip("snntorch.export_nir").export_to_nir
     torch.manual_seed(0)
 
     def leaky(*shape: int) -> Any:
@@ -208,7 +208,7 @@ def test_what_snntorch_exports_is_pruned_and_read_by_nir(tmp_path: Path) -> None
     net = nn.Sequential(
         nn.Conv2d(1, 4, 3), leaky(4, 6, 6), nn.Flatten(), nn.Linear(144, 10), leaky(10)
     )
-    nir.write(tmp_path / "a.nir", export(net, torch.rand(1, 1, 8, 8), ignore_dims=[0]))
+    nir.write(tmp_path / "a.nir", export_to_nir(net, torch.rand(1, 1, 8, 8), ignore_dims=[0]))
     source = read_checkpoint(tmp_path / "a.nir")
     assert prunable_weights(source.tensors) == ("0.weight", "3.weight")
     assert torch.equal(source.tensors["3.weight"], net.state_dict()["3.weight"])

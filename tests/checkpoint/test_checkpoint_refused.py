@@ -289,9 +289,9 @@ def test_describing_refuses_what_reading_refuses(tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize("name", ["deep lists", "deep objects", "huge number", "claims 90 MB"])
 def test_a_file_made_to_be_slow_is_refused_at_once(tmp_path: Path, name: str) -> None:
     (tmp_path / "model").write_bytes(BAD[name][0])
-    began = time.monotonic()
+    began = time.process_time()
     refusal(tmp_path / "model")
-    assert time.monotonic() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_a_safetensors_file_cut_anywhere_is_called_truncated(tmp_path: Path) -> None:

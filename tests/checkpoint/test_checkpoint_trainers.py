@@ -104,10 +104,10 @@ def test_a_file_that_refers_to_one_dict_many_times_is_searched_at_once(tmp_path:
     for _ in range(3):
         value = dict.fromkeys(range(20_000), value)
     path = saved(tmp_path / "a", value)
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(InputError, match="no state_dict found"):
         read_checkpoint(path)
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 # prefixes

@@ -1,5 +1,6 @@
 """Values that no trained network has."""
 
+import math
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from snnprune.checkpoint import (
+    is_finite,
     is_prunable,
     prunable_weights,
     read_checkpoint,
@@ -41,6 +43,26 @@ def test_values_that_are_not_finite_are_counted_and_the_first_is_named(
         InputError, match=r"fc\.weight: 3 values NaN or infinite, the first at flat index 2"
     ):
         read_checkpoint(path)
+
+
+def test_an_8_bit_float_that_has_no_infinity_is_counted_too(tmp_path: Path) -> None:
+    weight = torch.tensor([[1.0, NAN, 2.0], [3.0, 4.0, NAN]]).to(torch.float8_e4m3fn)
+    with pytest.raises(InputError, match=r"2 values NaN or infinite, the first at flat index 1"):
+        read_checkpoint(written(tmp_path / "a", fc_weight=weight))
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz),
+        torch.float8_e8m0fnu,
+    ],
+    ids=str,
+)
+def test_each_8_bit_float_is_finite_where_python_says_so(dtype: torch.dtype) -> None:
+    every = torch.arange(256, dtype=torch.uint8).view(dtype)
+    assert is_finite(every).tolist() == [math.isfinite(value) for value in every.tolist()]
+    assert not is_finite(every).all()
 
 
 def test_values_that_are_not_finite_can_be_allowed_and_are_noted(tmp_path: Path) -> None:

@@ -255,7 +255,6 @@ def batches():
 def test_states_that_sinabs_saved_are_written_as_a_fresh_network_has_them(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("sinabs.layers", reason="needs sinabs, installed with --no-deps")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(SINABS)
     names: dict[str, Any] = {}

@@ -18,11 +18,11 @@ PLAIN = ("--criterion", "magnitude", "--repair", "none")
 
 
 @pytest.fixture(scope="module")
-def pruned(model_file: Path, tmp_path_factory: pytest.TempPathFactory, process: Run) -> Path:
+def pruned(model_file: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
     """The network at 90 %, by magnitude alone."""
     out = tmp_path_factory.mktemp("pruned") / "p.safetensors"
     flags = ("--sparsity", 0.9, *PLAIN, "--no-eval", "-o", out)
-    assert process("prune", model_file, *flags).returncode == 0
+    assert run("prune", model_file, *flags).returncode == 0
     return out
 
 

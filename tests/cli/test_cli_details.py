@@ -15,8 +15,8 @@ from snnprune.jobs.subjects.options import SubjectOptions
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Json = Callable[[subprocess.CompletedProcess[str]], Any]
-QUICK = ("--no-eval", "--samples", "8")
-SMOKE = {"in_channels": 1, "size": 28, "classes": 10, "width": 8, "depth": 2, "time_steps": 2}
+QUICK = ("--no-eval", "--samples", "8", "--criterion", "sf")
+SMOKE = {"in_channels": 1, "size": 28, "classes": 10, "width": 4, "depth": 2, "time_steps": 2}
 
 
 def metadata(args: dict[str, Any]) -> dict[str, str]:
@@ -87,7 +87,7 @@ def test_the_accuracy_after_is_of_the_written_file_also_in_half_precision(
     tensors = load_file(model_file)
     floats = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
     save_file(floats, half, metadata=metadata(SMOKE))
-    done = run("prune", half, "--sparsity", "0.8", "-o", out, "--samples", "256", "--json")
+    done = run("prune", half, "--sparsity", "0.8", "-o", out, "--criterion", "sf", "--json")
     assert done.returncode == 0, done.stderr
     assert {v.dtype for v in load_file(out).values()} == {torch.float16, torch.int64}
     measured = as_json(run("eval", out, "--json"))["evaluation"]
@@ -123,7 +123,7 @@ def test_a_model_argument_is_laid_over_those_of_the_file_setting_by_setting(
     )
     assert subject.spec is not None
     assert subject.spec.args["neuron"] == {"beta": 0.25, "threshold": 0.9}
-    assert (subject.spec.args["time_steps"], subject.spec.args["width"]) == (3, 8)
+    assert (subject.spec.args["time_steps"], subject.spec.args["width"]) == (3, 4)
 
 
 def test_the_training_split_of_the_users_own_data_is_remembered(
@@ -224,7 +224,7 @@ def test_a_builders_defaults_are_enough_to_see_the_links(
 ) -> None:
     bare = tmp_path / "bare.pth"
     torch.save(load_file(model_file), bare)
-    flags = ("--model-arg", "width=8", "--model-arg", "depth=2")
+    flags = ("--model-arg", "width=4", "--model-arg", "depth=2")
     done = run("inspect", bare, "--model", "conv-snn", *flags)
     assert "blocks.0.neuron" in done.stdout
 

@@ -70,7 +70,6 @@ WORKS = {
 
 @pytest.mark.parametrize("name", WORKS)
 def test_every_weight_is_in_the_graph_with_its_zeros(name: str, run: Run, tmp_path: Path) -> None:
-    pytest.importorskip({"jelly": "spikingjelly"}.get(kind := name.partition("_")[0], kind))
     tensors = pruned(name, tmp_path)
     done = export(run, name, tmp_path, WORKS[name])
     assert done.returncode == 0, done.stderr
@@ -86,7 +85,6 @@ def test_reset_by_subtraction_is_told(
     run: Run, tmp_path: Path, as_json: Callable[..., Any]
 ) -> None:
     for name, layers in (("snntorch_leaky", 2), ("snntorch_learned", 0)):
-        pytest.importorskip("snntorch")
         pruned(name, tmp_path)
         found = as_json(export(run, name, tmp_path, "images", "--json", "--force"))
         assert found["model"]["name"] == f"{NETWORKS}:{name}"
@@ -113,7 +111,6 @@ STEPS = {
 def test_the_time_step_that_the_constants_are_for_is_told(
     name: str, run: Run, tmp_path: Path
 ) -> None:
-    pytest.importorskip({"jelly": "spikingjelly"}.get(kind := name.partition("_")[0], kind))
     pruned(name, tmp_path)
     done = export(run, name, tmp_path, WORKS[name])
     words = " ".join(done.stderr.split())
@@ -131,7 +128,6 @@ def test_the_time_step_that_the_constants_are_for_is_told(
 def test_a_neuron_that_comes_back_as_another_is_found_out(
     constant: str, words: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("snntorch")
     pruned("snntorch_loop", tmp_path)
     real = nir.write
 
@@ -170,8 +166,6 @@ REFUSED = {
 def test_what_a_library_cannot_export_is_one_line_and_no_file(
     name: str, run: Run, tmp_path: Path
 ) -> None:
-    kind = name.partition("_")[0]
-    pytest.importorskip({"jelly": "spikingjelly", "own": "torch"}.get(kind, kind))
     data, words = REFUSED[name]
     pruned(name, tmp_path)
     assert_one_line(export(run, name, tmp_path, data), 3, f"{name}.pth", *words)
@@ -182,7 +176,6 @@ def test_what_a_library_cannot_export_is_one_line_and_no_file(
 def test_without_the_package_it_says_how_to_get_it(
     package: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("snntorch")
     pruned("snntorch_loop", tmp_path)
     monkeypatch.setitem(sys.modules, package, None)
     done = export(run, "snntorch_loop", tmp_path, "vectors")
@@ -196,7 +189,6 @@ def test_without_the_package_it_says_how_to_get_it(
 def test_a_value_that_comes_back_otherwise_is_found_out(
     what: str, words: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("snntorch")
     pruned("snntorch_loop", tmp_path)
     real = nir.write
 
@@ -211,7 +203,6 @@ def test_a_value_that_comes_back_otherwise_is_found_out(
 
 
 def test_a_file_that_is_there_stays_where_the_export_fails(run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("snntorch")
     pruned("snntorch_batchnorm", tmp_path)
     (tmp_path / "a.nir").write_text("mine")
     assert export(run, "snntorch_batchnorm", tmp_path, "images", "--force").returncode == 3
@@ -219,7 +210,6 @@ def test_a_file_that_is_there_stays_where_the_export_fails(run: Run, tmp_path: P
 
 
 def test_it_needs_a_network_and_data_and_no_other_format_does(run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("snntorch")
     pruned("snntorch_loop", tmp_path)
     model = ("--model", f"{NETWORKS}:snntorch_loop")
     path = tmp_path / "snntorch_loop.pth"
@@ -238,7 +228,6 @@ def test_a_built_in_network_has_batchnorm(run: Run, tmp_path: Path) -> None:
 
 
 def test_forward_may_loop_where_the_model_does_one_step(run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("snntorch")
     pruned("snntorch_step", tmp_path)
     forward = ("--forward", f"{NETWORKS}:over_time")
     done = export(run, "snntorch_step", tmp_path, "frames", *forward)

@@ -1,16 +1,20 @@
 """`export --to onnx`: what ONNX Runtime puts out is what the network puts out."""
 
+import functools
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import networks_to_export as networks
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor
+from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from snnprune.checkpoint import is_prunable
 from snnprune.models import ModelSpec, build_model
@@ -27,10 +31,13 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-@pytest.fixture(autouse=True)
-def _packages() -> None:
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package)
+@pytest.fixture(scope="module", autouse=True)
+def _operators() -> Iterator[None]:
+    """torch looks all of ONNX's up for each file anew, which takes as long as the rest."""
+    once = functools.cache(ONNXRegistry.from_torchlib)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(once))
+        yield
 
 
 def pruned(module: torch.nn.Module, path: Path, scale: float = 1.0) -> dict[str, Tensor]:
@@ -55,7 +62,7 @@ def from_user(run: Run, name: str, folder: Path, data: str, *more: object) -> An
 
 
 def outputs(path: Path, x: Tensor) -> Tensor:
-    session = pytest.importorskip("onnxruntime").InferenceSession(path)
+    session = onnxruntime.InferenceSession(path)
     return torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
 
 
@@ -73,7 +80,6 @@ def test_a_built_in_network_puts_out_the_same_for_any_number_of_images(
             wanted = net(x)
         assert wanted.std() > 0.1
         torch.testing.assert_close(outputs(tmp_path / "a.onnx", x), wanted)
-    onnx = pytest.importorskip("onnx")
     held = {one.name: one for one in onnx.load(tmp_path / "a.onnx").graph.initializer}
     for key in (key for key, tensor in tensors.items() if is_prunable(key, tensor)):
         assert np.array_equal(onnx.numpy_helper.to_array(held[key]), tensors[key].numpy())
@@ -98,8 +104,6 @@ FIXED = {"jelly_steps", "sinabs_iaf", "norse_over_time"}
 
 @pytest.mark.parametrize("name", WORKS)
 def test_networks_of_every_library_can_be_exported(name: str, run: Run, tmp_path: Path) -> None:
-    kind = name.partition("_")[0]
-    pytest.importorskip({"jelly": "spikingjelly", "own": "torch"}.get(kind, kind))
     done = from_user(run, name, tmp_path, WORKS[name])
     assert done.returncode == 0, done.stderr
     assert ("of shape" in done.stderr) == (name in FIXED)
@@ -121,7 +125,6 @@ def test_what_comes_out_otherwise_is_refused_and_leaves_no_file(run: Run, tmp_pa
 
 
 def test_a_loop_outside_the_network_is_refused(run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("snntorch")
     loop = ("--forward", f"{NETWORKS}:over_time")
     done = from_user(run, "snntorch_step", tmp_path, "frames", *loop)
     assert_one_line(done, 3, "--forward: calls the model 3 times, and ONNX keeps no membrane")

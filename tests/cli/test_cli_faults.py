@@ -58,10 +58,8 @@ def test_wrong_names_on_the_command_line_are_usage_errors(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_file_is_bad_input(process: Run, tmp_path: Path) -> None:
-    done = process(
-        "prune", "nope.safetensors", "--sparsity", "0.5", "-o", tmp_path / "p.safetensors"
-    )
+def test_a_missing_file_is_bad_input(run: Run, tmp_path: Path) -> None:
+    done = run("prune", "nope.safetensors", "--sparsity", "0.5", "-o", tmp_path / "p.safetensors")
     assert_one_line(done, 3, "nope.safetensors", "no such file")
 
 
@@ -70,7 +68,7 @@ def test_an_existing_output_is_kept_without_force(
 ) -> None:
     out = tmp_path / "p.safetensors"
     out.write_text("precious")
-    command = ("prune", model_file, "--sparsity", "0.5", "-o", out, "--no-eval", "--samples", "8")
+    command = ("prune", model_file, "--sparsity", "0.5", "-o", out, "--criterion", "magnitude")
     assert_one_line(run(*command), 5, "exists already", "--force")
     assert out.read_text() == "precious"
     assert run(*command, "--force").returncode == 0
@@ -107,9 +105,9 @@ def test_keys_that_do_not_fit_the_model_are_named(
     tensors["extra.weight"] = tensors.pop("classifier.weight")
     other = tmp_path / "other.safetensors"
     save_file(tensors, other)
-    done = run("score", other, "--model", "conv-snn", "--model-arg", "width=8")
+    done = run("score", other, "--model", "conv-snn", "--model-arg", "width=4")
     assert_one_line(done, 3, "does not fit the model")
-    flags = ("--model-arg", "width=8", "--model-arg", "depth=2", "--model-arg", "time_steps=2")
+    flags = ("--model-arg", "width=4", "--model-arg", "depth=2", "--model-arg", "time_steps=2")
     done = run("score", other, "--model", "conv-snn", *flags)
     assert_one_line(done, 3, "1 of 14 tensors missing: classifier.weight")
 
@@ -166,8 +164,8 @@ def test_training_that_explodes_ends_with_its_own_code(run: Run, tmp_path: Path)
     assert not (tmp_path / "run" / "DONE").exists()
 
 
-def test_a_finished_run_is_not_overwritten(trained: Path, run: Run) -> None:
-    assert_one_line(run("train", "--recipe", "smoke", "--out", trained), 5, "--force")
+def test_a_finished_run_is_not_overwritten(small: Path, run: Run) -> None:
+    assert_one_line(run("train", "--recipe", "smoke", "--out", small), 5, "--force")
 
 
 def test_a_full_disk_leaves_no_half_file(model_file: Path, tmp_path: Path) -> None:
@@ -197,10 +195,18 @@ def wait_for(metrics: Path) -> None:
         time.sleep(0.05)
 
 
-def test_ctrl_c_ends_with_130_a_word_and_no_half_file(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", LISTENING, "train", "--recipe", "smoke"]
-    command += ["--set", "training.epochs=500", "--set", "data.validation=0.95"]
-    command += ["--out", str(tmp_path / "run")]
+@pytest.fixture
+def endless(tmp_path: Path) -> list[str]:
+    """A run into `run` that is soon at work and long in coming to an end."""
+    images = tmp_path / "images.safetensors"
+    save_file({"x": torch.rand(16, 1, 6, 6), "y": torch.arange(16) % 2}, images)
+    settings = ("training.epochs=100000", "data.validation=0.25", f"data.name=tensors:{images}")
+    flags = [part for setting in settings for part in ("--set", setting)]
+    return ["train", "--recipe", "smoke", *flags, "--out", str(tmp_path / "run")]
+
+
+def test_ctrl_c_ends_with_130_a_word_and_no_half_file(endless: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LISTENING, *endless]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         wait_for(tmp_path / "run" / "metrics.jsonl")
         process.send_signal(signal.SIGINT)
@@ -214,10 +220,8 @@ def test_ctrl_c_ends_with_130_a_word_and_no_half_file(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_sigterm_ends_with_143_and_no_half_file(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "snnprune", "train", "--recipe", "smoke"]
-    command += ["--set", "training.epochs=500", "--set", "data.validation=0.95"]
-    command += ["--out", str(tmp_path / "run")]
+def test_sigterm_ends_with_143_and_no_half_file(endless: list[str], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "snnprune", *endless]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         wait_for(tmp_path / "run" / "metrics.jsonl")
         process.send_signal(signal.SIGTERM)
@@ -242,7 +246,7 @@ def seconds_of(process: Run, *arguments: str) -> float:
 @pytest.mark.parametrize("arguments", [["--help"], ["prune", "--help"], ["train", "--recipe", "x"]])
 def test_help_and_typos_answer_without_torch(arguments: list[str], process: Run) -> None:
     # processor time: what else the machine does is not ours
-    assert min(seconds_of(process, *arguments) for _ in range(5)) < 0.7
+    assert any(seconds_of(process, *arguments) < 0.7 for _ in range(5))
     probe = (
         "import sys; from snnprune.cli.failures import run; from snnprune.cli import app; "
         f"run(app, {arguments!r}); print('torch' in sys.modules, file=sys.stderr)"
@@ -253,12 +257,12 @@ def test_help_and_typos_answer_without_torch(arguments: list[str], process: Run)
     assert done.stderr.splitlines()[-1] == "False"
 
 
-def test_a_file_of_thirty_thousand_tensors_is_shown_in_short(run: Run, tmp_path: Path) -> None:
+def test_a_file_of_ten_thousand_tensors_is_shown_in_short(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "many.safetensors"
-    save_file({f"layer.{index}.weight": torch.ones(1, 1) for index in range(30_000)}, path)
+    save_file({f"layer.{index}.weight": torch.ones(1, 1) for index in range(10_000)}, path)
     done = run("inspect", path)
     assert done.returncode == 0, done.stderr
-    assert "29,700 more layers" in done.stdout
+    assert "9,700 more layers" in done.stdout
     assert len(done.stdout) < 40_000
 
 

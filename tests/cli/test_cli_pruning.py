@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from snnprune.checkpoint import write_masks, write_safetensors
+from snnprune.checkpoint import read_checkpoint, write_masks, write_safetensors
 from snnprune.errors import OutputError
 from snnprune.jobs.pruning.bisecting import Try, best, bisect
 from snnprune.jobs.pruning.validation import validation_of
@@ -70,6 +70,21 @@ def test_a_name_that_is_taken_stops_all_files_before_the_work(prune: Run, tmp_pa
     (tmp_path / "p-0.7.mask.safetensors").write_text("mine")
     assert_one_line(prune("--sparsity", "0.5,0.7"), 5, "p-0.7.mask.safetensors", "--force")
     assert not (tmp_path / "p-0.5.safetensors").exists()
+
+
+def test_a_repair_keeps_statistics_of_8_bit_floats_in_their_type(
+    untrained: Path, prune: Run, run: Run, tmp_path: Path
+) -> None:
+    tensors, mean = load_file(untrained), "blocks.0.norm.running_mean"
+    tensors[mean] = tensors[mean].to(torch.float8_e4m3fn)
+    write_safetensors(tmp_path / "tiny.safetensors", tensors, read_checkpoint(untrained).metadata)
+    flags = ("--sparsity", "0.5", "--criterion", "magnitude", "--repair", "bn", "--samples", 32)
+    out = tmp_path / "p.safetensors"
+    done = run("prune", tmp_path / "tiny.safetensors", "-o", out, "--no-eval", *flags)
+    assert done.returncode == 0, done.stderr
+    repaired = load_file(out)[mean]
+    assert repaired.dtype == torch.float8_e4m3fn
+    assert repaired.tolist() != tensors[mean].tolist()
 
 
 def test_an_error_midway_names_the_files_that_are_whole(

@@ -16,7 +16,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 Json = Callable[[subprocess.CompletedProcess[str]], Any]
 
 
-def test_a_stranger_cannot_choose_code_to_run(process: Run, tmp_path: Path) -> None:
+def test_a_stranger_cannot_choose_code_to_run(run: Run, tmp_path: Path) -> None:
     code, proof = tmp_path / "evil.py", tmp_path / "ran"
     code.write_text(f"open({str(proof)!r}, 'w')\ndef build(): ...\n")
     path = tmp_path / "m.safetensors"
@@ -27,8 +27,8 @@ def test_a_stranger_cannot_choose_code_to_run(process: Run, tmp_path: Path) -> N
         path,
         metadata={"snnprune.model": spec, "snnprune.data": data},
     )
-    assert process("inspect", path).returncode == 0
-    assert process("score", path).returncode == 0
+    assert run("inspect", path).returncode == 0
+    assert run("score", path).returncode == 0
     assert not proof.exists()
 
 
@@ -63,11 +63,11 @@ def test_a_builtin_is_no_model_function(model_file: Path, run: Run) -> None:
 
 
 def test_the_users_own_traceback_is_shown_on_request(
-    model_file: Path, process: Run, tmp_path: Path
+    model_file: Path, run: Run, tmp_path: Path
 ) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def build():\n    raise ValueError('mine')\n")
-    done = process("score", model_file, "--model", f"{file}:build", "-v")
+    done = run("score", model_file, "--model", f"{file}:build", "-v")
     assert "mine.py" in done.stderr
     assert "line 2, in build" in done.stderr
 
@@ -159,7 +159,7 @@ from snnprune.models.conv_snn import conv_snn
 def build():
     warnings.warn("a warning of mine")
     print("printed while building")
-    return conv_snn(in_channels=1, size=28, classes=10, width=8, depth=2, time_steps=2)
+    return conv_snn(in_channels=1, size=28, classes=10, width=4, depth=2, time_steps=2)
 
 
 def needs_more(a, b):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import io
 from torchvision.datasets import SVHN
 
 from snnprune.data import DataOptions, DataSet, open_data
@@ -24,7 +25,6 @@ def pixels(count: int) -> np.ndarray[Any, Any]:
 
 
 def write_set(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    io = pytest.importorskip("scipy.io")
     listed = dict(SVHN.split_list)
     for split, count in COUNTS.items():
         url, file, _ = listed[split]
@@ -53,7 +53,6 @@ def test_pictures_are_channels_first_and_ten_stands_for_zero(
 
 
 def test_a_missing_set_names_both_files(tmp_path: Path) -> None:
-    pytest.importorskip("scipy")
     with pytest.raises(InputError, match=r"looked for train_32x32\.mat, test_32x32\.mat"):
         opened(tmp_path)
 

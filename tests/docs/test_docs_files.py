@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from doc_blocks import blocks_of, first_column, table_under
+from doc_blocks import blocks_of, first_column, in_folder, table_under
 from safetensors import safe_open
 from safetensors.torch import load_file
 from valid_reports import assert_valid
@@ -23,6 +23,7 @@ from snnprune.progress import SILENT
 from snnprune.recipe import load_recipe
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
+Pruning = tuple[Path, Any]
 PAGE = "files.md"
 FEW = ("--samples", 64)
 RUN = ("Files of the run folder", "What a run that prunes adds")
@@ -36,16 +37,27 @@ def work(model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def pruning(model_file: Path, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Pruning:
+    """A folder with `model.safetensors`, pruned by default, and the report of that."""
+    folder = tmp_path_factory.mktemp("pruning")
+    shutil.copy(model_file, folder)
+    flags = ("--sparsity", 0.9, "-o", "pruned.safetensors", "--eval-samples", 64, *FEW)
+    with in_folder(folder):
+        return folder, report_of(run, "prune", "model.safetensors", *flags)
+
+
+@pytest.fixture
+def pruned(pruning: Pruning, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The report; the folder is the current one."""
+    monkeypatch.chdir(pruning[0])
+    return pruning[1]
+
+
 def report_of(run: Run, *arguments: object) -> Any:
     done = run(*arguments, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
-
-
-def pruned(run: Run) -> Any:
-    return report_of(
-        run, "prune", "model.safetensors", "--sparsity", 0.9, "-o", "pruned.safetensors", *FEW
-    )
 
 
 def metadata_of(file: str) -> dict[str, str]:
@@ -84,14 +96,13 @@ def test_the_keys_of_a_report_are_the_documented_ones(
 
 
 def test_the_keys_of_a_pruning_report_and_of_all_in_it_are_the_documented_ones(
-    work: Path, run: Run
+    pruned: Any,
 ) -> None:
-    report = pruned(run)
-    assert json.loads(Path("pruned.report.json").read_text()) == report
-    assert_documented(report)
-    assert set(report["totals"]) == first_column(PAGE, "Keys of totals")
-    assert set(report["layers"][0]) == first_column(PAGE, "Keys of a layer")
-    assert set(report["after"]) == first_column(PAGE, "Keys of an evaluation")
+    assert json.loads(Path("pruned.report.json").read_text()) == pruned
+    assert_documented(pruned)
+    assert set(pruned["totals"]) == first_column(PAGE, "Keys of totals")
+    assert set(pruned["layers"][0]) == first_column(PAGE, "Keys of a layer")
+    assert set(pruned["after"]) == first_column(PAGE, "Keys of an evaluation")
 
 
 def test_the_evidence_in_a_pruning_report_is_the_documented_one(work: Path, run: Run) -> None:
@@ -108,15 +119,15 @@ def test_the_evidence_in_a_pruning_report_is_the_documented_one(work: Path, run:
     assert set(report["workload"]["after"]) == first_column(PAGE, "Keys of a workload")
 
 
-def test_the_run_folder_and_its_report_are_the_documented_ones(trained: Path) -> None:
-    names = {path.name for path in trained.iterdir()}
+def test_the_run_folder_and_its_report_are_the_documented_ones(small: Path) -> None:
+    names = {path.name for path in small.iterdir()}
     assert names == first_column(PAGE, "Files of the run folder")
-    assert_documented(json.loads((trained / "report.json").read_text()))
+    assert_documented(json.loads((small / "report.json").read_text()))
 
 
 def test_the_reports_of_tickets_are_the_documented_ones(tmp_path: Path) -> None:
     settings = ["data.validation=0.95", "imp.methods=[imp]", "imp.sparsities=[0.5]", "seeds=[0, 1]"]
-    recipe = load_recipe("smoke", settings)
+    recipe = load_recipe("smoke", [*settings, "model.args.width=2"])
     out = tmp_path / "run"
     options = LoopOptions(command="imp", recipe=recipe, out=out, device="cpu")
     together = run_seeds(JOBS["imp"], options).report
@@ -132,10 +143,10 @@ def test_the_reports_of_tickets_are_the_documented_ones(tmp_path: Path) -> None:
 
 
 def test_the_keys_of_the_report_of_demo_are_the_documented_ones(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def copied(options: Any, progress: object) -> None:
-        shutil.copytree(trained, options.out)
+        shutil.copytree(small, options.out)
 
     monkeypatch.setattr(demo, "train_recipe", copied)
     monkeypatch.setattr(demo, "SPARSITIES", (0.9,))
@@ -147,15 +158,13 @@ def test_the_keys_of_the_report_of_demo_are_the_documented_ones(
     assert all(key in described for key in found["points"][0])
 
 
-def test_the_metadata_of_the_pruned_file_is_the_documented_one(work: Path, run: Run) -> None:
-    pruned(run)
+def test_the_metadata_of_the_pruned_file_is_the_documented_one(pruned: Any) -> None:
     found = metadata_of("pruned.safetensors")
     assert set(found) == first_column(PAGE, "Metadata of the pruned file")
     assert metadata_of("pruned.mask.safetensors").items() > found.items()
 
 
-def test_the_example_reads_the_masks(work: Path, run: Run) -> None:
-    pruned(run)
+def test_the_example_reads_the_masks(pruned: Any) -> None:
     (block,) = (block for block in blocks_of(PAGE) if block.language == "python")
     masks = block.run_as_python()["masks"]
     expected = read_masks(Path("pruned.mask.safetensors"))
@@ -164,9 +173,8 @@ def test_the_example_reads_the_masks(work: Path, run: Run) -> None:
 
 
 def test_a_score_file_is_as_documented(work: Path, run: Run) -> None:
-    assert (
-        run("prune", "model.safetensors", "--sparsity", 0.5, "-o", "p.safetensors").returncode == 0
-    )
+    flags = ("--sparsity", 0.5, "--criterion", "magnitude", "--no-eval", "-o", "p.safetensors")
+    assert run("prune", "model.safetensors", *flags).returncode == 0
     done = run("score", "p.safetensors", "-o", "s.safetensors", *FEW)
     assert done.returncode == 0, done.stderr
     assert set(metadata_of("s.safetensors")) == first_column(PAGE, "Metadata of the score file")

@@ -10,8 +10,6 @@ from doc_blocks import DOCS, Block, assert_shown, blocks_of, in_folder
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 PAGES = sorted(f"libraries/{page.name}" for page in (DOCS / "libraries").glob("*.md"))
-OPTIONAL = {"libraries/sinabs.md": "sinabs"}
-"""What a page needs that the test command does not install."""
 OLD = "0.0.0.0.12"
 """Mark of blocks for this version of SpikingJelly, which shuts out the one of the others."""
 
@@ -44,8 +42,6 @@ def run_through(blocks: Iterable[Block], folder: Path, run: Run) -> dict[int, st
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
 @pytest.mark.parametrize("page", PAGES)
 def test_every_example_of_the_page_runs(page: str, tmp_path: Path, run: Run) -> None:
-    if page in OPTIONAL:
-        pytest.importorskip(OPTIONAL[page], reason="needs sinabs, installed with --no-deps")
     blocks = [block for block in blocks_of(page) if OLD not in block.marks]
     outputs = run_through(blocks, tmp_path, run)
     assert outputs

@@ -4,11 +4,14 @@ import os
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from needed import ALONE, ROOT, alone, dependencies, extra, package, require_all
 
-README = Path(__file__).parents[2] / "README.md"
+README = ROOT / "README.md"
+OLDEST = ROOT / "tests" / "requirements-oldest.txt"
 
 
 def block_after(mark: str) -> str:
@@ -23,6 +26,35 @@ def test_the_two_commands_make_their_own_environment() -> None:
     for mark in ("command: demo", "command: test"):
         (command,) = block_after(mark).splitlines()
         assert command.startswith("python3 -m venv .venv && .venv/bin/pip install ")
+
+
+def test_the_test_command_installs_all_that_the_tests_need() -> None:
+    first, *installs, last = block_after("command: test").strip().split(" && ")
+    assert (first, last) == ("python3 -m venv .venv", ".venv/bin/pytest")
+    pip = ".venv/bin/pip install --quiet"
+    file = ALONE.relative_to(ROOT)
+    assert installs == [f"{pip} --editable '.[test]'", f"{pip} --no-deps --requirement {file}"]
+    assert not set(map(package, extra("test"))) & set(map(package, alone()))
+
+
+def test_a_package_that_is_not_there_is_named_with_where_the_command_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    require_all()
+    real = metadata.distribution
+
+    def without_sinabs(name: str) -> metadata.Distribution:
+        return real("no-such-package" if name == "sinabs" else name)
+
+    monkeypatch.setattr(metadata, "distribution", without_sinabs)
+    with pytest.raises(ImportError, match=r"^the tests need sinabs: .* command of README\.md"):
+        require_all()
+
+
+def test_the_oldest_torch_of_the_tests_is_the_oldest_that_is_allowed() -> None:
+    asked = dict(re.findall(r"^(torch\w*)==([\d.]+)\.\*$", OLDEST.read_text("utf-8"), re.MULTILINE))
+    allowed = dict(line.split(">=") for line in dependencies() if line.startswith("torch"))
+    assert asked == allowed
 
 
 def test_every_linked_page_and_picture_is_there() -> None:

@@ -25,6 +25,7 @@ from snnprune.recipe import Recipe
 from snnprune.runs import Stop
 from snnprune.training import Trainer
 
+pytestmark = pytest.mark.usefixtures("unrendered")
 MODEL: dict[str, Any] = {
     "in_channels": 1,
     "size": 6,

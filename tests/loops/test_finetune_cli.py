@@ -85,6 +85,7 @@ def test_what_is_missing_is_told(pruned: Path, recipe: Path, run: Run, tmp_path:
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_recipe_of_the_run_is_enough_to_resume_it(
     pruned: Path, recipe: Path, run: Run, tmp_path: Path
 ) -> None:

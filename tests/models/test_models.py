@@ -76,7 +76,8 @@ def test_snn_vgg_16_has_the_weights_of_kim_et_al() -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_6conv2fc_has_the_layers_of_spikingjellys_cifar10net() -> None:
-    nets = pytest.importorskip("spikingjelly.activation_based.model.parametric_lif_net")
+    from spikingjelly.activation_based.model import parametric_lif_net as nets
+
     with torch.device("meta"):
         theirs = nets.CIFAR10Net(256, nn.Identity).state_dict()
         ours = build("6conv2fc").state_dict()

@@ -1,6 +1,7 @@
 """Real networks of sinabs: links, membranes, scores, and nothing left behind."""
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -24,16 +25,18 @@ from snnprune.calibration import calibrate
 from snnprune.network import trace
 from snnprune.network.libraries import library_of
 
-sl = pytest.importorskip("sinabs.layers", reason="needs sinabs, installed with --no-deps")
-from sinabs.activation import (  # noqa: E402  # after the check that it is there
-    MaxSpike,
-    MembraneReset,
-    MembraneSubtract,
-    MultiSpike,
-    SingleSpike,
-)
-from sinabs.from_torch import from_model  # noqa: E402
-from sinabs.layers.alif import ALIFSqueeze  # noqa: E402
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # third-party imports
+    import sinabs.layers as sl
+    from sinabs.activation import (
+        MaxSpike,
+        MembraneReset,
+        MembraneSubtract,
+        MultiSpike,
+        SingleSpike,
+    )
+    from sinabs.from_torch import from_model
+    from sinabs.layers.alif import ALIFSqueeze
 
 STEPS = 3
 LOW = torch.tensor(0.3)

@@ -82,8 +82,8 @@ def test_input_rates_are_those_of_calibrating_either_file(
 ) -> None:
     out, page = tmp_path / "p.safetensors", tmp_path / "r"
     few = ("--samples", 64)
-    flags = ("--sparsity", 0.8, *few, "--eval-samples", 64, "-o", out, "--report", page)
-    assert run("prune", model_file, *flags).returncode == 0
+    flags = ("--sparsity", 0.8, "--criterion", "sf", *few, "--eval-samples", 64, "-o", out)
+    assert run("prune", model_file, *flags, "--report", page).returncode == 0
     found = json.loads((page / "report.json").read_text())["evidence"]["input_rates"]
     assert found
     for when, file in (("before", model_file), ("after", out)):

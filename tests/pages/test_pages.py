@@ -20,11 +20,11 @@ PLAIN = ("--criterion", "sf", "--repair", "bn")
 
 
 @pytest.fixture(scope="module")
-def pruned(model_file: Path, tmp_path_factory: pytest.TempPathFactory, process: Run) -> Path:
+def pruned(model_file: Path, tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
     """The folder of a report with all the evidence."""
     folder = tmp_path_factory.mktemp("pruned")
     flags = ("--sparsity", "0.8", *PLAIN, *FEW, "-o", folder / "p.safetensors")
-    done = process("prune", model_file, *flags, "--report", folder / "report")
+    done = run("prune", model_file, *flags, "--report", folder / "report")
     assert done.returncode == 0, done.stderr
     assert f"wrote {folder / 'report' / 'report.html'}" in done.stdout
     return folder / "report"

@@ -3,10 +3,19 @@
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from snnprune.runs import stopping
+
+
+@pytest.fixture(autouse=True)
+def listening() -> Iterator[None]:
+    """As in a terminal: where a shell runs the suite in the background, Ctrl-C is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def raise_signal(number: int) -> None:

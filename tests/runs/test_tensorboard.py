@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from snnprune.runs.tensorboard import TensorBoard, scalars
 
@@ -38,8 +39,7 @@ def nothing_said(warning: str) -> None:
 
 def points(folder: Path, name: str) -> list[tuple[int, float]]:
     """What TensorBoard itself reads from a folder."""
-    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    accumulator = events.EventAccumulator(str(folder))
+    accumulator = EventAccumulator(str(folder))
     accumulator.Reload()
     return [(event.step, event.value) for event in accumulator.Scalars(name)]
 
@@ -79,13 +79,11 @@ def write(folder: Path, numbers: range, loss: float, after: int | None = None) -
 
 
 def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
     write(tmp_path / "new" / "folder", range(1, 4), 0.5)
     assert points(tmp_path / "new" / "folder", "imp/train_loss") == [(1, 0.5), (2, 0.5), (3, 0.5)]
 
 
 def test_no_point_is_double_after_a_resume_nor_left_from_an_older_run(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
     write(tmp_path, range(1, 6), 1.0)  # killed after 5, when the newest state was 3
     write(tmp_path, range(4, 7), 2.0, after=3)
     assert points(tmp_path, "imp/train_loss") == [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (6, 2)]
@@ -128,8 +126,6 @@ def test_what_goes_wrong_is_told_once_and_the_run_goes_on(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if trouble is not without_the_package:
-        pytest.importorskip("tensorboard")
     trouble(monkeypatch, tmp_path / "events")
     said: list[str] = []
     board = TensorBoard(tmp_path / "events", warn=said.append)
@@ -144,7 +140,6 @@ def test_what_goes_wrong_is_told_once_and_the_run_goes_on(
 def test_a_disk_that_fills_up_later_is_told_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("tensorboard")
     said: list[str] = []
     board = TensorBoard(tmp_path, warn=said.append)
     board.add(EPOCH, 1)
@@ -161,7 +156,6 @@ def test_a_signal_is_not_swallowed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    pytest.importorskip("tensorboard")
     board = TensorBoard(tmp_path, warn=nothing_said)
     monkeypatch.setattr(TensorBoard, "_write", interrupted)
     with pytest.raises(KeyboardInterrupt):

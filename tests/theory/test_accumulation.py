@@ -68,9 +68,23 @@ many = st.fixed_dictionaries(
 )
 
 
-@given(st.integers(0, 10**6), st.sampled_from([1e-4, 0.001, 0.01]), many)
-@settings(max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+networks = given(st.integers(0, 10**6), st.sampled_from([1e-4, 0.001, 0.01]), many)
+
+
+@networks
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 def test_the_bound_of_the_whole_holds(seed: int, change: float, how: dict[str, Any]) -> None:
+    assert_bounded(seed, change, how)
+
+
+@pytest.mark.slow
+@networks
+@settings(max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+def test_it_holds_in_a_thousand_networks(seed: int, change: float, how: dict[str, Any]) -> None:
+    assert_bounded(seed, change, how)
+
+
+def assert_bounded(seed: int, change: float, how: dict[str, Any]) -> None:
     torch.manual_seed(seed)
     model = Chain(**how).eval()
     found, _ = spread_of(model, 2 * torch.rand(32, 5), change)

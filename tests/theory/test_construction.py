@@ -117,8 +117,19 @@ def test_the_same_key_draws_the_same_and_chunks_are_drawn_on_their_own() -> None
 
 
 @given(st.integers(0, 10**6))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_within_the_margin_no_spike_flips(seed: int) -> None:
+    assert_the_same_within_the_margin(seed)
+
+
+@pytest.mark.slow
+@given(st.integers(0, 10**6))
+@settings(max_examples=1000, deadline=None)
+def test_within_the_margin_no_spike_flips_in_a_thousand_networks(seed: int) -> None:
+    assert_the_same_within_the_margin(seed)
+
+
+def assert_the_same_within_the_margin(seed: int) -> None:
     """Whenever every weight is within (1 - beta) m / N of its own, all spikes are the same."""
     target = random_target(3, 2, HARD, (seed,))
     spikes = all_spikes(3, 3)

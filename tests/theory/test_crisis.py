@@ -61,9 +61,23 @@ many = st.fixed_dictionaries(
 )
 
 
-@given(st.integers(0, 10**6), st.sampled_from([0.001, 0.05, 0.5]), many)
-@settings(max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+layers = given(st.integers(0, 10**6), st.sampled_from([0.001, 0.05, 0.5]), many)
+
+
+@layers
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 def test_the_bounds_hold(seed: int, change: float, how: dict[str, Any]) -> None:
+    assert_bounded(seed, change, how)
+
+
+@pytest.mark.slow
+@layers
+@settings(max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+def test_they_hold_for_a_thousand_layers(seed: int, change: float, how: dict[str, Any]) -> None:
+    assert_bounded(seed, change, how)
+
+
+def assert_bounded(seed: int, change: float, how: dict[str, Any]) -> None:
     model, found, steps = crisis_of(seed, change, **how)
     known = model.neuron.dynamics
     gathered = bounds.geometric(known.beta, steps, decay_input=known.decay_input)

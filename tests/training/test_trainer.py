@@ -167,6 +167,15 @@ def test_weights_that_an_infinite_gradient_spoilt_are_refused_by_name() -> None:
         require_finite(module, 2)
 
 
+def test_an_8_bit_float_in_the_network_is_looked_at_too() -> None:
+    module = torch.nn.Linear(2, 2)
+    module.register_buffer("scale", torch.tensor([1.0, 2.0]).to(torch.float8_e4m3fn))
+    require_finite(module, 0)
+    module.register_buffer("scale", torch.tensor([1.0, math.nan]).to(torch.float8_e4m3fn))
+    with pytest.raises(NonFiniteError, match="scale is not finite after epoch 1"):
+        require_finite(module, 0)
+
+
 SETTINGS: dict[str, dict[str, Any]] = {
     "sgd": {"momentum": 0.9, "weight_decay": 0.1},
     "without momentum": {},

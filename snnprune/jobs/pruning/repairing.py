@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from snnprune.checkpoint import is_finite
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.jobs.subjects.binding import load
 from snnprune.jobs.subjects.subject import Subject
@@ -94,7 +95,7 @@ def _stored(repaired: Tensor, before: Tensor, mask: Tensor | None, key: str) -> 
     if torch.equal(repaired, before.to(repaired.dtype)):
         return before
     stored = repaired.to("cpu", before.dtype, copy=True).reshape(before.shape)
-    if not bool(stored.isfinite().all()):
+    if not bool(is_finite(stored).all()):
         raise NonFiniteError(
             f"does not fit into {str(before.dtype).removeprefix('torch.')} after repair",
             field=key,

@@ -139,7 +139,8 @@ class Applying:
         """How the parameter lies to the weight of a call; None where another use counts."""
         layout = found.layout.then(read)
         if layout is None:
-            self.observers.on_unseen((found.key,), "it is applied in a form that cannot be followed")
+            how = "it is applied in a form that cannot be followed"
+            self.observers.on_unseen((found.key,), how)
             return None
         return layout if self.settled.layouts.get(found.key, layout) == layout else None
 

@@ -45,8 +45,8 @@ class Around(nn.Module):
 
     def __init__(self, layer: nn.Module, space: int = 0, outputs: int = OUTPUTS) -> None:
         super().__init__()
-        convolution = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)[space]
-        norm = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[space]
+        convolution: Any = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)[space]
+        norm: Any = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[space]
         self.first = convolution(5, INPUTS, *[1] * bool(space))
         self.lif1, self.layer, self.norm, self.lif2 = Neuron(), layer, norm(outputs), Neuron()
         self.last = nn.Linear(outputs, 4)
@@ -63,7 +63,7 @@ class Around(nn.Module):
 def surrounded(layer: nn.Module, space: int = 0, outputs: int = OUTPUTS) -> Around:
     """The same around whatever layer; its neurons fire now and then."""
     torch.manual_seed(3)
-    module = Around(layer, space, outputs)
+    module: Any = Around(layer, space, outputs)
     for child in (module.first, module.last):
         nn.init.uniform_(child.weight, -1, 1)
         nn.init.uniform_(child.bias, 0, 0.4)
@@ -91,7 +91,7 @@ class Way:
 
     def written(self) -> Around:
         twin = self.plainly()
-        held = self.held(twin.layer.weight.detach())
+        held = self.held(twin.layer.get_parameter("weight").detach())
         return surrounded(Free(held, self.use), len(self.size))
 
     def x(self) -> Tensor:

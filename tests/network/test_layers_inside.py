@@ -79,7 +79,8 @@ def test_separate_projections_of_attention_are_layers_of_their_own() -> None:
 def test_attention_is_scored_and_repaired_as_where_it_is_written_out() -> None:
     """There a piece of the weight is applied at a time; the output projection is the same."""
     shots = [shot_at(Attending(crossed=False, by_hand=one).eval(), X) for one in (False, True)]
-    assert torch.allclose(*(output(network_of(shot), X) for shot in shots), atol=1e-5)
+    first, second = (output(network_of(shot), X) for shot in shots)
+    assert torch.allclose(first, second, atol=1e-5)
     for criterion in ("sf", "obs", "taylor"):
         one, other = (scores(shot, criterion).values[OUT] for shot in shots)
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
@@ -200,7 +201,7 @@ class Reparametrised(nn.Module):
         self.lif1, self.lif2 = Neuron(), Neuron()
 
     def bordered(self, x: Tensor) -> Tensor:
-        norm = self.norm1
+        norm: Any = self.norm1
         value = norm.bias - norm.running_mean * norm.weight / (norm.running_var + norm.eps).sqrt()
         padded = functional.pad(x, [1, 1, 1, 1])
         for place in (0, -1):

@@ -181,7 +181,8 @@ def test_a_transposed_convolution_with_a_stride_is_one_over_inputs_set_apart() -
     for shot in (plain, written):
         shot.prune(plan, 0.5)
         outputs.append(output(network_of(shot), x))
-    assert torch.allclose(*outputs, atol=1e-3)
+    first, second = outputs
+    assert torch.allclose(first, second, atol=1e-3)
 
 
 class Mixer(nn.Module):

@@ -25,6 +25,8 @@ from snnprune.network.origins import MOVES, Origin, made_by
 from snnprune.network.sites import function_here
 from snnprune.network.weights import KEEPS_ORDER, Applied, Made, Parts, applied
 
+NAMELESS = "a weight of the network's own"
+"""Stands for one that is no parameter, where a traced network is watched."""
 COPIES = frozenset({"contiguous", "clone"})
 REPEATS = frozenset({"expand", "expand_as", "broadcast_to"})
 
@@ -44,6 +46,9 @@ class Applying:
         """The origin of what a layer gives, once the observers are told; None if it is none."""
         for one in candidates(function, args, kwargs):
             origin, other = self.notes.of(one.raw), self.notes.of(one.other)
+            if origin is None and self._is_nameless(one):
+                self._read(one)
+                return self._current(NAMELESS, other, None)
             if origin is None or not self._may_be_layer(one, origin, other):
                 continue
             if key := self._told(one, applied(origin, one.once.shape, self.settled.functions)):
@@ -100,6 +105,11 @@ class Applying:
         if candidate.is_layer or (other is not None and other.data):
             return True
         return other is None and origin.parameter in self.settled.layers
+
+    def _is_nameless(self, candidate: Candidate) -> bool:
+        """Whether a weight may be a layer's that was made of its parameter before the pass."""
+        made_before = bool(self.settled.layers) and not self.notes.is_buffer(candidate.raw)
+        return candidate.is_layer and made_before
 
     def _has_features_first(
         self, candidate: Candidate, origin: Origin, other: Origin | None

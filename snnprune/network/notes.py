@@ -56,6 +56,10 @@ class Notes:
             )
         return self.parameters[id(leaf)]
 
+    def is_buffer(self, tensor: Tensor) -> bool:
+        """Whether it is a buffer of the network, as a fixed filter is."""
+        return id(tensor) in self.buffers
+
     def among(self, tree: Any) -> tuple[Origin, ...]:
         """Where the tensors in `tree` came from, as far as it is known."""
         found = ((leaf, self.of(leaf)) for leaf in tree_leaves(tree))

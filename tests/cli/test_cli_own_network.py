@@ -200,7 +200,7 @@ def test_an_excluded_layer_is_left_as_it_is_and_not_counted(
 
 def test_an_exclusion_is_known_without_the_network_too(own: dict[str, Any], run: Run) -> None:
     done = run("inspect", "own.pth", "--exclude", "second.weight")
-    assert "of 84 weights" in done.stdout  # 4 x 9 + 16 x 3
+    assert "of 84 prunable weights" in done.stdout  # 4 x 9 + 16 x 3
     assert "left alone: second" in done.stdout
 
 
@@ -277,7 +277,7 @@ def test_inspect_shows_what_is_between_a_layer_and_its_neuron(
     lines = [line.split() for line in done.stdout.splitlines()]
     assert ["first", "input", "norm", "spikes", "-"] in lines
     assert ["second", "spikes", "norm2", "spikes2", "-"] in lines
-    assert ["spikes2", "snnprune", "-"] in lines
+    assert ["spikes2", "snnprune", "5", "-"] in lines
     (layer, *_) = as_json(run("inspect", *FLAGS, *flags, "--json"))["layers"]
     assert layer["links"] == [{"neuron": "spikes", "norms": [["norm"]], "through": []}]
     assert layer["encoding"] is True

@@ -48,7 +48,14 @@ def test_long_names_are_broken_at_dots_and_no_column_is_cut(width: int) -> None:
     assert "…" not in "".join(lines)
     assert lines[2].split()[0] == "module.backbone."
     assert " spikes " in lines[2]
-    neurons = [{"name": f"{long}.spikes", "library": "SpikingJelly", "identities": [long, long]}]
+    neurons = [
+        {
+            "name": f"{long}.spikes",
+            "library": "SpikingJelly",
+            "steps": 4,
+            "identities": [long, long],
+        }
+    ]
     lines = shown(neuron_table(neurons, width), width)
     assert max(map(len, lines)) <= width
     assert "SpikingJelly" in lines[2]

@@ -1,8 +1,8 @@
 """What feeds what in a spiking network, and how to watch it run."""
 
+from snnprune.network.calls import LayerCall
 from snnprune.network.capture import watching
 from snnprune.network.feeding import Batch, batch_length, fed
-from snnprune.network.layer_calls import LayerCall
 from snnprune.network.libraries import NeuronConstants, plainly
 from snnprune.network.links import NOWHERE, Gain, Layer, Link, Network, Neuron, Norm
 from snnprune.network.mode import evaluating

@@ -10,18 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnprune.network.layer_calls import (
-    Candidate,
-    LayerCall,
-    addend,
-    candidates,
-    fused_weights,
-    once_of,
-)
+from snnprune.network.calls import Candidate, LayerCall, once_of
+from snnprune.network.layer_calls import candidates, fused_weights
 from snnprune.network.layout import Layout, turned
 from snnprune.network.naming import name_of
 from snnprune.network.observers import Pass
 from snnprune.network.origins import MOVES, Origin, made_by
+from snnprune.network.products import addend
 from snnprune.network.sites import function_here
 from snnprune.network.weights import KEEPS_ORDER, Applied, Made, Parts, applied
 

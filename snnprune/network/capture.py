@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from snnprune.network.calls import LayerCall
 from snnprune.network.following import Follower
-from snnprune.network.layer_calls import LayerCall
 from snnprune.network.links import Network
 from snnprune.network.observers import Observers
 from snnprune.network.operations import NormCall

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from snnprune.network.layer_calls import LayerCall
+from snnprune.network.calls import LayerCall
 from snnprune.network.links import NOWHERE
 from snnprune.network.notes import Notes
 from snnprune.network.origins import MOVES, VIEWS

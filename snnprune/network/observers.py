@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from snnprune.network.layer_calls import LayerCall
+from snnprune.network.calls import LayerCall
 from snnprune.network.layout import Layout
 from snnprune.network.links import Settled
 from snnprune.network.notes import Notes

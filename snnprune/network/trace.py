@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.batches import copied
+from snnprune.network.assembling import assembled, neuron_of
 from snnprune.network.dynamics import Decay, decays
 from snnprune.network.feeding import device_of
 from snnprune.network.libraries import library_of
@@ -19,7 +20,7 @@ from snnprune.network.links import NOWHERE, Network, Settled
 from snnprune.network.making import Functions, functions_of
 from snnprune.network.mode import evaluating
 from snnprune.network.rest import at_rest
-from snnprune.network.seen import Seen, neuron_of
+from snnprune.network.seen import Seen
 from snnprune.network.wrappers import bare
 
 
@@ -47,7 +48,7 @@ def trace(
     with evaluating(module), at_rest(Network(module=module, neurons=known)) as reset:
         passes = _Passes(module=module, example=example, run=run, reset=reset)
         seen, functions = passes.settled()
-        network = seen.network(passes.decays(seen), functions.kept)
+        network = assembled(seen, passes.decays(seen), functions.kept)
     return chosen(network, links or {})
 
 

@@ -34,17 +34,18 @@ def drawing(*key: object, device: torch.device | None = None) -> Iterator[None]:
 
     devices = [device] if device is not None and device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        _seed_all(derived_seed(*key))
+        seed_all(*key)
         yield
 
 
-def _seed_all(seed: int) -> None:
-    """As `torch.manual_seed`, for the devices that are here.
+def seed_all(*key: object) -> None:
+    """As `torch.manual_seed`, by `key` and for the devices that are here.
 
     For each kind that is not, torch would note the call stack, longer than a small step takes.
     """
     import torch
 
+    seed = derived_seed(*key)
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(seed)

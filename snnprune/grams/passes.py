@@ -14,7 +14,16 @@ from torch import Tensor
 from snnprune.errors import InputError
 from snnprune.grams.membrane import Course, course_of
 from snnprune.grams.patches import patches, places
-from snnprune.network import Batch, LayerCall, Network, batch_length, evaluating, fed, watching
+from snnprune.network import (
+    Batch,
+    LayerCall,
+    Network,
+    NormCall,
+    batch_length,
+    evaluating,
+    fed,
+    watching,
+)
 from snnprune.network.running import Forward
 from snnprune.network.steps import StepCount
 from snnprune.randomness import generator
@@ -125,8 +134,16 @@ class Rows:
 _AS_IT_IS = Course(calls=1, steps=None, decay=None)
 
 
-def run_to(network: Network, x: Any, run: Run, on_layer: Callable[[str, LayerCall], None]) -> None:
-    """Run one batch until `on_layer` ends it."""
-    with watching(network, on_layer=on_layer) as start, contextlib.suppress(Reached):
+def run_to(
+    network: Network,
+    x: Any,
+    run: Run,
+    on_layer: Callable[[str, LayerCall], None],
+    *,
+    on_norm: Callable[[str, NormCall], None] = lambda _, __: None,
+) -> None:
+    """Run one batch until `on_layer` ends it; see `watching` for `on_norm`."""
+    watched = watching(network, on_layer=on_layer, on_norm=on_norm)
+    with watched as start, contextlib.suppress(Reached):
         start()
         run(network.module, x)

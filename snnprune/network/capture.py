@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -10,12 +11,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from snnprune.network.calls import LayerCall
+from snnprune.network.feeding import device_of
 from snnprune.network.following import Follower
 from snnprune.network.links import Network
 from snnprune.network.observers import Observers
 from snnprune.network.operations import NormCall
 from snnprune.network.rest import at_rest
 from snnprune.network.sites import Site
+from snnprune.randomness import drawing, seed_all
 
 Observer = Callable[[str, Tensor], None]
 """Takes a name and a tensor that belongs to the network and must not be changed."""
@@ -64,6 +67,7 @@ def watching(
     follower = Follower(network.module, observers, network.settled)
     with contextlib.ExitStack() as stack:
         reset = stack.enter_context(at_rest(network))
+        redraw = stack.enter_context(_drawing(network))
         if sites or {on_input, on_layer, on_current, on_norm} != {_nobody}:
             stack.enter_context(follower.following(scripts=bool(sites)))
         for name, neuron in network.neurons.items():
@@ -76,9 +80,24 @@ def watching(
 
         def start() -> None:
             reset()
+            redraw()
             follower.start()
 
         yield start
+
+
+@contextlib.contextmanager
+def _drawing(network: Network) -> Iterator[Callable[[], None]]:
+    """Gives the function that seeds what the network draws in the next batch.
+
+    So two passes over the same batches differ by the network alone.
+    """
+    if network.draws is None:
+        yield _nobody
+        return
+    batches = itertools.count()
+    with drawing(network.draws, "network", device=device_of(network.module)):
+        yield lambda: seed_all(network.draws, "network", next(batches))
 
 
 def _telling(

@@ -48,6 +48,7 @@ from snnprune.network.origins import (
     made_by,
     spikes_of,
 )
+from snnprune.network.restless import restless
 from snnprune.network.walking import SHIFTS
 
 # What takes from a tensor its shape alone.
@@ -100,6 +101,10 @@ class Follower(TorchFunctionMode):
 
     def _followed(self, function: Any, args: Any, kwargs: Any) -> Any:
         name = name_of(function)
+        if what := restless(function, args, kwargs):
+            self.observers.on_restless(
+                self.followed.inside[-1] if self.followed.inside else "", what
+            )
         # before the call: it may work in place
         parents = (
             ()
@@ -237,7 +242,10 @@ class Follower(TorchFunctionMode):
             return current
         normed = norm_call(function, args, kwargs)
         if normed and (key := self.notes.buffers.get(id(normed.variance))):
-            return self._normed(key, normed)
+            with self.apart():
+                self.observers.on_norm(key, normed)
+            if not normed.training:  # else nothing constant describes it
+                return self._normed(key, normed)
         name = name_of(function)
         if name == "__getitem__" and takes_some(args):
             name = "index"
@@ -301,8 +309,6 @@ class Follower(TorchFunctionMode):
         return origin is not None and origin.data
 
     def _normed(self, key: str, call: NormCall) -> Origin:
-        with self.apart():
-            self.observers.on_norm(key, call)
         scale = self.notes.parameter(call.scale)
         norm = Norm(scale=scale.parameter if scale else None, variance=key, eps=call.eps)
         return made_by("batch_norm", self.notes.among(call.input), norm=norm)

@@ -170,6 +170,10 @@ class Network:
     """Weights that are made of other parameters as a whole, as by weight norm: by what."""
     kept: tuple[str, ...] = ()
     """Parameters that weights are made with and that are no weights, as positions and delays."""
+    restless: Mapping[str, str] = field(default_factory=dict)
+    """Modules that do in eval mode as in training, and what: see `network.restless`."""
+    draws: int | None = None
+    """The seed of what it draws at random in eval mode; None where it draws nothing."""
     settled: Settled = field(default_factory=Settled)
     """What a pass has to know to see all of this again."""
 

@@ -25,7 +25,10 @@ def _nothing(*_: Any) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Observers:
-    """Who is told what happens, mostly before it does; none may change a tensor."""
+    """Who is told what happens, mostly before it does.
+
+    None may change a tensor, but `on_norm` the statistics that the call is about to read.
+    """
 
     on_layer: Callable[[str, LayerCall, str | None], None] = _nothing
     """Weight key, call, and the neuron module that the layer is a part of, if it is."""
@@ -46,6 +49,8 @@ class Observers:
     """Site, u - u_th and the spikes, once they are there."""
     on_compared: Callable[[Site, Tensor], None] = _nothing
     """Site, and what is compared there."""
+    on_restless: Callable[[str, str], None] = _nothing
+    """Module, and which of `restless` is done in it."""
 
 
 class Pass:

@@ -34,6 +34,8 @@ class NormCall:
     variance: Tensor | None
     scale: Tensor | None
     eps: float
+    training: bool
+    """Whether the batch's own statistics are taken, whatever the running ones are."""
 
 
 def norm_call(
@@ -51,6 +53,7 @@ def norm_call(
         variance=values["running_var"],
         scale=values["weight"],
         eps=values["eps"],
+        training=values["training"],
     )
 
 

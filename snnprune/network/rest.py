@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from snnprune.network.holding import Held, package_of
@@ -27,10 +27,13 @@ def at_rest(network: Network) -> Iterator[Callable[[], None]]:
     """
     network.reset()  # before the look: a membrane of an earlier batch is no state of rest
     held = _held(network.module)
+    statistics = [(buffer, buffer.clone()) for buffer in _retaken(network)]
 
     def reset() -> None:
         network.reset()
         held.restore()
+        for buffer, before in statistics:
+            buffer.data.copy_(before)  # a graph that is to be gone back does not read it
 
     try:
         yield reset
@@ -46,6 +49,13 @@ def own_attributes(module: nn.Module) -> Held:
     own = _own(module)
     with torch._C.DisableTorchFunction():  # unseen by who watches the network
         return Held([(vars(part), OF_TORCH) for part in own], own=set(map(package_of, own)))
+
+
+def _retaken(network: Network) -> Iterator[Tensor]:
+    """The statistics that are taken anew on each pass, though nobody reads them."""
+    for name, part in network.module.named_modules():
+        if isinstance(part, _NormBase) and name in network.restless:
+            yield from part.buffers(recurse=False)
 
 
 def _held(module: nn.Module) -> Held:

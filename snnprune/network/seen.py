@@ -54,6 +54,8 @@ class Seen:
         """Neurons whose spikes are the output."""
         self.sources: dict[str, bool] = {}
         """Neurons whose spikes reach a layer or the output; whether something else has a say."""
+        self.restless: dict[str, str] = {}
+        """What is done as in training, by module."""
         self.trail = Trail()
         self.follower = Follower(
             module,
@@ -65,6 +67,7 @@ class Seen:
                 on_drive=self.on_drive,
                 on_compared=self.on_compared,
                 on_site=self.trail.take,
+                on_restless=self.restless.__setitem__,
             ),
             settled,
             numbering=True,

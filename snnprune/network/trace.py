@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from snnprune.network.links import NOWHERE, Network, Settled
 from snnprune.network.making import Functions, functions_of
 from snnprune.network.mode import evaluating
 from snnprune.network.rest import at_rest
+from snnprune.network.restless import BY_BATCH
 from snnprune.network.seen import Seen
 from snnprune.network.wrappers import bare
 
@@ -45,10 +46,13 @@ def trace(
     """
     module = bare(module)
     known = {n: neuron_of(n, m) for n, m in module.named_modules() if library_of(m) is not None}
-    with evaluating(module), at_rest(Network(module=module, neurons=known)) as reset:
+    anything = dict.fromkeys((name for name, _ in module.named_modules()), BY_BATCH)
+    before = Network(module=module, neurons=known, restless=anything)
+    with evaluating(module), at_rest(before) as reset:
         passes = _Passes(module=module, example=example, run=run, reset=reset)
         seen, functions = passes.settled()
         network = assembled(seen, passes.decays(seen), functions.kept)
+    network = replace(network, restless=seen.restless, draws=0 if any(passes.draws) else None)
     return chosen(network, links or {})
 
 
@@ -60,13 +64,18 @@ class _Passes:
     example: Any
     run: Callable[[nn.Module, Any], Any]
     reset: Callable[[], None]
+    draws: list[bool] = field(default_factory=list)
+    """Of each pass, whether the network drew at random."""
 
     def once(self) -> Any:
         """Run the batch from rest; what the network draws by itself is the same each time."""
         self.reset()
         device = device_of(self.module)
         with _same_draws(device):
-            return self.run(self.module, copied(self.example, device))  # it may work in place
+            before = _generators(device)
+            output = self.run(self.module, copied(self.example, device))  # it may work in place
+            self.draws.append(_generators(device) != before)
+            return output
 
     def seen(self, settled: Settled) -> Seen:
         """What is met on a pass."""
@@ -99,6 +108,14 @@ class _Passes:
 
     def _wholes(self) -> Mapping[tuple[str, ...], Tensor]:
         return self.seen(Settled()).wholes
+
+
+def _generators(device: torch.device) -> list[bytes]:
+    """How torch's generators stand."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return [state.numpy().tobytes() for state in states]
 
 
 @contextlib.contextmanager

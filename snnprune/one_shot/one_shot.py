@@ -198,6 +198,8 @@ class OneShot:
             raise InputError(
                 f"{plan.repair} needs the network and data", field="--repair", hint="choose none"
             )
+        if not self.tensors():  # nothing is pruned that was not 0: nothing is to be mended
+            return masks
         for repair in repairs:
             masks = repair(
                 Pruned(

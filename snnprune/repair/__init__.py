@@ -19,8 +19,8 @@ REPAIRS = Registry(
     group="snnprune.repairs",
     rows={
         "bn": Row(
-            target="snnprune.repair.batchnorm:recalibrated",
-            summary="BatchNorm statistics taken again on the calibration data",
+            target="snnprune.repair.batchnorm:rematched",
+            summary="BatchNorm statistics moved by what pruning changed on the calibration data",
         ),
         "mean": Row(
             target="snnprune.repair.layerwise:give_back_means",

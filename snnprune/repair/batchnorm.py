@@ -1,10 +1,10 @@
-"""BatchNorm statistics taken again."""
+"""BatchNorm: statistics taken again or matched, and normalising by the batch in hand."""
 
 from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from snnprune.calibration.moments import ChannelMoments, blocks
 from snnprune.mask import Masks
 from snnprune.network import Batch, Network, NormCall, evaluating, fed, watching
 from snnprune.network.running import Forward, called
+from snnprune.repair.matching import DenseNorm, dense_norms, match
 from snnprune.repair.pruned import Pruned
 
 
@@ -94,8 +95,67 @@ def _count(norm: _BatchNorm) -> int:
     return 0 if norm.num_batches_tracked is None else int(norm.num_batches_tracked)
 
 
-def recalibrated(pruned: Pruned) -> Masks:
-    """`recalibrate_batchnorm` on the calibration images."""
-    if batchnorms(pruned.network.module):
-        recalibrate_batchnorm(pruned.network, pruned.batches(), run=pruned.run)
+class BatchForm:
+    """BatchNorms in the form in which a batch's own statistics may take the place of those held.
+
+    With m, v the moments of what enters in the dense network, M, V those that it holds:
+
+        gamma' = gamma sqrt(v + eps) / sqrt(V + eps)
+        beta' = beta + gamma (m - M) / sqrt(V + eps)
+
+    are right with m and v as statistics, as gamma and beta are with M and V. So tuning goes the
+    same way in whatever form a network holds its normalisations.
+    """
+
+    def __init__(self, module: nn.Module, dense: Mapping[str, DenseNorm]) -> None:
+        """`dense` are the norms of the dense network, by running variance; others are left out."""
+        norms = batchnorms(module)
+        self.norms = {norms[key]: norm for key, norm in dense.items() if key in norms}
+        self.plain = {
+            norm: (held.gain.to(held.mean), held.shift.to(held.mean))
+            for norm, held in self.norms.items()
+            if norm.weight is None and norm.bias is None
+        }
+
+    @contextlib.contextmanager
+    def tuning(self) -> Iterator[None]:
+        """In the block scales and shifts are those of the form; after it, in the network's own."""
+        self._turn(lambda held, scale, shift: (scale * held.gain, shift + scale * held.shift))
+        try:
+            yield
+        finally:
+            self._turn(
+                lambda held, scale, shift: (
+                    scale / held.gain,
+                    shift - scale / held.gain * held.shift,
+                )
+            )
+
+    @contextlib.contextmanager
+    def normalising(self) -> Iterator[None]:
+        """Let them normalise by the batch in the block, also those without scale and shift."""
+        try:
+            for norm, (gain, shift) in self.plain.items():
+                norm.__dict__.update(weight=gain, bias=shift)
+            with normalising_by_batch(self.norms):
+                yield
+        finally:
+            for norm in self.plain:
+                for name in ("weight", "bias"):
+                    norm.__dict__.pop(name, None)
+
+    @torch.no_grad()
+    def _turn(self, turned: Callable[[DenseNorm, Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:
+        for norm, held in self.norms.items():
+            if norm.weight is not None and norm.bias is not None:
+                scale, shift = turned(held, norm.weight.double(), norm.bias.double())
+                norm.weight.copy_(scale)
+                norm.bias.copy_(shift)
+
+
+def rematched(pruned: Pruned) -> Masks:
+    """Statistics under which the pruned network normalises as the dense one; see `matching`."""
+    norms = dense_norms(pruned)
+    if norms:
+        match(pruned, norms)
     return pruned.masks

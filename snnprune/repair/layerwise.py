@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +26,7 @@ from snnprune.grams import (
 )
 from snnprune.mask import Masks
 from snnprune.network import LayerCall, batch_length, evaluating, fed, holding
-from snnprune.repair.batchnorm import batchnorms, normalising_by_batch, recalibrated
+from snnprune.repair.matching import DenseNorm, Matching, dense_norms, match
 from snnprune.repair.pruned import Pruned, silence, unfitted
 
 
@@ -38,7 +38,7 @@ def give_back_means(pruned: Pruned) -> Masks:
     bias of the dense one; where there is none, the running mean of the BatchNorm that comes next
     takes it off. A layer with neither stays as it is.
     """
-    layers = _Layers.of(pruned, by_batch=False, filtered=False)
+    layers = _Layers.of(pruned, norms={}, filtered=False)
     for key in pruned.masks:
         for name, held in _takers(pruned, key).items():
             held.copy_(pruned.dense[name])  # an earlier repair has moved it
@@ -59,13 +59,14 @@ def refit(pruned: Pruned) -> Masks:
 
     Layer by layer: min over w' of E|w x - w' x'|^2 + ridge s |w' - w|^2, x the inputs of the dense
     network and x' those of the network pruned and mended so far, both as the membrane adds them up
-    (at the end: the mean over time). Means go to the bias where there is one; each BatchNorm
-    normalises by the batch meanwhile and has its statistics taken again at last.
+    (at the end: the mean over time). Means go to the bias where there is one; the statistics of
+    each BatchNorm are matched to what enters it, meanwhile and at last.
     """
-    layers = _Layers.of(pruned, by_batch=True, filtered=True)
+    norms = dense_norms(pruned)
+    layers = _Layers.of(pruned, norms=norms, filtered=True)
     for key in layers.keys("least squares"):
         layers.fit(key, layers.moments(key), pruned.masks[key])
-    recalibrated(pruned)
+    match(pruned, norms)
     return pruned.masks
 
 
@@ -79,13 +80,14 @@ def choose_and_refit(pruned: Pruned) -> Masks:
     """
     if pruned.fixed:
         return refit(pruned)
-    layers = _Layers.of(pruned, by_batch=True, filtered=True)
+    norms = dense_norms(pruned)
+    layers = _Layers.of(pruned, norms=norms, filtered=True)
     masks = dict(pruned.masks)
     for key in layers.keys("choosing and least squares"):
         moments = layers.moments(key)
         masks[key] = layers.chosen(key, moments, int(masks[key].sum()))
         layers.fit(key, moments, masks[key])
-    recalibrated(pruned)
+    match(pruned, norms)
     return masks
 
 
@@ -95,13 +97,14 @@ class _Layers:
 
     pruned: Pruned
     usage: Usage
-    by_batch: bool
+    norms: Mapping[str, DenseNorm]
+    """Those of the dense network whose statistics are matched on the way."""
     filtered: bool
 
     @classmethod
-    def of(cls, pruned: Pruned, *, by_batch: bool, filtered: bool) -> _Layers:
+    def of(cls, pruned: Pruned, *, norms: Mapping[str, DenseNorm], filtered: bool) -> _Layers:
         usage = usage_of(pruned.network, pruned.batches, pruned.run)
-        return cls(pruned, usage, by_batch, filtered)
+        return cls(pruned, usage, norms, filtered)
 
     def keys(self, label: str) -> Iterator[str]:
         """Those that were pruned and are used as they are."""
@@ -118,8 +121,7 @@ class _Layers:
         network, module = self.pruned.network, self.pruned.network.module
         rows = Rows(network, key, self.usage, filtered=self.filtered, seed=self.pruned.seed)
         weight = network.layers[key].weight_of(self.pruned.dense[key])
-        norms = list(batchnorms(module).values()) if self.by_batch else []
-        moments = GramSum()
+        matching, moments = Matching(self.norms), GramSum()
         with evaluating(module):
             for number, (x, y) in enumerate(fed(self.pruned.batches(), module)):
                 wanted: list[Tensor] = []
@@ -138,8 +140,13 @@ class _Layers:
                         self.pruned.run,
                         rows.watched(samples, number, see_dense),
                     )
-                with normalising_by_batch(norms):
-                    run_to(network, x, self.pruned.run, rows.watched(samples, number, see))
+                run_to(
+                    network,
+                    x,
+                    self.pruned.run,
+                    rows.watched(samples, number, see),
+                    on_norm=matching.on_norm(number),
+                )
         moments.constant = rows.constant
         return moments
 

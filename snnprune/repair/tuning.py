@@ -23,7 +23,8 @@ from snnprune.network import Network, at_rest, batch_length, fed, holding
 from snnprune.network.feeding import device_of
 from snnprune.network.running import sample_axis
 from snnprune.randomness import drawing, generator
-from snnprune.repair.batchnorm import batchnorms, normalising_by_batch, recalibrated
+from snnprune.repair.batchnorm import BatchForm, batchnorms
+from snnprune.repair.matching import dense_norms, match
 from snnprune.repair.pruned import Pruned, silence
 
 EPOCHS, LEARNING_RATE, TEMPERATURE = 10, 3e-3, 8.0
@@ -43,14 +44,16 @@ def tune(pruned: Pruned) -> Masks:
         InputError: no gradient reaches the weights, or there is no batch of two samples.
         NonFiniteError: the loss is NaN or infinite.
     """
-    with differentiable(pruned.network), _asked_for(pruned):
-        tuning = _Tuning(pruned)
+    norms = dense_norms(pruned)
+    form = BatchForm(pruned.network.module, norms)
+    with differentiable(pruned.network), _asked_for(pruned), form.tuning():
+        tuning = _Tuning(pruned, form)
         for epoch in pruned.progress.track(range(EPOCHS), label="tuning", total=EPOCHS):
             for number, (x, samples) in enumerate(_pieces(pruned, epoch)):
                 device = device_of(pruned.network.module)
                 with drawing(pruned.seed, "tune", epoch, number, device=device):
                     tuning.step(x, samples)
-    recalibrated(pruned)
+    match(pruned, norms)
     return pruned.masks
 
 
@@ -84,7 +87,8 @@ def _asked_for(pruned: Pruned) -> Iterator[None]:
 class _Tuning:
     """The optimizer and what it works on."""
 
-    def __init__(self, pruned: Pruned) -> None:
+    def __init__(self, pruned: Pruned, form: BatchForm) -> None:
+        self.form = form
         self.pruned, self.module = pruned, pruned.network.module
         parameters = [self.module.get_parameter(key) for key in tuned(pruned.network, pruned.masks)]
         self.masks = [
@@ -97,13 +101,12 @@ class _Tuning:
         self.optimizer = Adam(parameters, lr=LEARNING_RATE)
         rise = max(0.1, 2 / steps)  # torch's schedule needs two steps to rise
         self.schedule = OneCycleLR(self.optimizer, LEARNING_RATE, total_steps=steps, pct_start=rise)
-        self.norms = list(batchnorms(self.module).values())
 
     def step(self, x: Any, samples: int) -> None:
         """One step on the images `x`."""
         with torch.no_grad(), holding(self.module, self.pruned.dense):
             wanted = self._logits(copied(x), samples)
-        with normalising_by_batch(self.norms):
+        with self.form.normalising():
             loss = _apart(self._logits(x, samples), wanted)
         if not math.isfinite(float(loss.detach())):
             raise NonFiniteError("tuning left the finite numbers", hint="choose another --repair")

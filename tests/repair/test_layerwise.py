@@ -333,11 +333,14 @@ def test_giving_back_means_changes_biases_and_running_means_alone() -> None:
     assert changed(of) - set(masks) == {"conv3.bias", "fc.bias", "norm1.running_mean"}
 
 
-def test_a_batch_norm_on_the_way_has_its_statistics_taken_again() -> None:
+def test_a_batch_norm_on_the_way_has_its_statistics_moved_by_what_changed() -> None:
     of = pruned("convolved")
     refit(of)
-    conv = conv_of(of, "conv1")
+    conv, held = conv_of(of, "conv1"), of.dense["norm1.running_mean"].double()
     with torch.no_grad():
-        current_now = conv(PICTURES)
-    norm = of.network.module.get_submodule("norm1")
-    torch.testing.assert_close(norm.get_buffer("running_mean"), current_now.mean((0, 2, 3)))
+        now = conv(PICTURES).double()
+        was = functional.conv2d(PICTURES, of.dense["conv1.weight"], padding=1).double()
+    spread = [one.std((0, 2, 3), correction=0) for one in (now, was)]
+    expected = now.mean((0, 2, 3)) - (was.mean((0, 2, 3)) - held) * spread[0] / spread[1]
+    found = of.network.module.get_submodule("norm1").get_buffer("running_mean")
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)

@@ -23,6 +23,7 @@ from snnprune.jobs.subjects.reading import read_subject
 from snnprune.jobs.subjects.subject import Subject
 from snnprune.models import MODELS, ModelSpec, argument, build_model
 from snnprune.network import Network, bare, trace
+from snnprune.network.restless import told
 from snnprune.network.running import Forward, counted, forward_of, reading_of
 from snnprune.provenance import DataSpec, data_in, model_in
 from snnprune.references import flag_of, telling_of_text
@@ -55,9 +56,16 @@ def open_subject(options: SubjectOptions) -> Subject:
             run = _Kept(forward)
             with telling_of_text(spec.args, flag=flag_of("--model")):
                 network = _traced(module.to(device).eval(), example.x, run, options.links)
+            if network.draws is not None:
+                network = replace(network, draws=options.seed)
             if example.y is None:
                 forward = counted(forward, example.x, run.output, reading)
-        notes = (*_standardised(spec, data), *_on_labels(example), *_made(network))
+        notes = (
+            *_standardised(spec, data),
+            *_on_labels(example),
+            *_made(network),
+            *_in_eval(network),
+        )
         checkpoint = replace(checkpoint, notes=(*checkpoint.notes, *notes))
     else:
         checkpoint = folded(checkpoint)
@@ -102,6 +110,13 @@ def _made(network: Network | None) -> list[str]:
     if kept:
         notes.append(f"left alone: {first_few(kept)}, which kernels are made with")
     return notes
+
+
+def _in_eval(network: Network | None) -> list[str]:
+    """Notes on what the network does in eval mode as if it were trained."""
+    if network is None:
+        return []
+    return [*told(network.restless, draws=network.draws is not None)]
 
 
 def _on_labels(example: Pair | None) -> list[str]:

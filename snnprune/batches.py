@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -21,6 +21,19 @@ class Pair(NamedTuple):
     x: Any
     """A tensor, or a whole batch of another kind."""
     y: Tensor | None
+
+
+class Sampled(Pair):
+    """A batch of which is known how many samples are in it."""
+
+    samples: int
+
+    @classmethod
+    def of(cls, pair: Pair, samples: int) -> Self:
+        """The same pair with that number."""
+        made = cls(*pair)
+        made.samples = samples
+        return made
 
 
 def paired(batch: Any) -> Pair | None:

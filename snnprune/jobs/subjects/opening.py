@@ -23,8 +23,10 @@ from snnprune.jobs.subjects.reading import read_subject
 from snnprune.jobs.subjects.subject import Subject
 from snnprune.models import MODELS, ModelSpec, argument, build_model
 from snnprune.network import Network, bare, trace
+from snnprune.network.readout import Reading
 from snnprune.network.restless import told
-from snnprune.network.running import Forward, counted, forward_of, reading_of
+from snnprune.network.running import Forward, forward_of, reading_of
+from snnprune.network.samples import Placement, placement
 from snnprune.provenance import DataSpec, data_in, model_in
 from snnprune.references import flag_of, telling_of_text
 from snnprune.structure import CHANNELS
@@ -47,24 +49,24 @@ def open_subject(options: SubjectOptions) -> Subject:
     data_spec = _data_spec(options, checkpoint)
     data, no_data = _open_data(options, spec, data_spec)
     network, no_network = None, "the file does not say which model it is of"
-    forward = forward_of(options.forward, options.model)
+    placed = Placement(forward=forward_of(options.forward, options.model))
     if spec is not None:
         module, checkpoint = _loaded(spec, checkpoint)
         example = example_of(spec, data, device)
         no_network = "the model cannot be traced without data"
         if example is not None:
-            run = _Kept(forward)
+            run = _Kept(placed.forward)
             with telling_of_text(spec.args, flag=flag_of("--model")):
                 network = _traced(module.to(device).eval(), example.x, run, options.links)
             if network.draws is not None:
                 network = replace(network, draws=options.seed)
-            if example.y is None:
-                forward = counted(forward, example.x, run.output, reading)
+            placed = _placed(network, run, example, reading, own=is_reference(spec.name))
         notes = (
             *_standardised(spec, data),
             *_on_labels(example),
             *_made(network),
             *_in_eval(network),
+            *placed.doubts,
         )
         checkpoint = replace(checkpoint, notes=(*checkpoint.notes, *notes))
     else:
@@ -74,7 +76,8 @@ def open_subject(options: SubjectOptions) -> Subject:
         checkpoint=checkpoint,
         device=device,
         spec=spec,
-        forward=forward,
+        forward=placed.forward,
+        layout=placed.layout,
         reading=reading,
         network=network,
         data_spec=data_spec,
@@ -143,6 +146,16 @@ def _traced(module: nn.Module, example: Any, forward: Forward, links: Mapping[st
     what = f"running the model on {described(example)}"
     with calling_user_code(what, field="--model"):
         return trace(module, example, run=forward, links=links)
+
+
+def _placed(
+    network: Network, run: _Kept, example: Pair, reading: str | Reading, *, own: bool
+) -> Placement:
+    """Where the samples of a batch lie: how a network of one's own has them is tried."""
+    if not own:
+        return Placement(forward=run.forward)
+    with calling_user_code(f"running the model on {described(example.x)}", field="--model"):
+        return placement(network, run.forward, *example, reading, ran=run.output)
 
 
 def _loaded(spec: ModelSpec, checkpoint: Checkpoint) -> tuple[nn.Module, Checkpoint]:

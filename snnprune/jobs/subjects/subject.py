@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnprune.batches import Pair
+from snnprune.batches import Pair, Sampled
 from snnprune.checkpoint import Checkpoint
 from snnprune.data import DataSet, Split
 from snnprune.data.images import ImageSplit
@@ -37,6 +37,8 @@ class Subject:
     """How a batch is run; a failure of the user's own code is told as theirs."""
     reading: str | Reading = "auto"
     """How the network's output is read."""
+    layout: str | None = None
+    """How outputs with time steps lie, where it is known."""
     network: Network | None = None
     data_spec: DataSpec | None = None
     data: DataSet | None = None
@@ -88,8 +90,10 @@ class Subject:
         """Batches until `limit` samples are reached; where these lie is known here."""
         samples = 0
         for x, y in batches:
-            yield Pair(x, y)
-            samples += 0 if limit is None else batch_length(x, y, self.forward)
+            plain = limit is None and not isinstance(x, Tensor)
+            count = 0 if plain else batch_length(x, y, self.forward)
+            yield Sampled.of(Pair(x, y), count) if count else Pair(x, y)
+            samples += count
             if limit is not None and samples >= limit:
                 return
 
@@ -100,7 +104,7 @@ class Subject:
 
     def readout(self) -> Readout:
         """A reader of outputs, for one evaluation."""
-        return Readout(self.reading, name=self.options.readout)
+        return Readout(self.reading, name=self.options.readout, layout=self.layout)
 
     def _split(self, name: str) -> Split:
         split: Split | None = getattr(self.data, name) if self.data else None

@@ -37,6 +37,9 @@ class Checkpoint:
     entry: str | None = None
     """Which dict of a torch file the tensors are: `model`, `model.state_dict`, `.` for the top."""
 
+    odd: Mapping[str, str] = field(default_factory=dict)
+    """Tensors that only a file of the same container can keep, by name, and what they are."""
+
     def in_file(self, values: Mapping[str, T]) -> dict[str, T]:
         """The same values by the keys of the file: `module.fc.weight` for `fc.weight`."""
         return {self.names.get(key, key): value for key, value in values.items()}

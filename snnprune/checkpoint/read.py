@@ -85,6 +85,7 @@ def read_checkpoint(
         notes=(*contents.notes, *notes, *odd),
         names={key: contents.names.get(name, name) for key, name in stripped.items()},
         entry=contents.entry,
+        odd=contents.odd,
     )
 
 

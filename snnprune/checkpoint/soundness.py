@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 
 from snnprune.checkpoint.naming import counted, first_few
-from snnprune.checkpoint.prunable import is_prunable, is_tiny, tiny_weights
+from snnprune.checkpoint.prunable import is_prunable, is_tiny, left_alone, tiny_weights
 from snnprune.checkpoint.states import SAVED, saved_states
 from snnprune.errors import InputError
+
+LEARNT = ("weight", "bias", "weight_orig", "bias_orig")
+"""How the names of parameters end; what else is in a file may be a mask of infinities."""
 
 
 def require_sound(
@@ -17,13 +20,15 @@ def require_sound(
     """Notes on odd values.
 
     Raises:
-        InputError: a value is NaN or infinite (unless `allow_nonfinite`, which never covers a
-            running variance), or a running variance is negative.
+        InputError: a value of a weight, bias or running statistic is NaN or infinite (unless
+            `allow_nonfinite`, which never covers a running variance), or a running variance is
+            negative.
     """
     notes = []
     for name, tensor in tensors.items():
         found = _nonfinite(tensor)
-        if found and (_is_variance(name) or not allow_nonfinite):
+        learnt = _is_statistic(name) or name.endswith(LEARNT)
+        if found and learnt and (_is_variance(name) or not allow_nonfinite):
             hint = "take a checkpoint from before training went wrong"
             raise InputError(found, file=path, field=name, hint=hint)
         if found:
@@ -37,6 +42,9 @@ def require_sound(
         notes.append(
             f"{counted(len(tiny), 'weight')} of 8-bit floats left alone: " + first_few(tiny)
         )
+    if others := left_alone(tensors):
+        named = first_few([f"{name} ({why})" for name, why in others.items()])
+        notes.append(f"not taken for weights of layers: {named}")
     if states := saved_states(tensors):
         notes.append(f"{counted(len(states), 'neuron state')} {SAVED}: " + first_few(states))
     return tuple(notes)
@@ -44,8 +52,16 @@ def require_sound(
 
 def is_finite(tensor: Tensor) -> Tensor:
     """Whether each value is neither NaN nor infinite, bool in the shape of `tensor`."""
-    # torch's isfinite knows only some of the 8-bit floats
-    return torch.isfinite(tensor.float() if is_tiny(tensor) else tensor)
+    if not is_tiny(tensor):
+        return torch.isfinite(tensor)
+    try:
+        return torch.isfinite(tensor.float())  # isfinite itself knows only some of the 8-bit floats
+    except (NotImplementedError, RuntimeError):  # a type that torch can do nothing with but keep it
+        return torch.ones(tensor.shape, dtype=torch.bool)
+
+
+def _is_statistic(name: str) -> bool:
+    return name.endswith(("running_mean", "running_var"))
 
 
 def _is_variance(name: str) -> bool:

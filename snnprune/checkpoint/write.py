@@ -10,6 +10,7 @@ from snnprune.checkpoint.containers.nir import file as nir_file
 from snnprune.checkpoint.containers.safetensors.file import write_safetensors
 from snnprune.checkpoint.containers.sniff import container_of
 from snnprune.checkpoint.containers.torch import rewriting as torch_rewrite
+from snnprune.checkpoint.folding import folded
 from snnprune.checkpoint.read import checkpoint_sha256, read_checkpoint
 from snnprune.errors import InputError, UsageError
 
@@ -58,11 +59,13 @@ def write_like(
     of `source` was, with these values; metadata has no place in it.
 
     Raises:
-        InputError: the file of `source` changed since it was read, or cannot be written again.
+        InputError: the file of `source` changed since it was read, or cannot be written again; or
+            `out` cannot hold all of its tensors.
         OutputError: `out` cannot be written.
     """
     values = source.in_file(tensors)
     if out.suffix.lower() in SAFETENSORS:
+        _require_plain(source)
         write_safetensors(out, values, metadata)
         return ()
     if checkpoint_sha256(source.path, source.container) != source.sha256:
@@ -73,6 +76,19 @@ def write_like(
     return torch_rewrite.rewrite(source, out, values)
 
 
+def _require_plain(source: Checkpoint) -> None:
+    if not source.odd:
+        return
+    name, kind = next(iter(source.odd.items()))
+    more = f" and {len(source.odd) - 1} more" if len(source.odd) > 1 else ""
+    raise InputError(
+        f"a tensor that is {kind}{more} has no place in a .safetensors file",
+        file=source.path,
+        field=name,
+        hint="write a .pth file",
+    )
+
+
 def read_back(source: Checkpoint, out: Path) -> dict[str, Tensor]:
     """The tensors of a file that `write_like` wrote, by the keys of `source`.
 
@@ -81,6 +97,8 @@ def read_back(source: Checkpoint, out: Path) -> dict[str, Tensor]:
     """
     entry = source.entry if container_of(out) == "torch" else None
     written = read_checkpoint(out, allow_nonfinite=True, entry=entry)
+    if source.folded and written.container == "torch":
+        written = folded(written)
     stored = written.in_file(written.tensors)
     keys = {name: key for key, name in source.names.items()}
     return {keys.get(name, name): tensor for name, tensor in stored.items()}

@@ -183,13 +183,16 @@ def attacks(folder: Path, target: Path) -> dict[str, Path]:
     return paths
 
 
-def test_a_pickle_that_runs_code_is_refused_and_never_runs(tmp_path: Path) -> None:
+def test_a_pickle_that_runs_code_never_runs_it(tmp_path: Path) -> None:
     target = tmp_path / "touched"
     for name, path in attacks(tmp_path, target).items():
         for read in (read_checkpoint, describe):
-            with pytest.raises(InputError) as caught:
-                read(path)
-            assert str(caught.value) == f"{path}: posix.system: {ADVICE}", name
+            if name.startswith("protocol"):
+                with pytest.raises(InputError, match=r"a pickle that torch\.save did not write"):
+                    read(path)
+            else:
+                assert "none was made: posix.system" in read(path).notes[-1], name
+    assert torch.equal(read_checkpoint(tmp_path / "zip.pth").tensors["w"], torch.ones(2))
     assert not target.exists()
 
 
@@ -237,7 +240,7 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 @FORMATS
 @pytest.mark.parametrize("protocol", [2, 4])
 @pytest.mark.parametrize("key", [None, "model", "module", "it's \x1b[1m"])
-def test_a_whole_module_is_refused_by_its_class_and_the_statements_given_save_its_state_dict(
+def test_a_whole_module_is_read_as_its_state_dict_without_its_class(
     net: Any, zipped: bool, protocol: int, key: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -245,44 +248,45 @@ def test_a_whole_module_is_refused_by_its_class_and_the_statements_given_save_it
         patch.setattr(sys.modules["my_net"], "Net", type(net), raising=False)
         held = net if key is None else {"epoch": 3, "args": {"lr": 1}, key: net}
         torch.save(held, "whole.pth", pickle, protocol, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(InputError) as caught:
-        read_checkpoint(Path("whole.pth"))
-    error = caught.value
-    assert (error.field, error.exit_code) == ("my_net.Net", 3)
-    assert error.message.startswith("is a module that was pickled whole")
-    assert "\n" not in str(error)
+    checkpoint, wanted = read_checkpoint(Path("whole.pth")), net.state_dict()
+    assert list(checkpoint.tensors) == list(wanted)
+    assert all(torch.equal(checkpoint.tensors[name], wanted[name]) for name in wanted)
+    assert any("a module that was pickled whole" in note for note in checkpoint.notes)
     assert not Path("imported").exists()
-    assert error.hint is not None
-    exec(error.hint.partition("imported: ")[2], {"torch": torch})
-    found, wanted = read_checkpoint(Path("whole-state.pth")).tensors, net.state_dict()
+
+
+class WithBuffers(nn.Module):
+    """Shared parts, buffers that are kept and that are not, a name that is None."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(2, 2)
+        self.again, self.blocks = self.first, nn.ModuleList([nn.BatchNorm1d(2), nn.Linear(2, 1)])
+        self.register_buffer("kept", torch.ones(3))
+        self.register_buffer("passing", torch.ones(3), persistent=False)
+        self.register_parameter("none", None)
+
+
+@pytest.mark.parametrize(
+    "module", [nn.Sequential(nn.Linear(2, 2)), nn.DataParallel(nn.Linear(2, 2)), WithBuffers()]
+)
+def test_the_tensors_of_a_whole_module_are_those_of_its_state_dict(
+    module: nn.Module, tmp_path: Path
+) -> None:
+    found = read_checkpoint(saved(tmp_path / "net.pth", module)).tensors
+    wanted = {key.removeprefix("module."): value for key, value in module.state_dict().items()}
     assert list(found) == list(wanted)
     assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
 
 
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [
-        (nn.Sequential(nn.Linear(2, 2)), "torch.nn.modules.container.Sequential"),
-        (nn.DataParallel(nn.Linear(2, 2)), "torch.nn.parallel.data_parallel.DataParallel"),
-        ([nn.Linear(2, 2), 3], "torch.nn.modules.linear.Linear"),
-    ],
-)
-def test_a_module_of_torch_is_named_by_its_class_too(
-    module: object, name: str, tmp_path: Path
-) -> None:
-    with pytest.raises(InputError, match=f"{name}: is a module that was pickled whole"):
-        read_checkpoint(saved(tmp_path / "net.pth", module))
+def test_a_list_of_modules_is_no_state_dict(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds a list, not a state_dict"):
+        read_checkpoint(saved(tmp_path / "net.pth", [nn.Linear(2, 2), 3]))
 
 
 def test_a_state_dict_beside_text_of_a_module_is_none(tmp_path: Path) -> None:
     state = {**STATE, "_parameters": torch.ones(2), "_modules": torch.ones(2)}
     assert "_parameters" in read_checkpoint(saved(tmp_path / "a.pth", state)).tensors
-
-
-def test_code_beside_the_weights_is_refused_too(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a", {"net": STATE, "where": Path("here")})
-    with pytest.raises(InputError, match=f"pathlib\\S*Path: {ADVICE[:20]}"):
-        read_checkpoint(path)
 
 
 def test_reading_leaves_no_class_allowed_behind(tmp_path: Path) -> None:
@@ -292,9 +296,9 @@ def test_reading_leaves_no_class_allowed_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_the_code_is_named_where_its_name_was_stored_earlier(tmp_path: Path, protocol: int) -> None:
+def test_code_whose_name_was_stored_earlier_does_not_run(tmp_path: Path, protocol: int) -> None:
     value = ["posix", "system", torch.ones(1).shape, "x" * 300, Touch(tmp_path / "touched")]
     (tmp_path / "a").write_bytes(pickle.dumps(value, protocol))
-    with pytest.raises(InputError, match=r"posix\.system: holds code"):
+    with pytest.raises(InputError, match=r"a pickle that torch\.save did not write"):
         read_checkpoint(tmp_path / "a")
     assert not (tmp_path / "touched").exists()

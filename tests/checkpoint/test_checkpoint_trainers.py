@@ -1,6 +1,5 @@
 """What trainers put around and beside a state_dict: wrappers, prefixes, counters, foreign types."""
 
-import argparse
 import io
 import sys
 import time
@@ -15,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.checkpoint import describe, read_checkpoint, renamed
-from snnprune.checkpoint.containers.torch.loading import load
 from snnprune.errors import InputError
 
 STATE = {"fc.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.ones(2)}
@@ -179,10 +177,6 @@ def test_a_prefix_that_would_give_two_tensors_one_key_is_refused(tmp_path: Path)
 FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 
 
-def loaded(path: Path) -> Any:
-    return load(path)[0]
-
-
 @FORMATS
 @pytest.mark.parametrize(
     "number",
@@ -193,14 +187,14 @@ def loaded(path: Path) -> Any:
     ],
     ids=lambda number: f"{number.dtype} {number}",
 )  # fmt: skip
-def test_a_numpy_number_beside_the_weights_is_read_as_pythons(
+def test_a_numpy_number_beside_the_weights_does_no_harm(
     tmp_path: Path, number: Any, zipped: bool
 ) -> None:
-    path = saved(tmp_path / "a", {"net": STATE, "best": number}, zipped=zipped)
-    assert list(read_checkpoint(path).tensors) == list(STATE)
-    best = loaded(path)["best"]
-    assert type(best) is type(number.item())
-    assert best == number or best != best
+    checkpoint = read_checkpoint(
+        saved(tmp_path / "a", {"net": STATE, "best": number}, zipped=zipped)
+    )
+    assert all(torch.equal(checkpoint.tensors[key], STATE[key]) for key in STATE)
+    assert checkpoint.notes == ("read the tensors under net",)
 
 
 @pytest.mark.parametrize(
@@ -209,13 +203,6 @@ def test_a_numpy_number_beside_the_weights_is_read_as_pythons(
 def test_another_numpy_value_does_no_harm(tmp_path: Path, value: Any) -> None:
     path = saved(tmp_path / "a", {"net": STATE, "best": value})
     assert list(read_checkpoint(path).tensors) == list(STATE)
-
-
-@pytest.mark.parametrize("length", [0, 3, 7, 9, 800])
-def test_a_numpy_number_of_the_wrong_size_is_not_believed(tmp_path: Path, length: int) -> None:
-    from snnprune.checkpoint.containers.torch.stand_ins import NumpyType, StandIn, numpy_scalar
-
-    assert isinstance(numpy_scalar(NumpyType("f8"), bytes(length)), StandIn)
 
 
 def attribute_dict(monkeypatch: pytest.MonkeyPatch, module: str) -> type:
@@ -263,19 +250,20 @@ def test_the_settings_in_a_lightning_file_are_read_without_lightning(
     checkpoint = read_checkpoint(path)
     assert list(checkpoint.tensors) == ["model.fc.weight", "model.fc.bias"]
     assert checkpoint.notes == ("read the tensors under state_dict",)
-    settings = loaded(path)["hyper_parameters"]
-    assert type(settings) is dict
-    assert settings == {"lr": 0.1, "layers": [1, 2]}
 
 
-def test_a_dict_of_another_library_is_still_refused_by_name(
+def test_a_dict_of_another_library_is_left_as_it_is_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         settings = attribute_dict(patch, "somewhere.else_")(lr=0.1)
         path = saved(tmp_path / "a.ckpt", {"state_dict": STATE, "hyper_parameters": settings})
-    with pytest.raises(InputError, match=r"somewhere\.else_\.AttributeDict: holds code"):
-        read_checkpoint(path)
+    checkpoint = read_checkpoint(path)
+    assert all(torch.equal(checkpoint.tensors[key], STATE[key]) for key in STATE)
+    assert checkpoint.notes[-1] == (
+        "objects of other code are left as they are, and none was made: "
+        "somewhere.else_.AttributeDict"
+    )
 
 
 @FORMATS
@@ -296,9 +284,3 @@ def test_tensors_saved_on_a_gpu_are_read_on_the_cpu(tmp_path: Path, zipped: bool
     tensors = read_checkpoint(path).tensors
     assert tensors["fc.weight"].device.type == "cpu"
     assert torch.equal(tensors["fc.weight"], STATE["fc.weight"])
-
-
-def test_arguments_beside_the_weights_stay_what_they_are(tmp_path: Path) -> None:
-    args = argparse.Namespace(lr=0.1, best=np.float32(0.5), model="sew_resnet18")
-    path = saved(tmp_path / "a", {"model": STATE, "args": args})
-    assert loaded(path)["args"] == argparse.Namespace(lr=0.1, best=0.5, model="sew_resnet18")

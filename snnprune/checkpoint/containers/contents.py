@@ -21,3 +21,5 @@ class Contents:
     """Whether the zeros were left out of the file."""
     entry: str | None = None
     """Which dict of a torch file the tensors are: `model`, `model.state_dict`, `.` for the top."""
+    odd: Mapping[str, str] = field(default_factory=dict)
+    """Tensors that only a file of the same container can keep, by name, and what they are."""

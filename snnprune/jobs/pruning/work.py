@@ -138,7 +138,7 @@ def _require_judgeable(options: PruneOptions, measuring: Measuring) -> None:
 
     Raises:
         UsageError: a gate is about what `--no-eval` leaves out.
-        InputError: there are no network or no test images.
+        InputError: there are no network or no images.
     """
     for limit in options.limits:
         if not need([limit], BY_RUNNING):

@@ -48,6 +48,8 @@ def open_subject(options: SubjectOptions) -> Subject:
     spec = _model_spec(options, checkpoint)
     data_spec = _data_spec(options, checkpoint)
     data, no_data = _open_data(options, spec, data_spec)
+    if data is not None and data_spec is not None and data.held_out:
+        data_spec = replace(data_spec, validation=data.held_out)
     network, no_network = None, "the file does not say which model it is of"
     placed = Placement(forward=forward_of(options.forward, options.model))
     if spec is not None:
@@ -212,17 +214,29 @@ def _open_data(
         root=options.data_root,
         download=options.download,
         validation=data.validation,
+        hold_out=0.0 if options.test_data or options.eval_data else options.hold_out,
         seed=data.seed,
         size=args.get("size"),
         channels=args.get("in_channels"),
         whole=is_own(options.forward),
     )
     try:
-        return open_data(data.name, options=how), None
+        opened = open_data(data.name, options=how)
+        return opened.with_others(*_others(options, how)), None
     except InputError as error:
         if options.data is not None:
             raise
         return None, f"{data.name}, which it was trained on, is not here ({error.message})"
+
+
+def _others(options: SubjectOptions, how: DataOptions) -> list[DataSet | None]:
+    """The sets of `--test-data` and `--eval-data`."""
+    plain = replace(how, validation=0.0, hold_out=0.0)
+    named = {"--test-data": options.test_data, "--eval-data": options.eval_data}
+    return [
+        None if name is None else open_data(name, options=plain, field=flag)
+        for flag, name in named.items()
+    ]
 
 
 def example_of(

@@ -1,13 +1,13 @@
 """Finding the state_dict among what a trainer saved beside it."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
+from snnprune.checkpoint.containers.torch.modules import entries_of, is_module
+from snnprune.checkpoint.containers.torch.opcodes import Made
+from snnprune.checkpoint.containers.torch.tensors import Odd, Stored
 from snnprune.checkpoint.naming import first_few
 from snnprune.errors import InputError
 
@@ -28,6 +28,8 @@ class Found:
 
     trail: tuple[object, ...]
     entries: dict[Any, Any]
+    whole: object = None
+    """What the entries are of: the dict itself, or a module."""
 
     @property
     def entry(self) -> str:
@@ -35,12 +37,19 @@ class Found:
         return ".".join(map(str, self.trail)) or TOP
 
     @property
-    def tensors(self) -> dict[str, Tensor]:
-        """Its tensors, in its order."""
+    def tensors(self) -> dict[str, Stored]:
+        """Its dense tensors, in its order."""
         return {
             name: value
             for name, value in self.entries.items()
-            if isinstance(name, str) and isinstance(value, Tensor)
+            if isinstance(name, str) and isinstance(value, Stored)
+        }
+
+    @property
+    def odd(self) -> dict[str, str]:
+        """Its tensors of another kind, and what they are."""
+        return {
+            str(name): value.kind for name, value in self.entries.items() if isinstance(value, Odd)
         }
 
 
@@ -51,9 +60,9 @@ def state_dict_in(loaded: object, path: Path, entry: str | None = None) -> Found
         InputError: there is no dict of tensors, more than one and no telling which, or none under
             `entry`.
     """
-    if not isinstance(loaded, dict):
+    if entries_of(loaded) is None:
         raise InputError(
-            f"holds a {type(loaded).__name__}, not a state_dict",
+            f"holds {_kind_of(loaded)}, not a state_dict",
             file=path,
             hint="torch.save(model.state_dict(), FILE) writes one",
         )
@@ -69,7 +78,7 @@ def state_dict_in(loaded: object, path: Path, entry: str | None = None) -> Found
             f"more than one state_dict: {first_few(there)}", file=path, hint=f"choose with {FLAG}"
         )
     raise InputError(
-        f"no state_dict found; the keys are {first_few(loaded) or 'none'}",
+        f"no state_dict found; the keys are {first_few(entries_of(loaded) or ()) or 'none'}",
         file=path,
         hint=f"put it at the top or under {', '.join(WRAPPERS)}, or name it with {FLAG}",
     )
@@ -87,57 +96,61 @@ def notes_on(found: Found, loaded: object) -> tuple[str, ...]:
         beside = f", not those under {first_few(others)} ({FLAG} chooses)" if others else ""
         notes.append(f"read the tensors under {found.entry}{beside}")
     tensors = found.tensors
-    skipped = [name for name in found.entries if name not in tensors]
+    if is_module(found.whole):
+        notes.append(
+            "a module that was pickled whole: its tensors were read, nothing of its code was run"
+        )
+    skipped = [name for name in found.entries if name not in tensors and str(name) not in found.odd]
+    if found.odd:
+        kinds = ", ".join(f"{name} ({kind})" for name, kind in list(found.odd.items())[:5])
+        more = f" and {len(found.odd) - 5} more" if len(found.odd) > 5 else ""
+        notes.append(f"tensors of other kinds are left alone: {kinds}{more}")
     if skipped:
         entries = "entry that is no tensor" if len(skipped) == 1 else "entries that are no tensors"
         notes.append(f"skipped {len(skipped)} {entries}: {first_few(skipped)}")
     return tuple(notes)
 
 
-def with_state_dict(loaded: Any, trail: tuple[object, ...], entries: object) -> Any:
-    """`loaded` with `entries` at the end of `trail`; what lies beside it is shared, not copied."""
-    if not trail:
-        return entries
-    changed = copy.copy(loaded)
-    changed[trail[0]] = with_state_dict(loaded[trail[0]], trail[1:], entries)
-    return changed
-
-
 def _holds_tensors(value: Mapping[Any, Any]) -> bool:
-    return any(isinstance(name, str) and isinstance(item, Tensor) for name, item in value.items())
+    return any(
+        isinstance(name, str) and isinstance(item, Stored | Odd) for name, item in value.items()
+    )
 
 
 def _has_weights(found: Found) -> bool:
     return any(
-        isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 1
+        isinstance(value, Stored) and value.dtype.is_floating_point and len(value.size) > 1
         for value in found.entries.values()
     )
 
 
 def _usual(value: object, depth: int) -> Found | None:
     """Under the name of a wrapper, else here, else where it is the only one below."""
-    if not isinstance(value, dict) or depth < 0:
+    entries = entries_of(value)
+    if entries is None or depth < 0:
         return None
     for name in WRAPPERS:
-        if found := _usual(value.get(name), depth - 1):
+        if found := _usual(entries.get(name), depth - 1):
             return _below(name, found)
-    if _holds_tensors(value):
-        return Found(trail=(), entries=value)
+    if _holds_tensors(entries):
+        return Found(trail=(), entries=entries, whole=value)
     below = {found.trail[0] for found in _all(value, depth)}
     if len(below) != 1:
         return None
     only = below.pop()
-    inner = _usual(value[only], depth - 1)
+    inner = _usual(entries[only], depth - 1)
     return inner and _below(only, inner)
 
 
 def _asked(value: object, entry: str) -> Found | None:
     """Where the dotted `entry` leads; keys may have dots themselves."""
-    if not isinstance(value, dict):
+    entries = entries_of(value)
+    if entries is None:
         return None
     if entry == TOP:
-        return Found(trail=(), entries=value) if _holds_tensors(value) else _usual(value, DEPTH)
-    for name, item in value.items():
+        here = Found(trail=(), entries=entries, whole=value)
+        return here if _holds_tensors(entries) else _usual(value, DEPTH)
+    for name, item in entries.items():
         rest = TOP if str(name) == entry else entry.removeprefix(f"{name}.")
         if rest != entry and (found := _asked(item, rest)):
             return _below(name, found)
@@ -147,20 +160,30 @@ def _asked(value: object, entry: str) -> Found | None:
 def _all(value: object, depth: int) -> list[Found]:
     """Every dict of tensors down to `depth`; one that has many names is looked into once."""
     found, holds = [], dict[int, bool]()
+    known: dict[int, dict[Any, Any] | None] = {}
     level: list[tuple[tuple[object, ...], object]] = [((), value)]
     for _ in range(depth + 1):
         below: list[tuple[tuple[object, ...], object]] = []
         for trail, item in level:
-            if not isinstance(item, dict):
+            if id(item) not in known:
+                known[id(item)] = entries_of(item)
+            entries = known[id(item)]
+            if entries is None:
                 continue
             if id(item) not in holds:
-                holds[id(item)] = _holds_tensors(item)
-                below += [((*trail, name), inner) for name, inner in item.items()]
+                holds[id(item)] = _holds_tensors(entries)
+                below += [((*trail, name), inner) for name, inner in entries.items()]
             if holds[id(item)]:
-                found.append(Found(trail=trail, entries=item))
+                found.append(Found(trail=trail, entries=entries, whole=item))
         level = below
     return found
 
 
 def _below(name: object, found: Found) -> Found:
-    return Found(trail=(name, *found.trail), entries=found.entries)
+    return Found(trail=(name, *found.trail), entries=found.entries, whole=found.whole)
+
+
+def _kind_of(loaded: object) -> str:
+    if isinstance(loaded, Made):
+        return f"an object of {loaded.name[:80]}"
+    return "a Tensor" if isinstance(loaded, Stored | Odd) else f"a {type(loaded).__name__}"

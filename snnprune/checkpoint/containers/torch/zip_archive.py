@@ -1,8 +1,10 @@
-"""The zip archive around a torch file, looked at before torch opens it."""
+"""The zip archive around a torch file."""
 
-import contextlib
+from __future__ import annotations
+
 import struct
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,9 +16,13 @@ SAVE_STATE_DICT = "save the state_dict instead: torch.save(model.state_dict(), F
 # What zipfile raises on bytes that are no archive, or none that it knows.
 DAMAGE = (zipfile.BadZipFile, RuntimeError, ValueError, EOFError, struct.error)
 
+Members = Mapping[str, zipfile.ZipInfo]
+LOCAL = struct.Struct("<4s5H3L2H")
+"""What stands before the bytes of a member, with the lengths of its name and extra at the end."""
 
-def require_torch_archive(file: BinaryIO, path: Path) -> None:
-    """Check that torch.save wrote the archive and that it holds no more than its own bytes.
+
+def require_torch_archive(file: BinaryIO, path: Path) -> Members:
+    """The members of an archive, checked: torch.save wrote it, and it holds no more than its bytes.
 
     Raises:
         InputError: it is cut, of another kind, a TorchScript archive, or would grow when read.
@@ -40,13 +46,32 @@ def require_torch_archive(file: BinaryIO, path: Path) -> None:
             hint="name the checkpoint itself",
         )
     _require_bounded(parts, file.seek(0, 2), path)
+    return {part.filename: part for part in parts}
 
 
-def pickle_in(file: BinaryIO) -> bytes:
-    """The pickle of a torch archive; nothing where it is damaged."""
-    with contextlib.suppress(*DAMAGE), zipfile.ZipFile(file) as archive:
-        return archive.read(next(filter(_is_pickle, archive.namelist())))
-    return b""
+def pickle_of(members: Members) -> zipfile.ZipInfo:
+    """The pickle of a torch archive."""
+    return next(member for name, member in members.items() if _is_pickle(name))
+
+
+def data_offset(file: BinaryIO, member: zipfile.ZipInfo, path: Path, size: int) -> int:
+    """Where the bytes of a member begin.
+
+    Raises:
+        InputError: its own header says otherwise than the directory, or it ends behind the file.
+    """
+    file.seek(member.header_offset)
+    header = file.read(LOCAL.size)
+    if len(header) == LOCAL.size:
+        signature, *_, name, extra = LOCAL.unpack(header)
+        start = member.header_offset + LOCAL.size + name + extra
+        if signature == b"PK\x03\x04" and start + member.file_size <= size:
+            return int(start)
+    raise InputError(
+        f"truncated or damaged: {member.filename[:80]} is not where the directory says",
+        file=path,
+        hint=COPY_AGAIN,
+    )
 
 
 def _is_pickle(name: str) -> bool:

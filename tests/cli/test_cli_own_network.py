@@ -123,6 +123,7 @@ def test_a_named_readout_is_used_before_and_after_pruning(
     own: dict[str, Any], run: Run, as_json: Json
 ) -> None:
     flags = (*FLAGS, "--forward", "own.py:forward_logits", "--readout", "last", "--json")
+    flags = (*flags, "--eval-data", "own.py:batches")
     found = as_json(
         run("prune", *flags, "--sparsity", 0, "-o", "p.safetensors", "--repair", "none")
     )

@@ -9,7 +9,7 @@ import torch
 from snnprune import __version__
 from snnprune.errors import UsageError
 
-DEVICES = ("cpu", "cuda", "mps")
+DEVICES = ("cpu", "cuda")
 LIBRARIES = ("torch", "torchvision", "numpy", "safetensors", "pydantic")
 
 
@@ -17,10 +17,16 @@ def choose_device(name: str = "auto") -> torch.device:
     """The device of that name; `auto` is the first GPU, else the CPU.
 
     Raises:
-        UsageError: there is no such device here.
+        UsageError: there is no such device here, or it has no 64-bit floats to sum up in.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.partition(":")[0] == "mps":
+        raise UsageError(
+            "mps has no 64-bit floats, which statistics are summed in",
+            field="--device",
+            hint="choose cpu",
+        )
     try:
         device = torch.device(name)
         if device.type not in DEVICES:

@@ -59,12 +59,14 @@ def _named(file: Pruned, found: Pruning) -> str:
 
 
 def channels_line(file: Pruned) -> str:
-    """How many channels each layer has left."""
+    """How many channels each layer has left, and what share of all is gone."""
     counts = (
         f"{key.removesuffix('.weight')} {found['kept']} of {found['of']}"
         for key, found in file.channels.items()
     )
-    return f"channels kept: {', '.join(counts)}"
+    of = sum(found["of"] for found in file.channels.values())
+    gone = of - sum(found["kept"] for found in file.channels.values())
+    return f"channels kept: {', '.join(counts)}; {gone:,} of {of:,} gone, {gone / of:.2%}"
 
 
 def _written(files: tuple[Pruned, ...]) -> list[str]:

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 def holding(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
     """In the block `module` has `tensors`, by state-dict key, in place of its own.
 
-    Parameters and buffers stay the objects that they are; nothing is copied.
+    Parameters and buffers stay the objects that they are, where they are; nothing is copied that
+    lies there already.
     """
     held = module.state_dict(keep_vars=True)
     own = {key: tensor for key, tensor in held.items() if key in tensors}
     before = {key: tensor.data for key, tensor in own.items()}
     try:
         for key, tensor in own.items():
-            tensor.data = tensors[key]
+            tensor.data = tensors[key].to(tensor.device)
         yield
     finally:
         for key, tensor in own.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ from snnprune.pruning import Cut
 from snnprune.ranking import lowest
 from snnprune.scoring import Scores
 from snnprune.structure.groups import Group, Grouped, channel_groups
+
+LEAST = 0.25
+"""The share of a group's channels that stays, whatever the ranking says."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +44,13 @@ class Removed:
 
 
 class ChannelCutting:
-    """Cuts whole channels: exactly `round(sparsity * removable)` of all that can be removed.
+    """Cuts whole channels: `round(sparsity * removable)` of all, as far as no group goes too low.
 
     A channel's score is the mean, over the layers that make it, of the mean score of its weights;
     logarithms are taken back first. `local` takes the same share of each group, anything else one
-    ranking over all. At least one channel of each group stays.
+    ranking over all: of a channel's score over the sum of those in its group that do not go before
+    it, as LAMP ranks weights (Lee et al. 2021, arXiv 2010.07611), so that groups of other scales
+    and widths compare. A quarter of the channels of each group stays.
     """
 
     def __init__(self, network: Network, *, locally: bool = False) -> None:
@@ -69,12 +75,27 @@ class ChannelCutting:
         masks = {key: weight != 0 for key, weight in weights.items()}
         masks = {k: m if alive is None else alive[k] for k, m in masks.items()}
         zeros = sum(int((~mask).sum()) for mask in masks.values())
+        low = [*self._low(sparsity)]
         return Cut(
             masks=without(removed, masks, self.network.layers),
             already_zero=zeros,
-            warnings=tuple(f"{k} keeps its channels: {r}" for k, r in self._left(groups)),
+            warnings=(*(f"{k} keeps its channels: {r}" for k, r in self._left(groups)), *low),
             silenced=silenced(self.network, removed),
         )
+
+    def _low(self, sparsity: float) -> Iterator[str]:
+        """What of a cut comes near to a collapse."""
+        counts = {g.layers[0]: self.removed.of(g) for g in self.removed.groups}
+        of = sum(len(kept) for kept in counts.values())
+        gone = of - sum(int(kept.sum()) for kept in counts.values())
+        if gone < round(sparsity * of):
+            yield (
+                f"{gone} of {of} channels are gone and not {round(sparsity * of)}: a quarter of "
+                "each layer stays"
+            )
+        for key, kept in counts.items():
+            if int(kept.sum()) <= least(len(kept)) < len(kept):
+                yield f"{key} keeps {int(kept.sum())} of {len(kept)} channels, the least it may"
 
     def _left(self, groups: list[Group]) -> Iterator[tuple[str, str]]:
         """Layers that keep their channels, and why; that the last one does needs no word."""
@@ -99,14 +120,29 @@ def _worth(group: Group, scores: Scores, layers: Mapping[str, Layer]) -> Tensor:
     return torch.stack(found).mean(0)
 
 
+def least(channels: int) -> int:
+    """How many channels of a group stay at least."""
+    return max(1, math.ceil(LEAST * channels))
+
+
 def _highest(worth: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
-    """Which channels are kept, at least one of each group."""
-    safe = {key: one.clone().index_fill_(0, one.argmax(), torch.inf) for key, one in worth.items()}
+    """Which channels are kept, of each group at least the `least`."""
+    safe = {key: _comparable(one) for key, one in worth.items()}
     flat = torch.cat([*safe.values()])
-    count = min(round(sparsity * len(flat)), len(flat) - len(safe))
+    count = min(round(sparsity * len(flat)), int(flat.isfinite().sum()))
     gone = lowest(flat, count, ties_by=torch.cat([*worth.values()]))
     pieces = gone.split([len(one) for one in safe.values()])
     return {key: ~piece for key, piece in zip(safe, pieces, strict=True)}
+
+
+def _comparable(worth: Tensor) -> Tensor:
+    """What ranks the channels of a group among those of others; infinite where they must stay."""
+    order = worth.argsort(stable=True)
+    ranked = worth[order]
+    left = ranked.flip(0).cumsum(0).flip(0)  # of what does not go before
+    share = torch.where(left > 0, ranked / left, 0.0)
+    share[len(share) - least(len(share)) :] = torch.inf
+    return torch.empty_like(share).index_copy_(0, order, share)
 
 
 def without(removed: Removed, masks: Masks, layers: Mapping[str, Layer]) -> dict[str, Tensor]:

@@ -225,7 +225,7 @@ def words():
 
 
 def labels_as_list():
-    yield torch.zeros(4, 1, 28, 28), [0, 0, 0, 0]
+    yield torch.zeros(4, 1, 28, 28), [[0], [0, 0]]
 
 
 def whole_pictures():
@@ -283,7 +283,7 @@ def mine(tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> P
         ("--data", "nothing", "mine.py:nothing returned None"),
         ("--data", "needs_a_path", "raised TypeError: needs_a_path() missing 1 required"),
         ("--data", "words", "gave a tuple of str, str as batch 1"),
-        ("--data", "labels_as_list", "gave a tuple of Tensor, list as batch 1"),
+        ("--data", "labels_as_list", "a list in a batch is no tensor"),
         ("--data", "fractional_labels", "labels of shape (4,) and type torch.float32"),
         ("--data", "no_label_fits", "label 10 for a network of 10 classes"),
     ],

@@ -16,7 +16,7 @@ from snnprune.network import Network, trace
 from snnprune.one_shot import OneShot, Plan
 from snnprune.repair.batchnorm import batchnorms
 from snnprune.repair.pruned import silence
-from snnprune.scoring import score
+from snnprune.scoring import Scores, score
 from snnprune.structure.channels import ChannelCutting
 from snnprune.structure.groups import channel_groups
 from snnprune.structure.slimming import resized, slim
@@ -82,11 +82,38 @@ def test_exactly_as_many_channels_go_as_are_asked_for(sparsity: float, locally: 
     removed = cut(network, sparsity, locally=locally).removed
     kept = [int(one.sum()) for one in removed.kept.values()]
     sizes = [len(one) for one in removed.kept.values()]
-    assert all(kept)
+    floors = [-(-n // 4) for n in sizes]
+    assert all(here >= floor for here, floor in zip(kept, floors, strict=True))
     if locally:
-        assert kept == [max(1, n - round(sparsity * n)) for n in sizes]
+        goals = [n - round(sparsity * n) for n in sizes]
+        assert kept == [max(floor, goal) for floor, goal in zip(floors, goals, strict=True)]
     else:
-        assert sum(kept) == max(len(sizes), sum(sizes) - round(sparsity * sum(sizes)))
+        assert sum(kept) == max(sum(floors), sum(sizes) - round(sparsity * sum(sizes)))
+
+
+def test_the_ranking_of_channels_does_not_depend_on_the_scale_of_a_layer() -> None:
+    network, _ = network_of("conv-snn")
+    before = cut(network, 0.5).removed
+    with torch.no_grad():
+        network.module.get_parameter("blocks.0.conv.weight").mul_(1e-3)
+    after = cut(network, 0.5).removed
+    assert all(torch.equal(after.kept[key], kept) for key, kept in before.kept.items())
+
+
+def test_what_the_floor_holds_back_is_told() -> None:
+    network, _ = network_of("conv-snn")
+    cutting = ChannelCutting(network)
+    weights = {key: network.weight(key) for key in network.layers}
+    scores = Scores(
+        criterion="magnitude",
+        values={key: weight.abs() for key, weight in weights.items()},
+        scale="linear",
+        fallback={},
+    )
+    warnings = cutting(weights, scores, 0.9, None).warnings
+    assert any(text.endswith("a quarter of each layer stays") for text in warnings)
+    assert sum("the least it may" in text for text in warnings) == 3
+    assert not [text for text in cutting(weights, scores, 0.1, None).warnings if "may" in text]
 
 
 def test_a_removed_channel_never_spikes_and_leaves_the_others_as_they_were() -> None:

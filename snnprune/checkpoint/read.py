@@ -28,11 +28,10 @@ READERS: dict[str, Reader] = {
     "nir": nir_file.read,
 }
 
-# A torch file has no header: its tensors are known once it is loaded.
 OUTLINES: dict[str, Reader] = {
     "safetensors": packed_file.outline,
     "sharded-safetensors": shards.outline,
-    "torch": torch_file.read,
+    "torch": torch_file.outline,
     "nir": nir_file.outline,
 }
 
@@ -85,6 +84,7 @@ def read_checkpoint(
         notes=(*contents.notes, *notes, *odd),
         names={key: contents.names.get(name, name) for key, name in stripped.items()},
         entry=contents.entry,
+        left=contents.left,
     )
 
 

@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 
 from snnprune.checkpoint.naming import counted, first_few
-from snnprune.checkpoint.prunable import is_prunable, is_tiny, tiny_weights
+from snnprune.checkpoint.prunable import is_prunable, is_tiny, other_weights, tiny_weights
 from snnprune.checkpoint.states import SAVED, saved_states
 from snnprune.errors import InputError
+
+PACKED = tuple(getattr(torch, name) for name in ("float4_e2m1fn_x2",) if hasattr(torch, name))
+"""Types of two values a byte, none of which can be NaN."""
 
 
 def require_sound(
@@ -37,6 +40,9 @@ def require_sound(
         notes.append(
             f"{counted(len(tiny), 'weight')} of 8-bit floats left alone: " + first_few(tiny)
         )
+    if others := other_weights(tensors):
+        named = first_few(f"{name} ({why})" for name, why in others.items())
+        notes.append(f"{counted(len(others), 'weight')} left alone: {named}")
     if states := saved_states(tensors):
         notes.append(f"{counted(len(states), 'neuron state')} {SAVED}: " + first_few(states))
     return tuple(notes)
@@ -54,7 +60,7 @@ def _is_variance(name: str) -> bool:
 
 def _nonfinite(tensor: Tensor) -> str | None:
     """How many values are NaN or infinite and where the first is; None if none is."""
-    if not tensor.is_floating_point():
+    if not tensor.is_floating_point() or tensor.dtype in PACKED:
         return None
     finite = is_finite(tensor)
     if finite.all():

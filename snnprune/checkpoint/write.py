@@ -10,6 +10,7 @@ from snnprune.checkpoint.containers.nir import file as nir_file
 from snnprune.checkpoint.containers.safetensors.file import write_safetensors
 from snnprune.checkpoint.containers.sniff import container_of
 from snnprune.checkpoint.containers.torch import rewriting as torch_rewrite
+from snnprune.checkpoint.folding import folded
 from snnprune.checkpoint.read import checkpoint_sha256, read_checkpoint
 from snnprune.errors import InputError, UsageError
 
@@ -49,6 +50,21 @@ def require_writable_as(source: Path, out: Path) -> None:
         )
 
 
+def require_whole(source: Checkpoint, out: Path) -> None:
+    """Refuse an output of tensors alone, which would lack those of `source` that are not read.
+
+    Raises:
+        InputError: there are some, as quantised ones.
+    """
+    for key, kind in source.left.items():
+        raise InputError(
+            f"is {kind}, which {out.name} cannot hold",
+            file=source.path,
+            field=key,
+            hint="prune -o a .pth file keeps it as it is",
+        )
+
+
 def write_like(
     source: Checkpoint, out: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> tuple[str, ...]:
@@ -58,11 +74,13 @@ def write_like(
     of `source` was, with these values; metadata has no place in it.
 
     Raises:
-        InputError: the file of `source` changed since it was read, or cannot be written again.
+        InputError: the file of `source` changed since it was read, or cannot be written again;
+            or as `require_whole`.
         OutputError: `out` cannot be written.
     """
     values = source.in_file(tensors)
     if out.suffix.lower() in SAFETENSORS:
+        require_whole(source, out)
         write_safetensors(out, values, metadata)
         return ()
     if checkpoint_sha256(source.path, source.container) != source.sha256:
@@ -81,6 +99,8 @@ def read_back(source: Checkpoint, out: Path) -> dict[str, Tensor]:
     """
     entry = source.entry if container_of(out) == "torch" else None
     written = read_checkpoint(out, allow_nonfinite=True, entry=entry)
+    if source.folded:  # a module keeps a weight in its parts
+        written = folded(written)
     stored = written.in_file(written.tensors)
     keys = {name: key for key, name in source.names.items()}
     return {keys.get(name, name): tensor for name, tensor in stored.items()}

@@ -51,8 +51,8 @@ def test_a_torch_file_is_pruned_into_a_torch_file(
     args = argparse.Namespace(lr=0.1)
     torch.save({"net": net().state_dict(), "epoch": 3, "args": args, "acc": np.float64(0.5)}, path)
     checked("prune", path, "--sparsity", "0.5", "-o", out)
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        loaded = torch.load(out, weights_only=True)
+    loaded = torch.load(out, weights_only=False)
+    assert type(loaded["acc"]) is np.float64
     assert {key: loaded[key] for key in ("epoch", "args", "acc")} == {
         "epoch": 3, "args": args, "acc": 0.5,
     }  # fmt: skip

@@ -1,17 +1,13 @@
 """A torch file written again with pruned weights: all else is what it was."""
 
-import argparse
 import collections
 import resource
-import sys
 import tempfile
-import types
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -135,38 +131,6 @@ def test_what_a_trainer_saved_beside_the_weights_stays(tmp_path: Path, zipped: b
     optimizer.load_state_dict(loaded["optimizer"])
     assert notes == ("the optimizer's state is as it was, also of weights that are pruned now",)
     assert path.read_bytes() == before
-
-
-def test_a_namespace_stays_one_and_numpy_numbers_become_pythons(tmp_path: Path) -> None:
-    args = argparse.Namespace(lr=0.1, T=4, best=np.float32(0.25))
-    value = {"net": net().state_dict(), "args": args, "max_acc": np.float64(0.91)}
-    source = read_checkpoint(saved(tmp_path / "a.pth", value))
-    write_like(source, tmp_path / "b.pth", halved(source), {})
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        loaded = torch.load(tmp_path / "b.pth", weights_only=True)
-    assert loaded["args"] == argparse.Namespace(lr=0.1, T=4, best=0.25)
-    assert loaded["max_acc"] == 0.91
-    assert type(loaded["max_acc"]) is float
-
-
-def test_numpy_values_that_are_no_numbers_are_named_and_left_out(tmp_path: Path) -> None:
-    odd = np.str_("x")
-    value = {
-        "net": net().state_dict(),
-        "best": odd,
-        "log": [{"when": odd, "acc": 0.5}, (1, odd)],
-        "args": argparse.Namespace(who=odd, lr=0.1),
-    }
-    source = read_checkpoint(saved(tmp_path / "a.pth", value))
-    notes = write_like(source, tmp_path / "b.pth", halved(source), {})
-    assert notes == (
-        "NumPy values that are no numbers were left out: best, args.who, log.1, log.0.when",
-    )
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        loaded = torch.load(tmp_path / "b.pth", weights_only=True)
-    assert loaded["best"] is None
-    assert loaded["log"] == [{"when": None, "acc": 0.5}, None]
-    assert loaded["args"] == argparse.Namespace(who=None, lr=0.1)
 
 
 def test_only_the_chosen_state_dict_is_pruned(tmp_path: Path) -> None:
@@ -300,21 +264,6 @@ def test_dropped_keys_are_left_out_and_a_state_may_change_its_shape(
     assert equal(torch.load(tmp_path / "b.pth")["net"], tensors)
 
 
-def test_a_lightning_dict_is_written_as_a_plain_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = "lightning_fabric"
-    with monkeypatch.context() as patch:
-        for module in (name, f"{name}.utilities", f"{name}.utilities.data"):
-            patch.setitem(sys.modules, module, types.ModuleType(module))
-        kind = type("AttributeDict", (dict,), {"__module__": f"{name}.utilities.data"})
-        sys.modules[f"{name}.utilities.data"].AttributeDict = kind  # type: ignore[attr-defined]
-        value = {"state_dict": net().state_dict(), "hyper_parameters": kind(lr=0.1)}
-        path = saved(tmp_path / "a.ckpt", value)
-    loaded, _, _ = pruned(path, tmp_path / "b.ckpt")
-    assert loaded["hyper_parameters"] == {"lr": 0.1}
-
-
 # what cannot be
 
 
@@ -349,18 +298,6 @@ def test_a_source_that_changed_in_between_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.pth: changed since it was read"):
         write_like(source, tmp_path / "b.pth", source.tensors, {})
     assert not (tmp_path / "b.pth").exists()
-
-
-def test_what_cannot_be_pickled_again_is_refused_and_the_old_output_stays(tmp_path: Path) -> None:
-    state = net().state_dict()
-    state._metadata[""]["odd"] = np.str_("x")  # type: ignore[attr-defined]
-    source = read_checkpoint(saved(tmp_path / "a.pth", state))
-    out = tmp_path / "b.pth"
-    out.write_bytes(b"old")
-    with pytest.raises(InputError, match=r"a\.pth: what lies beside the weights cannot be written"):
-        write_like(source, out, source.tensors, {})
-    assert out.read_bytes() == b"old"
-    assert {path.name for path in tmp_path.iterdir()} == {"a.pth", "b.pth"}
 
 
 @FORMATS

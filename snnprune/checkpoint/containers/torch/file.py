@@ -1,59 +1,110 @@
 """The state_dict in a torch file, and whether its tensors are what they claim."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from snnprune.checkpoint.containers.contents import Contents
-from snnprune.checkpoint.containers.torch.loading import load
-from snnprune.checkpoint.containers.torch.state_dict import notes_on, state_dict_in
+from snnprune.checkpoint.containers.torch.formats.opened import Opened, bytes_in, damaged, turned
+from snnprune.checkpoint.containers.torch.reading import opened
+from snnprune.checkpoint.containers.torch.state_dict import Found, notes_on, state_dict_in
+from snnprune.checkpoint.containers.torch.tensors import Described, Storage
 from snnprune.checkpoint.naming import is_text
 from snnprune.errors import InputError
+from snnprune.readable import reading
 
 
-def read(path: Path, *, entry: str | None = None) -> Contents:
+def read(path: Path, *, entry: str | None = None, values: bool = True) -> Contents:
     """The state_dict in the file, on the CPU; of several the one under `entry`.
+
+    Without `values` its tensors are on `meta`.
 
     Raises:
         InputError: the file is damaged, holds code or no state_dict, or lies about a tensor.
     """
-    loaded, _ = load(path)
-    found = state_dict_in(loaded, path, entry)
-    for name, tensor in found.tensors.items():
-        _require_honest(name, tensor, path)
+    with reading(path) as file:
+        source = opened(file, path)
+        found = state_dict_in(source.root, path, entry)
+        plain = plain_tensors(found, path)
+        tensors = _values(file, source, plain, path) if values else _outlines(plain)
     return Contents(
-        tensors={name: tensor.detach() for name, tensor in found.tensors.items()},
+        tensors=tensors,
         metadata={},
-        notes=notes_on(found, loaded),
+        notes=notes_on(found, source.root),
         entry=found.entry,
+        left=found.left,
     )
 
 
-def _require_honest(name: str, tensor: Tensor, path: Path) -> None:
-    if not is_text(name):
-        raise InputError("its name is not text", file=path, field=name, hint="rename the tensor")
-    if not _is_plain(tensor):
+def outline(path: Path, *, entry: str | None = None) -> Contents:
+    """The same with tensors on `meta`: their values are not read.
+
+    Raises:
+        InputError: as `read`.
+    """
+    return read(path, entry=entry, values=False)
+
+
+def plain_tensors(found: Found, path: Path) -> dict[str, Described]:
+    """The tensors that are not left alone.
+
+    Raises:
+        InputError: there are none, or one is not what it claims.
+    """
+    left = found.left
+    for name, tensor in found.tensors.items():
+        if not is_text(name):
+            raise InputError(
+                "its name is not text", file=path, field=name, hint="rename the tensor"
+            )
+        if name not in left:
+            _require_honest(name, tensor, path)
+    if left and len(left) == len(found.tensors):
+        name, kind = next(iter(left.items()))
         raise InputError(
-            f"is not a plain dense tensor ({tensor.layout}, {tensor.dtype}, {tensor.device})",
+            f"is not a plain dense tensor, but {kind}",
             file=path,
             field=name,
             hint="save it dense and on the CPU",
         )
-    stored = tensor.untyped_storage().nbytes()
-    if tensor.nbytes > stored:
-        raise InputError(
-            f"claims {tensor.nbytes:,} bytes, {stored:,} are stored",
-            file=path,
-            field=name,
-            hint="save a contiguous() copy of an expanded tensor",
-        )
+    return {name: tensor for name, tensor in found.tensors.items() if name not in left}
 
 
-def _is_plain(tensor: Tensor) -> bool:
-    return (
-        type(tensor) in (Tensor, Parameter)
-        and tensor.layout == torch.strided
-        and tensor.device.type == "cpu"
+def view_of(data: Tensor, tensor: Described) -> Tensor:
+    """A tensor over the bytes of its storage, (bytes,) uint8 in this machine's order."""
+    return torch.empty(0, dtype=tensor.dtype).set_(
+        data.untyped_storage(), tensor.offset, tensor.shape, tensor.stride
     )
+
+
+def _require_honest(name: str, tensor: Described, path: Path) -> None:
+    if tensor.doubt is not None:
+        what, hint = tensor.doubt
+        raise InputError(what, file=path, field=name, hint=hint)
+    if tensor.storage is not None and tensor.storage.doubt is not None:
+        raise damaged(f"the storage of {name} {tensor.storage.doubt}", path)
+
+
+def _values(
+    file: BinaryIO, source: Opened, plain: dict[str, Described], path: Path
+) -> dict[str, Tensor]:
+    data: dict[Storage, Tensor] = {}
+    tensors = {}
+    for name, tensor in plain.items():
+        storage = tensor.storage
+        assert storage is not None
+        if storage not in data:
+            data[storage] = turned(bytes_in(file, storage, path), storage, swapped=source.swapped)
+        tensors[name] = view_of(data[storage], tensor)
+    return tensors
+
+
+def _outlines(plain: dict[str, Described]) -> dict[str, Tensor]:
+    return {
+        name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+        for name, tensor in plain.items()
+    }

@@ -1,100 +1,154 @@
-"""A torch file written again with other values in its state_dict."""
+"""A torch file written again with other values in its state_dict, and every other byte as it was.
 
-import copy
-import pickle
+Where keys or shapes change, the pickle is edited: what the file names is never made, so nothing is
+lost, whatever it is.
+"""
+
+from __future__ import annotations
+
+import shutil
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.containers.raw import bytes_of
-from snnprune.checkpoint.containers.torch.loading import load
-from snnprune.checkpoint.containers.torch.stand_ins import without_stand_ins
-from snnprune.checkpoint.containers.torch.state_dict import state_dict_in, with_state_dict
-from snnprune.checkpoint.naming import first_few
+from snnprune.checkpoint.containers.torch.edits import Apart, edited
+from snnprune.checkpoint.containers.torch.formats import old, zipped
+from snnprune.checkpoint.containers.torch.formats.opened import Opened, machine, turned
+from snnprune.checkpoint.containers.torch.meaning import Tensors
+from snnprune.checkpoint.containers.torch.pickled.machine import MalformedPickleError
+from snnprune.checkpoint.containers.torch.planning import Plan, planned
+from snnprune.checkpoint.containers.torch.reading import opened
+from snnprune.checkpoint.containers.torch.state_dict import Found, entries_in, state_dict_in
+from snnprune.checkpoint.containers.torch.structure import OddPickleError
+from snnprune.checkpoint.containers.torch.tensors import STORAGES, Described, Storage
+from snnprune.checkpoint.naming import counted, first_few
 from snnprune.errors import InputError
 from snnprune.files import replacing
-
-Tie = tuple[object, ...]
-"""What two tensors that are one have in common."""
+from snnprune.readable import reading
 
 
 def rewrite(source: Checkpoint, out: Path, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Write the file of `source` to `out` with `tensors`, by their keys in it, in its state_dict.
 
-    Format, wrapper, other entries, order and ties stay; a tensor whose values are the same is the
-    one that was there. Notes on what is as it was.
+    Notes on what is as it was.
 
     Raises:
-        InputError: what lies beside the state_dict cannot be pickled again.
+        InputError: the file is damaged, or of a form in which keys or shapes cannot change.
         OutputError: `out` cannot be written.
     """
-    loaded, is_zip = load(source.path)
-    found = state_dict_in(loaded, source.path, source.entry)
-    entries = copy.copy(found.entries)  # of the same type, with the versions of its modules
-    entries.clear()
-    entries.update(_replaced(found.entries, tensors, source))
-    changed = with_state_dict(loaded, found.trail, entries)
-    lost = without_stand_ins(changed)
-    _save(changed, source.path, out, is_zip=is_zip)
-    return _notes(loaded, lost)
+    with reading(source.path) as file:
+        held = opened(file, source.path)
+        found = state_dict_in(held.root, source.path, source.entry)
+        plan = planned(file, held, found, source, tensors)
+        if plan.apart or plan.renamed or plan.left_out:
+            _write_edited(file, held, found, plan, source.path, out)
+        else:
+            _write_patched(file, held, plan, out)
+    return _notes(held, plan)
 
 
-def _save(value: object, source: Path, out: Path, *, is_zip: bool) -> None:
-    with replacing(out) as temporary, temporary.open("wb") as file:
-        try:
-            torch.save(value, file, _use_new_zipfile_serialization=is_zip)
-        except (pickle.PicklingError, RecursionError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"what lies beside the weights cannot be written again: {error}",
-                file=source,
-                hint="write a .safetensors file instead",
-            ) from error
-        except RuntimeError as error:  # what torch says to a full disk, hiding what the system said
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
+def _write_patched(file: BinaryIO, held: Opened, plan: Plan, out: Path) -> None:
+    """The same bytes but for those of the changed storages, and their CRCs."""
+    with replacing(out) as temporary, temporary.open("r+b") as written:
+        file.seek(0)
+        shutil.copyfileobj(file, written, 2**20)
+        for storage, data in plan.patches.items():
+            written.seek(storage.begin)
+            written.write(data.numpy().data)
+            part = held.parts.get(storage.key)
+            if part is not None:
+                crc = _crc(written, storage.begin, part.size).to_bytes(4, "little")
+                for place in part.crcs:
+                    written.seek(place)
+                    written.write(crc)
 
 
-def _replaced(
-    entries: Mapping[Any, Any], tensors: Mapping[str, Tensor], source: Checkpoint
-) -> dict[Any, Any]:
-    """The state_dict's entries in their order, with the values of `tensors`."""
-    written: dict[Any, Any] = {}
-    ties: dict[Tie, list[Tensor]] = {}
-    for key, old in entries.items():
-        name = source.folded.get(key, key)
-        if name not in written and name not in source.dropped:
-            new = tensors.get(name)
-            written[name] = old if new is None else _tied(_put(old, new), old, ties)
-    return written
+def _crc(file: BinaryIO, begin: int, size: int) -> int:
+    file.seek(begin)
+    crc = 0
+    while size:
+        data = file.read(min(size, 2**20))
+        crc, size = zlib.crc32(data, crc), size - len(data)
+    return crc
 
 
-def _put(old: Tensor, new: Tensor) -> Tensor:
-    """`new` as the kind of tensor that `old` is; `old` itself where nothing changed."""
-    if (old.shape, old.dtype) != (new.shape, new.dtype):  # of a part, or of saved state
-        return new
-    if _same(old, new):
-        return old
-    value = torch.empty_like(old.detach()).copy_(new)  # also as it lies in memory
-    if isinstance(old, Parameter):
-        return Parameter(value, requires_grad=old.requires_grad)
-    return value
+def _write_edited(
+    file: BinaryIO, held: Opened, found: Found, plan: Plan, path: Path, out: Path
+) -> None:
+    """The file with another pickle; storages that it does not lead to any more are left out."""
+    added = _storages_apart(held, found, plan)
+    file.seek(held.begin)
+    try:
+        if held.format == "tar":
+            raise OddPickleError
+        pickled = edited(file.read(held.end - held.begin), held, found, plan, added)
+        known = {**held.tensors.storages, **{a.storage.key: a.storage for a in added.values()}}
+        left = [known[key] for key in _keys_in(pickled)]
+    except (OddPickleError, MalformedPickleError, KeyError):
+        raise InputError(
+            "is of a form in which keys, or tensors that share their values, cannot change",
+            file=path,
+            hint="write a .safetensors file instead",
+        ) from None
+    parts = {apart.storage: apart.data for apart in added.values()} | plan.patches
+    write = zipped.write if held.format == "zip" else old.write
+    with replacing(out) as temporary, temporary.open("w+b") as written:
+        write(file, written, held, pickled, {storage: parts.get(storage) for storage in left})
 
 
-def _tied(value: Tensor, old: Tensor, ties: dict[Tie, list[Tensor]]) -> Tensor:
-    """An equal tensor that was one with `old` before, if there was one."""
-    tie = (old.data_ptr(), old.dtype, old.shape, old.stride(), type(old))
-    tied = ties.setdefault(tie, [])
-    for other in tied if old.numel() else []:
-        if _same(other, value):
-            return other
-    tied.append(value)
-    return value
+def _keys_in(pickled: bytes) -> list[object]:
+    """The keys of the storages that a pickle leads to."""
+    tensors = Tensors()
+    machine(pickled, tensors, len(pickled)).run()
+    return list(tensors.storages)
+
+
+def _storages_apart(held: Opened, found: Found, plan: Plan) -> dict[str, Apart]:
+    """A storage for each tensor that needs one; those that were one and are alike have one."""
+    added: dict[str, Apart] = {}
+    alike: dict[object, list[Apart]] = {}
+    count = 0
+    for key, values in plan.apart.items():
+        tensor = found.tensors[key]
+        ties = alike.setdefault((tensor.storage, tensor.offset, tensor.shape, tensor.stride), [])
+        same = (apart for apart in ties if _same(apart.values, values))
+        apart = next(same, None)
+        if apart is None:
+            while (name := str(count)) in held.tensors.storages:
+                count += 1
+            count += 1
+            apart = _apart(tensor, values, name, swapped=held.swapped)
+            ties.append(apart)
+        added[key] = apart
+    return added
+
+
+def _apart(tensor: Described, values: Tensor, key: str, *, swapped: bool) -> Apart:
+    old = tensor.storage
+    assert old is not None
+    count = values.nbytes if tensor.untyped else values.numel()
+    kind = _kind_of(values, old)
+    storage = Storage(key, kind, old.location, count)
+    flat = values.as_strided((values.numel(),), (1,))
+    return Apart(
+        storage=storage,
+        data=turned(bytes_of(flat).clone(), storage, swapped=swapped),
+        values=values,
+    )
+
+
+def _kind_of(values: Tensor, old: Storage) -> str:
+    """The class of a storage for these values, which may be of another type than the old ones."""
+    name = str(values.dtype).removeprefix("torch.")
+    if STORAGES[old.kind] == name:
+        return old.kind
+    return next((kind for kind, dtype in STORAGES.items() if dtype == name), old.kind)
 
 
 def _same(left: Tensor, right: Tensor) -> bool:
@@ -102,10 +156,16 @@ def _same(left: Tensor, right: Tensor) -> bool:
     return left.shape == right.shape and torch.equal(bytes_of(left), bytes_of(right))
 
 
-def _notes(loaded: object, lost: tuple[str, ...]) -> tuple[str, ...]:
+def _notes(held: Opened, plan: Plan) -> tuple[str, ...]:
     notes = []
-    if isinstance(loaded, dict) and any("optimizer" in str(key) for key in loaded):
+    entries = entries_in(held.root) or {}
+    if any("optimizer" in str(key) for key in entries):
         notes.append("the optimizer's state is as it was, also of weights that are pruned now")
-    if lost:
-        notes.append(f"NumPy values that are no numbers were left out: {first_few(lost)}")
+    if plan.shared:
+        notes.append(
+            f"{counted(plan.shared, 'tensor')} shared values with what stays as it was, and "
+            "have their own now"
+        )
+    if plan.unfit:
+        notes.append(f"left as they were in the module: {first_few(plan.unfit)}")
     return tuple(notes)

@@ -1,14 +1,14 @@
 """Finding the state_dict among what a trainer saved beside it."""
 
-import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from snnprune.checkpoint.naming import first_few
+from snnprune.checkpoint.containers.torch.modules import is_module, tensors_of
+from snnprune.checkpoint.containers.torch.pickled.values import Made, Table, kind_of
+from snnprune.checkpoint.containers.torch.tensors import Described
+from snnprune.checkpoint.naming import counted, first_few
 from snnprune.errors import InputError
 
 WRAPPERS = ("model", "net", "state_dict", "model_state_dict")
@@ -24,10 +24,12 @@ FLAG = "--state-dict"
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A dict of tensors in a file, and the keys that lead to it."""
+    """A dict of tensors in a file, or a module that was pickled whole, and the keys to it."""
 
     trail: tuple[object, ...]
-    entries: dict[Any, Any]
+    holder: Table | Made
+    entries: Mapping[Any, Any]
+    """Its items; of a module, its tensors by their names in a state_dict."""
 
     @property
     def entry(self) -> str:
@@ -35,13 +37,23 @@ class Found:
         return ".".join(map(str, self.trail)) or TOP
 
     @property
-    def tensors(self) -> dict[str, Tensor]:
-        """Its tensors, in its order."""
+    def tensors(self) -> dict[str, Described]:
+        """Its tensors, in its order, also those that are left alone."""
         return {
             name: value
             for name, value in self.entries.items()
-            if isinstance(name, str) and isinstance(value, Tensor)
+            if isinstance(name, str) and isinstance(value, Described)
         }
+
+    @property
+    def left(self) -> dict[str, str]:
+        """Its tensors that are left alone, and what they are."""
+        return {name: value.kind for name, value in self.tensors.items() if value.kind is not None}
+
+    @property
+    def is_module(self) -> bool:
+        """Whether it is a module and no dict."""
+        return isinstance(self.holder, Made) and is_module(self.holder)
 
 
 def state_dict_in(loaded: object, path: Path, entry: str | None = None) -> Found:
@@ -51,16 +63,20 @@ def state_dict_in(loaded: object, path: Path, entry: str | None = None) -> Found
         InputError: there is no dict of tensors, more than one and no telling which, or none under
             `entry`.
     """
-    if not isinstance(loaded, dict):
+    try:
+        entries = entries_in(loaded)
+        found = _usual(loaded, DEPTH) if entry is None else _asked(loaded, entry)
+        there = [other.entry for other in _all(loaded, DEPTH)]
+    except ValueError as error:
+        raise InputError(f"holds a module that cannot be read: {error}", file=path) from None
+    if entries is None:
         raise InputError(
-            f"holds a {type(loaded).__name__}, not a state_dict",
+            f"holds a {kind_of(loaded)}, not a state_dict",
             file=path,
             hint="torch.save(model.state_dict(), FILE) writes one",
         )
-    found = _usual(loaded, DEPTH) if entry is None else _asked(loaded, entry)
     if found is not None:
         return found
-    there = [found.entry for found in _all(loaded, DEPTH)]
     if entry is not None:
         message = f"no state_dict under {entry}; there is {first_few(there) or 'none'}"
         raise InputError(message, file=path, field=FLAG)
@@ -69,7 +85,7 @@ def state_dict_in(loaded: object, path: Path, entry: str | None = None) -> Found
             f"more than one state_dict: {first_few(there)}", file=path, hint=f"choose with {FLAG}"
         )
     raise InputError(
-        f"no state_dict found; the keys are {first_few(loaded) or 'none'}",
+        f"no state_dict found; the keys are {first_few(entries) or 'none'}",
         file=path,
         hint=f"put it at the top or under {', '.join(WRAPPERS)}, or name it with {FLAG}",
     )
@@ -86,6 +102,11 @@ def notes_on(found: Found, loaded: object) -> tuple[str, ...]:
         ]
         beside = f", not those under {first_few(others)} ({FLAG} chooses)" if others else ""
         notes.append(f"read the tensors under {found.entry}{beside}")
+    if found.is_module:
+        notes.append(f"read the tensors of a {kind_of(found.holder)} that was pickled whole")
+    if left := found.left:
+        named = first_few(f"{name} ({kind})" for name, kind in left.items())
+        notes.append(f"{counted(len(left), 'tensor')} that cannot be pruned left alone: {named}")
     tensors = found.tensors
     skipped = [name for name in found.entries if name not in tensors]
     if skipped:
@@ -94,50 +115,64 @@ def notes_on(found: Found, loaded: object) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def with_state_dict(loaded: Any, trail: tuple[object, ...], entries: object) -> Any:
-    """`loaded` with `entries` at the end of `trail`; what lies beside it is shared, not copied."""
-    if not trail:
-        return entries
-    changed = copy.copy(loaded)
-    changed[trail[0]] = with_state_dict(loaded[trail[0]], trail[1:], entries)
-    return changed
+def entries_in(value: object) -> Mapping[Any, Any] | None:
+    """The items of a dict, also of a class of its own; the tensors of a module by name.
+
+    Raises:
+        ValueError: the module is within itself, or far too large.
+    """
+    if isinstance(value, Made):
+        if value.items is None and is_module(value):
+            value.items = Table(value.place)
+            value.items.update(tensors_of(value))
+        return value.items
+    return value if isinstance(value, Table) else None
 
 
 def _holds_tensors(value: Mapping[Any, Any]) -> bool:
-    return any(isinstance(name, str) and isinstance(item, Tensor) for name, item in value.items())
+    return any(
+        isinstance(name, str) and isinstance(item, Described) for name, item in value.items()
+    )
 
 
 def _has_weights(found: Found) -> bool:
     return any(
-        isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 1
-        for value in found.entries.values()
+        tensor.kind is None and tensor.dtype.is_floating_point and len(tensor.shape) > 1
+        for tensor in found.tensors.values()
     )
+
+
+def _found(holder: object, entries: Mapping[Any, Any]) -> Found:
+    assert isinstance(holder, Table | Made)
+    return Found(trail=(), holder=holder, entries=entries)
 
 
 def _usual(value: object, depth: int) -> Found | None:
     """Under the name of a wrapper, else here, else where it is the only one below."""
-    if not isinstance(value, dict) or depth < 0:
+    entries = entries_in(value)
+    if entries is None or depth < 0:
         return None
     for name in WRAPPERS:
-        if found := _usual(value.get(name), depth - 1):
+        if found := _usual(entries.get(name), depth - 1):
             return _below(name, found)
-    if _holds_tensors(value):
-        return Found(trail=(), entries=value)
+    if _holds_tensors(entries):
+        return _found(value, entries)
     below = {found.trail[0] for found in _all(value, depth)}
     if len(below) != 1:
         return None
     only = below.pop()
-    inner = _usual(value[only], depth - 1)
+    inner = _usual(entries[only], depth - 1)
     return inner and _below(only, inner)
 
 
 def _asked(value: object, entry: str) -> Found | None:
     """Where the dotted `entry` leads; keys may have dots themselves."""
-    if not isinstance(value, dict):
+    entries = entries_in(value)
+    if entries is None:
         return None
     if entry == TOP:
-        return Found(trail=(), entries=value) if _holds_tensors(value) else _usual(value, DEPTH)
-    for name, item in value.items():
+        return _found(value, entries) if _holds_tensors(entries) else _usual(value, DEPTH)
+    for name, item in entries.items():
         rest = TOP if str(name) == entry else entry.removeprefix(f"{name}.")
         if rest != entry and (found := _asked(item, rest)):
             return _below(name, found)
@@ -151,16 +186,17 @@ def _all(value: object, depth: int) -> list[Found]:
     for _ in range(depth + 1):
         below: list[tuple[tuple[object, ...], object]] = []
         for trail, item in level:
-            if not isinstance(item, dict):
+            entries = entries_in(item)
+            if entries is None:
                 continue
             if id(item) not in holds:
-                holds[id(item)] = _holds_tensors(item)
-                below += [((*trail, name), inner) for name, inner in item.items()]
+                holds[id(item)] = _holds_tensors(entries)
+                below += [((*trail, name), inner) for name, inner in entries.items()]
             if holds[id(item)]:
-                found.append(Found(trail=trail, entries=item))
+                found.append(replace(_found(item, entries), trail=trail))
         level = below
     return found
 
 
 def _below(name: object, found: Found) -> Found:
-    return Found(trail=(name, *found.trail), entries=found.entries)
+    return replace(found, trail=(name, *found.trail))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -23,12 +23,26 @@ class Pair(NamedTuple):
     y: Tensor | None
 
 
+class Sampled(Pair):
+    """A batch of which is known how many samples are in it."""
+
+    samples: int
+
+    @classmethod
+    def of(cls, pair: Pair, samples: int) -> Self:
+        """The same pair with that number."""
+        made = cls(*pair)
+        made.samples = samples
+        return made
+
+
 def paired(batch: Any) -> Pair | None:
     """x and y of a batch x, (x,) or (x, y); of another kind the whole of it, and the labels in it.
 
     These are whole numbers (N,), the second part of a tuple or list, or under one of `LABELS`.
-    None where there is no tensor in `batch`.
+    NumPy arrays and lists of numbers are taken for tensors. None where there is nothing in `batch`.
     """
+    batch = _of_tensors(batch)
     match batch:
         case Tensor():
             return Pair(batch, None)
@@ -37,6 +51,54 @@ def paired(batch: Any) -> Pair | None:
         case [Tensor() as x, Tensor() | None as y]:
             return Pair(x, y)
     return Pair(batch, _labels_in(batch)) if _holds_data(batch) else None
+
+
+def _of_tensors(batch: Any) -> Any:
+    """x, (x,) or (x, y) with tensors in place of NumPy arrays and lists of numbers.
+
+    A batch of another kind is for a function of the user's, which gets it as it was given.
+    """
+    if _is_array(batch) or _is_numbers(batch):
+        return _tensor(batch)
+    pair = isinstance(batch, tuple | list) and 0 < len(batch) <= 2
+    if pair and all(one is None or _can_be_tensor(one) for one in batch):
+        return type(batch)(
+            one if one is None or isinstance(one, Tensor) else _tensor(one) for one in batch
+        )
+    return batch
+
+
+def _can_be_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) or _is_array(value) or _is_numbers(value)
+
+
+def _is_array(value: Any) -> bool:
+    """Whether it is a NumPy array or number of a type that tensors have."""
+    named = type(value).__module__ == "numpy" and hasattr(value, "dtype")
+    return named and value.dtype.kind in "biufc"
+
+
+def _is_numbers(value: Any) -> bool:
+    """Whether it is a list of numbers, or of such lists, all alike at its beginning."""
+    while isinstance(value, list) and value:
+        value = value[0]
+        if isinstance(value, int | float):
+            return True
+    return False
+
+
+def _tensor(value: Any) -> Tensor:
+    """Of NumPy's own numbers or Python's; float64, which both take by themselves, as float32."""
+    if _is_array(value):
+        native = value.astype(value.dtype.newbyteorder("="), copy=True)
+        found = torch.as_tensor(native)
+        return found.float() if found.dtype == torch.float64 else found
+    try:
+        return torch.tensor(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"a list in a batch is no tensor: {error}", field="--data", hint="give tensors"
+        ) from error
 
 
 def copied(batch: Any, device: torch.device | None = None) -> Any:
@@ -120,6 +182,7 @@ def _labels_in(batch: Any) -> Tensor | None:
         found = [batch[key] for key in LABELS if key in batch]
     else:
         found = list(batch[1:2]) if isinstance(batch, tuple | list) else []
+    found = [_tensor(one) if _is_array(one) else one for one in found]
     return next(filter(_are_labels, found), None)
 
 

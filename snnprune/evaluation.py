@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from snnprune.activity import Activity, ActivityCount
+from snnprune.data import GIVEN
 from snnprune.distributed import ALONE, Ranks
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.loss import checked_labels, time_averaged_loss
@@ -38,6 +39,8 @@ class Evaluation:
     """How the network's output was read."""
     time_steps: int | None = None
     """T; None where the shapes of the spikes do not tell it."""
+    images: str = GIVEN
+    """Which images they are: `test`, `validation`, `train`, or `given`, of unknown use."""
 
     @property
     def firing_rates(self) -> dict[str, float]:
@@ -64,8 +67,9 @@ def evaluate(
     readout: str | Reading | Readout = "auto",
     ranks: Ranks = ALONE,
     workload: Workload | None = None,
+    images: str = GIVEN,
 ) -> Evaluation:
-    """Run all batches in eval mode.
+    """Run all batches in eval mode; `images` is which they are.
 
     `readout` is `auto`, `sum`, `mean`, `last`, or a function from the network's raw output to
     scores (N, classes). Several `ranks` are given the same batches, run a share each, and all
@@ -86,7 +90,7 @@ def evaluate(
     tally.gather(ranks)
     if not tally.sums.samples:
         raise InputError("no samples to evaluate on", field="--data")
-    return tally.result()
+    return replace(tally.result(), images=images)
 
 
 def _share(batches: Iterable[Batch], ranks: Ranks) -> Iterator[Batch]:

@@ -31,9 +31,10 @@ def checked_labels(y: Tensor, scores: Tensor) -> Tensor:
             hint="expected one whole number per sample",
         )
     classes = scores.shape[1]
+    y = y.to(scores.device, torch.int64)  # which alone compares with any number of classes
     wrong = y[(y < 0) | (y >= classes)]
     if len(wrong):
         raise InputError(
             f"label {int(wrong[0])} for a network of {classes} classes", field="--data"
         )
-    return y.to(scores.device, torch.int64)  # the user's own readout may have left the device
+    return y

@@ -37,8 +37,8 @@ class Checkpoint:
     entry: str | None = None
     """Which dict of a torch file the tensors are: `model`, `model.state_dict`, `.` for the top."""
 
-    left: Mapping[str, str] = field(default_factory=dict)
-    """Keys of the file whose tensors are not read, as quantised ones, and what each is."""
+    odd: Mapping[str, str] = field(default_factory=dict)
+    """Tensors that only a file of the same container can keep, by name, and what they are."""
 
     def in_file(self, values: Mapping[str, T]) -> dict[str, T]:
         """The same values by the keys of the file: `module.fc.weight` for `fc.weight`."""

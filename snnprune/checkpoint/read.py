@@ -84,7 +84,7 @@ def read_checkpoint(
         notes=(*contents.notes, *notes, *odd),
         names={key: contents.names.get(name, name) for key, name in stripped.items()},
         entry=contents.entry,
-        left=contents.left,
+        odd=contents.odd,
     )
 
 

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from snnprune.checkpoint.naming import counted, first_few
-from snnprune.checkpoint.prunable import is_prunable, is_tiny, other_weights, tiny_weights
+from snnprune.checkpoint.prunable import is_prunable, is_tiny, left_alone, tiny_weights
 from snnprune.checkpoint.states import SAVED, saved_states
 from snnprune.errors import InputError
 
-PACKED = tuple(getattr(torch, name) for name in ("float4_e2m1fn_x2",) if hasattr(torch, name))
-"""Types of two values a byte, none of which can be NaN."""
+LEARNT = ("weight", "bias", "weight_orig", "bias_orig")
+"""How the names of parameters end; what else is in a file may be a mask of infinities."""
 
 
 def require_sound(
@@ -20,13 +20,15 @@ def require_sound(
     """Notes on odd values.
 
     Raises:
-        InputError: a value is NaN or infinite (unless `allow_nonfinite`, which never covers a
-            running variance), or a running variance is negative.
+        InputError: a value of a weight, bias or running statistic is NaN or infinite (unless
+            `allow_nonfinite`, which never covers a running variance), or a running variance is
+            negative.
     """
     notes = []
     for name, tensor in tensors.items():
         found = _nonfinite(tensor)
-        if found and (_is_variance(name) or not allow_nonfinite):
+        learnt = _is_statistic(name) or name.endswith(LEARNT)
+        if found and learnt and (_is_variance(name) or not allow_nonfinite):
             hint = "take a checkpoint from before training went wrong"
             raise InputError(found, file=path, field=name, hint=hint)
         if found:
@@ -40,9 +42,9 @@ def require_sound(
         notes.append(
             f"{counted(len(tiny), 'weight')} of 8-bit floats left alone: " + first_few(tiny)
         )
-    if others := other_weights(tensors):
-        named = first_few(f"{name} ({why})" for name, why in others.items())
-        notes.append(f"{counted(len(others), 'weight')} left alone: {named}")
+    if others := left_alone(tensors):
+        named = first_few([f"{name} ({why})" for name, why in others.items()])
+        notes.append(f"not taken for weights of layers: {named}")
     if states := saved_states(tensors):
         notes.append(f"{counted(len(states), 'neuron state')} {SAVED}: " + first_few(states))
     return tuple(notes)
@@ -50,8 +52,16 @@ def require_sound(
 
 def is_finite(tensor: Tensor) -> Tensor:
     """Whether each value is neither NaN nor infinite, bool in the shape of `tensor`."""
-    # torch's isfinite knows only some of the 8-bit floats
-    return torch.isfinite(tensor.float() if is_tiny(tensor) else tensor)
+    if not is_tiny(tensor):
+        return torch.isfinite(tensor)
+    try:
+        return torch.isfinite(tensor.float())  # isfinite itself knows only some of the 8-bit floats
+    except (NotImplementedError, RuntimeError):  # a type that torch can do nothing with but keep it
+        return torch.ones(tensor.shape, dtype=torch.bool)
+
+
+def _is_statistic(name: str) -> bool:
+    return name.endswith(("running_mean", "running_var"))
 
 
 def _is_variance(name: str) -> bool:
@@ -60,7 +70,7 @@ def _is_variance(name: str) -> bool:
 
 def _nonfinite(tensor: Tensor) -> str | None:
     """How many values are NaN or infinite and where the first is; None if none is."""
-    if not tensor.is_floating_point() or tensor.dtype in PACKED:
+    if not tensor.is_floating_point():
         return None
     finite = is_finite(tensor)
     if finite.all():

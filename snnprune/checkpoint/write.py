@@ -50,21 +50,6 @@ def require_writable_as(source: Path, out: Path) -> None:
         )
 
 
-def require_whole(source: Checkpoint, out: Path) -> None:
-    """Refuse an output of tensors alone, which would lack those of `source` that are not read.
-
-    Raises:
-        InputError: there are some, as quantised ones.
-    """
-    for key, kind in source.left.items():
-        raise InputError(
-            f"is {kind}, which {out.name} cannot hold",
-            file=source.path,
-            field=key,
-            hint="prune -o a .pth file keeps it as it is",
-        )
-
-
 def write_like(
     source: Checkpoint, out: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> tuple[str, ...]:
@@ -74,13 +59,13 @@ def write_like(
     of `source` was, with these values; metadata has no place in it.
 
     Raises:
-        InputError: the file of `source` changed since it was read, or cannot be written again;
-            or as `require_whole`.
+        InputError: the file of `source` changed since it was read, or cannot be written again; or
+            `out` cannot hold all of its tensors.
         OutputError: `out` cannot be written.
     """
     values = source.in_file(tensors)
     if out.suffix.lower() in SAFETENSORS:
-        require_whole(source, out)
+        require_plain(source)
         write_safetensors(out, values, metadata)
         return ()
     if checkpoint_sha256(source.path, source.container) != source.sha256:
@@ -91,6 +76,24 @@ def write_like(
     return torch_rewrite.rewrite(source, out, values)
 
 
+def require_plain(source: Checkpoint) -> None:
+    """Refuse to write all tensors of `source` to a file that can hold plain ones alone.
+
+    Raises:
+        InputError: one is of another kind, as a quantised one.
+    """
+    if not source.odd:
+        return
+    name, kind = next(iter(source.odd.items()))
+    more = f" and {len(source.odd) - 1} more" if len(source.odd) > 1 else ""
+    raise InputError(
+        f"a tensor that is {kind}{more} has no place in a file of plain tensors",
+        file=source.path,
+        field=name,
+        hint="write a .pth file",
+    )
+
+
 def read_back(source: Checkpoint, out: Path) -> dict[str, Tensor]:
     """The tensors of a file that `write_like` wrote, by the keys of `source`.
 
@@ -99,7 +102,7 @@ def read_back(source: Checkpoint, out: Path) -> dict[str, Tensor]:
     """
     entry = source.entry if container_of(out) == "torch" else None
     written = read_checkpoint(out, allow_nonfinite=True, entry=entry)
-    if source.folded:  # a module keeps a weight in its parts
+    if source.folded and written.container == "torch":
         written = folded(written)
     stored = written.in_file(written.tensors)
     keys = {name: key for key, name in source.names.items()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snnprune.cli.flags import ReadoutFlag, ReportFlag, ShowFlags, SubjectFlags
+from snnprune.cli.flags import MeasuredFlags, ReadoutFlag, ReportFlag, ShowFlags
 from snnprune.cli.spreading import Flags, spread
 from snnprune.errors import UsageError
 
@@ -62,7 +62,7 @@ def _levels(
 def _run(
     kind: str,
     levels: tuple[Level, ...],
-    subject: SubjectFlags,
+    subject: MeasuredFlags,
     images: SampleFlags,
     show: ShowFlags,
     out: Path | None = None,
@@ -91,7 +91,7 @@ def _run(
 @app.command()
 @spread
 def quantize(
-    subject: SubjectFlags,
+    subject: MeasuredFlags,
     images: SampleFlags,
     show: ShowFlags,
     bits: Annotated[
@@ -115,7 +115,7 @@ def quantize(
 @app.command()
 @spread
 def lowrank(
-    subject: SubjectFlags,
+    subject: MeasuredFlags,
     images: SampleFlags,
     show: ShowFlags,
     keep: Annotated[
@@ -133,7 +133,7 @@ def lowrank(
 @app.command()
 @spread
 def prune(
-    subject: SubjectFlags,
+    subject: MeasuredFlags,
     images: SampleFlags,
     show: ShowFlags,
     sparsity: Annotated[
@@ -150,7 +150,7 @@ def prune(
 @app.command()
 @spread
 def noise(
-    subject: SubjectFlags,
+    subject: MeasuredFlags,
     images: SampleFlags,
     show: ShowFlags,
     kind: Annotated[

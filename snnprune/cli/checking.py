@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from snnprune.cli.comparing import SplitFlag, require_split
-from snnprune.cli.flags import ReadoutFlag, ReportFlags, ShowFlags, SubjectFlags
+from snnprune.cli.flags import MeasuredFlags, ReadoutFlag, ReportFlags, ShowFlags
 from snnprune.cli.gate_flags import PANEL, EnergyFlags, GateFlags
 from snnprune.cli.spreading import spread
 from snnprune.gates import GATES
@@ -17,7 +17,7 @@ DROP = GATES["max-accuracy-drop"]
 
 @spread
 def check(
-    subject: SubjectFlags,
+    subject: MeasuredFlags,
     show: ShowFlags,
     gates: GateFlags,
     page: ReportFlags,
@@ -34,7 +34,7 @@ def check(
             rich_help_panel=PANEL,
         ),
     ] = None,
-    split: SplitFlag = "test",
+    split: SplitFlag = None,
     readout: ReadoutFlag = "auto",
     samples: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Images; all by default.")

@@ -7,6 +7,7 @@ import typer
 
 from snnprune.cli.comparing import SplitFlag, require_split
 from snnprune.cli.flags import (
+    MeasuredFlags,
     ReadoutFlag,
     ReportFlag,
     ReportFlags,
@@ -83,11 +84,11 @@ def calibrate(
 
 @spread
 def evaluate(
-    subject: SubjectFlags,
+    subject: MeasuredFlags,
     show: ShowFlags,
     energy: EnergyFlags,
     page: ReportFlags,
-    split: SplitFlag = "test",
+    split: SplitFlag = None,
     readout: ReadoutFlag = "auto",
     samples: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Images; all by default.")
@@ -114,6 +115,6 @@ def evaluate(
         sparsity_line(found.totals),
         *excluded_lines(found.report),
         *work_lines(found),
-        accuracy_line(found.evaluation, split=split),
+        accuracy_line(found.evaluation),
         report=found.report,
     )

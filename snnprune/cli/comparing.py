@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from snnprune.cli.flags import (
+    HOLD_OUT,
+    MeasuredFlags,
     ReadoutFlag,
     ReportFlags,
     ScoringFlags,
     ShowFlags,
-    SubjectFlags,
     parse_sparsities,
 )
 from snnprune.cli.spreading import spread
@@ -19,11 +20,17 @@ from snnprune.errors import UsageError
 from snnprune.readable import require_readable
 
 SPLITS = ("test", "validation", "train")
-SplitFlag = Annotated[str, typer.Option(metavar="NAME", help="test, validation or train.")]
+SplitFlag = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="test, validation or train; by default test images, or all where nothing says which.",
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairFlags(SubjectFlags):
+class PairFlags(MeasuredFlags):
     """Two checkpoints of one network; the flags are about both, the first says which network."""
 
     checkpoint: Annotated[
@@ -44,7 +51,7 @@ def diff(
     pair: PairFlags,
     show: ShowFlags,
     page: ReportFlags,
-    split: SplitFlag = "test",
+    split: SplitFlag = None,
     readout: ReadoutFlag = "auto",
     samples: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Images; all by default.")
@@ -65,13 +72,13 @@ def diff(
         progress=screen.progress(),
     )
     tables = diff_tables(found, screen.width, by_step=show.verbose)
-    screen.result(*tables, *diff_lines(found, split), report=found.report)
+    screen.result(*tables, *diff_lines(found), report=found.report)
 
 
 @spread
 def sensitivity(
     scoring: ScoringFlags,
-    subject: SubjectFlags,
+    subject: MeasuredFlags,
     show: ShowFlags,
     sparsities: Annotated[
         str, typer.Option(metavar="S,S...", help="What each layer alone is pruned to.")
@@ -110,7 +117,9 @@ def sensitivity(
 
     screen = Screen(show)
     options = SensitivityOptions(
-        subject=subject.options(scoring.samples, readout=readout, strict=scoring.strict),
+        subject=subject.options(
+            scoring.samples, readout=readout, strict=scoring.strict, hold_out=HOLD_OUT
+        ),
         sparsities=asked,
         target=sparsity,
         criterion=scoring.criterion,
@@ -126,13 +135,13 @@ def sensitivity(
     screen.result(*tables, *sensitivity_lines(found, options), report=found.report)
 
 
-def require_split(name: str) -> None:
+def require_split(name: str | None) -> None:
     """Refuse a split that no data set has.
 
     Raises:
         UsageError: it is none of the three.
     """
-    if name not in SPLITS:
+    if name is not None and name not in SPLITS:
         raise UsageError(
             f"unknown split {name!r}", field="--split", hint="choose test, validation or train"
         )

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from snnprune.cli.number_tables import abreast, layer_name, number_table, percent
 from snnprune.cli.tables import excluded_lines
+from snnprune.data import worded
 
 if TYPE_CHECKING:
     from snnprune.agreement import Agreement, Change
@@ -36,7 +37,7 @@ def diff_tables(diff: Diff, width: int, *, by_step: bool) -> list[Table]:
     return tables
 
 
-def diff_lines(diff: Diff, split: str) -> list[str]:
+def diff_lines(diff: Diff) -> list[str]:
     """The same in numbers for all of both networks."""
     total = diff.total
     lines = [
@@ -47,7 +48,7 @@ def diff_lines(diff: Diff, split: str) -> list[str]:
     ]
     if diff.agreement is None:
         return [*lines, f"spikes and outputs not compared: {diff.not_run}"]
-    return [*lines, *agreement_lines(diff.agreement, split, ("A", "B"))]
+    return [*lines, *agreement_lines(diff.agreement, diff.report["split"], ("A", "B"))]
 
 
 def agreement_lines(found: Agreement, split: str, names: tuple[str, str]) -> list[str]:
@@ -62,12 +63,12 @@ def agreement_lines(found: Agreement, split: str, names: tuple[str, str]) -> lis
             f"cosine {outputs.mean_cosine:.4f}, divergence {outputs.mean_divergence:.3g}"
         )
     if found.answers is None:
-        return [*lines, f"{found.samples:,} {split} images without labels: no accuracy"]
+        return [*lines, f"{found.samples:,} {worded(split)} images without labels: no accuracy"]
     answers, (a, b) = found.answers, names
     first, other = answers.accuracies
     return [
         *lines,
-        f"accuracy {first:.2%} and {other:.2%} ({answers.labelled:,} {split} images)",
+        f"accuracy {first:.2%} and {other:.2%} ({answers.labelled:,} {worded(split)} images)",
         f"right: both {answers.both:,}, only {a} {answers.only_first:,}, "
         f"only {b} {answers.only_other:,}, neither {answers.neither:,}",
     ]

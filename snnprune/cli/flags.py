@@ -6,7 +6,7 @@ A command takes `subject: SubjectFlags` and `spreading.spread` gives it one flag
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,6 +31,11 @@ LINK_HELP = "The neuron that a weight drives, or none; repeatable."
 CRITERION_HELP = (
     f"{', '.join(CRITERIA.rows)} or file.py:function; by default what is best known to work."
 )
+HOLD_OUT = 0.1
+"""The part of images that nobody says the use of, which is not calibrated on but measured on."""
+TEST_DATA_HELP = "Test images, where --data has none: as --data."
+EVAL_DATA_HELP = "Images to measure and judge on, neither trained nor calibrated on: as --data."
+
 OUTPUT, INPUT = "Output", "Network and data"  # panels of --help
 
 
@@ -246,6 +251,36 @@ class SubjectFlags(NetworkFlags, RunFlags):
             batch_size=self.batch_size,
             samples=samples,
             seed=self.seed,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredFlags(SubjectFlags):
+    """A checkpoint, its network, its data, and what it is measured on."""
+
+    test_data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help=TEST_DATA_HELP, rich_help_panel=INPUT),
+    ] = None
+    eval_data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help=EVAL_DATA_HELP, rich_help_panel=INPUT),
+    ] = None
+
+    def options(
+        self,
+        samples: int = 1024,
+        *,
+        readout: str = "auto",
+        strict: bool = False,
+        hold_out: float = 0.0,
+    ) -> SubjectOptions:
+        """As before; `hold_out` is the part of one's own images that is set aside."""
+        return replace(
+            super().options(samples, readout=readout, strict=strict),
+            test_data=self.test_data,
+            eval_data=self.eval_data,
+            hold_out=hold_out,
         )
 
 

@@ -7,12 +7,13 @@ import typer
 
 from snnprune.allocation import ALLOCATIONS
 from snnprune.cli.flags import (
+    HOLD_OUT,
     GoalFlags,
+    MeasuredFlags,
     ReadoutFlag,
     ReportFlag,
     ScoringFlags,
     ShowFlags,
-    SubjectFlags,
 )
 from snnprune.cli.gate_flags import EnergyFlags, GateFlags
 from snnprune.cli.spreading import spread
@@ -22,7 +23,7 @@ from snnprune.repair import REPAIRS
 @spread
 def score(
     scoring: ScoringFlags,
-    subject: SubjectFlags,
+    subject: MeasuredFlags,
     show: ShowFlags,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where the scores go.")
@@ -51,7 +52,7 @@ def score(
 @spread
 def prune(
     scoring: ScoringFlags,
-    subject: SubjectFlags,
+    subject: MeasuredFlags,
     show: ShowFlags,
     goal: GoalFlags,
     gates: GateFlags,
@@ -87,7 +88,7 @@ def prune(
         typer.Option(metavar="FILE", help="YAML with a section prune; flags come before it."),
     ] = None,
     no_eval: Annotated[
-        bool, typer.Option("--no-eval", help="Do not measure test accuracy before and after.")
+        bool, typer.Option("--no-eval", help="Do not measure accuracy before and after.")
     ] = False,
     eval_samples: Annotated[
         int | None,
@@ -104,7 +105,9 @@ def prune(
 
     screen = Screen(show, report=report, force=scoring.force, junit=gates.junit)
     options = PruneOptions(
-        subject=subject.options(scoring.samples, readout=readout, strict=scoring.strict),
+        subject=subject.options(
+            scoring.samples, readout=readout, strict=scoring.strict, hold_out=HOLD_OUT
+        ),
         sparsities=goal.sparsities,
         target=goal.target,
         out=out,

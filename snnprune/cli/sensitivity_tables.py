@@ -10,6 +10,7 @@ from rich.table import Table
 from snnprune.cli.diff_tables import agreement_lines
 from snnprune.cli.number_tables import abreast, layer_name, percent
 from snnprune.cli.tables import excluded_lines
+from snnprune.data import worded
 
 if TYPE_CHECKING:
     from snnprune.jobs.sensitivity import Sensitivity, SensitivityOptions, Trial
@@ -42,7 +43,7 @@ def sensitivity_lines(found: Sensitivity, options: SensitivityOptions) -> list[s
     repaired = found.report["calibration_samples"]
     pruned, weights = sum(found.counts.values()), sum(found.sizes.values())
     lines = [
-        f"{len(found.trials)} trials on {found.together.samples:,} {found.split} images",
+        f"{len(found.trials)} trials on {found.together.samples:,} {worded(found.split)} images",
         f"criterion {found.plan.criterion}, repair {found.plan.repair} on {repaired:,} images",
         *excluded_lines(found.report),
         f"all layers together for the least divergence: pruned {pruned:,} of {weights:,} weights",

@@ -108,6 +108,8 @@ def images_in(item: object) -> int:
 
     Labels are counted where there are some, as time may come first in x.
     """
+    if known := getattr(item, "samples", None):
+        return int(known)
     parts = item if isinstance(item, tuple | list) else (item,)
     shapes = [shape for part in parts[:2] if (shape := getattr(part, "shape", None))]
     return int(shapes[-1][0]) if shapes else 0

@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from snnprune.data import worded
 from snnprune.escaping import printable
 
 if TYPE_CHECKING:
@@ -182,12 +183,11 @@ def sparsity_line(totals: dict[str, int]) -> str:
     )
 
 
-def accuracy_line(
-    evaluation: Evaluation, before: Evaluation | None = None, split: str = "test"
-) -> str:
-    """Accuracy and loss on the images of `split`, and what they were before."""
+def accuracy_line(evaluation: Evaluation, before: Evaluation | None = None) -> str:
+    """Accuracy and loss, what they were before, and on which images."""
+    images = f"{worded(evaluation.images)} images"
     if evaluation.accuracy is None or evaluation.loss is None:
-        return f"{evaluation.samples:,} images without labels: no accuracy"
+        return f"{evaluation.samples:,} {images} without labels: no accuracy"
     line = f"accuracy {evaluation.accuracy:.2%}, loss {evaluation.loss:.3f}"
     if before is not None and before.accuracy is not None and before.loss is not None:
         line = (
@@ -195,7 +195,7 @@ def accuracy_line(
             f"loss {before.loss:.3f} -> {evaluation.loss:.3f}"
         )
     steps = "" if evaluation.time_steps is None else f", T = {evaluation.time_steps}"
-    return f"{line} ({evaluation.labelled:,} {split} images{steps})"
+    return f"{line} ({evaluation.labelled:,} {images}{steps})"
 
 
 def fallback_lines(rows: Sequence[LayerRow]) -> list[str]:

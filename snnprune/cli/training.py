@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snnprune.cli.flags import DataFlags, ShowFlags
+from snnprune.cli.flags import TEST_DATA_HELP, DataFlags, ShowFlags
 from snnprune.cli.spreading import Flags, spread
 from snnprune.errors import InputError, UsageError
 from snnprune.readable import require_readable
@@ -44,6 +45,10 @@ class LoopFlags(DataFlags):
         typer.Option(metavar="N,N,...", help="Several runs, in DIR/seed-N, and their mean."),
     ] = None
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda:N.")] = "auto"
+    test_data: Annotated[str | None, typer.Option(metavar="DATA", help=TEST_DATA_HELP)] = None
+    eval_data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Validation images: as data.evaluation.")
+    ] = None
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="One batch through; tell sizes and time, write nothing."),
@@ -59,7 +64,9 @@ class LoopFlags(DataFlags):
             raise UsageError("either --seed or --seeds", hint="--seeds runs several")
         one = [f"seed={self.seed}", "seeds=[]"] if self.seed is not None else []
         several = [f"seeds=[{self.seeds}]"] if self.seeds is not None else []
-        return [*(self.settings or []), *one, *several]
+        others = {"data.test": self.test_data, "data.evaluation": self.eval_data}
+        named = [f"{key}={json.dumps(name)}" for key, name in others.items() if name is not None]
+        return [*(self.settings or []), *one, *several, *named]
 
 
 @dataclass(frozen=True, kw_only=True)

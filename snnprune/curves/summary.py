@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 DENSE, RANDOM = "dense", "random"
-Split = Literal["test", "validation"]
+Split = Literal["test", "validation", "train"]
+SPLITS: tuple[Split, ...] = ("test", "validation", "train")
 Row = Mapping[str, Any]
 
 
@@ -75,12 +76,12 @@ class Summary:
 def summarised(runs: Sequence[Iterable[Row]]) -> Summary:
     """The tickets among the rows of `runs`, those of one method and sparsity brought together.
 
-    Test accuracies where every run has some, validation accuracies otherwise. Of two tickets of
-    one run with the same method and the same sparsity asked, the last counts.
+    Test accuracies where every run has some, otherwise validation accuracies, or training
+    accuracies where there were no other images. Of two tickets of one run with the same method and
+    the same sparsity asked, the last counts.
     """
     tickets = [[row for row in run if row["kind"] == "ticket"] for run in runs]
-    tested = all(any(_accuracy(row, "test") is not None for row in rows) for rows in tickets)
-    split: Split = "test" if tested else "validation"
+    split = _split(tickets)
     groups: dict[tuple[str, float], dict[int, Row]] = {}
     for number, rows in enumerate(tickets):
         for row in rows:
@@ -118,15 +119,28 @@ def _point(method: str, asked: float, rows: Sequence[Row], split: Split) -> Poin
             {layer["weight"]: layer["kept"] / layer["weights"] for layer in row["layers"]}
             for row in rows
         ),
-        firing_rates=_means((row["test"] or {}).get("firing_rates", {}) for row in rows),
+        firing_rates=_means((_measured(row) or {}).get("firing_rates", {}) for row in rows),
     )
 
 
 def _accuracy(row: Row, split: Split) -> float | None:
     if split == "validation":
         return row["validation_accuracy"]
-    test = row["test"]
-    return test["correct"] / test["labelled"] if test and test["labelled"] else None
+    found = row["test"] if split == "test" else _measured(row)
+    return found["correct"] / found["labelled"] if found and found["labelled"] else None
+
+
+def _measured(row: Row) -> Any:
+    return row["test"] or row.get("measured")
+
+
+def _split(runs: Sequence[Sequence[Row]]) -> Split:
+    """Which images all runs have accuracies on."""
+    for split in SPLITS[:2]:
+        if all(any(_accuracy(row, split) is not None for row in rows) for rows in runs):
+            return split
+    known = any(_measured(row) for rows in runs for row in rows)
+    return "train" if known else "validation"
 
 
 def _means(given: Iterable[Mapping[str, float]]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from snnprune.curves.summary import Point, Summary
+from snnprune.data import worded
 from snnprune.escaping import printable
 
 MARKS = re.compile(r"([\\`*_\[\]<>|])")  # what Markdown would take for its own
@@ -23,7 +24,7 @@ def accuracy_cells(summary: Summary) -> list[list[str]]:
 
 def dense_line(summary: Summary) -> str:
     """The accuracy of the dense network, and what all accuracies are."""
-    line = f"{summary.split} accuracy (%), {_seeds(summary)}"
+    line = f"{worded(summary.split)} accuracy (%), {_seeds(summary)}"
     if summary.dense is None:
         return line
     return f"dense {_accuracy(summary.dense, summary)}; {line}"

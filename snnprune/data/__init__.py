@@ -4,16 +4,19 @@ Adding a data set is one function `(DataOptions) -> DataSet` and one row of `cat
 """
 
 from snnprune.data.catalogue import DATA, FORMS, open_data, require_data
-from snnprune.data.dataset import DataSet, Split, TrainingSplit
+from snnprune.data.dataset import GIVEN, SPLITS, DataSet, Split, TrainingSplit, worded
 from snnprune.data.options import DataOptions
 
 __all__ = [
     "DATA",
     "FORMS",
+    "GIVEN",
+    "SPLITS",
     "DataOptions",
     "DataSet",
     "Split",
     "TrainingSplit",
     "open_data",
     "require_data",
+    "worded",
 ]

@@ -10,17 +10,31 @@ from snnprune.randomness import generator
 
 
 def image_data_set(
-    name: str, *, classes: int | None, train: ImageSplit, test: ImageSplit, options: DataOptions
+    name: str,
+    *,
+    classes: int | None,
+    train: ImageSplit,
+    test: ImageSplit | None,
+    validation: ImageSplit | None = None,
+    options: DataOptions,
 ) -> DataSet:
-    """The set `name` with `options.validation` of its training images set aside.
+    """The set `name`; without `validation`, a part of its training images is set aside for it.
+
+    Without `test` either, `train` is all that is given.
 
     Raises:
         InputError: a split is empty or has a label outside 0 .. classes - 1, or the validation
-            part leaves one side without images.
+            part that was asked for leaves one side without images.
     """
-    for split in (train, test):
+    for split in filter(None, (train, validation, test)):
         _require_samples(name, split, classes)
-    kept, validation = split_validation(train, options.validation, options.seed)
+    given = train if test is None and validation is None else None
+    part = options.part(tested=test is not None)
+    kept, undivided = train, None
+    if validation is None and options.validation == 0 and not _divides(train, part):
+        undivided = f"it has {len(train)} samples" if part else None
+    elif validation is None:
+        kept, validation = split_validation(train, part, options.seed)
     shape = train.images.shape
     pictures = len(shape) == 4
     return DataSet(
@@ -31,7 +45,14 @@ def image_data_set(
         train=kept,
         validation=validation,
         test=test,
+        given=given,
+        held_out=part if given is not None and validation is not None else 0.0,
+        undivided=undivided,
     )
+
+
+def _divides(train: ImageSplit, part: float) -> bool:
+    return 0 < round(part * len(train)) < len(train)
 
 
 def split_validation(

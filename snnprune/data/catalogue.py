@@ -80,5 +80,7 @@ def open_data(spec: str, *, options: DataOptions, field: str = "--data") -> Data
         return load_object(FORMS[form].target, field=field)(Path(place), options)
     if spec in DATA.names():
         return DATA.load(spec, field=field)(options)
-    opened = load_object("snnprune.data.loader:open_loader", field=field)
-    return opened(spec, whole=options.whole, field=field)
+    opened: DataSet = load_object("snnprune.data.functions:open_function", field=field)(
+        spec, options, field=field
+    )
+    return opened

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from snnprune.data.augmentation import Augmentation
+
+
+SPLITS = ("train", "validation", "test")
+GIVEN = "given"
+"""All that somebody gave without saying what it is for."""
+WORDS = {"train": "training"}
+"""What the images of a split are called, where it is not its name."""
 
 
 class Split(Protocol):
@@ -62,3 +69,49 @@ class DataSet:
     train: Split | None
     validation: Split | None
     test: Split | None
+    given: Split | None = None
+    """All images together, where nobody says what they are for."""
+    held_out: float = 0.0
+    """The part of `given` that was set aside for validation."""
+    undivided: str | None = None
+    """Why nothing could be set aside, where it should have been."""
+
+    @property
+    def measured(self) -> str:
+        """The split that says most of a network: `test`, else `validation`, else `train`."""
+        return next((name for name in ("test", "validation") if getattr(self, name)), "train")
+
+    @property
+    def doubts(self) -> list[str]:
+        """What numbers on these images do not tell."""
+        if self.test is not None:
+            return []
+        how = "; test data are named by --test-data, data.test or the data function"
+        if self.validation is not None:
+            return [f"no test images: numbers are of validation images{how}"]
+        why = f" ({self.undivided})" if self.undivided else ""
+        return [f"neither test nor validation images{why}: numbers are of training images{how}"]
+
+    def of(self, name: str) -> Split | None:
+        """The images of `train`, `validation`, `test` or `given`."""
+        found: Split | None = getattr(self, name)
+        return found
+
+    def with_others(self, test: DataSet | None, evaluation: DataSet | None) -> DataSet:
+        """The same with test and validation images of other sets."""
+        changed = self
+        if test is not None:
+            changed = replace(changed, test=test.whole("test"))
+        if evaluation is not None:
+            whole = evaluation.whole("validation")
+            changed = replace(changed, validation=whole, held_out=0.0, undivided=None)
+        return changed
+
+    def whole(self, use: str) -> Split | None:
+        """All images of a set that is named for that use alone."""
+        return self.given or self.of(use) or self.test or self.train
+
+
+def worded(split: str) -> str:
+    """What images are called in words: `test`, `validation`, `training` or `given`."""
+    return WORDS.get(split, split)

@@ -18,40 +18,48 @@ GREY_MEAN, GREY_STD = (0.449,), (0.226,)
 
 
 def open_folder(folder: Path, options: DataOptions) -> DataSet:
-    """The pictures under `folder`/train and `folder`/test (or /val), or under `folder` itself.
+    """The pictures under `folder`/train, /val and /test, or under `folder` itself.
 
-    Where `folder` holds the classes themselves, the same pictures train and test.
+    One of val and test may be left out, and where `folder` holds the classes themselves there is
+    neither.
 
     Raises:
         InputError: there are no classes or pictures, the parts have other classes, a picture is
             damaged, or the pictures differ in size and `options.size` does not say what to make
             of them.
     """
-    train, test = (_listing(part) for part in _parts(folder))
-    _require_same_classes(train, test)
-    paths = dict.fromkeys([*_paths(train), *_paths(test)])  # once each, if both are one folder
-    images = _decoded(list(paths), options)
+    listings = {name: _listing(part) for name, part in _parts(folder).items()}
+    train = listings["train"]
+    for listing in listings.values():
+        _require_same_classes(train, listing)
+    images = _decoded([path for listing in listings.values() for path in _paths(listing)], options)
+    sizes = [len(listing.samples) for listing in listings.values()]
+    parts = zip(listings.items(), images.split(sizes), strict=True)
+    splits = {name: _split(pictures, listing) for (name, listing), pictures in parts}
     return image_data_set(
         f"imagefolder:{folder}",
         classes=len(train.classes),
-        train=_split(images[: len(train.samples)], train),
-        test=_split(images[-len(test.samples) :], test),
+        train=splits["train"],
+        validation=splits.get("validation"),
+        test=splits.get("test"),
         options=options,
     )
 
 
-def _parts(folder: Path) -> tuple[Path, Path]:
+def _parts(folder: Path) -> dict[str, Path]:
+    """The folders of pictures, by split."""
     if not folder.is_dir():
         raise InputError("no such folder", file=folder)
     train = folder / "train"
-    tests = [folder / name for name in ("test", "val") if (folder / name).is_dir()]
+    others = {"validation": folder / "val", "test": folder / "test"}
+    found = {name: place for name, place in others.items() if place.is_dir()}
     if not train.is_dir():
-        return folder, folder
-    if tests:
-        return train, tests[0]
+        return {"train": folder}
+    if found:
+        return {"train": train, **found}
     if any(entry.is_dir() for entry in train.iterdir()):
         raise InputError("has train, but neither test nor val", file=folder)
-    return folder, folder  # a class of pictures of trains
+    return {"train": folder}  # a class of pictures of trains
 
 
 def _listing(folder: Path) -> Any:

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from snnprune.batches import Pair, copied, length, paired
 from snnprune.data.augmentation import Augmentation
-from snnprune.data.dataset import DataSet
 from snnprune.errors import InputError
 from snnprune.randomness import drawing
-from snnprune.user_code import calling_user_code, load_object
+from snnprune.user_code import calling_user_code
 
 EXPECTED = "give an iterable of batches x or (x, y), each a tensor, such as a DataLoader"
 ANY = "a function that runs them may take other ones: {} file.py:function"
@@ -31,6 +30,8 @@ class LoaderSplit:
     field: str
     whole: bool = False
     """Whether they may be of any kind."""
+    numbers: frozenset[int] | None = None
+    """Which batches of each pass are its own, counted from 0; None: all."""
 
     def batches(
         self,
@@ -45,7 +46,7 @@ class LoaderSplit:
             InputError: the user's code fails, gives no batch, or one that is no tensor or pair.
         """
         number = samples = 0
-        for number, given in enumerate(self._given(), start=1):
+        for number, given in enumerate(self.given(), start=1):
             pair = self._pair(given, number)
             yield _on(device, pair)
             samples += 0 if limit is None else length(*pair)
@@ -56,9 +57,11 @@ class LoaderSplit:
 
     def steps(self, batch_size: int) -> int:  # noqa: ARG002  # the user's own loader sets it
         """How many batches there are; one without a length is gone through to see."""
+        if self.numbers is not None:
+            return len(self.numbers)
         if isinstance(self.iterable, Sized):
             return len(self.iterable)
-        return sum(1 for _ in self.batches(0))
+        return sum(1 for _ in self.given())
 
     def shuffled(
         self,
@@ -78,7 +81,7 @@ class LoaderSplit:
             raise InputError(
                 "crop and flip are for built-in data", field="data", hint="let the loader do it"
             )
-        given = self._given()
+        given = self.given()
         for number in itertools.count():
             with drawing(*key, "loader", number):
                 batch = next(given, END)
@@ -87,14 +90,22 @@ class LoaderSplit:
             if number >= start:
                 yield _on(device, self._pair(batch, number + 1))
 
-    def _given(self) -> Iterator[Any]:
+    def given(self) -> Iterator[Any]:
+        """One pass over what the user's function gave, as it is.
+
+        Raises:
+            InputError: the user's code fails.
+        """
         iterable = self.iterable
         if isinstance(iterable, Iterator):  # it can be used up only once
             iterable = _called(self.function, self.reference, self.field)
         with calling_user_code(self.reference, field=self.field):
             iterator = iter(iterable)
-        while (batch := self._next(iterator)) is not END:
-            yield batch
+        for number in itertools.count():
+            if (batch := self._next(iterator)) is END:
+                return
+            if self.numbers is None or number in self.numbers:
+                yield batch
 
     def _next(self, iterator: Iterator[Any]) -> Any:
         with calling_user_code(self.reference, field=self.field):
@@ -118,30 +129,30 @@ class LoaderSplit:
         return InputError(f"{self.reference} {message}", field=self.field, hint=hint)
 
 
-def open_loader(reference: str, *, whole: bool = False, field: str) -> DataSet:
-    """The batches of the function that `reference` names, as training and as test data.
+def loader_split(
+    function: Callable[[], Any], reference: str, *, whole: bool, field: str
+) -> LoaderSplit | None:
+    """The batches of `function`, which errors call `reference`; None where it gives None.
 
     With `whole` they may be of any kind.
 
     Raises:
-        InputError: the function cannot be found or called, or returns no iterable of batches.
+        InputError: it fails, or returns no iterable of batches.
     """
-    function = load_object(reference, field=field)
-    split = LoaderSplit(
-        function=function,
-        iterable=_called(function, reference, field),
-        reference=reference,
-        field=field,
-        whole=whole,
-    )
-    return DataSet(
-        name=reference,
-        classes=None,
-        channels=None,
-        size=None,
-        train=split,
-        validation=None,
-        test=split,
+    with calling_user_code(reference, field=field):
+        returned = function()
+    return split_of(returned, function, reference, whole=whole, field=field)
+
+
+def split_of(
+    returned: Any, function: Callable[[], Any], reference: str, *, whole: bool, field: str
+) -> LoaderSplit | None:
+    """What `function` returned as batches; see `loader_split`."""
+    if returned is None:
+        return None
+    _require_iterable(returned, reference, field)
+    return LoaderSplit(
+        function=function, iterable=returned, reference=reference, field=field, whole=whole
     )
 
 
@@ -154,9 +165,13 @@ def _on(device: str | torch.device, pair: Pair) -> Pair:
 def _called(function: Callable[[], Any], reference: str, field: str) -> Any:
     with calling_user_code(reference, field=field):
         returned = function()
+    _require_iterable(returned, reference, field)
+    return returned
+
+
+def _require_iterable(returned: Any, reference: str, field: str) -> None:
     if not _is_iterable(returned) or _is_one_batch(returned):
         raise InputError(f"{reference} returned {_described(returned)}", field=field, hint=EXPECTED)
-    return returned
 
 
 def _is_iterable(value: Any) -> bool:

@@ -16,6 +16,8 @@ class DataOptions:
     """Whether a set that is not there may be fetched."""
     validation: float = 0.0
     """The part of the training images that is set aside, in [0, 1)."""
+    hold_out: float = 0.0
+    """The part that is set aside where nothing else is said and there are no test images."""
     seed: int = 0
     """Chooses the images that are set aside."""
     size: int | None = None
@@ -24,6 +26,10 @@ class DataOptions:
     """The channels that the model takes; None: as they are."""
     whole: bool = False
     """Whether a function of the user's runs them, which may take batches of any kind."""
+
+    def part(self, *, tested: bool) -> float:
+        """The part that is set aside, where there are test images or not."""
+        return self.validation or (0.0 if tested else self.hold_out)
 
     @property
     def folder(self) -> Path:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from snnprune.data.assembly import image_data_set
-from snnprune.data.dataset import DataSet
+from snnprune.data.dataset import SPLITS, DataSet
 from snnprune.data.images import ImageSplit
 from snnprune.data.options import DataOptions
 from snnprune.errors import InputError
@@ -16,7 +16,8 @@ from snnprune.errors import InputError
 def open_tensors(file: Path, options: DataOptions) -> DataSet:
     """The samples `x` (N, ...) of `file`, with the labels `y` (N,) where it has them.
 
-    The same samples train and test. uint8 is divided by 255, anything else goes out as float32.
+    So for `x_test`, `y_test` and `x_validation`, `y_validation`, where they are there. uint8 is
+    divided by 255, anything else goes out as float32.
 
     Raises:
         InputError: the file cannot be read, has no `x`, or `x` and `y` are not as above.
@@ -25,40 +26,56 @@ def open_tensors(file: Path, options: DataOptions) -> DataSet:
 
     # Its own refusal of NaN speaks of weights; `_samples` refuses it in words about data.
     tensors = read_checkpoint(file, allow_nonfinite=True).tensors
-    x = _samples(tensors, file)
-    y = _labels(tensors["y"], len(x), file) if "y" in tensors else None
-    split = ImageSplit(images=x, labels=y)
-    classes = None if y is None else int(y.max()) + 1
+    train = _split(tensors, "", file)
+    if train is None:
+        named = ", ".join(list(tensors)[:5]) or "nothing"
+        raise InputError(f"holds {named}", file=file, field="x", hint="name the samples x")
+    validation, test = (_split(tensors, f"_{name}", file) for name in SPLITS[1:])
+    labels = [split.labels for split in (train, validation, test) if split is not None]
+    known = [int(y.max()) + 1 for y in labels if y is not None]
     return image_data_set(
-        f"tensors:{file}", classes=classes, train=split, test=split, options=options
+        f"tensors:{file}",
+        classes=max(known, default=None),
+        train=train,
+        validation=validation,
+        test=test,
+        options=options,
     )
 
 
-def _samples(tensors: Mapping[str, Tensor], file: Path) -> Tensor:
-    if "x" not in tensors:
-        named = ", ".join(list(tensors)[:5]) or "nothing"
-        raise InputError(f"holds {named}", file=file, field="x", hint="name the samples x")
-    x = tensors["x"]
+def _split(tensors: Mapping[str, Tensor], end: str, file: Path) -> ImageSplit | None:
+    """The samples `x` and labels `y` whose names have that end, None without samples."""
+    x_name, y_name = f"x{end}", f"y{end}"
+    if x_name not in tensors:
+        if y_name in tensors:
+            raise InputError(f"has no {x_name}", file=file, field=y_name, hint="name both")
+        return None
+    x = _samples(tensors[x_name], x_name, file)
+    y = _labels(tensors[y_name], y_name, len(x), file) if y_name in tensors else None
+    return ImageSplit(images=x, labels=y)
+
+
+def _samples(x: Tensor, name: str, file: Path) -> Tensor:
     if x.ndim < 2 or not x.numel() or x.is_complex():
         raise InputError(
             f"has shape {tuple(x.shape)} and type {x.dtype}, expected real values (N, ...)",
             file=file,
-            field="x",
+            field=name,
         )
     if x.dtype == torch.uint8:
         return x
     x = x.float()
     if not x.isfinite().all():
-        raise InputError("has NaN or infinity in it", file=file, field="x")
+        raise InputError("has NaN or infinity in it", file=file, field=name)
     return x
 
 
-def _labels(y: Tensor, samples: int, file: Path) -> Tensor:
+def _labels(y: Tensor, name: str, samples: int, file: Path) -> Tensor:
     whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
     if not whole or y.shape != (samples,):
         raise InputError(
             f"has shape {tuple(y.shape)} and type {y.dtype}, expected {samples} whole numbers",
             file=file,
-            field="y",
+            field=name,
         )
     return y.long()

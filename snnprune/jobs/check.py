@@ -41,7 +41,8 @@ class CheckOptions:
     subject: SubjectOptions
     limits: tuple[Limit, ...]
     baseline: Path | None = None
-    split: str = "test"
+    split: str | None = None
+    """None: see `Subject.asked_for`."""
     samples: int | None = None
     energy: Energy
     junit: Path | None = None
@@ -127,17 +128,27 @@ class _Running:
         )
 
     def _evaluated(self, network: Network, workload: Workload | None) -> Evaluation:
-        subject, split, limit = self.subject, self.options.split, self.options.samples
+        subject, split, limit = self.subject, self.split, self.options.samples
         batches = self.progress.track(
             subject.batches(split, limit), label="evaluating", total=subject.steps(split, limit)
         )
         return evaluate(
-            network, batches, run=subject.run, readout=subject.readout(), workload=workload
+            network,
+            batches,
+            run=subject.run,
+            readout=subject.readout(),
+            workload=workload,
+            images=split,
         )
+
+    @property
+    def split(self) -> str:
+        """Which images it is run on."""
+        return self.options.split or self.subject.asked_for
 
     def _compared(self, network: Network) -> Agreement:
         assert self.second is not None
-        subject, split, limit = self.subject, self.options.split, self.options.samples
+        subject, split, limit = self.subject, self.split, self.options.samples
         batches = self.progress.track(
             subject.batches(split, limit), label="comparing", total=subject.steps(split, limit)
         )
@@ -164,7 +175,7 @@ def _report(
         subject,
         "check",
         warnings=(*(second.notes if second else ()), *warnings),
-        split=options.split if ran.evaluation else None,
+        split=ran.evaluation.images if ran.evaluation else None,
         size_bytes=sum(path.stat().st_size for path in files_of(options.subject.checkpoint)),
         evaluation=about_evaluation(ran.evaluation),
         workload=ran.workload and about_workload(ran.workload, samples, options.energy),

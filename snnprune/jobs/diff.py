@@ -58,7 +58,12 @@ class Diff:
 
 
 def diff_checkpoints(
-    options: SubjectOptions, other: Path, *, split: str, limit: int | None, progress: Progress
+    options: SubjectOptions,
+    other: Path,
+    *,
+    split: str | None,
+    limit: int | None,
+    progress: Progress,
 ) -> Diff:
     """Compare two checkpoints, and run both on the images of `split`, at most `limit` of them.
 
@@ -79,6 +84,7 @@ def diff_checkpoints(
         for one in _compared(subject.checkpoint.tensors, second.tensors)
         if one.key not in known and one.change.changed
     )
+    split = split or (subject.asked_for if subject.runnable else "")
     found = _agreement(subject, second, split, limit, progress)
     diff = Diff(layers=layers, others=others, agreement=found, not_run=subject.missing, report={})
     return replace(diff, report=_report(subject, second, diff, split))

@@ -31,19 +31,21 @@ class Evaluated:
 def evaluate_checkpoint(
     options: SubjectOptions,
     *,
-    split: str,
+    split: str | None,
     limit: int | None,
     energy: Energy,
     progress: Progress,
 ) -> Evaluated:
     """Run a checkpoint over the images of `split`, at most `limit` of them.
 
+    None takes those that say most: test images, or all where nothing says what they are for.
     Several processes share the work, and all return what came of it.
     """
     with joined(options.device) as ranks:
         with ranks.one_before_others(options.download):
             subject = open_subject(options)
         network, weights = subject.require_runnable(), subject.weights
+        split = split or subject.asked_for
         batches = progress.track(
             subject.batches(split, limit), label="evaluating", total=subject.steps(split, limit)
         )
@@ -55,6 +57,7 @@ def evaluate_checkpoint(
             readout=subject.readout(),
             ranks=ranks,
             workload=workload,
+            images=split,
         )
     rates = evaluation.firing_rates
     rows = tuple(

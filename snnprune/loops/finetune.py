@@ -87,7 +87,7 @@ def _measured(setup: Setup, masks: Masks, method: str) -> dict[str, object]:
         method=method,
         asked=pruned(masks) / prunable(masks),
         validation_accuracy=setup.accuracy(),
-        test=setup.evaluate("test"),
+        measured=setup.measure(),
     )
 
 

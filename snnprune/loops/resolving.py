@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from snnprune.data import DataOptions, DataSet, open_data
 from snnprune.errors import InputError
 from snnprune.forwards import is_own
@@ -15,13 +17,21 @@ def open_recipe_data(recipe: Recipe, options: DataOptions | None = None) -> Data
     split = DataOptions(
         root=options.root,
         download=options.download,
-        validation=recipe.data.validation,
+        validation=0.0 if recipe.data.evaluation else recipe.data.validation,
         seed=recipe.seed,
         size=recipe.model.args.get("size"),
         channels=recipe.model.args.get("in_channels"),
         whole=is_own(recipe.model.forward),
     )
-    return open_data(recipe.data.name, options=split, field="data.name")
+    opened = open_data(recipe.data.name, options=split, field="data.name")
+    others = {"data.test": recipe.data.test, "data.evaluation": recipe.data.evaluation}
+    plain = replace(split, validation=0.0)
+    return opened.with_others(
+        *(
+            None if name is None else open_data(name, options=plain, field=field)
+            for field, name in others.items()
+        )
+    )
 
 
 def resolved(recipe: Recipe, data: DataSet) -> Recipe:

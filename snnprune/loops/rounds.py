@@ -116,7 +116,7 @@ class Rounds:
             fit(self.trainer, stretch, hooks, at=self.at, stop=stop, progress=progress)
 
     def measure(self, cell: Cell) -> None:
-        """Look at the test images once, and keep the network and its masks."""
+        """Look at the test images, if there are some, once, and keep the network and its masks."""
         run, masks = self.full.run, self.trainer.masking.masks
         with self.trainer.as_kept():
             tensors = copied(self.setup.module)
@@ -127,7 +127,7 @@ class Rounds:
                 round=cell.round,
                 asked=cell.sparsity,
                 validation_accuracy=run.rows[-1]["validation_accuracy"],
-                test=self.setup.evaluate("test"),
+                measured=self.setup.measure(),
             )
         if cell.round == 0:
             self.dense = tensors

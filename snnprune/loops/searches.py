@@ -132,7 +132,7 @@ class Searches:
             round=cell.round,
             asked=cell.sparsity,
             validation_accuracy=run.rows[-1]["validation_accuracy"],
-            test=self.setup.evaluate("test"),
+            measured=self.setup.measure(),
         )
         run.keep(cell.folder, found.tensors, found.masks)
         run.log({**row, "k": share_kept(cell.sparsity)})

@@ -102,15 +102,26 @@ class Setup:
         found = self.evaluate("validation")
         return found.accuracy if found else None
 
+    def measure(self) -> Evaluation:
+        """The network on the images that say most of it: test, else validation, else training."""
+        found = self.evaluate(self.data.measured)
+        assert found is not None
+        return found
+
     def evaluate(self, split: str) -> Evaluation | None:
-        """The network on the images of `validation` or `test`; None without them."""
-        images: Split | None = getattr(self.data, split)
+        """The network on the images of a split; None without them."""
+        images = self.data.of(split)
         if images is None:
             return None
         batches = images.batches(self.recipe.training.batch_size, device=self.device)
         with self.seeded(split):
             return evaluate(
-                self.network, batches, run=self.forward, readout=self.readout(), ranks=self.ranks
+                self.network,
+                batches,
+                run=self.forward,
+                readout=self.readout(),
+                ranks=self.ranks,
+                images=split,
             )
 
     def calibrate(self, samples: int) -> Calibration:

@@ -33,10 +33,14 @@ def ticket(
     method: str,
     asked: float,
     validation_accuracy: float | None,
-    test: Evaluation | None,
+    measured: Evaluation,
     round: int = 0,
 ) -> dict[str, Any]:
-    """The row of metrics about a network; `asked` is the sparsity that was aimed at."""
+    """The row of metrics about a network; `asked` is the sparsity that was aimed at.
+
+    `measured` is on test images; where there are none, on those that say most then.
+    """
+    tested = measured.images == "test"
     return {
         "kind": KIND,
         "method": method,
@@ -46,7 +50,8 @@ def ticket(
         "prunable": prunable(masks),
         "parameters": parameters(setup.network),
         "validation_accuracy": validation_accuracy,
-        "test": about_evaluation(test),
+        "test": about_evaluation(measured) if tested else None,
+        "measured": None if tested else about_evaluation(measured),
         "layers": [
             {"weight": key, "kept": int(mask.sum()), "weights": mask.numel()}
             for key, mask in masks.items()

@@ -119,7 +119,7 @@ def _result(setup: Setup, trainer: Trainer, best: Best) -> Trained:
     """The trained network, its test images looked at once and told of in the metrics."""
     rows = [{k: v for k, v in row.items() if k != "kind"} for row in setup.run.rows]
     epochs = tuple(Epoch(**row) for row in rows)
-    test, masks = setup.evaluate("test"), trainer.masking.masks
+    measured, masks = setup.measure(), trainer.masking.masks
     held, gradual = masks or dense_masks(setup.network), setup.recipe.gradual
     row = ticket(
         setup,
@@ -127,7 +127,7 @@ def _result(setup: Setup, trainer: Trainer, best: Best) -> Trained:
         method=GRADUAL if gradual else FINETUNED if masks else DENSE,
         asked=gradual.sparsity if gradual else pruned(held) / prunable(held),
         validation_accuracy=epochs[-1].validation_accuracy,
-        test=test,
+        measured=measured,
     )
     setup.run.log(row)
     return Trained(
@@ -138,5 +138,5 @@ def _result(setup: Setup, trainer: Trainer, best: Best) -> Trained:
         best=masked(best.tensors, masks),
         best_epoch=best.epoch,
         epochs=epochs,
-        test=test,
+        test=measured if measured.images == "test" else None,
     )

@@ -16,6 +16,7 @@ Reading = Callable[[Any], Tensor]
 
 TIME_FIRST, SAMPLES_FIRST = "(T, N, classes)", "(N, T, classes)"
 SAMPLE_AXIS = {TIME_FIRST: 1, SAMPLES_FIRST: 0}
+LAYOUT_OF_AXIS = {axis: layout for layout, axis in SAMPLE_AXIS.items()}
 
 EXPECTED = (
     "expected (N, classes), (T, N, classes), (N, T, classes) or a list over time of (N, classes); "
@@ -35,8 +36,16 @@ cross-entropy, the scores are their sum over time (Kim et al. 2022)."""
 class Readout:
     """Reads the outputs of one evaluation; the layout that its first batch has holds for all."""
 
-    def __init__(self, how: str | Reading = "auto", *, name: str | None = None) -> None:
+    def __init__(
+        self,
+        how: str | Reading = "auto",
+        *,
+        name: str | None = None,
+        layout: str | None = None,
+    ) -> None:
         """`how` is one of `READOUTS` or a function; `name` is what errors call the function.
+
+        `layout` is that of outputs with time steps, where it is known before.
 
         Raises:
             UsageError: there is no readout of that name.
@@ -45,7 +54,7 @@ class Readout:
             require_readout(how)
         self.how = how
         self.name = name or (how if isinstance(how, str) else str(getattr(how, "__name__", how)))
-        self.layout: str | None = None
+        self.layout = layout
 
     def __call__(self, output: Any, samples: int) -> Tensor:
         """The logits that count, (T, N, classes), T = 1 where there is one score per class.

@@ -185,14 +185,23 @@ def _first(output: Any) -> Any:
     return _first(output[0]) if isinstance(output, tuple) and output else output
 
 
-def _samples_in(output: Any, reading: str | Reading) -> tuple[int, ...]:
-    """How many samples an output may be of, the likeliest first."""
+def scores_in(output: Any, reading: str | Reading) -> Tensor | None:
+    """What counts of an output, (N, classes), (T, N, classes) or (N, T, classes); None if nothing
+    does.
+    """
     try:
         output = _first(output if isinstance(reading, str) else reading(output))
     except InputError:  # the user's function fails, which whoever needs it will tell
+        return None
+    if isinstance(output, list) and output and all(isinstance(one, Tensor) for one in output):
+        alike = len({one.shape for one in output}) == 1
+        output = torch.stack(output) if alike else output[0]
+    return output if isinstance(output, Tensor) and output.dim() in (2, 3) else None
+
+
+def _samples_in(output: Any, reading: str | Reading) -> tuple[int, ...]:
+    """How many samples an output may be of, the likeliest first."""
+    scores = scores_in(output, reading)
+    if scores is None:
         return ()
-    if isinstance(output, list) and output:
-        output = output[0]
-    if not isinstance(output, Tensor) or output.dim() not in (2, 3):
-        return ()
-    return (len(output),) if output.dim() == 2 else (output.shape[1], len(output))
+    return (len(scores),) if scores.dim() == 2 else (scores.shape[1], len(scores))

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from snnprune.data import worded
 from snnprune.escaping import printable
 from snnprune.markdown import plain, table
 from snnprune.pages.page import Block, Facts, Lines, Page, Pictures, Section, Table
@@ -63,19 +64,26 @@ def _matter(report: Mapping[str, Any]) -> dict[str, Any]:
     }
     if metrics and base:
         matter["metrics"] = [one["type"] for one in metrics]
-        result = {"task": TASK, "dataset": _dataset(data), "metrics": metrics}
+        result = {"task": TASK, "dataset": _dataset(report), "metrics": metrics}
         matter["model-index"] = [{"name": base, "results": [result]}]
     return matter
 
 
-def _dataset(data: Mapping[str, Any] | None) -> dict[str, str]:
+def _dataset(report: Mapping[str, Any]) -> dict[str, str]:
+    data, last = report.get("data"), _last(report)
     name = printable(data["name"], 96) if data else "unknown"
-    return {"type": name, "name": name, "split": "test"}
+    split = {"split": worded(last["images"])} if last else {}
+    return {"type": name, "name": name, **split}
+
+
+def _last(report: Mapping[str, Any]) -> Any:
+    """What was measured, after pruning where there was any."""
+    return report.get("after") or report.get("evaluation")
 
 
 def _metrics(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Accuracy, sparsity, operations and energy, after pruning where there was any."""
-    last = report.get("after") or report.get("evaluation")
+    last = _last(report)
     totals, work = report.get("totals"), report.get("workload") or {}
     if last and last["accuracy"] is not None:
         yield {"type": "accuracy", "name": "Accuracy", "value": last["accuracy"]}

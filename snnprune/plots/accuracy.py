@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from snnprune.data import worded
 from snnprune.escaping import printable
 from snnprune.plots.axis import remaining, show_sparsities
 from snnprune.plots.canvas import drawn
@@ -82,7 +83,7 @@ def plot_accuracy(
         for axes, view in zip(panels, views, strict=True):
             _draw(axes, curves, dense)
             axes.set_ylim(100 * view[0], 100 * view[1])
-        panels[0].set_ylabel(f"{split} accuracy (%)")
+        panels[0].set_ylabel(f"{worded(split)} accuracy (%)")
         if len(views) > 1:
             panels[1].set_title("enlarged")
         handles, labels = panels[0].get_legend_handles_labels()

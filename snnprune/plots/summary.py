@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from snnprune.curves import Point, Summary
+from snnprune.data import worded
 from snnprune.plots.accuracy import (
     Curve,
     Level,
@@ -57,7 +58,7 @@ def plot_search(paths: Sequence[Path], summary: Summary, conditions: str, classe
         axes.set_xlim(0, 100)
         axes.set_ylim(bottom=0)
         axes.set_xlabel("sparsity (% of the weights masked)")
-        axes.set_ylabel(f"{summary.split} accuracy (%)")
+        axes.set_ylabel(f"{worded(summary.split)} accuracy (%)")
         axes.grid()
         figure.legend(loc="outside lower center", ncols=3)
 

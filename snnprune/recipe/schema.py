@@ -60,6 +60,13 @@ class DataSection(Section):
     validation: Share = Field(
         default=0.1, description="share of the training images split off, by seed, in [0, 1)"
     )
+    test: Name | None = Field(
+        default=None, description="a set whose images are the test images; null: those of name"
+    )
+    evaluation: Name | None = Field(
+        default=None,
+        description="a set whose images are the validation images; null: split off, or of name",
+    )
     crop: NotNegative = Field(
         default=0, description="random crop after padding each side, in pixels"
     )

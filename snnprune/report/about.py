@@ -46,4 +46,5 @@ def about_evaluation(evaluation: Evaluation | None) -> dict[str, Any] | None:
         },
         "readout": evaluation.readout,
         "time_steps": evaluation.time_steps,
+        "images": evaluation.images,
     }

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from snnprune.data import worded
 from snnprune.escaping import printable
 
 FOLDER = "tensorboard"
@@ -101,11 +102,12 @@ def _measured(row: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
     yield from ((name, row[name]) for name in MEASURED if name in row)
     if "pruned" in row:
         yield "sparsity", row["pruned"] / row["prunable"]
-    test = row.get("test") or {"labelled": 0}
-    if test["labelled"]:
-        yield "test_accuracy", test["correct"] / test["labelled"]
-        yield "test_loss", test["loss_sum"] / test["labelled"]
-    for name, rate in test.get("firing_rates", {}).items():
+    found = row.get("test") or row.get("measured") or {"labelled": 0}
+    if found["labelled"]:
+        images = worded(found["images"])
+        yield f"{images}_accuracy", found["correct"] / found["labelled"]
+        yield f"{images}_loss", found["loss_sum"] / found["labelled"]
+    for name, rate in found.get("firing_rates", {}).items():
         yield f"firing_rate/{name}", rate
     for layer in row.get("layers", ()):
         yield f"density/{layer['weight']}", layer["kept"] / layer["weights"]

@@ -1,313 +1,317 @@
-"""Torch files made to do harm: to fill the memory, to take for ever, to lie, or to run code."""
+"""Torch files that are made to take memory, time or code; run as a script, it reads them all.
+
+    python hostile_files.py FOLDER
+
+Prints for each what came of reading it, in how many seconds and with how many bytes of memory.
+"""
 
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import struct
+import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
-import torch
-
-STATE = {"fc.weight": torch.arange(6.0).reshape(2, 3)}
-PROTO = b"\x80\x02"
-END = b"."
+STATE = b"}X\x01\x00\x00\x00w"  # a dict, and the key of its first tensor
+STORAGE = (
+    b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x04tQ"
+)
+FLOATS = struct.pack("<4f", 1, 2, 3, 4)
 
 
 def text(value: str) -> bytes:
-    data = value.encode("utf-8", "surrogatepass")
+    data = value.encode()
     return b"X" + struct.pack("<I", len(data)) + data
 
 
-def integer(value: int) -> bytes:
-    if -(2**31) <= value < 2**31:
-        return b"J" + struct.pack("<i", value)
-    data = value.to_bytes(16, "little", signed=True)
+def number(value: int) -> bytes:
+    data = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
     return b"\x8a" + bytes([len(data)]) + data
 
 
-def several(*parts: bytes) -> bytes:
-    return b"(" + b"".join(parts) + b"t"
-
-
-def called(name: str, *arguments: bytes) -> bytes:
-    module, _, function = name.rpartition(".")
-    return f"c{module}\n{function}\n".encode() + several(*arguments) + b"R"
-
-
-def dictionary(**entries: bytes) -> bytes:
-    return b"}(" + b"".join(text(key) + value for key, value in entries.items()) + b"u"
-
-
-def storage(
-    key: bytes = text("0"), count: int = 6, kind: bytes = b"ctorch\nFloatStorage\n", *more: bytes
-) -> bytes:
-    return several(text("storage"), kind, key, text("cpu"), integer(count), *more) + b"Q"
+def called(name: str, *args: bytes) -> bytes:
+    module, _, own = name.rpartition(".")
+    return f"c{module}\n{own}\n".encode() + b"(" + b"".join(args) + b"tR"
 
 
 def tensor(
-    view: bytes | None = None,
-    offset: int = 0,
-    size: tuple[int, ...] = (2, 3),
-    stride: tuple[int, ...] = (3, 1),
+    size: bytes = b"(K\x04t",
+    stride: bytes = b"(K\x01t",
+    offset: bytes = b"K\x00",
+    storage: bytes = STORAGE,
 ) -> bytes:
-    return called(
-        "torch._utils._rebuild_tensor_v2",
-        storage() if view is None else view,
-        integer(offset),
-        several(*map(integer, size)),
-        several(*map(integer, stride)),
-        b"\x89",
-        called("collections.OrderedDict"),
+    extra = (b"\x89", called("collections.OrderedDict"))
+    return called("torch._utils._rebuild_tensor_v2", storage, offset, size, stride, *extra)
+
+
+def archive(body: bytes, **parts: bytes) -> bytes:
+    """A zip archive with that pickle, after a good tensor `w` where it begins with `STATE`."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as file:
+        file.writestr("a/data.pkl", b"\x80\x02" + body + b".")
+        file.writestr("a/data/0", parts.pop("values", FLOATS))
+        file.writestr("a/version", "3")
+        for name, data in parts.items():
+            file.writestr(f"a/{name}", data)
+    return made.getvalue()
+
+
+def beside(value: bytes) -> bytes:
+    """A good state_dict with `value` under another key."""
+    return archive(STATE + tensor() + b"s" + text("x") + value + b"s")
+
+
+def deep(opening: bytes, count: int, closing: bytes = b"") -> bytes:
+    return opening * count + closing * count
+
+
+def shared_tuples(depth: int) -> bytes:
+    """A tuple of one tuple twice, and so on: hashing it takes 2 ** depth steps."""
+    return b")" + b"2\x86" * depth
+
+
+def cases() -> Iterator[tuple[str, bytes, str]]:
+    """Name, bytes, and `read` where the good tensor is to be read or `refused`."""
+    yield "good", archive(STATE + tensor() + b"s"), "read"
+    yield "8 GB of bytes", beside(called("builtins.bytearray", number(8 << 30))), "read"
+    yield (
+        "a list of them",
+        beside(b"]" + (called("builtins.bytearray", number(1 << 30)) + b"a") * 50),
+        "read",
+    )
+    yield (
+        "a set of them",
+        beside(b"\x8f(" + called("builtins.bytearray", number(1 << 32)) * 9 + b"\x90"),
+        "read",
+    )
+    yield "an endless product", beside(called("operator.mul", text("x"), number(1 << 40))), "read"
+    yield "a large tensor", beside(called("torch.Tensor", number(40000), number(40000))), "read"
+    yield "uninitialised", archive(STATE + called("torch.Tensor", b"K@", b"K@") + b"s"), "refused"
+    yield (
+        "a typed storage",
+        archive(STATE + tensor(storage=called("torch.storage.TypedStorage", b"K@")) + b"s"),
+        "refused",
+    )
+    yield (
+        "an exponential key",
+        beside(b"}" + shared_tuples(60) + b"Ks".replace(b"Ks", b"K\x01s")),
+        "read",
+    )
+    yield "an exponential set", beside(b"\x8f(" + shared_tuples(60) + b"\x90"), "read"
+    yield "an exponential frozenset", beside(b"(" + shared_tuples(60) + b"\x91"), "read"
+    yield (
+        "punycode",
+        beside(called("_codecs.encode", text("\u00fc" * 200_000), text("punycode"))),
+        "read",
+    )
+    yield (
+        "a module in punycode",
+        beside(called("encodings.punycode.punycode_decode", text("a-" * 100_000))),
+        "read",
+    )
+    yield "os.system", beside(called("os.system", text("touch hostile"))), "refused"
+    yield "eval", beside(called("builtins.eval", text("open('hostile', 'w')"))), "refused"
+    yield (
+        "getattr of a tensor",
+        beside(called("builtins.getattr", tensor(), text("storage"))),
+        "read",
+    )
+    yield (
+        "a state that shadows",
+        archive(
+            STATE + tensor() + b"}" + text("detach") + b"K\x01s" + text("storage") + b"K\x01sbs"
+        ),
+        "refused",
+    )
+    yield (
+        "a nested tensor",
+        archive(STATE + called("torch._utils._rebuild_nested_tensor", *[tensor()] * 4) + b"s"),
+        "refused",
+    )
+    yield "deep lists", beside(deep(b"]", 20_000) + b"a" * 19_999), "read"
+    yield "deep tuples", beside(b")" + b"\x85" * 200_000), "read"
+    yield "deep dicts", beside(deep(b"}" + text("k"), 50_000) + b"N" + b"s" * 50_000), "read"
+    yield "many marks", archive(b"(" * 500_000), "refused"
+    yield "a million twins", archive(b"]" + b"2" * 1_000_000), "refused"
+    yield "a dict in itself", beside(b"}q\x01" + text("me") + b"h\x01s"), "read"
+    yield "long text", beside(text("x" * 1_000_000)), "read"
+    yield "a long name", beside(b"c" + b"m" * 70_000 + b"\nn\n"), "refused"
+    yield "a long number", beside(b"I" + b"9" * 60_000 + b"\n"), "read"
+    yield "a huge integer", beside(b"\x8b" + struct.pack("<i", 2**31 - 1) + b"1"), "refused"
+    yield "a negative length", beside(b"\x8b" + struct.pack("<i", -5)), "refused"
+    yield "bytes that are not there", beside(b"\x8e" + struct.pack("<Q", 2**62)), "refused"
+    yield "text that is not there", beside(b"\x8d" + struct.pack("<Q", 2**63 + 5)), "refused"
+    yield "the registry of extensions", beside(b"\x82\x01"), "read"
+    yield "a buffer from outside", beside(b"\x97"), "refused"
+    yield "an unknown protocol", archive(b"\x80\x09" + STATE + tensor() + b"s"), "refused"
+    yield "a far memo", beside(b"j\xff\xff\xff\xff"), "refused"
+    yield "a wrong memo", beside(b"h\x63"), "refused"
+    yield "an empty stack", archive(b"R"), "refused"
+    yield "items of a number", archive(b"K\x01K\x02K\x03s"), "refused"
+    yield "a persistent number", archive(STATE + b"K\x05Qs"), "refused"
+    yield "a persistent line", archive(STATE + b"P0\ns"), "refused"
+    yield (
+        "a storage of another kind",
+        archive(STATE + tensor(storage=STORAGE.replace(b"torch\nFloat", b"other\nFloat")) + b"s"),
+        "refused",
+    )
+    yield (
+        "a storage too long",
+        archive(STATE + tensor(storage=STORAGE.replace(b"K\x04tQ", b"K\x40tQ")) + b"s"),
+        "refused",
+    )
+    yield (
+        "a storage of no end",
+        archive(STATE + tensor(storage=STORAGE.replace(b"K\x04tQ", number(2**62) + b"tQ")) + b"s"),
+        "refused",
+    )
+    yield (
+        "a storage below 0",
+        archive(STATE + tensor(storage=STORAGE.replace(b"K\x04tQ", number(-4) + b"tQ")) + b"s"),
+        "refused",
+    )
+    yield (
+        "a storage that is not there",
+        archive(STATE + tensor(storage=STORAGE.replace(b"\x000X", b"\x007X")) + b"s"),
+        "refused",
+    )
+    yield "a size beyond", archive(STATE + tensor(b"(K\x40t") + b"s"), "refused"
+    yield "a size below 0", archive(STATE + tensor(b"(" + number(-4) + b"t") + b"s"), "refused"
+    yield (
+        "a size of no end",
+        archive(STATE + tensor(b"(" + number(2**62) * 2 + b"t", b"(K\x00K\x00t") + b"s"),
+        "refused",
+    )
+    yield (
+        "a stride of 0",
+        archive(STATE + tensor(b"(" + number(10**9) + b"t", b"(K\x00t") + b"s"),
+        "refused",
+    )
+    yield (
+        "a stride below 0",
+        archive(STATE + tensor(stride=b"(" + number(-1) + b"t") + b"s"),
+        "refused",
+    )
+    yield "an offset beyond", archive(STATE + tensor(offset=b"K\x02") + b"s"), "refused"
+    yield "an offset below 0", archive(STATE + tensor(offset=number(-1)) + b"s"), "refused"
+    yield "sizes and strides apart", archive(STATE + tensor(b"(K\x02K\x02t") + b"s"), "refused"
+    yield (
+        "many dimensions",
+        archive(STATE + tensor(b"(" + b"K\x01" * 99 + b"t", b"(" + b"K\x01" * 99 + b"t") + b"s"),
+        "refused",
+    )
+    yield "a size that is true", archive(STATE + tensor(b"(\x88t") + b"s"), "refused"
+    yield "a size that is text", archive(STATE + tensor(b"(" + text("4") + b"t") + b"s"), "refused"
+    yield "the other byte order", archive(STATE + tensor() + b"s", byteorder=b"big"), "read"
+    yield (
+        "a million keys",
+        archive(
+            STATE
+            + tensor()
+            + b"s"
+            + text("x")
+            + b"}("
+            + b"".join(b"M" + struct.pack("<H", n % 65536) + b"N" for n in range(200_000))
+            + b"us"
+        ),
+        "read",
+    )
+    yield (
+        "keys of one hash",
+        beside(b"}(" + b"".join(number(n * (2**61 - 1)) + b"N" for n in range(50_000)) + b"u"),
+        "read",
+    )
+    yield (
+        "a module in itself",
+        archive(
+            b"cmy\nNet\n)\x81q\x01}"
+            + text("_parameters")
+            + b"}s"
+            + text("_modules")
+            + b"}"
+            + text("me")
+            + b"h\x01ssb"
+        ),
+        "refused",
+    )
+    yield (
+        "old, with code",
+        pickle.dumps(0x1950A86A20F9469CFC6C, 2)
+        + pickle.dumps(1001, 2)
+        + (b"\x80\x02}.\x80\x02" + called("os.system", text("touch hostile")) + b".\x80\x02]."),
+        "refused",
+    )
+    yield (
+        "old, a storage of no end",
+        pickle.dumps(0x1950A86A20F9469CFC6C, 2)
+        + pickle.dumps(1001, 2)
+        + (
+            b"\x80\x02}.\x80\x02"
+            + STATE
+            + tensor(storage=STORAGE.replace(b"K\x04tQ", b"K\x04NtQ"))
+            + b"s.\x80\x02]"
+            + text("0")
+            + b"a."
+            + struct.pack("<q", 2**61)
+        ),
+        "refused",
+    )
+    yield (
+        "old, below 0",
+        pickle.dumps(0x1950A86A20F9469CFC6C, 2)
+        + pickle.dumps(1001, 2)
+        + (
+            b"\x80\x02}.\x80\x02"
+            + STATE
+            + tensor(storage=STORAGE.replace(b"K\x04tQ", b"K\x04NtQ"))
+            + b"s.\x80\x02]"
+            + text("0")
+            + b"a."
+            + struct.pack("<q", -8)
+        ),
+        "refused",
     )
 
 
-def program(body: bytes) -> bytes:
-    return PROTO + body + END
+def everything() -> Iterator[tuple[str, bytes, str]]:
+    """These, and those of `hostile_pickles`."""
+    from hostile_pickles import more_cases
+
+    yield from cases()
+    yield from more_cases()
 
 
-def zipped(body: bytes, *, order: bytes = b"little", data: bytes | None = None) -> bytes:
-    """A torch file of the zip format around a program."""
-    buffer = io.BytesIO()
-    values = torch.arange(6.0).numpy().tobytes() if data is None else data
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("a/data.pkl", program(body))
-        archive.writestr("a/byteorder", order)
-        archive.writestr("a/data/0", values)
-        archive.writestr("a/version", "3\n")
-    return buffer.getvalue()
+def most() -> int:
+    """The most memory that this process had since it was last told to forget that, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
-def old(body: bytes) -> bytes:
-    """The same of the format before 1.6."""
-    head = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]
-    before = b"".join(pickle.dumps(value, 2) for value in head)
-    data = torch.arange(6.0).numpy().tobytes()
-    return before + program(body) + pickle.dumps(["0"], 2) + struct.pack("<q", 6) + data
+def _main(folder: Path) -> None:
+    from snnprune.checkpoint import read_checkpoint
+    from snnprune.errors import InputError
+
+    read: Callable[[Path], object] = read_checkpoint
+    for name, data, _ in everything():
+        path = folder / "hostile.pth"
+        path.write_bytes(data)
+        Path("/proc/self/clear_refs").write_text("5")
+        before, begun = most(), time.process_time()
+        try:
+            found = read(path)
+            came = f"read {sorted(found.tensors)}"  # type: ignore[attr-defined]
+        except InputError as error:
+            came = f"refused {error}"
+        except BaseException as error:
+            came = f"{type(error).__name__}: {error}"
+        took = time.process_time() - begun
+        print(json.dumps([name, came, took, most() - before - len(data)]), flush=True)
 
 
-def beside(value: bytes, key: bytes = text("x")) -> bytes:
-    """A state_dict, and under a key of its own a value."""
-    weights = dictionary(**{"fc.weight": tensor()})
-    return b"}(" + text("model") + weights + key + value + b"u"
-
-
-def doubling(levels: int) -> bytes:
-    """A tuple of two tuples that are one, and so on: 2 to the levels when it is hashed."""
-    return b")" + b"".join(b"q%c(h%ch%ct" % (i, i, i) for i in range(levels))
-
-
-HUGE = integer(8 << 30)
-MODULE = dictionary(_parameters=b"}", _buffers=b"}", _modules=b"}")
-
-# Of each of these the weights can be read: what is odd lies beside them and is never made.
-BESIDE: dict[str, bytes] = {
-    "a bytearray of 8 GB": beside(called("builtins.bytearray", HUGE)),
-    "bytes of 8 GB": beside(called("builtins.bytes", HUGE)),
-    "a range as a list": beside(called("builtins.list", called("builtins.range", HUGE))),
-    "a set of bytearrays": beside(
-        b"\x8f(" + b"".join(called("builtins.bytearray", HUGE) for _ in range(9)) + b"\x90"
-    ),
-    "a tensor of 40,000 by 40,000": beside(
-        called("torch.Tensor", integer(40_000), integer(40_000))
-    ),
-    "a storage of a size": beside(called("torch.storage.TypedStorage", integer(64))),
-    "an untyped storage of 8 GB": beside(called("torch.storage.UntypedStorage", HUGE)),
-    "a power of powers": beside(called("builtins.pow", integer(9**9), integer(9**9))),
-    "text times a number": beside(called("operator.mul", text("x"), HUGE)),
-    "200,000 characters of punycode": beside(
-        called("_codecs.encode", text("\xe4\xf6" * 100_000), text("punycode"))
-    ),
-    "punycode the other way": beside(
-        called("_codecs.decode", text("a-" + "b" * 200_000), text("punycode"))
-    ),
-    "shared tuples as a key": beside(b"N", key=doubling(60)),
-    "shared tuples in a set": beside(b"\x8f(" + doubling(60) + b"\x90"),
-    "shared tuples in a frozenset": beside(b"(" + doubling(60) + b"\x91"),
-    "a dict as a key": beside(b"N", key=b"}"),
-    "a class as a key": beside(b"N", key=b"cos\npath\n"),
-    "what is in itself": beside(b"]q\x00h\x00a"),
-    "a tuple in its own list": beside(b"]q\x01h\x01\x85a"),
-    "an integer of a megabyte": beside(b"\x8b" + struct.pack("<i", 2**20) + b"\x7f" * 2**20),
-    "an integer of many digits": beside(b"I" + b"9" * 100_000 + b"\n"),
-    "a long of many digits": beside(b"L" + b"9" * 100_000 + b"L\n"),
-    "an integer as a key": beside(b"N", key=b"\x8a\xff" + b"\x7f" * 255),
-    "nested lists": beside(b"]" * 100_000 + b"a" * 99_999),
-    "nested tuples": beside(b")" + b"\x85" * 100_000),
-    "nested calls": beside(b"cq\nw\n" + b")R" * 50_000),
-    "ten thousand marks": beside(b"(" * 10_000 + b"1" * 9_999 + b"t"),
-    "a state that shadows methods": beside(
-        called("collections.deque")
-        + dictionary(detach=b"N", storage=b"N", __class__=b"N", __reduce__=b"N", shape=b"N")
-        + b"b"
-    ),
-    "an extension": beside(b"\x82\x01"),
-    "a large extension": beside(b"\x84\xff\xff\xff\x7f"),
-    "a frame that lies": beside(b"\x95" + b"\xff" * 8 + b"N"),
-    "half a surrogate as a key": beside(b"N", key=text("\ud800")),
-    "a key of ten megabytes": beside(b"N", key=text("k" * 10_000_000)),
-    "a getattr of getattr": beside(
-        called("builtins.getattr", called("builtins.getattr", b"N", text("a")), text("b"))
-    ),
-    "a class by its dotted name": beside(b"\x8c\x05torch\x8c\x11_utils.__builtins__\x93)R"),
-    "a module within itself": beside(
-        called("n.N") + b"q\x05" + dictionary(_parameters=b"}", _buffers=b"}",
-                                            _modules=dictionary(a=b"h\x05")) + b"b"
-    ),
-}  # fmt: skip
-
-
-def module_tree(levels: int) -> bytes:
-    """A module with two names for one module, and so on: 2 to the levels when it is walked."""
-    body = called("n.N") + MODULE + b"b"
-    for level in range(levels):
-        inner = b"q%c" % level
-        body += inner + b"0"
-        pair = dictionary(a=b"h%c" % level, b=b"h%c" % level)
-        body += called("n.N") + dictionary(_parameters=b"}", _buffers=b"}", _modules=pair) + b"b"
-    return body
-
-
-def alone(value: bytes) -> bytes:
-    return dictionary(**{"fc.weight": value})
-
-
-# Each of these is refused.
-REFUSED: dict[str, bytes] = {
-    "uninitialised weights": alone(called("torch.Tensor", integer(64), integer(64))),
-    "weights over uninitialised memory": alone(
-        tensor(called("torch.storage.TypedStorage", integer(64)))
-    ),
-    "a float storage of a size": alone(tensor(called("torch.FloatStorage", integer(64)))),
-    "nested": alone(
-        called("torch._utils._rebuild_nested_tensor", tensor(), tensor(), tensor(), tensor())
-    ),
-    "on meta": alone(called(
-        "torch._utils._rebuild_meta_tensor_no_storage", b"ctorch\nfloat32\n",
-        several(integer(2**40), integer(2**40)), several(integer(2**40), integer(1)), b"\x89",
-    )),
-    "sparse": alone(called(
-        "torch._utils._rebuild_sparse_tensor", b"ctorch\nsparse_coo\n",
-        several(tensor(), tensor(), several(integer(2**40))),
-    )),
-    "quantised without parameters": alone(
-        called("torch._utils._rebuild_qtensor", storage(kind=b"ctorch\nQInt8Storage\n"))
-    ),
-    "a wrapper": alone(called("torch._utils._rebuild_wrapper_subclass", b"cos\nsystem\n")),
-    "from a type": alone(called("torch._tensor._rebuild_from_type_v2",
-        b"ctorch._utils\n_rebuild_tensor_v2\n", b"cos\npath\n",
-        several(storage(), integer(0), several(integer(6)), several(integer(1))), b"}")),
-    "from a type of a type": alone(
-        b"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._tensor\n_rebuild_from_type_v2\n"
-        b"ctorch\nTensor\n)}tR"
-    ),
-    "told other values": alone(tensor() + several(storage(), integer(0), several(integer(1)),
-                                                  several(integer(1))) + b"b"),
-    "beyond its storage": alone(tensor(offset=1)),
-    "far beyond its storage": alone(tensor(offset=2**58)),
-    "a negative offset": alone(tensor(offset=-1)),
-    "a negative size": alone(tensor(size=(-2, 3))),
-    "a negative stride": alone(tensor(stride=(-3, 1))),
-    "strides of nothing": alone(tensor(size=(1000, 1000, 1000), stride=(0, 0, 0))),
-    "sizes that overflow": alone(tensor(size=(2**32, 2**32), stride=(0, 0))),
-    "sizes of nothing that overflow": alone(tensor(size=(0, 2**58, 4), stride=(0, 0, 0))),
-    "a thousand dimensions": alone(tensor(size=(1,) * 1000, stride=(1,) * 1000)),
-    "more strides than sizes": alone(tensor(stride=(3, 1, 1))),
-    "a truth as a size": alone(tensor()).replace(integer(2) + integer(3), b"\x88" + integer(3)),
-    "a storage of 2^40 elements": alone(tensor(storage(count=2**40))),
-    "a storage of -1 elements": alone(tensor(storage(count=-1))),
-    "a storage that is not there": alone(tensor(storage(key=text("7")))),
-    "a storage outside the archive": alone(tensor(storage(key=text("../../etc/passwd")))),
-    "a storage without a key": alone(tensor(storage(key=b"]"))),
-    "a storage of no class": alone(tensor(storage(kind=b"cos\nFloatStorage\n"))),
-    "a storage of an unknown class": alone(tensor(storage(kind=b"ctorch\nStorage\n"))),
-    "a storage of two types": dictionary(
-        **{"a.weight": tensor(), "b.weight": tensor(storage(kind=b"ctorch\nIntStorage\n"))}
-    ),
-    "a storage of two sizes": dictionary(
-        **{"a.weight": tensor(storage(count=3), size=(3,), stride=(1,)), "b.weight": tensor()}
-    ),
-    "an id that is text": alone(b"Pstorage\n"),
-    "an id that is empty": alone(b")Q"),
-    "an id that is None": alone(b"NQ"),
-    "an id of another kind": alone(several(text("file"), text("/etc/passwd")) + b"Q"),
-    "an id of a dict": alone(b"}Q"),
-    "a buffer of its own": alone(b"\x97"),
-    "a read-only buffer": alone(tensor() + b"\x98"),
-    "a protocol of the future": alone(tensor()) + b"\x80\x09",
-    "an unknown instruction": alone(tensor()) + b"\xff",
-    "an empty stack": b"0" * 10,
-    "a mark that is not there": b"t",
-    "a number never kept": b"h\x07",
-    "a number far off": b"N" + b"r\xff\xff\xff\x7f",
-    "a key without a value": b"}(" + text("a") + b"u",
-    "items of a number": b"K\x01" + text("a") + b"Ns",
-    "a state of a number": b"K\x01}b",
-    "a name of a megabyte": b"c" + b"m" * 2**20 + b"\nn\n",
-    "a class named by a list": b"]]\x93",
-    "a text longer than the file": b"X\xff\xff\xff\x7f",
-    "bytes longer than the file": b"\x8e" + b"\xff" * 7 + b"\x7f",
-    "two million lists": b"]" * 2_000_000,
-    "two million numbers": b"(" + b"K\x07" * 2_000_000 + b"l",
-    "two million dicts": b"(" + b"}" * 2_000_000 + b"l",
-    "a million calls": b"(" + b"cq\nw\n)R" * 1_000_000 + b"l",
-    "a million texts": b"(" + text("\U0001f600" * 3) * 1_000_000 + b"l",
-    "two million copies": b"]" + b"2" * 2_000_000 + b"l",
-    "two million numbers of the memo": b"N" + b"q\x00" * 2_000_000,
-    "half a million modules": module_tree(60),
-    "a million colliding keys": b"}("
-    + b"".join(integer((2**61 - 1) * i) + b"N" for i in range(300_000))
-    + b"u",
-}  # fmt: skip
-
-RUNNING: dict[str, bytes] = {
-    "os.system": beside(called("os.system", text("touch TARGET"))),
-    "posix.system": beside(called("posix.system", text("touch TARGET"))),
-    "subprocess": beside(called("subprocess.Popen", text("touch TARGET"))),
-    "eval": beside(called("builtins.eval", text("open('TARGET', 'w')"))),
-    "exec of Python 2": beside(called("__builtin__.exec", text("open('TARGET', 'w')"))),
-    "runpy": beside(called("runpy._run_code", text("open('TARGET', 'w')"))),
-}
-"""Each of these is refused by the name of what it calls."""
-
-PASSED_OVER: dict[str, bytes] = {
-    "a class that nobody knows": beside(called("my_trainer.Harm", text("touch TARGET"))),
-    "through getattr": beside(
-        called("builtins.getattr", b"cos\npath\n", text("system"))
-        + several(text("touch TARGET"))
-        + b"R"
-    ),
-    "numpy's own runner": beside(
-        called("numpy.testing._private.utils.runstring", text("open('TARGET', 'w')"), b"}")
-    ),
-}
-"""Each of these calls what nobody can list; it is never called here, and the weights are read."""
-
-
-def overlapping() -> Iterator[tuple[str, bytes]]:
-    """Archives whose directory lies."""
-    whole = zipped(alone(tensor()))
-    at = whole.rindex(b"PK\x05\x06")
-    yield "a directory beyond the end", whole[: at + 16] + b"\xff\xff\xff\x7f" + whole[at + 20 :]
-    yield "65,535 parts", whole[: at + 8] + b"\xff\xff\xff\xff" + whole[at + 12 :]
-    first = whole.index(b"PK\x01\x02")
-    second = whole.index(b"PK\x01\x02", first + 4)
-    third = whole.index(b"PK\x01\x02", second + 4)
-    moved = whole[: third + 42] + whole[second + 42 : second + 46] + whole[third + 46 :]
-    yield "two parts at one place", moved
-    large = whole[: third + 24] + struct.pack("<I", 2**31) + whole[third + 28 :]
-    yield "a part of 2 GB", large
-    yield "compressed parts", _deflated()
-    yield "no local header", whole.replace(b"PK\x03\x04", b"PK\x03\x05")
-
-
-def _deflated() -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a/data.pkl", program(alone(tensor(storage(count=2**26)))))
-        archive.writestr("a/data/0", bytes(2**28))
-    return buffer.getvalue()
-
-
-FORMATS: dict[str, Callable[[bytes], bytes]] = {"zip": zipped, "old": old}
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]))

@@ -237,7 +237,7 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 @FORMATS
 @pytest.mark.parametrize("protocol", [2, 4])
 @pytest.mark.parametrize("key", [None, "model", "module", "it's \x1b[1m"])
-def test_a_whole_module_is_read_without_its_class(
+def test_a_whole_module_is_read_as_its_state_dict_without_its_class(
     net: Any, zipped: bool, protocol: int, key: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -245,30 +245,51 @@ def test_a_whole_module_is_read_without_its_class(
         patch.setattr(sys.modules["my_net"], "Net", type(net), raising=False)
         held = net if key is None else {"epoch": 3, "args": {"lr": 1}, key: net}
         torch.save(held, "whole.pth", pickle, protocol, _use_new_zipfile_serialization=zipped)
-    checkpoint = read_checkpoint(Path("whole.pth"))
-    wanted = net.state_dict()
+    checkpoint, wanted = read_checkpoint(Path("whole.pth")), net.state_dict()
     assert list(checkpoint.tensors) == list(wanted)
-    assert all(torch.equal(checkpoint.tensors[name], tensor) for name, tensor in wanted.items())
-    assert checkpoint.notes[-1] == "read the tensors of a my_net.Net that was pickled whole"
+    assert all(torch.equal(checkpoint.tensors[name], wanted[name]) for name in wanted)
+    assert any("a module that was pickled whole" in note for note in checkpoint.notes)
     assert not Path("imported").exists()
 
 
+class WithBuffers(nn.Module):
+    """Shared parts, buffers that are kept and that are not, a name that is None."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(2, 2)
+        self.again, self.blocks = self.first, nn.ModuleList([nn.BatchNorm1d(2), nn.Linear(2, 1)])
+        self.register_buffer("kept", torch.ones(3))
+        self.register_buffer("passing", torch.ones(3), persistent=False)
+        self.register_parameter("none", None)
+
+
 @pytest.mark.parametrize(
-    ("module", "name"),
-    [
-        (nn.Sequential(nn.Linear(2, 2)), "torch.nn.modules.container.Sequential"),
-        (nn.DataParallel(nn.Linear(2, 2)), "torch.nn.parallel.data_parallel.DataParallel"),
-    ],
+    "module", [nn.Sequential(nn.Linear(2, 2)), nn.DataParallel(nn.Linear(2, 2)), WithBuffers()]
 )
-def test_a_module_of_torch_is_read_too(module: object, name: str, tmp_path: Path) -> None:
-    checkpoint = read_checkpoint(saved(tmp_path / "net.pth", module))
-    assert f"read the tensors of a {name} that was pickled whole" in checkpoint.notes
-    assert len(checkpoint.tensors) == 2
+def test_the_tensors_of_a_whole_module_are_those_of_its_state_dict(
+    module: nn.Module, tmp_path: Path
+) -> None:
+    found = read_checkpoint(saved(tmp_path / "net.pth", module)).tensors
+    wanted = {key.removeprefix("module."): value for key, value in module.state_dict().items()}
+    assert list(found) == list(wanted)
+    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+
+
+def test_a_list_of_modules_is_no_state_dict(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds a list, not a state_dict"):
+        read_checkpoint(saved(tmp_path / "net.pth", [nn.Linear(2, 2), 3]))
 
 
 def test_a_state_dict_beside_text_of_a_module_is_none(tmp_path: Path) -> None:
     state = {**STATE, "_parameters": torch.ones(2), "_modules": torch.ones(2)}
     assert "_parameters" in read_checkpoint(saved(tmp_path / "a.pth", state)).tensors
+
+
+def test_reading_leaves_no_class_allowed_behind(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a", {"model": STATE, "args": argparse.Namespace(lr=0.1)})
+    read_checkpoint(path)
+    assert argparse.Namespace not in torch.serialization.get_safe_globals()
 
 
 @pytest.mark.parametrize("protocol", [2, 4])

@@ -1,11 +1,14 @@
 """What trainers put around and beside a state_dict: wrappers, prefixes, counters, foreign types."""
 
 import io
+import sys
 import time
+import types
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -168,10 +171,99 @@ def test_a_prefix_that_would_give_two_tensors_one_key_is_refused(tmp_path: Path)
         renamed(checkpoint, "net.")
 
 
-# devices
+# foreign types
 
 
 FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    "number",
+    [
+        np.float64(0.9), np.float32(0.1), np.float16(0.3), np.int64(-3), np.int32(7), np.int8(-1),
+        np.uint8(255), np.uint64(2**64 - 1), np.bool_(True), np.float64("nan"),
+        np.array(1.5, ">f8")[()],
+    ],
+    ids=lambda number: f"{number.dtype} {number}",
+)  # fmt: skip
+def test_a_numpy_number_beside_the_weights_does_no_harm(
+    tmp_path: Path, number: Any, zipped: bool
+) -> None:
+    checkpoint = read_checkpoint(
+        saved(tmp_path / "a", {"net": STATE, "best": number}, zipped=zipped)
+    )
+    assert all(torch.equal(checkpoint.tensors[key], STATE[key]) for key in STATE)
+    assert checkpoint.notes == ("read the tensors under net",)
+
+
+@pytest.mark.parametrize(
+    "value", [np.str_("best"), np.complex128(1j), np.datetime64("2020-01-01"), np.longdouble(1)]
+)
+def test_another_numpy_value_does_no_harm(tmp_path: Path, value: Any) -> None:
+    path = saved(tmp_path / "a", {"net": STATE, "best": value})
+    assert list(read_checkpoint(path).tensors) == list(STATE)
+
+
+def attribute_dict(monkeypatch: pytest.MonkeyPatch, module: str) -> type:
+    """Lightning's class as it is, in a module of its name."""
+
+    class AttributeDict(dict[str, Any]):
+        def __getattr__(self, key: str) -> Any:
+            return self[key]
+
+    AttributeDict.__module__, AttributeDict.__qualname__ = module, "AttributeDict"
+    home = types.ModuleType(module)
+    home.AttributeDict = AttributeDict  # type: ignore[attr-defined]
+    parts = module.split(".")
+    for end in range(1, len(parts)):
+        name = ".".join(parts[:end])
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, module, home)
+    return AttributeDict
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    "module",
+    [
+        "lightning.fabric.utilities.data",
+        "lightning_fabric.utilities.data",
+        "pytorch_lightning.utilities.parsing",
+    ],
+)
+def test_the_settings_in_a_lightning_file_are_read_without_lightning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, zipped: bool
+) -> None:
+    with monkeypatch.context() as patch:
+        settings = attribute_dict(patch, module)(lr=0.1, layers=[1, 2])
+        value = {
+            "epoch": 3,
+            "pytorch-lightning_version": "2.5.0",
+            "state_dict": {f"model.{key}": value for key, value in STATE.items()},
+            "loops": {"fit_loop": {"state_dict": {}}},
+            "callbacks": {"ModelCheckpoint{}": {"best_model_score": torch.tensor(0.9)}},
+            "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(2)}}, "param_groups": []}],
+            "hyper_parameters": settings,
+        }
+        path = saved(tmp_path / "a.ckpt", value, zipped=zipped)
+    checkpoint = read_checkpoint(path)
+    assert list(checkpoint.tensors) == ["model.fc.weight", "model.fc.bias"]
+    assert checkpoint.notes == ("read the tensors under state_dict",)
+
+
+def test_a_dict_of_another_library_is_left_as_it_is_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        settings = attribute_dict(patch, "somewhere.else_")(lr=0.1)
+        path = saved(tmp_path / "a.ckpt", {"state_dict": STATE, "hyper_parameters": settings})
+    checkpoint = read_checkpoint(path)
+    assert all(torch.equal(checkpoint.tensors[key], STATE[key]) for key in STATE)
+    assert checkpoint.notes[-1] == (
+        "objects of other code are left as they are, and none was made: "
+        "somewhere.else_.AttributeDict"
+    )
 
 
 @FORMATS

@@ -21,5 +21,5 @@ class Contents:
     """Whether the zeros were left out of the file."""
     entry: str | None = None
     """Which dict of a torch file the tensors are: `model`, `model.state_dict`, `.` for the top."""
-    left: Mapping[str, str] = field(default_factory=dict)
-    """Keys of tensors that are not read, as quantised ones, and what each is."""
+    odd: Mapping[str, str] = field(default_factory=dict)
+    """Tensors that only a file of the same container can keep, by name, and what they are."""

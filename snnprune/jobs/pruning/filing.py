@@ -121,6 +121,7 @@ class Filing:
             *(work.calibration.warnings if work.calibration else ()),
             *not_used(work.scores),
             *work.notes,
+            *(work.subject.doubts if work.options.evaluate else ()),
             *self.made.cut.warnings,
             *warnings_on(work.subject.prunable.unused),
             *not_fitted(work.subject.network, work.choice.plan.repair, self.made.cut.masks),

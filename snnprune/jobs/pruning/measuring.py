@@ -15,7 +15,7 @@ from snnprune.evaluation import Evaluation, evaluate
 from snnprune.evidence import crises, membranes, score_histogram
 from snnprune.exporting import sizes_of
 from snnprune.jobs.cost import Cost
-from snnprune.jobs.subjects.subject import Subject
+from snnprune.jobs.subjects.subject import Batches, Subject
 from snnprune.mask import Masks
 from snnprune.progress import Progress
 from snnprune.report import about_evaluation, about_workload
@@ -36,7 +36,7 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """A network on the test images."""
+    """A network on the images that it is measured on."""
 
     evaluation: Evaluation
     workload: Workload | None
@@ -80,7 +80,7 @@ class Measuring:
     def __init__(
         self, subject: Subject, wanted: Wanted, limit: int | None, progress: Progress, cost: Cost
     ) -> None:
-        """`limit` is the number of test images; None takes all."""
+        """`limit` is the number of images; None takes all."""
         self.subject, self.wanted, self.limit = subject, wanted, limit
         self.progress, self.cost = progress, cost
 
@@ -90,10 +90,10 @@ class Measuring:
         subject = self.subject
         if subject.network is None or subject.data is None:
             return subject.missing or "there is no network"
-        return None if subject.data.test is not None else "there are no test images"
+        return None
 
     def look(self, label: str) -> Look | None:
-        """Accuracy, firing and work, where there are network and test images."""
+        """Accuracy, firing and work, where there are network and images."""
         network = self.subject.runnable
         if not self.wanted.evaluation or network is None or self.missing:
             return None
@@ -101,19 +101,16 @@ class Measuring:
         with self.cost.stage("evaluation"):
             found = evaluate(
                 network,
-                self.progress.track(
-                    self.subject.batches("test", self.limit),
-                    label=label,
-                    total=self.subject.steps("test", self.limit),
-                ),
+                self._batches(label),
                 run=self.subject.run,
                 readout=self.subject.readout(),
                 workload=workload,
+                images=self.subject.measured,
             )
         return Look(evaluation=found, workload=workload)
 
     def compared(self, tensors: Mapping[str, Tensor]) -> Agreement | None:
-        """How alike the checkpoint and the network with `tensors` are, on the test images."""
+        """How alike the checkpoint and the network with `tensors` are, on the same images."""
         network = self.subject.runnable
         if not self.wanted.agreement or network is None or self.missing:
             return None
@@ -122,14 +119,17 @@ class Measuring:
                 network,
                 self.subject.checkpoint.tensors,
                 tensors,
-                self.progress.track(
-                    self.subject.batches("test", self.limit),
-                    label="comparing spikes",
-                    total=self.subject.steps("test", self.limit),
-                ),
+                self._batches("comparing spikes"),
                 run=self.subject.run,
                 readout=self.subject.readout(),
             )
+
+    def _batches(self, label: str) -> Batches:
+        split = self.subject.measured
+        batches = self.subject.batches(split, self.limit)
+        return self.progress.track(
+            batches, label=label, total=self.subject.steps(split, self.limit)
+        )
 
     def evidence(
         self, masks: Masks, scores: Scores, before: Calibration | None

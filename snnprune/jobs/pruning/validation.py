@@ -21,18 +21,20 @@ class Validation:
     """Images with labels, and where they are from."""
 
     split: str
-    """`validation` or `training`: of the latter, images that calibration does not use."""
+    """`validation` or `training`."""
     batches: Callable[[], Batches]
     steps: int | None = None
+    apart: bool = False
+    """Whether calibration does not use them, where they are of the training images."""
 
     @property
     def warnings(self) -> list[str]:
         """What an accuracy on these images cannot tell."""
         if self.split == "validation":
             return []
+        those = "that calibration does not use" if self.apart else "that it was calibrated on too"
         return [
-            "there is no validation split: the sparsity was looked for on training images that "
-            "calibration does not use"
+            f"there is no validation split: the sparsity was looked for on training images {those}"
         ]
 
 
@@ -52,22 +54,22 @@ def validation_of(
             batches=lambda: subject.batches("validation", limit),
             steps=subject.steps("validation", limit),
         )
+    if not isinstance(subject.data.train, ImageSplit):
+        return Validation(split="training", batches=lambda: subject.batches("train", limit))
     held = _held_out(subject, calibration, limit or MOST)
     size = subject.options.batch_size
     return Validation(
         split="training",
         batches=lambda: held.batches(size, device=subject.device),
         steps=-(-len(held) // size),
+        apart=True,
     )
 
 
 def _held_out(subject: Subject, calibration: Calibration | None, most: int) -> ImageSplit:
     """Training images of the same seeded order as those for calibration, after them."""
     images = subject.data.train if subject.data else None
-    if not isinstance(images, ImageSplit):
-        raise InputError(
-            "has no validation images", field="--data", hint="its loader may give some"
-        )
+    assert isinstance(images, ImageSplit)
     seed, used = _used(subject, calibration)
     # `sample` takes them in the order of the seed as long as one is left over
     count = min(used + most, len(images) - 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from snnprune.calibration import Calibration
-from snnprune.checkpoint.write import SAFETENSORS, require_whole
+from snnprune.checkpoint.write import SAFETENSORS, require_plain
 from snnprune.criteria import load_criterion
 from snnprune.errors import InputError, UsageError
 from snnprune.jobs.calibrate import calibrated
@@ -44,7 +44,7 @@ class Work:
         self.subject = open_subject(options.subject)
         for place in options.places:
             if place.out.suffix.lower() in SAFETENSORS:
-                require_whole(self.subject.checkpoint, place.out)
+                require_plain(self.subject.checkpoint)
         self.subject.prunable.require_one_by_one()
         self.measuring = Measuring(
             self.subject, _wanted(options), options.eval_samples, progress, self.cost
@@ -141,7 +141,7 @@ def _require_judgeable(options: PruneOptions, measuring: Measuring) -> None:
 
     Raises:
         UsageError: a gate is about what `--no-eval` leaves out.
-        InputError: there are no network or no test images.
+        InputError: there are no network or no images.
     """
     for limit in options.limits:
         if not need([limit], BY_RUNNING):

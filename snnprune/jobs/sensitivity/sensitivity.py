@@ -10,8 +10,6 @@ from typing import Any
 from snnprune.agreement import Agreement, about_agreement
 from snnprune.allocation.curves import cheapest
 from snnprune.calibration import Calibration
-from snnprune.data.images import ImageSplit
-from snnprune.errors import InputError
 from snnprune.files import write_json, write_text
 from snnprune.jobs.calibrate import calibrated, read_calibration_for
 from snnprune.jobs.cost import Cost
@@ -168,11 +166,6 @@ def _images(
     limit, split = options.eval_samples, options.split
     if split != "validation":
         return split, lambda: subject.batches(split, limit)
-    data = subject.data
-    if data and data.validation is None and not isinstance(data.train, ImageSplit):
-        raise InputError(
-            "has no validation images", field="--data", hint="give --split test or --split train"
-        )
     found = validation_of(subject, calibration, limit)
     return found.split, found.batches
 

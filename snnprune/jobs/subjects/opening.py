@@ -23,8 +23,10 @@ from snnprune.jobs.subjects.reading import read_subject
 from snnprune.jobs.subjects.subject import Subject
 from snnprune.models import MODELS, ModelSpec, argument, build_model
 from snnprune.network import Network, bare, trace
+from snnprune.network.readout import Reading
 from snnprune.network.restless import told
-from snnprune.network.running import Forward, counted, forward_of, reading_of
+from snnprune.network.running import Forward, forward_of, reading_of
+from snnprune.network.samples import Placement, placement
 from snnprune.provenance import DataSpec, data_in, model_in
 from snnprune.references import flag_of, telling_of_text
 from snnprune.structure import CHANNELS
@@ -46,25 +48,27 @@ def open_subject(options: SubjectOptions) -> Subject:
     spec = _model_spec(options, checkpoint)
     data_spec = _data_spec(options, checkpoint)
     data, no_data = _open_data(options, spec, data_spec)
+    if data is not None and data_spec is not None and data.held_out:
+        data_spec = replace(data_spec, validation=data.held_out)
     network, no_network = None, "the file does not say which model it is of"
-    forward = forward_of(options.forward, options.model)
+    placed = Placement(forward=forward_of(options.forward, options.model))
     if spec is not None:
         module, checkpoint = _loaded(spec, checkpoint)
         example = example_of(spec, data, device)
         no_network = "the model cannot be traced without data"
         if example is not None:
-            run = _Kept(forward)
+            run = _Kept(placed.forward)
             with telling_of_text(spec.args, flag=flag_of("--model")):
                 network = _traced(module.to(device).eval(), example.x, run, options.links)
             if network.draws is not None:
                 network = replace(network, draws=options.seed)
-            if example.y is None:
-                forward = counted(forward, example.x, run.output, reading)
+            placed = _placed(network, run, example, reading, own=is_reference(spec.name))
         notes = (
             *_standardised(spec, data),
             *_on_labels(example),
             *_made(network),
             *_in_eval(network),
+            *placed.doubts,
         )
         checkpoint = replace(checkpoint, notes=(*checkpoint.notes, *notes))
     else:
@@ -74,7 +78,8 @@ def open_subject(options: SubjectOptions) -> Subject:
         checkpoint=checkpoint,
         device=device,
         spec=spec,
-        forward=forward,
+        forward=placed.forward,
+        layout=placed.layout,
         reading=reading,
         network=network,
         data_spec=data_spec,
@@ -145,6 +150,16 @@ def _traced(module: nn.Module, example: Any, forward: Forward, links: Mapping[st
         return trace(module, example, run=forward, links=links)
 
 
+def _placed(
+    network: Network, run: _Kept, example: Pair, reading: str | Reading, *, own: bool
+) -> Placement:
+    """Where the samples of a batch lie: how a network of one's own has them is tried."""
+    if not own:
+        return Placement(forward=run.forward)
+    with calling_user_code(f"running the model on {described(example.x)}", field="--model"):
+        return placement(network, run.forward, *example, reading, ran=run.output)
+
+
 def _loaded(spec: ModelSpec, checkpoint: Checkpoint) -> tuple[nn.Module, Checkpoint]:
     """The module of `spec` with the checkpoint's tensors, and these by its keys."""
     if spec.name in MODELS.rows:  # without memory first: the file may have chosen the arguments
@@ -199,17 +214,29 @@ def _open_data(
         root=options.data_root,
         download=options.download,
         validation=data.validation,
+        hold_out=0.0 if options.test_data or options.eval_data else options.hold_out,
         seed=data.seed,
         size=args.get("size"),
         channels=args.get("in_channels"),
         whole=is_own(options.forward),
     )
     try:
-        return open_data(data.name, options=how), None
+        opened = open_data(data.name, options=how)
+        return opened.with_others(*_others(options, how)), None
     except InputError as error:
         if options.data is not None:
             raise
         return None, f"{data.name}, which it was trained on, is not here ({error.message})"
+
+
+def _others(options: SubjectOptions, how: DataOptions) -> list[DataSet | None]:
+    """The sets of `--test-data` and `--eval-data`."""
+    plain = replace(how, validation=0.0, hold_out=0.0)
+    named = {"--test-data": options.test_data, "--eval-data": options.eval_data}
+    return [
+        None if name is None else open_data(name, options=plain, field=flag)
+        for flag, name in named.items()
+    ]
 
 
 def example_of(

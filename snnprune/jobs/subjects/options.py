@@ -21,6 +21,12 @@ class SubjectOptions:
     """`file.py:function` that runs a batch; a file never names one."""
     readout: str = "auto"
     data: str | None = None
+    test_data: str | None = None
+    """Another set, whose images are those of the test."""
+    eval_data: str | None = None
+    """Another set, whose images take the place of validation images."""
+    hold_out: float = 0.0
+    """The part of the user's own images that is set aside where nothing else is to measure on."""
     data_root: Path | None = None
     download: bool = False
     state_dict: str | None = None
@@ -39,5 +45,7 @@ class SubjectOptions:
     @property
     def inputs(self) -> list[Path]:
         """The files that are read, none of which may be the output."""
-        form, _, place = (self.data or "").partition(":")
-        return [*files_of(self.checkpoint), *([Path(place)] if form == "tensors" else [])]
+        sets = filter(None, (self.data, self.test_data, self.eval_data))
+        named = (name.partition(":") for name in sets)
+        places = [Path(place) for form, _, place in named if form == "tensors"]
+        return [*files_of(self.checkpoint), *places]

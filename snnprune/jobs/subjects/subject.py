@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnprune.batches import Pair
+from snnprune.batches import Pair, Sampled
 from snnprune.checkpoint import Checkpoint
-from snnprune.data import DataSet, Split
+from snnprune.data import GIVEN, DataSet, Split, worded
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
 from snnprune.jobs.subjects.options import SubjectOptions
@@ -20,7 +20,7 @@ from snnprune.models import ModelSpec
 from snnprune.network import Network, batch_length
 from snnprune.network.readout import Reading, Readout
 from snnprune.network.running import Forward, called
-from snnprune.provenance import DataSpec
+from snnprune.provenance import DataSpec, data_in
 
 Batches = Iterator[tuple[Any, Tensor | None]]
 
@@ -37,6 +37,8 @@ class Subject:
     """How a batch is run; a failure of the user's own code is told as theirs."""
     reading: str | Reading = "auto"
     """How the network's output is read."""
+    layout: str | None = None
+    """How outputs with time steps lie, where it is known."""
     network: Network | None = None
     data_spec: DataSpec | None = None
     data: DataSet | None = None
@@ -64,7 +66,7 @@ class Subject:
         return self.steps("train", self.options.samples)
 
     def batches(self, split: str, limit: int | None = None) -> Batches:
-        """The images of `train`, `validation` or `test`, or a seeded sample of `limit` of them."""
+        """The images of a split (see `DataSet.of`), or a seeded sample of `limit` of them."""
         images, size = self._split(split), self.options.batch_size
         if not isinstance(images, ImageSplit):
             return self._up_to(limit, images.batches(size, device=self.device))
@@ -88,8 +90,10 @@ class Subject:
         """Batches until `limit` samples are reached; where these lie is known here."""
         samples = 0
         for x, y in batches:
-            yield Pair(x, y)
-            samples += 0 if limit is None else batch_length(x, y, self.forward)
+            plain = limit is None and not isinstance(x, Tensor)
+            count = 0 if plain else batch_length(x, y, self.forward)
+            yield Sampled.of(Pair(x, y), count) if count else Pair(x, y)
+            samples += count
             if limit is not None and samples >= limit:
                 return
 
@@ -100,13 +104,40 @@ class Subject:
 
     def readout(self) -> Readout:
         """A reader of outputs, for one evaluation."""
-        return Readout(self.reading, name=self.options.readout)
+        return Readout(self.reading, name=self.options.readout, layout=self.layout)
 
     def _split(self, name: str) -> Split:
-        split: Split | None = getattr(self.data, name) if self.data else None
+        split = self.data.of(name) if self.data else None
         if split is None:
-            raise InputError(f"there are no {name} images", field="--data")
+            hints = {"test": "--test-data names some", "validation": "--eval-data names some"}
+            raise InputError(
+                f"there are no {worded(name)} images", field="--data", hint=hints.get(name)
+            )
         return split
+
+    @property
+    def measured(self) -> str:
+        """The split that a network is measured on, where what is done to it may learn of others.
+
+        That of `--eval-data`, else test images, else validation images, else training images.
+        """
+        assert self.data is not None
+        return "validation" if self.options.eval_data is not None else self.data.measured
+
+    @property
+    def asked_for(self) -> str:
+        """The split that a network is measured on where nothing is learnt: all that was given."""
+        assert self.data is not None
+        learnt_of = data_in(self.checkpoint.metadata, asked=self.options.data) is not None
+        plain = self.options.eval_data is None and self.data.test is None
+        return GIVEN if plain and not learnt_of and self.data.given else self.measured
+
+    @property
+    def doubts(self) -> list[str]:
+        """What accuracies do not tell, where there are no test images."""
+        if self.data is None or self.options.eval_data is not None:
+            return []
+        return self.data.doubts
 
     @property
     def runnable(self) -> Network | None:

@@ -20,7 +20,7 @@ from snnprune.theory.moving import Moved, moved
 
 
 class Measuring:
-    """Runs a network beside itself, changed, on the calibration images and on the test images."""
+    """Runs a network beside itself, changed, on the calibration images and on others."""
 
     def __init__(
         self,
@@ -68,13 +68,12 @@ class Measuring:
     def evaluated(
         self, changed: Mapping[str, Tensor], disturbed: Input | None, label: str
     ) -> Evaluation | None:
-        """Accuracy on the test images, where there are some."""
+        """Accuracy on the images that it is measured on."""
         subject, limit = self.subject, self.eval_samples
         network = subject.require_runnable()
-        if subject.data is None or subject.data.test is None:
-            return None
+        split = subject.measured
         batches = self.progress.track(
-            subject.batches("test", limit), label=label, total=subject.steps("test", limit)
+            subject.batches(split, limit), label=label, total=subject.steps(split, limit)
         )
         with holding(network.module, changed):
             return evaluate(
@@ -82,6 +81,7 @@ class Measuring:
                 batches if disturbed is None else _disturbed(batches, disturbed(self.samples_axis)),
                 run=subject.run,
                 readout=subject.readout(),
+                images=split,
             )
 
     def _of_layers(self, level: Level, changed: Mapping[str, Tensor]) -> list[LayerEffect]:

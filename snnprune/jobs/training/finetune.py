@@ -204,7 +204,7 @@ def _finish(
         folder,
         found,
         inputs=sources.entries,
-        before=before["test"],
+        before=before["test"] or before["measured"],
         masks={
             "from": held.origin,
             "pruned": pruned(held.masks),

@@ -121,7 +121,7 @@ class Work:
             device=self.device,
             seed=self.recipe.seed,
             inputs=inputs,
-            warnings=folder.warnings,
+            warnings=list(dict.fromkeys([*folder.warnings, *self.data.doubts])),
             recipe=folder.recipe.model_dump(mode="json"),
             model=self.recipe.model.model_dump(mode="json"),
             data=asdict(data_spec(self.recipe)),

@@ -40,7 +40,7 @@ class Plan:
     trainings: tuple[Training, ...]
     prunable: int
     evaluated_batches: int
-    """On validation, test and calibration images, in the whole run."""
+    """To measure, choose and calibrate on, in the whole run."""
     models: int
     """That are kept as results."""
     masks: int
@@ -76,7 +76,7 @@ def _of_training(setup: Setup, sizes: Mapping[str, int], masks: Masks) -> Plan:
         calibrations = gradual.steps * _calibration(setup, gradual.criterion, gradual.samples)
     only = _training(method, 0, 1 - alive / total, alive, epochs, setup)
     best = setup.data.validation is not None
-    passes = (2 if masks else 1) * (_batches(setup, "test") + _batches(setup, "validation"))
+    passes = (2 if masks else 1) * (_measured(setup) + _batches(setup, "validation"))
     return Plan(
         trainings=(only,),
         prunable=total,
@@ -143,7 +143,7 @@ def _of_cells(
     models_in_state: int,
 ) -> Plan:
     epochs = sum(training.epochs for training in trainings)
-    tests = len(trainings) * _batches(setup, "test")
+    tests = len(trainings) * _measured(setup)
     return Plan(
         trainings=trainings,
         prunable=total,
@@ -182,9 +182,14 @@ def _calibration(setup: Setup, criterion: str, samples: int) -> int:
     return -(-samples // setup.recipe.training.batch_size)
 
 
+def _measured(setup: Setup) -> int:
+    """Batches of a pass over what a network is measured on."""
+    return _batches(setup, setup.data.measured)
+
+
 def _batches(setup: Setup, split: str) -> int:
     """Batches of a pass over a split; what a loader of the user's gives is taken for one."""
-    images = getattr(setup.data, split)
+    images = setup.data.of(split)
     if images is None:
         return 0
     if not isinstance(images, ImageSplit):

@@ -20,6 +20,9 @@ def require_names(recipe: Recipe) -> None:
     """
     MODELS.require(recipe.model.name, field="model.name")
     require_data(recipe.data.name, field="data.name")
+    for name in ("test", "evaluation"):
+        if (other := getattr(recipe.data, name)) is not None:
+            require_data(other, field=f"data.{name}")
     require_forward(recipe.model.forward, field="model.forward")
     if recipe.gradual is not None:
         CRITERIA.require(recipe.gradual.criterion, field="gradual.criterion")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
+from snnprune.data import worded
 from snnprune.pages.numbers import NOTHING, in_bytes, in_joules, percent, whole
 from snnprune.pages.page import Block, Lines, Picture, Pictures, Section, Table, without_unknown
 from snnprune.pages.sections.comparison import energy_note
@@ -39,7 +40,8 @@ def sparsities(report: Report) -> Section | None:
         dense = _known(report["dense"])
     else:
         return None
-    blocks = _curves(found, dense, "test", drawn(report, "accuracy"))
+    split = files[0]["after"]["images"] if files else "test"
+    blocks = _curves(found, dense, split, drawn(report, "accuracy"))
     if files:
         blocks[-1:] = _files(files)
     return Section(title="Accuracy and sparsity", blocks=blocks)
@@ -101,8 +103,9 @@ def tries(report: Report) -> Section | None:
         for one in search["tries"]
     ]
     caption = (
-        f"Looked for {percent(search['target'], 2)} on {search['images']:,} {search['split']} "
-        f"images, where the dense network has {percent(search['dense'], 2)}."
+        f"Looked for {percent(search['target'], 2)} on {search['images']:,} "
+        f"{worded(search['split'])} images, where the dense network has "
+        f"{percent(search['dense'], 2)}."
     )
     table = Table(titles=("sparsity", "accuracy", "held"), rows=rows, caption=caption)
     return Section(title="Search", blocks=[table])
@@ -153,7 +156,7 @@ def _curves(found: Measured, dense: Sequence[float], split: str, made: Path | No
         by_step = {round(sparsity, 4): accuracies for sparsity, accuracies in marks}
         rows.append([method, *(_level_text(by_step.get(step, [])) for step in steps)])
     titles = ("method", *(f"{100 * step:.4g} %" for step in steps))
-    caption = f"{split} accuracy; dense {_level_text(dense)}"
+    caption = f"{worded(split)} accuracy; dense {_level_text(dense)}"
     table = Table(titles=titles, rows=rows, caption=caption.capitalize())
     if not any(accuracies for marks in found.values() for _, accuracies in marks):
         return [table]

@@ -97,6 +97,7 @@ class Evaluation(TypedDict):
     activity: dict[str, Channels]
     readout: str
     time_steps: Whole | None
+    images: Literal["test", "validation", "train", "given"]
 
 
 @closed
@@ -268,6 +269,8 @@ class Ticket(TypedDict):
     parameters: Whole
     validation_accuracy: Share | None
     test: Evaluation | None
+    measured: NotRequired[Evaluation | None]
+    """On validation images, or training images, where there are no test images."""
     layers: list[TicketLayer]
 
 
@@ -287,7 +290,7 @@ class Point(TypedDict):
 
 @closed
 class Summary(TypedDict):
-    accuracies_on: Literal["test", "validation"]
+    accuracies_on: Literal["test", "validation", "train"]
     seeds: Whole
     dense: Point | None
     points: list[Point]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,9 +14,17 @@ from snnprune.checkpoint.containers.torch.formats.opened import Opened, bytes_in
 from snnprune.checkpoint.containers.torch.reading import opened
 from snnprune.checkpoint.containers.torch.state_dict import Found, notes_on, state_dict_in
 from snnprune.checkpoint.containers.torch.tensors import Described, Storage
-from snnprune.checkpoint.naming import is_text
+from snnprune.checkpoint.naming import first_few, is_text
 from snnprune.errors import InputError
 from snnprune.readable import reading
+
+PLAIN = (
+    *("torch.", "collections.", "argparse.Namespace", "numpy.", "_codecs.encode", "datetime."),
+    *("pathlib.", "copyreg._reconstructor", "builtins.object"),
+    *("builtins.set", "builtins.frozenset", "builtins.complex", "builtins.slice"),
+    *("lightning.", "lightning_fabric.", "pytorch_lightning."),
+)
+"""Beginnings of names of what trainers' files hold."""
 
 
 def read(path: Path, *, entry: str | None = None, values: bool = True) -> Contents:
@@ -34,9 +43,9 @@ def read(path: Path, *, entry: str | None = None, values: bool = True) -> Conten
     return Contents(
         tensors=tensors,
         metadata={},
-        notes=notes_on(found, source.root),
+        notes=(*notes_on(found, source.root), *_foreign(source)),
         entry=found.entry,
-        left=found.left,
+        odd=found.odd,
     )
 
 
@@ -55,23 +64,25 @@ def plain_tensors(found: Found, path: Path) -> dict[str, Described]:
     Raises:
         InputError: there are none, or one is not what it claims.
     """
-    left = found.left
+    odd = found.odd
     for name, tensor in found.tensors.items():
         if not is_text(name):
             raise InputError(
                 "its name is not text", file=path, field=name, hint="rename the tensor"
             )
-        if name not in left:
+        if name not in odd:
             _require_honest(name, tensor, path)
-    if left and len(left) == len(found.tensors):
-        name, kind = next(iter(left.items()))
-        raise InputError(
-            f"is not a plain dense tensor, but {kind}",
-            file=path,
-            field=name,
-            hint="save it dense and on the CPU",
-        )
-    return {name: tensor for name, tensor in found.tensors.items() if name not in left}
+    if odd and len(odd) == len(found.tensors):
+        name, kind = next(iter(odd.items()))
+        raise InputError(f"is no dense tensor, but {kind}; there is none", file=path, field=name)
+    return {name: tensor for name, tensor in found.tensors.items() if name not in odd}
+
+
+def _foreign(source: Opened) -> Iterator[str]:
+    """A note on what else the file holds."""
+    names = [name for name in source.tensors.names if not name.startswith(PLAIN)]
+    if names:
+        yield f"objects of other code are left as they are, and none was made: {first_few(names)}"
 
 
 def view_of(data: Tensor, tensor: Described) -> Tensor:

@@ -30,6 +30,8 @@ class Tensors:
         """Every tensor, wherever it lies."""
         self.others: dict[object, Described | View] = {}
         """What a bare number or text leads to, as in tar files."""
+        self.names: dict[str, None] = {}
+        """Of every class and function that was called, in their order."""
         self._harmless: set[Named] = set()
 
     def meaning(self) -> Meaning:
@@ -44,6 +46,7 @@ class Tensors:
         """
         if function not in self._harmless:
             _require_harmless(function)
+            self.names[function.full] = None
             self._harmless.add(function)
         name = function.full
         if (found := rebuilt(name, arguments, place)) is not None:

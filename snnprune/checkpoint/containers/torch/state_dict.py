@@ -8,7 +8,7 @@ from typing import Any
 from snnprune.checkpoint.containers.torch.modules import is_module, tensors_of
 from snnprune.checkpoint.containers.torch.pickled.values import Made, Table, kind_of
 from snnprune.checkpoint.containers.torch.tensors import Described
-from snnprune.checkpoint.naming import counted, first_few
+from snnprune.checkpoint.naming import first_few
 from snnprune.errors import InputError
 
 WRAPPERS = ("model", "net", "state_dict", "model_state_dict")
@@ -46,7 +46,7 @@ class Found:
         }
 
     @property
-    def left(self) -> dict[str, str]:
+    def odd(self) -> dict[str, str]:
         """Its tensors that are left alone, and what they are."""
         return {name: value.kind for name, value in self.tensors.items() if value.kind is not None}
 
@@ -103,10 +103,12 @@ def notes_on(found: Found, loaded: object) -> tuple[str, ...]:
         beside = f", not those under {first_few(others)} ({FLAG} chooses)" if others else ""
         notes.append(f"read the tensors under {found.entry}{beside}")
     if found.is_module:
-        notes.append(f"read the tensors of a {kind_of(found.holder)} that was pickled whole")
-    if left := found.left:
-        named = first_few(f"{name} ({kind})" for name, kind in left.items())
-        notes.append(f"{counted(len(left), 'tensor')} that cannot be pruned left alone: {named}")
+        notes.append(
+            "a module that was pickled whole: its tensors were read, nothing of its code was run"
+        )
+    if odd := found.odd:
+        named = first_few(f"{name} ({kind})" for name, kind in odd.items())
+        notes.append(f"tensors of other kinds are left alone: {named}")
     tensors = found.tensors
     skipped = [name for name in found.entries if name not in tensors]
     if skipped:

@@ -17,7 +17,6 @@ DTYPES = {
         *("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"),
         *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
         *("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu"),
-        "float4_e2m1fn_x2",
     )
     if hasattr(torch, name)
 }
@@ -148,7 +147,7 @@ def _typed(arguments: Any, place: int, _: int) -> Described:
     found.grad = grad is True
     found.untyped = True
     if dtype.name not in DTYPES:
-        found.kind = f"of type {dtype.name}"
+        found.kind = f"of {dtype.name}"
         return found
     found.dtype = DTYPES[dtype.name]
     _on_storage(found, view, offset, size, stride)
@@ -219,7 +218,7 @@ def _subclass(arguments: Any, _: int, depth: int) -> Described:
     if found is None:
         raise TypeError
     if not (isinstance(kind, Named) and str(kind) in PLAIN):
-        found.kind = f"a {kind_of(kind)}" if not isinstance(kind, Named) else f"a {kind}"
+        found.kind = "of a class of its own"
     return found
 
 
@@ -227,7 +226,12 @@ def _of_kind(kind: str) -> Any:
     return lambda _, place, __: Described(place, kind)
 
 
-PLAIN = ("torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer")
+PLAIN = (
+    "torch.Tensor",
+    "torch._C.TensorBase",
+    "torch.nn.parameter.Parameter",
+    "torch.nn.parameter.Buffer",
+)
 """Classes of plain tensors, which may have attributes."""
 
 _UTILS = "torch._utils._rebuild_"
@@ -242,8 +246,8 @@ REBUILDERS = {
     f"{_UTILS}sparse_tensor": _of_kind("sparse"),
     f"{_UTILS}sparse_csr_tensor": _of_kind("sparse"),
     f"{_UTILS}nested_tensor": _of_kind("nested"),
-    f"{_UTILS}meta_tensor_no_storage": _of_kind("on meta, without values"),
-    f"{_UTILS}wrapper_subclass": _of_kind("a tensor of a subclass"),
+    f"{_UTILS}meta_tensor_no_storage": _of_kind("without values"),
+    f"{_UTILS}wrapper_subclass": _of_kind("of a class of its own"),
     f"{_UTILS}device_tensor_from_numpy": _of_kind("of another device, as a NumPy array"),
     f"{_UTILS}device_tensor_from_cpu_tensor": _of_kind("of another device"),
     f"{_UTILS}xla_tensor": _of_kind("of another device, as a NumPy array"),

@@ -117,7 +117,7 @@ def _found(
         raise damaged(f"the part of storage {key} is missing", path)
     if part.size < storage.nbytes and storage.doubt is None:
         raise damaged(
-            f"record size {part.size:,} of storage {key}, {storage.nbytes:,} are claimed", path
+            f"storage {key!r} claims {storage.nbytes:,} bytes, {part.size:,} are stored", path
         )
     place = place_of(file, part, path)
     storage.begin = place.begin

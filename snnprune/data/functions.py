@@ -1,0 +1,103 @@
+"""The data of a function of the user's own: one iterable of batches, or several by their use."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from snnprune.data.dataset import SPLITS, DataSet
+from snnprune.data.holding_out import hold_out
+from snnprune.data.loader import LoaderSplit, loader_split, split_of
+from snnprune.data.options import DataOptions
+from snnprune.errors import InputError
+from snnprune.spelling import did_you_mean
+from snnprune.user_code import calling_user_code, load_object
+
+Parts = dict[str, LoaderSplit | None]
+
+
+def open_function(reference: str, options: DataOptions, *, field: str) -> DataSet:
+    """The batches of the function that `reference` names.
+
+    It returns batches, or a dict of them by `train`, `validation` and `test`; or it takes `split`
+    and is called once for each of these. Where it names neither validation nor test images, a part
+    of its batches is set aside by seed, as `options` say.
+
+    Raises:
+        InputError: the function cannot be found or called, or returns no iterable of batches.
+    """
+    function = load_object(reference, field=field)
+    parts = _parts(function, reference, options, field)
+    train, validation, test = (parts.get(name) for name in SPLITS)
+    if train is None:
+        raise InputError(f"{reference} gives no train images", field=field, hint="name some")
+    given = train if len(parts) == 1 else None
+    part = options.part(tested=test is not None)
+    why: str | None = None
+    if validation is None and part:
+        held = hold_out(train, part, options.seed)
+        if isinstance(held, str):
+            why = held
+        else:
+            train, validation = held
+    return DataSet(
+        name=reference,
+        classes=None,
+        channels=None,
+        size=None,
+        train=train,
+        validation=validation,
+        test=test,
+        given=given,
+        held_out=part if given is not None and validation is not None else 0.0,
+        undivided=why,
+    )
+
+
+def _parts(function: Callable[..., Any], reference: str, options: DataOptions, field: str) -> Parts:
+    """What the function gives, by split; `train` alone where it names none."""
+    if _takes_split(function):
+        return {
+            name: loader_split(
+                functools.partial(function, split=name),
+                f"{reference}(split={name!r})",
+                whole=options.whole,
+                field=field,
+            )
+            for name in SPLITS
+        }
+    with calling_user_code(reference, field=field):
+        returned = function()
+    if not isinstance(returned, Mapping) or not set(SPLITS) & set(returned):
+        made = split_of(returned, function, reference, whole=options.whole, field=field)
+        if made is None:
+            raise InputError(f"{reference} returned None", field=field, hint="return batches")
+        return {"train": made}
+    for name in returned:
+        if name not in SPLITS:
+            raise InputError(
+                f"{reference} gives {name!r}", field=field, hint=did_you_mean(str(name), SPLITS)
+            )
+    return {
+        name: split_of(
+            returned[name],
+            functools.partial(_one_of, function, name),
+            f"{reference}[{name!r}]",
+            whole=options.whole,
+            field=field,
+        )
+        for name in returned
+    }
+
+
+def _one_of(function: Callable[[], Mapping[str, Any]], name: str) -> Any:
+    return function()[name]
+
+
+def _takes_split(function: Callable[..., Any]) -> bool:
+    try:
+        return "split" in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False

@@ -1,0 +1,100 @@
+"""Torch files of attackers: refused in a line or read past, at once and in little memory."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hostile_files import everything
+
+from snnprune.checkpoint import read_checkpoint
+from snnprune.errors import InputError
+
+WANTED = {name: wanted for name, _, wanted in everything()}
+SECONDS, BYTES = 1.0, 100 * 2**20
+
+Came = dict[str, tuple[str, float, int]]
+
+
+@pytest.fixture(scope="module")
+def came(tmp_path_factory: pytest.TempPathFactory) -> Came:
+    """What came of each file, read in a process of its own."""
+    folder = tmp_path_factory.mktemp("hostile")
+    script = Path(__file__).with_name("hostile_files.py")
+    command = [sys.executable, str(script), str(folder)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert not (folder / "hostile").exists()  # what their code would have made
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    return {name: (what, seconds, memory) for name, what, seconds, memory in rows}
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_a_hostile_file_is_read_past_or_refused(came: Came, name: str) -> None:
+    what, seconds, memory = came[name]
+    if WANTED[name] == "read":
+        assert what.startswith(("read ['w'", "read ['fc.weight'"))
+    else:
+        assert what.startswith("refused ")
+        assert "\n" not in what
+    assert seconds < SECONDS * 3  # of a machine that does other things too
+    assert memory < BYTES
+
+
+def bent(data: bytes, drawn: random.Random) -> bytes:
+    """The same file with bytes changed, cut out, or put in."""
+    found = bytearray(data)
+    for _ in range(drawn.choice((1, 1, 2, 5, 20))):
+        place = drawn.randrange(len(found))
+        match drawn.randrange(4):
+            case 0:
+                found[place] = drawn.randrange(256)
+            case 1:
+                del found[place : place + drawn.choice((1, 4, 50))]
+            case 2:
+                found[place:place] = bytes(
+                    drawn.randrange(256) for _ in range(drawn.choice((1, 4)))
+                )
+            case _:
+                found[place] ^= 1 << drawn.randrange(8)
+        if not found:
+            return b""
+    return bytes(found)
+
+
+def bend(count: int, folder: Path, seed: int) -> None:
+    drawn = random.Random(seed)
+    state = {"a.weight": torch.rand(3, 4), "b.weight": torch.rand(2, 3), "n": torch.tensor(3)}
+    files = []
+    for zipped in (True, False):
+        path = folder / "good.pth"
+        torch.save(
+            {"model": state, "epoch": 3, "args": {"lr": [0.1, None, "x"]}},
+            path,
+            _use_new_zipfile_serialization=zipped,
+        )
+        files.append(path.read_bytes())
+    path = folder / "bent.pth"
+    for number in range(count):
+        path.write_bytes(bent(files[number % 2], drawn))
+        try:
+            tensors = read_checkpoint(path, allow_nonfinite=True).tensors
+        except InputError as error:
+            lines = str(error).count("\n")
+        else:
+            lines = sum(tensor.numel() >= 1000 for tensor in tensors.values())
+        assert lines == 0
+
+
+def test_bent_files_are_read_or_refused_and_nothing_else(tmp_path: Path) -> None:
+    bend(400, tmp_path, seed=0)
+
+
+@pytest.mark.slow
+def test_many_bent_files_are_read_or_refused_and_nothing_else(tmp_path: Path) -> None:
+    bend(50_000, tmp_path, seed=1)

@@ -27,13 +27,17 @@ def integer(value: int) -> bytes:
     return b"\x8a" + bytes([len(data)]) + data
 
 
+def named(name: str) -> bytes:
+    module, _, own = name.rpartition(".")
+    return f"c{module}\n{own}\n".encode()
+
+
 def several(*parts: bytes) -> bytes:
     return b"(" + b"".join(parts) + b"t"
 
 
 def called(name: str, *arguments: bytes) -> bytes:
-    module, _, function = name.rpartition(".")
-    return f"c{module}\n{function}\n".encode() + several(*arguments) + b"R"
+    return named(name) + several(*arguments) + b"R"
 
 
 def dictionary(**entries: bytes) -> bytes:

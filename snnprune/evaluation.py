@@ -18,7 +18,7 @@ from snnprune.errors import InputError, NonFiniteError
 from snnprune.loss import checked_labels, time_averaged_loss
 from snnprune.network import Batch, Network, batch_length, evaluating, fed, watching
 from snnprune.network.readout import Reading, Readout
-from snnprune.network.running import Forward, called
+from snnprune.network.running import Forward, called, scores_in
 from snnprune.network.steps import StepCount
 from snnprune.workload import Workload
 
@@ -39,6 +39,10 @@ class Evaluation:
     """How the network's output was read."""
     time_steps: int | None = None
     """T; None where the shapes of the spikes do not tell it."""
+    answers: int = 0
+    """How many different classes it answers, of labelled samples."""
+    classes: int = 0
+    """How many different labels they have."""
     images: str = GIVEN
     """Which images they are: `test`, `validation`, `train`, or `given`, of unknown use."""
 
@@ -106,12 +110,16 @@ class _Sums:
     labelled: int = 0
     correct: int = 0
     loss: float = 0.0
+    answers: set[int] = field(default_factory=set)
+    classes: set[int] = field(default_factory=set)
 
     def add(self, other: _Sums) -> None:
         self.samples += other.samples
         self.labelled += other.labelled
         self.correct += other.correct
         self.loss += other.loss
+        self.answers |= other.answers
+        self.classes |= other.classes
 
 
 class _Tally:
@@ -177,14 +185,28 @@ class _Tally:
     def on_output(self, output: Any, samples: int, y: Tensor | None) -> None:
         self.sums.samples += samples
         if y is None:
+            self.require_finite(scores_in(output, self.readout.how))
             return
         steps = self.readout(output, samples)
         scores = steps.sum(0)
         y = checked_labels(y, scores)
         self.sums.labelled += samples
-        self.sums.correct += int((scores.argmax(1) == y).sum())
+        answers = scores.argmax(1)
+        self.sums.correct += int((answers == y).sum())
+        self.sums.answers |= set(answers.unique().tolist())
+        self.sums.classes |= set(y.unique().tolist())
         self.sums.loss += float(time_averaged_loss(steps, y).sum(dtype=torch.float64))
+        self.require_finite(scores)
         if not math.isfinite(self.sums.loss):
+            raise NonFiniteError("the network puts out NaN or infinity", field="--data")
+
+    def require_finite(self, scores: Tensor | None) -> None:
+        """Refuse an output that a number would come of.
+
+        Raises:
+            NonFiniteError: there is NaN or infinity in it.
+        """
+        if scores is not None and not bool(scores.isfinite().all()):
             raise NonFiniteError("the network puts out NaN or infinity", field="--data")
 
     def result(self) -> Evaluation:
@@ -196,5 +218,7 @@ class _Tally:
             loss_sum=sums.loss,
             activity=self.activity.result(),
             readout=self.readout.name,
+            answers=len(sums.answers),
+            classes=len(sums.classes),
             time_steps=self.steps.of(sums.samples),
         )

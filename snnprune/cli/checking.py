@@ -59,6 +59,7 @@ def check(
         samples=samples,
         energy=energy.energy(),
         junit=gates.junit,
+        force=page.force,
     )
     found = check_checkpoint(options, screen.progress())
     lines = [*excluded_lines(found.report), *gate_lines(found.verdicts)]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
+
+from snnprune.errors import UsageError
+from snnprune.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,6 +32,7 @@ that it drives (`spikes`), what a backward pass finds for each weight (see `snnp
 the second moments of its inputs (see `snnprune.grams`), as they are or as a membrane adds them up.
 """
 Scale = Literal["linear", "log"]
+SCALES = get_args(Scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,15 @@ def criterion(
 
     A layer that lacks what the criterion needs is scored by magnitude instead, and the report says
     so. `scale` tells whether the scores are logarithms, `degree` with which power of |w| they grow.
+
+    Raises:
+        UsageError: there are no such needs, or no such scale.
     """
+    for what, given, known in (("needs", needs, get_args(Needs)), ("scale", scale, SCALES)):
+        if given not in known:
+            raise UsageError(
+                f"a criterion has no {what} {given!r}", hint=did_you_mean(str(given), known)
+            )
 
     def decorate(function: Callable[[Evidence], Tensor]) -> Criterion:
         return Criterion(

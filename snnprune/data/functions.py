@@ -9,7 +9,7 @@ from typing import Any
 
 from snnprune.data.dataset import SPLITS, DataSet
 from snnprune.data.holding_out import hold_out
-from snnprune.data.loader import LoaderSplit, loader_split, split_of
+from snnprune.data.loader import EXPECTED, LoaderSplit, loader_split, split_of
 from snnprune.data.options import DataOptions
 from snnprune.errors import InputError
 from snnprune.spelling import did_you_mean
@@ -73,7 +73,7 @@ def _parts(function: Callable[..., Any], reference: str, options: DataOptions, f
     if not isinstance(returned, Mapping) or not set(SPLITS) & set(returned):
         made = split_of(returned, function, reference, whole=options.whole, field=field)
         if made is None:
-            raise InputError(f"{reference} returned None", field=field, hint="return batches")
+            raise InputError(f"{reference} returned None", field=field, hint=EXPECTED)
         return {"train": made}
     for name in returned:
         if name not in SPLITS:

@@ -30,7 +30,7 @@ from snnprune.jobs.subjects.reporting import report_on
 from snnprune.jobs.subjects.subject import Subject
 from snnprune.network import Network
 from snnprune.progress import Progress
-from snnprune.report import about_evaluation, about_workload, file_entry
+from snnprune.report import about_evaluation, about_workload, doubts_on, file_entry
 from snnprune.workload import Energy, Workload
 
 
@@ -46,6 +46,8 @@ class CheckOptions:
     samples: int | None = None
     energy: Energy
     junit: Path | None = None
+    force: bool = False
+    """Whether a JUnit file that is there is replaced."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +102,7 @@ def _require_sense(options: CheckOptions) -> None:
             )
     if options.junit is not None:
         inputs = [*options.subject.inputs, *([options.baseline] if options.baseline else [])]
-        require_free(options.junit, force=True, inputs=inputs)
+        require_free(options.junit, force=options.force, inputs=inputs)
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,11 @@ def _report(
     report = report_on(
         subject,
         "check",
-        warnings=(*(second.notes if second else ()), *warnings),
+        warnings=(
+            *(second.notes if second else ()),
+            *warnings,
+            *doubts_on(about_evaluation(ran.evaluation)),
+        ),
         split=ran.evaluation.images if ran.evaluation else None,
         size_bytes=sum(path.stat().st_size for path in files_of(options.subject.checkpoint)),
         evaluation=about_evaluation(ran.evaluation),

@@ -12,7 +12,7 @@ from snnprune.jobs.subjects.opening import open_subject
 from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.jobs.subjects.reporting import report_on
 from snnprune.progress import Progress
-from snnprune.report import about_evaluation, about_workload
+from snnprune.report import about_evaluation, about_workload, doubts_on
 from snnprune.workload import Energy, Workload, footprint
 
 
@@ -74,6 +74,7 @@ def evaluate_checkpoint(
         report=report_on(
             subject,
             "eval",
+            warnings=doubts_on(about_evaluation(evaluation)),
             split=split,
             totals=counted,
             evaluation=about_evaluation(evaluation),

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnprune.batches import Pair, copied, length, paired
+from snnprune.batches import Pair, copied, length, paired, tensors
 from snnprune.errors import InputError
 from snnprune.network.running import Counted
 
@@ -20,10 +20,10 @@ def fed(batches: Iterable[Batch], module: nn.Module) -> Iterator[Pair]:
     x is a copy: the data stay as they are whatever the module does to it.
 
     Raises:
-        InputError: there is no tensor in a batch.
+        InputError: there is no tensor in a batch, or a value that is NaN or infinite.
     """
     device = device_of(module)
-    for batch in batches:
+    for number, batch in enumerate(batches, start=1):
         pair = batch if isinstance(batch, Pair) else paired(batch)
         if pair is None:
             raise InputError(
@@ -31,7 +31,17 @@ def fed(batches: Iterable[Batch], module: nn.Module) -> Iterator[Pair]:
                 field="--data",
                 hint="give tensors x or pairs (x, y), such as a DataLoader does",
             )
+        if not all(map(_is_finite, tensors(pair.x))):
+            raise InputError(
+                f"batch {number} has NaN or infinity in it",
+                field="--data",
+                hint="no spike comes of NaN, so that every number would look right",
+            )
         yield Pair(copied(pair.x, device), None if pair.y is None else pair.y.to(device))
+
+
+def _is_finite(x: Tensor) -> bool:
+    return not x.is_floating_point() or bool(x.isfinite().all())
 
 
 def device_of(module: nn.Module) -> torch.device:

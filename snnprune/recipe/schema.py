@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
-from pydantic_core import InitErrorDetails
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from snnprune.recipe.methods import (
     FinetuneSection,
@@ -98,6 +98,13 @@ class Recipe(Section):
     seeds: Annotated[tuple[Seed, ...], Field(strict=False)] = Field(
         default=(), description="seeds of several runs, one folder each; instead of seed"
     )
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_once_each(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise PydanticCustomError("seeds", "each seed should be there once")
+        return seeds
 
     @field_validator("gradual")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -46,5 +47,25 @@ def about_evaluation(evaluation: Evaluation | None) -> dict[str, Any] | None:
         },
         "readout": evaluation.readout,
         "time_steps": evaluation.time_steps,
+        "answers": evaluation.answers,
+        "classes": evaluation.classes,
         "images": evaluation.images,
     }
+
+
+def doubts_on(evaluation: Mapping[str, Any] | None, *, of: str = "the network") -> list[str]:
+    """What an evaluation as above hints at: neurons without a spike, one answer for everything."""
+    if evaluation is None:
+        return []
+    rates = evaluation["firing_rates"]
+    silent = [name for name, rate in rates.items() if rate == 0]
+    found = []
+    if silent:
+        named = ", ".join(silent[:5]) + (f" and {len(silent) - 5} more" if len(silent) > 5 else "")
+        found.append(f"{named}: no spike on {evaluation['samples']:,} images of {of}")
+    if evaluation.get("answers") == 1 and evaluation.get("classes", 0) > 1:
+        found.append(
+            f"{of} answers one class for all {evaluation['labelled']:,} images, which have "
+            f"{evaluation['classes']} classes"
+        )
+    return found

@@ -104,7 +104,7 @@ def _measured(row: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
         yield "sparsity", row["pruned"] / row["prunable"]
     found = row.get("test") or row.get("measured") or {"labelled": 0}
     if found["labelled"]:
-        images = worded(found["images"])
+        images = worded(found.get("images", "test"))
         yield f"{images}_accuracy", found["correct"] / found["labelled"]
         yield f"{images}_loss", found["loss_sum"] / found["labelled"]
     for name, rate in found.get("firing_rates", {}).items():

@@ -215,9 +215,8 @@ def test_batches_of_as_many_samples_as_time_steps_do_not_matter(
     [
         ("of_6_alone", ("--kind", "jitter"), "as many of both"),
         ("batches", ("--kind", "jitter", "--time-axis", 5), "axis 5 is not time"),
-        ("unlabelled", ("--kind", "jitter"), "which axis is time is not known"),
     ],
-    ids=("ambiguous", "out of range", "unlabelled"),
+    ids=("ambiguous", "out of range"),
 )
 def test_time_that_nobody_knows_is_asked_for(
     data: str, flags: tuple[object, ...], words: str, disturb: Analyze
@@ -229,6 +228,16 @@ def test_the_axis_of_time_can_be_said(disturb: Analyze) -> None:
     flags = ("--kind", "jitter", "--level", 0.4, "--time-axis", 0, "--json")
     for data in ("of_6_alone", "unlabelled"):
         assert flips(json.loads(disturb(data, *flags).stdout))[0] > 0
+
+
+def test_the_axis_of_time_is_that_which_the_network_does_not_treat_as_samples(
+    disturb: Analyze,
+) -> None:
+    flags = ("--kind", "jitter", "--level", 0.4, "--json")
+    seen, said = (
+        json.loads(disturb("unlabelled", *flags, *more).stdout) for more in ((), ("--time-axis", 0))
+    )
+    assert flips(seen) == flips(said)
 
 
 def test_zeros_that_a_decomposition_takes_away_are_told(

@@ -145,7 +145,7 @@ COUNT = 36 + 144 + 192
 def test_a_batchnorm_with_two_names_is_repaired_under_both(mine: Any, run: Run) -> None:
     state = mine["Twice"]().state_dict()
     torch.save(state, "in.pth")
-    done = run(*asked("in.pth", "Twice"))
+    done = run(*asked("in.pth", "Twice"), "--criterion", "magnitude", "--allocation", "local")
     assert done.returncode == 0, done.stderr
     written = torch.load("out.pth", weights_only=True)
     assert list(written) == list(state)

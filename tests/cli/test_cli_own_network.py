@@ -122,7 +122,8 @@ def test_a_readout_function_gives_the_scores_that_are_evaluated(
 def test_a_named_readout_is_used_before_and_after_pruning(
     own: dict[str, Any], run: Run, as_json: Json
 ) -> None:
-    flags = (*FLAGS, "--forward", "own.py:forward_logits", "--readout", "last", "--json")
+    named = ("--forward", "own.py:forward_logits", "--eval-data", "own.py:batches")
+    flags = (*FLAGS, *named, "--readout", "last", "--json")
     found = as_json(
         run("prune", *flags, "--sparsity", 0, "-o", "p.safetensors", "--repair", "none")
     )

@@ -28,9 +28,10 @@ def opened(folder: Path, **options: Any) -> DataSet:
 
 
 def parts(data: DataSet) -> tuple[ImageSplit, ImageSplit]:
+    other = data.test or data.validation or data.given
     assert isinstance(data.train, ImageSplit)
-    assert isinstance(data.test, ImageSplit)
-    return data.train, data.test
+    assert isinstance(other, ImageSplit)
+    return data.train, other
 
 
 def labels(split: ImageSplit) -> list[int]:
@@ -49,10 +50,20 @@ def test_the_pictures_of_train_and_test_get_their_folders_number(name: str, tmp_
     assert test.images[:, :, 0, 0].tolist() == [list(COLOURS["cat"]), list(COLOURS["dog"])]
 
 
-def test_classes_that_lie_in_the_folder_itself_train_and_test(tmp_path: Path) -> None:
-    train, test = parts(opened(write_classes(tmp_path)))
-    assert labels(train) == labels(test) == [0, 0, 1, 1]
-    assert torch.equal(train.images, test.images)
+def test_classes_that_lie_in_the_folder_itself_are_given_without_a_use(tmp_path: Path) -> None:
+    data = opened(write_classes(tmp_path))
+    train, given = parts(data)
+    assert data.test is data.validation is None
+    assert given is data.given
+    assert labels(train) == [0, 0, 1, 1]
+
+
+def test_pictures_of_val_are_for_validation(tmp_path: Path) -> None:
+    for name, count in (("train", 3), ("val", 2), ("test", 1)):
+        write_classes(tmp_path / name, count)
+    data = opened(tmp_path, validation=0.2)  # which is for sets without any
+    found = [data.train, data.validation, data.test]
+    assert [len(split) for split in found if isinstance(split, ImageSplit)] == [6, 4, 2]
 
 
 def test_validation_images_are_taken_from_train(tmp_path: Path) -> None:

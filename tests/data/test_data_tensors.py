@@ -21,11 +21,11 @@ def opened(path: Path, **tensors: Tensor) -> DataSet:
 
 
 def batch(data: DataSet) -> tuple[Tensor, Tensor | None]:
-    assert data.test is not None
-    return next(iter(data.test.batches(4)))
+    assert data.given is not None
+    return next(iter(data.given.batches(4)))
 
 
-def test_the_same_samples_train_and_test(tmp_path: Path) -> None:
+def test_samples_are_given_to_train_on(tmp_path: Path) -> None:
     data = opened(tmp_path / "d.safetensors", x=X, y=Y)
     assert data.name == f"tensors:{tmp_path / 'd.safetensors'}"
     assert (data.classes, data.channels, data.size) == (3, 3, 2)

@@ -144,3 +144,80 @@ def test_the_composite_action_runs_check_and_never_reads_inputs_as_script(
     hostile = in_a_shell(step["run"], folder, GATES="--min-sparsity 0.95; $(touch x)", **inputs)
     assert hostile.returncode == 2
     assert not (folder / "x").exists()
+    lines = "--min-sparsity 0.9\n--max-size\n  1MB\n--min-sparsity 0.95\n"
+    second = in_a_shell(step["run"], folder, GATES=lines, **inputs)
+    assert second.returncode in (2, 4)  # of a gate in the last line
+    failing = in_a_shell(step["run"], folder, GATES="--max-size 1MB\n--max-size 1kB", **inputs)
+    assert failing.returncode in (2, 4)
+    assert in_a_shell(step["run"], folder, GATES="--min-sparsity '0.9", **inputs).returncode == 1
+
+
+HOSTILE = ["`touch x`", "$(touch x)", "; touch x", "a\ntouch x", "| touch x", "> x", "-q; touch x"]
+
+
+@pytest.mark.docs
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_input_of_the_action_is_run(shown: dict[int, str], folder: Path, text: str) -> None:
+    (step,) = loaded("action.yml")["runs"]["steps"]
+    for name in ("CHECKPOINT", "GATES"):
+        given = {
+            "CHECKPOINT": "pruned.safetensors",
+            "GATES": "--min-sparsity 0.1",
+            "REPORT": "page",
+        }
+        done = in_a_shell(step["run"], folder, **{**given, name: text})
+        assert done.returncode != 0
+        assert not (folder / "x").exists()
+
+
+OWN = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, hidden):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(16, hidden), nn.Linear(hidden, 3)
+
+    def forward(self, x):
+        u, total = 0, 0
+        for _ in range(4):
+            u = 0.5 * u + self.fc1(x)
+            spikes = (u >= 0.1).float()
+            u = u * (1 - spikes)
+            total = total + self.fc2(spikes)
+        return total
+
+
+def build(hidden=32):
+    torch.manual_seed(0)
+    return Net(hidden)
+
+
+def batches():
+    drawn = torch.Generator().manual_seed(0)
+    x = torch.rand(64, 16, generator=drawn)
+    return list(zip(x.split(16), build(48)(x).argmax(1).split(16)))
+"""
+
+
+@pytest.mark.docs
+def test_the_script_gates_a_network_of_ones_own(tmp_path: Path) -> None:
+    import torch
+
+    from snnprune.user_code import load_object
+
+    (tmp_path / "own.py").write_text(OWN, "utf-8")
+    shutil.copy(EXAMPLES / "gate.sh", tmp_path)
+    module = load_object(f"{tmp_path / 'own.py'}:build", field="")(48)
+    torch.save(module.state_dict(), tmp_path / "own.pth")
+    flags = "--model own.py:build\n--model-arg hidden=48\n--data 'own.py:batches'"
+    more = {"MAX_ACCURACY_DROP": "99", "MIN_SPIKE_AGREEMENT": "0.1", "PRUNE_FLAGS": "--repair lsq"}
+    done = in_a_shell("./gate.sh own.pth out", tmp_path, NETWORK_FLAGS=flags, **more)
+    assert done.returncode in (0, 4), done.stderr
+    assert (tmp_path / "out" / "prune.xml").exists()
+    without = in_a_shell("./gate.sh own.pth out", tmp_path, **more)
+    assert without.returncode == 3
+    open_quote = in_a_shell("./gate.sh own.pth out", tmp_path, NETWORK_FLAGS="--model 'own", **more)
+    assert open_quote.returncode == 1

@@ -32,7 +32,9 @@ def recipe(tmp_path: Path) -> Callable[[int], Path]:
     """A recipe of that many epochs, of three steps each."""
     draws = torch.Generator().manual_seed(0)
     images, labels = tmp_path / "images.safetensors", torch.arange(16) % 2
-    save_file({"x": torch.rand(16, 1, 6, 6, generator=draws), "y": labels}, images)
+    x = torch.rand(16, 1, 6, 6, generator=draws)
+    test = {"x_test": x.clone(), "y_test": labels.clone()}
+    save_file({"x": x, "y": labels, **test}, images)
 
     def write(epochs: int) -> Path:
         path = tmp_path / "recipe.yaml"
@@ -133,7 +135,7 @@ def test_a_disk_that_fills_up_is_told_and_the_run_goes_on_later(
     recipe: Callable[[int], Path], run: Run, tmp_path: Path
 ) -> None:
     out, alone = tmp_path / "run", tmp_path / "alone"
-    with no_file_larger_than(700):  # the recipe has 500 bytes, a state 6,000
+    with no_file_larger_than(900):  # the recipe has 700 bytes, a state 6,000
         done = run("train", "--recipe", recipe(2), "--out", out, "-q")
     assert done.returncode == 5
     assert len(done.stderr.splitlines()) == 1

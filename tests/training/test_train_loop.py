@@ -45,7 +45,8 @@ def numbered(folder: Path, samples: int) -> Path:
     """Images that all have one value of their own, and labels 0, 1, 0, 1, ..."""
     values = torch.arange(1.0, samples + 1).view(-1, 1, 1, 1) / samples
     path = folder / "numbered.safetensors"
-    save_file({"x": values.expand(-1, 1, 6, 6).contiguous(), "y": torch.arange(samples) % 2}, path)
+    x, y = values.expand(-1, 1, 6, 6).contiguous(), torch.arange(samples) % 2
+    save_file({"x": x, "y": y, "x_test": x.clone(), "y_test": y.clone()}, path)
     return path
 
 

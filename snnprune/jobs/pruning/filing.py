@@ -28,7 +28,16 @@ from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, totals
 from snnprune.jobs.subjects.reporting import report_on
 from snnprune.jobs.subjects.unused import warnings_on
 from snnprune.provenance import described
-from snnprune.report import file_entry
+from snnprune.report import about_evaluation, doubts_on, file_entry
+
+
+def _doubts(looks: Looks) -> list[str]:
+    """On what the networks do on the images that they were measured on."""
+    dense, pruned = map(about_evaluation, looks.evaluations)
+    known = doubts_on(dense, of="the dense network")
+    told = {text.partition(":")[0] for text in known}
+    fresh = doubts_on(pruned, of="the pruned network")
+    return [*known, *(text for text in fresh if text.partition(":")[0] not in told)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +65,7 @@ class Filing:
         counted = totals(rows, self._whole(written), work.subject.network)
         report = outcome.entered(
             self._report(
-                warnings=self._warnings(notes),
+                warnings=(*self._warnings(notes), *_doubts(looks)),
                 sparsity_asked=told,
                 search=self.search and self.search.report(),
                 totals_before=self._totals_before(),

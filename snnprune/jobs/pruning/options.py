@@ -138,7 +138,7 @@ def completed(options: PruneOptions) -> PruneOptions:
     if options.junit is not None:
         if not options.limits:
             raise UsageError("no gate is given", field="--junit", hint="such as --min-sparsity 0.9")
-        require_free(options.junit, force=True, inputs=options.inputs)
+        require_free(options.junit, force=options.force, inputs=options.inputs)
         outputs = (path for place in options.places for path in place.files)
         require_apart(options.junit, outputs, field="--junit")
     return options

@@ -22,7 +22,7 @@ from snnprune.pages import write_report
 from snnprune.provenance import DataSpec, described
 from snnprune.recipe import Recipe
 from snnprune.references import references_in
-from snnprune.report import report
+from snnprune.report import doubts_on, report
 from snnprune.runs import (
     Run,
     RunFolder,
@@ -121,7 +121,9 @@ class Work:
             device=self.device,
             seed=self.recipe.seed,
             inputs=inputs,
-            warnings=list(dict.fromkeys([*folder.warnings, *self.data.doubts])),
+            warnings=list(
+                dict.fromkeys([*folder.warnings, *self.data.doubts, *_doubts(folder.rows)])
+            ),
             recipe=folder.recipe.model_dump(mode="json"),
             model=self.recipe.model.model_dump(mode="json"),
             data=asdict(data_spec(self.recipe)),
@@ -193,6 +195,14 @@ def _opened(
     )
     stack.enter_context(_telling_how_to_go_on(options, folder))
     return folder
+
+
+def _doubts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """On what each network of a run does on the images that it was measured on."""
+    for row in rows:
+        if row["kind"] == "ticket":
+            name = f"{row['method']} at {row['sparsity_asked']:.0%}"
+            yield from doubts_on(row["test"] or row.get("measured"), of=name)
 
 
 def _read_back(folder: RunFolder) -> LoopRun:

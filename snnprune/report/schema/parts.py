@@ -97,6 +97,8 @@ class Evaluation(TypedDict):
     activity: dict[str, Channels]
     readout: str
     time_steps: Whole | None
+    answers: Whole
+    classes: Whole
     images: Literal["test", "validation", "train", "given"]
 
 

@@ -75,6 +75,23 @@ def test_of_one_dict_under_two_names_the_chosen_one_is_pruned_and_the_other_stay
 
 @FORMATS
 @PROTOCOLS
+@pytest.mark.parametrize("entry", ["last.model", "best.model"])
+def test_of_one_dict_around_it_under_two_names_the_other_stays_too(
+    tmp_path: Path, protocol: int, zipped: bool, entry: str
+) -> None:
+    run = {"epoch": 3, "model": net().state_dict(), "args": [1, 2]}
+    value = {"last": run, "best": run}
+    loaded, tensors = rewritten(tmp_path / "a.pth", value, protocol, zipped=zipped, entry=entry)
+    chosen, other = loaded["last"], loaded["best"]
+    if entry == "best.model":
+        chosen, other = other, chosen
+    assert equal(chosen["model"], tensors)
+    assert equal(other["model"], net().state_dict())
+    assert (chosen["epoch"], chosen["args"]) == (other["epoch"], other["args"]) == (3, [1, 2])
+
+
+@FORMATS
+@PROTOCOLS
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
 def test_a_whole_module_and_its_whole_optimizer_still_have_the_same_parameters(
     tmp_path: Path, protocol: int, zipped: bool

@@ -71,8 +71,9 @@ def edited(
         node, tensor = pairs[key].value, found.tensors[key]
         data = _parameter(tensor, _tensor(tensor, apart, with_view=with_view))
         editor.edits.append(Edit(begin=node.begin, end=node.end, data=data))
-    if plan.copied:
-        editor.copied, editor.slot = holder, _slot(structure, found)
+    if plan.copied is not None:
+        editor.slot = _slot(structure, found.trail[: plan.copied])
+        editor.copied = structure.resolved(editor.slot)
     return editor.edited()
 
 
@@ -94,10 +95,12 @@ def _pairs(structure: Structure, holder: Node) -> dict[object, Pair]:
     return pairs
 
 
-def _slot(structure: Structure, found: Found) -> Node:
-    """Where the last step to the state_dict leads."""
+def _slot(structure: Structure, trail: tuple[object, ...]) -> Node:
+    """Where these steps lead, as it stands in the dict before."""
+    if not trail:  # the whole, which is within itself
+        raise OddPickleError
     node = structure.root
-    for key in found.trail:
+    for key in trail:
         pair = _pairs(structure, structure.resolved(node)).get(key)
         if pair is None:
             raise OddPickleError

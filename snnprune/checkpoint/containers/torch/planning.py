@@ -54,8 +54,9 @@ class Plan:
     left_out: list[str] = field(default_factory=list)
     shared: int = 0
     """How many of `apart` looked at values that others still have."""
-    copied: bool = False
-    """Whether the dict itself lies somewhere else too, and stays as it is there."""
+    copied: int | None = None
+    """After how many steps to the dict there is one that lies somewhere else too, where it stays
+    as it is."""
     unfit: list[str] = field(default_factory=list)
     """Keys of a module that cannot be another shape, or left out, and stay as they are."""
 
@@ -74,8 +75,10 @@ def planned(
     """
     plan = Plan()
     entries = _entries(found, source, tensors, plan)
-    outside = set() if found.is_module else _beside(held.root, found)
-    plan.copied = id(found.holder) in outside
+    holders = _on_the_way(held.root, found)
+    outside = set() if found.is_module else _beside(holders, found)
+    shared = (steps for steps, holder in enumerate(holders) if id(holder) in outside)
+    plan.copied = next(shared, None)
     mine = {id(entry.tensor) for entry in entries} - outside
     on: dict[Storage, list[Entry]] = {}
     for entry in entries:
@@ -125,14 +128,24 @@ def _in_module(
     return entry
 
 
-def _beside(root: object, found: Found) -> set[int]:
+def _on_the_way(root: object, found: Found) -> list[object]:
+    """The dicts that lead to the state_dict, from the top, and it itself."""
+    holders = [root]
+    for key in found.trail:
+        holders.append((entries_in(holders[-1]) or {})[key])
+    return holders
+
+
+def _beside(holders: list[object], found: Found) -> set[int]:
     """The ids of what plain containers lead to in another way than by the state_dict.
 
     What lies in objects, as the parameters of an optimizer that was pickled whole, is not looked
     for: there one tensor is meant to be one.
     """
     seen: set[int] = set()
-    pending, last = [root], _last_step(root, found)
+    pending: list[object] = []
+    for holder, step in zip(holders, found.trail, strict=False):
+        pending += [item for key, item in (entries_in(holder) or {}).items() if key != step]
     if not found.trail:
         pending = [item for item in found.entries.values() if not isinstance(item, Described)]
     while pending:
@@ -142,18 +155,10 @@ def _beside(root: object, found: Found) -> set[int]:
             continue
         seen.add(id(item))
         if isinstance(inner, Table):
-            pending += [value for key, value in inner.items() if (id(inner), key) != last]
+            pending += inner.values()
         elif isinstance(inner, list | tuple):
             pending += inner
     return seen
-
-
-def _last_step(root: object, found: Found) -> tuple[int, object] | None:
-    """The dict that the state_dict is in, and its key there."""
-    holder = root
-    for key in found.trail[:-1]:
-        holder = (entries_in(holder) or {})[key]
-    return (id(entries_in(holder)), found.trail[-1]) if found.trail else None
 
 
 def _plan_storage(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import pickle
+import random
 import struct
 import tarfile
 import zipfile
@@ -15,11 +17,12 @@ from typing import Any
 
 import pytest
 import torch
-from hostile_pickles import dictionary, named, program, several, text
+from hostile_pickles import dictionary, named, program, several, tensor, text, zipped
+from test_checkpoint_hostile import bent
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from snnprune.checkpoint import Checkpoint, folded, read_back, read_checkpoint, write_like
+from snnprune.checkpoint import Checkpoint, bytes_of, folded, read_back, read_checkpoint, write_like
 from snnprune.errors import InputError
 
 PROTOCOLS = pytest.mark.parametrize("protocol", [2, 3, 4, 5])
@@ -32,10 +35,10 @@ def net() -> nn.Sequential:
 
 
 def halved(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    tensors = {key: tensor.clone() for key, tensor in checkpoint.tensors.items()}
-    for tensor in tensors.values():
-        if tensor.dim() > 1:
-            tensor.flatten()[: tensor.numel() // 2] = 0
+    tensors = {key: one.clone() for key, one in checkpoint.tensors.items()}
+    for one in tensors.values():
+        if one.dim() > 1:
+            one.flatten()[: one.numel() // 2] = 0
     return tensors
 
 
@@ -158,6 +161,27 @@ def test_of_a_module_with_masks_the_weight_takes_the_product_and_the_mask_stays(
     assert equal(read_back(source, tmp_path / "b.pth"), tensors)
 
 
+def test_a_tensor_of_another_kind_in_a_module_stays(tmp_path: Path) -> None:
+    module = net()
+    module.register_buffer("links", torch.eye(3).to_sparse())
+    torch.save(module, tmp_path / "a.pth")
+    source = read_checkpoint(tmp_path / "a.pth")
+    assert source.odd == {"links": "sparse"}
+    tensors = halved(source)
+    write_like(source, tmp_path / "b.pth", tensors, {})
+    loaded = torch.load(tmp_path / "b.pth", weights_only=False).state_dict()
+    assert torch.equal(loaded.pop("links").to_dense(), torch.eye(3))
+    assert equal(dict(loaded), tensors)
+
+
+def test_a_file_of_python_2_is_read_and_its_names_may_have_any_letters(tmp_path: Path) -> None:
+    key = "sch\xf6n.weight".encode()
+    body = tensor().join([b"}U" + bytes([len(key)]) + key, b"s"])
+    (tmp_path / "a.pth").write_bytes(zipped(body))
+    found = read_checkpoint(tmp_path / "a.pth").tensors
+    assert list(found) == list(torch.load(tmp_path / "a.pth")) == ["sch\xf6n.weight"]
+
+
 def test_parameters_that_get_values_of_their_own_stay_parameters(tmp_path: Path) -> None:
     weight = nn.Parameter(torch.rand(4, 4))
     frozen = nn.Parameter(torch.rand(4, 4), requires_grad=False)
@@ -192,6 +216,23 @@ def test_a_file_of_the_other_byte_order_is_read_and_written_in_it(
     tensors = {**source.tensors, "fc.weight": torch.zeros(4, 4, dtype=dtype), "n": torch.tensor(9)}
     write_like(source, tmp_path / "out.pth", tensors, {})
     assert equal(torch.load(tmp_path / "out.pth"), tensors)
+
+
+def test_bent_files_that_are_read_are_written_as_they_were_read(tmp_path: Path) -> None:
+    state, drawn = net().state_dict(), random.Random(7)
+    files = []
+    for zip_format in (True, False):
+        for value in ({"model": state, "best": state}, net()):
+            torch.save(value, tmp_path / "a.pth", _use_new_zipfile_serialization=zip_format)
+            files.append((tmp_path / "a.pth").read_bytes())
+    for number in range(300):
+        (tmp_path / "bent.pth").write_bytes(bent(files[number % 4], drawn))
+        with contextlib.suppress(InputError):
+            source = read_checkpoint(tmp_path / "bent.pth", allow_nonfinite=True)
+            tensors = halved(source)
+            write_like(source, tmp_path / "out.pth", tensors, {})
+            back = read_back(source, tmp_path / "out.pth")
+            assert all(torch.equal(bytes_of(back[key]), bytes_of(tensors[key])) for key in tensors)
 
 
 def in_tar(**members: bytes) -> bytes:

@@ -102,8 +102,10 @@ def _entries(
     plain = plain_tensors(found, source.path)
     for key in (key for key in found.entries if isinstance(key, str)):
         name = source.folded.get(key, key)
-        if found.is_module:
+        if found.is_module and key in plain:
             entries.append(_in_module(key, name, plain[key], tensors, plan))
+        elif found.is_module:  # of another kind, which stays
+            continue
         elif name in placed or key in source.dropped:
             plan.left_out.append(key)
         else:

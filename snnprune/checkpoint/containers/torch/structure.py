@@ -72,12 +72,12 @@ def structure_of(data: bytes) -> Structure:
         OddPickleError: it does what Python's pickler never does.
     """
     made = _Maker()
-    operations = list(pickletools.genops(data))
-    ends = [place for _, _, place in operations[1:]] + [len(data)]
     try:
+        operations = list(pickletools.genops(data))
+        ends = [place for _, _, place in operations[1:]] + [len(data)]
         for (opcode, argument, place), end in zip(operations, ends, strict=True):
             made.follow(opcode, argument, int(place or 0), int(end or 0))
-    except (IndexError, KeyError, ValueError):
+    except (IndexError, KeyError, ValueError):  # text that is no UTF-8 is a ValueError too
         raise OddPickleError from None
     return Structure(root=made.stack[-1], by_place=made.by_place, memo=made.memo, steps=made.steps)
 

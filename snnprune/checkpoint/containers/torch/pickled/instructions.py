@@ -177,12 +177,12 @@ def _(on: Machine) -> None:
 
 @instruction(pickle.SHORT_BINSTRING)
 def _(on: Machine) -> None:
-    _text(on, on.number(1))
+    _old_text(on, on.number(1))
 
 
 @instruction(pickle.BINSTRING)
 def _(on: Machine) -> None:
-    _text(on, on.number(4))
+    _old_text(on, on.number(4))
 
 
 @instruction(pickle.UNICODE)
@@ -195,7 +195,7 @@ def _(on: Machine) -> None:
     line = on.line().rstrip()
     if len(line) < 2 or line[:1] not in b"'\"" or line[:1] != line[-1:]:
         raise MalformedPickleError("holds text without its quotes")
-    if b"\\" in line:  # of Python 2, where no key of a state_dict needs it
+    if b"\\" in line or not line.isascii():  # of Python 2, where no key of a state_dict needs it
         on.stack.append(Unread("text"))
     else:
         _decoded(on, line[1:-1], "utf-8")
@@ -224,12 +224,22 @@ def _text(on: Machine, size: int) -> None:
         _decoded(on, on.take(size), "utf-8")
 
 
+def _old_text(on: Machine, size: int) -> None:
+    """Text of Python 2, which may be bytes."""
+    try:
+        str(on.data[on.place : on.place + min(size, LONGEST)], "utf-8")
+    except UnicodeDecodeError:
+        _bytes(on, size)
+    else:
+        _text(on, size)
+
+
 def _decoded(on: Machine, data: bytes, encoding: str) -> None:
     on.charge(TUPLE + 4 * len(data))  # a character may take as many bytes
     try:
         on.stack.append(str(data, encoding, "surrogatepass"))
-    except UnicodeDecodeError:  # bytes of Python 2
-        on.stack.append(Unread("bytes"))
+    except UnicodeDecodeError:
+        raise MalformedPickleError("its text is damaged") from None
 
 
 def _bytes(on: Machine, size: int) -> None:

@@ -21,7 +21,7 @@ from snnprune.checkpoint.read import (
 )
 from snnprune.checkpoint.soundness import is_finite
 from snnprune.checkpoint.states import saved_states
-from snnprune.checkpoint.write import read_back, require_writable_as, write_like
+from snnprune.checkpoint.write import read_back, require_plain, require_writable_as, write_like
 
 __all__ = [
     "AS_THEY_ARE",
@@ -44,6 +44,7 @@ __all__ = [
     "read_checkpoint",
     "read_masks",
     "renamed",
+    "require_plain",
     "require_writable_as",
     "saved_states",
     "tied_tensors",

@@ -28,11 +28,10 @@ READERS: dict[str, Reader] = {
     "nir": nir_file.read,
 }
 
-# A torch file has no header: its tensors are known once it is loaded.
 OUTLINES: dict[str, Reader] = {
     "safetensors": packed_file.outline,
     "sharded-safetensors": shards.outline,
-    "torch": torch_file.read,
+    "torch": torch_file.outline,
     "nir": nir_file.outline,
 }
 

@@ -65,7 +65,7 @@ def write_like(
     """
     values = source.in_file(tensors)
     if out.suffix.lower() in SAFETENSORS:
-        _require_plain(source)
+        require_plain(source)
         write_safetensors(out, values, metadata)
         return ()
     if checkpoint_sha256(source.path, source.container) != source.sha256:
@@ -76,13 +76,18 @@ def write_like(
     return torch_rewrite.rewrite(source, out, values)
 
 
-def _require_plain(source: Checkpoint) -> None:
+def require_plain(source: Checkpoint) -> None:
+    """Refuse to write all tensors of `source` to a file that can hold plain ones alone.
+
+    Raises:
+        InputError: one is of another kind, as a quantised one.
+    """
     if not source.odd:
         return
     name, kind = next(iter(source.odd.items()))
     more = f" and {len(source.odd) - 1} more" if len(source.odd) > 1 else ""
     raise InputError(
-        f"a tensor that is {kind}{more} has no place in a .safetensors file",
+        f"a tensor that is {kind}{more} has no place in a file of plain tensors",
         file=source.path,
         field=name,
         hint="write a .pth file",

@@ -17,6 +17,7 @@ from snnprune.checkpoint import (
     is_prunable,
     pack,
     read_checkpoint,
+    require_plain,
 )
 from snnprune.errors import InputError, UsageError
 from snnprune.exporting import FORMATS, Exported, Running, Sizes, sizes_of
@@ -66,6 +67,7 @@ def export_checkpoint(options: ExportOptions) -> Export:
     """
     _require_sense(options)
     checkpoint = read_checkpoint(options.checkpoint, allow_nonfinite=True, entry=options.state_dict)
+    require_plain(checkpoint)
     inputs = files_of(options.checkpoint)
     require_free(options.out, force=options.force, inputs=inputs)
     tensors = checkpoint.in_file(checkpoint.tensors)

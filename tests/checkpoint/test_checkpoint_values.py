@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from snnprune.checkpoint import (
@@ -163,16 +163,24 @@ def test_a_saved_state_is_a_membrane_or_current_with_the_shape_of_a_batch(
     assert checkpoint.notes == ((note,) if expected else ())
 
 
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz),
+        torch.float8_e8m0fnu,
+    ],
+    ids=str,
+)
 def test_weights_of_8_bit_floats_are_left_alone_and_named(
-    run: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+    run: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, dtype: torch.dtype
 ) -> None:
-    tiny = torch.randn(8, 8).to(torch.float8_e4m3fn)
+    tiny = torch.rand(8, 8).add(0.1).to(dtype)
     save_file({"a.weight": torch.randn(8, 8), "b.weight": tiny}, tmp_path / "x.safetensors")
     out = tmp_path / "p.safetensors"
     done = run("prune", tmp_path / "x.safetensors", "--sparsity", 0.5, "-o", out)
     assert done.returncode == 0, done.stderr
     assert "1 weight of 8-bit floats left alone: b.weight" in done.stderr
-    found = load_file(out)
+    found = read_checkpoint(out).tensors
     assert torch.equal(found["b.weight"].view(torch.uint8), tiny.view(torch.uint8))
     assert int((found["a.weight"] == 0).sum()) == 32
     packed = tmp_path / "k.safetensors"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from snnprune.checkpoint.containers.safetensors.header import HEADER_LIMIT
 from snnprune.checkpoint.containers.safetensors.shards import is_index
+from snnprune.checkpoint.containers.torch.formats import tarred
 from snnprune.errors import InputError
 from snnprune.readable import COPY_AGAIN, reading, require_regular_file
 
@@ -74,6 +75,8 @@ def container_of(path: Path) -> str:
     require_regular_file(path)
     with reading(path) as file:
         head = file.read(HEAD)
+        if head[257:262] == b"ustar" and tarred.is_torch(file):
+            return "torch"
     # Before all else, since a header's length may spell the first bytes of anything.
     if head[5:9] == b"\0\0\0{":
         return "safetensors"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from snnprune.calibration import Calibration
-from snnprune.checkpoint.write import SAFETENSORS
+from snnprune.checkpoint.write import SAFETENSORS, require_plain
 from snnprune.criteria import load_criterion
 from snnprune.errors import InputError, UsageError
 from snnprune.jobs.calibrate import calibrated
@@ -42,6 +42,9 @@ class Work:
         self.options, self.progress, self.cost = options, progress, Cost()
         self.structure = parse_structure(options.structure or UNSTRUCTURED)
         self.subject = open_subject(options.subject)
+        for place in options.places:
+            if place.out.suffix.lower() in SAFETENSORS:
+                require_plain(self.subject.checkpoint)
         self.subject.prunable.require_one_by_one()
         self.measuring = Measuring(
             self.subject, _wanted(options), options.eval_samples, progress, self.cost

@@ -2,85 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
 from snnprune.checkpoint.containers.contents import Contents
-from snnprune.checkpoint.containers.torch.archive import Archive, read_archive
-from snnprune.checkpoint.containers.torch.state_dict import notes_on, state_dict_in
-from snnprune.checkpoint.containers.torch.tensors import Storage, Stored
+from snnprune.checkpoint.containers.torch.formats.opened import Opened, bytes_in, damaged, turned
+from snnprune.checkpoint.containers.torch.reading import opened
+from snnprune.checkpoint.containers.torch.state_dict import Found, notes_on, state_dict_in
+from snnprune.checkpoint.containers.torch.tensors import Described, Storage
 from snnprune.checkpoint.naming import first_few, is_text
 from snnprune.errors import InputError
 from snnprune.readable import reading
 
 PLAIN = (
     *("torch.", "collections.", "argparse.Namespace", "numpy.", "_codecs.encode", "datetime."),
-    *("pathlib.", "copyreg._reconstructor", "copy_reg._reconstructor", "builtins.object"),
+    *("pathlib.", "copyreg._reconstructor", "builtins.object"),
     *("builtins.set", "builtins.frozenset", "builtins.complex", "builtins.slice"),
     *("lightning.", "lightning_fabric.", "pytorch_lightning."),
 )
 """Beginnings of names of what trainers' files hold."""
 
 
-def read(path: Path, *, entry: str | None = None) -> Contents:
+def read(path: Path, *, entry: str | None = None, values: bool = True) -> Contents:
     """The state_dict in the file, on the CPU; of several the one under `entry`.
 
+    Without `values` its tensors are on `meta`.
+
     Raises:
-        InputError: the file is damaged, holds no state_dict, or lies about a tensor.
+        InputError: the file is damaged, holds code or no state_dict, or lies about a tensor.
     """
-    archive = read_archive(path)
-    found = state_dict_in(archive.value, path, entry)
-    if not found.tensors:
-        name, kind = next(iter(found.odd.items()))
-        raise InputError(f"is no dense tensor, but {kind}; there is none", file=path, field=name)
-    for name, tensor in found.tensors.items():
-        _require_honest(name, tensor, archive)
+    with reading(path) as file:
+        source = opened(file, path)
+        found = state_dict_in(source.root, path, entry)
+        plain = plain_tensors(found, path)
+        tensors = _values(file, source, plain, path) if values else _outlines(plain)
     return Contents(
-        tensors=_values(found.tensors, archive),
+        tensors=tensors,
         metadata={},
-        notes=(*notes_on(found, archive.value), *_foreign(archive)),
+        notes=(*notes_on(found, source.root), *_foreign(source)),
         entry=found.entry,
         odd=found.odd,
     )
 
 
-def _values(tensors: Mapping[str, Stored], archive: Archive) -> dict[str, Tensor]:
-    """The tensors themselves; those of one storage share it."""
-    read: dict[Storage, torch.UntypedStorage] = {}
-    with reading(archive.path) as file:
-        for stored in tensors.values():
-            if stored.storage not in read:
-                read[stored.storage] = archive.storage(file, stored.storage)
-    return {name: stored.of(read[stored.storage]) for name, stored in tensors.items()}
+def outline(path: Path, *, entry: str | None = None) -> Contents:
+    """The same with tensors on `meta`: their values are not read.
+
+    Raises:
+        InputError: as `read`.
+    """
+    return read(path, entry=entry, values=False)
 
 
-def _foreign(archive: Archive) -> Iterator[str]:
+def plain_tensors(found: Found, path: Path) -> dict[str, Described]:
+    """The tensors that are not left alone.
+
+    Raises:
+        InputError: there are none, or one is not what it claims.
+    """
+    odd = found.odd
+    for name, tensor in found.tensors.items():
+        if not is_text(name):
+            raise InputError(
+                "its name is not text", file=path, field=name, hint="rename the tensor"
+            )
+        if name not in odd:
+            _require_honest(name, tensor, path)
+    if odd and len(odd) == len(found.tensors):
+        name, kind = next(iter(odd.items()))
+        raise InputError(f"is no dense tensor, but {kind}; there is none", file=path, field=name)
+    return {name: tensor for name, tensor in found.tensors.items() if name not in odd}
+
+
+def _foreign(source: Opened) -> Iterator[str]:
     """A note on what else the file holds."""
-    names = [name for name in archive.names if not name.startswith(PLAIN)]
+    names = [name for name in source.tensors.names if not name.startswith(PLAIN)]
     if names:
         yield f"objects of other code are left as they are, and none was made: {first_few(names)}"
 
 
-def _require_honest(name: str, stored: Stored, archive: Archive) -> None:
-    if not is_text(name):
-        raise InputError(
-            "its name is not text", file=archive.path, field=name, hint="rename the tensor"
-        )
-    if stored.outside:
-        raise InputError(
-            "reaches beyond the values that are stored",
-            file=archive.path,
-            field=name,
-            hint="the file is damaged: copy it again",
-        )
-    if stored.nbytes > stored.storage.nbytes:
-        raise InputError(
-            f"claims {stored.nbytes:,} bytes, {stored.storage.nbytes:,} are stored",
-            file=archive.path,
-            field=name,
-            hint="save a contiguous() copy of an expanded tensor",
-        )
-    archive.place_of(stored.storage)
+def view_of(data: Tensor, tensor: Described) -> Tensor:
+    """A tensor over the bytes of its storage, (bytes,) uint8 in this machine's order."""
+    return torch.empty(0, dtype=tensor.dtype).set_(
+        data.untyped_storage(), tensor.offset, tensor.shape, tensor.stride
+    )
+
+
+def _require_honest(name: str, tensor: Described, path: Path) -> None:
+    if tensor.doubt is not None:
+        what, hint = tensor.doubt
+        raise InputError(what, file=path, field=name, hint=hint)
+    if tensor.storage is not None and tensor.storage.doubt is not None:
+        raise damaged(f"the storage of {name} {tensor.storage.doubt}", path)
+
+
+def _values(
+    file: BinaryIO, source: Opened, plain: dict[str, Described], path: Path
+) -> dict[str, Tensor]:
+    data: dict[Storage, Tensor] = {}
+    tensors = {}
+    for name, tensor in plain.items():
+        storage = tensor.storage
+        assert storage is not None
+        if storage not in data:
+            data[storage] = turned(bytes_in(file, storage, path), storage, swapped=source.swapped)
+        tensors[name] = view_of(data[storage], tensor)
+    return tensors
+
+
+def _outlines(plain: dict[str, Described]) -> dict[str, Tensor]:
+    return {
+        name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+        for name, tensor in plain.items()
+    }

@@ -1,59 +1,74 @@
-"""A module that was pickled whole, as the dict of tensors that its state_dict would be."""
+"""A module that was pickled whole: the names that its tensors would have in a state_dict."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from snnprune.checkpoint.containers.torch.opcodes import Bag, Made
-from snnprune.checkpoint.containers.torch.tensors import Odd, Stored
+from snnprune.checkpoint.containers.torch.pickled.values import Made, Table
+from snnprune.checkpoint.containers.torch.tensors import Described
 
 PARTS = ("_parameters", "_buffers", "_modules")
-DEPTH = 64
-"""Modules lie in each other no deeper."""
-MOST = 10**6
-"""Names of tensors; one that is reached on many ways has as many."""
 
+DEEPEST = 200
+"""Modules within modules."""
 
-def entries_of(value: object) -> dict[Any, Any] | None:
-    """A dict as it is, a whole module as what its state_dict would be; None of anything else."""
-    if is_module(value):
-        return dict(_named(value))
-    return value if isinstance(value, dict) else None
+MOST = 100_000
+"""Tensors and modules; a module with many names has its tensors under each."""
 
 
 def is_module(value: object) -> bool:
-    """Whether it is a record of a module, known by the attributes that torch gives it."""
-    return isinstance(value, Made) and isinstance(value.state, dict) and PARTS[0] in value.state
+    """Whether it is an object with the attributes that torch gives a module."""
+    return isinstance(value, Made) and all(_part(value, name) is not None for name in PARTS)
 
 
-def _named(module: object) -> Iterator[tuple[str, Stored | Odd]]:
-    """The tensors of a module by the keys of its state_dict, in that order."""
-    count = 0
-    pending: list[tuple[str, object, int]] = [("", module, 0)]
-    while pending:
-        prefix, here, depth = pending.pop()
-        if not (is_module(here) and isinstance(here, Made) and isinstance(here.state, dict)):
-            continue
-        for name, tensor in _own(here.state):
-            count += 1
-            if count > MOST:
-                return
-            yield f"{prefix}{name}", tensor
-        below = here.state.get("_modules")
-        if isinstance(below, dict) and depth < DEPTH:
-            found = [(f"{prefix}{name}.", part, depth + 1) for name, part in below.items()]
-            pending += reversed(found)
-        count += 1
+def tensors_of(module: Made) -> dict[str, Described]:
+    """Its parameters and persistent buffers by name, in the order of `state_dict`.
+
+    Raises:
+        ValueError: its modules are within each other, or far too many.
+    """
+    found: dict[str, Described] = {}
+    for count, (name, tensor) in enumerate(_walked(module, "", 0)):
         if count > MOST:
-            return
+            raise ValueError("it has too many tensors")
+        if tensor is not None:
+            found[name] = tensor
+    return found
 
 
-def _own(state: dict[Any, Any]) -> Iterator[tuple[str, Stored | Odd]]:
-    passing = state.get("_non_persistent_buffers_set")
-    left_out = {name for name in passing if type(name) is str} if isinstance(passing, Bag) else ()
+def _walked(module: Made, prefix: str, depth: int) -> Iterator[tuple[str, Described | None]]:
+    if depth > DEEPEST:
+        raise ValueError("its modules are within each other")
+    passing = _passing(module)
+    yield prefix, None  # counted, so that empty modules end too
     for part in PARTS[:2]:
-        held = state.get(part)
-        for name, tensor in held.items() if isinstance(held, dict) else ():
-            if type(name) is str and isinstance(tensor, Stored | Odd) and name not in left_out:
-                yield name, tensor
+        for name, value in (_part(module, part) or {}).items():
+            saved = part == "_parameters" or name not in passing
+            if saved and isinstance(name, str) and isinstance(value, Described):
+                yield prefix + name, value
+    for name, value in (_part(module, "_modules") or {}).items():
+        if isinstance(name, str) and is_module(value):
+            yield from _walked(value, f"{prefix}{name}.", depth + 1)
+
+
+def _passing(module: Made) -> set[str]:
+    """The names of buffers that are not saved."""
+    state = _state(module)
+    names = state.get("_non_persistent_buffers_set") if state is not None else None
+    if not isinstance(names, Made):
+        return set()
+    given = names.arguments[0] if isinstance(names.arguments, tuple) and names.arguments else []
+    listed = [*given, *names.listed] if isinstance(given, list | tuple) else names.listed
+    return {name for name in listed if isinstance(name, str)}
+
+
+def _part(module: Made, name: str) -> Table | None:
+    state = _state(module)
+    part = state.get(name) if state is not None else None
+    return part if isinstance(part, Table) else None
+
+
+def _state(module: Made) -> Table | None:
+    """Its attributes; with slots they are the first of two."""
+    state = module.state[0] if isinstance(module.state, tuple) and module.state else module.state
+    return state if isinstance(state, Table) else None

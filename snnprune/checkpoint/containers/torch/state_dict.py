@@ -1,13 +1,13 @@
 """Finding the state_dict among what a trainer saved beside it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from snnprune.checkpoint.containers.torch.modules import entries_of, is_module
-from snnprune.checkpoint.containers.torch.opcodes import Made
-from snnprune.checkpoint.containers.torch.tensors import Odd, Stored
+from snnprune.checkpoint.containers.torch.modules import is_module, tensors_of
+from snnprune.checkpoint.containers.torch.pickled.values import Made, Table, kind_of
+from snnprune.checkpoint.containers.torch.tensors import Described
 from snnprune.checkpoint.naming import first_few
 from snnprune.errors import InputError
 
@@ -24,12 +24,12 @@ FLAG = "--state-dict"
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A dict of tensors in a file, and the keys that lead to it."""
+    """A dict of tensors in a file, or a module that was pickled whole, and the keys to it."""
 
     trail: tuple[object, ...]
-    entries: dict[Any, Any]
-    whole: object = None
-    """What the entries are of: the dict itself, or a module."""
+    holder: Table | Made
+    entries: Mapping[Any, Any]
+    """Its items; of a module, its tensors by their names in a state_dict."""
 
     @property
     def entry(self) -> str:
@@ -37,20 +37,23 @@ class Found:
         return ".".join(map(str, self.trail)) or TOP
 
     @property
-    def tensors(self) -> dict[str, Stored]:
-        """Its dense tensors, in its order."""
+    def tensors(self) -> dict[str, Described]:
+        """Its tensors, in its order, also those that are left alone."""
         return {
             name: value
             for name, value in self.entries.items()
-            if isinstance(name, str) and isinstance(value, Stored)
+            if isinstance(name, str) and isinstance(value, Described)
         }
 
     @property
     def odd(self) -> dict[str, str]:
-        """Its tensors of another kind, and what they are."""
-        return {
-            str(name): value.kind for name, value in self.entries.items() if isinstance(value, Odd)
-        }
+        """Its tensors that are left alone, and what they are."""
+        return {name: value.kind for name, value in self.tensors.items() if value.kind is not None}
+
+    @property
+    def is_module(self) -> bool:
+        """Whether it is a module and no dict."""
+        return isinstance(self.holder, Made) and is_module(self.holder)
 
 
 def state_dict_in(loaded: object, path: Path, entry: str | None = None) -> Found:
@@ -60,16 +63,20 @@ def state_dict_in(loaded: object, path: Path, entry: str | None = None) -> Found
         InputError: there is no dict of tensors, more than one and no telling which, or none under
             `entry`.
     """
-    if entries_of(loaded) is None:
+    try:
+        entries = entries_in(loaded)
+        found = _usual(loaded, DEPTH) if entry is None else _asked(loaded, entry)
+        there = [other.entry for other in _all(loaded, DEPTH)]
+    except ValueError as error:
+        raise InputError(f"holds a module that cannot be read: {error}", file=path) from None
+    if entries is None:
         raise InputError(
-            f"holds {_kind_of(loaded)}, not a state_dict",
+            f"holds a {kind_of(loaded)}, not a state_dict",
             file=path,
             hint="torch.save(model.state_dict(), FILE) writes one",
         )
-    found = _usual(loaded, DEPTH) if entry is None else _asked(loaded, entry)
     if found is not None:
         return found
-    there = [found.entry for found in _all(loaded, DEPTH)]
     if entry is not None:
         message = f"no state_dict under {entry}; there is {first_few(there) or 'none'}"
         raise InputError(message, file=path, field=FLAG)
@@ -78,7 +85,7 @@ def state_dict_in(loaded: object, path: Path, entry: str | None = None) -> Found
             f"more than one state_dict: {first_few(there)}", file=path, hint=f"choose with {FLAG}"
         )
     raise InputError(
-        f"no state_dict found; the keys are {first_few(entries_of(loaded) or ()) or 'none'}",
+        f"no state_dict found; the keys are {first_few(entries) or 'none'}",
         file=path,
         hint=f"put it at the top or under {', '.join(WRAPPERS)}, or name it with {FLAG}",
     )
@@ -95,45 +102,63 @@ def notes_on(found: Found, loaded: object) -> tuple[str, ...]:
         ]
         beside = f", not those under {first_few(others)} ({FLAG} chooses)" if others else ""
         notes.append(f"read the tensors under {found.entry}{beside}")
-    tensors = found.tensors
-    if is_module(found.whole):
+    if found.is_module:
         notes.append(
             "a module that was pickled whole: its tensors were read, nothing of its code was run"
         )
-    skipped = [name for name in found.entries if name not in tensors and str(name) not in found.odd]
-    if found.odd:
-        kinds = ", ".join(f"{name} ({kind})" for name, kind in list(found.odd.items())[:5])
-        more = f" and {len(found.odd) - 5} more" if len(found.odd) > 5 else ""
-        notes.append(f"tensors of other kinds are left alone: {kinds}{more}")
+    if odd := found.odd:
+        named = first_few(f"{name} ({kind})" for name, kind in odd.items())
+        notes.append(f"tensors of other kinds are left alone: {named}")
+    tensors = found.tensors
+    skipped = [name for name in found.entries if name not in tensors]
     if skipped:
         entries = "entry that is no tensor" if len(skipped) == 1 else "entries that are no tensors"
         notes.append(f"skipped {len(skipped)} {entries}: {first_few(skipped)}")
     return tuple(notes)
 
 
+def entries_in(value: object) -> Mapping[Any, Any] | None:
+    """The items of a dict, also of a class of its own; the tensors of a module by name.
+
+    Raises:
+        ValueError: the module is within itself, or far too large.
+    """
+    if isinstance(value, Made):
+        if value.items is None and is_module(value):
+            value.items = Table(value.place)
+            value.items.update(tensors_of(value))
+        return value.items
+    return value if isinstance(value, Table) else None
+
+
 def _holds_tensors(value: Mapping[Any, Any]) -> bool:
     return any(
-        isinstance(name, str) and isinstance(item, Stored | Odd) for name, item in value.items()
+        isinstance(name, str) and isinstance(item, Described) for name, item in value.items()
     )
 
 
 def _has_weights(found: Found) -> bool:
     return any(
-        isinstance(value, Stored) and value.dtype.is_floating_point and len(value.size) > 1
-        for value in found.entries.values()
+        tensor.kind is None and tensor.dtype.is_floating_point and len(tensor.shape) > 1
+        for tensor in found.tensors.values()
     )
+
+
+def _found(holder: object, entries: Mapping[Any, Any]) -> Found:
+    assert isinstance(holder, Table | Made)
+    return Found(trail=(), holder=holder, entries=entries)
 
 
 def _usual(value: object, depth: int) -> Found | None:
     """Under the name of a wrapper, else here, else where it is the only one below."""
-    entries = entries_of(value)
+    entries = entries_in(value)
     if entries is None or depth < 0:
         return None
     for name in WRAPPERS:
         if found := _usual(entries.get(name), depth - 1):
             return _below(name, found)
     if _holds_tensors(entries):
-        return Found(trail=(), entries=entries, whole=value)
+        return _found(value, entries)
     below = {found.trail[0] for found in _all(value, depth)}
     if len(below) != 1:
         return None
@@ -144,12 +169,11 @@ def _usual(value: object, depth: int) -> Found | None:
 
 def _asked(value: object, entry: str) -> Found | None:
     """Where the dotted `entry` leads; keys may have dots themselves."""
-    entries = entries_of(value)
+    entries = entries_in(value)
     if entries is None:
         return None
     if entry == TOP:
-        here = Found(trail=(), entries=entries, whole=value)
-        return here if _holds_tensors(entries) else _usual(value, DEPTH)
+        return _found(value, entries) if _holds_tensors(entries) else _usual(value, DEPTH)
     for name, item in entries.items():
         rest = TOP if str(name) == entry else entry.removeprefix(f"{name}.")
         if rest != entry and (found := _asked(item, rest)):
@@ -160,30 +184,21 @@ def _asked(value: object, entry: str) -> Found | None:
 def _all(value: object, depth: int) -> list[Found]:
     """Every dict of tensors down to `depth`; one that has many names is looked into once."""
     found, holds = [], dict[int, bool]()
-    known: dict[int, dict[Any, Any] | None] = {}
     level: list[tuple[tuple[object, ...], object]] = [((), value)]
     for _ in range(depth + 1):
         below: list[tuple[tuple[object, ...], object]] = []
         for trail, item in level:
-            if id(item) not in known:
-                known[id(item)] = entries_of(item)
-            entries = known[id(item)]
+            entries = entries_in(item)
             if entries is None:
                 continue
             if id(item) not in holds:
                 holds[id(item)] = _holds_tensors(entries)
                 below += [((*trail, name), inner) for name, inner in entries.items()]
             if holds[id(item)]:
-                found.append(Found(trail=trail, entries=entries, whole=item))
+                found.append(replace(_found(item, entries), trail=trail))
         level = below
     return found
 
 
 def _below(name: object, found: Found) -> Found:
-    return Found(trail=(name, *found.trail), entries=found.entries, whole=found.whole)
-
-
-def _kind_of(loaded: object) -> str:
-    if isinstance(loaded, Made):
-        return f"an object of {loaded.name[:80]}"
-    return "a Tensor" if isinstance(loaded, Stored | Odd) else f"a {type(loaded).__name__}"
+    return replace(found, trail=(name, *found.trail))

@@ -1,236 +1,261 @@
-"""The tensors that a pickle describes, and where their bytes are."""
+"""Tensors as a pickle describes them: where their values lie, or why they are left alone."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from snnprune.checkpoint.containers.torch.opcodes import Bag, Made, Named
+from snnprune.checkpoint.containers.torch.pickled.machine import Told
+from snnprune.checkpoint.containers.torch.pickled.values import Named, kind_of
 
-DIMENSIONS = 64  # torch has no more
-ROOM = 2**63
-"""No number of elements or bytes comes near it."""
-
-_TYPES: Mapping[str, torch.dtype] = {
-    "Double": torch.float64, "Float": torch.float32, "Half": torch.float16,
-    "BFloat16": torch.bfloat16, "Long": torch.int64, "Int": torch.int32, "Short": torch.int16,
-    "Char": torch.int8, "Byte": torch.uint8, "Bool": torch.bool,
-    "ComplexDouble": torch.complex128, "ComplexFloat": torch.complex64, "Untyped": torch.uint8,
-}  # fmt: skip
-_COPIED = frozenset(
-    {*_TYPES.values(), torch.uint16, torch.uint32, torch.uint64}
-    | {getattr(torch, name) for name in dir(torch) if name.startswith("float8_")}
-)
-"""Types that torch can at least copy; of others, as of 4-bit floats, it holds the bytes alone."""
-STORAGES: Mapping[str, torch.dtype] = {
-    f"{module}.{kind}Storage": dtype
-    for kind, dtype in _TYPES.items()
-    for module in ("torch", "torch.cuda", "torch.storage")
+DTYPES = {
+    name: getattr(torch, name)
+    for name in (
+        *("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"),
+        *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
+        *("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu"),
+    )
+    if hasattr(torch, name)
 }
-"""The types of storages that hold numbers; quantised ones are left alone."""
+"""The types that are read, by their names in torch."""
 
-ODD = {
-    "torch._utils._rebuild_qtensor": "quantised",
-    "torch._utils._rebuild_sparse_tensor": "sparse",
-    "torch._utils._rebuild_sparse_csr_tensor": "sparse",
-    "torch._utils._rebuild_nested_tensor": "nested",
-    "torch._utils._rebuild_meta_tensor_no_storage": "without values",
-    "torch._utils._rebuild_wrapper_subclass": "of a class of its own",
-    "torch._utils._rebuild_device_tensor_from_numpy": "of another device",
-    "torch._utils._rebuild_device_tensor_from_cpu_tensor": "of another device",
-    "torch._utils._rebuild_xla_tensor": "of another device",
+STORAGES = {
+    "BoolStorage": "bool",
+    "ByteStorage": "uint8",
+    "CharStorage": "int8",
+    "ShortStorage": "int16",
+    "IntStorage": "int32",
+    "LongStorage": "int64",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "FloatStorage": "float32",
+    "DoubleStorage": "float64",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
+    "UntypedStorage": "uint8",
+    "_UntypedStorage": "uint8",
+    "QInt8Storage": "int8",
+    "QUInt8Storage": "uint8",
+    "QInt32Storage": "int32",
+    "QUInt4x2Storage": "uint8",
+    "QUInt2x4Storage": "uint8",
 }
-"""Functions that make tensors of which nothing but bytes can be kept, and what these are."""
+"""The type of a storage's elements, by the name of its class; of quantised ones, of their codes."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, slots=True)
 class Storage:
-    """Bytes of the file that tensors are views of."""
+    """Values in a row, somewhere in the file."""
 
-    key: str
-    dtype: torch.dtype
-    numel: int
+    key: object
+    kind: str
+    """The name of its class."""
+    location: object
+    """The device that it was saved from."""
+    count: int
+    """Elements."""
+    begin: int = -1
+    """Where its bytes begin in the file, once that is known."""
+    doubt: str | None = None
+    """What is wrong with it."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its elements."""
+        found: torch.dtype = DTYPES[STORAGES[self.kind]]
+        return found
 
     @property
     def nbytes(self) -> int:
-        """Its size."""
-        return self.numel * self.dtype.itemsize
+        """The bytes of all elements."""
+        return self.count * self.dtype.itemsize
 
 
-@dataclass(frozen=True)
-class Stored:
-    """A dense tensor, as the file describes it."""
+@dataclass(frozen=True, slots=True)
+class View:
+    """A part of a storage, which may be all of it, in elements."""
 
     storage: Storage
-    dtype: torch.dtype
     offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """What its values take."""
-        return math.prod(self.size) * self.dtype.itemsize
-
-    @property
-    def outside(self) -> bool:
-        """Whether it reaches beyond its storage."""
-        if 0 in self.size:
-            return False
-        steps = zip(self.size, self.stride, strict=True)
-        last = self.offset + sum((size - 1) * stride for size, stride in steps)
-        return (last + 1) * self.dtype.itemsize > self.storage.nbytes
-
-    def of(self, values: torch.UntypedStorage) -> Tensor:
-        """The tensor as a view of the bytes of its storage."""
-        empty = torch.empty(0, dtype=self.dtype)
-        return empty.set_(values, self.offset, self.size, self.stride)
+    count: int
 
 
-@dataclass(frozen=True)
-class Odd:
-    """A tensor that is kept as it is."""
+class Described(Told):
+    """A tensor of the file."""
 
-    kind: str
+    __slots__ = (
+        "doubt", "dtype", "grad", "is_parameter", "kind", "offset", "place", "shape", "storage",
+        "stride", "untyped",
+    )  # fmt: skip
+
+    def __init__(self, place: int, kind: str | None = None) -> None:
+        self.place = place
+        """Where in the pickle the call is that makes it of its storage; -1 where more is done."""
+        self.kind = kind
+        """What it is where it is no plain tensor of numbers: `quantised`."""
+        self.doubt: tuple[str, str] | None = None
+        """What it claims wrongly, and what to do."""
+        self.storage: Storage | None = None
+        self.dtype = torch.float32
+        self.shape: tuple[int, ...] = ()
+        self.stride: tuple[int, ...] = ()
+        self.offset = 0
+        """In elements of its type."""
+        self.untyped = False
+        """Whether it, and not its storage, knows the type."""
+        self.grad = False
+        """Whether it requires a gradient."""
+        self.is_parameter = False
+
+    def told(self, state: object) -> None:
+        """As a parameter of torch 0.3 was told of its hooks; another state would change it."""
+        if not (isinstance(state, tuple) and len(state) == 3):
+            self.kind = self.kind or "given other values after it was made"
 
 
-def known(maker: Named, args: Any) -> object | None:
-    """What torch's own functions and plain containers make of `args`; None of anything else."""
-    if maker.name in ODD:
-        return Odd(ODD[maker.name])
-    make = _KNOWN.get(maker.name)
-    if make is None or not isinstance(args, tuple):
+def rebuilt(function: str, arguments: object, place: int, depth: int = 0) -> Described | None:
+    """The tensor that a function of torch would make; None where it makes none.
+
+    What the function would not take gives a tensor of the kind `not as torch saves it`.
+    """
+    rebuild = REBUILDERS.get(function)
+    if rebuild is None:
         return None
     try:
-        return make(*args)
-    except (TypeError, ValueError, IndexError, KeyError):
-        return None
+        return rebuild(arguments, place, depth)
+    except (TypeError, ValueError, KeyError, IndexError, OverflowError):
+        return Described(place, "not as torch saves it")
 
 
-def storage_of(saved: object) -> Storage | None:
-    """The storage that a persistent id names, or the class that it stands for."""
-    match saved:
-        case ("storage", Named(name=kind), str(key), _, int(numel), *view) if 0 <= numel < ROOM:
-            if any(part is not None for part in view):  # a part of another, in the oldest files
-                return None
-            dtype = STORAGES.get(kind)
-            return None if dtype is None else Storage(key, dtype, numel)
-    return None
-
-
-def _tensor(storage: object, offset: object, size: object, stride: object, *_: object) -> object:
-    if not isinstance(storage, Storage):
-        return Odd("of a storage that is not known")
-    return _view(storage, storage.dtype, offset, size, stride)
-
-
-def _typed_tensor(
-    storage: object, offset: object, size: object, stride: object, _: object, __: object,
-    dtype: object, *___: object,
-) -> object:  # fmt: skip
-    found = _dtype(dtype)
-    if not isinstance(storage, Storage) or found is None:
-        return Odd("of a type that is not known")
-    if found not in _COPIED:
-        return Odd(f"of {str(found).removeprefix('torch.')}")
-    return _view(storage, found, offset, size, stride)
-
-
-def _view(
-    storage: Storage, dtype: torch.dtype, offset: object, size: object, stride: object
-) -> Stored:
-    sizes, strides = _whole(size), _whole(stride)
-    if type(offset) is not int or not 0 <= offset < ROOM or len(sizes) != len(strides):
-        raise ValueError("no shape")
-    if math.prod(sizes) >= ROOM:
-        raise ValueError("no shape")
-    return Stored(storage, dtype, offset, sizes, strides)
-
-
-def _whole(values: object) -> tuple[int, ...]:
-    """A shape, or strides.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if not isinstance(values, tuple) or len(values) > DIMENSIONS:
-        raise ValueError("no shape")
-    if any(type(one) is not int or not 0 <= one < ROOM for one in values):
-        raise ValueError("no shape")
-    return values
-
-
-def _dtype(named: object) -> torch.dtype | None:
-    if not isinstance(named, Named) or not named.name.startswith("torch."):
-        return None
-    found = vars(torch).get(named.name.removeprefix("torch."))
-    return found if isinstance(found, torch.dtype) else None
-
-
-def _parameter(data: object, *_: object) -> object:
-    return data if isinstance(data, Stored | Odd) else None
-
-
-def _of_type(function: object, kind: object, args: object, *_: object) -> object:
-    """A tensor with attributes, or of a class of its own."""
-    plain = isinstance(kind, Named) and kind.name in _PLAIN
-    if not plain:
-        return Odd("of a class of its own")
-    return known(function, args) if isinstance(function, Named) else None
-
-
-def _ordered(pairs: object = (), *_: object) -> object:
-    found: dict[Any, Any] = {}
-    for pair in pairs if isinstance(pairs, list | tuple) else ():
-        key, value = pair
-        if type(key) is not str:
-            return None
-        found[key] = value
+def _plain(arguments: Any, place: int, _: int) -> Described:
+    """`_rebuild_tensor(storage, offset, size, stride)` and `_v2`, with what autograd needs."""
+    view, offset, size, stride, *more = arguments
+    found = _on_storage(Described(place), view, offset, size, stride)
+    found.grad = bool(more) and more[0] is True
+    if len(more) > 2 and more[2]:  # whether it is conjugated or negated
+        found.kind = "a conjugated or negated view"
     return found
 
 
-def _shape(values: object = (), *_: object) -> object:
-    return values if isinstance(values, tuple) else None
+def _typed(arguments: Any, place: int, _: int) -> Described:
+    """`_rebuild_tensor_v3`, whose storage knows no type."""
+    view, offset, size, stride, grad, _, dtype, *more = arguments
+    found = Described(place)
+    found.grad = grad is True
+    found.untyped = True
+    if dtype.name not in DTYPES:
+        found.kind = f"of {dtype.name}"
+        return found
+    found.dtype = DTYPES[dtype.name]
+    _on_storage(found, view, offset, size, stride)
+    if more and more[0]:
+        found.kind = "a conjugated or negated view"
+    return found
 
 
-def _bag(items: object = (), *_: object) -> object:
-    return Bag(items) if isinstance(items, list) else None
+def _quantised(arguments: Any, place: int, _: int) -> Described:
+    view, offset, size, stride, *_ = arguments
+    found = _on_storage(Described(place), view, offset, size, stride)
+    found.kind = "quantised"
+    return found
 
 
-_PLAIN = ("torch.Tensor", "torch._C.TensorBase", "torch.nn.parameter.Parameter")
-_KNOWN: Mapping[str, Any] = {
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _typed_tensor,
-    "torch._utils._rebuild_parameter": _parameter,
-    "torch._utils._rebuild_parameter_with_state": _parameter,
-    "torch._tensor._rebuild_from_type": _of_type,
-    "torch._tensor._rebuild_from_type_v2": _of_type,
-    "torch.Size": _shape,
-    "collections.OrderedDict": _ordered,
-    "builtins.set": _bag,
-    "__builtin__.set": _bag,
+def _on_storage(found: Described, view: Any, offset: Any, size: Any, stride: Any) -> Described:
+    """The tensor with its place in the storage, or with what is wrong about it."""
+    if not isinstance(view, View):
+        found.kind = f"made of a {kind_of(view)}"
+        return found
+    found.storage = view.storage
+    if not found.untyped:
+        found.dtype = view.storage.dtype
+    found.shape, found.stride = _sizes(size), _sizes(stride)
+    if len(found.shape) != len(found.stride):
+        raise ValueError
+    step = found.dtype.itemsize // view.storage.dtype.itemsize or 1
+    found.offset = _sizes((offset,))[0] + view.offset // step
+    _require_inside(found, view.count * view.storage.dtype.itemsize)
+    return found
+
+
+def _sizes(values: Any) -> tuple[int, ...]:
+    if not all(type(value) is int and 0 <= value < 2**59 for value in values) or len(values) > 64:
+        raise ValueError
+    return tuple(values)
+
+
+def _require_inside(found: Described, stored: int) -> None:
+    """Note where a tensor claims more bytes than there are."""
+    claimed = math.prod(found.shape) * found.dtype.itemsize
+    last = sum((n - 1) * step for n, step in zip(found.shape, found.stride, strict=True))
+    reach = (found.offset + last + 1) * found.dtype.itemsize if claimed else 0
+    if math.prod(max(size, 1) for size in found.shape) >= 2**59:
+        raise ValueError
+    if claimed > stored:
+        hint = "save a contiguous() copy of an expanded tensor"
+        found.doubt = f"claims {claimed:,} bytes, {stored:,} are stored", hint
+    elif reach > stored:
+        found.doubt = f"reaches to byte {reach:,}, {stored:,} are stored", "save it again"
+
+
+def _parameter(arguments: Any, _: int, __: int) -> Described:
+    """`_rebuild_parameter(data, requires_grad, hooks)`, the class itself, and Variables of 0.3."""
+    found = arguments[0]
+    if not isinstance(found, Described):
+        raise TypeError
+    found.is_parameter, found.grad = True, arguments[1:2] != (False,)
+    return found
+
+
+def _subclass(arguments: Any, _: int, depth: int) -> Described:
+    """`_rebuild_from_type_v2(function, type, arguments, attributes)`."""
+    function, kind, inner, *_ = arguments
+    if depth > 4:
+        raise ValueError
+    found = rebuilt(str(function), inner, -1, depth + 1) if isinstance(function, Named) else None
+    if found is None:
+        raise TypeError
+    if not (isinstance(kind, Named) and str(kind) in PLAIN):
+        found.kind = "of a class of its own"
+    return found
+
+
+def _of_kind(kind: str) -> Any:
+    return lambda _, place, __: Described(place, kind)
+
+
+PLAIN = (
+    "torch.Tensor",
+    "torch._C.TensorBase",
+    "torch.nn.parameter.Parameter",
+    "torch.nn.parameter.Buffer",
+)
+"""Classes of plain tensors, which may have attributes."""
+
+_UTILS = "torch._utils._rebuild_"
+
+REBUILDERS = {
+    f"{_UTILS}tensor": _plain,
+    f"{_UTILS}tensor_v2": _plain,
+    f"{_UTILS}tensor_v3": _typed,
+    f"{_UTILS}qtensor": _quantised,
+    f"{_UTILS}parameter": _parameter,
+    f"{_UTILS}parameter_with_state": _parameter,
+    f"{_UTILS}sparse_tensor": _of_kind("sparse"),
+    f"{_UTILS}sparse_csr_tensor": _of_kind("sparse"),
+    f"{_UTILS}nested_tensor": _of_kind("nested"),
+    f"{_UTILS}meta_tensor_no_storage": _of_kind("without values"),
+    f"{_UTILS}wrapper_subclass": _of_kind("of a class of its own"),
+    f"{_UTILS}device_tensor_from_numpy": _of_kind("of another device, as a NumPy array"),
+    f"{_UTILS}device_tensor_from_cpu_tensor": _of_kind("of another device"),
+    f"{_UTILS}xla_tensor": _of_kind("of another device, as a NumPy array"),
+    "torch.nested._internal.nested_tensor._rebuild_njt": _of_kind("nested"),
+    "torch._tensor._rebuild_from_type_v2": _subclass,
+    "torch._tensor._rebuild_from_type": _subclass,
+    "torch.tensor._rebuild_from_type": _subclass,
+    "torch.tensor._rebuild_from_type_v2": _subclass,
+    "torch.nn.parameter.Parameter": _parameter,
+    "torch.autograd.variable.Variable": _parameter,
 }
-
-
-def inside(value: object) -> Iterator[tuple[str, Stored]]:
-    """Every tensor in what a pickle made, with the keys that lead to it; each holder once."""
-    seen: set[int] = set()
-    pending: list[tuple[str, object]] = [("", value)]
-    while pending:
-        where, here = pending.pop()
-        if isinstance(here, Stored):
-            yield where, here
-            continue
-        if not isinstance(here, dict | list | tuple) or id(here) in seen:
-            continue
-        seen.add(id(here))
-        parts = here.items() if isinstance(here, dict) else enumerate(here)
-        pending += [(f"{where}.{key}"[-200:].lstrip("."), part) for key, part in parts]
-        if isinstance(here, Made):
-            pending += [(where, part) for part in (here.args, here.state, here.appended)]

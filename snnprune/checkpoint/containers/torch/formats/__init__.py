@@ -1,0 +1,1 @@
+"""The three formats of torch files, each with `opened(file, path) -> Opened`."""

@@ -35,12 +35,17 @@ def described(
     """Metadata for a file; `more` is stored as `snnprune.<name>`."""
     metadata = {"format": "pt", "snnprune.version": __version__, "snnprune.command": command}
     if model is not None:
-        metadata[MODEL] = json.dumps({"name": model.name, "args": kept(dict(model.args))})
+        metadata |= model_note(model)
     if data is not None:
         metadata[DATA_SET] = json.dumps(
             {"name": data.name, "validation": data.validation, "seed": data.seed}
         )
     return metadata | {f"snnprune.{name}": str(value) for name, value in more.items()}
+
+
+def model_note(model: ModelSpec) -> dict[str, str]:
+    """The metadata that name a model."""
+    return {MODEL: json.dumps({"name": model.name, "args": kept(dict(model.args))})}
 
 
 def model_in(metadata: Mapping[str, str], *, asked: str | None = None) -> ModelSpec | None:

@@ -10,10 +10,12 @@ from torch import Tensor
 from snnprune.loops.early import EarlyBird
 from snnprune.loops.methods import Cell, cells, method_of, returning
 from snnprune.loops.ranking import Ranking, all_alive, dense_masks, prunable_weights
+from snnprune.loops.resolving import spec_of
 from snnprune.loops.setup import Setup
 from snnprune.loops.surgery import Surgery
 from snnprune.loops.tickets import ticket
 from snnprune.mask import Masks, kept, masked
+from snnprune.provenance import model_note
 from snnprune.recipe import ImpSection
 from snnprune.repair.batchnorm import recalibrate_batchnorm
 from snnprune.runs import State, taking_up
@@ -131,7 +133,9 @@ class Rounds:
             )
         if cell.round == 0:
             self.dense = tensors
-        run.keep(cell.folder, masked(tensors, masks), masks)
+        # with fewer time steps it is another network: that which was trained and measured
+        other = None if self.setup is self.full else model_note(spec_of(self.setup.recipe))
+        run.keep(cell.folder, masked(tensors, masks), masks, other)
         run.log(row)
 
     def _enter(self, cell: Cell) -> None:

@@ -106,14 +106,21 @@ class RunFolder:
         filled = {group: named for group, named in groups.items() if named}
         self.states.save(number, State(position=known, groups=filled))
 
-    def keep(self, folder: str, tensors: Mapping[str, Tensor], masks: Masks) -> None:
+    def keep(
+        self,
+        folder: str,
+        tensors: Mapping[str, Tensor],
+        masks: Masks,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         """Write `FOLDER/model.safetensors` and, where something is pruned, its masks beside it."""
         place = self.folder / folder
         with as_output_error(place):
             place.mkdir(parents=True, exist_ok=True)
-        write_safetensors(place / MODEL, tensors, self.metadata)
+        told = {**self.metadata, **(metadata or {})}
+        write_safetensors(place / MODEL, tensors, told)
         if masks:
-            write_masks(place / MASK, masks, self.metadata)
+            write_masks(place / MASK, masks, told)
 
     def finish(self, results: Iterable[str]) -> None:
         """Hash the recipe, the metrics, what was kept and `results`; say that the run is whole."""

@@ -47,9 +47,15 @@ class RunFrom:
         """Keep a state."""
         self.run.save(number, {**position, INPUTS: self.inputs}, groups)
 
-    def keep(self, folder: str, tensors: Mapping[str, Tensor], masks: Masks) -> None:
+    def keep(
+        self,
+        folder: str,
+        tensors: Mapping[str, Tensor],
+        masks: Masks,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         """Keep a result."""
-        self.run.keep(folder, tensors, masks)
+        self.run.keep(folder, tensors, masks, metadata)
 
 
 def require_same_inputs(now: Mapping[str, str], of_run: Mapping[str, str], where: object) -> None:

@@ -31,8 +31,17 @@ class Run(Protocol):
         """Keep a state; `number` grows with the batches done in the whole run."""
         ...
 
-    def keep(self, folder: str, tensors: Mapping[str, Tensor], masks: Masks) -> None:
-        """Keep a result, a model and what is alive of it, in `folder` of the run."""
+    def keep(
+        self,
+        folder: str,
+        tensors: Mapping[str, Tensor],
+        masks: Masks,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Keep a result, a model and what is alive of it, in `folder` of the run.
+
+        `metadata` says what is otherwise than of the run as a whole.
+        """
         ...
 
 
@@ -53,5 +62,11 @@ class Unsaved:
     def save(self, number: int, position: Mapping[str, Any], groups: Groups) -> None:
         """Keep nothing."""
 
-    def keep(self, folder: str, tensors: Mapping[str, Tensor], masks: Masks) -> None:
+    def keep(
+        self,
+        folder: str,
+        tensors: Mapping[str, Tensor],
+        masks: Masks,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         """Keep nothing."""

@@ -45,10 +45,16 @@ class RunTogether:
         if self.run:
             self.run.save(number, position, groups)
 
-    def keep(self, folder: str, tensors: Mapping[str, Tensor], masks: Masks) -> None:
+    def keep(
+        self,
+        folder: str,
+        tensors: Mapping[str, Tensor],
+        masks: Masks,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         """Keep a result."""
         if self.run:
-            self.run.keep(folder, tensors, masks)
+            self.run.keep(folder, tensors, masks, metadata)
 
 
 class StopTogether(Stop):

@@ -63,7 +63,13 @@ class Kept(Unsaved):
     def __post_init__(self) -> None:
         super().__init__()
 
-    def keep(self, folder: str, tensors: Mapping[str, Tensor], masks: Masks) -> None:
+    def keep(
+        self,
+        folder: str,
+        tensors: Mapping[str, Tensor],
+        masks: Masks,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         self.tensors[folder], self.masks[folder] = tensors, masks
 
     def rows_of(self, kind: str) -> list[dict[str, Any]]:

@@ -122,7 +122,14 @@ class Work:
             seed=self.recipe.seed,
             inputs=inputs,
             warnings=list(
-                dict.fromkeys([*folder.warnings, *self.data.doubts, *_doubts(folder.rows)])
+                dict.fromkeys(
+                    [
+                        *folder.warnings,
+                        *self.data.doubts,
+                        *_idle(self.recipe, self.options.command),
+                        *_doubts(folder.rows),
+                    ]
+                )
             ),
             recipe=folder.recipe.model_dump(mode="json"),
             model=self.recipe.model.model_dump(mode="json"),
@@ -203,6 +210,17 @@ def _doubts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if row["kind"] == "ticket":
             name = f"{row['method']} at {row['sparsity_asked']:.0%}"
             yield from doubts_on(row["test"] or row.get("measured"), of=name)
+
+
+def _idle(recipe: Recipe, command: str) -> list[str]:
+    """What the recipe asks for and nothing comes of."""
+    rounds = len(recipe.imp.sparsities) if recipe.imp else 0
+    if command != "imp" or recipe.imp is None or recipe.imp.early_bird is None or rounds > 1:
+        return []
+    return [
+        "imp.early_bird ends no round here: the dense run and the last round are trained whole, "
+        "and there is one round; more sparsities give it some to end"
+    ]
 
 
 def _read_back(folder: RunFolder) -> LoopRun:

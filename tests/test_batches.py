@@ -38,7 +38,6 @@ def test_a_tensor_alone_or_with_its_labels_is_what_is_fed(batch: Any, y: Tensor 
         ([X, Y, {"lengths": LENGTHS}], Y),
         (((X, LENGTHS), Y), Y),
         (({"events": X}, Y), Y),
-        ((X, [0, 1, 2, 0]), None),
         ((X, Y.float(), Y), None),
         ((X, Y[:, None], Y), None),
         ((X, Y > 0, Y), None),

@@ -53,9 +53,13 @@ def about_evaluation(evaluation: Evaluation | None) -> dict[str, Any] | None:
     }
 
 
+FEW = 20
+"""On fewer images a silent neuron or one answer is no sign of anything."""
+
+
 def doubts_on(evaluation: Mapping[str, Any] | None, *, of: str = "the network") -> list[str]:
     """What an evaluation as above hints at: neurons without a spike, one answer for everything."""
-    if evaluation is None:
+    if evaluation is None or evaluation["samples"] < FEW:
         return []
     rates = evaluation["firing_rates"]
     silent = [name for name, rate in rates.items() if rate == 0]

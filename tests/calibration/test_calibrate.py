@@ -145,8 +145,11 @@ def test_nothing_to_calibrate_on_is_refused() -> None:
 
 
 def test_a_membrane_that_is_not_finite_is_refused_with_its_neuron() -> None:
+    network = network_of()
+    with torch.no_grad():
+        network.module.get_parameter("encoder.conv.weight").fill_(float("nan"))
     with pytest.raises(NonFiniteError, match=r"encoder\.neuron"):
-        calibrate(network_of(), [(torch.full((1, 1, 28, 28), float("nan")), None)])
+        calibrate(network, [(torch.rand(1, 1, 28, 28), None)])
 
 
 def test_the_training_mode_is_put_back() -> None:

@@ -117,13 +117,15 @@ def test_nan_in_an_output_is_an_error_with_labels_and_without(command: str, data
 
 @pytest.mark.parametrize("command", ["eval", "prune"])
 def test_a_silent_neuron_and_a_constant_answer_are_told(command: str) -> None:
-    silent = warnings_of(command, "batches", "silent")
+    more = ["--eval-data", "net.py:batches"]
+    silent = warnings_of(command, "batches", "silent", *more)
     assert [text for text in silent if ": no spike on " in text]
     told = [text for text in silent if "answers one class for all" in text]
     assert told
     assert all(re.search(r"which have [23] classes$", text) for text in told)
     Path("p.pth").unlink(missing_ok=True)
-    constant = warnings_of(command, "batches", "constant", *["--force"] * (command == "prune"))
+    more += ["--force"] * (command == "prune")
+    constant = warnings_of(command, "batches", "constant", *more)
     assert [text for text in constant if "answers one class for all" in text]
     assert not [text for text in constant if ": no spike on " in text]
 

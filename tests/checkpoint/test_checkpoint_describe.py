@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pace import pace
 
 from snnprune.checkpoint import TensorInfo, describe, read_checkpoint, write_safetensors
 from snnprune.checkpoint.containers.sniff import HEAD
@@ -70,7 +71,7 @@ def test_thirty_thousand_tensors_take_seconds(tmp_path: Path) -> None:
     write_safetensors(path, tensors, {"text": "x" * 4_000_000})
     assert len(describe(path).tensors) == 30_000
     assert list(read_checkpoint(path).tensors) == list(tensors)
-    assert time.process_time() - began < 15
+    assert time.process_time() - began < 15 * pace()
 
 
 def test_a_name_of_seventy_thousand_letters_works(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from hostile_files import everything
+from pace import pace
 
 from snnprune.checkpoint import read_checkpoint
 from snnprune.errors import InputError
@@ -42,7 +43,7 @@ def test_a_hostile_file_is_read_past_or_refused(came: Came, name: str) -> None:
     else:
         assert what.startswith("refused ")
         assert "\n" not in what
-    assert seconds < SECONDS * 3  # of a machine that does other things too
+    assert seconds < SECONDS * 3 * pace()
     assert memory < BYTES
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from pace import pace
 
 from snnprune.checkpoint import describe, read_checkpoint
 from snnprune.errors import InputError
@@ -297,7 +298,7 @@ def test_a_file_made_to_be_slow_is_refused_at_once(tmp_path: Path, name: str) ->
     (tmp_path / "model").write_bytes(BAD[name][0])
     began = time.process_time()
     refusal(tmp_path / "model")
-    assert time.process_time() - began < 1
+    assert time.process_time() - began < pace()
 
 
 def test_a_safetensors_file_cut_anywhere_is_called_truncated(tmp_path: Path) -> None:

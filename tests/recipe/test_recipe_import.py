@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pace import pace
+
 import snnprune
 from snnprune.recipe import builtin_recipes
 
@@ -30,7 +32,7 @@ def test_loading_a_recipe_imports_no_torch() -> None:
 
 def test_loading_a_recipe_takes_less_than_three_tenths_of_a_second() -> None:
     code = f"import time\nstart = time.process_time()\n{LOAD}\nprint(time.process_time() - start)"
-    assert min(float(run(code)) for _ in range(3)) < 0.3
+    assert any(float(run(code)) < 0.3 * pace() for _ in range(3))
 
 
 def test_the_built_in_recipes_are_found_inside_an_installed_package(tmp_path: Path) -> None:

@@ -27,6 +27,13 @@ class DataSpec:
     name: str
     validation: float = 0.0
     seed: int = 0
+    evaluation: str | None = None
+    """Another set that choices were made on; none of the training images was set aside then."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For metadata and reports."""
+        known = {"name": self.name, "validation": self.validation, "seed": self.seed}
+        return known if self.evaluation is None else {**known, "evaluation": self.evaluation}
 
 
 def described(
@@ -37,9 +44,7 @@ def described(
     if model is not None:
         metadata |= model_note(model)
     if data is not None:
-        metadata[DATA_SET] = json.dumps(
-            {"name": data.name, "validation": data.validation, "seed": data.seed}
-        )
+        metadata[DATA_SET] = json.dumps(data.as_dict())
     return metadata | {f"snnprune.{name}": str(value) for name, value in more.items()}
 
 
@@ -69,7 +74,13 @@ def data_in(metadata: Mapping[str, str], *, asked: str | None = None) -> DataSpe
         return None
     if not isinstance(validation, int | float) or not 0 <= validation < 1:
         return None
-    return DataSpec(name=found["name"], validation=validation, seed=seed)
+    other = found.get("evaluation")
+    return DataSpec(
+        name=found["name"],
+        validation=validation,
+        seed=seed,
+        evaluation=other if isinstance(other, str) else None,
+    )
 
 
 def _modest(args: dict[str, Any]) -> bool:

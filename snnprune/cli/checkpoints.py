@@ -7,6 +7,7 @@ import typer
 
 from snnprune.cli.comparing import SplitFlag, require_split
 from snnprune.cli.flags import (
+    HOLD_OUT,
     MeasuredFlags,
     ReadoutFlag,
     ReportFlag,
@@ -75,7 +76,10 @@ def calibrate(
 
     screen = Screen(show, report=report, force=force)
     found = calibrate_checkpoint(
-        subject.options(samples, strict=strict), out, force=force, progress=screen.progress()
+        subject.options(samples, strict=strict, hold_out=HOLD_OUT),
+        out,
+        force=force,
+        progress=screen.progress(),
     )
     line = f"wrote {out} ({found.calibration.samples:,} images, T = {found.calibration.time_steps})"
     lines = [*excluded_lines(found.report), line]

@@ -222,9 +222,16 @@ class SubjectFlags(NetworkFlags, RunFlags):
         super().check()
 
     def options(
-        self, samples: int = 1024, *, readout: str = "auto", strict: bool = False
+        self,
+        samples: int = 1024,
+        *,
+        readout: str = "auto",
+        strict: bool = False,
+        hold_out: float = 0.0,
     ) -> SubjectOptions:
         """What these flags ask for; `samples` is the number of images to calibrate on.
+
+        `hold_out` is the part of one's own images that is set aside.
 
         Raises:
             UsageError: a `--model-arg` or `--link` is not of its form.
@@ -250,6 +257,7 @@ class SubjectFlags(NetworkFlags, RunFlags):
             device=self.device,
             batch_size=self.batch_size,
             samples=samples,
+            hold_out=hold_out,
             seed=self.seed,
         )
 
@@ -275,13 +283,9 @@ class MeasuredFlags(SubjectFlags):
         strict: bool = False,
         hold_out: float = 0.0,
     ) -> SubjectOptions:
-        """As before; `hold_out` is the part of one's own images that is set aside."""
-        return replace(
-            super().options(samples, readout=readout, strict=strict),
-            test_data=self.test_data,
-            eval_data=self.eval_data,
-            hold_out=hold_out,
-        )
+        """As before, with the sets that it is measured on."""
+        options = super().options(samples, readout=readout, strict=strict, hold_out=hold_out)
+        return replace(options, test_data=self.test_data, eval_data=self.eval_data)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ def score(
 
     screen = Screen(show, report=report, force=scoring.force)
     found = score_checkpoint(
-        subject.options(scoring.samples, strict=scoring.strict),
+        subject.options(scoring.samples, strict=scoring.strict, hold_out=HOLD_OUT),
         criterion=scoring.criterion,
         calibration_file=scoring.calibration,
         out=out,

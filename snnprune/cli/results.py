@@ -48,6 +48,7 @@ def prune_lines(found: Pruning) -> list[str]:
         *excluded_lines(first.report),
         *(channels_line(file) for file in one if file.channels),
         *(accuracy_line(file.after, file.before) for file in one if file.after),
+        *(f"tested: {accuracy_line(file.test)}" for file in one if file.test),
         *(line for file in found.files for line in gate_lines(file.verdicts, _named(file, found))),
         *_written(found.files),
     ]

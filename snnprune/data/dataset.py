@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class DataSet:
     """The part of `given` that was set aside for validation."""
     undivided: str | None = None
     """Why nothing could be set aside, where it should have been."""
+    overlaps: tuple[str, ...] = ()
+    """What samples of two splits are the same, in words."""
 
     @property
     def measured(self) -> str:
@@ -84,32 +86,22 @@ class DataSet:
     @property
     def doubts(self) -> list[str]:
         """What numbers on these images do not tell."""
+        return [*self.overlaps, *self._untested()]
+
+    def _untested(self) -> Iterator[str]:
         if self.test is not None:
-            return []
+            return
         how = "; test data are named by --test-data, data.test or the data function"
         if self.validation is not None:
-            return [f"no test images: numbers are of validation images{how}"]
+            yield f"no test images: numbers are of validation images{how}"
+            return
         why = f" ({self.undivided})" if self.undivided else ""
-        return [f"neither test nor validation images{why}: numbers are of training images{how}"]
+        yield f"neither test nor validation images{why}: numbers are of training images{how}"
 
     def of(self, name: str) -> Split | None:
         """The images of `train`, `validation`, `test` or `given`."""
         found: Split | None = getattr(self, name)
         return found
-
-    def with_others(self, test: DataSet | None, evaluation: DataSet | None) -> DataSet:
-        """The same with test and validation images of other sets."""
-        changed = self
-        if test is not None:
-            changed = replace(changed, test=test.whole("test"))
-        if evaluation is not None:
-            whole = evaluation.whole("validation")
-            changed = replace(changed, validation=whole, held_out=0.0, undivided=None)
-        return changed
-
-    def whole(self, use: str) -> Split | None:
-        """All images of a set that is named for that use alone."""
-        return self.given or self.of(use) or self.test or self.train
 
 
 def worded(split: str) -> str:

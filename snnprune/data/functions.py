@@ -11,6 +11,7 @@ from snnprune.data.dataset import SPLITS, DataSet
 from snnprune.data.holding_out import hold_out
 from snnprune.data.loader import EXPECTED, LoaderSplit, loader_split, split_of
 from snnprune.data.options import DataOptions
+from snnprune.data.overlap import without_overlap
 from snnprune.errors import InputError
 from snnprune.spelling import did_you_mean
 from snnprune.user_code import calling_user_code, load_object
@@ -34,6 +35,7 @@ def open_function(reference: str, options: DataOptions, *, field: str) -> DataSe
     if train is None:
         raise InputError(f"{reference} gives no train images", field=field, hint="name some")
     given = train if len(parts) == 1 else None
+    fields = {name: field for name in SPLITS[1:] if parts.get(name) is not None}
     part = options.part(tested=test is not None)
     why: str | None = None
     if validation is None and part:
@@ -42,7 +44,7 @@ def open_function(reference: str, options: DataOptions, *, field: str) -> DataSe
             why = held
         else:
             train, validation = held
-    return DataSet(
+    opened = DataSet(
         name=reference,
         classes=None,
         channels=None,
@@ -54,6 +56,7 @@ def open_function(reference: str, options: DataOptions, *, field: str) -> DataSe
         held_out=part if given is not None and validation is not None else 0.0,
         undivided=why,
     )
+    return without_overlap(opened, fields)
 
 
 def _parts(function: Callable[..., Any], reference: str, options: DataOptions, field: str) -> Parts:

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from snnprune.data.assembly import image_data_set
-from snnprune.data.dataset import DataSet
+from snnprune.data.dataset import SPLITS, DataSet
 from snnprune.data.images import ImageSplit
 from snnprune.data.options import DataOptions
+from snnprune.data.overlap import without_overlap
 from snnprune.errors import InputError
 
 # ImageNet's, and not the folder's own: a network must see the same values in another folder.
@@ -36,7 +37,7 @@ def open_folder(folder: Path, options: DataOptions) -> DataSet:
     sizes = [len(listing.samples) for listing in listings.values()]
     parts = zip(listings.items(), images.split(sizes), strict=True)
     splits = {name: _split(pictures, listing) for (name, listing), pictures in parts}
-    return image_data_set(
+    opened = image_data_set(
         f"imagefolder:{folder}",
         classes=len(train.classes),
         train=splits["train"],
@@ -44,6 +45,7 @@ def open_folder(folder: Path, options: DataOptions) -> DataSet:
         test=splits.get("test"),
         options=options,
     )
+    return without_overlap(opened, {name: "--data" for name in SPLITS[1:] if name in splits})
 
 
 def _parts(folder: Path) -> dict[str, Path]:
@@ -51,14 +53,12 @@ def _parts(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError("no such folder", file=folder)
     train = folder / "train"
-    others = {"validation": folder / "val", "test": folder / "test"}
-    found = {name: place for name, place in others.items() if place.is_dir()}
+    others = (("validation", "val"), ("validation", "validation"), ("test", "test"))
+    found = {use: folder / name for use, name in others if (folder / name).is_dir()}
     if not train.is_dir():
         return {"train": folder}
-    if found:
+    if found or any(entry.is_dir() for entry in train.iterdir()):
         return {"train": train, **found}
-    if any(entry.is_dir() for entry in train.iterdir()):
-        raise InputError("has train, but neither test nor val", file=folder)
     return {"train": folder}  # a class of pictures of trains
 
 

@@ -10,6 +10,7 @@ from snnprune.data.assembly import image_data_set
 from snnprune.data.dataset import SPLITS, DataSet
 from snnprune.data.images import ImageSplit
 from snnprune.data.options import DataOptions
+from snnprune.data.overlap import without_overlap
 from snnprune.errors import InputError
 
 
@@ -33,7 +34,7 @@ def open_tensors(file: Path, options: DataOptions) -> DataSet:
     validation, test = (_split(tensors, f"_{name}", file) for name in SPLITS[1:])
     labels = [split.labels for split in (train, validation, test) if split is not None]
     known = [int(y.max()) + 1 for y in labels if y is not None]
-    return image_data_set(
+    opened = image_data_set(
         f"tensors:{file}",
         classes=max(known, default=None),
         train=train,
@@ -41,6 +42,9 @@ def open_tensors(file: Path, options: DataOptions) -> DataSet:
         test=test,
         options=options,
     )
+    parts = {"validation": validation, "test": test}
+    fields = {name: f"x_{name}" for name, split in parts.items() if split is not None}
+    return without_overlap(opened, fields)
 
 
 def _split(tensors: Mapping[str, Tensor], end: str, file: Path) -> ImageSplit | None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from snnprune.data import DataOptions, DataSet, open_data
+from snnprune.data import DataOptions, DataSet
+from snnprune.data.others import Other, open_data_with
 from snnprune.errors import InputError
 from snnprune.forwards import is_own
 from snnprune.models import ModelSpec, accepts
@@ -23,15 +22,11 @@ def open_recipe_data(recipe: Recipe, options: DataOptions | None = None) -> Data
         channels=recipe.model.args.get("in_channels"),
         whole=is_own(recipe.model.forward),
     )
-    opened = open_data(recipe.data.name, options=split, field="data.name")
-    others = {"data.test": recipe.data.test, "data.evaluation": recipe.data.evaluation}
-    plain = replace(split, validation=0.0)
-    return opened.with_others(
-        *(
-            None if name is None else open_data(name, options=plain, field=field)
-            for field, name in others.items()
-        )
-    )
+    others = {
+        "test": Other(name=recipe.data.test, field="data.test"),
+        "validation": Other(name=recipe.data.evaluation, field="data.evaluation"),
+    }
+    return open_data_with(recipe.data.name, others, options=split, field="data.name")
 
 
 def resolved(recipe: Recipe, data: DataSet) -> Recipe:

@@ -246,35 +246,25 @@ def cases() -> Iterator[tuple[str, bytes, str]]:
         + (b"\x80\x02}.\x80\x02" + called("os.system", text("touch hostile")) + b".\x80\x02]."),
         "refused",
     )
-    yield (
-        "old, a storage of no end",
-        pickle.dumps(0x1950A86A20F9469CFC6C, 2)
-        + pickle.dumps(1001, 2)
-        + (
-            b"\x80\x02}.\x80\x02"
-            + STATE
-            + tensor(storage=STORAGE.replace(b"K\x04tQ", b"K\x04NtQ"))
-            + b"s.\x80\x02]"
-            + text("0")
-            + b"a."
-            + struct.pack("<q", 2**61)
-        ),
-        "refused",
-    )
-    yield (
-        "old, below 0",
-        pickle.dumps(0x1950A86A20F9469CFC6C, 2)
-        + pickle.dumps(1001, 2)
-        + (
-            b"\x80\x02}.\x80\x02"
-            + STATE
-            + tensor(storage=STORAGE.replace(b"K\x04tQ", b"K\x04NtQ"))
-            + b"s.\x80\x02]"
-            + text("0")
-            + b"a."
-            + struct.pack("<q", -8)
-        ),
-        "refused",
+    yield "old, a storage of no end", old_of_elements(2**61), "refused"
+    yield "old, a storage below 0", old_of_elements(-8), "refused"
+
+
+def old_of_elements(count: int) -> bytes:
+    """A file of the old form that claims a storage of that many elements, with none of them."""
+    storage = STORAGE.replace(b"K\x04tQ", b"K\x04NtQ")
+    return b"".join(
+        (
+            pickle.dumps(0x1950A86A20F9469CFC6C, 2),
+            pickle.dumps(1001, 2),
+            b"\x80\x02}.\x80\x02",
+            STATE,
+            tensor(storage=storage),
+            b"s.\x80\x02]",
+            text("0"),
+            b"a.",
+            struct.pack("<q", count),
+        )
     )
 
 
@@ -304,7 +294,7 @@ def _main(folder: Path) -> None:
         before, begun = most(), time.process_time()
         try:
             found = read(path)
-            came = f"read {sorted(found.tensors)}"  # type: ignore[attr-defined]
+            came = f"read {sorted(found.tensors)}"  # type: ignore[attr-defined]  # a Checkpoint
         except InputError as error:
             came = f"refused {error}"
         except BaseException as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
 from typer.testing import CliRunner
 
 from snnprune.cli.app import app
@@ -16,8 +17,8 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 
-def pictures(n=120):
-    drawn = torch.Generator().manual_seed(0)
+def pictures(n=120, seed=0):
+    drawn = torch.Generator().manual_seed(seed)
     return torch.rand(n, 1, 16, 16, generator=drawn), torch.randint(10, (n,), generator=drawn)
 
 
@@ -34,8 +35,14 @@ def named():
     return {"train": [(x[:80], y[:80])], "test": [(x[80:], y[80:])]}
 
 
+def shuffled():
+    x, y = pictures()
+    order = torch.randperm(len(x))
+    return [(x[order], y[order])]
+
+
 def others():
-    return [pictures(30)]
+    return [pictures(30, seed=1)]
 """
 RECIPE = """
 model: {name: conv-snn, args: {in_channels: 1, size: 16, classes: 10, width: 8, depth: 2,
@@ -247,3 +254,98 @@ def test_sensitivity_compares_on_validation_images() -> None:
     flags = ["--data", "own.py:noise", "--sparsities", "0.9", "--criterion", "magnitude"]
     found = run("sensitivity", model, *flags, "--repair", "none")
     assert (found["split"], found["samples"]) == ("validation", 30)
+
+
+def refused(*command: str) -> InputError:
+    with pytest.raises(InputError) as caught:
+        CliRunner().invoke(app, [*command], catch_exceptions=False)
+    return caught.value
+
+
+PRUNE = ["--sparsity", "0.5", "-o", "p.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "other", "why"),
+    [
+        ("--test-data", "own.py:noise", "own.py:noise is what the network learns from"),
+        ("--eval-data", "own.py:noise", "own.py:noise is what the network learns from"),
+        ("--test-data", "own.py:one", "90 of the 120 test images looked at are training"),
+        ("--test-data", "own.py:shuffled", "90 of the 120 test images looked at are training"),
+    ],
+)
+def test_what_is_learnt_from_is_refused_for_a_test(flag: str, other: str, why: str) -> None:
+    model = str(trained())
+    error = refused("prune", model, "--data", "own.py:noise", flag, other, *PRUNE)
+    assert why in error.message
+    assert error.field == flag
+    assert not Path("p.safetensors").exists()
+    if "learns" in why:  # what the file says of itself is enough
+        error = refused("eval", model, "--data", "own.py:others", flag, other)
+        assert (why in error.message, error.field) == (True, flag)
+
+
+def test_a_recipe_may_not_name_its_training_images_for_the_test() -> None:
+    error = refused(
+        "train", "--recipe", "noise.yaml", "--out", "r", "--set", "data.test=own.py:noise"
+    )
+    assert (error.field, error.message) == (
+        "data.test",
+        "own.py:noise is what the network learns from",
+    )
+    assert not Path("r").exists()
+
+
+def test_the_same_set_for_choosing_and_for_the_test_is_refused() -> None:
+    model = str(trained())
+    flags = ["--eval-data", "own.py:others", "--test-data", "own.py:others"]
+    error = refused("prune", model, "--data", "own.py:noise", *flags, *PRUNE)
+    assert "30 of the 30 test images looked at are validation images" in error.message
+
+
+def test_test_images_beside_those_of_eval_data_are_looked_at_once_and_last() -> None:
+    model = str(trained())
+    flags = ["--data", "own.py:named", "--eval-data", "own.py:others"]
+    found = run("prune", model, *flags, *PRUNE, "--report", "page")
+    assert (found["after"]["images"], found["after"]["labelled"]) == ("validation", 30)
+    assert (found["test"]["images"], found["test"]["labelled"]) == ("test", 40)
+    page = Path("page/report.md").read_text("utf-8")
+    assert "accuracy (30 validation images)" in page
+    assert "accuracy (40 test images)" in page
+    again = run("eval", "p.safetensors", "--data", "own.py:named", "--split", "test")
+    assert again["evaluation"]["correct"] == found["test"]["correct"]
+    shown = told("prune", model, *flags, *PRUNE, "--force")
+    assert re.search(r"tested: accuracy [\d.]+%, loss [\d.]+ \(40 test images", shown)
+    alone = run("prune", model, "--data", "own.py:named", *PRUNE, "--force")
+    assert (alone["after"]["images"], alone["test"]) == ("test", None)
+
+
+@pytest.mark.parametrize("data", ["noise", "named"])
+def test_calibrate_and_score_leave_alone_what_prune_measures_on(data: str) -> None:
+    model = str(trained("r", "--set", "data.name=own.py:others"))
+    flags = ["--data", f"own.py:{data}"]
+    taken = run("calibrate", model, *flags, "-o", "c.safetensors")
+    count = {"noise": 108, "named": 80}[data]
+    assert taken["samples"] == count
+    fresh = run("prune", model, *flags, *PRUNE)
+    kept = run("prune", model, *flags, *PRUNE, "--calibration", "c.safetensors", "--force")
+    assert fresh["after"]["correct"] == kept["after"]["correct"]
+    scored = run("score", model, *flags, "-o", "s.safetensors")
+    assert (scored["data"] or {}).get("validation", 0.0) == (0.1 if data == "noise" else 0.0)
+
+
+def test_what_was_trained_on_whole_is_never_called_validation() -> None:
+    model = str(trained("r", "--eval-data", "own.py:others"))
+    with safe_open(model, "pt") as opened:
+        noted = json.loads(opened.metadata()["snnprune.data"])
+    assert noted == {
+        "name": "own.py:noise",
+        "validation": 0.0,
+        "seed": 0,
+        "evaluation": "own.py:others",
+    }
+    found = run("prune", model, "--data", "own.py:noise", *PRUNE)
+    assert (found["after"]["images"], found["after"]["labelled"]) == ("train", 120)
+    assert any("the network has learnt from all of them" in text for text in found["warnings"])
+    found = run("eval", model, "--data", "own.py:noise")
+    assert found["split"] == "train"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 import torch
@@ -19,7 +20,12 @@ def write_classes(folder: Path, count: int = 2, size: tuple[int, int] = (8, 8)) 
     for name, colour in COLOURS.items():
         (folder / name).mkdir(parents=True)
         for number in range(count):
-            Image.new("RGB", size, colour).save(folder / name / f"{number}.png")
+            picture = Image.new("RGB", size, colour)
+            differs = crc32(f"{folder.name}{number}".encode())
+            picture.putpixel(
+                (size[0] - 1, size[1] - 1), (differs >> 16 & 255, differs >> 8 & 255, differs & 255)
+            )
+            picture.save(folder / name / f"{number}.png")
     return folder
 
 
@@ -81,10 +87,12 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert labels(parts(opened(tmp_path))[0]) == [0, 1]
 
 
-def test_train_without_test_is_refused(tmp_path: Path) -> None:
-    write_classes(tmp_path / "train")
-    with pytest.raises(InputError, match="has train, but neither test nor val"):
-        opened(tmp_path)
+def test_pictures_of_train_alone_are_given(tmp_path: Path) -> None:
+    write_classes(tmp_path / "train", 5)
+    data = opened(tmp_path, hold_out=0.2)
+    assert (data.classes, data.test, data.held_out) == (2, None, 0.2)
+    assert isinstance(data.validation, ImageSplit)
+    assert [len(split) for split in (*parts(data), data.validation)] == [8, 2, 2]
 
 
 def test_train_and_test_must_have_the_same_classes(tmp_path: Path) -> None:

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from snnprune.data import DataOptions, DataSet, open_data
 from snnprune.data.augmentation import Augmentation
@@ -87,20 +95,105 @@ class Endless(IterableDataset[Tensor]):
         return iter(X)
 
 
+class Later:
+    """Batches of which the first is always the same and others are not."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self.passes += 1
+        turned = torch.cat([X[:8], X[8:].roll(8 * self.passes, 0)])
+        yield from zip(turned.split(8), Y.split(8), strict=True)
+
+
+def turning() -> Later:
+    return Later()
+
+
 UNDIVIDED = {
     "its data set cannot be indexed": lambda: DataLoader(Endless(), 8),
     "it gives one batch": lambda: [(X, Y)],
     "it gives other batches on every pass": lambda: ((torch.rand(4, 1), None) for _ in range(5)),
+    "it gives other batches on every pass, not in its first": turning,
+    "it gives the same batch more than once": lambda: [*in_order(), in_order()[0]],
 }
 
 
-@pytest.mark.parametrize("why", UNDIVIDED)
-def test_what_cannot_be_divided_stays_whole_and_says_why(why: str, opening: Opening) -> None:
-    data = opening(UNDIVIDED[why], hold_out=0.25)
+@pytest.mark.parametrize("case", UNDIVIDED)
+def test_what_cannot_be_divided_stays_whole_and_says_why(case: str, opening: Opening) -> None:
+    data = opening(UNDIVIDED[case], hold_out=0.25)
+    why = case.removesuffix(", not in its first")
     assert (data.validation, data.test, data.measured) == (None, None, "train")
     assert data.undivided == why
     assert why in data.doubts[0]
     assert "training images" in data.doubts[0]
+
+
+class EveryOther(Sampler[int]):
+    """A sampler of one's own."""
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(0, 40, 2))
+
+    def __len__(self) -> int:
+        return 20
+
+
+def sampled(sampler: Any) -> DataLoader[Any]:
+    return DataLoader(TensorDataset(X, Y), 8, sampler=sampler)
+
+
+SAMPLERS: dict[str, Callable[[], Any]] = {
+    "with replacement": lambda: RandomSampler(X, replacement=True, num_samples=80),
+    "weighted": lambda: WeightedRandomSampler([1.0] * 20 + [0.0] * 20, 60),
+    "a part": lambda: SubsetRandomSampler(range(30)),
+    "of one's own": EveryOther,
+}
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_a_sampler_goes_on_without_what_is_set_aside(kind: str, opening: Opening) -> None:
+    sampler = SAMPLERS[kind]()
+    data = opening(lambda: sampled(sampler), hold_out=0.25)
+    aside = numbers(data.validation)
+    assert len(aside) == len(set(aside)) > 1
+    may = {int(v) for _ in range(20) for v in sampler}
+    assert set(aside) < may
+    reached: set[float] = set()
+    counts = set()
+    for epoch in range(20):
+        pairs = data.train.shuffled(8, key=(epoch,), device="cpu", augment=Augmentation())  # type: ignore[union-attr]
+        given = [float(v) for x, _ in pairs for v in x.flatten()]
+        assert not {*given} & {*aside}
+        reached |= set(given)
+        counts.add(len(given))
+    assert reached == may - set(aside)
+    assert len(counts) == 1
+    assert data.train.steps(8) == -(-counts.pop() // 8)  # type: ignore[union-attr]
+
+
+def test_no_part_ends_in_a_batch_of_one(opening: Opening) -> None:
+    data = opening(lambda: DataLoader(TensorDataset(X, Y), 10, shuffle=True), hold_out=0.27)
+    sizes = [len(x) for split in (data.train, data.validation) for x, _ in split.batches(10)]  # type: ignore[union-attr]
+    assert sum(sizes) == 40
+    assert 1 not in sizes
+
+
+def test_the_same_images_under_two_names_are_refused(opening: Opening) -> None:
+    with pytest.raises(InputError, match="40 of the 40 test images looked at are training") as at:
+        opening(lambda: {"train": shuffling(), "test": shuffling()})
+    assert at.value.field == "--data"
+    with pytest.raises(InputError, match="8 of the 8 test images looked at are validation"):
+        opening(lambda: {**named("train", "validation"), "test": named("validation")["validation"]})
+
+
+def test_some_images_in_two_splits_are_told(opening: Opening) -> None:
+    mixed = [(torch.cat([X[:2], X[30:]]), torch.zeros(12).long())]
+    data = opening(lambda: {"train": in_order()[:3], "test": mixed})
+    told = "2 of the 12 test images looked at are training images too"
+    assert data.overlaps == (told,)
+    assert data.doubts == [told]
 
 
 def named(*names: str) -> dict[str, Any]:
@@ -148,7 +241,7 @@ def test_a_dict_without_training_images_is_refused(opening: Opening) -> None:
 
 def test_tensors_may_have_their_own_test_and_validation(tmp_path: Path) -> None:
     x = torch.rand(12, 3)
-    held = {"x": x, "y": torch.zeros(12), "x_test": x[:4], "x_validation": x[4:6]}
+    held = {"x": x, "y": torch.zeros(12), "x_test": x[:4] + 1, "x_validation": x[4:6] + 1}
     held = {key: value.long() if key == "y" else value for key, value in held.items()}
     torch.save(held, tmp_path / "t.pth")
     data = open_data(f"tensors:{tmp_path / 't.pth'}", options=HOLD_OUT)

@@ -30,7 +30,7 @@ def recipe(tmp_path: Path) -> Path:
     draws = torch.Generator().manual_seed(0)
     labels = torch.arange(30) % 2
     images = torch.rand(30, 1, 6, 6, generator=draws) + labels.view(-1, 1, 1, 1)
-    test = {"x_test": images.clone(), "y_test": labels.clone()}
+    test = {"x_test": images.roll(1, -1), "y_test": labels.clone()}
     save_file({"x": images, "y": labels, **test}, tmp_path / "images.safetensors")
     settings = {
         "model": {"name": "conv-snn", "args": {"width": 2, "depth": 2, "time_steps": 2}},

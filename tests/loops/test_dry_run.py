@@ -30,7 +30,7 @@ def recipe(tmp_path: Path) -> Callable[..., Path]:
     """`recipe(imp={...})` writes the recipe with these settings in its sections."""
     images, draws = tmp_path / "images.safetensors", torch.Generator().manual_seed(0)
     x, y = torch.rand(16, 1, 6, 6, generator=draws), torch.arange(16) % 2
-    save_file({"x": x, "y": y, "x_test": x.clone(), "y_test": y.clone()}, images)
+    save_file({"x": x, "y": y, "x_test": x.roll(1, -1), "y_test": y.clone()}, images)
 
     def write(**sections: Any) -> Path:
         found = {name: {**SETTINGS.get(name, {})} for name in {**SETTINGS, **sections}}

@@ -45,7 +45,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("images") / "images.safetensors"
     draws, labels = torch.Generator().manual_seed(0), torch.arange(16) % 2
     x = torch.rand(16, 1, 6, 6, generator=draws) + labels.view(-1, 1, 1, 1)
-    test = {"x_test": x.clone(), "y_test": labels.clone()}
+    test = {"x_test": x.roll(1, -1), "y_test": labels.clone()}
     save_file({"x": x, "y": labels, **test}, path)
     return path
 

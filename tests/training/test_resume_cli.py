@@ -33,7 +33,7 @@ def recipe(tmp_path: Path) -> Callable[[int], Path]:
     draws = torch.Generator().manual_seed(0)
     images, labels = tmp_path / "images.safetensors", torch.arange(16) % 2
     x = torch.rand(16, 1, 6, 6, generator=draws)
-    test = {"x_test": x.clone(), "y_test": labels.clone()}
+    test = {"x_test": x.roll(1, -1), "y_test": labels.clone()}
     save_file({"x": x, "y": labels, **test}, images)
 
     def write(epochs: int) -> Path:

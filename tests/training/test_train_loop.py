@@ -46,7 +46,7 @@ def numbered(folder: Path, samples: int) -> Path:
     values = torch.arange(1.0, samples + 1).view(-1, 1, 1, 1) / samples
     path = folder / "numbered.safetensors"
     x, y = values.expand(-1, 1, 6, 6).contiguous(), torch.arange(samples) % 2
-    save_file({"x": x, "y": y, "x_test": x.clone(), "y_test": y.clone()}, path)
+    save_file({"x": x, "y": y, "x_test": x + 1, "y_test": y.clone()}, path)
     return path
 
 

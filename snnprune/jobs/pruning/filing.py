@@ -56,6 +56,7 @@ class Filing:
         """Measure the network, which the module holds, and write file, masks and report."""
         work, made, measuring = self.work, self.made, self.work.measuring
         looks = Looks(before=self.before, after=measuring.look("evaluating after"))
+        test = measuring.tested()
         agreement = measuring.compared(made.tensors)
         evidence = measuring.evidence(made.cut.masks, work.scores, work.calibration)
         written, notes = self._written()
@@ -71,6 +72,7 @@ class Filing:
                 totals_before=self._totals_before(),
                 totals=counted,
                 **looks.about(work.options.energy),
+                test=about_evaluation(test),
                 agreement=about_agreement(agreement),
                 sizes=measuring.sizes(written),
                 evidence=evidence,
@@ -87,6 +89,7 @@ class Filing:
             channels=made.channels,
             before=before,
             after=after,
+            test=test,
             verdicts=outcome.verdicts,
             error=outcome.error,
             report=report,

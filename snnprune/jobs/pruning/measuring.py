@@ -94,20 +94,34 @@ class Measuring:
 
     def look(self, label: str) -> Look | None:
         """Accuracy, firing and work, where there are network and images."""
-        network = self.subject.runnable
-        if not self.wanted.evaluation or network is None or self.missing:
+        if not self._runs:
             return None
         workload = Workload() if self.wanted.workload else None
+        found = self._evaluated(self.subject.measured, label, workload)
+        return Look(evaluation=found, workload=workload)
+
+    def tested(self) -> Evaluation | None:
+        """On the test images, where there are some and the looks are at those of `--eval-data`."""
+        subject = self.subject
+        known = self._runs and subject.data is not None and subject.data.test is not None
+        if not known or subject.measured == "test":
+            return None
+        return self._evaluated("test", "evaluating on test images", None)
+
+    @property
+    def _runs(self) -> bool:
+        return self.wanted.evaluation and self.subject.runnable is not None and not self.missing
+
+    def _evaluated(self, split: str, label: str, workload: Workload | None) -> Evaluation:
         with self.cost.stage("evaluation"):
-            found = evaluate(
-                network,
-                self._batches(label),
+            return evaluate(
+                self.subject.require_runnable(),
+                self._batches(label, split),
                 run=self.subject.run,
                 readout=self.subject.readout(),
                 workload=workload,
-                images=self.subject.measured,
+                images=split,
             )
-        return Look(evaluation=found, workload=workload)
 
     def compared(self, tensors: Mapping[str, Tensor]) -> Agreement | None:
         """How alike the checkpoint and the network with `tensors` are, on the same images."""
@@ -119,13 +133,12 @@ class Measuring:
                 network,
                 self.subject.checkpoint.tensors,
                 tensors,
-                self._batches("comparing spikes"),
+                self._batches("comparing spikes", self.subject.measured),
                 run=self.subject.run,
                 readout=self.subject.readout(),
             )
 
-    def _batches(self, label: str) -> Batches:
-        split = self.subject.measured
+    def _batches(self, label: str, split: str) -> Batches:
         batches = self.subject.batches(split, self.limit)
         return self.progress.track(
             batches, label=label, total=self.subject.steps(split, self.limit)

@@ -29,6 +29,8 @@ class Pruned:
     """See `Made`."""
     before: Evaluation | None
     after: Evaluation | None
+    test: Evaluation | None
+    """On test images, where `after` is on the images of `--eval-data`."""
     verdicts: tuple[Verdict, ...]
     """Of the gates."""
     error: SnnpruneError | None

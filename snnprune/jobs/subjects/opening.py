@@ -12,8 +12,9 @@ from torch import nn
 from snnprune.batches import Pair, described, several_labels
 from snnprune.checkpoint import Checkpoint, folded
 from snnprune.checkpoint.naming import first_few
-from snnprune.data import DataOptions, DataSet, open_data
+from snnprune.data import DataOptions, DataSet
 from snnprune.data.images import ImageSplit
+from snnprune.data.others import Other, open_data_with
 from snnprune.device import choose_device
 from snnprune.errors import InputError
 from snnprune.forwards import is_own
@@ -33,6 +34,8 @@ from snnprune.structure import CHANNELS
 from snnprune.structure.slimming import STRUCTURE, resized
 from snnprune.user_code import calling_user_code, is_reference
 
+ALL_LEARNT = "the network has learnt from all of them"
+
 
 def open_subject(options: SubjectOptions) -> Subject:
     """Read the checkpoint, build its network and open its data, as far as they are known.
@@ -47,7 +50,7 @@ def open_subject(options: SubjectOptions) -> Subject:
     checkpoint = read_subject(options)
     spec = _model_spec(options, checkpoint)
     data_spec = _data_spec(options, checkpoint)
-    data, no_data = _open_data(options, spec, data_spec)
+    data, no_data = _open_data(options, spec, data_spec, checkpoint)
     if data is not None and data_spec is not None and data.held_out:
         data_spec = replace(data_spec, validation=data.held_out)
     network, no_network = None, "the file does not say which model it is of"
@@ -204,39 +207,44 @@ def _data_spec(options: SubjectOptions, checkpoint: Checkpoint) -> DataSpec | No
 
 
 def _open_data(
-    options: SubjectOptions, model: ModelSpec | None, data: DataSpec | None
+    options: SubjectOptions, model: ModelSpec | None, data: DataSpec | None, file: Checkpoint
 ) -> tuple[DataSet | None, str | None]:
     """The data set, or why there is none."""
     if data is None:
         return None, "the file does not say which data it was trained on"
+    learnt = data_in(file.metadata, asked=options.data) is not None
     args = model.args if model else {}
     how = DataOptions(
         root=options.data_root,
         download=options.download,
         validation=data.validation,
-        hold_out=0.0 if options.test_data or options.eval_data else options.hold_out,
+        hold_out=0.0 if learnt else options.hold_out,
         seed=data.seed,
         size=args.get("size"),
         channels=args.get("in_channels"),
         whole=is_own(options.forward),
     )
+    others = {
+        "test": Other(name=options.test_data, field="--test-data"),
+        "validation": Other(name=options.eval_data, field="--eval-data"),
+    }
     try:
-        opened = open_data(data.name, options=how)
-        return opened.with_others(*_others(options, how)), None
+        opened = open_data_with(
+            data.name, others, options=how, field="--data", learnt_from=_learnt_from(options, file)
+        )
     except InputError as error:
         if options.data is not None:
             raise
         return None, f"{data.name}, which it was trained on, is not here ({error.message})"
+    whole = learnt and not (data.validation or opened.validation or opened.test)
+    return (replace(opened, undivided=ALL_LEARNT) if whole else opened), None
 
 
-def _others(options: SubjectOptions, how: DataOptions) -> list[DataSet | None]:
-    """The sets of `--test-data` and `--eval-data`."""
-    plain = replace(how, validation=0.0, hold_out=0.0)
-    named = {"--test-data": options.test_data, "--eval-data": options.eval_data}
-    return [
-        None if name is None else open_data(name, options=plain, field=flag)
-        for flag, name in named.items()
-    ]
+def _learnt_from(options: SubjectOptions, file: Checkpoint) -> list[str]:
+    """The sets of those that are named that the file says it was trained on."""
+    named = (options.test_data, options.eval_data)
+    found = (data_in(file.metadata, asked=name) for name in named if name is not None)
+    return [spec.name for spec in found if spec is not None]
 
 
 def example_of(

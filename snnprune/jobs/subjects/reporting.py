@@ -32,7 +32,7 @@ def about(subject: Subject | None) -> dict[str, Any]:
     model, data = subject.spec, subject.data_spec
     return {
         "model": model and {"name": model.name, "args": dict(model.args), **_forward(subject)},
-        "data": data and {"name": data.name, "validation": data.validation, "seed": data.seed},
+        "data": data and data.as_dict(),
     }
 
 

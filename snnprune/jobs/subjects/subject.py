@@ -135,9 +135,9 @@ class Subject:
     @property
     def doubts(self) -> list[str]:
         """What accuracies do not tell, where there are no test images."""
-        if self.data is None or self.options.eval_data is not None:
+        if self.data is None:
             return []
-        return self.data.doubts
+        return list(self.data.overlaps) if self.options.eval_data else self.data.doubts
 
     @property
     def runnable(self) -> Network | None:

@@ -109,7 +109,7 @@ def dry_run(
         inputs=sources.entries if sources else (),
         recipe=options.recipe.model_dump(mode="json"),
         model=recipe.model.model_dump(mode="json"),
-        data=asdict(data_spec(recipe)),
+        data=data_spec(recipe).as_dict(),
         dry_run=asdict(found),
     )
 

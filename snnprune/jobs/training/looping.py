@@ -6,7 +6,7 @@ import contextlib
 import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,7 @@ class Work:
             ),
             recipe=folder.recipe.model_dump(mode="json"),
             model=self.recipe.model.model_dump(mode="json"),
-            data=asdict(data_spec(self.recipe)),
+            data=data_spec(self.recipe).as_dict(),
             **findings,
             outputs=[{"path": str(folder.folder / name)} for name in outputs],
         )
@@ -236,7 +236,13 @@ def _read_back(folder: RunFolder) -> LoopRun:
 
 def data_spec(recipe: Recipe) -> DataSpec:
     """The data of a recipe, as its checkpoints remember them."""
-    return DataSpec(name=recipe.data.name, validation=recipe.data.validation, seed=recipe.seed)
+    data = recipe.data
+    return DataSpec(
+        name=data.name,
+        validation=0.0 if data.evaluation else data.validation,
+        seed=recipe.seed,
+        evaluation=data.evaluation,
+    )
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from operator import itemgetter
 from typing import Any
 
+from snnprune.data import worded
 from snnprune.pages.numbers import (
     NOTHING,
     change,
@@ -57,6 +58,7 @@ def _view(report: Report, when: str) -> dict[str, Any]:
         "workload": (report.get("workload") or {}).get(when),
         "sizes": (report.get("sizes") or {}).get(when),
         "totals": report.get("totals" if when == "after" else "totals_before"),
+        "test": report.get("test") if when == "after" and report.get(when) else None,
     }
     return {name: value for name, value in parts.items() if value}
 
@@ -64,6 +66,7 @@ def _view(report: Report, when: str) -> dict[str, Any]:
 def _rows(before: Report, after: Report) -> Iterator[Row]:
     yield from _of_totals(before.get("totals"), after.get("totals"))
     yield from _of_evaluations(before.get("evaluation"), after.get("evaluation"))
+    yield from _of_test(after.get("test"))
     yield from _of_workloads(before.get("workload"), after.get("workload"))
     yield from _of_sizes(before.get("sizes"), after.get("sizes"))
 
@@ -89,11 +92,22 @@ def _of_evaluations(before: Report | None, after: Report | None) -> Iterator[Row
     if not after:
         return
     one, other = _both(lambda found: found["accuracy"], before, after)
-    images = f" ({after['labelled']:,} images)" if after["labelled"] else ""
-    yield f"accuracy{images}", percent(one, 2), percent(other, 2), points(one, other)
+    yield f"accuracy{_on(after)}", percent(one, 2), percent(other, 2), points(one, other)
     named = {"silent": "channels that never spike", "saturated": "channels that always spike"}
     for name, what in named.items():
         yield what, _channels(before, name), _channels(after, name), NOTHING
+
+
+def _on(evaluation: Report) -> str:
+    """Which images, where they have labels."""
+    if not evaluation["labelled"]:
+        return ""
+    return f" ({evaluation['labelled']:,} {worded(evaluation['images'])} images)"
+
+
+def _of_test(test: Report | None) -> Iterator[Row]:
+    if test and test["accuracy"] is not None:
+        yield f"accuracy{_on(test)}", NOTHING, percent(test["accuracy"], 2), NOTHING
 
 
 def _channels(evaluation: Report | None, name: str) -> str:

@@ -44,6 +44,8 @@ class Data(TypedDict):
     name: str
     validation: Share
     seed: int
+    evaluation: NotRequired[str]
+    """Another set that took the place of validation images."""
 
 
 @closed

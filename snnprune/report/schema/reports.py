@@ -161,6 +161,8 @@ class Prune(Frame):
     totals: Totals
     before: Evaluation | None
     after: Evaluation | None
+    test: Evaluation | None
+    """On test images, looked at once, where `after` is on those of `--eval-data`."""
     workload: Works | None
     sizes: BothSizes | None
     agreement: Agreement | None

@@ -55,7 +55,7 @@ class Tensors:
         if name in MAPPINGS and arguments == ():
             return Table(place)
         if name == "torch.Size" and _is_sizes(arguments):
-            return tuple(arguments[0])  # type: ignore[index]
+            return tuple(arguments[0])  # type: ignore[index]  # as was seen
         return Made(function, arguments, place)
 
     def persistent(self, identity: object) -> object:
@@ -84,7 +84,7 @@ class Tensors:
     ) -> View:
         if type(key) not in (str, int) or not _is_count(count):
             raise MalformedPickleError("refers to a storage without a key or a size")
-        storage = self.storage(kind, key, location, count)  # type: ignore[arg-type]
+        storage = self.storage(kind, key, location, count)  # type: ignore[arg-type]  # as above
         if part is None:
             return View(storage, 0, storage.count)
         return _part(storage, part)

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from snnprune.checkpoint.containers.torch.meaning import CodeError, Tensors
-from snnprune.checkpoint.containers.torch.pickled import instructions as _filled  # noqa: F401
+from snnprune.checkpoint.containers.torch.pickled import (
+    instructions as _filled,  # noqa: F401  # fills the machine's table
+)
 from snnprune.checkpoint.containers.torch.pickled.machine import (
     CutPickleError,
     Machine,
@@ -64,7 +66,7 @@ def bytes_in(file: BinaryIO, storage: Storage, path: Path) -> Tensor:
     """
     found = torch.empty(storage.nbytes, dtype=torch.uint8)
     file.seek(storage.begin)
-    if file.readinto(found.numpy().data) != storage.nbytes:  # type: ignore[attr-defined]
+    if file.readinto(found.numpy().data) != storage.nbytes:  # type: ignore[attr-defined]  # BinaryIO's own
         raise InputError("changed while it was read", file=path, hint=COPY_AGAIN)
     return found
 

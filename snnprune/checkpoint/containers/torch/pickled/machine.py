@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import pickle
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -206,11 +207,11 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-class Told:
+class Told(ABC):
     """A stand-in that wants to know when it is given a state."""
 
     __slots__ = ()
 
+    @abstractmethod
     def told(self, state: object) -> None:
         """Take note of the state."""
-        raise NotImplementedError

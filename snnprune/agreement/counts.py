@@ -119,6 +119,8 @@ class Agreement:
     """None where nobody said how they are read."""
     answers: Answers | None = None
     """None without labels."""
+    classes: tuple[int, int] = (0, 0)
+    """How many different classes have the highest score, in the first network and the other."""
 
     def share(self, neurons: Collection[str] | None = None) -> float | None:
         """Of the spikes of these neurons, or of all, that are the same; None where there are none.

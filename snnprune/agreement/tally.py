@@ -59,6 +59,7 @@ class Tally:
         self.steps: dict[str, list[Tensor]] = {}
         self.outputs: Outputs | None = None
         self.answers: Answers | None = None
+        self.classes: tuple[set[int], set[int]] = (set(), set())
         self.samples = 0
 
     @contextlib.contextmanager
@@ -90,6 +91,8 @@ class Tally:
     def on_output(self, first: Tensor, other: Tensor, y: Tensor | None) -> None:
         """Take logits (N, classes) of both, and labels (N,)."""
         self.outputs = summed(self.outputs, compared_outputs(first, other))
+        for known, scores in zip(self.classes, (first, other), strict=True):
+            known |= set(scores.argmax(1).unique().tolist())
         if y is not None:
             self.answers = summed(self.answers, compared_answers(first, other, y))
 
@@ -103,6 +106,7 @@ class Tally:
             },
             outputs=self.outputs,
             answers=self.answers,
+            classes=(len(self.classes[0]), len(self.classes[1])),
         )
 
 

@@ -25,7 +25,7 @@ from snnprune.jobs.subjects.prunable import Prunable
 from snnprune.jobs.subjects.reporting import report_on
 from snnprune.jobs.subjects.subject import Subject
 from snnprune.progress import Progress
-from snnprune.report import file_entry
+from snnprune.report import doubts_on_both, file_entry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,10 @@ def _report(subject: Subject, second: Checkpoint, diff: Diff, split: str) -> dic
     report = report_on(
         subject,
         "diff",
-        warnings=[note for note in second.notes if note not in subject.checkpoint.notes],
+        warnings=[
+            *(note for note in second.notes if note not in subject.checkpoint.notes),
+            *doubts_on_both(diff.agreement, (subject.checkpoint.path.name, second.path.name)),
+        ],
         split=split if diff.agreement else None,
         not_run=diff.not_run if diff.agreement is None else None,
         totals=_about(diff.total),

@@ -1,6 +1,6 @@
 """Reports: the evidence of a command as JSON. Counts are stored, percentages derived."""
 
-from snnprune.report.about import about_evaluation, about_workload, doubts_on
+from snnprune.report.about import about_evaluation, about_workload, doubts_on, doubts_on_both
 from snnprune.report.frame import SCHEMA, file_entry, report
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "about_evaluation",
     "about_workload",
     "doubts_on",
+    "doubts_on_both",
     "file_entry",
     "report",
 ]

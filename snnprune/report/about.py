@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from snnprune.agreement import Agreement
     from snnprune.evaluation import Evaluation
     from snnprune.workload import Energy, Workload
 
@@ -61,15 +62,31 @@ def doubts_on(evaluation: Mapping[str, Any] | None, *, of: str = "the network") 
     """What an evaluation as above hints at: neurons without a spike, one answer for everything."""
     if evaluation is None or evaluation["samples"] < FEW:
         return []
-    rates = evaluation["firing_rates"]
-    silent = [name for name, rate in rates.items() if rate == 0]
-    found = []
-    if silent:
-        named = ", ".join(silent[:5]) + (f" and {len(silent) - 5} more" if len(silent) > 5 else "")
-        found.append(f"{named}: no spike on {evaluation['samples']:,} images of {of}")
+    found = _silent(evaluation["firing_rates"], evaluation["samples"], of)
     if evaluation.get("answers") == 1 and evaluation.get("classes", 0) > 1:
         found.append(
             f"{of} answers one class for all {evaluation['labelled']:,} images, which have "
             f"{evaluation['classes']} classes"
         )
     return found
+
+
+def doubts_on_both(agreement: Agreement | None, names: tuple[str, str]) -> list[str]:
+    """What an agreement hints at, of the networks that are called by `names`."""
+    if agreement is None or agreement.samples < FEW:
+        return []
+    found = []
+    for which, (name, classes) in enumerate(zip(names, agreement.classes, strict=True)):
+        rates = {neuron: spikes.rates[which] for neuron, spikes in agreement.spikes.items()}
+        found += _silent(rates, agreement.samples, name)
+        if classes == 1:
+            found.append(f"{name} answers one class for all {agreement.samples:,} images")
+    return found
+
+
+def _silent(rates: Mapping[str, float], samples: int, of: str) -> list[str]:
+    silent = [name for name, rate in rates.items() if rate == 0]
+    if not silent:
+        return []
+    named = ", ".join(silent[:5]) + (f" and {len(silent) - 5} more" if len(silent) > 5 else "")
+    return [f"{named}: no spike on {samples:,} images of {of}"]

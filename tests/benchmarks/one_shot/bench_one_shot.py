@@ -18,10 +18,12 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from snnprune.criteria import CRITERIA
 from snnprune.evaluation import evaluate
@@ -121,7 +123,18 @@ def train(runs: Path, data_root: Path | None) -> None:
 class Network:
     """A trained network, its images in memory, ready to be pruned again and again."""
 
-    def __init__(self, name: str, seed: int, runs: Path, data_root: Path | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        seed: int,
+        runs: Path,
+        data_root: Path | None,
+        *,
+        test_data: str | None = None,
+        tested: int = TESTED,
+        change: Callable[[nn.Module], None] | None = None,
+    ) -> None:
+        """`change` is done to the network after it was loaded; `test_data` as in the command."""
         net = NETWORKS[name]
         built_in = ":" not in net.model
         self.subject = open_subject(
@@ -130,12 +143,15 @@ class Network:
                 model=None if built_in else net.model,
                 model_args={} if built_in else net.args,
                 data=net.data,
+                test_data=test_data,
                 data_root=data_root,
                 seed=seed,
             )
         )
         calibration = list(self.subject.calibration_batches())
-        self.tests = list(self.subject.batches("test", TESTED))
+        self.tests = list(self.subject.batches("test", tested))
+        if change is not None:
+            change(self.subject.require_runnable().module)
         self.one_shot = OneShot(
             self.subject.require_runnable(),
             self.subject.weights,

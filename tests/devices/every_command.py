@@ -1,0 +1,231 @@
+"""Run every command on the CPU and on a pretended GPU: `every_command.py DIR`.
+
+Leaves a folder for each device in DIR, and in said.json what each command said on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from pretended_gpu import pretend
+from safetensors.torch import save_file
+from torch import nn
+
+from snnprune.allocation import ALLOCATIONS
+from snnprune.checkpoint import write_safetensors
+from snnprune.cli import app
+from snnprune.cli.failures import run
+from snnprune.criteria import CRITERIA
+from snnprune.data import mnist
+from snnprune.data.images import ImageSplit
+from snnprune.files import replacing
+from snnprune.jobs import demo
+from snnprune.models import ModelSpec, build_model
+from snnprune.plots import canvas
+from snnprune.provenance import described
+from snnprune.repair import REPAIRS
+
+NETWORK = ModelSpec(
+    name="conv-snn",
+    args={"width": 4, "depth": 2, "size": 4, "in_channels": 1, "time_steps": 2, "classes": 3},
+)
+RECIPE = """
+model: {name: conv-snn, args: {width: 4, depth: 2, time_steps: 2}}
+data: {name: "tensors:images.safetensors", validation: 0.25, crop: 1, flip: true}
+training: {epochs: 1, batch_size: 12, learning_rate: 0.1}
+imp: {methods: [sf-imp-1, random], sparsities: [0.5], samples: 12}
+search: {sparsities: [0.5], dense: true}
+finetune: {epochs: 1}
+"""
+DEMO = """
+model: {name: conv-snn, args: {width: 2, depth: 2, time_steps: 1}}
+data: {name: fashion-mnist-mini}
+training: {epochs: 1, batch_size: 20, learning_rate: 0.1}
+"""
+FAULTS = """
+import torch
+
+def two_devices(output):
+    return output.sum(0) + torch.zeros(output.shape[-1])
+
+def other_generator(output):
+    noise = torch.rand(output.shape[-1], device=output.device, generator=torch.Generator())
+    return output.sum(0) + noise
+
+def in_numpy(output):
+    return torch.from_numpy(output.sum(0).numpy()).to(output.device)
+
+def for_cpus_alone(output):
+    return output.sum(0) + torch.histogram(output, 2).hist.sum()
+"""
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="1pt" height="1pt" viewBox="0 0 1 1"/>'
+PLANTED = ("two_devices", "other_generator", "in_numpy", "for_cpus_alone")
+IMAGES = ("--data", "tensors:images.safetensors")
+FEW = (*IMAGES, "--samples", "12")
+CUT = ("--sparsity", "0.5", "-o", "p.safetensors", "--force")
+LOOP = ("--recipe", "recipe.yaml", "--out", "run", "--force")
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    """What is typed, in this order."""
+    yield "inspect", "a.safetensors"
+    yield "calibrate", "a.safetensors", "-o", "calibration.safetensors", *FEW
+    for name in CRITERIA.rows:
+        yield "score", "a.safetensors", "--criterion", name, "-o", f"{name}.safetensors", *FEW
+    yield from prunings()
+    yield "prune", "a.safetensors", *FEW, *CUT
+    yield "eval", "a.safetensors", *IMAGES
+    yield "diff", "a.safetensors", "p.safetensors", *IMAGES, "-v"
+    limits = ("--min-spike-agreement", "0.1", "--max-dead", "100%", "--max-accuracy-drop", "99")
+    yield "check", "p.safetensors", "--baseline", "a.safetensors", *IMAGES, *limits
+    shares = ("--sparsities", "0.5", "--sparsity", "0.4")
+    yield "sensitivity", "a.safetensors", *FEW, *shares, "-o", "sensitivity"
+    yield from trainings()
+    yield "theory", "crisis", "a.safetensors", *FEW
+    yield "theory", "crisis", "a.safetensors", *FEW, "--noise", "0.1"
+    yield "analyze", "quantize", "a.safetensors", *FEW, "--bits", "4"
+    yield "analyze", "lowrank", "a.safetensors", *FEW, "--keep", "0.5"
+    yield "analyze", "prune", "a.safetensors", *FEW, "--sparsity", "0.5"
+    for kind in ("gaussian", "delete", "insert", "jitter"):
+        noise = ("--kind", kind, "--level", "0.1", "--time-axis", "2")
+        yield "analyze", "noise", "a.safetensors", *FEW, *noise
+    yield "demo", "--out", "demo"
+
+
+def prunings() -> Iterator[tuple[str, ...]]:
+    """The ways to prune, but for the criteria."""
+    quick = ("prune", "a.safetensors", *FEW, *CUT, "--no-eval")
+    for name in (*REPAIRS.rows, "obs+tune"):
+        yield *quick, "--criterion", "sf", "--repair", name
+    for name in ALLOCATIONS.rows:
+        criterion = "magnitude" if name == "global" else "sf"
+        yield *quick, "--allocation", name, "--criterion", criterion, "--sparsity", "0.2"
+    simple = ("--criterion", "sf", "--repair", "bn")
+    yield *quick, "--structure", "2:4", *simple
+    yield *quick, "--structure", "channels", *simple
+    yield *quick, "--steps", "2", *simple
+    yield *quick, "--calibration", "calibration.safetensors", *simple
+
+
+def trainings() -> Iterator[tuple[str, ...]]:
+    """Loops, with much that a recipe may ask for."""
+    yield "train", *LOOP
+    yield "train", *LOOP, "--dry-run"
+    yield (
+        "train",
+        *LOOP,
+        *settings(
+            "training.optimizer=adamw",
+            "training.channels_last=true",
+            "training.clip_norm=1.0",
+            "training.ema=0.9",
+            "training.accumulate=2",
+            "training.label_smoothing=0.1",
+            "gradual.sparsity=0.5",
+            "gradual.steps=2",
+            "gradual.criterion=sf",
+        ),
+    )
+    yield "finetune", "p.safetensors", "--teacher", "a.safetensors", *LOOP
+    yield "imp", *LOOP
+    surgery = ("imp.methods=[sf-imp-2]", "imp.surgery=dns", "imp.early_time_steps=1")
+    yield "imp", *LOOP, *settings(*surgery, "imp.early_bird=0.5")
+    yield "search", *LOOP
+
+
+def planted() -> Iterator[tuple[str, ...]]:
+    """Faults in a user's own function, of which only a GPU complains."""
+    for name in PLANTED:
+        yield "eval", "a.safetensors", *IMAGES, "--readout", f"faults.py:{name}"
+
+
+def settings(*texts: str) -> tuple[str, ...]:
+    """A flag for each."""
+    return tuple(itertools.chain.from_iterable(("--set", text) for text in texts))
+
+
+def lay_out() -> None:
+    """A network, images and recipes, here and the same in every folder."""
+    torch.manual_seed(0)
+    network = build_model(NETWORK).eval()
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.bias, 0.2, 1.0)
+    nn.init.normal_(network.get_parameter("classifier.weight"))  # or one class is always first
+    metadata = described("train", model=NETWORK)
+    write_safetensors(Path("a.safetensors"), dict(network.state_dict()), metadata)
+    x = (torch.rand(32, 1, 4, 4) < 0.5).float()  # spikes, so that noise can delete some
+    save_file({"x": x, "y": torch.randint(3, (32,))}, "images.safetensors")
+    for name, text in (("recipe.yaml", RECIPE), ("demo.yaml", DEMO), ("faults.py", FAULTS)):
+        Path(name).write_text(text, "utf-8")
+
+
+def all_said(folder: Path, device: str) -> dict[str, Any]:
+    """What each command said, by what was typed but for the device."""
+    folder.mkdir()
+    os.chdir(folder)
+    lay_out()
+    typed = typer.main.get_command(app)  # once: it takes longer than a small command
+    return {
+        " ".join(words): said(typed, *words, "--device", device)
+        for words in (*commands(), *planted())
+    }
+
+
+def said(typed: Any, *words: str) -> dict[str, Any]:
+    """Its exit code, the report and what else it printed."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run(typed, [*words, "--json"])
+    lines = out.getvalue().strip().splitlines()
+    return {
+        "code": code,
+        "report": json.loads(lines[-1]) if lines else None,
+        "errors": err.getvalue(),
+    }
+
+
+def make_small() -> None:
+    """The demo with little of everything; no picture is drawn, and nothing waits for a disk."""
+    part = mnist._part
+
+    def beginning(*args: Any, **kwargs: Any) -> ImageSplit:
+        found = part(*args, **kwargs)
+        assert found.labels is not None
+        return dataclasses.replace(found, images=found.images[:40], labels=found.labels[:40])
+
+    def blank(figure: object, path: Path) -> None:
+        with replacing(path) as temporary:
+            temporary.write_text(SVG, "utf-8")
+
+    for module, name, value in (
+        (demo, "RECIPE", "demo.yaml"),
+        (demo, "SPARSITIES", (0.5,)),
+        (demo, "PLANS", demo.PLANS[-2:]),
+        (mnist, "_part", beginning),
+        (canvas, "save", blank),
+        (os, "fsync", lambda handle: None),
+    ):
+        setattr(module, name, value)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    pretend()
+    make_small()
+    top = Path(sys.argv[1]).resolve()
+    found = {device: all_said(top / device, device) for device in ("cpu", "cuda")}
+    (top / "said.json").write_text(json.dumps(found), "utf-8")

@@ -1,6 +1,7 @@
-"""Run every command on the CPU and on a pretended GPU: `every_command.py DIR`.
+"""Run every command on the CPU and on a pretended GPU: `every_command.py DIR [libraries]`.
 
-Leaves a folder for each device in DIR, and in said.json what each command said on it.
+With `libraries`, commands that run networks of other libraries instead. Leaves a folder for each
+device in DIR, and in said.json what each command said on it.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ def for_cpus_alone(output):
 """
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="1pt" height="1pt" viewBox="0 0 1 1"/>'
 PLANTED = ("two_devices", "other_generator", "in_numpy", "for_cpus_alone")
+NETWORKS = ("SpikingJelly at once", "SpikingJelly stepwise", "snnTorch", "sinabs", "tied")
+"""Of pruned_networks.py."""
 IMAGES = ("--data", "tensors:images.safetensors")
 FEW = (*IMAGES, "--samples", "12")
 CUT = ("--sparsity", "0.5", "-o", "p.safetensors", "--force")
@@ -145,6 +148,22 @@ def trainings() -> Iterator[tuple[str, ...]]:
     yield "search", *LOOP
 
 
+def for_gpus() -> Iterator[tuple[str, ...]]:
+    """What is refused without one."""
+    yield "train", *LOOP, "--dry-run", *settings("training.precision=fp16")
+
+
+def of_libraries() -> Iterator[tuple[str, ...]]:
+    """What runs a network in other ways than the others do."""
+    for number in range(len(NETWORKS)):
+        file = f"{number}.pth"
+        mine = ("--data", "tensors:images.safetensors", "--model", f"networks.py:made_{number}")
+        for criterion in ("sf", "fisher", "grasp", "synflow", "obs-membrane"):
+            yield "score", file, "--criterion", criterion, *mine
+        yield "prune", file, "--repair", "obs+tune", *CUT, *mine
+        yield "theory", "crisis", file, *mine
+
+
 def planted() -> Iterator[tuple[str, ...]]:
     """Faults in a user's own function, of which only a GPU complains."""
     for name in PLANTED:
@@ -172,16 +191,28 @@ def lay_out() -> None:
         Path(name).write_text(text, "utf-8")
 
 
-def all_said(folder: Path, device: str) -> dict[str, Any]:
+def lay_out_libraries() -> None:
+    """Networks of other libraries, and images for them."""
+    import pruned_networks
+
+    functions = ["import pruned_networks"]
+    for number, name in enumerate(NETWORKS):
+        torch.save(pruned_networks.made(name).module.state_dict(), f"{number}.pth")
+        made = f"return pruned_networks.made({name!r}).module"
+        functions.append(f"def made_{number}(): {made}")
+    Path("networks.py").write_text("\n".join(functions), "utf-8")
+    x = pruned_networks.PICTURES
+    save_file({"x": x, "y": torch.arange(len(x)) % pruned_networks.CLASSES}, "images.safetensors")
+
+
+def all_said(folder: Path, device: str, *, libraries: bool) -> dict[str, Any]:
     """What each command said, by what was typed but for the device."""
     folder.mkdir()
     os.chdir(folder)
-    lay_out()
+    (lay_out_libraries if libraries else lay_out)()
+    every = of_libraries() if libraries else (*commands(), *for_gpus(), *planted())
     typed = typer.main.get_command(app)  # once: it takes longer than a small command
-    return {
-        " ".join(words): said(typed, *words, "--device", device)
-        for words in (*commands(), *planted())
-    }
+    return {" ".join(words): said(typed, *words, "--device", device) for words in every}
 
 
 def said(typed: Any, *words: str) -> dict[str, Any]:
@@ -213,7 +244,7 @@ def make_small() -> None:
     for module, name, value in (
         (demo, "RECIPE", "demo.yaml"),
         (demo, "SPARSITIES", (0.5,)),
-        (demo, "PLANS", demo.PLANS[-2:]),
+        (demo, "PLANS", demo.PLANS[3:4]),
         (mnist, "_part", beginning),
         (canvas, "save", blank),
         (os, "fsync", lambda handle: None),
@@ -227,5 +258,6 @@ if __name__ == "__main__":
     pretend()
     make_small()
     top = Path(sys.argv[1]).resolve()
-    found = {device: all_said(top / device, device) for device in ("cpu", "cuda")}
+    others = sys.argv[2:] == ["libraries"]
+    found = {device: all_said(top / device, device, libraries=others) for device in ("cpu", "cuda")}
     (top / "said.json").write_text(json.dumps(found), "utf-8")

@@ -149,6 +149,7 @@ CUDA: dict[str, Callable[..., Any]] = {
     "_lazy_init": lambda: None,
     "current_device": lambda: 0,
     "get_device_name": lambda device=None: "pretended GPU",
+    "is_bf16_supported": lambda: True,
     "synchronize": lambda device=None: None,
     "max_memory_allocated": lambda device=None: 0,
     "reset_peak_memory_stats": lambda device=None: None,

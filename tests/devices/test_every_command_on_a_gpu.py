@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer
-from every_command import commands
+from every_command import commands, for_gpus
 from safetensors.torch import load_file
 
 from snnprune.cli import app
@@ -27,19 +28,19 @@ FAULTS = {
 }
 
 
-def ran(folder: Path) -> dict[str, Any]:
-    """What each command said, by device and command; in a process, which keeps the GPU for good."""
+def ran(folder: Path, *libraries: str) -> dict[str, dict[str, Any]]:
+    """What each command said on each device; in a process, which keeps the GPU for good."""
     done = subprocess.run(
-        [sys.executable, HERE / "every_command.py", folder],
+        [sys.executable, HERE / "every_command.py", folder, *libraries],
         capture_output=True,
         text=True,
         timeout=LIMIT,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads((folder / "said.json").read_text("utf-8"))
-    return found
+    found = json.loads((folder / "said.json").read_text("utf-8"))
+    return {words: {device: found[device][words] for device in found} for words in found["cpu"]}
 
 
 def less_the_device(report: Any) -> Any:
@@ -86,13 +87,22 @@ def assert_same(said: dict[str, Any]) -> None:
 
 
 def test_every_command_does_on_a_gpu_what_it_does_on_a_cpu(tmp_path: Path) -> None:
-    found = ran(tmp_path)
-    said = {words: {device: found[device][words] for device in found} for words in found["cpu"]}
+    said = ran(tmp_path)
     for name, words in FAULTS.items():
         assert_refused(said.pop(f"{READ_BY} faults.py:{name}"), words)
+    for words in map(" ".join, for_gpus()):
+        assert (said[words]["cpu"]["code"], said.pop(words)["cuda"]["code"]) == (3, 0)
     for both in said.values():
         assert_same(both)
     assert_same_files(tmp_path)
+
+
+@pytest.mark.slow
+def test_networks_of_other_libraries_take_a_gpu_too(tmp_path: Path) -> None:
+    # no more than that: on a GPU SpikingJelly sums up in another order
+    for words, both in ran(tmp_path, "libraries").items():
+        for said in both.values():
+            assert said["code"] == 0, (words, said["errors"])
 
 
 def test_every_command_that_takes_a_device_is_among_them() -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
-from every_command import commands, for_gpus
 from safetensors.torch import load_file
+from typed_commands import commands, for_gpus
 
 from snnprune.cli import app
 
@@ -89,7 +90,9 @@ def assert_same(said: dict[str, Any]) -> None:
 def test_every_command_does_on_a_gpu_what_it_does_on_a_cpu(tmp_path: Path) -> None:
     said = ran(tmp_path)
     for name, words in FAULTS.items():
-        assert_refused(said.pop(f"{READ_BY} faults.py:{name}"), words)
+        both = said.pop(f"{READ_BY} faults.py:{name}")
+        if name != "for_cpus_alone" or torch.backends.cuda.is_built():  # else torch does not know
+            assert_refused(both, words)
     for words in map(" ".join, for_gpus()):
         assert (said[words]["cpu"]["code"], said.pop(words)["cuda"]["code"]) == (3, 0)
     for both in said.values():

@@ -58,7 +58,9 @@ class DataSection(Section):
         description="a built-in data set, imagefolder:DIR, tensors:FILE or file.py:function"
     )
     validation: Share = Field(
-        default=0.1, description="share of the training images split off, by seed, in [0, 1)"
+        default=0.1,
+        description="share of the training images split off, by seed, in [0, 1); 0: all are "
+        "trained on, nothing is chosen, and the weights of the last epoch are what is kept",
     )
     test: Name | None = Field(
         default=None, description="a set whose images are the test images; null: those of name"
@@ -71,6 +73,9 @@ class DataSection(Section):
         default=0, description="random crop after padding each side, in pixels"
     )
     flip: bool = Field(default=False, description="flip half of the images left to right")
+    cutout: NotNegative = Field(
+        default=0, description="side of a black square at a random place of each image, in pixels"
+    )
 
 
 class Recipe(Section):

@@ -35,18 +35,34 @@ def test_a_built_in_recipe_says_first_what_it_is_and_what_it_needs(name: str) ->
     assert "# Needs: " in comment
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "cifar10-kim"])
-def test_the_cifar_recipes_follow_appendix_e_of_the_paper(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "schedule"),
+    [
+        ("cifar10", "cosine"),
+        ("cifar100", "cosine"),
+        ("cifar10-kim", "cosine-epoch"),
+        ("cifar100-kim", "cosine-epoch"),
+    ],
+)
+def test_the_cifar_recipes_follow_appendix_e_of_the_paper(name: str, schedule: str) -> None:
     recipe = load_recipe(name)
     training = recipe.training
     assert (training.epochs, training.batch_size, training.learning_rate) == (300, 128, 0.3)
     assert (training.optimizer, training.momentum, training.weight_decay) == ("sgd", 0.9, 5e-4)
-    assert (training.schedule, recipe.model.args["time_steps"]) == ("cosine", 5)
+    assert (training.schedule, recipe.model.args["time_steps"]) == (schedule, 5)
 
 
-def test_the_neuron_of_kim_et_al_decays_its_input() -> None:
-    neuron = load_recipe("cifar10-kim").model.args["neuron"]
-    assert neuron == {"beta": 0.25, "decay_input": True}
+@pytest.mark.parametrize("name", ["cifar10-kim", "cifar100-kim"])
+def test_the_recipes_of_kim_et_al_do_as_their_code(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.model.args["neuron"] == {"beta": 0.25, "decay_input": True}
+    data = recipe.data
+    assert (data.validation, data.crop, data.flip, data.cutout) == (0, 4, True, 16)
+    assert recipe.imp is not None
+    # `iter_ == rewinding_epoch` is met after epoch 21; `end_iter - rewinding_epoch` are 280
+    assert (recipe.imp.rewind_epoch, recipe.imp.round_epochs) == (21, 280)
+    assert not recipe.imp.rewind_statistics
+    assert round(recipe.imp.targets[-1], 4) == 0.9822  # their 98.13 % of all parameters
 
 
 def test_an_error_over_a_built_in_recipe_is_told_by_its_file_name(

@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from snnprune.recipe.grid import GridSection, grid_faults
 from snnprune.recipe.methods import (
     FinetuneSection,
     GradualSection,
@@ -96,6 +97,9 @@ class Recipe(Section):
     finetune: FinetuneSection | None = Field(
         default=None, description="the section of training on after pruning"
     )
+    grid: GridSection | None = Field(
+        default=None, description="the section of several networks and data sets"
+    )
     output: OutputSection = Field(
         default=OutputSection(), description="the section of where a run goes"
     )
@@ -110,6 +114,15 @@ class Recipe(Section):
         if len(set(seeds)) < len(seeds):
             raise PydanticCustomError("seeds", "each seed should be there once")
         return seeds
+
+    @field_validator("grid")
+    @classmethod
+    def _around_the_sections(
+        cls, grid: GridSection | None, info: ValidationInfo
+    ) -> GridSection | None:
+        if grid is not None:
+            refuse("grid", list(grid_faults(grid, info.data.get("model"), info.data.get("data"))))
+        return grid
 
     @field_validator("gradual")
     @classmethod

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from snnprune.recipe import RecipeError, builtin_recipes, load_recipe, sources
+from snnprune.recipe import RecipeError, builtin_recipes, load_recipe, runs_of, sources
 
 
 def test_the_built_in_recipes_are_these() -> None:
@@ -16,6 +16,8 @@ def test_the_built_in_recipes_are_these() -> None:
         "fashion-mnist",
         "fashion-mnist-mini",
         "fashion-mnist-resnet19",
+        "paper-figure-3",
+        "paper-figure-5",
         "smoke",
     ]
 
@@ -63,6 +65,25 @@ def test_the_recipes_of_kim_et_al_do_as_their_code(name: str) -> None:
     assert (recipe.imp.rewind_epoch, recipe.imp.round_epochs) == (21, 280)
     assert not recipe.imp.rewind_statistics
     assert round(recipe.imp.targets[-1], 4) == 0.9822  # their 98.13 % of all parameters
+
+
+def test_the_recipes_of_figures_have_what_the_figures_show() -> None:
+    three, five = load_recipe("paper-figure-3"), load_recipe("paper-figure-5")
+    assert list(runs_of(three)) == [
+        *("snn-vgg-16-cifar10", "snn-vgg-16-cifar100"),
+        *("res-snn-19-cifar10", "res-snn-19-cifar100"),
+    ]
+    assert list(runs_of(five)) == ["res-snn-19-cifar10", "res-snn-19-cifar100"]
+    assert three.search is not None
+    assert five.imp is not None
+    assert three.search.dense
+    assert three.search.sparsities == (0.1, 0.3, 0.5, 0.7, 0.9)
+    assert five.imp.methods == ("imp", "sf-imp-1", "sf-imp-2")
+    epochs = {name: recipe.training.epochs for name, recipe in (("3", three), ("5", five))}
+    assert epochs == {"3": 300, "5": 300}
+    texts = {name: builtin_recipes()[f"paper-figure-{name}"].read_text() for name in epochs}
+    assert f"{4 * 6 * 300:,} epochs" in texts["3"]
+    assert f"{2 * (300 + 3 * 14 * 280):,} epochs" in texts["5"]
 
 
 def test_an_error_over_a_built_in_recipe_is_told_by_its_file_name(

@@ -183,8 +183,8 @@ def test_a_misspelt_setting_is_told_with_its_line_and_the_setting_that_was_meant
 
 def test_an_unknown_section_lists_the_known_ones(tmp_path: Path) -> None:
     assert faults(tmp_path, f"{BASE}xyz: {{}}\n") == [
-        "r.yaml:8: xyz: unknown setting. choose from data, finetune, gradual, imp, model, output, "
-        "search, seed, seeds, training"
+        "r.yaml:8: xyz: unknown setting. choose from data, finetune, gradual, grid, imp, model, "
+        "output, search, seed, seeds, training"
     ]
 
 

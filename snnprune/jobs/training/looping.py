@@ -54,6 +54,8 @@ class LoopOptions:
     download: bool = False
     force: bool = False
     resume: bool = False
+    around: Path | None = None
+    """The folder of a grid around `out`: it is what is to be resumed."""
 
     @property
     def places(self) -> DataOptions:
@@ -63,7 +65,8 @@ class LoopOptions:
     @property
     def resume_command(self) -> str:
         """The command line that continues the run."""
-        words = ["snnprune", self.command, *self.arguments, "--resume", "--out", str(self.out)]
+        folder = str(self.around or self.out)
+        words = ["snnprune", self.command, *self.arguments, "--resume", "--out", folder]
         if self.device != "auto":
             words += ["--device", self.device]
         if self.data_root is not None:

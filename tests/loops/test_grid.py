@@ -103,6 +103,8 @@ def test_figure_3_is_untrained_sub_networks_beside_the_trained_network_for_each_
     assert all(one["summary"]["accuracies_on"] == "test" for one in found.report["runs"])
     for name in ("accuracy.png", "accuracy.svg", "table.md", "report.html", "report.md", "DONE"):
         assert (tmp_path / "run" / name).exists(), name
+    page = (tmp_path / "run" / "report.md").read_text()
+    assert page.count(": test accuracy; dense ") == 4
     table = (tmp_path / "run" / "table.md").read_text()
     assert table.count("edge-popup") == 4
     assert "<svg" in (tmp_path / "run" / "report.html").read_text()

@@ -35,6 +35,7 @@ def test_a_built_in_recipe_says_first_what_it_is_and_what_it_needs(name: str) ->
     comment = "\n".join(lines[: lines.index("model:")])
     assert all(line.startswith("# ") for line in comment.splitlines())
     assert "# Needs: " in comment
+    assert max(map(len, lines)) <= 100
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,15 @@ def test_every_pair_has_its_seeds(places: dict[str, str], tmp_path: Path) -> Non
     assert (tmp_path / "run/nets.py-build-two/seed-1/round-01/mask.safetensors").exists()
 
 
+def test_train_has_a_grid_too_with_nothing_to_draw(places: dict[str, str], tmp_path: Path) -> None:
+    options = replace(figure(5, places, tmp_path / "run"), command="train")
+    found = grid(options)
+    assert_valid(dict(found.report))
+    assert [one["summary"]["points"] for one in found.report["runs"]] == [[], []]
+    assert all(one["summary"]["dense"] for one in found.report["runs"])
+    assert (found.report["outputs"], (options.out / "DONE").exists()) == ([], True)
+
+
 def test_data_that_only_the_last_run_needs_are_missed_before_the_first(
     places: dict[str, str], tmp_path: Path
 ) -> None:

@@ -26,7 +26,7 @@ mine.yaml` checks it without running anything of it. `--recipe` takes a name or 
 `--set section.setting=value` changes a setting, and the run folder keeps the recipe as it was run,
 every default written out. Unknown settings are refused with the nearest known one.
 
-One file per data set has a section for each command that can be run on it: `train` reads `model`,
+A file has a section for each command that can be run on its data: `train` reads `model`,
 `data`, `training` and `gradual`, the other commands also the section of their name. Numbers are
 those of YAML 1.2, so `1e-3` is one; anchors, aliases and tags are refused.
 

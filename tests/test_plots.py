@@ -10,7 +10,14 @@ import pytest
 from matplotlib.figure import Figure
 
 from snnprune.curves import Summary, summarised
-from snnprune.plots import plot_densities, plot_firing_rates, plot_search, plot_tickets
+from snnprune.plots import (
+    Tile,
+    plot_densities,
+    plot_firing_rates,
+    plot_grid,
+    plot_search,
+    plot_tickets,
+)
 from snnprune.plots.axis import remaining, ticks
 from snnprune.plots.heat import short
 from snnprune.plots.looks import looks
@@ -134,6 +141,31 @@ def test_chance_and_the_trained_network_stand_beside_untrained_weights(
     levels = {line.get_label(): line.get_xydata() for line in figures[0].axes[0].lines}
     assert np.asarray(levels["chance"])[:, 1].tolist() == [20, 20]
     assert np.asarray(levels["dense network, trained"])[:, 1].tolist() == [90, 90]
+
+
+def tiles(*titles: str, classes: int | None = 5) -> list[Tile]:
+    found = summary("imp", "random")
+    return [Tile(title=title, summary=found, classes=classes) for title in titles]
+
+
+@pytest.mark.parametrize("searched", [False, True])
+def test_each_network_and_data_set_has_axes_of_its_own_and_all_have_one_legend(
+    searched: bool, figures: list[Figure], tmp_path: Path
+) -> None:
+    plot_grid([tmp_path / "a.svg"], tiles("a on b", "a on c", "d on b"), searched=searched)
+    (figure,) = figures
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["a on b", "a on c", "d on b"]
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert len(labels) == len(set(labels)) == (4 if searched else 3)
+    assert ("chance" in labels) == searched
+    assert all(axes.lines for axes in figure.axes)
+
+
+def test_titles_as_long_as_a_path_leave_room_for_the_axes(tmp_path: Path) -> None:
+    names = ("tensors:/" + 40 * "somewhere/", 30 * "words and ", "$x_漢字\x1b[31m")
+    plot_grid([tmp_path / "a.svg"], tiles(*names), searched=True)
+    assert (tmp_path / "a.svg").stat().st_size > 1000
 
 
 def test_each_halving_of_the_weights_is_one_step_on_the_axis() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -12,6 +13,7 @@ from snnprune.checkpoint.naming import counted
 from snnprune.cli.stages import clock
 from snnprune.cli.tables import cell
 from snnprune.curves import percent
+from snnprune.escaping import printable
 
 if TYPE_CHECKING:
     from snnprune.jobs.training.dry_run import DryRun
@@ -35,6 +37,18 @@ def shown(found: DryRun) -> list[RenderableType]:
         f"about {clock(found.seconds)} in all; peak memory {size(found.peak_bytes)}; "
         f"on disk states {size(found.state_bytes)}, results {size(found.result_bytes)}",
     ]
+
+
+def shown_grid(found: Mapping[str, DryRun]) -> list[RenderableType]:
+    """The same for several networks and data sets, each below its name, then all together."""
+    parts = ([printable(name), *shown(one), ""] for name, one in found.items())
+    runs = found.values()
+    disk = sum(one.state_bytes + one.result_bytes for one in runs)
+    last = (
+        f"all {len(found)}: {counted(sum(one.epochs for one in runs), 'epoch')}, about "
+        f"{clock(sum(one.seconds for one in runs))}; on disk {size(disk)}"
+    )
+    return [*(item for part in parts for item in part), last]
 
 
 def size(count: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
@@ -19,6 +19,12 @@ BETWEEN = 2  # columns
 def shown(summary: Summary, width: int) -> list[RenderableType]:
     """Accuracies within `width` columns: in tables where anything was pruned, then in a line."""
     return [*accuracy_tables(summary, width), printable(dense_line(summary))]
+
+
+def shown_grid(summaries: Mapping[str, Summary], width: int) -> list[RenderableType]:
+    """The same for several networks and data sets, each below its name."""
+    parts = ([printable(name), *shown(one, width), ""] for name, one in summaries.items())
+    return [item for part in parts for item in part]
 
 
 def accuracy_tables(summary: Summary, width: int) -> list[Table]:

@@ -159,7 +159,9 @@ def _run(
         resume=flags.resume,
     )
     files = named.files() if named else None
-    if flags.dry_run:
+    if recipe.grid is not None:
+        _grid(options, files, screen, dry=flags.dry_run)
+    elif flags.dry_run:
         _try(options, files, screen)
     else:
         _do(options, files, screen)
@@ -173,9 +175,34 @@ def _do(options: LoopOptions, files: FinetuneFiles | None, screen: Screen) -> No
 
     job = job_of(options.command, files)
     found = run_seeds(job, options, screen.progress(), screen.say)
-    done = "holds a finished run: nothing to do" if found.finished_before else None
-    last = f"{options.out} {done}" if done else f"wrote {options.out}"
+    last = _last(options.out, finished_before=found.finished_before)
     screen.result(*shown(found.summary, screen.width), last, report=dict(found.report))
+
+
+def _last(folder: Path, *, finished_before: bool) -> str:
+    """The line that ends a result."""
+    return f"{folder} holds a finished run: nothing to do" if finished_before else f"wrote {folder}"
+
+
+def _grid(options: LoopOptions, files: FinetuneFiles | None, screen: Screen, *, dry: bool) -> None:
+    """Run, or try, every network of the recipe's grid on every data set."""
+    from snnprune.cli import dry_tables, run_tables
+    from snnprune.jobs.training.grids import dry_grid, run_grid
+    from snnprune.jobs.training.loops import job_of
+    from snnprune.jobs.training.recipes import require_one_pair
+
+    if files is not None:
+        require_one_pair(options.recipe, options.command)
+    if dry:
+        tried, report = dry_grid(options)
+        last = f"nothing was written to {options.out}"
+        screen.result(*dry_tables.shown_grid(tried), last, report=report)
+        return
+    found = run_grid(job_of(options.command), options, screen.progress(), screen.say)
+    summaries = {name: sweep.summary for name, sweep in found.runs.items()}
+    last = _last(options.out, finished_before=found.finished_before)
+    tables = run_tables.shown_grid(summaries, screen.width)
+    screen.result(*tables, last, report=dict(found.report))
 
 
 def _try(options: LoopOptions, files: FinetuneFiles | None, screen: Screen) -> None:

@@ -1,4 +1,4 @@
-"""Random crops and flips of a whole batch, where the batch lies."""
+"""Random crops, flips and holes of a whole batch, where the batch lies."""
 
 from dataclasses import dataclass
 
@@ -17,10 +17,12 @@ class Augmentation:
     """Pixels of black added on every side before a crop of the old size is cut out."""
     flip: bool = False
     """Whether every other picture, by chance, is mirrored left to right."""
+    cutout: int = 0
+    """Side in pixels of the black square that is put into every picture; 0: none."""
 
 
 def augment(images: Tensor, augmentation: Augmentation, generator: Generator) -> Tensor:
-    """`images` (N, C, H, W), each shifted and mirrored by draws of its own.
+    """`images` (N, C, H, W), each shifted, mirrored and holed by draws of its own.
 
     The draws are made where `generator` is: one on the CPU gives every device the same pictures.
 
@@ -29,12 +31,15 @@ def augment(images: Tensor, augmentation: Augmentation, generator: Generator) ->
     """
     if augmentation != Augmentation() and images.ndim != 4:
         raise InputError(
-            f"crop and flip need pictures (N, C, H, W), not {tuple(images.shape)}",
+            f"crop, flip and cutout need pictures (N, C, H, W), not {tuple(images.shape)}",
             hint="switch augmentation off",
         )
     if augmentation.crop:
         images = _cropped(images, augmentation.crop, generator)
-    return _flipped(images, generator) if augmentation.flip else images
+    if augmentation.flip:
+        images = _flipped(images, generator)
+    # last, so that the draws of the others are the same without it
+    return _holed(images, augmentation.cutout, generator) if augmentation.cutout else images
 
 
 def _cropped(images: Tensor, padding: int, generator: Generator) -> Tensor:
@@ -48,6 +53,25 @@ def _cropped(images: Tensor, padding: int, generator: Generator) -> Tensor:
 def _flipped(images: Tensor, generator: Generator) -> Tensor:
     mirrored = _draws(2, (len(images), 1, 1, 1), generator).to(images.device, torch.bool)
     return torch.where(mirrored, images.flip(-1), images)
+
+
+def _holed(images: Tensor, side: int, generator: Generator) -> Tensor:
+    """Black squares whose centre is anywhere; what lies beyond an edge is lost.
+
+    DeVries and Taylor 2017, arXiv 1708.04552.
+    """
+    count, _, height, width = images.shape
+    rows = _hidden(height, side, count, generator)
+    columns = _hidden(width, side, count, generator)
+    holes = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)  # (N, 1, H, W)
+    return images.masked_fill(holes.to(images.device), 0)
+
+
+def _hidden(length: int, side: int, count: int, generator: Generator) -> Tensor:
+    """(count, length): whether a place is within `side` places around a centre drawn for each."""
+    first = _draws(length, (count, 1), generator) - side // 2
+    places = torch.arange(length, device=first.device)
+    return (places >= first) & (places < first + side)
 
 
 def _draws(below: int, shape: tuple[int, ...], generator: Generator) -> Tensor:

@@ -79,7 +79,9 @@ class LoaderSplit:
         """
         if augment != Augmentation():
             raise InputError(
-                "crop and flip are for built-in data", field="data", hint="let the loader do it"
+                "crop, flip and cutout are for built-in data",
+                field="data",
+                hint="let the loader do it",
             )
         given = self.given()
         for number in itertools.count():

@@ -76,7 +76,8 @@ def cells(section: ImpSection, epochs: int) -> list[Cell]:
                 sparsity=sparsity,
                 epochs=length,
                 folder=_folder(section, method, number),
-                last=number == len(targets),
+                # tickets that the dense run gave do not come from each other
+                last=section.drawn_while_dense or number == len(targets),
             )
             for method in section.methods
             for number, sparsity in enumerate(targets, start=1)

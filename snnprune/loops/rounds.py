@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 
 from torch import Tensor
 
-from snnprune.loops.early import EarlyBird
+from snnprune.loops.early import EarlyBird, EarlyTickets
 from snnprune.loops.methods import Cell, cells, method_of, returning
 from snnprune.loops.ranking import Ranking, all_alive, dense_masks, prunable_weights
 from snnprune.loops.resolving import spec_of
@@ -47,6 +48,7 @@ class Rounds:
         self.dense: Mapping[str, Tensor] = {}
         self.early_weights: Mapping[str, Tensor] = copied(setup.module)
         self.bird: EarlyBird | None = None
+        self.tickets = self._tickets()
         self.returnable = 0  # weights that are not held back and were alive as the round began
 
     @property
@@ -78,6 +80,8 @@ class Rounds:
         """The masks of a round, by the network that the one before left; none for the dense one."""
         if cell.round == 0:
             return {}
+        if self.tickets:
+            return self._drawn(self.tickets)
         if cell.round == 1:  # of every method
             self.setup = self.early
             self.setup.load(self.dense)
@@ -118,25 +122,61 @@ class Rounds:
             fit(self.trainer, stretch, hooks, at=self.at, stop=stop, progress=progress)
 
     def measure(self, cell: Cell) -> None:
-        """Look at the test images, if there are some, once, and keep the network and its masks."""
+        """Look at the test images, if there are some, once, and keep the network and its masks.
+
+        A dense run that was ended early is no baseline: its network is kept and not measured.
+        """
         run, masks = self.full.run, self.trainer.masking.masks
+        epochs = [row for row in run.rows if row["kind"] == "epoch"]
+        whole = cell.round > 0 or len(epochs) == cell.epochs
         with self.trainer.as_kept():
             tensors = copied(self.setup.module)
-            row = ticket(
-                self.setup,
-                masks or dense_masks(self.setup.network),
-                method=cell.method,
-                round=cell.round,
-                asked=cell.sparsity,
-                validation_accuracy=run.rows[-1]["validation_accuracy"],
-                measured=self.setup.measure(),
-            )
+            row = self._row(cell, masks, epochs[-1]["validation_accuracy"]) if whole else None
         if cell.round == 0:
             self.dense = tensors
         # with fewer time steps it is another network: that which was trained and measured
         other = None if self.setup is self.full else model_note(spec_of(self.setup.recipe))
         run.keep(cell.folder, masked(tensors, masks), masks, other)
-        run.log(row)
+        if row is not None:
+            run.log(row)
+
+    def _row(
+        self, cell: Cell, masks: Masks, validation_accuracy: float | None
+    ) -> Mapping[str, object]:
+        """What metrics tell of the network that `cell` trained."""
+        row = ticket(
+            self.setup,
+            masks or dense_masks(self.setup.network),
+            method=cell.method,
+            round=cell.round,
+            asked=cell.sparsity,
+            validation_accuracy=validation_accuracy,
+            measured=self.setup.measure(),
+        )
+        if self.tickets is None or cell.round == 0:
+            return row
+        return {**row, "early_bird": self.tickets.drawn[self.number].about}
+
+    def _tickets(self) -> EarlyTickets | None:
+        """Those that are drawn while the dense network trains, if the recipe wants it so."""
+        if self.section.early_bird is None or not self.section.drawn_while_dense:
+            return None
+        cuts = {
+            number: functools.partial(self._cut, cell)
+            for number, cell in enumerate(self.cells)
+            if cell.round > 0
+        }
+        stay = self.section.rewind == "learning-rate"
+        return EarlyTickets(
+            self.section.early_bird, cuts, lambda: copied(self.setup.module) if stay else {}
+        )
+
+    def _drawn(self, tickets: EarlyTickets) -> Masks:
+        """The masks of the ticket at hand, the network being what it was drawn from."""
+        drawn = tickets.drawn[self.number]
+        self.setup = self.early
+        self.setup.load(drawn.weights or self.dense)
+        return drawn.masks
 
     def _enter(self, cell: Cell) -> None:
         """Take the network that `cell` trains, and who may end it early."""
@@ -173,13 +213,20 @@ class Rounds:
         def after_epoch(epoch: Epoch) -> bool:
             row = {"kind": "epoch", "method": cell.method, "round": cell.round}
             self.full.run.log({**row, **asdict(epoch)})
-            return self.bird is not None and self.bird.settled()
+            return self._ends(cell, epoch.epoch + 1)
 
         hooks = Hooks(held_out=self.setup.accuracy, save=self._save, after_epoch=after_epoch)
         if self.section.surgery != "dns" or not method_of(cell.method).returning:
             return hooks
         key = (self.full.recipe.seed, cell.round)
         return replace(hooks, after_step=Surgery(self.trainer, self.returnable, key))
+
+    def _ends(self, cell: Cell, epochs: int) -> bool:
+        """Whether the training of `cell` is over after so many of its epochs."""
+        if cell.round == 0 and self.tickets:
+            complete = self.tickets.look(epochs, last=epochs == cell.epochs)
+            return complete and epochs > self.section.rewind_epoch  # whose weights are wanted
+        return self.bird is not None and self.bird.settled()
 
     def _save(self, at: Position) -> None:
         self.at = at
@@ -190,12 +237,14 @@ class Rounds:
             "at": asdict(at),
             "trainer": self.trainer.position(),
             "returnable": self.returnable,
+            **({"early_bird": self.tickets.position()} if self.tickets else {}),
         }
         groups = {
             **self.trainer.groups(),
             "dense": self.dense,
             "early": self.early_weights,
             **(self.bird.groups() if self.bird else {}),
+            **(self.tickets.groups() if self.tickets else {}),
         }
         self.full.run.save(self.steps_done, position, groups)
 
@@ -210,6 +259,8 @@ class Rounds:
         self.dense, self.early_weights = groups.get("dense", {}), groups["early"]
         if self.bird:
             self.bird.restore(groups)
+        if self.tickets:
+            self.tickets.restore(known["early_bird"], groups)
 
     def _steps_before(self, number: int) -> int:
         epochs = sum(cell.epochs for cell in self.cells[:number])

@@ -86,7 +86,9 @@ class Setup:
         return Stretch(
             images=self.images,
             batch_size=recipe.training.batch_size,
-            augment=Augmentation(crop=recipe.data.crop, flip=recipe.data.flip),
+            augment=Augmentation(
+                crop=recipe.data.crop, flip=recipe.data.flip, cutout=recipe.data.cutout
+            ),
             key=(recipe.seed, *key),
             epochs=epochs,
             device=self.device,

@@ -26,6 +26,7 @@ class VGG16(nn.Module):
             self.stages.append(nn.Sequential(*blocks))
         self.pool = nn.MaxPool2d(2)
         self.classifier = nn.Linear(channels, classes)
+        self.apply(_initialise)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits per time step from images (N, C, H, W) or events (T, N, C, H, W)."""
@@ -35,6 +36,22 @@ class VGG16(nn.Module):
             if spikes.shape[-1] > 1 and spikes.shape[-2] > 1:  # small images are pooled less often
                 spikes = per_step(self.pool, spikes)
         return self.classifier(spikes.mean((-2, -1)))
+
+
+def _initialise(module: nn.Module) -> None:
+    """Weights as in the code of Kim et al. 2022, on which a global ranking depends.
+
+    Convolutions: normal, deviation sqrt(2 / (outputs * 9)); the linear layer: normal, deviation
+    0.01; biases 0.
+    """
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, 0, 0.01)
+    else:
+        return
+    assert module.bias is not None
+    nn.init.zeros_(module.bias)
 
 
 def snn_vgg_16(

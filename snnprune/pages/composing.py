@@ -26,10 +26,11 @@ def page_of(report: Report) -> Page:
 
 
 def _subtitle(report: Report) -> str:
-    """The files that it is about; of a run, its model and data."""
+    """The files that it is about; of a run, its model and data; of several, their folders."""
     files = [PurePath(one["path"]).name for one in report["inputs"]]
     named = [one["name"] for one in (report.get("model"), report.get("data")) if one]
-    return ", ".join(files or named)
+    several = [one["folder"] for one in report.get("runs", [])]
+    return ", ".join(several or files or named)
 
 
 def _verdict(report: Report) -> str:

@@ -9,7 +9,7 @@ from snnprune.plots.looks import Look
 from snnprune.plots.panels import plot_flips, plot_membrane, plot_scores
 from snnprune.plots.predictions import plot_predictions
 from snnprune.plots.sensitivity import plot_sensitivity
-from snnprune.plots.summary import plot_search, plot_tickets
+from snnprune.plots.summary import Tile, plot_grid, plot_search, plot_tickets
 
 __all__ = [
     "Course",
@@ -17,12 +17,14 @@ __all__ = [
     "Level",
     "Look",
     "Mark",
+    "Tile",
     "plot_accumulation",
     "plot_accuracy",
     "plot_densities",
     "plot_failures",
     "plot_firing_rates",
     "plot_flips",
+    "plot_grid",
     "plot_growth",
     "plot_membrane",
     "plot_predictions",

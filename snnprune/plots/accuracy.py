@@ -81,7 +81,7 @@ def plot_accuracy(
     with drawn(paths, size=(1 + 5.4 * len(views), 4.4), conditions=conditions) as figure:
         panels = figure.subplots(1, len(views), squeeze=False)[0]
         for axes, view in zip(panels, views, strict=True):
-            _draw(axes, curves, dense)
+            draw_curves(axes, curves, dense)
             axes.set_ylim(100 * view[0], 100 * view[1])
         panels[0].set_ylabel(f"{worded(split)} accuracy (%)")
         if len(views) > 1:
@@ -114,7 +114,7 @@ def _near(levels: Sequence[Level], dense: Level | None) -> tuple[float, float] |
     return max(low, best - NEAR), high
 
 
-def _draw(axes: Axes, curves: Sequence[Curve], dense: Level | None) -> None:
+def draw_curves(axes: Axes, curves: Sequence[Curve], dense: Level | None) -> None:
     """All lines on one pair of axes, accuracies in percent."""
     if dense is not None:
         draw_level(axes, dense, "dense", linestyle=":")

@@ -44,7 +44,7 @@ def drawn(paths: Sequence[Path], *, size: tuple[float, float], conditions: str) 
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box stands for it
         figure = Figure(figsize=size, layout="constrained")
         yield figure
-        title = _wrapped(conditions, int(size[0] * TITLE_PER_INCH))
+        title = wrapped(conditions, int(size[0] * TITLE_PER_INCH))
         figure.suptitle(title, x=0.01, ha="left", fontsize=9)
         for path in paths:
             save(figure, path)
@@ -62,6 +62,7 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format=path.suffix[1:], dpi=150, metadata=metadata)
 
 
-def _wrapped(text: str, width: int) -> str:
-    lines = (textwrap.wrap(printable(line), width) for line in text.splitlines())
-    return "\n".join(line for wrapped in lines for line in wrapped)
+def wrapped(text: str, width: int) -> str:
+    """The text in lines of at most `width` characters."""
+    parts = (textwrap.wrap(printable(line), width) for line in text.splitlines())
+    return "\n".join(line for lines in parts for line in lines)

@@ -2,6 +2,7 @@
 
 from snnprune.recipe.dumping import dump_recipe
 from snnprune.recipe.errors import Problem, RecipeError
+from snnprune.recipe.grid import GridSection, runs_of
 from snnprune.recipe.loading import load_recipe
 from snnprune.recipe.methods import (
     FinetuneSection,
@@ -19,6 +20,7 @@ __all__ = [
     "DataSection",
     "FinetuneSection",
     "GradualSection",
+    "GridSection",
     "ImpSection",
     "ModelSection",
     "OutputSection",
@@ -31,4 +33,5 @@ __all__ = [
     "dump_recipe",
     "load_recipe",
     "parse_settings",
+    "runs_of",
 ]

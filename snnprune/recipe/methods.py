@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from snnprune.recipe.section import (
@@ -83,8 +83,13 @@ class ImpSection(Section):
     )
     early_bird: Part | None = Field(
         default=None,
-        description="distance between the masks of epochs below which a round ends; "
-        "the last one is trained whole",
+        description="distance between the masks of epochs below which training ends: "
+        "0.1 (You et al.) or 0.02 (Kim et al.); see early_bird_ends",
+    )
+    early_bird_ends: Literal["rounds", "dense"] = Field(
+        default="rounds",
+        description="rounds: each round but the last; dense: the dense run, as published, from "
+        "which each ticket is drawn on its way and then trained whole",
     )
     samples: Count = Field(default=1024, description="training images to calibrate on")
 
@@ -100,6 +105,18 @@ class ImpSection(Section):
     def _growing(cls, sparsities: tuple[float, ...]) -> tuple[float, ...]:
         require_increasing(sparsities)
         return sparsities
+
+    @field_validator("early_bird_ends")
+    @classmethod
+    def _at_a_distance(cls, ends: str, info: ValidationInfo) -> str:
+        if ends == "dense" and info.data.get("early_bird") is None:
+            raise PydanticCustomError("early_bird", "dense needs a distance, early_bird")
+        return ends
+
+    @property
+    def drawn_while_dense(self) -> bool:
+        """Whether tickets are drawn while the dense network trains, one for each sparsity."""
+        return self.early_bird is not None and self.early_bird_ends == "dense"
 
     @property
     def targets(self) -> tuple[float, ...]:

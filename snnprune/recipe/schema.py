@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from snnprune.recipe.grid import GridSection, grid_faults
 from snnprune.recipe.methods import (
     FinetuneSection,
     GradualSection,
@@ -58,7 +59,9 @@ class DataSection(Section):
         description="a built-in data set, imagefolder:DIR, tensors:FILE or file.py:function"
     )
     validation: Share = Field(
-        default=0.1, description="share of the training images split off, by seed, in [0, 1)"
+        default=0.1,
+        description="share of the training images split off, by seed, in [0, 1); 0: all are "
+        "trained on, nothing is chosen, and the weights of the last epoch are what is kept",
     )
     test: Name | None = Field(
         default=None, description="a set whose images are the test images; null: those of name"
@@ -71,6 +74,9 @@ class DataSection(Section):
         default=0, description="random crop after padding each side, in pixels"
     )
     flip: bool = Field(default=False, description="flip half of the images left to right")
+    cutout: NotNegative = Field(
+        default=0, description="side of a black square at a random place of each image, in pixels"
+    )
 
 
 class Recipe(Section):
@@ -91,6 +97,9 @@ class Recipe(Section):
     finetune: FinetuneSection | None = Field(
         default=None, description="the section of training on after pruning"
     )
+    grid: GridSection | None = Field(
+        default=None, description="the section of several networks and data sets"
+    )
     output: OutputSection = Field(
         default=OutputSection(), description="the section of where a run goes"
     )
@@ -105,6 +114,15 @@ class Recipe(Section):
         if len(set(seeds)) < len(seeds):
             raise PydanticCustomError("seeds", "each seed should be there once")
         return seeds
+
+    @field_validator("grid")
+    @classmethod
+    def _around_the_sections(
+        cls, grid: GridSection | None, info: ValidationInfo
+    ) -> GridSection | None:
+        if grid is not None:
+            refuse("grid", list(grid_faults(grid, info.data.get("model"), info.data.get("data"))))
+        return grid
 
     @field_validator("gradual")
     @classmethod

@@ -23,8 +23,10 @@ class TrainingSection(Section):
     weight_decay: Annotated[float, Field(ge=0)] = Field(
         default=5e-4, description="L2 penalty of sgd, decoupled decay of adamw, per step"
     )
-    schedule: Literal["cosine", "step", "one-cycle", "constant"] = Field(
-        default="cosine", description="course of the learning rate over the epochs"
+    schedule: Literal["cosine", "cosine-epoch", "step", "one-cycle", "constant"] = Field(
+        default="cosine",
+        description="course of the learning rate over the epochs; cosine falls with every step, "
+        "cosine-epoch after every epoch",
     )
     step_epochs: Annotated[tuple[Count, ...], Field(strict=False)] = Field(
         default=(),

@@ -86,10 +86,14 @@ def _require_empty(folder: Path) -> None:
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether there is a run in it, finished or not, or one for each of several seeds."""
+    """Whether there is a run in it, finished or not, or one for each of several seeds.
+
+    Or one for each pair of a grid, which has the recipe of all around them.
+    """
     marks = (lock.NAME, DONE)
-    if (folder / RECIPE).is_file() and any((folder / mark).exists() for mark in marks):
-        return True
+    if (folder / RECIPE).is_file():
+        begun = any((folder / mark).exists() for mark in marks)
+        return begun or any(folder.glob(f"*/{RECIPE}"))
     return any(folder.glob(f"seed-*/{RECIPE}"))
 
 

@@ -15,12 +15,15 @@ def learning_rate(training: TrainingSection, step: int, steps_per_epoch: int) ->
         return training.learning_rate * (step + 1) / warmup
     steps = training.epochs * steps_per_epoch - warmup
     done = (step - warmup) / steps
+    if training.schedule == "cosine-epoch":  # as a scheduler that is stepped once an epoch
+        epoch = (step - warmup) // steps_per_epoch
+        done = epoch / (training.epochs - training.warmup_epochs)
     return training.learning_rate * _factor(training, done, step // steps_per_epoch)
 
 
 def _factor(training: TrainingSection, done: float, epoch: int) -> float:
     """What is left of the full rate after the share `done` of the run, in `epoch`."""
-    if training.schedule == "cosine":
+    if training.schedule in ("cosine", "cosine-epoch"):
         return (1 + math.cos(math.pi * done)) / 2
     if training.schedule == "step":
         passed = sum(epoch >= milestone for milestone in training.step_epochs)

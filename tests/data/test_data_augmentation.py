@@ -1,4 +1,4 @@
-"""Crops and flips against a loop over the images."""
+"""Crops, flips and holes against a loop over the images."""
 
 import pytest
 import torch
@@ -47,6 +47,45 @@ def test_every_picture_is_one_of_its_own_shifts_and_all_kinds_occur(crop: int, f
     assert {down for down, _, _ in seen} == set(range(-crop, crop + 1))
     assert {right for _, right, _ in seen} == set(range(-crop, crop + 1))
     assert {mirrored for _, _, mirrored in seen} == ({False, True} if flip else {False})
+
+
+def holed(image: Tensor, side: int, row: int, column: int) -> Tensor:
+    """`image` (C, H, W) with a black square around a place, pixel by pixel."""
+    changed, half = image.clone(), side // 2
+    for down in range(row - half, row - half + side):
+        for right in range(column - half, column - half + side):
+            if 0 <= down < image.shape[1] and 0 <= right < image.shape[2]:
+                changed[:, down, right] = 0
+    return changed
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 4])
+def test_every_picture_has_one_hole_around_a_place_of_its_own_and_all_places_occur(
+    side: int,
+) -> None:
+    images = pictures(400, 2, 5, 7)
+    changed = augment(images, Augmentation(cutout=side), generator(0))
+    assert (changed.shape, changed.dtype) == (images.shape, images.dtype)
+    places = [(row, column) for row in range(5) for column in range(7)]
+    seen = set()
+    for before, after in zip(images, changed, strict=True):
+        found = [place for place in places if torch.equal(holed(before, side, *place), after)]
+        assert found
+        seen.update(found)
+    assert seen == set(places)
+
+
+def test_a_hole_larger_than_the_picture_may_leave_nothing() -> None:
+    changed = augment(pictures(height=4, width=4), Augmentation(cutout=8), generator(0))
+    assert not changed.any()
+
+
+def test_crops_and_flips_are_the_same_with_a_hole_on_top() -> None:
+    images = pictures(height=8)
+    plain = augment(images, Augmentation(crop=2, flip=True), generator(3))
+    changed = augment(images, Augmentation(crop=2, flip=True, cutout=3), generator(3))
+    assert not torch.equal(changed, plain)
+    assert torch.equal(torch.where(changed == 0, changed, plain), changed)
 
 
 def test_images_of_one_batch_are_changed_independently() -> None:

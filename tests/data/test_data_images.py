@@ -132,7 +132,7 @@ def test_moved_images_and_labels_lie_on_the_device() -> None:
 def test_a_gpu_gives_the_same_augmented_batches_as_the_cpu() -> None:
     images = torch.randint(256, (50, 3, 32, 32), dtype=torch.uint8)
     split = ImageSplit(images=images, labels=torch.arange(50), mean=(0.5,) * 3, std=(0.2,) * 3)
-    augment = Augmentation(crop=4, flip=True)
+    augment = Augmentation(crop=4, flip=True, cutout=5)
     cpu, gpu = (
         list(split.shuffled(16, key=(0, 3), device=device, augment=augment))
         for device in ("cpu", "cuda")

@@ -32,7 +32,10 @@ def test_every_command_runs_as_pasted_from_top_to_bottom(
         done = run(*arguments)
         assert done.returncode == 0, done.stderr
     left = {path.name for path in (tmp_path / "runs").iterdir()}
-    assert left == {"tickets", "gradual", "search", "dense", "finetuned"}  # and none of --dry-run
+    assert left == {  # and none of --dry-run
+        *("tickets", "early-bird", "gradual"),
+        *("search", "dense", "finetuned"),
+    }
 
 
 def test_every_method_is_described() -> None:
@@ -42,4 +45,5 @@ def test_every_method_is_described() -> None:
 def test_every_setting_that_is_named_exists() -> None:
     load_recipe("smoke", ["imp.rewind=learning-rate", "imp.rewind_statistics=false"])
     load_recipe("smoke", ["imp.surgery=dns", "imp.early_time_steps=3", "imp.early_bird=0.02"])
+    load_recipe("smoke", ["imp.early_bird=0.1", "imp.early_bird_ends=dense"])
     load_recipe("smoke", ["imp.round_epochs=1", "imp.repair=bn", "imp.allocation=local"])

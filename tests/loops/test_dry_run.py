@@ -84,6 +84,7 @@ def checkpoint(run: Run, recipe: Path, tmp_path: Path) -> Path:
         ("train", {}),
         ("train", {"gradual": {"sparsity": 0.6, "steps": 3}}),
         ("imp", {"imp": {"early_time_steps": 2}}),
+        ("imp", {"imp": {"early_bird": 0.001, "early_bird_ends": "dense"}}),
         ("search", {}),
         ("finetune", {}),
     ],

@@ -7,6 +7,7 @@ import pytest
 from safetensors import safe_open
 from small_runs import write_images
 from typer.testing import CliRunner
+from valid_reports import assert_valid
 
 from snnprune.cli.app import app
 
@@ -57,6 +58,18 @@ def test_early_time_files_have_the_steps_that_they_were_trained_with(images: Pat
             ],
         )
         assert json.loads(found.stdout)["evaluation"]["time_steps"] == steps
+
+
+def test_tickets_that_the_dense_run_gave_say_when(images: Path) -> None:
+    out = run(images, "[0.5, 0.75]", "early_bird: 0.1, early_bird_ends: dense")
+    report = json.loads((out / "report.json").read_text())
+    assert_valid(report)
+    about = [row["early_bird"] for row in report["tickets"] if row["round"] > 0]
+    assert [one["epochs"] for one in about] == [2, 2]
+    assert not any(one["settled"] for one in about)
+    told = [text for text in report["warnings"] if "masks did not settle" in text]
+    assert len(told) == 2
+    assert not any("ends no round" in text for text in report["warnings"])
 
 
 @pytest.mark.parametrize(("sparsities", "told"), [("[0.5]", True), ("[0.5, 0.75]", False)])

@@ -36,6 +36,20 @@ IMP: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # training, imp
         {"epochs": 6, "batch_size": 12, "ema": 0.5, "learning_rate": 1.0},
         {"methods": ["sf-imp-2"], "surgery": "dns", "early_bird": 0.9},
     ),
+    "tickets drawn from the dense run": (
+        {"epochs": 7, "batch_size": 12, "ema": 0.5},
+        {"methods": ["imp", "sf-imp-2"], "early_bird": 0.9, "early_bird_ends": "dense"},
+    ),
+    "tickets drawn late, their weights staying, fewer time steps": (
+        {"epochs": 4, "batch_size": 12},
+        {
+            "early_bird": 0.01,
+            "early_bird_ends": "dense",
+            "rewind": "learning-rate",
+            "rewind_epoch": 1,
+            "early_time_steps": 1,
+        },
+    ),
     "learning rate, fewer time steps": (
         {"epochs": 2, "batch_size": 6, "optimizer": "adamw", "learning_rate": 0.01},
         {"rewind": "learning-rate", "rewind_epoch": 1, "early_time_steps": 1},

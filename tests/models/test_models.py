@@ -1,5 +1,6 @@
 """The networks that can be built by name."""
 
+import math
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -72,6 +73,23 @@ def test_snn_vgg_16_has_the_weights_of_kim_et_al() -> None:
     with torch.device("meta"):
         counted = prunable_count(build("snn-vgg-16"))
     assert counted == convolutions + 512 * 10 == 14_715_584
+
+
+def test_snn_vgg_16_begins_with_the_weights_of_kim_et_al() -> None:
+    torch.manual_seed(0)
+    named = build("snn-vgg-16").named_parameters()
+    weights = {key: weight.detach() for key, weight in named}
+    drawn = {key: weight for key, weight in weights.items() if weight.dim() > 1}
+    assert len(drawn) == 14
+    for key, weight in drawn.items():
+        fan_out = weight.shape[0] * 9  # 3 x 3 to that many channels
+        expected = 0.01 if key == "classifier.weight" else math.sqrt(2 / fan_out)
+        several = 5 / math.sqrt(2 * weight.numel())  # standard errors of a deviation, of 1
+        assert float(weight.std()) == pytest.approx(expected, rel=several), key
+        assert abs(float(weight.mean())) < 5 * expected / math.sqrt(weight.numel()), key
+    assert float(drawn["stages.4.2.conv.weight"].std()) == pytest.approx(0.0208, abs=1e-4)
+    assert not any(bias.any() for key, bias in weights.items() if key.endswith("conv.bias"))
+    assert not weights["classifier.bias"].any()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -78,8 +78,8 @@ def test_any_recipe_loads_back_equal_and_of_the_same_types(
 
 def test_every_setting_is_written_defaults_too() -> None:
     tree = yaml.safe_load(dump_recipe(load_recipe("smoke")))
-    methods = {"gradual", "imp", "search", "finetune"}  # only where the recipe has them
-    assert {*tree, *methods} == set(Recipe.model_fields)
+    some = {"gradual", "imp", "search", "finetune", "grid"}  # only where the recipe has them
+    assert {*tree, *some} == set(Recipe.model_fields)
     assert list(tree["training"]) == list(TrainingSection.model_fields)
     assert tree["training"]["step_epochs"] == []
     assert tree["training"]["clip_norm"] is None

@@ -118,7 +118,7 @@ def test_a_good_value_is_taken(tmp_path: Path, setting: str, value: object) -> N
         ("weight_decay: -1e-4", "-0.0001 should be greater than or equal to 0"),
         ("optimizer: adam", "'adam' should be 'sgd' or 'adamw'"),
         ("optimizer: __class__", "'__class__' should be 'sgd' or 'adamw'"),
-        ("schedule: 3", "3 should be 'cosine', 'step', 'one-cycle' or 'constant'"),
+        ("schedule: 3", "3 should be 'cosine', 'cosine-epoch', 'step', 'one-cycle' or 'constant'"),
         ("loss: sum", "'sum' should be 'per-step' or 'mean'"),
         ("precision: fp8", "'fp8' should be 'off', 'bf16' or 'fp16'"),
         ("precision: true", "true should be 'off', 'bf16' or 'fp16'"),
@@ -183,8 +183,8 @@ def test_a_misspelt_setting_is_told_with_its_line_and_the_setting_that_was_meant
 
 def test_an_unknown_section_lists_the_known_ones(tmp_path: Path) -> None:
     assert faults(tmp_path, f"{BASE}xyz: {{}}\n") == [
-        "r.yaml:8: xyz: unknown setting. choose from data, finetune, gradual, imp, model, output, "
-        "search, seed, seeds, training"
+        "r.yaml:8: xyz: unknown setting. choose from data, finetune, gradual, grid, imp, model, "
+        "output, search, seed, seeds, training"
     ]
 
 

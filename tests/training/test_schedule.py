@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import pytest
+import torch
 
 from snnprune.recipe import TrainingSection
 from snnprune.training import learning_rate
@@ -24,6 +25,18 @@ def test_cosine_starts_at_the_peak_is_half_in_the_middle_and_ends_near_zero() ->
     assert course[25] == pytest.approx(0.4)
     assert course[-1] == pytest.approx(0.4 * (1 + math.cos(math.pi * 49 / 50)))
     assert course == sorted(course, reverse=True)
+
+
+def test_cosine_by_epochs_is_what_a_scheduler_stepped_once_an_epoch_gives() -> None:
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=0.8)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=10, eta_min=0)
+    expected = []
+    for _ in range(10):
+        expected += [optimizer.param_groups[0]["lr"]] * STEPS_PER_EPOCH
+        optimizer.step()
+        scheduler.step()
+    assert rates(schedule="cosine-epoch") == pytest.approx(expected)
 
 
 def test_constant_stays() -> None:
@@ -47,7 +60,7 @@ def test_one_cycle_rises_from_a_25th_over_three_tenths_and_falls_to_zero() -> No
     assert course[-1] == pytest.approx(0.4 * (1 + math.cos(math.pi * 34 / 35)))
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "constant", "step"])
+@pytest.mark.parametrize("schedule", ["cosine", "cosine-epoch", "constant", "step"])
 def test_warm_up_is_a_straight_line_to_the_peak(schedule: str) -> None:
     course = rates(schedule=schedule, warmup_epochs=2, step_epochs=(9,))
     assert course[:10] == pytest.approx([0.08 * step for step in range(1, 11)])
@@ -58,6 +71,13 @@ def test_cosine_after_a_warm_up_is_stretched_over_what_is_left() -> None:
     course = rates(schedule="cosine", warmup_epochs=2)
     assert course[30] == pytest.approx(0.4)
     assert course[-1] == pytest.approx(0.4 * (1 + math.cos(math.pi * 39 / 40)))
+
+
+def test_cosine_by_epochs_after_a_warm_up_has_the_epochs_that_are_left() -> None:
+    course = rates(schedule="cosine-epoch", warmup_epochs=2)
+    assert course[10:15] == [0.8] * 5
+    assert course[30:35] == pytest.approx([0.4] * 5)
+    assert course[-5:] == pytest.approx([0.4 * (1 + math.cos(math.pi * 7 / 8))] * 5)
 
 
 def test_the_epochs_of_a_step_schedule_are_counted_from_the_start_of_the_run() -> None:

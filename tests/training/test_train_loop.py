@@ -196,6 +196,18 @@ def test_without_a_validation_part_there_is_no_validation_accuracy(tmp_path: Pat
     assert [epoch.validation_accuracy for epoch in trained.epochs] == [None] * 3
 
 
+def test_without_a_validation_part_all_images_are_trained_on_and_the_last_epoch_is_kept(
+    tmp_path: Path,
+) -> None:
+    recipe = recipe_for(numbered(tmp_path, 12))
+    whole = recipe.model_copy(update={"data": recipe.data.model_copy(update={"validation": 0.0})})
+    data = open_recipe_data(whole)
+    assert len(data.train) == 12  # type: ignore[arg-type]  # an ImageSplit
+    found = train(whole, data, device=CPU)
+    assert (found.best, found.best_epoch) == ({}, None)
+    assert all(torch.equal(found.tensors[key], now) for key, now in weights(found).items())
+
+
 def test_data_without_labels_cannot_be_trained_on(tmp_path: Path) -> None:
     save_file({"x": torch.rand(8, 1, 6, 6)}, tmp_path / "bare.safetensors")
     with pytest.raises(InputError, match=r"data\.name: has no labelled images to train on"):

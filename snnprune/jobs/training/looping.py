@@ -17,6 +17,7 @@ from snnprune.device import choose_device
 from snnprune.distributed import Ranks, joined
 from snnprune.errors import InputError, NonFiniteError, OutputError, StoppedError
 from snnprune.jobs.training.recipes import require_names
+from snnprune.loops.early import told_of
 from snnprune.loops.resolving import open_recipe_data, resolved, spec_of
 from snnprune.pages import write_report
 from snnprune.provenance import DataSpec, described
@@ -53,6 +54,8 @@ class LoopOptions:
     download: bool = False
     force: bool = False
     resume: bool = False
+    around: Path | None = None
+    """The folder of a grid around `out`: it is what is to be resumed."""
 
     @property
     def places(self) -> DataOptions:
@@ -62,7 +65,8 @@ class LoopOptions:
     @property
     def resume_command(self) -> str:
         """The command line that continues the run."""
-        words = ["snnprune", self.command, *self.arguments, "--resume", "--out", str(self.out)]
+        folder = str(self.around or self.out)
+        words = ["snnprune", self.command, *self.arguments, "--resume", "--out", folder]
         if self.device != "auto":
             words += ["--device", self.device]
         if self.data_root is not None:
@@ -128,6 +132,7 @@ class Work:
                         *self.data.doubts,
                         *_idle(self.recipe, self.options.command),
                         *_doubts(folder.rows),
+                        *told_of(folder.rows),
                     ]
                 )
             ),
@@ -214,8 +219,10 @@ def _doubts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _idle(recipe: Recipe, command: str) -> list[str]:
     """What the recipe asks for and nothing comes of."""
-    rounds = len(recipe.imp.sparsities) if recipe.imp else 0
-    if command != "imp" or recipe.imp is None or recipe.imp.early_bird is None or rounds > 1:
+    section = recipe.imp
+    if command != "imp" or section is None or section.early_bird is None:
+        return []
+    if section.drawn_while_dense or len(section.targets) > 1:
         return []
     return [
         "imp.early_bird ends no round here: the dense run and the last round are trained whole, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from snnprune.curves import Summary, markdown_table
@@ -9,7 +10,14 @@ from snnprune.files import write_text
 from snnprune.loops.methods import EDGE_POPUP
 from snnprune.loops.resolving import spec_of
 from snnprune.models import argument
-from snnprune.plots import plot_densities, plot_firing_rates, plot_search, plot_tickets
+from snnprune.plots import (
+    Tile,
+    plot_densities,
+    plot_firing_rates,
+    plot_grid,
+    plot_search,
+    plot_tickets,
+)
 from snnprune.recipe import Recipe
 
 SUFFIXES = (".png", ".svg")
@@ -28,9 +36,9 @@ def draw(folder: Path, summary: Summary, recipe: Recipe) -> list[str]:
         return []
     searched = EDGE_POPUP in summary.methods
     conditions = conditions_of(recipe, searched=searched)
-    classes = argument(spec_of(recipe), "classes", field="model.name")
+    classes = _classes(recipe)
     pictures = {"densities": plot_densities, "firing-rates": plot_firing_rates}
-    if searched and isinstance(classes, int):
+    if searched and classes is not None:
         plot_search(_paths(folder, "accuracy"), summary, conditions, classes)
     else:
         plot_tickets(_paths(folder, "accuracy"), summary, conditions)
@@ -41,11 +49,42 @@ def draw(folder: Path, summary: Summary, recipe: Recipe) -> list[str]:
     return [*names, TABLE]
 
 
+def draw_grid(folder: Path, runs: Sequence[tuple[Recipe, Summary]]) -> list[str]:
+    """Draw the accuracies of several networks and data sets into `folder`, and their tables.
+
+    The recipes are resolved. There is nothing to draw of runs that pruned nothing.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    searched = any(EDGE_POPUP in summary.methods for _, summary in runs)
+    tiles = [
+        Tile(
+            title=conditions_of(recipe, searched=searched),
+            summary=summary,
+            classes=_classes(recipe),
+        )
+        for recipe, summary in runs
+        if summary.points
+    ]
+    if not tiles:
+        return []
+    plot_grid(_paths(folder, "accuracy"), tiles, searched=searched)
+    texts = (f"{tile.title}\n\n{markdown_table(tile.summary)}" for tile in tiles)
+    write_text(folder / TABLE, "\n".join(texts))
+    return [*(path.name for path in _paths(folder, "accuracy")), TABLE]
+
+
 def conditions_of(recipe: Recipe, *, searched: bool = False) -> str:
     """What a number of the run depends on, in a line."""
     steps = argument(spec_of(recipe), "time_steps", field="model.name")
     time = [] if steps is None else [f"T = {steps}"]
     return ", ".join([recipe.model.name, *time, recipe.data.name, _epochs(recipe, searched)])
+
+
+def _classes(recipe: Recipe) -> int | None:
+    classes = argument(spec_of(recipe), "classes", field="model.name")
+    return classes if isinstance(classes, int) else None
 
 
 def _epochs(recipe: Recipe, searched: bool) -> str:

@@ -95,6 +95,8 @@ def _of_imp(section: ImpSection, setup: Setup, sizes: Mapping[str, int]) -> Plan
         for cell in rounds
         if cell.round > 0
     )
+    if section.drawn_while_dense:  # every ticket after every epoch
+        calibrations *= setup.recipe.training.epochs
     if section.early_time_steps is not None:
         setup.with_args(time_steps=section.early_time_steps)  # refused where it cannot be built
     early = _share_of_time(section, setup.recipe)

@@ -20,6 +20,10 @@ def require_names(recipe: Recipe) -> None:
     """
     MODELS.require(recipe.model.name, field="model.name")
     require_data(recipe.data.name, field="data.name")
+    for name in recipe.grid.models if recipe.grid else ():
+        MODELS.require(name, field="grid.models")
+    for name in recipe.grid.data if recipe.grid else ():
+        require_data(name, field="grid.data")
     for name in ("test", "evaluation"):
         if (other := getattr(recipe.data, name)) is not None:
             require_data(other, field=f"data.{name}")
@@ -31,6 +35,20 @@ def require_names(recipe: Recipe) -> None:
     for name, section in (("imp", recipe.imp), ("gradual", recipe.gradual)):
         if section is not None and section.allocation is not None:
             ALLOCATIONS.require(section.allocation, field=f"{name}.allocation")
+
+
+def require_one_pair(recipe: Recipe, command: str) -> None:
+    """Refuse a grid where one network is at hand.
+
+    Raises:
+        InputError: the recipe has one.
+    """
+    if recipe.grid is not None:
+        raise InputError(
+            f"{command} is for one network on one data set",
+            field="grid",
+            hint="--set grid=null takes those of model and data",
+        )
 
 
 def _require_method(name: str) -> None:

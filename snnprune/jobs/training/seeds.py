@@ -47,14 +47,22 @@ def run_seeds(
             finished_before=run.finished_before,
         )
     if place().first:
-        _begin(options)
+        begin_around(options)
     runs = [job(_of_seed(options, seed), progress, say) for seed in options.recipe.seeds]
     return _together(options, runs)
 
 
-def _begin(options: LoopOptions) -> None:
-    """Make the folder around the runs; more seeds may join those that were there."""
-    require_ready(options.out, resume=options.resume, force=options.force)
+def begin_around(options: LoopOptions, *, begun: bool = False) -> None:
+    """Make the folder around several runs; more seeds may join those that were there.
+
+    `begun` are runs that are known to be in it, perhaps of other machines.
+
+    Raises:
+        InputError: there is no run to resume, or one of another recipe.
+        OutputError: the folder is not free, or cannot be written.
+    """
+    if not (options.resume and begun):
+        require_ready(options.out, resume=options.resume, force=options.force)
     path = options.out / RECIPE
     if options.resume and path.exists():  # seeds that ran on other machines made none
         before = load_recipe(str(path))

@@ -7,7 +7,7 @@ from typing import Any
 
 from snnprune.pages.page import Section
 from snnprune.pages.sections.comparison import comparison
-from snnprune.pages.sections.curves import epochs, sparsities, tickets, tries
+from snnprune.pages.sections.curves import epochs, grid, sparsities, tickets, tries
 from snnprune.pages.sections.gates import gates
 from snnprune.pages.sections.layers import changes, layers, trials
 from snnprune.pages.sections.neurons import membranes, neurons
@@ -23,6 +23,7 @@ SECTIONS: tuple[Callable[[Report], Section | None], ...] = (
     comparison,
     sparsities,
     tickets,
+    grid,
     tries,
     trials,
     analysis,

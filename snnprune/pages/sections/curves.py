@@ -80,16 +80,25 @@ def tickets(report: Report) -> Section | None:
     summary = report.get("summary")
     if not summary or not summary["points"]:
         return None
-    found: dict[str, Any] = {}
-    for one in summary["points"]:
-        pruned, prunable = sum(one["pruned"]), sum(one["prunable"])
-        found.setdefault(one["method"], []).append((pruned / prunable, one["accuracies"]))
-    dense = summary["dense"]
-    known = dense["accuracies"] if dense else []
+    found, known = _measured(summary)
     blocks = _curves(found, known, summary["accuracies_on"], drawn(report, "accuracy"))
     for name, caption in MAPS.items():
         path = drawn(report, name)
         blocks += [_as_it_is(path, caption)] if path else []
+    return Section(title="Accuracy and sparsity", blocks=blocks)
+
+
+def grid(report: Report) -> Section | None:
+    """The summaries of several networks and data sets, below the picture of all."""
+    runs = [one for one in report.get("runs", []) if one.get("summary", {}).get("points")]
+    if not runs:
+        return None
+    made = drawn(report, "accuracy")
+    blocks: list[Block] = [_as_it_is(made, "Accuracy and sparsity.")] if made else []
+    for one in runs:
+        found, dense = _measured(one["summary"])
+        name = f"{one['model']['name']}, {one['data']['name']}"
+        blocks.append(_table(found, dense, f"{name}: {worded(one['summary']['accuracies_on'])}"))
     return Section(title="Accuracy and sparsity", blocks=blocks)
 
 
@@ -140,6 +149,16 @@ def _known(evaluation: Report | None) -> list[float]:
     return [evaluation["accuracy"]]
 
 
+def _measured(summary: Report) -> tuple[Measured, Sequence[float]]:
+    """The accuracies of a summary by method, and those of the dense network."""
+    found: dict[str, Any] = {}
+    for one in summary["points"]:
+        pruned, prunable = sum(one["pruned"]), sum(one["prunable"])
+        found.setdefault(one["method"], []).append((pruned / prunable, one["accuracies"]))
+    dense = summary["dense"]
+    return found, dense["accuracies"] if dense else []
+
+
 def _as_it_is(path: Path, caption: str) -> Pictures:
     """A coloured map, which is drawn for light paper."""
     svg = inline(path.read_text("utf-8"), path.stem)
@@ -150,19 +169,24 @@ def _as_it_is(path: Path, caption: str) -> Pictures:
 
 def _curves(found: Measured, dense: Sequence[float], split: str, made: Path | None) -> list[Block]:
     """The picture, where there are accuracies, and the numbers."""
+    table = _table(found, dense, worded(split).capitalize())
+    if not any(accuracies for marks in found.values() for _, accuracies in marks):
+        return [table]
+    svg = inline(made.read_text("utf-8"), "accuracy") if made else _plot(found, dense, split)
+    picture = Picture(svg=svg, alt="Accuracy against sparsity")
+    return [Pictures(pictures=[picture], caption="", wide=True), table]
+
+
+def _table(found: Measured, dense: Sequence[float], what: str) -> Table:
+    """A row for each method and a column for each sparsity; the caption begins with `what`."""
     steps = sorted({round(sparsity, 4) for marks in found.values() for sparsity, _ in marks})
     rows = []
     for method, marks in found.items():
         by_step = {round(sparsity, 4): accuracies for sparsity, accuracies in marks}
         rows.append([method, *(_level_text(by_step.get(step, [])) for step in steps)])
     titles = ("method", *(f"{100 * step:.4g} %" for step in steps))
-    caption = f"{worded(split)} accuracy; dense {_level_text(dense)}"
-    table = Table(titles=titles, rows=rows, caption=caption.capitalize())
-    if not any(accuracies for marks in found.values() for _, accuracies in marks):
-        return [table]
-    svg = inline(made.read_text("utf-8"), "accuracy") if made else _plot(found, dense, split)
-    picture = Picture(svg=svg, alt="Accuracy against sparsity")
-    return [Pictures(pictures=[picture], caption="", wide=True), table]
+    caption = f"{what} accuracy; dense {_level_text(dense)}"
+    return Table(titles=titles, rows=rows, caption=caption)
 
 
 def _plot(found: Measured, dense: Sequence[float], split: str) -> str:

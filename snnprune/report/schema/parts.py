@@ -261,6 +261,15 @@ class TicketLayer(TypedDict):
 
 
 @closed
+class EarlyBird(TypedDict):
+    """Of a ticket that was drawn while the dense network trained."""
+
+    epochs: Whole
+    distance: Share
+    settled: bool
+
+
+@closed
 class Ticket(TypedDict):
     kind: Literal["ticket"]
     method: str
@@ -276,6 +285,7 @@ class Ticket(TypedDict):
     measured: NotRequired[Evaluation | None]
     """On validation images, or training images, where there are no test images."""
     layers: list[TicketLayer]
+    early_bird: NotRequired[EarlyBird]
 
 
 @closed

@@ -334,6 +334,24 @@ class Seeds(Frame):
 
 
 @closed
+class GridRun(TypedDict):
+    folder: str
+    model: Model
+    data: Data
+    summary: Summary
+
+
+@closed
+class Grid(Frame):
+    """Of several networks and data sets."""
+
+    command: Literal["train", "imp", "search"]
+    recipe: dict[str, Any]
+    runs: list[GridRun]
+    outputs: list[File]
+
+
+@closed
 class Training(TypedDict):
     method: str
     round: Whole
@@ -369,6 +387,23 @@ class DryRun(Frame):
     command: Literal["train", "finetune", "imp", "search"]
     recipe: dict[str, Any]
     dry_run: Estimate
+
+
+@closed
+class TriedRun(TypedDict):
+    folder: str
+    model: Model
+    data: Data
+    dry_run: Estimate
+
+
+@closed
+class DryGrid(Frame):
+    """Of `--dry-run` with several networks and data sets."""
+
+    command: Literal["train", "imp", "search"]
+    recipe: dict[str, Any]
+    runs: list[TriedRun]
 
 
 @closed
@@ -586,7 +621,9 @@ Report = (
     | Finetune
     | Tickets
     | Seeds
+    | Grid
     | DryRun
+    | DryGrid
     | Demo
     | Analyze
     | TheoryCrisis

@@ -122,14 +122,15 @@ def test_a_readout_function_gives_the_scores_that_are_evaluated(
 def test_a_named_readout_is_used_before_and_after_pruning(
     own: dict[str, Any], run: Run, as_json: Json
 ) -> None:
-    named = ("--forward", "own.py:forward_logits", "--eval-data", "own.py:batches")
+    moved = [(x.roll(1, -1), y) for x, y in own["batches"]()]
+    others = {"x": torch.cat([x for x, _ in moved]), "y": torch.cat([y for _, y in moved])}
+    save_file(others, "others.safetensors")
+    named = ("--forward", "own.py:forward_logits", "--eval-data", "tensors:others.safetensors")
     flags = (*FLAGS, *named, "--readout", "last", "--json")
     found = as_json(
         run("prune", *flags, "--sparsity", 0, "-o", "p.safetensors", "--repair", "none")
     )
-    correct = sum(
-        int((own["module"](x, 5)["logits"][-1].argmax(1) == y).sum()) for x, y in own["batches"]()
-    )
+    correct = sum(int((own["module"](x, 5)["logits"][-1].argmax(1) == y).sum()) for x, y in moved)
     assert found["before"]["correct"] == found["after"]["correct"] == correct
     assert found["before"]["readout"] == "last"
 

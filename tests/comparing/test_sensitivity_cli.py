@@ -20,6 +20,7 @@ Json = Callable[[Done], Any]
 FEW = (*DATA, "--batch-size", 20)
 BASE = ("sensitivity", "a.safetensors", *FEW, "--samples", 20)
 IMAGES = "tensors:images.safetensors"
+OTHERS = "tensors:others.safetensors"
 MAGNITUDE = ("--criterion", "magnitude", "--repair", "none")
 
 
@@ -39,14 +40,22 @@ def scores(held: dict[str, Tensor], x: Tensor) -> Tensor:
     return made
 
 
+def others() -> dict[str, Tensor]:
+    """The same images moved by a pixel, in a file of their own."""
+    images = load_file("images.safetensors")
+    moved = {"x": images["x"].roll(1, -1), "y": images["y"]}
+    save_file(moved, OTHERS.removeprefix("tensors:"))
+    return moved
+
+
 def test_a_trial_is_one_layer_pruned_by_hand(
     tensors: dict[str, Tensor], run: Run, as_json: Json
 ) -> None:
-    flags = ("--sparsities", "0.8,0", "--sparsity", "0.5", "--eval-data", IMAGES)
+    images = others()
+    flags = ("--sparsities", "0.8,0", "--sparsity", "0.5", "--eval-data", OTHERS)
     done = run(*BASE, *MAGNITUDE, *flags, "--json")
     assert done.returncode == 0, done.stderr
     report = as_json(done)
-    images = load_file("images.safetensors")
     dense = scores(tensors, images["x"]).log_softmax(1).double()
     trials = {(trial["weight"], trial["sparsity"]): trial for trial in report["trials"]}
     for key in ("encoder.conv.weight", "blocks.0.conv.weight", "classifier.weight"):
@@ -67,7 +76,8 @@ def test_a_trial_is_one_layer_pruned_by_hand(
 def test_the_recipe_prunes_exactly_that_much_and_prune_takes_it(
     tensors: dict[str, Tensor], run: Run
 ) -> None:
-    flags = ("--sparsities", "0.5,0.9", "--sparsity", "0.8", "--eval-data", IMAGES, "-o", "out")
+    others()
+    flags = ("--sparsities", "0.5,0.9", "--sparsity", "0.8", "--eval-data", OTHERS, "-o", "out")
     done = run(*BASE, *MAGNITUDE, *flags)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in Path("out").iterdir()} == {
@@ -86,7 +96,7 @@ def test_the_recipe_prunes_exactly_that_much_and_prune_takes_it(
     total = sum(weight.numel() for weight in weights.values())
     assert sum(zeros.values()) == round(0.8 * total)
     assert len(set(section.layers.values())) > 1
-    compared = run("diff", "a.safetensors", "p.safetensors", *FEW, "--json")
+    compared = run("diff", "a.safetensors", "p.safetensors", *FEW, "--eval-data", OTHERS, "--json")
     assert report["recipe"]["together"] == json.loads(compared.stdout)["agreement"]
 
 

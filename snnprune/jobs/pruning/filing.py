@@ -29,6 +29,7 @@ from snnprune.jobs.subjects.reporting import report_on
 from snnprune.jobs.subjects.unused import warnings_on
 from snnprune.provenance import described
 from snnprune.report import about_evaluation, doubts_on, file_entry
+from snnprune.structure.description import metadata_of
 
 
 def _doubts(looks: Looks) -> list[str]:
@@ -132,6 +133,7 @@ class Filing:
             *work.notes,
             *(work.subject.doubts if work.options.evaluate else ()),
             *self.made.cut.warnings,
+            *self.made.notes,
             *warnings_on(work.subject.prunable.unused),
             *not_fitted(work.subject.network, work.choice.plan.repair, self.made.cut.masks),
             *notes,
@@ -151,8 +153,8 @@ class Filing:
             steps=plan.steps,
             sparsity=self.sparsity,
             source_sha256=source.sha256,
-            **({"structure": work.structure.name} if made.small else {}),
         )
+        metadata |= metadata_of(made.small.shapes) if made.small else {}
         for stale in (place.mask_file, place.report_file):  # of a file that is about to go
             stale.unlink(missing_ok=True)
         found = made.small or made

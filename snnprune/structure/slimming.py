@@ -73,6 +73,8 @@ def _of_group(
     for vector in (*filter(None, biases), *norms):
         if vector in held:
             yield Slice(key=vector, axis=0, kept=kept)
+    for key in group.mixed:
+        raise InputError("reads the channels beside others", field=key)
     for key in group.readers:
         _require_plain(network, key, held)
         columns = columns_of(kept, held[key])

@@ -163,6 +163,11 @@ class Filing:
         write_masks(place.mask_file, source.in_file(masks), metadata)
         return read_back(source, place.out), notes
 
+    def _smaller(self) -> dict[str, list[int]]:
+        """The shapes of what is smaller in the file than in its model."""
+        small = self.made.small
+        return {} if small is None else {key: [*shape] for key, shape in small.shapes.items()}
+
     def _report(self, **found: Any) -> dict[str, Any]:
         work, plan = self.work, self.work.choice.plan
         return report_on(
@@ -175,6 +180,7 @@ class Filing:
             steps=plan.steps,
             structure=work.structure.name,
             channels=dict(self.made.channels),
+            smaller=self._smaller(),
             layers_asked=dict(work.options.layers),
             unused=list(work.subject.prunable.unused),
             cost=work.cost.report(work.subject.device),

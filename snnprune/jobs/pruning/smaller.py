@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from snnprune.batches import copied, described, mapped, tensors
 from snnprune.errors import InputError
+from snnprune.jobs.pruning.doubling import in_double
 from snnprune.jobs.subjects.binding import load
 from snnprune.jobs.subjects.opening import built, example_of
 from snnprune.jobs.subjects.subject import Subject
@@ -30,7 +31,7 @@ IMAGES = 32
 TOLERANCE = 1e-5
 """Of outputs and currents in float64, relative to the largest of them."""
 IN_FLOAT = 1e-3
-"""The same where the network runs in float32 alone: rounding may flip a spike."""
+"""The same where the network does not run in float64: rounding may flip a spike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +84,9 @@ def _require_same(
     """Run both networks on calibration images."""
     x, kept = _example(subject), _kept(removed)
     try:
-        ran = [one.double() for one in _both(subject, whole, small)]
-        pairs, tolerance = _compared(subject, ran, mapped(_as_double, x), kept), TOLERANCE
+        with in_double():
+            ran = [one.double() for one in _both(subject, whole, small)]
+            pairs, tolerance = _compared(subject, ran, mapped(_as_double, x), kept), TOLERANCE
     except InputError:  # code that asks for float32, or that cannot run at this size
         ran = _both(subject, whole, small)
         pairs, tolerance = _compared(subject, ran, x, kept), IN_FLOAT

@@ -72,8 +72,8 @@ def _fresh(subject: Subject) -> nn.Module:
     assert subject.spec is not None
     assert subject.network is not None
     module = bare(build_model(subject.spec))
-    held = {id(part) for part in subject.network.module.modules()}
-    if any(id(part) in held for part in module.modules()):
+    held = {id(one) for one in subject.network.module.parameters()}
+    if any(id(one) in held for one in module.parameters()):
         raise InputError(f"{subject.spec.name} gives the same module at each call")
     return module
 
@@ -128,7 +128,7 @@ def _compared(
 
 
 def _output(subject: Subject, module: nn.Module, x: Any) -> list[Tensor]:
-    what = f"running the network on {described(x)}"
+    what = f"running it without these channels on {described(x)}"
     with torch.random.fork_rng(), calling_user_code(what, field="--model"):
         torch.manual_seed(subject.options.seed)  # for what it draws
         with torch.no_grad(), evaluating(module):

@@ -85,6 +85,8 @@ class Layer:
     """One for each neuron that it drives; several behind a residual sum of currents."""
     sources: tuple[str, ...] = ()
     """Neurons whose spikes enter it past every other layer."""
+    side_by_side: bool = False
+    """Whether spikes of several of these neurons are laid side by side in it, and not added."""
     layout: Layout | None = None
     """How the parameter lies to the weight, where it is not the weight as it lies."""
     unseen: str | None = None

@@ -19,6 +19,8 @@ PASSING = frozenset(
     | {"where", "clamp", "clamp_min", "clamp_max", "clip", "relu", "leaky_relu", "threshold"}
     | {"maximum", "minimum", "max", "min", "amax", "masked_fill", "max_unpool2d"}
 )
+# What may lay tensors side by side; over time steps the same neurons made each of them.
+JOINS = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack"})
 GATES = frozenset({"mul", "bitwise_and", "logical_and", "where", "masked_fill"})
 BENDS = frozenset({"abs", "relu", "clamp", "clamp_min", "clamp_max", "clip", "tanh", "sigmoid"})
 SHIFTS = frozenset({"add", "sub", "rsub"})
@@ -155,6 +157,12 @@ def neurons_behind(origin: Origin) -> dict[str, bool]:
                     united[neuron] = united.get(neuron, True) and gated
         found[here] = united
     return found[origin]
+
+
+def lies_side_by_side(origin: Origin) -> bool:
+    """Whether parts of a tensor are spikes of other neurons than its other parts are."""
+    joined = (here for here in _upwards(origin) if here.name in JOINS)
+    return any(len({frozenset(neurons_behind(one)) for one in here.sources}) > 1 for here in joined)
 
 
 def _upwards(origin: Origin, *, stops: Collection[Origin] = ()) -> Iterator[Origin]:

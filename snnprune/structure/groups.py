@@ -51,7 +51,7 @@ def channel_groups(network: Network) -> Grouped:
             reasons |= dict.fromkeys(layers, reason)
             continue
         reading = {k: layer for k, layer in network.layers.items() if {*layer.sources} & {*neurons}}
-        alone = {key for key, layer in reading.items() if {*layer.sources} <= {*neurons}}
+        alone = {k for k, layer in reading.items() if _reads_alone(layer, neurons)}
         groups.append(
             Group(
                 neurons=tuple(neurons),
@@ -70,7 +70,7 @@ def _joined(network: Network) -> list[list[str]]:
     parts: list[set[str]] = [{name} for name in network.neurons]
     ties = [{name, *neuron.identities} for name, neuron in network.neurons.items()]
     ties += [{link.neuron for link in layer.links} for layer in network.layers.values()]
-    ties += [{*layer.sources} for layer in network.layers.values() if _adds(network, layer)]
+    ties += [{*layer.sources} for layer in network.layers.values() if _adds(layer)]
     for tie in ties:
         touched = [part for part in parts if part & tie]
         parts = [part for part in parts if not part & tie]
@@ -79,16 +79,14 @@ def _joined(network: Network) -> list[list[str]]:
     return [[name for name in network.neurons if name in part] for part in parts]
 
 
-def _adds(network: Network, layer: Layer) -> bool:
-    """Whether the spikes that a layer reads can be a sum, and are not laid side by side."""
-    if len(layer.sources) < 2:
-        return False
-    drivers = [one for one in network.layers.values() if _drives(one, [*layer.sources])]
-    widths = {one.shape[0] for one in drivers}
-    inputs = layer.shape[1] * layer.groups
-    if len(widths) != 1:
-        return False
-    return inputs in widths or (layer.kind == "linear" and inputs % min(widths) == 0)
+def _adds(layer: Layer) -> bool:
+    """Whether it reads a sum of spikes of several neurons."""
+    return len(layer.sources) > 1 and not layer.side_by_side
+
+
+def _reads_alone(layer: Layer, neurons: list[str]) -> bool:
+    """Whether each of its inputs is of the same channel of these neurons, and of no other."""
+    return {*layer.sources} <= {*neurons} and (len(layer.sources) == 1 or _adds(layer))
 
 
 def _drives(layer: Layer, neurons: list[str]) -> bool:

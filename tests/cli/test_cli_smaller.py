@@ -176,6 +176,7 @@ def test_a_smaller_file_is_inspected_pruned_again_and_loaded_in_a_script(
     ("name", "why"),
     [
         ("SideBySide", "both.0.weight: reads the channels beside others"),
+        ("Flattened", "hidden.weight: reads the channels beside others"),
         ("FixedWidth", "RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
         ("Depthwise", "reads the channels in a way that cannot be cut"),
         ("Scaled", "RuntimeError: The size of tensor a (4) must match"),

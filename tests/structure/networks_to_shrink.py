@@ -112,6 +112,23 @@ class SideBySide(nn.Module):
         return made
 
 
+class Flattened(nn.Module):
+    """Flattened spikes of two branches, of which a linear layer reads the first ones first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.first = conv(1, 4, stride=2), spiking()
+        self.two, self.second = conv(1, 4, stride=2), spiking()
+        self.hidden, self.third = nn.Linear(2 * 4 * 196, 8), spiking()
+        self.readout = nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.expand(STEPS, *x.shape)
+        spikes = [self.first(self.one(x)).flatten(2), self.second(self.two(x)).flatten(2)]
+        made: Tensor = self.readout(self.third(self.hidden(torch.cat(spikes, -1)))).mean(0)
+        return made
+
+
 class FixedWidth(nn.Module):
     """Code that says how many channels there are."""
 

@@ -183,6 +183,36 @@ def test_a_grouped_convolution_keeps_its_channels_with_that_reason() -> None:
     }
 
 
+class Joined(nn.Module):
+    """Spikes of two neurons, added or laid side by side, flattened for a linear layer."""
+
+    def __init__(self, *, adds: bool) -> None:
+        super().__init__()
+        self.adds = adds
+        self.a, self.b = nn.Conv2d(2, 4, 3), nn.Conv2d(2, 4, 3)
+        self.first, self.second = LIF(Dynamics()), LIF(Dynamics())
+        self.last = nn.Linear(144 if adds else 288, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes = self.first(self.a(x).expand(2, 1, 4, 6, 6)), self.second(self.b(x).unsqueeze(0))
+        joined = spikes[0] + spikes[1] if self.adds else torch.cat([spikes[0][:1], spikes[1]], 2)
+        return self.last(joined.flatten(2))
+
+
+def test_spikes_that_are_added_go_together_and_spikes_side_by_side_do_not() -> None:
+    added, beside = (
+        channel_groups(trace(Joined(adds=adds).eval(), torch.rand(1, 2, 8, 8))).groups
+        for adds in (True, False)
+    )
+    assert [(group.layers, group.readers) for group in added] == [
+        (("a.weight", "b.weight"), ("last.weight",))
+    ]
+    assert [(group.layers, group.readers, group.mixed) for group in beside] == [
+        (("a.weight",), (), ("last.weight",)),
+        (("b.weight",), (), ("last.weight",)),
+    ]
+
+
 def test_repairs_leave_channels_that_are_gone_silent() -> None:
     network, _ = network_of("conv-snn")
     images = [(torch.rand(16, 2, 8, 8), None) for _ in range(2)]

@@ -18,7 +18,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -97,10 +97,10 @@ def repairs() -> Iterator[Cell]:
 PARTS = {"repairs": repairs, "criteria": criteria, "allocations": allocations}
 
 
-def train(runs: Path, data_root: Path | None) -> None:
+def train(runs: Path, data_root: Path | None, networks: Mapping[str, Trained]) -> None:
     """Train what is not there."""
     for seed in SEEDS:
-        for name, net in NETWORKS.items():
+        for name, net in networks.items():
             folder = runs / f"{name}-{seed}"
             if (folder / "model.safetensors").exists() or (net.data == WHOLE and not data_root):
                 continue
@@ -121,12 +121,13 @@ def train(runs: Path, data_root: Path | None) -> None:
 class Network:
     """A trained network, its images in memory, ready to be pruned again and again."""
 
-    def __init__(self, name: str, seed: int, runs: Path, data_root: Path | None) -> None:
-        net = NETWORKS[name]
+    def __init__(
+        self, folder: Path, net: Trained, seed: int, data_root: Path | None = None
+    ) -> None:
         built_in = ":" not in net.model
         self.subject = open_subject(
             SubjectOptions(
-                checkpoint=runs / f"{name}-{seed}" / "model.safetensors",
+                checkpoint=folder / "model.safetensors",
                 model=None if built_in else net.model,
                 model_args={} if built_in else net.args,
                 data=net.data,
@@ -171,7 +172,7 @@ def measure(runs: Path, data_root: Path | None, parts: list[str], seeds: list[in
                 wanted = [cell for cell in cells if key_of(name, seed, *cell[1:]) not in done]
                 if not wanted:
                     continue
-                network = Network(name, seed, runs, data_root)
+                network = Network(runs / f"{name}-{seed}", NETWORKS[name], seed, data_root)
                 for _, plan, sparsity in wanted:
                     row = measured(network, plan, sparsity)
                     row["key"] = key_of(name, seed, plan, sparsity)
@@ -211,7 +212,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, action="append")
     chosen = parser.parse_args()
     if chosen.command == "train":
-        train(chosen.runs, chosen.data_root)
+        train(chosen.runs, chosen.data_root, NETWORKS)
     elif chosen.command == "measure":
         parts, seeds = chosen.part or list(PARTS), chosen.seed or list(SEEDS)
         measure(chosen.runs, chosen.data_root, parts, seeds)

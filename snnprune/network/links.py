@@ -67,6 +67,8 @@ class Link:
     """An operation on the way that no factor per channel describes."""
     moved: bool = False
     """Whether dimensions change places on the way."""
+    beside: bool = False
+    """Whether what other layers make is laid beside it on the way."""
 
 
 @dataclass(frozen=True, kw_only=True)

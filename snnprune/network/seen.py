@@ -25,7 +25,7 @@ from snnprune.network.membrane import is_reshaped
 from snnprune.network.observers import Observers
 from snnprune.network.origins import Origin
 from snnprune.network.sites import Site
-from snnprune.network.walking import Term, lies_side_by_side, recurrent, terms
+from snnprune.network.walking import Term, recurrent, terms
 from snnprune.network.weights import Made
 
 SAME = 1e-2  # relative: rounding to fewer bits makes no other weight
@@ -92,10 +92,10 @@ class Seen:
             current_axis=call.channels or -1,
             shaped=weight in self.settled.functions or self._differs(weight, call, layout),
         )
-        if any(map(lies_side_by_side, origins)):
+        found = [term for origin in origins for term in terms(origin)]
+        self.entering.setdefault(weight, []).extend(term.neuron for term in found)
+        if any(term.beside for term in found):
             self.side_by_side.add(weight)
-        found = (term.neuron for origin in origins for term in terms(origin))
-        self.entering.setdefault(weight, []).extend(found)
         before = self.layers.get(weight, layer)
         if replace(before, encoding=layer.encoding) != layer:
             self._contest(weight, before, layer)

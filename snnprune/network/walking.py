@@ -19,7 +19,7 @@ PASSING = frozenset(
     | {"where", "clamp", "clamp_min", "clamp_max", "clip", "relu", "leaky_relu", "threshold"}
     | {"maximum", "minimum", "max", "min", "amax", "masked_fill", "max_unpool2d"}
 )
-# What may lay tensors side by side; over time steps the same neurons made each of them.
+# What may lay tensors side by side; over time steps the same layers or neurons made each of them.
 JOINS = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack"})
 GATES = frozenset({"mul", "bitwise_and", "logical_and", "where", "masked_fill"})
 BENDS = frozenset({"abs", "relu", "clamp", "clamp_min", "clamp_max", "clip", "tanh", "sigmoid"})
@@ -58,6 +58,8 @@ class Term:
     norms: tuple[Norm, ...] = ()
     through: tuple[Passed, ...] = ()
     moved: bool = False
+    beside: bool = False
+    """Whether what other layers or neurons made was laid beside it."""
     source: Origin | None = None
     """The very output of the layer, or the spikes."""
     picked: Origin | None = None
@@ -77,6 +79,7 @@ class _Step:
     norms: tuple[Norm, ...] = ()
     through: tuple[Passed, ...] = ()
     moved: bool = False
+    beside: bool = False
     picked: Origin | None = None
 
 
@@ -102,6 +105,7 @@ def terms(origin: Origin, *, stops: Collection[Origin] = ()) -> Iterator[Term]:
                     norms=step.norms,
                     through=step.through,
                     moved=step.moved,
+                    beside=step.beside,
                     source=here,
                     picked=step.picked,
                 )
@@ -124,8 +128,19 @@ def _back(step: _Step, parent: Origin) -> _Step:
         norms,
         through,
         step.moved or here.name in MOVES,
+        step.beside or _lays_side_by_side(here),
         here if here.name in PICKS and step.picked is None else step.picked,
     )
+
+
+def _lays_side_by_side(here: Origin) -> bool:
+    """Whether an operation joins what different layers or neurons made."""
+    parts = here.sources if here.name in JOINS else ()
+    return len({frozenset(_makers(part)) for part in parts}) > 1
+
+
+def _makers(origin: Origin) -> Iterator[str | None]:
+    return (one.layer or one.neuron for one in _upwards(origin) if one.layer or one.neuron)
 
 
 def _is_of_norm(here: Origin) -> bool:
@@ -157,12 +172,6 @@ def neurons_behind(origin: Origin) -> dict[str, bool]:
                     united[neuron] = united.get(neuron, True) and gated
         found[here] = united
     return found[origin]
-
-
-def lies_side_by_side(origin: Origin) -> bool:
-    """Whether parts of a tensor are spikes of other neurons than its other parts are."""
-    joined = (here for here in _upwards(origin) if here.name in JOINS)
-    return any(len({frozenset(neurons_behind(one)) for one in here.sources}) > 1 for here in joined)
 
 
 def _upwards(origin: Origin, *, stops: Collection[Origin] = ()) -> Iterator[Origin]:

@@ -105,6 +105,8 @@ def _reason(network: Network, neurons: list[str], keys: list[str]) -> str | None
     links = [link for layer in layers for link in layer.links]
     if any(link.moved for link in links):
         return "its dimensions change places"
+    if any(link.beside for link in links):
+        return "currents of several layers are laid side by side"
     obstacle = next((link.obstacle for link in links if link.obstacle), None)
     if obstacle is not None:
         return f"{obstacle} stands before the neuron"

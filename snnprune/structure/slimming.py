@@ -54,6 +54,8 @@ def slices(network: Network, removed: Removed) -> list[Slice]:
     found: dict[tuple[str, int], tuple[Group, Slice]] = {}
     for group in removed.groups:
         for one in _of_group(network, group, removed.of(group), held):
+            if held[one.key].shape[one.axis] != len(one.kept):
+                raise InputError("has another number of channels", field=one.key)
             for name in same.get(one.key, (one.key,)):
                 other, _ = found.setdefault((name, one.axis), (group, one))
                 if other is not group:

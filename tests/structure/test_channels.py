@@ -213,6 +213,26 @@ def test_spikes_that_are_added_go_together_and_spikes_side_by_side_do_not() -> N
     ]
 
 
+class Currents(nn.Module):
+    """Currents of two layers side by side before one BatchNorm and neuron."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.norm = nn.Conv2d(2, 4, 3), nn.Conv2d(2, 4, 3), nn.BatchNorm2d(8)
+        self.neuron, self.last = LIF(Dynamics()), nn.Linear(288, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        current = self.norm(torch.cat([self.a(x), self.b(x)], 1))
+        return self.last(self.neuron(torch.stack([current, current])).flatten(2))
+
+
+def test_layers_whose_currents_are_side_by_side_keep_their_channels_with_that_reason() -> None:
+    found = channel_groups(trace(Currents().eval(), torch.rand(1, 2, 8, 8)))
+    assert found.groups == ()
+    reason = "currents of several layers are laid side by side"
+    assert [found.reasons[key] for key in ("a.weight", "b.weight")] == [reason, reason]
+
+
 def test_repairs_leave_channels_that_are_gone_silent() -> None:
     network, _ = network_of("conv-snn")
     images = [(torch.rand(16, 2, 8, 8), None) for _ in range(2)]

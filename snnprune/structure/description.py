@@ -17,6 +17,8 @@ STRUCTURE = "snnprune.structure"
 SMALLER = "snnprune.smaller"
 """Metadata of such a file: JSON from the model's key to the shape of what is smaller."""
 
+LONGEST = 1000  # characters of a key
+
 Shapes = Mapping[str, tuple[int, ...]]
 Description = str | Path | Mapping[str, Sequence[int]]
 
@@ -82,6 +84,6 @@ def _checked(shapes: object) -> Shapes:
         raise InputError("is not a table of shapes", field=SMALLER)
     for key, shape in shapes.items():
         listed = list(shape) if isinstance(shape, tuple) else shape
-        if not isinstance(key, str) or not is_shape(listed):
+        if not isinstance(key, str) or len(key) > LONGEST or not is_shape(listed):
             raise InputError(f"has no shape for {str(key)[:80]!r}", field=SMALLER)
     return {key: tuple(shape) for key, shape in shapes.items()}

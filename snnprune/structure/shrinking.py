@@ -12,7 +12,6 @@ from torch.nn.parameter import is_lazy
 
 from snnprune.errors import InputError
 from snnprune.network import bare
-from snnprune.spelling import did_you_mean
 from snnprune.structure.description import Description, Shapes, shapes_of
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -52,7 +51,9 @@ def resized(module: nn.Module, shapes: Shapes) -> nn.Module:
     owners = dict(_owners(module))
     for key, shape in shapes.items():
         if key not in owners:
-            raise InputError("is not in the model", field=key, hint=did_you_mean(key, owners))
+            raise InputError(
+                "is not in the model", field=key, hint="give the model that was pruned"
+            )
         _require_part(*owners[key], key, shape)
     for key, shape in shapes.items():
         part, own = owners[key]

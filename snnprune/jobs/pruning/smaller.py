@@ -121,9 +121,10 @@ def _compared(
         raise InputError("what it puts out has other shapes without these channels")
     pairs = [("what it puts out is", one, other) for one, other in zip(whole, part, strict=True)]
     for key, current in currents.items():
-        stay = kept.get(key)
-        same = current if stay is None else current[stay.to(current.device)]
-        pairs.append((f"the current of {key} is", same, fewer[key]))
+        stay = kept.get(key, torch.ones(len(current), dtype=torch.bool))
+        if len(stay) == len(current):  # else its channels lie elsewhere in what its module gives
+            same = current[stay.to(current.device)]
+            pairs.append((f"the current of {key} is", same, fewer[key]))
     return pairs
 
 

@@ -138,7 +138,9 @@ def test_a_smaller_file_is_inspected_pruned_again_and_loaded_in_a_script(
     networks: ModuleType, run: Run, tmp_path: Path
 ) -> None:
     dense, small = saved(networks, "Residual", tmp_path), tmp_path / "small.safetensors"
-    assert run("prune", dense, "-o", small, *model("Residual"), *CHANNELS, *FEW).returncode == 0
+    done = run("prune", dense, "-o", small, *model("Residual"), *CHANNELS, *FEW)
+    assert done.returncode == 0, done.stderr
+    assert "snnprune.shrink(model, FILE) makes them fit" in done.stdout
     inspected = run("inspect", small, *model("Residual"), *FEW[:2], "--json")
     assert inspected.returncode == 0, inspected.stderr
     layers = {row["weight"]: row for row in json.loads(inspected.stdout)["layers"]}

@@ -1,6 +1,7 @@
 """snnprune: prune trained spiking neural networks, with the evidence.
 
-In a notebook: `trace` a module, `calibrate` it, `score` its weights, `prune`, `evaluate`.
+In a notebook: `trace` a module, `calibrate` it, `score` its weights, `prune`, `evaluate`; `shrink`
+a module of yours to the smaller layers of a file that `prune --structure channels` wrote.
 """
 
 from importlib import import_module
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from snnprune.network import trace
     from snnprune.pruning import prune
     from snnprune.scoring import score
+    from snnprune.structure.shrinking import shrink
 
 HOME = {
     "calibrate": "snnprune.calibration",
@@ -22,6 +24,7 @@ HOME = {
     "evaluate": "snnprune.evaluation",
     "prune": "snnprune.pruning",
     "score": "snnprune.scoring",
+    "shrink": "snnprune.structure.shrinking",
     "trace": "snnprune.network",
 }
 
@@ -33,4 +36,13 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'snnprune' has no attribute {name!r}")
 
 
-__all__ = ["__version__", "calibrate", "criterion", "evaluate", "prune", "score", "trace"]
+__all__ = [
+    "__version__",
+    "calibrate",
+    "criterion",
+    "evaluate",
+    "prune",
+    "score",
+    "shrink",
+    "trace",
+]

@@ -15,6 +15,7 @@ from snnprune.cli.tables import (
     layer_table,
     sparsity_line,
 )
+from snnprune.user_code import is_reference
 
 if TYPE_CHECKING:
     from snnprune.jobs.pruning.pruned import Pruned, Pruning
@@ -51,6 +52,7 @@ def prune_lines(found: Pruning) -> list[str]:
         *(f"tested: {accuracy_line(file.test)}" for file in one if file.test),
         *(line for file in found.files for line in gate_lines(file.verdicts, _named(file, found))),
         *_written(found.files),
+        *_smaller(found.files),
     ]
 
 
@@ -68,6 +70,14 @@ def channels_line(file: Pruned) -> str:
     of = sum(found["of"] for found in file.channels.values())
     gone = of - sum(found["kept"] for found in file.channels.values())
     return f"channels kept: {', '.join(counts)}; {gone:,} of {of:,} gone, {gone / of:.2%}"
+
+
+def _smaller(files: tuple[Pruned, ...]) -> list[str]:
+    """How code of the user's own loads what is smaller than its model."""
+    model = files[0].report["model"]
+    if not any(file.report["smaller"] for file in files) or not is_reference(model["name"]):
+        return []
+    return ["layers are smaller than the model's: snnprune.shrink(model, FILE) makes them fit"]
 
 
 def _written(files: tuple[Pruned, ...]) -> list[str]:

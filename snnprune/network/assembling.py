@@ -53,7 +53,11 @@ class _Assembly:
         known |= {self.names[one.first.key]: one for one in self.found}
         self._require(layers, known)
         layers = {
-            key: replace(layer, sources=self._renamed(seen.entering.get(key, ())))
+            key: replace(
+                layer,
+                sources=self._renamed(seen.entering.get(key, ())),
+                side_by_side=key in seen.side_by_side,
+            )
             for key, layer in layers.items()
         }
         neurons = {}

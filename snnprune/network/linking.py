@@ -199,6 +199,7 @@ def link_of(neuron: str, ways: list[Way], scale: Tensor | None = None) -> Link:
         through=unique(one.name for way in ways for one in way.around),
         obstacle=next((one.name for way in ways for one in way.outside if one.is_obstacle), None),
         moved=any(way.term.moved for way in ways),
+        beside=any(way.term.beside for way in ways),
     )
 
 

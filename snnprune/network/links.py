@@ -67,6 +67,8 @@ class Link:
     """An operation on the way that no factor per channel describes."""
     moved: bool = False
     """Whether dimensions change places on the way."""
+    beside: bool = False
+    """Whether what other layers make is laid beside it on the way."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,8 @@ class Layer:
     """One for each neuron that it drives; several behind a residual sum of currents."""
     sources: tuple[str, ...] = ()
     """Neurons whose spikes enter it past every other layer."""
+    side_by_side: bool = False
+    """Whether spikes of several of these neurons are laid side by side in it, and not added."""
     layout: Layout | None = None
     """How the parameter lies to the weight, where it is not the weight as it lies."""
     unseen: str | None = None

@@ -49,6 +49,7 @@ class Seen:
         self.axes: dict[str, int | None] = {}
         """Where neurons and sites have the channels of the layers before them."""
         self.entering: dict[str, list[str | None]] = {}
+        self.side_by_side: set[str] = set()
         """Neurons whose spikes enter each layer."""
         self.put_out: list[str | None] = []
         """Neurons whose spikes are the output."""
@@ -91,8 +92,10 @@ class Seen:
             current_axis=call.channels or -1,
             shaped=weight in self.settled.functions or self._differs(weight, call, layout),
         )
-        found = (term.neuron for origin in origins for term in terms(origin))
-        self.entering.setdefault(weight, []).extend(found)
+        found = [term for origin in origins for term in terms(origin)]
+        self.entering.setdefault(weight, []).extend(term.neuron for term in found)
+        if any(term.beside for term in found):
+            self.side_by_side.add(weight)
         before = self.layers.get(weight, layer)
         if replace(before, encoding=layer.encoding) != layer:
             self._contest(weight, before, layer)

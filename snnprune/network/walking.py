@@ -19,6 +19,8 @@ PASSING = frozenset(
     | {"where", "clamp", "clamp_min", "clamp_max", "clip", "relu", "leaky_relu", "threshold"}
     | {"maximum", "minimum", "max", "min", "amax", "masked_fill", "max_unpool2d"}
 )
+# What may lay tensors side by side; over time steps the same layers or neurons made each of them.
+JOINS = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack"})
 GATES = frozenset({"mul", "bitwise_and", "logical_and", "where", "masked_fill"})
 BENDS = frozenset({"abs", "relu", "clamp", "clamp_min", "clamp_max", "clip", "tanh", "sigmoid"})
 SHIFTS = frozenset({"add", "sub", "rsub"})
@@ -56,6 +58,8 @@ class Term:
     norms: tuple[Norm, ...] = ()
     through: tuple[Passed, ...] = ()
     moved: bool = False
+    beside: bool = False
+    """Whether what other layers or neurons made was laid beside it."""
     source: Origin | None = None
     """The very output of the layer, or the spikes."""
     picked: Origin | None = None
@@ -75,6 +79,7 @@ class _Step:
     norms: tuple[Norm, ...] = ()
     through: tuple[Passed, ...] = ()
     moved: bool = False
+    beside: bool = False
     picked: Origin | None = None
 
 
@@ -100,6 +105,7 @@ def terms(origin: Origin, *, stops: Collection[Origin] = ()) -> Iterator[Term]:
                     norms=step.norms,
                     through=step.through,
                     moved=step.moved,
+                    beside=step.beside,
                     source=here,
                     picked=step.picked,
                 )
@@ -122,8 +128,19 @@ def _back(step: _Step, parent: Origin) -> _Step:
         norms,
         through,
         step.moved or here.name in MOVES,
+        step.beside or _lays_side_by_side(here),
         here if here.name in PICKS and step.picked is None else step.picked,
     )
+
+
+def _lays_side_by_side(here: Origin) -> bool:
+    """Whether an operation joins what different layers or neurons made."""
+    parts = here.sources if here.name in JOINS else ()
+    return len({frozenset(_makers(part)) for part in parts}) > 1
+
+
+def _makers(origin: Origin) -> Iterator[str | None]:
+    return (one.layer or one.neuron for one in _upwards(origin) if one.layer or one.neuron)
 
 
 def _is_of_norm(here: Origin) -> bool:

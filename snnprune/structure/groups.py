@@ -20,6 +20,8 @@ class Group:
     """Keys of the running variances of their BatchNorms."""
     readers: tuple[str, ...]
     """Weights whose inputs are these channels, or places of them."""
+    mixed: tuple[str, ...] = ()
+    """Weights that read them beside other spikes, so that nobody knows which inputs are which."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,8 @@ def channel_groups(network: Network) -> Grouped:
     """The groups of output channels that can be removed.
 
     Layers that drive one neuron share its channels. So do neurons whose spikes reach one another
-    past every layer, as over the identity of a residual block: what is added must stay together.
+    past every layer, as over the identity of a residual block, and neurons whose spikes are added
+    on the way to a layer: what is added must stay together.
     """
     reasons: dict[str, str] = {
         key: "drives no neuron" for key, layer in network.layers.items() if not layer.links
@@ -47,15 +50,16 @@ def channel_groups(network: Network) -> Grouped:
         if reason is not None:
             reasons |= dict.fromkeys(layers, reason)
             continue
+        reading = {k: layer for k, layer in network.layers.items() if {*layer.sources} & {*neurons}}
+        alone = {k for k, layer in reading.items() if _reads_alone(layer, neurons)}
         groups.append(
             Group(
                 neurons=tuple(neurons),
                 layers=tuple(layers),
                 channels=network.layers[layers[0]].shape[0],
                 norms=tuple(dict.fromkeys(_norms(network, layers))),
-                readers=tuple(
-                    key for key, layer in network.layers.items() if {*layer.sources} & {*neurons}
-                ),
+                readers=tuple(key for key in reading if key in alone),
+                mixed=tuple(key for key in reading if key not in alone),
             )
         )
     return Grouped(groups=tuple(groups), reasons=reasons)
@@ -66,12 +70,23 @@ def _joined(network: Network) -> list[list[str]]:
     parts: list[set[str]] = [{name} for name in network.neurons]
     ties = [{name, *neuron.identities} for name, neuron in network.neurons.items()]
     ties += [{link.neuron for link in layer.links} for layer in network.layers.values()]
+    ties += [{*layer.sources} for layer in network.layers.values() if _adds(layer)]
     for tie in ties:
         touched = [part for part in parts if part & tie]
         parts = [part for part in parts if not part & tie]
         if touched:
             parts.append(set().union(*touched))
     return [[name for name in network.neurons if name in part] for part in parts]
+
+
+def _adds(layer: Layer) -> bool:
+    """Whether it reads a sum of spikes of several neurons."""
+    return len(layer.sources) > 1 and not layer.side_by_side
+
+
+def _reads_alone(layer: Layer, neurons: list[str]) -> bool:
+    """Whether each of its inputs is of the same channel of these neurons, and of no other."""
+    return {*layer.sources} <= {*neurons} and (len(layer.sources) == 1 or _adds(layer))
 
 
 def _drives(layer: Layer, neurons: list[str]) -> bool:
@@ -90,6 +105,8 @@ def _reason(network: Network, neurons: list[str], keys: list[str]) -> str | None
     links = [link for layer in layers for link in layer.links]
     if any(link.moved for link in links):
         return "its dimensions change places"
+    if any(link.beside for link in links):
+        return "currents of several layers are laid side by side"
     obstacle = next((link.obstacle for link in links if link.obstacle), None)
     if obstacle is not None:
         return f"{obstacle} stands before the neuron"

@@ -19,7 +19,8 @@ from snnprune.repair.pruned import silence
 from snnprune.scoring import Scores, score
 from snnprune.structure.channels import ChannelCutting
 from snnprune.structure.groups import channel_groups
-from snnprune.structure.slimming import resized, slim
+from snnprune.structure.shrinking import resized
+from snnprune.structure.slimming import slim
 
 SPECS = {
     "conv-snn": {"width": 6, "depth": 3, "size": 8, "time_steps": 2, "in_channels": 2},
@@ -65,7 +66,10 @@ def test_the_smaller_network_puts_out_what_the_masked_one_does(name: str) -> Non
     network, x = network_of(name)
     cutting = cut(network, 0.4)
     small = slim(network, network.module.state_dict(), cutting.removed)
-    module = resized(build_model(ModelSpec(name=name, args=SPECS[name])), small).eval()
+    module = resized(
+        build_model(ModelSpec(name=name, args=SPECS[name])),
+        {key: tuple(tensor.shape) for key, tensor in small.items()},
+    ).eval()
     module.load_state_dict(small)
     with torch.no_grad():
         whole, part = network.module(x), module(x)
@@ -179,6 +183,56 @@ def test_a_grouped_convolution_keeps_its_channels_with_that_reason() -> None:
     }
 
 
+class Joined(nn.Module):
+    """Spikes of two neurons, added or laid side by side, flattened for a linear layer."""
+
+    def __init__(self, *, adds: bool) -> None:
+        super().__init__()
+        self.adds = adds
+        self.a, self.b = nn.Conv2d(2, 4, 3), nn.Conv2d(2, 4, 3)
+        self.first, self.second = LIF(Dynamics()), LIF(Dynamics())
+        self.last = nn.Linear(144 if adds else 288, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes = self.first(self.a(x).expand(2, 1, 4, 6, 6)), self.second(self.b(x).unsqueeze(0))
+        joined = spikes[0] + spikes[1] if self.adds else torch.cat([spikes[0][:1], spikes[1]], 2)
+        return self.last(joined.flatten(2))
+
+
+def test_spikes_that_are_added_go_together_and_spikes_side_by_side_do_not() -> None:
+    added, beside = (
+        channel_groups(trace(Joined(adds=adds).eval(), torch.rand(1, 2, 8, 8))).groups
+        for adds in (True, False)
+    )
+    assert [(group.layers, group.readers) for group in added] == [
+        (("a.weight", "b.weight"), ("last.weight",))
+    ]
+    assert [(group.layers, group.readers, group.mixed) for group in beside] == [
+        (("a.weight",), (), ("last.weight",)),
+        (("b.weight",), (), ("last.weight",)),
+    ]
+
+
+class Currents(nn.Module):
+    """Currents of two layers side by side before one BatchNorm and neuron."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.norm = nn.Conv2d(2, 4, 3), nn.Conv2d(2, 4, 3), nn.BatchNorm2d(8)
+        self.neuron, self.last = LIF(Dynamics()), nn.Linear(288, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        current = self.norm(torch.cat([self.a(x), self.b(x)], 1))
+        return self.last(self.neuron(torch.stack([current, current])).flatten(2))
+
+
+def test_layers_whose_currents_are_side_by_side_keep_their_channels_with_that_reason() -> None:
+    found = channel_groups(trace(Currents().eval(), torch.rand(1, 2, 8, 8)))
+    assert found.groups == ()
+    reason = "currents of several layers are laid side by side"
+    assert [found.reasons[key] for key in ("a.weight", "b.weight")] == [reason, reason]
+
+
 def test_repairs_leave_channels_that_are_gone_silent() -> None:
     network, _ = network_of("conv-snn")
     images = [(torch.rand(16, 2, 8, 8), None) for _ in range(2)]
@@ -205,7 +259,7 @@ def test_sizes_are_told_by_the_smaller_layers() -> None:
         **{f"1.{k}": torch.ones(5) for k in ("weight", "bias", "running_mean", "running_var")},
         "3.weight": torch.zeros(3, 20),
     }
-    resized(module, small)
+    resized(module, {key: tuple(tensor.shape) for key, tensor in small.items()})
     sizes = [repr(part) for part in module]
     assert sizes[0].startswith("Conv2d(2, 5,")
     assert sizes[1].startswith("BatchNorm2d(5,")
@@ -216,7 +270,7 @@ def test_sizes_are_told_by_the_smaller_layers() -> None:
 @pytest.mark.parametrize("shape", [(7, 4, 3, 3), (5, 4, 1, 1), (5, 4)])
 def test_what_is_no_part_of_a_layer_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="cannot be a part of"):
-        resized(nn.Sequential(nn.Conv2d(4, 6, 3)), {"0.weight": torch.zeros(shape)})
+        resized(nn.Sequential(nn.Conv2d(4, 6, 3)), {"0.weight": shape})
 
 
 def test_the_score_of_a_channel_is_the_mean_of_its_weights() -> None:

@@ -29,6 +29,7 @@ from snnprune.jobs.subjects.reporting import report_on
 from snnprune.jobs.subjects.unused import warnings_on
 from snnprune.provenance import described
 from snnprune.report import about_evaluation, doubts_on, file_entry
+from snnprune.structure.description import metadata_of
 
 
 def _doubts(looks: Looks) -> list[str]:
@@ -135,6 +136,7 @@ class Filing:
             *work.notes,
             *(work.subject.doubts if work.options.evaluate else ()),
             *self.made.cut.warnings,
+            *self.made.notes,
             *warnings_on(work.subject.prunable.unused),
             *not_fitted(work.subject.network, work.choice.plan.repair, self.made.cut.masks),
             *notes,
@@ -154,8 +156,8 @@ class Filing:
             steps=plan.steps,
             sparsity=self.sparsity,
             source_sha256=source.sha256,
-            **({"structure": work.structure.name} if made.small else {}),
         )
+        metadata |= metadata_of(made.small.shapes) if made.small else {}
         for stale in (place.mask_file, place.report_file):  # of a file that is about to go
             stale.unlink(missing_ok=True)
         found = made.small or made
@@ -163,6 +165,11 @@ class Filing:
         notes = write_like(source, place.out, found.tensors, metadata)
         write_masks(place.mask_file, source.in_file(masks), metadata)
         return read_back(source, place.out), notes
+
+    def _smaller(self) -> dict[str, list[int]]:
+        """The shapes of what is smaller in the file than in its model."""
+        small = self.made.small
+        return {} if small is None else {key: [*shape] for key, shape in small.shapes.items()}
 
     def _report(self, **found: Any) -> dict[str, Any]:
         work, plan = self.work, self.work.choice.plan
@@ -176,6 +183,7 @@ class Filing:
             steps=plan.steps,
             structure=work.structure.name,
             channels=dict(self.made.channels),
+            smaller=self._smaller(),
             layers_asked=dict(work.options.layers),
             unused=list(work.subject.prunable.unused),
             cost=work.cost.report(work.subject.device),

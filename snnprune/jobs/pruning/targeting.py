@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
@@ -11,8 +11,9 @@ from torch import Tensor
 from snnprune.errors import GateError
 from snnprune.jobs.pruning.bisecting import Try, best, bisect
 from snnprune.jobs.pruning.options import Target
-from snnprune.jobs.pruning.structuring import Small
+from snnprune.jobs.pruning.smaller import Small
 from snnprune.pruning import Cut
+from snnprune.structure.channels import Removed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +22,17 @@ class Made:
 
     cut: Cut
     tensors: dict[str, Tensor]
+    removed: Removed | None = None
+    """Whole channels that are gone, where they were to go."""
     small: Small | None = None
     """The same without channels that are gone, which is written then."""
-    channels: Mapping[str, dict[str, int]] = field(default_factory=dict)
-    """Of layers that lost whole channels: how many are kept of how many, by weight key."""
+    notes: tuple[str, ...] = ()
+    """Why there is none, where channels were to go."""
+
+    @property
+    def channels(self) -> Mapping[str, dict[str, int]]:
+        """Of layers that lost whole channels: how many are kept of how many, by weight key."""
+        return {} if self.removed is None else self.removed.counts()
 
 
 @dataclass(frozen=True, kw_only=True)

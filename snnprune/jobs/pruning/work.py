@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 from snnprune.calibration import Calibration
@@ -20,7 +21,8 @@ from snnprune.jobs.pruning.cutting import LayerCutting, require_layers
 from snnprune.jobs.pruning.measuring import Look, Measuring, Wanted
 from snnprune.jobs.pruning.options import Place, PruneOptions
 from snnprune.jobs.pruning.repairing import pruned_tensors
-from snnprune.jobs.pruning.structuring import cutting_of, smaller
+from snnprune.jobs.pruning.smaller import kept_as_masks, smaller
+from snnprune.jobs.pruning.structuring import cutting_of
 from snnprune.jobs.pruning.targeting import Made, Search, look_for
 from snnprune.jobs.pruning.validation import Validation, accuracy_on, validation_of
 from snnprune.jobs.score import evidence, one_shot
@@ -94,7 +96,8 @@ class Work:
 
     def made_for(self, sparsity: float) -> Made:
         """The network pruned to a sparsity and repaired, which the module then holds."""
-        made = self.made.pop(sparsity, None) or self._make(sparsity)
+        made = self.made.pop(sparsity) if sparsity in self.made else self._make(sparsity)
+        made = self._without_channels(made)
         if self.subject.network is not None:
             load(self.subject.network.module, made.tensors)
         return made
@@ -115,10 +118,21 @@ class Work:
         with self.cost.stage("pruning and repair"):
             cut = self.one_shot.prune(plan, sparsity, cutting, structured=shaped is not None)
             tensors = pruned_tensors(subject, cut.masks, self.one_shot.tensors())
-            fits = self.options.out.suffix.lower() in SAFETENSORS
-            small = smaller(subject, tensors, cut.masks, shaped) if fits else None
-        channels = shaped.removed.counts() if isinstance(shaped, ChannelCutting) else {}
-        return Made(cut=cut, tensors=tensors, small=small, channels=channels)
+        removed = shaped.removed if isinstance(shaped, ChannelCutting) else None
+        return Made(cut=cut, tensors=tensors, removed=removed)
+
+    def _without_channels(self, made: Made) -> Made:
+        """The same with its smaller network, or why there is none."""
+        if made.removed is None:
+            return made
+        try:
+            if self.options.out.suffix.lower() not in SAFETENSORS:
+                raise InputError("only a .safetensors file can say which channels are gone")
+            with self.cost.stage("pruning and repair"):
+                small = smaller(self.subject, made.tensors, made.cut.masks, made.removed)
+        except InputError as error:
+            return replace(made, notes=(kept_as_masks(error),))
+        return replace(made, small=small)
 
     def _accuracy_on(self, validation: Validation) -> tuple[float, int]:
         with self.cost.stage("search"):

@@ -30,8 +30,8 @@ from snnprune.network.running import Forward, forward_of, reading_of
 from snnprune.network.samples import Placement, placement
 from snnprune.provenance import DataSpec, data_in, model_in
 from snnprune.references import flag_of, telling_of_text
-from snnprune.structure import CHANNELS
-from snnprune.structure.slimming import STRUCTURE, resized
+from snnprune.structure.description import shapes_in
+from snnprune.structure.shrinking import resized
 from snnprune.user_code import calling_user_code, is_reference
 
 ALL_LEARNT = "the network has learnt from all of them"
@@ -167,18 +167,23 @@ def _loaded(spec: ModelSpec, checkpoint: Checkpoint) -> tuple[nn.Module, Checkpo
     """The module of `spec` with the checkpoint's tensors, and these by its keys."""
     if spec.name in MODELS.rows:  # without memory first: the file may have chosen the arguments
         with torch.device("meta"):
-            bound(_built(spec, checkpoint), checkpoint)
-    module = bare(_built(spec, checkpoint))
+            bound(built(spec, checkpoint), checkpoint)
+    module = built(spec, checkpoint)
     checkpoint = bound(module, checkpoint)
     load(module, checkpoint.tensors)
     return module, checkpoint
 
 
-def _built(spec: ModelSpec, checkpoint: Checkpoint) -> nn.Module:
+def built(spec: ModelSpec, checkpoint: Checkpoint) -> nn.Module:
     """The module of `spec`, without the channels that the file says were removed from it."""
-    module = build_model(spec)
-    without = checkpoint.metadata.get(STRUCTURE) == CHANNELS and spec.name in MODELS.rows
-    return resized(module, checkpoint.tensors) if without else module
+    module = bare(build_model(spec))
+    held = {key: tuple(tensor.shape) for key, tensor in checkpoint.tensors.items()}
+    try:
+        shapes = shapes_in(checkpoint.metadata, held)
+        return module if shapes is None else resized(module, shapes)
+    except InputError as error:
+        error.file = error.file or str(checkpoint.path)
+        raise
 
 
 def _model_spec(options: SubjectOptions, checkpoint: Checkpoint) -> ModelSpec | None:

@@ -153,6 +153,7 @@ class Prune(Frame):
     steps: Whole
     structure: str
     channels: dict[str, Kept]
+    smaller: dict[str, list[Whole]]
     sparsity_asked: Share | None
     layers_asked: dict[str, Share]
     search: Search | None

@@ -15,7 +15,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from bench_one_shot import WHOLE, Network, measured
+from bench_one_shot import NETWORKS, WHOLE, Network, measured
 from torch import nn
 
 from snnprune.one_shot import Plan
@@ -64,9 +64,9 @@ def opened(name: str, form: str, chosen: argparse.Namespace) -> Network:
 
     whole = WHOLE if chosen.data_root else None
     return Network(
-        name,
+        chosen.runs / f"{name}-0",
+        NETWORKS[name],
         0,
-        chosen.runs,
         chosen.data_root,
         test_data=whole,
         tested=chosen.tested,

@@ -18,7 +18,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -99,10 +99,10 @@ def repairs() -> Iterator[Cell]:
 PARTS = {"repairs": repairs, "criteria": criteria, "allocations": allocations}
 
 
-def train(runs: Path, data_root: Path | None) -> None:
+def train(runs: Path, data_root: Path | None, networks: Mapping[str, Trained]) -> None:
     """Train what is not there."""
     for seed in SEEDS:
-        for name, net in NETWORKS.items():
+        for name, net in networks.items():
             folder = runs / f"{name}-{seed}"
             if (folder / "model.safetensors").exists() or (net.data == WHOLE and not data_root):
                 continue
@@ -125,21 +125,20 @@ class Network:
 
     def __init__(
         self,
-        name: str,
+        folder: Path,
+        net: Trained,
         seed: int,
-        runs: Path,
-        data_root: Path | None,
+        data_root: Path | None = None,
         *,
         test_data: str | None = None,
         tested: int = TESTED,
         change: Callable[[nn.Module], None] | None = None,
     ) -> None:
         """`change` is done to the network after it was loaded; `test_data` as in the command."""
-        net = NETWORKS[name]
         built_in = ":" not in net.model
         self.subject = open_subject(
             SubjectOptions(
-                checkpoint=runs / f"{name}-{seed}" / "model.safetensors",
+                checkpoint=folder / "model.safetensors",
                 model=None if built_in else net.model,
                 model_args={} if built_in else net.args,
                 data=net.data,
@@ -187,7 +186,7 @@ def measure(runs: Path, data_root: Path | None, parts: list[str], seeds: list[in
                 wanted = [cell for cell in cells if key_of(name, seed, *cell[1:]) not in done]
                 if not wanted:
                     continue
-                network = Network(name, seed, runs, data_root)
+                network = Network(runs / f"{name}-{seed}", NETWORKS[name], seed, data_root)
                 for _, plan, sparsity in wanted:
                     row = measured(network, plan, sparsity)
                     row["key"] = key_of(name, seed, plan, sparsity)
@@ -227,7 +226,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, action="append")
     chosen = parser.parse_args()
     if chosen.command == "train":
-        train(chosen.runs, chosen.data_root)
+        train(chosen.runs, chosen.data_root, NETWORKS)
     elif chosen.command == "measure":
         parts, seeds = chosen.part or list(PARTS), chosen.seed or list(SEEDS)
         measure(chosen.runs, chosen.data_root, parts, seeds)

@@ -114,6 +114,7 @@ class _Findings:
         moments = by_step.together()
         channels = len(moments.mean)
         threshold = torch.as_tensor(neuron.constants.threshold, dtype=torch.float64).cpu()
+        threshold = threshold.reshape(-1)  # one by channel may have the form (C, 1, 1)
         if threshold.numel() not in (1, channels):  # of a neuron that no layer drives
             threshold = threshold.mean()
         return NeuronStatistics(

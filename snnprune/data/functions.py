@@ -11,7 +11,7 @@ from snnprune.data.dataset import SPLITS, DataSet
 from snnprune.data.holding_out import hold_out
 from snnprune.data.loader import EXPECTED, LoaderSplit, loader_split, split_of
 from snnprune.data.options import DataOptions
-from snnprune.data.overlap import without_overlap
+from snnprune.data.overlap import with_copies_told, without_overlap
 from snnprune.errors import InputError
 from snnprune.spelling import did_you_mean
 from snnprune.user_code import calling_user_code, load_object
@@ -56,7 +56,7 @@ def open_function(reference: str, options: DataOptions, *, field: str) -> DataSe
         held_out=part if given is not None and validation is not None else 0.0,
         undivided=why,
     )
-    return without_overlap(opened, fields)
+    return with_copies_told(opened) if opened.held_out else without_overlap(opened, fields)
 
 
 def _parts(function: Callable[..., Any], reference: str, options: DataOptions, field: str) -> Parts:

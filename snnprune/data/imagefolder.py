@@ -10,7 +10,7 @@ from snnprune.data.assembly import image_data_set
 from snnprune.data.dataset import SPLITS, DataSet
 from snnprune.data.images import ImageSplit
 from snnprune.data.options import DataOptions
-from snnprune.data.overlap import without_overlap
+from snnprune.data.overlap import with_copies_told, without_overlap
 from snnprune.errors import InputError
 
 # ImageNet's, and not the folder's own: a network must see the same values in another folder.
@@ -45,7 +45,8 @@ def open_folder(folder: Path, options: DataOptions) -> DataSet:
         test=splits.get("test"),
         options=options,
     )
-    return without_overlap(opened, {name: "--data" for name in SPLITS[1:] if name in splits})
+    fields = {name: "--data" for name in SPLITS[1:] if name in splits}
+    return with_copies_told(opened) if opened.held_out else without_overlap(opened, fields)
 
 
 def _parts(folder: Path) -> dict[str, Path]:

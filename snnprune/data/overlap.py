@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from snnprune.batches import Pair
 from snnprune.data.dataset import DataSet, Split, worded
 from snnprune.data.digests import of_samples
-from snnprune.data.holding_out import in_order
 from snnprune.data.images import ImageSplit
 from snnprune.data.loader import LoaderSplit
+from snnprune.data.reach import Identity, identity, in_order, indices_of, is_in_memory
 from snnprune.errors import InputError
 from snnprune.randomness import drawing
 
@@ -26,23 +27,20 @@ LEARNT_FROM = {"test": ("train", "validation"), "validation": ("train",)}
 def without_overlap(data: DataSet, fields: Mapping[str, str]) -> DataSet:
     """`data` with a word on each pair of splits that have some samples in common.
 
-    `fields` say where the images of a split were named. Samples are compared by the bytes that the
-    network gets; those of a user's loader as far as `MOST`, in the order of its data set.
+    `fields` say where the images of a split were named. Samples of one data set are told by their
+    indices, others by the bytes that the network gets; of what a user's loader has to read, as far
+    as `MOST`.
 
     Raises:
         InputError: more than half of the test images are among those for training or validation,
             or of the validation images among those for training.
     """
-    if not fields:
-        return data
-    named = {split: [*_names(data.of(split))] for split in LEARNT_FROM}
-    named["train"] = [*_names(data.train)]
+    splits = {name: _Looked(data.of(name)) for name in ("train", "validation", "test")}
     told = []
-    for split, field in fields.items():
-        for other in LEARNT_FROM[split]:
-            known = set(named[other])
-            shared, of = sum(name in known for name in named[split]), len(named[split])
-            what = f"{shared} of the {of} {worded(split)} images looked at are {worded(other)}"
+    for name, field in fields.items():
+        for other in LEARNT_FROM[name]:
+            shared, of = splits[name].shared(splits[other])
+            what = f"{shared} of the {of} {worded(name)} images looked at are {worded(other)}"
             if 2 * shared > of:
                 raise InputError(
                     f"{what} images",
@@ -54,22 +52,76 @@ def without_overlap(data: DataSet, fields: Mapping[str, str]) -> DataSet:
     return replace(data, overlaps=(*data.overlaps, *told))
 
 
-def _names(split: Split | None) -> Iterator[bytes]:
-    if split is None:
-        return
-    if isinstance(split, ImageSplit):
-        for images, _ in split.batches(MOST):
-            yield from of_samples(Pair(images, None))
-        return
-    with drawing("overlap"):  # a loader that shuffles draws, and the user's draws are not ours
-        for x, y in _plain(split).batches(MOST, limit=MOST):
-            yield from of_samples(Pair(x, y))
+def with_copies_told(data: DataSet) -> DataSet:
+    """`data`, of which a part was set aside, with a word on images that are on both sides.
+
+    Only those that cost nothing to read are looked at.
+    """
+    train, validation = _Looked(data.train), _Looked(data.validation)
+    if not (train.is_in_memory and validation.is_in_memory):
+        return data
+    shared, of = validation.shared(train)
+    if not shared:
+        return data
+    told = f"{shared} of the {of} validation images looked at are training images too"
+    return replace(data, overlaps=(*data.overlaps, told))
 
 
-def _plain(split: Split) -> Split:
-    """In the order of the data set where that is known: the same one twice begins alike then."""
-    loader: Any = getattr(split, "iterable", None)
-    indexed = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
-    if not isinstance(split, LoaderSplit) or not indexed or loader.batch_size is None:
-        return split
-    return replace(split, iterable=in_order(loader, MOST))
+class _Looked:
+    """A split and what its samples are, each looked at once."""
+
+    def __init__(self, split: Split | None) -> None:
+        self.split = split
+
+    def shared(self, other: _Looked) -> tuple[int, int]:
+        """How many of its samples are the other's too, of how many that were looked at."""
+        if self.split is None or other.split is None:
+            return 0, 0
+        same = sum(one in other.places for one in self.places)
+        if same:
+            return same, len(self.places)
+        known = set(other.names)
+        return sum(name in known for name in self.names), len(self.names)
+
+    @cached_property
+    def loader(self) -> DataLoader[Any] | None:
+        """Where its samples have indices."""
+        split = self.split
+        if not isinstance(split, LoaderSplit) or split.numbers is not None:
+            return None
+        loader = split.iterable
+        if not isinstance(loader, DataLoader) or loader.batch_sampler is None:
+            return None
+        return loader
+
+    @cached_property
+    def indices(self) -> list[int] | None:
+        """Which samples a pass takes, in the order of the data set."""
+        found = None if self.loader is None else indices_of(self.loader, "overlap")
+        return None if found is None else sorted(set(found))
+
+    @cached_property
+    def places(self) -> set[Identity]:
+        """Where its samples are; none where they have no indices."""
+        if self.loader is None or self.indices is None:
+            return set()
+        return {identity(self.loader.dataset, index) for index in self.indices}
+
+    @cached_property
+    def names(self) -> list[bytes]:
+        """What its samples are."""
+        split, limit = self.split, None if self.is_in_memory else MOST
+        assert split is not None
+        if isinstance(split, LoaderSplit) and self.loader is not None and self.indices is not None:
+            split = replace(split, iterable=in_order(self.loader, self.indices[:limit]))
+        with drawing("overlap"):  # a loader that shuffles draws, and the user's draws are not ours
+            batches = split.batches(MOST, limit=limit)
+            return [name for x, y in batches for name in of_samples(Pair(x, y))]
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether its samples cost nothing to read."""
+        if self.loader is not None:
+            return is_in_memory(self.loader.dataset)
+        iterable = getattr(self.split, "iterable", None)
+        return isinstance(self.split, ImageSplit) or isinstance(iterable, list | tuple)

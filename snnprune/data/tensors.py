@@ -10,7 +10,7 @@ from snnprune.data.assembly import image_data_set
 from snnprune.data.dataset import SPLITS, DataSet
 from snnprune.data.images import ImageSplit
 from snnprune.data.options import DataOptions
-from snnprune.data.overlap import without_overlap
+from snnprune.data.overlap import with_copies_told, without_overlap
 from snnprune.errors import InputError
 
 
@@ -44,7 +44,7 @@ def open_tensors(file: Path, options: DataOptions) -> DataSet:
     )
     parts = {"validation": validation, "test": test}
     fields = {name: f"x_{name}" for name, split in parts.items() if split is not None}
-    return without_overlap(opened, fields)
+    return with_copies_told(opened) if opened.held_out else without_overlap(opened, fields)
 
 
 def _split(tensors: Mapping[str, Tensor], end: str, file: Path) -> ImageSplit | None:

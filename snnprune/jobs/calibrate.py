@@ -144,6 +144,12 @@ def _model_of(subject: Subject) -> str:
     return json.dumps([spec.name, dict(spec.args)], sort_keys=True) if spec else ""
 
 
+def knowing_its_data(options: SubjectOptions, path: Path | None) -> SubjectOptions:
+    """`options` that know on which set the statistics of a file were taken."""
+    name = read_calibration(path).source.get("data") if path is not None else None
+    return replace(options, learnt_from=(name,)) if name else options
+
+
 def read_calibration_for(subject: Subject, path: Path) -> Calibration:
     """A calibration file, checked to be of this checkpoint.
 

@@ -136,6 +136,8 @@ def told_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = [
         f"{row['method']} at {row['sparsity_asked']:.0%}: masks did not settle, those after the "
         f"last epoch of the dense run were taken; distance {row['early_bird']['distance']:.3g}"
+        + f" over {row['early_bird']['epochs']} epochs, of which {WINDOW} are compared"
+        * (row["early_bird"]["epochs"] < WINDOW)
         for row in tickets
         if not row["early_bird"]["settled"]
     ]

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from typer.testing import CliRunner
 
 from snnprune.cli.app import app
-from snnprune.errors import InputError
+from snnprune.errors import InputError, UsageError
 
 OWN = """
 import torch
@@ -178,13 +178,16 @@ def test_what_nobody_trained_on_is_given() -> None:
 
 def test_targets_and_drops_work_on_data_of_ones_own() -> None:
     model = str(trained())
+    dense = run("eval", model, "--data", "own.py:noise", "--split", "validation")["evaluation"]
+    assert dense["correct"]
+    nearly_all = str(100 * dense["accuracy"] - 1)
     found = run(
         "prune",
         model,
         "--data",
         "own.py:noise",
         "--max-accuracy-drop",
-        "99",
+        nearly_all,
         "-o",
         "a.safetensors",
         "--criterion",
@@ -349,3 +352,20 @@ def test_what_was_trained_on_whole_is_never_called_validation() -> None:
     assert any("the network has learnt from all of them" in text for text in found["warnings"])
     found = run("eval", model, "--data", "own.py:noise")
     assert found["split"] == "train"
+
+
+def test_a_drop_that_every_network_holds_is_refused() -> None:
+    flags = ["--data", "own.py:noise", "--max-accuracy-drop", "99", "-o", "a.safetensors"]
+    with pytest.raises(UsageError, match="leaves nothing to hold: the dense network has") as caught:
+        CliRunner().invoke(app, ["prune", str(trained()), *flags], catch_exceptions=False)
+    assert caught.value.field == "--max-accuracy-drop"
+    assert not Path("a.safetensors").exists()
+
+
+def test_what_statistics_in_a_file_are_of_is_no_test() -> None:
+    model = str(trained())
+    run("calibrate", model, "--data", "own.py:others", "-o", "c.safetensors")
+    flags = ["--data", "own.py:noise", "--calibration", "c.safetensors"]
+    error = refused("prune", model, *flags, "--test-data", "own.py:others", *PRUNE)
+    assert error.message == "own.py:others is what the network learns from"
+    assert not Path("p.safetensors").exists()

@@ -1,5 +1,6 @@
 """Data of a function of one's own: named splits, and a part that is set aside."""
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils.data import (
+    BatchSampler,
+    ConcatDataset,
     DataLoader,
     IterableDataset,
     RandomSampler,
     Sampler,
+    SequentialSampler,
+    Subset,
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
@@ -148,6 +153,9 @@ SAMPLERS: dict[str, Callable[[], Any]] = {
     "with replacement": lambda: RandomSampler(X, replacement=True, num_samples=80),
     "weighted": lambda: WeightedRandomSampler([1.0] * 20 + [0.0] * 20, 60),
     "a part": lambda: SubsetRandomSampler(range(30)),
+    "a part in order": lambda: SequentialSampler(range(30)),
+    "a part at random": lambda: RandomSampler(range(30)),
+    "a list": lambda: list(range(5, 25)),
     "of one's own": EveryOther,
 }
 
@@ -171,6 +179,62 @@ def test_a_sampler_goes_on_without_what_is_set_aside(kind: str, opening: Opening
     assert reached == may - set(aside)
     assert len(counts) == 1
     assert data.train.steps(8) == -(-counts.pop() // 8)  # type: ignore[union-attr]
+
+
+def test_batches_of_a_sampler_of_the_user_s_are_divided_by_samples(opening: Opening) -> None:
+    batches = BatchSampler(SubsetRandomSampler(range(30)), 5, drop_last=False)
+    data = opening(lambda: DataLoader(TensorDataset(X, Y), batch_sampler=batches), hold_out=0.2)
+    kept, aside = numbers(data.train), numbers(data.validation)
+    assert sorted([*kept, *aside]) == list(range(30))
+    assert [len(x) for x, _ in data.train.batches(1)] == [5, 5, 5, 5, 3]  # type: ignore[union-attr]
+
+
+def test_what_is_set_aside_is_not_trained_on_under_another_index(opening: Opening) -> None:
+    half = Subset(TensorDataset(X, Y), range(20))
+    data = opening(lambda: DataLoader(ConcatDataset([half, half]), 8, shuffle=True), hold_out=0.25)
+    kept, aside = set(numbers(data.train)), set(numbers(data.validation))
+    assert not kept & aside
+    assert kept | aside == set(range(20))
+
+
+def test_copies_among_what_is_set_aside_are_told(opening: Opening) -> None:
+    twice = TensorDataset(torch.cat([X, X]), torch.cat([Y, Y]))
+    data = opening(lambda: DataLoader(twice, 8, shuffle=True), hold_out=0.25)
+    told = r"\d+ of the 20 validation images looked at are training images too"
+    assert re.fullmatch(told, data.overlaps[0])
+    assert opening(shuffling, hold_out=0.25).overlaps == ()
+
+
+def test_parts_of_one_data_set_by_their_samplers_are_apart(opening: Opening) -> None:
+    whole = TensorDataset(X, Y)
+
+    def part(indices: range) -> DataLoader[Any]:
+        return DataLoader(whole, 8, sampler=SubsetRandomSampler(indices))
+
+    data = opening(lambda: {"train": part(range(30)), "test": part(range(30, 40))})
+    assert data.overlaps == ()
+    with pytest.raises(InputError, match="8 of the 10 test images looked at are training images"):
+        opening(lambda: {"train": part(range(30)), "test": part(range(22, 32))})
+
+
+class Guarded(TensorDataset):
+    """Whose samples from 30 on are nobody's to read."""
+
+    def __getitem__(self, index: int) -> Any:
+        assert index < 30
+        return super().__getitem__(index)
+
+
+def test_no_sample_is_read_that_no_sampler_gives(opening: Opening) -> None:
+    whole = Guarded(X, Y)
+
+    def part(indices: range) -> DataLoader[Any]:
+        return DataLoader(whole, 8, sampler=SubsetRandomSampler(indices))
+
+    data = opening(lambda: {"train": part(range(20)), "test": [(X[20:28], Y[20:28])]})
+    assert data.overlaps == ()
+    data = opening(lambda: part(range(30)), hold_out=0.2)
+    assert len(numbers(data.train)) == 24
 
 
 def test_no_part_ends_in_a_batch_of_one(opening: Opening) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from snnprune.errors import GateError
+from snnprune.errors import GateError, UsageError
 from snnprune.jobs.pruning.bisecting import Try, best, bisect
 from snnprune.jobs.pruning.options import Target
 from snnprune.jobs.pruning.smaller import Small
@@ -64,10 +64,17 @@ def look_for(
     `accuracy` is that of what the network holds, with the number of images; `make` fills it.
 
     Raises:
-        GateError: no sparsity that was tried holds the target.
+        UsageError: every network holds the target.
+        GateError: no sparsity that was tried holds it.
     """
     dense, images = accuracy()
     wanted, kept = target.below(dense), dict[float, Made]()
+    if wanted <= 0:
+        raise UsageError(
+            f"leaves nothing to hold: the dense network has {dense:.2%} on {images:,} images",
+            field=target.flag,
+            hint="ask for more",
+        )
 
     def accuracy_at(sparsity: float) -> float:
         made = make(sparsity)

@@ -9,7 +9,7 @@ from snnprune.calibration import Calibration
 from snnprune.checkpoint.write import SAFETENSORS, require_plain
 from snnprune.criteria import load_criterion
 from snnprune.errors import InputError, UsageError
-from snnprune.jobs.calibrate import calibrated
+from snnprune.jobs.calibrate import calibrated, knowing_its_data
 from snnprune.jobs.cost import Cost
 from snnprune.jobs.gating import (
     BY_COUNTING,
@@ -34,6 +34,8 @@ from snnprune.pruning import default_allocation
 from snnprune.structure import UNSTRUCTURED, parse_structure
 from snnprune.structure.channels import ChannelCutting
 
+FEW = 50
+"""On fewer images an accuracy says little."""
 BY_LAYER = "by layer"  # in place of an allocation, where a recipe names every layer
 
 
@@ -43,7 +45,7 @@ class Work:
     def __init__(self, options: PruneOptions, progress: Progress) -> None:
         self.options, self.progress, self.cost = options, progress, Cost()
         self.structure = parse_structure(options.structure or UNSTRUCTURED)
-        self.subject = open_subject(options.subject)
+        self.subject = open_subject(knowing_its_data(options.subject, options.calibration))
         for place in options.places:
             if place.out.suffix.lower() in SAFETENSORS:
                 require_plain(self.subject.checkpoint)
@@ -91,7 +93,7 @@ class Work:
             split=validation.split,
         )
         self.made[sparsity] = made
-        self.notes = validation.warnings
+        self.notes = [*validation.warnings, *few(search.images)]
         return search, [(sparsity, self.options.places[0])]
 
     def made_for(self, sparsity: float) -> Made:
@@ -137,6 +139,13 @@ class Work:
     def _accuracy_on(self, validation: Validation) -> tuple[float, int]:
         with self.cost.stage("search"):
             return accuracy_on(self.subject, validation, self.progress)
+
+
+def few(images: int) -> list[str]:
+    """A warning where an accuracy moves in large steps."""
+    if images >= FEW:
+        return []
+    return [f"the sparsity was looked for on {images} images, each {100 / images:.1f} points"]
 
 
 def _wanted(options: PruneOptions) -> Wanted:

@@ -11,7 +11,7 @@ from snnprune.agreement import Agreement, about_agreement
 from snnprune.allocation.curves import cheapest
 from snnprune.calibration import Calibration
 from snnprune.files import write_json, write_text
-from snnprune.jobs.calibrate import calibrated, read_calibration_for
+from snnprune.jobs.calibrate import calibrated, knowing_its_data, read_calibration_for
 from snnprune.jobs.cost import Cost
 from snnprune.jobs.pruning.cutting import LayerCutting
 from snnprune.jobs.pruning.repairing import choose_repair
@@ -93,7 +93,7 @@ class _Work:
 
     def __init__(self, options: SensitivityOptions, progress: Progress) -> None:
         self.options, self.cost = options, Cost()
-        self.subject = open_subject(options.subject)
+        self.subject = open_subject(knowing_its_data(options.subject, options.calibration))
         self.subject.require_runnable()
         self.subject.prunable.require_one_by_one()
         weights = self.subject.weights

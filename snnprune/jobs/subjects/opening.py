@@ -246,10 +246,10 @@ def _open_data(
 
 
 def _learnt_from(options: SubjectOptions, file: Checkpoint) -> list[str]:
-    """The sets of those that are named that the file says it was trained on."""
+    """The sets that statistics are of, and those that the file says it was trained on."""
     named = (options.test_data, options.eval_data)
     found = (data_in(file.metadata, asked=name) for name in named if name is not None)
-    return [spec.name for spec in found if spec is not None]
+    return [*options.learnt_from, *(spec.name for spec in found if spec is not None)]
 
 
 def example_of(

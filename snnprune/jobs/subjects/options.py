@@ -27,6 +27,8 @@ class SubjectOptions:
     """Another set, whose images take the place of validation images."""
     hold_out: float = 0.0
     """The part of the user's own images that is set aside where nothing else is to measure on."""
+    learnt_from: tuple[str, ...] = ()
+    """Sets that statistics in a file were taken on."""
     data_root: Path | None = None
     download: bool = False
     state_dict: str | None = None

@@ -109,6 +109,21 @@ def test_a_membrane_equals_an_independent_simulation() -> None:
     torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-5)
 
 
+def test_a_threshold_by_channel_may_have_the_form_of_a_picture() -> None:
+    values = torch.tensor([0.1, 0.2, 0.4, 0.8])
+    found = []
+    for threshold in (values.view(4, 1, 1), torch.full((), 0.4)):
+        torch.manual_seed(0)
+        module = Tutorial().eval()
+        module.lif1 = snntorch.Leaky(beta=0.8, threshold=threshold)
+        found.append(calibrated(module, PICTURES).neurons["lif1"])
+    by_channel, alike = found
+    torch.testing.assert_close(by_channel.threshold, values.double())
+    # the third has the same threshold in both, and nothing of other channels comes to it
+    for one in ("firing_rate", "membrane_mean", "membrane_var"):
+        torch.testing.assert_close(getattr(by_channel, one)[2], getattr(alike, one)[2])
+
+
 def test_a_membrane_statistic_is_of_the_membrane_and_not_of_the_distance() -> None:
     network = trace(*made("tutorial"))
     found = calibrated(network, PICTURES).neurons["lif1"]

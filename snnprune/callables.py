@@ -30,6 +30,12 @@ def module_name(path: Path) -> str:
     return f"snnprune_user_{path.stem}"
 
 
+def files_here(name: str) -> list[Path]:
+    """Where the current folder would have a module of that name."""
+    place = Path(*name.split("."))
+    return [place.with_suffix(".py"), place / "__init__.py"]
+
+
 def require_not_standard(reference: str, *, field: str, file: object = None) -> None:
     """Refuse a name of Python's standard library; nothing is imported.
 
@@ -42,7 +48,7 @@ def require_not_standard(reference: str, *, field: str, file: object = None) -> 
             f"{reference} is of Python's standard library, which is not called",
             file=file,
             field=field,
-            hint=HINT,
+            hint=_of_this_folder(reference) or HINT,
         )
 
 
@@ -76,6 +82,12 @@ def is_module_class(found: Any) -> bool:
     """Whether it is a subclass of `torch.nn.Module`; without torch nothing is."""
     networks = sys.modules.get("torch.nn")
     return isinstance(found, type) and networks is not None and issubclass(found, networks.Module)
+
+
+def _of_this_folder(reference: str) -> str | None:
+    place, _, name = reference.rpartition(":")
+    file = next(filter(Path.is_file, files_here(place)), None)
+    return file and f"the file of this folder is {file}:{name}"
 
 
 def _innermost(found: Any) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
-from snnprune.callables import module_name, require_not_standard, require_own
+from snnprune.callables import files_here, module_name, require_not_standard, require_own
 from snnprune.errors import InputError, SnnpruneError, says_out_of_memory, wrong
 from snnprune.spelling import did_you_mean
 
@@ -118,12 +118,6 @@ def guarded(function: F, reference: str, *, field: str) -> F:
 def can_be_found(name: str) -> bool:
     """Whether there is a module of that name, for one without dots; nothing is imported."""
     return _is_there(name) or any(map(Path.is_file, files_here(name)))
-
-
-def files_here(name: str) -> list[Path]:
-    """Where the current folder would have a module of that name."""
-    place = Path(*name.split("."))
-    return [place.with_suffix(".py"), place / "__init__.py"]
 
 
 def _import(reference: str, field: str) -> ModuleType:

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
 
+from snnprune.callables import files_here
 from snnprune.consent.named import Named
 from snnprune.errors import OutputError
 from snnprune.files import sha256_of, write_json
-from snnprune.user_code import files_here
 
 Record = Mapping[str, str]
 """The SHA-256 of each reference's file."""

@@ -33,7 +33,7 @@ def module_name(path: Path) -> str:
 def files_here(name: str) -> list[Path]:
     """Where the current folder would have a module of that name."""
     place = Path(*name.split("."))
-    return [place.with_suffix(".py"), place / "__init__.py"]
+    return [place.with_suffix(".py"), place / "__init__.py"] if place.name else []
 
 
 def require_not_standard(reference: str, *, field: str, file: object = None) -> None:

@@ -23,6 +23,7 @@ Path("PROOF").touch()
 
 def run(*args, **kwargs):
     Path("PROOF").touch()
+    raise RuntimeError("and that was all")
 """
 OWN = """
 from os import system

@@ -1,5 +1,6 @@
 """What of a user's file may be called: its own functions and classes, nothing of Python's."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,7 @@ unbound = str.upper
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "neighbours", raising=False)
     Path("neighbours.py").write_text("def theirs(): return 1\n", "utf-8")
     path = Path("mine_to_call.py")
     path.write_text(MINE, "utf-8")
@@ -133,4 +135,4 @@ def test_a_package_gives_what_any_of_its_modules_defines() -> None:
     assert callable(load_own("torch.nn:Linear", field="--model"))
     assert callable(load_own("yaml:safe_load", field="--model"))
     with pytest.raises(InputError, match="a builtin or of Python's"):
-        load_own("yaml:yaml_object.__globals__.get", field="--model")
+        load_own("torch:os.system", field="--model")

@@ -87,7 +87,7 @@ def is_module_class(found: Any) -> bool:
 def _of_this_folder(reference: str) -> str | None:
     place, _, name = reference.rpartition(":")
     file = next(filter(Path.is_file, files_here(place)), None)
-    return file and f"the file of this folder is {file}:{name}"
+    return f"the file of this folder is {file}:{name}" if file else None
 
 
 def _innermost(found: Any) -> Any:

@@ -31,7 +31,7 @@ def remember(folder: Path, code: Iterable[Named]) -> bool:
         return not hashes
     try:
         path = _note_of(folder.resolve())
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(path.parent)
         write_json(path, {"folder": str(folder.resolve()), "code": known})
     except (OSError, OutputError, RuntimeError):  # RuntimeError: there is no home folder
         return False
@@ -57,6 +57,14 @@ def sha256_of_code(reference: str) -> str | None:
         return sha256_of(path) if path.is_file() else None
     except OSError:
         return None
+
+
+def _make(folder: Path) -> None:
+    """Make the folder of notes, in which nobody else can leave any."""
+    ours = folder.parent
+    ours.parent.mkdir(parents=True, exist_ok=True)
+    for each in (ours, folder):
+        each.mkdir(mode=0o700, exist_ok=True)
 
 
 def _file_of(place: str) -> Path | None:

@@ -76,7 +76,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("own.py").write_text(OWN, "utf-8")
 
 
-def recipe(name: str = "r.yaml", **sections: dict[str, Any]) -> str:
+def recipe(name: str = "r.yaml", /, **sections: dict[str, Any]) -> str:
     """Written with these settings beside plain ones."""
     found = {key: {**PLAIN.get(key, {}), **sections.get(key, {})} for key in {**PLAIN, **sections}}
     Path(name).write_text(yaml.safe_dump(found), "utf-8")
@@ -152,14 +152,17 @@ def test_a_strangers_run_folder_is_not_resumed_into_their_code(
 
 
 @pytest.mark.parametrize("setting", ["criterion", "allocation", "repair"])
-def test_prune_asks_for_what_its_recipe_names(setting: str, model_file: Path, process: Run) -> None:
+def test_prune_asks_for_what_its_recipe_names(
+    setting: str, model_file: Path, process: Run, run: Run
+) -> None:
     name = "bn+theirs.py:run" if setting == "repair" else "theirs.py:run"
-    Path("p.yaml").write_text(yaml.safe_dump({"prune": {"sparsity": 0.5, setting: name}}), "utf-8")
+    settings = {"sparsity": 0.5, "criterion": "magnitude", "repair": "none", setting: name}
+    Path("p.yaml").write_text(yaml.safe_dump({"prune": settings}), "utf-8")
     asked = ("prune", model_file, "--recipe", "p.yaml", "-o", "out.safetensors")
     done = process(*asked)
     assert_one_line(done, 3, f"p.yaml: prune.{setting}: names code: prune.{setting} theirs.py:run")
     assert not Path("PROOF").exists()
-    assert process(*asked, OFFER, "--samples", "8").returncode == 3
+    assert run(*asked, OFFER, "--samples", "8", "--no-eval").returncode == 3
     assert Path("PROOF").exists()
 
 
@@ -193,11 +196,14 @@ def test_consent_is_of_the_command_line_by_setting_or_for_all(run: Run) -> None:
     assert_one_line(run(*ask, *one), 3, "names code: data.name own.py:noise")
     assert_one_line(run(*ask, "--set", "model.args.x='own.py:build'", *both[2:]), 3, "model.name")
     assert not Path("IMPORTED").exists()
-    for given in (both, (OFFER,)):
-        done = run(*ask, *given)
-        assert done.returncode == 0, done.stderr
-    done = run(*ask[:2], recipe(), "--dry-run", "--set", "imp.methods=[own.py:largest]")
+    done = run(*ask, *both, "--set", "imp.methods=[own.py:largest]")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--test-data", "--eval-data"])
+def test_data_that_a_flag_names_are_of_the_command_line(flag: str, run: Run) -> None:
+    done = run("train", "--recipe", recipe(), "--dry-run", flag, "theirs.py:run")
+    assert_one_line(done, 3, "theirs.py:run raised RuntimeError")
 
 
 def test_consent_is_for_this_run_alone(run: Run) -> None:
@@ -229,6 +235,7 @@ def test_a_run_of_ones_own_goes_on_without_asking_until_its_code_changes(run: Ru
     assert run("train", "--resume", "--out", "r").returncode == 0
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_each_of_several_seeds_goes_on_without_asking(run: Run) -> None:
     mine()
     seeds = ("--seeds", "0,1", "--out", "r")

@@ -26,6 +26,12 @@ mine.yaml` checks it without running anything of it. `--recipe` takes a name or 
 `--set section.setting=value` changes a setting, and the run folder keeps the recipe as it was run,
 every default written out. Unknown settings are refused with the nearest known one.
 
+Code that only a file names is not run: `file.py:function` or `package.module:name` in a recipe
+needs the same name on the command line, as `--set model.name=my_network.py:build`, or
+`--trust-recipe` for this one command. `recipes validate` and `recipes show` list what is named.
+[usage.md](usage.md#a-recipe-that-names-code) has an example, [SECURITY.md](../SECURITY.md) what is
+promised.
+
 A file has a section for each command that can be run on its data: `train` reads `model`,
 `data`, `training` and `gradual`, the other commands also the section of their name. Numbers are
 those of YAML 1.2, so `1e-3` is one; anchors, aliases and tags are refused.

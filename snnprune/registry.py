@@ -11,7 +11,7 @@ from typing import Any
 
 from snnprune.errors import wrong
 from snnprune.spelling import did_you_mean
-from snnprune.user_code import is_reference, load_object
+from snnprune.user_code import is_reference, load_object, load_own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +61,15 @@ class Registry:
 
         Raises:
             UsageError: as `require`.
-            InputError: as `require`, or the user's own code could not be imported.
+            InputError: as `require`, or the user's own code could not be imported or is not theirs.
         """
         self.require(name, field=field)
-        return load_object(self._target(name), field=field)
+        target = self._target(name)
+        return load_object(target, field=field) if target else load_own(name, field=field)
 
-    def _target(self, name: str) -> str:
+    def _target(self, name: str) -> str | None:
+        """Where the function of a known name is; None for a reference."""
         if name in self.rows:
             return self.rows[name].target
         plugged = {point.name: point.value for point in entry_points(group=self.group)}
-        return plugged.get(name, name)
+        return plugged.get(name)

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
+from snnprune.callables import files_here, module_name, require_not_standard, require_own
 from snnprune.errors import InputError, SnnpruneError, says_out_of_memory, wrong
 from snnprune.spelling import did_you_mean
 
@@ -50,16 +51,29 @@ def load_object(reference: str, *, field: str) -> Any:
         ) from None
 
 
+def load_own(reference: str, *, field: str) -> Any:
+    """The object to be called that `reference` names: as `load_object`, and it is somebody's own.
+
+    Raises:
+        InputError: as `load_object`, or it is a builtin, of the standard library, or a function
+            that is only imported there.
+    """
+    require_not_standard(reference, field=field)
+    found = load_object(reference, field=field)
+    require_own(found, reference, field=field)
+    return found
+
+
 def load_function(reference: str, *, field: str) -> Callable[..., Any]:
     """The function that `reference` names; the caller guards its calls.
 
     Raises:
         UsageError: it is not of the form `file.py:function`, and `field` is a flag.
-        InputError: likewise, in a file; or there is no such function.
+        InputError: likewise, in a file; or there is no such function, or it is not their own.
     """
     if not is_reference(reference):
         raise wrong(field)(f"{reference!r} is not of the form file.py:function", field=field)
-    function = load_object(reference, field=field)
+    function = load_own(reference, field=field)
     if not callable(function):
         raise InputError(f"{reference} is not a function", field=field)
     return cast(Callable[..., Any], function)
@@ -103,7 +117,7 @@ def guarded(function: F, reference: str, *, field: str) -> F:
 
 def can_be_found(name: str) -> bool:
     """Whether there is a module of that name, for one without dots; nothing is imported."""
-    return _is_there(name) or any(map(Path.is_file, _files_here(name)))
+    return _is_there(name) or any(map(Path.is_file, files_here(name)))
 
 
 def _import(reference: str, field: str) -> ModuleType:
@@ -139,16 +153,10 @@ def _is_here(name: str) -> bool:
     return False
 
 
-def _files_here(name: str) -> list[Path]:
-    """Where the current folder would have a module of that name."""
-    place = Path(*name.split("."))
-    return [place.with_suffix(".py"), place / "__init__.py"]
-
-
 def _of_this_folder(reference: str, taken: ModuleType | None) -> str | None:
     """What to do where `taken`, of somewhere else, hides a file of the current folder."""
     name, _, wanted = reference.rpartition(":")
-    file = next(filter(Path.is_file, _files_here(name)), None)
+    file = next(filter(Path.is_file, files_here(name)), None)
     origin = getattr(taken, "__file__", None)
     if name.endswith(".py") or file is None or taken is None or origin is None:
         return None
@@ -167,7 +175,7 @@ def _import_file(path: Path, field: str) -> ModuleType:
 
 @functools.cache  # so that a model and a --forward of one file share its classes and variables
 def _imported(path: Path, changed: int, size: int) -> ModuleType:  # noqa: ARG001  # keys of the cache
-    name = f"snnprune_user_{path.stem}"
+    name = module_name(path)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None

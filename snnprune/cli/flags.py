@@ -47,6 +47,10 @@ StrictFlag = Annotated[
     bool,
     typer.Option("--strict", help="Refuse a neuron whose spikes cannot be explained, not warn."),
 ]
+TrustFlag = Annotated[
+    bool,
+    typer.Option("--trust-recipe", help="Run code that the recipe alone names, this time."),
+]
 ReadoutFlag = Annotated[str, typer.Option(metavar="NAME", help=READOUT_HELP)]
 
 

@@ -14,6 +14,7 @@ from snnprune.cli.flags import (
     ReportFlag,
     ScoringFlags,
     ShowFlags,
+    TrustFlag,
 )
 from snnprune.cli.gate_flags import EnergyFlags, GateFlags
 from snnprune.cli.spreading import spread
@@ -87,6 +88,7 @@ def prune(
         Path | None,
         typer.Option(metavar="FILE", help="YAML with a section prune; flags come before it."),
     ] = None,
+    trust_recipe: TrustFlag = False,
     no_eval: Annotated[
         bool, typer.Option("--no-eval", help="Do not measure accuracy before and after.")
     ] = False,
@@ -117,6 +119,7 @@ def prune(
         steps=steps,
         structure=structure,
         recipe=recipe,
+        trust_recipe=trust_recipe,
         calibration=scoring.calibration,
         report_folder=report,
         limits=gates.limits(goal.gated_drop),

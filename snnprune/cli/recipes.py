@@ -19,9 +19,19 @@ def ls() -> None:
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="Built-in name.")]) -> None:
-    """Print a built-in recipe."""
-    typer.echo(_text_of(name), nl=False)
+def show(recipe: Annotated[str, typer.Argument(help="Built-in name or YAML file.")]) -> None:
+    """Print a recipe; which code it names goes to stderr."""
+    from snnprune.consent import code_in, told
+    from snnprune.escaping import printable
+    from snnprune.recipe import load_recipe
+    from snnprune.recipe.sources import MAX_BYTES, read_source
+
+    code = code_in(load_recipe(recipe))  # what is shown is YAML and text
+    _, data = read_source(recipe)
+    for line in data.decode().splitlines():
+        typer.echo(printable(line, MAX_BYTES))
+    if code:
+        typer.echo(printable(told(code)), err=True)
 
 
 @app.command()
@@ -43,11 +53,18 @@ def cp(
 @app.command()
 def validate(recipe: Annotated[str, typer.Argument(help="Built-in name or YAML file.")]) -> None:
     """Check a recipe, without running anything of it."""
+    from snnprune.consent import code_in, require_consent, told
+    from snnprune.escaping import printable
     from snnprune.jobs.training.recipes import require_names
     from snnprune.recipe import load_recipe
 
-    require_names(load_recipe(recipe, run=("gradual", "imp", "search", "finetune")))
+    found = load_recipe(recipe, run=("gradual", "imp", "search", "finetune"))
+    require_names(found)
+    code = code_in(found)
+    require_consent(code, file=recipe, trusted=True)  # Python's own is called for nobody
     typer.echo(f"{recipe} is a valid recipe")
+    if code:
+        typer.echo(printable(f"{told(code)}: --trust-recipe runs it"))
 
 
 def _text_of(name: str) -> str:

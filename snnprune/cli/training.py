@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snnprune.cli.flags import TEST_DATA_HELP, DataFlags, ShowFlags
+from snnprune.cli.flags import TEST_DATA_HELP, DataFlags, ShowFlags, TrustFlag
 from snnprune.cli.spreading import Flags, spread
 from snnprune.errors import InputError, UsageError
 from snnprune.readable import require_readable
 
 if TYPE_CHECKING:
     from snnprune.cli.console import Screen
+    from snnprune.consent import Named
     from snnprune.jobs.training.finetune import FinetuneFiles
     from snnprune.jobs.training.looping import LoopOptions
     from snnprune.recipe import Recipe
@@ -57,6 +58,7 @@ class LoopFlags(DataFlags):
         False
     )
     force: Annotated[bool, typer.Option("--force", help="Replace an existing run.")] = False
+    trust_recipe: TrustFlag = False
 
     def overrides(self) -> list[str]:
         """What the flags change in the recipe."""
@@ -143,11 +145,14 @@ def _run(
     """Run a recipe by the loop of `command`, and show what came of it."""
     recipe = _recipe(command, flags)
     folder = _folder(command, recipe, flags)
+    code = _consented(recipe, folder, flags)
 
     from snnprune.cli.console import Screen
     from snnprune.jobs.training.looping import LoopOptions
 
     screen = Screen(show)
+    if not flags.dry_run:
+        _remember(folder, code, screen)
     options = LoopOptions(
         command=command,
         recipe=recipe,
@@ -212,6 +217,30 @@ def _try(options: LoopOptions, files: FinetuneFiles | None, screen: Screen) -> N
 
     found, report = dry_run(options, files)
     screen.result(*shown(found), f"nothing was written to {options.out}", report=report)
+
+
+def _consented(recipe: Recipe, folder: Path, flags: LoopFlags) -> tuple[Named, ...]:
+    """The code that the recipe names; what the user has not agreed to is refused."""
+    from snnprune.consent import code_in, record_of, require_consent, typed_by
+
+    code = code_in(recipe)
+    require_consent(
+        code,
+        file=flags.recipe or _recipe_in(flags.out),
+        typed=typed_by(flags.overrides(), code),
+        trusted=flags.trust_recipe,
+        record=record_of(folder) if flags.resume else {},
+    )
+    return code
+
+
+def _remember(folder: Path, code: tuple[Named, ...], screen: Screen) -> None:
+    """Note what the run runs, so that it can be continued without asking."""
+    from snnprune.consent import remember
+    from snnprune.launch import place
+
+    if place().first and not remember(folder, code):
+        screen.say("the code of this run cannot be noted: --resume will need --trust-recipe")
 
 
 def _recipe(command: str, flags: LoopFlags) -> Recipe:

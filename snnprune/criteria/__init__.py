@@ -6,10 +6,11 @@ imports no torch.
 
 from dataclasses import replace
 
+from snnprune.callables import require_own
 from snnprune.criteria.criterion import Criterion, Evidence, Needs, Scale, criterion
 from snnprune.errors import InputError
 from snnprune.registry import Registry, Row
-from snnprune.user_code import guarded
+from snnprune.user_code import guarded, is_reference
 
 CRITERIA = Registry(
     kind="criterion",
@@ -81,13 +82,16 @@ def load_criterion(name: str, *, field: str = "--criterion") -> Criterion:
     """The criterion of that name, or of a user's own file.
 
     Raises:
-        InputError: there is none, or it is not made by the `criterion` decorator.
+        InputError: there is none, it is not made by the `criterion` decorator, or its function is
+            not the user's own.
     """
     found = CRITERIA.load(name, field=field)
     if not isinstance(found, Criterion):
         raise InputError(
             f"{name} is not a criterion", field=field, hint="decorate it with @criterion(...)"
         )
+    if is_reference(name):
+        require_own(found.function, name, field=field)
     return replace(found, function=guarded(found.function, name, field=field))
 
 

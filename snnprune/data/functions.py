@@ -14,7 +14,7 @@ from snnprune.data.options import DataOptions
 from snnprune.data.overlap import with_copies_told, without_overlap
 from snnprune.errors import InputError
 from snnprune.spelling import did_you_mean
-from snnprune.user_code import calling_user_code, load_object
+from snnprune.user_code import calling_user_code, load_own
 
 Parts = dict[str, LoaderSplit | None]
 
@@ -27,9 +27,10 @@ def open_function(reference: str, options: DataOptions, *, field: str) -> DataSe
     of its batches is set aside by seed, as `options` say.
 
     Raises:
-        InputError: the function cannot be found or called, or returns no iterable of batches.
+        InputError: the function cannot be found or called, is not the user's own, or returns no
+            iterable of batches.
     """
-    function = load_object(reference, field=field)
+    function = load_own(reference, field=field)
     parts = _parts(function, reference, options, field)
     train, validation, test = (parts.get(name) for name in SPLITS)
     if train is None:

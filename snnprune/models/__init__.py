@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from snnprune.callables import is_module_class
 from snnprune.errors import InputError, wrong
 from snnprune.references import flag_of, objects_of, telling_of_text
 from snnprune.registry import Registry, Row
@@ -87,6 +88,8 @@ def _builder(spec: ModelSpec, field: str) -> Callable[..., Any]:
     builder = MODELS.load(spec.name, field=field)
     if not callable(builder):
         raise InputError(f"{spec.name} is not a function", field=field)
+    if isinstance(builder, type) and not is_module_class(builder):
+        raise InputError(f"{spec.name} is no torch.nn.Module", field=field)
     return builder
 
 

@@ -11,7 +11,7 @@ from snnprune.recipe.methods import (
     OutputSection,
     SearchSection,
 )
-from snnprune.recipe.overrides import parse_settings
+from snnprune.recipe.overrides import parse_override, parse_settings
 from snnprune.recipe.schema import DataSection, ModelSection, Recipe
 from snnprune.recipe.sources import builtin_recipes
 from snnprune.recipe.training import TrainingSection
@@ -32,6 +32,7 @@ __all__ = [
     "builtin_recipes",
     "dump_recipe",
     "load_recipe",
+    "parse_override",
     "parse_settings",
     "runs_of",
 ]

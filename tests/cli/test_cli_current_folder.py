@@ -116,19 +116,27 @@ def test_python_may_be_told_to_keep_that_folder_out(folder: Path) -> None:
 
 
 def test_what_is_installed_is_not_hidden_by_a_file_there(folder: Path) -> None:
-    (folder / "json.py").write_text("raise SystemExit('the wrong one')")
-    (folder / "colorsys.py").write_text("def build(): ...")
-    done = as_installed("inspect", "net.pth", "--model", "json:build")
-    assert_one_line(done, 3, "json: --model: has no 'build'", "json.py:build")
-    done = as_installed("inspect", "net.pth", "--model", "colorsys:build")
-    assert_one_line(done, 3, "colorsys is ", "the file of this folder is colorsys.py:build")
+    (folder / "yaml.py").write_text("raise SystemExit('the wrong one')")
+    (folder / "pygments.py").write_text("def build(): ...")
+    done = as_installed("inspect", "net.pth", "--model", "yaml:build")
+    assert_one_line(done, 3, "yaml: --model: has no 'build'", "yaml.py:build")
+    done = as_installed("inspect", "net.pth", "--model", "pygments:build")
+    assert_one_line(done, 3, "pygments is ", "the file of this folder is pygments.py:build")
+
+
+def test_what_has_a_name_of_pythons_own_is_given_as_a_file(folder: Path) -> None:
+    (folder / "json").mkdir()
+    (folder / "json" / "net.py").write_text(NET)
+    for name, file in (("json.net", "json/net.py"), ("code", "a file of yours: file.py")):
+        done = as_installed("inspect", "net.pth", "--model", f"{name}:build")
+        assert_one_line(done, 3, "is of Python's standard library", file)
 
 
 def test_a_package_that_is_installed_may_lack_the_module_that_is_meant(folder: Path) -> None:
-    (folder / "json").mkdir()
-    (folder / "json" / "net.py").write_text(NET)
-    done = as_installed("inspect", "net.pth", "--model", "json.net:build")
-    assert_one_line(done, 3, "no module named 'json.net'", "of this folder is json/net.py:build")
+    (folder / "yaml").mkdir()
+    (folder / "yaml" / "net.py").write_text(NET)
+    done = as_installed("inspect", "net.pth", "--model", "yaml.net:build")
+    assert_one_line(done, 3, "no module named 'yaml.net'", "of this folder is yaml/net.py:build")
 
 
 def test_a_name_in_a_class_may_be_meant(folder: Path) -> None:

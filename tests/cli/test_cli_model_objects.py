@@ -259,7 +259,7 @@ training: {{epochs: 1, batch_size: 4, learning_rate: 0.1}}
 @pytest.mark.parametrize("neuron", ["evil:Boom", "{snnprune.reference: evil:Boom}"])
 def test_a_recipe_cannot_name_an_object(neuron: str, glue: Path, run: Run) -> None:
     Path("theirs.yaml").write_text(RECIPE.format(neuron=neuron))
-    done = run("train", "--recipe", "theirs.yaml", "--out", "r")
+    done = run("train", "--recipe", "theirs.yaml", "--trust-recipe", "--out", "r")
     assert_one_line(done, 3, "--set model.args.neuron=evil:Boom")
     assert not Path("ran").exists()
 
@@ -272,7 +272,7 @@ def test_a_setting_of_the_command_line_names_one_and_a_run_goes_on_with_it(
     )
     Path("mine.yaml").write_text(RECIPE.format(neuron="'-'"))
     named = ("--set", "model.args.neuron=glue.py:Fires")
-    done = run("train", "--recipe", "mine.yaml", "--out", "r", *named)
+    done = run("train", "--recipe", "mine.yaml", "--trust-recipe", "--out", "r", *named)
     assert done.returncode == 0, done.stderr
     kept = load_recipe("r/recipe.yaml")
     assert isinstance(kept.model.args["neuron"], Recalled)

@@ -52,6 +52,7 @@ training: {epochs: 2, batch_size: 20, optimizer: adamw, learning_rate: 0.01}
 imp: {methods: [imp], sparsities: [0.5], rewind_epoch: 1}
 search: {sparsities: [0.5], epochs: 2}
 """
+MINE = ("--recipe", "noise.yaml", "--trust-recipe")
 NO_TEST = "no test images: numbers are of validation images"
 HOW = "; test data are named by --test-data, data.test or the data function"
 
@@ -77,7 +78,7 @@ def told(*command: str) -> str:
 
 
 def trained(out: str = "r", *more: str) -> Path:
-    run("train", "--recipe", "noise.yaml", "--out", out, *more)
+    run("train", *MINE, "--out", out, *more)
     return Path(out) / "model.safetensors"
 
 
@@ -90,7 +91,7 @@ def mentions(text: str) -> list[str]:
 
 @pytest.mark.parametrize("command", ["train", "imp", "search"])
 def test_no_file_of_a_run_without_test_data_speaks_of_a_test(command: str) -> None:
-    shown = told(command, "--recipe", "noise.yaml", "--out", "r")
+    shown = told(command, *MINE, "--out", "r")
     assert "validation accuracy" in shown
     assert NO_TEST in shown
     assert mentions(shown) == []
@@ -109,7 +110,7 @@ def test_no_file_of_a_run_without_test_data_speaks_of_a_test(command: str) -> No
 
 
 def test_without_validation_the_numbers_are_of_training_images() -> None:
-    run("imp", "--recipe", "noise.yaml", "--set", "data.validation=0", "--out", "r")
+    run("imp", *MINE, "--set", "data.validation=0", "--out", "r")
     report = json.loads(Path("r/report.json").read_text("utf-8"))
     assert report["summary"]["accuracies_on"] == "train"
     assert any("numbers are of training images" in text for text in report["warnings"])
@@ -117,25 +118,25 @@ def test_without_validation_the_numbers_are_of_training_images() -> None:
 
 
 def test_a_run_with_test_data_measures_on_them() -> None:
-    run("train", "--recipe", "noise.yaml", "--out", "r", "--test-data", "own.py:others")
+    run("train", *MINE, "--out", "r", "--test-data", "own.py:others")
     report = json.loads(Path("r/report.json").read_text("utf-8"))
     assert (report["test"]["images"], report["test"]["labelled"]) == ("test", 30)
     assert not any("test" in text for text in report["warnings"])
     recipe = Path("r/recipe.yaml").read_text("utf-8")
     assert "test: own.py:others" in recipe
-    named = run("train", "--recipe", "noise.yaml", "--out", "s", "--set", "data.name=own.py:named")
+    named = run("train", *MINE, "--out", "s", "--set", "data.name=own.py:named")
     assert named["test"]["labelled"] == 40
 
 
 def test_validation_data_may_be_another_set() -> None:
-    run("train", "--recipe", "noise.yaml", "--out", "r", "--eval-data", "own.py:others")
+    run("train", *MINE, "--out", "r", "--eval-data", "own.py:others")
     rows = [json.loads(line) for line in Path("r/metrics.jsonl").read_text("utf-8").splitlines()]
     assert rows[-1]["measured"]["labelled"] == 30
     assert rows[-1]["measured"]["images"] == "validation"
 
 
 def test_a_set_that_is_unknown_is_refused_before_work() -> None:
-    command = ["train", "--recipe", "noise.yaml", "--out", "r", "--test-data", "nothing"]
+    command = ["train", *MINE, "--out", "r", "--test-data", "nothing"]
     with pytest.raises(InputError, match="unknown data set 'nothing'") as caught:
         CliRunner().invoke(app, command, catch_exceptions=False)
     assert caught.value.field == "data.test"
@@ -246,7 +247,7 @@ def test_the_card_says_which_images() -> None:
 def test_finetune_measures_on_the_same_images_before_and_after() -> None:
     model = str(trained())
     run("prune", model, "--data", "own.py:noise", "--sparsity", "0.5", "-o", "p.safetensors")
-    run("finetune", "p.safetensors", "--recipe", "noise.yaml", "--out", "f")
+    run("finetune", "p.safetensors", *MINE, "--out", "f")
     report = json.loads(Path("f/report.json").read_text("utf-8"))
     assert report["before"]["images"] == report["tickets"][-1]["measured"]["images"] == "validation"
     assert report["test"] is None
@@ -289,9 +290,7 @@ def test_what_is_learnt_from_is_refused_for_a_test(flag: str, other: str, why: s
 
 
 def test_a_recipe_may_not_name_its_training_images_for_the_test() -> None:
-    error = refused(
-        "train", "--recipe", "noise.yaml", "--out", "r", "--set", "data.test=own.py:noise"
-    )
+    error = refused("train", *MINE, "--out", "r", "--set", "data.test=own.py:noise")
     assert (error.field, error.message) == (
         "data.test",
         "own.py:noise is what the network learns from",

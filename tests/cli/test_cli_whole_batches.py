@@ -338,8 +338,8 @@ def test_a_recipe_trains_on_them(glue: Path, run: Run) -> None:
         "model: {name: glue.py:build}\ndata: {name: glue.py:dicts}\n"
         "training: {epochs: 1, batch_size: 6, learning_rate: 0.1}\n"
     )
-    done = run("train", "--recipe", "r.yaml", "--out", "r")
+    done = run("train", "--recipe", "r.yaml", "--trust-recipe", "--out", "r")
     assert_one_line(done, 3, "data.name: glue.py:dicts gave a dict as batch 1", "model.forward: ")
     cut = ("--set", "model.forward=glue.py:run_dict", "--set", "training.accumulate=2")
-    done = run("train", "--recipe", "r.yaml", "--out", "r", *cut)
+    done = run("train", "--recipe", "r.yaml", "--trust-recipe", "--out", "r", *cut)
     assert_one_line(done, 3, "training.accumulate: a dict of events", "cannot be cut")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from snnprune.allocation import ALLOCATIONS
 from snnprune.checkpoint import require_writable_as
+from snnprune.consent import as_flag, code_in, require_consent
 from snnprune.criteria import CRITERIA
 from snnprune.errors import UsageError, wrong
 from snnprune.files import require_apart, require_free
@@ -57,6 +58,8 @@ class PruneOptions:
     layers: Mapping[str, float] = field(default_factory=dict)
     """The sparsity of layers that have one of their own, by weight key."""
     recipe: Path | None = None
+    trust_recipe: bool = False
+    """Whether code runs that the recipe alone names."""
     calibration: Path | None = None
     report_folder: Path | None = None
     limits: tuple[Limit, ...] = ()
@@ -123,11 +126,13 @@ def completed(options: PruneOptions) -> PruneOptions:
 
     Raises:
         UsageError: something is unknown, missing or contradicts something else.
-        InputError: the recipe cannot be used.
+        InputError: the recipe cannot be used, or names code without the user's consent.
         OutputError: a file is in the way.
     """
     if options.recipe is not None:
-        options = _with_recipe(options, load_prune_section(options.recipe))
+        section = load_prune_section(options.recipe)
+        _require_consent(options, section)
+        options = _with_recipe(options, section)
     _require_names(options)
     options = _with_pattern(options)
     _require_one_goal(options)
@@ -142,6 +147,22 @@ def completed(options: PruneOptions) -> PruneOptions:
         outputs = (path for place in options.places for path in place.files)
         require_apart(options.junit, outputs, field="--junit")
     return options
+
+
+def _require_consent(options: PruneOptions, section: PruneSection) -> None:
+    """Refuse code that the recipe alone names; a flag takes the place of a setting."""
+    given = {
+        name: getattr(options, name)
+        for name in ("criterion", "allocation", "repair", "structure")
+        if getattr(options, name)
+    }
+    require_consent(
+        code_in(section.model_copy(update=dict.fromkeys(given)), within="prune"),
+        file=options.recipe,
+        typed=tuple(part for text in given.values() for part in (text, *text.split("+"))),
+        trusted=options.trust_recipe,
+        typed_as=as_flag,
+    )
 
 
 def _with_recipe(options: PruneOptions, section: PruneSection) -> PruneOptions:

@@ -1,0 +1,18 @@
+"""Writing files whole or not at all, alone or together, and the hash of what was read."""
+
+from snnprune.files.failing import as_output_error
+from snnprune.files.free import require_apart, require_free, require_writable_folder
+from snnprune.files.together import replacing, together
+from snnprune.files.writing import sha256_of, write_json, write_text
+
+__all__ = [
+    "as_output_error",
+    "replacing",
+    "require_apart",
+    "require_free",
+    "require_writable_folder",
+    "sha256_of",
+    "together",
+    "write_json",
+    "write_text",
+]

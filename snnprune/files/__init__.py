@@ -3,9 +3,10 @@
 from snnprune.files.failing import as_output_error
 from snnprune.files.free import require_apart, require_free, require_writable_folder
 from snnprune.files.together import replacing, together
-from snnprune.files.writing import sha256_of, write_json, write_text
+from snnprune.files.writing import as_json, sha256_of, write_json, write_text
 
 __all__ = [
+    "as_json",
     "as_output_error",
     "replacing",
     "require_apart",

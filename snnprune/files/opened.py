@@ -3,7 +3,7 @@
 import contextlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from snnprune.errors import OutputError
@@ -56,6 +56,11 @@ def status_in(handle: int, name: str) -> os.stat_result | None:
         return None
 
 
+def names_in(handle: int) -> list[str]:
+    """What lies in an open folder, in order."""
+    return sorted(os.listdir(handle))
+
+
 def require_regular_in(handle: int, name: str, path: Path) -> None:
     """Refuse what is in the place of a file of ours, `path`, and is none.
 
@@ -81,3 +86,31 @@ def by_handle(handle: int, folder: Path) -> Path:
     """A path that leads into an open folder whatever its name is by now."""
     path = Path(f"/proc/self/fd/{handle}")
     return path if path.exists() else folder  # there may be no /proc
+
+
+@contextlib.contextmanager
+def opened_in(folder: Path, parts: Sequence[str], flags: int) -> Iterator[int]:
+    """A regular file below `folder` by `parts`, opened by `flags`; no link is followed on the way.
+
+    Raises:
+        OutputError: something else than a regular file has the name, or one with other names too.
+        OSError: it cannot be opened.
+    """
+    *above, name = parts
+    with held(open_folder(folder, above, make=False)) as handle:
+        require_regular_in(handle, name, folder.joinpath(*parts))
+        careful = flags | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe would wait for its other end
+        with held(os.open(name, careful, 0o666, dir_fd=handle)) as file:
+            _require_alone(os.fstat(file), folder.joinpath(*parts))
+            yield file
+
+
+def _require_alone(found: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise not_ours(path, found, "a regular file")
+    if found.st_nlink > 1:
+        raise OutputError(
+            "has other names too: what is written would show there",
+            file=path,
+            hint="copy the folder without hard links, or delete the file",
+        )

@@ -16,13 +16,17 @@ PAGES = ("report.html", "report.md")
 FILES = (REPORT, *PAGES)
 
 
-def write_report(folder: Path, report: Mapping[str, Any]) -> tuple[Path, ...]:
+def write_report(
+    folder: Path, report: Mapping[str, Any], *, within: Path | None = None
+) -> tuple[Path, ...]:
     """Write `report.json` and its pages into `folder`, together; the files.
+
+    `within` is as for `files.together`.
 
     Raises:
         OutputError: one cannot be written.
     """
-    return _written(folder, report, FILES)
+    return _written(folder, report, FILES, within)
 
 
 def write_pages(folder: Path, report: Mapping[str, Any]) -> tuple[Path, ...]:
@@ -31,13 +35,15 @@ def write_pages(folder: Path, report: Mapping[str, Any]) -> tuple[Path, ...]:
     Raises:
         OutputError: one cannot be written.
     """
-    return _written(folder, report, PAGES)
+    return _written(folder, report, PAGES, None)
 
 
-def _written(folder: Path, report: Mapping[str, Any], names: tuple[str, ...]) -> tuple[Path, ...]:
+def _written(
+    folder: Path, report: Mapping[str, Any], names: tuple[str, ...], within: Path | None
+) -> tuple[Path, ...]:
     texts = _texts(report)
     paths = tuple(folder / name for name in names)
-    with together(*paths) as staged:
+    with together(*paths, within=within) as staged:
         for name, path in zip(names, staged, strict=True):
             write_text(path, texts[name])
     return paths

@@ -81,7 +81,7 @@ def disturbed(kind: str, number: int, *, kill: bool = False) -> Iterator[Nth]:
         strike()
         rename(*given, **named)
 
-    put = {
+    put: dict[str, Callable[[], contextlib.AbstractContextManager[object]]] = {
         "write": lambda: patch.object(io, "open", counted_open),
         "fsync": lambda: patch.object(os, "fsync", lambda _: strike()),
         "rename": lambda: patch.object(os, "rename", counted_rename),

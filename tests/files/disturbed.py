@@ -2,8 +2,9 @@
 
 `python disturbed.py HOW COMMAND FOLDER COUNT`: HOW is `fails` or `dies` (at the n-th write, flush
 or rename, for every n), `kill` (with -9 at COUNT random moments) or `limit` (files may be no larger
-than a size, for COUNT sizes); `quick` has COUNT of the last two and dies at every rename. Each is a process forked from this one, so that torch is imported
-only once. Prints how many of each kind there were; an assertion fails where something was lost.
+than a size, for COUNT sizes); `quick` has COUNT of the last two and dies at every
+rename. Each is a process forked from this one, so that torch is imported only once. Prints how
+many of each kind there were; an assertion fails where something was lost.
 """
 
 import collections

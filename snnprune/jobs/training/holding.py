@@ -15,7 +15,7 @@ from snnprune.errors import InputError
 from snnprune.loops.ranking import all_alive, prunable_weights
 from snnprune.mask import Masks, prunable, pruned
 from snnprune.network import Network
-from snnprune.runs.folder import BEST, MASK, MODEL
+from snnprune.runs.ours import BEST, MASK, MODEL
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,8 +51,7 @@ def together(*paths: Path, within: Path | None = None) -> Iterator[tuple[Path, .
         OutputError: a file cannot be written, or what has its place is no regular file.
     """
     with contextlib.ExitStack() as stack:
-        with as_output_error(paths[0]):
-            places = _places(paths, within, stack)
+        places = _places(paths, within, stack)
         with _by_their_own_names(places):
             yield tuple(place.staged for place in places)
         _commit([place for place in places if place.written])
@@ -78,9 +77,10 @@ def _places(
     made: dict[Path, tuple[int, int, Path]] = {}
     found = []
     for number, path in enumerate(paths):
-        target = path.resolve() if within is None and path.is_symlink() else path
-        if target.parent not in made:
-            made[target.parent] = _staging_in(target.parent, within, stack)
+        with as_output_error(path):
+            target = path.resolve() if within is None and path.is_symlink() else path
+            if target.parent not in made:
+                made[target.parent] = _staging_in(target.parent, within, stack)
         folder, handle, leading = made[target.parent]
         place = Place(
             path=path,

@@ -98,9 +98,12 @@ def made_in(folder: Path) -> Path:
     exec(NETWORK, names)
     torch.manual_seed(0)
     save_file(names["net"]().state_dict(), folder / "model.safetensors")
+    x, y = (torch.cat(parts) for parts in zip(*names["batches"](), strict=True))
+    held_out = {"x_test": x.roll(1, -1), "y_test": y.clone()}
+    save_file({"x": x, "y": y, **held_out}, folder / "images.safetensors")
     (folder / "recipe.yaml").write_text(
-        f'model: {{name: "{folder}/own.py:net"}}\n'
-        f'data: {{name: "{folder}/own.py:batches", validation: 0}}\n'
+        "model: {name: conv-snn, args: {width: 4, depth: 2, time_steps: 2}}\n"
+        f'data: {{name: "tensors:{folder}/images.safetensors", validation: 0}}\n'
         "training: {epochs: 1, batch_size: 4, learning_rate: 0.05}\n"
     )
     return folder

@@ -10,13 +10,16 @@ import pytest
 COMMANDS = ("prune", "calibrate", "score", "export")
 
 
-def disturbed(how: str, command: str, folder: Path, count: int = 0) -> None:
-    script = Path(__file__).with_name("disturbed.py")
+TESTS = Path(__file__).parent
+MOUNT = ("mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs")
+
+
+def done_by(script: str, *words: object, before: tuple[str, ...] = ()) -> None:
     done = subprocess.run(
-        [sys.executable, script, how, command, folder, str(count)],
+        [*before, sys.executable, TESTS / script, *map(str, words)],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1200,
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
     )
@@ -27,23 +30,41 @@ def disturbed(how: str, command: str, folder: Path, count: int = 0) -> None:
 def test_prune_killed_at_every_rename_and_at_some_moments_or_on_a_small_disk(
     tmp_path: Path,
 ) -> None:
-    disturbed("quick", "prune", tmp_path, 3)
+    done_by("disturbed.py", "quick", "prune", tmp_path, 3)
+
+
+def test_finetune_killed_a_few_times(tmp_path: Path) -> None:
+    done_by("disturbed_run.py", "kill", tmp_path, 2)
+
+
+def test_on_a_disk_of_8_kb_that_is_full_the_old_results_stay(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    apart = ("unshare", "--map-root-user", "--mount")
+    tried = subprocess.run([*apart, *MOUNT, tmp_path / "disk"], capture_output=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"nothing can be mounted here: {tried.stderr.decode().strip()}")
+    done_by("on_a_full_disk.py", tmp_path, *COMMANDS, before=apart)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["fails", "dies"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_at_every_flush_write_and_rename(how: str, command: str, tmp_path: Path) -> None:
-    disturbed(how, command, tmp_path)
+    done_by("disturbed.py", how, command, tmp_path, 0)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("how", "count"), [("kill", 100), ("limit", 40)])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_killed_at_a_hundred_moments(command: str, tmp_path: Path) -> None:
-    disturbed("kill", command, tmp_path, 100)
+def test_at_a_hundred_moments_and_with_forty_sizes(
+    how: str, count: int, command: str, tmp_path: Path
+) -> None:
+    done_by("disturbed.py", how, command, tmp_path, count)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", COMMANDS)
-def test_with_forty_limits_on_the_size_of_a_file(command: str, tmp_path: Path) -> None:
-    disturbed("limit", command, tmp_path, 40)
+@pytest.mark.parametrize(
+    ("how", "count"), [("fails", 1), ("dies", 1), ("kill", 100), ("limit", 40)]
+)
+def test_finetune_goes_on_after_whatever_ended_it(how: str, count: int, tmp_path: Path) -> None:
+    done_by("disturbed_run.py", how, tmp_path, count)

@@ -90,9 +90,12 @@ def test_what_the_block_raises_leaves_what_was_there(paths: list[Path], tmp_path
 
 
 def test_an_error_names_the_file_and_not_the_temporary_one(paths: list[Path]) -> None:
-    paths[1] = paths[1].with_name("n" * 300)
     with pytest.raises(OutputError) as caught, together(*paths) as staged:
-        write_text(staged[1], "new")
+        raise OutputError("is full", file=staged[1])
+    assert caught.value.file == str(paths[1])
+    paths[1] = paths[1].with_name("n" * 300)
+    with pytest.raises(OutputError, match="name too long") as caught:
+        write_all(paths, "new")
     assert caught.value.file == str(paths[1])
 
 

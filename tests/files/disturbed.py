@@ -21,9 +21,14 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import torch._dynamo  # noqa: F401  # once for all processes
 from disturbances import KINDS, command, disturbed, left_in, made_in, remember, state_of
 
+# imported once for all processes
+import snnprune.cli.console
+import snnprune.cli.results
+import snnprune.jobs.calibrate
+import snnprune.jobs.export
+import snnprune.jobs.pruning.prune  # noqa: F401
 from snnprune.cli import app
 from snnprune.cli.failures import run as run_app
 

@@ -21,9 +21,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-import torch._dynamo  # noqa: F401  # once for all processes
 from disturbances import KINDS, command, disturbed, left_in, made_in
 
+# imported once for all processes
+import snnprune.cli.console
+import snnprune.jobs.pruning.prune
+import snnprune.jobs.training.finetune  # noqa: F401
 from snnprune.cli import app
 from snnprune.cli.failures import run as run_app
 from snnprune.runs import holds_run

@@ -30,7 +30,7 @@ def done_by(script: str, *words: object, before: tuple[str, ...] = ()) -> None:
 def test_prune_killed_at_every_rename_and_at_some_moments_or_on_a_small_disk(
     tmp_path: Path,
 ) -> None:
-    done_by("disturbed.py", "quick", "prune", tmp_path, 3)
+    done_by("disturbed.py", "quick", "prune", tmp_path, 2)
 
 
 def test_finetune_killed_a_few_times(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def done_by(script: str, *words: object, before: tuple[str, ...] = ()) -> None:
         [*before, sys.executable, TESTS / script, *map(str, words)],
         capture_output=True,
         text=True,
-        timeout=1200,
+        timeout=3600,
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"},
     )

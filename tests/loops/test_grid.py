@@ -51,7 +51,7 @@ def places(tmp_path: Path) -> dict[str, str]:
         draws, y = torch.Generator().manual_seed(number), torch.arange(16) % 2
         x = torch.rand(16, 1, 8, 8, generator=draws) + y.view(-1, 1, 1, 1)
         path = tmp_path / f"{name}.pt"
-        save_file({"x": x, "y": y, "x_test": x.clone(), "y_test": y.clone()}, path)
+        save_file({"x": x, "y": y, "x_test": x.roll(1, -1), "y_test": y.clone()}, path)
         path.rename(tmp_path / name)
         found[name] = f"tensors:{tmp_path / name}"
     return found

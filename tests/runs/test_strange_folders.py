@@ -17,6 +17,8 @@ Run = Callable[..., Any]
 FILES = (*OF_RUN, "run.lock")
 FOLDERS = ("state", "tensorboard", "round-00", "seed-0")
 MODES = ("--resume", "--force")
+QUICK = ("report.json", "metrics.jsonl", "run.lock", "SHA256SUMS")  # the others are marked slow
+LATER = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FILES]
 RECIPE = """
 model: {{name: conv-snn, args: {{width: 2, depth: 2, time_steps: 2}}}}
 data: {{name: "tensors:{images}", validation: 0.25, crop: 1, flip: true}}
@@ -155,7 +157,7 @@ def test_a_link_in_the_place_of_a_folder_of_ours_is_refused(
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", [*FILES, *FOLDERS])
+@pytest.mark.parametrize("name", [*LATER, *FOLDERS])
 def test_a_link_that_comes_after_the_check_leads_nowhere_either(
     name: str,
     mode: str,

@@ -73,7 +73,7 @@ def _is_there(file: TextIOWrapper, folder: Path) -> bool:
 
 def _sign(file: TextIOWrapper, folder: Path) -> None:
     since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    line = f"process {os.getpid()} on {socket.gethostname()} since {since}"
     with as_output_error(folder / NAME):
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
-        file.flush()
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), line.encode())  # not into a buffer, which `close` would write again

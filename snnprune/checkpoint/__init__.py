@@ -10,7 +10,7 @@ from snnprune.checkpoint.containers.packed.values import AS_THEY_ARE, PRECISIONS
 from snnprune.checkpoint.containers.raw import bytes_of
 from snnprune.checkpoint.containers.safetensors.file import write_safetensors
 from snnprune.checkpoint.folding import effective, folded, parametrized, whole_name
-from snnprune.checkpoint.masks import read_masks, write_masks
+from snnprune.checkpoint.masks import PARTNER, partner_of, read_masks, write_masks
 from snnprune.checkpoint.prunable import is_prunable, prunable_weights, tied_tensors
 from snnprune.checkpoint.read import (
     Description,
@@ -25,6 +25,7 @@ from snnprune.checkpoint.write import read_back, require_plain, require_writable
 
 __all__ = [
     "AS_THEY_ARE",
+    "PARTNER",
     "PRECISIONS",
     "Checkpoint",
     "Description",
@@ -39,6 +40,7 @@ __all__ = [
     "is_prunable",
     "pack",
     "parametrized",
+    "partner_of",
     "prunable_weights",
     "read_back",
     "read_checkpoint",

@@ -21,6 +21,7 @@ from snnprune.checkpoint.containers.sniff import container_of
 from snnprune.errors import InputError
 
 SHAPES = "snnprune.shapes"
+PARTNER = "snnprune.pruned_sha256"  # of the file that the masks were written with
 
 
 def write_masks(path: Path, masks: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -48,6 +49,15 @@ def read_masks(path: Path) -> dict[str, Tensor]:
         name: _unpacked(name, packed, shapes[name], path)
         for name, packed in contents.tensors.items()
     }
+
+
+def partner_of(path: Path) -> str | None:
+    """The SHA-256 of the file that a mask file was written with; None where it does not say.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    return safetensors_file.outline(path).metadata.get(PARTNER)
 
 
 def _packed(mask: Tensor) -> Tensor:  # (...) bool -> (bytes,) uint8

@@ -7,6 +7,7 @@
 from snnprune.runs.changes import made_with, require_same
 from snnprune.runs.folder import RunFolder
 from snnprune.runs.opening import holds_run, open_run, require_ready, require_run
+from snnprune.runs.ours import require_ours
 from snnprune.runs.run import Run, Unsaved
 from snnprune.runs.state import State, taking_up
 from snnprune.runs.stopping import NEVER, Stop, stopping
@@ -24,6 +25,7 @@ __all__ = [
     "holds_run",
     "made_with",
     "open_run",
+    "require_ours",
     "require_ready",
     "require_run",
     "require_same",

@@ -8,26 +8,29 @@ from typing import Any
 from torch import Tensor
 
 from snnprune.checkpoint import write_masks, write_safetensors
-from snnprune.files import as_output_error, sha256_of, write_text
+from snnprune.files import as_output_error, held, open_folder, sha256_of, together, write_text
 from snnprune.mask import Masks
 from snnprune.recipe import Recipe, dump_recipe
 from snnprune.runs import tensorboard
 from snnprune.runs.changes import differences
 from snnprune.runs.metrics import Metrics
+from snnprune.runs.ours import (
+    DONE,
+    MASK,
+    METRICS,
+    MODEL,
+    RECIPE,
+    STATES,
+    SUMS,
+    clear,
+    kept,
+    sweep_all,
+)
 from snnprune.runs.run import Groups
 from snnprune.runs.state import State, taking_up
 from snnprune.runs.states import States
 from snnprune.runs.tensorboard import TensorBoard
 
-RECIPE, METRICS, STATES, REPORT = "recipe.yaml", "metrics.jsonl", "state", "report.json"
-REPORTS = (REPORT, "report.html", "report.md")
-MODEL, MASK, BEST = "model.safetensors", "mask.safetensors", "best.safetensors"
-SHOWN = (
-    *("accuracy.png", "accuracy.svg", "densities.png", "densities.svg"),
-    *("firing-rates.png", "firing-rates.svg", "table.md"),
-)
-KEPT = ("round-*", "*/round-*", "dense", "sparsity-*")  # rounds may lie in one of their method
-SUMS, DONE = "SHA256SUMS", "DONE"
 TEMPORARY = ".snnprune-*.tmp"
 
 
@@ -114,31 +117,51 @@ class RunFolder:
         metadata: Mapping[str, str] | None = None,
     ) -> None:
         """Write `FOLDER/model.safetensors` and, where something is pruned, its masks beside it."""
+        self.write({MODEL: tensors}, masks, {**self.metadata, **(metadata or {})}, folder)
+
+    def write(
+        self,
+        networks: Mapping[str, Mapping[str, Tensor]],
+        masks: Masks,
+        metadata: Mapping[str, str] | None = None,
+        folder: str = "",
+    ) -> list[str]:
+        """Write networks, those that have tensors, and their masks together; the files' names.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        told = self.metadata if metadata is None else metadata
+        filled = {name: tensors for name, tensors in networks.items() if tensors}
+        names = [*filled, *([MASK] if masks else [])]
         place = self.folder / folder
-        with as_output_error(place):
-            place.mkdir(parents=True, exist_ok=True)
-        told = {**self.metadata, **(metadata or {})}
-        write_safetensors(place / MODEL, tensors, told)
-        if masks:
-            write_masks(place / MASK, masks, told)
+        with together(*(place / name for name in names), within=self.folder) as staged:
+            for path, tensors in zip(staged, filled.values(), strict=False):
+                write_safetensors(path, tensors, told)
+            if masks:
+                write_masks(staged[-1], masks, told)
+        return names
 
     def finish(self, results: Iterable[str]) -> None:
         """Hash the recipe, the metrics, what was kept and `results`; say that the run is whole."""
-        kept = sorted(path.relative_to(self.folder) for path in _kept(self.folder))
-        names = (RECIPE, METRICS, *map(str, kept), *results)
+        names = (RECIPE, METRICS, *kept(self.folder), *results)
         sums = (f"{sha256_of(self.folder / name)}  {name}\n" for name in names)
-        write_text(self.folder / SUMS, "".join(sums))
-        write_text(self.folder / DONE, "")
+        self._write(SUMS, "".join(sums))
+        self._write(DONE, "")
+
+    def _write(self, name: str, text: str) -> None:
+        write_text(self.folder / name, text, within=self.folder)
 
     def _start(self) -> None:
         """Make the folder that of a new run."""
-        self._clear()
-        write_text(self.folder / RECIPE, dump_recipe(self.recipe))
-        (self.folder / STATES).mkdir(exist_ok=True)
+        clear(self.folder)
+        self._write(RECIPE, dump_recipe(self.recipe))
+        with held(open_folder(self.folder, [STATES])):
+            pass  # it is there now
         self.metrics.cut(0)
 
     def _taken_up(self) -> State | None:
-        self._sweep()
+        sweep_all(self.folder)
         state, warnings = self.states.newest()
         self.warnings += warnings
         if state is None:  # it ended in its first epoch
@@ -151,28 +174,6 @@ class RunFolder:
             self.warnings = [*known["warnings"], *self.warnings]
             self.warnings += map(_may_differ, differences(known["made_with"], self.made))
             return replace(state, position=known["loop"])
-
-    def _clear(self) -> None:
-        """Delete what an older run left, what makes it one first; other files stay."""
-        for name in (DONE, RECIPE, SUMS, METRICS, MODEL, MASK, BEST, *REPORTS, *SHOWN):
-            (self.folder / name).unlink(missing_ok=True)
-        for path in _kept(self.folder):
-            path.unlink()
-        self.states.clear()
-        self._sweep()
-
-    def _sweep(self) -> None:
-        """Delete what a process that was killed was writing."""
-        around = (place for pattern in KEPT for place in self.folder.glob(pattern))
-        for folder in (self.folder, self.folder / STATES, *around):
-            for path in folder.glob(TEMPORARY):
-                path.unlink()
-
-
-def _kept(folder: Path) -> list[Path]:
-    """What `keep` wrote, in the folders of rounds and searches."""
-    patterns = (f"{around}/{name}" for around in KEPT for name in (MODEL, MASK))
-    return [path for pattern in patterns for path in folder.glob(pattern)]
 
 
 def _may_differ(difference: str) -> str:

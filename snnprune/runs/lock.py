@@ -10,7 +10,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from snnprune.errors import OutputError
-from snnprune.files import as_output_error
+from snnprune.files import as_output_error, opened_in
 
 NAME = "run.lock"
 
@@ -40,7 +40,8 @@ def _held(folder: Path) -> tuple[TextIOWrapper, tuple[str, ...]]:
 def _opened(folder: Path) -> TextIOWrapper:
     with as_output_error(folder / NAME):
         folder.mkdir(parents=True, exist_ok=True)
-        return (folder / NAME).open("a+", encoding="utf-8")
+        with opened_in(folder, [NAME], os.O_RDWR | os.O_APPEND | os.O_CREAT) as handle:
+            return os.fdopen(os.dup(handle), "a+", encoding="utf-8")
 
 
 def _lock(file: TextIOWrapper, folder: Path) -> tuple[str, ...]:
@@ -65,14 +66,14 @@ def _taken(file: TextIOWrapper, folder: Path) -> OutputError:
 
 def _is_there(file: TextIOWrapper, folder: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(file.fileno()), (folder / NAME).stat())
+        return os.path.samestat(os.fstat(file.fileno()), (folder / NAME).lstat())
     except FileNotFoundError:
         return False
 
 
 def _sign(file: TextIOWrapper, folder: Path) -> None:
     since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    line = f"process {os.getpid()} on {socket.gethostname()} since {since}"
     with as_output_error(folder / NAME):
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}")
-        file.flush()
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), line.encode())  # not into a buffer, which `close` would write again

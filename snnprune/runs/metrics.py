@@ -1,5 +1,6 @@
 """`metrics.jsonl`: one JSON object per line, appended as a run goes on."""
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -7,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from snnprune.errors import InputError
-from snnprune.files import as_output_error, write_text
+from snnprune.files import as_output_error, opened_in, write_text
 from snnprune.runs.state import START_AGAIN
+
+ADDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
 
 class Metrics:
@@ -32,28 +35,32 @@ class Metrics:
                 hint=START_AGAIN,
             )
         self.rows = [self._row(line) for line in lines]
-        write_text(self.path, "".join(lines))
+        write_text(self.path, "".join(lines), within=self.path.parent)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append a line, on disk when this returns.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: it cannot be written, or is no file of ours.
         """
-        with (
-            as_output_error(self.path),
-            self.path.open("a", encoding="utf-8", newline="\n") as file,
-        ):
-            file.write(json.dumps(row, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        line = json.dumps(row, allow_nan=False) + "\n"
+        with as_output_error(self.path), self._opened(ADDING) as handle:
+            with os.fdopen(handle, "a", encoding="utf-8", newline="\n", closefd=False) as file:
+                file.write(line)
+            os.fsync(handle)
         self.rows.append(dict(row))
 
     def _whole_lines(self) -> list[str]:
-        if not self.path.exists():
-            return []
-        text = self.path.read_text(encoding="utf-8", errors="replace")
+        with as_output_error(self.path):
+            try:
+                with self._opened(os.O_RDONLY) as handle:
+                    text = _text_of(handle)
+            except FileNotFoundError:
+                return []
         return [f"{line}\n" for line in text.split("\n")[:-1]]  # what follows the last \n was cut
+
+    def _opened(self, flags: int) -> contextlib.AbstractContextManager[int]:
+        return opened_in(self.path.parent, [self.path.name], flags)
 
     def _row(self, line: str) -> dict[str, Any]:
         try:
@@ -63,3 +70,8 @@ class Metrics:
         if not isinstance(row, dict):
             raise InputError("holds a line that is no row", file=self.path, hint=START_AGAIN)
         return row
+
+
+def _text_of(handle: int) -> str:
+    with os.fdopen(handle, encoding="utf-8", errors="replace", closefd=False) as file:
+        return file.read()

@@ -10,7 +10,8 @@ from snnprune.files import require_writable_folder
 from snnprune.recipe import Recipe, load_recipe
 from snnprune.runs import lock
 from snnprune.runs.changes import require_same
-from snnprune.runs.folder import DONE, RECIPE, TEMPORARY, RunFolder
+from snnprune.runs.folder import TEMPORARY, RunFolder
+from snnprune.runs.ours import DONE, RECIPE, require_ours
 
 
 @contextlib.contextmanager
@@ -54,13 +55,15 @@ def require_ready(folder: Path, *, resume: bool, force: bool) -> None:
 
     Raises:
         InputError: there is no run to resume.
-        OutputError: there is something in it, or nothing can be written there.
+        OutputError: there is something in it, nothing can be written there, or what has the name
+            of a file of ours is none.
     """
     if resume:
         require_run(folder)
     elif not force and folder.is_dir():
         _require_empty(folder)
     require_writable_folder(folder)
+    require_ours(folder)
 
 
 def require_run(folder: Path) -> None:

@@ -31,8 +31,14 @@ class State:
     """The file that it was read from."""
 
 
-def write_state(path: Path, state: State) -> None:
-    """Write the file whole or not at all; no more than one tensor is copied at a time."""
+def write_state(path: Path, state: State, *, within: Path | None = None) -> None:
+    """Write the file whole or not at all; no more than one tensor is copied at a time.
+
+    `within` is as for `files.replacing`.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     tensors = {
         f"{group}/{name}": tensor
         for group, named in state.groups.items()
@@ -40,7 +46,7 @@ def write_state(path: Path, state: State) -> None:
     }
     position = json.dumps(state.position, allow_nan=False)
     metadata = {"format": "pt", POSITION: position, HASH: hash_of(position, tensors)}
-    write_safetensors(path, tensors, metadata)
+    write_safetensors(path, tensors, metadata, within=within)
 
 
 def read_state(path: Path) -> State:

@@ -1,10 +1,13 @@
 """The folder `state/`: the two newest states of a run."""
 
 import contextlib
+import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from snnprune.errors import InputError
+from snnprune.files import held, names_in, open_folder
 from snnprune.runs.state import START_AGAIN, State, read_state, write_state
 
 NAME = re.compile(r"step-(\d+)\.safetensors")
@@ -22,13 +25,14 @@ class States:
         Raises:
             OutputError: it cannot be written; the older ones are as they were.
         """
-        write_state(self.folder / f"step-{number:06}.safetensors", state)
+        path = self.folder / f"step-{number:06}.safetensors"
+        write_state(path, state, within=self.folder.parent)
         numbered = self._numbered()
         kept = {number, max((other for other in numbered if other < number), default=number)}
         for other, path in numbered.items():
             if other not in kept:  # also later ones, which were damaged and gone back from
                 with contextlib.suppress(OSError):
-                    path.unlink()
+                    self._delete([path])
 
     def newest(self) -> tuple[State | None, tuple[str, ...]]:
         """The newest state that is whole, and a warning for each later one; None without any.
@@ -56,12 +60,23 @@ class States:
 
     def clear(self) -> None:
         """Delete them all."""
-        for path in self._numbered().values():
-            path.unlink()
+        self._delete(self._numbered().values())
+
+    def _delete(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            with self._opened() as handle:
+                os.unlink(path.name, dir_fd=handle)
+
+    def _opened(self) -> contextlib.AbstractContextManager[int]:
+        """The folder; a link in its place is not followed."""
+        return held(open_folder(self.folder.parent, [self.folder.name], make=False))
 
     def _numbered(self) -> dict[int, Path]:
         """By number: as text, 999999 would come after 1000000."""
-        if not self.folder.is_dir():
+        try:
+            with self._opened() as handle:
+                names = names_in(handle)
+        except OSError:
             return {}
-        matches = ((NAME.fullmatch(path.name), path) for path in self.folder.iterdir())
-        return {int(match[1]): path for match, path in matches if match}
+        matches = filter(None, map(NAME.fullmatch, names))
+        return {int(match[1]): self.folder / match[0] for match in matches}

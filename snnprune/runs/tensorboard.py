@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from snnprune.data import worded
 from snnprune.escaping import printable
+from snnprune.files import held, open_folder
 
 FOLDER = "tensorboard"
 MEASURED = (  # of rows about epochs and about tickets
@@ -40,10 +41,9 @@ class TensorBoard:
         with self._telling():
             from tensorboard.compat.proto.event_pb2 import SessionLog
 
-            folder.mkdir(parents=True, exist_ok=True)
             # the names of later files sort after those of earlier ones
             name = f"events.out.tfevents.{time.time():.6f}.{os.getpid()}"
-            self._file = (folder / name).open("wb")
+            self._file = _created(folder, name)
             self._write(file_version="brain.Event:2")
             purged = 0 if after is None else after + 1
             self._write(step=purged, session_log=SessionLog(status=SessionLog.START))
@@ -87,6 +87,13 @@ class TensorBoard:
             missing = isinstance(error, ImportError)
             reason = "the package tensorboard cannot be imported" if missing else repr(error)
             self.warn(f"{self.folder}: no more TensorBoard events: {printable(reason)}")
+
+
+def _created(folder: Path, name: str) -> BinaryIO:
+    """A new file; a link in the place of its folder is not followed."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with held(open_folder(folder.parent, [folder.name])) as handle:
+        return os.fdopen(os.open(name, flags, 0o666, dir_fd=handle), "wb")
 
 
 def scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -1,11 +1,13 @@
 """`snnprune finetune` as a user meets it, with a network and batches of their own."""
 
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 Run = Callable[..., Any]
 OWN = """
@@ -97,3 +99,26 @@ def test_the_recipe_of_the_run_is_enough_to_resume_it(
     done = run(*shlex.split(command))
     assert done.returncode == 0, done.stderr
     assert (out / "model.safetensors").exists()
+
+
+def test_masks_that_a_crash_left_beside_another_file_are_refused(
+    dense: Path, pruned: Path, recipe: Path, run: Run, tmp_path: Path
+) -> None:
+    flags = ("--criterion", "magnitude", "--sparsity", "0.3", "-q", "-o")
+    assert run("prune", dense, *flags, tmp_path / "other.safetensors").returncode == 0
+    masks = pruned.with_name("pruned.mask.safetensors")
+    shutil.copy(tmp_path / "other.mask.safetensors", masks)  # they keep more than is not 0
+    given = ("finetune", pruned, "--recipe", recipe, "-q", "--out")
+    done = run(*given, tmp_path / "refused")
+    assert done.returncode == 3
+    assert f"{masks}: was written with another file than pruned.safetensors is now" in done.stderr
+    done = run(*given, tmp_path / "asked", "--masks", masks)
+    assert done.returncode == 0, done.stderr
+
+
+def test_masks_beside_the_same_network_in_another_file_are_held(
+    pruned: Path, recipe: Path, run: Run, tmp_path: Path
+) -> None:
+    save_file(load_file(pruned), pruned)  # without its metadata
+    done = run("finetune", pruned, "--recipe", recipe, "-q", "--out", tmp_path / "tuned")
+    assert done.returncode == 0, done.stderr

@@ -64,6 +64,17 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_the_output(tmp_path: Path) 
         pass
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_is_an_error_of_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    monkeypatch.setattr(os, "ftruncate", lambda handle, _: os.dup2(full, handle))
+    with pytest.raises(OutputError, match="No space left"), locked(tmp_path / "run"):
+        pass
+    os.close(full)
+
+
 def test_where_the_file_system_has_no_locks_there_is_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,7 +116,7 @@ def on_a_full_disk(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     [
         (without_the_package, "cannot be imported"),
         (with_another_version, "cannot be imported"),
-        (where_a_file_is, "FileExistsError"),
+        (where_a_file_is, "NotADirectoryError"),
         (on_a_full_disk, "No space left"),
     ],
 )

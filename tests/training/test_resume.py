@@ -450,7 +450,7 @@ def full_from(number: int) -> Iterator[None]:
 
 
 # the first is the recipe, before which there is no run; the last is of the folder of DONE
-@pytest.mark.parametrize("number", range(2, 26))
+@pytest.mark.parametrize("number", range(3, 35))
 def test_a_disk_that_is_full_at_any_write_leaves_a_run_that_goes_on(
     number: int, images: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -464,5 +464,5 @@ def test_a_disk_that_is_full_at_any_write_leaves_a_run_that_goes_on(
 
 
 def test_there_are_no_more_writes_than_were_tried(images: Path, tmp_path: Path) -> None:
-    with full_from(26):
+    with full_from(35):
         run(options(images, tmp_path / "run"))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from snnprune.agreement import Agreement, about_agreement
-from snnprune.checkpoint import read_back, write_like, write_masks
-from snnprune.files import write_json
+from snnprune.checkpoint import PARTNER, read_back, write_like, write_masks
+from snnprune.evaluation import Evaluation
+from snnprune.files import sha256_of, together, write_json
 from snnprune.jobs.gating import (
     Gated,
     Ran,
@@ -42,6 +44,16 @@ def _doubts(looks: Looks) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Found:
+    """What was measured before anything is written."""
+
+    looks: Looks
+    test: Evaluation | None
+    agreement: Agreement | None
+    evidence: dict[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Filing:
     """A pruned network on its way into a file."""
 
@@ -54,46 +66,61 @@ class Filing:
     """Of the dense network."""
 
     def filed(self) -> Pruned:
-        """Measure the network, which the module holds, and write file, masks and report."""
+        """Measure the network, which the module holds, and write file, masks and report.
+
+        All three take their places together, the pruned file last.
+        """
         work, made, measuring = self.work, self.made, self.work.measuring
         looks = Looks(before=self.before, after=measuring.look("evaluating after"))
-        test = measuring.tested()
-        agreement = measuring.compared(made.tensors)
-        evidence = measuring.evidence(made.cut.masks, work.scores, work.calibration)
-        written, notes = self._written()
+        found = Found(
+            looks=looks,
+            test=measuring.tested(),
+            agreement=measuring.compared(made.tensors),
+            evidence=measuring.evidence(made.cut.masks, work.scores, work.calibration),
+        )
+        with together(*self.place.files) as (out, mask_file, report_file):
+            pruned = self._pruned(found, out, mask_file)
+            write_json(report_file, pruned.report)
+        return pruned
+
+    def _pruned(self, found: Found, out: Path, mask_file: Path) -> Pruned:
+        """Write the file and its masks, for the time being to `out` and `mask_file`."""
+        work, looks = self.work, found.looks
+        written, notes = self._written(out, mask_file)
         rows = self._rows(written)
-        outcome = self._gated(rows, looks, agreement)
+        outcome = self._gated(rows, looks, found.agreement, out)
         told = self.sparsity if work.options.sparsities or self.search else None
         counted = totals(rows, self._whole(written), work.subject.network)
-        report = outcome.entered(
-            self._report(
-                warnings=(*self._warnings(notes), *_doubts(looks)),
-                sparsity_asked=told,
-                search=self.search and self.search.report(),
-                totals_before=self._totals_before(),
-                totals=counted,
-                **looks.about(work.options.energy),
-                test=about_evaluation(test),
-                agreement=about_agreement(agreement),
-                sizes=measuring.sizes(written),
-                evidence=evidence,
-                layers=as_dicts(rows),
-            )
+        report = self._report(
+            warnings=(*self._warnings(notes), *_doubts(looks)),
+            sparsity_asked=told,
+            search=self.search and self.search.report(),
+            totals_before=self._totals_before(),
+            totals=counted,
+            **looks.about(work.options.energy),
+            test=about_evaluation(found.test),
+            agreement=about_agreement(found.agreement),
+            sizes=work.measuring.sizes(written),
+            evidence=found.evidence,
+            layers=as_dicts(rows),
+            outputs=[
+                file_entry(self.place.out, sha256_of(out)),
+                file_entry(self.place.mask_file, sha256_of(mask_file)),
+            ],
         )
-        write_json(self.place.report_file, report)
         before, after = looks.evaluations
         return Pruned(
             sparsity=told,
             place=self.place,
             rows=rows,
             totals=counted,
-            channels=made.channels,
+            channels=self.made.channels,
             before=before,
             after=after,
-            test=test,
+            test=found.test,
             verdicts=outcome.verdicts,
             error=outcome.error,
-            report=report,
+            report=outcome.entered(report),
         )
 
     def _whole(self, written: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -116,7 +143,11 @@ class Filing:
         return totals(rows, subject.checkpoint.tensors, subject.network)
 
     def _gated(
-        self, rows: tuple[LayerRow, ...], looks: Looks, agreement: Agreement | None
+        self,
+        rows: tuple[LayerRow, ...],
+        looks: Looks,
+        agreement: Agreement | None,
+        out: Path,
     ) -> Gated:
         work, (before, after) = self.work, looks.evaluations
         ran = Ran(
@@ -125,7 +156,7 @@ class Filing:
             workload=None if looks.after is None else looks.after.workload,
             agreement=agreement,
         )
-        found = measured(rows, [self.place.out], ran, work.options.energy)
+        found = measured(rows, [out], ran, work.options.energy)
         return gated(work.options.limits, found, self.place.out)
 
     def _warnings(self, notes: tuple[str, ...]) -> tuple[str, ...]:
@@ -142,9 +173,9 @@ class Filing:
             *notes,
         )
 
-    def _written(self) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    def _written(self, out: Path, mask_file: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         """Write the pruned file and its masks; the tensors as they are read back, and notes."""
-        work, place, made = self.work, self.place, self.made
+        work, made = self.work, self.made
         source, plan = work.subject.checkpoint, work.choice.plan
         metadata = source.metadata | described(
             "prune",
@@ -158,13 +189,12 @@ class Filing:
             source_sha256=source.sha256,
         )
         metadata |= metadata_of(made.small.shapes) if made.small else {}
-        for stale in (place.mask_file, place.report_file):  # of a file that is about to go
-            stale.unlink(missing_ok=True)
         found = made.small or made
         masks = made.cut.masks if made.small is None else made.small.masks
-        notes = write_like(source, place.out, found.tensors, metadata)
-        write_masks(place.mask_file, source.in_file(masks), metadata)
-        return read_back(source, place.out), notes
+        notes = write_like(source, out, found.tensors, metadata)
+        partner = {PARTNER: sha256_of(out)}
+        write_masks(mask_file, source.in_file(masks), metadata | partner)
+        return read_back(source, out), notes
 
     def _smaller(self) -> dict[str, list[int]]:
         """The shapes of what is smaller in the file than in its model."""
@@ -187,6 +217,5 @@ class Filing:
             layers_asked=dict(work.options.layers),
             unused=list(work.subject.prunable.unused),
             cost=work.cost.report(work.subject.device),
-            outputs=[file_entry(path) for path in (self.place.out, self.place.mask_file)],
             **found,
         )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from snnprune.agreement import Agreement, about_agreement
 from snnprune.allocation.curves import cheapest
 from snnprune.calibration import Calibration
-from snnprune.files import write_json, write_text
+from snnprune.files import together, write_json, write_text
 from snnprune.jobs.calibrate import calibrated, knowing_its_data, read_calibration_for
 from snnprune.jobs.cost import Cost
 from snnprune.jobs.pruning.cutting import LayerCutting
@@ -84,7 +83,7 @@ def measure_sensitivity(options: SensitivityOptions, progress: Progress) -> Sens
     )
     found = replace(found, report=work.report(found, cut.warnings))
     if options.folder is not None:
-        _write(options, options.folder, found)
+        _write(options, found)
     return found
 
 
@@ -170,12 +169,15 @@ def _images(
     return found.split, found.batches
 
 
-def _write(options: SensitivityOptions, folder: Path, found: Sensitivity) -> None:
-    """Write recipe and pictures, and last the report."""
-    write_text(folder / FRAGMENT, fragment(found.plan, options.target, found.counts, found.sizes))
-    draw(folder, found.trials, found.dense, _conditions(found))
-    write_json(folder / REPORT, found.report)
-    write_pages(folder, found.report)
+def _write(options: SensitivityOptions, found: Sensitivity) -> None:
+    """Write report, recipe and pictures together, where a folder is given."""
+    recipe = fragment(found.plan, options.target, found.counts, found.sizes)
+    with together(*options.files) as staged:
+        place = staged[0].parent
+        write_text(place / FRAGMENT, recipe)
+        draw(place, found.trials, found.dense, _conditions(found))
+        write_json(place / REPORT, found.report)
+        write_pages(place, found.report)
 
 
 def _conditions(found: Sensitivity) -> str:

@@ -22,7 +22,7 @@ from snnprune.progress import SILENT, Progress
 from snnprune.recipe import Recipe, runs_of
 from snnprune.report import report
 from snnprune.runs import holds_run, require_ready
-from snnprune.runs.folder import DONE, REPORT
+from snnprune.runs.ours import DONE, REPORT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,8 @@ def run_grid(
     each = dict(_of_each(options))
     if place().first:
         _require_all(each.values())
-        begin_around(options, begun=any(own.resume for own in each.values()))
+        begun = any(own.resume for own in each.values())
+        begin_around(options, begun=begun, runs=each.keys())
     for number, (name, own) in enumerate(each.items(), start=1):
         say(f"run {number} of {len(each)}: {name}")
         runs[name] = run_seeds(job, own, progress, say)
@@ -130,8 +131,8 @@ def _together(options: LoopOptions, runs: Mapping[str, Sweep]) -> dict[str, Any]
         ],
         outputs=[{"path": str(options.out / name)} for name in pictures],
     )
-    write_report(options.out, found)
-    write_text(options.out / DONE, "")
+    write_report(options.out, found, within=options.out)
+    write_text(options.out / DONE, "", within=options.out)
     return found
 
 

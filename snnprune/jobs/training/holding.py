@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from snnprune.checkpoint import Checkpoint, read_masks
+from snnprune.checkpoint import Checkpoint, partner_of, read_masks
 from snnprune.checkpoint.naming import counted
 from snnprune.errors import InputError
 from snnprune.loops.ranking import all_alive, prunable_weights
 from snnprune.mask import Masks, prunable, pruned
 from snnprune.network import Network
-from snnprune.runs.folder import BEST, MASK, MODEL
+from snnprune.runs.ours import BEST, MASK, MODEL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +67,34 @@ def held_masks(network: Network, checkpoint: Checkpoint, path: Path | None, *, a
             file=path,
             hint="--masks holds them at 0 all the same",
         )
+    if not asked:
+        _require_partner(path, checkpoint, masks, weights)
     lines = [f"no layer uses {key}: its mask is not held" for key in unused]
     if more:
         lines.append(f"{path.name} prunes {counted(more, 'weight')} that were not 0")
     return Held(masks=masks, origin=f"masks of {path.name}", notes=tuple(lines))
+
+
+def _require_partner(
+    path: Path, checkpoint: Checkpoint, masks: Masks, weights: Mapping[str, Tensor]
+) -> None:
+    """Refuse masks that a crash, or somebody, left beside another file than their own.
+
+    They may say what the zeros say: then it is the same network in a file that was written again.
+
+    Raises:
+        InputError: they were written with another file, and say something else.
+    """
+    partner = partner_of(path)
+    if partner is None or partner == checkpoint.sha256:
+        return
+    if all(torch.equal(mask, weights[key] != 0) for key, mask in masks.items()):
+        return
+    raise InputError(
+        f"was written with another file than {checkpoint.path.name} is now",
+        file=path,
+        hint="prune again, or let --masks hold them all the same",
+    )
 
 
 def _of_network(

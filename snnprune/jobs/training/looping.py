@@ -35,7 +35,7 @@ from snnprune.runs import (
     require_ready,
     stopping,
 )
-from snnprune.runs.folder import RECIPE, REPORT
+from snnprune.runs.ours import RECIPE, REPORT
 
 Say = Callable[[str], None]
 
@@ -142,7 +142,7 @@ class Work:
             **findings,
             outputs=[{"path": str(folder.folder / name)} for name in outputs],
         )
-        pages = write_report(folder.folder, found)
+        pages = write_report(folder.folder, found, within=folder.folder)
         folder.finish([*outputs, *(path.name for path in pages)])
         return LoopRun(out=folder.folder, report=found)
 

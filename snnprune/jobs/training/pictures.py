@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from snnprune.curves import Summary, markdown_table
-from snnprune.files import write_text
+from snnprune.files import together, write_text
 from snnprune.loops.methods import EDGE_POPUP
 from snnprune.loops.resolving import spec_of
 from snnprune.models import argument
@@ -19,13 +19,14 @@ from snnprune.plots import (
     plot_tickets,
 )
 from snnprune.recipe import Recipe
+from snnprune.runs.ours import SHOWN
 
 SUFFIXES = (".png", ".svg")
 TABLE = "table.md"
 
 
 def draw(folder: Path, summary: Summary, recipe: Recipe) -> list[str]:
-    """Draw accuracy, densities and firing rates into `folder`, and a table; the files' names.
+    """Draw accuracy, densities and firing rates into the run's `folder`, and a table; their names.
 
     There is nothing to draw of runs that pruned nothing.
 
@@ -34,6 +35,11 @@ def draw(folder: Path, summary: Summary, recipe: Recipe) -> list[str]:
     """
     if not summary.points:
         return []
+    with together(*(folder / name for name in SHOWN), within=folder) as staged:
+        return _draw(staged[0].parent, summary, recipe)
+
+
+def _draw(folder: Path, summary: Summary, recipe: Recipe) -> list[str]:
     searched = EDGE_POPUP in summary.methods
     conditions = conditions_of(recipe, searched=searched)
     classes = _classes(recipe)
@@ -69,10 +75,12 @@ def draw_grid(folder: Path, runs: Sequence[tuple[Recipe, Summary]]) -> list[str]
     ]
     if not tiles:
         return []
-    plot_grid(_paths(folder, "accuracy"), tiles, searched=searched)
     texts = (f"{tile.title}\n\n{markdown_table(tile.summary)}" for tile in tiles)
-    write_text(folder / TABLE, "\n".join(texts))
-    return [*(path.name for path in _paths(folder, "accuracy")), TABLE]
+    paths = [*_paths(folder, "accuracy"), folder / TABLE]
+    with together(*paths, within=folder) as (*pictures, table):
+        plot_grid(pictures, tiles, searched=searched)
+        write_text(table, "\n".join(texts))
+    return [path.name for path in paths]
 
 
 def conditions_of(recipe: Recipe, *, searched: bool = False) -> str:

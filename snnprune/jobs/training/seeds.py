@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +16,8 @@ from snnprune.pages import write_report
 from snnprune.progress import SILENT, Progress
 from snnprune.recipe import Recipe, dump_recipe, load_recipe
 from snnprune.report import report
-from snnprune.runs import holds_run, require_ready, require_same
-from snnprune.runs.folder import DONE, RECIPE, REPORT
+from snnprune.runs import holds_run, require_ours, require_ready, require_same
+from snnprune.runs.ours import DONE, RECIPE, REPORT
 
 Job = Callable[[LoopOptions, Progress, Say], LoopRun]
 
@@ -52,17 +52,20 @@ def run_seeds(
     return _together(options, runs)
 
 
-def begin_around(options: LoopOptions, *, begun: bool = False) -> None:
+def begin_around(options: LoopOptions, *, begun: bool = False, runs: Collection[str] = ()) -> None:
     """Make the folder around several runs; more seeds may join those that were there.
 
-    `begun` are runs that are known to be in it, perhaps of other machines.
+    `begun`: runs are known to be in it, perhaps of other machines. `runs` are the names of their
+    folders, where they are not those of seeds.
 
     Raises:
         InputError: there is no run to resume, or one of another recipe.
-        OutputError: the folder is not free, or cannot be written.
+        OutputError: the folder is not free, cannot be written, or what has the name of a file or
+            folder of ours is none.
     """
     if not (options.resume and begun):
         require_ready(options.out, resume=options.resume, force=options.force)
+    require_ours(options.out, runs)
     path = options.out / RECIPE
     if options.resume and path.exists():  # seeds that ran on other machines made none
         before = load_recipe(str(path))
@@ -70,7 +73,7 @@ def begin_around(options: LoopOptions, *, begun: bool = False) -> None:
         require_same(now, before, options.out)
     (options.out / DONE).unlink(missing_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    write_text(path, dump_recipe(options.recipe))
+    write_text(path, dump_recipe(options.recipe), within=options.out)
 
 
 def _of_seed(options: LoopOptions, seed: int) -> LoopOptions:
@@ -102,6 +105,6 @@ def _together(options: LoopOptions, runs: list[LoopRun]) -> Sweep:
         summary=about_curves(summary),
         outputs=[{"path": str(options.out / name)} for name in pictures],
     )
-    write_report(options.out, found)
-    write_text(options.out / DONE, "")
+    write_report(options.out, found, within=options.out)
+    write_text(options.out / DONE, "", within=options.out)
     return Sweep(summary=summary, report=found, finished_before=done)

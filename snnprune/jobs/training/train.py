@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from snnprune.checkpoint import write_masks, write_safetensors
 from snnprune.curves import summarised
 from snnprune.jobs.training.looping import LoopOptions, LoopRun, Say, Work, working
 from snnprune.jobs.training.pictures import draw
@@ -14,7 +13,7 @@ from snnprune.loops.train import Trained, train
 from snnprune.progress import SILENT, Progress
 from snnprune.report import about_evaluation
 from snnprune.runs import RunFolder
-from snnprune.runs.folder import BEST, MASK, MODEL
+from snnprune.runs.ours import BEST, MODEL
 
 
 def train_recipe(
@@ -66,12 +65,4 @@ def finish(
 
 def _write(run: RunFolder, trained: Trained) -> list[str]:
     """Write checkpoints and masks; their names."""
-    folder, metadata = run.folder, run.metadata
-    written = {MODEL: trained.tensors, BEST: trained.best}
-    names = [name for name, tensors in written.items() if tensors]
-    for name in names:
-        write_safetensors(folder / name, written[name], metadata)
-    if not trained.masks:
-        return names
-    write_masks(folder / MASK, trained.masks, metadata)
-    return [*names, MASK]
+    return run.write({MODEL: trained.tensors, BEST: trained.best}, trained.masks)

@@ -50,12 +50,17 @@ def outline(path: Path) -> Contents:
 
 
 def write_safetensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    *,
+    within: Path | None = None,
 ) -> None:
     """Write the file whole or not at all, one tensor at a time; keys stay in the given order.
 
     The data lies in that order too, unless a tensor would then start at a multiple of less than
-    its item size and could not be mapped: then wider items come first.
+    its item size and could not be mapped: then wider items come first. `within` is as for
+    `files.replacing`.
 
     Raises:
         InputError: a dtype or name has no place in the format.
@@ -63,7 +68,7 @@ def write_safetensors(
     """
     order = _data_order(tensors)
     header = _header(path, tensors, order, metadata)
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(path, within=within) as temporary, temporary.open("wb") as file:
         file.write(len(header).to_bytes(8, "little"))
         file.write(header)
         for name in order:

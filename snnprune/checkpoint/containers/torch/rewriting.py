@@ -55,7 +55,7 @@ def rewrite(source: Checkpoint, out: Path, tensors: Mapping[str, Tensor]) -> tup
 
 def _write_patched(file: BinaryIO, held: Opened, plan: Plan, out: Path) -> None:
     """The same bytes but for those of the changed storages, and their CRCs."""
-    with replacing(out) as temporary, temporary.open("r+b") as written:
+    with replacing(out) as temporary, temporary.open("w+b") as written:
         file.seek(0)
         shutil.copyfileobj(file, written, 2**20)
         for storage, data in plan.patches.items():

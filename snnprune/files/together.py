@@ -1,0 +1,191 @@
+"""Files that belong together: all of them take their places, or none."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from snnprune.errors import SnnpruneError
+from snnprune.files.failing import as_output_error
+from snnprune.files.opened import by_handle, held, open_folder, require_regular_in, status_in
+from snnprune.files.staging import staging
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a file goes, and where it is written before."""
+
+    path: Path
+    """As it was asked for."""
+    folder: int
+    """Descriptor of the folder that it goes to."""
+    name: str
+    """In that folder, and in the temporary one."""
+    handle: int
+    """Descriptor of the temporary folder."""
+    staged: Path
+    """Leads to the file in the temporary folder."""
+    old: str
+    """The name in the temporary folder of what had the place before."""
+
+    @property
+    def written(self) -> bool:
+        """Whether the file is there to be moved."""
+        return status_in(self.handle, self.name) is not None
+
+
+@contextlib.contextmanager
+def together(*paths: Path, within: Path | None = None) -> Iterator[tuple[Path, ...]]:
+    """Temporary paths for `paths`, which take their places when the block ends without an error.
+
+    All are on disk before the first is renamed. They are renamed last to first: the first one
+    vouches for the others. An error at any moment leaves what was there before, and a crash too,
+    but for one between two renames. A path that the block leaves unwritten stays as it was.
+
+    A link in the place of a file is followed; `within` a folder that a stranger may have made it
+    is refused, and so is one in the place of a folder below.
+
+    Raises:
+        OutputError: a file cannot be written, or what has its place is no regular file.
+    """
+    with contextlib.ExitStack() as stack:
+        places = _places(paths, within, stack)
+        with _by_their_own_names(places):
+            yield tuple(place.staged for place in places)
+        _commit([place for place in places if place.written])
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, within: Path | None = None) -> Iterator[Path]:
+    """A temporary path that takes the place of `path` when the block ends without an error.
+
+    As `together` of one file. The mode is what the umask gives a new file.
+
+    Raises:
+        OutputError: it cannot be written, or what has its place is no regular file.
+    """
+    with together(path, within=within) as (staged,), as_output_error(path):
+        yield staged
+
+
+def _places(
+    paths: Sequence[Path], within: Path | None, stack: contextlib.ExitStack
+) -> tuple[Place, ...]:
+    """One temporary folder for the files of each folder, held until `stack` is left."""
+    made: dict[Path, tuple[int, int, Path]] = {}
+    found = []
+    for number, path in enumerate(paths):
+        with as_output_error(path):
+            target = path.resolve() if within is None and path.is_symlink() else path
+            if target.parent not in made:
+                made[target.parent] = _staging_in(target.parent, within, stack)
+        folder, handle, leading = made[target.parent]
+        place = Place(
+            path=path,
+            folder=folder,
+            name=target.name,
+            handle=handle,
+            staged=leading / target.name,
+            old=f".old-{number}",
+        )
+        found.append(place)
+    return tuple(found)
+
+
+def _staging_in(
+    parent: Path, within: Path | None, stack: contextlib.ExitStack
+) -> tuple[int, int, Path]:
+    """Descriptors of the folder and of a temporary one in it, and a path that leads into that."""
+    if within is None:
+        handle = open_folder(parent)
+    else:
+        handle = open_folder(within, parent.relative_to(within).parts)
+    folder = stack.enter_context(held(handle))
+    name, inner = stack.enter_context(staging(folder))
+    return folder, inner, by_handle(inner, parent / name)
+
+
+@contextlib.contextmanager
+def _by_their_own_names(places: Iterable[Place]) -> Iterator[None]:
+    """An error about a temporary file is told of the one that it was to be."""
+    try:
+        yield
+    except SnnpruneError as error:
+        names = {str(place.staged): str(place.path) for place in places}
+        error.file = names.get(error.file or "", error.file)
+        raise
+
+
+def _commit(places: Sequence[Place]) -> None:
+    """Move the files to their places.
+
+    Raises:
+        OutputError: that failed; all is as it was before.
+    """
+    for place in places:
+        with as_output_error(place.path):
+            require_regular_in(place.folder, place.name, place.path)
+            _flush(place.handle, place.name)
+            _set_aside(place)
+    moved: list[Place] = []
+    try:
+        for place in reversed(places):
+            if place is places[0]:  # after a power cut too the one that vouches is the last
+                _flush_folders(moved)
+            with as_output_error(place.path):
+                moved.append(place)
+                os.rename(place.name, place.name, src_dir_fd=place.handle, dst_dir_fd=place.folder)
+        _flush_folders(places[:1])
+    except BaseException:
+        _put_back(moved)
+        raise
+
+
+def _flush(folder: int, name: str) -> None:
+    with held(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)) as handle:
+        os.fsync(handle)
+
+
+def _flush_folders(places: Sequence[Place]) -> None:
+    for folder, path in {place.folder: place.path for place in places}.items():
+        with as_output_error(path):
+            os.fsync(folder)
+
+
+def _set_aside(place: Place) -> None:
+    """Keep what is there under a second name, or a copy where there can be none."""
+    if status_in(place.folder, place.name) is None:
+        return
+    try:
+        os.link(
+            place.name,
+            place.old,
+            src_dir_fd=place.folder,
+            dst_dir_fd=place.handle,
+            follow_symlinks=False,
+        )
+    except OSError:
+        _copy_aside(place)
+
+
+def _copy_aside(place: Place) -> None:
+    source = os.open(place.name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=place.folder)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with os.fdopen(source, "rb") as old:
+        copy = os.open(place.old, flags, os.fstat(source).st_mode & 0o777, dir_fd=place.handle)
+        with os.fdopen(copy, "wb") as new:
+            shutil.copyfileobj(old, new)
+            new.flush()
+            os.fsync(copy)
+
+
+def _put_back(moved: Sequence[Place]) -> None:
+    """What was there before is there again; what else fails now is told by the first error."""
+    for place in reversed(moved):
+        with contextlib.suppress(OSError):
+            if status_in(place.handle, place.old) is not None:
+                os.rename(place.old, place.name, src_dir_fd=place.handle, dst_dir_fd=place.folder)
+            elif not place.written:
+                os.unlink(place.name, dir_fd=place.folder)

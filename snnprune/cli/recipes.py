@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from snnprune.escaping import printable
+
 app = typer.Typer(help="List, show, copy and check training recipes.", no_args_is_help=True)
 
 
@@ -37,7 +39,7 @@ def cp(
     text = _text_of(name)
     require_free(path, force=force)
     write_text(path, text)
-    typer.echo(f"wrote {path}")
+    print(f"wrote {printable(str(path))}")
 
 
 @app.command()
@@ -47,7 +49,7 @@ def validate(recipe: Annotated[str, typer.Argument(help="Built-in name or YAML f
     from snnprune.recipe import load_recipe
 
     require_names(load_recipe(recipe, run=("gradual", "imp", "search", "finetune")))
-    typer.echo(f"{recipe} is a valid recipe")
+    print(f"{printable(recipe)} is a valid recipe")
 
 
 def _text_of(name: str) -> str:

@@ -156,6 +156,11 @@ def length(x: Any, y: Tensor | None) -> int:
     return found
 
 
+def labels_fit(x: Any, y: Tensor) -> bool:
+    """Whether something in x is as long as its labels, along one of its first two dimensions."""
+    return any(len(y) in tensor.shape[:2] for tensor in tensors(x))
+
+
 def usual_length(x: Any) -> int | None:
     """The length of a tensor; of a batch that of its tensors (N,), else the first of all shapes."""
     held = [tensor for tensor in tensors(x) if tensor.dim()]

@@ -1,12 +1,13 @@
 """Batches as people have them, fed to a module."""
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from snnprune.batches import Pair, copied, length, paired, tensors
+from snnprune.batches import Pair, copied, described, labels_fit, length, paired, tensors
 from snnprune.errors import InputError
 from snnprune.network.running import Counted
 
@@ -38,6 +39,25 @@ def fed(batches: Iterable[Batch], module: nn.Module) -> Iterator[Pair]:
                 hint="no spike comes of NaN, so that every number would look right",
             )
         yield Pair(copied(pair.x, device), None if pair.y is None else pair.y.to(device))
+
+
+@contextlib.contextmanager
+def telling_of_labels(x: Any, y: Tensor | None) -> Iterator[None]:
+    """Reading an output fails in the block where it is not of as many samples as there are labels.
+
+    Raises:
+        InputError: it did, and x is not of so many samples either: the labels are at fault.
+    """
+    try:
+        yield
+    except InputError as error:
+        if error.field != "--readout" or y is None or labels_fit(x, y):
+            raise
+        raise InputError(
+            f"{described(x)} with {len(y)} label{'s' * (len(y) != 1)}",
+            field="--data",
+            hint="give a label for each sample",
+        ) from error
 
 
 def _is_finite(x: Tensor) -> bool:

@@ -37,8 +37,7 @@ def run(app: Callable[..., Any], arguments: list[str]) -> int:
     """Run the app on `arguments` and return its exit code; every failure has been told then."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        with contextlib.redirect_stdout(sys.stdout):  # gives back what a screen takes
-            code = app(arguments, prog_name="snnprune", standalone_mode=False)
+        code = app(arguments, prog_name="snnprune", standalone_mode=False)
         sys.stdout.flush()
         return _interrupted() if code == INTERRUPTED else code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):

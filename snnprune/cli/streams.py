@@ -89,7 +89,7 @@ def claim() -> None:
 def take() -> TextIO:
     """Where the result goes; what is printed from now on without naming a place goes to stderr.
 
-    `failures.run` gives `sys.stdout` back.
+    `app` gives `sys.stdout` back when the command ends.
     """
     out = sys.stdout
     sys.stdout = sys.stderr

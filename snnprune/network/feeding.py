@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnprune.batches import Pair, copied, described, labels_fit, length, paired, tensors
+from snnprune.batches import Pair, copied, length, paired, require_labels, tensors
 from snnprune.errors import InputError
 from snnprune.network.running import Counted
 
@@ -51,13 +51,9 @@ def telling_of_labels(x: Any, y: Tensor | None) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        if error.field != "--readout" or y is None or labels_fit(x, y):
-            raise
-        raise InputError(
-            f"{described(x)} with {len(y)} label{'s' * (len(y) != 1)}",
-            field="--data",
-            hint="give a label for each sample",
-        ) from error
+        if error.field == "--readout" and y is not None:
+            require_labels(x, y)
+        raise
 
 
 def _is_finite(x: Tensor) -> bool:

@@ -27,6 +27,7 @@ def nan(): return [(spoilt(float("nan")), torch.arange(4))]
 def infinite(): return [(spoilt(float("inf")), torch.arange(4))]
 def without_labels(): return [spoilt(float("nan"))]
 def few(): return [(pictures(), torch.arange(3))]
+def halved(): return [(pictures(), torch.arange(2))]
 def many(): return [(pictures(), torch.arange(5))]
 def fitting(): return [(pictures(), torch.arange(4))]
 """
@@ -84,7 +85,7 @@ def test_a_running_variance_of_0_is_told(model_file: Path, run: Run, tmp_path: P
 def test_no_number_comes_of_images_that_are_not_finite(
     command: str, name: str, data: Path, model_file: Path, run: Run, tmp_path: Path
 ) -> None:
-    flags = {
+    flags: dict[str, list[Any]] = {
         "calibrate": ["-o", tmp_path / "c.safetensors"],
         "check": ["--max-dead", "100%"],
         "score": ["--criterion", "sf"],
@@ -94,14 +95,30 @@ def test_no_number_comes_of_images_that_are_not_finite(
 
 
 @pytest.mark.parametrize(("name", "count"), [("few", 3), ("many", 5)])
-@pytest.mark.parametrize("command", ["eval", "diff", "score"])
+@pytest.mark.parametrize("command", ["eval", "diff", "score", "calibrate", "prune"])
 def test_labels_that_are_not_as_many_as_the_images_are_at_fault_and_no_readout(
-    command: str, name: str, count: int, data: Path, model_file: Path, run: Run
+    command: str, name: str, count: int, data: Path, model_file: Path, run: Run, tmp_path: Path
 ) -> None:
-    flags: dict[str, list[Any]] = {"diff": [model_file], "score": ["--criterion", "snip"]}
+    flags: dict[str, list[Any]] = {
+        "diff": [model_file],
+        "score": ["--criterion", "snip"],
+        "calibrate": ["-o", tmp_path / "c.safetensors"],
+        "prune": ["--sparsity", "0.5", "--repair", "bn", "-o", tmp_path / "p.safetensors"],
+    }
     done = run(command, model_file, *flags.get(command, []), "--data", f"{data}:{name}")
     assert_one_line(done, 3, f"--data: a batch of shape (4, 1, 28, 28) with {count} labels")
     assert "--readout" not in done.stderr
+
+
+def test_training_refuses_labels_that_are_not_as_many_as_the_images(
+    data: Path, run: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "r.yaml"
+    named = {"name": f"{data}:halved", "validation": 0}
+    model = {"name": "conv-snn", "args": {"width": 4, "in_channels": 1, "size": 28, "classes": 10}}
+    path.write_text(json.dumps({**SECTIONS, "model": model, "data": named}))
+    done = run("train", "--recipe", path, "--out", tmp_path / "run")
+    assert_one_line(done, 3, "data.name: a batch of shape (4, 1, 28, 28) with 2 labels")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +169,7 @@ SECTIONS = {
     "data": {"name": "fashion-mnist-mini"},
     "training": {"epochs": 1, "learning_rate": 0.1},
 }
-WRONG = {
+WRONG: dict[str, list[Any]] = {
     "time_steps": [0, -1, 2.0, True],
     "width": [0],
     "depth": [0],

@@ -189,10 +189,11 @@ def test_a_run_of_another_torch_is_exit_code_3_until_the_change_is_allowed(
     recipe: Callable[[int], Path], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from snnprune.jobs.training import looping
+    from snnprune.runs import made_with
 
     out = tmp_path / "run"
     command = ("train", "--recipe", recipe(2), "--out", out, "--device", "cpu")
-    made = {**looping.made_with(torch.device("cpu")), "torch": "1.0"}
+    made = {**made_with(torch.device("cpu")), "torch": "1.0"}
     with monkeypatch.context() as patch:
         patch.setattr(looping, "made_with", lambda _: made)
         assert run(*command).returncode == 0

@@ -144,8 +144,11 @@ def length(x: Any, y: Tensor | None) -> int:
     """The number of samples, by the labels where there are some: events have time first.
 
     Raises:
-        InputError: there are none, and the tensors do not agree on it.
+        InputError: there are none, and the tensors do not agree on it, or a tensor x cannot be of
+            as many samples, not even if it has time and samples in one dimension.
     """
+    if y is not None and isinstance(x, Tensor) and not _may_fit(x, len(y)):
+        raise _unlabelled(x, y, "--data")
     found = len(y) if y is not None else usual_length(x)
     if found is None:
         raise InputError(
@@ -154,6 +157,28 @@ def length(x: Any, y: Tensor | None) -> int:
             hint=f"put labels beside them: second, or under one of {', '.join(LABELS)}",
         )
     return found
+
+
+def require_labels(x: Any, y: Tensor, *, field: str = "--data") -> None:
+    """Refuse labels that are not as many as the samples of x, where it is a tensor.
+
+    Raises:
+        InputError: they are not.
+    """
+    if isinstance(x, Tensor) and len(y) not in x.shape[:2]:
+        raise _unlabelled(x, y, field)
+
+
+def _may_fit(x: Tensor, labels: int) -> bool:
+    return any(long % labels == 0 if labels else long == 0 for long in x.shape[:2])
+
+
+def _unlabelled(x: Tensor, y: Tensor, field: str) -> InputError:
+    return InputError(
+        f"{described(x)} with {len(y)} label{'s' * (len(y) != 1)}",
+        field=field,
+        hint="give a label for each sample",
+    )
 
 
 def usual_length(x: Any) -> int | None:

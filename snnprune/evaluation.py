@@ -17,6 +17,7 @@ from snnprune.distributed import ALONE, Ranks
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.loss import checked_labels, time_averaged_loss
 from snnprune.network import Batch, Network, batch_length, evaluating, fed, watching
+from snnprune.network.feeding import telling_of_labels
 from snnprune.network.readout import Reading, Readout
 from snnprune.network.running import Forward, called, scores_in
 from snnprune.network.steps import StepCount
@@ -88,7 +89,8 @@ def evaluate(
     with evaluating(network.module), tally.watching() as start:
         for number, (x, y) in enumerate(fed(_share(batches, ranks), network.module)):
             start()
-            tally.on_output(run(network.module, x), batch_length(x, y, run), y)
+            with telling_of_labels(x, y):
+                tally.on_output(run(network.module, x), batch_length(x, y, run), y)
             if number == 0 and not ranks.first:
                 tally.forget()
     tally.gather(ranks)

@@ -11,6 +11,7 @@ from snnprune.allocation.candidates import Allocation, Candidates
 from snnprune.errors import InputError, UsageError
 from snnprune.mask import Masks, prunable, pruned
 from snnprune.scoring import Scores
+from snnprune.spelling import share_meant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +34,7 @@ def require_sparsity(sparsity: float, *, field: str = "--sparsity") -> None:
     """
     if 0 <= sparsity < 1:
         return
-    meant = f"did you mean {sparsity / 100:g}?" if 1 < sparsity < 100 else None
-    raise UsageError(f"{sparsity:g} is outside [0, 1)", field=field, hint=meant)
+    raise UsageError(f"{sparsity:g} is outside [0, 1)", field=field, hint=share_meant(sparsity))
 
 
 def prune(

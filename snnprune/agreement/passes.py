@@ -15,6 +15,7 @@ from snnprune.agreement.timing import Recorder
 from snnprune.batches import copied
 from snnprune.errors import InputError
 from snnprune.network import Batch, Network, batch_length, evaluating, fed, holding
+from snnprune.network.feeding import telling_of_labels
 from snnprune.network.libraries import library_of
 from snnprune.network.readout import Readout
 from snnprune.network.running import Forward, called
@@ -73,7 +74,7 @@ def agreements(
     with evaluating(network.module):
         for x, y in fed(batches, network.module):
             samples = batch_length(x, y, run)
-            with recorder.batch():
+            with telling_of_labels(x, y), recorder.batch():
                 wanted = output(first, x, samples, recorder.watched())
             for tally, tensors in zip(tallies, rest, strict=True):
                 with tally.batch(samples):

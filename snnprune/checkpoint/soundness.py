@@ -38,6 +38,8 @@ def require_sound(
     zero = [name for name, tensor in tensors.items() if _is_all_zero(name, tensor)]
     if zero:
         notes.append(f"{counted(len(zero), 'tensor')} all zero: {first_few(zero)}")
+    if still := _still_channels(tensors):
+        notes.append(f"variance 0, as of channels that never change: {first_few(still)}")
     if tiny := tiny_weights(tensors):
         notes.append(
             f"{counted(len(tiny), 'weight')} of 8-bit floats left alone: " + first_few(tiny)
@@ -89,6 +91,16 @@ def _require_nonnegative(name: str, tensor: Tensor, path: Path) -> None:
             field=name,
             hint="the file is damaged or no BatchNorm's: copy it again",
         )
+
+
+def _still_channels(tensors: dict[str, Tensor]) -> list[str]:
+    """The running variances that are 0 somewhere, and how often."""
+    zeros = {
+        name: int((tensor == 0).sum())
+        for name, tensor in tensors.items()
+        if _is_variance(name) and not is_tiny(tensor)
+    }
+    return [f"{name} ({n:,} of {tensors[name].numel():,})" for name, n in zeros.items() if n]
 
 
 def _is_all_zero(name: str, tensor: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -10,16 +11,21 @@ from typing import NoReturn
 
 from snnprune.cli.app import app
 from snnprune.cli.failures import run
+from snnprune.cli.streams import ReaderLeftError, claim
+from snnprune.errors import OutputError
 from snnprune.launch import place
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run `snnprune` and leave the process with its exit code."""
+    claim()
     code = run(app, list(sys.argv[1:] if arguments is None else arguments))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nobody is left to take what `run` raises
-    if place().size > 1:
+    with contextlib.suppress(OutputError, ReaderLeftError):
         sys.stdout.flush()
         sys.stderr.flush()
+    sys.stdout = sys.stderr  # what a user's code prints at exit is no result either
+    if place().size > 1:
         os._exit(code)  # threads of gloo that outlive the interpreter would abort it
     sys.exit(code)
 

@@ -1,5 +1,8 @@
 """All commands, in the order in which people need them."""
 
+import contextlib
+import sys
+
 import typer
 
 from snnprune.cli import (
@@ -50,6 +53,7 @@ def version_option(
     version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True),
 ) -> None:
     """Prune trained spiking neural networks, by what a weight does to a spike."""
+    context.with_resource(contextlib.redirect_stdout(sys.stdout))  # gives back what a screen takes
     if version:
         from snnprune import __version__
 

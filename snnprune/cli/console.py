@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, RenderableType
+from rich.console import (
+    Console,
+    ConsoleOptions,
+    ConsoleRenderable,
+    RenderableType,
+    RenderHook,
+    RenderResult,
+)
+from rich.segment import Segment
 
 from snnprune.cli.bars import Bars
 from snnprune.cli.flags import ShowFlags
 from snnprune.cli.lines import Lines
-from snnprune.escaping import printable
+from snnprune.cli.streams import take
+from snnprune.escaping import as_json, powerless, printable, visible
 from snnprune.files import require_apart, require_free
 from snnprune.launch import place
 from snnprune.progress import SILENT, Progress
@@ -21,12 +28,38 @@ from snnprune.progress import SILENT, Progress
 WIDTH = 80  # where the width is not known
 
 
-class _Console(Console):
-    """A console whose reader may leave."""
+class _Harmless:
+    """What a renderable shows, without what a terminal or a CI server would obey.
 
-    def on_broken_pipe(self) -> None:
-        """Leave it to `failures.run`; rich would end the process as if something were wrong."""
-        raise BrokenPipeError
+    Its lines are looked at as they come out: a table breaks names where it likes.
+    """
+
+    def __init__(self, renderable: ConsoleRenderable) -> None:
+        self.renderable = renderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Its segments; of each line the first that is no blank is what commands."""
+        blank = True
+        for text, style, control in console.render(self.renderable, options):
+            if control:
+                yield Segment(text, style, control)
+                continue
+            for line in text.splitlines(keepends=True):
+                shown = visible(line)
+                yield Segment(powerless(shown) if blank else shown, style)
+                blank = line.endswith("\n") or (blank and not line.strip())
+
+
+class _Guard(RenderHook):
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Harmless(one) for one in renderables]
+
+
+def _console(*, no_color: bool | None, quiet: bool, **options: Any) -> Console:
+    """A console on which nothing that comes from a file commands."""
+    console = Console(highlight=False, no_color=no_color, quiet=quiet, **options)
+    console.push_render_hook(_Guard())
+    return console
 
 
 class Screen:
@@ -51,10 +84,11 @@ class Screen:
             require_room(report, force=force, junit=junit)
         self.first = place().first
         no_color = True if flags.no_color else None  # None: rich asks NO_COLOR
-        width = None if sys.stdout.isatty() else WIDTH
         silent = not self.first
-        self.out = _Console(width=width, highlight=False, no_color=no_color, quiet=silent)
-        self.err = _Console(stderr=True, highlight=False, no_color=no_color, quiet=silent)
+        self.stdout = take()
+        width = None if self.stdout.isatty() else WIDTH
+        self.out = _console(file=self.stdout, width=width, no_color=no_color, quiet=silent)
+        self.err = _console(stderr=True, no_color=no_color, quiet=silent)
 
     @property
     def width(self) -> int:
@@ -76,15 +110,20 @@ class Screen:
         if self.report is not None and self.first:
             shown = (*shown, f"wrote {_left(self.report, report)}")
         if self.flags.as_json and self.first:
-            print(json.dumps(report))
-        elif not self.flags.as_json:
-            shown = tuple(one for one in shown if isinstance(one, str) or not self.flags.quiet)
-            for renderable, following in zip(shown, (*shown[1:], ""), strict=True):
-                self.out.print(renderable, soft_wrap=isinstance(renderable, str), markup=False)
-                if not isinstance(renderable, str) and not isinstance(following, str):
-                    self.out.print()  # between two tables
+            print(as_json(report), file=self.stdout)
         if not self.flags.as_json:
+            self._show([one for one in shown if isinstance(one, str) or not self.flags.quiet])
             self.warn(report.get("warnings", ()))
+
+    def _show(self, shown: Sequence[RenderableType]) -> None:
+        """Lines as they are, each on one, and tables with a blank line between two."""
+        for one, following in zip(shown, (*shown[1:], ""), strict=True):
+            if isinstance(one, str):
+                self.out.print(printable(one, None), soft_wrap=True, markup=False)
+                continue
+            self.out.print(one, markup=False)
+            if not isinstance(following, str):
+                self.out.print()
 
     def say(self, line: str) -> None:
         """A line on stderr, unless quiet."""

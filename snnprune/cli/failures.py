@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
+import contextlib
 import signal
 import sys
 import traceback
@@ -13,14 +12,17 @@ from typing import Any
 import typer
 
 from snnprune.cli.peers import may_speak
+from snnprune.cli.streams import ReaderLeftError
 from snnprune.errors import (
+    InputError,
     MemoryExhaustedError,
+    OutputError,
     SnnpruneError,
     StoppedError,
     UsageError,
     says_out_of_memory,
 )
-from snnprune.escaping import printable
+from snnprune.escaping import as_json, printable
 from snnprune.launch import place
 
 BUG, INTERRUPTED, TERMINATED = 1, 130, 143
@@ -42,21 +44,19 @@ def run(app: Callable[..., Any], arguments: list[str]) -> int:
         return _interrupted()
     except _TerminatedError:
         return TERMINATED
-    except BrokenPipeError:
-        # the reader left: keep Python from complaining again when it flushes at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ReaderLeftError:
         return 0
-    except Exception as error:
+    except BaseException as error:  # a user's code may raise anything
         return _told(error, arguments)
 
 
 def _interrupted() -> int:
     if place().first:
-        print("interrupted: what was under way is not written", file=sys.stderr)
+        _say("interrupted: what was under way is not written")
     return INTERRUPTED
 
 
-def _told(error: Exception, arguments: list[str]) -> int:
+def _told(error: BaseException, arguments: list[str]) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":  # the help has been printed
         return UsageError.exit_code
     known = _as_ours(error)
@@ -65,32 +65,65 @@ def _told(error: Exception, arguments: list[str]) -> int:
     return BUG if known is None else known.exit_code
 
 
-def _tell(known: SnnpruneError | None, error: Exception, arguments: list[str]) -> None:
+def _tell(known: SnnpruneError | None, error: BaseException, arguments: list[str]) -> None:
     if known is None:
-        traceback.print_exception(error)
-        if "--json" in arguments:
-            print(json.dumps({"ok": False, "error": SnnpruneError(repr(error)).as_dict()}))
-        print(f"error: this is a bug in snnprune: {printable(repr(error))}", file=sys.stderr)
+        _trace(error)
+        _report(SnnpruneError(repr(error)), arguments)
+        _say(f"error: this is a bug in snnprune: {printable(repr(error))}")
         return
-    if "--json" in arguments and not known.in_report:
-        print(json.dumps({"ok": False, "error": known.as_dict()}))
+    if not known.in_report:
+        _report(known, arguments)
     said = "" if isinstance(known, StoppedError) else "error: "
     for line in getattr(known, "lines", (str(known),)):
-        print(f"{said}{printable(line, LIMIT)}", file=sys.stderr)
+        _say(f"{said}{printable(line, LIMIT)}")
     if known.__cause__ is not None and _verbose(arguments):
-        traceback.print_exception(known.__cause__)
+        _trace(known.__cause__)
 
 
-def _as_ours(error: Exception) -> SnnpruneError | None:
+def _report(error: SnnpruneError, arguments: list[str]) -> None:
+    """The error as JSON where that is asked for; its line and code stand without."""
+    if "--json" in arguments:
+        with contextlib.suppress(OutputError, ReaderLeftError):
+            print(as_json({"ok": False, "error": error.as_dict()}), flush=True)
+
+
+def _trace(error: BaseException) -> None:
+    """A traceback, whose text may come from a file."""
+    for part in traceback.format_exception(error):
+        for line in part.splitlines():
+            _say(printable(line, LIMIT))
+
+
+def _say(line: str) -> None:
+    """A line on stderr, if anybody reads it: the exit code tells too."""
+    with contextlib.suppress(ReaderLeftError):
+        print(line, file=sys.stderr)
+
+
+def _as_ours(error: BaseException) -> SnnpruneError | None:
     """The error as one of ours, or None for a bug."""
     if isinstance(error, SnnpruneError):
         return error
+    if not isinstance(error, Exception):
+        return _ended_by(error)
     if hasattr(error, "format_message"):  # what typer says of a wrong command line
         message = error.format_message().rstrip(".")
         return UsageError(message[:1].lower() + message[1:], hint="--help lists what there is")
     if says_out_of_memory(error):
         return MemoryExhaustedError("out of memory", hint="give a smaller --batch-size")
     return None
+
+
+def _ended_by(error: BaseException) -> InputError:
+    """What no code of ours raises, such as SystemExit, with the line that it comes from."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    found = InputError(
+        f"ended the program with {type(error).__name__}: {error}",
+        file=f"{last.filename}:{last.lineno}",
+        hint="-v shows its traceback",
+    )
+    found.__cause__ = error
+    return found
 
 
 def _verbose(arguments: list[str]) -> bool:

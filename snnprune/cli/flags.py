@@ -18,6 +18,7 @@ from snnprune.errors import UsageError
 from snnprune.forwards import require_forward
 from snnprune.gates.limits import points
 from snnprune.readable import require_readable
+from snnprune.spelling import percent_meant
 
 if TYPE_CHECKING:
     from snnprune.jobs.pruning.options import Target
@@ -386,7 +387,7 @@ def _sparsity(text: str, field: str) -> float:
         return float(text)
     except ValueError:
         raise UsageError(
-            f"{text!r} is not a number", field=field, hint="a share is written as 0.9"
+            f"{text!r} is not a number", field=field, hint=percent_meant(text)
         ) from None
 
 

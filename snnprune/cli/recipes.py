@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from snnprune.escaping import printable
+
 app = typer.Typer(help="List, show, copy and check training recipes.", no_args_is_help=True)
 
 
@@ -22,7 +24,6 @@ def ls() -> None:
 def show(recipe: Annotated[str, typer.Argument(help="Built-in name or YAML file.")]) -> None:
     """Print a recipe; which code it names goes to stderr."""
     from snnprune.consent import code_in, told
-    from snnprune.escaping import printable
     from snnprune.recipe import load_recipe
     from snnprune.recipe.sources import MAX_BYTES, read_source
 
@@ -47,7 +48,7 @@ def cp(
     text = _text_of(name)
     require_free(path, force=force)
     write_text(path, text)
-    typer.echo(f"wrote {path}")
+    print(f"wrote {printable(str(path))}")
 
 
 @app.command()
@@ -62,9 +63,9 @@ def validate(recipe: Annotated[str, typer.Argument(help="Built-in name or YAML f
     require_names(found)
     code = code_in(found)
     require_consent(code, file=recipe, trusted=True)  # Python's own is called for nobody
-    typer.echo(f"{recipe} is a valid recipe")
+    print(f"{printable(recipe)} is a valid recipe")
     if code:
-        typer.echo(printable(f"{told(code)}: --trust-recipe runs it"))
+        print(printable(f"{told(code)}: --trust-recipe runs it"))
 
 
 def _text_of(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,14 @@ if TYPE_CHECKING:
     from snnprune.jobs.training.finetune import FinetuneFiles
     from snnprune.jobs.training.looping import LoopOptions
     from snnprune.recipe import Recipe
+
+
+class Change(StrEnum):
+    """What a run was made with, beside its recipe."""
+
+    TORCH = "torch"
+    SNNPRUNE = "snnprune"
+    DEVICE = "device"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +66,10 @@ class LoopFlags(DataFlags):
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = (
         False
     )
+    allow_change: Annotated[
+        list[Change] | None,
+        typer.Option(help="Resume although this is another one; repeatable."),
+    ] = None
     force: Annotated[bool, typer.Option("--force", help="Replace an existing run.")] = False
     trust_recipe: TrustFlag = False
 
@@ -162,6 +175,7 @@ def _run(
         download=flags.download,
         force=flags.force,
         resume=flags.resume,
+        allowed=tuple(flags.allow_change or ()),
     )
     files = named.files() if named else None
     if recipe.grid is not None:
@@ -249,6 +263,8 @@ def _recipe(command: str, flags: LoopFlags) -> Recipe:
 
     if flags.resume and flags.force:
         raise UsageError("either --resume or --force", hint="one continues a run, one replaces it")
+    if flags.allow_change and not flags.resume:
+        raise UsageError("is for --resume", field="--allow-change", hint="a new run needs none")
     if flags.resume and flags.dry_run:
         raise UsageError("either --resume or --dry-run", hint="the one tries a run from its start")
     if flags.recipe is None and not flags.resume:

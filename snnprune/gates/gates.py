@@ -20,22 +20,32 @@ def _goal(sparsity: Fraction, weights: int) -> int:
     return round(float(sparsity) * weights)
 
 
+def _least(sparsity: Fraction, weights: int) -> int:
+    """That goal, and no less than a weight for any share above 0: rounding meets no gate."""
+    return max(_goal(sparsity, weights), 1 if sparsity > 0 else 0)
+
+
+def _most(sparsity: Fraction, weights: int) -> int:
+    """That goal, and no more than leaves a weight for any share below 1."""
+    return min(_goal(sparsity, weights), weights if sparsity >= 1 else weights - 1)
+
+
 def _min_sparsity(limit: Fraction, found: Measured) -> Judgement:
     pruned = found.pruned
-    goal = _goal(limit, pruned.whole)
+    goal = _least(limit, pruned.whole)
     words = f"{pruned.part:,} of {pruned.whole:,} weights pruned, {goal:,} wanted"
     return pruned.part >= goal, _share(pruned), words
 
 
 def _max_sparsity(limit: Fraction, found: Measured) -> Judgement:
     pruned = found.pruned
-    goal = _goal(limit, pruned.whole)
+    goal = _most(limit, pruned.whole)
     words = f"{pruned.part:,} of {pruned.whole:,} weights pruned, {goal:,} allowed"
     return pruned.part <= goal, _share(pruned), words
 
 
 def _max_layer_sparsity(limit: Fraction, found: Measured) -> Judgement:
-    over = {k: c for k, c in found.layers.items() if c.part > _goal(limit, c.whole)}
+    over = {k: c for k, c in found.layers.items() if c.part > _most(limit, c.whole)}
     key, most = max(found.layers.items(), key=lambda item: item[1].share)
     words = f"{most.part:,} of {most.whole:,} weights of {key} pruned"
     others = f"; {len(over)} layers are over" if len(over) > 1 else ""

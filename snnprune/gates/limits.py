@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from snnprune.errors import UsageError
+from snnprune.spelling import percent_meant, share_meant
 
 NUMBER = re.compile(r"(\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)\s*(\D*)")
 LONGEST = 32  # characters; 1e999999999 is short too
@@ -32,10 +33,9 @@ def share(text: str, flag: str) -> Fraction:
     Raises:
         UsageError: it is none.
     """
-    value = _number(text, {"": 1}, flag, "a share is written as 0.9")
+    value = _number(text, {"": 1}, flag, percent_meant(text.strip()))
     if value > 1:
-        meant = f"did you mean {float(value / 100):g}?" if value <= 100 else None
-        raise UsageError(f"{text} is outside [0, 1]", field=flag, hint=meant)
+        raise UsageError(f"{text} is outside [0, 1]", field=flag, hint=share_meant(float(value)))
     return value
 
 
@@ -47,7 +47,11 @@ def points(text: str, flag: str) -> Fraction:
     """
     value = _number(text, {"": 1}, flag, "percentage points are written as 1.5")
     if value >= 100:
-        raise UsageError(f"{text} is no number of percentage points in [0, 100)", field=flag)
+        raise UsageError(
+            f"{text} is no number of percentage points in [0, 100)",
+            field=flag,
+            hint="percentage points are written as 1.5",
+        )
     return value
 
 

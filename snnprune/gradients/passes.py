@@ -14,7 +14,7 @@ from torch.autograd.graph import GradientEdge
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.loss import checked_labels, time_averaged_loss
 from snnprune.network import Batch, Network, batch_length, fed
-from snnprune.network.feeding import device_of
+from snnprune.network.feeding import device_of, telling_of_labels
 from snnprune.network.readout import Reading, Readout
 from snnprune.network.running import Forward
 from snnprune.randomness import drawing
@@ -44,7 +44,9 @@ class Passes:
             samples = batch_length(x, y, self.run)
             with drawing(self.seed, "gradients", number, device=device_of(module)):
                 output = self.run(module, fill(x))
-            yield readout(output, samples), y
+            with telling_of_labels(x, y):
+                steps = readout(output, samples)
+            yield steps, y
 
     def losses(self, start: Callable[[], None]) -> Iterator[Tensor]:
         """Of each batch the losses (N,) of its samples, with their graph."""

@@ -1,12 +1,13 @@
 """Batches as people have them, fed to a module."""
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from snnprune.batches import Pair, copied, length, paired, tensors
+from snnprune.batches import Pair, copied, length, paired, require_labels, tensors
 from snnprune.errors import InputError
 from snnprune.network.running import Counted
 
@@ -38,6 +39,21 @@ def fed(batches: Iterable[Batch], module: nn.Module) -> Iterator[Pair]:
                 hint="no spike comes of NaN, so that every number would look right",
             )
         yield Pair(copied(pair.x, device), None if pair.y is None else pair.y.to(device))
+
+
+@contextlib.contextmanager
+def telling_of_labels(x: Any, y: Tensor | None) -> Iterator[None]:
+    """Reading an output fails in the block where it is not of as many samples as there are labels.
+
+    Raises:
+        InputError: it did, and x is not of so many samples either: the labels are at fault.
+    """
+    try:
+        yield
+    except InputError as error:
+        if error.field == "--readout" and y is not None:
+            require_labels(x, y)
+        raise
 
 
 def _is_finite(x: Tensor) -> bool:

@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 from snnprune.recipe.errors import Problem, cut, dotted
 from snnprune.recipe.scalars import FLOAT
 from snnprune.recipe.schema import Recipe, section_at
-from snnprune.spelling import did_you_mean
+from snnprune.spelling import did_you_mean, percent_meant, share_meant
 
 EXPECTED = {
     "bool_type": "true or false",
@@ -50,23 +50,17 @@ def _hint(detail: ErrorDetails, root: type[BaseModel]) -> str | None:
         case "missing":
             return f"needed: {section_at(path, root).model_fields[str(name)].description}"
         case "less_than" if detail["ctx"]["lt"] == 1:
-            return _share_hint(detail["input"])
+            return share_meant(detail["input"])
         case kind:
             return _type_hint(kind, detail["input"])
-
-
-def _share_hint(value: float) -> str:
-    if value < 100:
-        return f"did you mean {value / 100:g}?"
-    return "a share is written as 0.95, not 95"
 
 
 def _type_hint(kind: str, value: Any) -> str | None:
     match kind, value:
         case "int_type", float() if value.is_integer():
             return f"write {int(value)}"
-        case "float_type", str() if re.fullmatch(r"[0-9]{1,2}%", value):
-            return f"did you mean {int(value[:-1]) / 100:g}?"
+        case "float_type", str() if value.endswith("%"):
+            return percent_meant(value)
         case (("float_type" | "int_type"), str()) if FLOAT.fullmatch(value):
             return "write it without quotes"
         case "string_type", int() | float():

@@ -1,6 +1,6 @@
 """What is not as it was when a run began."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,43 @@ def made_with(device: torch.device) -> dict[str, str]:
         "torch": known["torch"],
         "device": device_name(device),
     }
+
+
+def accepted(
+    before: Mapping[str, str], now: Mapping[str, str], allowed: Collection[str], folder: Path
+) -> list[str]:
+    """A warning for each difference of what a run is `made_with`; `allowed` are names in it.
+
+    The number of a CPU's threads makes it no other device.
+
+    Raises:
+        InputError: something differs that is not allowed; each is listed with both values.
+    """
+    refused = [
+        name
+        for name in dict.fromkeys([*before, *now])
+        if name not in allowed and _kind(before.get(name, "")) != _kind(now.get(name, ""))
+    ]
+    if refused:
+        flags = " ".join(f"--allow-change {name}" for name in refused)
+        raise InputError(
+            "; ".join(told for told in differences(before, now) if _name(told) in refused),
+            file=folder,
+            hint=f"{flags} goes on all the same",
+        )
+    return list(map(_may_differ, differences(before, now)))
+
+
+def _kind(made: str) -> str:
+    return made.partition(" (")[0]
+
+
+def _name(difference: str) -> str:
+    return difference.partition(":")[0]
+
+
+def _may_differ(difference: str) -> str:
+    return f"{difference}: the result may differ in its last bits from that of an undisturbed run"
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The folder of a run: recipe, metrics, states, results, hashes, `DONE` last."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from snnprune.files import as_output_error, held, open_folder, sha256_of, togeth
 from snnprune.mask import Masks
 from snnprune.recipe import Recipe, dump_recipe
 from snnprune.runs import tensorboard
-from snnprune.runs.changes import differences
+from snnprune.runs.changes import accepted
 from snnprune.runs.metrics import Metrics
 from snnprune.runs.ours import (
     DONE,
@@ -46,11 +46,15 @@ class RunFolder:
         metadata: Mapping[str, str],
         resume: bool,
         say: Callable[[str], None],
+        allowed: Collection[str] = (),
     ) -> None:
-        """`recipe` is resolved; `made` says what the run is made with, `metadata` what is kept."""
+        """`recipe` is resolved; `made` says what the run is made with, `metadata` what is kept.
+
+        `allowed` are the names in `made` that may have another value than before.
+        """
         self.folder, self.recipe, self.made = folder, recipe, dict(made)
         self.metadata = metadata
-        self.resume, self.say = resume, say
+        self.resume, self.say, self.allowed = resume, say, allowed
         self.metrics = Metrics(folder / METRICS)
         self.states = States(folder / STATES)
         self.warnings: list[str] = []
@@ -70,7 +74,8 @@ class RunFolder:
         """The newest whole state, with the metrics cut back to it; None in a new run.
 
         Raises:
-            InputError: no state is whole, or the metrics are not.
+            InputError: no state is whole, or the metrics are not; or it was made with something
+                else, which is not allowed.
             OutputError: nothing can be written.
         """
         with as_output_error(self.folder):
@@ -170,11 +175,7 @@ class RunFolder:
         self.say(f"going on from {state.path}")
         with taking_up(state):
             known = state.position
+            told = accepted(known["made_with"], self.made, self.allowed, self.folder)
             self.metrics.cut(int(known["rows"]))
-            self.warnings = [*known["warnings"], *self.warnings]
-            self.warnings += map(_may_differ, differences(known["made_with"], self.made))
+            self.warnings = [*known["warnings"], *self.warnings, *told]
             return replace(state, position=known["loop"])
-
-
-def _may_differ(difference: str) -> str:
-    return f"{difference}: the result may differ in its last bits from that of an undisturbed run"

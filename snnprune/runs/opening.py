@@ -1,7 +1,7 @@
 """Whether a folder may be written to by a run, and taking it."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -24,11 +24,12 @@ def open_run(
     resume: bool = False,
     force: bool = False,
     say: Callable[[str], None] = lambda _: None,
+    allowed: Collection[str] = (),
 ) -> Iterator[RunFolder]:
     """Lock `folder` for a run of the resolved `recipe`; nothing in it changes before it begins.
 
     `made` says what the run is made with, `metadata` what the files say that it keeps, `say` is
-    told where it goes on.
+    told where it goes on, and `allowed` are the names in `made` that may have changed.
 
     Raises:
         OutputError: another process has it, see `require_ready`, or it cannot be written.
@@ -39,7 +40,9 @@ def open_run(
             require_ready(folder, resume=resume, force=force)
             if resume:
                 require_same(recipe, load_recipe(str(folder / RECIPE)), folder)
-            run = RunFolder(folder, recipe, made, metadata=metadata, resume=resume, say=say)
+            run = RunFolder(
+                folder, recipe, made, metadata=metadata, resume=resume, say=say, allowed=allowed
+            )
             run.warnings += warnings
             with contextlib.closing(run):
                 yield run

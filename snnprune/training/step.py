@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from snnprune.batches import require_labels
 from snnprune.checkpoint import is_finite
 from snnprune.distributed import ALONE, Part, Ranks, Replicated, synchronised
 from snnprune.errors import InputError, NonFiniteError
@@ -83,8 +84,10 @@ class Trainer:
         """Take one step; the mean loss of the batch in nats and how many it got right.
 
         Raises:
+            InputError: its labels are not as many as its samples.
             NonFiniteError: the loss is NaN or infinite; no weight has been changed by it.
         """
+        require_labels(x, y, field="data.name")
         self._set_learning_rate()
         self.optimizer.zero_grad(set_to_none=True)
         with self.masking.passing_through():

@@ -79,12 +79,19 @@ def test_a_variance_that_is_not_finite_is_never_allowed(tmp_path: Path) -> None:
 
 
 def test_a_negative_variance_is_refused_and_a_negative_mean_is_not(tmp_path: Path) -> None:
-    state = {"bn.running_mean": torch.tensor([-1.0]), "bn.running_var": torch.tensor([0.0])}
+    state = {"bn.running_mean": torch.tensor([-1.0]), "bn.running_var": torch.tensor([0.5])}
     write_safetensors(tmp_path / "good", state, {})
     assert read_checkpoint(tmp_path / "good").notes == ()
     write_safetensors(tmp_path / "bad", {**state, "bn.running_var": torch.tensor([2.0, -0.5])}, {})
     with pytest.raises(InputError, match=r"bn.running_var: a variance is negative \(-0.5\)"):
         read_checkpoint(tmp_path / "bad")
+
+
+def test_a_variance_of_0_is_noted(tmp_path: Path) -> None:
+    state = {"bn.running_mean": torch.zeros(3), "bn.running_var": torch.tensor([0.0, 1.0, 0.0])}
+    write_safetensors(tmp_path / "a", state, {})
+    [note] = read_checkpoint(tmp_path / "a").notes
+    assert note == "variance 0, as of channels that never change: bn.running_var (2 of 3)"
 
 
 def test_layers_of_zeros_are_noted_and_biases_and_counters_are_not(tmp_path: Path) -> None:

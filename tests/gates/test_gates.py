@@ -72,11 +72,12 @@ def test_nearly_as_many_as_were_asked_for_are_too_few() -> None:
 def test_what_prune_prunes_for_a_sparsity_meets_it_from_both_sides(
     sparsity: object, weights: int
 ) -> None:
-    found = dataclasses.replace(
-        FOUND, layers={"a": Count(part=round(float(str(sparsity)) * weights), whole=weights)}
-    )
-    for name in ("min-sparsity", "max-sparsity", "max-layer-sparsity"):
-        assert verdict(name, str(sparsity), found).met is True
+    share, pruned = float(str(sparsity)), round(float(str(sparsity)) * weights)
+    found = dataclasses.replace(FOUND, layers={"a": Count(part=pruned, whole=weights)})
+    none, whole = pruned == 0 and share > 0, pruned == weights and share < 1  # by rounding alone
+    assert verdict("min-sparsity", str(sparsity), found).met is not none
+    for name in ("max-sparsity", "max-layer-sparsity"):
+        assert verdict(name, str(sparsity), found).met is not whole
 
 
 def test_a_share_that_no_float_holds_is_compared_exactly() -> None:

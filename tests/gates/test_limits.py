@@ -44,7 +44,7 @@ def test_channels_are_counted_or_a_share(text: str, value: object) -> None:
         ("min-sparsity", "-0.1", "0.9"),
         ("min-sparsity", "0.9.1", "0.9"),
         ("min-sparsity", "inf", "0.9"),
-        ("min-accuracy", "80%", "0.9"),
+        ("min-accuracy", "80%", "0.8"),
         ("max-accuracy-drop", "100", "[0, 100)"),
         ("max-synops", "1e999999999", "1.5M"),
         ("max-synops", "1e25", "1.5M"),

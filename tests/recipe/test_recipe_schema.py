@@ -110,7 +110,7 @@ def test_a_good_value_is_taken(tmp_path: Path, setting: str, value: object) -> N
         ("learning_rate: fast", "'fast' should be a number"),
         ("learning_rate: 1_000", "'1_000' should be a number"),
         ("momentum: 95", "95 should be less than 1. did you mean 0.95?"),
-        ("momentum: 1", "1 should be less than 1. did you mean 0.01?"),
+        ("momentum: 1", "1 should be less than 1. a share is written as 0.95, not 95"),
         ("momentum: 100", "100 should be less than 1. a share is written as 0.95, not 95"),
         ("momentum: -0.1", "-0.1 should be greater than or equal to 0"),
         ("momentum: 90%", "'90%' should be a number. did you mean 0.9?"),

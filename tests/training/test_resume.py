@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from snnprune.cli.training import Change
 from snnprune.errors import InputError, NonFiniteError, OutputError, StoppedError
 from snnprune.evaluation import evaluate
 from snnprune.jobs.training import looping as job
@@ -22,7 +23,7 @@ from snnprune.jobs.training.looping import LoopOptions, LoopRun
 from snnprune.jobs.training.train import train_recipe
 from snnprune.progress import SILENT
 from snnprune.recipe import Recipe
-from snnprune.runs import Stop
+from snnprune.runs import Stop, made_with
 from snnprune.training import Trainer
 
 EPOCHS, STEPS = 2, 3  # per epoch
@@ -289,16 +290,52 @@ def test_when_no_state_is_whole_the_run_is_refused(
     assert (asked.out / "DONE").exists()
 
 
-def test_another_torch_or_machine_is_told_and_remembered(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def of_an_abacus(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoopOptions:
     asked = options(images, tmp_path / "run")
     made = {"snnprune": "0.0", "torch": "1.0", "device": "abacus"}
     with monkeypatch.context() as patch:
         patch.setattr(job, "made_with", lambda _: made)
         stop_after(asked, 1, monkeypatch)
-    stop_after(replace(asked, resume=True), 1, monkeypatch)
-    warnings = resumed(asked).report["warnings"]
+    return asked
+
+
+def test_another_torch_or_machine_is_refused_with_every_difference_and_the_way_to_go_on(
+    of_an_abacus: LoopOptions,
+) -> None:
+    before = contents(of_an_abacus.out)
+    with pytest.raises(InputError) as caught:
+        resumed(replace(of_an_abacus, allowed=("torch",)))
+    told = str(caught.value)
+    assert "snnprune: 0.0 in the run, " in told
+    assert "device: abacus in the run, " in told
+    assert "--allow-change snnprune --allow-change device" in told
+    assert "torch" not in told.replace(str(of_an_abacus.out), "")
+    assert contents(of_an_abacus.out) == before
+
+
+def test_another_number_of_threads_is_no_other_device(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = options(images, tmp_path / "run")
+    made = {**made_with(torch.device("cpu")), "device": "cpu (99 threads)"}
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "made_with", lambda _: made)
+        stop_after(asked, 1, monkeypatch)
+    [warning] = resumed(asked).report["warnings"]
+    assert warning.startswith("device: cpu (99 threads) in the run, cpu (")
+
+
+def test_what_may_be_changed_is_what_a_run_says_that_it_is_made_with() -> None:
+    assert {str(change) for change in Change} == set(made_with(torch.device("cpu")))
+
+
+def test_another_torch_or_machine_that_is_allowed_is_told_and_remembered(
+    of_an_abacus: LoopOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = tuple(Change)
+    stop_after(replace(of_an_abacus, resume=True, allowed=changes), 1, monkeypatch)
+    warnings = resumed(of_an_abacus).report["warnings"]
     assert [warning.partition(" in the run, ")[0] for warning in warnings] == [
         "snnprune: 0.0",
         "torch: 1.0",

@@ -183,3 +183,28 @@ def test_a_resumed_run_says_where_it_goes_on(
     done = run("train", "--resume", "--out", out)
     assert done.returncode == 0
     assert f"going on from {out}/state/step-000006.safetensors" in done.stderr.splitlines()
+
+
+def test_a_run_of_another_torch_is_exit_code_3_until_the_change_is_allowed(
+    recipe: Callable[[int], Path], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from snnprune.jobs.training import looping
+    from snnprune.runs import made_with
+
+    out = tmp_path / "run"
+    command = ("train", "--recipe", recipe(2), "--out", out, "--device", "cpu")
+    made = {**made_with(torch.device("cpu")), "torch": "1.0"}
+    with monkeypatch.context() as patch:
+        patch.setattr(looping, "made_with", lambda _: made)
+        assert run(*command).returncode == 0
+    (out / "DONE").unlink()
+    refused = run("train", "--resume", "--out", out, "--device", "cpu")
+    assert refused.returncode == 3
+    assert "torch: 1.0 in the run" in refused.stderr
+    assert "--allow-change torch goes on all the same" in refused.stderr
+    allowed = run("train", "--resume", "--out", out, "--device", "cpu", "--allow-change", "torch")
+    assert allowed.returncode == 0, allowed.stderr
+    assert "warning: torch: 1.0 in the run" in allowed.stderr
+    wrong = run("train", "--resume", "--out", out, "--allow-change", "recipe")
+    assert (wrong.returncode, "'recipe' is not one of" in wrong.stderr) == (2, True)
+    assert run(*command, "--allow-change", "torch").returncode == 2

@@ -17,6 +17,7 @@ from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.pruning import require_sparsity
 from snnprune.recipe.pruning import PruneSection, load_prune_section
 from snnprune.repair import require_repair
+from snnprune.spelling import share_meant
 from snnprune.structure import CHANNELS, UNSTRUCTURED, Structure, parse_structure
 from snnprune.workload import Energy
 
@@ -257,11 +258,14 @@ def _require_reachable(target: Target) -> None:
     if (accuracy is None) == (drop is None):
         raise UsageError("is given beside --target-accuracy", field=target.flag)
     if accuracy is not None and not 0 <= accuracy <= 1:
-        meant = f"did you mean {accuracy / 100:g}?" if 1 < accuracy <= 100 else None
-        raise wrong(target.flag)(f"{accuracy:g} is outside [0, 1]", field=target.flag, hint=meant)
+        raise wrong(target.flag)(
+            f"{accuracy:g} is outside [0, 1]", field=target.flag, hint=share_meant(accuracy)
+        )
     if drop is not None and not 0 <= drop < 100:
         raise UsageError(
-            f"{drop:g} is no number of percentage points in [0, 100)", field=target.flag
+            f"{drop:g} is no number of percentage points in [0, 100)",
+            field=target.flag,
+            hint="percentage points are written as 1.5",
         )
     if not 1e-4 <= target.resolution <= 0.25:
         raise UsageError(f"{target.resolution:g} is outside [0.0001, 0.25]", field="--resolution")

@@ -15,6 +15,8 @@ from snnprune.checkpoint import (
     tied_tensors,
     whole_name,
 )
+from snnprune.checkpoint.naming import first_few
+from snnprune.checkpoint.prunable import left_alone, tiny_weights
 from snnprune.errors import InputError
 from snnprune.jobs.subjects.excluding import excluded
 from snnprune.jobs.subjects.unused import unused_weights
@@ -107,11 +109,19 @@ class Prunable:
             key: effective(tensors, key) for key in tensors if key in keys and tensors[key].numel()
         }
         if not found:
-            raise InputError(
-                f"nothing to prune among {len(tensors)} tensors",
-                file=self.checkpoint.path,
-                hint="no layer was used in the forward pass"
-                if self.network
-                else "weights are float tensors of 2 to 5 dimensions named *weight",
-            )
+            raise self._nothing()
         return found
+
+    def _nothing(self) -> InputError:
+        """There is nothing to prune: what was left alone, and why."""
+        tensors = self.checkpoint.tensors
+        others = {**left_alone(tensors), **dict.fromkeys(tiny_weights(tensors), "8-bit floats")}
+        skipped = first_few([f"{name} ({why})" for name, why in others.items()])
+        return InputError(
+            f"nothing to prune among {len(tensors)} tensors"
+            + (f"; not taken for weights of layers: {skipped}" if others else ""),
+            file=self.checkpoint.path,
+            hint="no layer was used in the forward pass"
+            if self.network
+            else "weights are float tensors of 2 to 5 dimensions named *weight",
+        )

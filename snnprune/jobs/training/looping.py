@@ -54,6 +54,8 @@ class LoopOptions:
     download: bool = False
     force: bool = False
     resume: bool = False
+    allowed: tuple[str, ...] = ()
+    """What may be another than when the run began: `torch`, `snnprune`, `device`."""
     around: Path | None = None
     """The folder of a grid around `out`: it is what is to be resumed."""
 
@@ -203,6 +205,7 @@ def _opened(
             resume=options.resume,
             force=options.force,
             say=say,
+            allowed=options.allowed,
         )
     )
     stack.enter_context(_telling_how_to_go_on(options, folder))

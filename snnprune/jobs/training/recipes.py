@@ -5,6 +5,7 @@ from snnprune.criteria import CRITERIA
 from snnprune.data import require_data
 from snnprune.errors import InputError
 from snnprune.forwards import require_forward
+from snnprune.jobs.training.arguments import require_arguments
 from snnprune.loops.methods import METHODS
 from snnprune.models import MODELS
 from snnprune.recipe import Recipe
@@ -16,7 +17,8 @@ def require_names(recipe: Recipe) -> None:
     """Refuse a recipe that names what does not exist; nothing is run or imported of the user's.
 
     Raises:
-        InputError: a model, data set, way to run it, method, criterion or allocation is not known.
+        InputError: a model, data set, way to run it, method, criterion or allocation is not known,
+            or a built-in model takes no such argument.
     """
     MODELS.require(recipe.model.name, field="model.name")
     require_data(recipe.data.name, field="data.name")
@@ -24,6 +26,8 @@ def require_names(recipe: Recipe) -> None:
         MODELS.require(name, field="grid.models")
     for name in recipe.grid.data if recipe.grid else ():
         require_data(name, field="grid.data")
+    for name in (recipe.grid and recipe.grid.models) or (recipe.model.name,):
+        require_arguments(name, recipe.model.args)
     for name in ("test", "evaluation"):
         if (other := getattr(recipe.data, name)) is not None:
             require_data(other, field=f"data.{name}")

@@ -235,7 +235,6 @@ def test_a_run_of_ones_own_goes_on_without_asking_until_its_code_changes(run: Ru
     assert run("train", "--resume", "--out", "r").returncode == 0
 
 
-@pytest.mark.usefixtures("unrendered")
 def test_each_of_several_seeds_goes_on_without_asking(run: Run) -> None:
     mine()
     seeds = ("--seeds", "0,1", "--out", "r")

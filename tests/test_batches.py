@@ -124,7 +124,7 @@ def test_samples_without_labels_are_counted_where_the_tensors_agree(
     x: Any, count: int | None
 ) -> None:
     assert usual_length(x) == count
-    assert length(x, torch.zeros(9)) == 9
+    assert length(x, torch.zeros(1)) == 1
     if count is not None:
         assert length(x, None) == count
         return

@@ -16,10 +16,11 @@ ORDER: tuple[tuple[str, ...], ...] = (
     (
         *("errors", "escaping", "spelling", "files", "readable", "references", "forwards"),
         *("progress", "user_code", "markdown", "registry", "randomness", "launch", "memory"),
+        "callables",
     ),
     ("checkpoint", "mask", "ranking", "recipe"),
     ("models", "data", "network", "device", "distributed", "loss", "batches"),
-    ("calibration", "gradients", "grams", "runs", "workload", "activity"),
+    ("calibration", "gradients", "grams", "runs", "workload", "activity", "consent"),
     (
         *("criteria", "allocation", "repair", "evaluation", "agreement"),
         *("training", "subnetworks"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-MARKS = ("gpu", "slow", "docs")
+MARKS = ("gpu", "slow", "docs", "faults")
 
 
 class LeftOut:

@@ -46,14 +46,14 @@ def test_on_a_disk_of_8_kb_that_is_full_the_old_results_stay(tmp_path: Path) -> 
     done_by("on_a_full_disk.py", tmp_path, *COMMANDS, before=apart)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize("how", ["fails", "dies"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_at_every_flush_write_and_rename(how: str, command: str, tmp_path: Path) -> None:
     done_by("disturbed.py", how, command, tmp_path, 0)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize(("how", "count"), [("kill", 100), ("limit", 40)])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_at_a_hundred_moments_and_with_forty_sizes(
@@ -62,7 +62,7 @@ def test_at_a_hundred_moments_and_with_forty_sizes(
     done_by("disturbed.py", how, command, tmp_path, count)
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("how", "count"), [("fails", 1), ("dies", 1), ("kill", 100), ("limit", 40)]
 )

@@ -184,13 +184,16 @@ def test_random_is_the_same_for_a_seed_and_another_for_another() -> None:
     assert pruned(first) == pruned(other) == 400
 
 
+HINT = "a share is written as 0.95, not 95"
+
+
 @pytest.mark.parametrize(
     ("sparsity", "message"),
     [
-        (1.0, "--sparsity: 1 is outside [0, 1)"),
-        (-0.1, "--sparsity: -0.1 is outside [0, 1)"),
-        (math.nan, "--sparsity: nan is outside [0, 1)"),
-        (math.inf, "--sparsity: inf is outside [0, 1)"),
+        (1.0, f"--sparsity: 1 is outside [0, 1). {HINT}"),
+        (-0.1, f"--sparsity: -0.1 is outside [0, 1). {HINT}"),
+        (math.nan, f"--sparsity: nan is outside [0, 1). {HINT}"),
+        (math.inf, f"--sparsity: inf is outside [0, 1). {HINT}"),
         (95, "--sparsity: 95 is outside [0, 1). did you mean 0.95?"),
         (99.5, "--sparsity: 99.5 is outside [0, 1). did you mean 0.995?"),
     ],

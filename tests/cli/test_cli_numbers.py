@@ -117,7 +117,7 @@ def test_training_refuses_labels_that_are_not_as_many_as_the_images(
     named = {"name": f"{data}:halved", "validation": 0}
     model = {"name": "conv-snn", "args": {"width": 4, "in_channels": 1, "size": 28, "classes": 10}}
     path.write_text(json.dumps({**SECTIONS, "model": model, "data": named}))
-    done = run("train", "--recipe", path, "--out", tmp_path / "run")
+    done = run("train", "--recipe", path, "--trust-recipe", "--out", tmp_path / "run")
     assert_one_line(done, 3, "data.name: a batch of shape (4, 1, 28, 28) with 2 labels")
 
 

@@ -133,7 +133,7 @@ def test_a_goal_that_makes_no_sense_is_refused(
 
 def test_the_sparsity_found_was_measured_to_hold(prune: Run, tmp_path: Path) -> None:
     quick = ("--criterion", "magnitude", "--repair", "none", "--resolution", 0.25)
-    done = prune("--max-accuracy-drop", 99, *quick)
+    done = prune("--max-accuracy-drop", 15, *quick)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "p.report.json").read_text())
     search = report["search"]

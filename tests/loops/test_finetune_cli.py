@@ -46,7 +46,7 @@ def recipe(own: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def dense(recipe: Path, run: Run, tmp_path: Path) -> Path:
-    done = run("train", "--recipe", recipe, "--out", tmp_path / "dense", "-q")
+    done = run("train", "--recipe", recipe, "--trust-recipe", "--out", tmp_path / "dense", "-q")
     assert done.returncode == 0, done.stderr
     return tmp_path / "dense" / "model.safetensors"
 
@@ -64,7 +64,17 @@ def test_a_network_of_ones_own_is_pruned_and_trained_on_for_several_seeds(
     pruned: Path, dense: Path, recipe: Path, run: Run, as_json: Callable[..., Any], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    asked = ("finetune", pruned, "--teacher", dense, "--recipe", recipe, "--out", out)
+    asked = (
+        "finetune",
+        pruned,
+        "--teacher",
+        dense,
+        "--recipe",
+        recipe,
+        "--trust-recipe",
+        "--out",
+        out,
+    )
     done = run(*asked, "--seeds", "0,1")
     assert done.returncode == 0, done.stderr
     assert "holding 50.00% of " in done.stderr
@@ -81,7 +91,15 @@ def test_a_network_of_ones_own_is_pruned_and_trained_on_for_several_seeds(
 
 def test_what_is_missing_is_told(pruned: Path, recipe: Path, run: Run, tmp_path: Path) -> None:
     assert run("finetune", pruned).returncode == 2
-    done = run("finetune", pruned, "--recipe", recipe, "--teacher", tmp_path / "gone.safetensors")
+    done = run(
+        "finetune",
+        pruned,
+        "--recipe",
+        recipe,
+        "--trust-recipe",
+        "--teacher",
+        tmp_path / "gone.safetensors",
+    )
     assert done.returncode == 3
     assert "gone.safetensors: no such file" in done.stderr
     assert not (tmp_path / "runs").exists()
@@ -92,7 +110,10 @@ def test_the_recipe_of_the_run_is_enough_to_resume_it(
     pruned: Path, recipe: Path, run: Run, tmp_path: Path
 ) -> None:
     out = tmp_path / "a run"
-    assert run("finetune", pruned, "--recipe", recipe, "--out", out, "-q").returncode == 0
+    assert (
+        run("finetune", pruned, "--recipe", recipe, "--trust-recipe", "--out", out, "-q").returncode
+        == 0
+    )
     (out / "DONE").unlink()
     (out / "model.safetensors").unlink()
     command = f"finetune {shlex.quote(str(pruned))} --resume --out {shlex.quote(str(out))} -q"
@@ -108,7 +129,7 @@ def test_masks_that_a_crash_left_beside_another_file_are_refused(
     assert run("prune", dense, *flags, tmp_path / "other.safetensors").returncode == 0
     masks = pruned.with_name("pruned.mask.safetensors")
     shutil.copy(tmp_path / "other.mask.safetensors", masks)  # they keep more than is not 0
-    given = ("finetune", pruned, "--recipe", recipe, "-q", "--out")
+    given = ("finetune", pruned, "--recipe", recipe, "--trust-recipe", "-q", "--out")
     done = run(*given, tmp_path / "refused")
     assert done.returncode == 3
     assert f"{masks}: was written with another file than pruned.safetensors is now" in done.stderr
@@ -120,5 +141,7 @@ def test_masks_beside_the_same_network_in_another_file_are_held(
     pruned: Path, recipe: Path, run: Run, tmp_path: Path
 ) -> None:
     save_file(load_file(pruned), pruned)  # without its metadata
-    done = run("finetune", pruned, "--recipe", recipe, "-q", "--out", tmp_path / "tuned")
+    done = run(
+        "finetune", pruned, "--recipe", recipe, "--trust-recipe", "-q", "--out", tmp_path / "tuned"
+    )
     assert done.returncode == 0, done.stderr

@@ -55,7 +55,7 @@ class LoopOptions:
     force: bool = False
     resume: bool = False
     allowed: tuple[str, ...] = ()
-    """What may be another than when the run began: `torch`, `snnprune`, `device`."""
+    """What may be another than when the run began: `torch`, `snnprune`, `device`, `processes`."""
     around: Path | None = None
     """The folder of a grid around `out`: it is what is to be resumed."""
 
@@ -171,7 +171,8 @@ def working(options: LoopOptions, say: Say = lambda _: None) -> Iterator[Work]:
         with ranks.one_before_others(options.download):
             data = open_recipe_data(options.recipe, options.places)
         recipe = resolved(options.recipe, data)
-        folder = _opened(options, recipe, device, say, stack) if ranks.first else None
+        made = made_with(device, ranks.size)
+        folder = _opened(options, recipe, made, say, stack) if ranks.first else None
         stop = stack.enter_context(stopping())
         together = ranks.size > 1
         yield Work(
@@ -190,7 +191,7 @@ def working(options: LoopOptions, say: Say = lambda _: None) -> Iterator[Work]:
 def _opened(
     options: LoopOptions,
     recipe: Recipe,
-    device: torch.device,
+    made: Mapping[str, str],
     say: Say,
     stack: contextlib.ExitStack,
 ) -> RunFolder:
@@ -200,7 +201,7 @@ def _opened(
         open_run(
             options.out,
             recipe,
-            made_with(device),
+            made,
             metadata=metadata,
             resume=options.resume,
             force=options.force,

@@ -19,7 +19,7 @@ from launched import Launched, alive, metrics, results, sums_hold
 
 RECIPE, FOLDER, KILLS, SEED = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 KINDS = ("the first rank", "the second rank", "both ranks", "the launcher")
-DONE = "done"
+FINISHED = "done"
 
 
 def main() -> None:
@@ -29,9 +29,9 @@ def main() -> None:
     runs, too_late = 0, 0
     while counted.total() < KILLS:
         out, kind = FOLDER / f"killed-{runs}", KINDS[counted.total() % len(KINDS)]
-        stage = killed(out, kind, draws.uniform(0, seconds / 2))
-        counted[f"{kind}, {stage}"] += stage != DONE
-        too_late += stage == DONE
+        stage = killed(out, kind, draws.uniform(0, seconds))
+        counted[f"{kind}, {stage}"] += stage != FINISHED
+        too_late += stage == FINISHED
         if (out / "DONE").exists():
             runs = compare(out, expected, runs)
     out = FOLDER / f"killed-{runs}"
@@ -59,7 +59,7 @@ def killed(out: Path, kind: str, seconds: float) -> str:
         os.kill(victim, signal.SIGKILL)
     run.require_nobody_left()
     print(f"{kind}, {stage}: code {run.process.returncode}, {states(out)}", flush=True)
-    return stage if run.process.returncode else DONE
+    return stage if run.process.returncode else FINISHED
 
 
 def victims(run: Launched, kind: str) -> list[int]:
@@ -74,7 +74,7 @@ def stage_of(out: Path) -> str:
     rows = metrics(out)
     tickets = [row for row in rows if row["kind"] == "ticket"]
     if (out / "DONE").exists():
-        return DONE
+        return FINISHED
     if len(tickets) == 3:
         return "report"
     if not rows:

@@ -18,7 +18,7 @@ PAUSE = 0.02
 
 
 class Launched:
-    """`imp`, or another command, in two processes: begun, or taken up where the folder has a run."""
+    """A command in two processes, which begins a run or takes up the one in the folder."""
 
     def __init__(self, recipe: str | Path, out: Path, *more: str, command: str = "imp") -> None:
         self.out, self.ranks = out, list[int]()

@@ -72,10 +72,11 @@ def metrics(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
-def results(out: Path) -> dict[str, bytes]:
+def results(out: Path, *, whole: bool = True) -> dict[str, bytes]:
     """All that a run keeps but its states, pictures and reports, which tell of times."""
     kept = [path for path in out.rglob("*.safetensors") if path.parent.name != "state"]
-    tables = [out / name for name in ("metrics.jsonl", "recipe.yaml", "table.md", "DONE")]
+    names = ("metrics.jsonl", "recipe.yaml", *(("table.md", "DONE") if whole else ()))
+    tables = [out / name for name in names]
     return {str(path.relative_to(out)): path.read_bytes() for path in [*kept, *tables]}
 
 

@@ -78,13 +78,16 @@ def indices_of(loader: DataLoader[Any], *key: object) -> list[int] | None:
 def _listed(given: Iterable[Any], loader: DataLoader[Any]) -> list[Any]:
     """All that a sampler gives."""
     most = max(LEAST, TIMES * len(loader.dataset))  # type: ignore[arg-type]  # it has a length
-    found = list(itertools.islice(given, most + 1))
-    if len(found) > most:
-        raise InputError(
-            f"its {type(given).__name__} gives more than {most:,} indices for a data set of "
-            f"{len(loader.dataset):,}",  # type: ignore[arg-type]  # likewise
-            hint="a pass has to end: give the sampler an end, as RandomSampler has num_samples",
-        )
+    found, count = [], 0
+    for each in given:  # an index, or a batch of them
+        count += max(1, len(each)) if isinstance(each, list | tuple) else 1
+        if count > most:
+            raise InputError(
+                f"its {type(loader.sampler).__name__} gives more than {most:,} indices for a data "
+                f"set of {len(loader.dataset):,}",  # type: ignore[arg-type]  # likewise
+                hint="a pass has to end: give the sampler an end, as RandomSampler has num_samples",
+            )
+        found.append(each)
     return found
 
 

@@ -51,7 +51,7 @@ class Own(nn.Module):
         membrane, logits = torch.zeros(1, 8), []
         for _ in range(2):
             membrane = 0.5 * membrane + self.current(self.norm(self.hidden(x.flatten(1))))
-            spikes = Heaviside.apply(membrane - 1)  # type: ignore[no-untyped-call]
+            spikes = Heaviside.apply(membrane - 1)
             membrane = membrane * (1 - spikes)
             logits.append(self.gain * self.out(self.scale(spikes)))
         return torch.stack(logits)

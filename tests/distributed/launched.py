@@ -15,6 +15,7 @@ TORCHRUN = (
     "2",
 )
 PAUSE = 0.02
+LIMIT = 300  # seconds: three processes import torch, perhaps beside other tests
 
 
 class Launched:
@@ -108,7 +109,7 @@ def _lock(out: Path) -> str:
 
 
 def _limit() -> float:
-    return 60 * pace()
+    return LIMIT * pace()
 
 
 def _deadline() -> float:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from launched import Launched, alive, metrics, results, sums_hold
+from launched import LIMIT, Launched, alive, metrics, results, sums_hold
 from pace import pace
 from safetensors.torch import save_file
 
@@ -92,7 +92,7 @@ def test_imp_of_two_processes_killed_fifty_times_ends_bit_identical(
 
 def until_an_epoch(run: Launched) -> None:
     run.wait_until_at_work()
-    deadline = time.monotonic() + 60 * pace()
+    deadline = time.monotonic() + LIMIT * pace()
     while not metrics(run.out):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -173,13 +173,13 @@ def test_a_rank_whose_peer_dies_or_hangs_ends_by_itself_and_says_so(
     words = ("--recipe", recipe(4000), "--out", out, "--device", "cpu", "-q")
     ranks = ByHand(10 * pace(), "train", *words).ranks
     try:
-        deadline = time.monotonic() + 60 * pace()
+        deadline = time.monotonic() + LIMIT * pace()
         while not list(out.glob("state/step-*")):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         ranks[victim].send_signal(sent)
         other = ranks[1 - victim]
-        _, told = other.communicate(timeout=120 * pace())
+        _, told = other.communicate(timeout=LIMIT * pace())
     finally:
         for rank in ranks:
             rank.kill()

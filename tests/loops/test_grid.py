@@ -1,6 +1,7 @@
 """A recipe's grid, and the recipes of the paper's figures at a size for a CPU."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

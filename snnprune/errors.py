@@ -4,7 +4,12 @@ Every class carries the process exit code that it stands for. Only `snnprune.cli
 text; everything else raises it.
 """
 
+import re
 from typing import Any
+
+WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) ([\w :]+)")
+KILLED = ("is killed by signal: Killed", "is killed by signal: Bus error")
+"""By the system, which is short of memory, or of memory to share."""
 
 
 class SnnpruneError(Exception):
@@ -108,3 +113,36 @@ def says_out_of_memory(error: BaseException) -> bool:
         or type(error).__name__ == "OutOfMemoryError"
         or "can't allocate memory" in str(error)
     )
+
+
+def told_by_torch(error: BaseException) -> SnnpruneError | None:
+    """The error as one of ours where memory is short, or a process that loads data is gone.
+
+    Torch may tell of such a process in the middle of anything.
+    """
+    if isinstance(error, SnnpruneError):
+        return None
+    ended = _ends_of_workers(error)
+    if any(end.startswith(KILLED) for end in ended):
+        return MemoryExhaustedError(
+            "a data worker was killed",
+            hint="mostly for lack of memory: give the loader fewer workers or smaller batches",
+        )
+    if ended:
+        return InputError(
+            f"a data worker {ended[-1].strip()}",
+            hint="num_workers=0 of its DataLoader shows why",
+        )
+    if says_out_of_memory(error):
+        return MemoryExhaustedError("out of memory", hint="give a smaller --batch-size")
+    return None
+
+
+def _ends_of_workers(error: BaseException | None) -> list[str]:
+    """What torch says of them in the error and in those that led to it."""
+    found = []
+    while error is not None:
+        match = WORKER.match(str(error)) if isinstance(error, RuntimeError) else None
+        found += [match[1]] if match else []
+        error = error.__cause__ or error.__context__
+    return found

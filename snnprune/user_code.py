@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any, TypeVar, cast
 
 from snnprune.callables import files_here, module_name, require_not_standard, require_own
-from snnprune.errors import InputError, SnnpruneError, says_out_of_memory, wrong
+from snnprune.errors import InputError, SnnpruneError, told_by_torch, wrong
 from snnprune.spelling import did_you_mean
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -91,7 +91,7 @@ def calling_user_code(what: str, *, field: str) -> Iterator[None]:
     except SnnpruneError:
         raise
     except (Exception, SystemExit) as error:
-        if says_out_of_memory(error):
+        if told_by_torch(error):
             raise
         raise InputError(
             f"{what} raised {type(error).__name__}: {error}",

@@ -10,6 +10,7 @@ from snnprune.checkpoint.containers.packed.values import AS_THEY_ARE, PRECISIONS
 from snnprune.checkpoint.containers.raw import bytes_of
 from snnprune.checkpoint.containers.safetensors.file import write_safetensors
 from snnprune.checkpoint.folding import effective, folded, parametrized, whole_name
+from snnprune.checkpoint.hashes import require_sha256
 from snnprune.checkpoint.masks import PARTNER, partner_of, read_masks, write_masks
 from snnprune.checkpoint.prunable import is_prunable, prunable_weights, tied_tensors
 from snnprune.checkpoint.read import (
@@ -47,6 +48,7 @@ __all__ = [
     "read_masks",
     "renamed",
     "require_plain",
+    "require_sha256",
     "require_writable_as",
     "saved_states",
     "tied_tensors",

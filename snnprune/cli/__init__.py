@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from snnprune.cli.app import app
-from snnprune.cli.failures import run
+from snnprune.cli.failures import run, silent_about_workers
 from snnprune.cli.streams import ReaderLeftError, claim
 from snnprune.errors import OutputError
 from snnprune.launch import place
@@ -19,7 +19,8 @@ from snnprune.launch import place
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run `snnprune` and leave the process with its exit code."""
     claim()
-    code = run(app, list(sys.argv[1:] if arguments is None else arguments))
+    with silent_about_workers():
+        code = run(app, list(sys.argv[1:] if arguments is None else arguments))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nobody is left to take what `run` raises
     with contextlib.suppress(OutputError, ReaderLeftError):
         sys.stdout.flush()

@@ -34,6 +34,13 @@ def check(
             rich_help_panel=PANEL,
         ),
     ] = None,
+    sha256: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HASH|FILE",
+            help="What CKPT must be to the bit: its hash, or a list such as SHA256SUMS.",
+        ),
+    ] = None,
     split: SplitFlag = None,
     readout: ReadoutFlag = "auto",
     samples: Annotated[
@@ -55,6 +62,7 @@ def check(
         subject=subject.options(readout=readout),
         limits=limits,
         baseline=baseline,
+        sha256=sha256,
         split=split,
         samples=samples,
         energy=energy.energy(),
@@ -62,7 +70,9 @@ def check(
         force=page.force,
     )
     found = check_checkpoint(options, screen.progress())
-    lines = [*excluded_lines(found.report), *gate_lines(found.verdicts)]
-    screen.result(gate_table(found.verdicts, screen.width), *lines, report=found.report)
+    same = [] if sha256 is None else ["its SHA-256 is the one that was given"]
+    tables = [gate_table(found.verdicts, screen.width)] if found.verdicts else []
+    lines = [*same, *excluded_lines(found.report), *gate_lines(found.verdicts)]
+    screen.result(*tables, *lines, report=found.report)
     if found.error is not None:
         raise found.error

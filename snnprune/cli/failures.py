@@ -6,7 +6,7 @@ import contextlib
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
@@ -15,12 +15,11 @@ from snnprune.cli.peers import may_speak
 from snnprune.cli.streams import ReaderLeftError
 from snnprune.errors import (
     InputError,
-    MemoryExhaustedError,
     OutputError,
     SnnpruneError,
     StoppedError,
     UsageError,
-    says_out_of_memory,
+    told_by_torch,
 )
 from snnprune.escaping import as_json, printable
 from snnprune.launch import place
@@ -48,6 +47,25 @@ def run(app: Callable[..., Any], arguments: list[str]) -> int:
         return 0
     except BaseException as error:  # a user's code may raise anything
         return _told(error, arguments)
+
+
+@contextlib.contextmanager
+def silent_about_workers() -> Iterator[None]:
+    """In the block it is told once that a process that loads data is gone.
+
+    Torch raises it again where a loader is taken down, and Python shows what is raised there.
+    """
+    before = sys.unraisablehook
+
+    def tell(raised: sys.UnraisableHookArgs) -> None:
+        if raised.exc_value is None or told_by_torch(raised.exc_value) is None:
+            before(raised)
+
+    sys.unraisablehook = tell
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _interrupted() -> int:
@@ -109,9 +127,7 @@ def _as_ours(error: BaseException) -> SnnpruneError | None:
     if hasattr(error, "format_message"):  # what typer says of a wrong command line
         message = error.format_message().rstrip(".")
         return UsageError(message[:1].lower() + message[1:], hint="--help lists what there is")
-    if says_out_of_memory(error):
-        return MemoryExhaustedError("out of memory", hint="give a smaller --batch-size")
-    return None
+    return told_by_torch(error)
 
 
 def _ended_by(error: BaseException) -> InputError:

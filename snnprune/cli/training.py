@@ -29,6 +29,7 @@ class Change(StrEnum):
     TORCH = "torch"
     SNNPRUNE = "snnprune"
     DEVICE = "device"
+    PROCESSES = "processes"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,10 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Mapping
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from snnprune.errors import InputError
 
@@ -41,15 +43,32 @@ def download(name: str, fetch: Callable[[], object], root: Path) -> None:
     """Let torchvision fetch the set `name` into `root`.
 
     Raises:
-        InputError: there is no connection, the server refuses, or `root` cannot be written.
+        InputError: there is no connection, the server refuses or sends something else, or `root`
+            cannot be written.
     """
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is for results
+        with contextlib.redirect_stdout(sys.stderr), _unpacking_data_alone():  # stdout: results
             fetch()
-    except (OSError, RuntimeError) as error:  # URLError is an OSError
+    except (OSError, RuntimeError, tarfile.TarError) as error:  # URLError is an OSError
         reason = " ".join(str(error).split())
         raise InputError(
             f"{name} cannot be downloaded: {reason}",
             file=root,
             hint="get its files by other means and give their folder as --data-root",
         ) from error
+
+
+@contextlib.contextmanager
+def _unpacking_data_alone() -> Iterator[None]:
+    """In the block no archive puts a file outside of its folder, nor a link or a device in it.
+
+    That is what tarfile does by itself from Python 3.14 on, and torchvision does not ask for.
+    """
+    kind: Any = tarfile.TarFile
+    before = getattr(kind, "extraction_filter", None)
+    if hasattr(tarfile, "data_filter"):  # from Python 3.11.4 on
+        kind.extraction_filter = staticmethod(tarfile.data_filter)
+    try:
+        yield
+    finally:
+        kind.extraction_filter = before

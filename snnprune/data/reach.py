@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+from collections.abc import Iterable
 from typing import Any
 
 from torch.utils.data import (
@@ -18,10 +19,13 @@ from torch.utils.data import (
     TensorDataset,
 )
 
+from snnprune.errors import InputError
 from snnprune.randomness import drawing
 
 USUAL = 32
 """Samples in a batch, where a batch sampler of somebody's own does not say how many."""
+TIMES, LEAST = 100, 1_000_000
+"""A sampler that gives more, for each sample or at all, is taken for one that never ends."""
 Identity = tuple[int, object]
 """The data set in which a sample lies in the end, and its index there."""
 
@@ -53,6 +57,9 @@ def indices_of(loader: DataLoader[Any], *key: object) -> list[int] | None:
     """The indices that one pass takes, in its order; None where they are no whole numbers.
 
     What is drawn for it is seeded by `key`.
+
+    Raises:
+        InputError: a sampler does not come to an end.
     """
     if isinstance(loader.dataset, IterableDataset):
         return None
@@ -60,12 +67,28 @@ def indices_of(loader: DataLoader[Any], *key: object) -> list[int] | None:
         return list(range(len(loader.dataset)))  # type: ignore[arg-type]  # it has a length
     given: Any = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
     with drawing(*key, "sampler"):
-        found = list(given)
+        found = _listed(given, loader)
     if loader.batch_sampler is not None:
         if not all(isinstance(batch, list | tuple) for batch in found):
             return None
         found = list(itertools.chain.from_iterable(found))
     return found if all(type(index) is int for index in found) else None
+
+
+def _listed(given: Iterable[Any], loader: DataLoader[Any]) -> list[Any]:
+    """All that a sampler gives."""
+    most = max(LEAST, TIMES * len(loader.dataset))  # type: ignore[arg-type]  # it has a length
+    found, count = [], 0
+    for each in given:  # an index, or a batch of them
+        count += max(1, len(each)) if isinstance(each, list | tuple) else 1
+        if count > most:
+            raise InputError(
+                f"its {type(loader.sampler).__name__} gives more than {most:,} indices for a data "
+                f"set of {len(loader.dataset):,}",  # type: ignore[arg-type]  # likewise
+                hint="a pass has to end: give the sampler an end, as RandomSampler has num_samples",
+            )
+        found.append(each)
+    return found
 
 
 def identity(dataset: Dataset[Any], index: int) -> Identity:

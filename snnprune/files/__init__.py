@@ -4,6 +4,7 @@ from snnprune.files.failing import as_output_error
 from snnprune.files.free import require_apart, require_free, require_writable_folder
 from snnprune.files.opened import held, names_in, not_ours, open_folder, opened_in, status_in
 from snnprune.files.staging import sweep
+from snnprune.files.sums import sums_in, sums_of
 from snnprune.files.together import replacing, together
 from snnprune.files.writing import as_json, sha256_of, write_json, write_text
 
@@ -21,6 +22,8 @@ __all__ = [
     "require_writable_folder",
     "sha256_of",
     "status_in",
+    "sums_in",
+    "sums_of",
     "sweep",
     "together",
     "write_json",

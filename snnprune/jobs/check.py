@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from snnprune.agreement import Agreement, about_agreement, agreement
-from snnprune.checkpoint import Checkpoint, files_of
+from snnprune.checkpoint import Checkpoint, files_of, require_sha256
 from snnprune.errors import SnnpruneError, UsageError
 from snnprune.evaluation import Evaluation, evaluate
 from snnprune.files import require_free
@@ -41,6 +41,8 @@ class CheckOptions:
     subject: SubjectOptions
     limits: tuple[Limit, ...]
     baseline: Path | None = None
+    sha256: str | None = None
+    """What the checkpoint's has to be, or a list that has it."""
     split: str | None = None
     """None: see `Subject.asked_for`."""
     samples: int | None = None
@@ -67,10 +69,12 @@ def check_checkpoint(options: CheckOptions, progress: Progress) -> Checked:
 
     Raises:
         UsageError: there is no gate, or one that compares has nothing to compare with.
-        InputError: a checkpoint, network or data set cannot be used.
+        InputError: a checkpoint, network or data set cannot be used, or it is not that of the hash.
         OutputError: the JUnit file cannot be written.
     """
     _require_sense(options)
+    if options.sha256 is not None:
+        require_sha256(options.subject.checkpoint, options.sha256)
     subject = open_subject(options.subject)
     second = None if options.baseline is None else read_other(subject, options.baseline)
     rows = layer_rows(subject.weights, network=subject.network)
@@ -91,7 +95,7 @@ def check_checkpoint(options: CheckOptions, progress: Progress) -> Checked:
 
 
 def _require_sense(options: CheckOptions) -> None:
-    if not options.limits:
+    if not options.limits and options.sha256 is None:
         raise UsageError("no gate is given", hint="give one, such as --min-sparsity 0.9")
     for limit in options.limits:
         if options.baseline is None and set(limit.gate.needs) & set(BY_COMPARING):

@@ -59,7 +59,7 @@ FEW = 20
 
 
 def doubts_on(evaluation: Mapping[str, Any] | None, *, of: str = "the network") -> list[str]:
-    """What an evaluation as above hints at: neurons without a spike, one answer for everything."""
+    """What an evaluation hints at: neurons without a spike, one answer or one label for all."""
     if evaluation is None or evaluation["samples"] < FEW:
         return []
     found = _silent(evaluation["firing_rates"], evaluation["samples"], of)
@@ -67,6 +67,11 @@ def doubts_on(evaluation: Mapping[str, Any] | None, *, of: str = "the network") 
         found.append(
             f"{of} answers one class for all {evaluation['labelled']:,} images, which have "
             f"{evaluation['classes']} classes"
+        )
+    if evaluation.get("classes") == 1:
+        found.append(
+            f"all {evaluation['labelled']:,} images are of one class: "
+            "their accuracy tells nothing of the others"
         )
     return found
 

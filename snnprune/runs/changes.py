@@ -40,13 +40,14 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def made_with(device: torch.device) -> dict[str, str]:
+def made_with(device: torch.device, processes: int = 1) -> dict[str, str]:
     """What the last bits of a result depend on beside the recipe."""
     known = versions()
     return {
         "snnprune": known["snnprune"],
         "torch": known["torch"],
         "device": device_name(device),
+        "processes": str(processes),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from snnprune.checkpoint import write_masks, write_safetensors
-from snnprune.files import as_output_error, held, open_folder, sha256_of, together, write_text
+from snnprune.files import as_output_error, held, open_folder, together, write_text
 from snnprune.mask import Masks
 from snnprune.recipe import Recipe, dump_recipe
 from snnprune.runs import tensorboard
@@ -21,7 +21,6 @@ from snnprune.runs.ours import (
     MODEL,
     RECIPE,
     STATES,
-    SUMS,
     clear,
     kept,
     sweep_all,
@@ -30,6 +29,7 @@ from snnprune.runs.run import Groups
 from snnprune.runs.state import State, taking_up
 from snnprune.runs.states import States
 from snnprune.runs.tensorboard import TensorBoard
+from snnprune.runs.whole import vouch
 
 TEMPORARY = ".snnprune-*.tmp"
 
@@ -149,10 +149,7 @@ class RunFolder:
 
     def finish(self, results: Iterable[str]) -> None:
         """Hash the recipe, the metrics, what was kept and `results`; say that the run is whole."""
-        names = (RECIPE, METRICS, *kept(self.folder), *results)
-        sums = (f"{sha256_of(self.folder / name)}  {name}\n" for name in names)
-        self._write(SUMS, "".join(sums))
-        self._write(DONE, "")
+        vouch(self.folder, (RECIPE, METRICS, *kept(self.folder), *results))
 
     def _write(self, name: str, text: str) -> None:
         write_text(self.folder / name, text, within=self.folder)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from snnprune.distributed import Ranks
+from snnprune.errors import StoppedError
 from snnprune.mask import Masks
 from snnprune.runs.run import Groups, Run
 from snnprune.runs.state import State
-from snnprune.runs.stopping import Stop
+from snnprune.runs.stopping import TERMINATED, Stop
 
 
 class RunTogether:
@@ -58,12 +60,24 @@ class RunTogether:
 
 
 class StopTogether(Stop):
-    """True on every rank once a signal came to one; asking is a step that all take together."""
+    """True on every rank once a signal came to one; asking is a step that all take together.
+
+    So it is once whoever started one of them is gone: nobody could end the others any more.
+    """
 
     def __init__(self, own: Stop, ranks: Ranks) -> None:
         super().__init__()
-        self.own, self.ranks = own, ranks
+        self.own, self.ranks, self.launcher = own, ranks, os.getppid()
 
     def __bool__(self) -> bool:
         self.signal = self.own.signal
-        return self.ranks.any(bool(self.own))
+        return self.ranks.any(bool(self.own) or self._left_alone())
+
+    def error(self, where: str) -> StoppedError:
+        """As of one process; or that the launcher was killed, as by the system for its memory."""
+        if self.signal is None and self._left_alone():
+            return StoppedError(f"the launcher is gone: stopped {where}", exit_code=TERMINATED)
+        return super().error(where)
+
+    def _left_alone(self) -> bool:
+        return os.getppid() != self.launcher

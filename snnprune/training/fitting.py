@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
 
 from snnprune.data import TrainingSplit
 from snnprune.data.augmentation import Augmentation
-from snnprune.errors import InputError
+from snnprune.errors import InputError, NonFiniteError
 from snnprune.progress import SILENT, Progress
 from snnprune.randomness import drawing
 from snnprune.runs import NEVER, Stop
@@ -27,15 +28,18 @@ class Position:
     loss_sum: float = 0.0
     correct: int = 0
     seen: int = 0
+    skipped: int = 0
+    """Batches whose gradient overflowed in fp16."""
 
-    def after(self, loss: float, correct: int, samples: int) -> Position:
-        """One batch later, which had this mean loss."""
+    def after(self, loss: float, correct: int, samples: int, *, skipped: bool) -> Position:
+        """One batch later, which had this mean loss; `skipped`: no step was taken with it."""
         return replace(
             self,
             step=self.step + 1,
             loss_sum=self.loss_sum + loss * samples,
             correct=self.correct + correct,
             seen=self.seen + samples,
+            skipped=self.skipped + skipped,
         )
 
     @property
@@ -58,6 +62,8 @@ class Epoch:
     train_accuracy: float
     validation_accuracy: float | None
     learning_rate: float
+    skipped: int = 0
+    """Batches whose gradient overflowed in fp16, so that no step was taken with them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +113,15 @@ def fit(
     """Train from `at` to the end of the stretch.
 
     Raises:
-        NonFiniteError: the loss, or a weight after an epoch, is NaN or infinite.
+        NonFiniteError: the loss, or a weight after an epoch, is NaN or infinite, or no step could
+            be taken.
         StoppedError: `stop` became true; the position is saved.
     """
     while at.epoch < stretch.epochs:
         at = _epoch(trainer, stretch, hooks, at, stop, progress)
         require_finite(trainer.module, at.epoch)
+        if at.epoch + 1 == stretch.epochs:
+            trainer.require_stepped()
         place = _place(stretch, at, trainer)
         if not stop:
             with trainer.as_kept():
@@ -148,10 +157,14 @@ def _epoch(
             raise InputError("has no labels to train on", field="data.name")
         # what a network draws differs between ranks, which have different samples
         own = (trainer.ranks.rank,) if trainer.ranks.size > 1 else ()
-        with drawing(*stretch.key, at.epoch, "network", at.step, *own, device=stretch.device):
+        steps = trainer.step
+        with (
+            _telling_where(stretch, at, trainer),
+            drawing(*stretch.key, at.epoch, "network", at.step, *own, device=stretch.device),
+        ):
             loss, correct = trainer.train_on(x, y)
         hooks.after_step()
-        at = at.after(loss, correct, len(y))
+        at = at.after(loss, correct, len(y), skipped=trainer.step == steps)
         rate = (at.seen - before) / max(time.monotonic() - start, 1e-9)
         progress.note(
             f"loss {at.train_loss:.3f}, accuracy {at.train_accuracy:.1%}, {rate:,.0f} images/s"
@@ -159,6 +172,16 @@ def _epoch(
         if stop:
             break
     return at
+
+
+@contextlib.contextmanager
+def _telling_where(stretch: Stretch, at: Position, trainer: Trainer) -> Iterator[None]:
+    """What is not finite is told with the epoch and the batch that it was met in."""
+    try:
+        yield
+    except NonFiniteError as error:
+        error.message += f", {_place(stretch, at, trainer)}"
+        raise
 
 
 def _place(stretch: Stretch, at: Position, trainer: Trainer) -> str:
@@ -173,4 +196,5 @@ def _found(at: Position, held_out: float | None, trainer: Trainer) -> Epoch:
         train_accuracy=at.train_accuracy,
         validation_accuracy=held_out,
         learning_rate=trainer.learning_rate,
+        skipped=at.skipped,
     )

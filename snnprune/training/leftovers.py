@@ -1,4 +1,4 @@
-"""State that a network carries from one batch into the next, where it must not."""
+"""What torch says of a batch that a network cannot be trained on, in words about the network."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from snnprune.errors import InputError
 
 SAID_BY_TORCH = "backward through the graph a second time"
+SINGLE = ("Expected more than 1 value per channel", "a batch of one value per channel")
 
 
 @contextlib.contextmanager
@@ -26,4 +27,24 @@ def refusing_leftovers() -> Iterator[None]:
             "its neurons keep their state from one batch to the next",
             field="model.name",
             hint="begin its forward by resetting them, or name a function that does: model.forward",
+        ) from error
+
+
+@contextlib.contextmanager
+def refusing_single_samples() -> Iterator[None]:
+    """In the block a BatchNorm must have more than one value to normalise.
+
+    Raises:
+        InputError: it has one, as of the only sample of a last batch.
+    """
+    try:
+        yield
+    except (ValueError, InputError) as error:
+        if not any(said in str(error) for said in SINGLE):
+            raise
+        raise InputError(
+            "a batch of one sample has no variance, by which its BatchNorm normalises",
+            field="data.name",
+            hint="leave a last batch of one out, as a DataLoader does with drop_last=True, or "
+            "choose another training.batch_size",
         ) from error

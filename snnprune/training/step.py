@@ -22,7 +22,7 @@ from snnprune.network.readout import Readout
 from snnprune.network.running import Forward, called, sample_axis
 from snnprune.recipe import TrainingSection
 from snnprune.training.average import Average
-from snnprune.training.leftovers import refusing_leftovers
+from snnprune.training.leftovers import refusing_leftovers, refusing_single_samples
 from snnprune.training.masking import Masking
 from snnprune.training.objective import LabelLoss, Objective
 from snnprune.training.optimizer import (
@@ -33,6 +33,7 @@ from snnprune.training.optimizer import (
 from snnprune.training.pieces import pieces
 from snnprune.training.precision import autocast
 from snnprune.training.schedule import learning_rate
+from snnprune.training.spoilt import first_spoilt
 
 MAX_SKIPPED = 50  # the scale halves each time: by then no number fits
 
@@ -90,15 +91,11 @@ class Trainer:
         require_labels(x, y, field="data.name")
         self._set_learning_rate()
         self.optimizer.zero_grad(set_to_none=True)
-        with self.masking.passing_through():
+        with self.masking.passing_through(), refusing_single_samples():
             found = self._gradients(self._parts(x, y))
         loss, correct = self.ranks.total(found)
         if not math.isfinite(loss):
-            raise NonFiniteError(
-                f"loss is {loss} at step {self.step}",
-                field="training",
-                hint="lower the learning rate or set clip_norm",
-            )
+            raise self._not_finite(loss, x, y)
         self.batches += 1
         self._descend()
         return loss, int(correct)
@@ -206,11 +203,34 @@ class Trainer:
         self.masking.enforce(self.optimizer)
         self.average.update()
 
+    def require_stepped(self) -> None:
+        """Refuse weights that no step was taken with.
+
+        Raises:
+            NonFiniteError: the gradient of every batch overflowed in fp16.
+        """
+        if self.batches and not self.step:
+            raise NonFiniteError(
+                f"all {self.batches} steps overflowed in fp16",
+                field="training.precision",
+                hint="choose bf16 or off",
+            )
+
+    def _not_finite(self, loss: float, x: Any, y: Tensor) -> NonFiniteError:
+        """The error, with what is not finite first on any rank."""
+        mine = first_spoilt(self.module, lambda: self.logits(self.module, x, len(y)), x)
+        culprit = next(filter(None, self.ranks.gathered(mine)), None)
+        return NonFiniteError(
+            f"loss is {loss}: {culprit}" if culprit else f"loss is {loss}",
+            field="training",
+            hint="lower the learning rate or set clip_norm",
+        )
+
     def _count_skipped(self) -> None:
         self.skipped += 1
         if self.skipped >= MAX_SKIPPED:
             raise NonFiniteError(
-                f"{self.skipped} steps in a row overflowed in fp16 at step {self.step}",
+                f"{self.skipped} steps in a row overflowed in fp16",
                 field="training.precision",
                 hint="choose bf16 or off",
             )

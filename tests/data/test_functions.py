@@ -181,6 +181,30 @@ def test_a_sampler_goes_on_without_what_is_set_aside(kind: str, opening: Opening
     assert data.train.steps(8) == -(-counts.pop() // 8)  # type: ignore[union-attr]
 
 
+class WithoutEnd:
+    """A sampler that a trainer breaks off by itself."""
+
+    def __init__(self, most: int) -> None:
+        self.given, self.most = 0, most
+
+    def __iter__(self) -> Iterator[int]:
+        while True:
+            self.given += 1
+            assert self.given <= self.most
+            yield self.given % 40
+
+
+def test_a_sampler_without_an_end_is_refused_after_a_million_indices(opening: Opening) -> None:
+    sampler = WithoutEnd(1_000_008)  # batches of 8 are taken whole
+    with pytest.raises(InputError) as caught:
+        opening(lambda: sampled(sampler), hold_out=0.25)
+    assert caught.value.message == (
+        "its WithoutEnd gives more than 1,000,000 indices for a data set of 40"
+    )
+    assert "give the sampler an end" in str(caught.value.hint)
+    assert sampler.given > 1_000_000
+
+
 def test_batches_of_a_sampler_of_the_user_s_are_divided_by_samples(opening: Opening) -> None:
     batches = BatchSampler(SubsetRandomSampler(range(30)), 5, drop_last=False)
     data = opening(lambda: DataLoader(TensorDataset(X, Y), batch_sampler=batches), hold_out=0.2)

@@ -1,6 +1,7 @@
 """A recipe's grid, and the recipes of the paper's figures at a size for a CPU."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -103,6 +104,11 @@ def test_figure_3_is_untrained_sub_networks_beside_the_trained_network_for_each_
     assert all(one["summary"]["accuracies_on"] == "test" for one in found.report["runs"])
     for name in ("accuracy.png", "accuracy.svg", "table.md", "report.html", "report.md", "DONE"):
         assert (tmp_path / "run" / name).exists(), name
+    check = ["sha256sum", "-c", "--strict", "SHA256SUMS"]
+    for folder in ("", *pairs):
+        subprocess.run(check, cwd=tmp_path / "run" / folder, capture_output=True, check=True)
+    listed = (tmp_path / "run" / "SHA256SUMS").read_text().split()
+    assert {f"{pair}/SHA256SUMS" for pair in pairs} < set(listed)
     page = (tmp_path / "run" / "report.md").read_text()
     assert page.count(": test accuracy; dense ") == 4
     table = (tmp_path / "run" / "table.md").read_text()

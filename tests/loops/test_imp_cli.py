@@ -100,6 +100,11 @@ def test_several_seeds_have_a_folder_each_and_what_they_come_to_lies_above(
         assert [(row["method"], row["round"]) for row in tickets] == [("dense", 0), *rounds]
     for name in ("accuracy.png", "table.md", "DONE"):
         assert (out / name).exists()
+    check = ["sha256sum", "-c", "--strict", "SHA256SUMS"]
+    for folder in (out, out / "seed-0", out / "seed-1"):
+        subprocess.run(check, cwd=folder, capture_output=True, check=True)
+    listed = (out / "SHA256SUMS").read_text()
+    assert {"seed-0/SHA256SUMS", "seed-1/SHA256SUMS", "report.json"} <= set(listed.split())
 
 
 @pytest.fixture

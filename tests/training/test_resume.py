@@ -293,9 +293,9 @@ def test_when_no_state_is_whole_the_run_is_refused(
 @pytest.fixture
 def of_an_abacus(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoopOptions:
     asked = options(images, tmp_path / "run")
-    made = {"snnprune": "0.0", "torch": "1.0", "device": "abacus"}
+    made = {"snnprune": "0.0", "torch": "1.0", "device": "abacus", "processes": "3"}
     with monkeypatch.context() as patch:
-        patch.setattr(job, "made_with", lambda _: made)
+        patch.setattr(job, "made_with", lambda *_: made)
         stop_after(asked, 1, monkeypatch)
     return asked
 
@@ -309,7 +309,8 @@ def test_another_torch_or_machine_is_refused_with_every_difference_and_the_way_t
     told = str(caught.value)
     assert "snnprune: 0.0 in the run, " in told
     assert "device: abacus in the run, " in told
-    assert "--allow-change snnprune --allow-change device" in told
+    assert "processes: 3 in the run, 1 now" in told
+    assert "--allow-change snnprune --allow-change device --allow-change processes" in told
     assert "torch" not in told.replace(str(of_an_abacus.out), "")
     assert contents(of_an_abacus.out) == before
 
@@ -320,7 +321,7 @@ def test_another_number_of_threads_is_no_other_device(
     asked = options(images, tmp_path / "run")
     made = {**made_with(torch.device("cpu")), "device": "cpu (99 threads)"}
     with monkeypatch.context() as patch:
-        patch.setattr(job, "made_with", lambda _: made)
+        patch.setattr(job, "made_with", lambda *_: made)
         stop_after(asked, 1, monkeypatch)
     [warning] = resumed(asked).report["warnings"]
     assert warning.startswith("device: cpu (99 threads) in the run, cpu (")
@@ -340,6 +341,7 @@ def test_another_torch_or_machine_that_is_allowed_is_told_and_remembered(
         "snnprune: 0.0",
         "torch: 1.0",
         "device: abacus",
+        "processes: 3",
     ]
     assert f"{version('torch')} now" in warnings[1]
 

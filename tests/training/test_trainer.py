@@ -129,7 +129,9 @@ def test_a_loss_that_is_not_finite_is_an_error_and_changes_no_weight(value: floa
     x[2, 1] = value
     with pytest.raises(NonFiniteError) as caught:
         subject.train_on(x, y)
-    assert "is nan at step 1. lower the learning rate" in str(caught.value)
+    assert "loss is nan: the batch itself is not finite. lower the learning rate" in str(
+        caught.value
+    )
     assert torch.equal(weights(subject), before)
     assert subject.step == 1
 

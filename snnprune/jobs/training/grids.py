@@ -8,7 +8,7 @@ from typing import Any
 
 from snnprune.curves import about_curves
 from snnprune.device import choose_device
-from snnprune.files import sha256_of, write_text
+from snnprune.files import sha256_of
 from snnprune.jobs.training.dry_run import DryRun, dry_run
 from snnprune.jobs.training.looping import LoopOptions, Say
 from snnprune.jobs.training.pictures import draw_grid
@@ -22,7 +22,8 @@ from snnprune.progress import SILENT, Progress
 from snnprune.recipe import Recipe, runs_of
 from snnprune.report import report
 from snnprune.runs import holds_run, require_ready
-from snnprune.runs.ours import DONE, REPORT
+from snnprune.runs.ours import RECIPE, REPORT
+from snnprune.runs.whole import sums_below, vouch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +132,8 @@ def _together(options: LoopOptions, runs: Mapping[str, Sweep]) -> dict[str, Any]
         ],
         outputs=[{"path": str(options.out / name)} for name in pictures],
     )
-    write_report(options.out, found, within=options.out)
-    write_text(options.out / DONE, "", within=options.out)
+    pages = [path.name for path in write_report(options.out, found, within=options.out)]
+    vouch(options.out, [RECIPE, *pictures, *pages, *sums_below(options.out, runs)])
     return found
 
 

@@ -15,13 +15,20 @@ import torch
 from snnprune.data import DataOptions, DataSet
 from snnprune.device import choose_device
 from snnprune.distributed import Ranks, joined
-from snnprune.errors import InputError, NonFiniteError, OutputError, StoppedError
+from snnprune.errors import (
+    InputError,
+    NonFiniteError,
+    OutputError,
+    StoppedError,
+    says_out_of_memory,
+    told_by_torch,
+)
 from snnprune.jobs.training.recipes import require_names
 from snnprune.loops.early import told_of
 from snnprune.loops.resolving import open_recipe_data, resolved, spec_of
 from snnprune.pages import write_report
 from snnprune.provenance import DataSpec, described
-from snnprune.recipe import Recipe
+from snnprune.recipe import Recipe, TrainingSection
 from snnprune.references import references_in
 from snnprune.report import doubts_on, report
 from snnprune.runs import (
@@ -55,7 +62,7 @@ class LoopOptions:
     force: bool = False
     resume: bool = False
     allowed: tuple[str, ...] = ()
-    """What may be another than when the run began: `torch`, `snnprune`, `device`."""
+    """What may be another than when the run began: `torch`, `snnprune`, `device`, `processes`."""
     around: Path | None = None
     """The folder of a grid around `out`: it is what is to be resumed."""
 
@@ -134,6 +141,7 @@ class Work:
                         *self.data.doubts,
                         *_idle(self.recipe, self.options.command),
                         *_doubts(folder.rows),
+                        *_overflows(folder.rows),
                         *told_of(folder.rows),
                     ]
                 )
@@ -171,7 +179,8 @@ def working(options: LoopOptions, say: Say = lambda _: None) -> Iterator[Work]:
         with ranks.one_before_others(options.download):
             data = open_recipe_data(options.recipe, options.places)
         recipe = resolved(options.recipe, data)
-        folder = _opened(options, recipe, device, say, stack) if ranks.first else None
+        made = made_with(device, ranks.size)
+        folder = _opened(options, recipe, made, say, stack) if ranks.first else None
         stop = stack.enter_context(stopping())
         together = ranks.size > 1
         yield Work(
@@ -190,7 +199,7 @@ def working(options: LoopOptions, say: Say = lambda _: None) -> Iterator[Work]:
 def _opened(
     options: LoopOptions,
     recipe: Recipe,
-    device: torch.device,
+    made: Mapping[str, str],
     say: Say,
     stack: contextlib.ExitStack,
 ) -> RunFolder:
@@ -200,7 +209,7 @@ def _opened(
         open_run(
             options.out,
             recipe,
-            made_with(device),
+            made,
             metadata=metadata,
             resume=options.resume,
             force=options.force,
@@ -218,6 +227,13 @@ def _doubts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if row["kind"] == "ticket":
             name = f"{row['method']} at {row['sparsity_asked']:.0%}"
             yield from doubts_on(row["test"] or row.get("measured"), of=name)
+
+
+def _overflows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """How many batches nothing was learnt from."""
+    if skipped := sum(row.get("skipped", 0) for row in rows):
+        batches = "batch" if skipped == 1 else "batches"
+        yield f"the gradient of {skipped} {batches} overflowed in fp16: no step was taken with them"
 
 
 def _idle(recipe: Recipe, command: str) -> list[str]:
@@ -271,3 +287,19 @@ def _telling_how_to_go_on(options: LoopOptions, run: RunFolder) -> Iterator[None
         if last := run.states.newest_path():
             error.hint = f"{error.hint}; the last good state is {last}"
         raise
+    except Exception as error:
+        known = told_by_torch(error)
+        if known is None:
+            raise
+        if says_out_of_memory(error):
+            known.hint = _smaller(options.recipe.training)
+        raise known from error
+
+
+def _smaller(training: TrainingSection) -> str:
+    """How a step takes less memory; the pieces of a batch give the same steps."""
+    half = max(1, training.batch_size // 2)
+    return (
+        f"begin again with --set training.accumulate={2 * training.accumulate}, which takes each "
+        f"batch in pieces, or --set training.batch_size={half}"
+    )

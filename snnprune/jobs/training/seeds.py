@@ -17,7 +17,8 @@ from snnprune.progress import SILENT, Progress
 from snnprune.recipe import Recipe, dump_recipe, load_recipe
 from snnprune.report import report
 from snnprune.runs import holds_run, require_ours, require_ready, require_same
-from snnprune.runs.ours import DONE, RECIPE, REPORT
+from snnprune.runs.ours import RECIPE, REPORT
+from snnprune.runs.whole import begin_again, sums_below, vouch
 
 Job = Callable[[LoopOptions, Progress, Say], LoopRun]
 
@@ -71,7 +72,7 @@ def begin_around(options: LoopOptions, *, begun: bool = False, runs: Collection[
         before = load_recipe(str(path))
         now = options.recipe.model_copy(update={"seeds": before.seeds})
         require_same(now, before, options.out)
-    (options.out / DONE).unlink(missing_ok=True)
+    begin_again(options.out)
     options.out.mkdir(parents=True, exist_ok=True)
     write_text(path, dump_recipe(options.recipe), within=options.out)
 
@@ -105,6 +106,7 @@ def _together(options: LoopOptions, runs: list[LoopRun]) -> Sweep:
         summary=about_curves(summary),
         outputs=[{"path": str(options.out / name)} for name in pictures],
     )
-    write_report(options.out, found, within=options.out)
-    write_text(options.out / DONE, "", within=options.out)
+    pages = [path.name for path in write_report(options.out, found, within=options.out)]
+    below = sums_below(options.out, (run.out.name for run in runs))
+    vouch(options.out, [RECIPE, *pictures, *pages, *below])
     return Sweep(summary=summary, report=found, finished_before=done)

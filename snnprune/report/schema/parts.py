@@ -251,6 +251,7 @@ class Epoch(TypedDict):
     train_accuracy: Share | None
     validation_accuracy: Share | None
     learning_rate: Number
+    skipped: NotRequired[Whole]
 
 
 @closed

@@ -24,6 +24,7 @@ from snnprune.errors import (
 )
 from snnprune.escaping import as_json, printable
 from snnprune.launch import place
+from snnprune.waiting import watched
 
 BUG, INTERRUPTED, TERMINATED = 1, 130, 143
 LIMIT = 2000  # characters of one error line
@@ -36,8 +37,15 @@ class _TerminatedError(BaseException):
 def run(app: Callable[..., Any], arguments: list[str]) -> int:
     """Run the app on `arguments` and return its exit code; every failure has been told then."""
     signal.signal(signal.SIGTERM, _terminate)
+    out = sys.stdout
+
+    def end(error: SnnpruneError) -> None:
+        with contextlib.redirect_stdout(out):  # the command has taken it, and does not give it back
+            _tell(error, error, arguments)
+
     try:
-        code = app(arguments, prog_name="snnprune", standalone_mode=False)
+        with watched(_silent if _asked(arguments, "q", "--quiet") else _say, end):
+            code = app(arguments, prog_name="snnprune", standalone_mode=False)
         sys.stdout.flush()
         return _interrupted() if code == INTERRUPTED else code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
@@ -76,7 +84,7 @@ def _tell(known: SnnpruneError | None, error: BaseException, arguments: list[str
     said = "" if isinstance(known, StoppedError) else "error: "
     for line in getattr(known, "lines", (str(known),)):
         _say(f"{said}{printable(line, LIMIT)}")
-    if known.__cause__ is not None and _verbose(arguments):
+    if known.__cause__ is not None and _asked(arguments, "v", "--verbose"):
         _trace(known.__cause__)
 
 
@@ -97,7 +105,7 @@ def _trace(error: BaseException) -> None:
 def _say(line: str) -> None:
     """A line on stderr, if anybody reads it: the exit code tells too."""
     with contextlib.suppress(ReaderLeftError):
-        print(line, file=sys.stderr)
+        print(line, file=sys.stderr, flush=True)
 
 
 def _as_ours(error: BaseException) -> SnnpruneError | None:
@@ -126,9 +134,13 @@ def _ended_by(error: BaseException) -> InputError:
     return found
 
 
-def _verbose(arguments: list[str]) -> bool:
+def _asked(arguments: list[str], letter: str, flag: str) -> bool:
     short = (word for word in arguments if word[:1] == "-" and word[:2] != "--")
-    return "--verbose" in arguments or any("v" in word for word in short)
+    return flag in arguments or any(letter in word for word in short)
+
+
+def _silent(_: str) -> None:
+    """Nothing is said."""
 
 
 def _terminate(*_: object) -> None:

@@ -85,10 +85,10 @@ def _labels(y: Tensor, name: str, samples: int, file: Path) -> Tensor:
             file=file,
             field=name,
         )
-    odd = y[(y < 0) | (y >= MOST_CLASSES)] if y.dtype != torch.uint64 else y[y.long() < 0]
-    if len(odd):
+    largest = max(y.unique().tolist())  # of all whole numbers: a uint64 may be none of int64
+    if largest >= MOST_CLASSES:
         raise InputError(
-            f"label {int(odd[0])} is the number of no class",
+            f"label {largest} is the number of no class",
             file=file,
             field=name,
             hint=f"count classes from 0, {MOST_CLASSES:,} at most",

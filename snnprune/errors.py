@@ -7,6 +7,14 @@ text; everything else raises it.
 from typing import Any
 
 
+OUT_OF_MEMORY = (
+    "can't allocate memory",  # torch
+    "can't start new thread",  # Python, for its stack
+    "not enough memory",  # zstandard
+    "std::bad_alloc",
+)
+
+
 class SnnpruneError(Exception):
     """A fault in what we were given or asked to do, told as `FILE: FIELD: what is wrong. hint`."""
 
@@ -102,9 +110,9 @@ def wrong(field: str) -> type[SnnpruneError]:
 
 
 def says_out_of_memory(error: BaseException) -> bool:
-    """Whether it is Python's error, torch's on a GPU, or torch's on a CPU."""
+    """Whether it is Python's error, torch's on a GPU, or one in words of a library in C."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
+        or any(words in str(error) for words in OUT_OF_MEMORY)
     )

@@ -120,7 +120,8 @@ def watched(say: Callable[[str], None], end: Callable[[SnnpruneError], object]) 
         before = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
         handler = signal.signal(TIME_IS_UP, _time_up)
         watcher = _Watcher(say, end, seconds, here)
-        watcher.start()
+        with contextlib.suppress(RuntimeError):  # no room for a thread: nobody watches
+            watcher.start()
         try:
             yield
         finally:
@@ -128,7 +129,8 @@ def watched(say: Callable[[str], None], end: Callable[[SnnpruneError], object]) 
             there.send(b"\0")
             signal.signal(TIME_IS_UP, handler)
             signal.set_wakeup_fd(before)
-            watcher.join()
+            if watcher.ident is not None:
+                watcher.join()
 
 
 class _Watcher(threading.Thread):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import traceback
@@ -12,7 +13,7 @@ from typing import Any
 import typer
 
 from snnprune.cli.peers import may_speak
-from snnprune.cli.streams import ReaderLeftError
+from snnprune.cli.streams import STDERR, ReaderLeftError
 from snnprune.errors import (
     InputError,
     MemoryExhaustedError,
@@ -27,6 +28,7 @@ from snnprune.launch import place
 from snnprune.waiting import watched
 
 BUG, INTERRUPTED, TERMINATED = 1, 130, 143
+RESERVE = 2**22  # bytes to tell in that there is no memory left
 LIMIT = 2000  # characters of one error line
 
 
@@ -37,7 +39,7 @@ class _TerminatedError(BaseException):
 def run(app: Callable[..., Any], arguments: list[str]) -> int:
     """Run the app on `arguments` and return its exit code; every failure has been told then."""
     signal.signal(signal.SIGTERM, _terminate)
-    out = sys.stdout
+    out, reserve = sys.stdout, [bytearray(RESERVE)]
 
     def end(error: SnnpruneError) -> None:
         with contextlib.redirect_stdout(out):  # the command has taken it, and does not give it back
@@ -55,13 +57,23 @@ def run(app: Callable[..., Any], arguments: list[str]) -> int:
     except ReaderLeftError:
         return 0
     except BaseException as error:  # a user's code may raise anything
-        return _told(error, arguments)
+        reserve.clear()
+        return _told_in_any_case(error, arguments)
 
 
 def _interrupted() -> int:
     if place().first:
         _say("interrupted: what was under way is not written")
     return INTERRUPTED
+
+
+def _told_in_any_case(error: BaseException, arguments: list[str]) -> int:
+    try:
+        return _told(error, arguments)
+    except MemoryError:
+        with contextlib.suppress(OSError):
+            os.write(STDERR, b"error: out of memory. allow more of it\n")
+        return MemoryExhaustedError.exit_code
 
 
 def _told(error: BaseException, arguments: list[str]) -> int:

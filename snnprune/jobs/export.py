@@ -81,13 +81,13 @@ def export_checkpoint(options: ExportOptions) -> Export:
         found = Exported(
             tensors=tensors, metadata=checkpoint.metadata, packing=packing, running=seen
         )
+        sizes = sizes_of(tensors.values(), packing)
         told = FORMATS[options.to].write(options.out, found) or ()
     except InputError as error:
         error.file = error.file or str(options.checkpoint)
         raise
     known = subject.checkpoint if subject else checkpoint
     notes = (*known.notes, *_on_negative_zeros(options, tensors, weights), *told)
-    sizes = sizes_of(tensors.values(), packing)
     return Export(
         sizes=sizes,
         written=options.out.stat().st_size,

@@ -6,7 +6,6 @@ text; everything else raises it.
 
 from typing import Any
 
-
 OUT_OF_MEMORY = (
     "can't allocate memory",  # torch
     "can't start new thread",  # Python, for its stack

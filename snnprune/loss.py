@@ -34,7 +34,5 @@ def checked_labels(y: Tensor, scores: Tensor, *, field: str = "--data") -> Tenso
     y = y.to(scores.device, torch.int64)  # which alone compares with any number of classes
     wrong = y[(y < 0) | (y >= classes)]
     if len(wrong):
-        raise InputError(
-            f"label {int(wrong[0])} for a network of {classes} classes", field=field
-        )
+        raise InputError(f"label {int(wrong[0])} for a network of {classes} classes", field=field)
     return y

@@ -103,7 +103,7 @@ def _steady(path: Path, place: Path | int) -> Iterator[None]:
 def _mark(path: Path, place: Path | int) -> tuple[int, ...]:
     """What changes with every change of the file; the time of its status cannot be set back."""
     try:
-        found = os.stat(place)
+        found = os.fstat(place) if isinstance(place, int) else place.stat()
     except OSError as error:
         raise _not_there(path, error) from None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

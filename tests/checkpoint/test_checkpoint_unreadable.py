@@ -63,7 +63,6 @@ def test_a_file_in_a_folder_that_may_not_be_entered_is_told_so(tmp_path: Path) -
     assert "Traceback" not in done.stderr
 
 
-
 def saved_on_a_gpu(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """A file as torch.save writes it on a machine with a GPU: `cuda:0` in place of `cpu`."""
     torch.save(tensors, path)

@@ -1,4 +1,4 @@
-"""Code of the user's own that never ends: a word on stderr, Ctrl-C gets through, a limit if asked."""
+"""Code of one's own that never ends: a word on stderr, Ctrl-C gets through, a limit if asked."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -134,11 +134,10 @@ def mine(tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 @pytest.fixture
-def limited(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def limited(monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit that honest code here keeps, and little patience after it."""
     monkeypatch.setenv(waiting.LIMIT, f"{2 * pace():.3f}")
     monkeypatch.setattr(waiting, "GRACE", 0.3)
-    yield
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def replaced(path: Path, _: bytes, new: bytes) -> None:
     other = path.with_suffix(".other")
     with io.FileIO(other, "w") as file:
         file.write(new)
-    os.replace(other, path)
+    other.replace(path)
 
 
 CHANGES: dict[str, Change] = {

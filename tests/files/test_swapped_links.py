@@ -1,7 +1,7 @@
 """A folder or file that becomes a link between the look at it and its use."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,6 @@ import pytest
 from snnprune.errors import OutputError
 from snnprune.files import replacing
 from snnprune.files.free import require_free
-
 
 NOBODY = 65534
 Swapping = Callable[[str, int, Callable[[], None]], list[int]]
@@ -33,7 +32,7 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def swapping(monkeypatch: pytest.MonkeyPatch) -> Iterator[Swapping]:
+def swapping(monkeypatch: pytest.MonkeyPatch) -> Swapping:
     """`swapping("open", 2, swap)`: another process swaps just before the second call of os.open."""
 
     def before(name: str, number: int, swap: Callable[[], None]) -> list[int]:
@@ -52,7 +51,7 @@ def swapping(monkeypatch: pytest.MonkeyPatch) -> Iterator[Swapping]:
         monkeypatch.setattr(os, name, called)
         return calls
 
-    yield before
+    return before
 
 
 def write(path: Path, *, within: Path | None = None) -> None:
@@ -85,7 +84,7 @@ def test_a_file_that_becomes_a_link_at_any_call_is_not_written_through(
     finally:
         os.close(folder)
     assert (victim / "out").read_text() == "theirs"
-    assert sorted(os.listdir(victim)) == ["out"]
+    assert [path.name for path in victim.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("name", ["open", "mkdir", "rename", "fsync"])
@@ -100,7 +99,7 @@ def test_a_folder_that_becomes_a_link_after_it_was_opened_leads_nowhere(
     swapping(name, number, swap)
     write(place / "out")
     assert (victim / "out").read_text() == "theirs"
-    assert sorted(os.listdir(victim)) == ["out"]
+    assert [path.name for path in victim.iterdir()] == ["out"]
 
 
 def test_a_folder_below_a_strangers_that_becomes_a_link_is_refused(
@@ -117,7 +116,7 @@ def test_a_folder_below_a_strangers_that_becomes_a_link_is_refused(
     with pytest.raises(OutputError):
         write(below / "out", within=place)
     assert (victim / "out").read_text() == "theirs"
-    assert sorted(os.listdir(victim)) == ["out"]
+    assert [path.name for path in victim.iterdir()] == ["out"]
 
 
 def test_what_was_free_and_is_a_link_when_it_is_written_is_left_alone(

@@ -9,6 +9,7 @@ Code in C that keeps Python's lock for ever keeps it from the watcher too.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import select
@@ -18,7 +19,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from snnprune.errors import InputError, SnnpruneError, StoppedError, UsageError
@@ -39,13 +39,13 @@ class TimeUpError(BaseException):
     """What interrupts code that took too long; no Exception, which it may take for a fault."""
 
 
-@dataclass(eq=False, slots=True)
+@dataclasses.dataclass(eq=False, slots=True)
 class Call:
     """A call of a user's code."""
 
     what: str
     field: str
-    since: float = field(default_factory=time.monotonic)
+    since: float = dataclasses.field(default_factory=time.monotonic)
     next_word: float = FIRST_WORD
     interrupted: float | None = None
     """When it was, for having taken too long."""

@@ -158,17 +158,17 @@ def ended(folder: Path, command: str, path: Path, number: int, change: Any) -> t
             os._exit(99)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
-        said = pipe.read()
+        answer = pipe.read()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    reads, told, out = json.loads(said) if said else (0, "", "")
-    return code, reads, told + out
+    count, *words_told = json.loads(answer) if answer else (0, "", "")
+    return code, int(count), "".join(words_told)
 
 
 def values_in(out: Path) -> dict[str, torch.Tensor]:
     """What a result holds, without what it says of itself."""
     if out.suffix == ".safetensors":
         return load_file(out)
-    return torch.load(out, weights_only=True)  # type: ignore[no-any-return]
+    return torch.load(out, weights_only=True)
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """Commands in an address space that is too small; run as a script.
 
 `python limited.py FOLDER COUNT`: each command runs under COUNT limits on top of what the process
-has already, the first ones smaller than its file, in processes forked from this one. It ends with exit
-code 0, 3 or 7, by no signal and with one line, and leaves the output as it was unless it is done.
-Prints how many of each code there were.
+has already, the first ones smaller than its file, in processes forked from this one. It ends with
+exit code 0, 3 or 7, by no signal and with one line, and leaves the output as it was unless it is
+done. Prints how many of each code there were.
 """
 
 import collections

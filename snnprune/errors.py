@@ -10,6 +10,12 @@ from typing import Any
 WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) ([\w :]+)")
 KILLED = ("is killed by signal: Killed", "is killed by signal: Bus error")
 """By the system, which is short of memory, or of memory to share."""
+OUT_OF_MEMORY = (
+    "can't allocate memory",  # torch
+    "can't start new thread",  # Python, for its stack
+    "not enough memory",  # zstandard
+    "std::bad_alloc",
+)
 
 
 class SnnpruneError(Exception):
@@ -107,11 +113,11 @@ def wrong(field: str) -> type[SnnpruneError]:
 
 
 def says_out_of_memory(error: BaseException) -> bool:
-    """Whether it is Python's error, torch's on a GPU, or torch's on a CPU."""
+    """Whether it is Python's error, torch's on a GPU, or one in words of a library in C."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
+        or any(words in str(error) for words in OUT_OF_MEMORY)
     )
 
 

@@ -18,7 +18,7 @@ def time_averaged_loss(steps: Tensor, y: Tensor, label_smoothing: float = 0.0) -
     return flat.unflatten(0, (len(steps), -1)).mean(0)
 
 
-def checked_labels(y: Tensor, scores: Tensor) -> Tensor:
+def checked_labels(y: Tensor, scores: Tensor, *, field: str = "--data") -> Tensor:
     """The labels as int64, beside `scores` (N, classes); each must be a class.
 
     Raises:
@@ -27,14 +27,12 @@ def checked_labels(y: Tensor, scores: Tensor) -> Tensor:
     if y.dim() != 1 or y.is_floating_point() or y.is_complex():
         raise InputError(
             f"labels of shape {tuple(y.shape)} and type {y.dtype}",
-            field="--data",
+            field=field,
             hint="expected one whole number per sample",
         )
     classes = scores.shape[1]
     y = y.to(scores.device, torch.int64)  # which alone compares with any number of classes
     wrong = y[(y < 0) | (y >= classes)]
     if len(wrong):
-        raise InputError(
-            f"label {int(wrong[0])} for a network of {classes} classes", field="--data"
-        )
+        raise InputError(f"label {int(wrong[0])} for a network of {classes} classes", field=field)
     return y

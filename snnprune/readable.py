@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import stat
 from collections.abc import Iterator
 from io import BufferedReader
@@ -53,16 +54,59 @@ def require_readable(path: Path) -> None:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[BufferedReader]:
-    """The open file.
+    """The open file, which stays what it is until the block ends.
 
     Raises:
-        InputError: the system does not let us open or read it.
+        InputError: the system does not let us open or read it, or somebody writes to it meanwhile.
     """
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, _steady(path, file.fileno()):
             yield file
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+@contextlib.contextmanager
+def unchanging(*paths: Path) -> Iterator[None]:
+    """Files that are opened more than once in the block, and have to be the same each time.
+
+    Raises:
+        InputError: one was written to, cut, or replaced by another before the block ended.
+    """
+    with contextlib.ExitStack() as stack:
+        for path in paths:
+            stack.enter_context(_steady(path, path))
+        yield
+
+
+def changed(path: Path) -> InputError:
+    """The error of a file that somebody else writes to."""
+    return InputError(
+        "changed while it was read", file=path, hint="run it again when nobody writes to it"
+    )
+
+
+@contextlib.contextmanager
+def _steady(path: Path, place: Path | int) -> Iterator[None]:
+    """What is found wrong in the block may come of the change, and what is not may be of two."""
+    before = _mark(path, place)
+    try:
+        yield
+    except Exception as error:
+        if _mark(path, place) != before:
+            raise changed(path) from error
+        raise
+    if _mark(path, place) != before:
+        raise changed(path)
+
+
+def _mark(path: Path, place: Path | int) -> tuple[int, ...]:
+    """What changes with every change of the file; the time of its status cannot be set back."""
+    try:
+        found = os.fstat(place) if isinstance(place, int) else place.stat()
+    except OSError as error:
+        raise _not_there(path, error) from None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _not_there(path: Path, error: OSError | ValueError) -> InputError:

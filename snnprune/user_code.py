@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 from snnprune.callables import files_here, module_name, require_not_standard, require_own
 from snnprune.errors import InputError, SnnpruneError, told_by_torch, wrong
 from snnprune.spelling import did_you_mean
+from snnprune.waiting import at_work
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -86,7 +87,7 @@ def calling_user_code(what: str, *, field: str) -> Iterator[None]:
     What it prints goes to stderr: stdout is for the result alone.
     """
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), at_work(what, field=field):
             yield
     except SnnpruneError:
         raise

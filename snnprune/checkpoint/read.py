@@ -18,6 +18,7 @@ from snnprune.checkpoint.prefixes import without_prefixes
 from snnprune.checkpoint.soundness import require_sound
 from snnprune.errors import InputError
 from snnprune.files import sha256_of
+from snnprune.readable import unchanging
 
 Reader = Callable[[Path], Contents]
 
@@ -72,7 +73,9 @@ def read_checkpoint(
             `require_sound`).
     """
     container = container_of(path)
-    contents = _read(READERS, container, path, entry)
+    with unchanging(*_files_of(path, container)):  # the hash is to be that of what was read
+        contents = _read(READERS, container, path, entry)
+        sha256 = checkpoint_sha256(path, container)
     tensors, stripped, notes = without_prefixes(contents.tensors)
     odd = require_sound(tensors, path, allow_nonfinite=allow_nonfinite)
     return Checkpoint(
@@ -80,7 +83,7 @@ def read_checkpoint(
         container="packed" if contents.packed else container,
         tensors=tensors,
         metadata=contents.metadata,
-        sha256=checkpoint_sha256(path, container),
+        sha256=sha256,
         notes=(*contents.notes, *notes, *odd),
         names={key: contents.names.get(name, name) for key, name in stripped.items()},
         entry=contents.entry,
@@ -96,12 +99,15 @@ def describe(path: Path, *, entry: str | None = None) -> Description:
             entry.
     """
     container = container_of(path)
-    contents = _read(OUTLINES, container, path, entry)
+    files = _files_of(path, container)
+    with unchanging(*files):
+        contents = _read(OUTLINES, container, path, entry)
+        size = sum(file.stat().st_size for file in files)
     tensors, _, notes = without_prefixes(contents.tensors)
     return Description(
         path=path,
         container="packed" if contents.packed else container,
-        size_bytes=sum(file.stat().st_size for file in files_of(path)),
+        size_bytes=size,
         tensors=tuple(_info(name, tensor) for name, tensor in tensors.items()),
         metadata=contents.metadata,
         notes=(*contents.notes, *notes),
@@ -114,12 +120,16 @@ def files_of(path: Path) -> list[Path]:
     Raises:
         InputError: the file is not there or no checkpoint, or the index names other places.
     """
-    return shards.files_of(path) if container_of(path) == "sharded-safetensors" else [path]
+    return _files_of(path, container_of(path))
 
 
 def checkpoint_sha256(path: Path, container: str) -> str:
     """The SHA-256 of the file; of an index and its shards together."""
     return shards.sha256_of_all(path) if container == "sharded-safetensors" else sha256_of(path)
+
+
+def _files_of(path: Path, container: str) -> list[Path]:
+    return shards.files_of(path) if container == "sharded-safetensors" else [path]
 
 
 def _read(readers: Mapping[str, Reader], container: str, path: Path, entry: str | None) -> Contents:

@@ -13,6 +13,8 @@ from snnprune.checkpoint.containers.torch import rewriting as torch_rewrite
 from snnprune.checkpoint.folding import folded
 from snnprune.checkpoint.read import checkpoint_sha256, read_checkpoint
 from snnprune.errors import InputError, UsageError
+from snnprune.files import replacing
+from snnprune.readable import unchanging
 
 SAFETENSORS = (".safetensors",)
 TORCH = (".pt", ".pth", ".tar", ".ckpt", ".bin")
@@ -68,12 +70,14 @@ def write_like(
         require_plain(source)
         write_safetensors(out, values, metadata)
         return ()
-    if checkpoint_sha256(source.path, source.container) != source.sha256:
-        raise InputError("changed since it was read", file=source.path, hint="start again")
-    if source.container == "nir":
-        nir_file.rewrite(source.path, out, values)
-        return ()
-    return torch_rewrite.rewrite(source, out, values)
+    # a change after its hash was taken is one too, and is known before `out` takes its place
+    with replacing(out) as temporary, unchanging(source.path):
+        if checkpoint_sha256(source.path, source.container) != source.sha256:
+            raise InputError("changed since it was read", file=source.path, hint="start again")
+        if source.container == "nir":
+            nir_file.rewrite(source.path, temporary, values)
+            return ()
+        return torch_rewrite.rewrite(source, temporary, values)
 
 
 def require_plain(source: Checkpoint) -> None:

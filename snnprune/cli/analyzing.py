@@ -24,7 +24,9 @@ app = typer.Typer(
 LOUDEST = 1000.0  # standard deviations
 OutFlag = Annotated[
     Path | None,
-    typer.Option("--out", "-o", metavar="FILE", help="The changed checkpoint, of one level."),
+    typer.Option(
+        "--out", "-o", metavar="FILE", help="The changed checkpoint, of one level.", readable=False
+    ),
 ]
 
 

@@ -32,6 +32,7 @@ def check(
             metavar="FILE",
             help="The checkpoint before pruning, for drop and agreement.",
             rich_help_panel=PANEL,
+            readable=False,
         ),
     ] = None,
     sha256: Annotated[

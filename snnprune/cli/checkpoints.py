@@ -60,7 +60,10 @@ def calibrate(
     subject: SubjectFlags,
     show: ShowFlags,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="Where the statistics go.")
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="Where the statistics go.", readable=False
+        ),
     ],
     samples: Annotated[
         int, typer.Option(metavar="N", min=1, help="Training images to look at.")

@@ -34,10 +34,16 @@ class PairFlags(MeasuredFlags):
     """Two checkpoints of one network; the flags are about both, the first says which network."""
 
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="A", help="A .safetensors (or its index), .pth or .nir file.")
+        Path,
+        typer.Argument(
+            metavar="A", help="A .safetensors (or its index), .pth or .nir file.", readable=False
+        ),
     ]
     other: Annotated[
-        Path, typer.Argument(metavar="B", help="Another of the same network, of any kind.")
+        Path,
+        typer.Argument(
+            metavar="B", help="Another of the same network, of any kind.", readable=False
+        ),
     ]
 
     def check(self) -> None:
@@ -104,7 +110,11 @@ def sensitivity(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", metavar="DIR", help="Folder for report, pages, recipe and pictures."
+            "--out",
+            "-o",
+            metavar="DIR",
+            help="Folder for report, pages, recipe and pictures.",
+            readable=False,
         ),
     ] = None,
 ) -> None:

@@ -14,7 +14,7 @@ def demo(
     run: RunFlags,
     show: ShowFlags,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for everything it makes.")
+        Path, typer.Option(metavar="DIR", help="Folder for everything it makes.", readable=False)
     ] = Path("snnprune-demo"),
     force: Annotated[bool, typer.Option("--force", help="Replace an existing folder.")] = False,
 ) -> None:

@@ -13,7 +13,10 @@ from snnprune.readable import require_readable
 @spread
 def export(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="CKPT", help="A .safetensors (or its index), .pth or .nir.")
+        Path,
+        typer.Argument(
+            metavar="CKPT", help="A .safetensors (or its index), .pth or .nir.", readable=False
+        ),
     ],
     network: NetworkFlags,
     show: ShowFlags,
@@ -21,7 +24,9 @@ def export(
         str,
         typer.Option(metavar="NAME", help="packed, dense, pth, csr, nir or onnx."),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where it goes.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="Where it goes.", readable=False)
+    ],
     values: Annotated[
         str,
         typer.Option(

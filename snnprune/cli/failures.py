@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import traceback
@@ -12,7 +13,7 @@ from typing import Any
 import typer
 
 from snnprune.cli.peers import may_speak
-from snnprune.cli.streams import ReaderLeftError
+from snnprune.cli.streams import STDERR, ReaderLeftError
 from snnprune.errors import (
     InputError,
     OutputError,
@@ -23,8 +24,10 @@ from snnprune.errors import (
 )
 from snnprune.escaping import as_json, printable
 from snnprune.launch import place
+from snnprune.waiting import watched
 
 BUG, INTERRUPTED, TERMINATED = 1, 130, 143
+RESERVE = 2**22  # bytes to tell in that there is no memory left
 LIMIT = 2000  # characters of one error line
 
 
@@ -35,8 +38,15 @@ class _TerminatedError(BaseException):
 def run(app: Callable[..., Any], arguments: list[str]) -> int:
     """Run the app on `arguments` and return its exit code; every failure has been told then."""
     signal.signal(signal.SIGTERM, _terminate)
+    out, reserve = sys.stdout, [bytearray(RESERVE)]
+
+    def end(error: SnnpruneError) -> None:
+        with contextlib.redirect_stdout(out):  # the command has taken it, and does not give it back
+            _tell(error, error, arguments)
+
     try:
-        code = app(arguments, prog_name="snnprune", standalone_mode=False)
+        with watched(_silent if _asked(arguments, "q", "--quiet") else _say, end):
+            code = app(arguments, prog_name="snnprune", standalone_mode=False)
         sys.stdout.flush()
         return _interrupted() if code == INTERRUPTED else code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
@@ -46,7 +56,8 @@ def run(app: Callable[..., Any], arguments: list[str]) -> int:
     except ReaderLeftError:
         return 0
     except BaseException as error:  # a user's code may raise anything
-        return _told(error, arguments)
+        reserve.clear()
+        return _told_in_any_case(error, arguments)
 
 
 @contextlib.contextmanager
@@ -74,6 +85,15 @@ def _interrupted() -> int:
     return INTERRUPTED
 
 
+def _told_in_any_case(error: BaseException, arguments: list[str]) -> int:
+    try:
+        return _told(error, arguments)
+    except MemoryError:
+        with contextlib.suppress(OSError):
+            os.write(STDERR, b"error: out of memory. allow more of it\n")
+        return MemoryExhaustedError.exit_code
+
+
 def _told(error: BaseException, arguments: list[str]) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":  # the help has been printed
         return UsageError.exit_code
@@ -94,7 +114,7 @@ def _tell(known: SnnpruneError | None, error: BaseException, arguments: list[str
     said = "" if isinstance(known, StoppedError) else "error: "
     for line in getattr(known, "lines", (str(known),)):
         _say(f"{said}{printable(line, LIMIT)}")
-    if known.__cause__ is not None and _verbose(arguments):
+    if known.__cause__ is not None and _asked(arguments, "v", "--verbose"):
         _trace(known.__cause__)
 
 
@@ -115,7 +135,7 @@ def _trace(error: BaseException) -> None:
 def _say(line: str) -> None:
     """A line on stderr, if anybody reads it: the exit code tells too."""
     with contextlib.suppress(ReaderLeftError):
-        print(line, file=sys.stderr)
+        print(line, file=sys.stderr, flush=True)
 
 
 def _as_ours(error: BaseException) -> SnnpruneError | None:
@@ -142,9 +162,13 @@ def _ended_by(error: BaseException) -> InputError:
     return found
 
 
-def _verbose(arguments: list[str]) -> bool:
+def _asked(arguments: list[str], letter: str, flag: str) -> bool:
     short = (word for word in arguments if word[:1] == "-" and word[:2] != "--")
-    return "--verbose" in arguments or any("v" in word for word in short)
+    return flag in arguments or any(letter in word for word in short)
+
+
+def _silent(_: str) -> None:
+    """Nothing is said."""
 
 
 def _terminate(*_: object) -> None:

@@ -42,7 +42,9 @@ OUTPUT, INPUT = "Output", "Network and data"  # panels of --help
 
 ReportFlag = Annotated[
     Path | None,
-    typer.Option("--report", metavar="DIR", help="Folder for report.html, .md and .json."),
+    typer.Option(
+        "--report", metavar="DIR", help="Folder for report.html, .md and .json.", readable=False
+    ),
 ]
 StrictFlag = Annotated[
     bool,
@@ -94,6 +96,7 @@ class DataFlags(Flags):
             metavar="DIR",
             help="Folder of the data sets; by default $SNNPRUNE_DATA or the cache.",
             rich_help_panel=INPUT,
+            readable=False,
         ),
     ] = None
     download: Annotated[
@@ -190,7 +193,9 @@ class SubjectFlags(NetworkFlags, RunFlags):
 
     checkpoint: Annotated[
         Path,
-        typer.Argument(metavar="CKPT", help="A .safetensors (or its index), .pth or .nir file."),
+        typer.Argument(
+            metavar="CKPT", help="A .safetensors (or its index), .pth or .nir file.", readable=False
+        ),
     ]
     link: Annotated[
         list[str] | None,
@@ -301,7 +306,9 @@ class ScoringFlags(Flags):
     calibration: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Statistics that calibrate wrote, instead of a new pass."
+            metavar="FILE",
+            help="Statistics that calibrate wrote, instead of a new pass.",
+            readable=False,
         ),
     ] = None
     samples: Annotated[

@@ -41,7 +41,9 @@ class GateFlags(Flags):
     max_dead: Annotated[str | None, _option("max-dead", "N|P%")] = None
     junit: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Gates as JUnit XML too.", rich_help_panel=PANEL),
+        typer.Option(
+            metavar="FILE", help="Gates as JUnit XML too.", rich_help_panel=PANEL, readable=False
+        ),
     ] = None
 
     def check(self) -> None:

@@ -27,7 +27,8 @@ def score(
     subject: MeasuredFlags,
     show: ShowFlags,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where the scores go.")
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Where the scores go.", readable=False),
     ] = None,
     report: ReportFlag = None,
 ) -> None:
@@ -61,7 +62,11 @@ def prune(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", metavar="FILE", help="The pruned file: .safetensors, or as the input."
+            "--out",
+            "-o",
+            metavar="FILE",
+            help="The pruned file: .safetensors, or as the input.",
+            readable=False,
         ),
     ],
     allocation: Annotated[
@@ -86,7 +91,9 @@ def prune(
     ] = None,
     recipe: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="YAML with a section prune; flags come before it."),
+        typer.Option(
+            metavar="FILE", help="YAML with a section prune; flags come before it.", readable=False
+        ),
     ] = None,
     trust_recipe: TrustFlag = False,
     no_eval: Annotated[

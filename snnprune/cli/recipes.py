@@ -38,7 +38,9 @@ def show(recipe: Annotated[str, typer.Argument(help="Built-in name or YAML file.
 @app.command()
 def cp(
     name: Annotated[str, typer.Argument(help="Built-in name.")],
-    target: Annotated[Path, typer.Argument(help="The new file, or a folder for it.")],
+    target: Annotated[
+        Path, typer.Argument(help="The new file, or a folder for it.", readable=False)
+    ],
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Copy a built-in recipe, to change it."""

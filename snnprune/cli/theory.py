@@ -77,7 +77,8 @@ def crisis(
         int, typer.Option(metavar="N", min=1, help="Training images, for statistics and counts.")
     ] = 256,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for a picture.")
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Folder for a picture.", readable=False),
     ] = None,
     report: ReportFlag = None,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
@@ -123,7 +124,8 @@ def width(
         typer.Option(metavar="M", help="Least |u - u_th| on a finite data set: one row more."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for a picture.")
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Folder for a picture.", readable=False),
     ] = None,
     report: ReportFlag = None,
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
@@ -162,12 +164,18 @@ def construct(
     target: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Checkpoint of the target: weights (N, N) in order; else drawn."
+            metavar="FILE",
+            help="Checkpoint of the target: weights (N, N) in order; else drawn.",
+            readable=False,
         ),
     ] = None,
     spikes: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Input: x (samples, T, N) of 0 and 1; else made up."),
+        typer.Option(
+            metavar="FILE",
+            help="Input: x (samples, T, N) of 0 and 1; else made up.",
+            readable=False,
+        ),
     ] = None,
     by_density: Annotated[
         bool,

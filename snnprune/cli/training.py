@@ -46,7 +46,11 @@ class LoopFlags(DataFlags):
     ] = None
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Run folder; by default runs/ and the recipe's name."),
+        typer.Option(
+            metavar="DIR",
+            help="Run folder; by default runs/ and the recipe's name.",
+            readable=False,
+        ),
     ] = None
     seed: Annotated[
         int | None, typer.Option(metavar="N", min=0, help="Instead of the recipe's.")
@@ -92,7 +96,9 @@ class FinetuneFlags(Flags):
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            metavar="CKPT", help="The pruned .safetensors (or its index), .pth or .nir file."
+            metavar="CKPT",
+            help="The pruned .safetensors (or its index), .pth or .nir file.",
+            readable=False,
         ),
     ]
     masks: Annotated[
@@ -100,11 +106,16 @@ class FinetuneFlags(Flags):
         typer.Option(
             metavar="FILE",
             help="What stays pruned; by default the mask file beside CKPT, or else what is 0.",
+            readable=False,
         ),
     ] = None
     teacher: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The dense checkpoint to learn from, of the same model."),
+        typer.Option(
+            metavar="FILE",
+            help="The dense checkpoint to learn from, of the same model.",
+            readable=False,
+        ),
     ] = None
     state_dict: Annotated[
         str | None,

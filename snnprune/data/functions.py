@@ -40,7 +40,8 @@ def open_function(reference: str, options: DataOptions, *, field: str) -> DataSe
     part = options.part(tested=test is not None)
     why: str | None = None
     if validation is None and part:
-        held = hold_out(train, part, options.seed)
+        with calling_user_code(f"setting aside a part of {reference}", field=field):
+            held = hold_out(train, part, options.seed)
         if isinstance(held, str):
             why = held
         else:

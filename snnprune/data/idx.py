@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from snnprune.errors import InputError
+from snnprune.readable import reading
 
 PARTS = ("train", "t10k")
 NAMES = tuple(f"{part}-{what}-ubyte" for part in PARTS for what in ("images-idx3", "labels-idx1"))
@@ -58,7 +59,8 @@ def _read(folder: Path, name: str, dimensions: int, hint: str) -> Tensor:
 
 
 def _contents(path: Path) -> bytes:
-    data = path.read_bytes()
+    with reading(path) as file:
+        data = file.read()
     return gzip.decompress(data) if path.suffix == ".gz" else data
 
 

@@ -1,7 +1,7 @@
 """Pictures of the user's own, in one folder per class."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from snnprune.data.images import ImageSplit
 from snnprune.data.options import DataOptions
 from snnprune.data.overlap import with_copies_told, without_overlap
 from snnprune.errors import InputError
+from snnprune.readable import reading
 
 # ImageNet's, and not the folder's own: a network must see the same values in another folder.
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -116,20 +117,28 @@ def _decoded(paths: list[Path], options: DataOptions) -> Tensor:
 
 
 def _picture(path: Path, options: DataOptions) -> Tensor:
-    from PIL import Image
     from torchvision.transforms import functional
 
-    try:
-        with Image.open(path) as opened:
-            picture = opened.convert("L" if options.channels == 1 else "RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"cannot be decoded: {error}", file=path, hint="replace or remove it"
-        ) from error
+    # not by its name: Pillow would map it, and a mapped file that is cut ends the process
+    with reading(path) as file:
+        picture = _decoded_from(file, path, "L" if options.channels == 1 else "RGB")
     if options.size is not None:
         shorter_side = functional.resize(picture, options.size)
         picture = functional.center_crop(shorter_side, options.size)
     return functional.pil_to_tensor(picture)
+
+
+def _decoded_from(file: BinaryIO, path: Path, mode: str) -> Any:
+    """The picture of Pillow in an open file."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as opened:
+            return opened.convert(mode)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"cannot be decoded: {error}", file=path, hint="replace or remove it"
+        ) from error
 
 
 def _sides(picture: Tensor) -> str:

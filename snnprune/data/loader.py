@@ -59,9 +59,11 @@ class LoaderSplit:
         """How many batches there are; one without a length is gone through to see."""
         if self.numbers is not None:
             return len(self.numbers)
-        if isinstance(self.iterable, Sized):
-            return len(self.iterable)
-        return sum(1 for _ in self.given())
+        # outside of it a batch is one call, and all together may never end
+        with calling_user_code(f"counting the batches of {self.reference}", field=self.field):
+            if isinstance(self.iterable, Sized):
+                return len(self.iterable)
+            return sum(1 for _ in self.given())
 
     def shuffled(
         self,

@@ -13,6 +13,9 @@ from snnprune.data.options import DataOptions
 from snnprune.data.overlap import with_copies_told, without_overlap
 from snnprune.errors import InputError
 
+MOST_CLASSES = 2**20
+"""More than any data set has: a network of as many outputs as a label says fills the memory."""
+
 
 def open_tensors(file: Path, options: DataOptions) -> DataSet:
     """The samples `x` (N, ...) of `file`, with the labels `y` (N,) where it has them.
@@ -81,5 +84,13 @@ def _labels(y: Tensor, name: str, samples: int, file: Path) -> Tensor:
             f"has shape {tuple(y.shape)} and type {y.dtype}, expected {samples} whole numbers",
             file=file,
             field=name,
+        )
+    largest = max(y.unique().tolist())  # of all whole numbers: a uint64 may be none of int64
+    if largest >= MOST_CLASSES:
+        raise InputError(
+            f"label {largest} is the number of no class",
+            file=file,
+            field=name,
+            hint=f"count classes from 0, {MOST_CLASSES:,} at most",
         )
     return y.long()

@@ -9,7 +9,14 @@ from pathlib import Path
 
 from snnprune.errors import SnnpruneError
 from snnprune.files.failing import as_output_error
-from snnprune.files.opened import by_handle, held, open_folder, require_regular_in, status_in
+from snnprune.files.opened import (
+    by_handle,
+    held,
+    not_ours,
+    open_folder,
+    require_regular_in,
+    status_in,
+)
 from snnprune.files.staging import staging
 
 
@@ -78,7 +85,7 @@ def _places(
     found = []
     for number, path in enumerate(paths):
         with as_output_error(path):
-            target = path.resolve() if within is None and path.is_symlink() else path
+            target = _followed(path) if within is None and path.is_symlink() else path
             if target.parent not in made:
                 made[target.parent] = _staging_in(target.parent, within, stack)
         folder, handle, leading = made[target.parent]
@@ -92,6 +99,18 @@ def _places(
         )
         found.append(place)
     return tuple(found)
+
+
+def _followed(path: Path) -> Path:
+    """Where a link leads that the user made, or whoever has the folder; root may do as it likes.
+
+    Raises:
+        OutputError: somebody else made it, perhaps to have another file written over.
+    """
+    found = path.lstat()
+    if found.st_uid not in (0, os.geteuid(), path.parent.stat().st_uid):
+        raise not_ours(path, found, "a regular file")
+    return path.resolve()
 
 
 def _staging_in(

@@ -26,6 +26,7 @@ from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.jobs.subjects.reporting import about
 from snnprune.jobs.subjects.running import run_once
 from snnprune.jobs.subjects.subject import Subject
+from snnprune.readable import changed
 from snnprune.report import file_entry, report
 from snnprune.spelling import did_you_mean
 
@@ -74,17 +75,19 @@ def export_checkpoint(options: ExportOptions) -> Export:
     weights = [key for key, tensor in tensors.items() if is_prunable(key, tensor)]
     try:
         subject, seen = _network(options)
+        if subject is not None and subject.checkpoint.sha256 != checkpoint.sha256:
+            raise changed(options.checkpoint)  # the network was read from it once more
         packing = pack(tensors, precision=options.values, lossy=weights)
         found = Exported(
             tensors=tensors, metadata=checkpoint.metadata, packing=packing, running=seen
         )
+        sizes = sizes_of(tensors.values(), packing)
         told = FORMATS[options.to].write(options.out, found) or ()
     except InputError as error:
         error.file = error.file or str(options.checkpoint)
         raise
     known = subject.checkpoint if subject else checkpoint
     notes = (*known.notes, *_on_negative_zeros(options, tensors, weights), *told)
-    sizes = sizes_of(tensors.values(), packing)
     return Export(
         sizes=sizes,
         written=options.out.stat().st_size,

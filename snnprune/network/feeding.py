@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from snnprune.batches import Pair, copied, length, paired, require_labels, tensors
 from snnprune.errors import InputError
-from snnprune.network.running import Counted
+from snnprune.network.readout import Reading
+from snnprune.network.running import Counted, scores_in
 
 Batch = Any
 """x, or x and its labels, as a DataLoader gives them; or whatever a way to run it takes."""
@@ -21,9 +22,10 @@ def fed(batches: Iterable[Batch], module: nn.Module) -> Iterator[Pair]:
     x is a copy: the data stay as they are whatever the module does to it.
 
     Raises:
-        InputError: there is no tensor in a batch, or a value that is NaN or infinite.
+        InputError: there is no tensor in a batch, or a value that is NaN or infinite; or its labels
+            are not as many as its samples, which they were in the first batch.
     """
-    device = device_of(module)
+    device, fitting = device_of(module), False
     for number, batch in enumerate(batches, start=1):
         pair = batch if isinstance(batch, Pair) else paired(batch)
         if pair is None:
@@ -38,7 +40,23 @@ def fed(batches: Iterable[Batch], module: nn.Module) -> Iterator[Pair]:
                 field="--data",
                 hint="no spike comes of NaN, so that every number would look right",
             )
+        if pair.y is not None and isinstance(pair.x, Tensor):
+            if fitting:
+                require_labels(pair.x, pair.y)
+            # else time and samples may lie in one dimension
+            fitting = fitting or (number == 1 and len(pair.y) in pair.x.shape[:2])
         yield Pair(copied(pair.x, device), None if pair.y is None else pair.y.to(device))
+
+
+def require_as_many(output: Any, x: Any, y: Tensor | None, reading: str | Reading) -> None:
+    """Refuse labels of a batch that are neither as many as its samples nor as its outputs.
+
+    Raises:
+        InputError: they are such.
+    """
+    scores = None if y is None else scores_in(output, reading)
+    if y is not None and scores is not None and len(y) not in scores.shape[:-1]:
+        require_labels(x, y)
 
 
 @contextlib.contextmanager

@@ -6,13 +6,18 @@ imports no torch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from snnprune.errors import InputError
 from snnprune.registry import Registry, Row
-from snnprune.user_code import guarded
+from snnprune.user_code import guarded, is_reference
 
 if TYPE_CHECKING:
-    from snnprune.repair.pruned import Repair
+    from torch import Tensor
+
+    from snnprune.mask import Masks
+    from snnprune.repair.pruned import Pruned, Repair
 
 REPAIRS = Registry(
     kind="repair",
@@ -52,7 +57,42 @@ def load_repairs(name: str, *, field: str = "--repair") -> tuple[Repair, ...]:
         InputError: one cannot be had.
     """
     parts = [] if name == NONE else name.split("+")
-    return tuple(guarded(REPAIRS.load(part, field=field), part, field=field) for part in parts)
+    return tuple(_checked(REPAIRS.load(part, field=field), part, field=field) for part in parts)
+
+
+def _checked(repair: Repair, name: str, *, field: str) -> Repair:
+    """`repair`, and what somebody's own gives back is what it has to be."""
+    if not is_reference(name):
+        return repair
+    told = guarded(repair, name, field=field)
+
+    def call(pruned: Pruned) -> Masks:
+        found = told(pruned)
+        if not _are_masks(found, pruned.masks):
+            raise InputError(
+                f"{name} returned {_described(found)}",
+                field=field,
+                hint="expected the masks of all weights, as many kept in each as it was given",
+            )
+        return found
+
+    return call
+
+
+def _are_masks(found: object, given: Masks) -> bool:
+    """Whether it is a mask for each weight, that keeps as many."""
+    if not isinstance(found, Mapping) or found.keys() != given.keys():
+        return False
+    return all(_is_like(found[key], mask) for key, mask in given.items())
+
+
+def _is_like(found: Any, mask: Tensor) -> bool:
+    shape, dtype = getattr(found, "shape", None), getattr(found, "dtype", None)
+    return (shape, dtype) == (mask.shape, mask.dtype) and int(found.sum()) == int(mask.sum())
+
+
+def _described(found: object) -> str:
+    return "other masks" if isinstance(found, Mapping) else type(found).__name__
 
 
 def require_repair(name: str, *, field: str = "--repair") -> None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from snnprune import waiting
 from snnprune.errors import StoppedError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # Slurm sends the last one on request
@@ -49,6 +50,7 @@ def stopping() -> Iterator[Stop]:
             signal.signal(number, before[number] or signal.SIG_DFL)
 
     def note(number: int, _: FrameType | None) -> None:
+        waiting.noted[number] += 1
         put_back()
         if signal.SIGUSR1 in heard:  # its default would leave a temporary file
             signal.signal(signal.SIGUSR1, before[signal.SIGTERM] or signal.SIG_DFL)

@@ -15,6 +15,7 @@ from snnprune.batches import require_labels
 from snnprune.checkpoint import is_finite
 from snnprune.distributed import ALONE, Part, Ranks, Replicated, synchronised
 from snnprune.errors import InputError, NonFiniteError
+from snnprune.loss import checked_labels
 from snnprune.mask import Masks
 from snnprune.network import Network, plainly
 from snnprune.network.feeding import device_of
@@ -183,6 +184,7 @@ class Trainer:
             x = x.contiguous(memory_format=torch.channels_last)
         with autocast(self.training, self.device):
             steps = self.replicated(x, len(y))
+        y = checked_labels(y, steps[0], field="data.name")  # on a GPU torch would only abort
         loss = self.objective(steps.float(), x, y) * share
         with refusing_leftovers():
             self.replicated.backward(self.scaler.scale(loss))

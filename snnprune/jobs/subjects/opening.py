@@ -24,6 +24,7 @@ from snnprune.jobs.subjects.reading import read_subject
 from snnprune.jobs.subjects.subject import Subject
 from snnprune.models import MODELS, ModelSpec, argument, build_model
 from snnprune.network import Network, bare, trace
+from snnprune.network.feeding import require_as_many
 from snnprune.network.readout import Reading
 from snnprune.network.restless import told
 from snnprune.network.running import Forward, forward_of, reading_of
@@ -65,6 +66,7 @@ def open_subject(options: SubjectOptions) -> Subject:
                 network = _traced(module.to(device).eval(), example.x, run, options.links)
             if network.draws is not None:
                 network = replace(network, draws=options.seed)
+            require_as_many(run.output, *example, reading)
             placed = _placed(network, run, example, reading, own=is_reference(spec.name))
         notes = (
             *_standardised(spec, data),
@@ -216,6 +218,7 @@ def _open_data(
 ) -> tuple[DataSet | None, str | None]:
     """The data set, or why there is none."""
     if data is None:
+        _require_use(options)
         return None, "the file does not say which data it was trained on"
     learnt = data_in(file.metadata, asked=options.data) is not None
     args = model.args if model else {}
@@ -238,11 +241,22 @@ def _open_data(
             data.name, others, options=how, field="--data", learnt_from=_learnt_from(options, file)
         )
     except InputError as error:
-        if options.data is not None:
+        if options.data or options.test_data or options.eval_data:
             raise
         return None, f"{data.name}, which it was trained on, is not here ({error.message})"
     whole = learnt and not (data.validation or opened.validation or opened.test)
     return (replace(opened, undivided=ALL_LEARNT) if whole else opened), None
+
+
+def _require_use(options: SubjectOptions) -> None:
+    """Refuse images that were named for a network that has no data beside them."""
+    for field, name in (("--test-data", options.test_data), ("--eval-data", options.eval_data)):
+        if name is not None:
+            raise InputError(
+                f"{name} is not used: the file does not say which data it was trained on",
+                field=field,
+                hint="give --data too",
+            )
 
 
 def _learnt_from(options: SubjectOptions, file: Checkpoint) -> list[str]:

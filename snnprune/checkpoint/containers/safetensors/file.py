@@ -18,7 +18,7 @@ from snnprune.checkpoint.containers.raw import bytes_of
 from snnprune.checkpoint.containers.safetensors.header import DTYPES, METADATA, Header, read_header
 from snnprune.errors import InputError
 from snnprune.files import replacing
-from snnprune.readable import COPY_AGAIN, reading
+from snnprune.readable import changed, reading
 
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -34,7 +34,7 @@ def read(path: Path) -> Contents:
         tensors = _empty_tensors(header, device="cpu")
         for entry in sorted(header.entries, key=lambda entry: entry.begin):
             if file.readinto(bytes_of(tensors[entry.name]).numpy().data) != entry.end - entry.begin:
-                raise InputError("changed while it was read", file=path, hint=COPY_AGAIN)
+                raise changed(path)
     return Contents(tensors=tensors, metadata=header.metadata)
 
 

@@ -24,7 +24,7 @@ from snnprune.checkpoint.containers.torch.pickled.machine import (
 )
 from snnprune.checkpoint.containers.torch.tensors import Storage
 from snnprune.errors import InputError
-from snnprune.readable import COPY_AGAIN
+from snnprune.readable import COPY_AGAIN, changed
 
 SAVE_STATE_DICT = "save the state_dict instead: torch.save(model.state_dict(), FILE)"
 
@@ -67,7 +67,7 @@ def bytes_in(file: BinaryIO, storage: Storage, path: Path) -> Tensor:
     found = torch.empty(storage.nbytes, dtype=torch.uint8)
     file.seek(storage.begin)
     if file.readinto(found.numpy().data) != storage.nbytes:  # type: ignore[attr-defined]  # BinaryIO's own
-        raise InputError("changed while it was read", file=path, hint=COPY_AGAIN)
+        raise changed(path)
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn, optim
@@ -82,9 +82,17 @@ class Masking:
         """The tensors of a state."""
         return {"held": self.held, "passing": self.passing}
 
-    def restore(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Take back what `groups` gave; the weights are already what they were."""
-        self.set(groups.get("held", {}), groups.get("passing", {}))
+    def restore(self, groups: Mapping[str, Mapping[str, Tensor]], layers: Collection[str]) -> None:
+        """Take back what `groups` gave; the weights are already what they were.
+
+        Raises:
+            ValueError: a mask is none, or not of one of `layers`.
+        """
+        held, passing = groups.get("held", {}), groups.get("passing", {})
+        for key, mask in (*held.items(), *passing.items()):
+            if key not in layers or mask.dtype != torch.bool:
+                raise ValueError(f"{key} has no mask")
+        self.set(held, passing)
 
     def _weight(self, key: str) -> nn.Parameter:
         return self.module.get_parameter(key)

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 
 from torch import Tensor
 
-from snnprune.loops.early import EarlyBird, EarlyTickets
+from snnprune.loops.early import DRAWN, GROUP, WEIGHTS, EarlyBird, EarlyTickets, Groups
 from snnprune.loops.methods import Cell, cells, method_of, returning
 from snnprune.loops.ranking import Ranking, all_alive, dense_masks, prunable_weights
 from snnprune.loops.resolving import spec_of
@@ -262,6 +262,7 @@ class Rounds:
         whole = self.setup.module.state_dict()
         require_alike(self.early_weights, whole)
         require_alike(self.dense, whole if self.number else {})
+        _require_drawn(groups, all_alive(prunable_weights(self.setup.network)), whole)
         if self.bird:
             self.bird.restore(groups)
         if self.tickets:
@@ -273,6 +274,15 @@ class Rounds:
 
     def _steps_of(self, at: Position) -> int:
         return at.epoch * self.full.steps_per_epoch + at.step
+
+
+def _require_drawn(groups: Groups, masks: Masks, weights: Mapping[str, Tensor]) -> None:
+    """Refuse early tickets, and masks that wait for them, with others than these."""
+    for name, tensors in groups.items():
+        if name.startswith(f"{WEIGHTS}-"):
+            require_alike(tensors, weights)
+        elif name.startswith((f"{GROUP}-", f"{DRAWN}-")):
+            require_alike(tensors, masks)
 
 
 def _ranking(section: ImpSection, method: str) -> Ranking:

@@ -156,7 +156,7 @@ class Trainer:
         self.scaler.load_state_dict(position["scaler"])
         self.batches = count(position, "batches")
         self.step = count(position, "step", most=self.batches)
-        self.skipped = count(position, "skipped", most=self.batches - self.step)
+        self.skipped = count(position, "skipped", most=MAX_SKIPPED)
 
     def _parts(self, x: Any, y: Tensor) -> list[Part]:
         """This rank's part of each piece of a batch, with its share of the whole batch.

@@ -1,4 +1,4 @@
-"""What a case of the corpus is: some files, the kind of reader they are for, and what is to come."""
+"""What a case is: some files, the kind of reader that they are for, and what is to come of it."""
 
 from __future__ import annotations
 

@@ -33,7 +33,11 @@ def in_a_torch_file(bench: Bench) -> Files:
 @good("tensors")
 def of_bytes(bench: Bench) -> Files:
     tensors, _ = contents(bench.bytes_of(IMAGES))
-    return {IMAGES: written({k: (100 * t).to(torch.uint8) if k[0] == "x" else t for k, t in tensors.items()})}
+    return {
+        IMAGES: written(
+            {k: (100 * t).to(torch.uint8) if k[0] == "x" else t for k, t in tensors.items()}
+        )
+    }
 
 
 def _holding(**tensors: Tensor | None) -> Callable[[Bench], Files]:

@@ -33,7 +33,16 @@ def imported(tmp_path: Path) -> None:
     (tmp_path / "hostile_module.py").write_text("")
     sys.path.insert(0, str(tmp_path))
     try:
-        importlib.import_module("hostile_module")
+        __import__("hostile_module")
+    finally:
+        sys.path.remove(str(tmp_path))
+
+
+def imported_by_a_function(tmp_path: Path) -> None:
+    (tmp_path / "hostile_too.py").write_text("")
+    sys.path.insert(0, str(tmp_path))
+    try:
+        importlib.import_module("hostile_too")  # told by what it runs
     finally:
         sys.path.remove(str(tmp_path))
 
@@ -85,6 +94,7 @@ DEEDS: list[tuple[Callable[[Path], None], str]] = [
     (unpickled, "os.system"),
     (unpickled_by_torch, "os.system"),
     (imported, "import hostile_module"),
+    (imported_by_a_function, "exec"),
     (evaluated, "exec"),
     (written, "open for writing"),
     (added_to, "open for writing"),

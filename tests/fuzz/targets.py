@@ -134,7 +134,7 @@ def _spikes(bench: Bench, folder: Path) -> object:
     from snnprune.jobs.theory.given import read_given
     from snnprune.theory.widths import Setting
 
-    return read_given(None, folder / "spikes.safetensors", Setting())
+    return read_given(None, folder / "spikes.safetensors", Setting(neurons=3))
 
 
 def _command(kind: str, number: int = 0) -> Read:

@@ -15,7 +15,7 @@ from snnprune.loops.resolving import spec_of
 from snnprune.loops.setup import Setup
 from snnprune.loops.surgery import Surgery
 from snnprune.loops.tickets import require_epochs, ticket
-from snnprune.mask import Masks, kept, masked
+from snnprune.mask import Masks, kept, masked, prunable
 from snnprune.provenance import model_note
 from snnprune.recipe import ImpSection
 from snnprune.repair.batchnorm import recalibrate_batchnorm
@@ -257,7 +257,7 @@ class Rounds:
         self.trainer = self._trainer(cell)
         self.at = taken_up(self.trainer, known, groups, epochs=cell.epochs)
         require_epochs(self.full.run.rows, self.at, cell)
-        self.returnable = count(known, "returnable", most=kept(self.trainer.masking.passing))
+        self.returnable = count(known, "returnable", most=prunable(self.trainer.masking.passing))
         self.dense, self.early_weights = groups.get("dense", {}), groups["early"]
         whole = self.setup.module.state_dict()
         require_alike(self.early_weights, whole)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn, optim
@@ -82,16 +82,16 @@ class Masking:
         """The tensors of a state."""
         return {"held": self.held, "passing": self.passing}
 
-    def restore(self, groups: Mapping[str, Mapping[str, Tensor]], layers: Collection[str]) -> None:
+    def restore(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Take back what `groups` gave; the weights are already what they were.
 
         Raises:
-            ValueError: a mask is none, or not of one of `layers`.
+            ValueError: a mask is none.
         """
         held, passing = groups.get("held", {}), groups.get("passing", {})
         for key, mask in (*held.items(), *passing.items()):
-            if key not in layers or mask.dtype != torch.bool:
-                raise ValueError(f"{key} has no mask")
+            if mask.dtype != torch.bool:
+                raise ValueError(f"the mask of {key} is {mask.dtype}")
         self.set(held, passing)
 
     def _weight(self, key: str) -> nn.Parameter:

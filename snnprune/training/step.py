@@ -151,7 +151,7 @@ class Trainer:
         self.module.load_state_dict(groups["model"])
         restore_optimizer(self.optimizer, self.module, groups.get("optimizer", {}))
         self.average.restore(groups.get("average", {}))
-        self.masking.restore(groups, self.network.layers)
+        self.masking.restore(groups)
         require_names(position["scaler"], self.scaler.state_dict())
         self.scaler.load_state_dict(position["scaler"])
         self.batches = count(position, "batches")

@@ -17,6 +17,7 @@ from typing import Any
 
 from corpus.taken_apart import contents, state_with
 
+from snnprune.errors import InputError
 from snnprune.runs.state import POSITION
 
 Mutate = Callable[[bytes, random.Random], bytes]
@@ -275,6 +276,12 @@ def as_png(data: bytes, draws: random.Random) -> bytes:
     return bytes(made)
 
 
+OF_ANOTHER_FORM = (
+    *(ValueError, LookupError, OSError, RecursionError, zipfile.BadZipFile, InputError),
+)
+"""What a way raises that is not for this seed."""
+
+
 def spliced(one: bytes, other: bytes, draws: random.Random) -> bytes:
     """The beginning of one and the end of another."""
     return one[: draws.randrange(len(one) + 1)] + other[draws.randrange(len(other) + 1) :]
@@ -293,12 +300,6 @@ def mutated(
         return {**files, name: spliced(files[name], other, draws)}
     try:
         bent = way(files[name], draws)
-    except (
-        ValueError,
-        LookupError,
-        OSError,
-        zipfile.BadZipFile,
-        RecursionError,
-    ):  # a seed of another form
+    except OF_ANOTHER_FORM:
         bent = by_bytes(files[name], draws)
     return {**files, name: bent}

@@ -68,6 +68,8 @@ def fuzz(bench: Bench, asked: argparse.Namespace) -> dict[str, Tally]:
     while time.monotonic() < end:
         for one in slices:
             one.run(min(SLICE, max(0.0, end - time.monotonic())), most=10**9)
+            far = one.tally
+            print(f"{one.name}: {far.inputs:,} inputs, {far.crashed:,} crashed", flush=True)
     return {one.name: one.tally for one in slices}
 
 

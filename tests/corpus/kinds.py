@@ -85,7 +85,7 @@ KINDS = {
             ),
             (
                 *("sensitivity", "{bench}/model.safetensors", *DATA, "--calibration", "{file}"),
-                *("--sparsities", "0.5", "-o", "{out}/sensitivity"),
+                *("--sparsities", "0.5", "--sparsity", "0.5", "-o", "{out}/sensitivity"),
             ),
         ),
     ),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snnprune import __version__
+from snnprune.checkpoint.read import VERSION
 from snnprune.data import DATA
 from snnprune.models import MODELS, ModelSpec
 from snnprune.references import kept, recalled_section
@@ -40,7 +41,7 @@ def described(
     command: str, *, model: ModelSpec | None = None, data: DataSpec | None = None, **more: object
 ) -> dict[str, str]:
     """Metadata for a file; `more` is stored as `snnprune.<name>`."""
-    metadata = {"format": "pt", "snnprune.version": __version__, "snnprune.command": command}
+    metadata = {"format": "pt", VERSION: __version__, "snnprune.command": command}
     if model is not None:
         metadata |= model_note(model)
     if data is not None:

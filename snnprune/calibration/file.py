@@ -20,6 +20,7 @@ FORMAT = "snnprune.calibration"
 NEURON_FIELDS = ("membrane_mean", "membrane_var", "membrane_histogram", "threshold")
 # files of before they were taken lack these: what needs one of them says so
 LATER_NEURON_FIELDS = ("membrane_mean_step", "membrane_var_step")
+MAY_BE_NEGATIVE = ("membrane_mean", "threshold", "input_mean")
 LATER_LAYER_FIELDS = ("input_mean", "input_square", "weight")
 
 
@@ -70,11 +71,51 @@ def read_calibration(path: Path) -> Calibration:
     checkpoint = read_checkpoint(path)
     try:
         notes = Notes.model_validate_json(checkpoint.metadata[FORMAT])
-        return _assembled(notes, checkpoint.tensors)
+        calibration = _assembled(notes, checkpoint.tensors)
     except (KeyError, ValidationError) as error:
         raise InputError(
             "is not a calibration file", file=path, hint="snnprune calibrate writes one"
         ) from error
+    _require_fitting(calibration, path)
+    return calibration
+
+
+def _require_fitting(calibration: Calibration, path: Path) -> None:
+    """Refuse statistics that are not of the shapes and kinds that `statistics` tells of.
+
+    Raises:
+        InputError: one is not; the first is named.
+    """
+    for name, tensor, shape in _expected(calibration):
+        if tensor is None:
+            continue
+        whole = name.startswith("membrane_histogram")
+        if tuple(tensor.shape) != shape or tensor.is_floating_point() is whole:
+            message = f"is {tensor.dtype} of shape {list(tensor.shape)}, expected {list(shape)}"
+            raise InputError(message, file=path, field=name, hint="run snnprune calibrate again")
+        if not name.startswith(MAY_BE_NEGATIVE) and bool((tensor < 0).any()):
+            raise InputError(
+                "is negative", file=path, field=name, hint="run snnprune calibrate again"
+            )
+
+
+def _expected(calibration: Calibration) -> Iterator[tuple[str, Tensor | None, tuple[int, ...]]]:
+    """Each statistic with its name in the file and the shape that it has."""
+    bins = calibration.histogram_edges.numel() + 1
+    for key, layer in calibration.layers.items():
+        inputs = (layer.input_rate.numel(),)
+        for field in ("input_rate", "input_mean", "input_square"):
+            yield f"{field}/{key}", getattr(layer, field), inputs
+        for index, drive in enumerate(layer.drives):
+            neuron, name = drive.neuron, _numbered(key, index)
+            channels = neuron.membrane_mean.numel()
+            yield f"bn_scale/{name}", drive.bn_scale, (channels,)
+            for field in ("membrane_mean", "membrane_var", "threshold"):
+                yield f"{field}/{name}", getattr(neuron, field), (channels,)
+            yield f"membrane_histogram/{name}", neuron.membrane_histogram, (channels, bins)
+            for field in LATER_NEURON_FIELDS:
+                shape = (calibration.time_steps, channels)
+                yield f"{field}/{name}", getattr(neuron, field), shape
 
 
 def _tensors(calibration: Calibration) -> Iterator[tuple[str, Tensor]]:

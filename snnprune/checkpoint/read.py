@@ -1,11 +1,13 @@
 """Reading a checkpoint of any container: its tensors, or only what they are called."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
+from snnprune import __version__
 from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.containers.contents import Contents
 from snnprune.checkpoint.containers.nir import file as nir_file
@@ -19,6 +21,9 @@ from snnprune.checkpoint.soundness import require_sound
 from snnprune.errors import InputError
 from snnprune.files import sha256_of
 from snnprune.readable import unchanging
+
+VERSION = "snnprune.version"
+"""Metadata of every file that snnprune writes: its own version."""
 
 Reader = Callable[[Path], Contents]
 
@@ -84,7 +89,7 @@ def read_checkpoint(
         tensors=tensors,
         metadata=contents.metadata,
         sha256=sha256,
-        notes=(*contents.notes, *notes, *odd),
+        notes=(*contents.notes, *notes, *odd, *_of_the_future(contents.metadata)),
         names={key: contents.names.get(name, name) for key, name in stripped.items()},
         entry=contents.entry,
         odd=contents.odd,
@@ -110,7 +115,7 @@ def describe(path: Path, *, entry: str | None = None) -> Description:
         size_bytes=size,
         tensors=tuple(_info(name, tensor) for name, tensor in tensors.items()),
         metadata=contents.metadata,
-        notes=(*contents.notes, *notes),
+        notes=(*contents.notes, *notes, *_of_the_future(contents.metadata)),
     )
 
 
@@ -140,6 +145,21 @@ def _read(readers: Mapping[str, Reader], container: str, path: Path, entry: str 
     raise InputError(
         "only torch files hold several state dicts", file=path, field=FLAG, hint="leave it out"
     )
+
+
+def _of_the_future(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """A note on a file that says that a later snnprune wrote it."""
+    text = metadata.get(VERSION, "")
+    said, ours = _numbers(text), _numbers(__version__)
+    if said is None or ours is None or said <= ours:
+        return ()
+    return (f"says that snnprune {text} wrote it, this is {__version__}: update if it looks odd",)
+
+
+def _numbers(version: str) -> tuple[int, ...] | None:
+    """The numbers of a version as 0.1.0; None where it does not begin so."""
+    found = re.match(r"(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?", version)
+    return None if found is None else tuple(int(number or 0) for number in found.groups())
 
 
 def _info(name: str, tensor: Tensor) -> TensorInfo:

@@ -13,6 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from snnprune.mask import Masks
+from snnprune.runs.values import count, require_names
+from snnprune.runs.values import number as number_of
 
 WINDOW = 5  # masks that are compared, those of consecutive epochs
 GROUP = "bird"
@@ -120,11 +122,15 @@ class EarlyTickets:
     def restore(self, position: Mapping[str, Any], groups: Groups) -> None:
         """Take back what `position` and `groups` gave."""
         for number in map(int, position):
+            about = position[str(number)]
+            require_names(about, ("epochs", "distance", "settled"))
             del self.waiting[number]
             self.drawn[number] = Drawn(
                 masks=groups[f"{DRAWN}-{number}"],
                 weights=groups.get(f"{WEIGHTS}-{number}", {}),
-                **position[str(number)],
+                epochs=count(about, "epochs"),
+                distance=number_of(about, "distance"),
+                settled=bool(about["settled"]),
             )
         for number, bird in self.waiting.items():
             bird.restore(groups, f"{GROUP}-{number}")

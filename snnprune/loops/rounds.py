@@ -8,19 +8,20 @@ from dataclasses import asdict, replace
 
 from torch import Tensor
 
-from snnprune.loops.early import EarlyBird, EarlyTickets
+from snnprune.loops.early import DRAWN, GROUP, WEIGHTS, EarlyBird, EarlyTickets, Groups
 from snnprune.loops.methods import Cell, cells, method_of, returning
 from snnprune.loops.ranking import Ranking, all_alive, dense_masks, prunable_weights
 from snnprune.loops.resolving import spec_of
 from snnprune.loops.setup import Setup
 from snnprune.loops.surgery import Surgery
-from snnprune.loops.tickets import ticket
-from snnprune.mask import Masks, kept, masked
+from snnprune.loops.tickets import require_epochs, ticket
+from snnprune.mask import Masks, kept, masked, prunable
 from snnprune.provenance import model_note
 from snnprune.recipe import ImpSection
 from snnprune.repair.batchnorm import recalibrate_batchnorm
 from snnprune.runs import State, taking_up
-from snnprune.training import Epoch, Hooks, Position, Trainer, copied, fit
+from snnprune.runs.values import count, require_alike
+from snnprune.training import Epoch, Hooks, Position, Trainer, copied, fit, taken_up
 
 
 class Rounds:
@@ -250,13 +251,18 @@ class Rounds:
 
     def _restore(self, state: State) -> None:
         known, groups = state.position, state.groups
-        self.number, self.at = int(known["cell"]), Position(**known["at"])
+        self.number = count(known, "cell", most=len(self.cells) - 1)
         cell = self.cells[self.number]
         self._enter(cell)
         self.trainer = self._trainer(cell)
-        self.trainer.restore(known["trainer"], groups)
-        self.returnable = int(known["returnable"])
+        self.at = taken_up(self.trainer, known, groups, epochs=cell.epochs)
+        require_epochs(self.full.run.rows, self.at, cell)
+        self.returnable = count(known, "returnable", most=prunable(self.trainer.masking.passing))
         self.dense, self.early_weights = groups.get("dense", {}), groups["early"]
+        whole = self.setup.module.state_dict()
+        require_alike(self.early_weights, whole)
+        require_alike(self.dense, whole if self.number else {})
+        _require_drawn(groups, all_alive(prunable_weights(self.setup.network)), whole)
         if self.bird:
             self.bird.restore(groups)
         if self.tickets:
@@ -268,6 +274,15 @@ class Rounds:
 
     def _steps_of(self, at: Position) -> int:
         return at.epoch * self.full.steps_per_epoch + at.step
+
+
+def _require_drawn(groups: Groups, masks: Masks, weights: Mapping[str, Tensor]) -> None:
+    """Refuse early tickets, and masks that wait for them, with others than these."""
+    for name, tensors in groups.items():
+        if name.startswith(f"{WEIGHTS}-"):
+            require_alike(tensors, weights)
+        elif name.startswith((f"{GROUP}-", f"{DRAWN}-")):
+            require_alike(tensors, masks)
 
 
 def _ranking(section: ImpSection, method: str) -> Ranking:

@@ -12,13 +12,14 @@ from snnprune.curves import DENSE
 from snnprune.loops.methods import EDGE_POPUP, Cell
 from snnprune.loops.ranking import dense_masks
 from snnprune.loops.setup import Setup
-from snnprune.loops.tickets import ticket
+from snnprune.loops.tickets import require_epochs, ticket
 from snnprune.mask import Masks
 from snnprune.recipe import SearchSection
 from snnprune.runs import State, taking_up
+from snnprune.runs.values import count, require_alike
 from snnprune.subnetworks import Subnetwork, searching
 from snnprune.subnetworks.attaching import require_plain
-from snnprune.training import Epoch, Hooks, Position, Trainer, copied, fit
+from snnprune.training import Epoch, Hooks, Position, Trainer, copied, fit, taken_up
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,7 +68,11 @@ class Searches:
         if self.state is None:
             return
         with taking_up(self.state) as state:
-            self.number, self.at = int(state.position["cell"]), Position(**state.position["at"])
+            self.number = count(state.position, "cell", most=len(self.cells) - 1)
+            epochs, steps = self.cells[self.number].epochs, self.setup.steps_per_epoch
+            self.at = Position.taken_up(state.position["at"], epochs=epochs, steps=steps)
+            require_epochs(self.setup.run.rows, self.at, self.cells[self.number])
+            require_alike(state.groups["first"], self.first)
             self.first = state.groups["first"]
 
     def left(self) -> Iterator[Cell]:
@@ -143,7 +148,7 @@ class Searches:
         self.trainer = self.setup.trainer(training)
         if self.state is not None:
             with taking_up(self.state) as state:
-                self.trainer.restore(state.position["trainer"], state.groups)
+                taken_up(self.trainer, state.position, state.groups, epochs=cell.epochs)
             self.state = None
 
     def _hooks(self, cell: Cell) -> Hooks:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from snnprune.evaluation import Evaluation
+from snnprune.loops.methods import Cell
 from snnprune.loops.setup import Setup
 from snnprune.mask import Masks, prunable, pruned
 from snnprune.network import Network
 from snnprune.recipe import Recipe
 from snnprune.report import about_evaluation
+from snnprune.report.schema.parts import Row
+from snnprune.training.fitting import Position
 
 KIND = "ticket"
 
@@ -57,6 +63,38 @@ def ticket(
             for key, mask in masks.items()
         ],
     }
+
+
+def require_epochs(
+    rows: Sequence[Mapping[str, Any]], at: Position, cell: Cell | None = None
+) -> None:
+    """Refuse metrics that tell of other epochs than those before `at`; of `cell`, or of all.
+
+    Raises:
+        ValueError: they do, or hold what is no row. A training that was ended early has fewer.
+    """
+    try:
+        _rows().validate_python(rows)
+    except ValidationError as error:
+        line = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
+        raise ValueError(f"the metrics hold what is no row: {line}") from error
+    told = [row for row in rows if row["kind"] == "epoch" and _is_of(row, cell)]
+    ended = cell is not None and 0 < len(told) < at.epoch == cell.epochs
+    odd = cell is None and len(told) != len(rows)
+    if odd or (len(told) != at.epoch and not ended):
+        raise ValueError(f"the metrics tell of {len(told)} epochs, it is after {at.epoch}")
+
+
+@functools.cache
+def _rows() -> TypeAdapter[Any]:
+    """What the lines of metrics say."""
+    return TypeAdapter(list[Row])
+
+
+def _is_of(row: Mapping[str, Any], cell: Cell | None) -> bool:
+    """Whether a row is of the training of `cell`; without one, of the only training."""
+    named = (row.get("method"), row.get("round"))
+    return named == ((None, None) if cell is None else (cell.method, cell.round))
 
 
 def parameters(network: Network) -> int:

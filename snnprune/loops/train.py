@@ -16,13 +16,23 @@ from snnprune.loops.gradual import Gradual
 from snnprune.loops.methods import FINETUNED, GRADUAL
 from snnprune.loops.ranking import dense_masks
 from snnprune.loops.setup import Setup, set_up
-from snnprune.loops.tickets import ticket
+from snnprune.loops.tickets import require_epochs, ticket
 from snnprune.mask import Masks, masked, prunable, pruned
 from snnprune.network import Network
 from snnprune.progress import SILENT, Progress
 from snnprune.recipe import Recipe
 from snnprune.runs import NEVER, Run, Stop, taking_up
-from snnprune.training import Best, Epoch, Hooks, Objective, Position, Trainer, copied, fit
+from snnprune.training import (
+    Best,
+    Epoch,
+    Hooks,
+    Objective,
+    Position,
+    Trainer,
+    copied,
+    fit,
+    taken_up,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +86,8 @@ def trained(
     trainer = setup.trainer(objective=objective)
     trainer.hold(masks or {})
     gradual = Gradual(recipe.gradual, setup, trainer) if recipe.gradual else None
-    at = _taken_up(run, trainer, best)
     epochs, steps = recipe.training.epochs, setup.steps_per_epoch
+    at = _taken_up(run, trainer, best, epochs)
 
     def after_epoch(epoch: Epoch) -> bool:
         if gradual is None or gradual.done:
@@ -103,16 +113,18 @@ def trained(
         return _result(setup, trainer, best)
 
 
-def _taken_up(run: Run, trainer: Trainer, best: Best) -> Position:
+def _taken_up(run: Run, trainer: Trainer, best: Best, epochs: int) -> Position:
     """Where `run` goes on, its state put back; the beginning of a new one."""
     state = run.begin()
     if state is None:
         return Position()
     with taking_up(state):
         known = state.position
-        trainer.restore(known["trainer"], state.groups)
-        best.restore(known["best"], state.groups.get("best", {}))
-        return Position(**known["at"])
+        at = taken_up(trainer, known, state.groups, epochs=epochs)
+        require_epochs(run.rows, at)
+        found = state.groups.get("best", {})
+        best.restore(known["best"], found, module=trainer.module, epochs=at.epoch)
+        return at
 
 
 def _result(setup: Setup, trainer: Trainer, best: Best) -> Trained:

@@ -30,6 +30,7 @@ from snnprune.runs.state import State, taking_up
 from snnprune.runs.states import States
 from snnprune.runs.tensorboard import TensorBoard
 from snnprune.runs.whole import vouch
+from snnprune.runs.values import count, require_names
 
 TEMPORARY = ".snnprune-*.tmp"
 
@@ -173,6 +174,11 @@ class RunFolder:
         with taking_up(state):
             known = state.position
             told = accepted(known["made_with"], self.made, self.allowed, self.folder)
-            self.metrics.cut(int(known["rows"]))
+            require_names(known, ("loop", "rows", "made_with", "warnings"))
+            if not isinstance(known["warnings"], list) or not all(
+                isinstance(line, str) for line in known["warnings"]
+            ):
+                raise ValueError("its warnings are not lines of text")
+            self.metrics.cut(count(known, "rows"))
             self.warnings = [*known["warnings"], *self.warnings, *told]
             return replace(state, position=known["loop"])

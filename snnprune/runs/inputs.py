@@ -11,7 +11,7 @@ from snnprune.errors import InputError
 from snnprune.mask import Masks
 from snnprune.runs.changes import differences
 from snnprune.runs.run import Groups, Run
-from snnprune.runs.state import START_AGAIN, State
+from snnprune.runs.state import START_AGAIN, State, taking_up
 
 INPUTS = "inputs"
 
@@ -36,7 +36,8 @@ class RunFrom:
         """
         state = self.run.begin()
         if state is not None:
-            require_same_inputs(self.inputs, state.position.get(INPUTS, {}), state.path)
+            with taking_up(state):
+                require_same_inputs(self.inputs, state.position.get(INPUTS, {}), state.path)
         return state
 
     def log(self, row: Mapping[str, Any]) -> None:

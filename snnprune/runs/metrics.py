@@ -65,7 +65,8 @@ class Metrics:
     def _row(self, line: str) -> dict[str, Any]:
         try:
             row = json.loads(line)
-        except ValueError:
+            json.dumps(row, allow_nan=False)  # NaN and 1e999 are no numbers of ours
+        except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             raise InputError("holds a line that is no row", file=self.path, hint=START_AGAIN)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from snnprune.checkpoint import write_safetensors
 from snnprune.checkpoint.containers.safetensors.file import read as read_safetensors
+from snnprune.checkpoint.soundness import require_sound
 from snnprune.errors import InputError
 
 POSITION, HASH = "snnprune.position", "snnprune.state_sha256"
@@ -63,6 +64,9 @@ def read_state(path: Path) -> State:
     for key, tensor in contents.tensors.items():
         group, _, name = key.partition("/")
         groups.setdefault(group, {})[name] = tensor
+    for group, named in groups.items():
+        if group != "optimizer":  # what it remembers may overflow and do no harm
+            require_sound(named, path, allow_nonfinite=False)
     try:
         return State(position=json.loads(position), groups=groups, path=path)
     except (ValueError, RecursionError) as error:

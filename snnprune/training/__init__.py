@@ -2,7 +2,7 @@
 
 from snnprune.training.best import Best, copied
 from snnprune.training.distillation import Distillation, Teacher
-from snnprune.training.fitting import Epoch, Hooks, Position, Stretch, fit
+from snnprune.training.fitting import Epoch, Hooks, Position, Stretch, fit, taken_up
 from snnprune.training.masking import Masking
 from snnprune.training.objective import LabelLoss, Objective
 from snnprune.training.optimizer import build_optimizer, optimizer_tensors, restore_optimizer
@@ -28,4 +28,5 @@ __all__ = [
     "optimizer_tensors",
     "require_finite",
     "restore_optimizer",
+    "taken_up",
 ]

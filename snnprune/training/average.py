@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from snnprune.runs.values import require_alike
+
 
 class Average:
     """w_avg <- decay w_avg + (1 - decay) w after every step, over all parameters.
@@ -40,8 +42,9 @@ class Average:
         """Take averages back, by the names of the parameters.
 
         Raises:
-            KeyError: one is missing.
+            ValueError: one is missing, or of another shape.
         """
+        require_alike(tensors, self.tensors)
         for key, average in self.tensors.items():
             average.copy_(tensors[key])
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from snnprune.runs.values import count, number, require_alike, require_names
+
 
 class Best:
     """The weights after the epoch of the highest validation accuracy, the first of equals."""
@@ -25,9 +27,28 @@ class Best:
         """What a state says of it beside the tensors."""
         return {"epoch": self.epoch, "accuracy": self.accuracy}
 
-    def restore(self, position: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Take back what `position` gave, and the tensors."""
-        self.epoch, self.accuracy = position["epoch"], position["accuracy"]
+    def restore(
+        self,
+        position: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        *,
+        module: nn.Module,
+        epochs: int,
+    ) -> None:
+        """Take back what `position` gave after so many epochs, and the tensors.
+
+        Raises:
+            LookupError, ValueError: they cannot be so, or the tensors are not those of `module`.
+        """
+        require_names(position, ("epoch", "accuracy"))
+        if position["epoch"] is None and position["accuracy"] is None:
+            require_alike(tensors, {})
+            return
+        self.epoch = count(position, "epoch", most=epochs - 1)
+        self.accuracy = number(position, "accuracy")
+        if not 0 <= self.accuracy <= 1:
+            raise ValueError(f"accuracy cannot be {self.accuracy}")
+        require_alike(tensors, module.state_dict())
         self.tensors = tensors
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 
@@ -15,6 +16,8 @@ from snnprune.errors import InputError, NonFiniteError
 from snnprune.progress import SILENT, Progress
 from snnprune.randomness import drawing
 from snnprune.runs import NEVER, Stop
+from snnprune.runs.run import Groups
+from snnprune.runs.values import count, number, require_names
 from snnprune.training.step import Trainer, require_finite
 
 
@@ -30,6 +33,29 @@ class Position:
     seen: int = 0
     skipped: int = 0
     """Batches whose gradient overflowed in fp16."""
+
+    @classmethod
+    def taken_up(cls, known: Mapping[str, Any], *, epochs: int, steps: int) -> Position:
+        """That of a state, for a stretch of so many epochs of so many batches.
+
+        Raises:
+            LookupError, TypeError, ValueError: it is not one of these.
+        """
+        require_names(known, [field.name for field in fields(cls)])
+        at = cls(
+            epoch=count(known, "epoch", most=epochs),
+            step=count(known, "step", most=steps),
+            loss_sum=number(known, "loss_sum"),
+            correct=count(known, "correct"),
+            seen=count(known, "seen", most=2**53),  # samples; what follows are floats
+            skipped=count(known, "skipped", most=steps),
+        )
+        # `correct` is of all samples that were seen, and each batch has some
+        if at.correct > at.seen or (at.step == 0) != (at.seen == 0):
+            raise ValueError(f"{at.correct} of {at.seen} samples right after {at.step} batches")
+        if at.epoch == epochs and at.step:
+            raise ValueError(f"{at.step} batches after the last epoch")
+        return at
 
     def after(self, loss: float, correct: int, samples: int, *, skipped: bool) -> Position:
         """One batch later, which had this mean loss; `skipped`: no step was taken with it."""
@@ -78,6 +104,24 @@ class Stretch:
     device: torch.device
     name: str = ""
     """What it is called where several make a run, as `sf-imp-1 90.0%`."""
+
+
+def taken_up(
+    trainer: Trainer, known: Mapping[str, Any], groups: Groups, *, epochs: int
+) -> Position:
+    """Put back into a fresh trainer what a loop saved; where its stretch of `epochs` goes on.
+
+    Raises:
+        AttributeError, LookupError, RuntimeError, TypeError, ValueError: it is not of this network,
+            or cannot be so.
+    """
+    at = Position.taken_up(known["at"], epochs=epochs, steps=trainer.steps_per_epoch)
+    trainer.restore(known["trainer"], groups)
+    for key in trainer.masking.masks.keys() - trainer.network.layers.keys():
+        raise ValueError(f"{key} is no weight of a layer, and has a mask")
+    if trainer.batches > at.epoch * trainer.steps_per_epoch + at.step:
+        raise ValueError(f"{trainer.batches:,} batches are more than lie before where it is")
+    return at
 
 
 def _nothing() -> None:

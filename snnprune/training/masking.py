@@ -83,8 +83,16 @@ class Masking:
         return {"held": self.held, "passing": self.passing}
 
     def restore(self, groups: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Take back what `groups` gave; the weights are already what they were."""
-        self.set(groups.get("held", {}), groups.get("passing", {}))
+        """Take back what `groups` gave; the weights are already what they were.
+
+        Raises:
+            ValueError: a mask is none.
+        """
+        held, passing = groups.get("held", {}), groups.get("passing", {})
+        for key, mask in (*held.items(), *passing.items()):
+            if mask.dtype != torch.bool:
+                raise ValueError(f"the mask of {key} is {mask.dtype}")
+        self.set(held, passing)
 
     def _weight(self, key: str) -> nn.Parameter:
         return self.module.get_parameter(key)

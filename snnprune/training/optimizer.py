@@ -47,7 +47,8 @@ def restore_optimizer(
     for key, tensor in tensors.items():
         what, _, name = key.partition("/")
         parameter = parameters[name]
-        if tensor.dim() and tensor.shape != parameter.shape:
+        of_a_step = what == "step"  # AdamW counts them in a number; all else is of each weight
+        if tensor.shape != (() if of_a_step else parameter.shape):
             raise ValueError(f"{key} has shape {list(tensor.shape)}")
         state.setdefault(places[id(parameter)], {})[what] = tensor
     optimizer.load_state_dict({**saved, "state": state})

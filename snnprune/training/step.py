@@ -22,6 +22,7 @@ from snnprune.network.feeding import device_of
 from snnprune.network.readout import Readout
 from snnprune.network.running import Forward, called, sample_axis
 from snnprune.recipe import TrainingSection
+from snnprune.runs.values import count, require_alike, require_names
 from snnprune.training.average import Average
 from snnprune.training.leftovers import refusing_leftovers, refusing_single_samples
 from snnprune.training.masking import Masking
@@ -144,13 +145,16 @@ class Trainer:
         Raises:
             LookupError, RuntimeError, TypeError, ValueError: they are not of this network.
         """
+        require_alike(groups["model"], self.module.state_dict())
         self.module.load_state_dict(groups["model"])
         restore_optimizer(self.optimizer, self.module, groups.get("optimizer", {}))
         self.average.restore(groups.get("average", {}))
         self.masking.restore(groups)
+        require_names(position["scaler"], self.scaler.state_dict())
         self.scaler.load_state_dict(position["scaler"])
-        self.step, self.batches = int(position["step"]), int(position["batches"])
-        self.skipped = int(position["skipped"])
+        self.batches = count(position, "batches")
+        self.step = count(position, "step", most=self.batches)
+        self.skipped = count(position, "skipped", most=MAX_SKIPPED)
 
     def _parts(self, x: Any, y: Tensor) -> list[Part]:
         """This rank's part of each piece of a batch, with its share of the whole batch.

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from hostile_pickles import dictionary, named, program, several, tensor, text, zipped
+from corpus.hostile_pickles import dictionary, named, program, several, tensor, text, zipped
 from test_checkpoint_hostile import bent
 from torch import Tensor, nn
 from torch.nn.utils import prune

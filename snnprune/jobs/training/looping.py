@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from snnprune.data import DataOptions, DataSet
 from snnprune.device import choose_device
@@ -31,6 +33,7 @@ from snnprune.provenance import DataSpec, described
 from snnprune.recipe import Recipe, TrainingSection
 from snnprune.references import references_in
 from snnprune.report import doubts_on, report
+from snnprune.report.schema.reports import Finetune, Tickets, Train
 from snnprune.runs import (
     Run,
     RunFolder,
@@ -253,11 +256,22 @@ def _read_back(folder: RunFolder) -> LoopRun:
     path = folder.folder / REPORT
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        _reports().validate_python(found)
+    except ValidationError as error:
+        raise InputError(
+            "is no report of a run that came to its end", file=path, hint="--force trains again"
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"cannot be read: {error}", file=path, hint="--force trains again"
         ) from error
     return LoopRun(out=folder.folder, report=found, finished_before=True)
+
+
+@functools.cache
+def _reports() -> TypeAdapter[Any]:
+    """Those that the loops write."""
+    return TypeAdapter(Train | Finetune | Tickets)
 
 
 def data_spec(recipe: Recipe) -> DataSpec:

@@ -290,6 +290,19 @@ class Ticket(TypedDict):
 
 
 @closed
+class EpochRow(Epoch):
+    """Of `metrics.jsonl`."""
+
+    kind: Literal["epoch"]
+    method: NotRequired[str]
+    round: NotRequired[Whole]
+
+
+Row = Annotated[EpochRow | Ticket, Field(discriminator="kind")]
+"""A line of `metrics.jsonl`."""
+
+
+@closed
 class Point(TypedDict):
     method: str
     sparsity_asked: Share

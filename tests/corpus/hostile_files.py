@@ -1,6 +1,6 @@
 """Torch files that are made to take memory, time or code; run as a script, it reads them all.
 
-    python hostile_files.py FOLDER
+    python -m corpus.hostile_files FOLDER
 
 Prints for each what came of reading it, in how many seconds and with how many bytes of memory.
 """
@@ -270,7 +270,7 @@ def old_of_elements(count: int) -> bytes:
 
 def everything() -> Iterator[tuple[str, bytes, str]]:
     """These, and those of `hostile_pickles`."""
-    from hostile_pickles import more_cases
+    from corpus.hostile_pickles import more_cases
 
     yield from cases()
     yield from more_cases()

@@ -1,0 +1,1 @@
+"""Mutated files for every reader: `python tests/fuzz/run.py --help`."""

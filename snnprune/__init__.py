@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from snnprune.calibration import calibrate
-    from snnprune.criteria import criterion
+    from snnprune.calibration.calibrate import calibrate
+    from snnprune.criteria.criterion import criterion
     from snnprune.evaluation import evaluate
-    from snnprune.network import trace
+    from snnprune.network.trace import trace
     from snnprune.pruning import prune
     from snnprune.scoring import score
     from snnprune.structure.shrinking import shrink

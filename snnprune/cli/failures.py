@@ -16,6 +16,7 @@ from snnprune.cli.peers import may_speak
 from snnprune.cli.streams import STDERR, ReaderLeftError
 from snnprune.errors import (
     InputError,
+    MemoryExhaustedError,
     OutputError,
     SnnpruneError,
     StoppedError,

@@ -29,8 +29,8 @@ from snnprune.runs.run import Groups
 from snnprune.runs.state import State, taking_up
 from snnprune.runs.states import States
 from snnprune.runs.tensorboard import TensorBoard
-from snnprune.runs.whole import vouch
 from snnprune.runs.values import count, require_names
+from snnprune.runs.whole import vouch
 
 TEMPORARY = ".snnprune-*.tmp"
 

@@ -21,4 +21,6 @@ def test_every_test_that_the_page_names_is_there() -> None:
 def test_every_fault_is_numbered_once_and_provoked_or_has_its_reason() -> None:
     rows = re.findall(r"^\| (\d+) \|(.+)\|(.+)\|(.+)\|$", PAGE, flags=re.MULTILINE)
     assert sorted(int(number) for number, *_ in rows) == list(range(1, 85))
-    assert [number for number, *_, proof in rows if "::" not in proof and "cannot" not in proof] == []
+    assert [
+        number for number, *_, proof in rows if "::" not in proof and "cannot" not in proof
+    ] == []

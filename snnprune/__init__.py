@@ -7,7 +7,7 @@ a module of yours to the smaller layers of a file that `prune --structure channe
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from snnprune.version import __version__
 
 if TYPE_CHECKING:
     from snnprune.calibration.calibrate import calibrate

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from snnprune import __version__
 from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.containers.contents import Contents
 from snnprune.checkpoint.containers.nir import file as nir_file
@@ -21,6 +20,7 @@ from snnprune.checkpoint.soundness import require_sound
 from snnprune.errors import InputError
 from snnprune.files import sha256_of
 from snnprune.readable import unchanging
+from snnprune.version import __version__
 
 VERSION = "snnprune.version"
 """Metadata of every file that snnprune writes: its own version."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hostile_files import everything
+from corpus.hostile_files import everything
 from pace import pace
 
 from snnprune.checkpoint import read_checkpoint
@@ -26,9 +27,12 @@ Came = dict[str, tuple[str, float, int]]
 def came(tmp_path_factory: pytest.TempPathFactory) -> Came:
     """What came of each file, read in a process of its own."""
     folder = tmp_path_factory.mktemp("hostile")
-    script = Path(__file__).with_name("hostile_files.py")
-    command = [sys.executable, str(script), str(folder)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    tests = str(Path(__file__).parents[1])
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join([tests, *filter(None, sys.path)])}
+    command = [sys.executable, "-m", "corpus.hostile_files", str(folder)]
+    done = subprocess.run(
+        command, cwd=folder, env=path, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     assert not (folder / "hostile").exists()  # what their code would have made
     rows = [json.loads(line) for line in done.stdout.splitlines()]

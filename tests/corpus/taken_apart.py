@@ -53,8 +53,8 @@ def changed(
 ) -> bytes:
     """A good file with these tensors and text in it too; None takes a tensor away."""
     held, texts = contents(data)
-    held |= tensors or {}
-    return written({k: t for k, t in held.items() if t is not None}, {**texts, **(metadata or {})})
+    kept = {k: t for k, t in {**held, **(tensors or {})}.items() if t is not None}
+    return written(kept, {**texts, **(metadata or {})})
 
 
 def state_with(
@@ -64,8 +64,7 @@ def state_with(
 ) -> bytes:
     """A state whose hash fits: with what a function made of its position, and these tensors."""
     held, texts = contents(data)
-    held |= tensors or {}
-    kept = {key: tensor for key, tensor in held.items() if tensor is not None}
+    kept = {k: t for k, t in {**held, **(tensors or {})}.items() if t is not None}
     text = texts[POSITION]
     if position is not None:
         text = position if isinstance(position, str) else json.dumps(position)

@@ -73,7 +73,7 @@ def _move(found: bytearray, at: int, draws: random.Random) -> None:
 def _number(found: bytearray, at: int, draws: random.Random) -> None:
     size, order = draws.choice((1, 2, 4, 8)), draws.choice(("little", "big"))
     value = draws.choice(INTEGERS) % 2 ** (8 * size)
-    found[at : at + size] = value.to_bytes(size, order)  # type: ignore[arg-type]  # one of two
+    found[at : at + size] = value.to_bytes(size, order)
 
 
 def _truncate(found: bytearray, at: int, _: random.Random) -> None:

@@ -256,7 +256,7 @@ def test_code_that_swallows_the_interrupt_of_the_limit_is_told_in_one_json_objec
     mine: Path,
 ) -> None:
     words = ("inspect", "model.safetensors", "--model", "never.py:swallows", "--json")
-    child = started(*words, **{waiting.LIMIT: "1"})
+    child = started(*words, SNNPRUNE_TIME_LIMIT="1")
     out, err = child.communicate(timeout=300)
     assert child.returncode == 3, err
     error: dict[str, Any] = json.loads(out)["error"]

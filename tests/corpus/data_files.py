@@ -1,3 +1,4 @@
+# mypy: disable-error-code="misc"  # lambdas that hold what a loop is at
 """Cases of data: tensors in a file, IDX, pictures, spikes, and the pickles of CIFAR."""
 
 from __future__ import annotations

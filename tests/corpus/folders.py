@@ -1,3 +1,4 @@
+# mypy: disable-error-code="misc"  # lambdas that hold what a loop is at
 """Cases of run folders that a stranger made: their states, metrics, recipes, locks and reports."""
 
 from __future__ import annotations

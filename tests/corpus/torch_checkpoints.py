@@ -1,3 +1,4 @@
+# mypy: disable-error-code="misc"  # lambdas that hold what a loop is at
 """Cases of torch files: every format that torch had, wrappers of trainers, and attackers' files."""
 
 from __future__ import annotations

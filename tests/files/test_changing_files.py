@@ -134,6 +134,7 @@ def test_a_nir_graph_that_is_cut_while_it_is_read_is_refused(
     import numpy as np
 
     from snnprune.checkpoint.containers.nir import file as nir_file
+    from snnprune.checkpoint.containers.nir.hdf5 import array_of
 
     path = tmp_path / "x.nir"
     with h5py.File(path, "w") as file:
@@ -141,11 +142,10 @@ def test_a_nir_graph_that_is_cut_while_it_is_read_is_refused(
         node["type"] = "NIRGraph"
         fc = node.create_group("nodes/fc")
         fc["type"], fc["weight"] = "Linear", np.ones((64, 64), "float32")
-    read = nir_file.array_of
 
     def cut_first(dataset: h5py.Dataset) -> np.ndarray:
         os.truncate(path, path.stat().st_size // 2)
-        return read(dataset)
+        return array_of(dataset)
 
     assert run("inspect", path).returncode == 0
     monkeypatch.setattr(nir_file, "array_of", cut_first)

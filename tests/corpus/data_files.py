@@ -1,4 +1,5 @@
-# mypy: disable-error-code="misc"  # lambdas that hold what a loop is at
+# lambdas that hold what a loop is at
+# mypy: disable-error-code="misc"
 """Cases of data: tensors in a file, IDX, pictures, spikes, and the pickles of CIFAR."""
 
 from __future__ import annotations

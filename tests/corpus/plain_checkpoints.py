@@ -1,4 +1,5 @@
-# mypy: disable-error-code="misc"  # lambdas that hold what a loop is at
+# lambdas that hold what a loop is at
+# mypy: disable-error-code="misc"
 """Cases of safetensors files, of shards with their index, and of packed files."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-# mypy: disable-error-code="misc"  # lambdas that hold what a loop is at
+# lambdas that hold what a loop is at
+# mypy: disable-error-code="misc"
 """Cases of recipes."""
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-# mypy: disable-error-code="misc"  # lambdas that hold what a loop is at
+# lambdas that hold what a loop is at
+# mypy: disable-error-code="misc"
 """Cases of torch files: every format that torch had, wrappers of trainers, and attackers' files."""
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from snnprune.errors import InputError, SnnpruneError, StoppedError, UsageError
@@ -177,25 +177,26 @@ class _Watcher(threading.Thread):
                 self.asked = None
             elif now - since > GRACE:
                 self._end_by(number)
-        for call in reversed(calls):
-            if self._limited(call, now):
-                break
+        self._hold_to_limit(calls, now)
         if calls:
             self._tell(calls[-1], now)
 
-    def _limited(self, call: Call, now: float) -> bool:
-        """Interrupt a call that takes too long, and end what does not end then."""
-        if call.interrupted is not None:
-            if now - call.interrupted > GRACE:
-                self._end(_too_long(call))
-            return True
-        if self.limit is None or now - call.since <= self.limit:
-            return False
-        call.interrupted = now
+    def _hold_to_limit(self, calls: Sequence[Call], now: float) -> None:
+        """Interrupt what takes too long, and end what does not end then."""
+        for call in calls:
+            if call.interrupted is not None:
+                if now - call.interrupted > GRACE:
+                    self._end(_too_long(call))
+                return
+        limit = self.limit
+        if limit is None or not any(now - call.since > limit for call in calls):
+            return
+        # the innermost that took most of it: those around it only wait, those in it are short
+        guilty = next(call for call in reversed(calls) if now - call.since > limit / 2)
+        guilty.interrupted = now
         main = threading.main_thread().ident
         assert main is not None
         signal.pthread_kill(main, TIME_IS_UP)
-        return True
 
     def _tell(self, call: Call, now: float) -> None:
         taken = now - call.since

@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from snnprune import __version__
-from snnprune.checkpoint.read import VERSION
 from snnprune.data import DATA
 from snnprune.models import MODELS, ModelSpec
 from snnprune.references import kept, recalled_section
+from snnprune.version import KEY, __version__
 
 MAX_NUMBER = 2**16  # of any argument that a file may choose
 MAX_PICTURE = 2**28  # channels x pixels x time steps, likewise
@@ -41,7 +40,7 @@ def described(
     command: str, *, model: ModelSpec | None = None, data: DataSpec | None = None, **more: object
 ) -> dict[str, str]:
     """Metadata for a file; `more` is stored as `snnprune.<name>`."""
-    metadata = {"format": "pt", VERSION: __version__, "snnprune.command": command}
+    metadata = {"format": "pt", KEY: __version__, "snnprune.command": command}
     if model is not None:
         metadata |= model_note(model)
     if data is not None:

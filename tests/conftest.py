@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -38,6 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     if xdist.is_xdist_controller(session):
         return  # it runs no test
+    # a shell that starts pytest in the background has it ignored, and so would every child
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     from hypothesis import settings
 
     # the first call into torch alone takes longer than hypothesis allows an example

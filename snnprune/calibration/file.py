@@ -114,8 +114,9 @@ def _expected(calibration: Calibration) -> Iterator[tuple[str, Tensor | None, tu
                 yield f"{field}/{name}", getattr(neuron, field), (channels,)
             yield f"membrane_histogram/{name}", neuron.membrane_histogram, (channels, bins)
             for field in LATER_NEURON_FIELDS:
-                shape = (calibration.time_steps, channels)
-                yield f"{field}/{name}", getattr(neuron, field), shape
+                steps = getattr(neuron, field)  # as many as the neuron has, which may be its own
+                shape = (len(steps) if steps is not None and steps.dim() else 0, channels)
+                yield f"{field}/{name}", steps, shape
 
 
 def _tensors(calibration: Calibration) -> Iterator[tuple[str, Tensor]]:

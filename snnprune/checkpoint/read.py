@@ -20,10 +20,7 @@ from snnprune.checkpoint.soundness import require_sound
 from snnprune.errors import InputError
 from snnprune.files import sha256_of
 from snnprune.readable import unchanging
-from snnprune.version import __version__
-
-VERSION = "snnprune.version"
-"""Metadata of every file that snnprune writes: its own version."""
+from snnprune.version import KEY, __version__
 
 Reader = Callable[[Path], Contents]
 
@@ -149,7 +146,7 @@ def _read(readers: Mapping[str, Reader], container: str, path: Path, entry: str 
 
 def _of_the_future(metadata: Mapping[str, str]) -> tuple[str, ...]:
     """A note on a file that says that a later snnprune wrote it."""
-    text = metadata.get(VERSION, "")
+    text = metadata.get(KEY, "")
     said, ours = _numbers(text), _numbers(__version__)
     if said is None or ours is None or said <= ours:
         return ()

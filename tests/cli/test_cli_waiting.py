@@ -233,7 +233,7 @@ def test_a_second_signal_ends_what_swallows_the_first_at_once(mine: Path) -> Non
     time.sleep(0.5)  # else both may come as one
     child.send_signal(signal.SIGINT)
     child.communicate(timeout=300)
-    assert child.returncode == 130
+    assert child.returncode in (130, -signal.SIGINT)  # which a shell calls 130 too
     assert time.monotonic() - began < waiting.GRACE * pace()
 
 

@@ -37,8 +37,8 @@ def test_loading_a_recipe_takes_less_than_three_tenths_of_a_second() -> None:
 
 def test_the_built_in_recipes_are_found_inside_an_installed_package(tmp_path: Path) -> None:
     source = Path(snnprune.__file__).parent
-    names = ("errors.py", "spelling.py", "references.py", "callables.py", "user_code.py")
-    for name in ("__init__.py", *names):
+    alone = ("errors", "spelling", "references", "callables", "user_code", "waiting", "version")
+    for name in ("__init__.py", *(f"{module}.py" for module in alone)):
         (tmp_path / "snnprune").mkdir(exist_ok=True)
         shutil.copy(source / name, tmp_path / "snnprune" / name)
     shutil.copytree(source / "recipe", tmp_path / "snnprune" / "recipe")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from snnprune.errors import InputError
 from snnprune.network import Network
 from snnprune.recipe import TrainingSection
 from snnprune.training import Trainer
@@ -170,7 +171,7 @@ def test_an_error_in_a_step_leaves_the_latent_weights_as_they_were() -> None:
     subject.hold({}, masks())
     before = {key: weight(subject, key) for key in KEYS}
     x, y = next(batches())
-    with pytest.raises(IndexError):
+    with pytest.raises(InputError, match="label 10"):
         subject.train_on(x, y + 100)
     assert all(torch.equal(weight(subject, key), before[key]) for key in KEYS)
 

@@ -195,7 +195,7 @@ def test_a_run_of_another_torch_is_exit_code_3_until_the_change_is_allowed(
     command = ("train", "--recipe", recipe(2), "--out", out, "--device", "cpu")
     made = {**made_with(torch.device("cpu")), "torch": "1.0"}
     with monkeypatch.context() as patch:
-        patch.setattr(looping, "made_with", lambda _: made)
+        patch.setattr(looping, "made_with", lambda *_: made)
         assert run(*command).returncode == 0
     (out / "DONE").unlink()
     refused = run("train", "--resume", "--out", out, "--device", "cpu")

@@ -120,7 +120,9 @@ def test_packages_of_one_level_do_not_import_each_other_in_a_circle() -> None:
 
 def test_the_package_itself_imports_none_of_its_parts() -> None:
     names = [name for _, name in imports_of(ROOT / "__init__.py")]
-    assert [name for name in names if name.startswith("snnprune")] == ["snnprune.version.__version__"]
+    assert [name for name in names if name.startswith("snnprune")] == [
+        "snnprune.version.__version__"
+    ]
 
 
 def test_the_links_between_the_packages_are_seen() -> None:

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 
 from snnprune.calibration.statistics import (
@@ -42,8 +43,8 @@ class LayerNotes(BaseModel):
 class Notes(BaseModel):
     """What a calibration file says in words, as JSON in its metadata."""
 
-    samples: int
-    time_steps: int
+    samples: Annotated[int, Field(ge=1)]
+    time_steps: Annotated[int, Field(ge=1, lt=2**31)]
     layers: dict[str, LayerNotes]
     source: dict[str, str]
     warnings: tuple[str, ...]

@@ -58,11 +58,12 @@ def validate(recipe: Annotated[str, typer.Argument(help="Built-in name or YAML f
     """Check a recipe, without running anything of it."""
     from snnprune.consent import code_in, require_consent, told
     from snnprune.escaping import printable
-    from snnprune.jobs.training.recipes import require_names
+    from snnprune.jobs.training.recipes import of_file, require_names
     from snnprune.recipe import load_recipe
 
     found = load_recipe(recipe, run=("gradual", "imp", "search", "finetune"))
-    require_names(found)
+    with of_file(recipe):
+        require_names(found)
     code = code_in(found)
     require_consent(code, file=recipe, trusted=True)  # Python's own is called for nobody
     print(f"{printable(recipe)} is a valid recipe")

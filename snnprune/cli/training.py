@@ -271,6 +271,7 @@ def _remember(folder: Path, code: tuple[Named, ...], screen: Screen) -> None:
 
 def _recipe(command: str, flags: LoopFlags) -> Recipe:
     """The recipe, with what the flags change in it."""
+    from snnprune.jobs.training.recipes import of_file, require_names
     from snnprune.recipe import load_recipe
 
     if flags.resume and flags.force:
@@ -284,7 +285,12 @@ def _recipe(command: str, flags: LoopFlags) -> Recipe:
     if flags.recipe is None and flags.out is None:
         raise UsageError("missing", field="--recipe", hint="or name a run: --resume --out DIR")
     run = ("gradual",) if command == "train" else (command,)
-    return load_recipe(flags.recipe or _recipe_in(flags.out), flags.overrides(), run=run)
+    file, overrides = flags.recipe or _recipe_in(flags.out), flags.overrides()
+    recipe = load_recipe(file, overrides, run=run)
+    if not overrides:  # which are not the file's
+        with of_file(str(file)):
+            require_names(recipe)
+    return recipe
 
 
 def _folder(command: str, recipe: Recipe, flags: LoopFlags) -> Path:

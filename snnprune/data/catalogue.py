@@ -6,6 +6,7 @@ from snnprune.data.dataset import DataSet
 from snnprune.data.options import DataOptions
 from snnprune.errors import wrong
 from snnprune.registry import Registry, Row
+from snnprune.spelling import did_you_mean
 from snnprune.user_code import load_object
 
 DATA = Registry(
@@ -63,6 +64,13 @@ def require_data(name: str, *, field: str = "--data") -> None:
     form, _, place = name.partition(":")
     if form in FORMS and not place:
         raise wrong(field)(f"{name!r} names no place", field=field, hint=FORMS[form].summary)
+    function = name.rpartition(":")[2]
+    if form not in FORMS and place and not function.replace(".", "_").isidentifier():
+        raise wrong(field)(
+            f"unknown data set {name!r}",
+            field=field,
+            hint=did_you_mean(form, FORMS),
+        )
     DATA.require(name, field=field)
 
 

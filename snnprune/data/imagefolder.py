@@ -19,6 +19,10 @@ RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 GREY_MEAN, GREY_STD = (0.449,), (0.226,)
 
 
+FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Those of the endings that torchvision looks for: for others Pillow may start programs, as gs."""
+
+
 def open_folder(folder: Path, options: DataOptions) -> DataSet:
     """The pictures under `folder`/train, /val and /test, or under `folder` itself.
 
@@ -133,7 +137,7 @@ def _decoded_from(file: BinaryIO, path: Path, mode: str) -> Any:
     from PIL import Image
 
     try:
-        with Image.open(file) as opened:
+        with Image.open(file, formats=FORMATS) as opened:
             return opened.convert(mode)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(

@@ -35,6 +35,14 @@ def open_tensors(file: Path, options: DataOptions) -> DataSet:
         named = ", ".join(list(tensors)[:5]) or "nothing"
         raise InputError(f"holds {named}", file=file, field="x", hint="name the samples x")
     validation, test = (_split(tensors, f"_{name}", file) for name in SPLITS[1:])
+    for name, split in (("x_validation", validation), ("x_test", test)):
+        if split is not None and split.images.shape[1:] != train.images.shape[1:]:
+            raise InputError(
+                f"has samples of shape {tuple(split.images.shape[1:])}, "
+                f"those of x have {tuple(train.images.shape[1:])}",
+                file=file,
+                field=name,
+            )
     labels = [split.labels for split in (train, validation, test) if split is not None]
     known = [int(y.max()) + 1 for y in labels if y is not None]
     opened = image_data_set(

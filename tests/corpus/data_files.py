@@ -211,7 +211,8 @@ for _name, _data in {
     "pixels that are missing": _png(6, 6),
     "text": b"not a picture",
     "postscript that runs a command": b"%!PS-Adobe-3.0\n%%BoundingBox: 0 0 6 6\n(x) run\n",
-    **{name: spoil(picture()) for name, spoil in SPOILT.items()},
+    # a PNG lacks nothing but its end without its last byte
+    **{name: spoil(picture()) for name, spoil in SPOILT.items() if name != "cut by one byte"},
 }.items():
     add("pictures", _name, lambda bench, data=_data: _pictures(data))
 add("pictures", "no classes", lambda bench: {"pictures/a.png": picture()})

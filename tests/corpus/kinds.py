@@ -48,8 +48,8 @@ RESUMED = ("--resume", "--out", "{here}/run")
 OF_RUN = ("run/",)
 
 
-def checkpoint(file: str) -> Kind:
-    return Kind(file=file, command=SCORE, others=WHOLE)
+def checkpoint(file: str, *named: str) -> Kind:
+    return Kind(file=file, command=SCORE, others=WHOLE, named=named)
 
 
 def run(loop: str, file: str, *named: str, several: bool = False) -> Kind:
@@ -63,7 +63,7 @@ STATE = "run"
 """What is refused for a state that does not fit may name another file of the run."""
 KINDS = {
     "safetensors": checkpoint("model.safetensors"),
-    "shards": checkpoint("model.safetensors.index.json"),
+    "shards": checkpoint("model.safetensors.index.json", "b.safetensors"),
     "torch": checkpoint("model.pth"),
     "torch of attackers": Kind(file="model.pth", command=SCORE, others=(INSPECT,)),
     "packed": checkpoint("packed.safetensors"),
@@ -89,7 +89,7 @@ KINDS = {
             ),
         ),
     ),
-    "scores": Kind(file="scores.safetensors", command=SCORE, others=(INSPECT, DIFF, CHECK)),
+    "scores": Kind(file="scores.safetensors", command=INSPECT, others=(DIFF, CHECK)),
     "mask": Kind(
         file="mask.safetensors",
         command=(

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from fuzz.undisturbed import undisturbed
+from PIL import Image
 
+import snnprune.data.cifar  # noqa: F401  # else a bad file is the first to need it
 from corpus.answers import faults
 from corpus.bench import Bench
 from corpus.case import Case
@@ -25,6 +27,9 @@ def _of(cases: list[Case]) -> list[object]:
         )
         for case in cases
     ]
+
+
+Image.init()  # it imports its formats late, for a picture that it does not know
 
 
 @pytest.fixture(scope="module")

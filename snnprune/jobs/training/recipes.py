@@ -1,9 +1,12 @@
 """Checks of a recipe that need the tables of names, and no torch."""
 
+import contextlib
+from collections.abc import Iterator
+
 from snnprune.allocation import ALLOCATIONS
 from snnprune.criteria import CRITERIA
 from snnprune.data import require_data
-from snnprune.errors import InputError
+from snnprune.errors import InputError, SnnpruneError
 from snnprune.forwards import require_forward
 from snnprune.jobs.training.arguments import require_arguments
 from snnprune.loops.methods import METHODS
@@ -39,6 +42,16 @@ def require_names(recipe: Recipe) -> None:
     for name, section in (("imp", recipe.imp), ("gradual", recipe.gradual)):
         if section is not None and section.allocation is not None:
             ALLOCATIONS.require(section.allocation, field=f"{name}.allocation")
+
+
+@contextlib.contextmanager
+def of_file(file: str) -> Iterator[None]:
+    """Errors in the block are of this recipe where they name no other file."""
+    try:
+        yield
+    except SnnpruneError as error:
+        error.file = error.file or file
+        raise
 
 
 def require_one_pair(recipe: Recipe, command: str) -> None:

@@ -105,12 +105,14 @@ def _shard(name: str, path: Path) -> Path:
         raise _refused(name, path, "is an absolute path, not a file beside the index")
     folder, shard = path.parent.resolve(), path.parent / name
     try:
-        inside = shard.resolve().is_relative_to(folder)
-    except (OSError, RuntimeError, ValueError):  # a loop of links, or a null byte
-        inside = False
+        inside, there = shard.resolve().is_relative_to(folder), shard.exists()
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a null byte, a name too long
+        inside = there = False
     if not inside:
         raise _refused(name, path, "does not lie in the folder of the index")
-    if not shard.exists():
+    if shard.is_dir():
+        raise _refused(name, path, "is a folder")
+    if not there:
         raise _refused(name, path, "is not there", "all shards lie beside the index: copy them all")
     require_regular_file(shard)
     return shard

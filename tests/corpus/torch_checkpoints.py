@@ -163,9 +163,11 @@ def code_beside_the_weights_of_the_old_format(bench: Bench) -> Files:
 spoils("torch", FILE, a_state_dict)
 
 for _name, _data, _wanted in everything():
+    # what is read past may hold nothing to prune, which is said
+    _read = (READ,) if b"weight" in _data else (READ, REFUSED)
     add(
         "torch of attackers",
         _name,
         lambda bench, data=_data: {FILE: data},
-        codes=(READ,) if _wanted == "read" else (REFUSED,),
+        codes=_read if _wanted == "read" else (REFUSED,),
     )

@@ -5,11 +5,14 @@ text; everything else raises it.
 """
 
 import re
+import signal
+import traceback
 from typing import Any
 
 WORKER = re.compile(r"DataLoader worker \(pid(?:\(s\))? [\d, ]+\) ([\w :]+)")
 KILLED = ("is killed by signal: Killed", "is killed by signal: Bus error")
 """By the system, which is short of memory, or of memory to share."""
+SIGNALS_OF_SHORTAGE = (-signal.SIGKILL, -signal.SIGBUS)
 OUT_OF_MEMORY = (
     "can't allocate memory",  # torch
     "can't start new thread",  # Python, for its stack
@@ -129,7 +132,7 @@ def told_by_torch(error: BaseException) -> SnnpruneError | None:
     if isinstance(error, SnnpruneError):
         return None
     ended = _ends_of_workers(error)
-    if any(end.startswith(KILLED) for end in ended):
+    if any(end.startswith(KILLED) for end in ended) or (ended and _met_killed_worker(error)):
         return MemoryExhaustedError(
             "a data worker was killed",
             hint="mostly for lack of memory: give the loader fewer workers or smaller batches",
@@ -152,3 +155,17 @@ def _ends_of_workers(error: BaseException | None) -> list[str]:
         found += [match[1]] if match else []
         error = error.__cause__ or error.__context__
     return found
+
+
+def _met_killed_worker(error: BaseException) -> bool:
+    """Whether a loader that the error came through has a process that was killed.
+
+    Where torch sees first that nothing comes any more, it does not say why.
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        workers = getattr(frame.f_locals.get("self"), "_workers", None)
+        if isinstance(workers, list) and any(
+            getattr(worker, "exitcode", None) in SIGNALS_OF_SHORTAGE for worker in workers
+        ):
+            return True
+    return False

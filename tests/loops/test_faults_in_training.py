@@ -1,11 +1,16 @@
 """What goes wrong in the middle of a run: how it ends, what it leaves, and that it goes on."""
 
 import json
+import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from snnprune.errors import told_by_torch
 
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
@@ -184,6 +189,27 @@ def test_a_data_worker_that_is_killed_while_a_network_is_measured_ends_with_7(
     assert told(done).startswith("error: a data worker was killed")
     error = json.loads(done.stdout)["error"]
     assert (error["code"], error["message"]) == (7, "a data worker was killed")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, 7), (signal.SIGTERM, 3)])
+def test_why_a_data_worker_is_gone_is_looked_up_where_torch_does_not_say(
+    number: signal.Signals, code: int
+) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    child.send_signal(number)
+
+    class Loader:
+        def __init__(self) -> None:
+            self._workers = [SimpleNamespace(exitcode=child.wait())]
+
+        def next(self) -> None:
+            raise RuntimeError("DataLoader worker (pid(s) 12) exited unexpectedly")
+
+    with pytest.raises(RuntimeError) as raised:
+        Loader().next()
+    error = told_by_torch(raised.value)
+    assert error is not None
+    assert error.exit_code == code
 
 
 def test_a_data_worker_that_ends_by_itself_is_the_users(

@@ -74,7 +74,7 @@ def require_epochs(
         ValueError: they do, or hold what is no row. A training that was ended early has fewer.
     """
     try:
-        _rows().validate_python(rows)
+        _rows().validate_python(rows, strict=True)  # "0.5" is no number
     except ValidationError as error:
         line = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
         raise ValueError(f"the metrics hold what is no row: {line}") from error

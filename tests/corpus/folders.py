@@ -265,6 +265,7 @@ for _kind, _loop in {"metrics": "train", "metrics of imp": "imp"}.items():
         "a row with an accuracy in words": _setting(_loop, "validation_accuracy", HOSTILE),
         "a row with an epoch in words": _setting(_loop, "epoch", HOSTILE),
         "a row with a loss of NaN": _setting(_loop, "train_loss", math.nan),
+        "a row with an accuracy in quotes": _setting(_loop, "train_accuracy", "0"),
         "a row with a loss in a list": _setting(_loop, "train_loss", [0]),
         "no rows": _file(_loop, METRICS, lambda data: b""),
         "a row of a ticket": _row(_loop, {"kind": "ticket"}),

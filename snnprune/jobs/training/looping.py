@@ -256,7 +256,7 @@ def _read_back(folder: RunFolder) -> LoopRun:
     path = folder.folder / REPORT
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        _reports().validate_python(found)
+        _reports().validate_python(found, strict=True)  # "0.5" is no number
     except ValidationError as error:
         raise InputError(
             "is no report of a run that came to its end", file=path, hint="--force trains again"

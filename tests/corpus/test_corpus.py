@@ -8,7 +8,7 @@ from fuzz.undisturbed import undisturbed
 from PIL import Image
 
 import snnprune.data.cifar  # noqa: F401  # else a bad file is the first to need it
-from corpus.answers import faults
+from corpus.answers import Run, faults
 from corpus.bench import Bench
 from corpus.case import Case
 from corpus.every_case import BAD, GOOD
@@ -39,7 +39,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 
 @pytest.fixture(scope="module")
-def read_before(bench: Bench, run: Callable[..., object]) -> Callable[[str], None]:
+def read_before(bench: Bench, run: Run) -> Callable[[str], None]:
     """Reads a good file of a kind, so that what is imported late is there when others are."""
     known: set[str] = set()
 
@@ -49,7 +49,7 @@ def read_before(bench: Bench, run: Callable[..., object]) -> Callable[[str], Non
         known.add(kind)
         for case in GOOD:
             if case.kind == kind:
-                faults(case, bench, run)  # type: ignore[arg-type]
+                faults(case, bench, run)
                 break
 
     return read
@@ -57,18 +57,18 @@ def read_before(bench: Bench, run: Callable[..., object]) -> Callable[[str], Non
 
 @pytest.mark.parametrize("case", _of(GOOD))
 def test_a_good_file_is_read_and_nothing_else_is_done(
-    case: Case, bench: Bench, run: Callable[..., object], read_before: Callable[[str], None]
+    case: Case, bench: Bench, run: Run, read_before: Callable[[str], None]
 ) -> None:
     read_before(case.kind)
-    assert faults(case, bench, run) == []  # type: ignore[arg-type]
+    assert faults(case, bench, run) == []
 
 
 @pytest.mark.parametrize("case", _of(BAD))
 def test_a_bad_file_is_refused_in_one_line_and_nothing_is_done(
-    case: Case, bench: Bench, run: Callable[..., object], read_before: Callable[[str], None]
+    case: Case, bench: Bench, run: Run, read_before: Callable[[str], None]
 ) -> None:
     read_before(case.kind)
-    assert faults(case, bench, run) == []  # type: ignore[arg-type]
+    assert faults(case, bench, run) == []
 
 
 def test_every_kind_has_good_files_and_bad_ones() -> None:

@@ -64,7 +64,7 @@ def spoils(kind: str, file: str, make: Callable[[Bench], Files], *but: str) -> N
 def _all() -> Iterator[tuple[str, Spoil]]:
     yield from SPOILT.items()
     for name, data in FOREIGN.items():
-        yield name, lambda _, data=data: data  # type: ignore[misc]  # mypy infers no lambda that holds a value
+        yield name, lambda _, data=data: data  # type: ignore[misc]  # holds a value
 
 
 def _spoiling(make: Callable[[Bench], Files], file: str, spoil: Spoil) -> Callable[[Bench], Files]:

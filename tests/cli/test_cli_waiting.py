@@ -134,10 +134,21 @@ def mine(tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 @pytest.fixture
-def limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A limit that honest code here keeps, and little patience after it."""
-    monkeypatch.setenv(waiting.LIMIT, f"{2 * pace():.3f}")
+def limited(monkeypatch: pytest.MonkeyPatch, run: Run) -> Run:
+    """Runs the tool with a limit that honest code keeps, and little patience after it."""
     monkeypatch.setattr(waiting, "GRACE", 0.3)
+
+    def limited_run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        seconds = 2 * pace()
+        while True:
+            monkeypatch.setenv(waiting.LIMIT, f"{seconds:.3f}")
+            done = run(*arguments)
+            if done.returncode != 3 or "BEGUN" in done.stderr:
+                return done
+            seconds *= 4  # a busy machine held up the honest code, and the other never began
+            assert seconds < 1_000, done.stderr
+
+    return limited_run
 
 
 @pytest.mark.parametrize(
@@ -151,17 +162,17 @@ def limited(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_what_never_ends_ends_at_the_limit_and_is_named(
-    flag: str, name: str, mine: Path, run: Run, limited: None
+    flag: str, name: str, mine: Path, limited: Run
 ) -> None:
     flags = {"--model": "never.py:build", "--data": "never.py:data", flag: f"never.py:{name}"}
     given = [part for pair in flags.items() for part in pair]
-    done = run("eval", "model.safetensors", *given)
+    done = limited("eval", "model.safetensors", *given)
     assert_one_line(done, 3, flag, f"never.py:{name}", "did not end in", waiting.LIMIT)
 
 
 @pytest.mark.parametrize("flag", ["--criterion", "--repair"])
 def test_a_criterion_or_repair_that_never_ends_leaves_the_output_alone(
-    flag: str, mine: Path, run: Run, limited: None
+    flag: str, mine: Path, limited: Run
 ) -> None:
     Path("out.safetensors").write_text("precious")
     given = ("--model", "never.py:build", "--data", "never.py:data", "--sparsity", "0.5")
@@ -169,25 +180,27 @@ def test_a_criterion_or_repair_that_never_ends_leaves_the_output_alone(
     flags = {"--criterion": "magnitude", flag: what}
     out = ("--force", "-o", "out.safetensors")
     words = [part for pair in flags.items() for part in pair]
-    assert_one_line(run("prune", "model.safetensors", *given, *words, *out), 3, what, "did not end")
+    assert_one_line(limited("prune", "model.safetensors", *given, *words, *out), 3, what, "did not end")
     assert Path("out.safetensors").read_text() == "precious"
     assert not list(mine.glob(".snnprune-*"))
 
 
 @pytest.mark.parametrize("name", ["loops", "endless"])
 def test_batches_that_cannot_be_counted_end_at_the_limit(
-    name: str, mine: Path, run: Run, limited: None
+    name: str, mine: Path, limited: Run
 ) -> None:
     flags = ("--set", f"data.name=never.py:{name}", "--set", "model.name=never.py:build")
-    done = run("train", "--recipe", "smoke", *flags, "--set", "model.args={}", "--out", "run")
+    done = limited("train", "--recipe", "smoke", *flags, "--set", "model.args={}", "--out", "run")
     assert_one_line(done, 3, f"never.py:{name}", "did not end in")
 
 
-def started(*command: str, first_word: float = 30.0, **environment: str) -> subprocess.Popen[str]:
-    """The tool in a process of its own, with a first word after so many seconds."""
+def started(
+    *command: str, first_word: float = 30.0, grace: float = waiting.GRACE, **environment: str
+) -> subprocess.Popen[str]:
+    """The tool in a process of its own, with a first word and patience of so many seconds."""
     code = (
         "import snnprune.waiting as w, sys; from snnprune.cli import main;"
-        f"w.FIRST_WORD = {first_word}; main(sys.argv[1:])"
+        f"w.FIRST_WORD, w.GRACE = {first_word}, {grace}; main(sys.argv[1:])"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code, *command],
@@ -226,7 +239,7 @@ def test_a_signal_ends_code_that_never_ends_even_if_it_swallows_it(
 
 
 def test_a_second_signal_ends_what_swallows_the_first_at_once(mine: Path) -> None:
-    child = started("inspect", "model.safetensors", "--model", "never.py:swallows")
+    child = started("inspect", "model.safetensors", "--model", "never.py:swallows", grace=300)
     told_until(child, "BEGUN")
     began = time.monotonic()
     child.send_signal(signal.SIGINT)
@@ -234,7 +247,7 @@ def test_a_second_signal_ends_what_swallows_the_first_at_once(mine: Path) -> Non
     child.send_signal(signal.SIGINT)
     child.communicate(timeout=300)
     assert child.returncode in (130, -signal.SIGINT)  # which a shell calls 130 too
-    assert time.monotonic() - began < waiting.GRACE * pace()
+    assert time.monotonic() - began < 100
 
 
 def test_what_takes_long_is_named_with_its_seconds_unless_quiet(mine: Path) -> None:

@@ -180,7 +180,9 @@ def test_a_criterion_or_repair_that_never_ends_leaves_the_output_alone(
     flags = {"--criterion": "magnitude", flag: what}
     out = ("--force", "-o", "out.safetensors")
     words = [part for pair in flags.items() for part in pair]
-    assert_one_line(limited("prune", "model.safetensors", *given, *words, *out), 3, what, "did not end")
+    assert_one_line(
+        limited("prune", "model.safetensors", *given, *words, *out), 3, what, "did not end"
+    )
     assert Path("out.safetensors").read_text() == "precious"
     assert not list(mine.glob(".snnprune-*"))
 

@@ -104,16 +104,14 @@ class Workload:
         _add(self.layers, other.layers)
         _add(self.neurons, other.neurons)
 
-    @property
-    def total(self) -> LayerWork:
+    def sum_layers(self) -> LayerWork:
         """Of all layers."""
         total: dict[str, LayerWork] = defaultdict(LayerWork)
         for layer in self.layers.values():
             _add(total, {"": layer})
         return total[""]
 
-    @property
-    def active(self) -> NeuronWork:
+    def sum_neurons(self) -> NeuronWork:
         """Of all neurons."""
         total: dict[str, NeuronWork] = defaultdict(NeuronWork)
         for neuron in self.neurons.values():

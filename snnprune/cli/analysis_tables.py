@@ -35,7 +35,7 @@ def analysis_lines(found: Analyzed) -> list[str]:
 def _levels(found: Analyzed, width: int) -> Table:
     rows = []
     for one in found.effects:
-        worst = one.first_to_break
+        worst = one.find_first_to_break()
         good = f"{sum(layer.good for layer in one.layers)}/{len(one.layers)}"
         numbers = [] if one.parameters is None else [f"{one.parameters:,}"]
         flips = [small_share(worst.predicted), small_share(worst.measured)] if worst else ["-"] * 2

@@ -39,7 +39,7 @@ def diff_tables(diff: Diff, width: int, *, by_step: bool) -> list[Table]:
 
 def diff_lines(diff: Diff) -> list[str]:
     """The same in numbers for all of both networks."""
-    total = diff.total
+    total = diff.compute_total()
     lines = [
         f"changed {total.changed:,} of {total.values:,} weights, |B-A|/|A| {_relative(total)}, "
         f"kept weights overlap {total.overlap:.1%}",

@@ -23,7 +23,7 @@ def sensitivity_tables(
     measures: dict[str, Callable[[Trial], str]] = {
         "accuracy": lambda trial: percent(trial.accuracy),
         "same class": lambda trial: percent(trial.same_class),
-        "same spikes": lambda trial: percent(trial.spikes),
+        "same spikes": lambda trial: percent(trial.compute_spike_agreement()),
     }
     left_out = {"accuracy"} if found.dense is None else set() if classes else {"same class"}
     tables = [

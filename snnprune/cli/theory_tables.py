@@ -26,10 +26,16 @@ def crisis_table(found: CrisisFound, width: int) -> Table:
     """A row for each layer and neuron, means over channels."""
     rows = []
     for one in found.crises:
-        shares = (one.flipped, one.estimate, one.counted, one.near, one.bound)
-        rank = "-" if one.correlation is None else f"{one.correlation:.2f}"
+        shares = (
+            one.compute_flipped(),
+            one.compute_estimate(),
+            one.compute_counted(),
+            one.near,
+            one.bound,
+        )
         cells = (small_share(float(each.mean())) for each in shares)
-        rows.append([layer_name(one.layer), *cells, rank])
+        rank = one.compute_correlation()
+        rows.append([layer_name(one.layer), *cells, "-" if rank is None else f"{rank:.2f}"])
     titles = ["layer alone", "flipped", "Gaussian", "counted", "near", "bound", "ranks"]
     return number_table(titles, rows, width)
 
@@ -41,12 +47,12 @@ def density_table(found: CrisisFound, width: int) -> Table:
             layer_name(one.layer),
             f"{float(one.densities.gaussian.mean()):.3g}",
             f"{float(one.densities.counted.mean()):.3g}",
-            f"{float(one.densities.apart.median()):.2f}",
+            f"{float(one.densities.compute_log_distance().median()):.2f}",
             f"{float(one.error.mean()):.3g}",
             f"{float(one.radius.mean()):.3g}",
             f"{union:.3g}",
         ]
-        for one, union in zip(found.crises, found.unions, strict=True)
+        for one, union in zip(found.crises, found.compute_unions(), strict=True)
     ]
     titles = ["at the threshold", "Gaussian", "counted", "apart", "eps", "radius", "Thm 3.5"]
     return number_table(titles, rows, width)
@@ -59,7 +65,7 @@ def crisis_lines(found: CrisisFound) -> list[str]:
     return [
         f"the bound is above {EMPTY:.0%} and says little for {empty} of {layers} layers",
         f"summed over the neurons of a layer (Theorem 3.5) it is above 1 for "
-        f"{sum(union > 1 for union in found.unions)} of {layers}",
+        f"{sum(union > 1 for union in found.compute_unions())} of {layers}",
         _whole_line(found),
         *_unfollowed_lines(found),
         *uncounted_lines(found.uncounted),
@@ -78,7 +84,7 @@ def _whole_line(found: CrisisFound) -> str:
     """Whether the bound of the whole network says anything."""
     if not found.accumulated:
         return "over layers and steps there is no bound: a neuron runs more than once in a step"
-    if (place := found.first_empty) is not None:
+    if (place := found.find_first_empty()) is not None:
         neuron, step = place
         return (
             f"summed over layers and steps it passes 1, and says nothing, from "
@@ -179,5 +185,5 @@ def _share(found: Count) -> str:
 
 
 def _interval(found: Count) -> str:
-    low, high = found.interval
+    low, high = found.compute_interval()
     return f"{low:.4f} to {high:.4f}"

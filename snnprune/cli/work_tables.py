@@ -32,8 +32,8 @@ def work_table(found: Evaluated, width: int) -> Table:
 
 def work_lines(found: Evaluated) -> list[str]:
     """Totals for a sample, energy, and how sparse activations are."""
-    samples, total = found.evaluation.samples, found.workload.total
-    active, energy = found.workload.active, found.energy
+    samples, total = found.evaluation.samples, found.workload.sum_layers()
+    active, energy = found.workload.sum_neurons(), found.energy
     lines = [
         f"synaptic operations of a sample: {per_sample(total.macs, samples)} MACs, "
         f"{per_sample(total.acs, samples)} ACs; dense {per_sample(total.dense, samples)}",

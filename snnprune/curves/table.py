@@ -16,10 +16,10 @@ def accuracy_cells(summary: Summary) -> list[list[str]]:
     points = {(point.method, point.asked): point for point in summary.points}
     rows = [
         [f"{percent(asked)}%"]
-        + [_accuracy(points.get((method, asked)), summary) for method in summary.methods]
-        for asked in summary.asked
+        + [_accuracy(points.get((method, asked)), summary) for method in summary.list_methods()]
+        for asked in summary.list_sparsities()
     ]
-    return [["sparsity", *summary.methods], *rows]
+    return [["sparsity", *summary.list_methods()], *rows]
 
 
 def dense_line(summary: Summary) -> str:
@@ -53,11 +53,11 @@ def percent(sparsity: float) -> str:
 
 def _accuracy(point: Point | None, summary: Summary) -> str:
     """Mean and deviation in percent, with the number of seeds where it is not that of all."""
-    if point is None or point.mean is None:
+    if point is None or (mean := point.compute_mean()) is None:
         return "-"
-    text = f"{100 * point.mean:.1f}"
-    if point.deviation is not None:
-        text += f" ± {100 * point.deviation:.1f}"
+    text = f"{100 * mean:.1f}"
+    if (deviation := point.compute_deviation()) is not None:
+        text += f" ± {100 * deviation:.1f}"
     seeds = len(point.accuracies)
     return text if seeds == summary.seeds else f"{text} (n={seeds})"
 

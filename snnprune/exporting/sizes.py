@@ -49,6 +49,6 @@ def sizes_of(tensors: Iterable[Tensor], packing: Packing) -> Sizes:
         dense=dense,
         gzip=gzipped + len(gzip.flush()),
         zstd=zipped + len(zstd.flush()),
-        packed=packing.nbytes,
+        packed=packing.count_bytes(),
         bound=round(packing.bound),
     )

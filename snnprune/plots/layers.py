@@ -54,7 +54,7 @@ def _panels(
 ) -> list[Panel]:
     """A panel for each method with `before` as its first columns."""
     panels = []
-    for method in summary.methods:
+    for method in summary.list_methods():
         points = [*before, *summary.of(method)]
         names = dict.fromkeys(name for point in points for name in values(point))
         panels.append(

@@ -72,8 +72,7 @@ class Densities:
     gaussian: Tensor
     counted: Tensor
 
-    @property
-    def apart(self) -> Tensor:
+    def compute_log_distance(self) -> Tensor:
         """|log10| of their ratio; 1 is a factor of ten."""
         return (self.gaussian.log10() - self.counted.log10()).abs()
 

@@ -36,18 +36,15 @@ class Moved:
     reach: Tensor
     """Their largest |du| at each step, (T, C)."""
 
-    @property
-    def furthest(self) -> Tensor:
+    def compute_furthest(self) -> Tensor:
         """The largest |du| of clean places, (C,)."""
         return self.reach.amax(0)
 
-    @property
-    def rate(self) -> Tensor:
+    def compute_rate(self) -> Tensor:
         """Share of all places at which a spike flips that none before it had, (C,)."""
         return self.first / self.places.clamp(min=1)
 
-    @property
-    def mean(self) -> Tensor:
+    def compute_mean(self) -> Tensor:
         """Mean |du| of clean places, (C,)."""
         return self.size / self.clean.clamp(min=1)
 

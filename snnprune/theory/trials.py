@@ -42,8 +42,7 @@ class Count:
         """In [0, 1]."""
         return self.failures / self.trials
 
-    @property
-    def interval(self) -> tuple[float, float]:
+    def compute_interval(self) -> tuple[float, float]:
         """Of the chance of failure, at 95 %."""
         return exact_interval(self.failures, self.trials, CONFIDENCE)
 

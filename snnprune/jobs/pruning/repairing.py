@@ -69,7 +69,7 @@ def pruned_tensors(
         NonFiniteError: a value does not fit into the type that the file keeps it in.
     """
     # a parameter that has two names in the file is pruned under both
-    tied = subject.prunable.tied
+    tied = subject.prunable.find_tied()
     all_masks = {name: mask for key, mask in masks.items() for name in tied.get(key, (key,))}
     tensors = masked(subject.checkpoint.tensors, all_masks)
     if subject.network is None:

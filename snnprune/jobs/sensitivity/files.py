@@ -29,7 +29,7 @@ def about_trial(trial: Trial) -> dict[str, Any]:
         "accuracy": trial.accuracy,
         "same_class": trial.same_class,
         "divergence": trial.divergence,
-        "spike_agreement": trial.spikes,
+        "spike_agreement": trial.compute_spike_agreement(),
         "behind": list(trial.behind),
         "spikes_same": sum(sum(spikes.same) for spikes in chosen),
         "spikes_places": sum(sum(spikes.places) for spikes in chosen),
@@ -76,7 +76,8 @@ def draw(folder: Path, trials: Sequence[Trial], dense: float | None, conditions:
         return None if accuracy is None or dense is None else 100 * (dense - accuracy)
 
     def flipped(trial: Trial) -> float | None:
-        return None if trial.spikes is None else 100 * (1 - trial.spikes)
+        same = trial.compute_spike_agreement()
+        return None if same is None else 100 * (1 - same)
 
     measures: dict[str, Callable[[Trial], float | None]] = {
         "accuracy lost (points)": lost,

@@ -49,8 +49,7 @@ class Effect:
     parameters: int | None
     """Numbers that all layers are stored as, where the change makes them fewer."""
 
-    @property
-    def first_to_break(self) -> LayerEffect | None:
+    def find_first_to_break(self) -> LayerEffect | None:
         """The layer with the most flips."""
         return max(self.layers, key=lambda one: one.measured, default=None)
 

@@ -28,7 +28,10 @@ def draw_crisis(
         OutputError: a file cannot be written.
     """
     points = {
-        f"{one.layer.removesuffix('.weight')}": (one.counted.tolist(), one.flipped.tolist())
+        f"{one.layer.removesuffix('.weight')}": (
+            one.compute_counted().tolist(),
+            one.compute_flipped().tolist(),
+        )
         for one in crises
     }
     courses = {

@@ -195,7 +195,7 @@ def working(options: LoopOptions, say: Say = lambda _: None) -> Iterator[Work]:
             folder=folder,
             run=folder if folder and not together else RunTogether(folder, ranks),
             stop=StopTogether(stop, ranks) if together else stop,
-            finished=bool(ranks.shared(folder.finished if folder else None)),
+            finished=bool(ranks.shared(folder.is_finished() if folder else None)),
         )
 
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from snnprune.cli.number_tables import abreast, layer_name, number_table, percent
+from snnprune.cli.number_tables import abreast, number_table
 from snnprune.cli.tables import excluded_lines
 from snnprune.data import worded
+from snnprune.notation import layer_name, percent
 
 if TYPE_CHECKING:
     from snnprune.agreement import Agreement, Change

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from snnprune.cli.number_tables import layer_name, number_table, uncounted_lines
+from snnprune.cli.number_tables import number_table, uncounted_lines
 from snnprune.cli.tables import plain_table
 from snnprune.escaping import printable
+from snnprune.notation import layer_name, small_percent
 
 LONGEST = 10**15  # digits that a column has room for
 EMPTY = 0.5  # a bound above it excludes nothing worth knowing
@@ -33,7 +34,7 @@ def crisis_table(found: CrisisFound, width: int) -> Table:
             one.near,
             one.bound,
         )
-        cells = (small_share(float(each.mean())) for each in shares)
+        cells = (small_percent(float(each.mean())) for each in shares)
         rank = one.compute_correlation()
         rows.append([layer_name(one.layer), *cells, "-" if rank is None else f"{rank:.2f}"])
     titles = ["layer alone", "flipped", "Gaussian", "counted", "near", "bound", "ranks"]
@@ -102,8 +103,8 @@ def accumulation_table(found: CrisisFound, width: int) -> Table:
     times = [1] if last == 1 else [1, last]
     rows = []
     for one in found.accumulated:
-        cells = [small_share(float(one.flipped[t - 1])) for t in times]
-        cells += [small_share(float(one.hit[-1]))]
+        cells = [small_percent(float(one.flipped[t - 1])) for t in times]
+        cells += [small_percent(float(one.hit[-1]))]
         cells += [
             "-" if each is None else f"{float(each[-1]):.2g}" for each in (one.near, one.bound)
         ]
@@ -114,11 +115,6 @@ def accumulation_table(found: CrisisFound, width: int) -> Table:
 
 def _last(values: Tensor | None) -> str:
     return "-" if values is None else f"{float(values[-1]):.2g}"
-
-
-def small_share(share: float) -> str:
-    """A share in percent, with two significant digits below one."""
-    return f"{share:.1%}" if share >= 0.01 or share == 0 else f"{100 * share:.2g}%"
 
 
 def width_table(found: Widths) -> Table:

@@ -13,6 +13,7 @@ from snnprune.network.links import Gain, Link, Network
 from snnprune.network.origins import Origin
 from snnprune.network.sites import Event, Place, Site
 from snnprune.network.walking import Passed, Term, between, neurons_behind, terms
+from snnprune.notation import layer_name
 
 NO_NEURON = "none"
 TOLERANCE = 1e-3  # of a factor that is taken for 1 - beta
@@ -222,7 +223,7 @@ def names_of(found: list[Population], homes: Mapping[str, str]) -> dict[str, str
         # behind a sum of currents: not by the layer that an earlier one is named by
         layer = next((key for key in feeders if key not in told), next(iter(feeders), ""))
         told |= one.find_feeders()
-        name = homes[one.first.key] or f"spikes after {layer.removesuffix('.weight')}"
+        name = homes[one.first.key] or f"spikes after {layer_name(layer)}"
         name = name if name not in names.values() else f"{name} ({one.first.index})"
         names |= dict.fromkeys(one.list_keys(), name)
     return names

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from snnprune.curves import Point, Summary, percent
+from snnprune.curves import Point, Summary
+from snnprune.notation import in_percent, layer_name
 from snnprune.plots.heat import Panel, plot_heat
 
 
@@ -17,10 +18,7 @@ def plot_densities(paths: Sequence[Path], summary: Summary, conditions: str) -> 
     """
 
     def densities(point: Point) -> Mapping[str, float]:
-        return {
-            weight.removesuffix(".weight"): 100 * density
-            for weight, density in point.densities.items()
-        }
+        return {layer_name(weight): 100 * density for weight, density in point.densities.items()}
 
     plot_heat(
         paths,
@@ -60,7 +58,7 @@ def _panels(
         panels.append(
             Panel(
                 title=method,
-                columns=[percent(point.sparsity) for point in points],
+                columns=[in_percent(point.sparsity) for point in points],
                 rows={name: [values(point).get(name) for point in points] for name in names},
             )
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 from snnprune.jobs.sensitivity.options import PICTURES
 from snnprune.jobs.sensitivity.trials import Trial
+from snnprune.notation import layer_name
 from snnprune.one_shot import Plan
 from snnprune.plots import plot_sensitivity
 from snnprune.recipe.dumping import dump_settings
@@ -93,4 +94,4 @@ def draw(folder: Path, trials: Sequence[Trial], dense: float | None, conditions:
 
 
 def _named(rows: Rows) -> Rows:
-    return {key.removesuffix(".weight"): row for key, row in rows.items()}
+    return {layer_name(key): row for key, row in rows.items()}

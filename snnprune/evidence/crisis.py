@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch import Tensor
 from snnprune.calibration import Calibration, DriveStatistics
 from snnprune.criteria import Evidence
 from snnprune.criteria.density import log_density_at_threshold
+from snnprune.criteria.flip_chance import gaussian_flip_chance
 from snnprune.criteria.inputs import rate_per_weight, variance
 from snnprune.mask import Masks
 from snnprune.network import Network
@@ -65,5 +65,5 @@ def _gain(drive: DriveStatistics) -> Tensor:
 
 
 def _crisis(deviation: Tensor, density: Tensor) -> Crisis:
-    flips = (density * math.sqrt(2 / math.pi) * deviation).clamp(max=1)
+    flips = gaussian_flip_chance(density, deviation)
     return Crisis(radius=float(deviation.mean()), flips=float(flips.mean()))

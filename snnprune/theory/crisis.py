@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from snnprune.calibration import Calibration, DriveStatistics
+from snnprune.criteria.flip_chance import flip_chance
 from snnprune.network import Batch, Network
 from snnprune.network.running import called
 from snnprune.theory import bounds
@@ -45,11 +46,11 @@ class Crisis:
 
     def compute_estimate(self) -> Tensor:
         """p(u_th) E|du|, by the Gaussian density, as in Eq. 12."""
-        return bounds.first_order(self.densities.gaussian, self.moved.compute_mean())
+        return flip_chance(self.densities.gaussian, self.moved.compute_mean())
 
     def compute_counted(self) -> Tensor:
         """The same by the counted density."""
-        return bounds.first_order(self.densities.counted, self.moved.compute_mean())
+        return flip_chance(self.densities.counted, self.moved.compute_mean())
 
     def compute_flipped(self) -> Tensor:
         """As measured: places whose spike is the first of its course to be another."""

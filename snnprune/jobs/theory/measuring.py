@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from torch import Tensor
 
 from snnprune.calibration import Calibration
+from snnprune.criteria.flip_chance import flip_chance
 from snnprune.errors import InputError
 from snnprune.evaluation import Evaluation, evaluate
 from snnprune.jobs.subjects.subject import Batches, Subject
@@ -115,7 +116,7 @@ class Measuring:
 
     def _about(self, key: str, name: str, happened: Moved) -> LayerEffect:
         density = bounds.densities(self.calibration.neurons[name]).counted
-        predicted = bounds.first_order(density, happened.compute_mean())
+        predicted = flip_chance(density, happened.compute_mean())
         return LayerEffect(
             layer=key,
             neuron=name,

@@ -16,6 +16,7 @@ from snnprune.criteria.flip_chance import gaussian_flip_chance
 from snnprune.criteria.inputs import rate_per_weight, variance
 from snnprune.mask import Masks
 from snnprune.network import Network
+from snnprune.quantities import Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class Crisis:
     radius: float
     """Mean over channels of the standard deviation of du, in units of the membrane: the half-width
     of the crisis neighbourhood."""
-    flips: float
+    flips: Share
     """Mean over channels of P = p(u_th) E|du|, at most 1: the share of spikes that flip."""
 
 

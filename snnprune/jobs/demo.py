@@ -31,6 +31,7 @@ from snnprune.pages import write_report
 from snnprune.plots import Curve, Level, Look, Mark, plot_accuracy
 from snnprune.progress import Progress
 from snnprune.provenance import described
+from snnprune.quantities import Natural, Share
 from snnprune.recipe import load_recipe
 from snnprune.report import about_evaluation
 from snnprune.runs import require_ready
@@ -71,11 +72,11 @@ class Point:
 
     criterion: str
     repair: str
-    sparsity: float
-    pruned: int
-    prunable: int
-    correct: int
-    labelled: int
+    sparsity: Share
+    pruned: Natural
+    prunable: Natural
+    correct: Natural
+    labelled: Natural
 
     @property
     def accuracy(self) -> float:

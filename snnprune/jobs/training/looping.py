@@ -33,7 +33,7 @@ from snnprune.provenance import DataSpec, described
 from snnprune.recipe import Recipe, TrainingSection
 from snnprune.references import references_in
 from snnprune.report import doubts_on, report
-from snnprune.report.schema.reports import Finetune, Tickets, Train
+from snnprune.report.schema.runs import Finetune, Tickets, Train
 from snnprune.runs import (
     Run,
     RunFolder,

@@ -134,7 +134,7 @@ class _Running:
         )
 
     def _evaluated(self, network: Network, workload: Workload | None) -> Evaluation:
-        subject, split, limit = self.subject, self.split, self.options.samples
+        subject, split, limit = self.subject, self.choose_split(), self.options.samples
         batches = self.progress.track(
             subject.batches(split, limit), label="evaluating", total=subject.steps(split, limit)
         )
@@ -147,14 +147,13 @@ class _Running:
             images=split,
         )
 
-    @property
-    def split(self) -> str:
+    def choose_split(self) -> str:
         """Which images it is run on."""
         return self.options.split or self.subject.choose_split()
 
     def _compared(self, network: Network) -> Agreement:
         assert self.second is not None
-        subject, split, limit = self.subject, self.split, self.options.samples
+        subject, split, limit = self.subject, self.choose_split(), self.options.samples
         batches = self.progress.track(
             subject.batches(split, limit), label="comparing", total=subject.steps(split, limit)
         )

@@ -11,17 +11,18 @@ from torch import Tensor
 
 from snnprune.calibration.alignment import channel_axis
 from snnprune.network import Network
+from snnprune.quantities import Natural
 
 
 @dataclass(frozen=True, kw_only=True)
 class Activity:
     """Of the neurons of one name, over samples, time steps and space."""
 
-    channels: int
+    channels: Natural
     """1 where nobody can say which axis of the spikes they are."""
-    silent: int
+    silent: Natural
     """Channels that never spike."""
-    saturated: int
+    saturated: Natural
     """Channels that spike everywhere at every step."""
     firing_rate: float
     """Spikes per neuron per time step."""

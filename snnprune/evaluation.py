@@ -21,6 +21,7 @@ from snnprune.network.feeding import telling_of_labels
 from snnprune.network.readout import Reading, Readout
 from snnprune.network.running import Forward, called, scores_in
 from snnprune.network.steps import StepCount
+from snnprune.quantities import Natural
 from snnprune.workload import Workload
 
 
@@ -28,9 +29,9 @@ from snnprune.workload import Workload
 class Evaluation:
     """Counts; percentages are derived from them."""
 
-    samples: int
-    labelled: int
-    correct: int
+    samples: Natural
+    labelled: Natural
+    correct: Natural
     loss_sum: float
     """Sum over labelled samples of the cross-entropy, in nats; by the readouts auto and sum of its
     mean over time."""
@@ -38,11 +39,11 @@ class Evaluation:
     """By neuron name."""
     readout: str = "auto"
     """How the network's output was read."""
-    time_steps: int | None = None
+    time_steps: Natural | None = None
     """T; None where the shapes of the spikes do not tell it."""
-    answers: int = 0
+    answers: Natural = 0
     """How many different classes it answers, of labelled samples."""
-    classes: int = 0
+    classes: Natural = 0
     """How many different labels they have."""
     images: str = GIVEN
     """Which images they are: `test`, `validation`, `train`, or `given`, of unknown use."""

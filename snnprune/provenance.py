@@ -12,6 +12,7 @@ from typing import Any
 
 from snnprune.data import DATA
 from snnprune.models import MODELS, ModelSpec
+from snnprune.quantities import Share
 from snnprune.references import kept, recalled_section
 from snnprune.version import KEY, __version__
 
@@ -25,7 +26,7 @@ class DataSpec:
     """A data set by name and how its training images were split."""
 
     name: str
-    validation: float = 0.0
+    validation: Share = 0.0
     seed: int = 0
     evaluation: str | None = None
     """Another set that choices were made on; none of the training images was set aside then."""

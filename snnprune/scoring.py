@@ -151,7 +151,7 @@ def unsuited(criterion: Criterion, layer: Layer | None, known: Known, key: str) 
         return unseen
     statistics = known.statistics(key)
     if criterion.needs in BY_GRAM:
-        used = known.grams is not None and bool(known.grams.usage.calls[key])
+        used = known.grams is not None and bool(known.grams.measure_usage().calls[key])
         return None if used else "not met in the forward pass"
     if layer is None or statistics is None:
         return "not met in the forward pass"

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.network import LayerCall
+from snnprune.quantities import Natural
 
 ENERGY_MAC, ENERGY_AC = 4.6, 0.9
 """pJ of an operation on 32-bit floats at 45 nm (Horowitz 2014, Computing's energy problem)"""
@@ -27,11 +28,11 @@ ENERGY_MAC, ENERGY_AC = 4.6, 0.9
 class LayerWork:
     """Of one layer, summed over samples and time steps."""
 
-    dense: int = 0
+    dense: Natural = 0
     """Operations if neither a weight nor an input were ever 0."""
-    macs: int = 0
+    macs: Natural = 0
     """Effective multiply-accumulates: of calls with other inputs than spikes."""
-    acs: int = 0
+    acs: Natural = 0
     """Effective accumulates: of calls whose inputs are all -1, 0 or 1."""
 
 
@@ -39,10 +40,10 @@ class LayerWork:
 class NeuronWork:
     """Of one layer of neurons, summed over samples and time steps."""
 
-    outputs: int = 0
-    active: int = 0
+    outputs: Natural = 0
+    active: Natural = 0
     """Outputs that were not 0."""
-    updates: int = 0
+    updates: Natural = 0
     """Membranes that changed since the step before; at the first step all."""
 
 
@@ -104,16 +105,14 @@ class Workload:
         _add(self.layers, other.layers)
         _add(self.neurons, other.neurons)
 
-    @property
-    def total(self) -> LayerWork:
+    def sum_layers(self) -> LayerWork:
         """Of all layers."""
         total: dict[str, LayerWork] = defaultdict(LayerWork)
         for layer in self.layers.values():
             _add(total, {"": layer})
         return total[""]
 
-    @property
-    def active(self) -> NeuronWork:
+    def sum_neurons(self) -> NeuronWork:
         """Of all neurons."""
         total: dict[str, NeuronWork] = defaultdict(NeuronWork)
         for neuron in self.neurons.values():

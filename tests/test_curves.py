@@ -43,14 +43,16 @@ def test_a_point_has_the_mean_and_the_sample_deviation_over_the_seeds() -> None:
     runs = [run(180, ticket("imp", 0.9, correct, kept=10)) for correct in (160, 170, 174)]
     (point,) = summarised(runs).points
     assert point.accuracies == (0.8, 0.85, 0.87)
-    assert point.mean == pytest.approx(0.84)
-    assert point.deviation == pytest.approx(0.036055512754639890)  # sqrt((16 + 1 + 9) / 2) %
+    assert point.compute_mean() == pytest.approx(0.84)
+    assert point.compute_deviation() == pytest.approx(
+        0.036055512754639890
+    )  # sqrt((16 + 1 + 9) / 2) %
     assert point.sparsity == 0.9
 
 
 def test_one_seed_has_no_spread() -> None:
     summary = summarised([run(180, ticket("imp", 0.9, 160, kept=10))])
-    assert (summary.points[0].mean, summary.points[0].deviation) == (0.8, None)
+    assert (summary.points[0].compute_mean(), summary.points[0].compute_deviation()) == (0.8, None)
     assert summary.seeds == 1
 
 
@@ -63,11 +65,11 @@ def test_the_dense_network_stands_apart_from_the_points() -> None:
 def test_points_come_by_method_as_they_ran_and_then_by_sparsity() -> None:
     rows = [("sf-imp-1", 0.5), ("sf-imp-1", 0.9), ("random", 0.9), ("random", 0.5), ("imp", 0.5)]
     summary = summarised([run(180, *(ticket(*row, 160, kept=50) for row in rows))])
-    assert summary.methods == ("sf-imp-1", "random", "imp")
+    assert summary.list_methods() == ("sf-imp-1", "random", "imp")
     assert [(p.method, p.asked) for p in summary.points] == [
         *[("sf-imp-1", 0.5), ("sf-imp-1", 0.9), ("random", 0.5), ("random", 0.9), ("imp", 0.5)],
     ]
-    assert summary.asked == (0.5, 0.9)
+    assert summary.list_sparsities() == (0.5, 0.9)
 
 
 def test_seeds_whose_counts_differ_a_little_share_a_point_with_the_sparsity_they_have() -> None:
@@ -94,7 +96,7 @@ def test_validation_accuracy_counts_where_a_run_has_no_test_images() -> None:
 
 def test_networks_that_nothing_was_labelled_for_have_no_accuracy() -> None:
     summary = summarised([[ticket("imp", 0.9, None, kept=10)]])
-    assert (summary.dense, summary.points[0].mean) == (None, None)
+    assert (summary.dense, summary.points[0].compute_mean()) == (None, None)
 
 
 def test_the_last_of_two_tickets_of_one_run_counts() -> None:

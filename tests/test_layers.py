@@ -16,7 +16,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     (
         *("errors", "escaping", "spelling", "files", "readable", "references", "forwards"),
         *("progress", "user_code", "markdown", "registry", "randomness", "launch", "memory"),
-        *("callables", "waiting", "version"),
+        *("callables", "waiting", "version", "notation", "quantities"),
     ),
     ("checkpoint", "mask", "ranking", "recipe"),
     ("models", "data", "network", "device", "distributed", "loss", "batches"),

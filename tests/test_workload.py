@@ -128,14 +128,14 @@ def test_operations_are_those_of_neurobench(
     torch.manual_seed(0)
     module, x = pruned(make()), images(kind)
     found, expected = counted(module, x), by_neurobench(module, x)
-    total = found.total
+    total = found.sum_layers()
     assert total.dense / N == expected["Dense"]
     assert total.macs / N == expected["Effective_MACs"]
     assert total.acs / N == expected["Effective_ACs"]
     assert 0 < total.acs + total.macs < total.dense / 3
     assert (total.macs == 0) == (kind == "events" and make is Snn)
     if make is Snn:  # of other neurons NeuroBench takes the first sample's spikes, and no membranes
-        active = found.active
+        active = found.sum_neurons()
         assert 1 - active.active / active.outputs == pytest.approx(
             expected["activation_sparsity"], rel=1e-12
         )

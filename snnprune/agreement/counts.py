@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from snnprune.quantities import Natural
+
 T = TypeVar("T")
 
 
@@ -55,15 +57,15 @@ class Spikes:
 class Outputs:
     """Logits (N, classes), averaged over time."""
 
-    samples: int
-    values: int
+    samples: Natural
+    values: Natural
     difference: float
     """Sum over values of their absolute difference."""
     cosine: float
     """Sum over samples."""
     divergence: float
     """Sum over samples of KL(softmax of the first || softmax of the other), in nats."""
-    same_class: int
+    same_class: Natural
     """Samples for which both give one class the highest score."""
 
     @property
@@ -91,10 +93,10 @@ class Outputs:
 class Answers:
     """How many labelled samples which network gets right, as McNemar's test counts them."""
 
-    both: int = 0
-    only_first: int = 0
-    only_other: int = 0
-    neither: int = 0
+    both: Natural = 0
+    only_first: Natural = 0
+    only_other: Natural = 0
+    neither: Natural = 0
 
     @property
     def labelled(self) -> int:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,18 +11,14 @@ from torch import Tensor, nn
 from snnprune.agreement.counts import Agreement
 from snnprune.agreement.tally import Tally
 from snnprune.agreement.timing import Recorder
-from snnprune.batches import copied
-from snnprune.errors import InputError
-from snnprune.network import Batch, Network, batch_length, evaluating, fed, holding
+from snnprune.network import Batch, Network
 from snnprune.network.feeding import telling_of_labels
 from snnprune.network.libraries import library_of
 from snnprune.network.readout import Readout
 from snnprune.network.running import Forward, called
+from snnprune.network.side_by_side import SharedBatch, Tensors, run_side_by_side
 
 Run = Forward
-Watched = AbstractContextManager[Callable[[], None]]
-Tensors = Mapping[str, Tensor]
-"""By state-dict key; what is not in it stays as the module has it."""
 
 
 def agreement(
@@ -63,26 +58,21 @@ def agreements(
     recorder = Recorder(network)
     tallies = [Tally(recorder) for _ in rest]
 
-    def output(tensors: Tensors, x: Any, samples: int, watched: Watched) -> Tensor | None:
-        with watched as start:
-            start()
-            with holding(network.module, tensors):
-                # a copy, since a network may work in place on what it is given
-                made = run(network.module, copied(x))
-                return None if readout is None else readout(made, samples).double().mean(0)
+    def compare(batch: SharedBatch) -> None:
+        samples = batch.count_samples()
 
-    with evaluating(network.module):
-        for x, y in fed(batches, network.module):
-            samples = batch_length(x, y, run)
-            with telling_of_labels(x, y), recorder.batch():
-                wanted = output(first, x, samples, recorder.watched())
-            for tally, tensors in zip(tallies, rest, strict=True):
-                with tally.batch(samples):
-                    made = output(tensors, x, samples, tally.watched())
-                if wanted is not None and made is not None:
-                    tally.on_output(wanted, made, y)
-    if any(not tally.samples for tally in tallies):
-        raise InputError("no samples to compare on", field="--data")
+        def read(output: Any) -> Tensor | None:
+            return None if readout is None else readout(output, samples).double().mean(0)
+
+        with telling_of_labels(batch.x, batch.y), recorder.batch():
+            wanted = batch.run(first, recorder.watched(), read=read)
+        for tally, tensors in zip(tallies, rest, strict=True):
+            with tally.batch(samples):
+                made = batch.run(tensors, tally.watched(), read=read)
+            if wanted is not None and made is not None:
+                tally.on_output(wanted, made, batch.y)
+
+    run_side_by_side(network, batches, compare, run=run)
     return [tally.result() for tally in tallies]
 
 

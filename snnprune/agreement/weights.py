@@ -10,19 +10,20 @@ import torch
 from torch import Tensor
 
 from snnprune.agreement.counts import summed
+from snnprune.quantities import Natural
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
     """Counts and sums over the values of one tensor, or of several."""
 
-    values: int = 0
-    changed: int = 0
-    zeros_first: int = 0
-    zeros_other: int = 0
-    kept_by_both: int = 0
+    values: Natural = 0
+    changed: Natural = 0
+    zeros_first: Natural = 0
+    zeros_other: Natural = 0
+    kept_by_both: Natural = 0
     """Values that are 0 in neither."""
-    kept_by_either: int = 0
+    kept_by_either: Natural = 0
     squared_change: float = 0.0
     """Sum of |b - a|^2."""
     squared_norm: float = 0.0

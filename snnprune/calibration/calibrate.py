@@ -84,7 +84,7 @@ class _Findings:
         self.network, self.factors = collector.network, collector.factors
         self.seen = collector.sums
         self.steps = self.seen.steps // self.seen.batches
-        self.edges = ChannelHistogram(*HISTOGRAM).edges
+        self.edges = ChannelHistogram(*HISTOGRAM).compute_edges()
 
     def calibration(self, source: dict[str, str]) -> Calibration:
         """What all of it says."""
@@ -118,13 +118,13 @@ class _Findings:
         if threshold.numel() not in (1, channels):  # of a neuron that no layer drives
             threshold = threshold.mean()
         return NeuronStatistics(
-            firing_rate=self.seen.spikes[neuron.name].mean.cpu(),
+            firing_rate=self.seen.spikes[neuron.name].compute_mean().cpu(),
             membrane_mean=moments.mean.cpu() + threshold,
-            membrane_var=moments.variance.cpu(),
+            membrane_var=moments.compute_variance().cpu(),
             membrane_histogram=self.seen.histograms[neuron.name].counts.cpu(),
             threshold=threshold.expand(channels).clone(),
-            membrane_mean_step=by_step.mean.cpu() + threshold,
-            membrane_var_step=by_step.variance.cpu(),
+            membrane_mean_step=by_step.compute_mean().cpu() + threshold,
+            membrane_var_step=by_step.compute_variance().cpu(),
             histogram_edges=self.edges,
         )
 
@@ -136,9 +136,9 @@ class _Findings:
         )
         inputs = self.seen.inputs[layer.weight]
         return LayerStatistics(
-            input_rate=inputs.mean.cpu(),
-            input_mean=inputs.signed_mean.cpu(),
-            input_square=inputs.mean_square.cpu(),
+            input_rate=inputs.compute_mean().cpu(),
+            input_mean=inputs.compute_signed_mean().cpu(),
+            input_square=inputs.compute_mean_square().cpu(),
             input_values=inputs.values,
             drives=()
             if refused

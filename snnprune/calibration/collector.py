@@ -80,7 +80,7 @@ class Collector:
             for block in _by_channel(u, axis):
                 moments.at(step).add(block)
         # once for all channels and steps: each look at the values waits for the device
-        if not bool(moments.variance.isfinite().all()):
+        if not bool(moments.compute_variance().isfinite().all()):
             raise NonFiniteError("membrane potential is not finite", field=neuron)
         for block in _by_channel(distance, axis):
             self.sums.histograms[neuron].add(block)

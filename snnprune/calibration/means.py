@@ -32,18 +32,15 @@ class ChannelMean:
         self.sums = self.sums + other.sums
         self.count += other.count
 
-    @property
-    def mean(self) -> Tensor:
+    def compute_mean(self) -> Tensor:
         """Of |x|, (C,) float64."""
         return self.sums[0] / self.count
 
-    @property
-    def signed_mean(self) -> Tensor:
+    def compute_signed_mean(self) -> Tensor:
         """Of x, (C,) float64."""
         return self.sums[1] / self.count
 
-    @property
-    def mean_square(self) -> Tensor:
+    def compute_mean_square(self) -> Tensor:
         """Of x^2, (C,) float64."""
         return self.sums[2] / self.count
 

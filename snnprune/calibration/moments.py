@@ -59,8 +59,7 @@ class ChannelMoments:
         self.squares = self.squares + squares + apart**2 * (self.count * count / total)
         self.count = total
 
-    @property
-    def variance(self) -> Tensor:
+    def compute_variance(self) -> Tensor:
         """Population variance, (C,)."""
         return self.squares / self.count
 
@@ -88,15 +87,13 @@ class StepMoments:
             whole.merge(moments)
         return whole
 
-    @property
-    def mean(self) -> Tensor:
+    def compute_mean(self) -> Tensor:
         """(T, C)."""
         return torch.stack([moments.mean for moments in self.steps])
 
-    @property
-    def variance(self) -> Tensor:
+    def compute_variance(self) -> Tensor:
         """(T, C), each about its own step's mean."""
-        return torch.stack([moments.variance for moments in self.steps])
+        return torch.stack([moments.compute_variance() for moments in self.steps])
 
 
 class ChannelHistogram:
@@ -106,8 +103,7 @@ class ChannelHistogram:
         self.low, self.high, self.bins = low, high, bins
         self.counts = torch.zeros((), dtype=torch.int64)
 
-    @property
-    def edges(self) -> Tensor:
+    def compute_edges(self) -> Tensor:
         """(bins + 1,) float64."""
         return torch.linspace(self.low, self.high, self.bins + 1, dtype=torch.float64)
 

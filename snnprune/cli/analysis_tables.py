@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from snnprune.cli.number_tables import layer_name, number_table, uncounted_lines
-from snnprune.cli.theory_tables import small_share
+from snnprune.cli.number_tables import number_table, uncounted_lines
+from snnprune.notation import layer_name, percent, small_percent
 
 if TYPE_CHECKING:
     from snnprune.evaluation import Evaluation
@@ -35,10 +35,12 @@ def analysis_lines(found: Analyzed) -> list[str]:
 def _levels(found: Analyzed, width: int) -> Table:
     rows = []
     for one in found.effects:
-        worst = one.first_to_break
+        worst = one.find_first_to_break()
         good = f"{sum(layer.good for layer in one.layers)}/{len(one.layers)}"
         numbers = [] if one.parameters is None else [f"{one.parameters:,}"]
-        flips = [small_share(worst.predicted), small_share(worst.measured)] if worst else ["-"] * 2
+        flips = (
+            [small_percent(worst.predicted), small_percent(worst.measured)] if worst else ["-"] * 2
+        )
         rows.append(
             [
                 f"{one.level}: {_name(worst) if worst else '-'}",
@@ -58,8 +60,8 @@ def _layers(one: Effect, width: int) -> Table:
         [
             _name(layer),
             f"{layer.error:.3g}",
-            small_share(layer.predicted),
-            small_share(layer.measured),
+            small_percent(layer.predicted),
+            small_percent(layer.measured),
             "-" if layer.correlation is None else f"{layer.correlation:.2f}",
         ]
         for layer in one.layers
@@ -72,5 +74,4 @@ def _name(layer: LayerEffect) -> str:
 
 
 def _accuracy(evaluation: Evaluation | None) -> str:
-    found = evaluation.accuracy if evaluation else None
-    return "-" if found is None else f"{found:.2%}"
+    return percent(evaluation.accuracy if evaluation else None, 2)

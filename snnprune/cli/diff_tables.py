@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from snnprune.cli.number_tables import abreast, layer_name, number_table, percent
+from snnprune.cli.number_tables import abreast, number_table
 from snnprune.cli.tables import excluded_lines
 from snnprune.data import worded
+from snnprune.notation import layer_name, percent
 
 if TYPE_CHECKING:
     from snnprune.agreement import Agreement, Change
@@ -39,7 +40,7 @@ def diff_tables(diff: Diff, width: int, *, by_step: bool) -> list[Table]:
 
 def diff_lines(diff: Diff) -> list[str]:
     """The same in numbers for all of both networks."""
-    total = diff.total
+    total = diff.compute_total()
     lines = [
         f"changed {total.changed:,} of {total.values:,} weights, |B-A|/|A| {_relative(total)}, "
         f"kept weights overlap {total.overlap:.1%}",

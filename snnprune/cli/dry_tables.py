@@ -12,8 +12,8 @@ from rich.table import Table
 from snnprune.checkpoint.naming import counted
 from snnprune.cli.stages import clock
 from snnprune.cli.tables import cell
-from snnprune.curves import percent
 from snnprune.escaping import printable
+from snnprune.notation import in_percent
 
 if TYPE_CHECKING:
     from snnprune.jobs.training.dry_run import DryRun
@@ -67,6 +67,6 @@ def _table(found: DryRun) -> Table:
     for title in ("round", "sparsity", "remain", "epochs", "steps"):
         table.add_column(title, justify="right")
     for one in found.trainings:
-        cells = (one.method, f"{one.round}", f"{percent(one.sparsity)}%", f"{one.kept:,}")
+        cells = (one.method, f"{one.round}", f"{in_percent(one.sparsity)}%", f"{one.kept:,}")
         table.add_row(*map(cell, (*cells, f"{one.epochs:,}", f"{one.steps:,}")))
     return table

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from snnprune.cli.tables import MAX_ROWS, MIN_NAME, broken, cell, plain_table
 from snnprune.escaping import printable
+from snnprune.notation import layer_name
 
 NAME, NUMBER = 16, 8  # columns that a name and a percentage take
 
@@ -37,16 +38,6 @@ def number_table(titles: Sequence[str], rows: Sequence[Sequence[str]], width: in
     if len(rows) > MAX_ROWS:
         table.add_row(f"... and {len(rows) - MAX_ROWS:,} more; --json has all")
     return table
-
-
-def percent(share: float | None) -> str:
-    """A share with one digit; a dash where it is not known."""
-    return "-" if share is None else f"{share:.1%}"
-
-
-def layer_name(key: str) -> str:
-    """A weight's key without its end."""
-    return key.removesuffix(".weight")
 
 
 def uncounted_lines(layers: Sequence[str]) -> list[str]:

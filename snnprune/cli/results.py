@@ -15,6 +15,7 @@ from snnprune.cli.tables import (
     layer_table,
     sparsity_line,
 )
+from snnprune.notation import layer_name
 from snnprune.user_code import is_reference
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _named(file: Pruned, found: Pruning) -> str:
 def channels_line(file: Pruned) -> str:
     """How many channels each layer has left, and what share of all is gone."""
     counts = (
-        f"{key.removesuffix('.weight')} {found['kept']} of {found['of']}"
+        f"{layer_name(key)} {found['kept']} of {found['of']}"
         for key, found in file.channels.items()
     )
     of = sum(found["of"] for found in file.channels.values())

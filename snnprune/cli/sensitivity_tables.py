@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from snnprune.cli.diff_tables import agreement_lines
-from snnprune.cli.number_tables import abreast, layer_name, percent
+from snnprune.cli.number_tables import abreast
 from snnprune.cli.tables import excluded_lines
 from snnprune.data import worded
+from snnprune.notation import layer_name, percent
 
 if TYPE_CHECKING:
     from snnprune.jobs.sensitivity import Sensitivity, SensitivityOptions, Trial
@@ -23,7 +24,7 @@ def sensitivity_tables(
     measures: dict[str, Callable[[Trial], str]] = {
         "accuracy": lambda trial: percent(trial.accuracy),
         "same class": lambda trial: percent(trial.same_class),
-        "same spikes": lambda trial: percent(trial.spikes),
+        "same spikes": lambda trial: percent(trial.compute_spike_agreement()),
     }
     left_out = {"accuracy"} if found.dense is None else set() if classes else {"same class"}
     tables = [

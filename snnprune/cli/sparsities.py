@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from snnprune.cli.tables import cell, plain_table
+from snnprune.notation import percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,7 @@ def sparsity_table(files: Sequence[Pruned]) -> Table:
         accuracy = one.after.accuracy if one.after else None
         table.add_row(
             f"{one.sparsity:g}",
-            "-" if accuracy is None else f"{accuracy:.2%}",
+            percent(accuracy, 2),
             f"{one.totals['kept']:,}",
             cell(one.place.out.name),
         )

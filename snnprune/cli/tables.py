@@ -11,6 +11,7 @@ from rich.text import Text
 
 from snnprune.data import worded
 from snnprune.escaping import printable
+from snnprune.notation import layer_name
 
 if TYPE_CHECKING:
     from snnprune.evaluation import Evaluation
@@ -40,7 +41,7 @@ def layer_table(rows: Sequence[LayerRow], width: int, *, criteria: bool = False)
     for title in titles:
         table.add_column(title, justify="left" if title in ("shape", "by") else "right")
     for row, cells in list(zip(rows, body, strict=True))[:MAX_ROWS]:
-        name = broken(printable(row.weight.removesuffix(".weight")), max(left, MIN_NAME))
+        name = broken(printable(layer_name(row.weight)), max(left, MIN_NAME))
         table.add_row(Text(name), *map(Text, cells))
     if len(rows) > MAX_ROWS:
         table.add_row(f"... and {len(rows) - MAX_ROWS:,} more layers; --json has all")
@@ -79,7 +80,7 @@ def _link_cells(row: LayerRow) -> list[list[str]]:
     ends = [
         [_ways(link.norms), link.neuron, ", ".join(link.through) or "-"] for link in row.links
     ] or [["-", "-", "-"]]
-    layer = [row.weight.removesuffix(".weight"), "input" if row.encoding else "spikes"]
+    layer = [layer_name(row.weight), "input" if row.encoding else "spikes"]
     return [[*(layer if end is ends[0] else ["", ""]), *end] for end in ends]
 
 
@@ -160,7 +161,7 @@ def demo_table(points: Sequence[Point]) -> Table:
 
 def excluded_lines(report: Mapping[str, Any]) -> list[str]:
     """Which weights `--exclude` left alone."""
-    keys = [key.removesuffix(".weight") for key in report["excluded"]]
+    keys = [layer_name(key) for key in report["excluded"]]
     return [f"left alone: {printable(', '.join(keys))}"] if keys else []
 
 
@@ -203,7 +204,7 @@ def fallback_lines(rows: Sequence[LayerRow]) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for row in rows:
         if row.reason is not None:
-            reasons.setdefault(row.reason, []).append(row.weight.removesuffix(".weight"))
+            reasons.setdefault(row.reason, []).append(layer_name(row.weight))
     return [
         f"by magnitude: {printable(', '.join(names))} ({reason})"
         for reason, names in reasons.items()

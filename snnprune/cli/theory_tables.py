@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from snnprune.cli.number_tables import layer_name, number_table, uncounted_lines
+from snnprune.cli.number_tables import number_table, uncounted_lines
 from snnprune.cli.tables import plain_table
 from snnprune.escaping import printable
+from snnprune.notation import layer_name, small_percent
 
 LONGEST = 10**15  # digits that a column has room for
 EMPTY = 0.5  # a bound above it excludes nothing worth knowing
@@ -26,10 +27,16 @@ def crisis_table(found: CrisisFound, width: int) -> Table:
     """A row for each layer and neuron, means over channels."""
     rows = []
     for one in found.crises:
-        shares = (one.flipped, one.estimate, one.counted, one.near, one.bound)
-        rank = "-" if one.correlation is None else f"{one.correlation:.2f}"
-        cells = (small_share(float(each.mean())) for each in shares)
-        rows.append([layer_name(one.layer), *cells, rank])
+        shares = (
+            one.compute_flipped(),
+            one.compute_estimate(),
+            one.compute_counted(),
+            one.near,
+            one.bound,
+        )
+        cells = (small_percent(float(each.mean())) for each in shares)
+        rank = one.compute_correlation()
+        rows.append([layer_name(one.layer), *cells, "-" if rank is None else f"{rank:.2f}"])
     titles = ["layer alone", "flipped", "Gaussian", "counted", "near", "bound", "ranks"]
     return number_table(titles, rows, width)
 
@@ -41,12 +48,12 @@ def density_table(found: CrisisFound, width: int) -> Table:
             layer_name(one.layer),
             f"{float(one.densities.gaussian.mean()):.3g}",
             f"{float(one.densities.counted.mean()):.3g}",
-            f"{float(one.densities.apart.median()):.2f}",
+            f"{float(one.densities.compute_log_distance().median()):.2f}",
             f"{float(one.error.mean()):.3g}",
             f"{float(one.radius.mean()):.3g}",
             f"{union:.3g}",
         ]
-        for one, union in zip(found.crises, found.unions, strict=True)
+        for one, union in zip(found.crises, found.compute_unions(), strict=True)
     ]
     titles = ["at the threshold", "Gaussian", "counted", "apart", "eps", "radius", "Thm 3.5"]
     return number_table(titles, rows, width)
@@ -59,7 +66,7 @@ def crisis_lines(found: CrisisFound) -> list[str]:
     return [
         f"the bound is above {EMPTY:.0%} and says little for {empty} of {layers} layers",
         f"summed over the neurons of a layer (Theorem 3.5) it is above 1 for "
-        f"{sum(union > 1 for union in found.unions)} of {layers}",
+        f"{sum(union > 1 for union in found.compute_unions())} of {layers}",
         _whole_line(found),
         *_unfollowed_lines(found),
         *uncounted_lines(found.uncounted),
@@ -78,7 +85,7 @@ def _whole_line(found: CrisisFound) -> str:
     """Whether the bound of the whole network says anything."""
     if not found.accumulated:
         return "over layers and steps there is no bound: a neuron runs more than once in a step"
-    if (place := found.first_empty) is not None:
+    if (place := found.find_first_empty()) is not None:
         neuron, step = place
         return (
             f"summed over layers and steps it passes 1, and says nothing, from "
@@ -96,8 +103,8 @@ def accumulation_table(found: CrisisFound, width: int) -> Table:
     times = [1] if last == 1 else [1, last]
     rows = []
     for one in found.accumulated:
-        cells = [small_share(float(one.flipped[t - 1])) for t in times]
-        cells += [small_share(float(one.hit[-1]))]
+        cells = [small_percent(float(one.flipped[t - 1])) for t in times]
+        cells += [small_percent(float(one.hit[-1]))]
         cells += [
             "-" if each is None else f"{float(each[-1]):.2g}" for each in (one.near, one.bound)
         ]
@@ -108,11 +115,6 @@ def accumulation_table(found: CrisisFound, width: int) -> Table:
 
 def _last(values: Tensor | None) -> str:
     return "-" if values is None else f"{float(values[-1]):.2g}"
-
-
-def small_share(share: float) -> str:
-    """A share in percent, with two significant digits below one."""
-    return f"{share:.1%}" if share >= 0.01 or share == 0 else f"{100 * share:.2g}%"
 
 
 def width_table(found: Widths) -> Table:
@@ -179,5 +181,5 @@ def _share(found: Count) -> str:
 
 
 def _interval(found: Count) -> str:
-    low, high = found.interval
+    low, high = found.compute_interval()
     return f"{low:.4f} to {high:.4f}"

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from snnprune.cli.number_tables import layer_name, number_table, percent
+from snnprune.cli.number_tables import number_table
+from snnprune.notation import in_joules, layer_name, percent, whole
 
 if TYPE_CHECKING:
     from snnprune.jobs.evaluate import Evaluated
-
-UNITS = ((1e12, "J"), (1e9, "mJ"), (1e6, "µJ"), (1e3, "nJ"), (1.0, "pJ"))
 
 
 def work_table(found: Evaluated, width: int) -> Table:
@@ -32,8 +31,8 @@ def work_table(found: Evaluated, width: int) -> Table:
 
 def work_lines(found: Evaluated) -> list[str]:
     """Totals for a sample, energy, and how sparse activations are."""
-    samples, total = found.evaluation.samples, found.workload.total
-    active, energy = found.workload.active, found.energy
+    samples, total = found.evaluation.samples, found.workload.sum_layers()
+    active, energy = found.workload.sum_neurons(), found.energy
     lines = [
         f"synaptic operations of a sample: {per_sample(total.macs, samples)} MACs, "
         f"{per_sample(total.acs, samples)} ACs; dense {per_sample(total.dense, samples)}",
@@ -49,12 +48,5 @@ def work_lines(found: Evaluated) -> list[str]:
 
 
 def per_sample(count: int, samples: int) -> str:
-    """A mean, whole from 100 on."""
-    mean = count / samples
-    return f"{mean:,.0f}" if mean >= 100 or mean == 0 else f"{mean:.3g}"
-
-
-def in_joules(picojoules: float) -> str:
-    """In the unit that leaves a number from 1 to 1000."""
-    size, unit = next((pair for pair in UNITS if picojoules >= pair[0]), UNITS[-1])
-    return f"{picojoules / size:.3g} {unit}"
+    """A mean of counts."""
+    return whole(count / samples)

@@ -66,7 +66,7 @@ def flip_gain(weight: Tensor, gram: Gram | None, statistics: LayerStatistics | N
         assert response is not None  # a Gaussian always has a density
         return response.mul(2).exp()
     rows = by_group(weight.to(gram.second.device), gram)
-    variance = ((rows @ gram.matrix) * rows).sum(2).flatten()
+    variance = ((rows @ gram.compute_matrix()) * rows).sum(2).flatten()
     return 1 / (2 * math.pi * variance.clamp(min=1e-12)).to(weight.device)
 
 
@@ -78,6 +78,6 @@ def by_group(weight: Tensor, gram: Gram) -> Tensor:
 
 def _losses(evidence: Evidence) -> Tensor:
     assert evidence.gram is not None
-    matrix = evidence.gram.matrix  # on the network's device, the weight on the CPU
+    matrix = evidence.gram.compute_matrix()  # on the network's device, the weight on the CPU
     rows = by_group(evidence.weight.double(), evidence.gram).to(matrix.device)
     return losses(inverse_of(matrix, RIDGE), rows).reshape(evidence.weight.shape).cpu()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from snnprune.criteria.criterion import Evidence, criterion
 from snnprune.criteria.density import (
-    Density,
     log_density_at_threshold,
     log_density_of_histogram,
     log_density_over_steps,
-    log_response,
 )
-from snnprune.criteria.inputs import rate_per_weight, too_old, variance
+from snnprune.criteria.flip_chance import log_flip_chance, squared_gaussian_flip_chance
+from snnprune.criteria.inputs import variance
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +28,7 @@ def sf(evidence: Evidence) -> Tensor:
     neurons, as behind a sum of currents, has the sum of their P. A weight on a silent input scores
     -inf.
     """
-    return _log_chance(evidence, _rate(evidence), log_density_at_threshold)
+    return log_flip_chance(evidence, _rate(evidence), log_density_at_threshold)
 
 
 @criterion(needs="spikes", scale="log")
@@ -43,7 +41,7 @@ def sf_std(evidence: Evidence) -> Tensor:
     pruned weight once the mean of its current is given back, as the repairs do: an input that
     spikes always is worth as little as one that is silent, and scores -inf.
     """
-    return _log_chance(evidence, variance(evidence).sqrt(), log_density_at_threshold)
+    return log_flip_chance(evidence, variance(evidence).sqrt(), log_density_at_threshold)
 
 
 @criterion(needs="spikes", scale="log")
@@ -53,7 +51,7 @@ def sf_steps(evidence: Evidence) -> Tensor:
     A membrane that starts at rest is far from the threshold at first, and the steps together are no
     Gaussian even where each of them is. snnprune's own.
     """
-    return _log_chance(evidence, _rate(evidence), log_density_over_steps)
+    return log_flip_chance(evidence, _rate(evidence), log_density_over_steps)
 
 
 @criterion(needs="spikes", scale="log")
@@ -62,7 +60,7 @@ def sf_histogram(evidence: Evidence) -> Tensor:
 
     No shape is assumed; `snnprune.criteria.density` has the estimator. snnprune's own.
     """
-    return _log_chance(evidence, _rate(evidence), log_density_of_histogram)
+    return log_flip_chance(evidence, _rate(evidence), log_density_of_histogram)
 
 
 def predicted_flips(evidence: Evidence) -> Tensor:
@@ -74,18 +72,7 @@ def predicted_flips(evidence: Evidence) -> Tensor:
     whose mean is given back, du is Gaussian and E|du| = sqrt(2 / pi) times its standard deviation.
     For several neurons the P of all add up.
     """
-    return (2 / math.pi) * (2 * sf_std(evidence)).exp()
-
-
-def _log_chance(evidence: Evidence, effect: Tensor, density: Density) -> Tensor:
-    """log of |w| times the effect of its input, (C_in,), times what that does to spikes."""
-    assert evidence.statistics is not None
-    response = log_response(evidence.statistics, density)
-    if response is None:
-        raise too_old(evidence, "membrane statistics that this takes")
-    weight = evidence.weight.double().abs()
-    per_output = response.reshape(-1, *[1] * (weight.dim() - 1))
-    return weight.log() + rate_per_weight(effect.log(), evidence) + per_output
+    return squared_gaussian_flip_chance(sf_std(evidence))
 
 
 def _rate(evidence: Evidence) -> Tensor:

@@ -1,7 +1,7 @@
 """Accuracy against sparsity over the seeds of a run: as numbers, as a report, as a table."""
 
 from snnprune.curves.summary import DENSE, RANDOM, Point, Summary, about_curves, summarised
-from snnprune.curves.table import accuracy_cells, dense_line, markdown_table, percent
+from snnprune.curves.table import accuracy_cells, dense_line, markdown_table
 
 __all__ = [
     "DENSE",
@@ -12,6 +12,5 @@ __all__ = [
     "accuracy_cells",
     "dense_line",
     "markdown_table",
-    "percent",
     "summarised",
 ]

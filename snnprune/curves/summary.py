@@ -35,13 +35,11 @@ class Point:
         """Pruned of prunable weights, of all seeds together."""
         return sum(self.pruned) / sum(self.prunable)
 
-    @property
-    def mean(self) -> float | None:
+    def compute_mean(self) -> float | None:
         """Of the accuracies."""
         return statistics.fmean(self.accuracies) if self.accuracies else None
 
-    @property
-    def deviation(self) -> float | None:
+    def compute_deviation(self) -> float | None:
         """Sample standard deviation of the accuracies; None for fewer than two."""
         return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else None
 
@@ -58,13 +56,11 @@ class Summary:
     points: tuple[Point, ...]
     """By method in the order of the runs, then by sparsity; without the dense network."""
 
-    @property
-    def methods(self) -> tuple[str, ...]:
+    def list_methods(self) -> tuple[str, ...]:
         """In the order of the runs."""
         return tuple(dict.fromkeys(point.method for point in self.points))
 
-    @property
-    def asked(self) -> tuple[float, ...]:
+    def list_sparsities(self) -> tuple[float, ...]:
         """The sparsities, increasing."""
         return tuple(sorted({point.asked for point in self.points}))
 
@@ -160,8 +156,8 @@ def _about(point: Point) -> dict[str, Any]:
         "pruned": list(point.pruned),
         "prunable": list(point.prunable),
         "accuracies": list(point.accuracies),
-        "accuracy_mean": point.mean,
-        "accuracy_deviation": point.deviation,
+        "accuracy_mean": point.compute_mean(),
+        "accuracy_deviation": point.compute_deviation(),
         "densities": dict(point.densities),
         "firing_rates": dict(point.firing_rates),
     }

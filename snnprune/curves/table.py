@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import re
-
 from snnprune.curves.summary import Point, Summary
 from snnprune.data import worded
-from snnprune.escaping import printable
-
-MARKS = re.compile(r"([\\`*_\[\]<>|])")  # what Markdown would take for its own
+from snnprune.markdown import backslashed, table
+from snnprune.notation import in_percent
 
 
 def accuracy_cells(summary: Summary) -> list[list[str]]:
     """A head, then a row for each sparsity: it and the accuracy of each method, in percent."""
     points = {(point.method, point.asked): point for point in summary.points}
     rows = [
-        [f"{percent(asked)}%"]
-        + [_accuracy(points.get((method, asked)), summary) for method in summary.methods]
-        for asked in summary.asked
+        [f"{in_percent(asked)}%"]
+        + [_accuracy(points.get((method, asked)), summary) for method in summary.list_methods()]
+        for asked in summary.list_sparsities()
     ]
-    return [["sparsity", *summary.methods], *rows]
+    return [["sparsity", *summary.list_methods()], *rows]
 
 
 def dense_line(summary: Summary) -> str:
@@ -39,28 +36,19 @@ def _seeds(summary: Summary) -> str:
 
 def markdown_table(summary: Summary) -> str:
     """The accuracies as a Markdown table, the dense network below it."""
-    rows = [[_plain(cell) for cell in row] for row in accuracy_cells(summary)]
-    rows.insert(1, ["---:"] * len(rows[0]))
-    lines = [f"| {' | '.join(row)} |" for row in rows] if summary.points else []
+    titles, *body = accuracy_cells(summary)
+    right = range(len(titles))
+    text = table(titles, body, right, escape=backslashed, spaced=True) if body else ""
     end = dense_line(summary)
-    return "\n".join([*lines, *([""] if lines else []), f"{end[0].upper()}{end[1:]}."]) + "\n"
-
-
-def percent(sparsity: float) -> str:
-    """With as many digits as it takes to tell 99.5 from 99.9 %."""
-    return f"{round(100 * sparsity, 1 if sparsity < 0.99 else 2):g}"
+    return "\n\n".join([*([text] if text else []), f"{end[0].upper()}{end[1:]}."]) + "\n"
 
 
 def _accuracy(point: Point | None, summary: Summary) -> str:
     """Mean and deviation in percent, with the number of seeds where it is not that of all."""
-    if point is None or point.mean is None:
+    if point is None or (mean := point.compute_mean()) is None:
         return "-"
-    text = f"{100 * point.mean:.1f}"
-    if point.deviation is not None:
-        text += f" ± {100 * point.deviation:.1f}"
+    text = f"{100 * mean:.1f}"
+    if (deviation := point.compute_deviation()) is not None:
+        text += f" ± {100 * deviation:.1f}"
     seeds = len(point.accuracies)
     return text if seeds == summary.seeds else f"{text} (n={seeds})"
-
-
-def _plain(text: str) -> str:
-    return MARKS.sub(r"\\\1", printable(text))

@@ -45,7 +45,7 @@ def cifar100(options: DataOptions) -> DataSet:
 
 
 def _require(kind: Any, name: str, options: DataOptions) -> None:
-    root = options.folder
+    root = options.find_folder()
     if options.download:
         download(name, lambda: _opened(kind, root, download=True), root)
     listed = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
@@ -55,7 +55,7 @@ def _require(kind: Any, name: str, options: DataOptions) -> None:
 def _splits(
     kind: Any, mean: Channels, std: Channels, options: DataOptions
 ) -> tuple[ImageSplit, ImageSplit]:
-    opened = [_opened(kind, options.folder, train=train) for train in (True, False)]
+    opened = [_opened(kind, options.find_folder(), train=train) for train in (True, False)]
     train, test = (_split(pictures, mean, std) for pictures in opened)
     return train, test
 

@@ -60,7 +60,7 @@ def mnist(options: DataOptions) -> DataSet:
 
 def _folder(name: str, kind: Callable[..., Any], options: DataOptions) -> Path:
     """The folder with the four files: torchvision's own, or one that bears the set's name."""
-    root = options.folder
+    root = options.find_folder()
     own = root / kind.__name__ / "raw"
     candidates = (own, root / name)
     found = next((folder for folder in candidates if _is_complete(folder)), None)

@@ -31,8 +31,7 @@ class DataOptions:
         """The part that is set aside, where there are test images or not."""
         return self.validation or (0.0 if tested else self.hold_out)
 
-    @property
-    def folder(self) -> Path:
+    def find_folder(self) -> Path:
         """The folder of the downloaded sets, which need not exist."""
         return self.root or _default_root()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -72,48 +71,55 @@ class _Looked:
 
     def __init__(self, split: Split | None) -> None:
         self.split = split
+        self.loader = _loader_with_indices(split)
+        self._is_listed = False
+        self._indices: list[int] | None = None
+        self._places: set[Identity] | None = None
+        self._names: list[bytes] | None = None
 
     def shared(self, other: _Looked) -> tuple[int, int]:
         """How many of its samples are the other's too, of how many that were looked at."""
         if self.split is None or other.split is None:
             return 0, 0
-        same = sum(one in other.places for one in self.places)
+        places = self.locate_samples()
+        same = sum(one in other.locate_samples() for one in places)
         if same:
-            return same, len(self.places)
-        known = set(other.names)
-        return sum(name in known for name in self.names), len(self.names)
+            return same, len(places)
+        known = set(other.read_names())
+        names = self.read_names()
+        return sum(name in known for name in names), len(names)
 
-    @cached_property
-    def loader(self) -> DataLoader[Any] | None:
-        """Where its samples have indices."""
-        split = self.split
-        if not isinstance(split, LoaderSplit) or split.numbers is not None:
-            return None
-        loader = split.iterable
-        if not isinstance(loader, DataLoader) or loader.batch_sampler is None:
-            return None
-        return loader
+    def list_indices(self) -> list[int] | None:
+        """Which samples a pass takes, in the order of the data set; None where they have none."""
+        if not self._is_listed and self.loader is not None:  # a sampler may draw as it is listed
+            found = indices_of(self.loader, "overlap")
+            self._indices = None if found is None else sorted(set(found))
+            self._is_listed = True
+        return self._indices
 
-    @cached_property
-    def indices(self) -> list[int] | None:
-        """Which samples a pass takes, in the order of the data set."""
-        found = None if self.loader is None else indices_of(self.loader, "overlap")
-        return None if found is None else sorted(set(found))
-
-    @cached_property
-    def places(self) -> set[Identity]:
+    def locate_samples(self) -> set[Identity]:
         """Where its samples are; none where they have no indices."""
-        if self.loader is None or self.indices is None:
-            return set()
-        return {identity(self.loader.dataset, index) for index in self.indices}
+        if self._places is None:
+            indices = self.list_indices()
+            self._places = (
+                set()
+                if self.loader is None or indices is None
+                else {identity(self.loader.dataset, index) for index in indices}
+            )
+        return self._places
 
-    @cached_property
-    def names(self) -> list[bytes]:
-        """What its samples are."""
+    def read_names(self) -> list[bytes]:
+        """Digests of its samples, of those that are looked at."""
+        if self._names is None:
+            self._names = self._read()
+        return self._names
+
+    def _read(self) -> list[bytes]:
         split, limit = self.split, None if self.is_in_memory else MOST
         assert split is not None
-        if isinstance(split, LoaderSplit) and self.loader is not None and self.indices is not None:
-            split = replace(split, iterable=in_order(self.loader, self.indices[:limit]))
+        indices = self.list_indices()
+        if isinstance(split, LoaderSplit) and self.loader is not None and indices is not None:
+            split = replace(split, iterable=in_order(self.loader, indices[:limit]))
         with drawing("overlap"):  # a loader that shuffles draws, and the user's draws are not ours
             batches = split.batches(MOST, limit=limit)
             return [name for x, y in batches for name in of_samples(Pair(x, y))]
@@ -125,3 +131,13 @@ class _Looked:
             return is_in_memory(self.loader.dataset)
         iterable = getattr(self.split, "iterable", None)
         return isinstance(self.split, ImageSplit) or isinstance(iterable, list | tuple)
+
+
+def _loader_with_indices(split: Split | None) -> DataLoader[Any] | None:
+    """The loader of a split, where its samples have indices."""
+    if not isinstance(split, LoaderSplit) or split.numbers is not None:
+        return None
+    loader = split.iterable
+    if not isinstance(loader, DataLoader) or loader.batch_sampler is None:
+        return None
+    return loader

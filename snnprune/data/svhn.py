@@ -26,7 +26,7 @@ def svhn(options: DataOptions) -> DataSet:
 
     if importlib.util.find_spec("scipy") is None:
         raise InputError("svhn is read with scipy", hint="pip install scipy")
-    root = options.folder
+    root = options.find_folder()
     if options.download:
         download("svhn", lambda: [SVHN(root, split=split, download=True) for split in SPLITS], root)
     listed = [SVHN.split_list[split] for split in SPLITS]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,9 +12,11 @@ from torch import Tensor
 from snnprune.calibration import Calibration, DriveStatistics
 from snnprune.criteria import Evidence
 from snnprune.criteria.density import log_density_at_threshold
+from snnprune.criteria.flip_chance import gaussian_flip_chance
 from snnprune.criteria.inputs import rate_per_weight, variance
 from snnprune.mask import Masks
 from snnprune.network import Network
+from snnprune.quantities import Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class Crisis:
     radius: float
     """Mean over channels of the standard deviation of du, in units of the membrane: the half-width
     of the crisis neighbourhood."""
-    flips: float
+    flips: Share
     """Mean over channels of P = p(u_th) E|du|, at most 1: the share of spikes that flip."""
 
 
@@ -65,5 +66,5 @@ def _gain(drive: DriveStatistics) -> Tensor:
 
 
 def _crisis(deviation: Tensor, density: Tensor) -> Crisis:
-    flips = (density * math.sqrt(2 / math.pi) * deviation).clamp(max=1)
+    flips = gaussian_flip_chance(density, deviation)
     return Crisis(radius=float(deviation.mean()), flips=float(flips.mean()))

@@ -5,20 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from snnprune.calibration import Calibration, NeuronStatistics
+from snnprune.quantities import Natural
 
 
 @dataclass(frozen=True, kw_only=True)
 class Membrane:
     """Of the neurons of one name."""
 
-    channels: int
-    silent: int
+    channels: Natural
+    silent: Natural
     """Channels that never spike."""
-    saturated: int
+    saturated: Natural
     """Channels that spike everywhere at every step."""
     firing_rate: float
     """Spikes per neuron per time step."""
-    histogram: tuple[int, ...]
+    histogram: tuple[Natural, ...]
     """Counts of u - u_th over all channels, (bins + 2,); the first and last bin take what lies
     outside the edges."""
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from snnprune.criteria import Scale
+from snnprune.quantities import Natural
 
 BINS = 48
 
@@ -18,9 +19,9 @@ class ScoreHistogram:
 
     edges: tuple[float, ...]
     """(bins + 1,); empty where no score is a finite logarithm."""
-    kept: tuple[int, ...]
-    pruned: tuple[int, ...]
-    lowest: tuple[int, int]
+    kept: tuple[Natural, ...]
+    pruned: tuple[Natural, ...]
+    lowest: tuple[Natural, Natural]
     """Weights whose score has no logarithm, kept and pruned: worth nothing, or 0 already."""
 
 

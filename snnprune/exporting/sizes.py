@@ -10,6 +10,7 @@ import zstandard
 from torch import Tensor
 
 from snnprune.checkpoint import Packing, bytes_of
+from snnprune.quantities import Natural
 
 GZIP = 31  # window bits of zlib that make a gzip stream
 
@@ -18,15 +19,15 @@ GZIP = 31  # window bits of zlib that make a gzip stream
 class Sizes:
     """Bytes of all tensors, without the header of a file."""
 
-    dense: int
+    dense: Natural
     """Zeros and all: what a plain file weighs."""
-    gzip: int
+    gzip: Natural
     """Of all tensors one after the other, at the program's own level 6."""
-    zstd: int
+    zstd: Natural
     """Likewise, at level 19."""
-    packed: int
+    packed: Natural
     """As `export --to packed` stores them."""
-    bound: int
+    bound: Natural
     """What any packing takes at least: values, and the entropy of where they stand, if any places
     are as likely as any others."""
 
@@ -49,6 +50,6 @@ def sizes_of(tensors: Iterable[Tensor], packing: Packing) -> Sizes:
         dense=dense,
         gzip=gzipped + len(gzip.flush()),
         zstd=zipped + len(zstd.flush()),
-        packed=packing.nbytes,
+        packed=packing.count_bytes(),
         bound=round(packing.bound),
     )

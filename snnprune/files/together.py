@@ -37,8 +37,7 @@ class Place:
     old: str
     """The name in the temporary folder of what had the place before."""
 
-    @property
-    def written(self) -> bool:
+    def is_written(self) -> bool:
         """Whether the file is there to be moved."""
         return status_in(self.handle, self.name) is not None
 
@@ -61,7 +60,7 @@ def together(*paths: Path, within: Path | None = None) -> Iterator[tuple[Path, .
         places = _places(paths, within, stack)
         with _by_their_own_names(places):
             yield tuple(place.staged for place in places)
-        _commit([place for place in places if place.written])
+        _commit([place for place in places if place.is_written()])
 
 
 @contextlib.contextmanager
@@ -206,5 +205,5 @@ def _put_back(moved: Sequence[Place]) -> None:
         with contextlib.suppress(OSError):
             if status_in(place.handle, place.old) is not None:
                 os.rename(place.old, place.name, src_dir_fd=place.handle, dst_dir_fd=place.folder)
-            elif not place.written:
+            elif not place.is_written():
                 os.unlink(place.name, dir_fd=place.folder)

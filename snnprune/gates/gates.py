@@ -31,14 +31,14 @@ def _most(sparsity: Fraction, weights: int) -> int:
 
 
 def _min_sparsity(limit: Fraction, found: Measured) -> Judgement:
-    pruned = found.pruned
+    pruned = found.count_pruned()
     goal = _least(limit, pruned.whole)
     words = f"{pruned.part:,} of {pruned.whole:,} weights pruned, {goal:,} wanted"
     return pruned.part >= goal, _share(pruned), words
 
 
 def _max_sparsity(limit: Fraction, found: Measured) -> Judgement:
-    pruned = found.pruned
+    pruned = found.count_pruned()
     goal = _most(limit, pruned.whole)
     words = f"{pruned.part:,} of {pruned.whole:,} weights pruned, {goal:,} allowed"
     return pruned.part <= goal, _share(pruned), words

@@ -44,8 +44,7 @@ class Measured:
     missing: Mapping[str, str] = field(default_factory=dict)
     """Why something was not measured, by the name of its field."""
 
-    @property
-    def pruned(self) -> Count:
+    def count_pruned(self) -> Count:
         """Of all layers."""
         counts = self.layers.values()
         return Count(part=sum(c.part for c in counts), whole=sum(c.whole for c in counts))

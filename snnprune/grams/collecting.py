@@ -25,8 +25,7 @@ class Grams:
         self._usage: Usage | None = None
         self._weights: dict[str, Tensor] = {}
 
-    @property
-    def usage(self) -> Usage:
+    def measure_usage(self) -> Usage:
         """How the network uses its layers."""
         if self._usage is None:
             self._usage = usage_of(self.network, self.batches, self.run)
@@ -35,9 +34,9 @@ class Grams:
     @torch.no_grad()
     def of(self, key: str) -> Gram | None:
         """The Gram matrix of a layer; None for one that a pass does not use."""
-        if not self.usage.calls[key]:
+        if not self.measure_usage().calls[key]:
             return None
-        rows = Rows(self.network, key, self.usage, filtered=self.filtered, seed=self.seed)
+        rows = Rows(self.network, key, self.measure_usage(), filtered=self.filtered, seed=self.seed)
         moments = GramSum()
         module = self.network.module
         with evaluating(module):

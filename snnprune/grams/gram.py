@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -24,8 +23,7 @@ class Gram:
     free: bool
     """Whether a bias or a normalisation takes up the mean of what the layer gives."""
 
-    @cached_property
-    def matrix(self) -> Tensor:
+    def compute_matrix(self) -> Tensor:
         """What a change of the weights is measured by, (groups, d, d): the covariance if `free`."""
         if not self.free:
             return self.second
@@ -51,26 +49,26 @@ class GramSum:
             self.cross = self.cross.to(x.device) + x.double().mT @ y.double()
             self.target = self.target.to(x.device) + y.sum(1, dtype=torch.float64)
 
-    @property
-    def mean(self) -> Tensor:
+    def compute_mean(self) -> Tensor:
         """E[x], (groups, d)."""
         return self.sum / self.rows
 
-    @property
-    def target_mean(self) -> Tensor:
+    def compute_target_mean(self) -> Tensor:
         """E[y], (groups, out / groups)."""
         return self.target / self.rows
 
     def gram(self, *, free: bool) -> Gram:
         """What they come to."""
-        return Gram(second=self.second / self.rows, mean=self.mean, rows=self.rows, free=free)
+        return Gram(
+            second=self.second / self.rows, mean=self.compute_mean(), rows=self.rows, free=free
+        )
 
     def covariance(self, *, free: bool) -> Tensor:
         """E[x y'], (groups, d, out / groups), less the product of the means if `free`."""
         second = self.cross / self.rows
         if not free:
             return second
-        return second - self.mean.unsqueeze(2) * self.target_mean.unsqueeze(1)
+        return second - self.compute_mean().unsqueeze(2) * self.compute_target_mean().unsqueeze(1)
 
 
 def _products(x: Tensor) -> Tensor:

@@ -47,12 +47,12 @@ def calibrate_checkpoint(
     Raises:
         SnnpruneError: see `open_subject` and `calibrated`; or `out` cannot be written.
     """
-    require_free(out, force=force, inputs=options.inputs)
+    require_free(out, force=force, inputs=options.list_inputs())
     with joined(options.device) as ranks:
         with ranks.one_before_others(options.download):
             subject = open_subject(options)
         calibration = calibrated(subject, progress, ranks)
-        rows = layer_rows(subject.weights, network=subject.network, calibration=calibration)
+        rows = layer_rows(subject.find_weights(), network=subject.network, calibration=calibration)
         report = ranks.by_first(lambda: _written(out, subject, calibration, rows))
     return Calibrated(rows=rows, calibration=calibration, report=report)
 
@@ -84,7 +84,7 @@ def calibrated(subject: Subject, progress: Progress, ranks: Ranks = ALONE) -> Ca
             explained.
     """
     network = subject.require_runnable()
-    weights = subject.weights  # refused before the pass where they can be
+    weights = subject.find_weights()  # refused before the pass where they can be
     batches = progress.track(
         subject.calibration_batches(), label="calibrating", total=subject.calibration_steps()
     )
@@ -166,5 +166,5 @@ def read_calibration_for(subject: Subject, path: Path) -> Calibration:
             field="--calibration",
             hint="run snnprune calibrate again, with the flags of this command",
         )
-    require_explained(calibration, subject, subject.weights, path)
+    require_explained(calibration, subject, subject.find_weights(), path)
     return calibration

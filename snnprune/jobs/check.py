@@ -77,7 +77,7 @@ def check_checkpoint(options: CheckOptions, progress: Progress) -> Checked:
         require_sha256(options.subject.checkpoint, options.sha256)
     subject = open_subject(options.subject)
     second = None if options.baseline is None else read_other(subject, options.baseline)
-    rows = layer_rows(subject.weights, network=subject.network)
+    rows = layer_rows(subject.find_weights(), network=subject.network)
     ran = _Running(options, subject, second, progress).ran()
     found = measured(rows, files_of(options.subject.checkpoint), ran, options.energy)
     result = gated(options.limits, found, options.subject.checkpoint)
@@ -105,7 +105,7 @@ def _require_sense(options: CheckOptions) -> None:
                 hint="give --baseline FILE, the checkpoint before pruning",
             )
     if options.junit is not None:
-        inputs = [*options.subject.inputs, *([options.baseline] if options.baseline else [])]
+        inputs = [*options.subject.list_inputs(), *([options.baseline] if options.baseline else [])]
         require_free(options.junit, force=options.force, inputs=inputs)
 
 
@@ -134,7 +134,7 @@ class _Running:
         )
 
     def _evaluated(self, network: Network, workload: Workload | None) -> Evaluation:
-        subject, split, limit = self.subject, self.split, self.options.samples
+        subject, split, limit = self.subject, self.choose_split(), self.options.samples
         batches = self.progress.track(
             subject.batches(split, limit), label="evaluating", total=subject.steps(split, limit)
         )
@@ -147,14 +147,13 @@ class _Running:
             images=split,
         )
 
-    @property
-    def split(self) -> str:
+    def choose_split(self) -> str:
         """Which images it is run on."""
-        return self.options.split or self.subject.asked_for
+        return self.options.split or self.subject.choose_split()
 
     def _compared(self, network: Network) -> Agreement:
         assert self.second is not None
-        subject, split, limit = self.subject, self.split, self.options.samples
+        subject, split, limit = self.subject, self.choose_split(), self.options.samples
         batches = self.progress.track(
             subject.batches(split, limit), label="comparing", total=subject.steps(split, limit)
         )

@@ -23,12 +23,15 @@ from snnprune.jobs.subjects.reporting import report_on
 from snnprune.jobs.subjects.subject import Subject
 from snnprune.jobs.training.looping import LoopOptions
 from snnprune.jobs.training.train import train_recipe
+from snnprune.markdown import table
 from snnprune.mask import prunable, pruned
+from snnprune.notation import percent
 from snnprune.one_shot import OneShot, Plan
 from snnprune.pages import write_report
 from snnprune.plots import Curve, Level, Look, Mark, plot_accuracy
 from snnprune.progress import Progress
 from snnprune.provenance import described
+from snnprune.quantities import Natural, Share
 from snnprune.recipe import load_recipe
 from snnprune.report import about_evaluation
 from snnprune.runs import require_ready
@@ -69,11 +72,11 @@ class Point:
 
     criterion: str
     repair: str
-    sparsity: float
-    pruned: int
-    prunable: int
-    correct: int
-    labelled: int
+    sparsity: Share
+    pruned: Natural
+    prunable: Natural
+    correct: Natural
+    labelled: Natural
 
     @property
     def accuracy(self) -> float:
@@ -204,13 +207,16 @@ def _write(
 
 def markdown_table(points: Sequence[Point], dense: Evaluation) -> str:
     """Accuracies in percent: a row per criterion and repair, a column per sparsity."""
-    head = " | ".join(f"{sparsity:.0%}" for sparsity in SPARSITIES)
-    rows = [f"| criterion | repair | {head} |", "|---" * (len(SPARSITIES) + 2) + "|"]
-    for plan in PLANS:
-        cells = " | ".join(f"{100 * point.accuracy:.1f}" for point in points if point.is_of(plan))
-        rows.append(f"| {plan.criterion} | {plan.repair} | {cells} |")
-    accuracy = f"{100 * (dense.accuracy or 0.0):.1f}"
-    return "\n".join(rows) + f"\n\nDense: {accuracy} % of {dense.labelled:,} test images.\n"
+    titles = ("criterion", "repair", *(percent(sparsity, 0) for sparsity in SPARSITIES))
+    body = [
+        (
+            *(plan.criterion, plan.repair),
+            *(f"{100 * point.accuracy:.1f}" for point in points if point.is_of(plan)),
+        )
+        for plan in PLANS
+    ]
+    accuracy = percent(dense.accuracy or 0.0, sign=" %")
+    return f"{table(titles, body)}\n\nDense: {accuracy} of {dense.labelled:,} test images.\n"
 
 
 def _curves(points: Sequence[Point]) -> list[Curve]:

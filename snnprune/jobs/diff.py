@@ -51,8 +51,7 @@ class Diff:
     """Why there is none."""
     report: dict[str, Any]
 
-    @property
-    def total(self) -> Change:
+    def compute_total(self) -> Change:
         """Of all layers."""
         return together(one.change for one in self.layers)
 
@@ -84,7 +83,7 @@ def diff_checkpoints(
         for one in _compared(subject.checkpoint.tensors, second.tensors)
         if one.key not in known and one.change.changed
     )
-    split = split or (subject.asked_for if subject.runnable else "")
+    split = split or (subject.choose_split() if subject.runnable else "")
     found = _agreement(subject, second, split, limit, progress)
     diff = Diff(layers=layers, others=others, agreement=found, not_run=subject.missing, report={})
     return replace(diff, report=_report(subject, second, diff, split))
@@ -93,7 +92,7 @@ def diff_checkpoints(
 def _layers(subject: Subject, second: Checkpoint) -> tuple[Changed, ...]:
     """Weights as they are in the network, where a pruning mask lies beside them too."""
     same = Prunable(checkpoint=second, network=subject.network, exclude=subject.options.exclude)
-    return tuple(_compared(subject.weights, same.weights))
+    return tuple(_compared(subject.find_weights(), same.find_weights()))
 
 
 def _compared(first: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[Changed]:
@@ -133,7 +132,7 @@ def _report(subject: Subject, second: Checkpoint, diff: Diff, split: str) -> dic
         ],
         split=split if diff.agreement else None,
         not_run=diff.not_run if diff.agreement is None else None,
-        totals=_about(diff.total),
+        totals=_about(diff.compute_total()),
         layers=[_about_tensor(one) for one in diff.layers],
         others=[_about_tensor(one) for one in diff.others],
         agreement=about_agreement(diff.agreement),

@@ -17,5 +17,5 @@ def environment() -> dict[str, str]:
         "executable": sys.executable,
         "device": device_name(choose_device()),
         "cuda": torch.version.cuda or "none",
-        "data root": str(DataOptions().folder),
+        "data root": str(DataOptions().find_folder()),
     }

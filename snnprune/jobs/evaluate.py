@@ -44,8 +44,8 @@ def evaluate_checkpoint(
     with joined(options.device) as ranks:
         with ranks.one_before_others(options.download):
             subject = open_subject(options)
-        network, weights = subject.require_runnable(), subject.weights
-        split = split or subject.asked_for
+        network, weights = subject.require_runnable(), subject.find_weights()
+        split = split or subject.choose_split()
         batches = progress.track(
             subject.batches(split, limit), label="evaluating", total=subject.steps(split, limit)
         )

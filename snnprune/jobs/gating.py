@@ -60,7 +60,7 @@ def measured(rows: Iterable[LayerRow], files: Iterable[Path], ran: Ran, energy: 
         size=sum(path.stat().st_size for path in files),
         right=_right(evaluation),
         right_before=_right_before(ran.before),
-        operations=None if work is None else work.total.macs + work.total.acs,
+        operations=None if work is None else work.sum_layers().macs + work.sum_layers().acs,
         energy=None if work is None else _energy(work, energy),
         silent=None if evaluation is None else _silent(evaluation),
         same=_same(ran.agreement),
@@ -112,7 +112,8 @@ def _right_before(before: Evaluation | Agreement | None) -> Count | None:
 def _energy(work: Workload, energy: Energy) -> Fraction:
     """In pJ, exact for what was written on the command line."""
     mac, ac = (Fraction(repr(each)) for each in (energy.mac, energy.ac))
-    return work.total.macs * mac + work.total.acs * ac
+    total = work.sum_layers()
+    return total.macs * mac + total.acs * ac
 
 
 def _silent(evaluation: Evaluation) -> Count | None:

@@ -37,9 +37,9 @@ def inspect_checkpoint(options: SubjectOptions) -> Inspected:
     """Look into a checkpoint, and trace its network where the model is known."""
     subject = open_subject(options)
     tensors = subject.checkpoint.tensors
-    rows = layer_rows(subject.weights, network=subject.network)
-    tied = subject.prunable.tied
-    weights = (*(row.weight for row in rows), *subject.prunable.excluded)
+    rows = layer_rows(subject.find_weights(), network=subject.network)
+    tied = subject.prunable.find_tied()
+    weights = (*(row.weight for row in rows), *subject.prunable.find_excluded())
     prunable = {name for key in weights for name in tied.get(key, (key,))}
     skipped = tuple(key for key in tensors if key not in prunable)
     counted = totals(rows, tensors, subject.network)
@@ -49,7 +49,7 @@ def inspect_checkpoint(options: SubjectOptions) -> Inspected:
         rows=rows,
         totals=counted,
         skipped=skipped,
-        made=subject.prunable.made,
+        made=subject.prunable.find_made(),
         unlinked=subject.missing if subject.network is None else None,
         report=_report(subject, rows, counted, paces),
     )
@@ -82,8 +82,8 @@ def _report(
         tensors=len(subject.checkpoint.tensors),
         totals=counted,
         layers=as_dicts(rows),
-        made=dict(subject.prunable.made),
-        unused=list(subject.prunable.unused),
+        made=dict(subject.prunable.find_made()),
+        unused=list(subject.prunable.find_unused()),
         neurons=[
             {
                 "name": neuron.name,

@@ -56,7 +56,7 @@ def score_checkpoint(
     """Score a checkpoint's weights, and write them to `out` where it is given."""
     require_criterion(criterion)
     if out is not None:
-        sources = [*options.inputs, *([calibration_file] if calibration_file else [])]
+        sources = [*options.list_inputs(), *([calibration_file] if calibration_file else [])]
         require_free(out, force=force, inputs=sources)
     subject = open_subject(options)
     subject.prunable.require_one_by_one()
@@ -65,9 +65,8 @@ def score_checkpoint(
     scores = one_shot(subject, calibration, progress).scores(Plan(criterion=choice.name))
     if out is not None:
         _write(out, scores, subject)
-    rows = layer_rows(
-        subject.weights, network=subject.network, calibration=calibration, scores=scores
-    )
+    weights = subject.find_weights()
+    rows = layer_rows(weights, network=subject.network, calibration=calibration, scores=scores)
     return Scored(
         rows=rows,
         scores=scores,
@@ -78,15 +77,15 @@ def score_checkpoint(
             warnings=(
                 *(calibration.warnings if calibration else ()),
                 *not_used(scores),
-                *warnings_on(subject.prunable.unused),
+                *warnings_on(subject.prunable.find_unused()),
             ),
-            unused=list(subject.prunable.unused),
+            unused=list(subject.prunable.find_unused()),
             criterion=choice.name,
             criterion_because=choice.why,
             scale=scores.scale,
             layers=as_dicts(rows),
             score_histograms={
-                key: asdict(score_histogram(values, subject.weights[key] != 0, scores.scale))
+                key: asdict(score_histogram(values, weights[key] != 0, scores.scale))
                 for key, values in scores.values.items()
             },
             outputs=[file_entry(out)] if out else [],
@@ -107,7 +106,7 @@ def one_shot(
     """The subject's network, ready to be scored and pruned."""
     return OneShot(
         subject.network,
-        subject.weights,
+        subject.find_weights(),
         batches=subject.calibration_batches if subject.runnable is not None else None,
         run=subject.run,
         readout=subject.readout,

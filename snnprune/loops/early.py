@@ -33,10 +33,9 @@ class EarlyBird:
     def settled(self) -> bool:
         """Look at the network after an epoch; whether the masks have been alike for long enough."""
         self.seen = [*self.seen[1 - WINDOW :], self.masks_now()]
-        return len(self.seen) == WINDOW and self.farthest < self.distance
+        return len(self.seen) == WINDOW and self.compute_farthest() < self.distance
 
-    @property
-    def farthest(self) -> float:
+    def compute_farthest(self) -> float:
         """The largest distance of the newest mask to one of the window, in [0, 1]."""
         newest = self.seen[-1]
         return max(hamming(newest, mask) for mask in self.seen)
@@ -100,7 +99,7 @@ class EarlyTickets:
                     masks=bird.seen[-1],
                     weights=self.weights_now(),
                     epochs=epochs,
-                    distance=bird.farthest,
+                    distance=bird.compute_farthest(),
                     settled=settled,
                 )
                 del self.waiting[number]

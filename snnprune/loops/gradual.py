@@ -27,7 +27,7 @@ class Gradual:
         self.ranking.require()
         if not trainer.masking.held:
             trainer.hold(all_alive(prunable_weights(setup.network)))
-        masks, epochs = trainer.masking.masks, setup.recipe.training.epochs
+        masks, epochs = trainer.masking.copy_masks(), setup.recipe.training.epochs
         self.targets = targets(
             section, epochs, setup.steps_per_epoch, first=pruned(masks) / prunable(masks)
         )
@@ -38,7 +38,7 @@ class Gradual:
         if sparsity is None:
             return
         weights = prunable_weights(self.setup.network)
-        alive = self.trainer.masking.masks
+        alive = self.trainer.masking.copy_masks()
         cut = self.ranking.cut(self.setup, sparsity, weights=weights, alive=alive)
         self.trainer.hold(cut.masks)
 

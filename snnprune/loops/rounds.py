@@ -95,7 +95,7 @@ class Rounds:
         self._enter(cell)
         self.setup.load(trained)
         if cell.round > 0 and self.section.rewind == "weights":
-            stay = set() if self.section.rewind_statistics else self.setup.buffers
+            stay = set() if self.section.rewind_statistics else self.setup.list_buffers()
             early = {key: self.early_weights[key] for key in trained.keys() - stay}
             self.setup.load(trained | early)
         self.trainer = self._trainer(cell)
@@ -127,7 +127,7 @@ class Rounds:
 
         A dense run that was ended early is no baseline: its network is kept and not measured.
         """
-        run, masks = self.full.run, self.trainer.masking.masks
+        run, masks = self.full.run, self.trainer.masking.copy_masks()
         epochs = [row for row in run.rows if row["kind"] == "epoch"]
         whole = cell.round > 0 or len(epochs) == cell.epochs
         with self.trainer.as_kept():

@@ -152,8 +152,7 @@ class Setup:
         network.module.load_state_dict(self.module.state_dict())
         return replace(self, recipe=recipe, network=network)
 
-    @property
-    def buffers(self) -> set[str]:
+    def list_buffers(self) -> set[str]:
         """The keys of what is no parameter: BatchNorm's running statistics above all."""
         return {name for name, _ in self.module.named_buffers()}
 

@@ -131,7 +131,7 @@ def _result(setup: Setup, trainer: Trainer, best: Best) -> Trained:
     """The trained network, its test images looked at once and told of in the metrics."""
     rows = [{k: v for k, v in row.items() if k != "kind"} for row in setup.run.rows]
     epochs = tuple(Epoch(**row) for row in rows)
-    measured, masks = setup.measure(), trainer.masking.masks
+    measured, masks = setup.measure(), trainer.masking.copy_masks()
     held, gradual = masks or dense_masks(setup.network), setup.recipe.gradual
     row = ticket(
         setup,

@@ -78,7 +78,7 @@ class _Assembly:
             settled=replace(
                 seen.settled,
                 scalings={
-                    site.index: one.scalings
+                    site.index: one.count_scalings()
                     for one in self.found
                     for site in (*one.sites, *one.shadows)
                 },
@@ -122,7 +122,7 @@ class _Assembly:
             ]
             scale = None
         else:
-            drive = renamed(population.terms, self.names)
+            drive = renamed(population.list_terms(), self.names)
             ways, scale = self._ways(population)
         links = {}
         for key in self._layers_of(drive):
@@ -179,7 +179,7 @@ class _Assembly:
             constants=constants,
             sites=tuple(one.index for one in population.sites),
             gated=all(
-                self.seen.sources[key] for key in population.keys if key in self.seen.sources
+                self.seen.sources[key] for key in population.list_keys() if key in self.seen.sources
             ),
         )
 

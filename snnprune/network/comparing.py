@@ -41,14 +41,14 @@ class Comparing:
         for u, threshold, origin in self._sides(call):
             what = compared(origin)
             asked_below = u is call.below
-            falls = asked_below and what.turned  # as u_th - u < 0: that is u > u_th
+            falls = asked_below and what.is_turned()  # as u_th - u < 0: that is u > u_th
             turned = asked_below and not falls  # where u < u_th is asked, u = u_th is a spike
             also_equal = call.also_equal != turned
             place = self._place(u, threshold, what, asked=(asked_below, also_equal))
             if met := self.sites.at(what, place, also_equal=also_equal):
                 self.observers.on_compared(met.site, u)
                 with self.followed.apart():
-                    own = what.scalings[: self._own_scalings(met.site, what)]
+                    own = what.list_scalings()[: self._own_scalings(met.site, what)]
                     distance = unscaled(threshold - u if falls else u - threshold, own)
                 return Membrane(met=met, distance=distance, turned=turned)
         return None
@@ -121,11 +121,11 @@ class Comparing:
             inside=tuple(self.followed.inside),
             code=here_in_code(),
             shape=tuple(u.shape),
-            written=(bool(what and what.turned), self.notes.named(threshold), *asked),
+            written=(bool(what and what.is_turned()), self.notes.named(threshold), *asked),
         )
 
     def _own_scalings(self, site: Site, what: Compared) -> int:
-        return self.settled.scalings.get(site.index, len(what.scalings))
+        return self.settled.scalings.get(site.index, len(what.list_scalings()))
 
 
 def _near(origin: Origin) -> set[Origin]:

@@ -13,6 +13,7 @@ from snnprune.network.links import Gain, Link, Network
 from snnprune.network.origins import Origin
 from snnprune.network.sites import Event, Place, Site
 from snnprune.network.walking import Passed, Term, between, neurons_behind, terms
+from snnprune.notation import layer_name
 
 NO_NEURON = "none"
 TOLERANCE = 1e-3  # of a factor that is taken for 1 - beta
@@ -40,30 +41,25 @@ class Population:
         """The one that was met first."""
         return self.sites[0]
 
-    @property
-    def events(self) -> list[Event]:
+    def list_events(self) -> list[Event]:
         """The time steps."""
         return [event for site in self.sites for event in site.events]
 
-    @property
-    def terms(self) -> list[Term]:
+    def list_terms(self) -> list[Term]:
         """What drives it, over all time steps."""
-        return [term for event in self.events for term in event.terms]
+        return [term for event in self.list_events() for term in event.terms]
 
-    @property
-    def feeders(self) -> set[str]:
+    def find_feeders(self) -> set[str]:
         """Weights of the layers that drive it."""
-        return set().union(*(site.feeders for site in self.sites))
+        return set().union(*(site.find_feeders() for site in self.sites))
 
-    @property
-    def keys(self) -> list[str]:
+    def list_keys(self) -> list[str]:
         """What stands for its spikes while a pass goes on."""
         return [site.key for site in (*self.sites, *self.shadows)]
 
-    @property
-    def scalings(self) -> int:
+    def count_scalings(self) -> int:
         """How many of the factors on what is compared are its own."""
-        return min(site.scalings for site in self.sites)
+        return min(site.count_scalings() for site in self.sites)
 
 
 def populations(sites: Iterable[Site], seen: Mapping[str, Tensor]) -> list[Population]:
@@ -95,7 +91,7 @@ def _goes_on(before: Site, site: Site) -> bool:
     driven = {term.layer for term in terms(first.compared.origin, stops=forms)}
     # more layers may drive it by then, as recurrent ones, but not they alone: that is a sum of
     # currents
-    goes_on = site.feeders <= before.feeders or before.feeders <= driven
+    goes_on = site.find_feeders() <= before.find_feeders() or before.find_feeders() <= driven
     return goes_on and bool(between(first.compared.origin, forms))
 
 
@@ -155,8 +151,10 @@ class Way:
 
 def ways_to(population: Population, home: str) -> list[Way]:
     """Every layer's ways to a neuron; what is in the code of the module `home` is the neuron's."""
-    count = population.scalings
-    return [_way(term, event, home, count) for event in population.events for term in event.terms]
+    count = population.count_scalings()
+    return [
+        _way(term, event, home, count) for event in population.list_events() for term in event.terms
+    ]
 
 
 def _way(term: Term, event: Event, home: str, scalings: int) -> Way:
@@ -221,13 +219,13 @@ def names_of(found: list[Population], homes: Mapping[str, str]) -> dict[str, str
     """A name for each site: that of its module, or where it has none, by a layer before it."""
     names, told = dict[str, str](), set[str]()
     for one in found:
-        feeders = unique(term.layer for term in one.terms)
+        feeders = unique(term.layer for term in one.list_terms())
         # behind a sum of currents: not by the layer that an earlier one is named by
         layer = next((key for key in feeders if key not in told), next(iter(feeders), ""))
-        told |= one.feeders
-        name = homes[one.first.key] or f"spikes after {layer.removesuffix('.weight')}"
+        told |= one.find_feeders()
+        name = homes[one.first.key] or f"spikes after {layer_name(layer)}"
         name = name if name not in names.values() else f"{name} ({one.first.index})"
-        names |= dict.fromkeys(one.keys, name)
+        names |= dict.fromkeys(one.list_keys(), name)
     return names
 
 

@@ -94,23 +94,20 @@ class Site:
         """What stands for its spikes while a pass goes on."""
         return f"site {self.index}"
 
-    @property
-    def terms(self) -> list[Term]:
+    def list_terms(self) -> list[Term]:
         """What drives it, over all time steps."""
         return [term for event in self.events for term in event.terms]
 
-    @property
-    def feeders(self) -> set[str]:
+    def find_feeders(self) -> set[str]:
         """Weights of the layers that drive it."""
-        return _layers(self.terms)
+        return _layers(self.list_terms())
 
-    @property
-    def scalings(self) -> int:
+    def count_scalings(self) -> int:
         """How many of the factors on what is compared are its own, and none of the current's.
 
         At a first step without a state the current itself may be compared; a later one tells.
         """
-        counts = [len(event.compared.scalings) for event in self.events]
+        counts = [len(event.compared.list_scalings()) for event in self.events]
         return min(counts[1:] or counts, default=0)
 
 
@@ -148,7 +145,7 @@ class Sites:
         before = self._behind(what, place)
         state = between(operand, self._marks(before)) if before else set[Origin]()
         drive = list(terms(operand, stops=self._marks(before)))
-        if before is not None and _layers(drive) and not _layers(drive) & before.feeders:
+        if before is not None and _layers(drive) and not _layers(drive) & before.find_feeders():
             # a sum of currents that another one saw too
             before, state, drive = None, set(), list(terms(operand))
         if before is None and not _layers(drive) and not self._is_of_known_code(what, place):
@@ -163,7 +160,7 @@ class Sites:
             Event(compared=what, terms=tuple(drive), state=frozenset(state), number=self.met)
         )
         self.met += 1
-        for origin in what.state:
+        for origin in what.find_state():
             self.membranes[origin].append(site)
         return Met(site, is_new=True, shape=_shape_of(drive))
 
@@ -190,8 +187,8 @@ class Sites:
         """
         sources = _sources(drive)
         for site in self.found:
-            known = site.place == place and site.feeders == _layers(drive)
-            if known and not _sources(site.terms) & sources:
+            known = site.place == place and site.find_feeders() == _layers(drive)
+            if known and not _sources(site.list_terms()) & sources:
                 return site
         return None
 
@@ -208,7 +205,7 @@ def _at_level(sites: list[Site], what: Compared) -> Site | None:
 
     None where the membrane of the same step is compared with a threshold that is new.
     """
-    same = [site for site in sites if what.shifts == site.events[-1].compared.shifts]
+    same = [site for site in sites if what.list_shifts() == site.events[-1].compared.list_shifts()]
     if same:
         return same[0]
     now = [site for site in sites if site.events[-1].compared.membrane is what.membrane]

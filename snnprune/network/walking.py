@@ -222,8 +222,7 @@ class Compared:
     forms: tuple[Origin, ...]
     """From what is compared to the membrane potential, or at a first step to the current."""
 
-    @property
-    def state(self) -> tuple[Origin, ...]:
+    def find_state(self) -> tuple[Origin, ...]:
         """The forms, and what was bent before, as by an absolute value."""
         found = list(self.forms)
         while found[-1].name in BENDS and len(found[-1].sources) == 1:
@@ -235,13 +234,11 @@ class Compared:
         """Those that made each form of the one behind it."""
         return self.forms[:-1]
 
-    @property
-    def scalings(self) -> tuple[Origin, ...]:
+    def list_scalings(self) -> tuple[Origin, ...]:
         """Those of them that multiply."""
         return tuple(one for one in self.operations if one.gain is not None)
 
-    @property
-    def turned(self) -> bool:
+    def is_turned(self) -> bool:
         """Whether it falls where the membrane rises."""
         return sum(one.name in ("neg", "rsub") for one in self.operations) % 2 == 1
 
@@ -250,8 +247,7 @@ class Compared:
         """The last of the forms."""
         return self.forms[-1]
 
-    @property
-    def shifts(self) -> tuple[str, ...]:
+    def list_shifts(self) -> tuple[str, ...]:
         """The known thresholds that were taken off, as they are written."""
         shifts = [one for one in self.operations if one.name in SHIFTS and one.constant]
         return tuple(f"{one.name} {one.constant}" for one in shifts)

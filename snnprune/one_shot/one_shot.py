@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -61,13 +60,12 @@ class OneShot:
         self._masked: dict[str, Tensor] = {}
         """What takes the place of a module's tensors where there is no network."""
 
-    @cached_property
-    def calibration(self) -> Calibration | None:
-        """Statistics of the dense network; None where there is nothing to take them on."""
-        if self._calibration is not None or self.network is None or self.batches is None:
-            return self._calibration
-        self.restore()
-        return self._calibrated()
+    def calibrate(self) -> Calibration | None:
+        """Statistics of the dense network, taken once; None without network or batches."""
+        if self._calibration is None and self.network is not None and self.batches is not None:
+            self.restore()
+            self._calibration = self._calibrated()
+        return self._calibration
 
     def scores(self, plan: Plan) -> Scores:
         """Of the dense network's weights.
@@ -100,7 +98,7 @@ class OneShot:
         """
         require_sparsity(sparsity)
         scores = self.scores(plan)
-        _ = self.calibration  # of the dense network, before anything is cut
+        self.calibrate()  # of the dense network, before anything is cut
         self.restore()
         cut = self._cut(plan, self.weights, scores, cutting, plan.path(sparsity)[0], None)
         alive: Masks = {key: weight != 0 for key, weight in self.weights.items()}
@@ -175,7 +173,7 @@ class OneShot:
         """What the criterion must know of the network as it is now."""
         needs = load_criterion(name).needs
         if self.network is None or self.batches is None:
-            return Known(calibration=self.calibration)
+            return Known(calibration=self.calibrate())
         return known_for(
             needs,
             self.network,
@@ -209,7 +207,7 @@ class OneShot:
                     batches=self.batches,
                     run=self.run,
                     readout=self.readout,
-                    calibration=self.calibration,
+                    calibration=self.calibrate(),
                     choosable=choosable,
                     silenced=cut.silenced,
                     fixed=fixed,
@@ -221,9 +219,10 @@ class OneShot:
 
     def _flips(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor] | None:
         """The predicted flips of each weight, where there are statistics of the dense network."""
-        if self.network is None or self.calibration is None:
+        calibration = self.calibrate()
+        if self.network is None or calibration is None:
             return None
-        return flip_energies(weights, self.network, self.calibration)
+        return flip_energies(weights, self.network, calibration)
 
     def _apply(self, masks: Masks) -> None:
         """Put 0 where weights are pruned."""
@@ -249,6 +248,6 @@ class OneShot:
         return calibrate(self.network, batches, run=self.run)
 
     def _of_dense(self) -> Calibration:
-        found = self.calibration
+        found = self.calibrate()
         assert found is not None
         return found

@@ -1,29 +1,20 @@
-"""Numbers as people read them."""
+"""Numbers as they stand on a page: a blank before the sign, a dash for what is not known."""
 
 from __future__ import annotations
 
-JOULES = ((1e12, "J"), (1e9, "mJ"), (1e6, "µJ"), (1e3, "nJ"), (1.0, "pJ"))
+from functools import partial
+
+from snnprune import notation
+
 BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 NOTHING = "–"
-
-
-def percent(share: float | None, digits: int = 1) -> str:
-    """A share."""
-    return NOTHING if share is None else f"{100 * share:.{digits}f} %"
-
-
-def small_percent(share: float | None) -> str:
-    """A share that may be very small, with two significant digits below 1 %."""
-    if share is None:
-        return NOTHING
-    return f"{100 * share:.1f} %" if share >= 0.01 or share == 0 else f"{100 * share:.2g} %"
+percent = partial(notation.percent, sign=" %", unknown=NOTHING)
+small_percent = partial(notation.small_percent, sign=" %", unknown=NOTHING)
 
 
 def whole(count: float | None) -> str:
     """A count, or a mean of counts: whole from 100 on."""
-    if count is None:
-        return NOTHING
-    return f"{count:,.0f}" if count >= 100 or count == int(count) else f"{count:.3g}"
+    return NOTHING if count is None else notation.whole(count)
 
 
 def rate(value: float | None) -> str:
@@ -33,10 +24,7 @@ def rate(value: float | None) -> str:
 
 def in_joules(picojoules: float | None) -> str:
     """An energy in the unit that leaves a number from 1 to 1000."""
-    if picojoules is None:
-        return NOTHING
-    size, unit = next((pair for pair in JOULES if picojoules >= pair[0]), JOULES[-1])
-    return f"{picojoules / size:.3g} {unit}"
+    return NOTHING if picojoules is None else notation.in_joules(picojoules)
 
 
 def in_bytes(count: float | None) -> str:
@@ -62,8 +50,3 @@ def points(before: float | None, after: float | None) -> str:
     if before is None or after is None:
         return NOTHING
     return f"{100 * (after - before):+.2f} points"
-
-
-def layer_name(key: str) -> str:
-    """A weight's key without its end."""
-    return key.removesuffix(".weight")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from snnprune.curves import Point, Summary, percent
+from snnprune.curves import Point, Summary
+from snnprune.notation import in_percent, layer_name
 from snnprune.plots.heat import Panel, plot_heat
 
 
@@ -17,10 +18,7 @@ def plot_densities(paths: Sequence[Path], summary: Summary, conditions: str) -> 
     """
 
     def densities(point: Point) -> Mapping[str, float]:
-        return {
-            weight.removesuffix(".weight"): 100 * density
-            for weight, density in point.densities.items()
-        }
+        return {layer_name(weight): 100 * density for weight, density in point.densities.items()}
 
     plot_heat(
         paths,
@@ -54,13 +52,13 @@ def _panels(
 ) -> list[Panel]:
     """A panel for each method with `before` as its first columns."""
     panels = []
-    for method in summary.methods:
+    for method in summary.list_methods():
         points = [*before, *summary.of(method)]
         names = dict.fromkeys(name for point in points for name in values(point))
         panels.append(
             Panel(
                 title=method,
-                columns=[percent(point.sparsity) for point in points],
+                columns=[in_percent(point.sparsity) for point in points],
                 rows={name: [values(point).get(name) for point in points] for name in names},
             )
         )

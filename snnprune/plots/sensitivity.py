@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from snnprune.curves import percent
+from snnprune.notation import in_percent
 from snnprune.plots.heat import Panel, plot_heat
 
 
@@ -22,7 +22,7 @@ def plot_sensitivity(
     Raises:
         OutputError: a file cannot be written.
     """
-    columns = [percent(sparsity) for sparsity in sparsities]
+    columns = [in_percent(sparsity) for sparsity in sparsities]
     plot_heat(
         paths,
         [

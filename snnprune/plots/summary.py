@@ -132,7 +132,7 @@ def _seeds(summary: Summary) -> str:
 
 def _curves(summary: Summary) -> list[Curve]:
     """A curve for each method, of the sparsities at which it has an accuracy."""
-    look = looks(summary.methods)
+    look = looks(summary.list_methods())
     return [
         Curve(
             label=method,
@@ -143,12 +143,12 @@ def _curves(summary: Summary) -> list[Curve]:
             ],
             look=look[method],
         )
-        for method in summary.methods
+        for method in summary.list_methods()
     ]
 
 
 def _level(point: Point | None) -> Level | None:
     """The accuracy of a point; None where it has none."""
-    if point is None or point.mean is None:
+    if point is None or (mean := point.compute_mean()) is None:
         return None
-    return Level(mean=point.mean, deviation=point.deviation)
+    return Level(mean=mean, deviation=point.compute_deviation())

@@ -111,25 +111,21 @@ class BatchForm:
         """`dense` are the norms of the dense network, by running variance; others are left out."""
         norms = batchnorms(module)
         self.norms = {norms[key]: norm for key, norm in dense.items() if key in norms}
+        self.forms = {norm: held.compute_form() for norm, held in self.norms.items()}
         self.plain = {
-            norm: (held.gain.to(held.mean), held.shift.to(held.mean))
-            for norm, held in self.norms.items()
+            norm: (gain.to(self.norms[norm].mean), shift.to(self.norms[norm].mean))
+            for norm, (gain, shift) in self.forms.items()
             if norm.weight is None and norm.bias is None
         }
 
     @contextlib.contextmanager
     def tuning(self) -> Iterator[None]:
         """In the block scales and shifts are those of the form; after it, in the network's own."""
-        self._turn(lambda held, scale, shift: (scale * held.gain, shift + scale * held.shift))
+        self._turn(lambda gain, mean, scale, shift: (scale * gain, shift + scale * mean))
         try:
             yield
         finally:
-            self._turn(
-                lambda held, scale, shift: (
-                    scale / held.gain,
-                    shift - scale / held.gain * held.shift,
-                )
-            )
+            self._turn(lambda gain, mean, scale, shift: (scale / gain, shift - scale / gain * mean))
 
     @contextlib.contextmanager
     def normalising(self) -> Iterator[None]:
@@ -145,10 +141,12 @@ class BatchForm:
                     norm.__dict__.pop(name, None)
 
     @torch.no_grad()
-    def _turn(self, turned: Callable[[DenseNorm, Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:
-        for norm, held in self.norms.items():
+    def _turn(
+        self, turned: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+    ) -> None:
+        for norm, form in self.forms.items():
             if norm.weight is not None and norm.bias is not None:
-                scale, shift = turned(held, norm.weight.double(), norm.bias.double())
+                scale, shift = turned(*form, norm.weight.double(), norm.bias.double())
                 norm.weight.copy_(scale)
                 norm.bias.copy_(shift)
 

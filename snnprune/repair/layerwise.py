@@ -46,9 +46,10 @@ def give_back_means(pruned: Pruned) -> Masks:
         moments = layers.moments(key)
         layer = pruned.network.layers[key]
         weight = layer.weight_of(pruned.network.module.get_parameter(key))
-        rows = weight.double().reshape(*moments.mean.shape[:1], -1, moments.mean.shape[1])
-        made = (rows @ moments.mean.unsqueeze(2)).flatten()
-        _shift(pruned, key, moments.target_mean.flatten() - made)
+        mean = moments.compute_mean()
+        rows = weight.double().reshape(*mean.shape[:1], -1, mean.shape[1])
+        made = (rows @ mean.unsqueeze(2)).flatten()
+        _shift(pruned, key, moments.compute_target_mean().flatten() - made)
         silence(pruned.network.module, pruned.silenced)
     return pruned.masks
 
@@ -155,10 +156,11 @@ class _Layers:
         gram = moments.gram(free=is_free(self.pruned.network, key))
         layer = self.pruned.network.layers[key]
         dense = layer.weight_of(self.pruned.dense[key]).double()
-        inverse = inverse_of(gram.matrix, RIDGE)
+        matrix = gram.compute_matrix()
+        inverse = inverse_of(matrix, RIDGE)
         cross = moments.covariance(free=gram.free)
         rows = dense.reshape(len(inverse), -1, inverse.shape[1])
-        pull = damping(gram.matrix, RIDGE).view(-1, 1, 1) * rows.mT
+        pull = damping(matrix, RIDGE).view(-1, 1, 1) * rows.mT
         best = (inverse @ (cross + pull)).mT  # were none pruned
         worth = losses(inverse, best)
         calibration = self.pruned.calibration
@@ -177,16 +179,17 @@ class _Layers:
         network = self.pruned.network
         gram = moments.gram(free=is_free(network, key))
         layer, weight = network.layers[key], network.module.get_parameter(key)
-        shape = (len(gram.matrix), -1, gram.matrix.shape[1])
+        matrix = gram.compute_matrix()
+        shape = (len(matrix), -1, matrix.shape[1])
         start = layer.weight_of(self.pruned.dense[key]).double().reshape(shape)
         keep = layer.weight_of(mask.to(weight.device)).reshape(shape)
-        found = fitted(gram.matrix, moments.covariance(free=gram.free), keep, start, ridge=RIDGE)
+        found = fitted(matrix, moments.covariance(free=gram.free), keep, start, ridge=RIDGE)
         weight.copy_(layer.parameter_of(found.reshape(layer.shape)))
         bias = bias_key(network, key)
         if bias is not None:
             made = (found @ gram.mean.unsqueeze(2)).flatten()
             was = self.pruned.dense[bias].double()
-            missing = (moments.target_mean.flatten() - made) / moments.constant
+            missing = (moments.compute_target_mean().flatten() - made) / moments.constant
             network.module.get_parameter(bias).copy_(was + missing)
 
 

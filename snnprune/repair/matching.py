@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -36,24 +36,14 @@ class DenseNorm:
     calls: Mapping[int, list[ChannelMoments]] = field(default_factory=lambda: defaultdict(list))
     """Moments of the input of each call, by the number of the calibration batch."""
 
-    @cached_property
-    def input(self) -> ChannelMoments:
-        """Of all calls together."""
-        return _together(moments for calls in self.calls.values() for moments in calls)
-
-    @property
-    def gain(self) -> Tensor:
-        """The deviation of what leaves it, before its scale, (C,) float64."""
-        return (self.input.variance + self.eps).sqrt() / self._sigma
-
-    @property
-    def shift(self) -> Tensor:
-        """The mean of what leaves it, before its scale and shift, (C,) float64."""
-        return (self.input.mean - self.mean) / self._sigma
-
-    @property
-    def _sigma(self) -> Tensor:
-        return (self.variance.double() + self.eps).sqrt()
+    def compute_form(self) -> tuple[Tensor, Tensor]:
+        """Gain and shift, (C,) float64: deviation and mean of what leaves it before its own scale
+        and shift, over all calls together.
+        """
+        entered = _together(moments for calls in self.calls.values() for moments in calls)
+        sigma = (self.variance.double() + self.eps).sqrt()
+        gain = (entered.compute_variance() + self.eps).sqrt() / sigma
+        return gain, (entered.mean - self.mean) / sigma
 
     def matched(self, dense: ChannelMoments, now: ChannelMoments) -> tuple[Tensor, Tensor]:
         """The running mean and variance, (C,) float64, under which `now` leaves it as `dense` does.
@@ -66,7 +56,9 @@ class DenseNorm:
         mean moved alone.
         """
         mean, variance = self.mean.double(), self.variance.double()
-        ratio = torch.where(_flat(dense) | _flat(now), 1.0, now.variance / dense.variance)
+        ratio = torch.where(
+            _flat(dense) | _flat(now), 1.0, now.compute_variance() / dense.compute_variance()
+        )
         least = (self.eps / (variance + self.eps)).clamp(min=LEAST)  # or V' would be negative
         ratio = ratio.maximum(least)
         moved = (now.mean - dense.mean) - (dense.mean - mean) * (ratio.sqrt() - 1)
@@ -156,4 +148,4 @@ def _together(moments: Iterator[ChannelMoments]) -> ChannelMoments:
 
 
 def _flat(moments: ChannelMoments) -> Tensor:
-    return moments.variance <= FLAT * moments.mean**2
+    return moments.compute_variance() <= FLAT * moments.mean**2

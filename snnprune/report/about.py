@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
 def about_workload(work: Workload, samples: int, energy: Energy) -> dict[str, Any]:
     """What was done, as counts over all samples, and the energy of one sample."""
+    total = work.sum_layers()
     return {
         "samples": samples,
-        **asdict(work.total),
-        **asdict(work.active),
-        "energy_pj": energy.of(work.total) / samples,
+        **asdict(total),
+        **asdict(work.sum_neurons()),
+        "energy_pj": energy.of(total) / samples,
         "energy_per_mac_pj": energy.mac,
         "energy_per_ac_pj": energy.ac,
         "layers": {key: asdict(layer) for key, layer in work.layers.items()},

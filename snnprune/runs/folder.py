@@ -61,8 +61,7 @@ class RunFolder:
         self.warnings: list[str] = []
         self.board: TensorBoard | None = None
 
-    @property
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """Whether it holds a whole run that is to be left alone."""
         return self.resume and (self.folder / DONE).exists()
 
@@ -84,7 +83,7 @@ class RunFolder:
             if not self.resume:
                 self._start()
         if self.recipe.output.tensorboard:
-            after = self._epochs if self.rows else None
+            after = self._count_epochs() if self.rows else None
             folder = self.folder / tensorboard.FOLDER
             self.board = TensorBoard(folder, after=after, warn=self.warnings.append)
         return state
@@ -93,15 +92,14 @@ class RunFolder:
         """Append a row to `metrics.jsonl`, and show it in TensorBoard at the epochs so far."""
         self.metrics.add(row)
         if self.board:
-            self.board.add(row, self._epochs)
+            self.board.add(row, self._count_epochs())
 
     def close(self) -> None:
         """Write nothing more."""
         if self.board:
             self.board.close()
 
-    @property
-    def _epochs(self) -> int:
+    def _count_epochs(self) -> int:
         return sum(row.get("kind") == "epoch" for row in self.rows)
 
     def save(self, number: int, position: Mapping[str, Any], groups: Groups) -> None:

@@ -60,11 +60,6 @@ def density_bound(neuron: NeuronStatistics, radius: Tensor, near: Tensor) -> Ten
     return torch.maximum(bound, near).clamp(max=1)
 
 
-def first_order(density: Tensor, mean_error: Tensor) -> Tensor:
-    """P = p(u_th) E|du|, at most 1, (C,): Eq. 12's estimate, no bound."""
-    return (density * mean_error).clamp(max=1)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Densities:
     """Of a membrane at its threshold, (C,), per unit of it."""
@@ -72,8 +67,7 @@ class Densities:
     gaussian: Tensor
     counted: Tensor
 
-    @property
-    def apart(self) -> Tensor:
+    def compute_log_distance(self) -> Tensor:
         """|log10| of their ratio; 1 is a factor of ten."""
         return (self.gaussian.log10() - self.counted.log10()).abs()
 

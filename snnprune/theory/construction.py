@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from snnprune.quantities import Natural
 from snnprune.randomness import generator
 from snnprune.theory.drawing import Chosen, choose
 from snnprune.theory.dynamics import Dynamics
@@ -104,12 +105,12 @@ def run_built(built: Built, dynamics: Dynamics, spikes: Tensor) -> list[Tensor]:
 class Compared:
     """Two networks on the same data."""
 
-    places: int
+    places: Natural
     """Neurons times samples times steps, over all layers."""
-    flipped: int
+    flipped: Natural
     """Of them, those with another spike."""
-    samples: int
-    struck: int
+    samples: Natural
+    struck: Natural
     """Of them, those in which any spike is another."""
     struck_one: bool
     """Whether the one sample is that somebody asked about."""

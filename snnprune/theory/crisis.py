@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from snnprune.calibration import Calibration, DriveStatistics
+from snnprune.criteria.flip_chance import flip_chance
 from snnprune.network import Batch, Network
 from snnprune.network.running import called
 from snnprune.theory import bounds
@@ -43,25 +44,21 @@ class Crisis:
         """At the last step, (C,)."""
         return self.reached[-1]
 
-    @property
-    def estimate(self) -> Tensor:
+    def compute_estimate(self) -> Tensor:
         """p(u_th) E|du|, by the Gaussian density, as in Eq. 12."""
-        return bounds.first_order(self.densities.gaussian, self.moved.mean)
+        return flip_chance(self.densities.gaussian, self.moved.compute_mean())
 
-    @property
-    def counted(self) -> Tensor:
+    def compute_counted(self) -> Tensor:
         """The same by the counted density."""
-        return bounds.first_order(self.densities.counted, self.moved.mean)
+        return flip_chance(self.densities.counted, self.moved.compute_mean())
 
-    @property
-    def flipped(self) -> Tensor:
+    def compute_flipped(self) -> Tensor:
         """As measured: places whose spike is the first of its course to be another."""
-        return self.moved.rate
+        return self.moved.compute_rate()
 
-    @property
-    def correlation(self) -> float | None:
+    def compute_correlation(self) -> float | None:
         """Of the counted estimate and the measurement, by ranks of the channels."""
-        return bounds.rank_correlation(self.counted, self.flipped)
+        return bounds.rank_correlation(self.compute_counted(), self.compute_flipped())
 
 
 def crises_of_layers(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from snnprune.errors import UsageError
+from snnprune.quantities import Share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +17,7 @@ class Dynamics:
 
     threshold: float = 0.5
     """u_th"""
-    beta: float = 0.5
+    beta: Share = 0.5
     """Decay, in [0, 1)."""
     reset: float | None = 0.0
     """V_reset, h = V_reset after a spike; None for soft reset, h = beta (u - u_th)."""

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnprune.batches import copied
 from snnprune.calibration.alignment import channel_axis
-from snnprune.errors import InputError
-from snnprune.network import Batch, Network, batch_length, evaluating, fed, holding, watching
+from snnprune.network import Batch, Network, watching
 from snnprune.network.running import Forward, called
+from snnprune.network.side_by_side import SharedBatch, run_side_by_side
 from snnprune.theory.spreading import Spreading
 
 Run = Forward
@@ -36,18 +35,15 @@ class Moved:
     reach: Tensor
     """Their largest |du| at each step, (T, C)."""
 
-    @property
-    def furthest(self) -> Tensor:
+    def compute_furthest(self) -> Tensor:
         """The largest |du| of clean places, (C,)."""
         return self.reach.amax(0)
 
-    @property
-    def rate(self) -> Tensor:
+    def compute_rate(self) -> Tensor:
         """Share of all places at which a spike flips that none before it had, (C,)."""
         return self.first / self.places.clamp(min=1)
 
-    @property
-    def mean(self) -> Tensor:
+    def compute_mean(self) -> Tensor:
         """Mean |du| of clean places, (C,)."""
         return self.size / self.clean.clamp(min=1)
 
@@ -84,26 +80,22 @@ def moved(
     Raises:
         InputError: there is no sample.
     """
-    tally, samples = _Tally(network, set(neurons), set(tensors), spreading), 0
-    with evaluating(network.module):
-        for x, y in fed(batches, network.module):
-            tally.begin()
-            with watching(
-                network, on_membrane=tally.on_first, on_current=tally.on_first_current
-            ) as start:
-                start()
-                run(network.module, copied(x))
-            with watching(
-                network, on_membrane=tally.on_other, on_current=tally.on_other_current
-            ) as start:
-                start()
-                with holding(network.module, tensors):
-                    run(network.module, disturbed(copied(x)))
-            tally.end()
-            samples += batch_length(x, y, run)
-    if not samples:
-        raise InputError("no samples to compare on", field="--data")
+    tally = _Tally(network, set(neurons), set(tensors), spreading)
+
+    def compare(batch: SharedBatch) -> None:
+        tally.begin()
+        first = watching(network, on_membrane=tally.on_first, on_current=tally.on_first_current)
+        batch.run({}, first, read=_ignored)
+        other = watching(network, on_membrane=tally.on_other, on_current=tally.on_other_current)
+        batch.run(tensors, other, disturb=disturbed, read=_ignored)
+        tally.end()
+
+    run_side_by_side(network, batches, compare, run=run)
     return {name: _over(steps) for name, steps in tally.steps.items()}, tally.apart
+
+
+def _ignored(_: Any) -> None:
+    """Read nothing of an output: it is of no interest."""
 
 
 class _Tally:

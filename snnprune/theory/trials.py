@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from snnprune.errors import UsageError
+from snnprune.quantities import Natural, Share
 from snnprune.randomness import generator
 from snnprune.theory import widths
 from snnprune.theory.construction import (
@@ -34,16 +35,15 @@ WIDEST = 10**9  # virtual neurons of a layer; drawing more takes minutes for eac
 class Count:
     """How often something failed."""
 
-    failures: int
-    trials: int
+    failures: Natural
+    trials: Natural
 
     @property
     def share(self) -> float:
         """In [0, 1]."""
         return self.failures / self.trials
 
-    @property
-    def interval(self) -> tuple[float, float]:
+    def compute_interval(self) -> tuple[float, float]:
         """Of the chance of failure, at 95 %."""
         return exact_interval(self.failures, self.trials, CONFIDENCE)
 
@@ -53,11 +53,11 @@ class Step:
     """One lemma, tried."""
 
     name: str
-    width: int
+    width: Natural
     """k"""
-    promised: float
+    promised: Share
     """Its delta."""
-    exact: float | None
+    exact: Share | None
     """The chance of failure that follows from the draws alone, where it can be written down."""
     count: Count
 
@@ -116,14 +116,14 @@ def _near_enough(
 class Whole:
     """A whole network, built and run."""
 
-    seed: int
-    width: int
+    seed: Natural
+    width: Natural
     error: float
     """eps, to a weight's N-th part."""
     within: bool
     """Whether every weight came as near as that."""
     compared: Compared
-    kept: int
+    kept: Natural
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from snnprune.errors import UsageError
+from snnprune.quantities import Natural, Share
 
 MOST = 1e100  # virtual neurons; more is nothing but a number
 
@@ -24,19 +25,19 @@ MOST = 1e100  # virtual neurons; more is nothing but a number
 class Setting:
     """What a width depends on."""
 
-    neurons: int
+    neurons: Natural
     """N, the width of the target."""
-    layers: int = 1
+    layers: Natural = 1
     """L"""
-    steps: int = 1
+    steps: Natural = 1
     """T"""
     threshold: float = 0.5
     """u_th"""
-    beta: float = 0.5
+    beta: Share = 0.5
     """Decay of the membrane, in [0, 1)."""
     p_sup: float = 1.0
     """Supremum of the density of a membrane near its threshold, per unit of it."""
-    delta: float = 0.1
+    delta: Share = 0.1
     """Chance of failure that is allowed, in (0, 1)."""
     span: float = 1.0
     """a: weights are drawn from U[-a, a]."""

@@ -117,7 +117,7 @@ def taken_up(
     """
     at = Position.taken_up(known["at"], epochs=epochs, steps=trainer.steps_per_epoch)
     trainer.restore(known["trainer"], groups)
-    for key in trainer.masking.masks.keys() - trainer.network.layers.keys():
+    for key in trainer.masking.copy_masks().keys() - trainer.network.layers.keys():
         raise ValueError(f"{key} is no weight of a layer, and has a mask")
     if trainer.batches > at.epoch * trainer.steps_per_epoch + at.step:
         raise ValueError(f"{trainer.batches:,} batches are more than lie before where it is")

@@ -33,8 +33,7 @@ class Masking:
             for key, mask in self.held.items():
                 self._weight(key).masked_fill_(~mask, 0.0)
 
-    @property
-    def masks(self) -> dict[str, Tensor]:
+    def copy_masks(self) -> dict[str, Tensor]:
         """All of them, on the CPU."""
         return {key: mask.cpu() for key, mask in {**self.held, **self.passing}.items()}
 

@@ -86,7 +86,7 @@ def main() -> None:
         least = weight.abs().flatten().kthvalue(round(sparsity * weight.numel())).values
         keep = weight.abs() > least
         start = time.perf_counter()
-        fitted(gram.matrix, cross, keep, weight, ridge=RIDGE)
+        fitted(gram.compute_matrix(), cross, keep, weight, ridge=RIDGE)
         seconds = time.perf_counter() - start
         print(f"fit at {sparsity:.0%} sparsity: {seconds:.1f} s, peak {peak()}")
 

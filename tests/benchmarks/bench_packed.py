@@ -54,8 +54,8 @@ def main() -> None:
             path = Path(folder) / "packed.safetensors"
             packings["exact"].write(path, {})
             file = path.stat().st_size
-        stored = {name: packing.nbytes for name, packing in packings.items()}
-        over = {name: packing.nbytes / packing.bound for name, packing in packings.items()}
+        stored = {name: packing.count_bytes() for name, packing in packings.items()}
+        over = {name: packing.count_bytes() / packing.bound for name, packing in packings.items()}
         cells = [
             f"{sparsity:.0%}",
             *(f"{count / dense:.2%}" for count in (sizes.gzip, sizes.zstd, stored["exact"])),

@@ -91,7 +91,7 @@ def test_a_packed_tensor_is_within_five_percent_of_its_entropy(
     scales = 4 * len(weight) if precision == "int8" else 0
     bound = weight.numel() * (entropy + share * width) / 8 + scales
     assert packing.bound == pytest.approx(bound, rel=1e-3)  # all choices, or each by itself
-    assert bound < packing.nbytes < 1.05 * bound
+    assert bound < packing.count_bytes() < 1.05 * bound
 
 
 def test_the_bound_is_of_what_stays_dense_too() -> None:
@@ -101,7 +101,7 @@ def test_the_bound_is_of_what_stays_dense_too() -> None:
     kept = int((small != 0).sum())
     places = math.log2(math.comb(64, kept)) / 8
     assert packing.bound == pytest.approx(4 * kept + places + 4 * 15)
-    assert packing.nbytes == 4 * (64 + 15)
+    assert packing.count_bytes() == 4 * (64 + 15)
 
 
 @pytest.mark.parametrize("sparsity", [0.5, 0.65, 0.8, 0.95, 0.99, 0.999])

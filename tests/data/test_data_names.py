@@ -70,12 +70,12 @@ def test_the_folder_is_the_given_one_then_the_variables_then_the_caches(
     monkeypatch.setenv("HOME", "/home/somebody")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv("SNNPRUNE_DATA", raising=False)
-    assert DataOptions().folder == Path("/home/somebody/.cache/snnprune/data")
+    assert DataOptions().find_folder() == Path("/home/somebody/.cache/snnprune/data")
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
-    assert DataOptions().folder == Path("/cache/snnprune/data")
+    assert DataOptions().find_folder() == Path("/cache/snnprune/data")
     monkeypatch.setenv("SNNPRUNE_DATA", "/sets")
-    assert DataOptions().folder == Path("/sets")
-    assert DataOptions(root=Path("here")).folder == Path("here")
+    assert DataOptions().find_folder() == Path("/sets")
+    assert DataOptions(root=Path("here")).find_folder() == Path("here")
 
 
 def test_a_user_without_a_home_has_a_folder_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,4 +85,4 @@ def test_a_user_without_a_home_has_a_folder_all_the_same(monkeypatch: pytest.Mon
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv("SNNPRUNE_DATA", raising=False)
     monkeypatch.setattr(Path, "home", homeless)
-    assert DataOptions().folder.parts[-2:] == ("snnprune", "data")
+    assert DataOptions().find_folder().parts[-2:] == ("snnprune", "data")

@@ -57,7 +57,7 @@ def test_a_grouped_conv_in_the_middle_by_unfold(filtered: bool) -> None:
     torch.testing.assert_close(found.mean, rows.double().mean(1), rtol=1e-6, atol=1e-9)
     assert found.rows == rows.shape[1]
     assert not found.free
-    assert found.matrix is found.second
+    assert found.compute_matrix() is found.second
 
 
 def test_a_conv1d_of_spikes_by_unfold() -> None:
@@ -69,7 +69,7 @@ def test_a_conv1d_of_spikes_by_unfold() -> None:
     torch.testing.assert_close(found.second, mean_square(rows[None]), rtol=1e-6, atol=1e-9)
     assert found.free  # it has a bias
     covariance = torch.cov(rows.double().T, correction=0)
-    torch.testing.assert_close(found.matrix[0], covariance, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(found.compute_matrix()[0], covariance, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("filtered", [False, True])

@@ -53,7 +53,11 @@ def test_every_row_is_the_ridge_solution_of_what_it_keeps(
     start = torch.randn(groups, out, size, generator=drawn, dtype=torch.float64)
     taken = moments(x, y)
     found = fitted(
-        taken.gram(free=False).matrix, taken.covariance(free=False), keep, start, ridge=RIDGE
+        taken.gram(free=False).compute_matrix(),
+        taken.covariance(free=False),
+        keep,
+        start,
+        ridge=RIDGE,
     )
     expected = solved(x, y, keep, start)
     np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-4 * abs(expected).max())
@@ -66,7 +70,11 @@ def test_a_row_that_keeps_nothing_is_0_beside_one_that_keeps_all() -> None:
     start = torch.ones(1, 2, 6, dtype=torch.float64)
     taken = moments(x, y)
     found = fitted(
-        taken.gram(free=False).matrix, taken.covariance(free=False), keep, start, ridge=RIDGE
+        taken.gram(free=False).compute_matrix(),
+        taken.covariance(free=False),
+        keep,
+        start,
+        ridge=RIDGE,
     )
     assert not found[0, 0].any()
     np.testing.assert_allclose(found.numpy(), solved(x, y, keep, start), rtol=1e-4, atol=1e-6)
@@ -79,7 +87,11 @@ def test_weights_of_silent_inputs_stay_what_they_are() -> None:
     start = torch.full((1, 3, 6), 2.0, dtype=torch.float64)
     taken, keep = moments(x, y), torch.ones(1, 3, 6, dtype=torch.bool)
     found = fitted(
-        taken.gram(free=False).matrix, taken.covariance(free=False), keep, start, ridge=RIDGE
+        taken.gram(free=False).compute_matrix(),
+        taken.covariance(free=False),
+        keep,
+        start,
+        ridge=RIDGE,
     )
     torch.testing.assert_close(found[..., 2], start[..., 2])
     torch.testing.assert_close(
@@ -100,7 +112,10 @@ def test_the_covariances_of_a_free_mean_are_those_of_numpy() -> None:
     taken = moments(x, y)
     for group in range(2):
         together = np.cov(torch.cat([x[group], y[group]], 1).numpy().T, bias=True)
-        gram, cross = taken.gram(free=True).matrix[group], taken.covariance(free=True)[group]
+        gram, cross = (
+            taken.gram(free=True).compute_matrix()[group],
+            taken.covariance(free=True)[group],
+        )
         np.testing.assert_allclose(gram.numpy(), together[:4, :4], rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(cross.numpy(), together[:4, 4:], rtol=1e-9, atol=1e-12)
 

@@ -114,7 +114,7 @@ def _start(rounds: Rounds) -> Start:
     trainer = rounds.trainer
     return Start(
         tensors=copied(trainer.module),
-        masks=trainer.masking.masks,
+        masks=trainer.masking.copy_masks(),
         trainer=trainer,
         remembered=len(trainer.optimizer.state),
         time_steps=int(trainer.module.get_submodule("encoder").time_steps),  # type: ignore[arg-type]  # an int

@@ -288,7 +288,7 @@ def test_gradual_pruning_starts_from_what_is_held(
     enforce = Trainer.train_on
 
     def watched(self: Trainer, *batch: Any) -> tuple[float, int]:
-        masks = self.masking.masks.values()
+        masks = self.masking.copy_masks().values()
         cuts.append(1 - sum(int(m.sum()) for m in masks) / sum(m.numel() for m in masks))
         return enforce(self, *batch)
 

@@ -44,7 +44,7 @@ class After:
         monkeypatch.setattr(Trainer, "train_on", watched)
 
     def look(self, trainer: Trainer) -> None:
-        masks = trainer.masking.masks
+        masks = trainer.masking.copy_masks()
         weights = {key: trainer.module.get_parameter(key).detach() for key in WEIGHTS}
         for key, mask in masks.items():
             assert not weights[key][~mask].any()

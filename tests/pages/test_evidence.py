@@ -13,8 +13,8 @@ from safetensors import safe_open
 from valid_reports import assert_valid
 
 from snnprune.evidence import score_histogram
+from snnprune.jobs.reports.__main__ import made
 from snnprune.report.schema import text
-from snnprune.report.schema.__main__ import made
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from snnprune.quantities import Share
+
 
 @dataclass(frozen=True, kw_only=True)
 class Try:
     """One sparsity that was measured."""
 
-    sparsity: float
-    accuracy: float
+    sparsity: Share
+    accuracy: Share
     """In [0, 1]."""
     held: bool
 

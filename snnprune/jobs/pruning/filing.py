@@ -139,7 +139,7 @@ class Filing:
 
     def _totals_before(self) -> dict[str, int]:
         subject = self.work.subject
-        rows = layer_rows(subject.weights)
+        rows = layer_rows(subject.find_weights())
         return totals(rows, subject.checkpoint.tensors, subject.network)
 
     def _gated(
@@ -168,7 +168,7 @@ class Filing:
             *(work.subject.doubts if work.options.evaluate else ()),
             *self.made.cut.warnings,
             *self.made.notes,
-            *warnings_on(work.subject.prunable.unused),
+            *warnings_on(work.subject.prunable.find_unused()),
             *not_fitted(work.subject.network, work.choice.plan.repair, self.made.cut.masks),
             *notes,
         )
@@ -215,7 +215,7 @@ class Filing:
             channels=dict(self.made.channels),
             smaller=self._smaller(),
             layers_asked=dict(work.options.layers),
-            unused=list(work.subject.prunable.unused),
+            unused=list(work.subject.prunable.find_unused()),
             cost=work.cost.report(work.subject.device),
             **found,
         )

@@ -154,7 +154,7 @@ class Measuring:
             key: asdict(score_histogram(values, masks[key], scores.scale))
             for key, values in scores.values.items()
         }
-        network, weights = self.subject.runnable, self.subject.weights
+        network, weights = self.subject.runnable, self.subject.find_weights()
         if network is None or before is None:
             none: dict[str, Any] = {"before": {}, "after": {}, "crises": {}, "input_rates": {}}
             return {"samples": 0, "edges": [], **none, "scores": histograms}

@@ -71,10 +71,9 @@ class PruneOptions:
     eval_samples: int | None = None
     force: bool = False
 
-    @property
-    def inputs(self) -> list[Path]:
+    def list_inputs(self) -> list[Path]:
         """The files that are read, none of which may be the output."""
-        return [*self.subject.inputs, *filter(None, (self.calibration, self.recipe))]
+        return [*self.subject.list_inputs(), *filter(None, (self.calibration, self.recipe))]
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -140,11 +139,11 @@ def completed(options: PruneOptions) -> PruneOptions:
     require_writable_as(options.subject.checkpoint, options.out)
     for place in options.places:
         for path in place.files:
-            require_free(path, force=options.force, inputs=options.inputs)
+            require_free(path, force=options.force, inputs=options.list_inputs())
     if options.junit is not None:
         if not options.limits:
             raise UsageError("no gate is given", field="--junit", hint="such as --min-sparsity 0.9")
-        require_free(options.junit, force=options.force, inputs=options.inputs)
+        require_free(options.junit, force=options.force, inputs=options.list_inputs())
         outputs = (path for place in options.places for path in place.files)
         require_apart(options.junit, outputs, field="--junit")
     return options

@@ -9,6 +9,7 @@ from typing import Any
 from snnprune.errors import SnnpruneError
 from snnprune.jobs.gating import told_outside
 from snnprune.jobs.pruning.filing import Filing
+from snnprune.jobs.pruning.measuring import Look
 from snnprune.jobs.pruning.options import Place, PruneOptions, completed
 from snnprune.jobs.pruning.pruned import Pruned, Pruning
 from snnprune.jobs.pruning.targeting import Search
@@ -27,10 +28,11 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruning:
     options = completed(options)
     work = Work(options, progress)
     search, found = work.searched() if options.target is not None else (None, None)
+    before = work.measure_before()
     files: list[Pruned] = []
     for sparsity, place in found or work.goals:
         with _naming(files):
-            files.append(_filed(work, sparsity, place, search))
+            files.append(_filed(work, sparsity, place, search, before))
     verdicts = {one.place.out.name: one.verdicts for one in files}
     warnings = told_outside("prune", verdicts, options.junit)
     report = files[0].report if len(files) == 1 else _report_on_all(work, files)
@@ -56,8 +58,9 @@ def _naming(files: list[Pruned]) -> Iterator[None]:
         raise
 
 
-def _filed(work: Work, sparsity: float, place: Place, search: Search | None) -> Pruned:
-    before = work.before  # of the dense network, before another is made
+def _filed(
+    work: Work, sparsity: float, place: Place, search: Search | None, before: Look | None
+) -> Pruned:
     made = work.made_for(sparsity)
     filing = Filing(
         work=work, sparsity=sparsity, place=place, made=made, search=search, before=before

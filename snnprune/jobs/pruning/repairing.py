@@ -13,6 +13,7 @@ from snnprune.jobs.subjects.binding import load
 from snnprune.jobs.subjects.subject import Subject
 from snnprune.mask import Masks, masked
 from snnprune.network import Network
+from snnprune.notation import layer_name
 from snnprune.repair import BY_LAYER, NONE
 from snnprune.repair.batchnorm import batchnorms
 from snnprune.repair.pruned import unfitted
@@ -52,7 +53,7 @@ def not_fitted(network: Network | None, repair: str, masks: Masks) -> list[str]:
         return []
     reasons: dict[str, list[str]] = {}
     for key, why in found.items():
-        reasons.setdefault(why, []).append(key.removesuffix(".weight"))
+        reasons.setdefault(why, []).append(layer_name(key))
     told = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
     return [f"{'+'.join(by_layer)} leaves the kept weights of some layers as they are: {told}"]
 
@@ -69,7 +70,7 @@ def pruned_tensors(
         NonFiniteError: a value does not fit into the type that the file keeps it in.
     """
     # a parameter that has two names in the file is pruned under both
-    tied = subject.prunable.tied
+    tied = subject.prunable.find_tied()
     all_masks = {name: mask for key, mask in masks.items() for name in tied.get(key, (key,))}
     tensors = masked(subject.checkpoint.tensors, all_masks)
     if subject.network is None:

@@ -13,6 +13,7 @@ from snnprune.jobs.pruning.bisecting import Try, best, bisect
 from snnprune.jobs.pruning.options import Target
 from snnprune.jobs.pruning.smaller import Small
 from snnprune.pruning import Cut
+from snnprune.quantities import Natural, Share
 from snnprune.structure.channels import Removed
 
 
@@ -40,11 +41,11 @@ class Search:
     """What was tried, and on what."""
 
     split: str
-    images: int
-    dense: float
+    images: Natural
+    dense: Share
     """Accuracy before pruning, in [0, 1], on the same images."""
     target: float
-    resolution: float
+    resolution: Share
     tries: tuple[Try, ...]
 
     def report(self) -> dict[str, Any]:

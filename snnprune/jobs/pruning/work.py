@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
 
 from snnprune.calibration import Calibration
 from snnprune.checkpoint.write import SAFETENSORS, require_plain
@@ -55,14 +54,14 @@ class Work:
         )
         _require_judgeable(options, self.measuring)
         self.choice = choose(self.subject, options)
-        require_layers(options.layers, self.subject.weights, options.recipe)
+        require_layers(options.layers, self.subject.find_weights(), options.recipe)
         with self.cost.stage("calibration"):
             self.calibration = self._calibration()
         self.one_shot: OneShot = one_shot(self.subject, self.calibration, progress)
         with self.cost.stage("scoring"):
             self.scores = self.one_shot.scores(self.choice.plan)
         shared_out = self.choice.plan.allocation or default_allocation(self.scores)
-        named_all = options.layers.keys() >= self.subject.weights.keys()
+        named_all = options.layers.keys() >= self.subject.find_weights().keys()
         self.allocation = BY_LAYER if named_all else shared_out
         self.made: dict[float, Made] = {}
         """Networks that a search has made already, by sparsity."""
@@ -74,9 +73,8 @@ class Work:
         sparsities = self.options.sparsities or (0.0,)
         return list(zip(sparsities, self.options.places, strict=True))
 
-    @cached_property
-    def before(self) -> Look | None:
-        """Of the dense network."""
+    def measure_before(self) -> Look | None:
+        """Accuracy, firing and work of the dense network, which the module then holds."""
         self.one_shot.restore()
         return self.measuring.look("evaluating before")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from snnprune.jobs.sensitivity.options import PICTURES
 from snnprune.jobs.sensitivity.trials import Trial
+from snnprune.notation import layer_name
 from snnprune.one_shot import Plan
 from snnprune.plots import plot_sensitivity
 from snnprune.recipe.dumping import dump_settings
@@ -29,7 +30,7 @@ def about_trial(trial: Trial) -> dict[str, Any]:
         "accuracy": trial.accuracy,
         "same_class": trial.same_class,
         "divergence": trial.divergence,
-        "spike_agreement": trial.spikes,
+        "spike_agreement": trial.compute_spike_agreement(),
         "behind": list(trial.behind),
         "spikes_same": sum(sum(spikes.same) for spikes in chosen),
         "spikes_places": sum(sum(spikes.places) for spikes in chosen),
@@ -76,7 +77,8 @@ def draw(folder: Path, trials: Sequence[Trial], dense: float | None, conditions:
         return None if accuracy is None or dense is None else 100 * (dense - accuracy)
 
     def flipped(trial: Trial) -> float | None:
-        return None if trial.spikes is None else 100 * (1 - trial.spikes)
+        same = trial.compute_spike_agreement()
+        return None if same is None else 100 * (1 - same)
 
     measures: dict[str, Callable[[Trial], float | None]] = {
         "accuracy lost (points)": lost,
@@ -92,4 +94,4 @@ def draw(folder: Path, trials: Sequence[Trial], dense: float | None, conditions:
 
 
 def _named(rows: Rows) -> Rows:
-    return {key.removesuffix(".weight"): row for key, row in rows.items()}
+    return {layer_name(key): row for key, row in rows.items()}

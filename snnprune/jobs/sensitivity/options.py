@@ -65,7 +65,9 @@ def require_sense(options: SensitivityOptions) -> None:
         require_repair(options.repair)
     calibration = [options.calibration] if options.calibration else []
     for path in options.files:
-        require_free(path, force=options.force, inputs=[*options.subject.inputs, *calibration])
+        require_free(
+            path, force=options.force, inputs=[*options.subject.list_inputs(), *calibration]
+        )
 
 
 def require_reach(options: SensitivityOptions, sizes: Collection[int]) -> None:

@@ -95,7 +95,7 @@ class _Work:
         self.subject = open_subject(knowing_its_data(options.subject, options.calibration))
         self.subject.require_runnable()
         self.subject.prunable.require_one_by_one()
-        weights = self.subject.weights
+        weights = self.subject.find_weights()
         self.sizes = {key: weight.numel() for key, weight in weights.items()}
         self.zeros = {key: int((weight == 0).sum()) for key, weight in weights.items()}
         require_reach(options, self.sizes.values())

@@ -36,8 +36,7 @@ class Trial:
         answers = self.agreement.answers
         return answers.accuracies[1] if answers else None
 
-    @property
-    def spikes(self) -> float | None:
+    def compute_spike_agreement(self) -> float | None:
         """Share of the spikes behind the layer that stay; None where it drives none."""
         return self.agreement.share(self.behind) if self.behind else None
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from snnprune.errors import InputError
+from snnprune.notation import layer_name
 
 
 def excluded(names: Mapping[str, Sequence[str]], patterns: Iterable[str]) -> tuple[str, ...]:
@@ -34,6 +35,5 @@ def excluded(names: Mapping[str, Sequence[str]], patterns: Iterable[str]) -> tup
 def fits(names: Sequence[str], pattern: str) -> bool:
     """Whether one of a weight's names fits a pattern, with or without its `.weight`."""
     return any(
-        fnmatchcase(name, pattern) or fnmatchcase(name.removesuffix(".weight"), pattern)
-        for name in names
+        fnmatchcase(name, pattern) or fnmatchcase(layer_name(name), pattern) for name in names
     )

@@ -9,7 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from snnprune.calibration import Calibration, LayerStatistics
+from snnprune.calibration.statistics import InputValues
 from snnprune.network import Link, Network
+from snnprune.quantities import Natural
 from snnprune.scoring import Scores
 
 
@@ -28,12 +30,12 @@ class LayerRow:
     """A prunable layer; rates in [0, 1], None where nobody measured."""
 
     weight: str
-    shape: tuple[int, ...]
-    weights: int
-    kept: int
+    shape: tuple[Natural, ...]
+    weights: Natural
+    kept: Natural
     input_rate: float | None = None
     """Mean of |x| of what enters."""
-    input_values: str | None = None
+    input_values: InputValues | None = None
     firing_rate: float | None = None
     """Spikes per neuron per time step of the first neuron that it drives."""
     encoding: bool | None = None

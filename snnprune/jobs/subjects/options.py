@@ -44,8 +44,7 @@ class SubjectOptions:
     samples: int = 1024
     seed: int = 0
 
-    @property
-    def inputs(self) -> list[Path]:
+    def list_inputs(self) -> list[Path]:
         """The files that are read, none of which may be the output."""
         sets = filter(None, (self.data, self.test_data, self.eval_data))
         named = (name.partition(":") for name in sets)

@@ -33,18 +33,16 @@ class Prunable:
     exclude: tuple[str, ...] = ()
     """Patterns of weights that are left alone."""
 
-    @property
-    def weights(self) -> dict[str, Tensor]:
+    def find_weights(self) -> dict[str, Tensor]:
         """Those that may be pruned, on the CPU, by key and in the file's order.
 
         Raises:
             InputError: there are none, or an `--exclude` fits none.
         """
-        left_alone = set(self.excluded)
+        left_alone = set(self.find_excluded())
         return {key: weight for key, weight in self._found().items() if key not in left_alone}
 
-    @property
-    def excluded(self) -> tuple[str, ...]:
+    def find_excluded(self) -> tuple[str, ...]:
         """The keys that `--exclude` fits.
 
         Raises:
@@ -52,25 +50,22 @@ class Prunable:
         """
         if not self.exclude:
             return ()
-        keys, tied = (*self._found(), *self.made, *self._unused()), self.tied
+        keys, tied = (*self._found(), *self.find_made(), *self._unused()), self.find_tied()
         left_alone = excluded({key: self._names(key, tied) for key in keys}, self.exclude)
         if not self._found().keys() - set(left_alone):
             raise InputError("leaves nothing to prune", field="--exclude")
         return left_alone
 
-    @property
-    def unused(self) -> tuple[str, ...]:
+    def find_unused(self) -> tuple[str, ...]:
         """Weights that no convolution or linear layer of the pass used; they are not pruned."""
-        left_alone = self.excluded
+        left_alone = self.find_excluded()
         return tuple(key for key in self._unused() if key not in left_alone)
 
-    @property
-    def made(self) -> Mapping[str, str]:
+    def find_made(self) -> Mapping[str, str]:
         """Weights that are made of other parameters as a whole, as by weight norm: by what."""
         return self.network.made if self.network else parametrized(self.checkpoint.tensors)
 
-    @property
-    def tied(self) -> Mapping[str, tuple[str, ...]]:
+    def find_tied(self) -> Mapping[str, tuple[str, ...]]:
         """All names of each tensor: those of the network, or without one, of the same memory."""
         if self.network is None:
             return tied_tensors(self.checkpoint.tensors)
@@ -82,8 +77,8 @@ class Prunable:
         Raises:
             InputError: there is one; it is named.
         """
-        left_alone = self.excluded
-        for key, how in self.made.items():
+        left_alone = self.find_excluded()
+        for key, how in self.find_made().items():
             if key not in left_alone:
                 raise InputError(
                     f"is made by {how}: a 0 in the file is no 0 in the weight that the network "

@@ -19,7 +19,7 @@ def report_on(
         seed=subject.options.seed,
         inputs=[file_entry(subject.checkpoint.path, subject.checkpoint.sha256)],
         warnings=(*subject.checkpoint.notes, *warnings),
-        excluded=subject.prunable.excluded,
+        excluded=subject.prunable.find_excluded(),
         **about(subject),
         **findings,
     )

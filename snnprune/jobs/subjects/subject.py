@@ -52,10 +52,9 @@ class Subject:
             checkpoint=self.checkpoint, network=self.network, exclude=self.options.exclude
         )
 
-    @property
-    def weights(self) -> dict[str, Tensor]:
+    def find_weights(self) -> dict[str, Tensor]:
         """As `Prunable.weights`."""
-        return self.prunable.weights
+        return self.prunable.find_weights()
 
     def calibration_batches(self) -> Batches:
         """Training images without augmentation, a seeded sample of `options.samples`."""
@@ -124,8 +123,7 @@ class Subject:
         assert self.data is not None
         return "validation" if self.options.eval_data is not None else self.data.measured
 
-    @property
-    def asked_for(self) -> str:
+    def choose_split(self) -> str:
         """The split that a network is measured on where nothing is learnt: all that was given."""
         assert self.data is not None
         learnt_of = data_in(self.checkpoint.metadata, asked=self.options.data) is not None

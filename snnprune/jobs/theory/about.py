@@ -18,11 +18,11 @@ def about_crisis(one: Crisis) -> dict[str, Any]:
         "radius": one.radius.tolist(),
         "density_gaussian": one.densities.gaussian.tolist(),
         "density_counted": one.densities.counted.tolist(),
-        "estimate": one.estimate.tolist(),
-        "estimate_counted": one.counted.tolist(),
+        "estimate": one.compute_estimate().tolist(),
+        "estimate_counted": one.compute_counted().tolist(),
         "near": one.near.tolist(),
         "bound": one.bound.tolist(),
-        "correlation": one.correlation,
+        "correlation": one.compute_correlation(),
         "followed": one.followed,
         "moved": about_moved(one.moved),
     }
@@ -31,7 +31,7 @@ def about_crisis(one: Crisis) -> dict[str, Any]:
 def about_moved(one: Moved) -> dict[str, list[float]]:
     """The same of what membranes did."""
     values = {name: value.tolist() for name, value in vars(one).items() if name != "reach"}
-    return values | {"furthest": one.furthest.tolist()}
+    return values | {"furthest": one.compute_furthest().tolist()}
 
 
 def about_accumulated(one: Accumulated) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def analyze_checkpoint(options: AnalyzeOptions, progress: Progress) -> Analyzed:
     )
     dense = work.evaluated({}, None, "evaluating")
     effects = tuple(work.effect(level) for level in options.levels)
-    uncounted = work.uncounted if options.levels[0].weights is not None else ()
+    uncounted = work.list_uncounted() if options.levels[0].weights is not None else ()
     notes = _written(options, subject) if options.out is not None else ()
     outputs = [] if options.out is None else [file_entry(options.out)]
     return Analyzed(
@@ -95,7 +95,7 @@ def _require_room(options: AnalyzeOptions) -> None:
     if len(options.levels) != 1:
         raise UsageError("is of one level", field="-o", hint="give one alone")
     require_writable_as(options.subject.checkpoint, options.out)
-    require_free(options.out, force=options.force, inputs=options.subject.inputs)
+    require_free(options.out, force=options.force, inputs=options.subject.list_inputs())
 
 
 def _written(options: AnalyzeOptions, subject: Subject) -> tuple[str, ...]:
@@ -111,7 +111,7 @@ def _written(options: AnalyzeOptions, subject: Subject) -> tuple[str, ...]:
     )
     changed = changed_by(level, subject)
     notes = write_like(source, options.out, {**source.tensors, **changed}, metadata)
-    before = sum(int((weight == 0).sum()) for weight in subject.weights.values())
+    before = sum(int((weight == 0).sum()) for weight in subject.find_weights().values())
     after = sum(int((weight == 0).sum()) for weight in changed.values())
     if after < before:
         notes = (*notes, f"{before - after:,} weights that were 0 are not any more")

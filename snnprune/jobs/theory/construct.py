@@ -141,7 +141,7 @@ def _require_possible(setting: Setting, planned: Sequence[int], what: str) -> No
 
 
 def _about_count(found: Count) -> dict[str, Any]:
-    low, high = found.interval
+    low, high = found.compute_interval()
     return {**asdict(found), "share": found.share, "low": low, "high": high}
 
 

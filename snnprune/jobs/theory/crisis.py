@@ -60,13 +60,11 @@ class CrisisFound:
     calibration: Calibration
     report: dict[str, Any]
 
-    @property
-    def first_empty(self) -> tuple[str, int] | None:
+    def find_first_empty(self) -> tuple[str, int] | None:
         """Neuron and step from which the bound on the whole says nothing."""
         return first_empty(self.accumulated)
 
-    @property
-    def unions(self) -> list[float]:
+    def compute_unions(self) -> list[float]:
         """Theorem 3.5 of each layer: the bound summed over its neurons, at one step of a sample."""
         steps = self.calibration.samples * self.calibration.time_steps
         return [float((one.bound * one.moved.places).sum()) / steps for one in self.crises]
@@ -82,7 +80,7 @@ def theory_crisis(options: CrisisOptions, progress: Progress) -> CrisisFound:
     """
     _require_sense(options)
     for path in crisis_pictures(options.folder):
-        require_free(path, force=options.force, inputs=options.subject.inputs)
+        require_free(path, force=options.force, inputs=options.subject.list_inputs())
     subject = open_subject(options.subject)
     found = _found(options, subject, calibrated(subject, progress), progress)
     if options.folder is not None:
@@ -99,7 +97,7 @@ def _found(
     options: CrisisOptions, subject: Subject, calibration: Calibration, progress: Progress
 ) -> CrisisFound:
     network, spreading = subject.require_runnable(), Spreading()
-    changed = {key: _changed(key, w, options) for key, w in subject.weights.items()}
+    changed = {key: _changed(key, w, options) for key, w in subject.find_weights().items()}
     crises = crises_of_layers(
         network,
         calibration,

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from snnprune.evaluation import Evaluation
+from snnprune.quantities import Natural, Share
 from snnprune.report import about_evaluation
 
 GOOD = 2.0  # a prediction within this factor of what happens
@@ -20,13 +21,13 @@ class LayerEffect:
     neuron: str
     error: float
     """E|du|, in units of the membrane."""
-    predicted: float
+    predicted: Share
     """p(u_th) E|du| by the counted density."""
-    measured: float
+    measured: Share
     """Share of spikes that flip as the first of their course."""
     correlation: float | None
     """Of both, by ranks of the channels."""
-    places: int
+    places: Natural
     """Neurons times samples times steps that were counted."""
 
     @property
@@ -49,8 +50,7 @@ class Effect:
     parameters: int | None
     """Numbers that all layers are stored as, where the change makes them fewer."""
 
-    @property
-    def first_to_break(self) -> LayerEffect | None:
+    def find_first_to_break(self) -> LayerEffect | None:
         """The layer with the most flips."""
         return max(self.layers, key=lambda one: one.measured, default=None)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
 
 from torch import Tensor
 
 from snnprune.calibration import Calibration
+from snnprune.criteria.flip_chance import flip_chance
 from snnprune.errors import InputError
 from snnprune.evaluation import Evaluation, evaluate
 from snnprune.jobs.subjects.subject import Batches, Subject
@@ -34,17 +34,18 @@ class Measuring:
         """`time_axis` is that of a batch, where somebody says."""
         self.subject, self.calibration, self.progress = subject, calibration, progress
         self.eval_samples, self.time_axis = eval_samples, time_axis
+        self._axis: int | None = None
 
-    @property
-    def uncounted(self) -> tuple[str, ...]:
+    def list_uncounted(self) -> tuple[str, ...]:
         """Layers that drive nothing that could be counted."""
         seen = self.calibration.layers
-        return tuple(k for k in self.subject.weights if not (k in seen and seen[k].drives))
+        return tuple(k for k in self.subject.find_weights() if not (k in seen and seen[k].drives))
 
-    @cached_property
-    def samples_axis(self) -> int:
-        """1 where time comes first."""
-        return _samples_axis(self.subject, self.time_axis)
+    def find_samples_axis(self) -> int:
+        """1 where time comes first; looked up once."""
+        if self._axis is None:
+            self._axis = _samples_axis(self.subject, self.time_axis)
+        return self._axis
 
     def effect(self, level: Level) -> Effect:
         """Of one level, layer by layer and on the whole."""
@@ -78,7 +79,9 @@ class Measuring:
         with holding(network.module, changed):
             return evaluate(
                 network,
-                batches if disturbed is None else _disturbed(batches, disturbed(self.samples_axis)),
+                batches
+                if disturbed is None
+                else _disturbed(batches, disturbed(self.find_samples_axis())),
                 run=subject.run,
                 readout=subject.readout(),
                 images=split,
@@ -108,19 +111,19 @@ class Measuring:
         batches, network = subject.calibration_batches(), subject.require_runnable()
         if disturbed is None:
             return moved(network, changed, names, batches, run=subject.run)[0]
-        change = disturbed(self.samples_axis)
+        change = disturbed(self.find_samples_axis())
         return moved(network, changed, names, batches, run=subject.run, disturbed=change)[0]
 
     def _about(self, key: str, name: str, happened: Moved) -> LayerEffect:
         density = bounds.densities(self.calibration.neurons[name]).counted
-        predicted = bounds.first_order(density, happened.mean)
+        predicted = flip_chance(density, happened.compute_mean())
         return LayerEffect(
             layer=key,
             neuron=name,
-            error=float(happened.mean.mean()),
+            error=float(happened.compute_mean().mean()),
             predicted=float(predicted.mean()),
-            measured=float(happened.rate.mean()),
-            correlation=bounds.rank_correlation(predicted, happened.rate),
+            measured=float(happened.compute_rate().mean()),
+            correlation=bounds.rank_correlation(predicted, happened.compute_rate()),
             places=int(happened.places.sum()),
         )
 
@@ -129,7 +132,7 @@ def changed_by(level: Level, subject: Subject) -> dict[str, Tensor]:
     """All weights as they are at a level that changes weights."""
     assert level.weights is not None
     changed = (level.weights(weight, groups) for weight, groups in _weights(subject))
-    return dict(zip(subject.weights, changed, strict=True))
+    return dict(zip(subject.find_weights(), changed, strict=True))
 
 
 def _weights(subject: Subject) -> list[tuple[Tensor, int]]:
@@ -137,7 +140,7 @@ def _weights(subject: Subject) -> list[tuple[Tensor, int]]:
     layers = subject.require_runnable().layers
     return [
         (weight, layers[key].groups if key in layers else 1)
-        for key, weight in subject.weights.items()
+        for key, weight in subject.find_weights().items()
     ]
 
 

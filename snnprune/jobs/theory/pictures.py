@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from snnprune.notation import layer_name
 from snnprune.plots import Course, plot_accumulation, plot_predictions
 from snnprune.theory.accumulation import Accumulated
 from snnprune.theory.crisis import Crisis
@@ -28,7 +29,10 @@ def draw_crisis(
         OutputError: a file cannot be written.
     """
     points = {
-        f"{one.layer.removesuffix('.weight')}": (one.counted.tolist(), one.flipped.tolist())
+        layer_name(one.layer): (
+            one.compute_counted().tolist(),
+            one.compute_flipped().tolist(),
+        )
         for one in crises
     }
     courses = {

@@ -12,6 +12,7 @@ import torch
 from snnprune.errors import UsageError
 from snnprune.files import require_free
 from snnprune.plots import plot_growth
+from snnprune.quantities import Natural
 from snnprune.report import report
 from snnprune.theory import widths
 from snnprune.theory.widths import Setting
@@ -28,8 +29,8 @@ class Row:
     statement: str
     what: str
     error: float
-    printed: int
-    corrected: int
+    printed: Natural
+    corrected: Natural
 
 
 @dataclass(frozen=True, kw_only=True)

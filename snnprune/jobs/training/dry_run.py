@@ -36,6 +36,7 @@ from snnprune.loops.search import search
 from snnprune.loops.setup import Setup, set_up
 from snnprune.loops.tickets import parameters
 from snnprune.loops.train import trained
+from snnprune.quantities import Natural
 from snnprune.recipe import Recipe
 from snnprune.report import report
 from snnprune.runs import require_ready
@@ -47,26 +48,26 @@ STATES = 2  # that a run keeps
 class DryRun:
     """What a run would take; all seeds together where there are several."""
 
-    runs: int
+    runs: Natural
     """One for each seed."""
-    parameters: int
-    prunable: int
-    images: Mapping[str, int | None]
+    parameters: Natural
+    prunable: Natural
+    images: Mapping[str, Natural | None]
     """By split; None where a loader of the user's does not say."""
-    steps_per_epoch: int
+    steps_per_epoch: Natural
     trainings: tuple[Training, ...]
     """Of one run."""
-    epochs: int
-    steps: int
+    epochs: Natural
+    steps: Natural
     seconds_per_step: float
     seconds_per_evaluated_batch: float
     seconds: float
     """Of the whole, as estimated."""
-    peak_bytes: int
+    peak_bytes: Natural
     """Of the GPU, or without one, of the process."""
-    state_bytes: int
+    state_bytes: Natural
     """Of the states that are kept on disk."""
-    result_bytes: int
+    result_bytes: Natural
     """Of models and masks on disk."""
 
 

@@ -96,7 +96,7 @@ def finetune_checkpoint(
             ranks=work.ranks,
         )
         held, teacher = begun(setup, sources)
-        say(held.line)
+        say(held.describe())
         found = finetune(setup, held.masks, teacher)
         notes = (*sources.checkpoint.notes, *contradictions(sources.checkpoint, setup.recipe))
         notes += held.notes

@@ -27,8 +27,7 @@ class Held:
     """What they were taken from: the name of a file, or that it was the zeros."""
     notes: tuple[str, ...] = ()
 
-    @property
-    def line(self) -> str:
+    def describe(self) -> str:
         """How much they prune, and why."""
         share = pruned(self.masks) / prunable(self.masks)
         return (

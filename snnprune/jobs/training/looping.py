@@ -33,7 +33,7 @@ from snnprune.provenance import DataSpec, described
 from snnprune.recipe import Recipe, TrainingSection
 from snnprune.references import references_in
 from snnprune.report import doubts_on, report
-from snnprune.report.schema.reports import Finetune, Tickets, Train
+from snnprune.report.schema.runs import Finetune, Tickets, Train
 from snnprune.runs import (
     Run,
     RunFolder,
@@ -195,7 +195,7 @@ def working(options: LoopOptions, say: Say = lambda _: None) -> Iterator[Work]:
             folder=folder,
             run=folder if folder and not together else RunTogether(folder, ranks),
             stop=StopTogether(stop, ranks) if together else stop,
-            finished=bool(ranks.shared(folder.finished if folder else None)),
+            finished=bool(ranks.shared(folder.is_finished() if folder else None)),
         )
 
 

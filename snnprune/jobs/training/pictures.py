@@ -40,7 +40,7 @@ def draw(folder: Path, summary: Summary, recipe: Recipe) -> list[str]:
 
 
 def _draw(folder: Path, summary: Summary, recipe: Recipe) -> list[str]:
-    searched = EDGE_POPUP in summary.methods
+    searched = EDGE_POPUP in summary.list_methods()
     conditions = conditions_of(recipe, searched=searched)
     classes = _classes(recipe)
     pictures = {"densities": plot_densities, "firing-rates": plot_firing_rates}
@@ -63,7 +63,7 @@ def draw_grid(folder: Path, runs: Sequence[tuple[Recipe, Summary]]) -> list[str]
     Raises:
         OutputError: a file cannot be written.
     """
-    searched = any(EDGE_POPUP in summary.methods for _, summary in runs)
+    searched = any(EDGE_POPUP in summary.list_methods() for _, summary in runs)
     tiles = [
         Tile(
             title=conditions_of(recipe, searched=searched),

@@ -15,6 +15,7 @@ from snnprune.loops.searches import search_cells, share_kept
 from snnprune.loops.setup import Setup
 from snnprune.mask import Masks, kept
 from snnprune.models import argument
+from snnprune.quantities import Natural, Share
 from snnprune.recipe import ImpSection, Recipe, SearchSection
 
 
@@ -23,12 +24,12 @@ class Training:
     """One of the trainings of a run."""
 
     method: str
-    round: int
-    sparsity: float
-    kept: int
+    round: Natural
+    sparsity: Share
+    kept: Natural
     """Weights that remain."""
-    epochs: int
-    steps: int
+    epochs: Natural
+    steps: Natural
     speed: float = 1.0
     """Time of a step, as a share of one with all time steps."""
 

@@ -29,8 +29,7 @@ class Watch:
         self.given = 0
         self.seconds: list[float] = []
 
-    @property
-    def enough(self) -> bool:
+    def is_enough(self) -> bool:
         """Whether the batch at hand is the last that is needed."""
         slow = self.begun is not None and time.monotonic() - self.begun > PATIENCE
         return self.given >= BATCHES or (self.given > 0 and slow)
@@ -64,7 +63,7 @@ class Enough(Stop):
         self.watch = watch
 
     def __bool__(self) -> bool:
-        return self.watch.enough
+        return self.watch.is_enough()
 
 
 class Sizes(Unsaved):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from snnprune.pages.numbers import NOTHING, layer_name, percent, whole
+from snnprune.notation import layer_name
+from snnprune.pages.numbers import NOTHING, percent, whole
 from snnprune.pages.page import Block, Lines, Section, Table, without_unknown
 
 Report = Mapping[str, Any]

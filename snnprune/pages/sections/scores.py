@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from snnprune.pages.numbers import layer_name
+from snnprune.notation import layer_name
 from snnprune.pages.page import Picture, Pictures, Section
 from snnprune.pages.svg import drawn_inline
 from snnprune.plots import plot_scores

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from snnprune.pages.numbers import NOTHING, layer_name, percent, small_percent
+from snnprune.notation import layer_name
+from snnprune.pages.numbers import NOTHING, percent, small_percent
 from snnprune.pages.page import Block, Picture, Pictures, Section, Table
 from snnprune.pages.svg import drawn_inline
 from snnprune.plots import Course, plot_accumulation, plot_failures, plot_predictions

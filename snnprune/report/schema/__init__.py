@@ -1,6 +1,7 @@
-"""What a report may hold: types, and the JSON Schema that is made of them.
+"""What a report may hold: types of its parts, and the JSON Schema of all reports.
 
-`report.schema.json` beside this file is what `text` gives; a test holds the two together.
+`report.schema.json` beside this file is what `text` gives. `snnprune.jobs.reports` makes it of the
+types; a test holds the two together.
 """
 
 from importlib.resources import files

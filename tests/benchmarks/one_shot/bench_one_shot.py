@@ -153,7 +153,7 @@ class Network:
             change(self.subject.require_runnable().module)
         self.one_shot = OneShot(
             self.subject.require_runnable(),
-            self.subject.weights,
+            self.subject.find_weights(),
             batches=lambda: iter(calibration),
             run=self.subject.run,
             readout=self.subject.readout,

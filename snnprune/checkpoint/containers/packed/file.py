@@ -59,8 +59,7 @@ class Packing:
     bound: float
     """Bytes that all of them take at least, packed or not: see `Entry`."""
 
-    @property
-    def nbytes(self) -> int:
+    def count_bytes(self) -> int:
         """Of all of them, as they are stored."""
         return sum(tensor.nbytes for tensor in self.stored.values())
 
@@ -87,7 +86,7 @@ def pack(
     stored, table, bound = {}, {}, 0.0
     for name, tensor in tensors.items():
         found = _packed(name, tensor, precision if name in lossy else AS_THEY_ARE)
-        bound += tensor.nbytes if found is None else min(tensor.nbytes, found[0].bound)
+        bound += tensor.nbytes if found is None else min(tensor.nbytes, found[0].compute_bound())
         if found is None or found[1].nbytes + ENTRY >= tensor.nbytes:
             stored[name] = tensor
         else:
@@ -170,7 +169,7 @@ def _empty(entry: Entry) -> Tensor:
 
 
 def _restored(name: str, raw: Tensor, entry: Entry, path: Path) -> Tensor:
-    first, second = entry.value_bytes, lowest_bytes(entry.kept, entry.low)
+    first, second = entry.count_value_bytes(), lowest_bytes(entry.kept, entry.low)
     if len(raw) < first + second:
         raise InputError("has fewer bytes than its table says", file=path, field=name)
     streams = raw.numpy()

@@ -46,15 +46,13 @@ class Entry:
         """How many outputs a weight has."""
         return self.shape[0] if self.shape else 1
 
-    @property
-    def value_bytes(self) -> int:
+    def count_value_bytes(self) -> int:
         """Of its values, and their scales."""
         return coding_of(self.values, DTYPES[self.dtype]).nbytes(self.kept, self.channels)
 
-    @property
-    def bound(self) -> float:
+    def compute_bound(self) -> float:
         """Bytes that its values, and the entropy of where they stand, take at least."""
-        return self.value_bytes + entropy_bits(self.kept, self.size) / 8
+        return self.count_value_bytes() + entropy_bits(self.kept, self.size) / 8
 
 
 def read_table(contents: Contents, path: Path) -> dict[str, Entry]:

@@ -54,7 +54,7 @@ def edited(
     with_view = held.format == "old"
     if found.is_module:
         for key, apart in added.items():
-            tensor = found.tensors[key]
+            tensor = found.select_tensors()[key]
             node = _at(structure, tensor.place - held.first)
             data = _tensor(tensor, apart, with_view=with_view)
             # up to the call: what keeps it for others stays
@@ -68,7 +68,7 @@ def edited(
         node = pairs[key].key
         editor.edits.append(Edit(begin=node.begin, end=node.end, data=text(name)))
     for key, apart in added.items():
-        node, tensor = pairs[key].value, found.tensors[key]
+        node, tensor = pairs[key].value, found.select_tensors()[key]
         data = _parameter(tensor, _tensor(tensor, apart, with_view=with_view))
         editor.edits.append(Edit(begin=node.begin, end=node.end, data=data))
     if plan.copied is not None:

@@ -45,7 +45,7 @@ def read(path: Path, *, entry: str | None = None, values: bool = True) -> Conten
         metadata={},
         notes=(*notes_on(found, source.root), *_foreign(source)),
         entry=found.entry,
-        odd=found.odd,
+        odd=found.select_odd(),
     )
 
 
@@ -64,18 +64,18 @@ def plain_tensors(found: Found, path: Path) -> dict[str, Described]:
     Raises:
         InputError: there are none, or one is not what it claims.
     """
-    odd = found.odd
-    for name, tensor in found.tensors.items():
+    odd = found.select_odd()
+    for name, tensor in found.select_tensors().items():
         if not is_text(name):
             raise InputError(
                 "its name is not text", file=path, field=name, hint="rename the tensor"
             )
         if name not in odd:
             _require_honest(name, tensor, path)
-    if odd and len(odd) == len(found.tensors):
+    if odd and len(odd) == len(found.select_tensors()):
         name, kind = next(iter(odd.items()))
         raise InputError(f"is no dense tensor, but {kind}; there is none", file=path, field=name)
-    return {name: tensor for name, tensor in found.tensors.items() if name not in odd}
+    return {name: tensor for name, tensor in found.select_tensors().items() if name not in odd}
 
 
 def _foreign(source: Opened) -> Iterator[str]:

@@ -115,7 +115,7 @@ def _storages_apart(held: Opened, found: Found, plan: Plan) -> dict[str, Apart]:
     alike: dict[object, list[Apart]] = {}
     count = 0
     for key, values in plan.apart.items():
-        tensor = found.tensors[key]
+        tensor = found.select_tensors()[key]
         ties = alike.setdefault((tensor.storage, tensor.offset, tensor.shape, tensor.stride), [])
         same = (apart for apart in ties if _same(apart.values, values))
         apart = next(same, None)

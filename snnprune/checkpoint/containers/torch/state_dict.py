@@ -36,8 +36,7 @@ class Found:
         """The keys as one text: `model.state_dict`, `.` for the top."""
         return ".".join(map(str, self.trail)) or TOP
 
-    @property
-    def tensors(self) -> dict[str, Described]:
+    def select_tensors(self) -> dict[str, Described]:
         """Its tensors, in its order, also those that are left alone."""
         return {
             name: value
@@ -45,10 +44,13 @@ class Found:
             if isinstance(name, str) and isinstance(value, Described)
         }
 
-    @property
-    def odd(self) -> dict[str, str]:
+    def select_odd(self) -> dict[str, str]:
         """Its tensors that are left alone, and what they are."""
-        return {name: value.kind for name, value in self.tensors.items() if value.kind is not None}
+        return {
+            name: value.kind
+            for name, value in self.select_tensors().items()
+            if value.kind is not None
+        }
 
     @property
     def is_module(self) -> bool:
@@ -106,10 +108,10 @@ def notes_on(found: Found, loaded: object) -> tuple[str, ...]:
         notes.append(
             "a module that was pickled whole: its tensors were read, nothing of its code was run"
         )
-    if odd := found.odd:
+    if odd := found.select_odd():
         named = first_few(f"{name} ({kind})" for name, kind in odd.items())
         notes.append(f"tensors of other kinds are left alone: {named}")
-    tensors = found.tensors
+    tensors = found.select_tensors()
     skipped = [name for name in found.entries if name not in tensors]
     if skipped:
         entries = "entry that is no tensor" if len(skipped) == 1 else "entries that are no tensors"
@@ -140,7 +142,7 @@ def _holds_tensors(value: Mapping[Any, Any]) -> bool:
 def _has_weights(found: Found) -> bool:
     return any(
         tensor.kind is None and tensor.dtype.is_floating_point and len(tensor.shape) > 1
-        for tensor in found.tensors.values()
+        for tensor in found.select_tensors().values()
     )
 
 

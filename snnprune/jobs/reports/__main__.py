@@ -1,4 +1,4 @@
-"""`python -m snnprune.report.schema` writes the JSON Schema beside this file anew."""
+"""`python -m snnprune.jobs.reports` writes the JSON Schema in `snnprune.report.schema` anew."""
 
 import json
 from pathlib import Path
@@ -6,20 +6,20 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from snnprune.report.schema import FILE
-from snnprune.report.schema.reports import Report
+from snnprune.jobs.reports.reports import Report
+from snnprune.report import schema
 
 
 def made() -> str:
     """The JSON Schema of the types."""
     found: dict[str, Any] = TypeAdapter(Report).json_schema()
-    schema = {
+    whole = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "What snnprune reports",
         **found,
     }
-    return json.dumps(schema, indent=1) + "\n"
+    return json.dumps(whole, indent=1) + "\n"
 
 
 if __name__ == "__main__":
-    Path(__file__).with_name(FILE).write_text(made(), encoding="utf-8")
+    Path(schema.__file__).with_name(schema.FILE).write_text(made(), encoding="utf-8")

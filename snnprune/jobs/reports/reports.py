@@ -2,56 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from snnprune.report.schema.parts import (
+from snnprune.jobs.reports.parts import (
+    Accumulation,
     Agreement,
     Answers,
-    Cost,
-    Data,
-    Epoch,
-    Evaluation,
+    BothSizes,
+    BuiltNetwork,
+    Change,
+    DemoPoint,
+    Estimate,
     Evidence,
-    Fault,
-    File,
+    FailureCount,
+    Fragment,
     Gate,
+    Kept,
     Layer,
+    LayerCrisis,
+    LevelEffect,
     Membrane,
-    Model,
-    Number,
+    MovedMembranes,
     Outputs,
     ScoreHistogram,
-    Share,
+    Search,
     Sizes,
-    Summary,
-    Ticket,
-    Totals,
-    Whole,
+    TensorChange,
+    TheoryDynamics,
+    TheorySetting,
+    TheoryStep,
+    WidthRow,
     Workload,
-    closed,
+    Works,
 )
-
-
-@closed
-class Frame(TypedDict):
-    """Keys of every report, beside the name of its command."""
-
-    schema: Literal[1]
-    tool_version: str
-    command_line: str | None
-    ok: bool
-    error: NotRequired[Fault]
-    inputs: list[File]
-    seed: Whole
-    device: str
-    versions: dict[str, str]
-    model: Model | None
-    data: Data | None
-    excluded: list[str]
-    warnings: list[str]
+from snnprune.quantities import Natural, Share
+from snnprune.report.schema.as_dict import closed
+from snnprune.report.schema.parts import (
+    Cost,
+    Data,
+    Evaluation,
+    Fault,
+    File,
+    Model,
+    Number,
+    Summary,
+    Totals,
+)
+from snnprune.report.schema.runs import Finetune, Frame, Tickets, Train
 
 
 @closed
@@ -66,7 +66,7 @@ class Failure(TypedDict):
 class Neuron(TypedDict):
     name: str
     library: str
-    steps: Whole | None
+    steps: Natural | None
     feeders: list[str]
     identities: list[str]
 
@@ -75,9 +75,9 @@ class Neuron(TypedDict):
 class Inspect(Frame):
     command: Literal["inspect"]
     container: str
-    size_bytes: Whole
+    size_bytes: Natural
     metadata: dict[str, str]
-    tensors: Whole
+    tensors: Natural
     totals: Totals
     layers: list[Layer]
     made: dict[str, str]
@@ -88,8 +88,8 @@ class Inspect(Frame):
 @closed
 class Calibrate(Frame):
     command: Literal["calibrate"]
-    samples: Whole
-    time_steps: Whole
+    samples: Natural
+    time_steps: Natural
     layers: list[Layer]
     edges: list[Number]
     membranes: dict[str, Membrane]
@@ -109,51 +109,16 @@ class Score(Frame):
 
 
 @closed
-class Try(TypedDict):
-    sparsity: Share
-    accuracy: Share
-    held: bool
-
-
-@closed
-class Search(TypedDict):
-    split: str
-    images: Whole
-    dense: Share
-    target: Number
-    resolution: Share
-    tries: list[Try]
-
-
-@closed
-class Kept(TypedDict):
-    kept: Whole
-    of: Whole
-
-
-@closed
-class Works(TypedDict):
-    before: NotRequired[Workload]
-    after: NotRequired[Workload]
-
-
-@closed
-class BothSizes(TypedDict):
-    before: Sizes
-    after: Sizes
-
-
-@closed
 class Prune(Frame):
     command: Literal["prune"]
     criterion: str
     criterion_because: str
     allocation: str
     repair: str
-    steps: Whole
+    steps: Natural
     structure: str
     channels: dict[str, Kept]
-    smaller: dict[str, list[Whole]]
+    smaller: dict[str, list[Natural]]
     sparsity_asked: Share | None
     layers_asked: dict[str, Share]
     search: Search | None
@@ -190,7 +155,7 @@ class Evaluate(Frame):
     totals: Totals
     evaluation: Evaluation
     workload: Workload
-    footprint_bytes: Whole
+    footprint_bytes: Natural
     layers: list[Layer]
 
 
@@ -198,33 +163,13 @@ class Evaluate(Frame):
 class Check(Frame):
     command: Literal["check"]
     split: str | None
-    size_bytes: Whole
+    size_bytes: Natural
     totals: Totals
     evaluation: Evaluation | None
     workload: Workload | None
     agreement: Agreement | None
     gates: Annotated[list[Gate], Field(min_length=1)]
     layers: list[Layer]
-
-
-@closed
-class Change(TypedDict):
-    values: Whole
-    changed: Whole
-    zeros_first: Whole
-    zeros_other: Whole
-    kept_by_both: Whole
-    kept_by_either: Whole
-    squared_change: Number
-    squared_norm: Number
-    relative_change: Number | None
-    overlap: Share | None
-
-
-@closed
-class TensorChange(Change):
-    key: str
-    shape: list[Whole]
 
 
 @closed
@@ -242,25 +187,17 @@ class Diff(Frame):
 class Trial(TypedDict):
     weight: str
     sparsity: Share
-    pruned: Whole
-    weights: Whole
+    pruned: Natural
+    weights: Natural
     accuracy: Share | None
     same_class: Share
     divergence: Number
     spike_agreement: Share | None
     behind: list[str]
-    spikes_same: Whole
-    spikes_places: Whole
+    spikes_same: Natural
+    spikes_places: Natural
     outputs: Outputs | None
     answers: Answers | None
-
-
-@closed
-class Fragment(TypedDict):
-    sparsity: Share
-    pruned: dict[str, Whole]
-    weights: dict[str, Whole]
-    together: Agreement
 
 
 @closed
@@ -269,8 +206,8 @@ class Sensitivity(Frame):
     criterion: str
     repair: str
     split: str
-    samples: Whole
-    calibration_samples: Whole
+    samples: Natural
+    calibration_samples: Natural
     dense_accuracy: Share | None
     sparsities: list[Share]
     trials: list[Trial]
@@ -285,41 +222,8 @@ class Export(Frame):
     to: str
     values: str
     sizes: Sizes
-    written_bytes: Whole
+    written_bytes: Natural
     packed: list[str]
-    outputs: list[File]
-
-
-class Trained(Frame):
-    recipe: dict[str, Any]
-    epochs: list[Epoch]
-    best: Epoch | None
-    test: Evaluation | None
-    tickets: list[Ticket]
-    outputs: list[File]
-
-
-@closed
-class Train(Trained):
-    command: Literal["train"]
-
-
-Masks = TypedDict("Masks", {"from": str, "pruned": Whole, "prunable": Whole})
-
-
-@closed
-class Finetune(Trained):
-    command: Literal["finetune"]
-    before: Evaluation | None
-    masks: Masks
-
-
-@closed
-class Tickets(Frame):
-    command: Literal["imp", "search"]
-    recipe: dict[str, Any]
-    tickets: list[Ticket]
-    summary: Summary
     outputs: list[File]
 
 
@@ -329,7 +233,7 @@ class Seeds(Frame):
 
     command: Literal["train", "finetune", "imp", "search"]
     recipe: dict[str, Any]
-    seeds: list[Whole]
+    seeds: list[Natural]
     summary: Summary
     outputs: list[File]
 
@@ -350,35 +254,6 @@ class Grid(Frame):
     recipe: dict[str, Any]
     runs: list[GridRun]
     outputs: list[File]
-
-
-@closed
-class Training(TypedDict):
-    method: str
-    round: Whole
-    sparsity: Share
-    kept: Whole
-    epochs: Whole
-    steps: Whole
-    speed: Number
-
-
-@closed
-class Estimate(TypedDict):
-    runs: Whole
-    parameters: Whole
-    prunable: Whole
-    images: dict[str, Whole | None]
-    steps_per_epoch: Whole
-    trainings: list[Training]
-    epochs: Whole
-    steps: Whole
-    seconds_per_step: Number
-    seconds_per_evaluated_batch: Number
-    seconds: Number
-    peak_bytes: Whole
-    state_bytes: Whole
-    result_bytes: Whole
 
 
 @closed
@@ -408,17 +283,6 @@ class DryGrid(Frame):
 
 
 @closed
-class DemoPoint(TypedDict):
-    criterion: str
-    repair: str
-    sparsity: Share
-    pruned: Whole
-    prunable: Whole
-    correct: Whole
-    labelled: Whole
-
-
-@closed
 class Demo(Frame):
     command: Literal["demo"]
     dense: Evaluation
@@ -427,56 +291,13 @@ class Demo(Frame):
 
 
 @closed
-class LayerEffect(TypedDict):
-    layer: str
-    neuron: str
-    error: Number
-    predicted: Share
-    measured: Share
-    correlation: Number | None
-    places: Whole
-    good: bool
-
-
-@closed
-class LevelEffect(TypedDict):
-    level: str
-    value: Number
-    parameters: Whole | None
-    evaluation: Evaluation | None
-    layers: list[LayerEffect]
-
-
-@closed
 class Analyze(Frame):
     command: Literal["analyze quantize", "analyze lowrank", "analyze prune", "analyze noise"]
-    samples: Whole
+    samples: Natural
     dense: Evaluation | None
     levels: list[LevelEffect]
     uncounted: list[str]
     outputs: list[File]
-
-
-@closed
-class TheorySetting(TypedDict):
-    neurons: Whole
-    layers: Whole
-    steps: Whole
-    threshold: Number
-    beta: Share
-    p_sup: Number
-    delta: Share
-    span: Number
-    largest: Number | None
-
-
-@closed
-class WidthRow(TypedDict):
-    statement: str
-    what: str
-    error: Number
-    printed: Whole
-    corrected: Whole
 
 
 @closed
@@ -488,51 +309,6 @@ class TheoryWidth(Frame):
     reach: Number
     widths: list[WidthRow]
     outputs: list[File]
-
-
-@closed
-class TheoryDynamics(TypedDict):
-    threshold: Number
-    beta: Share
-    reset: Number | None
-
-
-@closed
-class FailureCount(TypedDict):
-    failures: Whole
-    trials: Whole
-    share: Share
-    low: Share
-    high: Share
-
-
-@closed
-class TheoryStep(TypedDict):
-    name: str
-    width: Whole
-    promised: Share
-    exact: Share | None
-    count: FailureCount
-
-
-@closed
-class ComparedNetworks(TypedDict):
-    places: Whole
-    flipped: Whole
-    samples: Whole
-    struck: Whole
-    struck_one: bool
-    margin: Number
-
-
-@closed
-class BuiltNetwork(TypedDict):
-    seed: Whole
-    width: Whole
-    error: Number
-    within: bool
-    compared: ComparedNetworks
-    kept: Whole
 
 
 @closed
@@ -550,46 +326,10 @@ class TheoryConstruct(Frame):
 
 
 @closed
-class MovedMembranes(TypedDict):
-    places: list[Number]
-    flips: list[Number]
-    clean: list[Number]
-    first: list[Number]
-    size: list[Number]
-    furthest: list[Number]
-
-
-@closed
-class LayerCrisis(TypedDict):
-    layer: str
-    neuron: str
-    error: list[Number]
-    radius: list[Number]
-    density_gaussian: list[Number]
-    density_counted: list[Number]
-    estimate: list[Share]
-    estimate_counted: list[Share]
-    near: list[Share]
-    bound: list[Share]
-    correlation: Number | None
-    followed: bool
-    moved: MovedMembranes
-
-
-@closed
-class Accumulation(TypedDict):
-    neuron: str
-    flipped: list[Share]
-    hit: list[Share]
-    near: list[Number] | None
-    bound: list[Number] | None
-
-
-@closed
 class TheoryCrisis(Frame):
     command: Literal["theory crisis"]
-    samples: Whole
-    time_steps: Whole
+    samples: Natural
+    time_steps: Natural
     sparsity: Share | None
     noise: Number | None
     crises: list[LayerCrisis]

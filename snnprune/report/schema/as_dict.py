@@ -1,0 +1,69 @@
+"""A dataclass as the part of a report that `asdict` makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache, reduce
+from operator import or_
+from types import GenericAlias, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, with_config
+from pydantic_core import CoreSchema
+from torch import Tensor
+from typing_extensions import TypedDict, get_type_hints
+
+closed = with_config(ConfigDict(extra="forbid"))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AsDict:
+    """Says, in `Annotated`, that a dict of the fields of a dataclass is meant, and of no others.
+
+    All of them are required, and what their docstrings say is not part of the schema.
+    """
+
+    name: str = ""
+    """In the schema; that of the dataclass unless given."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """Types of keys that stand beside the fields, or in the place of one."""
+    before: str = ""
+    """The field that this stands in front of; it comes last unless given."""
+    without: tuple[str, ...] = ()
+    """Fields that the dict has not."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return handler.generate_schema(_typed_dict(source, self))
+
+
+@cache
+def _typed_dict(source: Any, how: AsDict) -> Any:
+    """The closed TypedDict with the keys of a dataclass."""
+    hints = get_type_hints(source, include_extras=True)
+    names = [one.name for one in fields(source) if one.name not in how.without]
+    keys = [(name, how.more.get(name) or _in_json(hints[name])) for name in names]
+    place = names.index(how.before) if how.before else len(names)
+    keys[place:place] = [(name, how.more[name]) for name in how.more if name not in names]
+    return closed(TypedDict(how.name or source.__name__, dict(keys)))  # type: ignore[operator]
+
+
+def _in_json(hint: Any) -> Any:
+    """What JSON has of a type: dicts of dataclasses, lists of tuples and of vectors."""
+    if hint is Tensor:
+        return list[float]
+    if is_dataclass(hint):
+        return Annotated[hint, AsDict()]
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is tuple:
+        several = GenericAlias(list, (_in_json(args[0]),))
+        if args[1:] == (...,):
+            return several
+        return Annotated[several, Field(min_length=len(args), max_length=len(args))]
+    if origin in (Union, UnionType):
+        return reduce(or_, map(_in_json, args))
+    if origin is Mapping:
+        return GenericAlias(dict, (args[0], _in_json(args[1])))
+    return hint

@@ -14,13 +14,12 @@ from snnprune.agreement.tally import Tally
 from snnprune.agreement.timing import Recorder
 from snnprune.batches import copied
 from snnprune.errors import InputError
-from snnprune.network import Batch, Network, batch_length, evaluating, fed, holding
+from snnprune.network import Batch, Network, evaluating, holding
 from snnprune.network.feeding import telling_of_labels
 from snnprune.network.libraries import library_of
-from snnprune.network.readout import Readout
-from snnprune.network.running import Forward, called
+from snnprune.network.readout import Reading, Readout
+from snnprune.network.running import Forward
 
-Run = Forward
 Watched = AbstractContextManager[Callable[[], None]]
 Tensors = Mapping[str, Tensor]
 """By state-dict key; what is not in it stays as the module has it."""
@@ -32,11 +31,16 @@ def agreement(
     other: Tensors,
     batches: Iterable[Batch],
     *,
-    run: Run = called,
-    readout: Readout | None = None,
+    run: Forward | None = None,
+    readout: str | Reading | Readout | None = None,
 ) -> Agreement:
-    """How alike the network is with `dense` and with `other` in it; see `agreements`."""
-    return agreements(network, dense, [other], batches, run=run, readout=readout)[0]
+    """How alike the network is with `dense` and with `other` in it; see `agreements`.
+
+    `run` is how a batch is run, where it is not run as the network was traced. Without `readout`
+    only spikes are compared.
+    """
+    network = network.with_forward(run).with_readout(readout)
+    return agreements(network, dense, [other], batches, outputs=readout is not None)[0]
 
 
 @torch.no_grad()
@@ -46,13 +50,12 @@ def agreements(
     others: Sequence[Tensors],
     batches: Iterable[Batch],
     *,
-    run: Run = called,
-    readout: Readout | None = None,
+    outputs: bool = True,
 ) -> list[Agreement]:
     """How alike the network is with `dense` and with each of `others` in it, in eval mode.
 
     Each batch is run with `dense` once; its spikes alone are kept, until the others have run on it.
-    The module is left holding what it held. Without `readout` only spikes are compared.
+    The module is left holding what it held. Without `outputs` only spikes are compared.
 
     Raises:
         InputError: there is no sample, the output fits no readout, a label is no class, or a
@@ -60,7 +63,7 @@ def agreements(
         NonFiniteError: an output is NaN or infinite.
     """
     first, *rest = (_fitted(network.module, tensors) for tensors in (dense, *others))
-    recorder = Recorder(network)
+    recorder, read = Recorder(network), network.new_reader()
     tallies = [Tally(recorder) for _ in rest]
 
     def output(tensors: Tensors, x: Any, samples: int, watched: Watched) -> Tensor | None:
@@ -68,12 +71,12 @@ def agreements(
             start()
             with holding(network.module, tensors):
                 # a copy, since a network may work in place on what it is given
-                made = run(network.module, copied(x))
-                return None if readout is None else readout(made, samples).double().mean(0)
+                made = network.run(copied(x))
+                return read(made, samples).double().mean(0) if outputs else None
 
     with evaluating(network.module):
-        for x, y in fed(batches, network.module):
-            samples = batch_length(x, y, run)
+        for x, y in network.feed(batches):
+            samples = network.count_samples(x, y)
             with telling_of_labels(x, y), recorder.batch():
                 wanted = output(first, x, samples, recorder.watched())
             for tally, tensors in zip(tallies, rest, strict=True):

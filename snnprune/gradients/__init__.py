@@ -12,8 +12,6 @@ from snnprune.gradients.means import mean_gradient
 from snnprune.gradients.passes import Passes
 from snnprune.gradients.squares import squared_gradient
 from snnprune.network import Batch, Network
-from snnprune.network.readout import Reading, Readout
-from snnprune.network.running import Forward, called
 
 Found = Literal["gradient", "squared-gradient", "absolute-gradient", "hessian-gradient", "flow"]
 """`gradient` E[dL/dw], `squared-gradient` E[(dL/dw)^2] with a square for each sample,
@@ -34,8 +32,6 @@ def weight_gradients(
     batches: Callable[[], Iterable[Batch]],
     need: Found,
     *,
-    run: Forward = called,
-    readout: str | Reading | Readout = "auto",
     seed: int = 0,
 ) -> dict[str, Tensor]:
     """What `need` names for every layer, by weight key, in the weight's shape, float64 on the CPU.
@@ -50,7 +46,7 @@ def weight_gradients(
         InputError: there is no sample, no gradient can be had, or samples cannot be told apart.
         NonFiniteError: the loss is NaN or infinite.
     """
-    passes = Passes(network=network, batches=batches, run=run, readout=readout, seed=seed)
+    passes = Passes(network=network, batches=batches, read=network.new_reader(), seed=seed)
     return FINDERS[need](passes)
 
 

@@ -94,7 +94,7 @@ def calibrated(subject: Subject, progress: Progress, ranks: Ranks = ALONE) -> Ca
         "seed": str(options.seed),
         **_taken_on(subject),
     }
-    found = calibrate(network, batches, run=subject.run, source=source, ranks=ranks)
+    found = calibrate(network, batches, source=source, ranks=ranks)
     require_explained(found, subject, weights)
     if found.samples >= MIN_SAMPLES:
         return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snnprune.agreement import Agreement, about_agreement, agreement
+from snnprune.agreement import Agreement, about_agreement, agreements
 from snnprune.checkpoint import Checkpoint, files_of, require_sha256
 from snnprune.errors import SnnpruneError, UsageError
 from snnprune.evaluation import Evaluation, evaluate
@@ -141,8 +141,6 @@ class _Running:
         return evaluate(
             network,
             batches,
-            run=subject.run,
-            readout=subject.readout(),
             workload=workload,
             images=split,
         )
@@ -158,14 +156,8 @@ class _Running:
         batches = self.progress.track(
             subject.batches(split, limit), label="comparing", total=subject.steps(split, limit)
         )
-        return agreement(
-            network,
-            self.second.tensors,
-            subject.checkpoint.tensors,
-            batches,
-            run=subject.run,
-            readout=subject.readout(),
-        )
+        before, now = self.second.tensors, subject.checkpoint.tensors
+        return agreements(network, before, [now], batches)[0]
 
 
 def _report(

@@ -53,8 +53,6 @@ def evaluate_checkpoint(
         evaluation = evaluate(
             network,
             batches,
-            run=subject.run,
-            readout=subject.readout(),
             ranks=ranks,
             workload=workload,
             images=split,

@@ -109,8 +109,6 @@ def one_shot(
         subject.network,
         subject.weights,
         batches=subject.calibration_batches if subject.runnable is not None else None,
-        run=subject.run,
-        readout=subject.readout,
         calibration=calibration,
         seed=subject.options.seed,
         progress=progress,

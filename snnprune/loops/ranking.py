@@ -71,8 +71,6 @@ class Ranking:
             setup.network,
             lambda: setup.calibration_batches(self.samples),
             calibrate=lambda: setup.calibrate(self.samples),
-            run=setup.forward,
-            readout=setup.readout,
             seed=setup.recipe.seed,
         )
         scores = score(

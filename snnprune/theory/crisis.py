@@ -9,9 +9,8 @@ from torch import Tensor
 
 from snnprune.calibration import Calibration, DriveStatistics
 from snnprune.network import Batch, Network
-from snnprune.network.running import called
 from snnprune.theory import bounds
-from snnprune.theory.moving import Moved, Run, moved
+from snnprune.theory.moving import Moved, moved
 from snnprune.theory.nearness import near_counts
 
 
@@ -70,7 +69,6 @@ def crises_of_layers(
     changed: Mapping[str, Tensor],
     batches: Callable[[], Iterable[Batch]],
     *,
-    run: Run = called,
     at_least: float = 0.0,
     keys: Iterable[str] | None = None,
 ) -> list[Crisis]:
@@ -86,7 +84,7 @@ def crises_of_layers(
         if seen is None or not seen.drives:
             continue
         names = [drive.name for drive in seen.drives]
-        happened, currents = moved(network, {key: changed[key]}, names, batches(), run=run)
+        happened, currents = moved(network, {key: changed[key]}, names, batches())
         found += [
             _Change(
                 layer=key,
@@ -99,7 +97,7 @@ def crises_of_layers(
         ]
     reaches = [one.reached(network) for one in found]
     asked = [(one.drive.name, radii) for one, (radii, _) in zip(found, reaches, strict=True)]
-    near = near_counts(network, asked, batches(), run=run)
+    near = near_counts(network, asked, batches())
     return [
         _crisis(one, radii, followed, counts)
         for one, (radii, followed), counts in zip(found, reaches, near, strict=True)

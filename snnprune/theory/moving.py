@@ -13,11 +13,8 @@ from torch import Tensor
 from snnprune.batches import copied
 from snnprune.calibration.alignment import channel_axis
 from snnprune.errors import InputError
-from snnprune.network import Batch, Network, batch_length, evaluating, fed, holding, watching
-from snnprune.network.running import Forward, called
+from snnprune.network import Batch, Network, evaluating, holding, watching
 from snnprune.theory.spreading import Spreading
-
-Run = Forward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +67,6 @@ def moved(
     neurons: Iterable[str],
     batches: Iterable[Batch],
     *,
-    run: Run = called,
     disturbed: Callable[[Any], Any] = lambda x: x,
     spreading: Spreading | None = None,
 ) -> tuple[dict[str, Moved], dict[str, Tensor]]:
@@ -86,21 +82,21 @@ def moved(
     """
     tally, samples = _Tally(network, set(neurons), set(tensors), spreading), 0
     with evaluating(network.module):
-        for x, y in fed(batches, network.module):
+        for x, y in network.feed(batches):
             tally.begin()
             with watching(
                 network, on_membrane=tally.on_first, on_current=tally.on_first_current
             ) as start:
                 start()
-                run(network.module, copied(x))
+                network.run(copied(x))
             with watching(
                 network, on_membrane=tally.on_other, on_current=tally.on_other_current
             ) as start:
                 start()
                 with holding(network.module, tensors):
-                    run(network.module, disturbed(copied(x)))
+                    network.run(disturbed(copied(x)))
             tally.end()
-            samples += batch_length(x, y, run)
+            samples += network.count_samples(x, y)
     if not samples:
         raise InputError("no samples to compare on", field="--data")
     return {name: _over(steps) for name, steps in tally.steps.items()}, tally.apart

@@ -14,7 +14,6 @@ from snnprune.known import known_for
 from snnprune.models.dynamics import Dynamics
 from snnprune.models.lif import LIF
 from snnprune.network import Network, trace
-from snnprune.network.readout import Readout
 from snnprune.scoring import score
 
 STEPS = 3
@@ -63,8 +62,6 @@ def scored(name: str, of: Network) -> dict[str, Tensor]:
         of,
         batches,
         calibrate=lambda: calibrate(of, batches()),
-        run=lambda module, x: module(x),
-        readout=Readout,
         seed=0,
     )
     weights = {key: of.weight(key) for key in of.layers}
@@ -163,7 +160,7 @@ def test_sf_obs_weighs_by_the_squared_chance_of_a_spike_per_current() -> None:
 
 def test_where_no_neuron_is_known_a_current_is_as_wide_as_it_is() -> None:
     of = network()
-    taken = Grams(of, batches, run=lambda module, x: module(x), filtered=True).of("fc.weight")
+    taken = Grams(of, batches, filtered=True).of("fc.weight")
     assert taken is not None
     weight = of.weight("fc.weight")
     assert isinstance(of.module, Small)

@@ -256,7 +256,7 @@ def test_nothing_is_left_changed(name: str, need: Found) -> None:
         return output
 
     with pytest.raises(KeyboardInterrupt):
-        weight_gradients(network, lambda: batches(1), need, run=breaks)
+        weight_gradients(network.with_forward(breaks), lambda: batches(1), need)
     assert same(before, state_of(module))
 
 
@@ -274,7 +274,7 @@ def test_an_exception_in_the_middle_of_a_step_puts_weights_back() -> None:
         return module(x)
 
     with pytest.raises(KeyboardInterrupt):
-        weight_gradients(network, batches, "hessian-gradient", run=breaks)
+        weight_gradients(network.with_forward(breaks), batches, "hessian-gradient")
     assert same(before, state_of(network.module))
 
 
@@ -314,7 +314,7 @@ def test_moved_weights_keep_the_labels_of_the_network_as_it_was() -> None:
 
 def test_other_readouts_have_other_losses() -> None:
     network = traced("own")
-    found = weight_gradients(network, batches, "gradient", readout="mean")
+    found = weight_gradients(network.with_readout("mean"), batches, "gradient")
     module = copy.deepcopy(network.module)
     loss = functional.cross_entropy(module(PICTURES).mean(0), LABELS)
     slopes = torch.autograd.grad(loss, [module.get_parameter(key) for key in network.layers])
@@ -387,7 +387,7 @@ def detached(module: nn.Module, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("need", EVERY)
 def test_a_network_that_detaches_is_an_input_error(need: Found) -> None:
     with pytest.raises(InputError, match="no gradient reaches the weights"):
-        weight_gradients(traced("own"), batches, need, run=detached)
+        weight_gradients(traced("own").with_forward(detached), batches, need)
 
 
 @pytest.mark.parametrize("need", EVERY)
@@ -401,7 +401,9 @@ def test_a_label_that_is_no_class_and_a_loss_that_is_nan_are_told() -> None:
     with pytest.raises(InputError, match="label 4 for a network of 4 classes"):
         weight_gradients(network, lambda: [(PICTURES, LABELS + 1)], "gradient")
     with pytest.raises(NonFiniteError, match="NaN or infinity"):
-        weight_gradients(network, batches, "gradient", run=lambda module, x: module(x) * torch.nan)
+        weight_gradients(
+            network.with_forward(lambda module, x: module(x) * torch.nan), batches, "gradient"
+        )
 
 
 def test_a_weight_that_no_gradient_reaches_is_left_out() -> None:
@@ -413,5 +415,5 @@ def test_a_weight_that_no_gradient_reaches_is_left_out() -> None:
         return logits
 
     for need in ("gradient", "squared-gradient", "absolute-gradient", "hessian-gradient"):
-        found = weight_gradients(traced("own"), batches, need, run=half)
+        found = weight_gradients(traced("own").with_forward(half), batches, need)
         assert set(found) == {"conv2.weight", "fc.weight"}

@@ -234,10 +234,9 @@ def test_a_node_for_kernels_is_found_out_about_without_them(name: str) -> None:
         network = trace(module, x)
         known = calibrated(network, x)
         gradients = weight_gradients(
-            network,
+            network.with_readout(lambda spikes: spikes.mean((0, 3, 4))),
             lambda: [(x, torch.zeros(2, dtype=torch.long))],
             "gradient",
-            readout=lambda spikes: spikes.mean((0, 3, 4)),
         )
         assert inner_state(module) == before
         assert spikes.backend == backend

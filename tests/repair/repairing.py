@@ -104,4 +104,4 @@ def breaking(of: Pruned, after: int) -> Pruned:
             raise BrokenError
         return output
 
-    return replace(of, run=run)
+    return replace(of, network=of.network.with_forward(run))

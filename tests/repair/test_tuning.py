@@ -119,13 +119,14 @@ def test_a_network_that_detaches_is_told_in_one_line() -> None:
         return output.detach()
 
     with pytest.raises(InputError, match="no gradient reaches the weights"):
-        tune(replace(of, run=detached))
+        tune(replace(of, network=of.network.with_forward(detached)))
 
 
 def test_logits_that_are_not_finite_are_told_in_one_line() -> None:
     of = pruned("linears")
+    spoilt = of.network.with_forward(lambda module, x: module(x) * torch.nan)
     with pytest.raises(NonFiniteError, match="finite"):
-        tune(replace(of, run=lambda module, x: module(x) * torch.nan))
+        tune(replace(of, network=spoilt))
     assert all(parameter.grad is None for parameter in of.network.module.parameters())
 
 

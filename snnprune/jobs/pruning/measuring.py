@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from snnprune.agreement import Agreement, agreement
+from snnprune.agreement import Agreement, agreements
 from snnprune.calibration import Calibration, calibrate
 from snnprune.checkpoint import pack
 from snnprune.evaluation import Evaluation, evaluate
@@ -117,8 +117,6 @@ class Measuring:
             return evaluate(
                 self.subject.require_runnable(),
                 self._batches(label, split),
-                run=self.subject.run,
-                readout=self.subject.readout(),
                 workload=workload,
                 images=split,
             )
@@ -129,14 +127,8 @@ class Measuring:
         if not self.wanted.agreement or network is None or self.missing:
             return None
         with self.cost.stage("evaluation"):
-            return agreement(
-                network,
-                self.subject.checkpoint.tensors,
-                tensors,
-                self._batches("comparing spikes", self.subject.measured),
-                run=self.subject.run,
-                readout=self.subject.readout(),
-            )
+            batches = self._batches("comparing spikes", self.subject.measured)
+            return agreements(network, self.subject.checkpoint.tensors, [tensors], batches)[0]
 
     def _batches(self, label: str, split: str) -> Batches:
         batches = self.subject.batches(split, self.limit)
@@ -164,7 +156,7 @@ class Measuring:
             total=self.subject.calibration_steps(),
         )
         with self.cost.stage("calibration"):
-            after = calibrate(network, batches, run=self.subject.run)
+            after = calibrate(network, batches)
         predicted = crises(weights, masks, network, before)
         return {
             "samples": after.samples,

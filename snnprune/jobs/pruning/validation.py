@@ -105,9 +105,7 @@ def accuracy_on(subject: Subject, validation: Validation, progress: Progress) ->
     batches = progress.track(
         validation.batches(), label="evaluating on validation images", total=validation.steps
     )
-    found = evaluate(
-        subject.require_runnable(), batches, run=subject.run, readout=subject.readout()
-    )
+    found = evaluate(subject.require_runnable(), batches)
     if found.accuracy is None:
         raise InputError("has no labels to hold an accuracy on", field="--data")
     return found.accuracy, found.labelled

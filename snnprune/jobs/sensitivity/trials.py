@@ -105,8 +105,6 @@ class Bench:
             {},
             pruned,
             self.images(),
-            run=self.subject.run,
-            readout=self.subject.readout(),
         )
 
 

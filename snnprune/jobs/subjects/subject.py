@@ -17,9 +17,8 @@ from snnprune.errors import InputError
 from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.jobs.subjects.prunable import Prunable
 from snnprune.models import ModelSpec
-from snnprune.network import Network, batch_length
-from snnprune.network.readout import Reading, Readout
-from snnprune.network.running import Forward, called
+from snnprune.network import Network
+from snnprune.network.readout import Readout
 from snnprune.provenance import DataSpec, data_in
 
 Batches = Iterator[tuple[Any, Tensor | None]]
@@ -33,13 +32,8 @@ class Subject:
     checkpoint: Checkpoint
     device: torch.device
     spec: ModelSpec | None = None
-    forward: Forward = called
-    """How a batch is run; a failure of the user's own code is told as theirs."""
-    reading: str | Reading = "auto"
-    """How the network's output is read."""
-    layout: str | None = None
-    """How outputs with time steps lie, where it is known."""
     network: Network | None = None
+    """Run and read as the options say; a failure of the user's own code is told as theirs."""
     data_spec: DataSpec | None = None
     data: DataSet | None = None
     missing: str | None = None
@@ -88,23 +82,22 @@ class Subject:
 
     def _up_to(self, limit: int | None, batches: Batches) -> Batches:
         """Batches until `limit` samples are reached; where these lie is known here."""
-        samples = 0
+        samples, network = 0, self.require_runnable()
         for x, y in batches:
             plain = limit is None and not isinstance(x, Tensor)
-            count = 0 if plain else batch_length(x, y, self.forward)
+            count = 0 if plain else network.count_samples(x, y)
             yield Sampled.of(Pair(x, y), count) if count else Pair(x, y)
             samples += count
             if limit is not None and samples >= limit:
                 return
 
-    @property
-    def run(self) -> Forward:
-        """From the network's module and a batch to its output."""
-        return self.forward
-
     def readout(self) -> Readout:
-        """A reader of outputs, for one evaluation."""
-        return Readout(self.reading, name=self.options.readout, layout=self.layout)
+        """How the network's output is read.
+
+        Raises:
+            InputError: network or data is missing.
+        """
+        return self.require_runnable().readout
 
     def _split(self, name: str) -> Split:
         split = self.data.of(name) if self.data else None

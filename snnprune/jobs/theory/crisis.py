@@ -105,7 +105,6 @@ def _found(
         calibration,
         changed,
         subject.calibration_batches,
-        run=subject.run,
         at_least=options.error or 0.0,
         keys=progress.track(changed, label="changing layers", total=len(changed)),
     )
@@ -114,7 +113,6 @@ def _found(
         changed,
         calibration.neurons,
         subject.calibration_batches(),
-        run=subject.run,
         spreading=spreading,
     )
     whole = accumulated(
@@ -123,7 +121,6 @@ def _found(
         crises,
         spreading.found,
         subject.calibration_batches(),
-        run=subject.run,
     )
     uncounted = tuple(key for key in changed if key not in {one.layer for one in crises})
     return CrisisFound(

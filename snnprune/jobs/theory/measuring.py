@@ -13,7 +13,7 @@ from snnprune.evaluation import Evaluation, evaluate
 from snnprune.jobs.subjects.subject import Batches, Subject
 from snnprune.jobs.theory.effects import Effect, LayerEffect
 from snnprune.jobs.theory.levels import Input, Level, require_one_tensor
-from snnprune.network import batch_length, holding
+from snnprune.network import holding
 from snnprune.progress import Progress
 from snnprune.theory import bounds
 from snnprune.theory.moving import Moved, moved
@@ -79,8 +79,6 @@ class Measuring:
             return evaluate(
                 network,
                 batches if disturbed is None else _disturbed(batches, disturbed(self.samples_axis)),
-                run=subject.run,
-                readout=subject.readout(),
                 images=split,
             )
 
@@ -107,9 +105,9 @@ class Measuring:
         subject = self.subject
         batches, network = subject.calibration_batches(), subject.require_runnable()
         if disturbed is None:
-            return moved(network, changed, names, batches, run=subject.run)[0]
+            return moved(network, changed, names, batches)[0]
         change = disturbed(self.samples_axis)
-        return moved(network, changed, names, batches, run=subject.run, disturbed=change)[0]
+        return moved(network, changed, names, batches, disturbed=change)[0]
 
     def _about(self, key: str, name: str, happened: Moved) -> LayerEffect:
         density = bounds.densities(self.calibration.neurons[name]).counted
@@ -156,7 +154,7 @@ def _samples_axis(subject: Subject, time_axis: int | None) -> int:
         return int(time_axis == 0)
     for x, y in subject.calibration_batches():
         require_one_tensor(x)
-        samples = batch_length(x, y, subject.run)
+        samples = subject.require_runnable().count_samples(x, y)
         if x.dim() < 2 or x.shape[0] != x.shape[1] or samples == 1:
             return 0 if x.shape[0] == samples else 1
     raise InputError(

@@ -8,10 +8,11 @@ from typing import cast, get_args
 
 from torch import Tensor
 
+from snnprune.batches import Batches
 from snnprune.calibration import Calibration, LayerStatistics
 from snnprune.criteria import Needs
 from snnprune.gradients import Found, weight_gradients
-from snnprune.grams import Batches, Grams
+from snnprune.grams import Grams
 from snnprune.network import Network
 
 BY_GRADIENT: frozenset[Needs] = frozenset(get_args(Found))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from snnprune.batches import Batches
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.loss import checked_labels, time_averaged_loss
-from snnprune.network import Batch, Network
+from snnprune.network import Network
 from snnprune.network.feeding import device_of, telling_of_labels
 from snnprune.network.readout import OutputReader
 from snnprune.randomness import drawing
@@ -24,7 +25,7 @@ class Passes:
     """A network and the data that it is run on."""
 
     network: Network
-    batches: Callable[[], Iterable[Batch]]
+    batches: Batches
     read: OutputReader
     """Of all passes: they are over the same batches."""
     seed: int = 0
@@ -36,7 +37,7 @@ class Passes:
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Logits (T, N, classes) and labels of each batch, run from rest on `fill` of it."""
         network = self.network
-        for number, (x, y) in enumerate(network.feed(self.batches())):
+        for number, (x, y) in enumerate(network.feed(self.batches)):
             start()
             samples = network.count_samples(x, y)
             with drawing(self.seed, "gradients", number, device=device_of(network.module)):

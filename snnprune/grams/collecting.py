@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from snnprune.batches import Batches
 from snnprune.grams.gram import Gram, GramSum
-from snnprune.grams.passes import Batches, Rows, Usage, run_to, usage_of
+from snnprune.grams.passes import Rows, Usage, run_to, usage_of
 from snnprune.network import LayerCall, Network, evaluating
 
 
@@ -40,7 +41,7 @@ class Grams:
         rows = Rows(self.network, key, self.usage, filtered=self.filtered, seed=self.seed)
         moments = GramSum()
         with evaluating(self.network.module):
-            for number, (x, y) in enumerate(self.network.feed(self.batches())):
+            for number, (x, y) in enumerate(self.network.feed(self.batches)):
 
                 def see(row: Tensor, call: LayerCall) -> None:
                     moments.add(row)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from snnprune.batches import Batches
 from snnprune.errors import InputError
 from snnprune.grams.membrane import Course, course_of
 from snnprune.grams.patches import patches, places
-from snnprune.network import Batch, LayerCall, Network, NormCall, evaluating, watching
+from snnprune.network import LayerCall, Network, NormCall, evaluating, watching
 from snnprune.network.steps import StepCount
 from snnprune.randomness import generator
 
-Batches = Callable[[], Iterable[Batch]]
-"""Gives the calibration batches once more."""
 ROWS_PER_INPUT, LEAST_ROWS = 16, 2**14
 SPREAD = 4  # samples that rows are drawn from, for each that would do: places of one are alike
 
@@ -54,7 +53,7 @@ def usage_of(network: Network, batches: Batches) -> Usage:
             network, on_layer=lambda key, _: calls.update([key]), on_spikes=steps.on_spikes
         ) as start,
     ):
-        for x, y in network.feed(batches()):
+        for x, y in network.feed(batches):
             if number == 0:
                 start()
                 network.run(x)

@@ -85,9 +85,7 @@ def calibrated(subject: Subject, progress: Progress, ranks: Ranks = ALONE) -> Ca
     """
     network = subject.require_runnable()
     weights = subject.weights  # refused before the pass where they can be
-    batches = progress.track(
-        subject.calibration_batches(), label="calibrating", total=subject.calibration_steps()
-    )
+    batches = subject.calibration_batches().track(progress, "calibrating")
     data, options = subject.data_spec, subject.options
     source = {
         "data": data.name if data else "",

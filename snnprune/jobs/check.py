@@ -135,9 +135,7 @@ class _Running:
 
     def _evaluated(self, network: Network, workload: Workload | None) -> Evaluation:
         subject, split, limit = self.subject, self.split, self.options.samples
-        batches = self.progress.track(
-            subject.batches(split, limit), label="evaluating", total=subject.steps(split, limit)
-        )
+        batches = subject.batches(split, limit).track(self.progress, "evaluating")
         return evaluate(
             network,
             batches,
@@ -153,9 +151,7 @@ class _Running:
     def _compared(self, network: Network) -> Agreement:
         assert self.second is not None
         subject, split, limit = self.subject, self.split, self.options.samples
-        batches = self.progress.track(
-            subject.batches(split, limit), label="comparing", total=subject.steps(split, limit)
-        )
+        batches = subject.batches(split, limit).track(self.progress, "comparing")
         before, now = self.second.tensors, subject.checkpoint.tensors
         return agreements(network, before, [now], batches)[0]
 

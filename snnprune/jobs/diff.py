@@ -110,9 +110,7 @@ def _agreement(
     network = subject.runnable
     if network is None:
         return None
-    batches = progress.track(
-        subject.batches(split, limit), label="comparing", total=subject.steps(split, limit)
-    )
+    batches = subject.batches(split, limit).track(progress, "comparing")
     return agreements(network, subject.checkpoint.tensors, [second.tensors], batches)[0]
 
 

@@ -46,9 +46,7 @@ def evaluate_checkpoint(
             subject = open_subject(options)
         network, weights = subject.require_runnable(), subject.weights
         split = split or subject.asked_for
-        batches = progress.track(
-            subject.batches(split, limit), label="evaluating", total=subject.steps(split, limit)
-        )
+        batches = subject.batches(split, limit).track(progress, "evaluating")
         workload = Workload()
         evaluation = evaluate(
             network,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from snnprune.batches import described
+from snnprune.batches import Batches, described
 from snnprune.calibration import Calibration, calibrate
 from snnprune.data import DataSet, Split, TrainingSplit
 from snnprune.data.augmentation import Augmentation
@@ -117,7 +117,7 @@ class Setup:
         with self.seeded("calibration"):
             return calibrate(self.network, batches, ranks=self.ranks)
 
-    def calibration_batches(self, samples: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def calibration_batches(self, samples: int) -> Batches:
         """Training images without augmentation."""
         images: Split = self.images
         if isinstance(images, ImageSplit):

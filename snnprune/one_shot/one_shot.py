@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from snnprune.allocation import load_allocation
 from snnprune.allocation.flips import flip_energies, places_in_weight
+from snnprune.batches import Batches
 from snnprune.calibration import Calibration, calibrate
 from snnprune.criteria import load_criterion
 from snnprune.errors import InputError
-from snnprune.grams import Batches
 from snnprune.known import Known, known_for
 from snnprune.mask import Masks, masked, prunable
-from snnprune.network import Network, snapshot
+from snnprune.network import Batch, Network, snapshot
 from snnprune.network.running import Forward
 from snnprune.one_shot.plan import Plan
 from snnprune.progress import SILENT, Progress
@@ -41,7 +41,7 @@ class OneShot:
         network: Network | None,
         weights: Mapping[str, Tensor],
         *,
-        batches: Batches | None = None,
+        batches: Callable[[], Iterable[Batch]] | None = None,
         run: Forward | None = None,
         calibration: Calibration | None = None,
         seed: int = 0,
@@ -52,7 +52,8 @@ class OneShot:
         `run` is how a batch is run, where it is not run as the network was traced.
         """
         self.network = None if network is None else network.with_forward(run)
-        self.weights, self.batches = dict(weights), batches
+        self.weights = dict(weights)
+        self.batches = None if batches is None else Batches(begin=batches)
         self.seed, self.progress = seed, progress
         self._calibration = calibration
         self._scores: dict[str, Scores] = {}
@@ -240,8 +241,7 @@ class OneShot:
         """Statistics of the network as it is now."""
         assert self.network is not None
         assert self.batches is not None
-        batches = self.progress.track(self.batches(), label="calibrating")
-        return calibrate(self.network, batches)
+        return calibrate(self.network, self.batches.track(self.progress, "calibrating"))
 
     def _of_dense(self) -> Calibration:
         found = self.calibration

@@ -123,7 +123,7 @@ class _Layers:
         weight = network.layers[key].weight_of(self.pruned.dense[key])
         matching, moments = Matching(self.norms), GramSum()
         with evaluating(module):
-            for number, (x, y) in enumerate(network.feed(self.pruned.batches())):
+            for number, (x, y) in enumerate(network.feed(self.pruned.batches)):
                 wanted: list[Tensor] = []
                 samples = network.count_samples(x, y)
 

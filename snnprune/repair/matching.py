@@ -90,7 +90,7 @@ def dense_norms(pruned: Pruned) -> dict[str, DenseNorm]:
         norms[key].calls[batch].append(_moments(call))
 
     with torch.no_grad(), evaluating(module), holding(module, pruned.dense):
-        for number, (x, _) in enumerate(pruned.network.feed(pruned.batches())):
+        for number, (x, _) in enumerate(pruned.network.feed(pruned.batches)):
             with watching(network, on_norm=partial(keep, number)) as start:
                 start()
                 pruned.network.run(x)
@@ -134,7 +134,7 @@ def match(pruned: Pruned, norms: Mapping[str, DenseNorm]) -> None:
     """Set the running statistics of the pruned network by all calibration images."""
     module, matching = pruned.network.module, Matching(norms)
     with evaluating(module):
-        for number, (x, _) in enumerate(pruned.network.feed(pruned.batches())):
+        for number, (x, _) in enumerate(pruned.network.feed(pruned.batches)):
             with watching(pruned.network, on_norm=matching.on_norm(number)) as start:
                 start()
                 pruned.network.run(x)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from snnprune.batches import Batches
 from snnprune.calibration import Calibration
-from snnprune.grams import Batches
 from snnprune.mask import Masks
 from snnprune.network import Layer, Network
 from snnprune.progress import SILENT, Progress

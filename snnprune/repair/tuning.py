@@ -140,7 +140,7 @@ def _pieces(pruned: Pruned, epoch: int) -> Iterator[tuple[Any, int]]:
     """
     network = pruned.network
     least = 2 if batchnorms(network.module) else 1  # one sample may have no variance
-    for number, (x, y) in enumerate(network.feed(pruned.batches())):
+    for number, (x, y) in enumerate(network.feed(pruned.batches)):
         samples = network.count_samples(x, y)
         if not isinstance(x, Tensor):
             yield from [(x, samples)] * (samples >= least)

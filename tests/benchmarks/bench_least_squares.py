@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from snnprune.batches import Batches
 from snnprune.grams import GramSum, Rows, Usage, currents, fitted, run_to, usage_of
 from snnprune.models.dynamics import Dynamics
 from snnprune.models.lif import LIF
@@ -75,7 +76,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     torch.manual_seed(0)
     network = trace(Wide().eval(), next(batches())[0][:1])
-    usage = usage_of(network, batches)
+    usage = usage_of(network, Batches(begin=batches))
     start = time.perf_counter()
     moments = gathered(network, usage)
     seconds = time.perf_counter() - start

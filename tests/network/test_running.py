@@ -228,6 +228,25 @@ def test_a_run_of_ones_own_gets_batches_whole_and_the_data_stay() -> None:
     assert torch.equal(batches[0]["events"], X)
 
 
+@torch.no_grad()
+def test_a_network_is_run_as_it_was_traced_unless_another_way_is_given() -> None:
+    net = Net().eval()
+    doubling = trace(net, X, run=lambda net, x: net(2 * x))
+    plain, batches, double = trace(net, X), [(X, Y)], [(2 * X, Y)]
+    assert evaluate(doubling, batches) == evaluate(plain, double)
+    assert evaluate(doubling, batches, run=called) == evaluate(plain, batches)
+    seen, usual = (
+        calibrate(*of).layers["hidden.weight"] for of in ((doubling, batches), (plain, double))
+    )
+    assert torch.equal(seen.input_rate, usual.input_rate)
+
+
+def test_a_network_is_read_as_it_says_unless_another_way_is_given() -> None:
+    network = trace(Net().eval(), X).with_readout("last")
+    assert evaluate(network, [(X, Y)]).readout == "last"
+    assert evaluate(network, [(X, Y)], readout="mean").readout == "mean"
+
+
 def test_a_batch_is_fed_to_the_device_of_the_module() -> None:
     with torch.device("meta"):
         net = Net()

@@ -19,6 +19,7 @@ from behaviour import Behaviour, DropIn, Networks, cases_of, made_of
 from torch import Tensor, nn
 from zoo import One, calibrated, images, inner_state, left_out, log_crisis, output, scored, seen
 
+from snnprune.batches import Batches
 from snnprune.gradients import weight_gradients
 from snnprune.network import trace
 from snnprune.network.libraries import building, library_of
@@ -235,7 +236,7 @@ def test_a_node_for_kernels_is_found_out_about_without_them(name: str) -> None:
         known = calibrated(network, x)
         gradients = weight_gradients(
             network.with_readout(lambda spikes: spikes.mean((0, 3, 4))),
-            lambda: [(x, torch.zeros(2, dtype=torch.long))],
+            Batches(begin=lambda: [(x, torch.zeros(2, dtype=torch.long))]),
             "gradient",
         )
         assert inner_state(module) == before

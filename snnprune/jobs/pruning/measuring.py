@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from snnprune.evaluation import Evaluation, evaluate
 from snnprune.evidence import crises, membranes, score_histogram
 from snnprune.exporting import sizes_of
 from snnprune.jobs.cost import Cost
-from snnprune.jobs.subjects.subject import Batches, Subject
+from snnprune.jobs.subjects.subject import Subject
 from snnprune.mask import Masks
 from snnprune.progress import Progress
 from snnprune.report import about_evaluation, about_workload
@@ -130,11 +130,8 @@ class Measuring:
             batches = self._batches("comparing spikes", self.subject.measured)
             return agreements(network, self.subject.checkpoint.tensors, [tensors], batches)[0]
 
-    def _batches(self, label: str, split: str) -> Batches:
-        batches = self.subject.batches(split, self.limit)
-        return self.progress.track(
-            batches, label=label, total=self.subject.steps(split, self.limit)
-        )
+    def _batches(self, label: str, split: str) -> Iterator[Any]:
+        return self.subject.batches(split, self.limit).track(self.progress, label)
 
     def evidence(
         self, masks: Masks, scores: Scores, before: Calibration | None
@@ -150,11 +147,7 @@ class Measuring:
         if network is None or before is None:
             none: dict[str, Any] = {"before": {}, "after": {}, "crises": {}, "input_rates": {}}
             return {"samples": 0, "edges": [], **none, "scores": histograms}
-        batches = self.progress.track(
-            self.subject.calibration_batches(),
-            label="calibrating after",
-            total=self.subject.calibration_steps(),
-        )
+        batches = self.subject.calibration_batches().track(self.progress, "calibrating after")
         with self.cost.stage("calibration"):
             after = calibrate(network, batches)
         predicted = crises(weights, masks, network, before)

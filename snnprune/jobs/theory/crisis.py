@@ -104,7 +104,7 @@ def _found(
         network,
         calibration,
         changed,
-        subject.calibration_batches,
+        subject.calibration_batches(),
         at_least=options.error or 0.0,
         keys=progress.track(changed, label="changing layers", total=len(changed)),
     )

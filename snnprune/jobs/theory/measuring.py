@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from snnprune.calibration import Calibration
 from snnprune.errors import InputError
 from snnprune.evaluation import Evaluation, evaluate
-from snnprune.jobs.subjects.subject import Batches, Subject
+from snnprune.jobs.subjects.subject import Subject
 from snnprune.jobs.theory.effects import Effect, LayerEffect
 from snnprune.jobs.theory.levels import Input, Level, require_one_tensor
 from snnprune.network import holding
@@ -72,9 +72,7 @@ class Measuring:
         subject, limit = self.subject, self.eval_samples
         network = subject.require_runnable()
         split = subject.measured
-        batches = self.progress.track(
-            subject.batches(split, limit), label=label, total=subject.steps(split, limit)
-        )
+        batches = subject.batches(split, limit).track(self.progress, label)
         with holding(network.module, changed):
             return evaluate(
                 network,
@@ -139,7 +137,9 @@ def _weights(subject: Subject) -> list[tuple[Tensor, int]]:
     ]
 
 
-def _disturbed(batches: Batches, change: Callable[[Tensor], Tensor]) -> Batches:
+def _disturbed(
+    batches: Iterable[tuple[Tensor, Tensor | None]], change: Callable[[Tensor], Tensor]
+) -> Iterator[tuple[Tensor, Tensor | None]]:
     for x, y in batches:
         yield change(x), y
 

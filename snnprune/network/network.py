@@ -68,7 +68,7 @@ class Network:
     def count_samples(self, x: Any, y: Tensor | None) -> int:
         """The number of samples in a batch, by the labels where there are some.
 
-        For events have time first. The way to run it may tell where samples lie.
+        Events have time first. The way in which it is run may tell where the samples lie.
 
         Raises:
             InputError: it cannot be told, or does not fit the way it is run.

@@ -79,12 +79,8 @@ class Subject:
                 return
 
     def readout(self) -> Readout:
-        """How the network's output is read.
-
-        Raises:
-            InputError: network or data is missing.
-        """
-        return self.require_runnable().readout
+        """How the network's output is read; as any, where there is no network."""
+        return self.network.readout if self.network is not None else Readout()
 
     def _split(self, name: str) -> Split:
         split = self.data.of(name) if self.data else None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from snnprune.errors import InputError
+from snnprune.progress import Progress
 
 LABELS = ("y", "label", "labels", "target", "targets")
 """Keys under which a dict may have its labels."""
@@ -34,6 +36,23 @@ class Sampled(Pair):
         made = cls(*pair)
         made.samples = samples
         return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batches:
+    """What a loader gives, as often as somebody goes through it."""
+
+    begin: Callable[[], Iterable[Any]]
+    """Gives the batches from the first one on."""
+    count: int | None = None
+    """How many there are; None where nobody knows before."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.begin())
+
+    def track(self, progress: Progress, label: str) -> Iterator[Any]:
+        """Go through them once, and tell `progress` how far that is."""
+        return progress.track(self, label=label, total=self.count)
 
 
 def paired(batch: Any) -> Pair | None:

@@ -16,10 +16,10 @@ from snnprune.data import GIVEN
 from snnprune.distributed import ALONE, Ranks
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.loss import checked_labels, time_averaged_loss
-from snnprune.network import Batch, Network, batch_length, evaluating, fed, watching
+from snnprune.network import Batch, Network, evaluating, watching
 from snnprune.network.feeding import telling_of_labels
 from snnprune.network.readout import Reading, Readout
-from snnprune.network.running import Forward, called, scores_in
+from snnprune.network.running import Forward, scores_in
 from snnprune.network.steps import StepCount
 from snnprune.quantities import Natural
 from snnprune.workload import Workload
@@ -69,29 +69,32 @@ def evaluate(
     network: Network,
     batches: Iterable[Batch],
     *,
-    run: Forward = called,
-    readout: str | Reading | Readout = "auto",
+    run: Forward | None = None,
+    readout: str | Reading | Readout | None = None,
     ranks: Ranks = ALONE,
     workload: Workload | None = None,
     images: str = GIVEN,
 ) -> Evaluation:
     """Run all batches in eval mode; `images` is which they are.
 
-    `readout` is `auto`, `sum`, `mean`, `last`, or a function from the network's raw output to
-    scores (N, classes). Several `ranks` are given the same batches, run a share each, and all
-    return the counts of the whole. A `workload` takes in what was done on the way.
+    `run` is how a batch is run, where it is not run as the network was traced. `readout` is `auto`,
+    `sum`, `mean`, `last`, or a function from the network's raw output to scores (N, classes);
+    without it the network's own holds, which is `auto` unless something else was said. Several
+    `ranks` are given the same batches, run a share each, and all return the counts of the whole. A
+    `workload` takes in what was done on the way.
 
     Raises:
         UsageError: there is no readout of that name.
         InputError: there is no sample, the output fits no readout, or a label is no class.
         NonFiniteError: the loss is NaN or infinite.
     """
-    tally = _Tally(network, readout if isinstance(readout, Readout) else Readout(readout), workload)
+    network = network.with_forward(run).with_readout(readout)
+    tally = _Tally(network, workload)
     with evaluating(network.module), tally.watching() as start:
-        for number, (x, y) in enumerate(fed(_share(batches, ranks), network.module)):
+        for number, (x, y) in enumerate(network.feed(_share(batches, ranks))):
             start()
             with telling_of_labels(x, y):
-                tally.on_output(run(network.module, x), batch_length(x, y, run), y)
+                tally.on_output(network.run(x), network.count_samples(x, y), y)
             if number == 0 and not ranks.first:
                 tally.forget()
     tally.gather(ranks)
@@ -128,8 +131,8 @@ class _Sums:
 class _Tally:
     """Takes what observers of a pass are told."""
 
-    def __init__(self, network: Network, readout: Readout, workload: Workload | None) -> None:
-        self.network, self.readout, self.workload = network, readout, workload
+    def __init__(self, network: Network, workload: Workload | None) -> None:
+        self.network, self.read, self.workload = network, network.new_reader(), workload
         self.steps, self.activity = StepCount(network), ActivityCount(network)
         self.sums = _Sums()
 
@@ -188,9 +191,9 @@ class _Tally:
     def on_output(self, output: Any, samples: int, y: Tensor | None) -> None:
         self.sums.samples += samples
         if y is None:
-            self.require_finite(scores_in(output, self.readout.how))
+            self.require_finite(scores_in(output, self.network.readout.how))
             return
-        steps = self.readout(output, samples)
+        steps = self.read(output, samples)
         scores = steps.sum(0)
         y = checked_labels(y, scores)
         self.sums.labelled += samples
@@ -220,7 +223,7 @@ class _Tally:
             correct=sums.correct,
             loss_sum=sums.loss,
             activity=self.activity.result(),
-            readout=self.readout.name,
+            readout=self.network.readout.name,
             answers=len(sums.answers),
             classes=len(sums.classes),
             time_steps=self.steps.of(sums.samples),

@@ -8,12 +8,12 @@ from typing import cast, get_args
 
 from torch import Tensor
 
+from snnprune.batches import Batches
 from snnprune.calibration import Calibration, LayerStatistics
 from snnprune.criteria import Needs
 from snnprune.gradients import Found, weight_gradients
-from snnprune.grams import Batches, Grams, Run
+from snnprune.grams import Grams
 from snnprune.network import Network
-from snnprune.network.readout import Readout
 
 BY_GRADIENT: frozenset[Needs] = frozenset(get_args(Found))
 BY_GRAM: frozenset[Needs] = frozenset({"gram", "membrane-gram"})
@@ -45,8 +45,6 @@ def known_for(
     batches: Batches,
     *,
     calibrate: Callable[[], Calibration],
-    run: Run,
-    readout: Callable[[], Readout],
     seed: int,
 ) -> Known:
     """What a criterion of these `needs` must know of a network as it is now.
@@ -57,13 +55,11 @@ def known_for(
         return Known()
     if needs in BY_GRADIENT:
         found = cast(Found, needs)
-        return Known(
-            found=weight_gradients(network, batches, found, run=run, readout=readout(), seed=seed)
-        )
+        return Known(found=weight_gradients(network, batches, found, seed=seed))
     if needs not in BY_GRAM:
         return Known(calibration=calibrate())
     filtered = needs == "membrane-gram"
     return Known(
         calibration=calibrate() if filtered else None,  # what a membrane adds up moves a neuron
-        grams=Grams(network, batches, run=run, filtered=filtered, seed=seed),
+        grams=Grams(network, batches, filtered=filtered, seed=seed),
     )

@@ -1,16 +1,29 @@
 """What a loader may give, taken apart, copied and counted."""
 
 from collections import OrderedDict, UserDict, namedtuple
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from snnprune.batches import Pair, copied, described, length, mapped, paired, tensors, usual_length
+from snnprune.batches import (
+    Batches,
+    Pair,
+    copied,
+    described,
+    length,
+    mapped,
+    paired,
+    tensors,
+    usual_length,
+)
 from snnprune.errors import InputError
+from snnprune.progress import Silent
 
+T = TypeVar("T")
 X, Y, LENGTHS = torch.rand(4, 3, 2), torch.tensor([0, 1, 2, 0]), torch.tensor([3, 2, 2, 1])
 Sample = namedtuple("Sample", ["events", "label"])
 
@@ -136,3 +149,29 @@ def test_a_pair_is_two_names_for_a_batch() -> None:
     x, y = Pair(X, Y)
     assert x is X
     assert y is Y
+
+
+def test_batches_are_gone_through_as_often_as_one_likes() -> None:
+    begun: list[str] = []
+
+    def begin() -> Iterator[Tensor]:
+        begun.append("pass")
+        yield from (X, Y)
+
+    batches = Batches(begin=begin)
+    assert not begun
+    assert [list(batches), list(batches)] == [[X, Y], [X, Y]]
+    assert begun == ["pass", "pass"]
+
+
+def test_whoever_watches_batches_go_by_is_told_how_many_they_are() -> None:
+    class Watcher(Silent):
+        def track(self, items: Iterable[T], *, label: str, total: int | None = None) -> Iterator[T]:
+            told.append((label, total))
+            yield from items
+
+    told: list[tuple[str, int | None]] = []
+    for count in (2, None):
+        batches = Batches(begin=lambda: [X, Y], count=count)
+        assert list(batches.track(Watcher(), "counting")) == [X, Y]
+    assert told == [("counting", 2), ("counting", None)]

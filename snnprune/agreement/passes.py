@@ -14,11 +14,9 @@ from snnprune.agreement.timing import Recorder
 from snnprune.network import Batch, Network
 from snnprune.network.feeding import telling_of_labels
 from snnprune.network.libraries import library_of
-from snnprune.network.readout import Readout
-from snnprune.network.running import Forward, called
+from snnprune.network.readout import Reading, Readout
+from snnprune.network.running import Forward
 from snnprune.network.side_by_side import SharedBatch, Tensors, run_side_by_side
-
-Run = Forward
 
 
 def agreement(
@@ -27,11 +25,16 @@ def agreement(
     other: Tensors,
     batches: Iterable[Batch],
     *,
-    run: Run = called,
-    readout: Readout | None = None,
+    run: Forward | None = None,
+    readout: str | Reading | Readout | None = None,
 ) -> Agreement:
-    """How alike the network is with `dense` and with `other` in it; see `agreements`."""
-    return agreements(network, dense, [other], batches, run=run, readout=readout)[0]
+    """How alike the network is with `dense` and with `other` in it; see `agreements`.
+
+    `run` is how a batch is run, where it is not run as the network was traced. Without `readout`
+    only spikes are compared.
+    """
+    network = network.with_forward(run).with_readout(readout)
+    return agreements(network, dense, [other], batches, outputs=readout is not None)[0]
 
 
 @torch.no_grad()
@@ -41,13 +44,12 @@ def agreements(
     others: Sequence[Tensors],
     batches: Iterable[Batch],
     *,
-    run: Run = called,
-    readout: Readout | None = None,
+    outputs: bool = True,
 ) -> list[Agreement]:
     """How alike the network is with `dense` and with each of `others` in it, in eval mode.
 
     Each batch is run with `dense` once; its spikes alone are kept, until the others have run on it.
-    The module is left holding what it held. Without `readout` only spikes are compared.
+    The module is left holding what it held. Without `outputs` only spikes are compared.
 
     Raises:
         InputError: there is no sample, the output fits no readout, a label is no class, or a
@@ -55,24 +57,24 @@ def agreements(
         NonFiniteError: an output is NaN or infinite.
     """
     first, *rest = (_fitted(network.module, tensors) for tensors in (dense, *others))
-    recorder = Recorder(network)
+    recorder, read = Recorder(network), network.new_reader()
     tallies = [Tally(recorder) for _ in rest]
 
     def compare(batch: SharedBatch) -> None:
         samples = batch.count_samples()
 
-        def read(output: Any) -> Tensor | None:
-            return None if readout is None else readout(output, samples).double().mean(0)
+        def logits(output: Any) -> Tensor | None:
+            return read(output, samples).double().mean(0) if outputs else None
 
         with telling_of_labels(batch.x, batch.y), recorder.batch():
-            wanted = batch.run(first, recorder.watched(), read=read)
+            wanted = batch.run(first, recorder.watched(), read=logits)
         for tally, tensors in zip(tallies, rest, strict=True):
             with tally.batch(samples):
-                made = batch.run(tensors, tally.watched(), read=read)
+                made = batch.run(tensors, tally.watched(), read=logits)
             if wanted is not None and made is not None:
                 tally.on_output(wanted, made, batch.y)
 
-    run_side_by_side(network, batches, compare, run=run)
+    run_side_by_side(network, batches, compare)
     return [tally.result() for tally in tallies]
 
 

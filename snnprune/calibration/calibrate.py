@@ -17,18 +17,8 @@ from snnprune.calibration.statistics import (
 from snnprune.calibration.sums import HISTOGRAM
 from snnprune.distributed import ALONE, Ranks
 from snnprune.errors import InputError
-from snnprune.network import (
-    Batch,
-    Layer,
-    Link,
-    Network,
-    Neuron,
-    batch_length,
-    evaluating,
-    fed,
-    watching,
-)
-from snnprune.network.running import Forward, called
+from snnprune.network import Batch, Layer, Link, Network, Neuron, evaluating, watching
+from snnprune.network.running import Forward
 
 MIN_SAMPLES = 1024  # below this many images rates and variances are too rough to rank by
 UNSEEN = "its membrane was not seen"
@@ -39,7 +29,7 @@ def calibrate(
     network: Network,
     batches: Iterable[Batch],
     *,
-    run: Forward = called,
+    run: Forward | None = None,
     source: Mapping[str, str] | None = None,
     ranks: Ranks = ALONE,
 ) -> Calibration:
@@ -47,12 +37,14 @@ def calibrate(
 
     Everything is streamed: memory does not grow with the number of batches, and their size and
     order do not matter beyond rounding in float64. Several `ranks` are given the same batches, run
-    a share each, and all return the statistics of the whole.
+    a share each, and all return the statistics of the whole. `run` is how a batch is run, where it
+    is not run as the network was traced.
 
     Raises:
         InputError: there is no batch.
         NonFiniteError: a membrane is NaN or infinite.
     """
+    network = network.with_forward(run)
     collector = Collector(network)
     watched = watching(
         network,
@@ -64,11 +56,11 @@ def calibrate(
     )
     with evaluating(network.module):
         with collector.factors.keeping(), watched as start:
-            for x, y in fed(ranks.dealt(batches), network.module):
+            for x, y in network.feed(ranks.dealt(batches)):
                 start()
                 collector.begin()
-                run(network.module, x)
-                collector.sums.samples += batch_length(x, y, run)
+                network.run(x)
+                collector.sums.samples += network.count_samples(x, y)
                 collector.sums.batches += 1
         collector.factors.probe()
     collector.gather(ranks)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from snnprune.batches import Batches
     from snnprune.data.augmentation import Augmentation
 
 
@@ -25,7 +26,7 @@ class Split(Protocol):
 
     def batches(
         self, batch_size: int, *, limit: int | None = None, device: str | torch.device = "cpu"
-    ) -> Iterator[tuple[Any, Tensor | None]]:
+    ) -> Batches:
         """Pairs (x, y) on `device`, ready for the model; y is None where no labels are known.
 
         `limit` is the number of samples after which it ends.

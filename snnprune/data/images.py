@@ -7,6 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from snnprune.batches import Batches
 from snnprune.data import augmentation
 from snnprune.data.augmentation import Augmentation
 from snnprune.randomness import generator
@@ -45,12 +46,17 @@ class ImageSplit:
 
     def batches(
         self, batch_size: int, *, limit: int | None = None, device: Device = "cpu"
-    ) -> Iterator[Batch]:
+    ) -> Batches:
         """Batches in order, up to `limit` samples; the last may be smaller."""
         end = len(self) if limit is None else min(limit, len(self))
-        for start in range(0, end, batch_size):
-            batch = self.subset(slice(start, min(start + batch_size, end)))
-            yield batch.on(device)._normalised()
+        starts = range(0, end, batch_size)
+
+        def begin() -> Iterator[Batch]:
+            for start in starts:
+                batch = self.subset(slice(start, min(start + batch_size, end)))
+                yield batch.on(device)._normalised()
+
+        return Batches(begin=begin, count=len(starts))
 
     def steps(self, batch_size: int) -> int:
         """How many batches `shuffled` gives."""

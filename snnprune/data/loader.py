@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnprune.batches import Pair, copied, length, paired
+from snnprune.batches import Batches, Pair, copied, length, paired
 from snnprune.data.augmentation import Augmentation
 from snnprune.errors import InputError
 from snnprune.randomness import drawing
@@ -39,12 +39,15 @@ class LoaderSplit:
         *,
         limit: int | None = None,
         device: str | torch.device = "cpu",
-    ) -> Iterator[Pair]:
+    ) -> Batches:
         """The user's batches on `device`, none of them cut, until `limit` samples are reached.
 
-        Raises:
-            InputError: the user's code fails, gives no batch, or one that is no tensor or pair.
+        Going through them raises InputError where the user's code fails, gives no batch, or one
+        that is no tensor or pair.
         """
+        return Batches(begin=lambda: self._up_to(limit, device))
+
+    def _up_to(self, limit: int | None, device: str | torch.device) -> Iterator[Pair]:
         number = samples = 0
         for number, given in enumerate(self.given(), start=1):
             pair = self._pair(given, number)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,25 +14,25 @@ from torch.nn.parallel import DistributedDataParallel
 from snnprune.distributed.ranks import Ranks
 from snnprune.randomness import drawing
 
-Run = Callable[..., Tensor]
-"""From a module and what it is fed to the tensor that the loss is made of, from rest."""
+Compute = Callable[..., Tensor]
+"""From what a network is fed to the tensor that the loss is made of, from rest."""
 
 
 class Replicated:
-    """`run` on a module of which every rank has a copy.
+    """Runs a network of which every rank has a copy.
 
     Where each rank's loss counts by its share of the whole batch (`Part.share`), `backward` gives
     all of them the gradients that one process would have. The module itself stays as it is, under
     its own keys. Alone, nothing is wrapped.
     """
 
-    def __init__(self, module: nn.Module, run: Run, ranks: Ranks, *example: Any) -> None:
-        """`example` is what `run` takes beside the module, to see which parameters it uses.
+    def __init__(self, module: nn.Module, compute: Compute, ranks: Ranks, *example: Any) -> None:
+        """`compute` runs `module`; `example` is what it takes, to see which parameters it uses.
 
         All ranks get the parameters and buffers of the first.
         """
         self.wrapped: DistributedDataParallel | None = None
-        self.running, self.size = _Running(module, run), ranks.size
+        self.running, self.size = _Running(module, compute), ranks.size
         if ranks.size == 1:
             return
         for mine, first in zip(module.buffers(), ranks.shared(list(module.buffers())), strict=True):
@@ -58,19 +57,19 @@ class Replicated:
 
 
 class _Running(nn.Module):
-    """`run` as a module; it may call the network's parts, or the network many times.
+    """`compute` as a module; it may call the network's parts, or the network many times.
 
     The parameters are all that is to be seen of the network: buffers are the same on all ranks.
     """
 
-    def __init__(self, module: nn.Module, run: Run) -> None:
+    def __init__(self, module: nn.Module, compute: Compute) -> None:
         super().__init__()
         self.trained = nn.ParameterList(module.parameters())
-        self.run = partial(run, module)
+        self.compute = compute
 
     def forward(self, *fed: Any) -> Tensor:
         """The output for `fed`."""
-        return self.run(*fed)
+        return self.compute(*fed)
 
 
 def _leaves_some_unused(running: _Running, example: tuple[Any, ...]) -> bool:

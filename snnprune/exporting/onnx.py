@@ -14,7 +14,7 @@ from snnprune.exporting.packages import NEEDED, required, speaking
 from snnprune.exporting.running import Running
 from snnprune.exporting.weights import layer_values, require_weights
 from snnprune.files import replacing
-from snnprune.network import at_rest, plainly
+from snnprune.network import plainly
 
 LARGEST = 2**31 - 2**20  # bytes of tensors: protobuf takes no file of 2 GiB
 NOTICEABLE = 1e-3
@@ -58,7 +58,7 @@ def _require_exportable(seen: Running) -> None:
 
 def _outputs(seen: Running, x: Tensor) -> list[Tensor]:
     """All tensors that the network puts out, from rest."""
-    with plainly(seen.module), at_rest(seen.network) as reset:
+    with plainly(seen.module), seen.network.reset_between_batches() as reset:
         reset()
         found = tree_leaves(seen.module(x.clone()))
         return [one.clone() for one in found if isinstance(one, Tensor)]
@@ -66,7 +66,11 @@ def _outputs(seen: Running, x: Tensor) -> list[Tensor]:
 
 def _export(path: Path, seen: Running, *, any_size: bool) -> None:
     """Write it without optimisation, which would fold BatchNorms into the weights."""
-    with plainly(seen.module), at_rest(seen.network) as reset, speaking("torch.onnx", to="onnx"):
+    with (
+        plainly(seen.module),
+        seen.network.reset_between_batches() as reset,
+        speaking("torch.onnx", to="onnx"),
+    ):
         reset()
         program = torch.onnx.export(
             seen.module,

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.errors import InputError
-from snnprune.network import Network, at_rest, plainly
-from snnprune.network.running import Forward
+from snnprune.network import Network, plainly
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +56,16 @@ class Running:
 
 
 @torch.no_grad()
-def first_calls(network: Network, forward: Forward, x: Any) -> Running:
+def first_calls(network: Network, x: Any) -> Running:
     """What the network does on `x`, from rest; it is left at rest.
 
     Raises:
-        InputError: `forward` never calls the network with a tensor.
+        InputError: the way to run it never calls the network with a tensor.
     """
     seen = Running(network=network)
-    with plainly(network.module), at_rest(network) as reset, _watched(seen):
+    with plainly(network.module), network.reset_between_batches() as reset, _watched(seen):
         reset()
-        forward(network.module, x)
+        network.run(x)
     if "" not in seen.inputs:
         raise InputError("never calls the model with a tensor", field="--forward")
     return seen

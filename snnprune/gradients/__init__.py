@@ -1,19 +1,18 @@
 """What a backward pass finds for each weight: all that gradient criteria know of the data."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from torch import Tensor
 
+from snnprune.batches import Batches
 from snnprune.gradients.absolute import absolute_gradient
 from snnprune.gradients.curvature import hessian_gradient
 from snnprune.gradients.flow import flow
 from snnprune.gradients.means import mean_gradient
 from snnprune.gradients.passes import Passes
 from snnprune.gradients.squares import squared_gradient
-from snnprune.network import Batch, Network
-from snnprune.network.readout import Reading, Readout
-from snnprune.network.running import Forward, called
+from snnprune.network import Network
 
 Found = Literal["gradient", "squared-gradient", "absolute-gradient", "hessian-gradient", "flow"]
 """`gradient` E[dL/dw], `squared-gradient` E[(dL/dw)^2] with a square for each sample,
@@ -31,18 +30,16 @@ FINDERS: Mapping[Found, Callable[[Passes], dict[str, Tensor]]] = {
 
 def weight_gradients(
     network: Network,
-    batches: Callable[[], Iterable[Batch]],
+    batches: Batches,
     need: Found,
     *,
-    run: Forward = called,
-    readout: str | Reading | Readout = "auto",
     seed: int = 0,
 ) -> dict[str, Tensor]:
     """What `need` names for every layer, by weight key, in the weight's shape, float64 on the CPU.
 
     In eval mode, with the surrogate gradients of the network's own neurons. The loss of a sample is
     the mean over time of the cross-entropy, with its label or else with the class that the network
-    itself chooses. `batches` gives the data once more at each call; memory does not grow with
+    itself chooses. They may be gone through several times; memory does not grow with
     their number, and their size matters to rounding alone. A weight that no gradient reaches is
     left out. Nothing in the network is changed afterwards. `seed` is for what the network draws.
 
@@ -50,7 +47,7 @@ def weight_gradients(
         InputError: there is no sample, no gradient can be had, or samples cannot be told apart.
         NonFiniteError: the loss is NaN or infinite.
     """
-    passes = Passes(network=network, batches=batches, run=run, readout=readout, seed=seed)
+    passes = Passes(network=network, batches=batches, read=network.new_reader(), seed=seed)
     return FINDERS[need](passes)
 
 

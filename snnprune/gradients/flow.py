@@ -15,7 +15,7 @@ from snnprune.batches import mapped
 from snnprune.errors import InputError
 from snnprune.gradients.learning import differentiable, holding
 from snnprune.gradients.passes import Means, Passes, require_gradient, slopes
-from snnprune.network import LayerCall, Network, NormCall, at_rest
+from snnprune.network import LayerCall, Network, NormCall
 from snnprune.network.layer_calls import candidates
 from snnprune.network.operations import norm_call
 
@@ -35,7 +35,7 @@ def flow(passes: Passes) -> dict[str, Tensor]:
         differentiable(network) as weights,
         # a gradient has the type of what it is of
         holding(weights, {key: weight.data.double() for key, weight in weights.items()}),
-        at_rest(network) as start,
+        network.reset_between_batches() as start,
         _letting_through(network),
         _Linear(weights.values()),
     ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from snnprune.batches import Batches
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.loss import checked_labels, time_averaged_loss
-from snnprune.network import Batch, Network, batch_length, fed
+from snnprune.network import Network
 from snnprune.network.feeding import device_of, telling_of_labels
-from snnprune.network.readout import Reading, Readout
-from snnprune.network.running import Forward
+from snnprune.network.readout import OutputReader
 from snnprune.randomness import drawing
 
 
@@ -25,9 +25,9 @@ class Passes:
     """A network and the data that it is run on."""
 
     network: Network
-    batches: Callable[[], Iterable[Batch]]
-    run: Forward
-    readout: str | Reading | Readout = "auto"
+    batches: Batches
+    read: OutputReader
+    """Of all passes: they are over the same batches."""
     seed: int = 0
     chosen: list[Tensor] = field(default_factory=list)
     """Labels of the batches: a later pass has those of the first, whatever it does to weights."""
@@ -36,16 +36,14 @@ class Passes:
         self, start: Callable[[], None], fill: Callable[[Any], Any] = lambda x: x
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Logits (T, N, classes) and labels of each batch, run from rest on `fill` of it."""
-        module = self.network.module
-        how = self.readout
-        readout = how if isinstance(how, Readout) else Readout(how)
-        for number, (x, y) in enumerate(fed(self.batches(), module)):
+        network = self.network
+        for number, (x, y) in enumerate(network.feed(self.batches)):
             start()
-            samples = batch_length(x, y, self.run)
-            with drawing(self.seed, "gradients", number, device=device_of(module)):
-                output = self.run(module, fill(x))
+            samples = network.count_samples(x, y)
+            with drawing(self.seed, "gradients", number, device=device_of(network.module)):
+                output = network.run(fill(x))
             with telling_of_labels(x, y):
-                steps = readout(output, samples)
+                steps = self.read(output, samples)
             yield steps, y
 
     def losses(self, start: Callable[[], None]) -> Iterator[Tensor]:

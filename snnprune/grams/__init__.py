@@ -4,16 +4,14 @@ from snnprune.grams.collecting import Grams, bias_key, is_free
 from snnprune.grams.elimination import damping, inverse_of, losses
 from snnprune.grams.gram import Gram, GramSum
 from snnprune.grams.least_squares import fitted
-from snnprune.grams.passes import Batches, Rows, Run, Usage, run_to, usage_of
+from snnprune.grams.passes import Rows, Usage, run_to, usage_of
 from snnprune.grams.patches import currents, patches
 
 __all__ = [
-    "Batches",
     "Gram",
     "GramSum",
     "Grams",
     "Rows",
-    "Run",
     "Usage",
     "bias_key",
     "currents",

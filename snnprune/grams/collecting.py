@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from snnprune.batches import Batches
 from snnprune.grams.gram import Gram, GramSum
-from snnprune.grams.passes import Batches, Rows, Run, Usage, run_to, usage_of
-from snnprune.network import LayerCall, Network, batch_length, evaluating, fed
+from snnprune.grams.passes import Rows, Usage, run_to, usage_of
+from snnprune.network import LayerCall, Network, evaluating
 
 
 class Grams:
@@ -17,10 +18,10 @@ class Grams:
     """
 
     def __init__(
-        self, network: Network, batches: Batches, *, run: Run, filtered: bool, seed: int = 0
+        self, network: Network, batches: Batches, *, filtered: bool, seed: int = 0
     ) -> None:
         """With `filtered`, of what the membranes have of the inputs; see `Course`."""
-        self.network, self.batches, self.run = network, batches, run
+        self.network, self.batches = network, batches
         self.filtered, self.seed = filtered, seed
         self._usage: Usage | None = None
         self._weights: dict[str, Tensor] = {}
@@ -28,7 +29,7 @@ class Grams:
     def measure_usage(self) -> Usage:
         """How the network uses its layers."""
         if self._usage is None:
-            self._usage = usage_of(self.network, self.batches, self.run)
+            self._usage = usage_of(self.network, self.batches)
         return self._usage
 
     @torch.no_grad()
@@ -38,16 +39,15 @@ class Grams:
             return None
         rows = Rows(self.network, key, self.measure_usage(), filtered=self.filtered, seed=self.seed)
         moments = GramSum()
-        module = self.network.module
-        with evaluating(module):
-            for number, (x, y) in enumerate(fed(self.batches(), module)):
+        with evaluating(self.network.module):
+            for number, (x, y) in enumerate(self.network.feed(self.batches)):
 
                 def see(row: Tensor, call: LayerCall) -> None:
                     moments.add(row)
                     self._keep(key, call)
 
-                on_layer = rows.watched(batch_length(x, y, self.run), number, see)
-                run_to(self.network, x, self.run, on_layer)
+                on_layer = rows.watched(self.network.count_samples(x, y), number, see)
+                run_to(self.network, x, on_layer)
         return moments.gram(free=is_free(self.network, key))
 
     def weight(self, key: str) -> Tensor | None:

@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from snnprune.batches import Batches
 from snnprune.errors import InputError
 from snnprune.grams.membrane import Course, course_of
 from snnprune.grams.patches import patches, places
-from snnprune.network import (
-    Batch,
-    LayerCall,
-    Network,
-    NormCall,
-    batch_length,
-    evaluating,
-    fed,
-    watching,
-)
-from snnprune.network.running import Forward
+from snnprune.network import LayerCall, Network, NormCall, evaluating, watching
 from snnprune.network.steps import StepCount
 from snnprune.randomness import generator
 
-Run = Forward
-Batches = Callable[[], Iterable[Batch]]
-"""Gives the calibration batches once more."""
 ROWS_PER_INPUT, LEAST_ROWS = 16, 2**14
 SPREAD = 4  # samples that rows are drawn from, for each that would do: places of one are alike
 
@@ -51,7 +39,7 @@ class Usage:
 
 
 @torch.no_grad()
-def usage_of(network: Network, batches: Batches, run: Run) -> Usage:
+def usage_of(network: Network, batches: Batches) -> Usage:
     """Count the batches, and what the first of them calls.
 
     Raises:
@@ -65,11 +53,11 @@ def usage_of(network: Network, batches: Batches, run: Run) -> Usage:
             network, on_layer=lambda key, _: calls.update([key]), on_spikes=steps.on_spikes
         ) as start,
     ):
-        for x, y in fed(batches(), network.module):
+        for x, y in network.feed(batches):
             if number == 0:
                 start()
-                run(network.module, x)
-                taken = batch_length(x, y, run)
+                network.run(x)
+                taken = network.count_samples(x, y)
             number += 1
     if not number:
         raise InputError("no samples to calibrate on", field="--data")
@@ -137,7 +125,6 @@ _AS_IT_IS = Course(calls=1, steps=None, decay=None)
 def run_to(
     network: Network,
     x: Any,
-    run: Run,
     on_layer: Callable[[str, LayerCall], None],
     *,
     on_norm: Callable[[str, NormCall], None] = lambda _, __: None,
@@ -146,4 +133,4 @@ def run_to(
     watched = watching(network, on_layer=on_layer, on_norm=on_norm)
     with watched as start, contextlib.suppress(Reached):
         start()
-        run(network.module, x)
+        network.run(x)

@@ -85,16 +85,14 @@ def calibrated(subject: Subject, progress: Progress, ranks: Ranks = ALONE) -> Ca
     """
     network = subject.require_runnable()
     weights = subject.find_weights()  # refused before the pass where they can be
-    batches = progress.track(
-        subject.calibration_batches(), label="calibrating", total=subject.calibration_steps()
-    )
+    batches = subject.calibration_batches().track(progress, "calibrating")
     data, options = subject.data_spec, subject.options
     source = {
         "data": data.name if data else "",
         "seed": str(options.seed),
         **_taken_on(subject),
     }
-    found = calibrate(network, batches, run=subject.run, source=source, ranks=ranks)
+    found = calibrate(network, batches, source=source, ranks=ranks)
     require_explained(found, subject, weights)
     if found.samples >= MIN_SAMPLES:
         return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snnprune.agreement import Agreement, about_agreement, agreement
+from snnprune.agreement import Agreement, about_agreement, agreements
 from snnprune.checkpoint import Checkpoint, files_of, require_sha256
 from snnprune.errors import SnnpruneError, UsageError
 from snnprune.evaluation import Evaluation, evaluate
@@ -135,14 +135,10 @@ class _Running:
 
     def _evaluated(self, network: Network, workload: Workload | None) -> Evaluation:
         subject, split, limit = self.subject, self.choose_split(), self.options.samples
-        batches = self.progress.track(
-            subject.batches(split, limit), label="evaluating", total=subject.steps(split, limit)
-        )
+        batches = subject.batches(split, limit).track(self.progress, "evaluating")
         return evaluate(
             network,
             batches,
-            run=subject.run,
-            readout=subject.readout(),
             workload=workload,
             images=split,
         )
@@ -154,17 +150,9 @@ class _Running:
     def _compared(self, network: Network) -> Agreement:
         assert self.second is not None
         subject, split, limit = self.subject, self.choose_split(), self.options.samples
-        batches = self.progress.track(
-            subject.batches(split, limit), label="comparing", total=subject.steps(split, limit)
-        )
-        return agreement(
-            network,
-            self.second.tensors,
-            subject.checkpoint.tensors,
-            batches,
-            run=subject.run,
-            readout=subject.readout(),
-        )
+        batches = subject.batches(split, limit).track(self.progress, "comparing")
+        before, now = self.second.tensors, subject.checkpoint.tensors
+        return agreements(network, before, [now], batches)[0]
 
 
 def _report(

@@ -13,7 +13,7 @@ from snnprune.agreement import (
     Agreement,
     Change,
     about_agreement,
-    agreement,
+    agreements,
     change,
     together,
 )
@@ -109,17 +109,8 @@ def _agreement(
     network = subject.runnable
     if network is None:
         return None
-    batches = progress.track(
-        subject.batches(split, limit), label="comparing", total=subject.steps(split, limit)
-    )
-    return agreement(
-        network,
-        subject.checkpoint.tensors,
-        second.tensors,
-        batches,
-        run=subject.run,
-        readout=subject.readout(),
-    )
+    batches = subject.batches(split, limit).track(progress, "comparing")
+    return agreements(network, subject.checkpoint.tensors, [second.tensors], batches)[0]
 
 
 def _report(subject: Subject, second: Checkpoint, diff: Diff, split: str) -> dict[str, Any]:

@@ -46,15 +46,11 @@ def evaluate_checkpoint(
             subject = open_subject(options)
         network, weights = subject.require_runnable(), subject.find_weights()
         split = split or subject.choose_split()
-        batches = progress.track(
-            subject.batches(split, limit), label="evaluating", total=subject.steps(split, limit)
-        )
+        batches = subject.batches(split, limit).track(progress, "evaluating")
         workload = Workload()
         evaluation = evaluate(
             network,
             batches,
-            run=subject.run,
-            readout=subject.readout(),
             ranks=ranks,
             workload=workload,
             images=split,

@@ -64,7 +64,7 @@ def _paces(subject: Subject) -> Paces | None:
         return None
     what = f"running the model on {described(example.x)}"
     with calling_user_code(what, field="--model"):
-        return paces_of(subject.network, example.x, subject.run)
+        return paces_of(subject.network, example.x)
 
 
 def _report(

@@ -108,8 +108,6 @@ def one_shot(
         subject.network,
         subject.find_weights(),
         batches=subject.calibration_batches if subject.runnable is not None else None,
-        run=subject.run,
-        readout=subject.readout,
         calibration=calibration,
         seed=subject.options.seed,
         progress=progress,

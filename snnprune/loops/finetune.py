@@ -48,7 +48,7 @@ def ready(setup: Setup, masks: Masks, teacher: Setup | None) -> Objective | None
     if teacher is None or section is None:
         return None
     return Distillation(
-        Teacher(teacher.network, training, readout=teacher.readout(), run=teacher.forward),
+        Teacher(teacher.network, training),
         training,
         share=section.distillation,
         temperature=section.temperature,

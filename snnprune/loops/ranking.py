@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from snnprune.allocation import load_allocation
+from snnprune.batches import Batches
 from snnprune.criteria import load_criterion
 from snnprune.errors import InputError
 from snnprune.known import known_for
@@ -69,10 +70,8 @@ class Ranking:
         known = known_for(
             criterion.needs,
             setup.network,
-            lambda: setup.calibration_batches(self.samples),
+            Batches(begin=lambda: setup.calibration_batches(self.samples)),
             calibrate=lambda: setup.calibrate(self.samples),
-            run=setup.forward,
-            readout=setup.readout,
             seed=setup.recipe.seed,
         )
         scores = score(

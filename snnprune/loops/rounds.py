@@ -110,7 +110,7 @@ class Rounds:
         if cell.round > 0 and self.section.repair == "bn":
             with self.trainer.masking.passing_through(), self.setup.seeded("repair"):
                 batches = self.setup.calibration_batches(self.section.samples)
-                recalibrate_batchnorm(self.setup.network, batches, run=self.setup.forward)
+                recalibrate_batchnorm(self.setup.network, batches)
 
     def train(self, cell: Cell) -> None:
         """Train from where it is to the end of the round, saving on the way."""

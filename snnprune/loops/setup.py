@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from snnprune.batches import described
+from snnprune.batches import Batches, described
 from snnprune.calibration import Calibration, calibrate
 from snnprune.data import DataSet, Split, TrainingSplit
 from snnprune.data.augmentation import Augmentation
@@ -21,8 +21,8 @@ from snnprune.errors import InputError
 from snnprune.evaluation import Evaluation, evaluate
 from snnprune.loops.resolving import resolved, spec_of
 from snnprune.models import build_model
-from snnprune.network import Network, bare, batch_length, trace
-from snnprune.network.readout import Reading, Readout
+from snnprune.network import Network, bare, trace
+from snnprune.network.readout import Readout
 from snnprune.network.running import Forward, forward_of, reading_of
 from snnprune.progress import SILENT, Progress
 from snnprune.randomness import drawing
@@ -44,8 +44,6 @@ class Setup:
     """Those to train on, where the device is."""
     network: Network
     device: torch.device
-    forward: Forward
-    reading: str | Reading
     run: Run
     stop: Stop
     progress: Progress
@@ -74,8 +72,6 @@ class Setup:
             training or self.recipe.training,
             self.steps_per_epoch,
             objective=objective,
-            readout=self.readout(),
-            run=self.forward,
             first_step=first_step,
             ranks=self.ranks,
         )
@@ -95,10 +91,6 @@ class Setup:
             name=name,
         )
 
-    def readout(self) -> Readout:
-        """A reader of outputs, for one pass."""
-        return Readout(self.reading, name=self.recipe.model.readout)
-
     def accuracy(self) -> float | None:
         """On the validation images, in [0, 1]; None without them."""
         found = self.evaluate("validation")
@@ -117,22 +109,15 @@ class Setup:
             return None
         batches = images.batches(self.recipe.training.batch_size, device=self.device)
         with self.seeded(split):
-            return evaluate(
-                self.network,
-                batches,
-                run=self.forward,
-                readout=self.readout(),
-                ranks=self.ranks,
-                images=split,
-            )
+            return evaluate(self.network, batches, ranks=self.ranks, images=split)
 
     def calibrate(self, samples: int) -> Calibration:
         """Statistics over a seeded sample of the training images, as they are."""
         batches = self.calibration_batches(samples)
         with self.seeded("calibration"):
-            return calibrate(self.network, batches, run=self.forward, ranks=self.ranks)
+            return calibrate(self.network, batches, ranks=self.ranks)
 
-    def calibration_batches(self, samples: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def calibration_batches(self, samples: int) -> Batches:
         """Training images without augmentation."""
         images: Split = self.images
         if isinstance(images, ImageSplit):
@@ -148,7 +133,8 @@ class Setup:
         """The same with another network: these arguments of its builder, the same weights."""
         model = self.recipe.model.model_copy(update={"args": {**self.recipe.model.args, **args}})
         recipe = self.recipe.model_copy(update={"model": model})
-        network = _network(recipe, self.images, self.device, self.forward)
+        network = _network(recipe, self.images, self.device, self.network.forward)
+        network = network.with_readout(self.network.readout)
         network.module.load_state_dict(self.module.state_dict())
         return replace(self, recipe=recipe, network=network)
 
@@ -181,14 +167,14 @@ def set_up(
     here = images.on(device) if isinstance(images, ImageSplit) else images
     model = recipe.model
     forward = forward_of(model.forward, model.name, fields=("model.forward", "model.name"))
+    network = _network(recipe, here, device, forward)
+    reading = reading_of(model.readout, field="model.readout")
     return Setup(
         recipe=recipe,
         data=data,
         images=here,
-        network=_network(recipe, here, device, forward),
+        network=network.with_readout(Readout(reading, name=model.readout)),
         device=device,
-        forward=forward,
-        reading=reading_of(model.readout, field="model.readout"),
         run=run or Unsaved(),
         stop=stop,
         progress=progress,
@@ -224,7 +210,7 @@ def _network(
     with drawing(recipe.seed, "weights"):
         module = bare(build_model(spec, field="model")).to(device)
     x, y = next(iter(images.batches(2, limit=2, device=device)))
-    batch_length(x, y, forward)  # refuses what does not fit it
+    Network(module=module, forward=forward).count_samples(x, y)  # refuses what does not fit it
     what = f"running {spec.name} on {described(x)}"
     told = telling_of_text(spec.args, flag=flag_of("model.name"))
     with told, calling_user_code(what, field="model.name"):

@@ -2,12 +2,12 @@
 
 from snnprune.network.calls import LayerCall
 from snnprune.network.capture import watching
-from snnprune.network.feeding import Batch, batch_length, fed
+from snnprune.network.feeding import Batch
 from snnprune.network.libraries import NeuronConstants, plainly
-from snnprune.network.links import NOWHERE, Gain, Layer, Link, Network, Neuron, Norm
+from snnprune.network.links import NOWHERE, Gain, Layer, Link, Neuron, Norm
 from snnprune.network.mode import evaluating
+from snnprune.network.network import Network
 from snnprune.network.operations import NormCall
-from snnprune.network.rest import at_rest
 from snnprune.network.trace import trace
 from snnprune.network.values import holding, snapshot
 from snnprune.network.wrappers import bare
@@ -24,11 +24,8 @@ __all__ = [
     "NeuronConstants",
     "Norm",
     "NormCall",
-    "at_rest",
     "bare",
-    "batch_length",
     "evaluating",
-    "fed",
     "holding",
     "plainly",
     "snapshot",

@@ -20,7 +20,8 @@ from snnprune.network.linking import (
     unique,
     ways_to,
 )
-from snnprune.network.links import Layer, Link, Network, Neuron
+from snnprune.network.links import Layer, Link, Neuron
+from snnprune.network.network import Network
 from snnprune.network.seen import Seen
 from snnprune.network.sites import COMPARISON
 from snnprune.network.walking import Term

@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from snnprune.network.calls import LayerCall
 from snnprune.network.feeding import device_of
 from snnprune.network.following import Follower
-from snnprune.network.links import Network
+from snnprune.network.network import Network
 from snnprune.network.observers import Observers
 from snnprune.network.operations import NormCall
-from snnprune.network.rest import at_rest
 from snnprune.network.sites import Site
 from snnprune.randomness import drawing, seed_all
 
@@ -66,7 +65,7 @@ def watching(
     )
     follower = Follower(network.module, observers, network.settled)
     with contextlib.ExitStack() as stack:
-        reset = stack.enter_context(at_rest(network))
+        reset = stack.enter_context(network.reset_between_batches())
         redraw = stack.enter_context(_drawing(network))
         if sites or {on_input, on_layer, on_current, on_norm} != {_nobody}:
             stack.enter_context(follower.following(scripts=bool(sites)))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from snnprune.batches import copied
 from snnprune.network.capture import watching
-from snnprune.network.links import Network, Neuron
+from snnprune.network.links import Neuron
 from snnprune.network.mode import evaluating
+from snnprune.network.network import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Paces:
 
 
 @torch.no_grad()
-def paces_of(network: Network, example: Any, run: Callable[[nn.Module, Any], Any]) -> Paces:
+def paces_of(network: Network, example: Any) -> Paces:
     """Run `example` from rest and count."""
     steps, calls = Counter[str](), Counter[str]()
     watched = watching(
@@ -37,7 +37,7 @@ def paces_of(network: Network, example: Any, run: Callable[[nn.Module, Any], Any
     )
     with evaluating(network.module), watched as start:
         start()
-        run(network.module, copied(example))
+        network.run(copied(example))
     return Paces(steps=steps, calls=calls)
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnprune.batches import Pair, copied, length, paired, require_labels, tensors
+from snnprune.batches import Pair, copied, paired, require_labels, tensors
 from snnprune.errors import InputError
 from snnprune.network.readout import Reading
-from snnprune.network.running import Counted, scores_in
+from snnprune.network.running import scores_in
 
 Batch = Any
 """x, or x and its labels, as a DataLoader gives them; or whatever a way to run it takes."""
@@ -81,14 +81,3 @@ def _is_finite(x: Tensor) -> bool:
 def device_of(module: nn.Module) -> torch.device:
     """Where its parameters are."""
     return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-
-
-def batch_length(x: Any, y: Tensor | None, run: object = None) -> int:
-    """The number of samples, by the labels where there are some: events have time first.
-
-    `run` is how the batch is run, which may tell where they are.
-
-    Raises:
-        InputError: it cannot be told, or does not fit the way it is run.
-    """
-    return run.samples(x, y) if isinstance(run, Counted) else length(x, y)

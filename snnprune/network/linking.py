@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from snnprune.errors import InputError
-from snnprune.network.links import Gain, Link, Network
+from snnprune.network.links import Gain, Link
+from snnprune.network.network import Network
 from snnprune.network.origins import Origin
 from snnprune.network.sites import Event, Place, Site
 from snnprune.network.walking import Passed, Term, between, neurons_behind, terms

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from snnprune.network.layout import Layout
-from snnprune.network.libraries import NeuronConstants, NeuronLibrary, put_at_rest
+from snnprune.network.libraries import NeuronConstants, NeuronLibrary
 
 LayerKind = Literal[
     "conv1d",
@@ -158,39 +158,3 @@ class Settled:
     """Keys of all weights that are layers', so that they are known while nothing is fed yet."""
     resting: frozenset[int] = frozenset()
     """Comparisons that are alone at their place, so that steps before any input are theirs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Network:
-    """A module and its links. Nothing in it changes the module."""
-
-    module: nn.Module
-    layers: Mapping[str, Layer] = field(default_factory=dict)
-    """By weight key, in the order in which data meets them."""
-    neurons: Mapping[str, Neuron] = field(default_factory=dict)
-    outputs: tuple[str, ...] = ()
-    """Neurons whose spikes are put out past every layer."""
-    made: Mapping[str, str] = field(default_factory=dict)
-    """Weights that are made of other parameters as a whole, as by weight norm: by what."""
-    kept: tuple[str, ...] = ()
-    """Parameters that weights are made with and that are no weights, as positions and delays."""
-    restless: Mapping[str, str] = field(default_factory=dict)
-    """Modules that do in eval mode as in training, and what: see `network.restless`."""
-    draws: int | None = None
-    """The seed of what it draws at random in eval mode; None where it draws nothing."""
-    settled: Settled = field(default_factory=Settled)
-    """What a pass has to know to see all of this again."""
-
-    def weight(self, key: str) -> Tensor:
-        """The weight of a layer, (out, in / groups, *kernel)."""
-        return self.module.get_parameter(key).detach()
-
-    def tied(self, key: str) -> list[str]:
-        """Every state-dict key that holds the same parameter as `key`, itself included."""
-        parameter = self.module.get_parameter(key)
-        named = self.module.named_parameters(remove_duplicate=False)
-        return [name for name, other in named if other is parameter]
-
-    def reset(self) -> None:
-        """Put what has a state at rest, as far as it is of a known library."""
-        put_at_rest(self.module)

@@ -34,7 +34,7 @@ cross-entropy, the scores are their sum over time (Kim et al. 2022)."""
 
 
 class Readout:
-    """Reads the outputs of one evaluation; the layout that its first batch has holds for all."""
+    """How the outputs of a network are read."""
 
     def __init__(
         self,
@@ -56,15 +56,23 @@ class Readout:
         self.name = name or (how if isinstance(how, str) else str(getattr(how, "__name__", how)))
         self.layout = layout
 
+
+class OutputReader:
+    """Reads the outputs of one pass; the layout that its first batch has holds for all."""
+
+    def __init__(self, readout: Readout) -> None:
+        self.readout, self.layout = readout, readout.layout
+
     def __call__(self, output: Any, samples: int) -> Tensor:
         """The logits that count, (T, N, classes), T = 1 where there is one score per class.
 
         Raises:
             InputError: the output has another form, or another layout than before.
         """
-        if isinstance(self.how, str):
-            return READOUTS[self.how](self._steps(output, samples).float())
-        return self._checked(self.how(output), samples).float().unsqueeze(0)
+        how = self.readout.how
+        if isinstance(how, str):
+            return READOUTS[how](self._steps(output, samples).float())
+        return self._checked(how(output), samples).float().unsqueeze(0)
 
     def _steps(self, output: Any, samples: int) -> Tensor:
         """The output as (T, N, classes)."""
@@ -91,7 +99,7 @@ class Readout:
         )
         if not fits or not isinstance(scores, Tensor):
             raise InputError(
-                f"{self.name} returned {_described(scores)} for {samples} samples",
+                f"{self.readout.name} returned {_described(scores)} for {samples} samples",
                 field="--readout",
                 hint="expected floating-point scores (N, classes)",
             )

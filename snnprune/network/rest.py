@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -11,34 +10,26 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from snnprune.network.holding import Held, package_of
 from snnprune.network.libraries import library_of
-from snnprune.network.links import Network
 
 # What every module has; none of it is a neuron's state.
 OF_TORCH = frozenset({*vars(nn.Module()), "training", "_compiled_call_impl"})
 
 
-@contextlib.contextmanager
-def at_rest(network: Network) -> Iterator[Callable[[], None]]:
-    """Gives the function that puts everything at rest, to be called before each batch.
+def keep_state(module: nn.Module, restless: Collection[str]) -> Callable[[], None]:
+    """The function that puts what its modules hold now back.
 
-    Neurons of known libraries are reset as these do it. A user's own neuron keeps its membrane in
-    an attribute or a buffer, or in a list, dict or object there, and nobody can know which: all of
-    them are put back as they were when the block began, also when it ends.
+    That is what a user's own have in attributes, all buffers but BatchNorm's, and the statistics of
+    `restless` modules, which each pass takes anew though nobody reads them.
     """
-    network.reset()  # before the look: a membrane of an earlier batch is no state of rest
-    held = _held(network.module)
-    statistics = [(buffer, buffer.clone()) for buffer in _retaken(network)]
+    held = _held(module)
+    statistics = [(buffer, buffer.clone()) for buffer in _retaken(module, restless)]
 
-    def reset() -> None:
-        network.reset()
+    def restore() -> None:
         held.restore()
         for buffer, before in statistics:
             buffer.data.copy_(before)  # a graph that is to be gone back does not read it
 
-    try:
-        yield reset
-    finally:
-        reset()
+    return restore
 
 
 def own_attributes(module: nn.Module) -> Held:
@@ -51,10 +42,10 @@ def own_attributes(module: nn.Module) -> Held:
         return Held([(vars(part), OF_TORCH) for part in own], own=set(map(package_of, own)))
 
 
-def _retaken(network: Network) -> Iterator[Tensor]:
-    """The statistics that are taken anew on each pass, though nobody reads them."""
-    for name, part in network.module.named_modules():
-        if isinstance(part, _NormBase) and name in network.restless:
+def _retaken(module: nn.Module, restless: Collection[str]) -> Iterator[Tensor]:
+    """The statistics of `restless` normalisations."""
+    for name, part in module.named_modules():
+        if isinstance(part, _NormBase) and name in restless:
             yield from part.buffers(recurse=False)
 
 

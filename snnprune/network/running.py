@@ -36,7 +36,7 @@ def called(module: nn.Module, x: Any) -> Any:
 class Counted:
     """A way to run batches of which is known where their samples lie."""
 
-    run: Forward
+    forward: Forward
     tensor: int = 0
     """Which of a batch's tensors has them."""
     axis: int
@@ -46,7 +46,7 @@ class Counted:
     """What errors call it."""
 
     def __call__(self, module: nn.Module, x: Any) -> Any:
-        return self.run(module, x)
+        return self.forward(module, x)
 
     def samples(self, x: Any, y: Tensor | None) -> int:
         """How many there are in a batch.
@@ -100,11 +100,6 @@ class Stepped:
         return found
 
 
-def sample_axis(run: Forward) -> int | None:
-    """Where the samples of every batch x lie; None where it is to be seen by the labels."""
-    return run.axis if isinstance(run, Counted) and run.always else None
-
-
 def forward_of(
     name: str | None, model: str | None, *, fields: tuple[str, str] = ("--forward", "--model")
 ) -> Forward:
@@ -119,26 +114,28 @@ def forward_of(
     require_forward(name, field=fields[0])
     if name is not None and is_own(name):
         return _told(load_function(name, field=fields[0]), name, field=fields[0])
-    run = _built_in(name, fields[0])
+    forward = _built_in(name, fields[0])
     if model is not None and is_reference(model):
-        run = _told(run, model, field=fields[1])
-    return Counted(run=run, axis=1, always=True, field=fields[0]) if name == STEPS else run
+        forward = _told(forward, model, field=fields[1])
+    if name == STEPS:
+        return Counted(forward=forward, axis=1, always=True, field=fields[0])
+    return forward
 
 
-def counted(run: Forward, x: Any, output: Any, reading: str | Reading) -> Forward:
-    """`run` for batches without labels, by its `output` for one of them, x.
+def counted(forward: Forward, x: Any, output: Any, reading: str | Reading) -> Forward:
+    """`forward` for batches without labels, by its `output` for one of them, x.
 
     That tells where the samples lie if they are not where one looks first: time may come before
     them, and a whole batch has tensors of many shapes.
     """
     said = _samples_in(output, reading)
-    if usual_length(x) in said or isinstance(run, Counted):
-        return run
+    if usual_length(x) in said or isinstance(forward, Counted):
+        return forward
     held = list(tensors(x))
     for count, axis, place in itertools.product(said, (0, 1), range(len(held))):
         if held[place].dim() > axis and held[place].shape[axis] == count:
-            return Counted(run=run, tensor=place, axis=axis)
-    return run
+            return Counted(forward=forward, tensor=place, axis=axis)
+    return forward
 
 
 def reading_of(readout: str, *, field: str = "--readout") -> str | Reading:

@@ -13,11 +13,9 @@ import torch
 from torch import Tensor
 
 from snnprune.batches import described
-from snnprune.network.feeding import batch_length
-from snnprune.network.links import Network
 from snnprune.network.mode import evaluating
-from snnprune.network.readout import LAYOUT_OF_AXIS, Reading
-from snnprune.network.rest import at_rest
+from snnprune.network.network import Network
+from snnprune.network.readout import LAYOUT_OF_AXIS, Readout
 from snnprune.network.running import Counted, Forward, counted, scores_in
 
 ALIKE, CLOSE = 0.9, 1e-3
@@ -36,28 +34,25 @@ class Turned:
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where samples lie in what goes in and what comes out."""
+    """A network that knows where samples lie in what goes in and what comes out."""
 
-    forward: Forward
-    """The way to run a batch, with where they are in one without labels."""
-    layout: str | None = None
-    """Of an output with time steps; None where its shape is to tell."""
+    network: Network
     doubts: tuple[str, ...] = ()
 
 
 @torch.no_grad()
-def turns(network: Network, run: Forward, x: Tensor, reading: str | Reading) -> list[Turned] | None:
+def turns(network: Network, x: Tensor) -> list[Turned] | None:
     """The dimensions of `x`, of the first two, along which samples may lie, where several could.
 
     None where it cannot be told: the network draws, or puts out the same in all places.
     """
     if network.draws is not None:
         return None
-    with evaluating(network.module), at_rest(network) as reset:
+    with evaluating(network.module), network.reset_between_batches() as reset:
 
         def put_out(fed: Tensor) -> Tensor | None:
             reset()
-            return scores_in(run(network.module, fed.clone()), reading)
+            return scores_in(network.run(fed.clone()), network.readout.how)
 
         plain = put_out(x)
         if plain is None or all(_alike(plain, plain.flip(d)) for d in range(plain.dim() - 1)):
@@ -73,27 +68,24 @@ def turns(network: Network, run: Forward, x: Tensor, reading: str | Reading) -> 
         return found or _single(x, plain)
 
 
-def placement(
-    network: Network,
-    forward: Forward,
-    x: Any,
-    y: Tensor | None,
-    reading: str | Reading,
-    *,
-    ran: Any,
-) -> Placement:
-    """Where the samples lie in batches like `x`, that `ran` came of, with labels `y` or without."""
+def place_samples(network: Network, x: Any, y: Tensor | None, *, ran: Any) -> Placement:
+    """Find where samples lie in batches like `x`, that `ran` came of, with labels `y` or without.
+
+    The network that comes back counts batches without labels, and reads outputs, by that.
+    """
+    forward = network.forward
+    by_size = forward if y is not None else counted(forward, x, ran, network.readout.how)
     if not isinstance(x, Tensor) or x.dim() < 2 or isinstance(forward, Counted):
-        return Placement(forward=counted(forward, x, ran, reading) if y is None else forward)
-    found = turns(network, forward, x, reading)
+        return Placement(network=network.with_forward(by_size))
+    found = turns(network, x)
     if y is not None:
-        return _labelled(forward, x, len(y), found)
-    return _unlabelled(forward, x, found, counted(forward, x, ran, reading))
+        return _labelled(network, x, len(y), found)
+    return _unlabelled(network, x, found, by_size)
 
 
-def _labelled(forward: Forward, x: Tensor, labels: int, found: list[Turned] | None) -> Placement:
+def _labelled(network: Network, x: Tensor, labels: int, found: list[Turned] | None) -> Placement:
     if found is None:
-        return Placement(forward=forward)
+        return Placement(network=network)
     fitting = [one for one in found if x.shape[one.axis] == labels]
     doubts: tuple[str, ...] = ()
     if not found:
@@ -103,18 +95,19 @@ def _labelled(forward: Forward, x: Tensor, labels: int, found: list[Turned] | No
             f"the network takes dimension {found[0].axis} of {described(x)} for its samples, and "
             f"{labels} labels come with it: time and samples look swapped",
         )
-    return Placement(forward=forward, layout=_layout(fitting), doubts=doubts)
+    return Placement(network=_laid_out(network, fitting), doubts=doubts)
 
 
 def _unlabelled(
-    forward: Forward, x: Tensor, found: list[Turned] | None, by_size: Forward
+    network: Network, x: Tensor, found: list[Turned] | None, by_size: Forward
 ) -> Placement:
     axes = {one.axis for one in found or ()}
     if len(axes) == 1:
         axis = axes.pop()
-        run = Counted(run=forward, axis=axis) if axis else forward
-        return Placement(forward=run, layout=_layout(found))
-    count = batch_length(x, None, by_size)
+        forward = Counted(forward=network.forward, axis=axis) if axis else network.forward
+        return Placement(network=_laid_out(network.with_forward(forward), found or []))
+    placed = network.with_forward(by_size)
+    count = placed.count_samples(x, None)
     doubts = []
     if found == []:
         doubts.append(_mixing(x))
@@ -123,7 +116,7 @@ def _unlabelled(
             f"which dimension of {described(x)} has its samples is not to be seen: {count} are "
             "counted; labels beside it would tell"
         )
-    return Placement(forward=by_size, doubts=tuple(doubts))
+    return Placement(network=placed, doubts=tuple(doubts))
 
 
 def _single(x: Tensor, scores: Tensor) -> list[Turned]:
@@ -133,9 +126,13 @@ def _single(x: Tensor, scores: Tensor) -> list[Turned]:
     return [Turned(axis=axis, layout=layout) for axis in (0, 1) if x.shape[axis] == 1 and ones][:1]
 
 
-def _layout(found: list[Turned] | None) -> str | None:
-    layouts = {one.layout for one in found or ()}
-    return layouts.pop() if len(layouts) == 1 else None
+def _laid_out(network: Network, found: list[Turned]) -> Network:
+    """The network, its outputs read in the layout that all of `found` say."""
+    layouts = {one.layout for one in found}
+    if len(layouts) != 1:
+        return network
+    readout = network.readout
+    return network.with_readout(Readout(readout.how, name=readout.name, layout=layouts.pop()))
 
 
 def _mixing(x: Tensor) -> str:

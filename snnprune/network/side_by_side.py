@@ -11,10 +11,9 @@ from torch import Tensor
 
 from snnprune.batches import copied
 from snnprune.errors import InputError
-from snnprune.network.feeding import Batch, batch_length, fed
-from snnprune.network.links import Network
+from snnprune.network.feeding import Batch
 from snnprune.network.mode import evaluating
-from snnprune.network.running import Forward
+from snnprune.network.network import Network
 from snnprune.network.values import holding
 
 T = TypeVar("T")
@@ -29,13 +28,12 @@ class SharedBatch:
     """A batch on which a network is run more than once."""
 
     network: Network
-    forward: Forward
     x: Any
     y: Tensor | None
 
     def count_samples(self) -> int:
-        """How many there are; see `batch_length`."""
-        return batch_length(self.x, self.y, self.forward)
+        """How many there are; see `Network.count_samples`."""
+        return self.network.count_samples(self.x, self.y)
 
     def run(
         self,
@@ -53,15 +51,13 @@ class SharedBatch:
         with watched as start:
             start()
             with holding(self.network.module, tensors):
-                return read(self.forward(self.network.module, disturb(copied(self.x))))
+                return read(self.network.run(disturb(copied(self.x))))
 
 
 def run_side_by_side(
     network: Network,
     batches: Iterable[Batch],
     compare: Callable[[SharedBatch], None],
-    *,
-    run: Forward,
 ) -> None:
     """Let `compare` run the network on each batch as often as it likes, in eval mode.
 
@@ -70,8 +66,8 @@ def run_side_by_side(
     """
     samples = 0
     with evaluating(network.module):
-        for x, y in fed(batches, network.module):
-            batch = SharedBatch(network=network, forward=run, x=x, y=y)
+        for x, y in network.feed(batches):
+            batch = SharedBatch(network=network, x=x, y=y)
             compare(batch)
             samples += batch.count_samples()
     if not samples:

@@ -6,7 +6,8 @@ import math
 
 from torch import Tensor
 
-from snnprune.network.links import Layer, Network
+from snnprune.network.links import Layer
+from snnprune.network.network import Network
 
 
 class StepCount:

@@ -16,11 +16,12 @@ from snnprune.network.dynamics import Decay, decays
 from snnprune.network.feeding import device_of
 from snnprune.network.libraries import library_of
 from snnprune.network.linking import chosen
-from snnprune.network.links import NOWHERE, Network, Settled
+from snnprune.network.links import NOWHERE, Settled
 from snnprune.network.making import Functions, functions_of
 from snnprune.network.mode import evaluating
-from snnprune.network.rest import at_rest
+from snnprune.network.network import Network
 from snnprune.network.restless import BY_BATCH
+from snnprune.network.running import Forward
 from snnprune.network.seen import Seen
 from snnprune.network.wrappers import bare
 
@@ -30,15 +31,16 @@ def trace(
     module: nn.Module,
     example: Any,
     *,
-    run: Callable[[nn.Module, Any], Any] = lambda module, x: module(x),
+    run: Forward | None = None,
     links: Mapping[str, str] | None = None,
 ) -> Network:
     """The links of `module`, from running it on `example` (a batch as it is fed to it).
 
-    One forward pass tells them. Where weights are made by functions or neurons are comparisons in
-    somebody's code, a few more tell what these do. Where a layer drives several neurons, `links`
-    may name, by weight key, the only one that counts, or "none". A module inside DataParallel or
-    torch.compile is taken out of it.
+    `run` is how a batch is run, from module and batch to output, here and whenever the network is
+    run later. One forward pass tells the links. Where weights are made by functions or neurons are
+    comparisons in somebody's code, a few more tell what these do. Where a layer drives several
+    neurons, `links` may name, by weight key, the only one that counts, or "none". A module inside
+    DataParallel or torch.compile is taken out of it.
 
     Raises:
         InputError: no spiking neuron is found, one weight is used in two ways, or `links` names
@@ -48,12 +50,16 @@ def trace(
     known = {n: neuron_of(n, m) for n, m in module.named_modules() if library_of(m) is not None}
     anything = dict.fromkeys((name for name, _ in module.named_modules()), BY_BATCH)
     before = Network(module=module, neurons=known, restless=anything)
-    with evaluating(module), at_rest(before) as reset:
-        passes = _Passes(module=module, example=example, run=run, reset=reset)
+    with evaluating(module), before.reset_between_batches() as reset:
+        passes = _Passes(module=module, example=example, run=run or _called, reset=reset)
         seen, functions = passes.settled()
         network = assembled(seen, passes.decays(seen), functions.kept)
     network = replace(network, restless=seen.restless, draws=0 if any(passes.draws) else None)
-    return chosen(network, links or {})
+    return chosen(network.with_forward(run), links or {})
+
+
+def _called(module: nn.Module, x: Any) -> Any:
+    return module(x)  # x may be whatever the module takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +68,7 @@ class _Passes:
 
     module: nn.Module
     example: Any
-    run: Callable[[nn.Module, Any], Any]
+    run: Forward
     reset: Callable[[], None]
     draws: list[bool] = field(default_factory=list)
     """Of each pass, whether the network drew at random."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import torch
@@ -10,15 +10,14 @@ from torch import Tensor
 
 from snnprune.allocation import load_allocation
 from snnprune.allocation.flips import flip_energies, places_in_weight
+from snnprune.batches import Batches
 from snnprune.calibration import Calibration, calibrate
 from snnprune.criteria import load_criterion
 from snnprune.errors import InputError
-from snnprune.grams import Batches, Run
 from snnprune.known import Known, known_for
 from snnprune.mask import Masks, masked, prunable
-from snnprune.network import Network, snapshot
-from snnprune.network.readout import Readout
-from snnprune.network.running import called
+from snnprune.network import Batch, Network, snapshot
+from snnprune.network.running import Forward
 from snnprune.one_shot.plan import Plan
 from snnprune.progress import SILENT, Progress
 from snnprune.pruning import Cut, default_allocation, on_zeros, prune, require_sparsity
@@ -41,18 +40,19 @@ class OneShot:
         network: Network | None,
         weights: Mapping[str, Tensor],
         *,
-        batches: Batches | None = None,
-        run: Run = called,
-        readout: Callable[[], Readout] = Readout,
+        batches: Callable[[], Iterable[Batch]] | None = None,
+        run: Forward | None = None,
         calibration: Calibration | None = None,
         seed: int = 0,
         progress: Progress = SILENT,
     ) -> None:
         """`weights` are those that may be pruned, by key on the CPU; `batches` gives calibration
         images anew at each call. Without network or batches only the weights themselves count.
+        `run` is how a batch is run, where it is not run as the network was traced.
         """
-        self.network, self.weights = network, dict(weights)
-        self.batches, self.run, self.readout = batches, run, readout
+        self.network = None if network is None else network.with_forward(run)
+        self.weights = dict(weights)
+        self.batches = None if batches is None else Batches(begin=batches)
         self.seed, self.progress = seed, progress
         self._calibration = calibration
         self._scores: dict[str, Scores] = {}
@@ -179,8 +179,6 @@ class OneShot:
             self.network,
             self.batches,
             calibrate=self._of_dense if dense else self._calibrated,
-            run=self.run,
-            readout=self.readout,
             seed=self.seed,
         )
 
@@ -205,8 +203,6 @@ class OneShot:
                     dense=self._dense,
                     masks=masks,
                     batches=self.batches,
-                    run=self.run,
-                    readout=self.readout,
                     calibration=self.calibrate(),
                     choosable=choosable,
                     silenced=cut.silenced,
@@ -244,8 +240,7 @@ class OneShot:
         """Statistics of the network as it is now."""
         assert self.network is not None
         assert self.batches is not None
-        batches = self.progress.track(self.batches(), label="calibrating")
-        return calibrate(self.network, batches, run=self.run)
+        return calibrate(self.network, self.batches.track(self.progress, "calibrating"))
 
     def _of_dense(self) -> Calibration:
         found = self.calibrate()

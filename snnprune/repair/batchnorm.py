@@ -12,8 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from snnprune.calibration.moments import ChannelMoments, blocks
 from snnprune.mask import Masks
-from snnprune.network import Batch, Network, NormCall, evaluating, fed, watching
-from snnprune.network.running import Forward, called
+from snnprune.network import Batch, Network, NormCall, evaluating, watching
 from snnprune.repair.matching import DenseNorm, dense_norms, match
 from snnprune.repair.pruned import Pruned
 
@@ -28,12 +27,7 @@ def batchnorms(module: nn.Module) -> dict[str, _BatchNorm]:
 
 
 @torch.no_grad()
-def recalibrate_batchnorm(
-    network: Network,
-    batches: Iterable[Batch],
-    *,
-    run: Forward = called,
-) -> None:
+def recalibrate_batchnorm(network: Network, batches: Iterable[Batch]) -> None:
     """Replace the running mean and variance of every BatchNorm by those of `batches` together.
 
     Meanwhile each normalises by the batch in hand, so that what follows sees repaired inputs. No
@@ -51,9 +45,9 @@ def recalibrate_batchnorm(
         normalising_by_batch(norms.values()),
         watching(network, on_norm=add) as start,
     ):
-        for x, _ in fed(batches, network.module):
+        for x, _ in network.feed(batches):
             start()
-            run(network.module, x)
+            network.run(x)
     for key, seen in moments.items():
         if key in norms:
             _set_statistics(norms[key], seen)

@@ -25,7 +25,7 @@ from snnprune.grams import (
     usage_of,
 )
 from snnprune.mask import Masks
-from snnprune.network import LayerCall, batch_length, evaluating, fed, holding
+from snnprune.network import LayerCall, evaluating, holding
 from snnprune.repair.matching import DenseNorm, Matching, dense_norms, match
 from snnprune.repair.pruned import Pruned, silence, unfitted
 
@@ -104,7 +104,7 @@ class _Layers:
 
     @classmethod
     def of(cls, pruned: Pruned, *, norms: Mapping[str, DenseNorm], filtered: bool) -> _Layers:
-        usage = usage_of(pruned.network, pruned.batches, pruned.run)
+        usage = usage_of(pruned.network, pruned.batches)
         return cls(pruned, usage, norms, filtered)
 
     def keys(self, label: str) -> Iterator[str]:
@@ -124,9 +124,9 @@ class _Layers:
         weight = network.layers[key].weight_of(self.pruned.dense[key])
         matching, moments = Matching(self.norms), GramSum()
         with evaluating(module):
-            for number, (x, y) in enumerate(fed(self.pruned.batches(), module)):
+            for number, (x, y) in enumerate(network.feed(self.pruned.batches)):
                 wanted: list[Tensor] = []
-                samples = batch_length(x, y, self.pruned.run)
+                samples = network.count_samples(x, y)
 
                 def see_dense(row: Tensor, _: LayerCall, wanted: list[Tensor] = wanted) -> None:
                     wanted.append(currents(row, weight))
@@ -135,16 +135,10 @@ class _Layers:
                     moments.add(row, wanted.pop(0))
 
                 with holding(module, self.pruned.dense):
-                    run_to(
-                        network,
-                        copied(x),
-                        self.pruned.run,
-                        rows.watched(samples, number, see_dense),
-                    )
+                    run_to(network, copied(x), rows.watched(samples, number, see_dense))
                 run_to(
                     network,
                     x,
-                    self.pruned.run,
                     rows.watched(samples, number, see),
                     on_norm=matching.on_norm(number),
                 )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from snnprune.calibration.moments import ChannelMoments, blocks
-from snnprune.network import NormCall, evaluating, fed, holding, watching
+from snnprune.network import NormCall, evaluating, holding, watching
 from snnprune.network.capture import NormObserver
 from snnprune.repair.pruned import Pruned, silence
 
@@ -82,10 +82,10 @@ def dense_norms(pruned: Pruned) -> dict[str, DenseNorm]:
         norms[key].calls[batch].append(_moments(call))
 
     with torch.no_grad(), evaluating(module), holding(module, pruned.dense):
-        for number, (x, _) in enumerate(fed(pruned.batches(), module)):
+        for number, (x, _) in enumerate(pruned.network.feed(pruned.batches)):
             with watching(network, on_norm=partial(keep, number)) as start:
                 start()
-                pruned.run(module, x)
+                pruned.network.run(x)
     return norms
 
 
@@ -126,10 +126,10 @@ def match(pruned: Pruned, norms: Mapping[str, DenseNorm]) -> None:
     """Set the running statistics of the pruned network by all calibration images."""
     module, matching = pruned.network.module, Matching(norms)
     with evaluating(module):
-        for number, (x, _) in enumerate(fed(pruned.batches(), module)):
+        for number, (x, _) in enumerate(pruned.network.feed(pruned.batches)):
             with watching(pruned.network, on_norm=matching.on_norm(number)) as start:
                 start()
-                pruned.run(module, x)
+                pruned.network.run(x)
     silence(module, pruned.silenced)
 
 

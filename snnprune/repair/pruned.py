@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from snnprune.batches import Batches
 from snnprune.calibration import Calibration
-from snnprune.grams import Batches, Run
 from snnprune.mask import Masks
 from snnprune.network import Layer, Network
-from snnprune.network.readout import Readout
-from snnprune.network.running import called
 from snnprune.progress import SILENT, Progress
 
 
@@ -27,8 +25,6 @@ class Pruned:
     masks: Masks
     """By weight key."""
     batches: Batches
-    run: Run = called
-    readout: Callable[[], Readout] = Readout
     calibration: Calibration | None = None
     """Of the dense network."""
     choosable: Masks | None = None

@@ -19,9 +19,8 @@ from snnprune.gradients.learning import differentiable
 from snnprune.gradients.passes import require_gradient
 from snnprune.grams import bias_key
 from snnprune.mask import Masks
-from snnprune.network import Network, at_rest, batch_length, fed, holding
+from snnprune.network import Network, holding
 from snnprune.network.feeding import device_of
-from snnprune.network.running import sample_axis
 from snnprune.randomness import drawing, generator
 from snnprune.repair.batchnorm import BatchForm, batchnorms
 from snnprune.repair.matching import dense_norms, match
@@ -122,8 +121,9 @@ class _Tuning:
 
     def _logits(self, x: Any, samples: int) -> Tensor:
         """Summed over time, (N, classes)."""
-        with at_rest(self.pruned.network):
-            return self.pruned.readout()(self.pruned.run(self.module, x), samples).sum(0)
+        network = self.pruned.network
+        with network.reset_between_batches():
+            return network.new_reader()(network.run(x), samples).sum(0)
 
 
 def _apart(made: Tensor, wanted: Tensor) -> Tensor:
@@ -138,14 +138,14 @@ def _pieces(pruned: Pruned, epoch: int) -> Iterator[tuple[Any, int]]:
 
     Which parts of a batch of another kind than x have samples is not known: it stays whole.
     """
-    module = pruned.network.module
-    least = 2 if batchnorms(module) else 1  # one sample may have no variance
-    for number, (x, y) in enumerate(fed(pruned.batches(), module)):
-        samples = batch_length(x, y, pruned.run)
+    network = pruned.network
+    least = 2 if batchnorms(network.module) else 1  # one sample may have no variance
+    for number, (x, y) in enumerate(network.feed(pruned.batches)):
+        samples = network.count_samples(x, y)
         if not isinstance(x, Tensor):
             yield from [(x, samples)] * (samples >= least)
             continue
-        axis = sample_axis(pruned.run)
+        axis = network.sample_axis
         if axis is None and x.dim() > 1 and len(x) == x.shape[1] == samples > 1:
             yield x, samples  # which is time is not to be seen
             continue

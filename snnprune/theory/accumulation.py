@@ -10,10 +10,8 @@ from torch import Tensor
 
 from snnprune.calibration import Calibration, NeuronStatistics
 from snnprune.network import Batch, Network
-from snnprune.network.running import called
 from snnprune.theory import bounds
 from snnprune.theory.crisis import Crisis
-from snnprune.theory.moving import Run
 from snnprune.theory.nearness import near_counts
 from snnprune.theory.spreading import Spread
 
@@ -40,8 +38,6 @@ def accumulated(
     crises: Sequence[Crisis],
     spread: Mapping[str, Spread],
     batches: Iterable[Batch],
-    *,
-    run: Run = called,
 ) -> tuple[Accumulated, ...]:
     """`spread` is of all layers of `crises` changed at once; `batches` are those of all of these.
 
@@ -50,7 +46,7 @@ def accumulated(
     There is no bound from a neuron on that may hear of a changed layer without a `Crisis`.
     """
     radii = _radii(crises)
-    counts = near_counts(network, list(radii.items()), batches, run=run)
+    counts = near_counts(network, list(radii.items()), batches)
     near = dict(zip(radii, counts, strict=True))
     found: list[Accumulated] = []
     known, followed = True, {crisis.layer for crisis in crises}

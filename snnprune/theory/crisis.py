@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from snnprune.batches import Batches
 from snnprune.calibration import Calibration, DriveStatistics
 from snnprune.criteria.flip_chance import flip_chance
-from snnprune.network import Batch, Network
-from snnprune.network.running import called
+from snnprune.network import Network
 from snnprune.theory import bounds
-from snnprune.theory.moving import Moved, Run, moved
+from snnprune.theory.moving import Moved, moved
 from snnprune.theory.nearness import near_counts
 
 
@@ -65,15 +65,14 @@ def crises_of_layers(
     network: Network,
     calibration: Calibration,
     changed: Mapping[str, Tensor],
-    batches: Callable[[], Iterable[Batch]],
+    batches: Batches,
     *,
-    run: Run = called,
     at_least: float = 0.0,
     keys: Iterable[str] | None = None,
 ) -> list[Crisis]:
     """What each of the `changed` weights does when it alone is changed.
 
-    `batches` gives the images that `calibration` was taken on, anew at each call; so the bounds
+    `batches` are those that `calibration` was taken on; so the bounds
     hold on them exactly and not by inference. They are those of an error of `at_least` that much.
     `keys` are those of `changed` one by one, where somebody wants to see them go by.
     """
@@ -83,7 +82,7 @@ def crises_of_layers(
         if seen is None or not seen.drives:
             continue
         names = [drive.name for drive in seen.drives]
-        happened, currents = moved(network, {key: changed[key]}, names, batches(), run=run)
+        happened, currents = moved(network, {key: changed[key]}, names, batches)
         found += [
             _Change(
                 layer=key,
@@ -96,7 +95,7 @@ def crises_of_layers(
         ]
     reaches = [one.reached(network) for one in found]
     asked = [(one.drive.name, radii) for one, (radii, _) in zip(found, reaches, strict=True)]
-    near = near_counts(network, asked, batches(), run=run)
+    near = near_counts(network, asked, batches)
     return [
         _crisis(one, radii, followed, counts)
         for one, (radii, followed), counts in zip(found, reaches, near, strict=True)

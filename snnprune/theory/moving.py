@@ -12,11 +12,8 @@ from torch import Tensor
 
 from snnprune.calibration.alignment import channel_axis
 from snnprune.network import Batch, Network, watching
-from snnprune.network.running import Forward, called
 from snnprune.network.side_by_side import SharedBatch, run_side_by_side
 from snnprune.theory.spreading import Spreading
-
-Run = Forward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +63,6 @@ def moved(
     neurons: Iterable[str],
     batches: Iterable[Batch],
     *,
-    run: Run = called,
     disturbed: Callable[[Any], Any] = lambda x: x,
     spreading: Spreading | None = None,
 ) -> tuple[dict[str, Moved], dict[str, Tensor]]:
@@ -90,7 +86,7 @@ def moved(
         batch.run(tensors, other, disturb=disturbed, read=_ignored)
         tally.end()
 
-    run_side_by_side(network, batches, compare, run=run)
+    run_side_by_side(network, batches, compare)
     return {name: _over(steps) for name, steps in tally.steps.items()}, tally.apart
 
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from snnprune.calibration.alignment import channel_axis
-from snnprune.network import Batch, Network, evaluating, fed, watching
-from snnprune.network.running import called
-from snnprune.theory.moving import Run, summed
+from snnprune.network import Batch, Network, evaluating, watching
+from snnprune.theory.moving import summed
 
 
 @torch.no_grad()
@@ -19,8 +18,6 @@ def near_counts(
     network: Network,
     radii: Sequence[tuple[str, Tensor]],
     batches: Iterable[Batch],
-    *,
-    run: Run = called,
 ) -> list[Tensor]:
     """Places with |u - u_th| <= r of each step and channel, (T, C) float64, in eval mode.
 
@@ -28,10 +25,10 @@ def near_counts(
     """
     tally = _Near(network, radii)
     with evaluating(network.module), watching(network, on_membrane=tally.on_membrane) as start:
-        for x, _ in fed(batches, network.module):
+        for x, _ in network.feed(batches):
             start()
             tally.steps.clear()
-            run(network.module, x)
+            network.run(x)
     return tally.counts
 
 

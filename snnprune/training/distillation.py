@@ -9,8 +9,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from snnprune.network import Network, evaluating
-from snnprune.network.readout import Readout
-from snnprune.network.running import Forward, called
 from snnprune.recipe import TrainingSection
 from snnprune.training.objective import LabelLoss, Objective
 from snnprune.training.precision import autocast
@@ -19,16 +17,9 @@ from snnprune.training.precision import autocast
 class Teacher:
     """A trained network that is asked and does not learn; it begins each batch at rest."""
 
-    def __init__(
-        self,
-        network: Network,
-        training: TrainingSection,
-        *,
-        readout: Readout | None = None,
-        run: Forward = called,
-    ) -> None:
+    def __init__(self, network: Network, training: TrainingSection) -> None:
         self.network, self.training = network, training
-        self.readout, self.run = readout or Readout("auto"), run
+        self.read = network.new_reader()
         self.device = next(network.module.parameters()).device.type
 
     @torch.no_grad()
@@ -36,7 +27,7 @@ class Teacher:
         """Its logits for a batch, averaged over time, (N, classes)."""
         self.network.reset()
         with evaluating(self.network.module), autocast(self.training, self.device):
-            steps = self.readout(self.run(self.network.module, x), samples)
+            steps = self.read(self.network.run(x), samples)
         return steps.float().mean(0)
 
 

@@ -19,8 +19,6 @@ from snnprune.loss import checked_labels
 from snnprune.mask import Masks
 from snnprune.network import Network, plainly
 from snnprune.network.feeding import device_of
-from snnprune.network.readout import Readout
-from snnprune.network.running import Forward, called, sample_axis
 from snnprune.recipe import TrainingSection
 from snnprune.runs.values import count, require_alike, require_names
 from snnprune.training.average import Average
@@ -53,8 +51,6 @@ class Trainer:
         steps_per_epoch: int,
         *,
         objective: Objective | None = None,
-        readout: Readout | None = None,
-        run: Forward = called,
         first_step: int = 0,
         ranks: Ranks = ALONE,
     ) -> None:
@@ -70,8 +66,7 @@ class Trainer:
         self.objective = objective or LabelLoss(training)
         self.ranks = ranks
         self.replicated: Replicated | None = None  # made of the first batch
-        self.along = sample_axis(run)
-        self.logits = _logits(network, readout or Readout("auto"), run)
+        self.logits = _logits(network)
         self.step, self.batches, self.skipped, self.first_step = 0, 0, 0, first_step
         self.device = next(module.parameters()).device.type
         if training.precision == "fp16" and self.device == "cpu":
@@ -162,8 +157,8 @@ class Trainer:
         So all ranks have as many, and a BatchNorm sees the pieces that one process would see.
         """
         found = [
-            (self.ranks.part(*piece, along=self.along), len(piece[1]) / len(y))
-            for piece in pieces(x, y, self.training.accumulate, along=self.along)
+            (self.ranks.part(*piece, along=self.network.sample_axis), len(piece[1]) / len(y))
+            for piece in pieces(x, y, self.training.accumulate, along=self.network.sample_axis)
         ]
         return [replace(part, share=part.share * of_batch) for part, of_batch in found]
 
@@ -224,7 +219,7 @@ class Trainer:
 
     def _not_finite(self, loss: float, x: Any, y: Tensor) -> NonFiniteError:
         """The error, with what is not finite first on any rank."""
-        mine = first_spoilt(self.module, lambda: self.logits(self.module, x, len(y)), x)
+        mine = first_spoilt(self.module, lambda: self.logits(x, len(y)), x)
         culprit = next(filter(None, self.ranks.gathered(mine)), None)
         return NonFiniteError(
             f"loss is {loss}: {culprit}" if culprit else f"loss is {loss}",
@@ -249,14 +244,15 @@ class Trainer:
             group["lr"] = self._rate(self.step)
 
 
-def _logits(network: Network, readout: Readout, run: Forward) -> Callable[..., Tensor]:
-    """From module, x and the number of samples to logits (T, N, classes), from rest."""
+def _logits(network: Network) -> Callable[[Any, int], Tensor]:
+    """From x and the number of samples to logits (T, N, classes), from rest."""
+    module, read = network.module, network.new_reader()
 
-    def logits(module: nn.Module, x: Any, samples: int) -> Tensor:
+    def logits(x: Any, samples: int) -> Tensor:
         network.reset()
         # the kernels of neuron libraries are for GPUs
         with plainly(module) if device_of(module).type == "cpu" else nullcontext():
-            return readout(run(module, x), samples)
+            return read(network.run(x), samples)
 
     return logits
 

@@ -167,7 +167,7 @@ def test_several_others_are_compared_in_one_go_as_one_by_one() -> None:
     module, x = made(NETWORKS["built in"]), images(4, 1, 8, 8)
     network = trace(module, x)
     others = [changed(module, seed) for seed in (1, 2)]
-    together = agreements(network, {}, others, [(x, None)], readout=Readout())
+    together = agreements(network, {}, others, [(x, None)])
     assert together == [held(network, other, x, readout=Readout()) for other in others]
     assert together[0] != together[1]
 

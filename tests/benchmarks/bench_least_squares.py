@@ -13,10 +13,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from snnprune.batches import Batches
 from snnprune.grams import GramSum, Rows, Usage, currents, fitted, run_to, usage_of
 from snnprune.models.dynamics import Dynamics
 from snnprune.models.lif import LIF
-from snnprune.network import Network, batch_length, evaluating, fed, trace
+from snnprune.network import Network, evaluating, trace
 from snnprune.randomness import generator
 
 CHANNELS, MAP, STEPS, IMAGES, BATCH = 512, 8, 4, 1024, 64
@@ -55,13 +56,13 @@ def gathered(network: Network, usage: Usage) -> GramSum:
     rows = Rows(network, KEY, usage, filtered=True, seed=0)
     moments = GramSum()
     with evaluating(network.module):
-        for number, (x, y) in enumerate(fed(batches(), network.module)):
+        for number, (x, y) in enumerate(network.feed(batches())):
             see = rows.watched(
-                batch_length(x, y),
+                network.count_samples(x, y),
                 number,
                 lambda row, call: moments.add(row, currents(row, call.weight)),
             )
-            run_to(network, x, lambda module, x: module(x), see)
+            run_to(network, x, see)
     return moments
 
 
@@ -75,7 +76,7 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     torch.manual_seed(0)
     network = trace(Wide().eval(), next(batches())[0][:1])
-    usage = usage_of(network, batches, lambda module, x: module(x))
+    usage = usage_of(network, Batches(begin=batches))
     start = time.perf_counter()
     moments = gathered(network, usage)
     seconds = time.perf_counter() - start

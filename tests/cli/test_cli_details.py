@@ -109,7 +109,7 @@ def test_a_limited_evaluation_is_a_sample_over_all_classes(model_file: Path) -> 
 def test_no_batch_of_one_image_reaches_a_batchnorm(model_file: Path) -> None:
     subject = open_subject(SubjectOptions(checkpoint=model_file, samples=33, batch_size=16))
     assert [len(x) for x, _ in subject.calibration_batches()] == [16, 16]
-    assert subject.calibration_steps() == 2
+    assert subject.calibration_batches().count == 2
 
 
 def test_a_model_argument_is_laid_over_those_of_the_file_setting_by_setting(

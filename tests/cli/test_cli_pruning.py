@@ -213,7 +213,7 @@ def test_images_held_out_are_none_of_the_calibration(untrained: Path) -> None:
     subject = open_subject(SubjectOptions(checkpoint=untrained, samples=32, batch_size=32))
     held = validation_of(subject, None, 100)
     (calibrated,) = [x.flatten(1) for x, _ in subject.calibration_batches()]
-    images = torch.cat([x.flatten(1) for x, _ in held.batches()])
+    images = torch.cat([x.flatten(1) for x, _ in held.batches])
     assert held.split == "training"
     assert len(images) == 100
     assert torch.cdist(images, calibrated).min() > 0.1

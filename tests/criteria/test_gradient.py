@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from snnprune.batches import Batches
 from snnprune.criteria import CRITERIA, Evidence, load_criterion
 from snnprune.gradients import FINDERS, Found, weight_gradients
 from snnprune.models.dynamics import Dynamics
@@ -122,7 +123,7 @@ def batches() -> list[Batch]:
 def scored(network: Network, name: str) -> dict[str, Tensor]:
     criterion = load_criterion(name)
     need: Found = criterion.needs  # type: ignore[assignment]  # of a gradient criterion
-    found = weight_gradients(network, batches, need)
+    found = weight_gradients(network, Batches(begin=batches), need)
     return {
         key: criterion(Evidence(weight=network.weight(key), key=key, found=found[key]))
         for key in network.layers

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from snnprune.batches import Batches
 from snnprune.calibration import Calibration, calibrate
 from snnprune.criteria import Evidence, load_criterion
 from snnprune.criteria.hessian import RIDGE, flip_gain
@@ -14,7 +15,6 @@ from snnprune.known import known_for
 from snnprune.models.dynamics import Dynamics
 from snnprune.models.lif import LIF
 from snnprune.network import Network, trace
-from snnprune.network.readout import Readout
 from snnprune.scoring import score
 
 STEPS = 3
@@ -61,10 +61,8 @@ def scored(name: str, of: Network) -> dict[str, Tensor]:
     known = known_for(
         criterion.needs,
         of,
-        batches,
+        Batches(begin=batches),
         calibrate=lambda: calibrate(of, batches()),
-        run=lambda module, x: module(x),
-        readout=Readout,
         seed=0,
     )
     weights = {key: of.weight(key) for key in of.layers}
@@ -163,7 +161,7 @@ def test_sf_obs_weighs_by_the_squared_chance_of_a_spike_per_current() -> None:
 
 def test_where_no_neuron_is_known_a_current_is_as_wide_as_it_is() -> None:
     of = network()
-    taken = Grams(of, batches, run=lambda module, x: module(x), filtered=True).of("fc.weight")
+    taken = Grams(of, Batches(begin=batches), filtered=True).of("fc.weight")
     assert taken is not None
     weight = of.weight("fc.weight")
     assert isinstance(of.module, Small)

@@ -50,7 +50,7 @@ def test_training_and_test_images_are_different_pictures() -> None:
 
 
 def test_the_normalised_images_have_mean_0_and_deviation_1() -> None:
-    x, _ = next(images_of(opened().train).batches(6000))
+    x, _ = next(iter(images_of(opened().train).batches(6000)))
     assert abs(x.mean()) < 0.02
     assert abs(x.std() - 1) < 0.02
 

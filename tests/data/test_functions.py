@@ -368,7 +368,7 @@ def test_lists_and_arrays_are_batches(opening: Opening) -> None:
     (x, y), (a, b), (alone, none) = data.train.batches(8)  # type: ignore[union-attr]
     assert x.dtype == torch.float32
     assert torch.equal(x, torch.tensor(double).float())
-    assert (y.tolist(), b.tolist(), a.tolist()) == ([0, 1, 2, 0], [1, 0], [[1, 2], [3, 4]])  # type: ignore[union-attr]
+    assert (y.tolist(), b.tolist(), a.tolist()) == ([0, 1, 2, 0], [1, 0], [[1, 2], [3, 4]])
     assert none is None
     assert torch.equal(alone, x)
 

@@ -85,7 +85,7 @@ def test_alone_a_batchnorm_and_its_gradient_are_torchs_own_to_the_bit() -> None:
             norm(x).square().sum().backward()
         else:
             with synchronised(ranks):
-                copies = Replicated(norm, lambda module, x: module(x), ranks, x)
+                copies = Replicated(norm, norm, ranks, x)
                 copies.backward(copies(x).square().sum())
         found.append({**norm.state_dict(), "grad": norm.weight.grad})
     for key, value in found[0].items():

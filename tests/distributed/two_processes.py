@@ -238,7 +238,7 @@ def trained(module: Smooth, sizes: list[int], pieces: int, ranks: Ranks) -> dict
     """The state after a step on batches of these sizes, each taken in `pieces`."""
     optimizer = torch.optim.SGD(module.parameters(), lr=0.5, momentum=0.9, weight_decay=0.01)
     with synchronised(ranks):
-        copies = Replicated(module, lambda m, x: m(x), ranks, drawn(2, 1, 4, 4))
+        copies = Replicated(module, lambda x: module(x), ranks, drawn(2, 1, 4, 4))
     for seed, size in enumerate(sizes):
         optimizer.zero_grad()
         x, y = drawn(size, 1, 4, 4, seed=seed), torch.arange(size) % 2
@@ -309,7 +309,7 @@ def stepped(*sizes: int, ranks: Ranks) -> dict[str, Tensor]:
 @check
 def wrapping_leaves_the_module_as_it_was(ranks: Ranks) -> None:
     module, untouched = smooth(unused=False), smooth(unused=False)
-    Replicated(module, lambda m, x: m(x), ranks, drawn(2, 1, 4, 4))
+    Replicated(module, lambda x: module(x), ranks, drawn(2, 1, 4, 4))
     close(module.state_dict(), untouched.state_dict(), 0)
     assert all(parameter.grad is None for parameter in module.parameters())
 

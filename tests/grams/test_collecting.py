@@ -6,17 +6,14 @@ from pruned_networks import BETA, NETWORKS, PICTURES, STEPS, batches, entering, 
 from torch import Tensor, nn
 from torch.nn import functional
 
+from snnprune.batches import Batches
 from snnprune.errors import InputError
 from snnprune.grams import Grams, usage_of
 from snnprune.network import Network, trace
 
 
-def called(module: nn.Module, x: Tensor) -> Tensor:
-    return module(x)
-
-
 def grams(network: Network, *, filtered: bool, size: int = 4) -> Grams:
-    return Grams(network, lambda: batches(size), run=called, filtered=filtered)
+    return Grams(network, Batches(begin=lambda: batches(size)), filtered=filtered)
 
 
 def unfolded(x: Tensor, conv: nn.Conv2d) -> Tensor:
@@ -141,7 +138,7 @@ def test_a_layer_that_a_pass_skips_has_none() -> None:
             module.get_submodule("fc1")(x.flatten(1)).expand(STEPS, -1, -1)
         )
 
-    found = Grams(skipping, batches, run=half, filtered=False)
+    found = Grams(skipping.with_forward(half), Batches(begin=batches), filtered=False)
     assert found.of("fc2.weight") is None
     assert found.of("fc1.weight") is not None
 
@@ -163,4 +160,4 @@ def test_a_few_rows_of_many_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_no_batch_is_an_error() -> None:
     with pytest.raises(InputError, match="no samples"):
-        usage_of(made("linears"), list, called)
+        usage_of(made("linears"), Batches(begin=list))

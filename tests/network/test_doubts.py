@@ -43,7 +43,7 @@ def network() -> Network:
 
 def test_steps_and_calls_are_counted_on_one_batch() -> None:
     found = network()
-    paces = paces_of(found, torch.rand(3, 6), lambda module, x: module(x))
+    paces = paces_of(found, torch.rand(3, 6))
     assert set(paces.steps) == set(found.neurons)
     assert set(paces.steps.values()) == {STEPS}
     assert set(paces.calls.values()) == {STEPS}
@@ -52,7 +52,7 @@ def test_steps_and_calls_are_counted_on_one_batch() -> None:
 
 def test_neurons_of_one_step_behind_layers_that_are_called_again_smell() -> None:
     found = network()
-    paces = paces_of(found, torch.rand(3, 6), lambda module, x: module(x))
+    paces = paces_of(found, torch.rand(3, 6))
     name = next(iter(found.neurons))
     odd = Paces(steps={**paces.steps, name: 1}, calls=paces.calls)
     (line,) = doubts(found, odd)

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from snnprune import calibrate, evaluate, trace
 from snnprune.errors import InputError
 from snnprune.models import ModelSpec, build_model
-from snnprune.network import Network, batch_length
+from snnprune.network import Network
 from snnprune.repair.batchnorm import recalibrate_batchnorm
 
 X, Y = torch.rand(6, 1, 28, 28), torch.tensor([0, 1, 2, 3, 4, 5])
@@ -56,8 +56,8 @@ def test_a_wrapped_module_may_be_handed_over_as_it_is() -> None:
 
 def test_events_that_have_time_first_are_counted_by_their_labels() -> None:
     events = torch.zeros(7, 3, 2, 4, 4)
-    assert batch_length(events, None) == 7
-    assert batch_length(events, torch.zeros(3)) == 3
+    assert network().count_samples(events, None) == 7
+    assert network().count_samples(events, torch.zeros(3)) == 3
 
 
 class InPlace(nn.Module):

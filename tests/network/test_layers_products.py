@@ -10,7 +10,7 @@ from layer_twins import CONV, LINEAR, Neuron, Way, spread
 from torch import Tensor, nn
 from torch.nn import functional
 
-from snnprune.network import Network, at_rest, trace, watching
+from snnprune.network import Network, trace, watching
 from snnprune.one_shot import Plan
 from snnprune.one_shot.one_shot import OneShot
 from snnprune.scoring import Scores
@@ -41,7 +41,7 @@ def network_of(shot: OneShot) -> Network:
 
 @torch.no_grad()
 def output(network: Network, x: Tensor) -> Tensor:
-    with at_rest(network) as reset:
+    with network.reset_between_batches() as reset:
         reset()
         return network.module(x)
 

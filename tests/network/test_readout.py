@@ -3,14 +3,14 @@ import torch
 from torch import Tensor
 
 from snnprune.errors import InputError, UsageError
-from snnprune.network.readout import READOUTS, Readout
+from snnprune.network.readout import READOUTS, OutputReader, Readout
 
 STEPS = torch.rand(4, 2, 3)  # (T, N, classes)
 
 
 def class_scores(output: object, samples: int) -> Tensor:
     """Scores (N, classes) of a single output."""
-    return Readout("auto")(output, samples).sum(0)
+    return OutputReader(Readout("auto"))(output, samples).sum(0)
 
 
 def test_scores_are_the_sum_over_time_of_a_tensor_or_a_list() -> None:
@@ -45,32 +45,34 @@ EXPECTED = {"auto": STEPS, "sum": STEPS, "mean": STEPS.mean(0)[None], "last": ST
     ids=["time first", "samples first", "list", "tuple", "tuple of lists"],
 )
 def test_every_layout_gives_the_steps_that_count(how: str, output: object) -> None:
-    torch.testing.assert_close(Readout(how)(output, 2), EXPECTED[how], rtol=0, atol=1e-7)
+    torch.testing.assert_close(
+        OutputReader(Readout(how))(output, 2), EXPECTED[how], rtol=0, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("how", READOUTS)
 def test_an_output_without_time_is_one_step(how: str) -> None:
-    assert torch.equal(Readout(how)(STEPS[0], 2), STEPS[:1])
+    assert torch.equal(OutputReader(Readout(how))(STEPS[0], 2), STEPS[:1])
 
 
 def test_the_layout_of_the_first_batch_holds_for_a_last_one_as_long_as_time() -> None:
     last = torch.rand(4, 4, 3)  # N = T
-    readout = Readout()
-    readout(torch.rand(7, 4, 3), 7)  # surely samples first
-    assert torch.equal(readout(last, 4), last.transpose(0, 1))
-    assert torch.equal(Readout()(last, 4), last)  # on its own it is read time first
+    read = OutputReader(Readout())
+    read(torch.rand(7, 4, 3), 7)  # surely samples first
+    assert torch.equal(read(last, 4), last.transpose(0, 1))
+    assert torch.equal(OutputReader(Readout())(last, 4), last)  # on its own it is read time first
 
 
 def test_a_first_batch_that_was_misread_shows_at_the_next_of_another_length() -> None:
-    readout = Readout()
-    readout(torch.rand(4, 4, 3), 4)
+    read = OutputReader(Readout())
+    read(torch.rand(4, 4, 3), 4)
     with pytest.raises(InputError, match=r"\(N, T, classes\) and put out \(T, N, classes\) before"):
-        readout(torch.rand(2, 4, 3), 2)
+        read(torch.rand(2, 4, 3), 2)
 
 
 def test_spikes_of_any_type_are_scores() -> None:
     spikes = STEPS > 0.5
-    assert torch.equal(Readout("mean")(spikes, 2), spikes.float().mean(0)[None])
+    assert torch.equal(OutputReader(Readout("mean"))(spikes, 2), spikes.float().mean(0)[None])
 
 
 @pytest.mark.parametrize(
@@ -92,12 +94,12 @@ def test_spikes_of_any_type_are_scores() -> None:
 )
 def test_what_is_read_by_no_name_is_told_with_the_way_out(output: object, words: str) -> None:
     with pytest.raises(InputError, match=f"puts out .*{words}.*--readout file.py:function"):
-        Readout()(output, 2)
+        OutputReader(Readout())(output, 2)
 
 
 def test_a_function_gets_the_raw_output_and_gives_the_scores() -> None:
     output = {"logits": STEPS}
-    found = Readout(lambda given: given["logits"].amax(0))(output, 2)
+    found = OutputReader(Readout(lambda given: given["logits"].amax(0)))(output, 2)
     assert torch.equal(found, STEPS.amax(0)[None])
 
 
@@ -110,9 +112,9 @@ def test_a_function_that_gives_no_scores_is_named(returned: object) -> None:
         return returned  # type: ignore[return-value]  # that is the fault
 
     with pytest.raises(InputError, match=r"^--readout: mine returned .* for 2 samples"):
-        Readout(mine)(STEPS, 2)
+        OutputReader(Readout(mine))(STEPS, 2)
     with pytest.raises(InputError, match=r"^--readout: my.py:mine returned"):
-        Readout(mine, name="my.py:mine")(STEPS, 2)
+        OutputReader(Readout(mine, name="my.py:mine"))(STEPS, 2)
 
 
 def test_an_unknown_name_is_a_usage_error() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snnprune.network import Network, at_rest
+from snnprune.network import Network
 
 LEAK, THRESHOLD = 0.5, 0.3
 
@@ -80,7 +80,7 @@ CELLS = {
 @torch.no_grad()
 def test_every_batch_begins_at_rest_and_nothing_is_left_behind(kind: str) -> None:
     cell, x = CELLS[kind](), torch.full((2, 3), 0.25)
-    with at_rest(Network(module=cell)) as reset:
+    with Network(module=cell).reset_between_batches() as reset:
         for _ in range(2):
             reset()
             # 0.25, then 0.5 * 0.25 + 0.25 = 0.375 > 0.3
@@ -92,7 +92,7 @@ def test_every_batch_begins_at_rest_and_nothing_is_left_behind(kind: str) -> Non
 def test_what_two_modules_share_is_shared_afterwards() -> None:
     shared: dict[str, Any] = {"u": None, "beside": [1]}
     one, other = Cell(shared, "u"), Cell(shared, "u")
-    with at_rest(Network(module=nn.ModuleList([one, other]))) as reset:
+    with Network(module=nn.ModuleList([one, other])).reset_between_batches() as reset:
         one(torch.ones(1))
         shared["new"] = 1
         shared["beside"].append(2)
@@ -106,7 +106,7 @@ def test_what_two_modules_share_is_shared_afterwards() -> None:
 def test_what_holds_itself_is_looked_at_once() -> None:
     ring: list[Any] = [torch.zeros(2)]
     ring.append(ring)
-    with at_rest(Network(module=Cell(ring, 0))):
+    with Network(module=Cell(ring, 0)).reset_between_batches():
         ring[0].add_(1)
         del ring[1]
     assert ring[1] is ring
@@ -116,7 +116,7 @@ def test_what_holds_itself_is_looked_at_once() -> None:
 def test_parameters_and_objects_of_installed_packages_are_left_alone() -> None:
     weight, foreign = nn.Parameter(torch.zeros(2)), pytest.MonkeyPatch()
     foreign.__dict__["seen"] = False
-    with at_rest(Network(module=Cell([weight, foreign], 0))):
+    with Network(module=Cell([weight, foreign], 0)).reset_between_batches():
         weight.data.add_(1)
         foreign.__dict__["seen"] = True
     assert weight.tolist() == [1, 1]
@@ -125,6 +125,6 @@ def test_parameters_and_objects_of_installed_packages_are_left_alone() -> None:
 
 def test_a_constant_that_cannot_be_written_does_no_harm() -> None:
     cell = Cell([torch.tensor(0.3).expand(4), torch.zeros(2).to_sparse()], 0)
-    with at_rest(Network(module=cell)) as reset:
+    with Network(module=cell).reset_between_batches() as reset:
         reset()
     assert cell.place[0].tolist() == pytest.approx([0.3] * 4)

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from snnprune import calibrate, evaluate, trace
 from snnprune.distributed import Ranks
 from snnprune.errors import InputError, UsageError
-from snnprune.network import batch_length, fed
-from snnprune.network.running import Counted, called, counted, forward_of, sample_axis
+from snnprune.network import Network
+from snnprune.network.feeding import fed
+from snnprune.network.running import Counted, Forward, called, counted, forward_of
 from snnprune.training.pieces import pieces
 
 DRAWN = torch.Generator().manual_seed(0)
@@ -158,20 +159,27 @@ def test_an_unknown_way_is_refused(name: str) -> None:
         forward_of(name, None, fields=("model.forward", "model.name"))
 
 
+def run_by(forward: Forward) -> Network:
+    return Network(module=nn.Identity(), forward=forward)
+
+
 def test_step_by_step_knows_the_samples_of_batches_without_labels() -> None:
     run = forward_of("steps", None)
-    assert batch_length(EVENTS, None, run) == 5
-    assert batch_length(EVENTS, Y, run) == 5
+    assert run_by(run).count_samples(EVENTS, None) == 5
+    assert run_by(run).count_samples(EVENTS, Y) == 5
     with pytest.raises(InputError, match=r"shape \(5, 4, 6\) with 5 labels has no time first"):
-        batch_length(EVENTS.transpose(0, 1), Y, run)
+        run_by(run).count_samples(EVENTS.transpose(0, 1), Y)
 
 
 def test_samples_are_looked_for_where_the_output_says() -> None:
     batch = {"events": torch.zeros(7, 4, 3), "mask": torch.ones(2, 4)}
     run = counted(called, batch, torch.zeros(4, 10), "auto")
-    assert batch_length(batch, None, run) == 4
-    assert batch_length({"events": torch.zeros(7, 3, 3), "mask": torch.ones(2, 3)}, None, run) == 3
-    assert batch_length(batch, torch.zeros(9), run) == 9
+    assert run_by(run).count_samples(batch, None) == 4
+    assert (
+        run_by(run).count_samples({"events": torch.zeros(7, 3, 3), "mask": torch.ones(2, 3)}, None)
+        == 3
+    )
+    assert run_by(run).count_samples(batch, torch.zeros(9)) == 9
 
 
 @pytest.mark.parametrize(
@@ -192,7 +200,7 @@ def test_a_tensor_is_as_long_as_it_is_unless_the_output_says_otherwise(
 ) -> None:
     x = torch.zeros(7, 4, 3)
     run = counted(called, x, output, reading)
-    assert batch_length(x, None, run) == count
+    assert run_by(run).count_samples(x, None) == count
     assert isinstance(run, Counted) == (count != 7)
 
 
@@ -220,6 +228,25 @@ def test_a_run_of_ones_own_gets_batches_whole_and_the_data_stay() -> None:
     assert torch.equal(batches[0]["events"], X)
 
 
+@torch.no_grad()
+def test_a_network_is_run_as_it_was_traced_unless_another_way_is_given() -> None:
+    net = Net().eval()
+    doubling = trace(net, X, run=lambda net, x: net(2 * x))
+    plain, batches, double = trace(net, X), [(X, Y)], [(2 * X, Y)]
+    assert evaluate(doubling, batches) == evaluate(plain, double)
+    assert evaluate(doubling, batches, run=called) == evaluate(plain, batches)
+    seen, usual = (
+        calibrate(*of).layers["hidden.weight"] for of in ((doubling, batches), (plain, double))
+    )
+    assert torch.equal(seen.input_rate, usual.input_rate)
+
+
+def test_a_network_is_read_as_it_says_unless_another_way_is_given() -> None:
+    network = trace(Net().eval(), X).with_readout("last")
+    assert evaluate(network, [(X, Y)]).readout == "last"
+    assert evaluate(network, [(X, Y)], readout="mean").readout == "mean"
+
+
 def test_a_batch_is_fed_to_the_device_of_the_module() -> None:
     with torch.device("meta"):
         net = Net()
@@ -229,12 +256,16 @@ def test_a_batch_is_fed_to_the_device_of_the_module() -> None:
 
 
 def test_step_by_step_batches_are_cut_along_their_samples_where_time_is_as_long() -> None:
-    x, y, along = torch.rand(4, 4, 6), torch.arange(4), sample_axis(forward_of("steps", None))
+    x, y, along = (
+        torch.rand(4, 4, 6),
+        torch.arange(4),
+        run_by(forward_of("steps", None)).sample_axis,
+    )
     halves = list(pieces(x, y, 2, along=along))
     assert [half.shape for half, _ in halves] == [(4, 2, 6), (4, 2, 6)]
     assert torch.equal(torch.cat([half for half, _ in halves], 1), x)
     assert Ranks(rank=1, size=2).part(x, y, along=along).x.shape == (4, 2, 6)
-    assert sample_axis(called) is None
+    assert run_by(called).sample_axis is None
 
 
 def test_a_function_that_cannot_read_an_output_is_left_to_who_needs_it() -> None:

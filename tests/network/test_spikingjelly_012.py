@@ -28,6 +28,7 @@ from zoo import (
     seen,
 )
 
+from snnprune.batches import Batches
 from snnprune.evaluation import evaluate
 from snnprune.gradients import weight_gradients
 from snnprune.network import evaluating, trace, watching
@@ -188,7 +189,7 @@ def test_a_network_for_kernels_is_found_out_about_without_them() -> None:
         before = inner_state(module)
         network = trace(module, PICTURES)
         known = calibrated(network, PICTURES)
-        gradients = weight_gradients(network, lambda: [(PICTURES, None)], "gradient")
+        gradients = weight_gradients(network, Batches(begin=lambda: [(PICTURES, None)]), "gradient")
         evaluation = evaluate(network, [(PICTURES, LABELS)])
         assert {one.backend for one in (module.spikes1, module.spikes2)} == {backend}
         assert inner_state(module) == before

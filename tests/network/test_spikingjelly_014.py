@@ -19,6 +19,7 @@ from behaviour import Behaviour, DropIn, Networks, cases_of, made_of
 from torch import Tensor, nn
 from zoo import One, calibrated, images, inner_state, left_out, log_crisis, output, scored, seen
 
+from snnprune.batches import Batches
 from snnprune.gradients import weight_gradients
 from snnprune.network import trace
 from snnprune.network.libraries import building, library_of
@@ -234,10 +235,9 @@ def test_a_node_for_kernels_is_found_out_about_without_them(name: str) -> None:
         network = trace(module, x)
         known = calibrated(network, x)
         gradients = weight_gradients(
-            network,
-            lambda: [(x, torch.zeros(2, dtype=torch.long))],
+            network.with_readout(lambda spikes: spikes.mean((0, 3, 4))),
+            Batches(begin=lambda: [(x, torch.zeros(2, dtype=torch.long))]),
             "gradient",
-            readout=lambda spikes: spikes.mean((0, 3, 4)),
         )
         assert inner_state(module) == before
         assert spikes.backend == backend

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from snnprune.calibration import Calibration, calibrate
 from snnprune.criteria import load_criterion
 from snnprune.known import Known
-from snnprune.network import Network, at_rest, trace, watching
+from snnprune.network import Network, trace, watching
 from snnprune.scoring import Scores, score
 
 Links = dict[str, tuple[list[str], list[str], list[str], bool]]
@@ -56,7 +56,7 @@ def links_of(network: Network) -> Links:
 @torch.no_grad()
 def outputs(network: Network, x: Tensor) -> list[Tensor]:
     """Every tensor that is put out for `x`, from rest."""
-    with at_rest(network) as reset:
+    with network.reset_between_batches() as reset:
         reset()
         found = tree_leaves(network.module(x))
         return [one.clone() for one in found if isinstance(one, Tensor)]

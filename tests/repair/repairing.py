@@ -9,6 +9,7 @@ import torch
 from pruned_networks import batches, made, rested
 from torch import Tensor, nn
 
+from snnprune.batches import Batches
 from snnprune.mask import Masks
 from snnprune.network import Network, snapshot
 from snnprune.repair.pruned import Pruned
@@ -31,7 +32,9 @@ def cut(network: Network, masks: Masks, **given: Any) -> Pruned:
     with torch.no_grad():
         for key, mask in masks.items():
             network.module.get_parameter(key).mul_(mask)
-    return Pruned(network=network, dense=dense, masks=masks, batches=batches, **given)
+    return Pruned(
+        network=network, dense=dense, masks=masks, batches=Batches(begin=batches), **given
+    )
 
 
 def pruned(name: str, kept: float = 0.5, **given: Any) -> Pruned:
@@ -104,4 +107,4 @@ def breaking(of: Pruned, after: int) -> Pruned:
             raise BrokenError
         return output
 
-    return replace(of, run=run)
+    return replace(of, network=of.network.with_forward(run))

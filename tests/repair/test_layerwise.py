@@ -216,7 +216,8 @@ def breaking_first(of: Pruned, after: int) -> Pruned:
             raise BrokenError
         return module(x)
 
-    return Pruned(network=of.network, dense=of.dense, masks=of.masks, batches=of.batches, run=run)
+    network = of.network.with_forward(run)
+    return Pruned(network=network, dense=of.dense, masks=of.masks, batches=of.batches)
 
 
 def test_a_whole_pass_that_breaks_is_told() -> None:

@@ -9,6 +9,7 @@ from pruned_networks import PICTURES, batches
 from repairing import BrokenError, breaking, changed, cut, dense, masks_of, pruned, surroundings
 from torch import Tensor, nn
 
+from snnprune.batches import Batches
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.network import Batch
 from snnprune.repair.pruned import Pruned
@@ -74,7 +75,7 @@ def poisoned() -> Iterator[Batch]:
 def test_labels_are_not_read() -> None:
     found = []
     for given in (batches, poisoned):
-        of = replace(pruned("convolved"), batches=given)
+        of = replace(pruned("convolved"), batches=Batches(begin=given))
         tune(of)
         found.append({key: t.clone() for key, t in of.network.module.state_dict().items()})
     assert all(torch.equal(found[1][key], tensor) for key, tensor in found[0].items())
@@ -119,13 +120,14 @@ def test_a_network_that_detaches_is_told_in_one_line() -> None:
         return output.detach()
 
     with pytest.raises(InputError, match="no gradient reaches the weights"):
-        tune(replace(of, run=detached))
+        tune(replace(of, network=of.network.with_forward(detached)))
 
 
 def test_logits_that_are_not_finite_are_told_in_one_line() -> None:
     of = pruned("linears")
+    spoilt = of.network.with_forward(lambda module, x: module(x) * torch.nan)
     with pytest.raises(NonFiniteError, match="finite"):
-        tune(replace(of, run=lambda module, x: module(x) * torch.nan))
+        tune(replace(of, network=spoilt))
     assert all(parameter.grad is None for parameter in of.network.module.parameters())
 
 
@@ -138,7 +140,7 @@ def test_the_loss_is_the_scaled_divergence_of_the_softmax() -> None:
 
 
 def pieces(x: Tensor, y: Tensor | None, name: str = "convolved") -> list[tuple[Tensor, int]]:
-    return list(_pieces(replace(pruned(name), batches=lambda: [(x, y)]), epoch=0))
+    return list(_pieces(replace(pruned(name), batches=Batches(begin=lambda: [(x, y)])), epoch=0))
 
 
 def test_batches_are_mixed_and_cut_along_their_samples() -> None:
@@ -167,17 +169,17 @@ def test_samples_one_by_one_will_do_where_no_norm_needs_a_variance() -> None:
     def alone() -> Iterator[Batch]:
         yield from batches(1)
 
-    bare = replace(pruned("linears"), batches=alone)
+    bare = replace(pruned("linears"), batches=Batches(begin=alone))
     before = apart(bare)
     tune(bare)
     assert apart(bare) < 0.9 * before
     with pytest.raises(InputError, match="two samples"):
-        tune(replace(pruned("convolved"), batches=alone))
+        tune(replace(pruned("convolved"), batches=Batches(begin=alone)))
 
 
 @pytest.mark.parametrize("size", [3, 6])
 def test_one_batch_or_two_are_enough(size: int) -> None:
-    of = replace(pruned("snnTorch"), batches=lambda: batches(size))
+    of = replace(pruned("snnTorch"), batches=Batches(begin=lambda: batches(size)))
     before = apart(of)
     tune(of)
     assert apart(of) < 0.9 * before

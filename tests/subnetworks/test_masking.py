@@ -9,7 +9,6 @@ from small_networks import Own, images, traced
 from torch import Tensor, nn, optim
 
 from snnprune.evaluation import evaluate
-from snnprune.network import at_rest
 from snnprune.subnetworks import searching
 from snnprune.subnetworks.masking import TopScores
 from snnprune.subnetworks.selection import highest
@@ -160,7 +159,7 @@ def test_the_state_of_a_users_own_neuron_beside_a_weight_is_still_put_at_rest() 
     module, x = Own(), images(4, 6)
     network = traced(module, x)
     with searching(network, weights="kaiming-normal", kept=0.5, seed=0), torch.no_grad():
-        with at_rest(network) as reset:
+        with network.reset_between_batches() as reset:
             reset()
             first = module(x)
             assert not torch.equal(module(x), first)

@@ -19,7 +19,7 @@ from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
 from snnprune.evaluation import evaluate
 from snnprune.loss import time_averaged_loss
-from snnprune.network import Network, at_rest
+from snnprune.network import Network
 from snnprune.subnetworks import Subnetwork, searching
 
 
@@ -32,7 +32,7 @@ def search_for(found: Subnetwork, x: Tensor, steps: int = 5) -> None:
     """A few steps of training on `x`."""
     module = found.network.module.train()
     optimizer = optim.SGD(found.scores.values(), lr=2.0, momentum=0.9, weight_decay=5e-4)
-    with at_rest(found.network) as reset:
+    with found.network.reset_between_batches() as reset:
         for _ in range(steps):
             reset()
             optimizer.zero_grad()
@@ -43,7 +43,7 @@ def search_for(found: Subnetwork, x: Tensor, steps: int = 5) -> None:
 @torch.no_grad()
 def output(network: Network, x: Tensor) -> Tensor:
     network.module.eval()
-    with at_rest(network) as reset:
+    with network.reset_between_batches() as reset:
         reset()
         result: Tensor = network.module(x).clone()
         return result

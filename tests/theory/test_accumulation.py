@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from snnprune.batches import Batches
 from snnprune.calibration import calibrate
 from snnprune.models.dynamics import Dynamics
 from snnprune.models.lif import LIF
@@ -52,7 +53,7 @@ def spread_of(
         for name, layer in linear.items()
     }
     calibration, spreading = calibrate(network, [x]), Spreading()
-    crises = crises_of_layers(network, calibration, changed, lambda: [x])
+    crises = crises_of_layers(network, calibration, changed, Batches(begin=lambda: [x]))
     moved(network, changed, calibration.neurons, batches or [x], spreading=spreading)
     return accumulated(network, calibration, crises, spreading.found, [x]), spreading.found
 

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from snnprune.batches import Batches
 from snnprune.calibration import calibrate
 from snnprune.models.dynamics import Dynamics
 from snnprune.models.lif import LIF
@@ -45,7 +46,9 @@ def crisis_of(seed: int, change: float, **how: Any) -> tuple[Small, Crisis, int]
     network = trace(model, x)
     weight = model.layer.get_parameter("weight").detach()
     changed = {"layer.weight": weight + change * torch.randn_like(weight)}
-    (found,) = crises_of_layers(network, calibrate(network, [x]), changed, lambda: [x])
+    (found,) = crises_of_layers(
+        network, calibrate(network, [x]), changed, Batches(begin=lambda: [x])
+    )
     return model, found, how["steps"]
 
 
@@ -166,7 +169,9 @@ def test_a_layer_that_is_used_twice_goes_further_than_its_current_says() -> None
     model, x = Twice().eval(), torch.ones(4, 2)
     network = trace(model, x)
     changed = {"layer.weight": 0.35 * torch.eye(2)}  # 0.8 becomes 0.7, by 0.05 and 0.05
-    (found,) = crises_of_layers(network, calibrate(network, [x]), changed, lambda: [x])
+    (found,) = crises_of_layers(
+        network, calibrate(network, [x]), changed, Batches(begin=lambda: [x])
+    )
     assert found.error.tolist() == pytest.approx([0.05, 0.05])
     assert not found.followed
     assert found.compute_flipped().tolist() == [0.5, 0.5]  # at the first step

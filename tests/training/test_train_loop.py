@@ -76,7 +76,7 @@ class Spy:
     def __init__(self, split: Any, name: str, log: list[str]) -> None:
         self.split, self.name, self.log = split, name, log
 
-    def batches(self, *args: Any, **more: Any) -> Iterator[Any]:
+    def batches(self, *args: Any, **more: Any) -> Any:
         self.log.append(self.name)
         return self.split.batches(*args, **more)
 

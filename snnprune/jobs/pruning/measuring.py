@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
 
-from snnprune.agreement import Agreement, agreement
+from snnprune.agreement import Agreement, agreements
 from snnprune.calibration import Calibration, calibrate
 from snnprune.checkpoint import pack
 from snnprune.evaluation import Evaluation, evaluate
 from snnprune.evidence import crises, membranes, score_histogram
 from snnprune.exporting import sizes_of
 from snnprune.jobs.cost import Cost
-from snnprune.jobs.subjects.subject import Batches, Subject
+from snnprune.jobs.subjects.subject import Subject
 from snnprune.mask import Masks
 from snnprune.progress import Progress
 from snnprune.report import about_evaluation, about_workload
@@ -117,8 +117,6 @@ class Measuring:
             return evaluate(
                 self.subject.require_runnable(),
                 self._batches(label, split),
-                run=self.subject.run,
-                readout=self.subject.readout(),
                 workload=workload,
                 images=split,
             )
@@ -129,20 +127,11 @@ class Measuring:
         if not self.wanted.agreement or network is None or self.missing:
             return None
         with self.cost.stage("evaluation"):
-            return agreement(
-                network,
-                self.subject.checkpoint.tensors,
-                tensors,
-                self._batches("comparing spikes", self.subject.measured),
-                run=self.subject.run,
-                readout=self.subject.readout(),
-            )
+            batches = self._batches("comparing spikes", self.subject.measured)
+            return agreements(network, self.subject.checkpoint.tensors, [tensors], batches)[0]
 
-    def _batches(self, label: str, split: str) -> Batches:
-        batches = self.subject.batches(split, self.limit)
-        return self.progress.track(
-            batches, label=label, total=self.subject.steps(split, self.limit)
-        )
+    def _batches(self, label: str, split: str) -> Iterator[Any]:
+        return self.subject.batches(split, self.limit).track(self.progress, label)
 
     def evidence(
         self, masks: Masks, scores: Scores, before: Calibration | None
@@ -158,13 +147,9 @@ class Measuring:
         if network is None or before is None:
             none: dict[str, Any] = {"before": {}, "after": {}, "crises": {}, "input_rates": {}}
             return {"samples": 0, "edges": [], **none, "scores": histograms}
-        batches = self.progress.track(
-            self.subject.calibration_batches(),
-            label="calibrating after",
-            total=self.subject.calibration_steps(),
-        )
+        batches = self.subject.calibration_batches().track(self.progress, "calibrating after")
         with self.cost.stage("calibration"):
-            after = calibrate(network, batches, run=self.subject.run)
+            after = calibrate(network, batches)
         predicted = crises(weights, masks, network, before)
         return {
             "samples": after.samples,

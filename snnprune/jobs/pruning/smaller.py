@@ -129,11 +129,13 @@ def _compared(
 
 
 def _output(subject: Subject, module: nn.Module, x: Any) -> list[Tensor]:
+    assert subject.network is not None
+    forward = subject.network.forward
     what = f"running it without these channels on {described(x)}"
     with torch.random.fork_rng(), calling_user_code(what, field="--model"):
         torch.manual_seed(subject.options.seed)  # for what it draws
         with torch.no_grad(), evaluating(module):
-            return [*tensors(subject.run(module, copied(x, subject.device)))]
+            return [*tensors(forward(module, copied(x, subject.device)))]
 
 
 @contextlib.contextmanager

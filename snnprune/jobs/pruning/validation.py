@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from snnprune.batches import Batches
 from snnprune.calibration import Calibration
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
 from snnprune.evaluation import evaluate
-from snnprune.jobs.subjects.subject import Batches, Subject
+from snnprune.jobs.subjects.subject import Subject
 from snnprune.progress import Progress
 
 MOST = 5000  # of training images that are held out
@@ -22,8 +22,7 @@ class Validation:
 
     split: str
     """`validation` or `training`."""
-    batches: Callable[[], Batches]
-    steps: int | None = None
+    batches: Batches
     apart: bool = False
     """Whether calibration does not use them, where they are of the training images."""
 
@@ -49,21 +48,12 @@ def validation_of(
     subject.require_runnable()
     assert subject.data is not None
     if subject.data.validation is not None:
-        return Validation(
-            split="validation",
-            batches=lambda: subject.batches("validation", limit),
-            steps=subject.steps("validation", limit),
-        )
+        return Validation(split="validation", batches=subject.batches("validation", limit))
     if not isinstance(subject.data.train, ImageSplit):
-        return Validation(split="training", batches=lambda: subject.batches("train", limit))
+        return Validation(split="training", batches=subject.batches("train", limit))
     held = _held_out(subject, calibration, limit or MOST)
-    size = subject.options.batch_size
-    return Validation(
-        split="training",
-        batches=lambda: held.batches(size, device=subject.device),
-        steps=-(-len(held) // size),
-        apart=True,
-    )
+    batches = held.batches(subject.options.batch_size, device=subject.device)
+    return Validation(split="training", batches=batches, apart=True)
 
 
 def _held_out(subject: Subject, calibration: Calibration | None, most: int) -> ImageSplit:
@@ -102,12 +92,8 @@ def accuracy_on(subject: Subject, validation: Validation, progress: Progress) ->
     Raises:
         InputError: they have no labels.
     """
-    batches = progress.track(
-        validation.batches(), label="evaluating on validation images", total=validation.steps
-    )
-    found = evaluate(
-        subject.require_runnable(), batches, run=subject.run, readout=subject.readout()
-    )
+    batches = validation.batches.track(progress, "evaluating on validation images")
+    found = evaluate(subject.require_runnable(), batches)
     if found.accuracy is None:
         raise InputError("has no labels to hold an accuracy on", field="--data")
     return found.accuracy, found.labelled

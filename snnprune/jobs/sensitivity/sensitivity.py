@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from snnprune.agreement import Agreement, about_agreement
 from snnprune.allocation.curves import cheapest
+from snnprune.batches import Batches
 from snnprune.calibration import Calibration
 from snnprune.files import together, write_json, write_text
 from snnprune.jobs.calibrate import calibrated, knowing_its_data, read_calibration_for
@@ -28,7 +29,7 @@ from snnprune.jobs.sensitivity.options import (
 from snnprune.jobs.sensitivity.trials import Bench, Trial
 from snnprune.jobs.subjects.opening import open_subject
 from snnprune.jobs.subjects.reporting import report_on
-from snnprune.jobs.subjects.subject import Batches, Subject
+from snnprune.jobs.subjects.subject import Subject
 from snnprune.one_shot import Plan
 from snnprune.pages import write_pages
 from snnprune.progress import Progress
@@ -156,15 +157,15 @@ def _calibration(options: SensitivityOptions, subject: Subject, progress: Progre
 
 def _images(
     options: SensitivityOptions, subject: Subject, calibration: Calibration
-) -> tuple[str, Callable[[], Batches]]:
-    """Which images to compare on, and a function that gives them anew.
+) -> tuple[str, Batches]:
+    """Which images to compare on, and these.
 
     Raises:
         InputError: there are none of that split.
     """
     limit, split = options.eval_samples, options.split
     if split != "validation":
-        return split, lambda: subject.batches(split, limit)
+        return split, subject.batches(split, limit)
     found = validation_of(subject, calibration, limit)
     return found.split, found.batches
 

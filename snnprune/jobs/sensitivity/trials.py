@@ -9,7 +9,8 @@ from torch import Tensor
 
 from snnprune.agreement import Agreement, agreements
 from snnprune.allocation import load_allocation
-from snnprune.jobs.subjects.subject import Batches, Subject
+from snnprune.batches import Batches
+from snnprune.jobs.subjects.subject import Subject
 from snnprune.mask import Masks
 from snnprune.one_shot import OneShot, Plan
 from snnprune.progress import Progress
@@ -58,7 +59,7 @@ class Bench:
     subject: Subject
     work: OneShot
     plan: Plan
-    images: Callable[[], Batches]
+    images: Batches
     """To compare on."""
 
     def layers(self, sparsities: Sequence[float], progress: Progress) -> Iterator[Trial]:
@@ -103,9 +104,7 @@ class Bench:
             self.subject.require_runnable(),
             {},
             pruned,
-            self.images(),
-            run=self.subject.run,
-            readout=self.subject.readout(),
+            self.images,
         )
 
 

@@ -25,10 +25,10 @@ from snnprune.jobs.subjects.subject import Subject
 from snnprune.models import MODELS, ModelSpec, argument, build_model
 from snnprune.network import Network, bare, trace
 from snnprune.network.feeding import require_as_many
-from snnprune.network.readout import Reading
+from snnprune.network.readout import Readout
 from snnprune.network.restless import told
 from snnprune.network.running import Forward, forward_of, reading_of
-from snnprune.network.samples import Placement, placement
+from snnprune.network.samples import Placement, place_samples
 from snnprune.provenance import DataSpec, data_in, model_in
 from snnprune.references import flag_of, telling_of_text
 from snnprune.structure.description import shapes_in
@@ -55,25 +55,26 @@ def open_subject(options: SubjectOptions) -> Subject:
     if data is not None and data_spec is not None and data.held_out:
         data_spec = replace(data_spec, validation=data.held_out)
     network, no_network = None, "the file does not say which model it is of"
-    placed = Placement(forward=forward_of(options.forward, options.model))
+    forward, doubts = forward_of(options.forward, options.model), tuple[str, ...]()
     if spec is not None:
         module, checkpoint = _loaded(spec, checkpoint)
         example = example_of(spec, data, device)
         no_network = "the model cannot be traced without data"
         if example is not None:
-            run = _Kept(placed.forward)
+            readout = Readout(reading, name=options.readout)
             with telling_of_text(spec.args, flag=flag_of("--model")):
-                network = _traced(module.to(device).eval(), example.x, run, options.links)
-            if network.draws is not None:
-                network = replace(network, draws=options.seed)
-            require_as_many(run.output, *example, reading)
-            placed = _placed(network, run, example, reading, own=is_reference(spec.name))
+                network, ran = _traced(
+                    module.to(device).eval(), example.x, forward, readout, options
+                )
+            require_as_many(ran, *example, reading)
+            placed = _placed(network, example, ran, own=is_reference(spec.name))
+            network, doubts = placed.network, placed.doubts
         notes = (
             *_standardised(spec, data),
             *_on_labels(example),
             *_made(network),
             *_in_eval(network),
-            *placed.doubts,
+            *doubts,
         )
         checkpoint = replace(checkpoint, notes=(*checkpoint.notes, *notes))
     else:
@@ -83,9 +84,6 @@ def open_subject(options: SubjectOptions) -> Subject:
         checkpoint=checkpoint,
         device=device,
         spec=spec,
-        forward=placed.forward,
-        layout=placed.layout,
-        reading=reading,
         network=network,
         data_spec=data_spec,
         data=data,
@@ -136,33 +134,29 @@ def _on_labels(example: Pair | None) -> list[str]:
     return ["the second part of a batch is taken for its labels; others could be labels too"]
 
 
-class _Kept:
-    """A way to run a batch that keeps what comes of it."""
+def _traced(
+    module: nn.Module, example: Any, forward: Forward, readout: Readout, options: SubjectOptions
+) -> tuple[Network, Any]:
+    """The network of `module`, and what it put out; that it takes the data shows here first."""
+    ran: Any = None
 
-    def __init__(self, forward: Forward) -> None:
-        self.forward = forward
-        self.output: Any = None
+    def keeping(module: nn.Module, x: Any) -> Any:
+        nonlocal ran
+        ran = forward(module, x)
+        return ran
 
-    def __call__(self, module: nn.Module, x: Any) -> Any:
-        self.output = self.forward(module, x)
-        return self.output
-
-
-def _traced(module: nn.Module, example: Any, forward: Forward, links: Mapping[str, str]) -> Network:
-    """The links of `module`; that it takes the data at all shows here first."""
-    what = f"running the model on {described(example)}"
-    with calling_user_code(what, field="--model"):
-        return trace(module, example, run=forward, links=links)
+    with calling_user_code(f"running the model on {described(example)}", field="--model"):
+        network = trace(module, example, run=keeping, links=options.links)
+    network = network.with_forward(forward).with_readout(readout)
+    return (network if network.draws is None else replace(network, draws=options.seed)), ran
 
 
-def _placed(
-    network: Network, run: _Kept, example: Pair, reading: str | Reading, *, own: bool
-) -> Placement:
+def _placed(network: Network, example: Pair, ran: Any, *, own: bool) -> Placement:
     """Where the samples of a batch lie: how a network of one's own has them is tried."""
     if not own:
-        return Placement(forward=run.forward)
+        return Placement(network=network)
     with calling_user_code(f"running the model on {described(example.x)}", field="--model"):
-        return placement(network, run.forward, *example, reading, ran=run.output)
+        return place_samples(network, *example, ran=ran)
 
 
 def _loaded(spec: ModelSpec, checkpoint: Checkpoint) -> tuple[nn.Module, Checkpoint]:

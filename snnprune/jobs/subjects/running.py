@@ -27,4 +27,4 @@ def run_once(options: SubjectOptions, *, field: str) -> tuple[Subject, Running]:
         )
     example = example_of(subject.spec, subject.data, subject.device, count=SAMPLES)
     assert example is not None, "it was traced with one"
-    return subject, first_calls(subject.network, subject.forward, example.x)
+    return subject, first_calls(subject.network, example.x)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from snnprune.batches import Pair, Sampled
+from snnprune.batches import Batches, Pair, Sampled
 from snnprune.checkpoint import Checkpoint
 from snnprune.data import GIVEN, DataSet, Split, worded
 from snnprune.data.images import ImageSplit
@@ -17,12 +16,9 @@ from snnprune.errors import InputError
 from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.jobs.subjects.prunable import Prunable
 from snnprune.models import ModelSpec
-from snnprune.network import Network, batch_length
-from snnprune.network.readout import Reading, Readout
-from snnprune.network.running import Forward, called
+from snnprune.network import Network
+from snnprune.network.readout import Readout
 from snnprune.provenance import DataSpec, data_in
-
-Batches = Iterator[tuple[Any, Tensor | None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +29,8 @@ class Subject:
     checkpoint: Checkpoint
     device: torch.device
     spec: ModelSpec | None = None
-    forward: Forward = called
-    """How a batch is run; a failure of the user's own code is told as theirs."""
-    reading: str | Reading = "auto"
-    """How the network's output is read."""
-    layout: str | None = None
-    """How outputs with time steps lie, where it is known."""
     network: Network | None = None
+    """Run and read as the options say; a failure of the user's own code is told as theirs."""
     data_spec: DataSpec | None = None
     data: DataSet | None = None
     missing: str | None = None
@@ -60,50 +51,35 @@ class Subject:
         """Training images without augmentation, a seeded sample of `options.samples`."""
         return self.batches("train", self.options.samples)
 
-    def calibration_steps(self) -> int | None:
-        """How many batches those are, where it is known before."""
-        return self.steps("train", self.options.samples)
-
     def batches(self, split: str, limit: int | None = None) -> Batches:
         """The images of a split (see `DataSet.of`), or a seeded sample of `limit` of them."""
         images, size = self._split(split), self.options.batch_size
         if not isinstance(images, ImageSplit):
-            return self._up_to(limit, images.batches(size, device=self.device))
+            given = images.batches(size, device=self.device)
+            return Batches(begin=lambda: self._up_to(limit, given))
         if limit is not None:
             images = images.sample(self._whole(limit, images), self.options.seed)
         return images.batches(size, limit=limit, device=self.device)
-
-    def steps(self, split: str, limit: int | None = None) -> int | None:
-        """How many batches those are, where it is known before."""
-        images = self._split(split)
-        if not isinstance(images, ImageSplit):
-            return None
-        return -(-self._whole(limit or len(images), images) // self.options.batch_size)
 
     def _whole(self, count: int, images: ImageSplit) -> int:
         """`count` or one less: a last batch of one image has no variance for a BatchNorm."""
         count = min(count, len(images))
         return count - 1 if count > 1 and count % self.options.batch_size == 1 else count
 
-    def _up_to(self, limit: int | None, batches: Batches) -> Batches:
+    def _up_to(self, limit: int | None, batches: Batches) -> Iterator[Pair]:
         """Batches until `limit` samples are reached; where these lie is known here."""
-        samples = 0
+        samples, network = 0, self.require_runnable()
         for x, y in batches:
             plain = limit is None and not isinstance(x, Tensor)
-            count = 0 if plain else batch_length(x, y, self.forward)
+            count = 0 if plain else network.count_samples(x, y)
             yield Sampled.of(Pair(x, y), count) if count else Pair(x, y)
             samples += count
             if limit is not None and samples >= limit:
                 return
 
-    @property
-    def run(self) -> Forward:
-        """From the network's module and a batch to its output."""
-        return self.forward
-
     def readout(self) -> Readout:
-        """A reader of outputs, for one evaluation."""
-        return Readout(self.reading, name=self.options.readout, layout=self.layout)
+        """How the network's output is read; as any, where there is no network."""
+        return self.network.readout if self.network is not None else Readout()
 
     def _split(self, name: str) -> Split:
         split = self.data.of(name) if self.data else None

@@ -102,8 +102,7 @@ def _found(
         network,
         calibration,
         changed,
-        subject.calibration_batches,
-        run=subject.run,
+        subject.calibration_batches(),
         at_least=options.error or 0.0,
         keys=progress.track(changed, label="changing layers", total=len(changed)),
     )
@@ -112,7 +111,6 @@ def _found(
         changed,
         calibration.neurons,
         subject.calibration_batches(),
-        run=subject.run,
         spreading=spreading,
     )
     whole = accumulated(
@@ -121,7 +119,6 @@ def _found(
         crises,
         spreading.found,
         subject.calibration_batches(),
-        run=subject.run,
     )
     uncounted = tuple(key for key in changed if key not in {one.layer for one in crises})
     return CrisisFound(

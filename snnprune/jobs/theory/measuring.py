@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from torch import Tensor
 
@@ -10,10 +10,10 @@ from snnprune.calibration import Calibration
 from snnprune.criteria.flip_chance import flip_chance
 from snnprune.errors import InputError
 from snnprune.evaluation import Evaluation, evaluate
-from snnprune.jobs.subjects.subject import Batches, Subject
+from snnprune.jobs.subjects.subject import Subject
 from snnprune.jobs.theory.effects import Effect, LayerEffect
 from snnprune.jobs.theory.levels import Input, Level, require_one_tensor
-from snnprune.network import batch_length, holding
+from snnprune.network import holding
 from snnprune.progress import Progress
 from snnprune.theory import bounds
 from snnprune.theory.moving import Moved, moved
@@ -73,17 +73,13 @@ class Measuring:
         subject, limit = self.subject, self.eval_samples
         network = subject.require_runnable()
         split = subject.measured
-        batches = self.progress.track(
-            subject.batches(split, limit), label=label, total=subject.steps(split, limit)
-        )
+        batches = subject.batches(split, limit).track(self.progress, label)
         with holding(network.module, changed):
             return evaluate(
                 network,
                 batches
                 if disturbed is None
                 else _disturbed(batches, disturbed(self.find_samples_axis())),
-                run=subject.run,
-                readout=subject.readout(),
                 images=split,
             )
 
@@ -110,9 +106,9 @@ class Measuring:
         subject = self.subject
         batches, network = subject.calibration_batches(), subject.require_runnable()
         if disturbed is None:
-            return moved(network, changed, names, batches, run=subject.run)[0]
+            return moved(network, changed, names, batches)[0]
         change = disturbed(self.find_samples_axis())
-        return moved(network, changed, names, batches, run=subject.run, disturbed=change)[0]
+        return moved(network, changed, names, batches, disturbed=change)[0]
 
     def _about(self, key: str, name: str, happened: Moved) -> LayerEffect:
         density = bounds.densities(self.calibration.neurons[name]).counted
@@ -144,7 +140,9 @@ def _weights(subject: Subject) -> list[tuple[Tensor, int]]:
     ]
 
 
-def _disturbed(batches: Batches, change: Callable[[Tensor], Tensor]) -> Batches:
+def _disturbed(
+    batches: Iterable[tuple[Tensor, Tensor | None]], change: Callable[[Tensor], Tensor]
+) -> Iterator[tuple[Tensor, Tensor | None]]:
     for x, y in batches:
         yield change(x), y
 
@@ -159,7 +157,7 @@ def _samples_axis(subject: Subject, time_axis: int | None) -> int:
         return int(time_axis == 0)
     for x, y in subject.calibration_batches():
         require_one_tensor(x)
-        samples = batch_length(x, y, subject.run)
+        samples = subject.require_runnable().count_samples(x, y)
         if x.dim() < 2 or x.shape[0] != x.shape[1] or samples == 1:
             return 0 if x.shape[0] == samples else 1
     raise InputError(

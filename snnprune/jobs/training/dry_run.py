@@ -188,7 +188,7 @@ def _seconds_evaluating(setup: Setup) -> float:
     """How long a batch takes in eval mode, its spikes counted."""
     batches = setup.calibration_batches(setup.recipe.training.batch_size)
     start = time.monotonic()
-    evaluate(setup.network, batches, run=setup.forward, readout=setup.readout())
+    evaluate(setup.network, batches)
     finish_work(setup.device)
     return time.monotonic() - start
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from snnprune.criteria import load_criterion
 from snnprune.curves import DENSE
-from snnprune.data.images import ImageSplit
 from snnprune.loops.methods import EDGE_POPUP, FINETUNED, GRADUAL, Cell, cells, method_of
 from snnprune.loops.ranking import prunable_weights
 from snnprune.loops.resolving import spec_of
@@ -195,9 +194,8 @@ def _batches(setup: Setup, split: str) -> int:
     images = setup.data.of(split)
     if images is None:
         return 0
-    if not isinstance(images, ImageSplit):
-        return 1
-    return -(-len(images) // setup.recipe.training.batch_size)
+    count = images.batches(setup.recipe.training.batch_size).count
+    return 1 if count is None else count
 
 
 def _share_of_time(section: ImpSection, recipe: Recipe) -> float:

@@ -155,8 +155,6 @@ class Network:
             self.subject.require_runnable(),
             self.subject.find_weights(),
             batches=lambda: iter(calibration),
-            run=self.subject.run,
-            readout=self.subject.readout,
             seed=seed,
         )
 
@@ -165,8 +163,6 @@ class Network:
         found = evaluate(
             self.subject.require_runnable(),
             iter(self.tests),
-            run=self.subject.run,
-            readout=self.subject.readout(),
         )
         assert found.accuracy is not None
         return 100 * found.accuracy

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from snnprune.allocation import load_allocation
 from snnprune.criteria import load_criterion
+from snnprune.criteria.evidence import gather_evidence
 from snnprune.errors import InputError
-from snnprune.known import known_for
 from snnprune.loops.setup import Setup
 from snnprune.mask import Masks
 from snnprune.network import Network
@@ -66,7 +66,7 @@ class Ranking:
             InputError: criterion or allocation cannot be had, or fail.
         """
         criterion = load_criterion(self.criterion, field=self.field)
-        known = known_for(
+        evidence = gather_evidence(
             criterion.needs,
             setup.network,
             lambda: setup.calibration_batches(self.samples),
@@ -80,7 +80,7 @@ class Ranking:
             criterion,
             name=self.criterion,
             network=setup.network,
-            known=known,
+            evidence=evidence,
             alive=alive,
             seed=setup.recipe.seed,
         )

@@ -13,9 +13,9 @@ from snnprune.allocation import load_allocation
 from snnprune.allocation.flips import flip_energies, places_in_weight
 from snnprune.calibration import Calibration, calibrate
 from snnprune.criteria import load_criterion
+from snnprune.criteria.evidence import NetworkEvidence, gather_evidence
 from snnprune.errors import InputError
 from snnprune.grams import Batches, Run
-from snnprune.known import Known, known_for
 from snnprune.mask import Masks, masked, prunable
 from snnprune.network import Network, snapshot
 from snnprune.network.readout import Readout
@@ -166,17 +166,17 @@ class OneShot:
             criterion,
             name=plan.criterion,
             network=self.network,
-            known=self._known_of(plan.criterion, dense=alive is None),
+            evidence=self._evidence_for(plan.criterion, dense=alive is None),
             alive=alive,
             seed=self.seed,
         )
 
-    def _known_of(self, name: str, *, dense: bool) -> Known:
+    def _evidence_for(self, name: str, *, dense: bool) -> NetworkEvidence:
         """What the criterion must know of the network as it is now."""
         needs = load_criterion(name).needs
         if self.network is None or self.batches is None:
-            return Known(calibration=self.calibration)
-        return known_for(
+            return NetworkEvidence(calibration=self.calibration)
+        return gather_evidence(
             needs,
             self.network,
             self.batches,

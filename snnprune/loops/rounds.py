@@ -10,7 +10,13 @@ from torch import Tensor
 
 from snnprune.loops.early import DRAWN, GROUP, WEIGHTS, EarlyBird, EarlyTickets, Groups
 from snnprune.loops.methods import Cell, cells, method_of, returning
-from snnprune.loops.ranking import Ranking, all_alive, dense_masks, prunable_weights
+from snnprune.loops.ranking import (
+    Ranking,
+    all_alive,
+    dense_masks,
+    load_ranking,
+    prunable_weights,
+)
 from snnprune.loops.resolving import spec_of
 from snnprune.loops.setup import Setup
 from snnprune.loops.surgery import Surgery
@@ -36,8 +42,9 @@ class Rounds:
         assert setup.recipe.imp is not None
         self.section: ImpSection = setup.recipe.imp
         prunable_weights(setup.network)
-        for method in self.section.methods:
-            _ranking(self.section, method).require()
+        self.rankings = {
+            method: _load_ranking(self.section, method) for method in self.section.methods
+        }
         self.full = setup
         steps = self.section.early_time_steps
         self.early = setup if steps is None else setup.with_args(time_steps=steps)
@@ -200,7 +207,7 @@ class Rounds:
 
     def _cut(self, cell: Cell) -> Masks:
         """Masks for `cell` of the network as trained; weights that may return are all ranked."""
-        ranking, masking = _ranking(self.section, cell.method), self.trainer.masking
+        ranking, masking = self.rankings[cell.method], self.trainer.masking
         with self.trainer.average.in_place():
             weights = prunable_weights(self.setup.network)
             alive = {
@@ -285,11 +292,11 @@ def _require_drawn(groups: Groups, masks: Masks, weights: Mapping[str, Tensor]) 
             require_alike(tensors, masks)
 
 
-def _ranking(section: ImpSection, method: str) -> Ranking:
+def _load_ranking(section: ImpSection, method: str) -> Ranking:
     """How the rounds of a method rank."""
-    return Ranking(
-        criterion=method_of(method).criterion,
-        allocation=section.allocation,
+    return load_ranking(
+        method_of(method).criterion,
+        section.allocation,
         samples=section.samples,
         field="imp.methods",
     )

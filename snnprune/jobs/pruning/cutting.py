@@ -10,9 +10,10 @@ from pathlib import Path
 from torch import Tensor
 
 from snnprune.allocation import load_allocation
+from snnprune.allocation.candidates import Allocation
 from snnprune.errors import InputError
 from snnprune.mask import Masks
-from snnprune.one_shot import Plan
+from snnprune.one_shot import PrunePlan
 from snnprune.pruning import Cut, default_allocation, prune
 from snnprune.scoring import Scores
 from snnprune.spelling import did_you_mean
@@ -21,9 +22,10 @@ from snnprune.spelling import did_you_mean
 class LayerCutting:
     """Cuts named layers to their own sparsity and shares another one out among the others."""
 
-    def __init__(self, layers: Mapping[str, float], plan: Plan, final: float) -> None:
+    def __init__(self, layers: Mapping[str, float], plan: PrunePlan, final: float) -> None:
         """`final` is the sparsity of the layers that are not named, after the last step."""
         self.layers, self.plan, self.final = layers, plan, final
+        self.local = load_allocation("local")
 
     def __call__(
         self,
@@ -35,7 +37,7 @@ class LayerCutting:
         """Masks with exact counts in each named layer, and in the others together."""
         way = self._way(sparsity)
         cuts = [
-            self._cut({key: weights[key]}, scores, _after(own, way), alive, "local")
+            self._cut({key: weights[key]}, scores, _after(own, way), alive, self.local)
             for key, own in self.layers.items()
         ]
         others = {key: weight for key, weight in weights.items() if key not in self.layers}
@@ -55,7 +57,7 @@ class LayerCutting:
         scores: Scores,
         sparsity: float,
         alive: Masks | None,
-        allocation: str | None,
+        allocation: Allocation | None,
     ) -> Cut:
         part = replace(
             scores,
@@ -66,7 +68,7 @@ class LayerCutting:
             weights,
             part,
             sparsity=sparsity,
-            allocation=load_allocation(allocation or default_allocation(part)),
+            allocation=allocation or load_allocation(default_allocation(part)),
             alive=None if alive is None else {key: alive[key] for key in weights},
         )
 

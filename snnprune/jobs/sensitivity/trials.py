@@ -11,7 +11,7 @@ from snnprune.agreement import Agreement, agreements
 from snnprune.allocation import load_allocation
 from snnprune.jobs.subjects.subject import Batches, Subject
 from snnprune.mask import Masks
-from snnprune.one_shot import OneShot, Plan
+from snnprune.one_shot import OneShot, PrunePlan
 from snnprune.progress import Progress
 from snnprune.pruning import Cut, prune
 from snnprune.scoring import Scores
@@ -58,7 +58,7 @@ class Bench:
 
     subject: Subject
     work: OneShot
-    plan: Plan
+    plan: PrunePlan
     images: Callable[[], Batches]
     """To compare on."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from snnprune.criteria import Criterion, Evidence, Scale
-from snnprune.criteria.evidence import NetworkEvidence
+from snnprune.criteria.evidence import EvidenceSource, NetworkEvidence
 from snnprune.criteria.suitability import why_unsuited
 from snnprune.criteria.weight import magnitude
 from snnprune.errors import InputError
@@ -38,6 +38,12 @@ class Scores:
     def used(self, key: str) -> str:
         """The criterion that scored this layer."""
         return "magnitude" if key in self.fallback else self.criterion
+
+    def of(self, keys: Iterable[str]) -> Scores:
+        """The scores of these weights alone."""
+        values = {key: self.values[key] for key in keys}
+        fallback = {key: why for key, why in self.fallback.items() if key in values}
+        return replace(self, values=values, fallback=fallback)
 
 
 def score(
@@ -81,6 +87,28 @@ def score(
         scale=criterion.scale,
         degree=criterion.degree,
         fallback=fallback,
+    )
+
+
+def score_network(
+    weights: Mapping[str, Tensor],
+    criterion: Criterion,
+    source: EvidenceSource,
+    *,
+    alive: Masks | None = None,
+) -> Scores:
+    """Gather what `criterion` needs to know of the network of `source`, and score by it.
+
+    Raises:
+        InputError: as `score`.
+    """
+    return score(
+        weights,
+        criterion,
+        network=source.network,
+        evidence=source.gather(criterion.needs),
+        alive=alive,
+        seed=source.seed,
     )
 
 

@@ -85,36 +85,49 @@ class NetworkEvidence:
         return gradient if gradient is None or layer is None else layer.weight_of(gradient)
 
 
-def gather_evidence(
-    needs: Needs,
-    network: Network,
-    batches: Batches,
-    *,
-    calibrate: Callable[[], Calibration],
-    run: Run,
-    readout: Callable[[], Readout],
-    seed: int,
-) -> NetworkEvidence:
-    """What a criterion of these `needs` must know of a network as it is now.
+@dataclass(frozen=True, kw_only=True)
+class EvidenceSource:
+    """A network, and the data that evidence about it is taken on."""
 
-    Gram matrices are taken as they are asked for: the network must not change before.
-    """
-    if needs == "weight":
-        return NetworkEvidence()
-    if needs in BY_GRADIENT:
-        found = cast(Found, needs)
+    network: Network | None
+    batches: Batches | None
+    """Gives calibration images anew at each call."""
+    calibrate: Callable[[], Calibration | None]
+    """Gives statistics, called where a criterion asks for them."""
+    run: Run
+    readout: Callable[[], Readout]
+    seed: int = 0
+
+    def gather(self, needs: Needs) -> NetworkEvidence:
+        """What a criterion of these `needs` must know of the network as it is now.
+
+        Gram matrices are taken as they are asked for: the network must not change before. Without
+        network or batches there are statistics alone, if any.
+        """
+        if self.network is None or self.batches is None:
+            return NetworkEvidence(calibration=self.calibrate())
+        if needs == "weight":
+            return NetworkEvidence()
+        if needs in BY_GRADIENT:
+            return NetworkEvidence(gradients=self._gradients(cast(Found, needs)))
+        if needs not in BY_GRAM:
+            return NetworkEvidence(calibration=self.calibrate())
+        filtered = needs == "membrane-gram"
         return NetworkEvidence(
-            gradients=weight_gradients(
-                network, batches, found, run=run, readout=readout(), seed=seed
-            )
+            # what a membrane adds up moves a neuron
+            calibration=self.calibrate() if filtered else None,
+            grams=Grams(
+                self.network, self.batches, run=self.run, filtered=filtered, seed=self.seed
+            ),
         )
-    if needs not in BY_GRAM:
-        return NetworkEvidence(calibration=calibrate())
-    filtered = needs == "membrane-gram"
-    return NetworkEvidence(
-        calibration=calibrate() if filtered else None,  # what a membrane adds up moves a neuron
-        grams=Grams(network, batches, run=run, filtered=filtered, seed=seed),
-    )
+
+    def _gradients(self, found: Found) -> Mapping[str, Tensor]:
+        assert self.network is not None
+        assert self.batches is not None
+        readout = self.readout()
+        return weight_gradients(
+            self.network, self.batches, found, run=self.run, readout=readout, seed=self.seed
+        )
 
 
 def _as_applied(weight: Tensor, layer: Layer | None, made: Tensor | None) -> Tensor:

@@ -12,13 +12,13 @@ from torch import Tensor
 from snnprune.allocation import load_allocation
 from snnprune.allocation.candidates import Allocation
 from snnprune.criteria import Criterion, load_criterion
-from snnprune.criteria.evidence import gather_evidence
+from snnprune.criteria.evidence import EvidenceSource
 from snnprune.errors import InputError
 from snnprune.loops.setup import Setup
 from snnprune.mask import Masks
 from snnprune.network import Network
-from snnprune.pruning import Cut, default_allocation, prune
-from snnprune.scoring import score
+from snnprune.pruning import Cut, prune
+from snnprune.scoring import score_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,29 +48,20 @@ class Ranking:
         Raises:
             InputError: criterion or allocation fail.
         """
-        evidence = gather_evidence(
-            self.criterion.needs,
-            setup.network,
-            lambda: setup.calibration_batches(self.samples),
+        source = EvidenceSource(
+            network=setup.network,
+            batches=lambda: setup.calibration_batches(self.samples),
             calibrate=lambda: setup.calibrate(self.samples),
             run=setup.forward,
             readout=setup.readout,
             seed=setup.recipe.seed,
         )
-        scores = score(
-            weights,
-            self.criterion,
-            network=setup.network,
-            evidence=evidence,
-            alive=alive,
-            seed=setup.recipe.seed,
-        )
-        allocation = self.allocation or load_allocation(default_allocation(scores))
+        scores = score_network(weights, self.criterion, source, alive=alive)
         with self._told_by_setting():
             # scores may differ between ranks in their last bit, and masks must not
             return setup.ranks.by_first(
                 lambda: prune(
-                    weights, scores, sparsity=sparsity, allocation=allocation, alive=alive
+                    weights, scores, sparsity=sparsity, allocation=self.allocation, alive=alive
                 )
             )
 

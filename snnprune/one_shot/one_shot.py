@@ -9,11 +9,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from snnprune.allocation import load_allocation
 from snnprune.allocation.flips import flip_energies, places_in_weight
 from snnprune.calibration import Calibration, calibrate
 from snnprune.criteria import Criterion
-from snnprune.criteria.evidence import NetworkEvidence, gather_evidence
+from snnprune.criteria.evidence import EvidenceSource
 from snnprune.errors import InputError
 from snnprune.grams import Batches, Run
 from snnprune.mask import Masks, masked, prunable
@@ -22,9 +21,9 @@ from snnprune.network.readout import Readout
 from snnprune.network.running import called
 from snnprune.one_shot.plan import Plan, PrunePlan
 from snnprune.progress import SILENT, Progress
-from snnprune.pruning import Cut, default_allocation, on_zeros, prune, require_sparsity
+from snnprune.pruning import Cut, on_zeros, prune, require_sparsity
 from snnprune.repair.pruned import Pruned, silence
-from snnprune.scoring import Scores, score
+from snnprune.scoring import Scores, score_network
 
 Cutting = Callable[[Mapping[str, Tensor], Scores, float, Masks | None], Cut]
 """From weights, their scores, a sparsity and what is alive to masks."""
@@ -153,7 +152,7 @@ class OneShot:
             weights,
             scores,
             sparsity=sparsity,
-            allocation=plan.allocation or load_allocation(default_allocation(scores)),
+            allocation=plan.allocation,
             alive=alive,
             flips=self._flips(weights) if plan.names.allocation == "flips" else None,
             places=places_in_weight(self.network) if self.network is not None else None,
@@ -162,28 +161,17 @@ class OneShot:
     def _scored(
         self, criterion: Criterion, weights: Mapping[str, Tensor], alive: Masks | None
     ) -> Scores:
-        return score(
-            weights,
-            criterion,
+        """Of the network as it is now, which is the dense one unless it says what is `alive`."""
+        runs = self.network is not None and self.batches is not None
+        source = EvidenceSource(
             network=self.network,
-            evidence=self._evidence_for(criterion, dense=alive is None),
-            alive=alive,
-            seed=self.seed,
-        )
-
-    def _evidence_for(self, criterion: Criterion, *, dense: bool) -> NetworkEvidence:
-        """What the criterion must know of the network as it is now."""
-        if self.network is None or self.batches is None:
-            return NetworkEvidence(calibration=self.calibration)
-        return gather_evidence(
-            criterion.needs,
-            self.network,
-            self.batches,
-            calibrate=self._of_dense if dense else self._calibrated,
+            batches=self.batches,
+            calibrate=self._calibrated if runs and alive is not None else lambda: self.calibration,
             run=self.run,
             readout=self.readout,
             seed=self.seed,
         )
+        return score_network(weights, criterion, source, alive=alive)
 
     def _repaired(self, plan: PrunePlan, cut: Cut, choosable: Masks, *, fixed: bool) -> Masks:
         """Mask the module and repair it; the masks that hold then, of what is `choosable`."""
@@ -248,8 +236,3 @@ class OneShot:
         assert self.batches is not None
         batches = self.progress.track(self.batches(), label="calibrating")
         return calibrate(self.network, batches, run=self.run)
-
-    def _of_dense(self) -> Calibration:
-        found = self.calibration
-        assert found is not None
-        return found

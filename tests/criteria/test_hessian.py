@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from snnprune.calibration import Calibration, calibrate
 from snnprune.criteria import Evidence, load_criterion
-from snnprune.criteria.evidence import gather_evidence
+from snnprune.criteria.evidence import EvidenceSource
 from snnprune.criteria.hessian import RIDGE, flip_gain
 from snnprune.grams import Gram, Grams
 from snnprune.models.dynamics import Dynamics
@@ -58,15 +58,14 @@ def batches() -> list[tuple[Tensor, None]]:
 def scored(name: str, of: Network) -> dict[str, Tensor]:
     """The scores of every layer."""
     criterion = load_criterion(name)
-    evidence = gather_evidence(
-        criterion.needs,
-        of,
-        batches,
+    source = EvidenceSource(
+        network=of,
+        batches=batches,
         calibrate=lambda: calibrate(of, batches()),
         run=lambda module, x: module(x),
         readout=Readout,
-        seed=0,
     )
+    evidence = source.gather(criterion.needs)
     weights = {key: of.weight(key) for key in of.layers}
     return dict(score(weights, criterion, network=of, evidence=evidence).values)
 

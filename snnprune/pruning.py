@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from snnprune.allocation import load_allocation
 from snnprune.allocation.candidates import Allocation, Candidates
 from snnprune.errors import InputError, UsageError
 from snnprune.mask import Masks, prunable, pruned
@@ -42,29 +43,32 @@ def prune(
     scores: Scores,
     *,
     sparsity: float,
-    allocation: Allocation,
+    allocation: Allocation | None = None,
     alive: Masks | None = None,
     flips: Mapping[str, Tensor] | None = None,
     places: Mapping[str, Tensor] | None = None,
 ) -> Cut:
     """Masks under which exactly `round(sparsity * prunable)` of `weights` are pruned.
 
-    What is not `alive` (by default: what is 0) is pruned already. It is pruned first and counted
-    once; where there is more of it than that, it all stays pruned and a warning says so. `flips`
-    are those of `allocation.flips`, for an allocation that asks for them, and `places` where the
-    values of parameters are in weights that lie otherwise.
+    `scores` and `alive` may be of more weights than these. What is not `alive` (by default: what is
+    0) is pruned already. It is pruned first and counted once; where there is more of it than that,
+    it all stays pruned and a warning says so. Without an `allocation` it is that which fits the
+    scores; `flips` are those of `allocation.flips`, for one that asks for them, and `places` where
+    the values of parameters are in weights that lie otherwise.
 
     Raises:
         UsageError: `sparsity` is outside [0, 1).
         InputError: the allocation cannot do it, or does something else.
     """
     require_sparsity(sparsity)
+    scores = scores.of(weights)
+    allocation = allocation or load_allocation(default_allocation(scores))
     candidates = Candidates(
         scores=scores.values,
         magnitudes={key: _magnitude(weight) for key, weight in weights.items()},
         criterion=scores.criterion,
         by_magnitude=frozenset(scores.fallback),
-        alive=alive,
+        alive=None if alive is None else {key: alive[key] for key in weights},
         scale=scores.scale,
         degree=scores.degree,
         flips=flips or {},

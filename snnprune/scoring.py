@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from snnprune.calibration import LayerStatistics
 from snnprune.criteria import Criterion, Evidence, Scale
+from snnprune.criteria.evidence import EvidenceSource, NetworkEvidence
+from snnprune.criteria.suitability import why_unsuited
 from snnprune.criteria.weight import magnitude
 from snnprune.errors import InputError
-from snnprune.known import BY_GRADIENT, BY_GRAM, Known
 from snnprune.mask import Masks
-from snnprune.network import Layer, Network
+from snnprune.network import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,12 @@ class Scores:
         """The criterion that scored this layer."""
         return "magnitude" if key in self.fallback else self.criterion
 
+    def of(self, keys: Iterable[str]) -> Scores:
+        """The scores of these weights alone."""
+        values = {key: self.values[key] for key in keys}
+        fallback = {key: why for key, why in self.fallback.items() if key in values}
+        return replace(self, values=values, fallback=fallback)
+
 
 def score(
     weights: Mapping[str, Tensor],
@@ -46,7 +52,7 @@ def score(
     *,
     name: str | None = None,
     network: Network | None = None,
-    known: Known | None = None,
+    evidence: NetworkEvidence | None = None,
     alive: Masks | None = None,
     seed: int = 0,
 ) -> Scores:
@@ -55,10 +61,10 @@ def score(
     What is not `alive` (by default: what is 0) is pruned already and scores lowest of all.
 
     Raises:
-        InputError: the criterion needs what is not `known`, or gives NaN.
+        InputError: the criterion needs what is not in `evidence`, or gives NaN.
     """
-    name, known = name or criterion.name, known or Known()
-    if criterion.needs != "weight" and (network is None or not known.suffices(criterion.needs)):
+    name, evidence = name or criterion.name, evidence or NetworkEvidence()
+    if criterion.needs != "weight" and (network is None or not evidence.suffices(criterion.needs)):
         raise InputError(
             f"{name} needs the network and data to calibrate on",
             field="--criterion",
@@ -67,22 +73,11 @@ def score(
     values, fallback = {}, {}
     for key, weight in weights.items():
         layer = network.layers.get(key) if network else None
-        statistics = known.statistics(key)
-        reason = unsuited(criterion, layer, known, key)
+        reason = why_unsuited(criterion, layer, evidence, key)
         if reason is not None:
             fallback[key] = reason
-        _require_fit(key, layer, statistics)
-        gram = known.grams.of(key) if known.grams and reason is None else None
-        evidence = Evidence(
-            weight=_as_applied(weight, layer, _made(criterion, known, key)),
-            key=key,
-            groups=layer.groups if layer else 1,
-            statistics=statistics,
-            found=_found(known, layer, key) if reason is None else None,
-            gram=gram,
-            seed=seed,
-        )
-        scores = criterion(evidence) if reason is None else _magnitude(evidence, criterion.scale)
+        found = evidence.of(key, weight, layer, criterion, suited=reason is None, seed=seed)
+        scores = criterion(found) if reason is None else _magnitude(found, criterion.scale)
         kept = weight != 0 if alive is None else alive[key]
         as_held = scores if layer is None else layer.parameter_of(scores)
         values[key] = _checked(as_held, kept, key, name)
@@ -95,75 +90,26 @@ def score(
     )
 
 
-def _as_applied(weight: Tensor, layer: Layer | None, made: Tensor | None) -> Tensor:
-    """The weight (out, in / groups, *kernel), at least float32: `made` where there is that.
+def score_network(
+    weights: Mapping[str, Tensor],
+    criterion: Criterion,
+    source: EvidenceSource,
+    *,
+    alive: Masks | None = None,
+) -> Scores:
+    """Gather what `criterion` needs to know of the network of `source`, and score by it.
 
-    A copy: what a user's criterion does to it must not reach the file.
+    Raises:
+        InputError: as `score`.
     """
-    if made is not None:
-        weight = made
-    elif layer is not None:
-        weight = layer.weight_of(weight)
-    return weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True)
-
-
-def _made(criterion: Criterion, known: Known, key: str) -> Tensor | None:
-    """The weight that a function of the network's makes of the parameter, where one does."""
-    if criterion.needs == "weight" or criterion.needs in BY_GRADIENT:
-        return None  # gradients are the parameter's
-    statistics = known.statistics(key)
-    by_gram = known.grams.weight(key) if known.grams else None
-    return statistics.weight if by_gram is None and statistics is not None else by_gram
-
-
-def _found(known: Known, layer: Layer | None, key: str) -> Tensor | None:
-    """What a backward pass found for a weight, in the form of that."""
-    found = known.found.get(key) if known.found else None
-    return found if found is None or layer is None else layer.weight_of(found)
-
-
-def _require_fit(key: str, layer: Layer | None, statistics: LayerStatistics | None) -> None:
-    """Refuse statistics of a layer of another size."""
-    if layer is None or statistics is None:
-        return
-    outputs, inputs = layer.shape[0], layer.shape[1] * layer.groups
-    neurons = [drive.neuron for drive in statistics.drives]
-    fits = statistics.input_rate.shape == (inputs,) and all(
-        neuron.membrane_mean.shape == neuron.membrane_var.shape == (outputs,) for neuron in neurons
+    return score(
+        weights,
+        criterion,
+        network=source.network,
+        evidence=source.gather(criterion.needs),
+        alive=alive,
+        seed=source.seed,
     )
-    if not fits:
-        raise InputError(
-            f"the statistics are not of a layer of {inputs} inputs and {outputs} outputs",
-            field=key,
-            hint="run snnprune calibrate again",
-        )
-
-
-def unsuited(criterion: Criterion, layer: Layer | None, known: Known, key: str) -> str | None:
-    """Why `criterion` cannot score this layer, or None if it can (decision A8 of docs/criteria)."""
-    if criterion.needs == "weight":
-        return None
-    unseen = layer.unseen if layer is not None else None
-    if criterion.needs in BY_GRADIENT:
-        reached = known.found is not None and key in known.found
-        return None if reached else unseen or "no gradient reaches it"
-    if unseen:
-        return unseen
-    statistics = known.statistics(key)
-    if criterion.needs in BY_GRAM:
-        used = known.grams is not None and bool(known.grams.measure_usage().calls[key])
-        return None if used else "not met in the forward pass"
-    if layer is None or statistics is None:
-        return "not met in the forward pass"
-    if criterion.needs == "inputs":
-        return None
-    if layer.encoding:
-        return "encoding layer: its input is not spikes"
-    if not statistics.drives:
-        return statistics.refused or "no spiking neuron after it"
-    if layer.kind == "linear" and not layer.normalised:
-        return "linear layer without BatchNorm"
-    return None
 
 
 def _magnitude(evidence: Evidence, scale: Scale) -> Tensor:

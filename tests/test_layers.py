@@ -26,7 +26,6 @@ ORDER: tuple[tuple[str, ...], ...] = (
         *("training", "subnetworks"),
     ),
     (
-        "known",
         "scoring",
         "pruning",
         "structure",

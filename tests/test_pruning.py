@@ -63,6 +63,29 @@ def test_the_count_is_the_rounded_share_of_all_weights(
     assert result.already_zero == 0
 
 
+def test_a_part_of_what_was_scored_is_cut_as_if_it_were_all() -> None:
+    weights = drawn((5, 4, 3, 3), (82, 10), (6, 7))
+    part = {key: weights[key] for key in ("a", "c")}
+    alive = {key: weight > -1 for key, weight in weights.items()}
+    for allowed in (None, alive):
+        own = None if allowed is None else {key: allowed[key] for key in part}
+        scores = score(weights, load_criterion("magnitude"), alive=allowed)
+        scores_of_part = score(part, load_criterion("magnitude"), alive=own)
+        one = prune(part, scores, sparsity=0.6, alive=allowed)
+        other = prune(part, scores_of_part, sparsity=0.6, alive=own)
+        assert one.already_zero == other.already_zero
+        assert one.masks.keys() == other.masks.keys() == part.keys()
+        assert all(torch.equal(one.masks[key], other.masks[key]) for key in part)
+
+
+def test_without_an_allocation_it_is_the_one_that_fits_the_scores() -> None:
+    weights = drawn((5, 4), (8, 10))
+    for scores, name in ((by("magnitude", weights), "global"), (in_pools(weights), "pools")):
+        named = prune(weights, scores, sparsity=0.5, allocation=load_allocation(name))
+        found = prune(weights, scores, sparsity=0.5)
+        assert all(torch.equal(found.masks[key], mask) for key, mask in named.masks.items())
+
+
 def test_the_smallest_weights_go() -> None:
     weights = {"a": torch.tensor([[0.5, -0.1], [0.2, -0.9]]), "b": torch.tensor([[-0.3, 0.4]])}
     masks = cut(weights, 0.5).masks

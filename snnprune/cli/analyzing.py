@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snnprune.cli.flags import MeasuredFlags, ReadoutFlag, ReportFlag, ShowFlags
-from snnprune.cli.spreading import Flags, spread
+from snnprune.cli.flags import ReadoutFlag, ReportFlag, ShowFlags
+from snnprune.cli.options import expand_options
 from snnprune.errors import UsageError
+from snnprune.jobs.options import Options
+from snnprune.jobs.subjects.options import MeasuredOptions
 
 if TYPE_CHECKING:
     from snnprune.jobs.theory.levels import Level
@@ -31,7 +33,7 @@ OutFlag = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleFlags(Flags):
+class SampleFlags(Options):
     """On how many images."""
 
     samples: Annotated[
@@ -64,7 +66,7 @@ def _levels(
 def _run(
     kind: str,
     levels: tuple[Level, ...],
-    subject: MeasuredFlags,
+    subject: MeasuredOptions,
     images: SampleFlags,
     show: ShowFlags,
     out: Path | None = None,
@@ -76,7 +78,7 @@ def _run(
 
     screen = Screen(show, report=images.report, force=images.force)
     options = AnalyzeOptions(
-        subject=subject.options(images.samples, readout=images.readout),
+        subject=replace(subject, samples=images.samples, readout=images.readout),
         kind=kind,
         levels=levels,
         time_axis=time_axis,
@@ -91,9 +93,9 @@ def _run(
 
 
 @app.command()
-@spread
+@expand_options
 def quantize(
-    subject: MeasuredFlags,
+    subject: MeasuredOptions,
     images: SampleFlags,
     show: ShowFlags,
     bits: Annotated[
@@ -115,9 +117,9 @@ def quantize(
 
 
 @app.command()
-@spread
+@expand_options
 def lowrank(
-    subject: MeasuredFlags,
+    subject: MeasuredOptions,
     images: SampleFlags,
     show: ShowFlags,
     keep: Annotated[
@@ -133,9 +135,9 @@ def lowrank(
 
 
 @app.command()
-@spread
+@expand_options
 def prune(
-    subject: MeasuredFlags,
+    subject: MeasuredOptions,
     images: SampleFlags,
     show: ShowFlags,
     sparsity: Annotated[
@@ -150,9 +152,9 @@ def prune(
 
 
 @app.command()
-@spread
+@expand_options
 def noise(
-    subject: MeasuredFlags,
+    subject: MeasuredOptions,
     images: SampleFlags,
     show: ShowFlags,
     kind: Annotated[

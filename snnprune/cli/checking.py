@@ -1,23 +1,25 @@
 """`check`: a checkpoint against its limits."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from snnprune.cli.comparing import SplitFlag, require_split
-from snnprune.cli.flags import MeasuredFlags, ReadoutFlag, ReportFlags, ShowFlags
+from snnprune.cli.flags import ReadoutFlag, ReportFlags, ShowFlags
 from snnprune.cli.gate_flags import PANEL, EnergyFlags, GateFlags
-from snnprune.cli.spreading import spread
+from snnprune.cli.options import expand_options
 from snnprune.gates import GATES
+from snnprune.jobs.subjects.options import MeasuredOptions
 from snnprune.readable import require_readable
 
 DROP = GATES["max-accuracy-drop"]
 
 
-@spread
+@expand_options
 def check(
-    subject: MeasuredFlags,
+    subject: MeasuredOptions,
     show: ShowFlags,
     gates: GateFlags,
     page: ReportFlags,
@@ -60,7 +62,7 @@ def check(
 
     screen = Screen(show, report=page.report, force=page.force, junit=gates.junit)
     options = CheckOptions(
-        subject=subject.options(readout=readout),
+        subject=replace(subject, readout=readout),
         limits=limits,
         baseline=baseline,
         sha256=sha256,

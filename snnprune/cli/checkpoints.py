@@ -1,5 +1,6 @@
 """`inspect`, `calibrate` and `eval`: commands that look at a checkpoint."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -8,20 +9,19 @@ import typer
 from snnprune.cli.comparing import SplitFlag, require_split
 from snnprune.cli.flags import (
     HOLD_OUT,
-    MeasuredFlags,
     ReadoutFlag,
     ReportFlag,
     ReportFlags,
     ShowFlags,
     StrictFlag,
-    SubjectFlags,
 )
 from snnprune.cli.gate_flags import EnergyFlags
-from snnprune.cli.spreading import spread
+from snnprune.cli.options import expand_options
+from snnprune.jobs.subjects.options import MeasuredOptions, SubjectOptions
 
 
-@spread
-def inspect(subject: SubjectFlags, show: ShowFlags) -> None:
+@expand_options
+def inspect(subject: SubjectOptions, show: ShowFlags) -> None:
     """Show what is in a checkpoint. Runs no code of the file."""
     from snnprune.cli.console import Screen
     from snnprune.cli.tables import (
@@ -36,7 +36,7 @@ def inspect(subject: SubjectFlags, show: ShowFlags) -> None:
     from snnprune.jobs.inspect import inspect_checkpoint
 
     screen = Screen(show)
-    found = inspect_checkpoint(subject.options())
+    found = inspect_checkpoint(subject)
     lines = [
         f"{found.checkpoint.container}, {len(found.checkpoint.tensors):,} tensors, "
         f"{len(found.skipped):,} of them not prunable",
@@ -55,9 +55,9 @@ def inspect(subject: SubjectFlags, show: ShowFlags) -> None:
     screen.result(*tables, *lines, report=found.report)
 
 
-@spread
+@expand_options
 def calibrate(
-    subject: SubjectFlags,
+    subject: SubjectOptions,
     show: ShowFlags,
     out: Annotated[
         Path,
@@ -79,7 +79,7 @@ def calibrate(
 
     screen = Screen(show, report=report, force=force)
     found = calibrate_checkpoint(
-        subject.options(samples, strict=strict, hold_out=HOLD_OUT),
+        replace(subject, samples=samples, strict=strict, hold_out=HOLD_OUT),
         out,
         force=force,
         progress=screen.progress(),
@@ -89,9 +89,9 @@ def calibrate(
     screen.result(layer_table(found.rows, screen.width), *lines, report=found.report)
 
 
-@spread
+@expand_options
 def evaluate(
-    subject: MeasuredFlags,
+    subject: MeasuredOptions,
     show: ShowFlags,
     energy: EnergyFlags,
     page: ReportFlags,
@@ -110,7 +110,7 @@ def evaluate(
     require_split(split)
     screen = Screen(show, report=page.report, force=page.force)
     found = evaluate_checkpoint(
-        subject.options(readout=readout),
+        replace(subject, readout=readout),
         split=split,
         limit=samples,
         energy=energy.energy(),

@@ -1,6 +1,6 @@
 """`diff` and `sensitivity`: commands that hold one network against another."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -8,15 +8,15 @@ import typer
 
 from snnprune.cli.flags import (
     HOLD_OUT,
-    MeasuredFlags,
     ReadoutFlag,
     ReportFlags,
     ScoringFlags,
     ShowFlags,
     parse_sparsities,
 )
-from snnprune.cli.spreading import spread
+from snnprune.cli.options import expand_options
 from snnprune.errors import UsageError
+from snnprune.jobs.subjects.options import MeasuredOptions
 from snnprune.readable import require_readable
 
 SPLITS = ("test", "validation", "train")
@@ -30,7 +30,7 @@ SplitFlag = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairFlags(MeasuredFlags):
+class PairOptions(MeasuredOptions):
     """Two checkpoints of one network; the flags are about both, the first says which network."""
 
     checkpoint: Annotated[
@@ -52,9 +52,9 @@ class PairFlags(MeasuredFlags):
         require_readable(self.other)
 
 
-@spread
+@expand_options
 def diff(
-    pair: PairFlags,
+    pair: PairOptions,
     show: ShowFlags,
     page: ReportFlags,
     split: SplitFlag = None,
@@ -71,7 +71,7 @@ def diff(
 
     screen = Screen(show, report=page.report, force=page.force)
     found = diff_checkpoints(
-        pair.options(readout=readout),
+        replace(pair, readout=readout),
         pair.other,
         split=split,
         limit=samples,
@@ -81,10 +81,10 @@ def diff(
     screen.result(*tables, *diff_lines(found), report=found.report)
 
 
-@spread
+@expand_options
 def sensitivity(
     scoring: ScoringFlags,
-    subject: MeasuredFlags,
+    subject: MeasuredOptions,
     show: ShowFlags,
     sparsities: Annotated[
         str, typer.Option(metavar="S,S...", help="What each layer alone is pruned to.")
@@ -127,8 +127,12 @@ def sensitivity(
 
     screen = Screen(show)
     options = SensitivityOptions(
-        subject=subject.options(
-            scoring.samples, readout=readout, strict=scoring.strict, hold_out=HOLD_OUT
+        subject=replace(
+            subject,
+            samples=scoring.samples,
+            readout=readout,
+            strict=scoring.strict,
+            hold_out=HOLD_OUT,
         ),
         sparsities=asked,
         target=sparsity,

@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from snnprune.cli.flags import RunFlags, ShowFlags
-from snnprune.cli.spreading import spread
+from snnprune.cli.flags import ShowFlags
+from snnprune.cli.options import expand_options
+from snnprune.jobs.subjects.options import DeviceOptions
 
 
-@spread
+@expand_options
 def demo(
-    run: RunFlags,
+    run: DeviceOptions,
     show: ShowFlags,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder for everything it makes.", readable=False)

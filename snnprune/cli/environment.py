@@ -1,10 +1,10 @@
 """`env`: what a bug report needs."""
 
 from snnprune.cli.flags import ShowFlags
-from snnprune.cli.spreading import spread
+from snnprune.cli.options import expand_options
 
 
-@spread
+@expand_options
 def env(show: ShowFlags) -> None:
     """Show versions, devices and paths."""
     from snnprune.cli.console import Screen

@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
-from snnprune.cli.flags import NetworkFlags, ReportFlag, ShowFlags
-from snnprune.cli.spreading import spread
+from snnprune.cli.flags import ReportFlag, ShowFlags
+from snnprune.cli.options import expand_options
+from snnprune.jobs.subjects.options import NetworkOptions, SubjectOptions
 from snnprune.readable import require_readable
 
 
-@spread
+@expand_options
 def export(
     checkpoint: Annotated[
         Path,
@@ -18,7 +19,7 @@ def export(
             metavar="CKPT", help="A .safetensors (or its index), .pth or .nir.", readable=False
         ),
     ],
-    network: NetworkFlags,
+    network: NetworkOptions,
     show: ShowFlags,
     to: Annotated[
         str,
@@ -57,7 +58,9 @@ def export(
             values=values,
             state_dict=state_dict,
             force=force,
-            subject=network.subject(checkpoint, state_dict=state_dict),
+            subject=SubjectOptions(
+                **vars(network), checkpoint=checkpoint, state_dict=state_dict, device="cpu"
+            ),
         )
     )
     line = f"wrote {out} ({found.written:,} bytes)"

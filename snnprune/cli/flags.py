@@ -1,43 +1,33 @@
 """Flags that several commands share, written down once.
 
-A command takes `subject: SubjectFlags` and `spreading.spread` gives it one flag per field.
+Those of the checkpoint that a command works on are `jobs.subjects.options`. A command takes
+`scoring: ScoringFlags` and `options.expand_options` gives it one flag per field.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snnprune.cli.spreading import Flags
 from snnprune.criteria import CRITERIA
 from snnprune.errors import UsageError
-from snnprune.forwards import require_forward
 from snnprune.gates.limits import points
-from snnprune.readable import require_readable
+from snnprune.jobs.options import Options
 from snnprune.spelling import percent_meant
 
 if TYPE_CHECKING:
     from snnprune.jobs.pruning.options import Target
-    from snnprune.jobs.subjects.options import SubjectOptions
 
-FORWARD_HELP = (
-    "How a batch is run: whole, repeat:T, steps or file.py:function from model and batch to output."
-)
 READOUT_HELP = "auto, sum, mean or last over time, or file.py:function from output to scores."
-LINK_HELP = "The neuron that a weight drives, or none; repeatable."
 CRITERION_HELP = (
     f"{', '.join(CRITERIA.rows)} or file.py:function; by default what is best known to work."
 )
 HOLD_OUT = 0.1
 """The part of images that nobody says the use of, which is not calibrated on but measured on."""
-TEST_DATA_HELP = "Test images, where --data has none: as --data."
-EVAL_DATA_HELP = "Images to measure and judge on, neither trained nor calibrated on: as --data."
-
-OUTPUT, INPUT = "Output", "Network and data"  # panels of --help
+OUTPUT = "Output"  # a panel of --help
 
 
 ReportFlag = Annotated[
@@ -58,7 +48,7 @@ ReadoutFlag = Annotated[str, typer.Option(metavar="NAME", help=READOUT_HELP)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShowFlags(Flags):
+class ShowFlags(Options):
     """How a command talks."""
 
     as_json: Annotated[
@@ -87,28 +77,7 @@ class ShowFlags(Flags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataFlags(Flags):
-    """Where data sets lie."""
-
-    data_root: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder of the data sets; by default $SNNPRUNE_DATA or the cache.",
-            rich_help_panel=INPUT,
-            readable=False,
-        ),
-    ] = None
-    download: Annotated[
-        bool,
-        typer.Option(
-            "--download", help="Fetch a data set that is not there.", rich_help_panel=INPUT
-        ),
-    ] = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportFlags(Flags):
+class ReportFlags(Options):
     """Where a command that writes nothing else leaves its report."""
 
     report: ReportFlag = None
@@ -116,190 +85,7 @@ class ReportFlags(Flags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunFlags(Flags):
-    """What the work is done on."""
-
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, cpu or cuda:N.", rich_help_panel=INPUT)
-    ] = "auto"
-    seed: Annotated[
-        int,
-        typer.Option(metavar="N", min=0, help="Of every random draw.", rich_help_panel=INPUT),
-    ] = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkFlags(DataFlags):
-    """The network of a checkpoint and its data; what is left out is read off its metadata."""
-
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL",
-            help="Built-in name, package.module:function or file.py:function.",
-            rich_help_panel=INPUT,
-        ),
-    ] = None
-    model_arg: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="K=V",
-            help="An argument of the model, module:name for that object; repeatable.",
-            rich_help_panel=INPUT,
-        ),
-    ] = None
-    forward: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help=FORWARD_HELP, rich_help_panel=INPUT),
-    ] = None
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DATA",
-            help="Built-in name, imagefolder:DIR, tensors:FILE or file.py:function.",
-            rich_help_panel=INPUT,
-        ),
-    ] = None
-
-    def check(self) -> None:
-        """Refuse an unknown way to run a batch."""
-        require_forward(self.forward)
-
-    def subject(self, checkpoint: Path, *, state_dict: str | None) -> SubjectOptions:
-        """What these flags ask for, of that checkpoint, on the CPU.
-
-        Raises:
-            UsageError: a `--model-arg` is not of its form.
-        """
-        from snnprune.jobs.subjects.options import SubjectOptions
-        from snnprune.recipe import parse_settings
-
-        return SubjectOptions(
-            checkpoint=checkpoint,
-            model=self.model,
-            model_args=parse_settings(self.model_arg or [], option="--model-arg"),
-            forward=self.forward,
-            state_dict=state_dict,
-            data=self.data,
-            data_root=self.data_root,
-            download=self.download,
-            device="cpu",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SubjectFlags(NetworkFlags, RunFlags):
-    """A checkpoint, its network and its data. What is left out is read off the file's metadata."""
-
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(
-            metavar="CKPT", help="A .safetensors (or its index), .pth or .nir file.", readable=False
-        ),
-    ]
-    link: Annotated[
-        list[str] | None,
-        typer.Option(metavar="WEIGHT=NEURON", help=LINK_HELP, rich_help_panel=INPUT),
-    ] = None
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="GLOB", help="Weights to leave alone; repeatable.", rich_help_panel=INPUT
-        ),
-    ] = None
-    state_dict: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KEY", help="Which of the file's state dicts to read.", rich_help_panel=INPUT
-        ),
-    ] = None
-    allow_nonfinite: Annotated[
-        bool,
-        typer.Option(
-            "--allow-nonfinite",
-            help="Take weights that are NaN or infinite for pruned.",
-            rich_help_panel=INPUT,
-        ),
-    ] = False
-    batch_size: Annotated[
-        int,
-        typer.Option(metavar="N", min=1, help="Images per forward pass.", rich_help_panel=INPUT),
-    ] = 128
-
-    def check(self) -> None:
-        """Refuse a checkpoint that cannot be read, too."""
-        require_readable(self.checkpoint)
-        super().check()
-
-    def options(
-        self,
-        samples: int = 1024,
-        *,
-        readout: str = "auto",
-        strict: bool = False,
-        hold_out: float = 0.0,
-    ) -> SubjectOptions:
-        """What these flags ask for; `samples` is the number of images to calibrate on.
-
-        `hold_out` is the part of one's own images that is set aside.
-
-        Raises:
-            UsageError: a `--model-arg` or `--link` is not of its form.
-        """
-        links = parse_links(self.link or [])
-        from snnprune.jobs.subjects.options import SubjectOptions
-        from snnprune.recipe import parse_settings
-
-        return SubjectOptions(
-            checkpoint=self.checkpoint,
-            model=self.model,
-            model_args=parse_settings(self.model_arg or [], option="--model-arg"),
-            forward=self.forward,
-            readout=readout,
-            state_dict=self.state_dict,
-            allow_nonfinite=self.allow_nonfinite,
-            exclude=tuple(self.exclude or ()),
-            links=links,
-            strict=strict,
-            data=self.data,
-            data_root=self.data_root,
-            download=self.download,
-            device=self.device,
-            batch_size=self.batch_size,
-            samples=samples,
-            hold_out=hold_out,
-            seed=self.seed,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class MeasuredFlags(SubjectFlags):
-    """A checkpoint, its network, its data, and what it is measured on."""
-
-    test_data: Annotated[
-        str | None,
-        typer.Option(metavar="DATA", help=TEST_DATA_HELP, rich_help_panel=INPUT),
-    ] = None
-    eval_data: Annotated[
-        str | None,
-        typer.Option(metavar="DATA", help=EVAL_DATA_HELP, rich_help_panel=INPUT),
-    ] = None
-
-    def options(
-        self,
-        samples: int = 1024,
-        *,
-        readout: str = "auto",
-        strict: bool = False,
-        hold_out: float = 0.0,
-    ) -> SubjectOptions:
-        """As before, with the sets that it is measured on."""
-        options = super().options(samples, readout=readout, strict=strict, hold_out=hold_out)
-        return replace(options, test_data=self.test_data, eval_data=self.eval_data)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoringFlags(Flags):
+class ScoringFlags(Options):
     """How weights are scored."""
 
     criterion: Annotated[str | None, typer.Option(metavar="NAME", help=CRITERION_HELP)] = None
@@ -324,7 +110,7 @@ class ScoringFlags(Flags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GoalFlags(Flags):
+class GoalFlags(Options):
     """How much is pruned: so much, or as much as an accuracy allows."""
 
     sparsity: Annotated[
@@ -396,23 +182,3 @@ def _sparsity(text: str, field: str) -> float:
         raise UsageError(
             f"{text!r} is not a number", field=field, hint=percent_meant(text)
         ) from None
-
-
-def parse_links(texts: Iterable[str]) -> dict[str, str]:
-    """The neuron that each weight drives, by weight key, from `WEIGHT=NEURON` texts.
-
-    Raises:
-        UsageError: one is not of that form, or a weight is given two neurons.
-    """
-    links: dict[str, str] = {}
-    for text in texts:
-        weight, _, neuron = text.partition("=")
-        if not weight or not neuron:
-            raise UsageError(
-                f"{text!r} is not of the form WEIGHT=NEURON",
-                field="--link",
-                hint="inspect names both; WEIGHT=none is for a weight that drives none",
-            )
-        if links.setdefault(weight, neuron) != neuron:
-            raise UsageError(f"{weight} is given {links[weight]} and {neuron}", field="--link")
-    return links

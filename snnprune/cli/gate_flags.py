@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snnprune.cli.spreading import Flags
 from snnprune.errors import UsageError
 from snnprune.gates import GATES, Limit, read_limits
+from snnprune.jobs.options import Options
 
 if TYPE_CHECKING:
     from snnprune.workload import Energy
@@ -27,7 +27,7 @@ def _option(name: str, metavar: str) -> typer.models.OptionInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GateFlags(Flags):
+class GateFlags(Options):
     """All gates but `--max-accuracy-drop`, which `prune` also looks for a sparsity by."""
 
     min_sparsity: Annotated[str | None, _option("min-sparsity", "S")] = None
@@ -57,7 +57,7 @@ class GateFlags(Flags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnergyFlags(Flags):
+class EnergyFlags(Options):
     """What an operation is taken to cost."""
 
     energy_mac: Annotated[

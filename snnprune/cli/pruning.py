@@ -1,5 +1,6 @@
 """`score` and `prune`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,6 @@ from snnprune.allocation import ALLOCATIONS
 from snnprune.cli.flags import (
     HOLD_OUT,
     GoalFlags,
-    MeasuredFlags,
     ReadoutFlag,
     ReportFlag,
     ScoringFlags,
@@ -17,14 +17,15 @@ from snnprune.cli.flags import (
     TrustFlag,
 )
 from snnprune.cli.gate_flags import EnergyFlags, GateFlags
-from snnprune.cli.spreading import spread
+from snnprune.cli.options import expand_options
+from snnprune.jobs.subjects.options import MeasuredOptions
 from snnprune.repair import REPAIRS
 
 
-@spread
+@expand_options
 def score(
     scoring: ScoringFlags,
-    subject: MeasuredFlags,
+    subject: MeasuredOptions,
     show: ShowFlags,
     out: Annotated[
         Path | None,
@@ -39,7 +40,7 @@ def score(
 
     screen = Screen(show, report=report, force=scoring.force)
     found = score_checkpoint(
-        subject.options(scoring.samples, strict=scoring.strict, hold_out=HOLD_OUT),
+        replace(subject, samples=scoring.samples, strict=scoring.strict, hold_out=HOLD_OUT),
         criterion=scoring.criterion,
         calibration_file=scoring.calibration,
         out=out,
@@ -51,10 +52,10 @@ def score(
     screen.result(layer_table(found.rows, screen.width, criteria=True), *lines, report=found.report)
 
 
-@spread
+@expand_options
 def prune(
     scoring: ScoringFlags,
-    subject: MeasuredFlags,
+    subject: MeasuredOptions,
     show: ShowFlags,
     goal: GoalFlags,
     gates: GateFlags,
@@ -114,8 +115,12 @@ def prune(
 
     screen = Screen(show, report=report, force=scoring.force, junit=gates.junit)
     options = PruneOptions(
-        subject=subject.options(
-            scoring.samples, readout=readout, strict=scoring.strict, hold_out=HOLD_OUT
+        subject=replace(
+            subject,
+            samples=scoring.samples,
+            readout=readout,
+            strict=scoring.strict,
+            hold_out=HOLD_OUT,
         ),
         sparsities=goal.sparsities,
         target=goal.target,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snnprune.cli.flags import ReportFlag, ReportFlags, ShowFlags, SubjectFlags
-from snnprune.cli.spreading import Flags, spread
+from snnprune.cli.flags import ReportFlag, ReportFlags, ShowFlags
+from snnprune.cli.options import expand_options
+from snnprune.jobs.options import Options
+from snnprune.jobs.subjects.options import SubjectOptions
 
 if TYPE_CHECKING:
     from snnprune.theory.widths import Setting
@@ -21,7 +23,7 @@ app = typer.Typer(
 
 
 @dataclass(frozen=True, kw_only=True)
-class SettingFlags(Flags):
+class SettingFlags(Options):
     """What a width depends on."""
 
     neurons: Annotated[int, typer.Option(metavar="N", min=1, help="Width of the target.")] = 3
@@ -44,22 +46,13 @@ class SettingFlags(Flags):
         """The same for the job."""
         from snnprune.theory.widths import Setting
 
-        return Setting(
-            neurons=self.neurons,
-            layers=self.layers,
-            steps=self.steps,
-            threshold=self.threshold,
-            beta=self.beta,
-            p_sup=self.p_sup,
-            delta=self.delta,
-            span=self.span,
-        )
+        return Setting(**vars(self))
 
 
 @app.command()
-@spread
+@expand_options
 def crisis(
-    subject: SubjectFlags,
+    subject: SubjectOptions,
     show: ShowFlags,
     sparsity: Annotated[
         float | None,
@@ -95,7 +88,7 @@ def crisis(
 
     screen = Screen(show, report=report, force=force)
     options = CrisisOptions(
-        subject=subject.options(samples),
+        subject=replace(subject, samples=samples),
         sparsity=0.5 if sparsity is None and noise is None else sparsity,
         noise=noise,
         error=error,
@@ -111,7 +104,7 @@ def crisis(
 
 
 @app.command()
-@spread
+@expand_options
 def width(
     flags: SettingFlags,
     show: ShowFlags,
@@ -142,7 +135,7 @@ def width(
 
 
 @app.command()
-@spread
+@expand_options
 def construct(
     flags: SettingFlags,
     show: ShowFlags,

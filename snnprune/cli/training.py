@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snnprune.cli.flags import TEST_DATA_HELP, DataFlags, ShowFlags, TrustFlag
-from snnprune.cli.spreading import Flags, spread
+from snnprune.cli.flags import ShowFlags, TrustFlag
+from snnprune.cli.options import expand_options
 from snnprune.errors import InputError, UsageError
-from snnprune.readable import require_readable
+from snnprune.jobs.subjects.options import TEST_DATA_HELP, DataFolderOptions
+from snnprune.jobs.training.options import FinetuneFiles
 
 if TYPE_CHECKING:
     from snnprune.cli.console import Screen
     from snnprune.consent import Named
-    from snnprune.jobs.training.finetune import FinetuneFiles
     from snnprune.jobs.training.looping import LoopOptions
     from snnprune.recipe import Recipe
 
@@ -33,7 +33,7 @@ class Change(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopFlags(DataFlags):
+class LoopFlags(DataFolderOptions):
     """Which recipe is run, and where."""
 
     recipe: Annotated[
@@ -89,83 +89,32 @@ class LoopFlags(DataFlags):
         return [*(self.settings or []), *one, *several, *named]
 
 
-@dataclass(frozen=True, kw_only=True)
-class FinetuneFlags(Flags):
-    """What is trained on."""
-
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(
-            metavar="CKPT",
-            help="The pruned .safetensors (or its index), .pth or .nir file.",
-            readable=False,
-        ),
-    ]
-    masks: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="What stays pruned; by default the mask file beside CKPT, or else what is 0.",
-            readable=False,
-        ),
-    ] = None
-    teacher: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="The dense checkpoint to learn from, of the same model.",
-            readable=False,
-        ),
-    ] = None
-    state_dict: Annotated[
-        str | None,
-        typer.Option(metavar="KEY", help="Which of the state dicts of CKPT to read."),
-    ] = None
-
-    def check(self) -> None:
-        """Refuse a file that is not there before torch is imported."""
-        for path in (self.checkpoint, self.masks, self.teacher):
-            if path is not None:
-                require_readable(path)
-
-    def files(self) -> FinetuneFiles:
-        """The same for the job."""
-        from snnprune.jobs.training.finetune import FinetuneFiles
-
-        return FinetuneFiles(
-            checkpoint=self.checkpoint,
-            masks=self.masks,
-            teacher=self.teacher,
-            state_dict=self.state_dict,
-        )
-
-
-@spread
+@expand_options
 def train(loop: LoopFlags, show: ShowFlags) -> None:
     """Train a network from a recipe; with a section gradual, prune it on the way."""
     _run("train", loop, show)
 
 
-@spread
-def finetune(files: FinetuneFlags, loop: LoopFlags, show: ShowFlags) -> None:
+@expand_options
+def finetune(files: FinetuneFiles, loop: LoopFlags, show: ShowFlags) -> None:
     """Train a pruned checkpoint on, its masks held; with a teacher, learn from it too."""
     _run("finetune", loop, show, files)
 
 
-@spread
+@expand_options
 def imp(loop: LoopFlags, show: ShowFlags) -> None:
     """Find winning tickets: prune in rounds, going back to early weights."""
     _run("imp", loop, show)
 
 
-@spread
+@expand_options
 def search(loop: LoopFlags, show: ShowFlags) -> None:
     """Find sub-networks of untrained weights: train scores, keep the highest of each layer."""
     _run("search", loop, show)
 
 
 def _run(
-    command: str, flags: LoopFlags, show: ShowFlags, named: FinetuneFlags | None = None
+    command: str, flags: LoopFlags, show: ShowFlags, files: FinetuneFiles | None = None
 ) -> None:
     """Run a recipe by the loop of `command`, and show what came of it."""
     recipe = _recipe(command, flags)
@@ -189,7 +138,6 @@ def _run(
         resume=flags.resume,
         allowed=tuple(flags.allow_change or ()),
     )
-    files = named.files() if named else None
     if recipe.grid is not None:
         _grid(options, files, screen, dry=flags.dry_run)
     elif flags.dry_run:

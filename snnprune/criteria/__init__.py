@@ -79,7 +79,7 @@ CRITERIA = Registry(
 
 
 def load_criterion(name: str, *, field: str = "--criterion") -> Criterion:
-    """The criterion of that name, or of a user's own file.
+    """The criterion of that name, or of a user's own file; it goes by the name that is given.
 
     Raises:
         InputError: there is none, it is not made by the `criterion` decorator, or its function is
@@ -92,7 +92,7 @@ def load_criterion(name: str, *, field: str = "--criterion") -> Criterion:
         )
     if is_reference(name):
         require_own(found.function, name, field=field)
-    return replace(found, function=guarded(found.function, name, field=field))
+    return replace(found, name=name, function=guarded(found.function, name, field=field))
 
 
 __all__ = ["CRITERIA", "Criterion", "Evidence", "Needs", "Scale", "criterion", "load_criterion"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from snnprune.calibration import Calibration
 from snnprune.checkpoint import write_safetensors
-from snnprune.criteria import CRITERIA, Criterion, load_criterion
+from snnprune.criteria import Criterion
 from snnprune.evidence import score_histogram
 from snnprune.files import require_free
 from snnprune.jobs.calibrate import calibrated, read_calibration_for
@@ -18,7 +18,7 @@ from snnprune.jobs.subjects.options import SubjectOptions
 from snnprune.jobs.subjects.reporting import report_on
 from snnprune.jobs.subjects.subject import Subject
 from snnprune.jobs.subjects.unused import warnings_on
-from snnprune.one_shot import OneShot, Plan
+from snnprune.one_shot import OneShot, Plan, PrunePlan
 from snnprune.progress import SILENT, Progress
 from snnprune.provenance import described
 from snnprune.report import file_entry
@@ -39,8 +39,7 @@ class Scored:
 class Choice:
     """A criterion and why it was taken."""
 
-    name: str
-    criterion: Criterion
+    plan: PrunePlan
     why: str
 
 
@@ -54,15 +53,14 @@ def score_checkpoint(
     progress: Progress,
 ) -> Scored:
     """Score a checkpoint's weights, and write them to `out` where it is given."""
-    require_criterion(criterion)
     if out is not None:
         sources = [*options.list_inputs(), *([calibration_file] if calibration_file else [])]
         require_free(out, force=force, inputs=sources)
     subject = open_subject(options)
     subject.prunable.require_one_by_one()
     choice = choose_criterion(subject, criterion, calibrated=calibration_file is not None)
-    calibration = evidence(subject, choice.criterion, calibration_file, progress)
-    scores = one_shot(subject, calibration, progress).scores(Plan(criterion=choice.name))
+    calibration = evidence(subject, choice.plan.criterion, calibration_file, progress)
+    scores = one_shot(subject, calibration, progress).scores(choice.plan)
     if out is not None:
         _write(out, scores, subject)
     weights = subject.find_weights()
@@ -80,7 +78,7 @@ def score_checkpoint(
                 *warnings_on(subject.prunable.find_unused()),
             ),
             unused=list(subject.prunable.find_unused()),
-            criterion=choice.name,
+            criterion=scores.criterion,
             criterion_because=choice.why,
             scale=scores.scale,
             layers=as_dicts(rows),
@@ -114,27 +112,17 @@ def one_shot(
     )
 
 
-def require_criterion(asked: str | None) -> None:
-    """Refuse an unknown criterion before any work is done.
-
-    Raises:
-        UsageError: it is not known.
-    """
-    if asked is not None:
-        CRITERIA.require(asked, field="--criterion")
-
-
 def choose_criterion(subject: Subject, asked: str | None, *, calibrated: bool) -> Choice:
     """The criterion asked for; by default `sf` where it can work, else `magnitude`."""
     if asked is not None:
-        return Choice(name=asked, criterion=load_criterion(asked), why="asked for")
-    if subject.network is not None and calibrated:
+        name, why = asked, "asked for"
+    elif subject.network is not None and calibrated:
         name, why = "sf", "the network and its calibration are at hand"
     elif subject.runnable is not None:
         name, why = "sf", "the network and its data are at hand"
     else:
         name, why = "magnitude", subject.missing or "the network is not at hand"
-    return Choice(name=name, criterion=load_criterion(name), why=why)
+    return Choice(plan=Plan(criterion=name).load(), why=why)
 
 
 def evidence(

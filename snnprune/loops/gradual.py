@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from snnprune.loops.ranking import Ranking, all_alive, prunable_weights
+from snnprune.loops.ranking import all_alive, load_ranking, prunable_weights
 from snnprune.loops.setup import Setup
 from snnprune.mask import prunable, pruned
 from snnprune.recipe import GradualSection
@@ -18,13 +18,12 @@ class Gradual:
 
     def __init__(self, section: GradualSection, setup: Setup, trainer: Trainer) -> None:
         self.setup, self.trainer = setup, trainer
-        self.ranking = Ranking(
-            criterion=section.criterion,
-            allocation=section.allocation,
+        self.ranking = load_ranking(
+            section.criterion,
+            section.allocation,
             samples=section.samples,
             field="gradual.criterion",
         )
-        self.ranking.require()
         if not trainer.masking.held:
             trainer.hold(all_alive(prunable_weights(setup.network)))
         masks, epochs = trainer.masking.copy_masks(), setup.recipe.training.epochs

@@ -91,16 +91,13 @@ def returning(network: Network, masks: Masks) -> tuple[Masks, Masks]:
     The latter are of the layers that sf does not suit: the encoding layer and Linear layers
     without BatchNorm (decision A8 of docs/criteria).
     """
-    passing = {key for key in masks if _unsuited(network, key)}
+    from snnprune.criteria.suitability import why_without_spikes
+
+    passing = {key for key in masks if why_without_spikes(network.layers[key]) is not None}
     return (
         {key: mask for key, mask in masks.items() if key not in passing},
         {key: mask for key, mask in masks.items() if key in passing},
     )
-
-
-def _unsuited(network: Network, key: str) -> bool:
-    layer = network.layers[key]
-    return layer.encoding or (layer.kind == "linear" and not layer.normalised)
 
 
 def _folder(section: ImpSection, method: str, number: int) -> str:

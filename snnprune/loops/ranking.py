@@ -10,46 +10,29 @@ import torch
 from torch import Tensor
 
 from snnprune.allocation import load_allocation
+from snnprune.allocation.candidates import Allocation
 from snnprune.batches import Batches
-from snnprune.criteria import load_criterion
+from snnprune.criteria import Criterion, load_criterion
+from snnprune.criteria.evidence import EvidenceSource
 from snnprune.errors import InputError
-from snnprune.known import known_for
 from snnprune.loops.setup import Setup
 from snnprune.mask import Masks
 from snnprune.network import Network
-from snnprune.pruning import Cut, default_allocation, prune
-from snnprune.scoring import score
+from snnprune.pruning import Cut, prune
+from snnprune.scoring import score_network
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
     """How weights are ranked: by a criterion, shared out by an allocation."""
 
-    criterion: str
-    allocation: str | None
+    criterion: Criterion
+    allocation: Allocation | None
     """None takes the one that fits the scores."""
     samples: int
     """Training images to calibrate on, where the criterion asks for it."""
-    field: str
-    """The setting that names the criterion, for errors."""
-
-    def require(self) -> None:
-        """Refuse before any training what would be refused when it first prunes.
-
-        Raises:
-            InputError: criterion or allocation cannot be had, or do not go together.
-        """
-        criterion = load_criterion(self.criterion, field=self.field)
-        if self.allocation is None:
-            return
-        load_allocation(self.allocation, field=self._allocation_field)
-        # such a criterion leaves the encoding layer at least to magnitude
-        if self.allocation == "global" and criterion.needs == "spikes":
-            raise InputError(
-                f"global cannot rank {self.criterion} and magnitude scores together",
-                field=self._allocation_field,
-                hint="choose pools or local",
-            )
+    allocation_field: str
+    """The setting that names the allocation, for errors."""
 
     def cut(
         self,
@@ -64,33 +47,20 @@ class Ranking:
         `weights` are what is ranked, by key on the CPU; what is not `alive` stays pruned.
 
         Raises:
-            InputError: criterion or allocation cannot be had, or fail.
+            InputError: criterion or allocation fail.
         """
-        criterion = load_criterion(self.criterion, field=self.field)
-        known = known_for(
-            criterion.needs,
-            setup.network,
-            Batches(begin=lambda: setup.calibration_batches(self.samples)),
+        source = EvidenceSource(
+            network=setup.network,
+            batches=Batches(begin=lambda: setup.calibration_batches(self.samples)),
             calibrate=lambda: setup.calibrate(self.samples),
             seed=setup.recipe.seed,
         )
-        scores = score(
-            weights,
-            criterion,
-            name=self.criterion,
-            network=setup.network,
-            known=known,
-            alive=alive,
-            seed=setup.recipe.seed,
-        )
-        allocation = load_allocation(
-            self.allocation or default_allocation(scores), field=self._allocation_field
-        )
+        scores = score_network(weights, self.criterion, source, alive=alive)
         with self._told_by_setting():
             # scores may differ between ranks in their last bit, and masks must not
             return setup.ranks.by_first(
                 lambda: prune(
-                    weights, scores, sparsity=sparsity, allocation=allocation, alive=alive
+                    weights, scores, sparsity=sparsity, allocation=self.allocation, alive=alive
                 )
             )
 
@@ -100,12 +70,32 @@ class Ranking:
         try:
             yield
         except InputError as error:
-            error.field = self._allocation_field
+            error.field = self.allocation_field
             raise
 
-    @property
-    def _allocation_field(self) -> str:
-        return f"{self.field.partition('.')[0]}.allocation"
+
+def load_ranking(criterion: str, allocation: str | None, *, samples: int, field: str) -> Ranking:
+    """The ranking that these names stand for; `field` is the setting that names the criterion.
+
+    Raises:
+        InputError: criterion or allocation cannot be had, or do not go together.
+    """
+    loaded = load_criterion(criterion, field=field)
+    allocation_field = f"{field.partition('.')[0]}.allocation"
+    shared_out = None if allocation is None else load_allocation(allocation, field=allocation_field)
+    # such a criterion leaves the encoding layer at least to magnitude
+    if allocation == "global" and loaded.needs == "spikes":
+        raise InputError(
+            f"global cannot rank {criterion} and magnitude scores together",
+            field=allocation_field,
+            hint="choose pools or local",
+        )
+    return Ranking(
+        criterion=loaded,
+        allocation=shared_out,
+        samples=samples,
+        allocation_field=allocation_field,
+    )
 
 
 def prunable_weights(network: Network) -> dict[str, Tensor]:

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
 from snnprune.loops.early import DRAWN, GROUP, WEIGHTS, EarlyBird, EarlyTickets, Groups
 from snnprune.loops.methods import Cell, cells, method_of, returning
-from snnprune.loops.ranking import Ranking, all_alive, dense_masks, prunable_weights
+from snnprune.loops.ranking import (
+    Ranking,
+    all_alive,
+    load_ranking,
+    prunable_weights,
+)
 from snnprune.loops.resolving import spec_of
+from snnprune.loops.sequence import TrainingSequence
 from snnprune.loops.setup import Setup
 from snnprune.loops.surgery import Surgery
-from snnprune.loops.tickets import require_epochs, ticket
+from snnprune.loops.tickets import require_epochs
 from snnprune.mask import Masks, kept, masked, prunable
 from snnprune.provenance import model_note
 from snnprune.recipe import ImpSection
 from snnprune.repair.batchnorm import recalibrate_batchnorm
 from snnprune.runs import State, taking_up
 from snnprune.runs.values import count, require_alike
-from snnprune.training import Epoch, Hooks, Position, Trainer, copied, fit, taken_up
+from snnprune.training import Hooks, Position, Trainer, copied, taken_up
 
 
-class Rounds:
+class Rounds(TrainingSequence):
     """A run of `imp`: its trainings in order, the network at hand, the weights to go back to."""
 
     def __init__(self, setup: Setup) -> None:
@@ -35,15 +42,13 @@ class Rounds:
         """
         assert setup.recipe.imp is not None
         self.section: ImpSection = setup.recipe.imp
+        super().__init__(setup, cells(self.section, setup.recipe.training.epochs))
         prunable_weights(setup.network)
-        for method in self.section.methods:
-            _ranking(self.section, method).require()
-        self.full = setup
+        self.rankings = {
+            method: _load_ranking(self.section, method) for method in self.section.methods
+        }
         steps = self.section.early_time_steps
         self.early = setup if steps is None else setup.with_args(time_steps=steps)
-        self.cells = cells(self.section, setup.recipe.training.epochs)
-        self.number = 0
-        self.at = Position()
         self.setup = self.early
         self.trainer = self.early.trainer()
         self.dense: Mapping[str, Tensor] = {}
@@ -51,16 +56,6 @@ class Rounds:
         self.bird: EarlyBird | None = None
         self.tickets = self._tickets()
         self.returnable = 0  # weights that are not held back and were alive as the round began
-
-    @property
-    def steps(self) -> int:
-        """Batches of the whole run, as far as no round ends early."""
-        return self._steps_before(len(self.cells))
-
-    @property
-    def steps_done(self) -> int:
-        """Batches up to where it is."""
-        return self._steps_before(self.number) + self._steps_of(self.at)
 
     def begin(self) -> bool:
         """Put the run's last state back; False at the start of a new run."""
@@ -70,12 +65,6 @@ class Rounds:
         with taking_up(state):
             self._restore(state)
         return True
-
-    def left(self) -> Iterator[Cell]:
-        """The trainings from the one at hand on."""
-        while self.number < len(self.cells):
-            yield self.cells[self.number]
-            self.number, self.at = self.number + 1, Position()
 
     def pruned(self, cell: Cell) -> Masks:
         """The masks of a round, by the network that the one before left; none for the dense one."""
@@ -112,16 +101,6 @@ class Rounds:
                 batches = self.setup.calibration_batches(self.section.samples)
                 recalibrate_batchnorm(self.setup.network, batches)
 
-    def train(self, cell: Cell) -> None:
-        """Train from where it is to the end of the round, saving on the way."""
-        key = () if cell.round == 0 else ("round", cell.round)  # the dense one is that of `train`
-        stretch = self.setup.stretch(epochs=cell.epochs, key=key, name=cell.label)
-        stop, progress = self.full.stop, self.full.progress
-        total = cell.epochs * self.full.steps_per_epoch
-        with progress.within(cell.label, total=total, done=self._steps_of(self.at)):
-            hooks = self._hooks(cell)
-            fit(self.trainer, stretch, hooks, at=self.at, stop=stop, progress=progress)
-
     def measure(self, cell: Cell) -> None:
         """Look at the test images, if there are some, once, and keep the network and its masks.
 
@@ -144,16 +123,8 @@ class Rounds:
     def _row(
         self, cell: Cell, masks: Masks, validation_accuracy: float | None
     ) -> Mapping[str, object]:
-        """What metrics tell of the network that `cell` trained."""
-        row = ticket(
-            self.setup,
-            masks or dense_masks(self.setup.network),
-            method=cell.method,
-            round=cell.round,
-            asked=cell.sparsity,
-            validation_accuracy=validation_accuracy,
-            measured=self.setup.measure(),
-        )
+        """As before, with when its ticket was drawn."""
+        row = super()._row(cell, masks, validation_accuracy)
         if self.tickets is None or cell.round == 0:
             return row
         return {**row, "early_bird": self.tickets.drawn[self.number].about}
@@ -200,7 +171,7 @@ class Rounds:
 
     def _cut(self, cell: Cell) -> Masks:
         """Masks for `cell` of the network as trained; weights that may return are all ranked."""
-        ranking, masking = _ranking(self.section, cell.method), self.trainer.masking
+        ranking, masking = self.rankings[cell.method], self.trainer.masking
         with self.trainer.average.in_place():
             weights = prunable_weights(self.setup.network)
             alive = {
@@ -211,43 +182,37 @@ class Rounds:
                 return ranking.cut(self.setup, cell.sparsity, weights=weights, alive=alive).masks
 
     def _hooks(self, cell: Cell) -> Hooks:
-        def after_epoch(epoch: Epoch) -> bool:
-            row = {"kind": "epoch", "method": cell.method, "round": cell.round}
-            self.full.run.log({**row, **asdict(epoch)})
-            return self._ends(cell, epoch.epoch + 1)
-
-        hooks = Hooks(held_out=self.setup.accuracy, save=self._save, after_epoch=after_epoch)
+        hooks = super()._hooks(cell)
         if self.section.surgery != "dns" or not method_of(cell.method).returning:
             return hooks
         key = (self.full.recipe.seed, cell.round)
         return replace(hooks, after_step=Surgery(self.trainer, self.returnable, key))
 
+    def _key(self, cell: Cell) -> tuple[object, ...]:
+        return ("round", cell.round)
+
     def _ends(self, cell: Cell, epochs: int) -> bool:
-        """Whether the training of `cell` is over after so many of its epochs."""
         if cell.round == 0 and self.tickets:
             complete = self.tickets.look(epochs, last=epochs == cell.epochs)
             return complete and epochs > self.section.rewind_epoch  # whose weights are wanted
         return self.bird is not None and self.bird.settled()
 
     def _save(self, at: Position) -> None:
-        self.at = at
         if self.number == 0 and (at.epoch, at.step) == (self.section.rewind_epoch, 0):
             self.early_weights = copied(self.setup.module)
-        position = {
-            "cell": self.number,
-            "at": asdict(at),
-            "trainer": self.trainer.position(),
-            "returnable": self.returnable,
-            **({"early_bird": self.tickets.position()} if self.tickets else {}),
-        }
-        groups = {
-            **self.trainer.groups(),
+        super()._save(at)
+
+    def _position(self) -> dict[str, Any]:
+        drawn = {"early_bird": self.tickets.position()} if self.tickets else {}
+        return {"returnable": self.returnable, **drawn}
+
+    def _groups(self) -> dict[str, Mapping[str, Tensor]]:
+        return {
             "dense": self.dense,
             "early": self.early_weights,
             **(self.bird.groups() if self.bird else {}),
             **(self.tickets.groups() if self.tickets else {}),
         }
-        self.full.run.save(self.steps_done, position, groups)
 
     def _restore(self, state: State) -> None:
         known, groups = state.position, state.groups
@@ -268,13 +233,6 @@ class Rounds:
         if self.tickets:
             self.tickets.restore(known["early_bird"], groups)
 
-    def _steps_before(self, number: int) -> int:
-        epochs = sum(cell.epochs for cell in self.cells[:number])
-        return epochs * self.full.steps_per_epoch
-
-    def _steps_of(self, at: Position) -> int:
-        return at.epoch * self.full.steps_per_epoch + at.step
-
 
 def _require_drawn(groups: Groups, masks: Masks, weights: Mapping[str, Tensor]) -> None:
     """Refuse early tickets, and masks that wait for them, with others than these."""
@@ -285,11 +243,11 @@ def _require_drawn(groups: Groups, masks: Masks, weights: Mapping[str, Tensor]) 
             require_alike(tensors, masks)
 
 
-def _ranking(section: ImpSection, method: str) -> Ranking:
+def _load_ranking(section: ImpSection, method: str) -> Ranking:
     """How the rounds of a method rank."""
-    return Ranking(
-        criterion=method_of(method).criterion,
-        allocation=section.allocation,
+    return load_ranking(
+        method_of(method).criterion,
+        section.allocation,
         samples=section.samples,
         field="imp.methods",
     )

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from snnprune.curves import DENSE
 from snnprune.loops.methods import EDGE_POPUP, Cell
-from snnprune.loops.ranking import dense_masks
+from snnprune.loops.sequence import TrainingSequence
 from snnprune.loops.setup import Setup
-from snnprune.loops.tickets import require_epochs, ticket
+from snnprune.loops.tickets import require_epochs
 from snnprune.mask import Masks
 from snnprune.recipe import SearchSection
 from snnprune.runs import State, taking_up
 from snnprune.runs.values import count, require_alike
 from snnprune.subnetworks import Subnetwork, searching
 from snnprune.subnetworks.attaching import require_plain
-from snnprune.training import Epoch, Hooks, Position, Trainer, copied, fit, taken_up
+from snnprune.training import Position, copied, taken_up
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,7 +32,7 @@ class Found:
     """Empty for the dense network."""
 
 
-class Searches:
+class Searches(TrainingSequence):
     """A run of `search`: its trainings in order, and the network that they all begin with."""
 
     def __init__(self, setup: Setup) -> None:
@@ -43,24 +43,10 @@ class Searches:
         """
         assert setup.recipe.search is not None
         require_plain(setup.network)
-        self.setup = setup
         self.section: SearchSection = setup.recipe.search
-        self.cells = search_cells(self.section, setup.recipe.training.epochs)
-        self.number = 0
-        self.at = Position()
+        super().__init__(setup, search_cells(self.section, setup.recipe.training.epochs))
         self.first: Mapping[str, Tensor] = copied(setup.module)
         self.state: State | None = None
-        self.trainer: Trainer
-
-    @property
-    def steps(self) -> int:
-        """Batches of the whole run."""
-        return self._steps_before(len(self.cells))
-
-    @property
-    def steps_done(self) -> int:
-        """Batches up to where it is."""
-        return self._steps_before(self.number) + self._steps_of(self.at)
 
     def begin(self) -> None:
         """Go to where the run's last state is; its tensors wait for the network to be masked."""
@@ -74,12 +60,6 @@ class Searches:
             require_epochs(self.setup.run.rows, self.at, self.cells[self.number])
             require_alike(state.groups["first"], self.first)
             self.first = state.groups["first"]
-
-    def left(self) -> Iterator[Cell]:
-        """The trainings from the one at hand on."""
-        while self.number < len(self.cells):
-            yield self.cells[self.number]
-            self.number, self.at = self.number + 1, Position()
 
     @contextlib.contextmanager
     def masked(self, cell: Cell) -> Iterator[Subnetwork | None]:
@@ -101,23 +81,6 @@ class Searches:
             self._ready(cell)
             yield network
 
-    def train(self, cell: Cell) -> None:
-        """Train from where it is to the end, saving on the way."""
-        setup = self.setup
-        key = () if cell.method == DENSE else ("search",)  # the dense one is that of `train`
-        stretch = setup.stretch(epochs=cell.epochs, key=key, name=cell.label)
-        hooks = self._hooks(cell)
-        total, done = cell.epochs * setup.steps_per_epoch, self._steps_of(self.at)
-        with setup.progress.within(cell.label, total=total, done=done):
-            fit(
-                self.trainer,
-                stretch,
-                hooks,
-                at=self.at,
-                stop=setup.stop,
-                progress=setup.progress,
-            )
-
     def found(self, network: Subnetwork | None) -> Found:
         """What is to be kept of the trained network."""
         with self.trainer.as_kept():
@@ -130,15 +93,7 @@ class Searches:
         """Look at the test images once, with the plain network, and keep it."""
         run = self.setup.run
         self.setup.load(found.tensors)
-        row = ticket(
-            self.setup,
-            found.masks or dense_masks(self.setup.network),
-            method=cell.method,
-            round=cell.round,
-            asked=cell.sparsity,
-            validation_accuracy=run.rows[-1]["validation_accuracy"],
-            measured=self.setup.measure(),
-        )
+        row = self._row(cell, found.masks, run.rows[-1]["validation_accuracy"])
         run.keep(cell.folder, found.tensors, found.masks)
         run.log({**row, "k": share_kept(cell.sparsity)})
 
@@ -151,30 +106,11 @@ class Searches:
                 taken_up(self.trainer, state.position, state.groups, epochs=cell.epochs)
             self.state = None
 
-    def _hooks(self, cell: Cell) -> Hooks:
-        def after_epoch(epoch: Epoch) -> bool:
-            row = {"kind": "epoch", "method": cell.method, "round": cell.round}
-            self.setup.run.log({**row, **asdict(epoch)})
-            return False
+    def _key(self, _: Cell) -> tuple[object, ...]:
+        return ("search",)  # every sparsity draws the same
 
-        return Hooks(held_out=self.setup.accuracy, save=self._save, after_epoch=after_epoch)
-
-    def _save(self, at: Position) -> None:
-        self.at = at
-        position = {
-            "cell": self.number,
-            "at": asdict(at),
-            "trainer": self.trainer.position(),
-        }
-        groups = {**self.trainer.groups(), "first": self.first}
-        self.setup.run.save(self.steps_done, position, groups)
-
-    def _steps_before(self, number: int) -> int:
-        epochs = sum(cell.epochs for cell in self.cells[:number])
-        return epochs * self.setup.steps_per_epoch
-
-    def _steps_of(self, at: Position) -> int:
-        return at.epoch * self.setup.steps_per_epoch + at.step
+    def _groups(self) -> dict[str, Mapping[str, Tensor]]:
+        return {"first": self.first}
 
 
 def search_cells(section: SearchSection, epochs: int) -> list[Cell]:

@@ -8,22 +8,20 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from snnprune.allocation import load_allocation
 from snnprune.allocation.flips import flip_energies, places_in_weight
 from snnprune.batches import Batches
 from snnprune.calibration import Calibration, calibrate
-from snnprune.criteria import load_criterion
+from snnprune.criteria import Criterion
+from snnprune.criteria.evidence import EvidenceSource
 from snnprune.errors import InputError
-from snnprune.known import Known, known_for
 from snnprune.mask import Masks, masked, prunable
 from snnprune.network import Batch, Network, snapshot
 from snnprune.network.running import Forward
-from snnprune.one_shot.plan import Plan
+from snnprune.one_shot.plan import Plan, PrunePlan
 from snnprune.progress import SILENT, Progress
-from snnprune.pruning import Cut, default_allocation, on_zeros, prune, require_sparsity
-from snnprune.repair import load_repairs
+from snnprune.pruning import Cut, on_zeros, prune, require_sparsity
 from snnprune.repair.pruned import Pruned, silence
-from snnprune.scoring import Scores, score
+from snnprune.scoring import Scores, score_network
 
 Cutting = Callable[[Mapping[str, Tensor], Scores, float, Masks | None], Cut]
 """From weights, their scores, a sparsity and what is alive to masks."""
@@ -67,20 +65,21 @@ class OneShot:
             self._calibration = self._calibrated()
         return self._calibration
 
-    def scores(self, plan: Plan) -> Scores:
+    def scores(self, plan: Plan | PrunePlan) -> Scores:
         """Of the dense network's weights.
 
         Raises:
             InputError: see `snnprune.scoring.score`.
         """
-        if plan.criterion not in self._scores:
+        criterion = plan.load().criterion
+        if criterion.name not in self._scores:
             self.restore()
-            self._scores[plan.criterion] = self._scored(plan, self.weights, alive=None)
-        return self._scores[plan.criterion]
+            self._scores[criterion.name] = self._scored(criterion, self.weights, alive=None)
+        return self._scores[criterion.name]
 
     def prune(
         self,
-        plan: Plan,
+        plan: Plan | PrunePlan,
         sparsity: float,
         cutting: Cutting | None = None,
         *,
@@ -97,15 +96,16 @@ class OneShot:
             NonFiniteError: a repair left the finite numbers.
         """
         require_sparsity(sparsity)
-        scores = self.scores(plan)
+        plan = plan.load()
+        scores, path = self.scores(plan), plan.names.path(sparsity)
         self.calibrate()  # of the dense network, before anything is cut
         self.restore()
-        cut = self._cut(plan, self.weights, scores, cutting, plan.path(sparsity)[0], None)
+        cut = self._cut(plan, self.weights, scores, cutting, path[0], None)
         alive: Masks = {key: weight != 0 for key, weight in self.weights.items()}
         masks = self._repaired(plan, cut, alive, fixed=structured)
-        for target in plan.path(sparsity)[1:]:
+        for target in path[1:]:
             weights = self._weights()
-            scores = self._scored(plan, weights, alive=masks)
+            scores = self._scored(plan.criterion, weights, alive=masks)
             again = self._cut(plan, weights, scores, cutting, target, masks)
             masks = self._repaired(plan, again, masks, fixed=structured)
             zeros = on_zeros(masks, cut.already_zero, round(target * prunable(masks)))
@@ -137,7 +137,7 @@ class OneShot:
 
     def _cut(
         self,
-        plan: Plan,
+        plan: PrunePlan,
         weights: Mapping[str, Tensor],
         scores: Scores,
         cutting: Cutting | None,
@@ -146,57 +146,46 @@ class OneShot:
     ) -> Cut:
         if cutting is not None:
             return cutting(weights, scores, sparsity, alive)
-        name = plan.allocation or default_allocation(scores)
         return prune(
             weights,
             scores,
             sparsity=sparsity,
-            allocation=load_allocation(name),
+            allocation=plan.allocation,
             alive=alive,
-            flips=self._flips(weights) if name == "flips" else None,
+            flips=self._flips(weights) if plan.names.allocation == "flips" else None,
             places=places_in_weight(self.network) if self.network is not None else None,
         )
 
-    def _scored(self, plan: Plan, weights: Mapping[str, Tensor], alive: Masks | None) -> Scores:
-        criterion = load_criterion(plan.criterion)
-        return score(
-            weights,
-            criterion,
-            name=plan.criterion,
+    def _scored(
+        self, criterion: Criterion, weights: Mapping[str, Tensor], alive: Masks | None
+    ) -> Scores:
+        """Of the network as it is now, which is the dense one unless it says what is `alive`."""
+        runs = self.network is not None and self.batches is not None
+        source = EvidenceSource(
             network=self.network,
-            known=self._known_of(plan.criterion, dense=alive is None),
-            alive=alive,
+            batches=self.batches,
+            calibrate=self._calibrated if runs and alive is not None else self.calibrate,
             seed=self.seed,
         )
+        return score_network(weights, criterion, source, alive=alive)
 
-    def _known_of(self, name: str, *, dense: bool) -> Known:
-        """What the criterion must know of the network as it is now."""
-        needs = load_criterion(name).needs
-        if self.network is None or self.batches is None:
-            return Known(calibration=self.calibrate())
-        return known_for(
-            needs,
-            self.network,
-            self.batches,
-            calibrate=self._of_dense if dense else self._calibrated,
-            seed=self.seed,
-        )
-
-    def _repaired(self, plan: Plan, cut: Cut, choosable: Masks, *, fixed: bool) -> Masks:
+    def _repaired(self, plan: PrunePlan, cut: Cut, choosable: Masks, *, fixed: bool) -> Masks:
         """Mask the module and repair it; the masks that hold then, of what is `choosable`."""
-        repairs, masks = load_repairs(plan.repair), cut.masks
+        masks = cut.masks
         self._apply(masks)
         if self.network is not None:
             silence(self.network.module, cut.silenced)
-        if not repairs:
+        if not plan.repairs:
             return masks
         if self.network is None or self.batches is None:
             raise InputError(
-                f"{plan.repair} needs the network and data", field="--repair", hint="choose none"
+                f"{plan.names.repair} needs the network and data",
+                field="--repair",
+                hint="choose none",
             )
         if not self.tensors():  # nothing is pruned that was not 0: nothing is to be mended
             return masks
-        for repair in repairs:
+        for repair in plan.repairs:
             masks = repair(
                 Pruned(
                     network=self.network,
@@ -241,8 +230,3 @@ class OneShot:
         assert self.network is not None
         assert self.batches is not None
         return calibrate(self.network, self.batches.track(self.progress, "calibrating"))
-
-    def _of_dense(self) -> Calibration:
-        found = self.calibrate()
-        assert found is not None
-        return found

@@ -9,8 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 from one_line import assert_one_line
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from snnprune.cli.options import expand_options
+from snnprune.jobs.subjects.options import SubjectOptions
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Json = Callable[[subprocess.CompletedProcess[str]], Any]
@@ -217,12 +222,18 @@ def test_one_state_dict_of_several_is_read(own: dict[str, Any], run: Run) -> Non
     assert_one_line(run("inspect", "two.pth", "--state-dict", "ema"), 3, "--state-dict")
 
 
-def test_links_are_carried_to_where_the_network_is_traced() -> None:
-    from snnprune.cli.flags import SubjectFlags
+def test_links_are_carried_to_where_the_network_is_traced(own: dict[str, Any]) -> None:
+    asked: list[SubjectOptions] = []
+    app = typer.Typer()
 
-    links = ["a.weight=lif", "b.weight=none"]
-    options = SubjectFlags(checkpoint=Path("m.pth"), link=links).options()
-    assert options.links == {"a.weight": "lif", "b.weight": "none"}
+    @app.command()
+    @expand_options
+    def take(subject: SubjectOptions) -> None:
+        asked.append(subject)
+
+    links = ("--link", "a.weight=lif", "--link", "b.weight=none")
+    assert CliRunner().invoke(app, ["own.pth", *links]).exit_code == 0
+    assert asked[0].links == {"a.weight": "lif", "b.weight": "none"}
 
 
 def test_weights_that_are_no_numbers_are_pruned_first_and_told(

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from snnprune.batches import Batches
 from snnprune.calibration import Calibration, calibrate
 from snnprune.criteria import Evidence, load_criterion
+from snnprune.criteria.evidence import EvidenceSource
 from snnprune.criteria.hessian import RIDGE, flip_gain
 from snnprune.grams import Gram, Grams
-from snnprune.known import known_for
 from snnprune.models.dynamics import Dynamics
 from snnprune.models.lif import LIF
 from snnprune.network import Network, trace
@@ -58,15 +58,14 @@ def batches() -> list[tuple[Tensor, None]]:
 def scored(name: str, of: Network) -> dict[str, Tensor]:
     """The scores of every layer."""
     criterion = load_criterion(name)
-    known = known_for(
-        criterion.needs,
-        of,
-        Batches(begin=batches),
+    source = EvidenceSource(
+        network=of,
+        batches=Batches(begin=batches),
         calibrate=lambda: calibrate(of, batches()),
-        seed=0,
     )
+    evidence = source.gather(criterion.needs)
     weights = {key: of.weight(key) for key in of.layers}
-    return dict(score(weights, criterion, network=of, known=known).values)
+    return dict(score(weights, criterion, network=of, evidence=evidence).values)
 
 
 def gram(second: Tensor, *, free: bool = False, mean: Tensor | None = None) -> Gram:

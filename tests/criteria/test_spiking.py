@@ -17,7 +17,7 @@ from snnprune.calibration import (
     calibrate,
 )
 from snnprune.criteria import Evidence, load_criterion
-from snnprune.known import Known
+from snnprune.criteria.evidence import NetworkEvidence
 from snnprune.models import ModelSpec, build_model
 from snnprune.models.lif import LIF
 from snnprune.network import Network, trace
@@ -64,7 +64,9 @@ def calibration(network: Network, images: Tensor) -> Calibration:
 @pytest.fixture(scope="module")
 def scores(network: Network, calibration: Calibration) -> Scores:
     weights = {key: network.weight(key) for key in network.layers}
-    return score(weights, SF, name="sf", network=network, known=Known(calibration=calibration))
+    return score(
+        weights, SF, name="sf", network=network, evidence=NetworkEvidence(calibration=calibration)
+    )
 
 
 @pytest.fixture(scope="module")

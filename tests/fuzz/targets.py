@@ -79,16 +79,19 @@ def _subject(bench: Bench, name: str) -> Any:
 
 def _calibration(bench: Bench, folder: Path) -> object:
     from snnprune.criteria import load_criterion
+    from snnprune.criteria.evidence import NetworkEvidence
     from snnprune.jobs.calibrate import read_calibration_for
-    from snnprune.known import Known
     from snnprune.scoring import score
 
     subject = _subject(bench, MODEL)
-    known = Known(calibration=read_calibration_for(subject, folder / CALIBRATION))
+    evidence = NetworkEvidence(calibration=read_calibration_for(subject, folder / CALIBRATION))
     criteria = [
         load_criterion(name, field="-") for name in ("sf", "sf-steps", "sf-histogram", "wanda")
     ]
-    return [score(subject.weights, each, network=subject.network, known=known) for each in criteria]
+    return [
+        score(subject.weights, each, network=subject.network, evidence=evidence)
+        for each in criteria
+    ]
 
 
 def _mask(bench: Bench, folder: Path) -> object:

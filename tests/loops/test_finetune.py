@@ -15,8 +15,9 @@ from torch import Tensor
 from snnprune.checkpoint import read_masks, write_masks
 from snnprune.errors import InputError, OutputError, StoppedError
 from snnprune.jobs.training import looping
-from snnprune.jobs.training.finetune import FinetuneFiles, finetune_checkpoint
+from snnprune.jobs.training.finetune import finetune_checkpoint
 from snnprune.jobs.training.looping import LoopOptions, LoopRun
+from snnprune.jobs.training.options import FinetuneFiles
 from snnprune.loops.finetune import tuned
 from snnprune.models import ModelSpec
 from snnprune.models.conv_snn import conv_snn

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from snnprune.calibration import Calibration, calibrate
 from snnprune.criteria import load_criterion
-from snnprune.known import Known
+from snnprune.criteria.evidence import NetworkEvidence
 from snnprune.network import Network, trace
 from snnprune.scoring import score
 
@@ -135,7 +135,9 @@ def facts(module: nn.Module, x: Tensor | None = None, *, run: Any = None) -> Fac
     network = trace(module, x, run=run)
     found = calibrate(network, [(x, None)], run=run)
     weights = {key: network.weight(key) for key in network.layers}
-    values = score(weights, load_criterion("sf"), network=network, known=Known(calibration=found))
+    values = score(
+        weights, load_criterion("sf"), network=network, evidence=NetworkEvidence(calibration=found)
+    )
     statistics = {
         f"{name} {field}": getattr(one, field)
         for name, one in found.neurons.items()

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from snnprune.calibration import calibrate
 from snnprune.calibration.factors import _by_channel
 from snnprune.criteria import load_criterion
+from snnprune.criteria.evidence import NetworkEvidence
 from snnprune.evaluation import evaluate
-from snnprune.known import Known
 from snnprune.network import Network, trace, watching
 from snnprune.scoring import score
 
@@ -244,7 +244,9 @@ def seen_by(network: Network, x: Tensor, neuron: str, layer: str) -> tuple[Tenso
 def scores(network: Network, x: Tensor) -> dict[str, Tensor]:
     found = calibrate(network, [(x, None)])
     weights = {key: network.weight(key) for key in network.layers}
-    values = score(weights, load_criterion("sf"), network=network, known=Known(calibration=found))
+    values = score(
+        weights, load_criterion("sf"), network=network, evidence=NetworkEvidence(calibration=found)
+    )
     return {key: values.values[key].exp() for key in weights if key not in values.fallback}
 
 

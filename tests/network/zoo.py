@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from snnprune.calibration import Calibration, calibrate
 from snnprune.criteria import load_criterion
-from snnprune.known import Known
+from snnprune.criteria.evidence import NetworkEvidence
 from snnprune.network import Network, trace, watching
 from snnprune.scoring import Scores, score
 
@@ -105,7 +105,9 @@ def left_out(found: Calibration) -> list[str]:
 def scores_by(network: Network, found: Calibration) -> Scores:
     """Scores of every weight by the spiking-firing criterion."""
     weights = {key: network.weight(key) for key in network.layers}
-    return score(weights, load_criterion("sf"), network=network, known=Known(calibration=found))
+    return score(
+        weights, load_criterion("sf"), network=network, evidence=NetworkEvidence(calibration=found)
+    )
 
 
 def scored(network: Network, x: Tensor) -> Scores:

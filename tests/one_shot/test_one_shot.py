@@ -9,7 +9,7 @@ from torch import Tensor
 
 from snnprune.allocation import load_allocation
 from snnprune.calibration import calibrate
-from snnprune.criteria import CRITERIA
+from snnprune.criteria import CRITERIA, Criterion, load_criterion
 from snnprune.errors import InputError, UsageError
 from snnprune.mask import Masks, prunable, pruned
 from snnprune.network import Network, snapshot
@@ -141,6 +141,20 @@ def test_weights_that_were_0_before_are_counted_once_and_stay_so() -> None:
         assert cut.already_zero == 30
         assert cut.warnings == (f"30 of the {count} pruned weights were 0 already",)
         assert not cut.masks["conv2.weight"].view(-1)[:30].any()
+
+
+def test_what_a_plan_names_is_loaded_once_for_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def load(name: str) -> Criterion:
+        loaded.append(name)
+        return load_criterion(name)
+
+    monkeypatch.setattr("snnprune.one_shot.plan.load_criterion", load)
+    one, plan = made_ready(), Plan(criterion="sf", steps=3).load()
+    one.scores(plan)
+    assert one.prune(plan, 0.7).masks
+    assert loaded == ["sf"]
 
 
 def test_nothing_that_was_dense_is_told_to_have_been_0() -> None:

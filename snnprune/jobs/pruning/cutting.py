@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -12,8 +11,8 @@ from torch import Tensor
 from snnprune.allocation import load_allocation
 from snnprune.errors import InputError
 from snnprune.mask import Masks
-from snnprune.one_shot import Plan
-from snnprune.pruning import Cut, default_allocation, prune
+from snnprune.one_shot import PrunePlan
+from snnprune.pruning import Cut, prune
 from snnprune.scoring import Scores
 from snnprune.spelling import did_you_mean
 
@@ -21,7 +20,7 @@ from snnprune.spelling import did_you_mean
 class LayerCutting:
     """Cuts named layers to their own sparsity and shares another one out among the others."""
 
-    def __init__(self, layers: Mapping[str, float], plan: Plan, final: float) -> None:
+    def __init__(self, layers: Mapping[str, float], plan: PrunePlan, final: float) -> None:
         """`final` is the sparsity of the layers that are not named, after the last step."""
         self.layers, self.plan, self.final = layers, plan, final
 
@@ -35,12 +34,15 @@ class LayerCutting:
         """Masks with exact counts in each named layer, and in the others together."""
         way = self._way(sparsity)
         cuts = [
-            self._cut({key: weights[key]}, scores, _after(own, way), alive, "local")
+            cut_alone(key, weights, scores, _after(own, way), alive)
             for key, own in self.layers.items()
         ]
         others = {key: weight for key, weight in weights.items() if key not in self.layers}
         if others:
-            cuts.append(self._cut(others, scores, sparsity, alive, self.plan.allocation))
+            allocation = self.plan.allocation
+            cuts.append(
+                prune(others, scores, sparsity=sparsity, allocation=allocation, alive=alive)
+            )
         return _together(cuts, list(weights))
 
     def _way(self, sparsity: float) -> float:
@@ -49,26 +51,22 @@ class LayerCutting:
             return 1.0
         return math.log1p(-sparsity) / math.log1p(-self.final)
 
-    def _cut(
-        self,
-        weights: Mapping[str, Tensor],
-        scores: Scores,
-        sparsity: float,
-        alive: Masks | None,
-        allocation: str | None,
-    ) -> Cut:
-        part = replace(
-            scores,
-            values={key: scores.values[key] for key in weights},
-            fallback={key: why for key, why in scores.fallback.items() if key in weights},
-        )
-        return prune(
-            weights,
-            part,
-            sparsity=sparsity,
-            allocation=load_allocation(allocation or default_allocation(part)),
-            alive=None if alive is None else {key: alive[key] for key in weights},
-        )
+
+def cut_alone(
+    key: str,
+    weights: Mapping[str, Tensor],
+    scores: Scores,
+    sparsity: float,
+    alive: Masks | None,
+) -> Cut:
+    """The mask of one layer alone, of exactly that sparsity."""
+    return prune(
+        {key: weights[key]},
+        scores,
+        sparsity=sparsity,
+        allocation=load_allocation("local"),
+        alive=alive,
+    )
 
 
 def _after(sparsity: float, way: float) -> float:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from snnprune.calibration import Calibration
 from snnprune.checkpoint.write import SAFETENSORS, require_plain
-from snnprune.criteria import load_criterion
 from snnprune.errors import InputError, UsageError
 from snnprune.jobs.calibrate import calibrated, knowing_its_data
 from snnprune.jobs.cost import Cost
@@ -55,11 +54,12 @@ class Work:
         _require_judgeable(options, self.measuring)
         self.choice = choose(self.subject, options)
         require_layers(options.layers, self.subject.find_weights(), options.recipe)
+        self.plan = self.choice.plan.load()
         with self.cost.stage("calibration"):
             self.calibration = self._calibration()
         self.one_shot: OneShot = one_shot(self.subject, self.calibration, progress)
         with self.cost.stage("scoring"):
-            self.scores = self.one_shot.scores(self.choice.plan)
+            self.scores = self.one_shot.scores(self.plan)
         shared_out = self.choice.plan.allocation or default_allocation(self.scores)
         named_all = options.layers.keys() >= self.subject.find_weights().keys()
         self.allocation = BY_LAYER if named_all else shared_out
@@ -105,15 +105,14 @@ class Work:
     def _calibration(self) -> Calibration | None:
         """Statistics, also for a criterion that needs none where the report can have them."""
         file, subject = self.options.calibration, self.subject
-        criterion = load_criterion(self.choice.plan.criterion)
         if file is None and subject.runnable is not None:
             return calibrated(subject, self.progress)
-        return evidence(subject, criterion, file, self.progress)
+        return evidence(subject, self.plan.criterion, file, self.progress)
 
     def _make(self, sparsity: float) -> Made:
         """Prune the dense network and repair it."""
-        layers, plan, subject = self.options.layers, self.choice.plan, self.subject
-        shaped = cutting_of(self.structure, subject, plan)
+        layers, plan, subject = self.options.layers, self.plan, self.subject
+        shaped = cutting_of(self.structure, subject, plan.names)
         cutting = LayerCutting(layers, plan, sparsity) if layers else shaped
         with self.cost.stage("pruning and repair"):
             cut = self.one_shot.prune(plan, sparsity, cutting, structured=shaped is not None)

@@ -6,7 +6,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from snnprune.criteria import CRITERIA
 from snnprune.errors import UsageError
 from snnprune.files import require_free
 from snnprune.jobs.subjects.options import SubjectOptions
@@ -59,8 +58,6 @@ def require_sense(options: SensitivityOptions) -> None:
     require_sparsity(options.target)
     if len({f"{sparsity:g}" for sparsity in options.sparsities}) < len(options.sparsities):
         raise UsageError("names a sparsity twice", field="--sparsities")
-    if options.criterion is not None:
-        CRITERIA.require(options.criterion, field="--criterion")
     if options.repair is not None:
         require_repair(options.repair)
     calibration = [options.calibration] if options.calibration else []

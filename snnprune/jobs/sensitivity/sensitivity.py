@@ -75,7 +75,7 @@ def measure_sensitivity(options: SensitivityOptions, progress: Progress) -> Sens
     with work.cost.stage("together"):
         cut, together = work.bench.together(work.cutting(counts), options.target)
     found = Sensitivity(
-        plan=work.bench.plan,
+        plan=work.bench.plan.names,
         trials=trials,
         sizes=work.sizes,
         counts=counts,
@@ -109,8 +109,9 @@ class _Work:
         self.split, images = _images(options, self.subject, self.calibration)
         one = one_shot(self.subject, self.calibration, progress)
         with self.cost.stage("scoring"):
-            self.scores = one.scores(plan)
-        self.bench = Bench(subject=self.subject, work=one, plan=plan, images=images)
+            loaded = plan.load()
+            self.scores = one.scores(loaded)
+        self.bench = Bench(subject=self.subject, work=one, plan=loaded, images=images)
 
     def counts(self, trials: Sequence[Trial]) -> dict[str, int]:
         """How many weights of each layer to prune, for the least summed divergence."""

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from snnprune.agreement import Agreement, agreements
-from snnprune.allocation import load_allocation
 from snnprune.batches import Batches
+from snnprune.jobs.pruning.cutting import cut_alone
 from snnprune.jobs.subjects.subject import Subject
-from snnprune.mask import Masks
-from snnprune.one_shot import OneShot, Plan
+from snnprune.one_shot import OneShot, PrunePlan
 from snnprune.progress import Progress
-from snnprune.pruning import Cut, prune
-from snnprune.scoring import Scores
+from snnprune.pruning import Cut
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +57,7 @@ class Bench:
 
     subject: Subject
     work: OneShot
-    plan: Plan
+    plan: PrunePlan
     images: Batches
     """To compare on."""
 
@@ -82,7 +81,7 @@ class Bench:
         counts, pruned = [], []
         for sparsity in progress.track(sparsities, label=key, total=len(sparsities)):
             try:
-                cut = self.work.prune(self.plan, sparsity, _alone(key))
+                cut = self.work.prune(self.plan, sparsity, functools.partial(cut_alone, key))
                 counts.append(int((~cut.masks[key]).sum()))
                 pruned.append(self.work.tensors())
             finally:
@@ -106,22 +105,3 @@ class Bench:
             pruned,
             self.images,
         )
-
-
-def _alone(key: str) -> Callable[[Mapping[str, Tensor], Scores, float, Masks | None], Cut]:
-    """Cuts one layer by its scores and leaves the others alone."""
-
-    def cutting(
-        weights: Mapping[str, Tensor], scores: Scores, sparsity: float, alive: Masks | None
-    ) -> Cut:
-        fallback = {key: scores.fallback[key]} if key in scores.fallback else {}
-        part = replace(scores, values={key: scores.values[key]}, fallback=fallback)
-        return prune(
-            {key: weights[key]},
-            part,
-            sparsity=sparsity,
-            allocation=load_allocation("local"),
-            alive=alive,
-        )
-
-    return cutting

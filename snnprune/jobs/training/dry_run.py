@@ -16,8 +16,9 @@ from snnprune.data.images import ImageSplit
 from snnprune.device import choose_device
 from snnprune.errors import StoppedError
 from snnprune.evaluation import evaluate
-from snnprune.jobs.training.finetune import FinetuneFiles, Sources, begun, read_sources
+from snnprune.jobs.training.finetune import Sources, begun, read_sources
 from snnprune.jobs.training.looping import LoopOptions, data_spec
+from snnprune.jobs.training.options import FinetuneFiles
 from snnprune.jobs.training.plans import Plan, Training, plan_of
 from snnprune.jobs.training.recipes import require_names
 from snnprune.jobs.training.trial import (

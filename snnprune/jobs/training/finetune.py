@@ -16,6 +16,7 @@ from snnprune.jobs.subjects.binding import bound, load
 from snnprune.jobs.training.contradicting import contradictions
 from snnprune.jobs.training.holding import Held, held_masks, masks_beside
 from snnprune.jobs.training.looping import LoopOptions, LoopRun, Say, Work, working
+from snnprune.jobs.training.options import FinetuneFiles
 from snnprune.jobs.training.train import finish
 from snnprune.loops.finetune import finetune, tuned
 from snnprune.loops.methods import PRUNED
@@ -25,28 +26,6 @@ from snnprune.mask import prunable, pruned
 from snnprune.progress import SILENT, Progress
 from snnprune.runs import RunFolder
 from snnprune.runs.inputs import RunFrom, require_same_inputs
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuneFiles:
-    """What the command line names."""
-
-    checkpoint: Path
-    masks: Path | None = None
-    teacher: Path | None = None
-    state_dict: str | None = None
-    """Which of the checkpoint's state dicts is meant."""
-
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """The words that name them on a command line."""
-        flags = {
-            "--masks": self.masks,
-            "--teacher": self.teacher,
-            "--state-dict": self.state_dict,
-        }
-        given = ((flag, str(value)) for flag, value in flags.items() if value is not None)
-        return (str(self.checkpoint), *(word for pair in given for word in pair))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,9 @@
 import functools
 from collections.abc import Mapping
 
-from snnprune.jobs.training.finetune import FinetuneFiles, finetune_checkpoint
+from snnprune.jobs.training.finetune import finetune_checkpoint
 from snnprune.jobs.training.imp import imp_recipe
+from snnprune.jobs.training.options import FinetuneFiles
 from snnprune.jobs.training.search import search_recipe
 from snnprune.jobs.training.seeds import Job
 from snnprune.jobs.training.train import train_recipe

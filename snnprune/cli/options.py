@@ -1,0 +1,108 @@
+"""From a command that takes options to one that typer can read."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+
+from typer.models import ParameterInfo
+
+from snnprune.jobs.options import Options, ReadAs
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def expand_options(command: F) -> F:
+    """`command` with one parameter for each flag of its parameters that are `Options`.
+
+    These have been checked when the command runs, in the order of its parameters.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, type[Options]] = {
+        name: hint
+        for name, hint in hints.items()
+        if isinstance(hint, type) and issubclass(hint, Options)
+    }
+    own = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
+        for name, parameter in inspect.signature(command).parameters.items()
+        if name not in groups
+    ]
+    flags = {name: _flags(group) for name, group in groups.items()}
+
+    @functools.wraps(command)
+    def gathered(**values: Any) -> Any:
+        given = {
+            name: {flag.name: values.pop(flag.name) for flag in flags[name]} for name in groups
+        }
+        built = {name: group(**_plain(flags[name], given[name])) for name, group in groups.items()}
+        for options in built.values():
+            options.check()
+        read = {
+            name: dataclasses.replace(options, **_read(flags[name], given[name]))
+            for name, options in built.items()
+        }
+        return command(**values, **read)
+
+    # What typer reads: the command's own flags first, then the shared ones. mypy knows neither
+    # that a function may be given a signature nor that `gathered` stands in for `command`.
+    parameters = [*own, *(flag.parameter for shared in flags.values() for flag in shared)]
+    gathered.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    gathered.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return gathered  # type: ignore[return-value]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Flag:
+    """A field that a command line gives."""
+
+    parameter: inspect.Parameter
+    read: Callable[[Any], Any] | None = None
+    """Makes the field's value of what typer read, where that is something else."""
+
+    @property
+    def name(self) -> str:
+        return self.parameter.name
+
+
+def _plain(flags: Iterable[_Flag], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields whose values are what typer read."""
+    return {flag.name: given[flag.name] for flag in flags if flag.read is None}
+
+
+def _read(flags: Iterable[_Flag], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The other fields, made of what typer read; those that got nothing keep their default."""
+    return {
+        flag.name: flag.read(given[flag.name])
+        for flag in flags
+        if flag.read is not None and given[flag.name]
+    }
+
+
+def _flags(group: type[Options]) -> list[_Flag]:
+    """The fields of `group` that typer's Option or Argument annotates, in their order."""
+    hints = get_type_hints(group, include_extras=True)
+    fields = ((field, get_args(hints[field.name])) for field in dataclasses.fields(group))
+    return [_flag(field, *notes) for field, notes in fields if any(map(_is_of_typer, notes))]
+
+
+def _is_of_typer(note: object) -> bool:
+    return isinstance(note, ParameterInfo)
+
+
+def _flag(field: dataclasses.Field[Any], kind: Any, *notes: Any) -> _Flag:
+    """The flag of a field of type `kind` that these notes annotate."""
+    read = next((note for note in notes if isinstance(note, ReadAs)), None)
+    given, default = (kind, field.default) if read is None else (read.given, None)
+    info = next(filter(_is_of_typer, notes))
+    annotated: Any = Annotated  # of a type that is known only here
+    parameter = inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if default is dataclasses.MISSING else default,
+        annotation=annotated[given, info],
+    )
+    return _Flag(parameter=parameter, read=read.read if read else None)

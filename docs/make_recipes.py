@@ -12,9 +12,9 @@ from typing import Any, get_args
 from pages import written
 from pydantic_core import PydanticUndefined
 
-from snnprune.recipe import Recipe, builtin_recipes
+from snnprune.recipe.loading import builtin_recipes
 from snnprune.recipe.pruning import PruneSection
-from snnprune.recipe.schema import section_at
+from snnprune.recipe.schema import Recipe, section_at
 
 PAGE = Path(__file__).with_name("recipes.md")
 INTRODUCTION = """\

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from snnprune.files import write_text
+from snnprune.files.writing import write_text
 
 
 def written(page: Path, text: str, script: str, arguments: list[str]) -> int:

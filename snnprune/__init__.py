@@ -7,25 +7,27 @@ a module of yours to the smaller layers of a file that `prune --structure channe
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from snnprune import moved as moved  # imports of before keep working
 from snnprune.version import __version__
 
 if TYPE_CHECKING:
-    from snnprune.calibration.calibrate import calibrate
-    from snnprune.criteria.criterion import criterion
-    from snnprune.evaluation import evaluate
-    from snnprune.network.trace import trace
-    from snnprune.pruning import prune
-    from snnprune.scoring import score
-    from snnprune.structure.shrinking import shrink
+    from snnprune.graph.trace import trace
+    from snnprune.measure.calibrate import calibrate
+    from snnprune.measure.evaluation import evaluate
+    from snnprune.pruning.criteria.criterion import criterion
+    from snnprune.pruning.prune import prune
+    from snnprune.pruning.score import score
+    from snnprune.pruning.structure.compact import shrink
+
 
 HOME = {
-    "calibrate": "snnprune.calibration",
-    "criterion": "snnprune.criteria",
-    "evaluate": "snnprune.evaluation",
-    "prune": "snnprune.pruning",
-    "score": "snnprune.scoring",
-    "shrink": "snnprune.structure.shrinking",
-    "trace": "snnprune.network",
+    "calibrate": "snnprune.measure.calibrate",
+    "criterion": "snnprune.pruning.criteria.criterion",
+    "evaluate": "snnprune.measure.evaluation",
+    "prune": "snnprune.pruning.prune",
+    "score": "snnprune.pruning.score",
+    "shrink": "snnprune.pruning.structure.compact",
+    "trace": "snnprune.graph.trace",
 }
 
 

@@ -17,9 +17,9 @@ from left_out import LeftOut
 from needed import require_all
 from valid_reports import assert_valid
 
-from snnprune.cli import app
+from snnprune.cli.app import app
 from snnprune.cli.failures import run as run_app
-from snnprune.files import replacing
+from snnprune.files.together import replacing
 
 require_all()
 
@@ -34,6 +34,12 @@ Done = subprocess.CompletedProcess[str]
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(LeftOut(), "left-out")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One file is done before two workers have come up."""
+    files = [word for word in config.args if ".py" in word]
+    return 0 if files and len(files) == len(config.args) else 2
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -122,7 +128,7 @@ def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
         with replacing(path) as temporary:
             temporary.write_bytes(b"")
 
-    monkeypatch.setattr("snnprune.plots.canvas.save", blank)
+    monkeypatch.setattr("snnprune.report.plots.canvas.save", blank)
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ import snntorch
 import torch
 from torch import Tensor, nn
 
-from snnprune.models.dynamics import Dynamics
-from snnprune.models.lif import LIF
-from snnprune.network import Network, trace
+from snnprune.graph.network import Network
+from snnprune.graph.trace import trace
+from snnprune.models.lif import LIF, Dynamics
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # third-party imports

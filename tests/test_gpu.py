@@ -9,8 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from snnprune.models.dynamics import Dynamics
-from snnprune.models.lif import LIF
+from snnprune.models.lif import LIF, Dynamics
 
 pytestmark = pytest.mark.gpu
 Run = Callable[..., subprocess.CompletedProcess[str]]

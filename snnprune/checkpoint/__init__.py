@@ -5,23 +5,23 @@ content which one a file is; `read` and `write` are what the rest of snnprune ca
 """
 
 from snnprune.checkpoint.checkpoint import Checkpoint, renamed
-from snnprune.checkpoint.containers.packed.file import Packing, pack
-from snnprune.checkpoint.containers.packed.values import AS_THEY_ARE, PRECISIONS
-from snnprune.checkpoint.containers.raw import bytes_of
-from snnprune.checkpoint.containers.safetensors.file import write_safetensors
-from snnprune.checkpoint.folding import effective, folded, parametrized, whole_name
 from snnprune.checkpoint.hashes import require_sha256
-from snnprune.checkpoint.masks import PARTNER, partner_of, read_masks, write_masks
-from snnprune.checkpoint.prunable import is_prunable, prunable_weights, tied_tensors
-from snnprune.checkpoint.read import (
-    Description,
-    TensorInfo,
-    describe,
-    files_of,
-    read_checkpoint,
-)
+from snnprune.checkpoint.mask_file import PARTNER, partner_of, read_masks, write_masks
+from snnprune.checkpoint.packed import Packing, pack
+from snnprune.checkpoint.packed_values import AS_THEY_ARE, PRECISIONS
+from snnprune.checkpoint.read import Description, TensorInfo, describe, files_of, read_checkpoint
+from snnprune.checkpoint.safetensors import bytes_of, write_safetensors
 from snnprune.checkpoint.soundness import is_finite
-from snnprune.checkpoint.states import saved_states
+from snnprune.checkpoint.weights import (
+    effective,
+    folded,
+    is_prunable,
+    parametrized,
+    prunable_weights,
+    saved_states,
+    tied_tensors,
+    whole_name,
+)
 from snnprune.checkpoint.write import read_back, require_plain, require_writable_as, write_like
 
 __all__ = [

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from snnprune.checkpoint.naming import counted
 from snnprune.errors import InputError
+from snnprune.text import counted
 
 T = TypeVar("T")
 

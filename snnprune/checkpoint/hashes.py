@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from snnprune.checkpoint.containers.sniff import container_of
 from snnprune.checkpoint.read import checkpoint_sha256, files_of
+from snnprune.checkpoint.sniff import container_of
 from snnprune.errors import InputError
-from snnprune.files import sha256_of, sums_in
-from snnprune.readable import COPY_AGAIN, require_readable
+from snnprune.files.readable import COPY_AGAIN, require_readable
+from snnprune.files.writing import sha256_of, sums_in
 
 FLAG = "--sha256"
 HASH = re.compile("[0-9a-fA-F]{64}")

@@ -7,35 +7,33 @@ from pathlib import Path
 
 from torch import Tensor
 
+from snnprune.checkpoint import nir, packed, shards
 from snnprune.checkpoint.checkpoint import Checkpoint
-from snnprune.checkpoint.containers.contents import Contents
-from snnprune.checkpoint.containers.nir import file as nir_file
-from snnprune.checkpoint.containers.packed import file as packed_file
-from snnprune.checkpoint.containers.safetensors import shards
-from snnprune.checkpoint.containers.sniff import container_of
-from snnprune.checkpoint.containers.torch import file as torch_file
-from snnprune.checkpoint.containers.torch.state_dict import FLAG
-from snnprune.checkpoint.prefixes import without_prefixes
+from snnprune.checkpoint.contents import Contents
+from snnprune.checkpoint.sniff import container_of
 from snnprune.checkpoint.soundness import require_sound
+from snnprune.checkpoint.torch import torch_file
+from snnprune.checkpoint.torch.state_dict import FLAG
+from snnprune.checkpoint.weights import without_prefixes
 from snnprune.errors import InputError
-from snnprune.files import sha256_of
-from snnprune.readable import unchanging
+from snnprune.files.readable import unchanging
+from snnprune.files.writing import sha256_of
 from snnprune.version import KEY, __version__
 
 Reader = Callable[[Path], Contents]
 
 READERS: dict[str, Reader] = {
-    "safetensors": packed_file.read,
+    "safetensors": packed.read,
     "sharded-safetensors": shards.read,
     "torch": torch_file.read,
-    "nir": nir_file.read,
+    "nir": nir.read,
 }
 
 OUTLINES: dict[str, Reader] = {
-    "safetensors": packed_file.outline,
+    "safetensors": packed.outline,
     "sharded-safetensors": shards.outline,
     "torch": torch_file.outline,
-    "nir": nir_file.outline,
+    "nir": nir.outline,
 }
 
 

@@ -5,10 +5,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from snnprune.checkpoint.naming import counted, first_few
-from snnprune.checkpoint.prunable import is_prunable, is_tiny, left_alone, tiny_weights
-from snnprune.checkpoint.states import SAVED, saved_states
+from snnprune.checkpoint.weights import (
+    SAVED,
+    is_prunable,
+    is_tiny,
+    left_alone,
+    saved_states,
+    tiny_weights,
+)
 from snnprune.errors import InputError
+from snnprune.text import counted, first_few
 
 LEARNT = ("weight", "bias", "weight_orig", "bias_orig")
 """How the names of parameters end; what else is in a file may be a mask of infinities."""

@@ -5,16 +5,16 @@ from pathlib import Path
 
 from torch import Tensor
 
+from snnprune.checkpoint import nir
 from snnprune.checkpoint.checkpoint import Checkpoint
-from snnprune.checkpoint.containers.nir import file as nir_file
-from snnprune.checkpoint.containers.safetensors.file import write_safetensors
-from snnprune.checkpoint.containers.sniff import container_of
-from snnprune.checkpoint.containers.torch import rewriting as torch_rewrite
-from snnprune.checkpoint.folding import folded
 from snnprune.checkpoint.read import checkpoint_sha256, read_checkpoint
+from snnprune.checkpoint.safetensors import write_safetensors
+from snnprune.checkpoint.sniff import container_of
+from snnprune.checkpoint.torch import rewrite
+from snnprune.checkpoint.weights import folded
 from snnprune.errors import InputError, UsageError
-from snnprune.files import replacing
-from snnprune.readable import unchanging
+from snnprune.files.readable import unchanging
+from snnprune.files.together import replacing
 
 SAFETENSORS = (".safetensors",)
 TORCH = (".pt", ".pth", ".tar", ".ckpt", ".bin")
@@ -75,9 +75,9 @@ def write_like(
         if checkpoint_sha256(source.path, source.container) != source.sha256:
             raise InputError("changed since it was read", file=source.path, hint="start again")
         if source.container == "nir":
-            nir_file.rewrite(source.path, temporary, values)
+            nir.rewrite(source.path, temporary, values)
             return ()
-        return torch_rewrite.rewrite(source, temporary, values)
+        return rewrite.rewrite(source, temporary, values)
 
 
 def require_plain(source: Checkpoint) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from snnprune.cli.app import app
+from snnprune.cli.console import ReaderLeftError, claim
 from snnprune.cli.failures import run, silent_about_workers
-from snnprune.cli.streams import ReaderLeftError, claim
 from snnprune.errors import OutputError
-from snnprune.launch import place
+from snnprune.runtime import place
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

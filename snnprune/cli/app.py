@@ -1,24 +1,71 @@
 """All commands, in the order in which people need them."""
 
 import contextlib
+import signal
 import sys
+import time
+from types import FrameType
 
 import typer
 
-from snnprune.cli import (
-    analyzing,
-    checking,
-    checkpoints,
-    comparing,
-    demo,
-    environment,
-    exporting,
-    pruning,
-    recipes,
-    theory,
-    training,
-)
-from snnprune.cli.peers import require_sharing
+from snnprune.cli import checkpoints, comparing, pruning, recipes, theory, training
+from snnprune.errors import PeerError, StoppedError, UsageError
+from snnprune.runtime import place
+
+# the commands that several processes do together
+SHARING = ("calibrate", "eval", "train", "finetune", "imp", "search")
+PATIENCE, APART = 3.0, 0.5  # seconds; torchrun ends the others within a tenth of one
+PAUSE = 0.05  # seconds between two looks whether the signal came
+
+
+class _EndedError(BaseException):
+    """SIGTERM came while this process waited."""
+
+
+def require_sharing(command: str) -> None:
+    """Refuse a command that each process would do again, all writing to one place.
+
+    Raises:
+        UsageError: there are several processes, and they cannot share it.
+    """
+    if place().size > 1 and command not in SHARING:
+        raise UsageError(
+            f"{command} runs in one process",
+            hint=f"start it without torchrun, which is for {', '.join(SHARING)}",
+        )
+
+
+def may_speak(error: BaseException) -> bool:
+    """Whether this process is the one to tell of its fault.
+
+    The first does at once. The others, and one that only met that another is gone, wait to be
+    ended: torchrun does so as soon as any process has failed. So a fault that all of them meet is
+    told once, and one that only one of them meets is told by that one.
+    """
+    here = place()
+    if here.size == 1 or (here.first and not isinstance(error, PeerError)):
+        return True
+    if isinstance(error, StoppedError):  # all have agreed to stop
+        return False
+    return not _ended_within(PATIENCE + APART * here.local_rank)
+
+
+def _ended_within(seconds: float) -> bool:
+    before = signal.signal(signal.SIGTERM, _note)
+    try:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            time.sleep(PAUSE)
+    except _EndedError:
+        return True
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return False
+
+
+def _note(_: int, __: FrameType | None) -> None:
+    raise _EndedError
+
 
 app = typer.Typer(
     name="snnprune",
@@ -33,18 +80,18 @@ app.command("score")(pruning.score)
 app.command("prune")(pruning.prune)
 app.command("eval")(checkpoints.evaluate)
 app.command("diff")(comparing.diff)
-app.command("check")(checking.check)
+app.command("check")(checkpoints.check)
 app.command("sensitivity")(comparing.sensitivity)
-app.command("export")(exporting.export)
+app.command("export")(checkpoints.export)
 app.command("train")(training.train)
 app.command("finetune")(training.finetune)
 app.command("imp")(training.imp)
 app.command("search")(training.search)
-app.add_typer(theory.app, name="theory")
-app.add_typer(analyzing.app, name="analyze")
+app.add_typer(theory.theory_app, name="theory")
+app.add_typer(theory.analyze_app, name="analyze")
 app.add_typer(recipes.app, name="recipes")
-app.command("demo")(demo.demo)
-app.command("env")(environment.env)
+app.command("demo")(checkpoints.demo)
+app.command("env")(checkpoints.env)
 
 
 @app.callback(invoke_without_command=True)

@@ -7,17 +7,178 @@ from typing import Annotated
 import typer
 
 from snnprune.cli.comparing import SplitFlag, require_split
-from snnprune.cli.flags import (
-    HOLD_OUT,
-    ReadoutFlag,
-    ReportFlag,
-    ReportFlags,
-    ShowFlags,
-    StrictFlag,
-)
-from snnprune.cli.gate_flags import EnergyFlags
+from snnprune.cli.flags import HOLD_OUT, ReadoutFlag, ReportFlag, ReportFlags, ShowFlags, StrictFlag
+from snnprune.cli.gate_flags import PANEL, EnergyFlags, GateFlags
 from snnprune.cli.options import expand_options
-from snnprune.jobs.subjects.options import MeasuredOptions, SubjectOptions
+from snnprune.files.readable import require_readable
+from snnprune.jobs.targets.options import (
+    DeviceOptions,
+    MeasuredOptions,
+    NetworkOptions,
+    SubjectOptions,
+)
+from snnprune.report.gates.gates import GATES
+
+
+@expand_options
+def env(show: ShowFlags) -> None:
+    """Show versions, devices and paths."""
+    from snnprune.cli.console import Screen
+    from snnprune.jobs.environment import environment
+
+    found = environment()
+    width = max(map(len, found))
+    lines = [f"{name:{width}}  {value}" for name, value in found.items()]
+    Screen(show).result(*lines, report={"ok": True, **found})
+
+
+DROP = GATES["max-accuracy-drop"]
+
+
+@expand_options
+def check(
+    subject: MeasuredOptions,
+    show: ShowFlags,
+    gates: GateFlags,
+    page: ReportFlags,
+    energy: EnergyFlags,
+    max_accuracy_drop: Annotated[
+        str | None,
+        typer.Option(DROP.flag, metavar="POINTS", help=DROP.help, rich_help_panel=PANEL),
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The checkpoint before pruning, for drop and agreement.",
+            rich_help_panel=PANEL,
+            readable=False,
+        ),
+    ] = None,
+    sha256: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HASH|FILE",
+            help="What CKPT must be to the bit: its hash, or a list such as SHA256SUMS.",
+        ),
+    ] = None,
+    split: SplitFlag = None,
+    readout: ReadoutFlag = "auto",
+    samples: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Images; all by default.")
+    ] = None,
+) -> None:
+    """Hold a checkpoint against limits; exit code 4 if one is not kept."""
+    require_split(split)
+    limits = gates.limits(max_accuracy_drop)
+    if baseline is not None:
+        require_readable(baseline)
+    from snnprune.cli.console import Screen
+    from snnprune.cli.prune_tables import gate_lines, gate_table
+    from snnprune.cli.tables import excluded_lines
+    from snnprune.jobs.check import CheckOptions, check_checkpoint
+
+    screen = Screen(show, report=page.report, force=page.force, junit=gates.junit)
+    options = CheckOptions(
+        subject=replace(subject, readout=readout),
+        limits=limits,
+        baseline=baseline,
+        sha256=sha256,
+        split=split,
+        samples=samples,
+        energy=energy.energy(),
+        junit=gates.junit,
+        force=page.force,
+    )
+    found = check_checkpoint(options, screen.progress())
+    same = [] if sha256 is None else ["its SHA-256 is the one that was given"]
+    tables = [gate_table(found.verdicts, screen.width)] if found.verdicts else []
+    lines = [*same, *excluded_lines(found.report), *gate_lines(found.verdicts)]
+    screen.result(*tables, *lines, report=found.report)
+    if found.error is not None:
+        raise found.error
+
+
+@expand_options
+def export(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CKPT", help="A .safetensors (or its index), .pth or .nir.", readable=False
+        ),
+    ],
+    network: NetworkOptions,
+    show: ShowFlags,
+    to: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="packed, dense, pth, csr, nir or onnx."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="Where it goes.", readable=False)
+    ],
+    values: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Of packed weights: exact, float32, float16, bfloat16 or int8 with a scale for "
+            "each output channel.",
+        ),
+    ] = "exact",
+    state_dict: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="Which dict of a torch file that holds several."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    report: ReportFlag = None,
+) -> None:
+    """Write a checkpoint without its zeros, or for other programs; says what each kind weighs."""
+    require_readable(checkpoint)
+    from snnprune.cli.console import Screen
+    from snnprune.cli.prune_tables import size_table
+    from snnprune.jobs.export import ExportOptions, export_checkpoint
+
+    screen = Screen(show, report=report, force=force)
+    found = export_checkpoint(
+        ExportOptions(
+            checkpoint=checkpoint,
+            to=to,
+            out=out,
+            values=values,
+            state_dict=state_dict,
+            force=force,
+            subject=SubjectOptions(
+                **vars(network), checkpoint=checkpoint, state_dict=state_dict, device="cpu"
+            ),
+        )
+    )
+    line = f"wrote {out} ({found.written:,} bytes)"
+    screen.result(size_table(found.sizes, values), line, report=found.report)
+
+
+@expand_options
+def demo(
+    run: DeviceOptions,
+    show: ShowFlags,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for everything it makes.", readable=False)
+    ] = Path("snnprune-demo"),
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing folder.")] = False,
+) -> None:
+    """Train, calibrate, prune, repair and evaluate on bundled images."""
+    from snnprune.cli.console import Screen
+    from snnprune.cli.tables import demo_table
+    from snnprune.jobs.demo import DemoOptions, run_demo
+
+    screen = Screen(show)
+    options = DemoOptions(out=out, seed=run.seed, device=run.device, force=force)
+    found = run_demo(options, screen.progress())
+    lines = [
+        f"dense accuracy {found.dense.accuracy:.2%} ({found.dense.labelled:,} test images, "
+        f"{found.minutes:.1f} minutes in all)",
+        f"wrote {out}: report.html, report.md, report.json, accuracy.png, accuracy.svg, table.md, "
+        "training/, pruned/",
+    ]
+    screen.result(demo_table(found.points), *lines, report=found.report)
 
 
 @expand_options
@@ -103,8 +264,8 @@ def evaluate(
 ) -> None:
     """Measure accuracy, loss, firing rates, sparsity, synaptic operations and energy."""
     from snnprune.cli.console import Screen
+    from snnprune.cli.prune_tables import work_lines, work_table
     from snnprune.cli.tables import accuracy_line, excluded_lines, firing_table, sparsity_line
-    from snnprune.cli.work_tables import work_lines, work_table
     from snnprune.jobs.evaluate import evaluate_checkpoint
 
     require_split(split)

@@ -16,8 +16,8 @@ from snnprune.cli.flags import (
 )
 from snnprune.cli.options import expand_options
 from snnprune.errors import UsageError
-from snnprune.jobs.subjects.options import MeasuredOptions
-from snnprune.readable import require_readable
+from snnprune.files.readable import require_readable
+from snnprune.jobs.targets.options import MeasuredOptions
 
 SPLITS = ("test", "validation", "train")
 SplitFlag = Annotated[
@@ -122,8 +122,9 @@ def sensitivity(
     require_split(split)
     asked = parse_sparsities(sparsities, field="--sparsities")
     from snnprune.cli.console import Screen
-    from snnprune.cli.sensitivity_tables import sensitivity_lines, sensitivity_tables
-    from snnprune.jobs.sensitivity import SensitivityOptions, measure_sensitivity
+    from snnprune.cli.diff_tables import sensitivity_lines, sensitivity_tables
+    from snnprune.jobs.sensitivity.options import SensitivityOptions
+    from snnprune.jobs.sensitivity.sensitivity import measure_sensitivity
 
     screen = Screen(show)
     options = SensitivityOptions(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import (
     Console,
@@ -16,14 +20,118 @@ from rich.console import (
 )
 from rich.segment import Segment
 
-from snnprune.cli.bars import Bars
 from snnprune.cli.flags import ShowFlags
-from snnprune.cli.lines import Lines
-from snnprune.cli.streams import take
-from snnprune.escaping import as_json, powerless, printable, visible
-from snnprune.files import require_apart, require_free
-from snnprune.launch import place
-from snnprune.progress import SILENT, Progress
+from snnprune.cli.progress import Bars, Lines
+from snnprune.errors import OutputError
+from snnprune.files.writing import require_apart, require_free
+from snnprune.runtime import SILENT, Progress, place
+from snnprune.text import as_json, powerless, printable, visible
+
+STDOUT, STDERR = 1, 2
+
+
+class ReaderLeftError(Exception):
+    """Nobody reads any more what is written."""
+
+
+class ResultStream(io.TextIOWrapper):
+    """stdout, whose failures say whose they are.
+
+    What cannot be written is given up, so that Python has nothing to complain of at exit.
+    """
+
+    def write(self, text: str) -> int:
+        """Write `text`.
+
+        Raises:
+            OutputError: there is no room, or the device failed.
+            ReaderLeftError: the other end of a pipe is closed.
+        """
+        with self._watched():
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is held back.
+
+        Raises:
+            OutputError: there is no room, or the device failed.
+            ReaderLeftError: the other end of a pipe is closed.
+        """
+        with self._watched():
+            super().flush()
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            self._give_up()
+            raise ReaderLeftError from None
+        except OSError as error:
+            self._give_up()
+            self.refuse(error)
+
+    def _give_up(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())
+        os.close(nowhere)
+
+    def refuse(self, error: OSError) -> None:
+        """Tell that the result is not told."""
+        raise OutputError(f"cannot be written: {error.strerror}", file="stdout") from error
+
+
+class LogStream(ResultStream):
+    """stderr, without which work goes on unless its reader has left."""
+
+    def refuse(self, error: OSError) -> None:
+        """A log that cannot be written is no fault of the work."""
+
+
+def claim() -> None:
+    """From now on only `sys.stdout` leads to where the result goes.
+
+    What anybody writes to descriptor 1, such as a user's code, a library in C or a program that
+    they start, goes to stderr.
+    """
+    _require_open()
+    out = os.dup(STDOUT)
+    os.dup2(STDERR, STDOUT)
+    sys.stdout = _text(ResultStream, out, sys.stdout, by_line=os.isatty(out))
+    sys.stderr = _text(LogStream, os.dup(STDERR), sys.stderr, by_line=True)
+
+
+def take() -> TextIO:
+    """Where the result goes; what is printed from now on without naming a place goes to stderr.
+
+    `app` gives `sys.stdout` back when the command ends.
+    """
+    out = sys.stdout
+    sys.stdout = sys.stderr
+    return out
+
+
+def _require_open() -> None:
+    """Let a closed stdout or stderr lead nowhere, lest a file that is opened gets its number."""
+    for number in (STDOUT, STDERR):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+
+
+def _text(
+    kind: type[ResultStream], number: int, like: TextIO | None, *, by_line: bool
+) -> ResultStream:
+    """A stream of text to a descriptor; a character that it has no code for is an escape."""
+    encoding = like.encoding if like else "utf-8"  # there is none where it was closed
+    binary = io.BufferedWriter(io.FileIO(number, "wb"))
+    return kind(binary, encoding, "backslashreplace", line_buffering=by_line)
+
 
 WIDTH = 80  # where the width is not known
 
@@ -143,7 +251,7 @@ def require_room(folder: Path, *, force: bool, junit: Path | None = None) -> Non
         OutputError: one of its files is there or cannot be made.
         UsageError: `junit` is one of them.
     """
-    from snnprune.pages import FILES
+    from snnprune.report.pages.writing import FILES
 
     if junit is not None:
         require_apart(junit, (folder / name for name in FILES), field="--junit")
@@ -153,6 +261,6 @@ def require_room(folder: Path, *, force: bool, junit: Path | None = None) -> Non
 
 def _left(folder: Path, report: Mapping[str, Any]) -> Path:
     """Write a report and its pages; the page for people."""
-    from snnprune.pages import write_report
+    from snnprune.report.pages.writing import write_report
 
     return next(path for path in write_report(folder, report) if path.suffix == ".html")

@@ -12,8 +12,8 @@ from typing import Any
 
 import typer
 
-from snnprune.cli.peers import may_speak
-from snnprune.cli.streams import STDERR, ReaderLeftError
+from snnprune.cli.app import may_speak
+from snnprune.cli.console import STDERR, ReaderLeftError
 from snnprune.errors import (
     InputError,
     MemoryExhaustedError,
@@ -23,9 +23,9 @@ from snnprune.errors import (
     UsageError,
     told_by_torch,
 )
-from snnprune.escaping import as_json, printable
-from snnprune.launch import place
-from snnprune.waiting import watched
+from snnprune.plugins.waiting import watched
+from snnprune.runtime import place
+from snnprune.text import as_json, printable
 
 BUG, INTERRUPTED, TERMINATED = 1, 130, 143
 RESERVE = 2**22  # bytes to tell in that there is no memory left

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from snnprune.criteria import CRITERIA
 from snnprune.errors import UsageError
-from snnprune.gates.limits import points
 from snnprune.jobs.options import Options
-from snnprune.spelling import percent_meant
+from snnprune.pruning.criteria import CRITERIA
+from snnprune.report.gates.limits import points
+from snnprune.text import percent_meant
 
 if TYPE_CHECKING:
-    from snnprune.jobs.pruning.options import Target
+    from snnprune.jobs.prune.options import Target
+
 
 READOUT_HELP = "auto, sum, mean or last over time, or file.py:function from output to scores."
 CRITERION_HELP = (
@@ -149,7 +150,7 @@ class GoalFlags(Options):
     @property
     def target(self) -> Target | None:
         """What to look for, where that is asked for."""
-        from snnprune.jobs.pruning.options import Target
+        from snnprune.jobs.prune.options import Target
 
         drop = self.max_accuracy_drop if self.gated_drop is None else None
         if self.target_accuracy is None and drop is None:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from snnprune.errors import UsageError
-from snnprune.gates import GATES, Limit, read_limits
 from snnprune.jobs.options import Options
+from snnprune.report.gates.gate import Limit
+from snnprune.report.gates.gates import GATES, read_limits
 
 if TYPE_CHECKING:
-    from snnprune.workload import Energy
+    from snnprune.measure.workload import Energy
+
 
 PANEL = "Gates: exit code 4 if one is not met"
 
@@ -73,6 +75,6 @@ class EnergyFlags(Options):
 
     def energy(self) -> Energy:
         """The same for the job."""
-        from snnprune.workload import Energy
+        from snnprune.measure.workload import Energy
 
         return Energy(mac=self.energy_mac, ac=self.energy_ac)

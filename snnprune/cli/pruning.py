@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from snnprune.allocation import ALLOCATIONS
 from snnprune.cli.flags import (
     HOLD_OUT,
     GoalFlags,
@@ -18,8 +17,9 @@ from snnprune.cli.flags import (
 )
 from snnprune.cli.gate_flags import EnergyFlags, GateFlags
 from snnprune.cli.options import expand_options
-from snnprune.jobs.subjects.options import MeasuredOptions
-from snnprune.repair import REPAIRS
+from snnprune.jobs.targets.options import MeasuredOptions
+from snnprune.pruning.allocation import ALLOCATIONS
+from snnprune.pruning.repair import REPAIRS
 
 
 @expand_options
@@ -109,9 +109,9 @@ def prune(
 ) -> None:
     """Prune a checkpoint; the result has the same keys, shapes and types."""
     from snnprune.cli.console import Screen
-    from snnprune.cli.results import prune_lines, prune_tables
-    from snnprune.jobs.pruning.options import PruneOptions
-    from snnprune.jobs.pruning.prune import prune_checkpoint
+    from snnprune.cli.prune_tables import prune_lines, prune_tables
+    from snnprune.jobs.prune.options import PruneOptions
+    from snnprune.jobs.prune.prune import prune_checkpoint
 
     screen = Screen(show, report=report, force=scoring.force, junit=gates.junit)
     options = PruneOptions(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from snnprune.escaping import printable
+from snnprune.text import printable
 
 app = typer.Typer(help="List, show, copy and check training recipes.", no_args_is_help=True)
 
@@ -13,7 +13,7 @@ app = typer.Typer(help="List, show, copy and check training recipes.", no_args_i
 @app.command("ls")
 def ls() -> None:
     """List the built-in recipes."""
-    from snnprune.recipe import builtin_recipes
+    from snnprune.recipe.loading import builtin_recipes
 
     for name, path in builtin_recipes().items():
         first = path.read_text(encoding="utf-8").splitlines()[0]
@@ -23,9 +23,8 @@ def ls() -> None:
 @app.command()
 def show(recipe: Annotated[str, typer.Argument(help="Built-in name or YAML file.")]) -> None:
     """Print a recipe; which code it names goes to stderr."""
-    from snnprune.consent import code_in, told
-    from snnprune.recipe import load_recipe
-    from snnprune.recipe.sources import MAX_BYTES, read_source
+    from snnprune.jobs.consent import code_in, told
+    from snnprune.recipe.loading import MAX_BYTES, load_recipe, read_source
 
     code = code_in(load_recipe(recipe))  # what is shown is YAML and text
     _, data = read_source(recipe)
@@ -44,7 +43,7 @@ def cp(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
     """Copy a built-in recipe, to change it."""
-    from snnprune.files import require_free, write_text
+    from snnprune.files.writing import require_free, write_text
 
     path = target / f"{Path(name).stem}.yaml" if target.is_dir() else target
     text = _text_of(name)
@@ -56,10 +55,10 @@ def cp(
 @app.command()
 def validate(recipe: Annotated[str, typer.Argument(help="Built-in name or YAML file.")]) -> None:
     """Check a recipe, without running anything of it."""
-    from snnprune.consent import code_in, require_consent, told
-    from snnprune.escaping import printable
-    from snnprune.jobs.training.recipes import of_file, require_names
-    from snnprune.recipe import load_recipe
+    from snnprune.jobs.consent import code_in, require_consent, told
+    from snnprune.jobs.train.recipes import of_file, require_names
+    from snnprune.recipe.loading import load_recipe
+    from snnprune.text import printable
 
     found = load_recipe(recipe, run=("gradual", "imp", "search", "finetune"))
     with of_file(recipe):
@@ -73,7 +72,7 @@ def validate(recipe: Annotated[str, typer.Argument(help="Built-in name or YAML f
 
 def _text_of(name: str) -> str:
     from snnprune.errors import InputError
-    from snnprune.recipe import builtin_recipes
+    from snnprune.recipe.loading import builtin_recipes
 
     known = builtin_recipes()
     path = known.get(Path(name).stem)

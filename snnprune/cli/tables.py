@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from snnprune.data import worded
-from snnprune.escaping import printable
-from snnprune.notation import layer_name
+from snnprune.data.dataset import worded
+from snnprune.text import layer_name, printable
 
 if TYPE_CHECKING:
-    from snnprune.evaluation import Evaluation
     from snnprune.jobs.demo import Point
-    from snnprune.jobs.subjects.layers import LayerRow
+    from snnprune.jobs.targets.layers import LayerRow
+    from snnprune.measure.evaluation import Evaluation
+
 
 MAX_ROWS = 300  # of a table; a stranger's file may have any number of layers
 MIN_NAME = 12  # columns that a name gets at least
@@ -167,7 +167,7 @@ def excluded_lines(report: Mapping[str, Any]) -> list[str]:
 
 def unused_lines(report: Mapping[str, Any]) -> list[str]:
     """Which weights are not pruned because no convolution or linear layer uses them."""
-    from snnprune.jobs.subjects.unused import warnings_on
+    from snnprune.jobs.targets.prunable import warnings_on
 
     return [printable(line) for line in warnings_on(report["unused"])]
 
@@ -213,3 +213,38 @@ def fallback_lines(rows: Sequence[LayerRow]) -> list[str]:
 
 def _rate(rate: float | None) -> str:
     return "-" if rate is None else f"{rate:.3f}"
+
+
+NAME, NUMBER = 16, 8  # columns that a name and a percentage take
+
+
+def abreast(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[Table]:
+    """Tables of as many columns as there is room for beside the names."""
+    most = max(1, (width - NAME) // NUMBER)
+    for start in range(1, len(titles), most):
+        some = slice(start, start + most)
+        yield number_table(
+            [titles[0], *titles[some]], [[row[0], *row[some]] for row in rows], width
+        )
+
+
+def number_table(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
+    """A table of names with numbers beside them, within `width`; long names are broken."""
+    first, *others = titles
+    columns = list(zip(titles, *rows, strict=True))[1:]
+    left = width - sum(2 + max(map(len, column)) for column in columns)
+    table = plain_table()
+    table.add_column(first)
+    for title in others:
+        table.add_column(title, justify="right", no_wrap=True)
+    for name, *numbers in rows[:MAX_ROWS]:
+        table.add_row(Text(broken(printable(name), max(left, MIN_NAME))), *map(cell, numbers))
+    if len(rows) > MAX_ROWS:
+        table.add_row(f"... and {len(rows) - MAX_ROWS:,} more; --json has all")
+    return table
+
+
+def uncounted_lines(layers: Sequence[str]) -> list[str]:
+    """Which layers no table has."""
+    names = ", ".join(layer_name(layer) for layer in layers)
+    return [f"not counted, as no neuron is known behind: {names}"] if layers else []

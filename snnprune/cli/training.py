@@ -13,14 +13,14 @@ import typer
 from snnprune.cli.flags import ShowFlags, TrustFlag
 from snnprune.cli.options import expand_options
 from snnprune.errors import InputError, UsageError
-from snnprune.jobs.subjects.options import TEST_DATA_HELP, DataFolderOptions
-from snnprune.jobs.training.options import FinetuneFiles
+from snnprune.jobs.targets.options import TEST_DATA_HELP, DataFolderOptions
+from snnprune.jobs.train.options import FinetuneFiles
 
 if TYPE_CHECKING:
     from snnprune.cli.console import Screen
-    from snnprune.consent import Named
-    from snnprune.jobs.training.looping import LoopOptions
-    from snnprune.recipe import Recipe
+    from snnprune.jobs.consent import Named
+    from snnprune.jobs.train.looping import LoopOptions
+    from snnprune.recipe.schema import Recipe
 
 
 class Change(StrEnum):
@@ -122,7 +122,7 @@ def _run(
     code = _consented(recipe, folder, flags)
 
     from snnprune.cli.console import Screen
-    from snnprune.jobs.training.looping import LoopOptions
+    from snnprune.jobs.train.looping import LoopOptions
 
     screen = Screen(show)
     if not flags.dry_run:
@@ -148,14 +148,14 @@ def _run(
 
 def _do(options: LoopOptions, files: FinetuneFiles | None, screen: Screen) -> None:
     """Run it."""
-    from snnprune.cli.run_tables import shown
-    from snnprune.jobs.training.loops import job_of
-    from snnprune.jobs.training.seeds import run_seeds
+    from snnprune.cli.train_tables import show_summary
+    from snnprune.jobs.train.loops import job_of
+    from snnprune.jobs.train.seeds import run_seeds
 
     job = job_of(options.command, files)
     found = run_seeds(job, options, screen.progress(), screen.say)
     last = _last(options.out, finished_before=found.finished_before)
-    screen.result(*shown(found.summary, screen.width), last, report=dict(found.report))
+    screen.result(*show_summary(found.summary, screen.width), last, report=dict(found.report))
 
 
 def _last(folder: Path, *, finished_before: bool) -> str:
@@ -165,37 +165,37 @@ def _last(folder: Path, *, finished_before: bool) -> str:
 
 def _grid(options: LoopOptions, files: FinetuneFiles | None, screen: Screen, *, dry: bool) -> None:
     """Run, or try, every network of the recipe's grid on every data set."""
-    from snnprune.cli import dry_tables, run_tables
-    from snnprune.jobs.training.grids import dry_grid, run_grid
-    from snnprune.jobs.training.loops import job_of
-    from snnprune.jobs.training.recipes import require_one_pair
+    from snnprune.cli import train_tables
+    from snnprune.jobs.train.grids import dry_grid, run_grid
+    from snnprune.jobs.train.loops import job_of
+    from snnprune.jobs.train.recipes import require_one_pair
 
     if files is not None:
         require_one_pair(options.recipe, options.command)
     if dry:
         tried, report = dry_grid(options)
         last = f"nothing was written to {options.out}"
-        screen.result(*dry_tables.shown_grid(tried), last, report=report)
+        screen.result(*train_tables.show_dry_grid(tried), last, report=report)
         return
     found = run_grid(job_of(options.command), options, screen.progress(), screen.say)
     summaries = {name: sweep.summary for name, sweep in found.runs.items()}
     last = _last(options.out, finished_before=found.finished_before)
-    tables = run_tables.shown_grid(summaries, screen.width)
+    tables = train_tables.show_summaries(summaries, screen.width)
     screen.result(*tables, last, report=dict(found.report))
 
 
 def _try(options: LoopOptions, files: FinetuneFiles | None, screen: Screen) -> None:
     """Tell what it would do and take."""
-    from snnprune.cli.dry_tables import shown
-    from snnprune.jobs.training.dry_run import dry_run
+    from snnprune.cli.train_tables import show_dry_run
+    from snnprune.jobs.train.dry_run import dry_run
 
     found, report = dry_run(options, files)
-    screen.result(*shown(found), f"nothing was written to {options.out}", report=report)
+    screen.result(*show_dry_run(found), f"nothing was written to {options.out}", report=report)
 
 
 def _consented(recipe: Recipe, folder: Path, flags: LoopFlags) -> tuple[Named, ...]:
     """The code that the recipe names; what the user has not agreed to is refused."""
-    from snnprune.consent import code_in, record_of, require_consent, typed_by
+    from snnprune.jobs.consent import code_in, record_of, require_consent, typed_by
 
     code = code_in(recipe)
     require_consent(
@@ -210,8 +210,8 @@ def _consented(recipe: Recipe, folder: Path, flags: LoopFlags) -> tuple[Named, .
 
 def _remember(folder: Path, code: tuple[Named, ...], screen: Screen) -> None:
     """Note what the run runs, so that it can be continued without asking."""
-    from snnprune.consent import remember
-    from snnprune.launch import place
+    from snnprune.jobs.consent import remember
+    from snnprune.runtime import place
 
     if place().first and not remember(folder, code):
         screen.say("the code of this run cannot be noted: --resume will need --trust-recipe")
@@ -219,8 +219,8 @@ def _remember(folder: Path, code: tuple[Named, ...], screen: Screen) -> None:
 
 def _recipe(command: str, flags: LoopFlags) -> Recipe:
     """The recipe, with what the flags change in it."""
-    from snnprune.jobs.training.recipes import of_file, require_names
-    from snnprune.recipe import load_recipe
+    from snnprune.jobs.train.recipes import of_file, require_names
+    from snnprune.recipe.loading import load_recipe
 
     if flags.resume and flags.force:
         raise UsageError("either --resume or --force", hint="one continues a run, one replaces it")

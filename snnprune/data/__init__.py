@@ -4,8 +4,7 @@ Adding a data set is one function `(DataOptions) -> DataSet` and one row of `cat
 """
 
 from snnprune.data.catalogue import DATA, FORMS, open_data, require_data
-from snnprune.data.dataset import GIVEN, SPLITS, DataSet, Split, TrainingSplit, worded
-from snnprune.data.options import DataOptions
+from snnprune.data.dataset import GIVEN, SPLITS, DataOptions, DataSet, Split, TrainingSplit, worded
 
 __all__ = [
     "DATA",

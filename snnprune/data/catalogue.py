@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from snnprune.data.dataset import DataSet
-from snnprune.data.options import DataOptions
+from snnprune.data.dataset import DataOptions, DataSet
 from snnprune.errors import wrong
-from snnprune.registry import Registry, Row
-from snnprune.spelling import did_you_mean
-from snnprune.user_code import load_object
+from snnprune.plugins.registry import Registry, Row
+from snnprune.plugins.user_code import load_object
+from snnprune.text import did_you_mean
 
 DATA = Registry(
     kind="data set",

@@ -7,14 +7,13 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from snnprune.data.dataset import SPLITS, DataSet
+from snnprune.data.dataset import SPLITS, DataOptions, DataSet
 from snnprune.data.holding_out import hold_out
 from snnprune.data.loader import EXPECTED, LoaderSplit, loader_split, split_of
-from snnprune.data.options import DataOptions
 from snnprune.data.overlap import with_copies_told, without_overlap
 from snnprune.errors import InputError
-from snnprune.spelling import did_you_mean
-from snnprune.user_code import calling_user_code, load_own
+from snnprune.plugins.user_code import calling_user_code, load_own
+from snnprune.text import did_you_mean
 
 Parts = dict[str, LoaderSplit | None]
 

@@ -17,8 +17,8 @@ from torch.utils.data import (
     Subset,
 )
 
-from snnprune.data.digests import of_batch
 from snnprune.data.loader import LoaderSplit
+from snnprune.data.overlap import of_batch
 from snnprune.data.reach import (
     Identity,
     batch_sampler_of,
@@ -29,7 +29,7 @@ from snnprune.data.reach import (
     over,
     takes_all,
 )
-from snnprune.randomness import drawing, generator
+from snnprune.runtime import drawing, generator
 
 Held = tuple[LoaderSplit, LoaderSplit]
 """What stays, and what is set aside."""

@@ -6,13 +6,11 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from snnprune.data.assembly import image_data_set
-from snnprune.data.dataset import SPLITS, DataSet
-from snnprune.data.images import ImageSplit
-from snnprune.data.options import DataOptions
+from snnprune.data.dataset import SPLITS, DataOptions, DataSet
+from snnprune.data.images import ImageSplit, image_data_set
 from snnprune.data.overlap import with_copies_told, without_overlap
 from snnprune.errors import InputError
-from snnprune.readable import reading
+from snnprune.files.readable import reading
 
 # ImageNet's, and not the folder's own: a network must see the same values in another folder.
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

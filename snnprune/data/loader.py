@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnprune.batches import Batches, Pair, copied, length, paired
 from snnprune.data.augmentation import Augmentation
+from snnprune.data.batches import Batches, Pair, copied, length, paired
 from snnprune.errors import InputError
-from snnprune.randomness import drawing
-from snnprune.user_code import calling_user_code
+from snnprune.plugins.user_code import calling_user_code
+from snnprune.runtime import drawing
 
 EXPECTED = "give an iterable of batches x or (x, y), each a tensor, such as a DataLoader"
 ANY = "a function that runs them may take other ones: {} file.py:function"

@@ -6,8 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from snnprune.data.catalogue import open_data
-from snnprune.data.dataset import DataSet, Split
-from snnprune.data.options import DataOptions
+from snnprune.data.dataset import DataOptions, DataSet, Split
 from snnprune.data.overlap import without_overlap
 from snnprune.errors import InputError
 

@@ -2,20 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from snnprune.batches import Pair
+from snnprune.data.batches import Pair, tensors
 from snnprune.data.dataset import DataSet, Split, worded
-from snnprune.data.digests import of_samples
 from snnprune.data.images import ImageSplit
 from snnprune.data.loader import LoaderSplit
 from snnprune.data.reach import Identity, identity, in_order, indices_of, is_in_memory
 from snnprune.errors import InputError
-from snnprune.randomness import drawing
+from snnprune.runtime import drawing
+
+
+def of_batch(batch: Any) -> bytes | None:
+    """A name for all tensors of a batch and their shapes; None where it holds none."""
+    held = list(tensors(batch))
+    return _of(held) if held else None
+
+
+def of_samples(pair: Pair) -> Iterator[bytes]:
+    """A name for each sample's tensor, without its label; of a batch of another kind, one for all.
+
+    Samples lie along the first dimension, or along the first that is as long as the labels.
+    """
+    x, y = pair
+    if not isinstance(x, Tensor):
+        yield _of(tensors(x))
+        return
+    fits = (dim for dim, size in enumerate(x.shape) if y is None or size == len(y))
+    samples = x.movedim(next(fits, 0), 0)
+    kind = _kind(samples[:1])
+    for row in _bytes(samples).reshape(len(samples), -1).numpy():
+        yield hashlib.blake2b(row, key=kind, digest_size=16).digest()
+
+
+def _of(held: Iterable[Tensor]) -> bytes:
+    found = hashlib.blake2b(digest_size=16)
+    for tensor in held:
+        found.update(_kind(tensor))
+        found.update(_bytes(tensor).numpy().data)
+    return found.digest()
+
+
+def _kind(tensor: Tensor) -> bytes:
+    text = f"{tensor.dtype}{tuple(tensor.shape)}"
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    """All that is in it, flat, uint8."""
+    plain = tensor.detach().cpu()
+    if plain.layout != torch.strided:
+        plain = plain.to_dense()
+    if plain.is_quantized:
+        plain = plain.int_repr()
+    plain = plain.resolve_conj().resolve_neg().contiguous()
+    return plain.reshape(-1).view(torch.uint8)
+
 
 MOST = 2048
 """How many samples of a user's loader are looked at, from its first on."""

@@ -20,7 +20,7 @@ from torch.utils.data import (
 )
 
 from snnprune.errors import InputError
-from snnprune.randomness import drawing
+from snnprune.runtime import drawing
 
 USUAL = 32
 """Samples in a batch, where a batch sampler of somebody's own does not say how many."""

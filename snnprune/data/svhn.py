@@ -5,10 +5,8 @@ from typing import Any
 
 import torch
 
-from snnprune.data.assembly import image_data_set
-from snnprune.data.dataset import DataSet
-from snnprune.data.images import ImageSplit
-from snnprune.data.options import DataOptions
+from snnprune.data.dataset import DataOptions, DataSet
+from snnprune.data.images import ImageSplit, image_data_set
 from snnprune.data.presence import download, require_intact
 from snnprune.errors import InputError
 

@@ -6,10 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from snnprune.data.assembly import image_data_set
-from snnprune.data.dataset import SPLITS, DataSet
-from snnprune.data.images import ImageSplit
-from snnprune.data.options import DataOptions
+from snnprune.data.dataset import SPLITS, DataOptions, DataSet
+from snnprune.data.images import ImageSplit, image_data_set
 from snnprune.data.overlap import with_copies_told, without_overlap
 from snnprune.errors import InputError
 
@@ -26,7 +24,7 @@ def open_tensors(file: Path, options: DataOptions) -> DataSet:
     Raises:
         InputError: the file cannot be read, has no `x`, or `x` and `y` are not as above.
     """
-    from snnprune.checkpoint import read_checkpoint
+    from snnprune.checkpoint.read import read_checkpoint
 
     # Its own refusal of NaN speaks of weights; `_samples` refuses it in words about data.
     tensors = read_checkpoint(file, allow_nonfinite=True).tensors

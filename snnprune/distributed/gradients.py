@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from snnprune.distributed.ranks import Ranks
-from snnprune.randomness import drawing
+from snnprune.runtime import drawing
 
 Compute = Callable[..., Tensor]
 """From what a network is fed to the tensor that the loss is made of, from rest."""

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snnprune.errors import SnnpruneError
-from snnprune.files.failing import as_output_error
-from snnprune.files.opened import (
+from snnprune.files.folders import (
+    as_output_error,
     by_handle,
     held,
     not_ours,
     open_folder,
     require_regular_in,
+    staging,
     status_in,
 )
-from snnprune.files.staging import staging
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,26 +8,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from snnprune.calibration import (
-    MIN_SAMPLES,
-    Calibration,
-    calibrate,
-    read_calibration,
-    write_calibration,
-)
-from snnprune.distributed import ALONE, Ranks, joined
+from snnprune.distributed.ranks import ALONE, Ranks, joined
 from snnprune.errors import InputError
-from snnprune.evidence import membranes
-from snnprune.files import require_free
-from snnprune.forwards import WHOLE
-from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows
-from snnprune.jobs.subjects.opening import open_subject
-from snnprune.jobs.subjects.options import SubjectOptions
-from snnprune.jobs.subjects.reporting import report_on
-from snnprune.jobs.subjects.subject import Subject
-from snnprune.progress import Progress
-from snnprune.provenance import described
-from snnprune.report import file_entry
+from snnprune.files.writing import require_free
+from snnprune.jobs.targets.layers import LayerRow, as_dicts, layer_rows
+from snnprune.jobs.targets.opening import open_subject
+from snnprune.jobs.targets.options import SubjectOptions
+from snnprune.jobs.targets.reporting import report_on
+from snnprune.jobs.targets.target import Subject
+from snnprune.measure.calibrate import MIN_SAMPLES, calibrate
+from snnprune.measure.calibration import Calibration, read_calibration, write_calibration
+from snnprune.plugins.forwards import WHOLE
+from snnprune.report.evidence import membranes
+from snnprune.report.frame import file_entry
+from snnprune.report.provenance import described
+from snnprune.runtime import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

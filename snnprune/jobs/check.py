@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snnprune.agreement import Agreement, about_agreement, agreements
-from snnprune.checkpoint import Checkpoint, files_of, require_sha256
+from snnprune.checkpoint.checkpoint import Checkpoint
+from snnprune.checkpoint.hashes import require_sha256
+from snnprune.checkpoint.read import files_of
 from snnprune.errors import SnnpruneError, UsageError
-from snnprune.evaluation import Evaluation, evaluate
-from snnprune.files import require_free
-from snnprune.gates import Limit, Verdict
+from snnprune.files.writing import require_free
+from snnprune.graph.network import Network
 from snnprune.jobs.gating import (
     BY_COMPARING,
     BY_COUNTING,
@@ -22,16 +22,19 @@ from snnprune.jobs.gating import (
     need,
     told_outside,
 )
-from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, totals
-from snnprune.jobs.subjects.opening import open_subject
-from snnprune.jobs.subjects.options import SubjectOptions
-from snnprune.jobs.subjects.other import read_other
-from snnprune.jobs.subjects.reporting import report_on
-from snnprune.jobs.subjects.subject import Subject
-from snnprune.network import Network
-from snnprune.progress import Progress
-from snnprune.report import about_evaluation, about_workload, doubts_on, file_entry
-from snnprune.workload import Energy, Workload
+from snnprune.jobs.targets.layers import LayerRow, as_dicts, layer_rows, totals
+from snnprune.jobs.targets.opening import open_subject
+from snnprune.jobs.targets.options import SubjectOptions
+from snnprune.jobs.targets.other import read_other
+from snnprune.jobs.targets.reporting import report_on
+from snnprune.jobs.targets.target import Subject
+from snnprune.measure.agreement import Agreement, about_agreement
+from snnprune.measure.agreement_pass import agreements
+from snnprune.measure.evaluation import Evaluation, evaluate
+from snnprune.measure.workload import Energy, Workload
+from snnprune.report.frame import about_evaluation, about_workload, doubts_on, file_entry
+from snnprune.report.gates.gate import Limit, Verdict
+from snnprune.runtime import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

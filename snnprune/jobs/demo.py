@@ -9,32 +9,31 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from snnprune.calibration import Calibration, write_calibration
-from snnprune.checkpoint import write_safetensors
-from snnprune.evaluation import Evaluation, evaluate
-from snnprune.files import write_text
+from snnprune.checkpoint.safetensors import write_safetensors
+from snnprune.files.writing import write_text
 from snnprune.jobs.calibrate import calibrated
-from snnprune.jobs.pruning.combining import BEST
-from snnprune.jobs.pruning.repairing import pruned_tensors
+from snnprune.jobs.prune.combining import BEST, pruned_tensors
 from snnprune.jobs.score import one_shot
-from snnprune.jobs.subjects.opening import open_subject
-from snnprune.jobs.subjects.options import SubjectOptions
-from snnprune.jobs.subjects.reporting import report_on
-from snnprune.jobs.subjects.subject import Subject
-from snnprune.jobs.training.looping import LoopOptions
-from snnprune.jobs.training.train import train_recipe
-from snnprune.markdown import table
-from snnprune.mask import prunable, pruned
-from snnprune.notation import percent
-from snnprune.one_shot import OneShot, Plan
-from snnprune.pages import write_report
-from snnprune.plots import Curve, Level, Look, Mark, plot_accuracy
-from snnprune.progress import Progress
-from snnprune.provenance import described
+from snnprune.jobs.targets.opening import open_subject
+from snnprune.jobs.targets.options import SubjectOptions
+from snnprune.jobs.targets.reporting import report_on
+from snnprune.jobs.targets.target import Subject
+from snnprune.jobs.train.looping import LoopOptions
+from snnprune.jobs.train.train import train_recipe
+from snnprune.masks import prunable, pruned
+from snnprune.measure.calibration import Calibration, write_calibration
+from snnprune.measure.evaluation import Evaluation, evaluate
+from snnprune.pruning.oneshot import OneShot, Plan
 from snnprune.quantities import Natural, Share
-from snnprune.recipe import load_recipe
-from snnprune.report import about_evaluation
-from snnprune.runs import require_ready
+from snnprune.recipe.loading import load_recipe
+from snnprune.report.frame import about_evaluation
+from snnprune.report.pages.writing import write_report
+from snnprune.report.plots.accuracy import Curve, Level, Mark, plot_accuracy
+from snnprune.report.plots.canvas import Look
+from snnprune.report.provenance import described
+from snnprune.runtime import Progress
+from snnprune.text import percent, table
+from snnprune.training.runs.opening import require_ready
 
 RECIPE = "fashion-mnist-mini"
 TABLE, PICTURES = "table.md", ("accuracy.svg", "accuracy.png")

@@ -9,23 +9,17 @@ from typing import Any
 
 from torch import Tensor
 
-from snnprune.agreement import (
-    Agreement,
-    Change,
-    about_agreement,
-    agreements,
-    change,
-    together,
-)
-from snnprune.checkpoint import Checkpoint
-from snnprune.jobs.subjects.opening import open_subject
-from snnprune.jobs.subjects.options import SubjectOptions
-from snnprune.jobs.subjects.other import read_other
-from snnprune.jobs.subjects.prunable import Prunable
-from snnprune.jobs.subjects.reporting import report_on
-from snnprune.jobs.subjects.subject import Subject
-from snnprune.progress import Progress
-from snnprune.report import doubts_on_both, file_entry
+from snnprune.checkpoint.checkpoint import Checkpoint
+from snnprune.jobs.targets.opening import open_subject
+from snnprune.jobs.targets.options import SubjectOptions
+from snnprune.jobs.targets.other import read_other
+from snnprune.jobs.targets.prunable import Prunable
+from snnprune.jobs.targets.reporting import report_on
+from snnprune.jobs.targets.target import Subject
+from snnprune.measure.agreement import Agreement, Change, about_agreement, change, together
+from snnprune.measure.agreement_pass import agreements
+from snnprune.report.frame import doubts_on_both, file_entry
+from snnprune.runtime import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from snnprune.distributed import joined
-from snnprune.evaluation import Evaluation, evaluate
-from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, totals
-from snnprune.jobs.subjects.opening import open_subject
-from snnprune.jobs.subjects.options import SubjectOptions
-from snnprune.jobs.subjects.reporting import report_on
-from snnprune.progress import Progress
-from snnprune.report import about_evaluation, about_workload, doubts_on
-from snnprune.workload import Energy, Workload, footprint
+from snnprune.distributed.ranks import joined
+from snnprune.jobs.targets.layers import LayerRow, as_dicts, layer_rows, totals
+from snnprune.jobs.targets.opening import open_subject
+from snnprune.jobs.targets.options import SubjectOptions
+from snnprune.jobs.targets.reporting import report_on
+from snnprune.measure.evaluation import Evaluation, evaluate
+from snnprune.measure.workload import Energy, Workload, footprint
+from snnprune.report.frame import about_evaluation, about_workload, doubts_on
+from snnprune.runtime import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,25 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnprune.checkpoint import (
-    AS_THEY_ARE,
-    PRECISIONS,
-    files_of,
-    is_prunable,
-    pack,
-    read_checkpoint,
-    require_plain,
-)
+from snnprune.checkpoint.packed import pack
+from snnprune.checkpoint.packed_values import AS_THEY_ARE, PRECISIONS
+from snnprune.checkpoint.read import files_of, read_checkpoint
+from snnprune.checkpoint.weights import is_prunable
+from snnprune.checkpoint.write import require_plain
 from snnprune.errors import InputError, UsageError
-from snnprune.exporting import FORMATS, Exported, Running, Sizes, sizes_of
-from snnprune.files import require_free
-from snnprune.jobs.subjects.options import SubjectOptions
-from snnprune.jobs.subjects.reporting import about
-from snnprune.jobs.subjects.running import run_once
-from snnprune.jobs.subjects.subject import Subject
-from snnprune.readable import changed
-from snnprune.report import file_entry, report
-from snnprune.spelling import did_you_mean
+from snnprune.export.formats import FORMATS, Exported
+from snnprune.export.network import Running
+from snnprune.export.sizes import Sizes, sizes_of
+from snnprune.files.readable import changed
+from snnprune.files.writing import require_free
+from snnprune.jobs.targets.options import SubjectOptions
+from snnprune.jobs.targets.reporting import about, run_once
+from snnprune.jobs.targets.target import Subject
+from snnprune.report.frame import file_entry, report
+from snnprune.text import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,22 +8,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from snnprune.agreement import Agreement
 from snnprune.errors import SnnpruneError
-from snnprune.evaluation import Evaluation
-from snnprune.gates import (
-    Count,
-    Limit,
-    Measured,
-    Verdict,
-    append_step_summary,
-    error_of,
-    judge,
-    write_junit,
-)
-from snnprune.jobs.subjects.layers import LayerRow
-from snnprune.network import Network
-from snnprune.workload import Energy, Workload
+from snnprune.graph.network import Network
+from snnprune.jobs.targets.layers import LayerRow
+from snnprune.measure.agreement import Agreement
+from snnprune.measure.evaluation import Evaluation
+from snnprune.measure.workload import Energy, Workload
+from snnprune.report.gates.ci import append_step_summary, write_junit
+from snnprune.report.gates.gate import Count, Limit, Measured, Verdict, error_of, judge
 
 NO_LABELS = "the images have no labels"
 BY_RUNNING = ("right", "right_before", "operations", "energy", "silent", "same")

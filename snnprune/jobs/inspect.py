@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from snnprune.batches import described
-from snnprune.checkpoint import Checkpoint, files_of
-from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows, totals
-from snnprune.jobs.subjects.opening import example_of, open_subject
-from snnprune.jobs.subjects.options import SubjectOptions
-from snnprune.jobs.subjects.reporting import report_on
-from snnprune.jobs.subjects.subject import Subject
-from snnprune.network.doubts import Paces, doubts, paces_of
-from snnprune.user_code import calling_user_code
+from snnprune.checkpoint.checkpoint import Checkpoint
+from snnprune.checkpoint.read import files_of
+from snnprune.data.batches import described
+from snnprune.graph.steps import Paces, doubts, paces_of
+from snnprune.jobs.targets.layers import LayerRow, as_dicts, layer_rows, totals
+from snnprune.jobs.targets.opening import example_of, open_subject
+from snnprune.jobs.targets.options import SubjectOptions
+from snnprune.jobs.targets.reporting import report_on
+from snnprune.jobs.targets.target import Subject
+from snnprune.plugins.user_code import calling_user_code
 
 
 @dataclass(frozen=True, kw_only=True)

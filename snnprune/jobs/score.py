@@ -6,23 +6,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from snnprune.calibration import Calibration
-from snnprune.checkpoint import write_safetensors
-from snnprune.criteria import Criterion
-from snnprune.evidence import score_histogram
-from snnprune.files import require_free
+from snnprune.checkpoint.safetensors import write_safetensors
+from snnprune.files.writing import require_free
 from snnprune.jobs.calibrate import calibrated, read_calibration_for
-from snnprune.jobs.subjects.layers import LayerRow, as_dicts, layer_rows
-from snnprune.jobs.subjects.opening import open_subject
-from snnprune.jobs.subjects.options import SubjectOptions
-from snnprune.jobs.subjects.reporting import report_on
-from snnprune.jobs.subjects.subject import Subject
-from snnprune.jobs.subjects.unused import warnings_on
-from snnprune.one_shot import OneShot, Plan, PrunePlan
-from snnprune.progress import SILENT, Progress
-from snnprune.provenance import described
-from snnprune.report import file_entry
-from snnprune.scoring import Scores
+from snnprune.jobs.targets.layers import LayerRow, as_dicts, layer_rows
+from snnprune.jobs.targets.opening import open_subject
+from snnprune.jobs.targets.options import SubjectOptions
+from snnprune.jobs.targets.prunable import warnings_on
+from snnprune.jobs.targets.reporting import report_on
+from snnprune.jobs.targets.target import Subject
+from snnprune.measure.calibration import Calibration
+from snnprune.pruning.criteria.criterion import Criterion
+from snnprune.pruning.oneshot import OneShot, Plan, PrunePlan
+from snnprune.pruning.score import Scores
+from snnprune.report.evidence import score_histogram
+from snnprune.report.frame import file_entry
+from snnprune.report.provenance import described
+from snnprune.runtime import SILENT, Progress
 
 
 @dataclass(frozen=True, kw_only=True)

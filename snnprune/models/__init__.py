@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from snnprune.callables import is_module_class
 from snnprune.errors import InputError, wrong
-from snnprune.references import flag_of, objects_of, telling_of_text
-from snnprune.registry import Registry, Row
-from snnprune.spelling import did_you_mean
-from snnprune.user_code import calling_user_code
+from snnprune.plugins.references import flag_of, objects_of, telling_of_text
+from snnprune.plugins.registry import Registry, Row
+from snnprune.plugins.user_code import calling_user_code, is_module_class
+from snnprune.text import did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
+
 
 MODELS = Registry(
     kind="model",
@@ -61,7 +61,7 @@ def build_model(spec: ModelSpec, *, field: str = "--model") -> nn.Module:
         UsageError: there is no such model or argument, and `field` is a flag.
         InputError: likewise, in a file; or it cannot be built so, or an argument cannot be had.
     """
-    from snnprune.network.libraries import building
+    from snnprune.graph.libraries import building
 
     builder = _builder(spec, field)
     _check_arguments(builder, spec, field)

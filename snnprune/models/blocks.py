@@ -6,8 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from snnprune.errors import InputError
-from snnprune.models.dynamics import Dynamics
-from snnprune.models.lif import LIF
+from snnprune.models.lif import LIF, Dynamics
 
 NeuronOptions = dict[str, Any] | None
 

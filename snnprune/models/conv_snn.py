@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from snnprune.errors import InputError
 from snnprune.models.blocks import Encoder, NeuronOptions, SpikingConv, per_step
-from snnprune.models.dynamics import Dynamics
+from snnprune.models.lif import Dynamics
 
 
 class ConvSNN(nn.Module):

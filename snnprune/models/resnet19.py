@@ -3,8 +3,7 @@
 from torch import Tensor, nn
 
 from snnprune.models.blocks import Encoder, NeuronOptions, SpikingConv, SpikingLinear, per_step
-from snnprune.models.dynamics import Dynamics
-from snnprune.models.lif import LIF
+from snnprune.models.lif import LIF, Dynamics
 
 STAGES = ((128, 3), (256, 3), (512, 2))  # (channels, blocks)
 

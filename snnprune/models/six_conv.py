@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from snnprune.errors import InputError
 from snnprune.models.blocks import Encoder, NeuronOptions, SpikingConv, SpikingLinear, per_step
-from snnprune.models.dynamics import Dynamics
+from snnprune.models.lif import Dynamics
 
 CHANNELS, HIDDEN, VOTERS = 256, 2048, 10
 

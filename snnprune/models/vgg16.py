@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from snnprune.models.blocks import Encoder, NeuronOptions, SpikingConv, per_step
-from snnprune.models.dynamics import Dynamics
+from snnprune.models.lif import Dynamics
 
 STEM = 64
 # channels of the convolutions after the encoder, a pooling after each stage

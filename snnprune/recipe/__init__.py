@@ -2,19 +2,16 @@
 
 from snnprune.recipe.dumping import dump_recipe
 from snnprune.recipe.errors import Problem, RecipeError
-from snnprune.recipe.grid import GridSection, runs_of
-from snnprune.recipe.loading import load_recipe
+from snnprune.recipe.loading import builtin_recipes, load_recipe, parse_override, parse_settings
 from snnprune.recipe.methods import (
     FinetuneSection,
     GradualSection,
     ImpSection,
     OutputSection,
     SearchSection,
+    TrainingSection,
 )
-from snnprune.recipe.overrides import parse_override, parse_settings
-from snnprune.recipe.schema import DataSection, ModelSection, Recipe
-from snnprune.recipe.sources import builtin_recipes
-from snnprune.recipe.training import TrainingSection
+from snnprune.recipe.schema import DataSection, GridSection, ModelSection, Recipe, runs_of
 
 __all__ = [
     "DataSection",

@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
+from snnprune.plugins.references import kept
 from snnprune.recipe.scalars import FLOAT, INTEGER
 from snnprune.recipe.schema import Recipe
-from snnprune.references import kept
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -1,17 +1,146 @@
 """From the name of a recipe to checked settings."""
 
-from collections.abc import Collection, Sequence
+import copy
+import os
+import stat
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from snnprune.errors import SnnpruneError, UsageError
-from snnprune.recipe.document import Document, parse_bytes
-from snnprune.recipe.errors import Problem, RecipeError, Refused
-from snnprune.recipe.overrides import Override, flag, overridden, parse_override
+from snnprune.errors import InputError, SnnpruneError, UsageError
+from snnprune.plugins.references import typed
+from snnprune.recipe.document import Document, Scalar, parse_bytes, parse_text
+from snnprune.recipe.errors import Problem, RecipeError, Refused, dotted, problem_of
+from snnprune.recipe.scalars import plain_value
 from snnprune.recipe.schema import Recipe
-from snnprune.recipe.sources import read_source
-from snnprune.recipe.wording import problem_of
+
+MAX_BYTES = 2**18  # a recipe has hundreds; the YAML reader takes a second for a million
+
+
+def builtin_recipes() -> dict[str, Path]:
+    """The file of each built-in recipe, by name."""
+    package = Path(__file__).parents[1]
+    inside = package / "recipes"  # a wheel; an editable checkout has them beside the package
+    folder = inside if inside.is_dir() else package.parent / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"), key=lambda p: p.stem)}
+
+
+def read_source(source: str) -> tuple[str, bytes]:
+    """What errors call the recipe `source`, and its bytes.
+
+    A name without `.yaml` is the built-in first; with it, a file of that name comes first, so that
+    an edited copy is what is used.
+
+    Raises:
+        InputError: there is no such recipe, or the file cannot be read or is no file.
+    """
+    builtin = builtin_recipes()
+    name = source.removesuffix(".yaml")
+    if source in builtin or (name in builtin and not os.path.lexists(source)):
+        return f"{name}.yaml", builtin[name].read_bytes()
+    if not os.path.lexists(source):
+        raise InputError("no such recipe", file=source, hint=f"built-ins are {', '.join(builtin)}")
+    return source, _read_file(Path(source))
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise InputError("is a folder", file=path, hint="name a recipe in it")
+        if not stat.S_ISREG(mode):  # opening a FIFO would wait for its writer
+            raise InputError("is not a regular file", file=path)
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", file=path) from error
+    if len(data) > MAX_BYTES:
+        raise InputError(f"more than {MAX_BYTES // 1024} KiB, too large for a recipe", file=path)
+    return data
+
+
+MODEL_ARG, ARGUMENTS = "--model-arg", ("model", "args")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Override:
+    """One `--set`."""
+
+    path: tuple[str, ...]
+    value: Any
+
+    def concerns(self, path: Sequence[str | int]) -> bool:
+        """Whether `path` lies in what this sets, or is a section around it."""
+        common = min(len(path), len(self.path))
+        return tuple(path[:common]) == self.path[:common]
+
+
+def parse_settings(texts: Iterable[str], *, option: str) -> dict[str, Any]:
+    """The tree that `a.b=value` texts spell, given as the repeatable flag `option`.
+
+    Raises:
+        UsageError: as `parse_override`.
+    """
+    return overridden({}, [parse_override(text, option=option) for text in texts])
+
+
+def parse_override(text: str, *, option: str = "--set") -> Override:
+    """Read `a.b=value`, the value as YAML; an argument of a model may name an object.
+
+    Raises:
+        UsageError: it has no name or no `=`, or its value is not YAML.
+    """
+    name, equals, value = text.partition("=")
+    path = tuple(name.split("."))
+    if not equals or not all(path):
+        raise UsageError(f"{text!r} is not of the form a.b=value", field=option)
+    try:
+        plain = _named_value if option == MODEL_ARG or path[:2] == ARGUMENTS else plain_value
+        return Override(path=path, value=parse_text(value, plain).value)
+    except Refused as refused:
+        problem = refused.problem
+        raise UsageError(problem.message, field=flag(path, option), hint=problem.hint) from None
+
+
+def overridden(tree: dict[str, Any], overrides: Iterable[Override]) -> dict[str, Any]:
+    """A copy of `tree` with each override in its place, sections made where they are missing.
+
+    Raises:
+        UsageError: an override goes through a setting that is no section.
+    """
+    tree = copy.deepcopy(tree)
+    for override in overrides:
+        _assign(tree, override)
+    return tree
+
+
+def flag(path: Sequence[str | int], option: str = "--set") -> str:
+    """What errors call the override of `path`."""
+    return f"{option} {dotted(path)}"
+
+
+def _named_value(text: str) -> Scalar:
+    """What unquoted text means where it may name an object."""
+    value = plain_value(text)
+    return typed(value) if isinstance(value, str) else value
+
+
+def _assign(section: dict[str, Any], override: Override) -> None:
+    *around, name = override.path
+    for depth, outer in enumerate(around, start=1):
+        if section.get(outer) is None:
+            section[outer] = {}
+        section = section[outer]
+        if not isinstance(section, dict):
+            raise UsageError(
+                f"{dotted(around[:depth])} is a value, not a section", field=flag(override.path)
+            )
+    section[name] = override.value
+
 
 MAX_PROBLEMS = 20
 

@@ -6,10 +6,9 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from snnprune.recipe.document import Document, parse_bytes
-from snnprune.recipe.errors import Problem, RecipeError, Refused
+from snnprune.recipe.errors import Problem, RecipeError, Refused, problem_of
+from snnprune.recipe.loading import read_source
 from snnprune.recipe.section import Count, Name, Section, Share
-from snnprune.recipe.sources import read_source
-from snnprune.recipe.wording import problem_of
 
 MAX_PROBLEMS = 20
 

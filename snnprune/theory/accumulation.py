@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from snnprune.calibration import Calibration, NeuronStatistics
-from snnprune.network import Batch, Network
+from snnprune.graph.forward import Batch
+from snnprune.graph.network import Network
+from snnprune.measure.calibration import Calibration, NeuronStatistics
 from snnprune.theory import bounds
 from snnprune.theory.crisis import Crisis
 from snnprune.theory.nearness import near_counts

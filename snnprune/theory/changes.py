@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from snnprune.ranking import lowest
+from snnprune.masks import lowest
 
 
 def quantized(weight: Tensor, bits: int, *, per_channel: bool) -> Tensor:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from snnprune.batches import Batches
-from snnprune.calibration import Calibration, DriveStatistics
-from snnprune.criteria.flip_chance import flip_chance
-from snnprune.network import Network
+from snnprune.data.batches import Batches
+from snnprune.graph.network import Network
+from snnprune.measure.calibration import Calibration, DriveStatistics
+from snnprune.pruning.criteria.density import flip_chance
 from snnprune.theory import bounds
 from snnprune.theory.moving import Moved, moved
 from snnprune.theory.nearness import near_counts

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnprune.calibration.alignment import channel_axis
-from snnprune.network import Batch, Network, watching
-from snnprune.network.side_by_side import SharedBatch, run_side_by_side
+from snnprune.graph.forward import Batch
+from snnprune.graph.hooks import watching
+from snnprune.graph.network import Network
+from snnprune.graph.side_by_side import SharedBatch, run_side_by_side
+from snnprune.measure.alignment import channel_axis
 from snnprune.theory.spreading import Spreading
 
 

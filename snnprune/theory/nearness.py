@@ -8,8 +8,11 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from snnprune.calibration.alignment import channel_axis
-from snnprune.network import Batch, Network, evaluating, watching
+from snnprune.graph.forward import Batch
+from snnprune.graph.hooks import watching
+from snnprune.graph.mode import evaluating
+from snnprune.graph.network import Network
+from snnprune.measure.alignment import channel_axis
 from snnprune.theory.moving import summed
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn, optim
 
-from snnprune.mask import Masks
+from snnprune.masks import Masks
 
 
 class Masking:

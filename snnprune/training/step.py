@@ -11,29 +11,31 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnprune.batches import require_labels
-from snnprune.checkpoint import is_finite
-from snnprune.distributed import ALONE, Part, Ranks, Replicated, synchronised
+from snnprune.checkpoint.soundness import is_finite
+from snnprune.data.batches import require_labels
+from snnprune.distributed.gradients import Replicated
+from snnprune.distributed.norms import synchronised
+from snnprune.distributed.ranks import ALONE, Part, Ranks
 from snnprune.errors import InputError, NonFiniteError
-from snnprune.loss import checked_labels
-from snnprune.mask import Masks
-from snnprune.network import Network, plainly
-from snnprune.network.feeding import device_of
-from snnprune.recipe import TrainingSection
-from snnprune.runs.values import count, require_alike, require_names
+from snnprune.graph.forward import device_of
+from snnprune.graph.libraries import plainly
+from snnprune.graph.network import Network
+from snnprune.masks import Masks
+from snnprune.measure.loss import checked_labels
+from snnprune.recipe.methods import TrainingSection
 from snnprune.training.average import Average
-from snnprune.training.leftovers import refusing_leftovers, refusing_single_samples
+from snnprune.training.diagnosis import first_spoilt, refusing_leftovers, refusing_single_samples
 from snnprune.training.masking import Masking
+from snnprune.training.microbatch import pieces
 from snnprune.training.objective import LabelLoss, Objective
 from snnprune.training.optimizer import (
+    autocast,
     build_optimizer,
+    learning_rate,
     optimizer_tensors,
     restore_optimizer,
 )
-from snnprune.training.pieces import pieces
-from snnprune.training.precision import autocast
-from snnprune.training.schedule import learning_rate
-from snnprune.training.spoilt import first_spoilt
+from snnprune.training.runs.state import count, require_alike, require_names
 
 MAX_SKIPPED = 50  # the scale halves each time: by then no number fits
 

@@ -12,9 +12,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from snnprune.calibration import calibrate
+from snnprune.graph.network import Network
+from snnprune.graph.trace import trace
+from snnprune.measure.calibrate import calibrate
 from snnprune.models import ModelSpec, build_model
-from snnprune.network import Network, trace
 
 CASES = {
     "conv-snn": (ModelSpec(name="conv-snn"), (512, 1, 28, 28), 9),

@@ -13,12 +13,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from snnprune.batches import Batches
-from snnprune.grams import GramSum, Rows, Usage, currents, fitted, run_to, usage_of
-from snnprune.models.dynamics import Dynamics
-from snnprune.models.lif import LIF
-from snnprune.network import Network, evaluating, trace
-from snnprune.randomness import generator
+from snnprune.data.batches import Batches
+from snnprune.graph.mode import evaluating
+from snnprune.graph.network import Network
+from snnprune.graph.trace import trace
+from snnprune.measure.second_moments.gram import GramSum
+from snnprune.measure.second_moments.obs import fitted
+from snnprune.measure.second_moments.rows import Rows, Usage, currents, run_to, usage_of
+from snnprune.models.lif import LIF, Dynamics
+from snnprune.runtime import generator
 
 CHANNELS, MAP, STEPS, IMAGES, BATCH = 512, 8, 4, 1024, 64
 SPARSITIES = (0.5, 0.9, 0.95)

@@ -13,8 +13,7 @@ import torch
 from spikingjelly.activation_based import functional, neuron, surrogate
 from torch import Tensor
 
-from snnprune.models.dynamics import Dynamics
-from snnprune.models.lif import LIF
+from snnprune.models.lif import LIF, Dynamics
 
 SHAPES = {
     "small (4, 100, 16, 28, 28)": (4, 100, 16, 28, 28),

@@ -14,8 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from snnprune.checkpoint import is_prunable, pack, read_checkpoint
-from snnprune.exporting import sizes_of
+from snnprune.checkpoint.packed import pack
+from snnprune.checkpoint.read import read_checkpoint
+from snnprune.checkpoint.weights import is_prunable
+from snnprune.export.sizes import sizes_of
 from snnprune.models import ModelSpec, build_model
 
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from snnprune.checkpoint import read_masks
+from snnprune.checkpoint.mask_file import read_masks
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 CONV_SNN = ("--model", "conv-snn", "--model-arg", "width=4", "--model-arg", "depth=2",

@@ -9,8 +9,9 @@ import pytest
 import torch
 from pace import pace
 
-from snnprune.checkpoint import TensorInfo, describe, read_checkpoint, write_safetensors
-from snnprune.checkpoint.containers.sniff import HEAD
+from snnprune.checkpoint.read import TensorInfo, describe, read_checkpoint
+from snnprune.checkpoint.safetensors import write_safetensors
+from snnprune.checkpoint.sniff import HEAD
 
 STATE = {
     "conv.weight": torch.ones(4, 2, 3, 3),

@@ -10,13 +10,9 @@ from hypothesis import given
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
-from snnprune.checkpoint import (
-    Checkpoint,
-    folded,
-    parametrized,
-    prunable_weights,
-    read_checkpoint,
-)
+from snnprune.checkpoint.checkpoint import Checkpoint
+from snnprune.checkpoint.read import read_checkpoint
+from snnprune.checkpoint.weights import folded, parametrized, prunable_weights
 
 
 def checkpoint(tensors: dict[str, Tensor]) -> Checkpoint:

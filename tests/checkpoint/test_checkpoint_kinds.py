@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from snnprune.checkpoint import prunable_weights, read_checkpoint
+from snnprune.checkpoint.read import read_checkpoint
+from snnprune.checkpoint.weights import prunable_weights
 from snnprune.cli.app import app
 from snnprune.errors import InputError
 

@@ -16,14 +16,9 @@ import torch
 from snntorch.export_nir import export_to_nir
 from torch import Tensor, nn
 
-from snnprune.checkpoint import (
-    describe,
-    prunable_weights,
-    read_back,
-    read_checkpoint,
-    require_writable_as,
-    write_like,
-)
+from snnprune.checkpoint.read import describe, read_checkpoint
+from snnprune.checkpoint.weights import prunable_weights
+from snnprune.checkpoint.write import read_back, require_writable_as, write_like
 from snnprune.errors import InputError, OutputError, UsageError
 
 

@@ -13,7 +13,8 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from snnprune.checkpoint import read_checkpoint, write_safetensors
+from snnprune.checkpoint.read import read_checkpoint
+from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.errors import InputError, OutputError
 
 COMMON = [

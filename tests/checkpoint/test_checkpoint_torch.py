@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snnprune.checkpoint import describe, read_checkpoint
+from snnprune.checkpoint.read import describe, read_checkpoint
 from snnprune.errors import InputError
 
 STATE = {

@@ -14,7 +14,8 @@ import torch
 from pace import pace
 from torch import Tensor, nn
 
-from snnprune.checkpoint import describe, read_checkpoint, renamed
+from snnprune.checkpoint.checkpoint import renamed
+from snnprune.checkpoint.read import describe, read_checkpoint
 from snnprune.errors import InputError
 
 STATE = {"fc.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.ones(2)}

@@ -10,14 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from snnprune.checkpoint import (
-    is_finite,
-    is_prunable,
-    prunable_weights,
-    read_checkpoint,
-    saved_states,
-    write_safetensors,
-)
+from snnprune.checkpoint.read import read_checkpoint
+from snnprune.checkpoint.safetensors import write_safetensors
+from snnprune.checkpoint.soundness import is_finite
+from snnprune.checkpoint.weights import is_prunable, prunable_weights, saved_states
 from snnprune.errors import InputError
 
 NAN = float("nan")

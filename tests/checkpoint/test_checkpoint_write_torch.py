@@ -15,15 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from snnprune.checkpoint import (
-    Checkpoint,
-    folded,
-    read_back,
-    read_checkpoint,
-    renamed,
-    require_writable_as,
-    write_like,
-)
+from snnprune.checkpoint.checkpoint import Checkpoint, renamed
+from snnprune.checkpoint.read import read_checkpoint
+from snnprune.checkpoint.weights import folded
+from snnprune.checkpoint.write import read_back, require_writable_as, write_like
 from snnprune.errors import InputError, OutputError, UsageError
 
 FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])

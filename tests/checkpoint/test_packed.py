@@ -13,10 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from snnprune.checkpoint import describe, read_checkpoint, write_safetensors
-from snnprune.checkpoint.containers.packed.file import pack
-from snnprune.checkpoint.containers.packed.positions import encode, entropy_bits
-from snnprune.checkpoint.containers.packed.table import PACKED
+from snnprune.checkpoint.packed import PACKED, pack
+from snnprune.checkpoint.packed_values import encode, entropy_bits
+from snnprune.checkpoint.read import describe, read_checkpoint
+from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.errors import InputError
 
 SHAPE = (64, 32, 3, 3)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from snnprune.escaping import as_json, powerless, printable
+from snnprune.text import as_json, powerless, printable
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -11,7 +11,7 @@ import yaml
 from one_line import assert_one_line
 from typer.main import get_command
 
-from snnprune.cli import app
+from snnprune.cli.app import app
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -31,7 +31,7 @@ from pathlib import Path
 
 import torch
 
-from snnprune.criteria import criterion
+from snnprune.pruning.criteria import criterion
 from snnprune.models.conv_snn import conv_snn
 
 Path("IMPORTED").touch()

@@ -10,7 +10,7 @@ import torch
 from one_line import assert_one_line
 
 from snnprune.errors import InputError
-from snnprune.user_code import load_object
+from snnprune.plugins.user_code import load_object
 
 NET = """
 import torch

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from snnprune.jobs.subjects.opening import open_subject
-from snnprune.jobs.subjects.options import SubjectOptions
+from snnprune.jobs.targets.opening import open_subject
+from snnprune.jobs.targets.options import SubjectOptions
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Json = Callable[[subprocess.CompletedProcess[str]], Any]
@@ -42,7 +42,7 @@ def test_a_data_parallel_checkpoint_keeps_its_prefix(
 TIED = """
 import torch
 from torch import nn
-from snnprune.models.dynamics import Dynamics
+from snnprune.models.lif import Dynamics
 from snnprune.models.lif import LIF
 
 

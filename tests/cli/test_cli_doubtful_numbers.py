@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from snnprune.cli.app import app
 from snnprune.errors import InputError, NonFiniteError, OutputError, SnnpruneError, UsageError
-from snnprune.recipe import load_recipe
-from snnprune.user_code import load_object
+from snnprune.plugins.user_code import load_object
+from snnprune.recipe.loading import load_recipe
 
 NETWORK = """
 import torch
@@ -166,7 +166,7 @@ def test_a_seed_that_is_there_twice_is_refused() -> None:
 )
 def test_a_criterion_of_unknown_needs_is_refused_before_work(given: str, said: str) -> None:
     Path("mine.py").write_text(
-        "from snnprune.criteria import criterion\n"
+        "from snnprune.pruning.criteria import criterion\n"
         f"@criterion({given})\ndef mine(evidence):\n    return evidence.weight.abs()\n"
     )
     error = run("score", "batches", "plain", "--criterion", "mine.py:mine").exception

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from snnprune.checkpoint import write_safetensors
+from snnprune.checkpoint.safetensors import write_safetensors
 
 from one_line import assert_one_line  # isort: skip
 

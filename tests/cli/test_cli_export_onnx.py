@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from snnprune.checkpoint import is_prunable
+from snnprune.checkpoint.weights import is_prunable
+from snnprune.graph.libraries import put_at_rest
 from snnprune.models import ModelSpec, build_model
-from snnprune.network.libraries import put_at_rest
 
 from one_line import assert_one_line  # isort: skip
 

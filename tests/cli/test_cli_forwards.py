@@ -10,9 +10,9 @@ import pytest
 import torch
 from one_line import assert_one_line
 
-from snnprune.loops.resolving import open_recipe_data
-from snnprune.loops.train import train
-from snnprune.recipe import Recipe
+from snnprune.recipe.schema import Recipe
+from snnprune.training.setup import open_recipe_data
+from snnprune.training.train import train
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Json = Callable[[subprocess.CompletedProcess[str]], Any]

@@ -12,7 +12,7 @@ import torch
 from one_line import assert_one_line
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-NETWORKS = Path(__file__).parents[1] / "network" / "hand_written.py"
+NETWORKS = Path(__file__).parents[1] / "graph" / "hand_written.py"
 DATA = """
 import torch
 

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from snnprune.checkpoint import read_masks
+from snnprune.checkpoint.mask_file import read_masks
 from snnprune.models import ModelSpec, build_model
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -16,9 +16,10 @@ from safetensors.torch import save_file
 
 from snnprune.errors import InputError, UsageError
 from snnprune.models import ModelSpec, build_model
-from snnprune.provenance import described, model_in
-from snnprune.recipe import dump_recipe, load_recipe, parse_settings
-from snnprune.references import Recalled, Reference, objects_of, recalled, typed
+from snnprune.plugins.references import Recalled, Reference, objects_of, recalled, typed
+from snnprune.recipe.dumping import dump_recipe
+from snnprune.recipe.loading import load_recipe, parse_settings
+from snnprune.report.provenance import described, model_in
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Json = Callable[[subprocess.CompletedProcess[str]], Any]
@@ -284,7 +285,7 @@ def test_a_setting_of_the_command_line_names_one_and_a_run_goes_on_with_it(
 
 
 def test_the_line_that_continues_a_run_names_its_objects(glue: Path) -> None:
-    from snnprune.jobs.training.looping import LoopOptions
+    from snnprune.jobs.train.looping import LoopOptions
 
     Path("mine.yaml").write_text(RECIPE.format(neuron="'-'"))
     recipe = load_recipe("mine.yaml", ["model.args.options={a: glue.py:Fires}"])

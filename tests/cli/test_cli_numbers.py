@@ -11,7 +11,7 @@ import torch
 from one_line import assert_one_line
 from safetensors.torch import load_file, save_file
 
-from snnprune.jobs.training.arguments import ARGUMENTS
+from snnprune.jobs.train.recipes import ARGUMENTS
 from snnprune.models import ModelSpec, build_model
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -206,9 +206,9 @@ def test_what_is_known_of_the_arguments_is_what_the_builders_take() -> None:
     import inspect
     from dataclasses import fields
 
-    from snnprune.jobs.training.arguments import NeuronArguments
+    from snnprune.jobs.train.recipes import NeuronArguments
     from snnprune.models import MODELS
-    from snnprune.models.dynamics import Dynamics
+    from snnprune.models.lif import Dynamics
 
     assert set(ARGUMENTS) == set(MODELS.rows)
     for name, known in ARGUMENTS.items():

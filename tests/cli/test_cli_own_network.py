@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from snnprune.cli.options import expand_options
-from snnprune.jobs.subjects.options import SubjectOptions
+from snnprune.jobs.targets.options import SubjectOptions
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Json = Callable[[subprocess.CompletedProcess[str]], Any]
@@ -24,7 +24,7 @@ OWN = """
 import torch
 from torch import nn
 
-from snnprune.models.dynamics import Dynamics
+from snnprune.models.lif import Dynamics
 from snnprune.models.lif import LIF
 
 

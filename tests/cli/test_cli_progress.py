@@ -7,12 +7,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from snnprune.cli import lines, stages
-from snnprune.cli.bars import Bars, picture
-from snnprune.cli.lines import Lines
-from snnprune.cli.stages import Stage, Stages
-from snnprune.memory import peak_gpu_memory, peak_memory
-from snnprune.progress import SILENT, Progress
+from snnprune.cli import progress as progress_module
+from snnprune.cli.progress import Bars, Lines, Stage, Stages, picture
+from snnprune.runtime import SILENT, Progress, peak_gpu_memory, peak_memory
 
 
 class Clock:
@@ -28,9 +25,9 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in (stages, lines):
+    for module in (progress_module, progress_module):
         monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(stages, "peak_memory", lambda: None)  # tests of it say how much
+    monkeypatch.setattr(progress_module, "peak_memory", lambda: None)  # tests of it say how much
     return clock
 
 
@@ -202,7 +199,7 @@ def batches(clock: Clock, count: int) -> Iterator[tuple[torch.Tensor, torch.Tens
 def test_batches_tell_images_a_second_and_all_work_its_memory(
     clock: Clock, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "peak_memory", lambda: 1_234_000_000)
+    monkeypatch.setattr(progress_module, "peak_memory", lambda: 1_234_000_000)
     progress = lines_to(log)
     list(progress.track(batches(clock, 3), label="calibrating", total=3))
     list(progress.track(range(2), label="fitting", total=2))
@@ -223,9 +220,9 @@ def test_a_note_that_tells_images_a_second_is_not_told_again(
 def test_the_memory_of_a_gpu_comes_before_that_of_the_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(stages, "peak_memory", lambda: 9_000_000_000)
-    monkeypatch.setattr(stages, "peak_gpu_memory", lambda: 2_500_000_000)
-    assert stages.memory() == "2.5 GB on the GPU"
+    monkeypatch.setattr(progress_module, "peak_memory", lambda: 9_000_000_000)
+    monkeypatch.setattr(progress_module, "peak_gpu_memory", lambda: 2_500_000_000)
+    assert progress_module.memory() == "2.5 GB on the GPU"
 
 
 def test_memory_is_that_of_this_process_and_no_gpu_is_asked_for() -> None:
@@ -248,7 +245,7 @@ def test_memory_is_that_of_this_process_and_no_gpu_is_asked_for() -> None:
     ids=("x", "x without y", "time first", "list", "text", "number", "plan", "scalar"),
 )
 def test_images_are_counted_in_batches_of_any_form(item: object, images: int) -> None:
-    assert stages.images_in(item) == images
+    assert progress_module.images_in(item) == images
 
 
 def test_the_bars_go_when_the_work_fails() -> None:

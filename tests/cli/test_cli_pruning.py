@@ -10,14 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from snnprune.checkpoint import read_checkpoint, write_masks, write_safetensors
+from snnprune.checkpoint.mask_file import write_masks
+from snnprune.checkpoint.read import read_checkpoint
+from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.errors import OutputError
-from snnprune.jobs.pruning.bisecting import Try, best, bisect
-from snnprune.jobs.pruning.validation import validation_of
-from snnprune.jobs.subjects.opening import open_subject
-from snnprune.jobs.subjects.options import SubjectOptions
+from snnprune.jobs.prune.target_sparsity import Try, best, bisect, validation_of
+from snnprune.jobs.targets.opening import open_subject
+from snnprune.jobs.targets.options import SubjectOptions
 from snnprune.models import ModelSpec, build_model
-from snnprune.provenance import DataSpec, described
+from snnprune.report.provenance import DataSpec, described
 
 from one_line import assert_one_line  # isort: skip
 
@@ -95,7 +96,7 @@ def test_an_error_midway_names_the_files_that_are_whole(
             raise OutputError("cannot be written: no space", file=path)
         write_masks(path, *others)
 
-    monkeypatch.setattr("snnprune.jobs.pruning.filing.write_masks", full)
+    monkeypatch.setattr("snnprune.jobs.prune.filing.write_masks", full)
     quick = ("--criterion", "magnitude", "--repair", "none", "--no-eval")
     assert_one_line(
         prune("--sparsity", "0.5,0.7", *quick), 5, "no space", "written before: p-0.5.safetensors"

@@ -60,7 +60,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(kind: str, *command: str) -> dict[str, object]:
-    from snnprune.user_code import load_object
+    from snnprune.plugins.user_code import load_object
 
     torch.save(load_object("net.py:build", field="")(kind).state_dict(), "net.pth")
     flags = ["--model", "net.py:build", "--model-arg", f"kind={kind}", "--data", "net.py:batches"]

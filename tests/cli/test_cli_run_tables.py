@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from snnprune.cli.run_tables import shown
-from snnprune.curves import Summary, markdown_table, summarised
+from snnprune.cli.train_tables import show_summary
+from snnprune.report.curves import Summary, markdown_table, summarised
 
 
 def ticket(method: str, sparsity: float, correct: int) -> dict[str, Any]:
@@ -32,7 +32,7 @@ SEEDS = [
 def printed(summary: Summary, width: int) -> list[str]:
     console = Console(width=width, color_system=None, highlight=False)
     with console.capture() as capture:
-        for one in shown(summary, width):
+        for one in show_summary(summary, width):
             console.print(one, markup=False, soft_wrap=isinstance(one, str))
     return [line.rstrip() for line in capture.get().splitlines()]
 
@@ -65,7 +65,7 @@ def test_methods_with_long_names_stay_within_the_width_and_none_is_cut(width: in
     lines = printed(found, width)[:-1]
     assert max(map(len, lines)) <= width
     assert "…" not in "".join(lines)
-    tables = [one for one in shown(found, width) if isinstance(one, Table)]
+    tables = [one for one in show_summary(found, width) if isinstance(one, Table)]
     assert sum(len(table.columns) - 1 for table in tables) == 7
 
 

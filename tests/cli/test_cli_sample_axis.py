@@ -8,10 +8,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from snnprune.batches import Pair, Sampled
 from snnprune.cli.app import app
-from snnprune.cli.stages import images_in
-from snnprune.user_code import load_object
+from snnprune.cli.progress import images_in
+from snnprune.data.batches import Pair, Sampled
+from snnprune.plugins.user_code import load_object
 
 NETWORK = """
 import torch

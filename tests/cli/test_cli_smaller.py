@@ -15,14 +15,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import snnprune
-from snnprune.checkpoint import read_masks, write_safetensors
-from snnprune.network import evaluating
-from snnprune.network.libraries import put_at_rest
+from snnprune.checkpoint.mask_file import read_masks
+from snnprune.checkpoint.safetensors import write_safetensors
+from snnprune.graph.libraries import put_at_rest
+from snnprune.graph.mode import evaluating
 
 from one_line import assert_one_line  # isort: skip
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-NETWORKS = Path(__file__).parents[1] / "structure" / "networks_to_shrink.py"
+NETWORKS = Path(__file__).parents[1] / "pruning" / "networks_to_shrink.py"
 CHANNELS = ("--structure", "channels", "--sparsity", 0.4, "--criterion", "magnitude")
 FEW = ("--data", "fashion-mnist-mini", "--samples", 32, "--eval-samples", 64)
 KEPT = "the file keeps the network's shapes, with zeros where channels are gone"
@@ -199,7 +200,7 @@ def test_a_network_that_cannot_be_followed_keeps_its_shapes_and_is_told_why(
     full = torch.load(dense, weights_only=True)
     assert {k: v.shape for k, v in load_file(out).items()} == {k: v.shape for k, v in full.items()}
     with safe_open(out, "pt") as file:
-        assert not {"snnprune.structure", "snnprune.smaller"} & file.metadata().keys()
+        assert not {"snnprune.pruning.structure", "snnprune.smaller"} & file.metadata().keys()
     assert report["after"]["correct"] == evaluated(run, out, name)["correct"]
 
 
@@ -223,7 +224,7 @@ def test_a_description_that_lies_is_refused_in_one_line(
     networks: ModuleType, smaller: str, texts: tuple[str, ...], run: Run, tmp_path: Path
 ) -> None:
     state = networks.FixedWidth().state_dict()
-    metadata = {"snnprune.structure": "channels", "snnprune.smaller": smaller}
+    metadata = {"snnprune.pruning.structure": "channels", "snnprune.smaller": smaller}
     write_safetensors(tmp_path / "lie.safetensors", state, metadata)
     done = run("eval", tmp_path / "lie.safetensors", *model("FixedWidth"), *FEW[:2])
     assert_one_line(done, 3, "lie.safetensors", *texts)

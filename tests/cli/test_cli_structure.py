@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from snnprune.checkpoint import write_safetensors
+from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.models import ModelSpec, build_model
-from snnprune.provenance import DataSpec, described
+from snnprune.report.provenance import DataSpec, described
 
 from one_line import assert_one_line  # isort: skip
 
@@ -127,7 +127,7 @@ def test_a_file_that_lies_about_its_channels_is_refused(run: Run, tmp_path: Path
     state = build_model(spec).state_dict()
     state["blocks.0.conv.weight"] = state["blocks.0.conv.weight"][:5]
     metadata = described("prune", model=spec, data=DataSpec(name="fashion-mnist-mini"))
-    metadata |= {"snnprune.structure": "channels"}
+    metadata |= {"snnprune.pruning.structure": "channels"}
     write_safetensors(tmp_path / "lie.safetensors", state, metadata)
     done = run("eval", tmp_path / "lie.safetensors")
     assert_one_line(done, 3, "running the model")

@@ -9,10 +9,10 @@ import pytest
 from one_line import assert_one_line
 from safetensors.torch import load_file, save_file
 
-from snnprune.checkpoint import require_sha256
+from snnprune.checkpoint.hashes import require_sha256
 from snnprune.errors import InputError
-from snnprune.files import sums_in, sums_of
-from snnprune.runs.ours import DONE, SUMS
+from snnprune.files.writing import sums_in, sums_of
+from snnprune.training.runs.ownership import DONE, SUMS
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 EVERY = 997  # bits; no multiple of a byte, so that each bit of one has its turn

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from snnprune.cli.tables import link_table, neuron_table
-from snnprune.jobs.subjects.layers import LayerRow, LinkRow
+from snnprune.jobs.targets.layers import LayerRow, LinkRow
 
 
 def shown(table: Table, width: int) -> list[str]:

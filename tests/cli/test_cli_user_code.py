@@ -73,7 +73,7 @@ def test_the_users_own_traceback_is_shown_on_request(
 
 
 OWN = """
-from snnprune.criteria import criterion
+from snnprune.pruning.criteria import criterion
 
 
 @criterion(needs="weight")

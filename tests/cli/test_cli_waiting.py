@@ -14,7 +14,7 @@ import pytest
 from one_line import assert_one_line
 from pace import pace
 
-from snnprune import waiting
+from snnprune.plugins import waiting
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 NEVER = """
@@ -201,7 +201,7 @@ def started(
 ) -> subprocess.Popen[str]:
     """The tool in a process of its own, with a first word and patience of so many seconds."""
     code = (
-        "import snnprune.waiting as w, sys; from snnprune.cli import main;"
+        "import snnprune.plugins.waiting as w, sys; from snnprune.cli import main;"
         f"w.FIRST_WORD, w.GRACE = {first_word}, {grace}; main(sys.argv[1:])"
     )
     return subprocess.Popen(

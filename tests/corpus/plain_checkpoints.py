@@ -16,8 +16,7 @@ from corpus.bench import MODEL, PRUNED, Bench
 from corpus.case import READ, REFUSED, Files, add, bad, good
 from corpus.spoilt import spoils
 from corpus.taken_apart import changed, contents, header_of, like, raw, written
-from snnprune.checkpoint.containers.packed.file import pack
-from snnprune.checkpoint.containers.packed.table import PACKED
+from snnprune.checkpoint.packed import PACKED, pack
 
 WEIGHT, MEAN, VARIANCE = "encoder.conv.weight", "encoder.norm.running_mean", "running_var"
 HOSTILE_NAMES = (
@@ -74,7 +73,7 @@ def metadata_that_name_code_and_nonsense(bench: Bench) -> Files:
     lies = {
         "snnprune.model": json.dumps({"name": "os:system", "args": {"command": "touch hostile"}}),
         "snnprune.data": json.dumps({"name": "hostile.py:run"}),
-        "snnprune.structure": "\x1b[31m",
+        "snnprune.pruning.structure": "\x1b[31m",
         "snnprune.version": "\x1b[31m::error::",
     }
     return {"model.safetensors": changed(bench.bytes_of(MODEL), metadata=lies)}

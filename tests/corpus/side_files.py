@@ -16,9 +16,9 @@ from corpus.bench import CALIBRATION, MASK, MODEL, SCORES, Bench
 from corpus.case import Files, add, bad, good
 from corpus.spoilt import spoils
 from corpus.taken_apart import changed, contents, header_of, like, raw, with_value, written
-from snnprune import provenance
-from snnprune.calibration.file import FORMAT
-from snnprune.checkpoint.masks import SHAPES
+from snnprune.checkpoint.mask_file import SHAPES
+from snnprune.measure.calibration import FORMAT
+from snnprune.report import provenance
 
 CONV = "blocks.0.conv.weight"  # between spikes and a neuron: what sf scores
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnprune.checkpoint.containers.safetensors.file import read, write_safetensors
-from snnprune.runs.state import HASH, POSITION, hash_of
+from snnprune.checkpoint.safetensors import read, write_safetensors
+from snnprune.training.runs.state import HASH, POSITION, hash_of
 
 Tensors = dict[str, Tensor]
 

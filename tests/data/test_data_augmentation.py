@@ -6,7 +6,7 @@ from torch import Tensor
 
 from snnprune.data.augmentation import Augmentation, augment
 from snnprune.errors import InputError
-from snnprune.randomness import generator
+from snnprune.runtime import generator
 
 
 def pictures(count: int = 40, channels: int = 3, height: int = 6, width: int = 9) -> Tensor:

@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnprune.data import DataOptions, DataSet, idx, mnist, open_data
+from snnprune.data import mnist
 from snnprune.data.bundled.make import PER_CLASS, make
+from snnprune.data.catalogue import open_data
+from snnprune.data.dataset import DataOptions, DataSet
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
 
@@ -119,7 +121,7 @@ def source(tmp_path: Path) -> Path:
         numbers = torch.arange(len(labels))
         images = torch.stack([numbers // 256, numbers % 256], 1).to(torch.uint8).view(-1, 1, 2)
         for name, values in (("images-idx3", images), ("labels-idx1", labels)):
-            (folder / f"{part}-{name}-ubyte").write_bytes(idx.written(values))
+            (folder / f"{part}-{name}-ubyte").write_bytes(mnist.written(values))
     return folder
 
 
@@ -129,11 +131,11 @@ def test_the_script_takes_a_fixed_balanced_choice_and_writes_the_same_bytes_agai
     first, second = tmp_path / "first", tmp_path / "second"
     make(source, first)
     make(source, second)
-    assert sorted(path.name for path in first.iterdir()) == sorted(f"{n}.gz" for n in idx.NAMES)
+    assert sorted(path.name for path in first.iterdir()) == sorted(f"{n}.gz" for n in mnist.NAMES)
     for path in first.iterdir():
         assert path.read_bytes() == (second / path.name).read_bytes()
         assert path.read_bytes()[3:8] == bytes(5)  # no file name, no time of writing
-    images, labels = idx.read_part(first, "train", hint="")
+    images, labels = mnist.read_part(first, "train", hint="")
     assert labels.bincount().tolist() == [600] * 10
     numbers = images[:, 0, 0, 0].long() * 256 + images[:, 0, 0, 1]
     assert torch.equal(numbers % 10, labels)  # each image still beside its label

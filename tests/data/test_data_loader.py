@@ -6,7 +6,8 @@ from textwrap import dedent
 import pytest
 import torch
 
-from snnprune.data import DataOptions, DataSet, Split, open_data
+from snnprune.data.catalogue import open_data
+from snnprune.data.dataset import DataOptions, DataSet, Split
 from snnprune.errors import InputError
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from snnprune.data import DATA, FORMS, DataOptions, open_data, require_data
+from snnprune.data.catalogue import DATA, FORMS, open_data, require_data
+from snnprune.data.dataset import DataOptions
 from snnprune.errors import InputError, UsageError
-from snnprune.registry import Row
-from snnprune.user_code import load_object
+from snnprune.plugins.registry import Row
+from snnprune.plugins.user_code import load_object
 
 
 def modules_after(code: str) -> set[str]:

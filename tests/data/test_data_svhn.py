@@ -11,7 +11,8 @@ import torch
 from scipy import io
 from torchvision.datasets import SVHN
 
-from snnprune.data import DataOptions, DataSet, open_data
+from snnprune.data.catalogue import open_data
+from snnprune.data.dataset import DataOptions, DataSet
 from snnprune.data.images import ImageSplit
 from snnprune.data.svhn import svhn
 from snnprune.errors import InputError

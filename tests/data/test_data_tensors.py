@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnprune.checkpoint import write_safetensors
-from snnprune.data import DataOptions, DataSet, open_data
+from snnprune.checkpoint.safetensors import write_safetensors
+from snnprune.data.catalogue import open_data
+from snnprune.data.dataset import DataOptions, DataSet
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
 

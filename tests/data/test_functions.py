@@ -23,8 +23,9 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from snnprune.data import DataOptions, DataSet, open_data
 from snnprune.data.augmentation import Augmentation
+from snnprune.data.catalogue import open_data
+from snnprune.data.dataset import DataOptions, DataSet
 from snnprune.errors import InputError
 
 HOLD_OUT = DataOptions(hold_out=0.25, seed=3)
@@ -36,7 +37,7 @@ def opened(
     """The data set of a function that lies in a file."""
     monkeypatch.chdir(tmp_path)
     Path("own.py").write_text("def data(*args, **kwargs): return made(*args, **kwargs)\n", "utf-8")
-    from snnprune.user_code import load_object
+    from snnprune.plugins.user_code import load_object
 
     module_function = load_object("own.py:data", field="")
     module_function.__globals__["made"] = made
@@ -351,7 +352,7 @@ WHOLE = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64
 
 @pytest.mark.parametrize("kind", WHOLE)
 def test_labels_of_any_whole_type_in_numpy_and_torch(kind: str, opening: Opening) -> None:
-    from snnprune.loss import checked_labels
+    from snnprune.measure.loss import checked_labels
 
     x, y = X.numpy(), (Y.numpy() % 3).astype(kind)
     data = opening(lambda: [(x[:8], y[:8]), [torch.tensor(x[8:]), torch.from_numpy(y[8:])]])

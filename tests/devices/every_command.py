@@ -23,16 +23,16 @@ from safetensors.torch import save_file
 from torch import nn
 from typed_commands import NETWORKS, commands, for_gpus, of_libraries, planted
 
-from snnprune.checkpoint import write_safetensors
-from snnprune.cli import app
+from snnprune.checkpoint.safetensors import write_safetensors
+from snnprune.cli.app import app
 from snnprune.cli.failures import run
 from snnprune.data import mnist
 from snnprune.data.images import ImageSplit
-from snnprune.files import replacing
+from snnprune.files.together import replacing
 from snnprune.jobs import demo
 from snnprune.models import ModelSpec, build_model
-from snnprune.plots import canvas
-from snnprune.provenance import described
+from snnprune.report.plots import canvas
+from snnprune.report.provenance import described
 
 NETWORK = ModelSpec(
     name="conv-snn",

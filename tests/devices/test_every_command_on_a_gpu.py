@@ -14,7 +14,7 @@ import typer
 from safetensors.torch import load_file
 from typed_commands import commands, for_gpus
 
-from snnprune.cli import app
+from snnprune.cli.app import app
 
 HERE = Path(__file__).parent
 LIMIT = 600  # seconds, where other suites run beside

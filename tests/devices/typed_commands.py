@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from snnprune.allocation import ALLOCATIONS
-from snnprune.criteria import CRITERIA
-from snnprune.repair import REPAIRS
+from snnprune.pruning.allocation import ALLOCATIONS
+from snnprune.pruning.criteria import CRITERIA
+from snnprune.pruning.repair import REPAIRS
 
 NETWORKS = ("SpikingJelly at once", "SpikingJelly stepwise", "snnTorch", "sinabs", "tied")
 """Of pruned_networks.py."""

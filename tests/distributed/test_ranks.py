@@ -12,11 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snnprune.cli import peers
-from snnprune.cli.peers import may_speak
-from snnprune.distributed import ALONE, Ranks, Replicated, joined, synchronised
+from snnprune.cli import app
+from snnprune.cli.app import may_speak
+from snnprune.distributed.gradients import Replicated
+from snnprune.distributed.norms import synchronised
+from snnprune.distributed.ranks import ALONE, Ranks, joined
 from snnprune.errors import InputError, PeerError, StoppedError, UsageError
-from snnprune.launch import Place, place
+from snnprune.runtime import Place, place
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -133,7 +135,7 @@ def test_a_command_that_cannot_be_shared_is_refused(
 
 
 def test_the_first_tells_a_fault_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "PATIENCE", 1e9)
+    monkeypatch.setattr(app, "PATIENCE", 1e9)
     assert may_speak(InputError("no such file"))
     as_process(monkeypatch, 0, 2)
     assert may_speak(InputError("no such file"))
@@ -141,7 +143,7 @@ def test_the_first_tells_a_fault_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_another_tells_it_when_nobody_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     as_process(monkeypatch, 1, 2)
-    monkeypatch.setattr(peers, "PATIENCE", 0.1)
+    monkeypatch.setattr(app, "PATIENCE", 0.1)
     begin = time.monotonic()
     assert may_speak(InputError("no such file"))
     assert time.monotonic() - begin > 0.1
@@ -155,7 +157,7 @@ def test_who_is_ended_while_it_waits_is_silent(
     rank: int, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_process(monkeypatch, rank, 2)
-    monkeypatch.setattr(peers, "PATIENCE", 30)
+    monkeypatch.setattr(app, "PATIENCE", 30)
     before = signal.getsignal(signal.SIGTERM)
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
     assert not may_speak(error)
@@ -163,7 +165,7 @@ def test_who_is_ended_while_it_waits_is_silent(
 
 
 def test_a_stop_that_all_agreed_on_is_told_by_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "PATIENCE", 1e9)
+    monkeypatch.setattr(app, "PATIENCE", 1e9)
     stopped = StoppedError("terminated in epoch 2", exit_code=143)
     for rank, speaks in ((0, True), (1, False)):
         as_process(monkeypatch, rank, 2)
@@ -173,7 +175,7 @@ def test_a_stop_that_all_agreed_on_is_told_by_the_first(monkeypatch: pytest.Monk
 def test_only_the_first_shows_a_result(
     run: Run, model_file: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers, "SHARING", ("inspect",))
+    monkeypatch.setattr(app, "SHARING", ("inspect",))
     shown = {}
     for rank in (0, 1):
         as_process(monkeypatch, rank, 2)

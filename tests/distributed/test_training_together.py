@@ -13,10 +13,10 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from snnprune.jobs.training.looping import LoopOptions
-from snnprune.jobs.training.loops import JOBS
-from snnprune.jobs.training.seeds import run_seeds
-from snnprune.recipe import load_recipe
+from snnprune.jobs.train.looping import LoopOptions
+from snnprune.jobs.train.loops import JOBS
+from snnprune.jobs.train.seeds import run_seeds
+from snnprune.recipe.loading import load_recipe
 
 TORCHRUN = (
     *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),

@@ -23,15 +23,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from snnprune.calibration import Calibration, calibrate
-from snnprune.cli import app
+from snnprune.cli.app import app
 from snnprune.cli.failures import run as run_app
-from snnprune.distributed import ALONE, Ranks, Replicated, joined, synchronised
-from snnprune.evaluation import Evaluation, evaluate
+from snnprune.distributed.gradients import Replicated
+from snnprune.distributed.norms import synchronised
+from snnprune.distributed.ranks import ALONE, Ranks, joined
+from snnprune.graph.network import Network
+from snnprune.graph.trace import trace
+from snnprune.measure.calibrate import calibrate
+from snnprune.measure.calibration import Calibration
+from snnprune.measure.evaluation import Evaluation, evaluate
 from snnprune.models import ModelSpec, build_model
-from snnprune.network import Network, trace
-from snnprune.recipe import TrainingSection
-from snnprune.training import Trainer
+from snnprune.recipe.methods import TrainingSection
+from snnprune.training.step import Trainer
 
 Check = Callable[[Ranks], None]
 CHECKS: dict[str, Check] = {}

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from doc_blocks import DOCS, assert_shown, blocks_of, first_column, in_folder
 
-from snnprune.gates import GATES
+from snnprune.report.gates.gates import GATES
 
 PAGE = "ci.md"
 FAST = "--criterion magnitude --repair bn"  # of the script; by default it takes the best
@@ -26,7 +26,7 @@ EXAMPLES = DOCS / "ci"
 def folder(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with a trained network, `gate.sh`, and what the page's commands leave."""
     folder = tmp_path_factory.mktemp("ci")
-    shutil.copytree(trained, folder / "runs" / "smoke")
+    shutil.copytree(trained, folder / "training" / "smoke")
     shutil.copy(trained / "model.safetensors", folder)
     shutil.copy(EXAMPLES / "gate.sh", folder)
     return folder
@@ -74,7 +74,7 @@ def test_every_block_runs_as_pasted_and_prints_what_the_page_shows(shown: dict[i
 def test_the_command_of_the_page_on_reports_leaves_what_it_shows(
     run: Run, trained: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(trained, tmp_path / "runs" / "smoke")
+    shutil.copytree(trained, tmp_path / "training" / "smoke")
     (block,) = (block for block in blocks_of("reports.md") if "runnable" in block.marks)
     with in_folder(tmp_path):
         done = run(*shlex.split(block.text)[1:])
@@ -206,7 +206,7 @@ def batches():
 def test_the_script_gates_a_network_of_ones_own(tmp_path: Path) -> None:
     import torch
 
-    from snnprune.user_code import load_object
+    from snnprune.plugins.user_code import load_object
 
     (tmp_path / "own.py").write_text(OWN, "utf-8")
     shutil.copy(EXAMPLES / "gate.sh", tmp_path)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from doc_blocks import Block, assert_shown, blocks_of, first_column, in_folder, table_under
 
-from snnprune.checkpoint import PRECISIONS
-from snnprune.exporting import FORMATS
-from snnprune.exporting.nir.libraries import EXPORTERS
+from snnprune.checkpoint.packed_values import PRECISIONS
+from snnprune.export.formats import FORMATS
+from snnprune.export.nir_graph import EXPORTERS
 
 PAGE = "exporting.md"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -35,7 +35,7 @@ def printed(block: Block, run: Run) -> str:
 def test_every_block_runs_as_pasted_and_prints_what_the_page_shows(
     run: Run, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(trained, tmp_path / "runs" / "smoke")
+    shutil.copytree(trained, tmp_path / "training" / "smoke")
     outputs = {}
     with in_folder(tmp_path):
         for block in blocks_of(PAGE):

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from doc_blocks import DOCS, Block, assert_shown, blocks_of, first_column, in_folder, table_under
 
-from snnprune.allocation import ALLOCATIONS
-from snnprune.criteria import CRITERIA
 from snnprune.data.catalogue import DATA
+from snnprune.graph import libraries
 from snnprune.models import MODELS
-from snnprune.network import libraries
+from snnprune.pruning.allocation import ALLOCATIONS
+from snnprune.pruning.criteria import CRITERIA
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 PAGE = "extending.md"
@@ -24,7 +24,7 @@ PAGE = "extending.md"
 @pytest.fixture
 def work(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder that the page starts from."""
-    shutil.copytree(trained, tmp_path / "runs" / "smoke")
+    shutil.copytree(trained, tmp_path / "training" / "smoke")
     monkeypatch.setattr(libraries, "LIBRARIES", libraries.LIBRARIES)  # the page adds a row
     with in_folder(tmp_path):
         yield tmp_path

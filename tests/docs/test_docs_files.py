@@ -14,13 +14,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from valid_reports import assert_valid
 
-from snnprune.checkpoint import read_masks
+from snnprune.checkpoint.mask_file import read_masks
 from snnprune.jobs import demo
-from snnprune.jobs.training.looping import LoopOptions
-from snnprune.jobs.training.loops import JOBS
-from snnprune.jobs.training.seeds import run_seeds
-from snnprune.progress import SILENT
-from snnprune.recipe import load_recipe
+from snnprune.jobs.train.looping import LoopOptions
+from snnprune.jobs.train.loops import JOBS
+from snnprune.jobs.train.seeds import run_seeds
+from snnprune.recipe.loading import load_recipe
+from snnprune.runtime import SILENT
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Pruning = tuple[Path, Any]
@@ -193,7 +193,7 @@ def test_a_calibration_file_is_as_documented(work: Path, run: Run) -> None:
     rows = table_under(PAGE, "Tensors of the calibration file")
     documented = {row[0].partition("/")[0]: (row[1], row[2]) for row in rows}
     tensors, weights = load_file("c.safetensors"), load_file("model.safetensors")
-    steps = json.loads(found["snnprune.calibration"])["time_steps"]
+    steps = json.loads(found["snnprune.measure"])["time_steps"]
     assert {name.partition("/")[0] for name in tensors} == documented.keys()
     for name, tensor in tensors.items():
         shape, dtype = documented[name.partition("/")[0]]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from doc_blocks import Block, blocks_of, read
 
-from snnprune.cli.peers import SHARING
+from snnprune.cli.app import SHARING
 
 PAGE = "scaling.md"
 
@@ -34,7 +34,7 @@ def blocks(mark: str | None) -> list[Block]:
 
 @pytest.fixture
 def folder(trained: Path, tmp_path: Path) -> Path:
-    shutil.copytree(trained, tmp_path / "runs" / "smoke")
+    shutil.copytree(trained, tmp_path / "training" / "smoke")
     return tmp_path
 
 

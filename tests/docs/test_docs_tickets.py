@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from doc_blocks import blocks_of, read
 
-from snnprune.loops.methods import METHODS
-from snnprune.recipe import load_recipe
+from snnprune.recipe.loading import load_recipe
+from snnprune.training.methods import METHODS
 
 PAGE = "tickets.md"
 Run = Callable[..., subprocess.CompletedProcess[str]]

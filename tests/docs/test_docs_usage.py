@@ -12,8 +12,8 @@ from doc_blocks import Block, assert_shown, blocks_of, first_column, in_folder, 
 from snnprune import errors
 from snnprune.cli import failures
 from snnprune.data.catalogue import DATA, FORMS
-from snnprune.forwards import NAMES
 from snnprune.models import MODELS
+from snnprune.plugins.forwards import NAMES
 
 PAGE = "usage.md"
 
@@ -22,7 +22,7 @@ PAGE = "usage.md"
 def shell_output(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
     """Runs the page from top to bottom; what the shell blocks printed, by line of the page."""
     folder = tmp_path_factory.mktemp("usage")
-    shutil.copytree(trained, folder / "runs" / "smoke")
+    shutil.copytree(trained, folder / "training" / "smoke")
     with in_folder(folder):
         return {block.line: printed(block) for block in blocks_of(PAGE)}
 

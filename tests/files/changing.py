@@ -25,15 +25,15 @@ from disturbances import made_in
 from safetensors.torch import load_file
 
 import snnprune.cli.console
-import snnprune.cli.results
+import snnprune.cli.prune_tables
 import snnprune.jobs.calibrate
 import snnprune.jobs.diff
 import snnprune.jobs.evaluate
 import snnprune.jobs.export
 import snnprune.jobs.inspect
-import snnprune.jobs.pruning.prune
+import snnprune.jobs.prune.prune
 import snnprune.jobs.score  # noqa: F401  # imported once for all processes
-from snnprune.cli import app
+from snnprune.cli.app import app
 from snnprune.cli.failures import run as run_app
 
 READS = ("read", "readinto", "seek")

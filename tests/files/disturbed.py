@@ -25,11 +25,11 @@ from disturbances import KINDS, command, disturbed, left_in, made_in, remember, 
 
 # imported once for all processes
 import snnprune.cli.console
-import snnprune.cli.results
+import snnprune.cli.prune_tables
 import snnprune.jobs.calibrate
 import snnprune.jobs.export
-import snnprune.jobs.pruning.prune  # noqa: F401
-from snnprune.cli import app
+import snnprune.jobs.prune.prune  # noqa: F401
+from snnprune.cli.app import app
 from snnprune.cli.failures import run as run_app
 
 HOW, COMMAND, FOLDER, COUNT = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])

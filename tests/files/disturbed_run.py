@@ -25,11 +25,11 @@ from disturbances import KINDS, command, disturbed, left_in, made_in
 
 # imported once for all processes
 import snnprune.cli.console
-import snnprune.jobs.pruning.prune
-import snnprune.jobs.training.finetune  # noqa: F401
-from snnprune.cli import app
+import snnprune.jobs.prune.prune
+import snnprune.jobs.train.finetune  # noqa: F401
+from snnprune.cli.app import app
 from snnprune.cli.failures import run as run_app
-from snnprune.runs import holds_run
+from snnprune.training.runs.opening import holds_run
 
 HOW, FOLDER, COUNT = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 KILLED, FULL = -signal.SIGKILL, 5

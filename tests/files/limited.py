@@ -20,13 +20,13 @@ import torch
 from safetensors.torch import save_file
 
 import snnprune.cli.console
-import snnprune.cli.results
+import snnprune.cli.prune_tables
 import snnprune.jobs.calibrate
 import snnprune.jobs.diff
 import snnprune.jobs.export
 import snnprune.jobs.inspect
-import snnprune.jobs.pruning.prune  # noqa: F401  # imported once for all processes
-from snnprune.cli import app
+import snnprune.jobs.prune.prune  # noqa: F401  # imported once for all processes
+from snnprune.cli.app import app
 from snnprune.cli.failures import run as run_app
 
 SIDE = 1024  # 12 weights of 4 MB each

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from disturbances import command, left_in, made_in
 
-from snnprune.cli import app
+from snnprune.cli.app import app
 from snnprune.cli.failures import run as run_app
 
 FOLDER, COMMANDS = Path(sys.argv[1]), sys.argv[2:]

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from snnprune.data.dataset import DataOptions
 from snnprune.data.imagefolder import _picture
-from snnprune.data.options import DataOptions
 from snnprune.errors import InputError
-from snnprune.readable import reading, unchanging
+from snnprune.files.readable import reading, unchanging
 
 SCRIPT = Path(__file__).with_name("changing.py")
 COMMANDS = [
@@ -133,8 +133,8 @@ def test_a_nir_graph_that_is_cut_while_it_is_read_is_refused(
     import h5py
     import numpy as np
 
-    from snnprune.checkpoint.containers.nir import file as nir_file
-    from snnprune.checkpoint.containers.nir.hdf5 import array_of
+    from snnprune.checkpoint import nir
+    from snnprune.checkpoint.nir import array_of
 
     path = tmp_path / "x.nir"
     with h5py.File(path, "w") as file:
@@ -148,7 +148,7 @@ def test_a_nir_graph_that_is_cut_while_it_is_read_is_refused(
         return array_of(dataset)
 
     assert run("inspect", path).returncode == 0
-    monkeypatch.setattr(nir_file, "array_of", cut_first)
+    monkeypatch.setattr(nir, "array_of", cut_first)
     done = run("inspect", path)
     assert done.returncode == 3
     assert done.stderr.startswith(f"error: {path}: changed while it was read")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from snnprune.errors import OutputError
-from snnprune.files import replacing
-from snnprune.files.free import require_free
+from snnprune.files.together import replacing
+from snnprune.files.writing import require_free
 
 NOBODY = 65534
 Swapping = Callable[[str, int, Callable[[], None]], list[int]]

@@ -10,7 +10,8 @@ import pytest
 from disturbances import disturbed, left_in
 
 from snnprune.errors import OutputError
-from snnprune.files import replacing, together, write_text
+from snnprune.files.together import replacing, together
+from snnprune.files.writing import write_text
 
 WAITING = """
 import sys, time

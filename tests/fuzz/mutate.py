@@ -18,7 +18,7 @@ from typing import Any
 from corpus.taken_apart import contents, state_with
 
 from snnprune.errors import InputError
-from snnprune.runs.state import POSITION
+from snnprune.training.runs.state import POSITION
 
 Mutate = Callable[[bytes, random.Random], bytes]
 

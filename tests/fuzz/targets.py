@@ -55,7 +55,7 @@ class UnpromisedError(Exception):
 
 
 def _checkpoint(file: str) -> Read:
-    from snnprune.checkpoint import describe, read_checkpoint
+    from snnprune.checkpoint.read import describe, read_checkpoint
     from snnprune.errors import InputError
 
     def read(bench: Bench, folder: Path) -> object:
@@ -69,8 +69,8 @@ def _checkpoint(file: str) -> Read:
 @functools.cache
 def _subject(bench: Bench, name: str) -> Any:
     """The network of the bench with the weights of one of its files, traced on its images."""
-    from snnprune.jobs.subjects.opening import open_subject
-    from snnprune.jobs.subjects.options import SubjectOptions
+    from snnprune.jobs.targets.opening import open_subject
+    from snnprune.jobs.targets.options import SubjectOptions
 
     return open_subject(
         SubjectOptions(checkpoint=bench.folder / name, data=f"tensors:{bench.images}")
@@ -78,10 +78,10 @@ def _subject(bench: Bench, name: str) -> Any:
 
 
 def _calibration(bench: Bench, folder: Path) -> object:
-    from snnprune.criteria import load_criterion
-    from snnprune.criteria.evidence import NetworkEvidence
     from snnprune.jobs.calibrate import read_calibration_for
-    from snnprune.scoring import score
+    from snnprune.pruning.criteria import load_criterion
+    from snnprune.pruning.criteria.evidence import NetworkEvidence
+    from snnprune.pruning.score import score
 
     subject = _subject(bench, MODEL)
     evidence = NetworkEvidence(calibration=read_calibration_for(subject, folder / CALIBRATION))
@@ -95,46 +95,47 @@ def _calibration(bench: Bench, folder: Path) -> object:
 
 
 def _mask(bench: Bench, folder: Path) -> object:
-    from snnprune.jobs.training.holding import held_masks
+    from snnprune.jobs.train.holding import held_masks
 
     subject = _subject(bench, PRUNED)
     return held_masks(subject.network, subject.checkpoint, folder / MASK, asked=True)
 
 
 def _state(bench: Bench, folder: Path) -> object:
-    from snnprune.runs.states import States
+    from snnprune.training.runs.state import States
 
     return States(folder / "run/state").newest()
 
 
 def _recipe(bench: Bench, folder: Path) -> object:
-    from snnprune.recipe import dump_recipe, load_recipe
+    from snnprune.recipe.dumping import dump_recipe
+    from snnprune.recipe.loading import load_recipe
 
     return dump_recipe(load_recipe(str(folder / "recipe.yaml")))
 
 
 def _tensors(bench: Bench, folder: Path) -> object:
-    from snnprune.data.options import DataOptions
+    from snnprune.data.dataset import DataOptions
     from snnprune.data.tensors import open_tensors
 
     return open_tensors(folder / IMAGES, DataOptions(validation=0.25))
 
 
 def _idx(bench: Bench, folder: Path) -> object:
-    from snnprune.data.idx import read_part
+    from snnprune.data.mnist import read_part
 
     return [read_part(folder / "mnist", part, hint="x") for part in ("train", "t10k")]
 
 
 def _pictures(bench: Bench, folder: Path) -> object:
+    from snnprune.data.dataset import DataOptions
     from snnprune.data.imagefolder import open_folder
-    from snnprune.data.options import DataOptions
 
     return open_folder(folder / "pictures", DataOptions())
 
 
 def _spikes(bench: Bench, folder: Path) -> object:
-    from snnprune.jobs.theory.given import read_given
+    from snnprune.jobs.theory.construct import read_given
     from snnprune.theory.widths import Setting
 
     return read_given(None, folder / "spikes.safetensors", Setting(neurons=3))
@@ -142,7 +143,7 @@ def _spikes(bench: Bench, folder: Path) -> object:
 
 def _command(kind: str, number: int = 0) -> Read:
     """A whole command of a kind of the corpus, of which one line may tell of an error."""
-    from snnprune.cli import app
+    from snnprune.cli.app import app
     from snnprune.cli.failures import run
 
     def read(bench: Bench, folder: Path) -> object:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
-from snnprune.files import replacing
+from snnprune.files.together import replacing
 
 BLANK = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9" width="9pt" height="9pt"/>'
 
@@ -24,7 +24,7 @@ def undisturbed() -> Iterator[None]:
     """Nothing is synced, no picture is drawn, and warnings of libraries are not told."""
     with (
         patch.object(os, "fsync", lambda handle: None),
-        patch("snnprune.plots.canvas.save", _blank),
+        patch("snnprune.report.plots.canvas.save", _blank),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")

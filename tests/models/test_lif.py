@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from snnprune.errors import InputError
-from snnprune.models.dynamics import Dynamics
-from snnprune.models.lif import LIF
+from snnprune.models.lif import LIF, Dynamics
 
 # What each surrogate derivative is the derivative of; x = u - u_th.
 PRIMITIVES: dict[str, Callable[[Tensor], Tensor]] = {

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from snnprune.checkpoint import prunable_weights
+from snnprune.checkpoint.weights import prunable_weights
 from snnprune.errors import InputError, UsageError
 from snnprune.models import MODELS, ModelSpec, accepts, build_model
 

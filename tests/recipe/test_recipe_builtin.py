@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from snnprune.recipe import RecipeError, builtin_recipes, load_recipe, runs_of, sources
+from snnprune.recipe import loading
+from snnprune.recipe.errors import RecipeError
+from snnprune.recipe.loading import builtin_recipes, load_recipe
+from snnprune.recipe.schema import runs_of
 
 
 def test_the_built_in_recipes_are_these() -> None:
@@ -91,7 +94,7 @@ def test_an_error_over_a_built_in_recipe_is_told_by_its_file_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "own.yaml").write_text("seed: -1\n")
-    monkeypatch.setattr(sources, "builtin_recipes", lambda: {"own": tmp_path / "own.yaml"})
+    monkeypatch.setattr(loading, "builtin_recipes", lambda: {"own": tmp_path / "own.yaml"})
     with pytest.raises(RecipeError) as caught:
         load_recipe("own")
     assert "own.yaml:1: seed: -1 should be greater than or equal to 0" in caught.value.lines

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from snnprune.recipe import Recipe, dump_recipe, runs_of
 from snnprune.recipe.document import parse_text
+from snnprune.recipe.dumping import dump_recipe
+from snnprune.recipe.schema import Recipe, runs_of
 
 
 def recipe(grid: dict[str, Any] | None = None, **data: Any) -> Recipe:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pace import pace
 
 import snnprune
-from snnprune.recipe import builtin_recipes
+from snnprune.recipe.loading import builtin_recipes
 
 LOAD = """
 import sys
@@ -37,10 +37,10 @@ def test_loading_a_recipe_takes_less_than_three_tenths_of_a_second() -> None:
 
 def test_the_built_in_recipes_are_found_inside_an_installed_package(tmp_path: Path) -> None:
     source = Path(snnprune.__file__).parent
-    alone = ("errors", "spelling", "references", "callables", "user_code", "waiting", "version")
-    for name in ("__init__.py", *(f"{module}.py" for module in alone)):
-        (tmp_path / "snnprune").mkdir(exist_ok=True)
-        shutil.copy(source / name, tmp_path / "snnprune" / name)
+    (tmp_path / "snnprune").mkdir()
+    for name in ("__init__", "errors", "text", "version", "moved"):
+        shutil.copy(source / f"{name}.py", tmp_path / "snnprune" / f"{name}.py")
+    shutil.copytree(source / "plugins", tmp_path / "snnprune" / "plugins")
     shutil.copytree(source / "recipe", tmp_path / "snnprune" / "recipe")
     shutil.copytree(builtin_recipes()["smoke"].parent, tmp_path / "snnprune" / "recipes")
     code = "from snnprune.recipe import builtin_recipes\nprint(builtin_recipes()['smoke'])"
@@ -49,7 +49,7 @@ def test_the_built_in_recipes_are_found_inside_an_installed_package(tmp_path: Pa
 
 def test_the_names_in_a_recipe_are_checked_without_torch() -> None:
     code = (
-        "import sys; from snnprune.jobs.training.recipes import require_names; "
+        "import sys; from snnprune.jobs.train.recipes import require_names; "
         "from snnprune.recipe import load_recipe; require_names(load_recipe('cifar10')); "
         "sys.exit('torch' in sys.modules)"
     )

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from snnprune.errors import UsageError
-from snnprune.recipe import Recipe, RecipeError, load_recipe
+from snnprune.recipe.errors import RecipeError
+from snnprune.recipe.loading import load_recipe
+from snnprune.recipe.schema import Recipe
 
 TEXT = """\
 model:

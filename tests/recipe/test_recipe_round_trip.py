@@ -9,15 +9,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snnprune.recipe import (
-    DataSection,
-    ModelSection,
-    Recipe,
-    TrainingSection,
-    builtin_recipes,
-    dump_recipe,
-    load_recipe,
-)
+from snnprune.recipe.dumping import dump_recipe
+from snnprune.recipe.loading import builtin_recipes, load_recipe
+from snnprune.recipe.methods import TrainingSection
+from snnprune.recipe.schema import DataSection, ModelSection, Recipe
 
 ENCODABLE = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 LOOKALIKES = st.sampled_from(

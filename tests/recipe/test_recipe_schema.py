@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 from snnprune.errors import InputError
-from snnprune.recipe import Recipe, RecipeError, TrainingSection, load_recipe
+from snnprune.recipe.errors import RecipeError
+from snnprune.recipe.loading import load_recipe
+from snnprune.recipe.methods import TrainingSection
+from snnprune.recipe.schema import Recipe
 
 BASE = """\
 model:

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from snnprune.errors import InputError
-from snnprune.recipe import builtin_recipes, load_recipe
-from snnprune.recipe.sources import MAX_BYTES
+from snnprune.recipe.loading import MAX_BYTES, builtin_recipes, load_recipe
 
 TEXT = """\
 model: {name: mine}

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pace import pace
 
-from snnprune.recipe import RecipeError, load_recipe
+from snnprune.recipe.errors import RecipeError
+from snnprune.recipe.loading import load_recipe
 
 GOOD = """\
 model: {name: conv-snn}

@@ -10,25 +10,19 @@ from hypothesis import strategies as st
 from snnprune.errors import UsageError
 from snnprune.theory import widths
 from snnprune.theory.construction import (
+    CHUNK,
     Built,
+    Chosen,
     Target,
     all_spikes,
     build,
+    choose,
     compare,
     random_spikes,
     random_target,
 )
-from snnprune.theory.drawing import CHUNK, Chosen, choose
-from snnprune.theory.dynamics import Dynamics, require_memoryless
-from snnprune.theory.trials import (
-    Given,
-    by_density,
-    by_margin,
-    count,
-    margin_of,
-    steps,
-    whole,
-)
+from snnprune.theory.neuron import Dynamics, require_memoryless
+from snnprune.theory.trials import Given, by_density, by_margin, count, margin_of, steps, whole
 from snnprune.theory.widths import Setting
 
 HARD = Dynamics(threshold=0.5, beta=0.5, reset=0.0)
@@ -198,7 +192,7 @@ def test_samples_are_compared_some_at_a_time(monkeypatch: pytest.MonkeyPatch) ->
     built = build(target, 40, span=1, key=(0,))  # so few that spikes differ
     spikes = random_spikes(4, 50, 3, 0.5, (0,))
     at_once = compare(target, built, spikes)
-    monkeypatch.setattr("snnprune.theory.construction.MOST", 4 * 9 * 7)
+    monkeypatch.setattr("snnprune.theory.construction.MOST_MEMBRANES", 4 * 9 * 7)
     assert compare(target, built, spikes) == at_once
     assert at_once.flipped > 0
     assert at_once.places == 4 * 50 * 3 * 2

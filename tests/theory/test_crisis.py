@@ -8,11 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from snnprune.batches import Batches
-from snnprune.calibration import calibrate
-from snnprune.models.dynamics import Dynamics
-from snnprune.models.lif import LIF
-from snnprune.network import trace
+from snnprune.data.batches import Batches
+from snnprune.graph.trace import trace
+from snnprune.measure.calibrate import calibrate
+from snnprune.models.lif import LIF, Dynamics
 from snnprune.theory import bounds
 from snnprune.theory.crisis import Crisis, crises_of_layers
 from snnprune.theory.moving import moved

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from snnprune.errors import UsageError
 from snnprune.theory import widths
-from snnprune.theory.intervals import exact_interval
+from snnprune.theory.trials import exact_interval
 from snnprune.theory.widths import Setting
 
 THREE = Setting(neurons=3, threshold=0.5, delta=0.2)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snnprune.network import Network
-from snnprune.recipe import TrainingSection
-from snnprune.training import Trainer
+from snnprune.graph.network import Network
+from snnprune.recipe.methods import TrainingSection
+from snnprune.training.step import Trainer
 
 DECAY = 0.75
 

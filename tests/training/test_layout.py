@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from snnprune.graph.network import Network
+from snnprune.graph.trace import trace
 from snnprune.models.conv_snn import conv_snn
-from snnprune.models.lif_kernel import fire
-from snnprune.network import Network, trace
-from snnprune.recipe import TrainingSection
-from snnprune.training import Trainer
+from snnprune.models.lif import fire
+from snnprune.recipe.methods import TrainingSection
+from snnprune.training.step import Trainer
 
 
 def trainer(**settings: Any) -> Trainer:

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from snnprune.errors import InputError
-from snnprune.network import Network
-from snnprune.recipe import TrainingSection
-from snnprune.training import Trainer
+from snnprune.graph.network import Network
+from snnprune.recipe.methods import TrainingSection
+from snnprune.training.step import Trainer
 
 KEYS = ("first.weight", "second.weight")
 OPTIMIZERS: dict[str, dict[str, Any]] = {

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from snnprune.recipe import TrainingSection
-from snnprune.training.schedule import learning_rate
+from snnprune.recipe.methods import TrainingSection
+from snnprune.training.optimizer import learning_rate
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-FAULTY = Path(__file__).parent.parent / "loops" / "faulty.py"
+FAULTY = Path(__file__).parent.parent / "training" / "faulty.py"
 STEPS = 3  # of 12 images in batches of 4
 RATE = 0.0001
 RECIPE = """\

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.errors import InputError
-from snnprune.network import Network
-from snnprune.recipe import TrainingSection
-from snnprune.training import Trainer
+from snnprune.graph.network import Network
+from snnprune.recipe.methods import TrainingSection
+from snnprune.training.step import Trainer
 
 STEPS = 3
 

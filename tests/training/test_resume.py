@@ -17,14 +17,15 @@ from safetensors.torch import save_file
 
 from snnprune.cli.training import Change
 from snnprune.errors import InputError, NonFiniteError, OutputError, StoppedError
-from snnprune.evaluation import evaluate
-from snnprune.jobs.training import looping as job
-from snnprune.jobs.training.looping import LoopOptions, LoopRun
-from snnprune.jobs.training.train import train_recipe
-from snnprune.progress import SILENT
-from snnprune.recipe import Recipe
-from snnprune.runs import Stop, made_with
-from snnprune.training import Trainer
+from snnprune.jobs.train import looping
+from snnprune.jobs.train.looping import LoopOptions, LoopRun
+from snnprune.jobs.train.train import train_recipe
+from snnprune.measure.evaluation import evaluate
+from snnprune.recipe.schema import Recipe
+from snnprune.runtime import SILENT
+from snnprune.training.runs.changes import made_with
+from snnprune.training.runs.stopping import Stop
+from snnprune.training.step import Trainer
 
 EPOCHS, STEPS = 2, 3  # per epoch
 RESULTS = ("model.safetensors", "best.safetensors", "metrics.jsonl", "recipe.yaml")
@@ -126,7 +127,7 @@ def stop_after(asked: LoopOptions, batches: int, monkeypatch: pytest.MonkeyPatch
 
     Counted.batches = 0
     with monkeypatch.context() as patch:
-        patch.setattr(job, "stopping", lambda: contextlib.nullcontext(After(batches)))
+        patch.setattr(looping, "stopping", lambda: contextlib.nullcontext(After(batches)))
         with pytest.raises(StoppedError) as caught:
             run(asked)
     return str(caught.value)
@@ -182,7 +183,7 @@ class WhileEvaluating(Stop):
             self.left -= 1
             return evaluate(*arguments, **named)
 
-        patch.setattr("snnprune.loops.setup.evaluate", counting)
+        patch.setattr("snnprune.training.setup.evaluate", counting)
 
     def __bool__(self) -> bool:
         return self.left <= 0
@@ -194,7 +195,7 @@ def test_stopped_while_it_validates_it_ends_after_the_epoch(
     asked = options(images, tmp_path / "run")
     with monkeypatch.context() as patch:
         stop = WhileEvaluating(1, patch)
-        patch.setattr(job, "stopping", lambda: contextlib.nullcontext(stop))
+        patch.setattr(looping, "stopping", lambda: contextlib.nullcontext(stop))
         with pytest.raises(StoppedError, match=f"in epoch 1 after step {STEPS} of {STEPS}"):
             run(asked)
     assert len((asked.out / "metrics.jsonl").read_text().splitlines()) == 1
@@ -213,7 +214,7 @@ def test_a_run_that_has_done_its_last_step_is_finished_all_the_same(
 ) -> None:
     asked = options(images, tmp_path / "run")
     stop = WhileEvaluating(number, monkeypatch)
-    monkeypatch.setattr(job, "stopping", lambda: contextlib.nullcontext(stop))
+    monkeypatch.setattr(looping, "stopping", lambda: contextlib.nullcontext(stop))
     run(asked)
     assert results(asked.out) == expected
 
@@ -295,7 +296,7 @@ def of_an_abacus(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     asked = options(images, tmp_path / "run")
     made = {"snnprune": "0.0", "torch": "1.0", "device": "abacus", "processes": "3"}
     with monkeypatch.context() as patch:
-        patch.setattr(job, "made_with", lambda *_: made)
+        patch.setattr(looping, "made_with", lambda *_: made)
         stop_after(asked, 1, monkeypatch)
     return asked
 
@@ -321,7 +322,7 @@ def test_another_number_of_threads_is_no_other_device(
     asked = options(images, tmp_path / "run")
     made = {**made_with(torch.device("cpu")), "device": "cpu (99 threads)"}
     with monkeypatch.context() as patch:
-        patch.setattr(job, "made_with", lambda *_: made)
+        patch.setattr(looping, "made_with", lambda *_: made)
         stop_after(asked, 1, monkeypatch)
     [warning] = resumed(asked).report["warnings"]
     assert warning.startswith("device: cpu (99 threads) in the run, cpu (")

@@ -188,8 +188,8 @@ def test_a_resumed_run_says_where_it_goes_on(
 def test_a_run_of_another_torch_is_exit_code_3_until_the_change_is_allowed(
     recipe: Callable[[int], Path], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from snnprune.jobs.training import looping
-    from snnprune.runs import made_with
+    from snnprune.jobs.train import looping
+    from snnprune.training.runs.changes import made_with
 
     out = tmp_path / "run"
     command = ("train", "--recipe", recipe(2), "--out", out, "--device", "cpu")

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from snnprune.recipe import TrainingSection
-from snnprune.training import learning_rate
+from snnprune.recipe.methods import TrainingSection
+from snnprune.training.optimizer import learning_rate
 
 STEPS_PER_EPOCH = 5
 

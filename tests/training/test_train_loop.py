@@ -12,13 +12,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from snnprune.data import DataOptions, open_data
+from snnprune.data.catalogue import open_data
+from snnprune.data.dataset import DataOptions
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
-from snnprune.loops.resolving import open_recipe_data
-from snnprune.loops.train import Trained, train
-from snnprune.recipe import Recipe, load_recipe
-from snnprune.training import Trainer
+from snnprune.recipe.loading import load_recipe
+from snnprune.recipe.schema import Recipe
+from snnprune.training.setup import open_recipe_data
+from snnprune.training.step import Trainer
+from snnprune.training.train import Trained, train
 
 CPU = torch.device("cpu")
 # A fifth of the bundled images and half the width: enough to learn from, in a second.

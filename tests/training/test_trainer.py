@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from snnprune.errors import InputError, NonFiniteError
-from snnprune.network import Network
-from snnprune.recipe import TrainingSection
-from snnprune.training import Trainer, require_finite
+from snnprune.graph.network import Network
+from snnprune.recipe.methods import TrainingSection
+from snnprune.training.step import Trainer, require_finite
 
 
 class TwoSteps(nn.Module):

@@ -1,1 +1,1 @@
-"""A part of Fashion-MNIST in its own file format, and the script that took it out."""
+"""A small part of Fashion-MNIST, and how it was made."""

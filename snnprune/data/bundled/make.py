@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from snnprune.data import idx
+from snnprune.data import mnist
 from snnprune.data.mnist import BUNDLED, CLASSES
-from snnprune.files import replacing
-from snnprune.randomness import derived_seed
+from snnprune.files.together import replacing
+from snnprune.runtime import derived_seed
 
 PER_CLASS = {"train": 600, "t10k": 100}
 
@@ -21,7 +21,7 @@ PER_CLASS = {"train": 600, "t10k": 100}
 def make(source: Path, target: Path) -> None:
     """Write the chosen images and labels of `source` as four IDX files into `target`."""
     for part, count in PER_CLASS.items():
-        images, labels = idx.read_part(source, part, hint="get the original files")
+        images, labels = mnist.read_part(source, part, hint="get the original files")
         chosen = _chosen(labels, part, count)
         _write(target / f"{part}-images-idx3-ubyte.gz", images[chosen].squeeze(1))
         _write(target / f"{part}-labels-idx1-ubyte.gz", labels[chosen].to(torch.uint8))
@@ -45,7 +45,7 @@ def _write(path: Path, values: Tensor) -> None:
         # No name and no time of writing in the header.
         gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=file, mtime=0) as packed,
     ):
-        packed.write(idx.written(values))
+        packed.write(mnist.written(values))
 
 
 if __name__ == "__main__":

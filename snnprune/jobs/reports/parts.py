@@ -7,30 +7,33 @@ from typing import Annotated, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from snnprune import agreement, evidence, exporting, gates, workload
+from snnprune.export import sizes
 from snnprune.jobs import demo
-from snnprune.jobs.pruning import bisecting, targeting
-from snnprune.jobs.subjects import layers
-from snnprune.jobs.theory import effects, width
-from snnprune.jobs.training import dry_run
+from snnprune.jobs.prune import target_sparsity
+from snnprune.jobs.targets import layers
+from snnprune.jobs.theory import measuring, width
+from snnprune.jobs.train import dry_run
+from snnprune.measure import agreement, workload
 from snnprune.quantities import Natural, Share
+from snnprune.report import evidence
+from snnprune.report.gates import gate
 from snnprune.report.schema.as_dict import AsDict, closed
 from snnprune.report.schema.parts import Evaluation, Number
-from snnprune.theory import accumulation, construction, dynamics, moving, trials, widths
+from snnprune.theory import accumulation, construction, moving, neuron, trials, widths
 
 LayerWork = Annotated[workload.LayerWork, AsDict()]
 NeuronWork = Annotated[workload.NeuronWork, AsDict()]
-Sizes = Annotated[exporting.Sizes, AsDict()]
-Gate = Annotated[gates.Verdict, AsDict(name="Gate")]
+Sizes = Annotated[sizes.Sizes, AsDict()]
+Gate = Annotated[gate.Verdict, AsDict(name="Gate")]
 Membrane = Annotated[evidence.Membrane, AsDict()]
 Crisis = Annotated[evidence.Crisis, AsDict()]
 ScoreHistogram = Annotated[evidence.ScoreHistogram, AsDict()]
-Try = Annotated[bisecting.Try, AsDict()]
-Search = Annotated[targeting.Search, AsDict()]
+Try = Annotated[target_sparsity.Try, AsDict()]
+Search = Annotated[target_sparsity.Search, AsDict()]
 Estimate = Annotated[dry_run.DryRun, AsDict(name="Estimate")]
 DemoPoint = Annotated[demo.Point, AsDict(name="DemoPoint")]
 TheorySetting = Annotated[widths.Setting, AsDict(name="TheorySetting")]
-TheoryDynamics = Annotated[dynamics.Dynamics, AsDict(name="TheoryDynamics")]
+TheoryDynamics = Annotated[neuron.Dynamics, AsDict(name="TheoryDynamics")]
 WidthRow = Annotated[width.Row, AsDict(name="WidthRow")]
 ComparedNetworks = Annotated[construction.Compared, AsDict(name="ComparedNetworks")]
 Link = Annotated[layers.LinkRow, AsDict(name="Link")]
@@ -59,7 +62,7 @@ Change = Annotated[agreement.Change, AsDict(more=RELATIVE)]
 TensorChange = Annotated[
     agreement.Change, AsDict(name="TensorChange", more={**RELATIVE, **OF_TENSOR})
 ]
-LayerEffect = Annotated[effects.LayerEffect, AsDict(more={"good": bool})]
+LayerEffect = Annotated[measuring.LayerEffect, AsDict(more={"good": bool})]
 FailureCount = Annotated[
     trials.Count, AsDict(name="FailureCount", more={"share": Share, "low": Share, "high": Share})
 ]

@@ -46,12 +46,15 @@ from snnprune.report.schema.parts import (
     Evaluation,
     Fault,
     File,
+    Finetune,
+    Frame,
     Model,
     Number,
     Summary,
+    Tickets,
     Totals,
+    Train,
 )
-from snnprune.report.schema.runs import Finetune, Frame, Tickets, Train
 
 
 @closed

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snnprune.errors import UsageError
-from snnprune.files import require_free
-from snnprune.jobs.subjects.options import SubjectOptions
-from snnprune.pages import PAGES
-from snnprune.pruning import require_sparsity
-from snnprune.repair import require_repair
+from snnprune.files.writing import require_free
+from snnprune.jobs.targets.options import SubjectOptions
+from snnprune.pruning.prune import require_sparsity
+from snnprune.pruning.repair import require_repair
+from snnprune.report.pages.writing import PAGES
 
 CRITERION = "sf-obs"  # as prune takes it where network and data are at hand
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)

@@ -2,37 +2,124 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from snnprune.agreement import Agreement, about_agreement
-from snnprune.allocation.curves import cheapest
-from snnprune.batches import Batches
-from snnprune.calibration import Calibration
-from snnprune.files import together, write_json, write_text
+from snnprune.data.batches import Batches
+from snnprune.files.together import together
+from snnprune.files.writing import write_json, write_text
 from snnprune.jobs.calibrate import calibrated, knowing_its_data, read_calibration_for
-from snnprune.jobs.cost import Cost
-from snnprune.jobs.pruning.cutting import LayerCutting
-from snnprune.jobs.pruning.repairing import choose_repair
-from snnprune.jobs.pruning.validation import validation_of
+from snnprune.jobs.environment import Cost
+from snnprune.jobs.prune.combining import choose_repair
+from snnprune.jobs.prune.cutting import LayerCutting
+from snnprune.jobs.prune.target_sparsity import validation_of
 from snnprune.jobs.score import not_used, one_shot
-from snnprune.jobs.sensitivity.files import about_trial, draw, fragment, shortest
 from snnprune.jobs.sensitivity.options import (
     CRITERION,
     FRAGMENT,
+    PICTURES,
     REPORT,
     SensitivityOptions,
     require_reach,
     require_sense,
 )
 from snnprune.jobs.sensitivity.trials import Bench, Trial
-from snnprune.jobs.subjects.opening import open_subject
-from snnprune.jobs.subjects.reporting import report_on
-from snnprune.jobs.subjects.subject import Subject
-from snnprune.one_shot import Plan
-from snnprune.pages import write_pages
-from snnprune.progress import Progress
+from snnprune.jobs.targets.opening import open_subject
+from snnprune.jobs.targets.reporting import report_on
+from snnprune.jobs.targets.target import Subject
+from snnprune.measure.agreement import Agreement, about_agreement
+from snnprune.measure.calibration import Calibration
+from snnprune.pruning.allocation.curves import cheapest
+from snnprune.pruning.oneshot import Plan
+from snnprune.recipe.dumping import dump_settings
+from snnprune.recipe.pruning import PruneRecipe, PruneSection
+from snnprune.report.pages.writing import write_pages
+from snnprune.report.plots.layers import plot_sensitivity
+from snnprune.runtime import Progress
+from snnprune.text import layer_name
+
+Rows = Mapping[str, Sequence[float | None]]
+
+
+def about_trial(trial: Trial) -> dict[str, Any]:
+    """A trial for the report."""
+    chosen = [trial.agreement.spikes[name] for name in trial.behind]
+    outputs, answers = trial.agreement.outputs, trial.agreement.answers
+    return {
+        "weight": trial.weight,
+        "sparsity": trial.sparsity,
+        "pruned": trial.pruned,
+        "weights": trial.weights,
+        "accuracy": trial.accuracy,
+        "same_class": trial.same_class,
+        "divergence": trial.divergence,
+        "spike_agreement": trial.compute_spike_agreement(),
+        "behind": list(trial.behind),
+        "spikes_same": sum(sum(spikes.same) for spikes in chosen),
+        "spikes_places": sum(sum(spikes.places) for spikes in chosen),
+        "outputs": asdict(outputs) if outputs else None,
+        "answers": asdict(answers) if answers else None,
+    }
+
+
+def by_layer(trials: Sequence[Trial], value: Callable[[Trial], float | None]) -> Rows:
+    """A value of each trial, by layer in the order of the sparsities."""
+    keys = dict.fromkeys(trial.weight for trial in trials)
+    return {key: [value(trial) for trial in trials if trial.weight == key] for key in keys}
+
+
+def fragment(
+    plan: Plan, sparsity: float, counts: Mapping[str, int], sizes: Mapping[str, int]
+) -> str:
+    """The recipe of `prune` that prunes `counts` weights of each layer."""
+    section = PruneSection(
+        criterion=plan.criterion,
+        repair=plan.repair,
+        sparsity=sparsity,
+        layers={key: shortest(count, sizes[key]) for key, count in counts.items()},
+    )
+    return dump_settings(PruneRecipe(prune=section).model_dump(exclude_none=True))
+
+
+def shortest(count: int, size: int) -> float:
+    """The sparsity of the fewest digits, four at least, that prunes `count` of `size` weights."""
+    exact = count / size
+    rounded = (round(exact, digits) for digits in range(4, 16))
+    return next((one for one in rounded if one < 1 and round(one * size) == count), exact)
+
+
+def draw(folder: Path, trials: Sequence[Trial], dense: float | None, conditions: str) -> None:
+    """Draw what is lost by layer and sparsity.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+
+    def lost(trial: Trial) -> float | None:
+        accuracy = trial.accuracy
+        return None if accuracy is None or dense is None else 100 * (dense - accuracy)
+
+    def flipped(trial: Trial) -> float | None:
+        same = trial.compute_spike_agreement()
+        return None if same is None else 100 * (1 - same)
+
+    measures: dict[str, Callable[[Trial], float | None]] = {
+        "accuracy lost (points)": lost,
+        "other class than dense (%)": lambda trial: 100 * (1 - trial.same_class),
+        "other spikes behind the layer (%)": flipped,
+    }
+    plot_sensitivity(
+        [folder / name for name in PICTURES],
+        list(dict.fromkeys(trial.sparsity for trial in trials)),
+        {title: _named(by_layer(trials, value)) for title, value in measures.items()},
+        conditions,
+    )
+
+
+def _named(rows: Rows) -> Rows:
+    return {layer_name(key): row for key, row in rows.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

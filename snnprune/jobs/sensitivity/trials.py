@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from snnprune.agreement import Agreement, agreements
-from snnprune.batches import Batches
-from snnprune.jobs.pruning.cutting import cut_alone
-from snnprune.jobs.subjects.subject import Subject
-from snnprune.one_shot import OneShot, PrunePlan
-from snnprune.progress import Progress
-from snnprune.pruning import Cut
+from snnprune.data.batches import Batches
+from snnprune.jobs.prune.cutting import cut_alone
+from snnprune.jobs.targets.target import Subject
+from snnprune.measure.agreement import Agreement
+from snnprune.measure.agreement_pass import agreements
+from snnprune.pruning.oneshot import OneShot, PrunePlan
+from snnprune.pruning.prune import Cut
+from snnprune.runtime import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""`snnprune theory`: what the paper promises, in numbers, and tried."""
+"""`snnprune theory` and `analyze`: what the paper promises, in numbers, and tried."""

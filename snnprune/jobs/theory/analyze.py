@@ -6,21 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snnprune.checkpoint import require_writable_as, write_like
+from snnprune.checkpoint.write import require_writable_as, write_like
 from snnprune.errors import UsageError
-from snnprune.evaluation import Evaluation
-from snnprune.files import require_free
+from snnprune.files.writing import require_free
 from snnprune.jobs.calibrate import calibrated
-from snnprune.jobs.subjects.opening import open_subject
-from snnprune.jobs.subjects.options import SubjectOptions
-from snnprune.jobs.subjects.reporting import report_on
-from snnprune.jobs.subjects.subject import Subject
-from snnprune.jobs.theory.effects import Effect, about_effect
+from snnprune.jobs.targets.opening import open_subject
+from snnprune.jobs.targets.options import SubjectOptions
+from snnprune.jobs.targets.reporting import report_on
+from snnprune.jobs.targets.target import Subject
 from snnprune.jobs.theory.levels import Level
-from snnprune.jobs.theory.measuring import Measuring, changed_by
-from snnprune.progress import Progress
-from snnprune.provenance import described
-from snnprune.report import about_evaluation, file_entry
+from snnprune.jobs.theory.measuring import Effect, Measuring, about_effect, changed_by
+from snnprune.measure.evaluation import Evaluation
+from snnprune.report.frame import about_evaluation, file_entry
+from snnprune.report.provenance import described
+from snnprune.runtime import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,31 +3,105 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from snnprune.calibration import Calibration
 from snnprune.errors import UsageError
-from snnprune.files import require_free
+from snnprune.files.writing import require_free
 from snnprune.jobs.calibrate import calibrated
-from snnprune.jobs.subjects.opening import open_subject
-from snnprune.jobs.subjects.options import SubjectOptions
-from snnprune.jobs.subjects.reporting import report_on
-from snnprune.jobs.subjects.subject import Subject
-from snnprune.jobs.theory.about import about_accumulated, about_crisis, about_moved
-from snnprune.jobs.theory.pictures import crisis_pictures, draw_crisis
-from snnprune.progress import Progress
-from snnprune.pruning import require_sparsity
-from snnprune.randomness import generator
+from snnprune.jobs.targets.opening import open_subject
+from snnprune.jobs.targets.options import SubjectOptions
+from snnprune.jobs.targets.reporting import report_on
+from snnprune.jobs.targets.target import Subject
+from snnprune.measure.calibration import Calibration
+from snnprune.pruning.prune import require_sparsity
+from snnprune.report.plots.theory import Course, plot_accumulation, plot_predictions
+from snnprune.runtime import Progress, generator
+from snnprune.text import layer_name
 from snnprune.theory.accumulation import Accumulated, accumulated, first_empty
 from snnprune.theory.changes import noisy, without_smallest
 from snnprune.theory.crisis import Crisis, crises_of_layers
 from snnprune.theory.moving import Moved, moved
 from snnprune.theory.spreading import Spreading
+
+
+def about_crisis(one: Crisis) -> dict[str, Any]:
+    """For a report, by channel."""
+    return {
+        "layer": one.layer,
+        "neuron": one.neuron,
+        "error": one.error.tolist(),
+        "radius": one.radius.tolist(),
+        "density_gaussian": one.densities.gaussian.tolist(),
+        "density_counted": one.densities.counted.tolist(),
+        "estimate": one.compute_estimate().tolist(),
+        "estimate_counted": one.compute_counted().tolist(),
+        "near": one.near.tolist(),
+        "bound": one.bound.tolist(),
+        "correlation": one.compute_correlation(),
+        "followed": one.followed,
+        "moved": about_moved(one.moved),
+    }
+
+
+def about_moved(one: Moved) -> dict[str, list[float]]:
+    """The same of what membranes did."""
+    values = {name: value.tolist() for name, value in vars(one).items() if name != "reach"}
+    return values | {"furthest": one.compute_furthest().tolist()}
+
+
+def about_accumulated(one: Accumulated) -> dict[str, Any]:
+    """For a report, by time step."""
+    return {
+        "neuron": one.neuron,
+        "flipped": one.flipped.tolist(),
+        "hit": one.hit.tolist(),
+        "near": None if one.near is None else one.near.tolist(),
+        "bound": None if one.bound is None else one.bound.tolist(),
+    }
+
+
+PICTURES = ("crisis", "accumulation")
+SUFFIXES = (".svg", ".png")
+
+
+def crisis_pictures(folder: Path | None) -> list[Path]:
+    """All that are drawn into a folder, if any."""
+    names = [f"{name}{suffix}" for name in PICTURES for suffix in SUFFIXES]
+    return [] if folder is None else [folder / name for name in names]
+
+
+def draw_crisis(
+    folder: Path, crises: Sequence[Crisis], accumulated: Sequence[Accumulated], conditions: str
+) -> None:
+    """Predicted and measured flips of each channel; and all layers together, over time.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    points = {
+        layer_name(one.layer): (
+            one.compute_counted().tolist(),
+            one.compute_flipped().tolist(),
+        )
+        for one in crises
+    }
+    courses = {
+        one.neuron: Course(
+            flipped=one.flipped.tolist(),
+            hit=one.hit.tolist(),
+            bound=None if one.bound is None else one.bound.tolist(),
+        )
+        for one in accumulated
+    }
+    first, second = ([folder / f"{name}{suffix}" for suffix in SUFFIXES] for name in PICTURES)
+    alone = "one layer at a time; a point for each channel"
+    plot_predictions(first, points, f"{conditions}, {alone}")
+    plot_accumulation(second, courses, f"{conditions}, all layers at once")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from snnprune.errors import InputError, UsageError
-from snnprune.randomness import generator
+from snnprune.runtime import generator
 from snnprune.theory import changes
 
 Weights = Callable[[Tensor, int], Tensor]

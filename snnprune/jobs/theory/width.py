@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from snnprune.errors import UsageError
-from snnprune.files import require_free
-from snnprune.plots import plot_growth
+from snnprune.files.writing import require_free
 from snnprune.quantities import Natural
-from snnprune.report import report
+from snnprune.report.frame import report
+from snnprune.report.plots.theory import plot_growth
 from snnprune.theory import widths
 from snnprune.theory.widths import Setting
 

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from snnprune import evaluation
-from snnprune.activity import Activity
-from snnprune.provenance import DataSpec
+from snnprune.measure import evaluation
+from snnprune.measure.evaluation import Activity
 from snnprune.quantities import Natural, Share
+from snnprune.report.provenance import DataSpec
 from snnprune.report.schema.as_dict import AsDict, closed
 
 Number = float
@@ -154,3 +154,55 @@ class Summary(TypedDict):
     seeds: Natural
     dense: Point | None
     points: list[Point]
+
+
+@closed
+class Frame(TypedDict):
+    """Keys of every report, beside the name of its command."""
+
+    schema: Literal[1]
+    tool_version: str
+    command_line: str | None
+    ok: bool
+    error: NotRequired[Fault]
+    inputs: list[File]
+    seed: Natural
+    device: str
+    versions: dict[str, str]
+    model: Model | None
+    data: Data | None
+    excluded: list[str]
+    warnings: list[str]
+
+
+class Trained(Frame):
+    recipe: dict[str, Any]
+    epochs: list[Epoch]
+    best: Epoch | None
+    test: Evaluation | None
+    tickets: list[Ticket]
+    outputs: list[File]
+
+
+@closed
+class Train(Trained):
+    command: Literal["train"]
+
+
+Masks = TypedDict("Masks", {"from": str, "pruned": Natural, "prunable": Natural})
+
+
+@closed
+class Finetune(Trained):
+    command: Literal["finetune"]
+    before: Evaluation | None
+    masks: Masks
+
+
+@closed
+class Tickets(Frame):
+    command: Literal["imp", "search"]
+    recipe: dict[str, Any]
+    tickets: list[Ticket]
+    summary: Summary
+    outputs: list[File]

@@ -18,7 +18,7 @@ from pathlib import Path
 from bench_one_shot import NETWORKS, WHOLE, Network, measured
 from torch import nn
 
-from snnprune.one_shot import Plan
+from snnprune.pruning.oneshot import Plan
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "repair"))
 

@@ -20,8 +20,8 @@ from typing import Any
 from bench_one_shot import OWN, SEEDS, Network, Trained, train
 from tables import spread
 
-from snnprune.one_shot import Plan
-from snnprune.structure.channels import ChannelCutting
+from snnprune.pruning.oneshot import Plan
+from snnprune.pruning.structure.channels import ChannelCutting
 
 NETWORKS = {
     "conv-snn": Trained(args={"width": 8, "depth": 4, "time_steps": 2}, epochs=6),

@@ -25,11 +25,11 @@ from typing import Any
 
 from torch import nn
 
-from snnprune.criteria import CRITERIA
-from snnprune.evaluation import evaluate
-from snnprune.jobs.subjects.opening import open_subject
-from snnprune.jobs.subjects.options import SubjectOptions
-from snnprune.one_shot import OneShot, Plan
+from snnprune.jobs.targets.opening import open_subject
+from snnprune.jobs.targets.options import SubjectOptions
+from snnprune.measure.evaluation import evaluate
+from snnprune.pruning.criteria import CRITERIA
+from snnprune.pruning.oneshot import OneShot, Plan
 
 OWN = Path(__file__).with_name("networks.py")
 SEEDS = (0, 1, 2)

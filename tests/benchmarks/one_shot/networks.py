@@ -5,8 +5,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from snnprune.models.blocks import Encoder, SpikingLinear, as_steps, per_step
-from snnprune.models.dynamics import Dynamics
-from snnprune.models.lif import LIF
+from snnprune.models.lif import LIF, Dynamics
 from snnprune.models.resnet19 import Residual
 
 

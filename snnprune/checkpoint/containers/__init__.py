@@ -1,1 +1,0 @@
-"""The files that a checkpoint can be: for each kind a package, told apart by content."""

@@ -1,1 +1,0 @@
-"""NIR graphs, as HDF5."""

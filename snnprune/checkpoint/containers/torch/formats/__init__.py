@@ -1,1 +1,0 @@
-"""The three formats of torch files, each with `opened(file, path) -> Opened`."""

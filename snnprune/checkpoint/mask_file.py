@@ -1,0 +1,99 @@
+"""Mask files: one bit per weight, set where the weight is kept.
+
+A safetensors file with one uint8 tensor per weight under the weight's key: the mask flattened,
+eight positions a byte, the first in the lowest bit. The shapes are in the metadata as JSON.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from snnprune.checkpoint import safetensors
+from snnprune.checkpoint.contents import Contents
+from snnprune.checkpoint.safetensors import MalformedJsonError, is_shape, parse
+from snnprune.checkpoint.sniff import container_of
+from snnprune.errors import InputError
+
+SHAPES = "snnprune.shapes"
+PARTNER = "snnprune.pruned_sha256"  # of the file that the masks were written with
+
+
+def write_masks(path: Path, masks: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write masks, True = kept, packed eight to a byte.
+
+    Raises:
+        OutputError: `path` cannot be written.
+    """
+    shapes = json.dumps({name: list(mask.shape) for name, mask in masks.items()})
+    packed = {name: _packed(mask) for name, mask in masks.items()}
+    safetensors.write_safetensors(path, packed, {**metadata, SHAPES: shapes})
+
+
+def read_masks(path: Path) -> dict[str, Tensor]:
+    """The masks of a file that `write_masks` wrote, True = kept, in the shapes of their weights.
+
+    Raises:
+        InputError: it is not a mask file, or a tensor does not have the size of its mask.
+    """
+    if container_of(path) != "safetensors":
+        raise _not_a_mask_file(path)
+    contents = safetensors.read(path)
+    shapes = _shapes(contents, path)
+    return {
+        name: _unpacked(name, packed, shapes[name], path)
+        for name, packed in contents.tensors.items()
+    }
+
+
+def partner_of(path: Path) -> str | None:
+    """The SHA-256 of the file that a mask file was written with; None where it does not say.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    return safetensors.outline(path).metadata.get(PARTNER)
+
+
+def _packed(mask: Tensor) -> Tensor:  # (...) bool -> (bytes,) uint8
+    return torch.from_numpy(np.packbits(mask.cpu().numpy().reshape(-1), bitorder="little"))
+
+
+def _unpacked(name: str, packed: Tensor, shape: list[int], path: Path) -> Tensor:
+    count = math.prod(shape)
+    needed = -(-count // 8)
+    if packed.dtype != torch.uint8 or packed.shape != (needed,):
+        raise InputError(
+            f"a mask of shape {shape} is {needed:,} bytes, "
+            f"the file has {packed.dtype} of shape {list(packed.shape)}",
+            file=path,
+            field=name,
+        )
+    bits = np.unpackbits(packed.numpy(), count=count, bitorder="little")
+    return torch.from_numpy(bits.view(np.bool_)).reshape(shape)
+
+
+def _shapes(contents: Contents, path: Path) -> dict[str, list[int]]:
+    """The shape of every mask; one for each tensor of the file."""
+    if SHAPES not in contents.metadata:
+        raise _not_a_mask_file(path)
+    try:
+        shapes = parse(contents.metadata[SHAPES].encode("utf-8"))
+    except MalformedJsonError as error:
+        raise InputError(f"the text {error}", file=path, field=SHAPES) from None
+    if not isinstance(shapes, dict) or not all(map(is_shape, shapes.values())):
+        raise InputError("is not a table of shapes", file=path, field=SHAPES)
+    for name in sorted(shapes.keys() ^ contents.tensors.keys()):
+        lack = "no tensor" if name in shapes else "no shape"
+        raise InputError(f"has {lack}", file=path, field=name)
+    return shapes
+
+
+def _not_a_mask_file(path: Path) -> InputError:
+    return InputError(
+        "is not a mask file", file=path, hint="snnprune prune writes one beside its output"
+    )

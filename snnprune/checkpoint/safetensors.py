@@ -1,0 +1,337 @@
+"""Safetensors: reading, and writing in an order of our own.
+
+The format's own library sorts tensors when it writes; a pruned file keeps the order of its input.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from snnprune.checkpoint.contents import Contents
+from snnprune.errors import InputError
+from snnprune.files.readable import COPY_AGAIN, changed, reading
+from snnprune.files.together import replacing
+from snnprune.text import counted
+
+
+def bytes_of(tensor: Tensor) -> Tensor:
+    """The bytes of a dense tensor in the order of its elements, (bytes,) uint8.
+
+    Of a contiguous tensor it is the memory itself, to be read into.
+    """
+    flat = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    # one element may have any stride, which a view of bytes does not take
+    return flat.as_strided(flat.shape, (1,)).view(torch.uint8)
+
+
+class MalformedJsonError(Exception):
+    """The text is not JSON that means one thing; its message reads on from `the header ...`."""
+
+
+def parse(data: bytes) -> Any:
+    """The value that `data` spells, in UTF-8 and with no name twice in one object.
+
+    Raises:
+        MalformedJsonError: it does not spell one.
+    """
+    if data.startswith(b"\xef\xbb\xbf"):
+        raise MalformedJsonError("starts with a byte order mark")
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_without_duplicates)
+        if rb"\ud" in data.lower():
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeDecodeError:
+        raise MalformedJsonError("is not UTF-8") from None
+    except UnicodeEncodeError:
+        raise MalformedJsonError("holds half a surrogate pair") from None
+    except RecursionError:
+        raise MalformedJsonError("is nested too deep") from None
+    except json.JSONDecodeError as error:
+        raise MalformedJsonError(f"is not JSON: {error.msg} (character {error.pos})") from None
+    except ValueError:  # what Python says to an integer of thousands of digits
+        raise MalformedJsonError("holds a number of too many digits") from None
+    return value
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for name, item in pairs:
+        if name in value:
+            raise MalformedJsonError(f"has the name {name!r} twice")
+        value[name] = item
+    return value
+
+
+HEADER_LIMIT = 100_000_000
+"""Bytes; the limit of the format's reference implementation."""
+
+METADATA = "__metadata__"
+
+DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "U16": torch.uint16,
+    "I16": torch.int16,
+    "U32": torch.uint32,
+    "I32": torch.int32,
+    "U64": torch.uint64,
+    "I64": torch.int64,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3FNUZ": torch.float8_e4m3fnuz,
+    "F8_E5M2FNUZ": torch.float8_e5m2fnuz,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "C64": torch.complex64,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One tensor's line in the header; `begin` and `end` in bytes after the header."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """A header whose every entry fits the file."""
+
+    entries: tuple[Entry, ...]
+    """In the order of the header's text."""
+    metadata: dict[str, str]
+
+
+def read_header(file: BinaryIO, size: int, path: Path) -> Header:
+    """The header of a file of `size` bytes, leaving `file` at the first tensor.
+
+    Raises:
+        InputError: the header lies about the file, is not one, or lists no tensors.
+    """
+    length = _header_length(file.read(8), size, path)
+    try:
+        value = parse(file.read(length))
+    except MalformedJsonError as error:
+        raise _damaged(f"the header {error}", path) from None
+    if not isinstance(value, dict):
+        raise _damaged("the header is not a table of tensors", path)
+    metadata = _metadata(value.pop(METADATA, {}), path)
+    entries = tuple(_entry(name, fields, path) for name, fields in value.items())
+    if not entries:
+        raise _damaged("holds no tensors", path, hint="was an empty state_dict saved?")
+    _require_seamless(entries, path)
+    _require_size(8 + length + max(entry.end for entry in entries), size, path)
+    return Header(entries=entries, metadata=metadata)
+
+
+def is_shape(value: object) -> bool:
+    """Whether `value` is a list of sizes that a tensor can have."""
+    return (
+        isinstance(value, list)
+        and len(value) <= 64
+        and all(_is_size(size) for size in value)
+        and math.prod(max(size, 1) for size in value) < 2**59  # in bytes, still 63 bits
+    )
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _header_length(prefix: bytes, size: int, path: Path) -> int:
+    if len(prefix) < 8:
+        raise _damaged(f"truncated: {size} of at least 8 bytes", path)
+    length = int.from_bytes(prefix, "little")
+    if length > HEADER_LIMIT:
+        raise _damaged(
+            f"claims a header of {length:,} bytes, more than the {HEADER_LIMIT:,} allowed",
+            path,
+        )
+    if 8 + length > size:
+        raise _damaged(
+            f"truncated: {size:,} of at least {8 + length:,} bytes, by its header length",
+            path,
+        )
+    return length
+
+
+def _metadata(value: object, path: Path) -> dict[str, str]:
+    if isinstance(value, dict) and all(isinstance(text, str) for text in value.values()):
+        return value
+    raise _damaged("is not a table of strings", path, field=METADATA)
+
+
+def _entry(name: str, fields: Any, path: Path) -> Entry:
+    if not isinstance(fields, dict) or not {"dtype", "shape", "data_offsets"} <= fields.keys():
+        raise _damaged("lacks a dtype, shape or data_offsets", path, field=name)
+    dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise _damaged(
+            f"unknown dtype {dtype!r}", path, field=name, hint=f"known: {', '.join(DTYPES)}"
+        )
+    if not is_shape(shape):
+        raise _damaged("its shape is not a list of sizes", path, field=name)
+    begin, end = _offsets(offsets, name, path)
+    needed = math.prod(shape) * DTYPES[dtype].itemsize
+    if end - begin != needed:
+        raise _damaged(
+            f"shape {shape} of {dtype} needs {needed:,} bytes, its offsets give {end - begin:,}",
+            path,
+            field=name,
+        )
+    return Entry(name=name, dtype=DTYPES[dtype], shape=tuple(shape), begin=begin, end=end)
+
+
+def _offsets(offsets: Any, name: str, path: Path) -> tuple[int, int]:
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_size, offsets)):
+        raise _damaged("its offsets are not two positions", path, field=name)
+    begin, end = offsets
+    if begin > end:
+        raise _damaged(f"its offsets {begin:,} to {end:,} are reversed", path, field=name)
+    return begin, end
+
+
+def _require_seamless(entries: Sequence[Entry], path: Path) -> None:
+    position = 0
+    for entry in sorted(entries, key=lambda entry: (entry.begin, entry.end)):
+        if entry.begin != position:
+            gap = entry.begin - position
+            fault = f"leaves a hole of {gap:,}" if gap > 0 else f"overlaps the {-gap:,}"
+            raise _damaged(f"{fault} bytes before it", path, field=entry.name)
+        position = entry.end
+
+
+def _require_size(expected: int, size: int, path: Path) -> None:
+    if size < expected:
+        raise _damaged(f"truncated: {size:,} of {expected:,} bytes", path)
+    if size > expected:
+        extra = counted(size - expected, "extra byte")
+        raise _damaged(f"{extra} after the last tensor", path)
+
+
+def _damaged(
+    message: str, path: Path, field: str | None = None, hint: str = COPY_AGAIN
+) -> InputError:
+    return InputError(message, file=path, field=field, hint=hint)
+
+
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def read(path: Path) -> Contents:
+    """Everything in the file, in the order of its header.
+
+    Raises:
+        InputError: it is damaged or lies about itself.
+    """
+    with reading(path) as file:
+        header = read_header(file, _size(file), path)
+        tensors = _empty_tensors(header, device="cpu")
+        for entry in sorted(header.entries, key=lambda entry: entry.begin):
+            if file.readinto(bytes_of(tensors[entry.name]).numpy().data) != entry.end - entry.begin:
+                raise changed(path)
+    return Contents(tensors=tensors, metadata=header.metadata)
+
+
+def outline(path: Path) -> Contents:
+    """The same with tensors on `meta`: the header is read, the data is not.
+
+    Raises:
+        InputError: the header does not fit the file.
+    """
+    with reading(path) as file:
+        header = read_header(file, _size(file), path)
+    return Contents(tensors=_empty_tensors(header, device="meta"), metadata=header.metadata)
+
+
+def write_safetensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    *,
+    within: Path | None = None,
+) -> None:
+    """Write the file whole or not at all, one tensor at a time; keys stay in the given order.
+
+    The data lies in that order too, unless a tensor would then start at a multiple of less than
+    its item size and could not be mapped: then wider items come first. `within` is as for
+    `files.replacing`.
+
+    Raises:
+        InputError: a dtype or name has no place in the format.
+        OutputError: `path` cannot be written.
+    """
+    order = _data_order(tensors)
+    header = _header(path, tensors, order, metadata)
+    with replacing(path, within=within) as temporary, temporary.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little"))
+        file.write(header)
+        for name in order:
+            file.write(bytes_of(tensors[name].cpu()).numpy().data)
+
+
+def _size(file: BufferedReader) -> int:
+    return os.fstat(file.fileno()).st_size
+
+
+def _empty_tensors(header: Header, device: str) -> dict[str, Tensor]:
+    return {
+        entry.name: torch.empty(entry.shape, dtype=entry.dtype, device=device)
+        for entry in header.entries
+    }
+
+
+def _data_order(tensors: Mapping[str, Tensor]) -> list[str]:
+    position = 0
+    for tensor in tensors.values():
+        if position % tensor.itemsize:
+            return sorted(tensors, key=lambda name: -tensors[name].itemsize)
+        position += tensor.nbytes
+    return list(tensors)
+
+
+def _header(
+    path: Path, tensors: Mapping[str, Tensor], order: Iterable[str], metadata: Mapping[str, str]
+) -> bytes:
+    begin, offsets = 0, {}
+    for name in order:
+        offsets[name] = [begin, begin + tensors[name].nbytes]
+        begin += tensors[name].nbytes
+    fields: dict[str, Any] = {METADATA: dict(metadata)} if metadata else {}
+    for name, tensor in tensors.items():
+        _require_writable(path, name, tensor)
+        fields[name] = {
+            "dtype": DTYPE_NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": offsets[name],
+        }
+    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    return text + b" " * (-len(text) % 8)
+
+
+def _require_writable(path: Path, name: str, tensor: Tensor) -> None:
+    if tensor.dtype not in DTYPE_NAMES:
+        raise InputError(
+            f"a safetensors file cannot hold {tensor.dtype}",
+            file=path,
+            field=name,
+            hint="convert the tensor or leave it out",
+        )
+    if name == METADATA:
+        raise InputError("is a reserved name", file=path, field=name, hint="rename the tensor")

@@ -1,0 +1,260 @@
+"""Tensors as a pickle describes them: where their values lie, or why they are left alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from snnprune.checkpoint.torch.machine import Named, Told, kind_of
+
+DTYPES = {
+    name: getattr(torch, name)
+    for name in (
+        *("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"),
+        *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
+        *("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu"),
+    )
+    if hasattr(torch, name)
+}
+"""The types that are read, by their names in torch."""
+
+STORAGES = {
+    "BoolStorage": "bool",
+    "ByteStorage": "uint8",
+    "CharStorage": "int8",
+    "ShortStorage": "int16",
+    "IntStorage": "int32",
+    "LongStorage": "int64",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "FloatStorage": "float32",
+    "DoubleStorage": "float64",
+    "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128",
+    "UntypedStorage": "uint8",
+    "_UntypedStorage": "uint8",
+    "QInt8Storage": "int8",
+    "QUInt8Storage": "uint8",
+    "QInt32Storage": "int32",
+    "QUInt4x2Storage": "uint8",
+    "QUInt2x4Storage": "uint8",
+}
+"""The type of a storage's elements, by the name of its class; of quantised ones, of their codes."""
+
+
+@dataclass(eq=False, slots=True)
+class Storage:
+    """Values in a row, somewhere in the file."""
+
+    key: object
+    kind: str
+    """The name of its class."""
+    location: object
+    """The device that it was saved from."""
+    count: int
+    """Elements."""
+    begin: int = -1
+    """Where its bytes begin in the file, once that is known."""
+    doubt: str | None = None
+    """What is wrong with it."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its elements."""
+        found: torch.dtype = DTYPES[STORAGES[self.kind]]
+        return found
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all elements."""
+        return self.count * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A part of a storage, which may be all of it, in elements."""
+
+    storage: Storage
+    offset: int
+    count: int
+
+
+class Described(Told):
+    """A tensor of the file."""
+
+    __slots__ = (
+        "doubt", "dtype", "grad", "is_parameter", "kind", "offset", "place", "shape", "storage",
+        "stride", "untyped",
+    )  # fmt: skip
+
+    def __init__(self, place: int, kind: str | None = None) -> None:
+        self.place = place
+        """Where in the pickle the call is that makes it of its storage; -1 where more is done."""
+        self.kind = kind
+        """What it is where it is no plain tensor of numbers: `quantised`."""
+        self.doubt: tuple[str, str] | None = None
+        """What it claims wrongly, and what to do."""
+        self.storage: Storage | None = None
+        self.dtype = torch.float32
+        self.shape: tuple[int, ...] = ()
+        self.stride: tuple[int, ...] = ()
+        self.offset = 0
+        """In elements of its type."""
+        self.untyped = False
+        """Whether it, and not its storage, knows the type."""
+        self.grad = False
+        """Whether it requires a gradient."""
+        self.is_parameter = False
+
+    def told(self, state: object) -> None:
+        """As a parameter of torch 0.3 was told of its hooks; another state would change it."""
+        if not (isinstance(state, tuple) and len(state) == 3):
+            self.kind = self.kind or "given other values after it was made"
+
+
+def rebuilt(function: str, arguments: object, place: int, depth: int = 0) -> Described | None:
+    """The tensor that a function of torch would make; None where it makes none.
+
+    What the function would not take gives a tensor of the kind `not as torch saves it`.
+    """
+    rebuild = REBUILDERS.get(function)
+    if rebuild is None:
+        return None
+    try:
+        return rebuild(arguments, place, depth)
+    except (TypeError, ValueError, KeyError, IndexError, OverflowError):
+        return Described(place, "not as torch saves it")
+
+
+def _plain(arguments: Any, place: int, _: int) -> Described:
+    """`_rebuild_tensor(storage, offset, size, stride)` and `_v2`, with what autograd needs."""
+    view, offset, size, stride, *more = arguments
+    found = _on_storage(Described(place), view, offset, size, stride)
+    found.grad = bool(more) and more[0] is True
+    if len(more) > 2 and more[2]:  # whether it is conjugated or negated
+        found.kind = "a conjugated or negated view"
+    return found
+
+
+def _typed(arguments: Any, place: int, _: int) -> Described:
+    """`_rebuild_tensor_v3`, whose storage knows no type."""
+    view, offset, size, stride, grad, _, dtype, *more = arguments
+    found = Described(place)
+    found.grad = grad is True
+    found.untyped = True
+    if dtype.name not in DTYPES:
+        found.kind = f"of {dtype.name}"
+        return found
+    found.dtype = DTYPES[dtype.name]
+    _on_storage(found, view, offset, size, stride)
+    if more and more[0]:
+        found.kind = "a conjugated or negated view"
+    return found
+
+
+def _quantised(arguments: Any, place: int, _: int) -> Described:
+    view, offset, size, stride, *_ = arguments
+    found = _on_storage(Described(place), view, offset, size, stride)
+    found.kind = "quantised"
+    return found
+
+
+def _on_storage(found: Described, view: Any, offset: Any, size: Any, stride: Any) -> Described:
+    """The tensor with its place in the storage, or with what is wrong about it."""
+    if not isinstance(view, View):
+        found.kind = f"made of a {kind_of(view)}"
+        return found
+    found.storage = view.storage
+    if not found.untyped:
+        found.dtype = view.storage.dtype
+    found.shape, found.stride = _sizes(size), _sizes(stride)
+    if len(found.shape) != len(found.stride):
+        raise ValueError
+    step = found.dtype.itemsize // view.storage.dtype.itemsize or 1
+    found.offset = _sizes((offset,))[0] + view.offset // step
+    _require_inside(found, view.count * view.storage.dtype.itemsize)
+    return found
+
+
+def _sizes(values: Any) -> tuple[int, ...]:
+    if not all(type(value) is int and 0 <= value < 2**59 for value in values) or len(values) > 64:
+        raise ValueError
+    return tuple(values)
+
+
+def _require_inside(found: Described, stored: int) -> None:
+    """Note where a tensor claims more bytes than there are."""
+    claimed = math.prod(found.shape) * found.dtype.itemsize
+    last = sum((n - 1) * step for n, step in zip(found.shape, found.stride, strict=True))
+    reach = (found.offset + last + 1) * found.dtype.itemsize if claimed else 0
+    if math.prod(max(size, 1) for size in found.shape) >= 2**59:
+        raise ValueError
+    if claimed > stored:
+        hint = "save a contiguous() copy of an expanded tensor"
+        found.doubt = f"claims {claimed:,} bytes, {stored:,} are stored", hint
+    elif reach > stored:
+        found.doubt = f"reaches to byte {reach:,}, {stored:,} are stored", "save it again"
+
+
+def _parameter(arguments: Any, _: int, __: int) -> Described:
+    """`_rebuild_parameter(data, requires_grad, hooks)`, the class itself, and Variables of 0.3."""
+    found = arguments[0]
+    if not isinstance(found, Described):
+        raise TypeError
+    found.is_parameter, found.grad = True, arguments[1:2] != (False,)
+    return found
+
+
+def _subclass(arguments: Any, _: int, depth: int) -> Described:
+    """`_rebuild_from_type_v2(function, type, arguments, attributes)`."""
+    function, kind, inner, *_ = arguments
+    if depth > 4:
+        raise ValueError
+    found = rebuilt(str(function), inner, -1, depth + 1) if isinstance(function, Named) else None
+    if found is None:
+        raise TypeError
+    if not (isinstance(kind, Named) and str(kind) in PLAIN):
+        found.kind = "of a class of its own"
+    return found
+
+
+def _of_kind(kind: str) -> Any:
+    return lambda _, place, __: Described(place, kind)
+
+
+PLAIN = (
+    "torch.Tensor",
+    "torch._C.TensorBase",
+    "torch.nn.parameter.Parameter",
+    "torch.nn.parameter.Buffer",
+)
+"""Classes of plain tensors, which may have attributes."""
+
+_UTILS = "torch._utils._rebuild_"
+
+REBUILDERS = {
+    f"{_UTILS}tensor": _plain,
+    f"{_UTILS}tensor_v2": _plain,
+    f"{_UTILS}tensor_v3": _typed,
+    f"{_UTILS}qtensor": _quantised,
+    f"{_UTILS}parameter": _parameter,
+    f"{_UTILS}parameter_with_state": _parameter,
+    f"{_UTILS}sparse_tensor": _of_kind("sparse"),
+    f"{_UTILS}sparse_csr_tensor": _of_kind("sparse"),
+    f"{_UTILS}nested_tensor": _of_kind("nested"),
+    f"{_UTILS}meta_tensor_no_storage": _of_kind("without values"),
+    f"{_UTILS}wrapper_subclass": _of_kind("of a class of its own"),
+    f"{_UTILS}device_tensor_from_numpy": _of_kind("of another device, as a NumPy array"),
+    f"{_UTILS}device_tensor_from_cpu_tensor": _of_kind("of another device"),
+    f"{_UTILS}xla_tensor": _of_kind("of another device, as a NumPy array"),
+    "torch.nested._internal.nested_tensor._rebuild_njt": _of_kind("nested"),
+    "torch._tensor._rebuild_from_type_v2": _subclass,
+    "torch._tensor._rebuild_from_type": _subclass,
+    "torch.tensor._rebuild_from_type": _subclass,
+    "torch.tensor._rebuild_from_type_v2": _subclass,
+    "torch.nn.parameter.Parameter": _parameter,
+    "torch.autograd.variable.Variable": _parameter,
+}

@@ -1,0 +1,137 @@
+"""The state_dict in a torch file, and whether its tensors are what they claim."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from snnprune.checkpoint.contents import Contents
+from snnprune.checkpoint.torch import old_formats, zip_format
+from snnprune.checkpoint.torch.parts import Opened, bytes_in, damaged, turned
+from snnprune.checkpoint.torch.state_dict import Found, notes_on, state_dict_in
+from snnprune.checkpoint.torch.stored_tensors import Described, Storage
+from snnprune.errors import InputError
+from snnprune.files.readable import reading
+from snnprune.text import first_few, is_text
+
+
+def opened(file: BinaryIO, path: Path) -> Opened:
+    """What torch.save was given, as stand-ins, and where the storages are.
+
+    Raises:
+        InputError: the file is damaged, or of another kind.
+    """
+    file.seek(0)
+    head = file.read(512)
+    if head[:2] == b"PK":
+        return zip_format.open_zip(file, path)
+    if head[257:262] == b"ustar":
+        return old_formats.open_tar(file, path)
+    return old_formats.open_legacy(file, path)
+
+
+PLAIN = (
+    *("torch.", "collections.", "argparse.Namespace", "numpy.", "_codecs.encode", "datetime."),
+    *("pathlib.", "copyreg._reconstructor", "builtins.object"),
+    *("builtins.set", "builtins.frozenset", "builtins.complex", "builtins.slice"),
+    *("lightning.", "lightning_fabric.", "pytorch_lightning."),
+)
+"""Beginnings of names of what trainers' files hold."""
+
+
+def read(path: Path, *, entry: str | None = None, values: bool = True) -> Contents:
+    """The state_dict in the file, on the CPU; of several the one under `entry`.
+
+    Without `values` its tensors are on `meta`.
+
+    Raises:
+        InputError: the file is damaged, holds code or no state_dict, or lies about a tensor.
+    """
+    with reading(path) as file:
+        source = opened(file, path)
+        found = state_dict_in(source.root, path, entry)
+        plain = plain_tensors(found, path)
+        tensors = _values(file, source, plain, path) if values else _outlines(plain)
+    return Contents(
+        tensors=tensors,
+        metadata={},
+        notes=(*notes_on(found, source.root), *_foreign(source)),
+        entry=found.entry,
+        odd=found.select_odd(),
+    )
+
+
+def outline(path: Path, *, entry: str | None = None) -> Contents:
+    """The same with tensors on `meta`: their values are not read.
+
+    Raises:
+        InputError: as `read`.
+    """
+    return read(path, entry=entry, values=False)
+
+
+def plain_tensors(found: Found, path: Path) -> dict[str, Described]:
+    """The tensors that are not left alone.
+
+    Raises:
+        InputError: there are none, or one is not what it claims.
+    """
+    odd = found.select_odd()
+    for name, tensor in found.select_tensors().items():
+        if not is_text(name):
+            raise InputError(
+                "its name is not text", file=path, field=name, hint="rename the tensor"
+            )
+        if name not in odd:
+            _require_honest(name, tensor, path)
+    if odd and len(odd) == len(found.select_tensors()):
+        name, kind = next(iter(odd.items()))
+        raise InputError(f"is no dense tensor, but {kind}; there is none", file=path, field=name)
+    return {name: tensor for name, tensor in found.select_tensors().items() if name not in odd}
+
+
+def _foreign(source: Opened) -> Iterator[str]:
+    """A note on what else the file holds."""
+    names = [name for name in source.tensors.names if not name.startswith(PLAIN)]
+    if names:
+        yield f"objects of other code are left as they are, and none was made: {first_few(names)}"
+
+
+def view_of(data: Tensor, tensor: Described) -> Tensor:
+    """A tensor over the bytes of its storage, (bytes,) uint8 in this machine's order."""
+    return torch.empty(0, dtype=tensor.dtype).set_(
+        data.untyped_storage(), tensor.offset, tensor.shape, tensor.stride
+    )
+
+
+def _require_honest(name: str, tensor: Described, path: Path) -> None:
+    if tensor.doubt is not None:
+        what, hint = tensor.doubt
+        raise InputError(what, file=path, field=name, hint=hint)
+    if tensor.storage is not None and tensor.storage.doubt is not None:
+        raise damaged(f"the storage of {name} {tensor.storage.doubt}", path)
+
+
+def _values(
+    file: BinaryIO, source: Opened, plain: dict[str, Described], path: Path
+) -> dict[str, Tensor]:
+    data: dict[Storage, Tensor] = {}
+    tensors = {}
+    for name, tensor in plain.items():
+        storage = tensor.storage
+        assert storage is not None
+        if storage not in data:
+            data[storage] = turned(bytes_in(file, storage, path), storage, swapped=source.swapped)
+        tensors[name] = view_of(data[storage], tensor)
+    return tensors
+
+
+def _outlines(plain: dict[str, Described]) -> dict[str, Tensor]:
+    return {
+        name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+        for name, tensor in plain.items()
+    }

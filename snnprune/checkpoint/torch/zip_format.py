@@ -1,0 +1,302 @@
+"""The format of torch since 1.6: a zip archive of a pickle and one part for each storage."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from torch import Tensor
+
+from snnprune.checkpoint.torch.parts import (
+    SAVE_STATE_DICT,
+    Opened,
+    StoredPart,
+    damaged,
+    is_other_order,
+    machine,
+    refusing,
+)
+from snnprune.checkpoint.torch.stand_ins import Tensors
+from snnprune.checkpoint.torch.stored_tensors import Storage
+from snnprune.errors import InputError
+
+END, END64, LOCATOR = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
+ENTRY, LOCAL, DESCRIPTOR = b"PK\x01\x02", b"PK\x03\x04", b"PK\x07\x08"
+
+LARGE = 0xFFFFFFFF
+"""In a field of 32 bits: the value is in the field for large archives."""
+
+MOST = 250_000
+"""Parts that an archive may have; each takes some memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of an archive, by its line in the directory."""
+
+    name: str
+    size: int
+    header: int
+    """Where its local header begins."""
+    crc: int
+    """Where the directory has its CRC-32."""
+    plain: bool
+    """Whether it is neither compressed nor encrypted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a part's bytes begin, and where its CRC-32 stands outside the directory."""
+
+    begin: int
+    crcs: tuple[int, ...]
+
+
+def parts_of(file: BinaryIO, path: Path) -> list[Part]:
+    """The parts in the order of the directory, which follow each other in the file.
+
+    Raises:
+        InputError: there is no directory, or it does not fit the file.
+    """
+    size = file.seek(0, 2)
+    begin, length, count = _directory(file, size, path)
+    if count > MOST:
+        raise InputError(f"has {count:,} parts, more than {MOST:,}", file=path)
+    file.seek(begin)
+    data = file.read(length)
+    try:
+        parts = list(_entries(data, begin, count))
+    except (struct.error, IndexError, ValueError):
+        raise _none(path) from None
+    return parts
+
+
+def require_apart(parts: list[Part], size: int, path: Path) -> None:
+    """Refuse an archive whose parts overlap, which would grow when it is read.
+
+    Raises:
+        InputError: they do.
+    """
+    total = sum(part.size for part in parts)
+    if total > size:
+        raise InputError(f"claims {total:,} bytes of parts in {size:,} bytes of file", file=path)
+    position, names = 0, set()
+    for part in sorted(parts, key=lambda part: part.header):
+        if part.header < position or part.name in names:
+            raise damaged(f"the part {part.name} is there twice or overlaps another", path)
+        names.add(part.name)
+        position = part.header + 30 + len(part.name) + part.size
+
+
+def place_of(file: BinaryIO, part: Part, path: Path) -> Place:
+    """Where the bytes of a part are, by its local header.
+
+    Raises:
+        InputError: the header is not that of the part.
+    """
+    file.seek(part.header)
+    head = file.read(30)
+    if len(head) < 30 or head[:4] != LOCAL:
+        raise damaged(f"the part {part.name} is not where the directory says", path)
+    flags, (name, extra) = struct.unpack_from("<H", head, 6)[0], struct.unpack_from("<2H", head, 26)
+    if file.read(name) != part.name.encode("utf-8", "surrogateescape"):
+        raise damaged(f"the part {part.name} is not where the directory says", path)
+    begin = part.header + 30 + name + extra
+    if begin + part.size > file.seek(0, 2):
+        raise damaged(f"the part {part.name} is cut", path)
+    if not flags & 8:  # else the CRC follows the bytes
+        return Place(begin, (part.crc, part.header + 14))
+    file.seek(begin + part.size)
+    marked = file.read(4) == DESCRIPTOR
+    return Place(begin, (part.crc, begin + part.size + 4) if marked else (part.crc,))
+
+
+def _directory(file: BinaryIO, size: int, path: Path) -> tuple[int, int, int]:
+    """Where the directory begins, its length and how many parts it has."""
+    file.seek(max(0, size - 66_000))
+    tail = file.read()
+    at = tail.rfind(END)
+    if at < 0 or len(tail) - at < 22:
+        raise _none(path)
+    count, length, begin = struct.unpack_from("<H2L", tail, at + 10)
+    if at >= 20 and tail[at - 20 : at - 16] == LOCATOR:
+        file.seek(min(struct.unpack_from("<Q", tail, at - 12)[0], size))
+        large = file.read(56)
+        if len(large) < 56 or large[:4] != END64:
+            raise _none(path)
+        count, length, begin = struct.unpack_from("<3Q", large, 32)
+    if begin + length > size:
+        raise _none(path)
+    return begin, length, count
+
+
+def _entries(data: bytes, begin: int, count: int) -> Iterator[Part]:
+    at = 0
+    for _ in range(count):
+        if data[at : at + 4] != ENTRY:
+            raise ValueError
+        flags, method = struct.unpack_from("<2H", data, at + 8)
+        packed, size, name, extra, comment = struct.unpack_from("<2L3H", data, at + 20)
+        header = struct.unpack_from("<L", data, at + 42)[0]
+        more = data[at + 46 + name : at + 46 + name + extra]
+        size, packed, header = _large([size, packed, header], more)
+        text = data[at + 46 : at + 46 + name].decode("utf-8", "surrogateescape")
+        plain = not method and not flags & 1 and size == packed
+        yield Part(text, size, header, begin + at + 16, plain)
+        at += 46 + name + extra + comment
+
+
+def _large(values: list[int], more: bytes) -> list[int]:
+    """Size, packed size and place, from the field for large archives where they are there."""
+    at = 0
+    while at + 4 <= len(more) and LARGE in values:
+        kind, length = struct.unpack_from("<2H", more, at)
+        if kind == 1:
+            found = iter(struct.unpack_from(f"<{length // 8}Q", more, at + 4))
+            values = [next(found, value) if value == LARGE else value for value in values]
+            break
+        at += 4 + length
+    return values
+
+
+def _none(path: Path) -> InputError:
+    return damaged("the zip archive has no directory at its end", path)
+
+
+ALIGNMENT = 64
+"""Bytes, so that tensors can be mapped into memory."""
+
+
+def open_zip(file: BinaryIO, path: Path) -> Opened:
+    """The archive with its pickle read and its storages found.
+
+    Raises:
+        InputError: it is damaged, of another kind, or would grow when it is read.
+    """
+    parts = parts_of(file, path)
+    _require_torch(parts, file.seek(0, 2), path)
+    top = _top(parts)
+    by_name = {part.name: part for part in parts}
+    pickle = by_name[f"{top}data.pkl"]
+    begin = place_of(file, pickle, path).begin
+    tensors = Tensors()
+    with refusing(path):
+        root = machine(_read(file, pickle, path), tensors, file.seek(0, 2)).run()
+    order = by_name.get(f"{top}byteorder")
+    swapped = order is not None and is_other_order(_read(file, order, path)[:10])
+    stored = {key: _found(file, key, tensors, by_name.get(f"{top}data/{key}"), path)
+              for key in tensors.storages}  # fmt: skip
+    end = begin + pickle.size
+    return Opened(
+        format="zip",
+        root=root,
+        tensors=tensors,
+        begin=begin,
+        end=end,
+        swapped=swapped,
+        parts=stored,
+    )
+
+
+def write(
+    file: BinaryIO,
+    out: BinaryIO,
+    _: Opened,
+    pickled: bytes,
+    parts: Mapping[Storage, Tensor | None],
+) -> None:
+    """The archive with another pickle and these storages; those without bytes have their old ones.
+
+    What else is in it stays, in its order; bytes begin at multiples of 64, as torch wants them.
+    """
+    there = parts_of(file, Path())
+    top = _top(there)
+    names = {f"{top}data/{storage.key}": storage for storage in parts}
+    with zipfile.ZipFile(out, "w") as archive:
+        for part in there:
+            if part.name == f"{top}data.pkl":
+                _add(archive, part.name, pickled)
+            elif (storage := names.pop(part.name, None)) is not None:
+                _add_storage(archive, part.name, storage, parts[storage], file)
+            elif not part.name.startswith(f"{top}data/"):
+                _add(archive, part.name, _read(file, part, Path()))
+        for name, storage in names.items():
+            _add_storage(archive, name, storage, parts[storage], file)
+
+
+def _add_storage(
+    archive: zipfile.ZipFile, name: str, storage: Storage, data: Tensor | None, file: BinaryIO
+) -> None:
+    if data is None:
+        file.seek(storage.begin)
+        _add(archive, name, file.read(storage.nbytes))
+    else:
+        _add(archive, name, data.numpy().data)
+
+
+def _add(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) -> None:
+    entry = zipfile.ZipInfo(name)
+    assert archive.fp is not None
+    begin = archive.fp.tell() + 30 + len(name.encode()) + 4
+    padding = -begin % ALIGNMENT
+    entry.extra = b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
+    archive.writestr(entry, data)
+
+
+def _found(
+    file: BinaryIO, key: object, tensors: Tensors, part: Part | None, path: Path
+) -> StoredPart:
+    """Note where a storage lies; the part that it is in."""
+    storage = tensors.storages[key]
+    if part is None:
+        raise damaged(f"the part of storage {key} is missing", path)
+    if part.size < storage.nbytes and storage.doubt is None:
+        raise damaged(
+            f"storage {key!r} claims {storage.nbytes:,} bytes, {part.size:,} are stored", path
+        )
+    place = place_of(file, part, path)
+    storage.begin = place.begin
+    return StoredPart(part.size, place.crcs)
+
+
+def _read(file: BinaryIO, part: Part, path: Path) -> bytes:
+    file.seek(place_of(file, part, path).begin)
+    return file.read(part.size)
+
+
+def _require_torch(parts: list[Part], size: int, path: Path) -> None:
+    names = [part.name for part in parts]
+    if names and all(name.endswith(".npy") for name in names):
+        raise InputError(
+            "is a NumPy archive (npz), which is not supported", file=path, hint=SAVE_STATE_DICT
+        )
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise InputError(
+            "is a TorchScript archive: holds code, which snnprune never runs",
+            file=path,
+            hint=SAVE_STATE_DICT,
+        )
+    if _top(parts) is None:
+        raise InputError(
+            "is a zip archive without the data.pkl of a torch file",
+            file=path,
+            hint="name the checkpoint itself",
+        )
+    if not all(part.plain for part in parts):
+        raise InputError(
+            "holds compressed parts, which torch.save never writes",
+            file=path,
+            hint="unpack it and pack it again without compression (zip -0)",
+        )
+    require_apart(parts, size, path)
+
+
+def _top(parts: list[Part]) -> str | None:
+    """The folder in the archive that everything is in, with a slash behind it."""
+    names = (part.name for part in parts if part.name.endswith("/data.pkl"))
+    found = next((name for name in names if name.count("/") == 1), None)
+    return found and found.removesuffix("data.pkl")

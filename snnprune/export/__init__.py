@@ -1,0 +1,1 @@
+"""The same weights in another file: smaller, plain, or for other programs."""

@@ -1,0 +1,164 @@
+"""Whether a file holds the weights of a network, zeros and all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snnprune.checkpoint.weights import prunable_weights
+from snnprune.errors import InputError
+from snnprune.graph.libraries import plainly
+from snnprune.graph.network import Network
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A network, and the first call of each of its modules in a pass."""
+
+    network: Network
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+    """By the name of the module; "" is the network. The first tensor of several."""
+    outputs: dict[str, Tensor] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
+    """Modules whose input was changed in place after another had put it out."""
+    called: Counter[str] = field(default_factory=Counter)
+    """How often each module was."""
+    put_out: dict[int, tuple[Tensor, int]] = field(default_factory=dict)
+    """During the pass: outputs, held so that no id is used twice, and their versions."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The network's module, in eval mode."""
+        return self.network.module
+
+    @property
+    def sample(self) -> Tensor:
+        """A batch as the module itself gets it, whatever `--forward` makes of the data."""
+        return self.inputs[""]
+
+    @property
+    def calls(self) -> int:
+        """How often the network was called for one batch."""
+        return self.called[""]
+
+    @property
+    def batch_dims(self) -> int:
+        """How many dimensions a batch has in front of a sample's own, at the first layer."""
+        key, layer = next(iter(self.network.layers.items()))
+        entered = self.inputs.get(key.rpartition(".")[0], self.sample)
+        own = len(layer.shape) - 1  # (in) of a linear layer, (in, *place) of a convolution
+        return entered.dim() - own
+
+
+@torch.no_grad()
+def first_calls(network: Network, x: Any) -> Running:
+    """What the network does on `x`, from rest; it is left at rest.
+
+    Raises:
+        InputError: the way to run it never calls the network with a tensor.
+    """
+    seen = Running(network=network)
+    with plainly(network.module), network.reset_between_batches() as reset, _watched(seen):
+        reset()
+        network.run(x)
+    if "" not in seen.inputs:
+        raise InputError("never calls the model with a tensor", field="--forward")
+    return seen
+
+
+@contextmanager
+def _watched(seen: Running) -> Iterator[None]:
+    hooks = []
+    for name, module in seen.module.named_modules():
+        hooks.append(module.register_forward_pre_hook(partial(_on_input, seen, name)))
+        hooks.append(module.register_forward_hook(partial(_on_output, seen, name)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        seen.put_out.clear()
+
+
+def _on_input(seen: Running, name: str, _: nn.Module, args: tuple[Any, ...]) -> None:
+    seen.called[name] += 1
+    x = args[0] if args else None
+    if name in seen.inputs or not isinstance(x, Tensor):
+        return
+    seen.inputs[name] = x.detach().clone()  # later code may work in place
+    if x._version != seen.put_out.get(id(x), (x, x._version))[1]:
+        seen.changed.append(name)
+
+
+def _on_output(seen: Running, name: str, _: nn.Module, __: Any, output: Any) -> None:
+    y = output[0] if isinstance(output, tuple) and output else output
+    if isinstance(y, Tensor):
+        seen.put_out[id(y)] = (y, y._version)
+        seen.outputs.setdefault(name, y.detach().clone())
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerValues:
+    """Of one layer, as it was before anything was exported."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
+def layer_values(network: Network) -> dict[str, LayerValues]:
+    """A copy of what each layer holds, by weight key."""
+    own = dict(network.module.named_parameters(remove_duplicate=False))
+    biases = {key: own.get(f"{key.removesuffix('weight')}bias") for key in network.layers}
+    return {
+        key: LayerValues(
+            weight=network.weight(key).cpu().clone(),
+            bias=None if bias is None else bias.detach().cpu().clone(),
+        )
+        for key, bias in biases.items()
+    }
+
+
+def require_weights(
+    found: Mapping[str, Tensor], layers: Mapping[str, LayerValues], *, what: str = "graph"
+) -> None:
+    """Every layer's weight is in `found` once, value for value, and with it its bias.
+
+    Raises:
+        InputError: one is missing, another, or there more often.
+    """
+    places = prunable_weights(found)
+    for key, layer in layers.items():
+        same = [place for place in places if _equal(layer.weight, found[place])]
+        alike = sum(_equal(layer.weight, other.weight) for other in layers.values())
+        if len(same) < alike:
+            raise InputError(
+                f"is not in the {what} as it is", field=key, hint="its library changed or lost it"
+            )
+        if len(same) > alike:
+            raise InputError(
+                f"is {len(same)} times in the {what}",
+                field=key,
+                hint="a loop over time was unrolled: export a network for one step, or let "
+                "--forward loop",
+            )
+        beside = (found.get(f"{place.removesuffix('weight')}bias") for place in same)
+        if not any(_same_bias(layer, bias) for bias in beside):
+            raise InputError(f"has another bias in the {what}", field=key)
+
+
+def _same_bias(layer: LayerValues, given: Tensor | None) -> bool:
+    """Zeros are no bias."""
+    if layer.bias is None or given is None:
+        return all(bias is None or not bias.any() for bias in (layer.bias, given))
+    return _equal(layer.bias, given)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one.double(), other.double())

@@ -1,0 +1,153 @@
+"""ONNX files, as torch exports them, with the network's outputs and weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from snnprune.errors import InputError
+from snnprune.export.network import Running, layer_values, require_weights
+from snnprune.export.packages import NEEDED, required, speaking
+from snnprune.files.together import replacing
+from snnprune.graph.libraries import plainly
+
+LARGEST = 2**31 - 2**20  # bytes of tensors: protobuf takes no file of 2 GiB
+NOTICEABLE = 1e-3
+SHARE = 0.01  # of the outputs' mean size, by which they may differ on the average
+
+
+@torch.no_grad()
+def write_onnx(path: Path, seen: Running) -> tuple[str, ...]:
+    """Write the network as ONNX, if ONNX Runtime then does what it does; notes on it.
+
+    Raises:
+        InputError: torch cannot export it, or something else came out.
+        OutputError: the file cannot be written.
+    """
+    for package in NEEDED["onnx"]:
+        required(package, to="onnx")
+    _require_exportable(seen)
+    layers = layer_values(seen.network)
+    wanted = _outputs(seen, seen.sample)
+    with replacing(path) as temporary:
+        try:
+            _export(temporary, seen, any_size=True)
+            notes = _on_outputs(temporary, seen, wanted)
+        except InputError:  # a loop over the first dimension has been unrolled, for one
+            _export(temporary, seen, any_size=False)
+            notes = _on_outputs(temporary, seen, wanted)
+        require_weights(_constants(temporary), layers, what="file")
+    return notes
+
+
+def _require_exportable(seen: Running) -> None:
+    if seen.calls > 1:
+        raise InputError(
+            f"calls the model {seen.calls} times, and ONNX keeps no membrane from one to the next",
+            field="--forward",
+            hint="loop over time in the model's own forward",
+        )
+    if sum(tensor.nbytes for tensor in seen.module.state_dict().values()) > LARGEST:
+        raise InputError("one ONNX file holds no more than 2 GiB", field="--to onnx")
+
+
+def _outputs(seen: Running, x: Tensor) -> list[Tensor]:
+    """All tensors that the network puts out, from rest."""
+    with plainly(seen.module), seen.network.reset_between_batches() as reset:
+        reset()
+        found = tree_leaves(seen.module(x.clone()))
+        return [one.clone() for one in found if isinstance(one, Tensor)]
+
+
+def _export(path: Path, seen: Running, *, any_size: bool) -> None:
+    """Write it without optimisation, which would fold BatchNorms into the weights."""
+    with (
+        plainly(seen.module),
+        seen.network.reset_between_batches() as reset,
+        speaking("torch.onnx", to="onnx"),
+    ):
+        reset()
+        program = torch.onnx.export(
+            seen.module,
+            (seen.sample.clone(),),
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+            input_names=["input"],
+            dynamic_shapes=({0: torch.export.Dim.AUTO},) if any_size else None,
+        )
+        assert program is not None
+        program.save(str(path), external_data=False)
+    _without_traces(path)
+
+
+def _without_traces(path: Path) -> None:
+    """Leave out where in whose source each operation was: paths and lines of this machine."""
+    onnx = required("onnx", to="onnx")
+    with speaking("onnx", to="onnx"):
+        model = onnx.load(path)
+        for graph in (model.graph, *model.functions):
+            values = (
+                [*graph.input, *graph.output, *graph.value_info] if graph is model.graph else []
+            )
+            for part in (graph, *graph.node, *values):
+                part.ClearField("metadata_props")
+                part.ClearField("doc_string")
+        onnx.save(model, path)
+
+
+def _constants(path: Path) -> dict[str, Tensor]:
+    """What the file holds, by the names of the network."""
+    onnx = required("onnx", to="onnx")
+    helper = required("onnx.numpy_helper", to="onnx")
+    with speaking("onnx", to="onnx"):
+        held = onnx.load(path).graph.initializer
+        return {one.name: torch.from_numpy(helper.to_array(one).copy()) for one in held}
+
+
+def _on_outputs(path: Path, seen: Running, wanted: list[Tensor]) -> tuple[str, ...]:
+    """Notes where rounding can be seen, or the size of a batch is fixed.
+
+    Raises:
+        InputError: the outputs are others.
+    """
+    runtime, x = required("onnxruntime", to="onnx"), seen.sample
+    with speaking("ONNX Runtime", to="onnx"):
+        runtime.set_default_logger_severity(3)  # errors; C++ prints past Python's stderr
+        session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        notes = _on_difference(wanted, _run(session, x))
+        if not isinstance(session.get_inputs()[0].shape[0], str):
+            return (*notes, f"the file takes inputs of shape {tuple(x.shape)} alone")
+        twice = torch.cat([x, x])
+        return notes or _on_difference(_outputs(seen, twice), _run(session, twice))
+
+
+def _run(session: Any, x: Tensor) -> list[Tensor]:
+    entry = session.get_inputs()[0].name
+    return [torch.as_tensor(one) for one in session.run(None, {entry: x.numpy()})]
+
+
+def _on_difference(wanted: list[Tensor], found: list[Tensor]) -> tuple[str, ...]:
+    if [one.shape for one in wanted] != [one.shape for one in found]:
+        raise _other("shapes")
+    most = 0.0
+    for one, other in zip(wanted, found, strict=True):
+        apart = (one.double() - other.double()).abs()
+        if not apart.mean() <= SHARE * one.double().abs().mean() + 1e-6:
+            raise _other("values")
+        most = max(most, float(apart.max()))
+    if most < NOTICEABLE:
+        return ()
+    return (f"rounding decided some spikes otherwise: outputs differ by up to {most:.2g}",)
+
+
+def _other(what: str) -> InputError:
+    return InputError(
+        f"ONNX Runtime puts out other {what} than the network",
+        field="--to onnx",
+        hint="the network does what torch.export does not see",
+    )

@@ -1,0 +1,242 @@
+"""How to read the calls that carry a normalisation or a threshold."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from snnprune.graph.layout import Layout
+from snnprune.graph.links import CHANNEL_AXIS, LayerKind
+
+SYNONYMS = {
+    "__iadd__": "add",
+    "__radd__": "add",
+    "__isub__": "sub",
+    "__rsub__": "rsub",
+    "subtract": "sub",
+    "__imul__": "mul",
+    "__rmul__": "mul",
+    "multiply": "mul",
+    "__itruediv__": "div",
+    "__truediv__": "div",
+    "true_divide": "div",
+    "divide": "div",
+    "negative": "neg",
+    "__and__": "bitwise_and",
+    "__iand__": "bitwise_and",
+}
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """What a function is called: `add`, also for `add_`, `+=` and `add.Tensor`; `T` for `x.T`."""
+    name = str(getattr(function, "__name__", "?"))
+    if name == "__get__":
+        name = str(getattr(getattr(function, "__self__", None), "__name__", name))
+    name = name.split(".")[0]
+    return SYNONYMS.get(name) or (name if name.startswith("_") else name.rstrip("_"))
+
+
+CONVOLUTIONS: dict[Callable[..., Any], LayerKind] = {
+    torch.conv1d: "conv1d",
+    torch.conv2d: "conv2d",
+    torch.conv3d: "conv3d",
+    functional.conv1d: "conv1d",
+    functional.conv2d: "conv2d",
+    functional.conv3d: "conv3d",
+}
+TRANSPOSED: dict[Callable[..., Any], LayerKind] = {
+    functional.conv_transpose1d: "conv_transpose1d",
+    functional.conv_transpose2d: "conv_transpose2d",
+    functional.conv_transpose3d: "conv_transpose3d",
+}
+CALLS: dict[LayerKind, Callable[..., Tensor]] = {
+    kind: function for function, kind in (CONVOLUTIONS | TRANSPOSED).items()
+}
+GEOMETRY = ("stride", "padding", "output_padding", "dilation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCall:
+    """The tensors of one call that applies a weight."""
+
+    kind: LayerKind
+    input: Tensor
+    """(..., in, *space); (..., groups * in) where a linear layer has groups."""
+    weight: Tensor
+    """(out, in / groups, *kernel)"""
+    groups: int = 1
+    geometry: Mapping[str, Any] = field(default_factory=dict)
+    """Stride, padding and dilation of a convolution, as the call has them."""
+    arranged: Callable[[Tensor], Tensor] = field(default=lambda result: result)
+    """From what the call gives to (..., out, *space)."""
+    returned: Callable[[Tensor], Tensor] = field(default=lambda made: made)
+    """And back."""
+    channels: int | None = None
+    """Where what the call gives has its channels, from the end; None if in several dimensions."""
+
+    def numbers(self, current: Tensor) -> Tensor:
+        """Which channel each value of what the call gave is of, in the shape of that."""
+        arranged = self.arranged(current)
+        axis = CHANNEL_AXIS[self.kind]
+        numbers = torch.arange(arranged.shape[axis], dtype=torch.int32, device=current.device)
+        shape = [1] * arranged.dim()
+        shape[axis] = -1
+        return self.returned(numbers.view(shape).expand(arranged.shape))
+
+    @property
+    def space(self) -> int:
+        """How many dimensions of space its input has."""
+        return self.weight.dim() - 2
+
+    @property
+    def samples(self) -> Tensor:
+        """The input as (samples, in, *space), whatever stands before the channels."""
+        return self.input.reshape(-1, *self.input.shape[self.input.dim() - 1 - self.space :])
+
+    def applied(self, x: Tensor, weight: Tensor, *, groups: int | None = None) -> Tensor:
+        """What such a layer makes of `x` (samples, in, *space): (samples, out, *space).
+
+        `weight` is (out, in / groups, *kernel), and `groups` are those of the call unless given.
+        """
+        groups = self.groups if groups is None else groups
+        if self.kind == "linear":
+            return _grouped(x, weight, groups)
+        by_group = weight
+        if self.kind.startswith("conv_transpose"):
+            by_group = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+        return CALLS[self.kind](x, by_group, groups=groups, **self.geometry)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A call that applies a weight, if what it names as one comes from a parameter."""
+
+    raw: Tensor
+    """The weight as the call has it."""
+    other: Tensor
+    """What it is applied to, as the call has it."""
+    layout: Layout
+    """From `raw` to the weight (out, in / groups, *kernel)."""
+    read: Callable[[], LayerCall]
+    is_layer: bool = True
+    """Whether no other reading makes sense; a product of two matrices need not be a layer."""
+    across: bool = False
+    """Whether it adds up over the first dimension, which mostly is time or samples."""
+
+    @property
+    def once(self) -> Tensor:
+        """The weight as the call has it, without the dimensions along which it is repeated."""
+        return once_of(self.raw)[0]
+
+
+def _grouped(x: Tensor, weight: Tensor, groups: int) -> Tensor:
+    if groups == 1:
+        return functional.linear(x, weight)
+    by_group = weight.unflatten(0, (groups, -1))  # (groups, out / groups, in / groups)
+    return torch.einsum("sgi,goi->sgo", x.unflatten(1, (groups, -1)), by_group).flatten(1)
+
+
+def once_of(raw: Tensor) -> tuple[Tensor, list[int]]:
+    """A tensor without the dimensions along which it is repeated, and which ones are left."""
+    places = [
+        place
+        for place, (length, stride) in enumerate(zip(raw.shape, raw.stride(), strict=True))
+        if stride or length == 1
+    ]
+    with torch._C.DisableTorchFunction():
+        for place in range(raw.dim() - 1, -1, -1):
+            raw = raw if place in places else raw.select(place, 0)
+    return raw, places
+
+
+# By name, because TorchScript calls them by other functions: whether the sides change places, and
+# whether equal sides count.
+COMPARISONS = {
+    "gt": (False, False),
+    "greater": (False, False),
+    "ge": (False, True),
+    "greater_equal": (False, True),
+    "lt": (True, False),
+    "less": (True, False),
+    "le": (True, True),
+    "less_equal": (True, True),
+}
+NORM_SIGNATURE = inspect.signature(functional.batch_norm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormCall:
+    """The tensors of one `batch_norm` call."""
+
+    input: Tensor
+    mean: Tensor | None
+    variance: Tensor | None
+    scale: Tensor | None
+    eps: float
+    training: bool
+    """Whether the batch's own statistics are taken, whatever the running ones are."""
+
+
+def norm_call(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> NormCall | None:
+    """What a call says if it normalises over the batch, else None."""
+    if function is not functional.batch_norm:
+        return None
+    given = NORM_SIGNATURE.bind(*args, **kwargs)
+    given.apply_defaults()
+    values = given.arguments
+    return NormCall(
+        input=values["input"],
+        mean=values["running_mean"],
+        variance=values["running_var"],
+        scale=values["weight"],
+        eps=values["eps"],
+        training=values["training"],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonCall:
+    """The two sides of a comparison of numbers: true, or 1, where `above` is above `below`."""
+
+    above: Any
+    below: Any
+    also_equal: bool
+
+
+def comparison_call(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> ComparisonCall | None:
+    """What a call says if it compares, as every way of firing does somewhere, else None."""
+    name = name_of(function)
+    if name in ("sign", "sgn") and args:
+        return ComparisonCall(above=args[0], below=0.0, also_equal=False)
+    sides = [*args, *(kwargs[side] for side in ("input", "other", "values") if side in kwargs)]
+    if len(sides) < 2:
+        return None
+    if name == "heaviside":
+        return ComparisonCall(above=sides[0], below=0.0, also_equal=bool((sides[1] > 0).all()))
+    if name not in COMPARISONS:
+        return None
+    turned, also_equal = COMPARISONS[name]
+    above, below = reversed(sides[:2]) if turned else sides[:2]
+    return ComparisonCall(above=above, below=below, also_equal=also_equal)
+
+
+def takes_some(args: tuple[Any, ...]) -> bool:
+    """Whether an index picks by a tensor or a list, and so may change what lies where."""
+    index = args[1] if len(args) > 1 and isinstance(args[1], tuple) else args[1:2]
+    return any(isinstance(part, Tensor | list) for part in index)
+
+
+def other_side(args: tuple[Any, ...], kwargs: dict[str, Any], this: Tensor) -> Any:
+    """What an operation on two combines `this` with."""
+    sides = [*args, *(kwargs[side] for side in ("input", "other") if side in kwargs)][:2]
+    return next((side for side in sides if side is not this), this)

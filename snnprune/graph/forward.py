@@ -1,0 +1,284 @@
+"""How a batch is run and its output read: the network's own way, or the user's."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from snnprune.data.batches import (
+    Pair,
+    copied,
+    described,
+    length,
+    paired,
+    require_labels,
+    tensors,
+    usual_length,
+)
+from snnprune.errors import InputError
+from snnprune.graph.readout import Reading, require_readout
+from snnprune.graph.state import Held, own_attributes
+from snnprune.plugins.forwards import STEPS, is_own, require_forward, times
+from snnprune.plugins.user_code import calling_user_code, guarded, is_reference, load_function
+
+Forward = Callable[[nn.Module, Any], Any]
+"""From a module and what is fed to it, a tensor or a whole batch, to the module's output."""
+
+
+def called(module: nn.Module, x: Any) -> Any:
+    """`module(x)`.
+
+    Raises:
+        InputError: x is no tensor.
+    """
+    return module(_tensor(x))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """A way to run batches of which is known where their samples lie."""
+
+    forward: Forward
+    tensor: int = 0
+    """Which of a batch's tensors has them."""
+    axis: int
+    always: bool = False
+    """Whether those of a batch with labels lie there too."""
+    field: str = "--forward"
+    """What errors call it."""
+
+    def __call__(self, module: nn.Module, x: Any) -> Any:
+        return self.forward(module, x)
+
+    def samples(self, x: Any, y: Tensor | None) -> int:
+        """How many there are in a batch.
+
+        Raises:
+            InputError: its labels are not as many, where they would have to be.
+        """
+        held = list(tensors(x))[self.tensor : self.tensor + 1]
+        here = held[0].shape[self.axis] if held and held[0].dim() > self.axis else None
+        if y is not None and self.always and len(y) != here:
+            raise InputError(
+                f"{described(x)} with {len(y)} labels has no time first, as (T, N, ...)",
+                field=self.field,
+                hint="turn it round in a function: file.py:function",
+            )
+        return length(x, y) if y is not None or here is None else here
+
+
+class Stepped:
+    """Calls the module once for each time step, and stacks what it puts out as (T, N, ...).
+
+    The libraries' neurons are at rest when a batch begins. What a module of the user's own keeps in
+    attributes is put back behind each batch: in training nobody else does it.
+    """
+
+    def __init__(
+        self, steps_of: Callable[[Tensor], Iterable[Tensor]], *, field: str = "--forward"
+    ) -> None:
+        """`steps_of` gives what is fed at each step, and `field` is what errors call it."""
+        self.steps_of, self.field = steps_of, field
+        self.rest: WeakKeyDictionary[nn.Module, Held] = WeakKeyDictionary()
+
+    def __call__(self, module: nn.Module, x: Any) -> Tensor:
+        if module not in self.rest:
+            self.rest[module] = own_attributes(module)
+        try:
+            steps = self.steps_of(_tensor(x))
+            return torch.stack([self._output(module(step)) for step in steps])
+        finally:
+            self.rest[module].restore()
+
+    def _output(self, output: Any) -> Tensor:
+        """That of a time step."""
+        found = _first(output)
+        if not isinstance(found, Tensor):
+            raise InputError(
+                f"the network puts out a {type(found).__name__} at a time step",
+                field=self.field,
+                hint="a function of yours may stack what counts: file.py:function",
+            )
+        return found
+
+
+def forward_of(
+    name: str | None, model: str | None, *, fields: tuple[str, str] = ("--forward", "--model")
+) -> Forward:
+    """The way of that name, the user's own function or `called`; their failures are told as theirs.
+
+    `model` is the name of the model, and `fields` what errors call the two.
+
+    Raises:
+        UsageError: there is no such way, and its field is a flag.
+        InputError: likewise, in a file; or the function cannot be had.
+    """
+    require_forward(name, field=fields[0])
+    if name is not None and is_own(name):
+        return _told(load_function(name, field=fields[0]), name, field=fields[0])
+    forward = _built_in(name, fields[0])
+    if model is not None and is_reference(model):
+        forward = _told(forward, model, field=fields[1])
+    if name == STEPS:
+        return Counted(forward=forward, axis=1, always=True, field=fields[0])
+    return forward
+
+
+def counted(forward: Forward, x: Any, output: Any, reading: str | Reading) -> Forward:
+    """`forward` for batches without labels, by its `output` for one of them, x.
+
+    That tells where the samples lie if they are not where one looks first: time may come before
+    them, and a whole batch has tensors of many shapes.
+    """
+    said = _samples_in(output, reading)
+    if usual_length(x) in said or isinstance(forward, Counted):
+        return forward
+    held = list(tensors(x))
+    for count, axis, place in itertools.product(said, (0, 1), range(len(held))):
+        if held[place].dim() > axis and held[place].shape[axis] == count:
+            return Counted(forward=forward, tensor=place, axis=axis)
+    return forward
+
+
+def reading_of(readout: str, *, field: str = "--readout") -> str | Reading:
+    """The readout of that name, or the user's function.
+
+    Raises:
+        UsageError: it is neither.
+        InputError: the function cannot be had.
+    """
+    if is_reference(readout):
+        return guarded(load_function(readout, field=field), readout, field=field)
+    require_readout(readout, field=field)
+    return readout
+
+
+def _built_in(name: str | None, field: str) -> Forward:
+    count = times(name or "")
+    if count is not None:  # copies, since a module may work in place
+        return Stepped(lambda x: (x.clone() for _ in range(count)), field=field)
+    return Stepped(iter, field=field) if name == STEPS else called
+
+
+def _told(function: Forward, reference: str, *, field: str) -> Forward:
+    def run(module: nn.Module, x: Any) -> Any:
+        what = f"{reference} on {described(x)}"
+        with calling_user_code(what, field=field):
+            return function(module, x)
+
+    return run
+
+
+def _tensor(x: Any) -> Tensor:
+    if isinstance(x, Tensor):
+        return x
+    raise InputError(
+        f"a batch is {described(x)}",
+        field="--data",
+        hint="give x or (x, y), or run it by a function of yours: --forward file.py:function",
+    )
+
+
+def _first(output: Any) -> Any:
+    """What counts of several outputs, as spikes beside a membrane."""
+    return _first(output[0]) if isinstance(output, tuple) and output else output
+
+
+def scores_in(output: Any, reading: str | Reading) -> Tensor | None:
+    """What counts of an output, (N, classes), (T, N, classes) or (N, T, classes); None if nothing
+    does.
+    """
+    try:
+        output = _first(output if isinstance(reading, str) else reading(output))
+    except InputError:  # the user's function fails, which whoever needs it will tell
+        return None
+    if isinstance(output, list) and output and all(isinstance(one, Tensor) for one in output):
+        alike = len({one.shape for one in output}) == 1
+        output = torch.stack(output) if alike else output[0]
+    return output if isinstance(output, Tensor) and output.dim() in (2, 3) else None
+
+
+def _samples_in(output: Any, reading: str | Reading) -> tuple[int, ...]:
+    """How many samples an output may be of, the likeliest first."""
+    scores = scores_in(output, reading)
+    if scores is None:
+        return ()
+    return (len(scores),) if scores.dim() == 2 else (scores.shape[1], len(scores))
+
+
+Batch = Any
+"""x, or x and its labels, as a DataLoader gives them; or whatever a way to run it takes."""
+
+
+def fed(batches: Iterable[Batch], module: nn.Module) -> Iterator[Pair]:
+    """Each batch as (x, y), y None without labels, on the device of `module`.
+
+    x is a copy: the data stay as they are whatever the module does to it.
+
+    Raises:
+        InputError: there is no tensor in a batch, or a value that is NaN or infinite; or its labels
+            are not as many as its samples, which they were in the first batch.
+    """
+    device, fitting = device_of(module), False
+    for number, batch in enumerate(batches, start=1):
+        pair = batch if isinstance(batch, Pair) else paired(batch)
+        if pair is None:
+            raise InputError(
+                f"a batch is a {type(batch).__name__}",
+                field="--data",
+                hint="give tensors x or pairs (x, y), such as a DataLoader does",
+            )
+        if not all(map(_is_finite, tensors(pair.x))):
+            raise InputError(
+                f"batch {number} has NaN or infinity in it",
+                field="--data",
+                hint="no spike comes of NaN, so that every number would look right",
+            )
+        if pair.y is not None and isinstance(pair.x, Tensor):
+            if fitting:
+                require_labels(pair.x, pair.y)
+            # else time and samples may lie in one dimension
+            fitting = fitting or (number == 1 and len(pair.y) in pair.x.shape[:2])
+        yield Pair(copied(pair.x, device), None if pair.y is None else pair.y.to(device))
+
+
+def require_as_many(output: Any, x: Any, y: Tensor | None, reading: str | Reading) -> None:
+    """Refuse labels of a batch that are neither as many as its samples nor as its outputs.
+
+    Raises:
+        InputError: they are such.
+    """
+    scores = None if y is None else scores_in(output, reading)
+    if y is not None and scores is not None and len(y) not in scores.shape[:-1]:
+        require_labels(x, y)
+
+
+@contextlib.contextmanager
+def telling_of_labels(x: Any, y: Tensor | None) -> Iterator[None]:
+    """Reading an output fails in the block where it is not of as many samples as there are labels.
+
+    Raises:
+        InputError: it did, and x is not of so many samples either: the labels are at fault.
+    """
+    try:
+        yield
+    except InputError as error:
+        if error.field == "--readout" and y is not None:
+            require_labels(x, y)
+        raise
+
+
+def _is_finite(x: Tensor) -> bool:
+    return not x.is_floating_point() or bool(x.isfinite().all())
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where its parameters are."""
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))

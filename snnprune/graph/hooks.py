@@ -1,0 +1,127 @@
+"""Watching a network run: what enters its layers, its membranes before reset, its spikes."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from snnprune.graph.calls import LayerCall, NormCall
+from snnprune.graph.forward import device_of
+from snnprune.graph.network import Network
+from snnprune.graph.observers import Observers
+from snnprune.graph.thresholds import Site
+from snnprune.graph.tracer import Follower
+from snnprune.runtime import drawing, seed_all
+
+Observer = Callable[[str, Tensor], None]
+"""Takes a name and a tensor that belongs to the network and must not be changed."""
+LayerObserver = Callable[[str, LayerCall], None]
+NormObserver = Callable[[str, NormCall], None]
+
+
+def _nobody(*_: object) -> None:
+    """Observe nothing."""
+
+
+@contextlib.contextmanager
+def watching(
+    network: Network,
+    *,
+    on_input: Observer = _nobody,
+    on_layer: LayerObserver = _nobody,
+    on_current: Observer = _nobody,
+    on_membrane: Observer = _nobody,
+    on_spikes: Observer = _nobody,
+    on_norm: NormObserver = _nobody,
+) -> Iterator[Callable[[], None]]:
+    """Tell the observers what happens in the block; the network's output stays bit-identical.
+
+    Gives the function that begins a batch: everything is put at rest.
+
+    `on_input` gets a weight key and the tensor (..., C_in, *space) that enters its layer,
+    `on_layer` the key and the whole call, `on_current` the key and what came of that call,
+    `on_membrane` a neuron and u - u_th before reset (T, N, C, ...), `on_spikes` a neuron and
+    its spikes, `on_norm` the key of a running variance and the call that is about to normalise.
+    All hooks come off when the block ends, also by an exception.
+    """
+    sites = {site: n.name for n in network.neurons.values() for site in n.sites}
+
+    def on_site(site: Site, distance: Tensor, spikes: Tensor) -> None:
+        if name := sites.get(site.index):
+            on_membrane(name, distance.unsqueeze(0))
+            on_spikes(name, spikes)
+
+    observers = Observers(
+        on_layer=_telling(network, on_input, on_layer),
+        on_current=_of_layers(network, on_current),
+        on_norm=on_norm,
+        on_site=on_site,
+    )
+    follower = Follower(network.module, observers, network.settled)
+    with contextlib.ExitStack() as stack:
+        reset = stack.enter_context(network.reset_between_batches())
+        redraw = stack.enter_context(_drawing(network))
+        if sites or {on_input, on_layer, on_current, on_norm} != {_nobody}:
+            stack.enter_context(follower.following(scripts=bool(sites)))
+        for name, neuron in network.neurons.items():
+            if on_membrane is not _nobody:
+                sink = partial(on_membrane, name)
+                stack.enter_context(neuron.library.recording(neuron.module, sink))
+            if on_spikes is not _nobody and not neuron.sites:
+                hook = _spike_hook(partial(on_spikes, name), follower)
+                stack.callback(neuron.module.register_forward_hook(hook).remove)
+
+        def start() -> None:
+            reset()
+            redraw()
+            follower.start()
+
+        yield start
+
+
+@contextlib.contextmanager
+def _drawing(network: Network) -> Iterator[Callable[[], None]]:
+    """Gives the function that seeds what the network draws in the next batch.
+
+    So two passes over the same batches differ by the network alone.
+    """
+    if network.draws is None:
+        yield _nobody
+        return
+    batches = itertools.count()
+    with drawing(network.draws, "network", device=device_of(network.module)):
+        yield lambda: seed_all(network.draws, "network", next(batches))
+
+
+def _telling(
+    network: Network, on_input: Observer, on_layer: LayerObserver
+) -> Callable[[str, LayerCall, str | None], None]:
+    def told(weight: str, call: LayerCall, _: str | None) -> None:
+        if weight in network.layers:
+            on_input(weight, call.input)
+            on_layer(weight, call)
+
+    return told
+
+
+def _of_layers(network: Network, observer: Observer) -> Observer:
+    def told(weight: str, current: Tensor) -> None:
+        if weight in network.layers:
+            observer(weight, current)
+
+    return told
+
+
+def _spike_hook(
+    sink: Callable[[Tensor], None], follower: Follower
+) -> Callable[[nn.Module, Any, Any], None]:
+    def hook(_: nn.Module, __: Any, output: Any) -> None:
+        with follower.apart():
+            sink(output[0] if isinstance(output, tuple) else output)
+
+    return hook

@@ -1,0 +1,41 @@
+"""snnprune's own LIF neuron."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from snnprune.graph.libraries.library import MembraneSink, NeuronConstants, NeuronLibrary
+
+
+def _constants(module: Any) -> NeuronConstants:
+    known = module.dynamics
+    return NeuronConstants(
+        threshold=known.threshold, beta=known.beta, decay_input=known.decay_input
+    )
+
+
+@contextlib.contextmanager
+def _recording(module: Any, sink: MembraneSink) -> Iterator[None]:
+    def record(u: Tensor) -> None:
+        sink(u - module.dynamics.threshold)
+
+    module.on_membrane = record
+    try:
+        yield
+    finally:
+        module.on_membrane = None
+
+
+def _reset(module: nn.Module) -> None:
+    """Every call starts at rest."""
+
+
+OWN = NeuronLibrary(
+    name="snnprune",
+    base_classes=("snnprune.models.lif.LIF",),
+    constants=_constants,
+    recording=_recording,
+    reset=_reset,
+)

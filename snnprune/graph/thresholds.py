@@ -1,0 +1,307 @@
+"""Spiking neurons that are no module of a known library: comparisons in somebody's code.
+
+Whatever a neuron looks like, at one place its membrane potential is compared with its threshold.
+A comparison of something that descends from a layer is such a place. The same place is met again at
+every time step, with a membrane that descends from the one before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snnprune.graph.libraries.library import MembraneSink, NeuronConstants, NeuronLibrary
+from snnprune.graph.origins import Compared, Origin, Term, between, is_spikes, terms
+
+Code = tuple[tuple[object, int], ...]
+"""Where a program is: the functions that it is in, and where in each."""
+MODULE_CALLS, OURS = "torch.nn.modules.module", "snnprune"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What tells one comparison of a program from another."""
+
+    inside: tuple[str, ...]
+    """Names of the modules around it, the innermost last."""
+    code: Code
+    """From the comparison out to the module that it is in."""
+    shape: tuple[int, ...]
+    """Of the membrane."""
+    written: tuple[object, ...]
+    """The thresholds that are known by name or number, and the sign."""
+
+
+def here_in_code() -> Code:
+    """Where the call is made that is being followed, in the code of the innermost module."""
+    found: list[tuple[object, int]] = []
+    frame = sys._getframe(1)
+    while _package_of(frame) == OURS and frame.f_back is not None:
+        frame = frame.f_back
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name == MODULE_CALLS or _package_of(frame) == OURS:
+            break
+        found.append((frame.f_code, frame.f_lasti))
+        frame = frame.f_back  # type: ignore[assignment] # None ends the loop
+    return tuple(found)
+
+
+def function_here() -> str:
+    """The function whose call is being followed, as `Layer.standardised`; "" if it is torch's."""
+    frame = sys._getframe(1)
+    while _package_of(frame) == OURS and frame.f_back is not None:
+        frame = frame.f_back
+    return "" if _package_of(frame) == "torch" else frame.f_code.co_qualname
+
+
+def _package_of(frame: Any) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One comparison at a site: a time step."""
+
+    compared: Compared
+    terms: tuple[Term, ...]
+    """What drives the membrane in this step."""
+    state: frozenset[Origin]
+    """What the membrane of the step before has a part in; empty at the first one."""
+    number: int
+    """How many comparisons of neurons there were before it in the pass."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Site:
+    """One place where membranes are compared with a threshold."""
+
+    index: int
+    place: Place
+    also_equal: bool
+    """Whether u = u_th is a spike."""
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        """What stands for its spikes while a pass goes on."""
+        return f"site {self.index}"
+
+    def list_terms(self) -> list[Term]:
+        """What drives it, over all time steps."""
+        return [term for event in self.events for term in event.terms]
+
+    def find_feeders(self) -> set[str]:
+        """Weights of the layers that drive it."""
+        return _layers(self.list_terms())
+
+    def count_scalings(self) -> int:
+        """How many of the factors on what is compared are its own, and none of the current's.
+
+        At a first step without a state the current itself may be compared; a later one tells.
+        """
+        counts = [len(event.compared.list_scalings()) for event in self.events]
+        return min(counts[1:] or counts, default=0)
+
+
+@dataclass(frozen=True)
+class Met:
+    """A site, met once more."""
+
+    site: Site
+    is_new: bool
+    """Whether this membrane has not been compared here before, as some neurons do to reset."""
+    shape: tuple[int, ...] | None = None
+    """Of the output of the layers that the membrane is made of in this step, where all agree and
+    no dimension has changed places."""
+
+
+class Sites:
+    """The sites of one pass, recognised again at each time step."""
+
+    def __init__(self) -> None:
+        self.found: list[Site] = []
+        self.met = 0
+        self.membranes: dict[Origin, list[Site]] = defaultdict(list)
+        """What was compared, and where."""
+        self.codes: set[Code] = set()
+        """Where neurons that layers drive are compared, in the code of their own modules."""
+        self.resting: dict[Place, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        """u - u_th and spikes of membranes that nothing has reached yet."""
+
+    def at(self, what: Compared, place: Place, *, also_equal: bool) -> Met | None:
+        """The site at which that is compared; None where it is no membrane of a neuron."""
+        operand = what.origin
+        again = [site for site in self.membranes.get(operand, ()) if site.place == place]
+        if again:
+            return Met(again[0], is_new=False)
+        before = self._behind(what, place)
+        state = between(operand, self._marks(before)) if before else set[Origin]()
+        drive = list(terms(operand, stops=self._marks(before)))
+        if before is not None and _layers(drive) and not _layers(drive) & before.find_feeders():
+            # a sum of currents that another one saw too
+            before, state, drive = None, set(), list(terms(operand))
+        if before is None and not _layers(drive) and not self._is_of_known_code(what, place):
+            return None
+        site = before or self._known(place, drive)
+        if site is None:
+            site = Site(index=len(self.found), place=place, also_equal=also_equal)
+            self.found.append(site)
+        if _layers(drive) and place.inside:
+            self.codes.add(place.code)
+        site.events.append(
+            Event(compared=what, terms=tuple(drive), state=frozenset(state), number=self.met)
+        )
+        self.met += 1
+        for origin in what.find_state():
+            self.membranes[origin].append(site)
+        return Met(site, is_new=True, shape=_shape_of(drive))
+
+    def _behind(self, what: Compared, place: Place) -> Site | None:
+        """The site at that place whose membrane this one descends from."""
+        steps, seen = [what.origin], set[Origin]()
+        while steps:
+            here = steps.pop(0)
+            there = [site for site in self.membranes.get(here, ()) if site.place == place]
+            if there:
+                return _at_level(there, what)
+            if here not in seen and not here.layer and not here.neuron:
+                seen.add(here)
+                steps += here.parents
+        return None
+
+    def _marks(self, site: Site | None) -> set[Origin]:
+        return {origin for origin, sites in self.membranes.items() if site in sites}
+
+    def _known(self, place: Place, drive: list[Term]) -> Site | None:
+        """The site of that place, where its membrane does not tell.
+
+        Two populations of neurons that one and the same current drives are two sites.
+        """
+        sources = _sources(drive)
+        for site in self.found:
+            known = site.place == place and site.find_feeders() == _layers(drive)
+            if known and not _sources(site.list_terms()) & sources:
+                return site
+        return None
+
+    def _is_of_known_code(self, what: Compared, place: Place) -> bool:
+        """Whether what layers drive elsewhere is compared in the same code.
+
+        Then it is a neuron too, though spikes alone drive it, as in attention.
+        """
+        return place.code in self.codes and what.origin.fed and not is_spikes(what.origin)
+
+
+def _at_level(sites: list[Site], what: Compared) -> Site | None:
+    """Of sites that compare one membrane, the one with the threshold that is taken off now.
+
+    None where the membrane of the same step is compared with a threshold that is new.
+    """
+    same = [site for site in sites if what.list_shifts() == site.events[-1].compared.list_shifts()]
+    if same:
+        return same[0]
+    now = [site for site in sites if site.events[-1].compared.membrane is what.membrane]
+    return None if now else sites[0]
+
+
+def _layers(drive: list[Term]) -> set[str]:
+    return {term.layer for term in drive if term.layer is not None}
+
+
+def _sources(drive: list[Term]) -> set[tuple[Origin | None, Origin | None]]:
+    """What drives a neuron, and which part of it, as a time step of many."""
+    return {(term.source, term.picked) for term in drive}
+
+
+def _shape_of(drive: list[Term]) -> tuple[int, ...] | None:
+    shapes = {term.source.shape for term in drive if term.layer and term.source}
+    return shapes.pop() if len(shapes) == 1 and not any(term.moved for term in drive) else None
+
+
+@contextlib.contextmanager
+def _recording(_: nn.Module, __: MembraneSink) -> Iterator[None]:
+    """Nothing to do: who follows the pass sees the comparison."""
+    yield
+
+
+def _constants(_: Any) -> NeuronConstants:
+    return NeuronConstants(threshold=0.0)
+
+
+def _reset(_: Any) -> None:
+    """Its state is taken back with everything else that a pass leaves behind."""
+
+
+COMPARISON = NeuronLibrary(
+    name="comparison",
+    base_classes=(),
+    constants=_constants,
+    recording=_recording,
+    reset=_reset,
+)
+"""Neurons that are comparisons in somebody's code."""
+
+
+STRAIGHT = 1e-4  # how far rounding takes (spike - surrogate) + surrogate from the spike
+STIRRED = 0.25  # how far a change of the membrane between the two does
+
+
+def unscaled(distance: Tensor, scalings: Iterable[Origin]) -> Tensor:
+    """A distance to the threshold in units of the membrane that its operand is a multiple of."""
+    for made in scalings:
+        if made.gain is None:
+            continue
+        factor = torch.as_tensor(made.gain.value, device=distance.device).detach().abs()
+        if factor.numel() == 1 or factor.dim() == distance.dim():
+            distance = distance * factor if made.gain.divides else distance / factor
+    return distance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Membrane:
+    """A membrane at the moment at which it is compared."""
+
+    met: Met
+    distance: Tensor
+    """u - u_th; taken before the comparison, which may work in place."""
+    turned: bool
+    """Whether it is asked where there is no spike."""
+
+    def told(self, result: Tensor) -> tuple[Tensor, Tensor]:
+        """u - u_th and the spikes, in the shape of the layer's output where the size is the same.
+
+        A neuron that mixes time steps by a matrix flattens everything else.
+        """
+        distance = self.distance
+        spikes = (result == 0 if self.turned else result > 0).to(distance.dtype)
+        shape = self.met.shape
+        if shape is None or not is_reshaped(distance.shape, shape):
+            return distance, spikes
+        return distance.reshape(shape), spikes.reshape(shape)
+
+
+def is_reshaped(compared: Sequence[int], current: Sequence[int]) -> bool:
+    """Whether what is compared is what a layer gives, in another shape."""
+    return math.prod(compared) == math.prod(current) and _long(compared) != _long(current)
+
+
+def _long(shape: Iterable[int]) -> list[int]:
+    """Its dimensions but those of one."""
+    return [length for length in shape if length != 1]
+
+
+def is_of(result: Tensor, spikes: Tensor, *, within: float = STRAIGHT) -> bool:
+    """Whether a tensor is those spikes to the eye, though a surrogate was added and taken off."""
+    if result.shape != spikes.shape or not result.is_floating_point():
+        return False
+    same = (result - spikes).abs() <= within
+    return bool(same.all()) and bool(spikes.any())

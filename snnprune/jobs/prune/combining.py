@@ -1,0 +1,153 @@
+"""Which criterion, allocation and repair a checkpoint is pruned by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from snnprune.checkpoint.soundness import is_finite
+from snnprune.errors import InputError, NonFiniteError
+from snnprune.graph.network import Network
+from snnprune.jobs.prune.options import PruneOptions
+from snnprune.jobs.targets.binding import load
+from snnprune.jobs.targets.target import Subject
+from snnprune.masks import Masks, masked
+from snnprune.pruning.oneshot import Plan
+from snnprune.pruning.repair import BY_LAYER, NONE
+from snnprune.pruning.repair.batchnorm import batchnorms
+from snnprune.pruning.repair.pruned import unfitted
+from snnprune.pruning.structure.structure import UNSTRUCTURED
+from snnprune.text import layer_name
+
+
+def choose_repair(subject: Subject, asked: str | None, *, otherwise: str | None = None) -> str:
+    """The repair asked for, else `otherwise`, else `bn` where the network has BatchNorm and data.
+
+    Raises:
+        InputError: the repair that was asked for needs what is missing.
+    """
+    normalised = subject.runnable is not None and bool(batchnorms(subject.runnable.module))
+    if asked is None:
+        return otherwise or ("bn" if normalised else NONE)
+    if asked != NONE and subject.runnable is None:
+        raise InputError(
+            f"{asked} needs the network and data: {subject.missing or 'they are not at hand'}",
+            file=subject.checkpoint.path,
+            field="--repair",
+            hint="choose none",
+        )
+    if "bn" in asked.split("+") and not normalised:
+        raise InputError(
+            "there is no BatchNorm to repair: the network has none",
+            file=subject.checkpoint.path,
+            field="--repair",
+            hint="choose none",
+        )
+    return asked
+
+
+def not_fitted(network: Network | None, repair: str, masks: Masks) -> list[str]:
+    """A warning where a repair leaves layers as they are, with the reasons."""
+    by_layer = [name for name in repair.split("+") if name in BY_LAYER]
+    found = unfitted(network, masks) if network is not None and by_layer else {}
+    if not found:
+        return []
+    reasons: dict[str, list[str]] = {}
+    for key, why in found.items():
+        reasons.setdefault(why, []).append(layer_name(key))
+    told = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
+    return [f"{'+'.join(by_layer)} leaves the kept weights of some layers as they are: {told}"]
+
+
+def pruned_tensors(
+    subject: Subject, masks: Masks, changed: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The checkpoint's tensors, pruned and repaired; the subject's network is left holding them.
+
+    `changed` are those of the network that are not as they were, by state-dict key. What no repair
+    touched is taken from the file itself, in its own type.
+
+    Raises:
+        NonFiniteError: a value does not fit into the type that the file keeps it in.
+    """
+    # a parameter that has two names in the file is pruned under both
+    tied = subject.prunable.find_tied()
+    all_masks = {name: mask for key, mask in masks.items() for name in tied.get(key, (key,))}
+    tensors = masked(subject.checkpoint.tensors, all_masks)
+    if subject.network is None:
+        return tensors
+    for key in _repairable(subject.network.module):
+        if key in changed and key in tensors:
+            tensors[key] = _stored(changed[key], tensors[key], all_masks.get(key), key)
+    load(subject.network.module, tensors)  # what is measured now is what the file will hold
+    return tensors
+
+
+def _repairable(module: nn.Module) -> Iterator[str]:
+    """What a repair may change: parameters and running statistics, but no state of a neuron."""
+    yield from (name for name, _ in module.named_parameters(remove_duplicate=False))
+    names = [name for name, _ in module.named_buffers(remove_duplicate=False)]
+    yield from (name for name in names if name.endswith(("running_mean", "running_var")))
+
+
+def _stored(repaired: Tensor, before: Tensor, mask: Tensor | None, key: str) -> Tensor:
+    """A tensor in the type that the file keeps it in; 0 where it is pruned."""
+    if mask is not None:
+        repaired = torch.where(mask, repaired, torch.zeros_like(repaired))
+    if torch.equal(repaired, before.to(repaired.dtype)):
+        return before
+    stored = repaired.to("cpu", before.dtype, copy=True).reshape(before.shape)
+    if not bool(is_finite(stored).all()):
+        raise NonFiniteError(
+            f"does not fit into {str(before.dtype).removeprefix('torch.')} after repair",
+            field=key,
+            hint="choose --repair none, or convert the checkpoint to float32",
+        )
+    return stored
+
+
+BEST = Plan(criterion="sf-obs", allocation="lamp-magnitude", repair="obs")
+"""The best that was measured where network and data are at hand; see docs/results."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """How it is pruned, and why so."""
+
+    plan: Plan
+    why: str
+
+
+def choose(subject: Subject, options: PruneOptions) -> Choice:
+    """What was asked for, and for the rest the best known for what is at hand.
+
+    Beside a criterion that was asked for, the allocation is the one that fits its scores and the
+    repair is `bn` where it can be; what goes with `sf-obs` was measured with `sf-obs` alone.
+
+    Raises:
+        InputError: the repair that was asked for cannot be had.
+    """
+    criterion, allocation, repair, why = _defaults(subject, options)
+    if options.structure not in (None, UNSTRUCTURED):
+        allocation = None  # channels and patterns have their own way
+    plan = Plan(
+        criterion=criterion,
+        allocation=options.allocation or allocation,
+        repair=choose_repair(subject, options.repair, otherwise=repair),
+        steps=options.steps or 1,
+    )
+    return Choice(plan=plan, why=why)
+
+
+def _defaults(subject: Subject, options: PruneOptions) -> tuple[str, str | None, str | None, str]:
+    """Criterion, allocation, repair (None: what fits), and why."""
+    if options.criterion is not None:
+        return options.criterion, None, None, "asked for"
+    if subject.runnable is not None:
+        return BEST.criterion, BEST.allocation, BEST.repair, "the network and its data are at hand"
+    if subject.network is not None and options.calibration is not None:
+        return "sf", None, "none", "the network and its calibration are at hand"
+    return "magnitude", "lamp", "none", subject.missing or "the network is not at hand"

@@ -1,0 +1,226 @@
+"""A network without the channels that are gone, run beside the whole one before it is written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from snnprune.data.batches import copied, described, mapped, tensors
+from snnprune.errors import InputError
+from snnprune.graph.links import Layer
+from snnprune.graph.mode import bare, evaluating
+from snnprune.jobs.targets.binding import load
+from snnprune.jobs.targets.opening import built, example_of
+from snnprune.jobs.targets.target import Subject
+from snnprune.masks import Masks
+from snnprune.models import argument, build_model
+from snnprune.plugins.user_code import calling_user_code
+from snnprune.pruning.structure.channels import Removed
+from snnprune.pruning.structure.compact import Layers, resized, slim, smaller_shapes
+from snnprune.pruning.structure.structure import Shapes
+from snnprune.runtime import generator
+
+
+class _Doubling(TorchFunctionMode):
+    """float64 wherever code asks for float32, as `(membrane > 0).float()` does."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        asked = torch.Tensor.double if func is torch.Tensor.float else func
+        named = {key: _doubled(value) for key, value in (kwargs or {}).items()}
+        return asked(*map(_doubled, args), **named)
+
+
+def _doubled(value: Any) -> Any:
+    return torch.float64 if value is torch.float32 else value
+
+
+@contextlib.contextmanager
+def in_double() -> Iterator[None]:
+    """float64 in place of float32 for all that the block asks of torch."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with _Doubling():
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+IMAGES = 32
+"""On which the two are compared; a loader of the user's gives its first batch."""
+TOLERANCE = 1e-5
+"""Of outputs and currents in float64, relative to the largest of them."""
+IN_FLOAT = 1e-3
+"""The same where the network does not run in float64: rounding may flip a spike."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Small:
+    """A network without the channels that are gone."""
+
+    tensors: dict[str, Tensor]
+    masks: dict[str, Tensor]
+    shapes: Shapes
+    """Of the tensors that are not as large as the model's own code makes them."""
+
+
+def kept_as_masks(error: InputError) -> str:
+    """A warning that there is no smaller network, with the reason in one line."""
+    why = str(error.message).partition("\n")[0]
+    where = f"{error.field}: " if error.field and not error.field.startswith("-") else ""
+    return "the file keeps the network's shapes, with zeros where channels are gone: " + where + why
+
+
+def smaller(subject: Subject, whole: Mapping[str, Tensor], masks: Masks, removed: Removed) -> Small:
+    """The network with `whole` tensors, without the channels that are gone from them.
+
+    Raises:
+        InputError: something reads the channels in a way that cannot be cut, the smaller network
+            does not run, or it does something else.
+    """
+    network = subject.network
+    assert network is not None
+    cut = slim(network, whole, removed)
+    shapes = smaller_shapes(_fresh(subject), cut)
+    small = Small(tensors=cut, masks=slim(network, masks, removed), shapes=shapes)
+    _require_same(subject, whole, small, removed)
+    return small
+
+
+def _fresh(subject: Subject) -> nn.Module:
+    """The module as its code makes it."""
+    assert subject.spec is not None
+    assert subject.network is not None
+    module = bare(build_model(subject.spec))
+    held = {id(one) for one in subject.network.module.parameters()}
+    if any(id(one) in held for one in module.parameters()):
+        raise InputError(f"{subject.spec.name} gives the same module at each call")
+    return module
+
+
+def _require_same(
+    subject: Subject, whole: Mapping[str, Tensor], small: Small, removed: Removed
+) -> None:
+    """Run both networks on calibration images."""
+    x, kept = _example(subject), _kept(removed)
+    try:
+        with in_double():
+            ran = [one.double() for one in _both(subject, whole, small)]
+            pairs, tolerance = _compared(subject, ran, mapped(_as_double, x), kept), TOLERANCE
+    except InputError:  # code that asks for float32, or that cannot run at this size
+        ran = _both(subject, whole, small)
+        pairs, tolerance = _compared(subject, ran, x, kept), IN_FLOAT
+    for name, one, other in pairs:
+        if not _close(one, other, tolerance):
+            raise InputError(f"{name} not the same without these channels")
+
+
+def _both(subject: Subject, whole: Mapping[str, Tensor], small: Small) -> list[nn.Module]:
+    """The whole network and the small one, new and at rest."""
+    assert subject.spec is not None
+    modules = built(subject.spec, subject.checkpoint), resized(_fresh(subject), small.shapes)
+    for module, held in zip(modules, (whole, small.tensors), strict=True):
+        load(module, held)
+    return [module.to(subject.device) for module in modules]
+
+
+Compared = list[tuple[str, Tensor, Tensor]]
+
+
+def _compared(
+    subject: Subject, modules: list[nn.Module], x: Any, kept: Mapping[str, Tensor]
+) -> Compared:
+    """What both networks put out, and the currents of their layers by channel, side by side."""
+    assert subject.network is not None
+    found = []
+    for module in modules:
+        with _currents(module, subject.network.layers) as sums:
+            found.append((_output(subject, module, x), sums))
+    (whole, currents), (part, fewer) = found
+    if [one.shape for one in whole] != [one.shape for one in part]:
+        raise InputError("what it puts out has other shapes without these channels")
+    pairs = [("what it puts out is", one, other) for one, other in zip(whole, part, strict=True)]
+    for key, current in currents.items():
+        stay = kept.get(key, torch.ones(len(current), dtype=torch.bool))
+        if len(stay) == len(current):  # else its channels lie elsewhere in what its module gives
+            same = current[stay.to(current.device)]
+            pairs.append((f"the current of {key} is", same, fewer[key]))
+    return pairs
+
+
+def _output(subject: Subject, module: nn.Module, x: Any) -> list[Tensor]:
+    assert subject.network is not None
+    forward = subject.network.forward
+    what = f"running it without these channels on {described(x)}"
+    with torch.random.fork_rng(), calling_user_code(what, field="--model"):
+        torch.manual_seed(subject.options.seed)  # for what it draws
+        with torch.no_grad(), evaluating(module):
+            return [*tensors(forward(module, copied(x, subject.device)))]
+
+
+@contextlib.contextmanager
+def _currents(module: nn.Module, layers: Mapping[str, Layer]) -> Iterator[dict[str, Tensor]]:
+    """Sums of |current| by channel (C,) over all else, by weight key, of what the block runs."""
+    sums: dict[str, Tensor] = {}
+
+    def watch(key: str, axis: int) -> Any:
+        def add(_: nn.Module, __: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                by_channel = output.double().abs().movedim(axis, -1).flatten(0, -2).sum(0)
+                sums[key] = sums.get(key, 0) + by_channel
+
+        return _owner(module, key).register_forward_hook(add)
+
+    hooks = [
+        watch(key, layer.current_axis)
+        for key, layer in layers.items()
+        if isinstance(_owner(module, key), Layers)
+    ]
+    try:
+        yield sums
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _owner(module: nn.Module, key: str) -> nn.Module:
+    return module.get_submodule(key.rpartition(".")[0])
+
+
+def _kept(removed: Removed) -> dict[str, Tensor]:
+    return {key: removed.of(group) for group in removed.groups for key in group.layers}
+
+
+def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    if one.shape != other.shape:
+        return False
+    scale = max(1.0, float(one.double().abs().max())) if one.numel() else 1.0
+    return torch.allclose(one.double(), other.double(), rtol=0, atol=tolerance * scale)
+
+
+def _as_double(one: Any) -> Any:
+    return one.double() if isinstance(one, Tensor) and one.is_floating_point() else one
+
+
+def _example(subject: Subject) -> Any:
+    """Some images, or noise where there are none."""
+    assert subject.spec is not None
+    if subject.data is not None:
+        found = example_of(subject.spec, subject.data, subject.device, count=IMAGES)
+        assert found is not None
+        return found.x
+    channels, size = (argument(subject.spec, name) for name in ("in_channels", "size"))
+    drawn = generator(subject.options.seed, "example")
+    return torch.rand(2, channels, size, size, generator=drawn).to(subject.device)

@@ -1,0 +1,186 @@
+"""What is measured of a network before and after pruning, as far as somebody asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from snnprune.checkpoint.packed import pack
+from snnprune.export.sizes import sizes_of
+from snnprune.jobs.environment import Cost
+from snnprune.jobs.targets.target import Subject
+from snnprune.masks import Masks
+from snnprune.measure.agreement import Agreement
+from snnprune.measure.agreement_pass import agreements
+from snnprune.measure.calibrate import calibrate
+from snnprune.measure.calibration import Calibration
+from snnprune.measure.evaluation import Evaluation, evaluate
+from snnprune.measure.workload import Energy, Workload
+from snnprune.pruning.score import Scores
+from snnprune.report.evidence import crises, membranes, score_histogram
+from snnprune.report.frame import about_evaluation, about_workload
+from snnprune.runtime import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is worth its time."""
+
+    evaluation: bool = True
+    workload: bool = False
+    agreement: bool = False
+    evidence: bool = False
+    """Also statistics of the pruned network, and what the files weigh."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """A network on the images that it is measured on."""
+
+    evaluation: Evaluation
+    workload: Workload | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looks:
+    """Before and after; None where nothing could be run or nobody asked."""
+
+    before: Look | None
+    after: Look | None
+
+    @property
+    def evaluations(self) -> tuple[Evaluation | None, Evaluation | None]:
+        """Before and after."""
+        return _evaluation(self.before), _evaluation(self.after)
+
+    def about(self, energy: Energy) -> dict[str, Any]:
+        """For a report."""
+        before, after = self.evaluations
+        both = {"before": self.before, "after": self.after}
+        work = {
+            name: about_workload(look.workload, look.evaluation.samples, energy)
+            for name, look in both.items()
+            if look is not None and look.workload is not None
+        }
+        return {
+            "before": about_evaluation(before),
+            "after": about_evaluation(after),
+            "workload": work or None,
+        }
+
+
+def _evaluation(look: Look | None) -> Evaluation | None:
+    return None if look is None else look.evaluation
+
+
+class Measuring:
+    """Runs the subject's network, with whatever weights it holds."""
+
+    def __init__(
+        self, subject: Subject, wanted: Wanted, limit: int | None, progress: Progress, cost: Cost
+    ) -> None:
+        """`limit` is the number of images; None takes all."""
+        self.subject, self.wanted, self.limit = subject, wanted, limit
+        self.progress, self.cost = progress, cost
+
+    @property
+    def missing(self) -> str | None:
+        """Why nothing can be run, if so."""
+        subject = self.subject
+        if subject.network is None or subject.data is None:
+            return subject.missing or "there is no network"
+        return None
+
+    def look(self, label: str) -> Look | None:
+        """Accuracy, firing and work, where there are network and images."""
+        if not self._runs:
+            return None
+        workload = Workload() if self.wanted.workload else None
+        found = self._evaluated(self.subject.measured, label, workload)
+        return Look(evaluation=found, workload=workload)
+
+    def tested(self) -> Evaluation | None:
+        """On the test images, where there are some and the looks are at those of `--eval-data`."""
+        subject = self.subject
+        known = self._runs and subject.data is not None and subject.data.test is not None
+        if not known or subject.measured == "test":
+            return None
+        return self._evaluated("test", "evaluating on test images", None)
+
+    @property
+    def _runs(self) -> bool:
+        return self.wanted.evaluation and self.subject.runnable is not None and not self.missing
+
+    def _evaluated(self, split: str, label: str, workload: Workload | None) -> Evaluation:
+        with self.cost.stage("evaluation"):
+            return evaluate(
+                self.subject.require_runnable(),
+                self._batches(label, split),
+                workload=workload,
+                images=split,
+            )
+
+    def compared(self, tensors: Mapping[str, Tensor]) -> Agreement | None:
+        """How alike the checkpoint and the network with `tensors` are, on the same images."""
+        network = self.subject.runnable
+        if not self.wanted.agreement or network is None or self.missing:
+            return None
+        with self.cost.stage("evaluation"):
+            batches = self._batches("comparing spikes", self.subject.measured)
+            return agreements(network, self.subject.checkpoint.tensors, [tensors], batches)[0]
+
+    def _batches(self, label: str, split: str) -> Iterator[Any]:
+        return self.subject.batches(split, self.limit).track(self.progress, label)
+
+    def evidence(
+        self, masks: Masks, scores: Scores, before: Calibration | None
+    ) -> dict[str, Any] | None:
+        """Membranes, scores and predictions, layer by layer; the network holds what was pruned."""
+        if not self.wanted.evidence:
+            return None
+        histograms = {
+            key: asdict(score_histogram(values, masks[key], scores.scale))
+            for key, values in scores.values.items()
+        }
+        network, weights = self.subject.runnable, self.subject.find_weights()
+        if network is None or before is None:
+            none: dict[str, Any] = {"before": {}, "after": {}, "crises": {}, "input_rates": {}}
+            return {"samples": 0, "edges": [], **none, "scores": histograms}
+        batches = self.subject.calibration_batches().track(self.progress, "calibrating after")
+        with self.cost.stage("calibration"):
+            after = calibrate(network, batches)
+        predicted = crises(weights, masks, network, before)
+        return {
+            "samples": after.samples,
+            "edges": before.histogram_edges.tolist(),
+            "before": {name: asdict(found) for name, found in membranes(before).items()},
+            "after": {name: asdict(found) for name, found in membranes(after).items()},
+            "crises": {name: asdict(found) for name, found in predicted.items()},
+            "input_rates": {
+                key: {"before": _input_rate(before, key), "after": _input_rate(after, key)}
+                for key in weights
+                if key in before.layers and key in after.layers
+            },
+            "scores": histograms,
+        }
+
+    def sizes(self, after: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """What all tensors weigh, before and after."""
+        if not self.wanted.evidence:
+            return None
+        source = self.subject.checkpoint
+        return {
+            "before": _sizes(source.in_file(source.tensors)),
+            "after": _sizes(source.in_file(after)),
+        }
+
+
+def _input_rate(calibration: Calibration, key: str) -> float:
+    return float(calibration.layers[key].input_rate.mean())
+
+
+def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    return sizes_of(tensors.values(), pack(tensors)).as_dict()

@@ -1,0 +1,55 @@
+"""What came of pruning, as commands show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from snnprune.errors import SnnpruneError
+from snnprune.jobs.prune.combining import Choice
+from snnprune.jobs.prune.options import Place
+from snnprune.jobs.prune.target_sparsity import Search
+from snnprune.jobs.targets.layers import LayerRow
+from snnprune.measure.evaluation import Evaluation
+from snnprune.report.gates.gate import Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """What came of one sparsity."""
+
+    sparsity: float | None
+    """As asked for, or found; None where each layer has its own."""
+    place: Place
+    rows: tuple[LayerRow, ...]
+    """Counted in the file that was written."""
+    totals: dict[str, int]
+    channels: Mapping[str, dict[str, int]]
+    """See `Made`."""
+    before: Evaluation | None
+    after: Evaluation | None
+    test: Evaluation | None
+    """On test images, where `after` is on the images of `--eval-data`."""
+    verdicts: tuple[Verdict, ...]
+    """Of the gates."""
+    error: SnnpruneError | None
+    """Of those that are not met."""
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruning:
+    """What came of a command."""
+
+    files: tuple[Pruned, ...]
+    choice: Choice
+    allocation: str
+    search: Search | None
+    report: dict[str, Any]
+    """Of the one file, or of all of them."""
+
+    @property
+    def error(self) -> SnnpruneError | None:
+        """Of the first file that does not meet its gates."""
+        return next((file.error for file in self.files if file.error is not None), None)

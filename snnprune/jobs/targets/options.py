@@ -1,0 +1,208 @@
+"""What the command line says of the checkpoint that a command works on, each flag once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from snnprune.errors import UsageError
+from snnprune.files.readable import require_readable
+from snnprune.jobs.options import Options, ReadAs
+from snnprune.plugins.forwards import require_forward
+
+FORWARD_HELP = (
+    "How a batch is run: whole, repeat:T, steps or file.py:function from model and batch to output."
+)
+LINK_HELP = "The neuron that a weight drives, or none; repeatable."
+TEST_DATA_HELP = "Test images, where --data has none: as --data."
+EVAL_DATA_HELP = "Images to measure and judge on, neither trained nor calibrated on: as --data."
+PANEL = "Network and data"  # of --help
+
+
+def parse_links(texts: Iterable[str]) -> dict[str, str]:
+    """The neuron that each weight drives, by weight key, from `WEIGHT=NEURON` texts.
+
+    Raises:
+        UsageError: one is not of that form, or a weight is given two neurons.
+    """
+    links: dict[str, str] = {}
+    for text in texts:
+        weight, _, neuron = text.partition("=")
+        if not weight or not neuron:
+            raise UsageError(
+                f"{text!r} is not of the form WEIGHT=NEURON",
+                field="--link",
+                hint="inspect names both; WEIGHT=none is for a weight that drives none",
+            )
+        if links.setdefault(weight, neuron) != neuron:
+            raise UsageError(f"{weight} is given {links[weight]} and {neuron}", field="--link")
+    return links
+
+
+def _parse_model_args(texts: Iterable[str]) -> dict[str, Any]:
+    from snnprune.recipe.loading import parse_settings
+
+    return parse_settings(texts, option="--model-arg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFolderOptions(Options):
+    """Where data sets lie."""
+
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the data sets; by default $SNNPRUNE_DATA or the cache.",
+            rich_help_panel=PANEL,
+            readable=False,
+        ),
+    ] = None
+    download: Annotated[
+        bool,
+        typer.Option(
+            "--download", help="Fetch a data set that is not there.", rich_help_panel=PANEL
+        ),
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions(Options):
+    """What the work is done on."""
+
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, cpu or cuda:N.", rich_help_panel=PANEL)
+    ] = "auto"
+    seed: Annotated[
+        int,
+        typer.Option(metavar="N", min=0, help="Of every random draw.", rich_help_panel=PANEL),
+    ] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions(DataFolderOptions):
+    """The network of a checkpoint and its data; None is left to the file's own metadata."""
+
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Built-in name, package.module:function or file.py:function.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+    model_args: Annotated[
+        Mapping[str, Any],
+        ReadAs(given=list[str] | None, read=_parse_model_args),
+        typer.Option(
+            "--model-arg",
+            metavar="K=V",
+            help="An argument of the model, module:name for that object; repeatable.",
+            rich_help_panel=PANEL,
+        ),
+    ] = field(default_factory=dict)
+    forward: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=FORWARD_HELP, rich_help_panel=PANEL),
+    ] = None
+    """`file.py:function` that runs a batch; a file never names one."""
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Built-in name, imagefolder:DIR, tensors:FILE or file.py:function.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None
+
+    def check(self) -> None:
+        """Refuse an unknown way to run a batch."""
+        require_forward(self.forward)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubjectOptions(NetworkOptions, DeviceOptions):
+    """A checkpoint, its network and its data; None is left to the file's own metadata."""
+
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CKPT", help="A .safetensors (or its index), .pth or .nir file.", readable=False
+        ),
+    ]
+    links: Annotated[
+        Mapping[str, str],
+        ReadAs(given=list[str] | None, read=parse_links),
+        typer.Option("--link", metavar="WEIGHT=NEURON", help=LINK_HELP, rich_help_panel=PANEL),
+    ] = field(default_factory=dict)
+    """The neuron that a weight drives, `none` for none, by weight key."""
+    exclude: Annotated[
+        tuple[str, ...],
+        ReadAs(given=list[str] | None, read=tuple),
+        typer.Option(
+            metavar="GLOB", help="Weights to leave alone; repeatable.", rich_help_panel=PANEL
+        ),
+    ] = ()
+    """Patterns of weights that are left alone."""
+    state_dict: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY", help="Which of the file's state dicts to read.", rich_help_panel=PANEL
+        ),
+    ] = None
+    allow_nonfinite: Annotated[
+        bool,
+        typer.Option(
+            "--allow-nonfinite",
+            help="Take weights that are NaN or infinite for pruned.",
+            rich_help_panel=PANEL,
+        ),
+    ] = False
+    batch_size: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="Images per forward pass.", rich_help_panel=PANEL),
+    ] = 128
+    test_data: str | None = None
+    """Another set, whose images are those of the test."""
+    eval_data: str | None = None
+    """Another set, whose images take the place of validation images."""
+    readout: str = "auto"
+    strict: bool = False
+    samples: int = 1024
+    """The number of images to calibrate on."""
+    hold_out: float = 0.0
+    """The part of the user's own images that is set aside where nothing else is to measure on."""
+    learnt_from: tuple[str, ...] = ()
+    """Sets that statistics in a file were taken on."""
+
+    def check(self) -> None:
+        """Refuse a checkpoint that cannot be read, too."""
+        require_readable(self.checkpoint)
+        super().check()
+
+    def list_inputs(self) -> list[Path]:
+        """The files that are read, none of which may be the output."""
+        from snnprune.checkpoint.read import files_of
+
+        sets = filter(None, (self.data, self.test_data, self.eval_data))
+        named = (name.partition(":") for name in sets)
+        places = [Path(place) for form, _, place in named if form == "tensors"]
+        return [*files_of(self.checkpoint), *places]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredOptions(SubjectOptions):
+    """A checkpoint, its network, its data, and what the command line says it is measured on."""
+
+    test_data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help=TEST_DATA_HELP, rich_help_panel=PANEL),
+    ] = None
+    eval_data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help=EVAL_DATA_HELP, rich_help_panel=PANEL),
+    ] = None

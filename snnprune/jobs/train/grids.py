@@ -1,0 +1,142 @@
+"""A recipe's grid: every network on every data set, one after the other, and all side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from snnprune.distributed.device import choose_device
+from snnprune.files.writing import sha256_of
+from snnprune.jobs.train.dry_run import DryRun, dry_run
+from snnprune.jobs.train.looping import LoopOptions, Say
+from snnprune.jobs.train.pictures import draw_grid
+from snnprune.jobs.train.recipes import require_names
+from snnprune.jobs.train.seeds import Job, Sweep, begin_around, run_seeds
+from snnprune.models import build_model
+from snnprune.recipe.schema import Recipe, runs_of
+from snnprune.report.curves import about_curves
+from snnprune.report.frame import report
+from snnprune.report.pages.writing import write_report
+from snnprune.runtime import SILENT, Progress, place
+from snnprune.training.runs.opening import holds_run, require_ready
+from snnprune.training.runs.ownership import RECIPE, REPORT, sums_below, vouch
+from snnprune.training.setup import open_recipe_data, resolved, spec_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """What came of all runs."""
+
+    runs: Mapping[str, Sweep]
+    """By the name of the folder."""
+    report: Mapping[str, Any]
+
+    @property
+    def finished_before(self) -> bool:
+        """Whether there was nothing left to do."""
+        return all(sweep.finished_before for sweep in self.runs.values())
+
+
+def run_grid(
+    job: Job, options: LoopOptions, progress: Progress = SILENT, say: Say = lambda _: None
+) -> Grid:
+    """Run `job` for every pair of the recipe's grid, each in `OUT/MODEL-DATA`, all its seeds too.
+
+    Raises:
+        SnnpruneError: whatever ends a run; those before it are whole, and the grid can be resumed.
+    """
+    require_names(options.recipe)
+    runs: dict[str, Sweep] = {}
+    each = dict(_of_each(options))
+    if place().first:
+        _require_all(each.values())
+        begun = any(own.resume for own in each.values())
+        begin_around(options, begun=begun, runs=each.keys())
+    for number, (name, own) in enumerate(each.items(), start=1):
+        say(f"run {number} of {len(each)}: {name}")
+        runs[name] = run_seeds(job, own, progress, say)
+    return Grid(runs=runs, report=_together(options, runs) if place().first else {})
+
+
+def dry_grid(options: LoopOptions) -> tuple[Mapping[str, DryRun], dict[str, Any]]:
+    """Try every pair of the recipe's grid: what was found by the folder's name, and a report.
+
+    Raises:
+        SnnpruneError: what a run would raise before or in its first batch.
+    """
+    require_ready(options.out, resume=False, force=options.force)
+    tried = {name: dry_run(own) for name, own in _of_each(options)}
+    reports = [told for _, told in tried.values()]
+    found = report(
+        options.command,
+        device=choose_device(options.device),
+        seed=options.recipe.seed,
+        recipe=options.recipe.model_dump(mode="json"),
+        model=None,
+        data=None,
+        runs=[
+            {"folder": name, "model": told["model"], "data": told["data"], "dry_run": asdict(one)}
+            for (name, (one, _)), told in zip(tried.items(), reports, strict=True)
+        ],
+    )
+    return {name: one for name, (one, _) in tried.items()}, found
+
+
+def _require_all(each: Iterable[LoopOptions]) -> None:
+    """Open every data set and build every network once: what the last run needs is there.
+
+    Raises:
+        InputError: a data set is missing, or a network cannot be built for it.
+    """
+    for own in each:
+        recipe = resolved(own.recipe, open_recipe_data(own.recipe, own.places))
+        build_model(spec_of(recipe), field="model")
+
+
+def _of_each(options: LoopOptions) -> Iterator[tuple[str, LoopOptions]]:
+    """The options of each run by the name of its folder."""
+    for name, recipe in runs_of(options.recipe).items():
+        folder = options.out / name
+        resume = options.resume and holds_run(folder)
+        own = replace(options, recipe=recipe, out=folder, around=options.out, resume=resume)
+        yield name, own
+
+
+def _together(options: LoopOptions, runs: Mapping[str, Sweep]) -> dict[str, Any]:
+    """Write what the runs come to: a picture and a report of all."""
+    reports = {name: sweep.report for name, sweep in runs.items()}
+    pictures = draw_grid(
+        options.out, [(_resolved(reports[name]), sweep.summary) for name, sweep in runs.items()]
+    )
+    paths = [options.out / name / REPORT for name in runs]
+    found = report(
+        options.command,
+        device=choose_device(options.device),
+        seed=options.recipe.seed,
+        inputs=[{"path": str(path), "sha256": sha256_of(path)} for path in paths],
+        warnings=[f"{name}: {line}" for name, one in reports.items() for line in one["warnings"]],
+        recipe=options.recipe.model_dump(mode="json"),
+        model=None,
+        data=None,
+        runs=[
+            {
+                "folder": name,
+                "model": reports[name]["model"],
+                "data": reports[name]["data"],
+                "summary": about_curves(sweep.summary),
+            }
+            for name, sweep in runs.items()
+        ],
+        outputs=[{"path": str(options.out / name)} for name in pictures],
+    )
+    pages = [path.name for path in write_report(options.out, found, within=options.out)]
+    vouch(options.out, [RECIPE, *pictures, *pages, *sums_below(options.out, runs)])
+    return found
+
+
+def _resolved(told: Mapping[str, Any]) -> Recipe:
+    """The recipe of a run with what the data filled in, as its report has it."""
+    recipe = Recipe.model_validate(told["recipe"], strict=False)
+    model = recipe.model.model_copy(update={"args": told["model"]["args"]})
+    return recipe.model_copy(update={"model": model})

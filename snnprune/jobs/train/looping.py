@@ -1,0 +1,314 @@
+"""What the commands that train have around their loops: the run folder, signals, a way to go on."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from snnprune.data.dataset import DataOptions, DataSet
+from snnprune.distributed.device import choose_device
+from snnprune.distributed.ranks import Ranks, joined
+from snnprune.errors import (
+    InputError,
+    NonFiniteError,
+    OutputError,
+    StoppedError,
+    says_out_of_memory,
+    told_by_torch,
+)
+from snnprune.jobs.train.recipes import require_names
+from snnprune.plugins.references import references_in
+from snnprune.recipe.methods import TrainingSection
+from snnprune.recipe.schema import Recipe
+from snnprune.report.frame import doubts_on, report
+from snnprune.report.pages.writing import write_report
+from snnprune.report.provenance import DataSpec, described
+from snnprune.report.schema.parts import Finetune, Tickets, Train
+from snnprune.training.early_bird import told_of
+from snnprune.training.runs.changes import made_with
+from snnprune.training.runs.folder import RunFolder
+from snnprune.training.runs.opening import open_run, require_ready
+from snnprune.training.runs.ownership import RECIPE, REPORT
+from snnprune.training.runs.run import Run, RunTogether, StopTogether
+from snnprune.training.runs.stopping import Stop, stopping
+from snnprune.training.setup import open_recipe_data, resolved, spec_of
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopOptions:
+    """What the command line asks for."""
+
+    recipe: Recipe
+    out: Path
+    command: str = "train"
+    arguments: tuple[str, ...] = ()
+    """What else the command was given, for the line that continues the run."""
+    device: str = "auto"
+    data_root: Path | None = None
+    download: bool = False
+    force: bool = False
+    resume: bool = False
+    allowed: tuple[str, ...] = ()
+    """What may be another than when the run began: `torch`, `snnprune`, `device`, `processes`."""
+    around: Path | None = None
+    """The folder of a grid around `out`: it is what is to be resumed."""
+
+    @property
+    def places(self) -> DataOptions:
+        """Where data lie."""
+        return DataOptions(root=self.data_root, download=self.download)
+
+    @property
+    def resume_command(self) -> str:
+        """The command line that continues the run."""
+        folder = str(self.around or self.out)
+        words = ["snnprune", self.command, *self.arguments, "--resume", "--out", folder]
+        if self.device != "auto":
+            words += ["--device", self.device]
+        if self.data_root is not None:
+            words += ["--data-root", str(self.data_root)]
+        for name, text in references_in(self.recipe.model.args):  # no file names code
+            words += ["--set", f"model.args.{name}={text}"]
+        return shlex.join(words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopRun:
+    """What came of a run."""
+
+    out: Path
+    report: Mapping[str, Any]
+    finished_before: bool = False
+    """There was nothing left to do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a loop needs, and the folder that its run is kept in."""
+
+    options: LoopOptions
+    recipe: Recipe
+    """With what the data filled in."""
+    data: DataSet
+    device: torch.device
+    ranks: Ranks
+    folder: RunFolder | None
+    """Ours; None on all ranks but the first."""
+    run: Run
+    stop: Stop
+    finished: bool
+    """Whether the folder holds a whole run that is to be left alone."""
+
+    def by_first(self, ending: Callable[[RunFolder], LoopRun]) -> LoopRun:
+        """What `ending` gives on the first rank, where the folder is; the others wait for it."""
+        return self.ranks.by_first(lambda: ending(self._folder()))
+
+    def as_it_was(self) -> LoopRun:
+        """The result of a run that was finished before.
+
+        Raises:
+            InputError: its report cannot be read.
+        """
+        return self.by_first(_read_back)
+
+    def finish(
+        self, outputs: Sequence[str], *, inputs: Sequence[Mapping[str, str]] = (), **findings: Any
+    ) -> LoopRun:
+        """Write the report about what the loop found and left in `outputs`; then `DONE`."""
+        folder = self._folder()
+        found = report(
+            self.options.command,
+            device=self.device,
+            seed=self.recipe.seed,
+            inputs=inputs,
+            warnings=list(
+                dict.fromkeys(
+                    [
+                        *folder.warnings,
+                        *self.data.doubts,
+                        *_idle(self.recipe, self.options.command),
+                        *_doubts(folder.rows),
+                        *_overflows(folder.rows),
+                        *told_of(folder.rows),
+                    ]
+                )
+            ),
+            recipe=folder.recipe.model_dump(mode="json"),
+            model=self.recipe.model.model_dump(mode="json"),
+            data=data_spec(self.recipe).as_dict(),
+            **findings,
+            outputs=[{"path": str(folder.folder / name)} for name in outputs],
+        )
+        pages = write_report(folder.folder, found, within=folder.folder)
+        folder.finish([*outputs, *(path.name for path in pages)])
+        return LoopRun(out=folder.folder, report=found)
+
+    def _folder(self) -> RunFolder:
+        assert self.folder is not None
+        return self.folder
+
+
+@contextlib.contextmanager
+def working(options: LoopOptions, say: Say = lambda _: None) -> Iterator[Work]:
+    """The block in which a loop runs; everything that can be refused early is.
+
+    Raises:
+        InputError: the recipe cannot be trained, or there is no such run to resume.
+        OutputError: the folder is in use, is not free, or cannot be written.
+        NonFiniteError: the loss became NaN or infinite.
+        StoppedError: a signal came; the run can be resumed.
+    """
+    require_names(options.recipe)
+    with joined(options.device) as ranks, contextlib.ExitStack() as stack:
+        if ranks.first:
+            require_ready(options.out, resume=options.resume, force=options.force)
+        device = choose_device(options.device)
+        with ranks.one_before_others(options.download):
+            data = open_recipe_data(options.recipe, options.places)
+        recipe = resolved(options.recipe, data)
+        made = made_with(device, ranks.size)
+        folder = _opened(options, recipe, made, say, stack) if ranks.first else None
+        stop = stack.enter_context(stopping())
+        together = ranks.size > 1
+        yield Work(
+            options=options,
+            recipe=recipe,
+            data=data,
+            device=device,
+            ranks=ranks,
+            folder=folder,
+            run=folder if folder and not together else RunTogether(folder, ranks),
+            stop=StopTogether(stop, ranks) if together else stop,
+            finished=bool(ranks.shared(folder.is_finished() if folder else None)),
+        )
+
+
+def _opened(
+    options: LoopOptions,
+    recipe: Recipe,
+    made: Mapping[str, str],
+    say: Say,
+    stack: contextlib.ExitStack,
+) -> RunFolder:
+    """The run's folder, locked until `stack` is left."""
+    metadata = described(options.command, model=spec_of(recipe), data=data_spec(recipe))
+    folder = stack.enter_context(
+        open_run(
+            options.out,
+            recipe,
+            made,
+            metadata=metadata,
+            resume=options.resume,
+            force=options.force,
+            say=say,
+            allowed=options.allowed,
+        )
+    )
+    stack.enter_context(_telling_how_to_go_on(options, folder))
+    return folder
+
+
+def _doubts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """On what each network of a run does on the images that it was measured on."""
+    for row in rows:
+        if row["kind"] == "ticket":
+            name = f"{row['method']} at {row['sparsity_asked']:.0%}"
+            yield from doubts_on(row["test"] or row.get("measured"), of=name)
+
+
+def _overflows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """How many batches nothing was learnt from."""
+    if skipped := sum(row.get("skipped", 0) for row in rows):
+        batches = "batch" if skipped == 1 else "batches"
+        yield f"the gradient of {skipped} {batches} overflowed in fp16: no step was taken with them"
+
+
+def _idle(recipe: Recipe, command: str) -> list[str]:
+    """What the recipe asks for and nothing comes of."""
+    section = recipe.imp
+    if command != "imp" or section is None or section.early_bird is None:
+        return []
+    if section.drawn_while_dense or len(section.targets) > 1:
+        return []
+    return [
+        "imp.early_bird ends no round here: the dense run and the last round are trained whole, "
+        "and there is one round; more sparsities give it some to end"
+    ]
+
+
+def _read_back(folder: RunFolder) -> LoopRun:
+    path = folder.folder / REPORT
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        _reports().validate_python(found, strict=True)  # "0.5" is no number
+    except ValidationError as error:
+        raise InputError(
+            "is no report of a run that came to its end", file=path, hint="--force trains again"
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"cannot be read: {error}", file=path, hint="--force trains again"
+        ) from error
+    return LoopRun(out=folder.folder, report=found, finished_before=True)
+
+
+@functools.cache
+def _reports() -> TypeAdapter[Any]:
+    """Those that the loops write."""
+    return TypeAdapter(Train | Finetune | Tickets)
+
+
+def data_spec(recipe: Recipe) -> DataSpec:
+    """The data of a recipe, as its checkpoints remember them."""
+    data = recipe.data
+    return DataSpec(
+        name=data.name,
+        validation=0.0 if data.evaluation else data.validation,
+        seed=recipe.seed,
+        evaluation=data.evaluation,
+    )
+
+
+@contextlib.contextmanager
+def _telling_how_to_go_on(options: LoopOptions, run: RunFolder) -> Iterator[None]:
+    """Errors that end a run name the command or the state from which it goes on."""
+    try:
+        yield
+    except StoppedError as error:
+        error.hint = f"to go on: {options.resume_command}"
+        raise
+    except OutputError as error:
+        if (run.folder / RECIPE).exists():
+            error.hint = f"free some space, then: {options.resume_command}"
+        raise
+    except NonFiniteError as error:
+        if last := run.states.newest_path():
+            error.hint = f"{error.hint}; the last good state is {last}"
+        raise
+    except Exception as error:
+        known = told_by_torch(error)
+        if known is None:
+            raise
+        if says_out_of_memory(error):
+            known.hint = _smaller(options.recipe.training)
+        raise known from error
+
+
+def _smaller(training: TrainingSection) -> str:
+    """How a step takes less memory; the pieces of a batch give the same steps."""
+    half = max(1, training.batch_size // 2)
+    return (
+        f"begin again with --set training.accumulate={2 * training.accumulate}, which takes each "
+        f"batch in pieces, or --set training.batch_size={half}"
+    )

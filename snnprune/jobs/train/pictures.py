@@ -1,0 +1,102 @@
+"""The pictures and the table that a run leaves in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from snnprune.files.together import together
+from snnprune.files.writing import write_text
+from snnprune.models import argument
+from snnprune.recipe.schema import Recipe
+from snnprune.report.curves import Summary, markdown_table
+from snnprune.report.plots.layers import plot_densities, plot_firing_rates
+from snnprune.report.plots.summary import Tile, plot_grid, plot_search, plot_tickets
+from snnprune.training.methods import EDGE_POPUP
+from snnprune.training.runs.ownership import SHOWN
+from snnprune.training.setup import spec_of
+
+SUFFIXES = (".png", ".svg")
+TABLE = "table.md"
+
+
+def draw(folder: Path, summary: Summary, recipe: Recipe) -> list[str]:
+    """Draw accuracy, densities and firing rates into the run's `folder`, and a table; their names.
+
+    There is nothing to draw of runs that pruned nothing.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    if not summary.points:
+        return []
+    with together(*(folder / name for name in SHOWN), within=folder) as staged:
+        return _draw(staged[0].parent, summary, recipe)
+
+
+def _draw(folder: Path, summary: Summary, recipe: Recipe) -> list[str]:
+    searched = EDGE_POPUP in summary.list_methods()
+    conditions = conditions_of(recipe, searched=searched)
+    classes = _classes(recipe)
+    pictures = {"densities": plot_densities, "firing-rates": plot_firing_rates}
+    if searched and classes is not None:
+        plot_search(_paths(folder, "accuracy"), summary, conditions, classes)
+    else:
+        plot_tickets(_paths(folder, "accuracy"), summary, conditions)
+    for name, plot in pictures.items():
+        plot(_paths(folder, name), summary, conditions)
+    write_text(folder / TABLE, f"{conditions}\n\n{markdown_table(summary)}\n")
+    names = [path.name for name in ("accuracy", *pictures) for path in _paths(folder, name)]
+    return [*names, TABLE]
+
+
+def draw_grid(folder: Path, runs: Sequence[tuple[Recipe, Summary]]) -> list[str]:
+    """Draw the accuracies of several networks and data sets into `folder`, and their tables.
+
+    The recipes are resolved. There is nothing to draw of runs that pruned nothing.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    searched = any(EDGE_POPUP in summary.list_methods() for _, summary in runs)
+    tiles = [
+        Tile(
+            title=conditions_of(recipe, searched=searched),
+            summary=summary,
+            classes=_classes(recipe),
+        )
+        for recipe, summary in runs
+        if summary.points
+    ]
+    if not tiles:
+        return []
+    texts = (f"{tile.title}\n\n{markdown_table(tile.summary)}" for tile in tiles)
+    paths = [*_paths(folder, "accuracy"), folder / TABLE]
+    with together(*paths, within=folder) as (*pictures, table):
+        plot_grid(pictures, tiles, searched=searched)
+        write_text(table, "\n".join(texts))
+    return [path.name for path in paths]
+
+
+def conditions_of(recipe: Recipe, *, searched: bool = False) -> str:
+    """What a number of the run depends on, in a line."""
+    steps = argument(spec_of(recipe), "time_steps", field="model.name")
+    time = [] if steps is None else [f"T = {steps}"]
+    return ", ".join([recipe.model.name, *time, recipe.data.name, _epochs(recipe, searched)])
+
+
+def _classes(recipe: Recipe) -> int | None:
+    classes = argument(spec_of(recipe), "classes", field="model.name")
+    return classes if isinstance(classes, int) else None
+
+
+def _epochs(recipe: Recipe, searched: bool) -> str:
+    """How long the networks were trained, and the scores where that differs."""
+    epochs = recipe.training.epochs
+    text = f"{epochs} epoch{'s' * (epochs != 1)}"
+    own = recipe.search.epochs if searched and recipe.search else None
+    return text if own in (None, epochs) else f"{text} (scores {own})"
+
+
+def _paths(folder: Path, name: str) -> list[Path]:
+    return [folder / f"{name}{suffix}" for suffix in SUFFIXES]

@@ -1,0 +1,206 @@
+"""What a run of each command is made of, before it is begun."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from snnprune.masks import Masks, kept
+from snnprune.models import argument
+from snnprune.pruning.criteria import load_criterion
+from snnprune.quantities import Natural, Share
+from snnprune.recipe.methods import ImpSection, SearchSection
+from snnprune.recipe.schema import Recipe
+from snnprune.report.curves import DENSE
+from snnprune.training.methods import EDGE_POPUP, FINETUNED, GRADUAL, Cell, cells, method_of
+from snnprune.training.ranking import prunable_weights
+from snnprune.training.searches import search_cells, share_kept
+from snnprune.training.setup import Setup, spec_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One of the trainings of a run."""
+
+    method: str
+    round: Natural
+    sparsity: Share
+    kept: Natural
+    """Weights that remain."""
+    epochs: Natural
+    steps: Natural
+    speed: float = 1.0
+    """Time of a step, as a share of one with all time steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The trainings of a run, and what goes with them."""
+
+    trainings: tuple[Training, ...]
+    prunable: int
+    evaluated_batches: int
+    """To measure, choose and calibrate on, in the whole run."""
+    models: int
+    """That are kept as results."""
+    masks: int
+    """Likewise."""
+    models_in_state: int
+    """Copies of the network in a state beside those of its first one."""
+
+
+def plan_of(command: str, setup: Setup, masks: Masks) -> Plan:
+    """The plan for the recipe of `setup`; `masks` are those that `finetune` begins with.
+
+    Raises:
+        InputError: a criterion or allocation cannot be had.
+    """
+    recipe = setup.recipe
+    sizes = {key: weight.numel() for key, weight in prunable_weights(setup.network).items()}
+    if command == "imp":
+        return _of_imp(recipe.imp or ImpSection(), setup, sizes)
+    if command == "search":
+        return _of_search(recipe.search or SearchSection(), setup, sizes)
+    return _of_training(setup, sizes, masks)
+
+
+def _of_training(setup: Setup, sizes: Mapping[str, int], masks: Masks) -> Plan:
+    """One training: dense, with masks that are held, or pruning on the way."""
+    recipe, total = setup.recipe, sum(sizes.values())
+    gradual, epochs = recipe.gradual, recipe.training.epochs
+    alive = kept(masks) if masks else total
+    method = FINETUNED if masks else DENSE
+    calibrations = 0
+    if gradual is not None:
+        method, alive = GRADUAL, total - round(gradual.sparsity * total)
+        calibrations = gradual.steps * _calibration(setup, gradual.criterion, gradual.samples)
+    only = _training(method, 0, 1 - alive / total, alive, epochs, setup)
+    best = setup.data.validation is not None
+    passes = (2 if masks else 1) * (_measured(setup) + _batches(setup, "validation"))
+    return Plan(
+        trainings=(only,),
+        prunable=total,
+        evaluated_batches=epochs * _batches(setup, "validation") + passes + calibrations,
+        models=1 + best,
+        masks=int(bool(masks) or gradual is not None),
+        models_in_state=int(best),
+    )
+
+
+def _of_imp(section: ImpSection, setup: Setup, sizes: Mapping[str, int]) -> Plan:
+    """The dense network, then the rounds of every method."""
+    total, rounds = sum(sizes.values()), cells(section, setup.recipe.training.epochs)
+    calibrations = sum(
+        _calibration(setup, method_of(cell.method).criterion, section.samples)
+        for cell in rounds
+        if cell.round > 0
+    )
+    if section.drawn_while_dense:  # every ticket after every epoch
+        calibrations *= setup.recipe.training.epochs
+    if section.early_time_steps is not None:
+        setup.with_args(time_steps=section.early_time_steps)  # refused where it cannot be built
+    early = _share_of_time(section, setup.recipe)
+    return _of_cells(
+        setup,
+        tuple(
+            _training(
+                cell.method,
+                cell.round,
+                cell.sparsity,
+                total - round(cell.sparsity * total),
+                cell.epochs,
+                setup,
+                speed=1.0 if cell.last else early,
+            )
+            for cell in rounds
+        ),
+        total,
+        calibrations,
+        models_in_state=1,  # the dense one, once it is there
+    )
+
+
+def _of_search(section: SearchSection, setup: Setup, sizes: Mapping[str, int]) -> Plan:
+    """The dense network if asked for, then a search for every sparsity."""
+
+    def alive(cell: Cell) -> int:
+        if cell.method != EDGE_POPUP:
+            return sum(sizes.values())
+        return sum(max(1, round(share_kept(cell.sparsity) * size)) for size in sizes.values())
+
+    found = search_cells(section, setup.recipe.training.epochs)
+    trainings = tuple(
+        _training(cell.method, cell.round, cell.sparsity, alive(cell), cell.epochs, setup)
+        for cell in found
+    )
+    return _of_cells(setup, trainings, sum(sizes.values()), 0, models_in_state=0)
+
+
+def _of_cells(
+    setup: Setup,
+    trainings: tuple[Training, ...],
+    total: int,
+    calibrations: int,
+    *,
+    models_in_state: int,
+) -> Plan:
+    epochs = sum(training.epochs for training in trainings)
+    tests = len(trainings) * _measured(setup)
+    return Plan(
+        trainings=trainings,
+        prunable=total,
+        evaluated_batches=epochs * _batches(setup, "validation") + tests + calibrations,
+        models=len(trainings),
+        masks=sum(training.method != DENSE for training in trainings),
+        models_in_state=models_in_state,
+    )
+
+
+def _training(
+    method: str,
+    number: int,
+    sparsity: float,
+    alive: int,
+    epochs: int,
+    setup: Setup,
+    *,
+    speed: float = 1.0,
+) -> Training:
+    return Training(
+        method=method,
+        round=number,
+        sparsity=sparsity,
+        kept=alive,
+        epochs=epochs,
+        steps=epochs * setup.steps_per_epoch,
+        speed=speed,
+    )
+
+
+def _calibration(setup: Setup, criterion: str, samples: int) -> int:
+    """Batches that statistics for the criterion are taken on."""
+    if load_criterion(criterion, field="criterion").needs == "weight":
+        return 0
+    return -(-samples // setup.recipe.training.batch_size)
+
+
+def _measured(setup: Setup) -> int:
+    """Batches of a pass over what a network is measured on."""
+    return _batches(setup, setup.data.measured)
+
+
+def _batches(setup: Setup, split: str) -> int:
+    """Batches of a pass over a split; what a loader of the user's gives is taken for one."""
+    images = setup.data.of(split)
+    if images is None:
+        return 0
+    count = images.batches(setup.recipe.training.batch_size).count
+    return 1 if count is None else count
+
+
+def _share_of_time(section: ImpSection, recipe: Recipe) -> float:
+    """What a step of the early rounds takes of one with all time steps."""
+    steps = argument(spec_of(recipe), "time_steps", field="model.name")
+    if section.early_time_steps is None or not isinstance(steps, int):
+        return 1.0
+    return section.early_time_steps / steps

@@ -1,1 +1,0 @@
-"""The loops, each to be read from top to bottom."""

@@ -1,0 +1,1 @@
+"""What one pass over data finds out about a network."""

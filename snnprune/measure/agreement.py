@@ -1,0 +1,276 @@
+"""An agreement as JSON: counts, and the shares that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import reduce
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from snnprune.errors import NonFiniteError
+from snnprune.measure.loss import checked_labels
+from snnprune.quantities import Natural
+
+T = TypeVar("T")
+
+
+def summed(one: T | None, another: T) -> T:
+    """Two records of counts as one."""
+    if one is None:
+        return another
+    return type(another)(
+        **{name: value + getattr(one, name) for name, value in vars(another).items()}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spikes:
+    """The spikes of one neuron layer in both networks, (T,) each; T = 1 where time is not told."""
+
+    places: tuple[int, ...]
+    """Neurons times samples."""
+    same: tuple[int, ...]
+    """Places where both spike alike; where spikes are counted, equally often."""
+    first: tuple[float, ...]
+    """Spikes of the first network."""
+    other: tuple[float, ...]
+    """Spikes of the other."""
+    timed: bool = True
+    """Whether the steps could be told apart."""
+
+    @property
+    def share(self) -> float:
+        """Of places and steps with the same spike, in [0, 1]."""
+        return sum(self.same) / sum(self.places)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The same by time step, (T,); empty where the steps could not be told apart."""
+        both = zip(self.same, self.places, strict=True)
+        return tuple(same / places for same, places in both) if self.timed else ()
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """Spikes per neuron per time step in the first network and the other."""
+        places = sum(self.places)
+        return sum(self.first) / places, sum(self.other) / places
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """Logits (N, classes), averaged over time."""
+
+    samples: Natural
+    values: Natural
+    difference: float
+    """Sum over values of their absolute difference."""
+    cosine: float
+    """Sum over samples."""
+    divergence: float
+    """Sum over samples of KL(softmax of the first || softmax of the other), in nats."""
+    same_class: Natural
+    """Samples for which both give one class the highest score."""
+
+    @property
+    def mean_difference(self) -> float:
+        """Mean absolute difference of two logits."""
+        return self.difference / self.values
+
+    @property
+    def mean_cosine(self) -> float:
+        """Mean cosine of the logits of a sample, in [-1, 1]."""
+        return self.cosine / self.samples
+
+    @property
+    def mean_divergence(self) -> float:
+        """Mean divergence of a sample, in nats."""
+        return self.divergence / self.samples
+
+    @property
+    def share(self) -> float:
+        """Of samples with the same class, in [0, 1]."""
+        return self.same_class / self.samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """How many labelled samples which network gets right, as McNemar's test counts them."""
+
+    both: Natural = 0
+    only_first: Natural = 0
+    only_other: Natural = 0
+    neither: Natural = 0
+
+    @property
+    def labelled(self) -> int:
+        """All of them."""
+        return self.both + self.only_first + self.only_other + self.neither
+
+    @property
+    def accuracies(self) -> tuple[float, float]:
+        """Shares classified right by the first network and the other, in [0, 1]."""
+        right = self.both + self.only_first, self.both + self.only_other
+        return right[0] / self.labelled, right[1] / self.labelled
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """What came of running both networks on the same samples."""
+
+    samples: int
+    spikes: Mapping[str, Spikes] = field(default_factory=dict)
+    """By neuron name."""
+    outputs: Outputs | None = None
+    """None where nobody said how they are read."""
+    answers: Answers | None = None
+    """None without labels."""
+    classes: tuple[int, int] = (0, 0)
+    """How many different classes have the highest score, in the first network and the other."""
+
+    def share(self, neurons: Collection[str] | None = None) -> float | None:
+        """Of the spikes of these neurons, or of all, that are the same; None where there are none.
+
+        Each place counts once, so that large layers count for more.
+        """
+        chosen = [s for name, s in self.spikes.items() if neurons is None or name in neurons]
+        places = sum(sum(one.places) for one in chosen)
+        return sum(sum(one.same) for one in chosen) / places if places else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """Counts and sums over the values of one tensor, or of several."""
+
+    values: Natural = 0
+    changed: Natural = 0
+    zeros_first: Natural = 0
+    zeros_other: Natural = 0
+    kept_by_both: Natural = 0
+    """Values that are 0 in neither."""
+    kept_by_either: Natural = 0
+    squared_change: float = 0.0
+    """Sum of |b - a|^2."""
+    squared_norm: float = 0.0
+    """Sum of |a|^2."""
+
+    @property
+    def relative(self) -> float | None:
+        """||b - a|| / ||a||; None where that is no finite number."""
+        if not self.squared_change:
+            return 0.0
+        ratio = self.squared_change / self.squared_norm if self.squared_norm else float("inf")
+        return ratio**0.5 if ratio < float("inf") else None
+
+    @property
+    def overlap(self) -> float:
+        """Jaccard index of what is kept: kept by both / kept by either; 1 where nothing is."""
+        return self.kept_by_both / self.kept_by_either if self.kept_by_either else 1.0
+
+
+def change(first: Tensor, other: Tensor) -> Change:
+    """From `first` to `other`, in float64; two NaN count as the same.
+
+    Their types may differ: values are compared as the wider type holds them.
+    """
+    same = (first == other) | ((first != first) & (other != other))
+    kept, still = first != 0, other != 0
+    wide = torch.complex128 if first.is_complex() or other.is_complex() else torch.float64
+    before = first.to(wide)
+    return Change(
+        values=first.numel(),
+        changed=int((~same).sum()),
+        zeros_first=int((~kept).sum()),
+        zeros_other=int((~still).sum()),
+        kept_by_both=int((kept & still).sum()),
+        kept_by_either=int((kept | still).sum()),
+        squared_change=_squared(other.to(wide) - before),
+        squared_norm=_squared(before),
+    )
+
+
+def together(changes: Iterable[Change]) -> Change:
+    """Those of several tensors as one."""
+    return reduce(summed, changes, Change())
+
+
+def _squared(values: Tensor) -> float:
+    return float(values.abs().square().sum())
+
+
+def compared_outputs(first: Tensor, other: Tensor) -> Outputs:
+    """Of logits (N, classes), float64.
+
+    Raises:
+        NonFiniteError: one is NaN or infinite.
+    """
+    if not bool((first.isfinite() & other.isfinite()).all()):
+        raise NonFiniteError("a network puts out NaN or infinity", field="--data")
+    cosines = functional.cosine_similarity(first, other, dim=1)
+    cosines = torch.where((first == other).all(1), 1.0, cosines)  # also where both are 0
+    log_p, log_q = first.log_softmax(1), other.log_softmax(1)
+    return Outputs(
+        samples=len(first),
+        values=first.numel(),
+        difference=float((first - other).abs().sum()),
+        cosine=float(cosines.sum()),
+        divergence=float((log_p.exp() * (log_p - log_q)).sum()),
+        same_class=int((first.argmax(1) == other.argmax(1)).sum()),
+    )
+
+
+def compared_answers(first: Tensor, other: Tensor, y: Tensor) -> Answers:
+    """Of scores (N, classes) against labels (N,).
+
+    Raises:
+        InputError: a label is no class.
+    """
+    y = checked_labels(y, first)
+    right, also = first.argmax(1) == y, other.argmax(1) == y
+    return Answers(
+        both=int((right & also).sum()),
+        only_first=int((right & ~also).sum()),
+        only_other=int((~right & also).sum()),
+        neither=int((~right & ~also).sum()),
+    )
+
+
+def about_agreement(agreement: Agreement | None) -> dict[str, Any] | None:
+    """For a report."""
+    if agreement is None:
+        return None
+    outputs, answers = agreement.outputs, agreement.answers
+    return {
+        "samples": agreement.samples,
+        "spike_agreement": agreement.share(),
+        "neurons": {name: _about(spikes) for name, spikes in agreement.spikes.items()},
+        "outputs": outputs
+        and {
+            **asdict(outputs),
+            "mean_difference": outputs.mean_difference,
+            "mean_cosine": outputs.mean_cosine,
+            "mean_divergence": outputs.mean_divergence,
+            "same_class_share": outputs.share,
+        },
+        "answers": answers
+        and {
+            **asdict(answers),
+            "labelled": answers.labelled,
+            "accuracies": list(answers.accuracies),
+        },
+    }
+
+
+def _about(spikes: Spikes) -> dict[str, Any]:
+    return {
+        "places": list(spikes.places),
+        "same": list(spikes.same),
+        "spikes": [list(spikes.first), list(spikes.other)],
+        "timed": spikes.timed,
+        "firing_rates": list(spikes.rates),
+        "agreement": spikes.share,
+        "agreement_by_step": list(spikes.shares),
+    }

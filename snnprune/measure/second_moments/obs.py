@@ -1,0 +1,132 @@
+"""The order in which the Optimal Brain Surgeon takes weights out, each row by itself."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+TOLERANCE = 1e-6  # of the residual, relative to the right side
+STEPS = 200  # of conjugate gradients at most
+
+
+def fitted(second: Tensor, cross: Tensor, keep: Tensor, start: Tensor, *, ridge: float) -> Tensor:
+    """Weights W (groups, out, d) that minimise E|y - W x|^2 + ridge s |W - start|^2 where kept.
+
+    `second` is E[x x'], (groups, d, d), `cross` E[x y'], (groups, d, out), both float64; `keep`
+    (groups, out, d) says which weights there are, all others are 0. s is the mean of E[x^2].
+
+    Conjugate gradients, preconditioned by the diagonal, on all rows together: what costs is one
+    product of matrices a step, however many weights a row keeps.
+    """
+    scale = second.diagonal(dim1=1, dim2=2).mean(1).clamp(min=torch.finfo(second.dtype).tiny)
+    pull = (ridge * scale).view(-1, 1, 1)
+    diagonal = second.diagonal(dim1=1, dim2=2).unsqueeze(1) + pull
+
+    def applied(w: Tensor) -> Tensor:
+        return (w @ second + pull * w) * keep
+
+    weights = start * keep
+    right = (cross.mT + pull * weights) * keep
+    residual = right - applied(weights)
+    enough = TOLERANCE * right.norm(dim=2, keepdim=True)
+    preconditioned = residual / diagonal
+    direction, slope = preconditioned, _dot(residual, preconditioned)
+    for _ in range(STEPS):
+        if bool((residual.norm(dim=2, keepdim=True) <= enough).all()):
+            break
+        image = applied(direction)
+        length = _ratio(slope, _dot(direction, image))
+        weights = weights + length * direction
+        residual = residual - length * image
+        preconditioned = residual / diagonal
+        before, slope = slope, _dot(residual, preconditioned)
+        direction = preconditioned + _ratio(slope, before) * direction
+    return weights
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(2, keepdim=True)
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    """a / b, 0 where a row is done and both are 0."""
+    return torch.where(b == 0, torch.zeros_like(a), a / torch.where(b == 0, torch.ones_like(b), b))
+
+
+WORK = 1e11  # of multiplications, some 5 s on a CPU core
+MEMORY = 2**27  # bytes of the inverses that are in work
+
+
+def losses(inverses: Tensor, weights: Tensor, *, share: float | None = None) -> Tensor:
+    """What the removal of each weight adds to E|dW x|^2, where those left make up for it.
+
+    `inverses` has H^-1 of H = E[x x'], (groups, d, d) float64, see `inverse_of`; `weights` is
+    (groups, out, d). From each row the weight of the least w_q^2 / [H^-1]_qq is taken out, the
+    others make up for it, H^-1 loses its row and column, and so on (Hassibi and Stork 1993; row by
+    row as Frantar and Alistarh 2022, arXiv 2208.11580). A row's values never fall on the way, so
+    that they rank the weights of a row in the order of removal.
+
+    One at a time where that is little work. In a wide layer a `share` of the weights that are left
+    goes at a time; where it is 1, the values are those of the first look.
+    """
+    share = _share(weights) if share is None else share
+    found = torch.empty_like(weights, dtype=torch.float64)
+    for group, (inverse, rows) in enumerate(zip(inverses, weights.double(), strict=True)):
+        at_once = max(1, MEMORY // (8 * inverse.numel()))
+        for first in range(0, len(rows), at_once):
+            some = slice(first, first + at_once)
+            found[group, some] = _eliminated(inverse, rows[some], share)
+    return found
+
+
+def inverse_of(matrix: Tensor, ridge: float) -> Tensor:
+    """The inverse of `matrix` (..., d, d) with `damping` added to its diagonal."""
+    raised = matrix.clone()
+    raised.diagonal(dim1=-2, dim2=-1).add_(damping(matrix, ridge).unsqueeze(-1))
+    return torch.cholesky_inverse(torch.linalg.cholesky(raised))
+
+
+def damping(matrix: Tensor, ridge: float) -> Tensor:
+    """`ridge` times the mean of the diagonal of `matrix` (..., d, d)."""
+    return ridge * matrix.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=1e-12)
+
+
+def _share(weights: Tensor) -> float:
+    groups, out, size = weights.shape
+    share = groups * out * float(size) ** 3 / WORK
+    return min(1.0, share) if share * size > 1 else 0.0
+
+
+def _eliminated(inverse: Tensor, weights: Tensor, share: float) -> Tensor:
+    """The values of rows (R, d) under one H^-1 (d, d)."""
+    levels = torch.empty_like(weights)
+    left = torch.arange(len(inverse), device=weights.device).expand(len(weights), -1)
+    inverses = inverse.expand(len(weights), -1, -1)
+    level = weights.new_zeros(len(weights), 1)
+    while left.shape[1]:
+        count = max(1, int(share * left.shape[1]))
+        saliency = weights**2 / inverses.diagonal(dim1=1, dim2=2)
+        lowest, order = saliency.sort(1)
+        gone, stay = order[:, :count], order[:, count:]
+        risen = torch.maximum(lowest[:, :count].cummax(1).values, level)
+        levels.scatter_(1, left.gather(1, gone), risen)
+        level, left = risen[:, -1:], left.gather(1, stay)
+        if left.shape[1]:
+            inverses, weights = _without(inverses, weights, gone, stay)
+    return levels
+
+
+def _without(
+    inverses: Tensor, weights: Tensor, gone: Tensor, stay: Tensor
+) -> tuple[Tensor, Tensor]:
+    """H^-1 (R, n, n) and weights (R, n) of what stays, once the weights of `gone` are 0."""
+    columns = inverses.gather(2, gone.unsqueeze(1).expand(-1, inverses.shape[1], -1))
+    among = columns.gather(1, gone.unsqueeze(2).expand(-1, -1, gone.shape[1]))
+    across = columns.gather(1, stay.unsqueeze(2).expand(-1, -1, gone.shape[1]))
+    share = torch.linalg.solve(among, across.mT).mT  # of what goes in each that stays
+    rows = inverses.gather(1, stay.unsqueeze(2).expand(-1, -1, inverses.shape[2]))
+    kept = rows.gather(2, stay.unsqueeze(1).expand(-1, stay.shape[1], -1))
+    compensated = weights.gather(1, stay) - (share @ weights.gather(1, gone).unsqueeze(2)).squeeze(
+        2
+    )
+    return kept - share @ across.mT, compensated

@@ -1,0 +1,1 @@
+"""From evidence to scores, from scores to masks, and what repairs the weights that stay."""

@@ -1,0 +1,70 @@
+"""Allocations: how a number of weights to prune is shared between layers.
+
+To add one, write a function from `Candidates` and a count to masks, and name it in the table.
+Importing this package imports no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from snnprune.plugins.registry import Registry, Row
+from snnprune.plugins.user_code import guarded
+
+if TYPE_CHECKING:
+    from snnprune.pruning.allocation.candidates import Allocation
+
+
+RULES = "snnprune.pruning.allocation.rules"
+LEVELS = "snnprune.pruning.allocation.levels"
+SHAPES = "snnprune.pruning.allocation.rules"
+
+ALLOCATIONS = Registry(
+    kind="allocation",
+    group="snnprune.allocations",
+    rows={
+        "global": Row(target=f"{RULES}:prune_globally", summary="one ranking over all layers"),
+        "local": Row(target=f"{RULES}:prune_locally", summary="the same sparsity in every layer"),
+        "pools": Row(
+            target=f"{RULES}:prune_in_pools",
+            summary="unscored layers as magnitude would prune them, the rest by score",
+        ),
+        "pools-alike": Row(
+            target=f"{RULES}:prune_pools_alike",
+            summary="the same sparsity in unscored and in scored layers",
+        ),
+        "pools-dense": Row(
+            target=f"{RULES}:prune_scored_only", summary="unscored layers stay dense"
+        ),
+        "lamp": Row(
+            target=f"{LEVELS}:prune_by_lamp",
+            summary="one ranking of each score's part in what its layer would still have",
+        ),
+        "lamp-magnitude": Row(
+            target=f"{LEVELS}:prune_by_lamp_of_magnitudes",
+            summary="from each layer as many as lamp would by magnitude, chosen by score",
+        ),
+        "flips": Row(
+            target=f"{LEVELS}:prune_by_flips",
+            summary="the same predicted share of flipped spikes behind every layer",
+        ),
+        "erk": Row(
+            target=f"{SHAPES}:prune_as_random_graphs",
+            summary="density by shape, as Erdos-Renyi graphs with kernels",
+        ),
+        "uniform-plus": Row(
+            target=f"{SHAPES}:prune_uniformly_plus",
+            summary="local, but a dense first convolution and at most 80 % of the last layer",
+        ),
+    },
+)
+
+
+def load_allocation(name: str, *, field: str = "--allocation") -> Allocation:
+    """The allocation of that name, or of a user's own file.
+
+    Raises:
+        InputError: there is none.
+    """
+    allocation: Allocation = ALLOCATIONS.load(name, field=field)
+    return guarded(allocation, name, field=field)

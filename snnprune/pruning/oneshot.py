@@ -1,0 +1,292 @@
+"""A trained network that is pruned at once, as often as one likes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from snnprune.data.batches import Batches
+from snnprune.errors import InputError
+from snnprune.graph.forward import Batch, Forward
+from snnprune.graph.making import snapshot
+from snnprune.graph.network import Network
+from snnprune.masks import Masks, masked, prunable
+from snnprune.measure.calibrate import calibrate
+from snnprune.measure.calibration import Calibration
+from snnprune.pruning.allocation import load_allocation
+from snnprune.pruning.allocation.levels import flip_energies, places_in_weight
+from snnprune.pruning.criteria import load_criterion
+from snnprune.pruning.criteria.criterion import Criterion
+from snnprune.pruning.criteria.evidence import EvidenceSource
+from snnprune.pruning.prune import Cut, on_zeros, prune, require_sparsity
+from snnprune.pruning.repair import load_repairs
+from snnprune.pruning.repair.pruned import Pruned, silence
+from snnprune.pruning.score import Scores, score_network
+from snnprune.runtime import SILENT, Progress
+
+if TYPE_CHECKING:
+    from snnprune.pruning.allocation.candidates import Allocation
+    from snnprune.pruning.repair.pruned import Repair
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Names of what does it."""
+
+    criterion: str
+    allocation: str | None = None
+    """None takes the one that fits the scores."""
+    repair: str = "none"
+    """One, or several in turn as `obs+tune`."""
+    steps: int = 1
+    """From 2 on the network is ranked and repaired again on the way."""
+
+    def path(self, sparsity: float, *, first: float = 0.0) -> list[float]:
+        """The sparsity after each step, from what is pruned at `first`: the same share each time.
+
+        What is left shrinks by the same factor at each step, as in iterative pruning.
+        """
+        kept, left = 1 - first, 1 - sparsity
+        steps = range(1, self.steps)
+        return [*(1 - kept * (left / kept) ** (n / self.steps) for n in steps), sparsity]
+
+    def load(self) -> PrunePlan:
+        """What the names stand for, each loaded once.
+
+        Raises:
+            InputError: criterion, allocation or repair cannot be had.
+        """
+        return PrunePlan(
+            names=self,
+            criterion=load_criterion(self.criterion),
+            allocation=None if self.allocation is None else load_allocation(self.allocation),
+            repairs=load_repairs(self.repair),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrunePlan:
+    """What a `Plan` names, loaded."""
+
+    names: Plan
+    criterion: Criterion
+    allocation: Allocation | None
+    """None takes the one that fits the scores."""
+    repairs: tuple[Repair, ...]
+
+    def load(self) -> PrunePlan:
+        """The same: it is loaded already."""
+        return self
+
+
+Cutting = Callable[[Mapping[str, Tensor], Scores, float, Masks | None], Cut]
+"""From weights, their scores, a sparsity and what is alive to masks."""
+
+
+class OneShot:
+    """A dense network, what is known of it, and what pruning makes of it.
+
+    The network's module holds what was pruned last; `restore` puts the dense tensors back.
+    """
+
+    def __init__(
+        self,
+        network: Network | None,
+        weights: Mapping[str, Tensor],
+        *,
+        batches: Callable[[], Iterable[Batch]] | None = None,
+        run: Forward | None = None,
+        calibration: Calibration | None = None,
+        seed: int = 0,
+        progress: Progress = SILENT,
+    ) -> None:
+        """`weights` are those that may be pruned, by key on the CPU; `batches` gives calibration
+        images anew at each call. Without network or batches only the weights themselves count.
+        `run` is how a batch is run, where it is not run as the network was traced.
+        """
+        self.network = None if network is None else network.with_forward(run)
+        self.weights = dict(weights)
+        self.batches = None if batches is None else Batches(begin=batches)
+        self.seed, self.progress = seed, progress
+        self._calibration = calibration
+        self._scores: dict[str, Scores] = {}
+        self._dense = {} if network is None else snapshot(network.module)
+        self._masked: dict[str, Tensor] = {}
+        """What takes the place of a module's tensors where there is no network."""
+
+    def calibrate(self) -> Calibration | None:
+        """Statistics of the dense network, taken once; None without network or batches."""
+        if self._calibration is None and self.network is not None and self.batches is not None:
+            self.restore()
+            self._calibration = self._calibrated()
+        return self._calibration
+
+    def scores(self, plan: Plan | PrunePlan) -> Scores:
+        """Of the dense network's weights.
+
+        Raises:
+            InputError: see `snnprune.pruning.score.score`.
+        """
+        criterion = plan.load().criterion
+        if criterion.name not in self._scores:
+            self.restore()
+            self._scores[criterion.name] = self._scored(criterion, self.weights, alive=None)
+        return self._scores[criterion.name]
+
+    def prune(
+        self,
+        plan: Plan | PrunePlan,
+        sparsity: float,
+        cutting: Cutting | None = None,
+        *,
+        structured: bool = False,
+    ) -> Cut:
+        """Prune the dense network to `sparsity` and repair it; the module holds the result.
+
+        `cutting` cuts in place of the plan's allocation; no repair chooses other weights where its
+        masks are `structured`.
+
+        Raises:
+            UsageError: `sparsity` is outside [0, 1).
+            InputError: criterion, allocation or repair cannot be had or do not fit.
+            NonFiniteError: a repair left the finite numbers.
+        """
+        require_sparsity(sparsity)
+        plan = plan.load()
+        scores, path = self.scores(plan), plan.names.path(sparsity)
+        self.calibrate()  # of the dense network, before anything is cut
+        self.restore()
+        cut = self._cut(plan, self.weights, scores, cutting, path[0], None)
+        alive: Masks = {key: weight != 0 for key, weight in self.weights.items()}
+        masks = self._repaired(plan, cut, alive, fixed=structured)
+        for target in path[1:]:
+            weights = self._weights()
+            scores = self._scored(plan.criterion, weights, alive=masks)
+            again = self._cut(plan, weights, scores, cutting, target, masks)
+            masks = self._repaired(plan, again, masks, fixed=structured)
+            zeros = on_zeros(masks, cut.already_zero, round(target * prunable(masks)))
+            warnings = (*zeros, *again.warnings)
+            cut = replace(again, already_zero=cut.already_zero, warnings=warnings)
+        return replace(cut, masks=masks)
+
+    def restore(self) -> None:
+        """Put the dense tensors back."""
+        self._masked = {}
+        if self.network is not None:
+            held = self.network.module.state_dict(keep_vars=True)
+            with torch.no_grad():
+                for key, tensor in self._dense.items():
+                    if held[key].shape != tensor.shape:  # a membrane, of whatever batch was last
+                        held[key].data = torch.empty_like(tensor)
+                    held[key].copy_(tensor)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that are not as in the dense network, by state-dict key, on the CPU."""
+        if self.network is None:
+            return dict(self._masked)
+        held = self.network.module.state_dict()
+        return {
+            key: held[key].to("cpu", copy=True)
+            for key, before in self._dense.items()
+            if not torch.equal(held[key], before)
+        }
+
+    def _cut(
+        self,
+        plan: PrunePlan,
+        weights: Mapping[str, Tensor],
+        scores: Scores,
+        cutting: Cutting | None,
+        sparsity: float,
+        alive: Masks | None,
+    ) -> Cut:
+        if cutting is not None:
+            return cutting(weights, scores, sparsity, alive)
+        return prune(
+            weights,
+            scores,
+            sparsity=sparsity,
+            allocation=plan.allocation,
+            alive=alive,
+            flips=self._flips(weights) if plan.names.allocation == "flips" else None,
+            places=places_in_weight(self.network) if self.network is not None else None,
+        )
+
+    def _scored(
+        self, criterion: Criterion, weights: Mapping[str, Tensor], alive: Masks | None
+    ) -> Scores:
+        """Of the network as it is now, which is the dense one unless it says what is `alive`."""
+        runs = self.network is not None and self.batches is not None
+        source = EvidenceSource(
+            network=self.network,
+            batches=self.batches,
+            calibrate=self._calibrated if runs and alive is not None else self.calibrate,
+            seed=self.seed,
+        )
+        return score_network(weights, criterion, source, alive=alive)
+
+    def _repaired(self, plan: PrunePlan, cut: Cut, choosable: Masks, *, fixed: bool) -> Masks:
+        """Mask the module and repair it; the masks that hold then, of what is `choosable`."""
+        masks = cut.masks
+        self._apply(masks)
+        if self.network is not None:
+            silence(self.network.module, cut.silenced)
+        if not plan.repairs:
+            return masks
+        if self.network is None or self.batches is None:
+            raise InputError(
+                f"{plan.names.repair} needs the network and data",
+                field="--repair",
+                hint="choose none",
+            )
+        if not self.tensors():  # nothing is pruned that was not 0: nothing is to be mended
+            return masks
+        for repair in plan.repairs:
+            masks = repair(
+                Pruned(
+                    network=self.network,
+                    dense=self._dense,
+                    masks=masks,
+                    batches=self.batches,
+                    calibration=self.calibrate(),
+                    choosable=choosable,
+                    silenced=cut.silenced,
+                    fixed=fixed,
+                    seed=self.seed,
+                    progress=self.progress,
+                )
+            )
+        return masks
+
+    def _flips(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor] | None:
+        """The predicted flips of each weight, where there are statistics of the dense network."""
+        calibration = self.calibrate()
+        if self.network is None or calibration is None:
+            return None
+        return flip_energies(weights, self.network, calibration)
+
+    def _apply(self, masks: Masks) -> None:
+        """Put 0 where weights are pruned."""
+        if self.network is None:
+            self._masked = masked(self.weights, masks)
+            return
+        with torch.no_grad():
+            for key, mask in masks.items():
+                weight = self.network.module.get_parameter(key)
+                weight.mul_(mask.to(weight.device))
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Those that the module has now, by key on the CPU."""
+        if self.network is None:
+            return {**self.weights, **self._masked}
+        return {key: self.network.weight(key).to("cpu", copy=True) for key in self.weights}
+
+    def _calibrated(self) -> Calibration:
+        """Statistics of the network as it is now."""
+        assert self.network is not None
+        assert self.batches is not None
+        return calibrate(self.network, self.batches.track(self.progress, "calibrating"))

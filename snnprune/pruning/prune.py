@@ -1,0 +1,120 @@
+"""From scores to masks, and from masks to a pruned checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from snnprune.errors import InputError, UsageError
+from snnprune.masks import Masks, prunable, pruned
+from snnprune.pruning.allocation import load_allocation
+from snnprune.pruning.allocation.candidates import Allocation, Candidates
+from snnprune.pruning.score import Scores
+from snnprune.text import share_meant
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """Masks, and what is worth saying about them."""
+
+    masks: Masks
+    already_zero: int
+    """Weights that were 0 before."""
+    warnings: tuple[str, ...] = ()
+    silenced: Mapping[str, Tensor] = field(default_factory=dict)
+    """Of tensors beside the weights, True where they must be 0, by key; of whole channels."""
+
+
+def require_sparsity(sparsity: float, *, field: str = "--sparsity") -> None:
+    """Refuse what is no share of weights in [0, 1).
+
+    Raises:
+        UsageError: it is not; 95 may have meant 0.95.
+    """
+    if 0 <= sparsity < 1:
+        return
+    raise UsageError(f"{sparsity:g} is outside [0, 1)", field=field, hint=share_meant(sparsity))
+
+
+def prune(
+    weights: Mapping[str, Tensor],
+    scores: Scores,
+    *,
+    sparsity: float,
+    allocation: Allocation | None = None,
+    alive: Masks | None = None,
+    flips: Mapping[str, Tensor] | None = None,
+    places: Mapping[str, Tensor] | None = None,
+) -> Cut:
+    """Masks under which exactly `round(sparsity * prunable)` of `weights` are pruned.
+
+    `scores` and `alive` may be of more weights than these. What is not `alive` (by default: what is
+    0) is pruned already. It is pruned first and counted once; where there is more of it than that,
+    it all stays pruned and a warning says so. Without an `allocation` it is that which fits the
+    scores; `flips` are those of `allocation.flips`, for one that asks for them, and `places` where
+    the values of parameters are in weights that lie otherwise.
+
+    Raises:
+        UsageError: `sparsity` is outside [0, 1).
+        InputError: the allocation cannot do it, or does something else.
+    """
+    require_sparsity(sparsity)
+    scores = scores.of(weights)
+    allocation = allocation or load_allocation(default_allocation(scores))
+    candidates = Candidates(
+        scores=scores.values,
+        magnitudes={key: _magnitude(weight) for key, weight in weights.items()},
+        criterion=scores.criterion,
+        by_magnitude=frozenset(scores.fallback),
+        alive=None if alive is None else {key: alive[key] for key in weights},
+        scale=scores.scale,
+        degree=scores.degree,
+        flips=flips or {},
+        places=places or {},
+    )
+    total, zeros = candidates.size(candidates.keys), candidates.zeros(candidates.keys)
+    count = round(sparsity * total)
+    masks = _alive(allocation(candidates, count), candidates)
+    if pruned(masks) != max(count, zeros):
+        raise InputError(
+            f"prunes {pruned(masks)} weights instead of {max(count, zeros)}", field="--allocation"
+        )
+    told = zeros if alive is None else 0  # who says what is alive knows what is not
+    return Cut(masks=masks, already_zero=zeros, warnings=_warnings(masks, told, count))
+
+
+def _alive(chosen: object, candidates: Candidates) -> dict[str, Tensor]:
+    """The masks that an allocation chose, checked; what was pruned stays so."""
+    fits = isinstance(chosen, Mapping) and all(
+        isinstance(chosen.get(key), Tensor) and chosen[key].shape == weight.shape
+        for key, weight in candidates.magnitudes.items()
+    )
+    if not fits or not isinstance(chosen, Mapping):
+        raise InputError("gives no mask for every weight in its shape", field="--allocation")
+    return {key: chosen[key].bool() & candidates.kept(key) for key in candidates.keys}
+
+
+def default_allocation(scores: Scores) -> str:
+    """`pools` where some layers could not be scored by the criterion, else `global`."""
+    return "pools" if scores.fallback else "global"
+
+
+def _magnitude(weight: Tensor) -> Tensor:
+    # float64 stays, so that no two different weights tie; half precision is widened
+    return weight.abs() if weight.element_size() > 4 else weight.float().abs()
+
+
+def on_zeros(masks: Masks, zeros: int, count: int) -> list[str]:
+    """What is worth saying where `zeros` weights were 0 before, and `count` were to be pruned."""
+    if zeros > count:
+        return [
+            f"{zeros} of {prunable(masks)} weights are 0 already, more than the {count} asked for"
+        ]
+    return [f"{zeros} of the {pruned(masks)} pruned weights were 0 already"] if zeros else []
+
+
+def _warnings(masks: Masks, zeros: int, count: int) -> tuple[str, ...]:
+    whole = (f"{key} is pruned whole" for key, mask in masks.items() if not mask.any())
+    return (*on_zeros(masks, zeros, count), *whole)

@@ -1,0 +1,198 @@
+"""Repairs that go through the layers in order, each on the inputs that the pruned network has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from snnprune.data.batches import copied
+from snnprune.graph.calls import LayerCall
+from snnprune.graph.making import holding
+from snnprune.graph.mode import evaluating
+from snnprune.masks import Masks
+from snnprune.measure.second_moments.collect import bias_key, is_free
+from snnprune.measure.second_moments.gram import GramSum
+from snnprune.measure.second_moments.obs import damping, fitted, inverse_of, losses
+from snnprune.measure.second_moments.rows import Rows, Usage, currents, run_to, usage_of
+from snnprune.pruning.criteria.obs import RIDGE, flip_gain
+from snnprune.pruning.repair.batchnorm import DenseNorm, Matching, dense_norms, match
+from snnprune.pruning.repair.pruned import Pruned, silence, unfitted
+
+
+@torch.no_grad()
+def give_back_means(pruned: Pruned) -> Masks:
+    """Give each channel back the mean of its current, in the bias or the BatchNorm behind it.
+
+    b_j + E[w_j x] - E[w'_j x'], x' the inputs in the network pruned and mended so far and b_j the
+    bias of the dense one; where there is none, the running mean of the BatchNorm that comes next
+    takes it off. A layer with neither stays as it is.
+    """
+    layers = _Layers.of(pruned, norms={}, filtered=False)
+    for key in pruned.masks:
+        for name, held in _takers(pruned, key).items():
+            held.copy_(pruned.dense[name])  # an earlier repair has moved it
+    for key in layers.keys("giving back means"):
+        moments = layers.moments(key)
+        layer = pruned.network.layers[key]
+        weight = layer.weight_of(pruned.network.module.get_parameter(key))
+        mean = moments.compute_mean()
+        rows = weight.double().reshape(*mean.shape[:1], -1, mean.shape[1])
+        made = (rows @ mean.unsqueeze(2)).flatten()
+        _shift(pruned, key, moments.compute_target_mean().flatten() - made)
+        silence(pruned.network.module, pruned.silenced)
+    return pruned.masks
+
+
+@torch.no_grad()
+def refit(pruned: Pruned) -> Masks:
+    """Fit the kept weights to the currents of the dense network by least squares.
+
+    Layer by layer: min over w' of E|w x - w' x'|^2 + ridge s |w' - w|^2, x the inputs of the dense
+    network and x' those of the network pruned and mended so far, both as the membrane adds them up
+    (at the end: the mean over time). Means go to the bias where there is one; the statistics of
+    each BatchNorm are matched to what enters it, meanwhile and at last.
+    """
+    norms = dense_norms(pruned)
+    layers = _Layers.of(pruned, norms=norms, filtered=True)
+    for key in layers.keys("least squares"):
+        layers.fit(key, layers.moments(key), pruned.masks[key])
+    match(pruned, norms)
+    return pruned.masks
+
+
+@torch.no_grad()
+def choose_and_refit(pruned: Pruned) -> Masks:
+    """As `refit`, and in each layer choose anew which weights stay, as many as before.
+
+    Chosen by the order of OBS on the inputs that the network pruned so far has, weighed by the
+    chance that an error of a channel changes a spike; see `sf_obs`. Frantar and Alistarh 2022,
+    arXiv 2208.11580, choose and compensate together likewise, on the dense network's inputs.
+    """
+    if pruned.fixed:
+        return refit(pruned)
+    norms = dense_norms(pruned)
+    layers = _Layers.of(pruned, norms=norms, filtered=True)
+    masks = dict(pruned.masks)
+    for key in layers.keys("choosing and least squares"):
+        moments = layers.moments(key)
+        masks[key] = layers.chosen(key, moments, int(masks[key].sum()))
+        layers.fit(key, moments, masks[key])
+    match(pruned, norms)
+    return masks
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """The layers of a pruned network, in the order in which data meets them."""
+
+    pruned: Pruned
+    usage: Usage
+    norms: Mapping[str, DenseNorm]
+    """Those of the dense network whose statistics are matched on the way."""
+    filtered: bool
+
+    @classmethod
+    def of(cls, pruned: Pruned, *, norms: Mapping[str, DenseNorm], filtered: bool) -> _Layers:
+        usage = usage_of(pruned.network, pruned.batches)
+        return cls(pruned, usage, norms, filtered)
+
+    def keys(self, label: str) -> Iterator[str]:
+        """Those that were pruned and are used as they are."""
+        left = unfitted(self.pruned.network, self.pruned.masks)
+        used = [
+            key
+            for key in self.pruned.network.layers
+            if key in self.pruned.masks and self.usage.calls[key] and key not in left
+        ]
+        return self.pruned.progress.track(used, label=label, total=len(used))
+
+    def moments(self, key: str) -> GramSum:
+        """Of the pruned network's inputs, and of the currents that the dense one makes then."""
+        network, module = self.pruned.network, self.pruned.network.module
+        rows = Rows(network, key, self.usage, filtered=self.filtered, seed=self.pruned.seed)
+        weight = network.layers[key].weight_of(self.pruned.dense[key])
+        matching, moments = Matching(self.norms), GramSum()
+        with evaluating(module):
+            for number, (x, y) in enumerate(network.feed(self.pruned.batches)):
+                wanted: list[Tensor] = []
+                samples = network.count_samples(x, y)
+
+                def see_dense(row: Tensor, _: LayerCall, wanted: list[Tensor] = wanted) -> None:
+                    wanted.append(currents(row, weight))
+
+                def see(row: Tensor, _: LayerCall, wanted: list[Tensor] = wanted) -> None:
+                    moments.add(row, wanted.pop(0))
+
+                with holding(module, self.pruned.dense):
+                    run_to(network, copied(x), rows.watched(samples, number, see_dense))
+                run_to(
+                    network,
+                    x,
+                    rows.watched(samples, number, see),
+                    on_norm=matching.on_norm(number),
+                )
+        moments.constant = rows.constant
+        return moments
+
+    def chosen(self, key: str, moments: GramSum, count: int) -> Tensor:
+        """The mask of the `count` weights of a layer that are worth most."""
+        gram = moments.gram(free=is_free(self.pruned.network, key))
+        layer = self.pruned.network.layers[key]
+        dense = layer.weight_of(self.pruned.dense[key]).double()
+        matrix = gram.compute_matrix()
+        inverse = inverse_of(matrix, RIDGE)
+        cross = moments.covariance(free=gram.free)
+        rows = dense.reshape(len(inverse), -1, inverse.shape[1])
+        pull = damping(matrix, RIDGE).view(-1, 1, 1) * rows.mT
+        best = (inverse @ (cross + pull)).mT  # were none pruned
+        worth = losses(inverse, best)
+        calibration = self.pruned.calibration
+        statistics = calibration.layers.get(key) if calibration else None
+        gain = flip_gain(dense, gram, statistics).to(worth.device)
+        scores = (worth.reshape(len(gain), -1) * gain.unsqueeze(1)).flatten().cpu()
+        if self.pruned.choosable is not None:
+            choosable = layer.weight_of(self.pruned.choosable[key])
+            scores = scores.masked_fill(~choosable.flatten(), -torch.inf)
+        mask = torch.zeros(len(scores), dtype=torch.bool)
+        mask[scores.argsort(descending=True, stable=True)[:count]] = True
+        return layer.parameter_of(mask.view(dense.shape))
+
+    def fit(self, key: str, moments: GramSum, mask: Tensor) -> None:
+        """Set the weights, and the bias where there is one, of one layer."""
+        network = self.pruned.network
+        gram = moments.gram(free=is_free(network, key))
+        layer, weight = network.layers[key], network.module.get_parameter(key)
+        matrix = gram.compute_matrix()
+        shape = (len(matrix), -1, matrix.shape[1])
+        start = layer.weight_of(self.pruned.dense[key]).double().reshape(shape)
+        keep = layer.weight_of(mask.to(weight.device)).reshape(shape)
+        found = fitted(matrix, moments.covariance(free=gram.free), keep, start, ridge=RIDGE)
+        weight.copy_(layer.parameter_of(found.reshape(layer.shape)))
+        bias = bias_key(network, key)
+        if bias is not None:
+            made = (found @ gram.mean.unsqueeze(2)).flatten()
+            was = self.pruned.dense[bias].double()
+            missing = (moments.compute_target_mean().flatten() - made) / moments.constant
+            network.module.get_parameter(bias).copy_(was + missing)
+
+
+def _shift(pruned: Pruned, key: str, by: Tensor) -> None:
+    """Add to a layer's current, per channel."""
+    for name, held in _takers(pruned, key).items():
+        held.add_(by if name == bias_key(pruned.network, key) else -by)
+
+
+def _takers(pruned: Pruned, key: str) -> dict[str, Tensor]:
+    """What takes up the mean of a layer's current, by key: its bias, or running means behind it."""
+    held = pruned.network.module.state_dict(keep_vars=True)
+    bias = bias_key(pruned.network, key)
+    if bias is not None:
+        return {bias: held[bias]}
+    chains = [chain for link in pruned.network.layers[key].links for chain in link.norms if chain]
+    # a norm that is written by hand keeps its own
+    variances = {chain[0].variance for chain in chains if chain[0].variance.endswith("running_var")}
+    means = (variance.replace("running_var", "running_mean") for variance in sorted(variances))
+    return {mean: held[mean] for mean in means if mean in held}

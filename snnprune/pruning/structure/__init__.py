@@ -1,0 +1,1 @@
+"""Structures: which weights may only go together."""

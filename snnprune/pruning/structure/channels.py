@@ -1,0 +1,305 @@
+"""Whole output channels: all that makes a channel's current goes, and all that reads its spikes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from snnprune.errors import InputError
+from snnprune.graph.links import Layer, Link, Norm
+from snnprune.graph.network import Network
+from snnprune.masks import Masks, lowest
+from snnprune.measure.second_moments.collect import bias_key
+from snnprune.pruning.prune import Cut
+from snnprune.pruning.score import Scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Neurons that have their channels in common, by what drives them and what they feed."""
+
+    neurons: tuple[str, ...]
+    layers: tuple[str, ...]
+    """Weights whose outputs are these channels, by key."""
+    channels: int
+    norms: tuple[str, ...]
+    """Keys of the running variances of their BatchNorms."""
+    readers: tuple[str, ...]
+    """Weights whose inputs are these channels, or places of them."""
+    mixed: tuple[str, ...] = ()
+    """Weights that read them beside other spikes, so that nobody knows which inputs are which."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grouped:
+    """The groups of a network, and why other layers keep all of their channels."""
+
+    groups: tuple[Group, ...]
+    reasons: dict[str, str]
+    """By weight key."""
+
+
+def channel_groups(network: Network) -> Grouped:
+    """The groups of output channels that can be removed.
+
+    Layers that drive one neuron share its channels. So do neurons whose spikes reach one another
+    past every layer, as over the identity of a residual block, and neurons whose spikes are added
+    on the way to a layer: what is added must stay together.
+    """
+    reasons: dict[str, str] = {
+        key: "drives no neuron" for key, layer in network.layers.items() if not layer.links
+    }
+    groups = []
+    for neurons in _joined(network):
+        layers = [key for key, layer in network.layers.items() if _drives(layer, neurons)]
+        reason = _reason(network, neurons, layers)
+        if reason is not None:
+            reasons |= dict.fromkeys(layers, reason)
+            continue
+        reading = {k: layer for k, layer in network.layers.items() if {*layer.sources} & {*neurons}}
+        alone = {k for k, layer in reading.items() if _reads_alone(layer, neurons)}
+        groups.append(
+            Group(
+                neurons=tuple(neurons),
+                layers=tuple(layers),
+                channels=network.layers[layers[0]].shape[0],
+                norms=tuple(dict.fromkeys(_norms(network, layers))),
+                readers=tuple(key for key in reading if key in alone),
+                mixed=tuple(key for key in reading if key not in alone),
+            )
+        )
+    return Grouped(groups=tuple(groups), reasons=reasons)
+
+
+def _joined(network: Network) -> list[list[str]]:
+    """The neurons, those that share channels together."""
+    parts: list[set[str]] = [{name} for name in network.neurons]
+    ties = [{name, *neuron.identities} for name, neuron in network.neurons.items()]
+    ties += [{link.neuron for link in layer.links} for layer in network.layers.values()]
+    ties += [{*layer.sources} for layer in network.layers.values() if _adds(layer)]
+    for tie in ties:
+        touched = [part for part in parts if part & tie]
+        parts = [part for part in parts if not part & tie]
+        if touched:
+            parts.append(set().union(*touched))
+    return [[name for name in network.neurons if name in part] for part in parts]
+
+
+def _adds(layer: Layer) -> bool:
+    """Whether it reads a sum of spikes of several neurons."""
+    return len(layer.sources) > 1 and not layer.side_by_side
+
+
+def _reads_alone(layer: Layer, neurons: list[str]) -> bool:
+    """Whether each of its inputs is of the same channel of these neurons, and of no other."""
+    return {*layer.sources} <= {*neurons} and (len(layer.sources) == 1 or _adds(layer))
+
+
+def _drives(layer: Layer, neurons: list[str]) -> bool:
+    return any(link.neuron in neurons for link in layer.links)
+
+
+def _reason(network: Network, neurons: list[str], keys: list[str]) -> str | None:
+    """Why the channels of a group cannot be removed."""
+    layers = [network.layers[key] for key in keys]
+    if not layers:
+        return "no layer drives it"
+    if len({layer.shape[0] for layer in layers}) > 1:
+        return "layers of different width drive the same neuron"
+    if any(layer.groups > 1 for layer in layers):
+        return "a grouped convolution"
+    links = [link for layer in layers for link in layer.links]
+    if any(link.moved for link in links):
+        return "its dimensions change places"
+    if any(link.beside for link in links):
+        return "currents of several layers are laid side by side"
+    obstacle = next((link.obstacle for link in links if link.obstacle), None)
+    if obstacle is not None:
+        return f"{obstacle} stands before the neuron"
+    if {*neurons} & {*network.outputs}:
+        return "its spikes are the output"
+    if any(network.neurons[name].gated for name in neurons):
+        return "something else decides whether its neuron spikes"
+    by_hand = any(norm.eps is None for norm in _all_norms(links))
+    return "its normalisation is written by hand" if by_hand else None
+
+
+def _norms(network: Network, keys: list[str]) -> Iterator[str]:
+    for key in keys:
+        yield from (norm.variance for norm in _all_norms([*network.layers[key].links]))
+
+
+def _all_norms(links: list[Link]) -> list[Norm]:
+    return [norm for link in links for chain in link.norms for norm in chain]
+
+
+LEAST = 0.25
+"""The share of a group's channels that stays, whatever the ranking says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Removed:
+    """Channels that are gone, by the first layer of their group."""
+
+    groups: tuple[Group, ...]
+    kept: Mapping[str, Tensor]
+    """(channels,) bool, by the key of the group's first layer."""
+
+    def of(self, group: Group) -> Tensor:
+        """Which channels of a group are kept."""
+        return self.kept[group.layers[0]]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many channels each layer keeps of how many, by weight key."""
+        return {
+            key: {"kept": int(self.of(group).sum()), "of": len(self.of(group))}
+            for group in self.groups
+            for key in group.layers
+        }
+
+
+class ChannelCutting:
+    """Cuts whole channels: `round(sparsity * removable)` of all, as far as no group goes too low.
+
+    A channel's score is the mean, over the layers that make it, of the mean score of its weights;
+    logarithms are taken back first. `local` takes the same share of each group, anything else one
+    ranking over all: of a channel's score over the sum of those in its group that do not go before
+    it, as LAMP ranks weights (Lee et al. 2021, arXiv 2010.07611), so that groups of other scales
+    and widths compare. A quarter of the channels of each group stays.
+    """
+
+    def __init__(self, network: Network, *, locally: bool = False) -> None:
+        self.network, self.locally = network, locally
+        self.grouped: Grouped = channel_groups(network)
+        self.removed = Removed(groups=(), kept={})
+        """What was cut last."""
+        if not self.grouped.groups:
+            first = next(iter(self.grouped.reasons.items()), ("", "no layer"))
+            raise InputError(
+                f"no channel can be removed: {first[0]}: {first[1]}", field="--structure"
+            )
+
+    def __call__(
+        self, weights: Mapping[str, Tensor], scores: Scores, sparsity: float, alive: Masks | None
+    ) -> Cut:
+        """The masks under which the channels of the lowest scores are gone."""
+        groups = [g for g in self.grouped.groups if all(key in weights for key in g.layers)]
+        worth = {g.layers[0]: _worth(g, scores, self.network.layers) for g in groups}
+        kept = self._kept(worth, sparsity)
+        self.removed = removed = Removed(groups=tuple(groups), kept=kept)
+        masks = {key: weight != 0 for key, weight in weights.items()}
+        masks = {k: m if alive is None else alive[k] for k, m in masks.items()}
+        zeros = sum(int((~mask).sum()) for mask in masks.values())
+        low = [*self._low(sparsity)]
+        return Cut(
+            masks=without(removed, masks, self.network.layers),
+            already_zero=zeros,
+            warnings=(*(f"{k} keeps its channels: {r}" for k, r in self._left(groups)), *low),
+            silenced=silenced(self.network, removed),
+        )
+
+    def _low(self, sparsity: float) -> Iterator[str]:
+        """What of a cut comes near to a collapse."""
+        counts = {g.layers[0]: self.removed.of(g) for g in self.removed.groups}
+        of = sum(len(kept) for kept in counts.values())
+        gone = of - sum(int(kept.sum()) for kept in counts.values())
+        if gone < round(sparsity * of):
+            yield (
+                f"{gone} of {of} channels are gone and not {round(sparsity * of)}: a quarter of "
+                "each layer stays"
+            )
+        for key, kept in counts.items():
+            if int(kept.sum()) <= least(len(kept)) < len(kept):
+                yield f"{key} keeps {int(kept.sum())} of {len(kept)} channels, the least it may"
+
+    def _left(self, groups: list[Group]) -> Iterator[tuple[str, str]]:
+        """Layers that keep their channels, and why; that the last one does needs no word."""
+        plain = ("drives no neuron", "its spikes are the output")
+        yield from ((key, why) for key, why in self.grouped.reasons.items() if why not in plain)
+        for group in self.grouped.groups:
+            if group not in groups:
+                yield group.layers[0], "a layer of its group is left out"
+
+    def _kept(self, worth: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+        parts = [{key: one} for key, one in worth.items()] if self.locally else [dict(worth)]
+        return {key: kept for part in parts for key, kept in _highest(part, sparsity).items()}
+
+
+def _worth(group: Group, scores: Scores, layers: Mapping[str, Layer]) -> Tensor:
+    """A score for each channel, (channels,) float64."""
+    found = []
+    for key in group.layers:
+        values = layers[key].weight_of(scores.values[key].double())
+        log = scores.scale == "log"
+        found.append((values.exp() if log else values.clamp(min=0)).flatten(1).mean(1))
+    return torch.stack(found).mean(0)
+
+
+def least(channels: int) -> int:
+    """How many channels of a group stay at least."""
+    return max(1, math.ceil(LEAST * channels))
+
+
+def _highest(worth: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+    """Which channels are kept, of each group at least the `least`."""
+    safe = {key: _comparable(one) for key, one in worth.items()}
+    flat = torch.cat([*safe.values()])
+    count = min(round(sparsity * len(flat)), int(flat.isfinite().sum()))
+    gone = lowest(flat, count, ties_by=torch.cat([*worth.values()]))
+    pieces = gone.split([len(one) for one in safe.values()])
+    return {key: ~piece for key, piece in zip(safe, pieces, strict=True)}
+
+
+def _comparable(worth: Tensor) -> Tensor:
+    """What ranks the channels of a group among those of others; infinite where they must stay."""
+    order = worth.argsort(stable=True)
+    ranked = worth[order]
+    left = ranked.flip(0).cumsum(0).flip(0)  # of what does not go before
+    share = torch.where(left > 0, ranked / left, 0.0)
+    share[len(share) - least(len(share)) :] = torch.inf
+    return torch.empty_like(share).index_copy_(0, order, share)
+
+
+def without(removed: Removed, masks: Masks, layers: Mapping[str, Layer]) -> dict[str, Tensor]:
+    """`masks` without what makes and what reads the channels that are gone."""
+    masks = {key: layers[key].weight_of(mask).clone() for key, mask in masks.items()}
+    for group in removed.groups:
+        kept = removed.of(group)
+        for key in group.layers:
+            masks[key][~kept] = False
+        for key in group.readers:
+            if key in masks and (columns := columns_of(kept, masks[key])) is not None:
+                masks[key][:, ~columns] = False
+    return {key: layers[key].parameter_of(mask) for key, mask in masks.items()}
+
+
+def columns_of(kept: Tensor, weight: Tensor) -> Tensor | None:
+    """Which inputs of a weight (out, in, *kernel) come from channels that are kept.
+
+    Behind a flattening each channel has as many inputs as it has places, next to each other. None
+    where the numbers do not fit, as behind a concatenation.
+    """
+    places, rest = divmod(weight.shape[1], len(kept))
+    if rest or not places or (places > 1 and weight.dim() > 2):
+        return None
+    return kept.repeat_interleave(places)
+
+
+def silenced(network: Network, removed: Removed) -> dict[str, Tensor]:
+    """What must be 0 beside weights, so that a channel that is gone has no current: by key, True
+    where it is 0. Biases, and scale, shift and mean of BatchNorms.
+    """
+    own = network.module.state_dict()
+    found: dict[str, Tensor] = {}
+    for group in removed.groups:
+        gone = ~removed.of(group)
+        norms = [variance.removesuffix("running_var") for variance in group.norms]
+        kinds = ("weight", "bias", "running_mean")
+        names = [bias_key(network, key) for key in group.layers]
+        names += [f"{norm}{kind}" for norm in norms for kind in kinds]
+        found |= {name: gone for name in names if name in own and own[name].shape == gone.shape}
+    return found

@@ -1,0 +1,141 @@
+"""What a file says of layers that are smaller than those of its model, in metadata."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from snnprune.checkpoint.read import describe
+from snnprune.checkpoint.safetensors import MalformedJsonError, is_shape, parse
+from snnprune.errors import InputError, wrong
+from snnprune.text import did_you_mean
+
+UNSTRUCTURED, CHANNELS = "unstructured", "channels"
+LARGEST_GROUP = 64  # inputs of a group
+
+
+@dataclass(frozen=True, kw_only=True)
+class Structure:
+    """`unstructured`, `channels`, or of every `group` inputs `kept`."""
+
+    name: str = UNSTRUCTURED
+    kept: int = 0
+    group: int = 0
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether it is N:M."""
+        return self.group > 0
+
+    @property
+    def sparsity(self) -> float:
+        """Of a layer that has the pattern."""
+        return 1 - self.kept / self.group
+
+
+def parse_structure(text: str, *, field: str = "--structure") -> Structure:
+    """The structure of that name.
+
+    Raises:
+        UsageError: there is none, and `field` is a flag.
+        InputError: likewise, in a file.
+    """
+    if text in (UNSTRUCTURED, CHANNELS):
+        return Structure(name=text)
+    found = re.fullmatch(r"(\d+):(\d+)", text)
+    kept, group = map(int, found.groups()) if found else (0, 0)
+    if not 0 < kept < group <= LARGEST_GROUP:
+        raise wrong(field)(
+            f"unknown structure {text!r}",
+            field=field,
+            hint=_hint(text),
+        )
+    return Structure(name=text, kept=kept, group=group)
+
+
+def _hint(text: str) -> str:
+    """What may have been meant, or all there is."""
+    meant = did_you_mean(text, (UNSTRUCTURED, CHANNELS))
+    if meant.startswith("did"):
+        return meant
+    return f"choose {UNSTRUCTURED}, {CHANNELS} or N:M with 0 < N < M <= {LARGEST_GROUP}, as 2:4"
+
+
+STRUCTURE = "snnprune.pruning.structure"
+"""Metadata of a file: `channels` where its layers are smaller than those of its model."""
+SMALLER = "snnprune.smaller"
+"""Metadata of such a file: JSON from the model's key to the shape of what is smaller."""
+
+LONGEST_KEY = 1000  # characters of a key
+
+Shapes = Mapping[str, tuple[int, ...]]
+Description = str | Path | Mapping[str, Sequence[int]]
+
+
+def metadata_of(shapes: Shapes) -> dict[str, str]:
+    """The metadata of a file that holds tensors of these shapes, smaller than its model's."""
+    text = json.dumps({key: list(shape) for key, shape in shapes.items()})
+    return {STRUCTURE: CHANNELS, SMALLER: text}
+
+
+def shapes_in(metadata: Mapping[str, str], held: Shapes) -> Shapes | None:
+    """The shapes that a file describes; None for one as large as its model.
+
+    `held` are those of all its tensors, which counted before files described theirs.
+
+    Raises:
+        InputError: the description is none.
+    """
+    if metadata.get(STRUCTURE) != CHANNELS:
+        return None
+    return _parsed(metadata[SMALLER]) if SMALLER in metadata else held
+
+
+def shapes_of(description: Description) -> Shapes:
+    """The shapes that a file (by its path), JSON text or a mapping describes.
+
+    Raises:
+        InputError: it describes none.
+    """
+    if isinstance(description, Mapping):
+        return _checked(description)
+    if isinstance(description, str) and description.lstrip().startswith("{"):
+        return _parsed(description)
+    return _read(Path(description))
+
+
+def _read(path: Path) -> Shapes:
+    about = describe(path)
+    try:
+        shapes = shapes_in(about.metadata, {info.name: info.shape for info in about.tensors})
+    except InputError as error:
+        error.file = str(path)
+        raise
+    if shapes is None:
+        raise InputError(
+            "says of no layers that they are smaller",
+            file=path,
+            field=SMALLER,
+            hint="load it as it is: its shapes are those of its model",
+        )
+    return shapes
+
+
+def _parsed(text: str) -> Shapes:
+    try:
+        return _checked(parse(text.encode("utf-8", "surrogatepass")))
+    except MalformedJsonError as error:
+        raise InputError(f"the text {error}", field=SMALLER) from None
+
+
+def _checked(shapes: object) -> Shapes:
+    if not isinstance(shapes, Mapping):
+        raise InputError("is not a table of shapes", field=SMALLER)
+    for key, shape in shapes.items():
+        listed = list(shape) if isinstance(shape, tuple) else shape
+        if not isinstance(key, str) or len(key) > LONGEST_KEY or not is_shape(listed):
+            raise InputError(f"has no shape for {str(key)[:80]!r}", field=SMALLER)
+    return {key: tuple(shape) for key, shape in shapes.items()}

@@ -1,0 +1,215 @@
+"""Accuracies by method and sparsity as text."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from snnprune.data.dataset import worded
+from snnprune.text import backslashed, in_percent, table
+
+DENSE, RANDOM = "dense", "random"
+Split = Literal["test", "validation", "train"]
+SPLITS: tuple[Split, ...] = ("test", "validation", "train")
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """The tickets of one method at one sparsity, one for each seed."""
+
+    method: str
+    asked: float
+    """The sparsity that was asked for, in [0, 1)."""
+    pruned: tuple[int, ...]
+    """Weights that are zero, by seed."""
+    prunable: tuple[int, ...]
+    accuracies: tuple[float, ...]
+    """In [0, 1], by seed; empty where nothing was labelled."""
+    densities: Mapping[str, float]
+    """Share of the weights kept, by weight key, mean over seeds."""
+    firing_rates: Mapping[str, float]
+    """Spikes per neuron per time step, by neuron name, mean over seeds."""
+
+    @property
+    def sparsity(self) -> float:
+        """Pruned of prunable weights, of all seeds together."""
+        return sum(self.pruned) / sum(self.prunable)
+
+    def compute_mean(self) -> float | None:
+        """Of the accuracies."""
+        return statistics.fmean(self.accuracies) if self.accuracies else None
+
+    def compute_deviation(self) -> float | None:
+        """Sample standard deviation of the accuracies; None for fewer than two."""
+        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What runs of one recipe found."""
+
+    split: Split
+    """The images that the accuracies were measured on."""
+    seeds: int
+    """How many runs there are."""
+    dense: Point | None
+    points: tuple[Point, ...]
+    """By method in the order of the runs, then by sparsity; without the dense network."""
+
+    def list_methods(self) -> tuple[str, ...]:
+        """In the order of the runs."""
+        return tuple(dict.fromkeys(point.method for point in self.points))
+
+    def list_sparsities(self) -> tuple[float, ...]:
+        """The sparsities, increasing."""
+        return tuple(sorted({point.asked for point in self.points}))
+
+    def of(self, method: str) -> tuple[Point, ...]:
+        """The points of a method by sparsity."""
+        return tuple(point for point in self.points if point.method == method)
+
+
+def summarised(runs: Sequence[Iterable[Row]]) -> Summary:
+    """The tickets among the rows of `runs`, those of one method and sparsity brought together.
+
+    Test accuracies where every run has some, otherwise validation accuracies, or training
+    accuracies where there were no other images. Of two tickets of one run with the same method and
+    the same sparsity asked, the last counts.
+    """
+    tickets = [[row for row in run if row["kind"] == "ticket"] for run in runs]
+    split = _split(tickets)
+    groups: dict[tuple[str, float], dict[int, Row]] = {}
+    for number, rows in enumerate(tickets):
+        for row in rows:
+            groups.setdefault((row["method"], row["sparsity_asked"]), {})[number] = row
+    points = [_point(*key, list(group.values()), split) for key, group in groups.items()]
+    methods = list(dict.fromkeys(method for method, _ in groups))
+    points.sort(key=lambda point: (methods.index(point.method), point.asked))
+    return Summary(
+        split=split,
+        seeds=len(tickets),
+        dense=next((point for point in points if point.method == DENSE), None),
+        points=tuple(point for point in points if point.method != DENSE),
+    )
+
+
+def about_curves(summary: Summary) -> dict[str, Any]:
+    """The summary as JSON: counts and accuracies by seed, with mean and deviation beside them."""
+    return {
+        "accuracies_on": summary.split,
+        "seeds": summary.seeds,
+        "dense": summary.dense and _about(summary.dense),
+        "points": [_about(point) for point in summary.points],
+    }
+
+
+def _point(method: str, asked: float, rows: Sequence[Row], split: Split) -> Point:
+    accuracies = (_accuracy(row, split) for row in rows)
+    return Point(
+        method=method,
+        asked=asked,
+        pruned=tuple(row["pruned"] for row in rows),
+        prunable=tuple(row["prunable"] for row in rows),
+        accuracies=tuple(accuracy for accuracy in accuracies if accuracy is not None),
+        densities=_means(
+            {layer["weight"]: layer["kept"] / layer["weights"] for layer in row["layers"]}
+            for row in rows
+        ),
+        firing_rates=_means((_measured(row) or {}).get("firing_rates", {}) for row in rows),
+    )
+
+
+def _accuracy(row: Row, split: Split) -> float | None:
+    if split == "validation":
+        return row["validation_accuracy"]
+    found = row["test"] if split == "test" else _measured(row)
+    return found["correct"] / found["labelled"] if found and found["labelled"] else None
+
+
+def _measured(row: Row) -> Any:
+    return row["test"] or row.get("measured")
+
+
+def _split(runs: Sequence[Sequence[Row]]) -> Split:
+    """Which images all runs have accuracies on."""
+    for split in SPLITS[:2]:
+        if all(any(_accuracy(row, split) is not None for row in rows) for rows in runs):
+            return split
+    known = any(_measured(row) for rows in runs for row in rows)
+    return "train" if known else "validation"
+
+
+def _means(given: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each name over those that have it, in the order of first appearance."""
+    values: dict[str, list[float]] = {}
+    for one in given:
+        for name, value in one.items():
+            values.setdefault(name, []).append(value)
+    return {name: statistics.fmean(found) for name, found in values.items()}
+
+
+def _about(point: Point) -> dict[str, Any]:
+    return {
+        "method": point.method,
+        "sparsity_asked": point.asked,
+        "sparsity": point.sparsity,
+        "pruned": list(point.pruned),
+        "prunable": list(point.prunable),
+        "accuracies": list(point.accuracies),
+        "accuracy_mean": point.compute_mean(),
+        "accuracy_deviation": point.compute_deviation(),
+        "densities": dict(point.densities),
+        "firing_rates": dict(point.firing_rates),
+    }
+
+
+def accuracy_cells(summary: Summary) -> list[list[str]]:
+    """A head, then a row for each sparsity: it and the accuracy of each method, in percent."""
+    points = {(point.method, point.asked): point for point in summary.points}
+    rows = [
+        [f"{in_percent(asked)}%"]
+        + [
+            _accuracy_cell(points.get((method, asked)), summary)
+            for method in summary.list_methods()
+        ]
+        for asked in summary.list_sparsities()
+    ]
+    return [["sparsity", *summary.list_methods()], *rows]
+
+
+def dense_line(summary: Summary) -> str:
+    """The accuracy of the dense network, and what all accuracies are."""
+    line = f"{worded(summary.split)} accuracy (%), {_seeds(summary)}"
+    if summary.dense is None:
+        return line
+    return f"dense {_accuracy_cell(summary.dense, summary)}; {line}"
+
+
+def _seeds(summary: Summary) -> str:
+    """How many runs an accuracy is the mean of."""
+    if summary.seeds < 2:
+        return "one seed"
+    return f"mean ± standard deviation of {summary.seeds} seeds"
+
+
+def markdown_table(summary: Summary) -> str:
+    """The accuracies as a Markdown table, the dense network below it."""
+    titles, *body = accuracy_cells(summary)
+    right = range(len(titles))
+    text = table(titles, body, right, escape=backslashed, spaced=True) if body else ""
+    end = dense_line(summary)
+    return "\n\n".join([*([text] if text else []), f"{end[0].upper()}{end[1:]}."]) + "\n"
+
+
+def _accuracy_cell(point: Point | None, summary: Summary) -> str:
+    """Mean and deviation in percent, with the number of seeds where it is not that of all."""
+    if point is None or (mean := point.compute_mean()) is None:
+        return "-"
+    text = f"{100 * mean:.1f}"
+    if (deviation := point.compute_deviation()) is not None:
+        text += f" ± {100 * deviation:.1f}"
+    seeds = len(point.accuracies)
+    return text if seeds == summary.seeds else f"{text} (n={seeds})"

@@ -1,0 +1,69 @@
+"""Gates on the summary page of a GitHub Actions job."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+from snnprune.files.together import replacing
+from snnprune.report.gates.gate import Verdict
+from snnprune.text import printable, row, table
+
+
+def write_junit(path: Path, command: str, verdicts: Mapping[str, Sequence[Verdict]]) -> None:
+    """One suite per checkpoint, by its name, with a test case per gate.
+
+    Raises:
+        OutputError: `path` cannot be written.
+    """
+    root = ElementTree.Element("testsuites", name=f"snnprune {command}")
+    for name, found in verdicts.items():
+        _add_suite(root, printable(name), found)
+    tree = ElementTree.ElementTree(root)
+    ElementTree.indent(tree)
+    with replacing(path) as temporary:
+        tree.write(temporary, encoding="utf-8", xml_declaration=True)
+
+
+def _add_suite(root: ElementTree.Element, name: str, verdicts: Sequence[Verdict]) -> None:
+    suite = ElementTree.SubElement(
+        root,
+        "testsuite",
+        name=name,
+        tests=str(len(verdicts)),
+        failures=str(sum(one.met is False for one in verdicts)),
+        errors=str(sum(one.met is None for one in verdicts)),
+    )
+    for one in verdicts:
+        title = printable(f"{one.gate} {one.limit}")
+        case = ElementTree.SubElement(suite, "testcase", classname=name, name=title)
+        if one.met is not True:
+            kind = "failure" if one.met is False else "error"
+            ElementTree.SubElement(case, kind, message=printable(one.found), type=one.gate)
+        ElementTree.SubElement(case, "system-out").text = printable(one.found)
+
+
+VARIABLE = "GITHUB_STEP_SUMMARY"
+SIGNS = {True: "✅ met", False: "❌ not met", None: "⚠️ not judged"}
+
+
+def append_step_summary(command: str, verdicts: Mapping[str, Sequence[Verdict]]) -> str | None:
+    """Append a table per checkpoint where the variable names a file; why that failed, else None."""
+    path = os.environ.get(VARIABLE)
+    if not path:
+        return None
+    text = "\n".join(_section(command, name, found) for name, found in verdicts.items())
+    try:
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+    except OSError as error:
+        return f"{VARIABLE} ({path}) cannot be written: {error.strerror}"
+    return None
+
+
+def _section(command: str, name: str, verdicts: Sequence[Verdict]) -> str:
+    body = [(one.gate, one.limit, one.found, SIGNS[one.met]) for one in verdicts]
+    lines = table(("gate", "limit", "found", ""), body)
+    return f"### snnprune {command}: {row([printable(name)])}\n\n{lines}\n"

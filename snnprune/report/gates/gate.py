@@ -1,0 +1,160 @@
+"""What all gates together come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from snnprune.errors import GateError, InputError, SnnpruneError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """So many of so many."""
+
+    part: int
+    whole: int
+
+    @property
+    def share(self) -> Fraction:
+        """Exact, in [0, 1]."""
+        return Fraction(self.part, self.whole)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A checkpoint in numbers; None where nobody measured, and `missing` says why."""
+
+    layers: Mapping[str, Count]
+    """Pruned weights, by weight key."""
+    size: int
+    """Bytes of the file or files."""
+    right: Count | None = None
+    """Labelled samples that are classified right."""
+    right_before: Count | None = None
+    """The same of the baseline."""
+    operations: int | None = None
+    """Effective synaptic operations, over all samples."""
+    energy: Fraction | None = None
+    """Of them, in pJ."""
+    samples: int = 0
+    silent: Count | None = None
+    """Channels that never spike."""
+    same: Count | None = None
+    """Spikes that are as in the baseline."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Why something was not measured, by the name of its field."""
+
+    def count_pruned(self) -> Count:
+        """Of all layers."""
+        counts = self.layers.values()
+        return Count(part=sum(c.part for c in counts), whole=sum(c.whole for c in counts))
+
+
+Judgement = tuple[bool, float, str]
+"""Whether a limit is kept, what was measured, and that in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What came of one gate."""
+
+    gate: str
+    """Its flag without the dashes."""
+    limit: str
+    """As it was written."""
+    unit: str
+    measured: float | None
+    found: str
+    """The counts behind `measured` in words; why there are none, where it could not be judged."""
+    met: bool | None
+    """None where it could not be judged."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a report."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """A flag, and how what follows it is read and judged."""
+
+    name: str
+    help: str
+    unit: str
+    needs: tuple[str, ...]
+    """Fields of `Measured`."""
+    read: Callable[[str, str], Any]
+    """From what was written and the flag to a limit."""
+    judge: Callable[[Any, Measured], Judgement]
+
+    @property
+    def flag(self) -> str:
+        """As on the command line."""
+        return f"--{self.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """A gate with the limit that somebody set."""
+
+    gate: Gate
+    text: str
+    value: Any
+
+    def verdict(self, measured: Measured) -> Verdict:
+        """Hold it against what was measured."""
+        gate = self.gate
+        lacking = [need for need in gate.needs if getattr(measured, need) is None]
+        if lacking:
+            why = measured.missing.get(lacking[0], "it was not measured")
+            met, number, found = None, None, why
+        else:
+            met, number, found = gate.judge(self.value, measured)
+        return Verdict(
+            gate=gate.name,
+            limit=self.text,
+            unit=gate.unit,
+            measured=number,
+            found=found,
+            met=met,
+        )
+
+
+def at_most(limit: Fraction, found: Fraction, words: str) -> Judgement:
+    """Whether what was found is no more than the limit."""
+    return found <= limit, float(found), words
+
+
+def at_least(limit: Fraction, found: Fraction, words: str) -> Judgement:
+    """Whether what was found is no less than the limit."""
+    return found >= limit, float(found), words
+
+
+def judge(limits: Sequence[Limit], measured: Measured) -> tuple[Verdict, ...]:
+    """Each of them, whatever came of the others."""
+    return tuple(limit.verdict(measured) for limit in limits)
+
+
+def error_of(verdicts: Sequence[Verdict], file: object) -> SnnpruneError | None:
+    """The error of gates that are not met; before it, that of gates that could not be judged."""
+    unknown = [one for one in verdicts if one.met is None]
+    failed = [one for one in verdicts if one.met is False]
+    if unknown:
+        return InputError(
+            f"cannot be judged: {unknown[0].found}{_others(unknown)}",
+            file=file,
+            field=f"--{unknown[0].gate}",
+            hint="a gate that cannot be judged is not met",
+        )
+    if failed:
+        named = ", ".join(f"--{one.gate} {one.limit} ({one.found})" for one in failed)
+        return GateError(f"{len(failed)} of {len(verdicts)} gates not met: {named}", file=file)
+    return None
+
+
+def _others(verdicts: Sequence[Verdict]) -> str:
+    names = ", ".join(f"--{one.gate}" for one in verdicts[1:])
+    return f"; nor can {names}" if names else ""

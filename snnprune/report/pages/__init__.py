@@ -1,0 +1,1 @@
+"""A report as pages for people: `report.html`, which needs nothing else, and `report.md`."""

@@ -1,0 +1,211 @@
+"""Accuracy, work, energy, size and firing, before and after side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
+from pathlib import PurePath
+from typing import Any
+
+from snnprune.data.dataset import worded
+from snnprune.report.pages.page import (
+    NOTHING,
+    Block,
+    Lines,
+    Section,
+    Table,
+    change,
+    in_bytes,
+    in_joules,
+    percent,
+    points,
+    rate,
+    whole,
+)
+
+NAMES = {
+    "dense": "dense, zeros and all",
+    "gzip": "dense, by gzip",
+    "zstd": "dense, by zstd",
+    "packed": "packed",
+    "bound": "entropy bound of packed",
+}
+
+
+def sizes(report: Mapping[str, Any]) -> Section | None:
+    """Of an export; before and after stand in the comparison."""
+    found = report.get("sizes")
+    if not found or "dense" not in found:
+        return None
+    rows = [
+        [what, in_bytes(found[name]), percent(found[name] / max(1, found["dense"]))]
+        for name, what in NAMES.items()
+    ]
+    table = Table(titles=("tensors", "size", "of dense"), rows=rows)
+    return Section(title="Size", blocks=[table])
+
+
+SIGNS = {True: "met", False: "NOT MET", None: "not judged"}
+
+
+def gates(report: Mapping[str, Any]) -> Section | None:
+    """A row for each gate; a table for each of several files."""
+    parts = [("", report), *((_name(one), one) for one in report.get("files", []))]
+    tables = [_table(name, part["gates"]) for name, part in parts if part.get("gates")]
+    return Section(title="Gates", blocks=tables) if tables else None
+
+
+def _name(one: Mapping[str, Any]) -> str:
+    """Of a pruned file: the first that is written for it."""
+    return PurePath(one["outputs"][0]["path"]).name
+
+
+def _table(name: str, found: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [[f"--{one['gate']}", one["limit"], SIGNS[one["met"]], one["found"]] for one in found]
+    return Table(titles=("gate", "limit", "", "found"), rows=rows, names=4, caption=name)
+
+
+Report = Mapping[str, Any]
+Row = tuple[str, str, str, str]
+ENERGY = (
+    "Energy is that of arithmetic alone, at {mac:g} pJ a multiply-accumulate and {ac:g} pJ an "
+    "accumulate (the defaults are those of 32-bit floats at 45 nm). Reading weights from memory "
+    "may well take more, and a chip takes what its vendor measures."
+)
+
+
+def comparison(report: Report) -> Section | None:
+    """A row for each measure; one column where there is nothing to compare with."""
+    before, after = _views(report)
+    if not after:
+        return None
+    rows = list(_rows(before, after))
+    pair = bool(before)
+    titles = ("", "before", "after", "change") if pair else ("", "measured")
+    table = Table(titles=titles, rows=[row if pair else (row[0], row[2]) for row in rows])
+    note = energy_note(after)
+    blocks: list[Block] = [table, *([Lines(lines=[note])] if note else [])]
+    return Section(title="Before and after" if pair else "Measured", blocks=blocks)
+
+
+def _views(report: Report) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is known of the network before and after: evaluation, workload, sizes and totals."""
+    if "before" in report or "after" in report:
+        return _view(report, "before"), _view(report, "after")
+    alone = {name: report.get(name) for name in ("evaluation", "workload", "totals")}
+    if "kept" not in (alone["totals"] or {}):  # of something else than pruned weights
+        alone["totals"] = None
+    return {}, {name: value for name, value in alone.items() if value}
+
+
+def _view(report: Report, when: str) -> dict[str, Any]:
+    parts = {
+        "evaluation": report.get(when),
+        "workload": (report.get("workload") or {}).get(when),
+        "sizes": (report.get("sizes") or {}).get(when),
+        "totals": report.get("totals" if when == "after" else "totals_before"),
+        "test": report.get("test") if when == "after" and report.get(when) else None,
+    }
+    return {name: value for name, value in parts.items() if value}
+
+
+def _rows(before: Report, after: Report) -> Iterator[Row]:
+    yield from _of_totals(before.get("totals"), after.get("totals"))
+    yield from _of_evaluations(before.get("evaluation"), after.get("evaluation"))
+    yield from _of_test(after.get("test"))
+    yield from _of_workloads(before.get("workload"), after.get("workload"))
+    yield from _of_sizes(before.get("sizes"), after.get("sizes"))
+
+
+def _both(
+    measure: Callable[[Report], float | None], before: Report | None, after: Report | None
+) -> tuple[float | None, float | None]:
+    """A measure of what is known before and after."""
+    one, other = (None if not found else measure(found) for found in (before, after))
+    return one, other
+
+
+def _of_totals(before: Report | None, after: Report | None) -> Iterator[Row]:
+    if not after:
+        return
+    one, other = _both(lambda found: found["pruned"] / found["prunable"], before, after)
+    yield "sparsity of the prunable weights", percent(one, 2), percent(other, 2), NOTHING
+    one, other = _both(lambda found: found["kept"], before, after)
+    yield "weights kept", whole(one), whole(other), change(one, other)
+
+
+def _of_evaluations(before: Report | None, after: Report | None) -> Iterator[Row]:
+    if not after:
+        return
+    one, other = _both(lambda found: found["accuracy"], before, after)
+    yield f"accuracy{_on(after)}", percent(one, 2), percent(other, 2), points(one, other)
+    named = {"silent": "channels that never spike", "saturated": "channels that always spike"}
+    for name, what in named.items():
+        yield what, _channels(before, name), _channels(after, name), NOTHING
+
+
+def _on(evaluation: Report) -> str:
+    """Which images, where they have labels."""
+    if not evaluation["labelled"]:
+        return ""
+    return f" ({evaluation['labelled']:,} {worded(evaluation['images'])} images)"
+
+
+def _of_test(test: Report | None) -> Iterator[Row]:
+    if test and test["accuracy"] is not None:
+        yield f"accuracy{_on(test)}", NOTHING, percent(test["accuracy"], 2), NOTHING
+
+
+def _channels(evaluation: Report | None, name: str) -> str:
+    if not evaluation:
+        return NOTHING
+    found = evaluation["activity"].values()
+    return f"{sum(one[name] for one in found):,} of {sum(one['channels'] for one in found):,}"
+
+
+OPERATIONS: Mapping[str, Callable[[Report], float]] = {
+    "synaptic operations a sample": lambda work: work["macs"] + work["acs"],
+    "of them multiply-accumulates": lambda work: work["macs"],
+    "of them accumulates": lambda work: work["acs"],
+    "membrane updates a sample": lambda work: work["updates"],
+}
+
+
+def _per_sample(measure: Callable[[Report], float]) -> Callable[[Report], float]:
+    return lambda work: measure(work) / work["samples"]
+
+
+def _of_workloads(before: Report | None, after: Report | None) -> Iterator[Row]:
+    if not after:
+        return
+    for name, measure in OPERATIONS.items():
+        one, other = _both(_per_sample(measure), before, after)
+        yield name, whole(one), whole(other), change(one, other)
+    one, other = _both(lambda work: work["energy_pj"], before, after)
+    yield "energy a sample", in_joules(one), in_joules(other), change(one, other)
+    one, other = _both(lambda work: work["active"] / max(1, work["outputs"]), before, after)
+    yield "share of outputs that are spikes", rate(one), rate(other), change(one, other)
+
+
+SIZES = {
+    "dense": "tensors, zeros and all",
+    "gzip": "the same by gzip",
+    "zstd": "the same by zstd",
+    "packed": "packed (export --to packed)",
+    "bound": "what packed could be at best",
+}
+
+
+def _of_sizes(before: Report | None, after: Report | None) -> Iterator[Row]:
+    if not after:
+        return
+    for name, what in SIZES.items():
+        one, other = _both(itemgetter(name), before, after)
+        yield what, in_bytes(one), in_bytes(other), change(one, other)
+
+
+def energy_note(after: Report) -> str | None:
+    work = after.get("workload")
+    if not work:
+        return None
+    return ENERGY.format(mac=work["energy_per_mac_pj"], ac=work["energy_per_ac_pj"])

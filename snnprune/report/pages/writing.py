@@ -1,0 +1,137 @@
+"""From a report to its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+from snnprune.files.together import together
+from snnprune.files.writing import as_json, write_text
+from snnprune.report.pages.card import card
+from snnprune.report.pages.html import html
+from snnprune.report.pages.page import Headline, Page, in_bytes, in_joules, percent, points, whole
+from snnprune.report.pages.sections import sections_of
+
+Report = Mapping[str, Any]
+
+
+def page_of(report: Report) -> Page:
+    """Headlines of what matters, then a section for each thing that the report is about."""
+    return Page(
+        title=f"snnprune {report['command']}",
+        subtitle=_subtitle(report),
+        ok=report["ok"],
+        verdict=_verdict(report),
+        headlines=list(_headlines(report)),
+        sections=sections_of(report),
+    )
+
+
+def _subtitle(report: Report) -> str:
+    """The files that it is about; of a run, its model and data; of several, their folders."""
+    files = [PurePath(one["path"]).name for one in report["inputs"]]
+    named = [one["name"] for one in (report.get("model"), report.get("data")) if one]
+    several = [one["folder"] for one in report.get("runs", [])]
+    return ", ".join(several or files or named)
+
+
+def _verdict(report: Report) -> str:
+    gates = [one for part in (report, *report.get("files", [])) for one in part.get("gates", [])]
+    if not gates:
+        return ""
+    met = sum(one["met"] is True for one in gates)
+    return f"{met} of {len(gates)} gates met"
+
+
+def _headlines(report: Report) -> Iterator[Headline]:
+    totals, last = report.get("totals"), report.get("after") or report.get("evaluation")
+    first = report.get("before") or {}
+    if totals and "prunable" in totals:
+        share = totals["pruned"] / totals["prunable"]
+        yield Headline(
+            name="sparsity", value=percent(share, 2), note=f"{totals['kept']:,} weights kept"
+        )
+    if last and last["accuracy"] is not None:
+        before = first.get("accuracy")
+        note = "" if before is None else points(before, last["accuracy"])
+        yield Headline(name="accuracy", value=percent(last["accuracy"], 2), note=note)
+    yield from _answers(report)
+    yield from _work(report)
+    sizes = (report.get("sizes") or {}).get("after")
+    if sizes:
+        yield Headline(
+            name="packed", value=in_bytes(sizes["packed"]), note=f"dense {in_bytes(sizes['dense'])}"
+        )
+    same = (report.get("agreement") or {}).get("spike_agreement")
+    if same is not None:
+        yield Headline(name="spikes as before", value=percent(same, 2))
+
+
+def _answers(report: Report) -> Iterator[Headline]:
+    """How often two networks that were run together are right, where nothing else says so."""
+    answers = (report.get("agreement") or {}).get("answers")
+    if not answers or "after" in report or report.get("evaluation"):
+        return
+    first, other = answers["accuracies"]
+    yield Headline(name="accuracy of the first", value=percent(first, 2))
+    yield Headline(name="accuracy of the other", value=percent(other, 2), note=points(first, other))
+
+
+def _work(report: Report) -> Iterator[Headline]:
+    work = report.get("workload") or {}
+    first, last = (work.get("before"), work.get("after")) if "after" in work else (None, work)
+    if not last:
+        return
+    done = (last["macs"] + last["acs"]) / last["samples"]
+    before = first and (first["macs"] + first["acs"]) / first["samples"]
+    note = f"a sample, {done / before:.0%} of before" if before else "a sample"
+    yield Headline(name="synaptic operations", value=whole(done), note=note)
+    yield Headline(name="energy", value=in_joules(last["energy_pj"]), note="a sample, arithmetic")
+
+
+REPORT = "report.json"
+PAGES = ("report.html", "report.md")
+FILES = (REPORT, *PAGES)
+
+
+def write_report(
+    folder: Path, report: Mapping[str, Any], *, within: Path | None = None
+) -> tuple[Path, ...]:
+    """Write `report.json` and its pages into `folder`, together; the files.
+
+    `within` is as for `files.together`.
+
+    Raises:
+        OutputError: one cannot be written.
+    """
+    return _written(folder, report, FILES, within)
+
+
+def write_pages(folder: Path, report: Mapping[str, Any]) -> tuple[Path, ...]:
+    """Write `report.html` and `report.md` into `folder`, together; the files.
+
+    Raises:
+        OutputError: one cannot be written.
+    """
+    return _written(folder, report, PAGES, None)
+
+
+def _written(
+    folder: Path, report: Mapping[str, Any], names: tuple[str, ...], within: Path | None
+) -> tuple[Path, ...]:
+    texts = _texts(report)
+    paths = tuple(folder / name for name in names)
+    with together(*paths, within=within) as staged:
+        for name, path in zip(names, staged, strict=True):
+            write_text(path, texts[name])
+    return paths
+
+
+def _texts(report: Mapping[str, Any]) -> dict[str, str]:
+    """By the name of the file."""
+    page = page_of(report)
+    return {
+        REPORT: as_json(report),
+        **dict(zip(PAGES, (html(page), card(page, report)), strict=True)),
+    }

@@ -1,0 +1,149 @@
+"""Accuracy against sparsity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from snnprune.data.dataset import worded
+from snnprune.report.plots.canvas import BLACK, Look, drawn, remaining, show_sparsities
+from snnprune.text import printable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+NEAR = 0.06  # of accuracy: what is seen enlarged lies so close below the dense network
+ENLARGED = 4  # times at least, or it is not worth a second look
+BESIDE = 0.02  # of a doubling of the sparsity: how far apart spreads of one sparsity are drawn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """An accuracy in [0, 1]; the deviation is None where there is one measurement."""
+
+    mean: float
+    deviation: float | None = None
+
+    @property
+    def low(self) -> float:
+        """The lower end of the spread."""
+        return self.mean - (self.deviation or 0.0)
+
+    @property
+    def high(self) -> float:
+        """The upper end of the spread."""
+        return self.mean + (self.deviation or 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """What was measured at one sparsity, in [0, 1)."""
+
+    sparsity: float
+    level: Level
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One line of a picture."""
+
+    label: str
+    marks: Sequence[Mark]
+    look: Look
+
+    @property
+    def spread(self) -> bool:
+        """Whether a mark was measured more than once."""
+        return any(mark.level.deviation is not None for mark in self.marks)
+
+
+def plot_accuracy(
+    paths: Sequence[Path],
+    curves: Sequence[Curve],
+    *,
+    dense: Level | None,
+    conditions: str,
+    split: str = "test",
+) -> None:
+    """Draw `curves` into each of `paths`; what lies close to dense once more, enlarged.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    levels = [mark.level for curve in curves for mark in curve.marks]
+    whole = _around([*levels, *([dense] if dense else [])])
+    near = _near(levels, dense)
+    views = [whole, near] if near and _height(whole) > ENLARGED * _height(near) else [whole]
+    with drawn(paths, size=(1 + 5.4 * len(views), 4.4), conditions=conditions) as figure:
+        panels = figure.subplots(1, len(views), squeeze=False)[0]
+        for axes, view in zip(panels, views, strict=True):
+            draw_curves(axes, curves, dense)
+            axes.set_ylim(100 * view[0], 100 * view[1])
+        panels[0].set_ylabel(f"{worded(split)} accuracy (%)")
+        if len(views) > 1:
+            panels[1].set_title("enlarged")
+        handles, labels = panels[0].get_legend_handles_labels()
+        across = len(labels) if len(labels) <= 2 * len(views) + 1 else 3
+        figure.legend(handles, labels, loc="outside lower center", ncols=across, handlelength=3.5)
+
+
+def _height(view: tuple[float, float]) -> float:
+    return view[1] - view[0]
+
+
+def _around(levels: Iterable[Level]) -> tuple[float, float]:
+    """Limits in which all of `levels` are seen, with a margin."""
+    levels = list(levels)
+    low = min((level.low for level in levels), default=0.0)
+    high = max((level.high for level in levels), default=1.0)
+    margin = max(0.05 * (high - low), 0.002)
+    return low - margin, high + margin
+
+
+def _near(levels: Sequence[Level], dense: Level | None) -> tuple[float, float] | None:
+    """Limits close to dense, or to the best; None where hardly anything lies there."""
+    best = dense.mean if dense else max((level.mean for level in levels), default=0.0)
+    close = [level for level in levels if level.mean >= best - NEAR]
+    if len(close) < 2:
+        return None
+    low, high = _around([*close, *([dense] if dense else [])])
+    return max(low, best - NEAR), high
+
+
+def draw_curves(axes: Axes, curves: Sequence[Curve], dense: Level | None) -> None:
+    """All lines on one pair of axes, accuracies in percent."""
+    if dense is not None:
+        draw_level(axes, dense, "dense", linestyle=":")
+    for number, curve in enumerate(curves):
+        aside = BESIDE * (number - (len(curves) - 1) / 2) if curve.spread else 0.0
+        draw_curve(axes, curve, [remaining(mark.sparsity) + aside for mark in curve.marks])
+    sparsities = [mark.sparsity for curve in curves for mark in curve.marks]
+    show_sparsities(axes, sparsities or [0.0])
+    axes.grid()
+
+
+def draw_level(axes: Axes, level: Level, label: str, *, linestyle: str) -> None:
+    """A level right across, with its spread as a band, in percent."""
+    axes.axhline(100 * level.mean, color=BLACK, linewidth=1, linestyle=linestyle, label=label)
+    if level.deviation is not None:
+        axes.axhspan(100 * level.low, 100 * level.high, color=BLACK, alpha=0.08, linewidth=0)
+
+
+def draw_curve(axes: Axes, curve: Curve, x: Sequence[float]) -> None:
+    """A curve whose marks lie at `x`, with their spreads as bars, in percent."""
+    levels = [mark.level for mark in curve.marks]
+    axes.errorbar(
+        x,
+        [100 * level.mean for level in levels],
+        yerr=[100 * (level.deviation or 0.0) for level in levels] if curve.spread else None,
+        label=printable(curve.label, 60),
+        color=curve.look.color,
+        linestyle=curve.look.dashes,
+        marker=curve.look.marker,
+        markersize=4,
+        linewidth=1.3,
+        elinewidth=0.8,
+    )

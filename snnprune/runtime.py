@@ -1,0 +1,155 @@
+"""Randomness by counting: every draw is seeded by what it is for; no generator state is saved."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import torch
+
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """One of `size` processes, counted from 0 over all machines and on this machine."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether it is the one that prints and writes."""
+        return self.rank == 0
+
+
+def place() -> Place:
+    """As the environment tells it; without torchrun this process is alone."""
+    values = [os.environ.get(name, "") for name in VARIABLES]
+    if not all(value.isdecimal() for value in values) or "MASTER_ADDR" not in os.environ:
+        return Place()
+    rank, size, local_rank = map(int, values)
+    return Place(rank=rank, size=size, local_rank=local_rank)
+
+
+def command_line() -> str | None:
+    """What was typed, quoted for a shell; None where something else than the command runs us."""
+    program = PurePath(sys.argv[0])
+    ours = program.stem == "snnprune" or program.parts[-2:] == ("snnprune", "__main__.py")
+    return shlex.join(["snnprune", *sys.argv[1:]]) if ours else None
+
+
+def peak_memory() -> int | None:
+    """The largest resident set of this process so far, in bytes; None where nobody tells."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def peak_gpu_memory() -> int | None:
+    """The most that torch has had of the current GPU, in bytes; None where none is in use.
+
+    torch is asked only if somebody has imported it: importing it takes seconds.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    peak: int = torch.cuda.max_memory_allocated()
+    return peak
+
+
+T = TypeVar("T")
+
+
+class Progress(Protocol):
+    """What `snnprune.cli` draws as bars; a notebook may pass its own."""
+
+    def track(self, items: Iterable[T], *, label: str, total: int | None = None) -> Iterator[T]:
+        """Pass `items` on, telling after each how far the work is; `total` is their number."""
+        ...
+
+    def within(self, label: str, *, total: int, done: int = 0) -> AbstractContextManager[None]:
+        """A block of the work, of `total` items; each item of a `track` in it brings it forward.
+
+        `done` of them were done before, by a run that is taken up again: they count as done and
+        not for the speed. Blocks may lie in blocks; a `track` within a `track` counts once.
+        """
+        ...
+
+    def note(self, text: str) -> None:
+        """A line about the item in hand, such as the loss so far."""
+        ...
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def track(self, items: Iterable[T], *, label: str, total: int | None = None) -> Iterator[T]:  # noqa: ARG002  # nobody reads them
+        """Pass `items` on."""
+        yield from items
+
+    def within(self, label: str, *, total: int, done: int = 0) -> AbstractContextManager[None]:  # noqa: ARG002  # likewise
+        """Nothing around the block."""
+        return nullcontext()
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
+
+
+SILENT: Progress = Silent()
+
+
+def derived_seed(*key: object) -> int:
+    """A 63-bit seed that depends on every part of `key`, such as (seed, "shuffle", epoch)."""
+    text = "\x1f".join(map(str, key))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def generator(*key: object, device: str = "cpu") -> torch.Generator:
+    """A fresh generator on `device`, seeded by `key`."""
+    import torch
+
+    return torch.Generator(device=device).manual_seed(derived_seed(*key))
+
+
+@contextlib.contextmanager
+def drawing(*key: object, device: torch.device | None = None) -> Iterator[None]:
+    """In the block torch's own generators are seeded by `key`; after it they are as before.
+
+    For what draws by itself: dropout, a user's own initialisation or loader.
+    """
+    import torch
+
+    devices = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        seed_all(*key)
+        yield
+
+
+def seed_all(*key: object) -> None:
+    """As `torch.manual_seed`, by `key` and for the devices that are here.
+
+    For each kind that is not, torch would note the call stack, longer than a small step takes.
+    """
+    import torch
+
+    seed = derived_seed(*key)
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)

@@ -1,0 +1,1 @@
+"""Sub-networks of random networks, found without training a weight (edge-popup)."""

@@ -1,0 +1,207 @@
+"""A network whose weights are drawn once and never trained: what is searched is which to keep."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from snnprune.errors import InputError
+from snnprune.graph.network import Network
+from snnprune.runtime import generator
+from snnprune.training.edge_popup.parametrization import (
+    TopScores,
+    parametrized,
+    place_of,
+    places_of,
+    require_plain,
+)
+
+WeightDraw = Literal["signed-constant", "kaiming-normal"]
+"""Weights of one absolute value and a random sign, or normally distributed."""
+
+
+def drawn_weight(
+    shape: torch.Size, draw: WeightDraw, *, kept: float, seed: int, key: str
+) -> Tensor:
+    """A weight (out, in / groups, *kernel) in float32, the same on every device.
+
+    Its standard deviation is that of He et al. 2015 (arXiv 1502.01852, fan-in, gain sqrt 2)
+    over sqrt(kept), so that an input current varies as much as with all weights there.
+    """
+    normal = torch.randn(shape, generator=generator(seed, "search weights", key))
+    deviation = math.sqrt(2 / (fan_in(shape) * kept))
+    if draw == "signed-constant":
+        return torch.full(shape, deviation).copysign(normal)
+    return normal * deviation
+
+
+def drawn_scores(shape: torch.Size, *, seed: int, key: str) -> Tensor:
+    """Scores in float32, uniform within 1 / sqrt(fan-in): kaiming-uniform with a = sqrt 5."""
+    scores = torch.empty(shape)
+    source = generator(seed, "search scores", key)
+    return nn.init.kaiming_uniform_(scores, a=math.sqrt(5), generator=source)
+
+
+def fan_in(shape: torch.Size) -> int:
+    """How many inputs an output of a weight (out, in / groups, *kernel) has."""
+    return math.prod(shape[1:])
+
+
+@contextlib.contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """No parameter learns in the block; after it, parameters and buffers have their old values."""
+    flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    values = [(parameter, parameter.detach().clone()) for parameter, _ in flags]
+    buffers = [
+        (part, name, buffer.detach().clone())
+        for part in module.modules()
+        for name, buffer in part._buffers.items()
+        if buffer is not None
+    ]
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        _put_back(values, buffers)
+        for parameter, learns in flags:
+            parameter.requires_grad_(learns)
+
+
+@torch.no_grad()
+def _put_back(
+    values: list[tuple[nn.Parameter, Tensor]], buffers: list[tuple[nn.Module, str, Tensor]]
+) -> None:
+    for parameter, before in values:
+        parameter.copy_(before)
+    for part, name, old in buffers:
+        now = part._buffers.get(name)
+        if now is None or now.shape != old.shape or now.is_inference():
+            part._buffers[name] = old  # a neuron's state, which batches make anew
+        else:
+            now.copy_(old)
+
+
+@torch.no_grad()
+def neutralise(network: Network, names: Iterable[str]) -> None:
+    """Biases beside the weights `names` become 0, BatchNorm plain and at its beginning.
+
+    Gamma 1, beta 0, running statistics as in a new network.
+    """
+    for name in names:
+        owner, own_name = place_of(network.module, name)
+        bias = owner._parameters.get(own_name.replace("weight", "bias"))
+        if bias is not None and bias is not owner._parameters[own_name]:
+            bias.zero_()
+    for part in network.module.modules():
+        if isinstance(part, _BatchNorm):
+            part.reset_running_stats()
+            for learnt, value in ((part.weight, 1.0), (part.bias, 0.0)):
+                if isinstance(learnt, Tensor):  # some norms have only one of them
+                    learnt.fill_(value)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Subnetwork:
+    """A random network under masks; only `scores` learn."""
+
+    network: Network
+    """As it was traced; its module computes with the masked weights."""
+    parts: Mapping[str, TopScores]
+    """What masks each layer, by weight key."""
+    names: Mapping[str, tuple[str, ...]]
+    """Every state-dict key of each weight, by weight key."""
+    keys: tuple[str, ...]
+    """Of the module's state dict without the masks, in its order."""
+
+    @property
+    def scores(self) -> dict[str, nn.Parameter]:
+        """What to give to an optimizer, by weight key; each in its weight's shape."""
+        return {key: part.scores for key, part in self.parts.items()}
+
+    def masks(self) -> dict[str, Tensor]:
+        """True = kept, by weight key."""
+        return {key: part.mask() for key, part in self.parts.items()}
+
+    def weight(self, key: str) -> Tensor:
+        """The drawn weight, before the mask."""
+        path, _, name = key.rpartition(".")
+        original = f"parametrizations.{name}.original"
+        return self.network.module.get_parameter(f"{path}.{original}" if path else original)
+
+    @torch.no_grad()
+    def state_dict(self) -> dict[str, Tensor]:
+        """What the plain module would hold: its own keys and order, 0 where a weight is masked.
+
+        A copy, in which what is one tensor under several names still is one.
+        """
+        held = self.network.module.state_dict()
+        for key, part in self.parts.items():
+            held.update(dict.fromkeys(self.names[key], part.effective(self.weight(key))))
+        return copy.deepcopy({key: held[key] for key in self.keys})
+
+    @torch.no_grad()
+    def load_scores(self, scores: Mapping[str, Tensor]) -> None:
+        """Take back what `scores` gave.
+
+        Raises:
+            KeyError: a layer has none.
+            RuntimeError: one has another shape.
+        """
+        for key, part in self.parts.items():
+            part.scores.copy_(scores[key])
+
+
+@contextlib.contextmanager
+def searching(
+    network: Network, *, weights: WeightDraw, kept: float, seed: int
+) -> Iterator[Subnetwork]:
+    """The network's module becomes a random one of which each layer keeps the share `kept`.
+
+    Every layer is masked, the first and the last too: `round(kept * n)` of its n weights are kept,
+    but at least one. Weights are drawn by `seed` and key and never change. The biases beside them
+    are 0; BatchNorm has gamma 1, beta 0 and new, live running statistics. Whatever else could learn
+    stays as it is and does not: time constants and thresholds of neurons, LayerNorm and GroupNorm,
+    embeddings, weights that no layer uses. A weight under several names has one score.
+
+    The links of `network` hold in the block, but neurons that are comparisons in somebody's code
+    are not seen by `network.watching` there. After it the module is as it was before.
+
+    Raises:
+        InputError: `kept` is not in (0, 1], or a weight cannot be masked.
+    """
+    if not 0 < kept <= 1:
+        raise InputError(
+            f"a share of {kept} cannot be kept", field="kept", hint="give one above 0, at most 1"
+        )
+    require_plain(network)
+    module = network.module
+    keys = tuple(module.state_dict())
+    names = {key: tuple(network.tied(key)) for key in network.layers}
+    with frozen(module), contextlib.ExitStack() as stack:
+        neutralise(network, [name for each in names.values() for name in each])
+        parts = {}
+        for key in network.layers:
+            weight = module.get_parameter(key)
+            with torch.no_grad():
+                weight.copy_(drawn_weight(weight.shape, weights, kept=kept, seed=seed, key=key))
+            parts[key] = _part(weight, kept, seed, key)
+            for owner, name in places_of(module, names[key]):
+                stack.enter_context(parametrized(owner, name, parts[key]))
+        yield Subnetwork(network=network, parts=parts, names=names, keys=keys)
+
+
+def _part(weight: Tensor, kept: float, seed: int, key: str) -> TopScores:
+    """Scores for a weight, on its device, in its layout and at least in float32."""
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    scores = torch.empty_like(weight, dtype=dtype, requires_grad=False)
+    scores.copy_(drawn_scores(weight.shape, seed=seed, key=key))
+    # nothing passes an empty layer, and no gradient that could fill it
+    return TopScores(scores, max(1, round(kept * weight.numel())))

@@ -1,0 +1,113 @@
+"""Training a pruned network on, its masks held, perhaps under a teacher."""
+
+from __future__ import annotations
+
+from snnprune.errors import InputError
+from snnprune.masks import Masks, masked, prunable, pruned
+from snnprune.recipe.methods import FinetuneSection, GradualSection
+from snnprune.recipe.schema import Recipe
+from snnprune.report.curves import DENSE
+from snnprune.training.average import copied
+from snnprune.training.methods import PRUNED
+from snnprune.training.objective import Distillation, Objective, Teacher
+from snnprune.training.ranking import dense_masks
+from snnprune.training.setup import Setup
+from snnprune.training.tickets import ticket
+from snnprune.training.train import Trained, trained
+
+
+def finetune(setup: Setup, masks: Masks, teacher: Setup | None = None) -> Trained:
+    """Train the network of `setup`, whose recipe is `tuned`, with the weights that it has.
+
+    What `masks` prune is 0 throughout; with a section `gradual` more is pruned on the way. The
+    network of `teacher` is learnt from beside the labels. Test images are looked at before and
+    after; `setup.run` logs both, and the teacher, as tickets.
+
+    Raises:
+        InputError: `gradual` asks for less than is pruned already.
+        NonFiniteError: the loss became NaN or infinite; the last state of the run is a good one.
+        StoppedError: `setup.stop` became true, and the state was saved.
+    """
+    objective = ready(setup, masks, teacher)
+    measured = [_measured(setup, masks, PRUNED)]
+    if teacher is not None:
+        measured.append(_measured(teacher, dense_masks(teacher.network), DENSE))
+    found = trained(setup, masks=masks, objective=objective)
+    for row in measured:
+        setup.run.log(row)
+    return found
+
+
+def ready(setup: Setup, masks: Masks, teacher: Setup | None) -> Objective | None:
+    """Prune the network of `setup` by `masks`; what it is to learn, None for the labels alone.
+
+    Raises:
+        InputError: the section `gradual` asks for less than is pruned already.
+    """
+    section, training = setup.recipe.finetune, setup.recipe.training
+    _require_more_than(masks, setup.recipe.gradual)
+    setup.load(masked(copied(setup.module), masks))
+    if teacher is None or section is None:
+        return None
+    return Distillation(
+        Teacher(teacher.network, training),
+        training,
+        share=section.distillation,
+        temperature=section.temperature,
+    )
+
+
+def tuned(recipe: Recipe) -> Recipe:
+    """`recipe` with the training that its section `finetune` asks for.
+
+    Without one: a tenth of the epochs, at a tenth of the learning rate. The epochs of `warmup` and
+    `step` shrink or grow with the whole, so that the schedule keeps its shape.
+
+    Raises:
+        InputError: the section `gradual` does not fit into these epochs.
+    """
+    section, training = recipe.finetune or FinetuneSection(), recipe.training
+    epochs = section.epochs or max(1, training.epochs // 10)
+    steps = (step * epochs // training.epochs for step in training.step_epochs)
+    changed = {
+        "epochs": epochs,
+        "learning_rate": section.learning_rate or training.learning_rate / 10,
+        "warmup_epochs": training.warmup_epochs * epochs // training.epochs,
+        "step_epochs": tuple(sorted({step for step in steps if step > 0})),
+    }
+    if recipe.gradual:
+        _require_room(recipe.gradual, epochs)
+    training = training.model_copy(update=changed)
+    return recipe.model_copy(update={"training": training, "finetune": section})
+
+
+def _measured(setup: Setup, masks: Masks, method: str) -> dict[str, object]:
+    """The network as it is now."""
+    return ticket(
+        setup,
+        masks,
+        method=method,
+        asked=pruned(masks) / prunable(masks),
+        validation_accuracy=setup.accuracy(),
+        measured=setup.measure(),
+    )
+
+
+def _require_more_than(masks: Masks, gradual: GradualSection | None) -> None:
+    before = pruned(masks) / prunable(masks)
+    if gradual is not None and gradual.sparsity < before:
+        raise InputError(
+            f"{gradual.sparsity:g} is less than what is pruned already, {before:.4f}",
+            field="gradual.sparsity",
+        )
+
+
+def _require_room(gradual: GradualSection, epochs: int) -> None:
+    end = gradual.end_epoch or epochs
+    hint = "finetune.epochs says how many there are"
+    if end > epochs:
+        message = f"{end} should be at most the epochs of finetune, which are {epochs}"
+        raise InputError(message, field="gradual.end_epoch", hint=hint)
+    if gradual.start_epoch >= end:
+        message = f"{gradual.start_epoch} should be less than the end, {end}"
+        raise InputError(message, field="gradual.start_epoch", hint=hint)

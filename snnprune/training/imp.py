@@ -1,0 +1,56 @@
+"""Iterative pruning with rewinding: Algorithm 1 of Yao et al. 2023, arXiv 2305.12148.
+
+Round 0 trains the dense network and keeps the weights of an early epoch. Each later round ranks
+the weights of the network as trained, prunes, goes back to those early weights, and trains again.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from snnprune.data.dataset import DataSet
+from snnprune.distributed.ranks import ALONE, Ranks
+from snnprune.recipe.methods import ImpSection
+from snnprune.recipe.schema import Recipe
+from snnprune.runtime import SILENT, Progress
+from snnprune.training.rounds import Rounds
+from snnprune.training.runs.run import Run
+from snnprune.training.runs.stopping import NEVER, Stop
+from snnprune.training.setup import set_up
+from snnprune.training.tickets import Tickets, tickets_in
+
+
+def imp(
+    recipe: Recipe,
+    data: DataSet,
+    *,
+    device: torch.device,
+    run: Run | None = None,
+    stop: Stop = NEVER,
+    progress: Progress = SILENT,
+    ranks: Ranks = ALONE,
+) -> Tickets:
+    """Find tickets by each method of the recipe's section `imp`, all from one dense network.
+
+    `run` keeps a model and its masks for every round. The test images are looked at once a round.
+    On a CPU the result is the same to the bit after any interruption.
+
+    Raises:
+        InputError: the model cannot be had or pruned, or the data cannot be trained on.
+        NonFiniteError: the loss became NaN or infinite; the last state of `run` is a good one.
+        StoppedError: `stop` became true, and the state was saved.
+    """
+    recipe = recipe.model_copy(update={"imp": recipe.imp or ImpSection()})
+    setup = set_up(recipe, data, device=device, run=run, stop=stop, progress=progress, ranks=ranks)
+    rounds = Rounds(setup)
+    taken_up = rounds.begin()
+    with progress.within("run", total=rounds.steps, done=rounds.steps_done):
+        for cell in rounds.left():
+            if not taken_up:
+                masks = rounds.pruned(cell)
+                rounds.rewind(cell)
+                rounds.hold(cell, masks)
+            rounds.train(cell)
+            rounds.measure(cell)
+            taken_up = False
+    return tickets_in(setup.recipe, setup.run.rows)

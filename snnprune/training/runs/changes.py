@@ -1,0 +1,103 @@
+"""What is not as it was when a run began."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from snnprune.distributed.device import device_name, versions
+from snnprune.errors import InputError
+from snnprune.recipe.schema import Recipe
+
+SHOWN = 10  # differences that an error lists
+ABSENT = object()
+
+
+def require_same(recipe: Recipe, of_run: Recipe, folder: Path) -> None:
+    """Refuse to go on with another recipe.
+
+    Raises:
+        InputError: a setting differs; each is listed with both values.
+    """
+    before, now = (_flat(each.model_dump(mode="json")) for each in (of_run, recipe))
+    found = differences(before, now)
+    if found:
+        more = [f"{len(found) - SHOWN} more"] * (len(found) > SHOWN)
+        raise InputError(
+            "; ".join([*found[:SHOWN], *more]),
+            file=folder,
+            hint="without --recipe and --set the run goes on as it began; --force starts another",
+        )
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A line for each name whose values differ."""
+    return [
+        f"{name}: {_told(before.get(name, ABSENT))} in the run, {_told(now.get(name, ABSENT))} now"
+        for name in dict.fromkeys([*before, *now])
+        if before.get(name, ABSENT) != now.get(name, ABSENT)
+    ]
+
+
+def made_with(device: torch.device, processes: int = 1) -> dict[str, str]:
+    """What the last bits of a result depend on beside the recipe."""
+    known = versions()
+    return {
+        "snnprune": known["snnprune"],
+        "torch": known["torch"],
+        "device": device_name(device),
+        "processes": str(processes),
+    }
+
+
+def accepted(
+    before: Mapping[str, str], now: Mapping[str, str], allowed: Collection[str], folder: Path
+) -> list[str]:
+    """A warning for each difference of what a run is `made_with`; `allowed` are names in it.
+
+    The number of a CPU's threads makes it no other device.
+
+    Raises:
+        InputError: something differs that is not allowed; each is listed with both values.
+    """
+    refused = [
+        name
+        for name in dict.fromkeys([*before, *now])
+        if name not in allowed and _kind(before.get(name, "")) != _kind(now.get(name, ""))
+    ]
+    if refused:
+        flags = " ".join(f"--allow-change {name}" for name in refused)
+        raise InputError(
+            "; ".join(told for told in differences(before, now) if _name(told) in refused),
+            file=folder,
+            hint=f"{flags} goes on all the same",
+        )
+    return list(map(_may_differ, differences(before, now)))
+
+
+def _kind(made: str) -> str:
+    return made.partition(" (")[0]
+
+
+def _name(difference: str) -> str:
+    return difference.partition(":")[0]
+
+
+def _may_differ(difference: str) -> str:
+    return f"{difference}: the result may differ in its last bits from that of an undisturbed run"
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"training": {"epochs": 3}}` as `{"training.epochs": 3}`."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _told(value: object) -> str:
+    return "not set" if value is ABSENT else str(value)

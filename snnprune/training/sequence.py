@@ -1,0 +1,114 @@
+"""Trainings one after the other: what the rounds of `imp` and the sparsities of `search` share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from snnprune.masks import Masks
+from snnprune.report.curves import DENSE
+from snnprune.training.fit import Epoch, Hooks, Position, fit
+from snnprune.training.methods import Cell
+from snnprune.training.ranking import dense_masks
+from snnprune.training.setup import Setup
+from snnprune.training.step import Trainer
+from snnprune.training.tickets import ticket
+
+
+class TrainingSequence:
+    """The trainings of a run in order, the one at hand, and how far that is."""
+
+    trainer: Trainer
+
+    def __init__(self, setup: Setup, cells: list[Cell]) -> None:
+        self.full = setup
+        self.setup = setup
+        """With the network that is trained now."""
+        self.cells = cells
+        self.number = 0
+        self.at = Position()
+
+    @property
+    def steps(self) -> int:
+        """Batches of the whole run, as far as no training ends early."""
+        return self._steps_before(len(self.cells))
+
+    @property
+    def steps_done(self) -> int:
+        """Batches up to where it is."""
+        return self._steps_before(self.number) + self._steps_of(self.at)
+
+    def left(self) -> Iterator[Cell]:
+        """The trainings from the one at hand on."""
+        while self.number < len(self.cells):
+            yield self.cells[self.number]
+            self.number, self.at = self.number + 1, Position()
+
+    def train(self, cell: Cell) -> None:
+        """Train from where it is to the end of `cell`, saving on the way."""
+        key = () if cell.method == DENSE else self._key(cell)  # the dense one is that of `train`
+        stretch = self.setup.stretch(epochs=cell.epochs, key=key, name=cell.label)
+        stop, progress = self.full.stop, self.full.progress
+        total = cell.epochs * self.full.steps_per_epoch
+        with progress.within(cell.label, total=total, done=self._steps_of(self.at)):
+            hooks = self._hooks(cell)
+            fit(self.trainer, stretch, hooks, at=self.at, stop=stop, progress=progress)
+
+    def _key(self, cell: Cell) -> tuple[object, ...]:
+        """What tells the draws of a training from those of the dense one."""
+        raise NotImplementedError
+
+    def _ends(self, _: Cell, __: int) -> bool:
+        """Whether the training of a cell is over early, after so many of its epochs."""
+        return False
+
+    def _position(self) -> dict[str, Any]:
+        """What a state says beside where it is and what its trainer says."""
+        return {}
+
+    def _groups(self) -> dict[str, Mapping[str, Tensor]]:
+        """The tensors of a state beside those of its trainer."""
+        raise NotImplementedError
+
+    def _row(
+        self, cell: Cell, masks: Masks, validation_accuracy: float | None
+    ) -> Mapping[str, object]:
+        """What metrics tell of the network that `cell` trained, measured now."""
+        return ticket(
+            self.setup,
+            masks or dense_masks(self.setup.network),
+            method=cell.method,
+            round=cell.round,
+            asked=cell.sparsity,
+            validation_accuracy=validation_accuracy,
+            measured=self.setup.measure(),
+        )
+
+    def _hooks(self, cell: Cell) -> Hooks:
+        def after_epoch(epoch: Epoch) -> bool:
+            row = {"kind": "epoch", "method": cell.method, "round": cell.round}
+            self.full.run.log({**row, **asdict(epoch)})
+            return self._ends(cell, epoch.epoch + 1)
+
+        return Hooks(held_out=self.setup.accuracy, save=self._save, after_epoch=after_epoch)
+
+    def _save(self, at: Position) -> None:
+        self.at = at
+        position = {
+            "cell": self.number,
+            "at": asdict(at),
+            "trainer": self.trainer.position(),
+            **self._position(),
+        }
+        groups = {**self.trainer.groups(), **self._groups()}
+        self.full.run.save(self.steps_done, position, groups)
+
+    def _steps_before(self, number: int) -> int:
+        epochs = sum(cell.epochs for cell in self.cells[:number])
+        return epochs * self.full.steps_per_epoch
+
+    def _steps_of(self, at: Position) -> int:
+        return at.epoch * self.full.steps_per_epoch + at.step

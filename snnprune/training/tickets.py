@@ -1,0 +1,107 @@
+"""What a run that prunes finds: networks of some sparsity, measured."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from snnprune.graph.network import Network
+from snnprune.masks import Masks, prunable, pruned
+from snnprune.measure.evaluation import Evaluation
+from snnprune.recipe.schema import Recipe
+from snnprune.report.frame import about_evaluation
+from snnprune.report.schema.parts import Row
+from snnprune.training.fit import Position
+from snnprune.training.methods import Cell
+from snnprune.training.setup import Setup
+
+KIND = "ticket"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tickets:
+    """A finished run of `imp` or `search`."""
+
+    recipe: Recipe
+    """With what the data filled in."""
+    rows: tuple[Mapping[str, Any], ...]
+    """One for each network that was measured, as `ticket` makes them."""
+
+
+def ticket(
+    setup: Setup,
+    masks: Masks,
+    *,
+    method: str,
+    asked: float,
+    validation_accuracy: float | None,
+    measured: Evaluation,
+    round: int = 0,
+) -> dict[str, Any]:
+    """The row of metrics about a network; `asked` is the sparsity that was aimed at.
+
+    `measured` is on test images; where there are none, on those that say most then.
+    """
+    tested = measured.images == "test"
+    return {
+        "kind": KIND,
+        "method": method,
+        "round": round,
+        "sparsity_asked": asked,
+        "pruned": pruned(masks),
+        "prunable": prunable(masks),
+        "parameters": parameters(setup.network),
+        "validation_accuracy": validation_accuracy,
+        "test": about_evaluation(measured) if tested else None,
+        "measured": None if tested else about_evaluation(measured),
+        "layers": [
+            {"weight": key, "kept": int(mask.sum()), "weights": mask.numel()}
+            for key, mask in masks.items()
+        ],
+    }
+
+
+def require_epochs(
+    rows: Sequence[Mapping[str, Any]], at: Position, cell: Cell | None = None
+) -> None:
+    """Refuse metrics that tell of other epochs than those before `at`; of `cell`, or of all.
+
+    Raises:
+        ValueError: they do, or hold what is no row. A training that was ended early has fewer.
+    """
+    try:
+        _rows().validate_python(rows, strict=True)  # "0.5" is no number
+    except ValidationError as error:
+        line = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
+        raise ValueError(f"the metrics hold what is no row: {line}") from error
+    told = [row for row in rows if row["kind"] == "epoch" and _is_of(row, cell)]
+    ended = cell is not None and 0 < len(told) < at.epoch == cell.epochs
+    odd = cell is None and len(told) != len(rows)
+    if odd or (len(told) != at.epoch and not ended):
+        raise ValueError(f"the metrics tell of {len(told)} epochs, it is after {at.epoch}")
+
+
+@functools.cache
+def _rows() -> TypeAdapter[Any]:
+    """What the lines of metrics say."""
+    return TypeAdapter(list[Row])
+
+
+def _is_of(row: Mapping[str, Any], cell: Cell | None) -> bool:
+    """Whether a row is of the training of `cell`; without one, of the only training."""
+    named = (row.get("method"), row.get("round"))
+    return named == ((None, None) if cell is None else (cell.method, cell.round))
+
+
+def parameters(network: Network) -> int:
+    """How many parameters the network has, prunable or not."""
+    return sum(parameter.numel() for parameter in network.module.parameters())
+
+
+def tickets_in(recipe: Recipe, rows: list[dict[str, Any]]) -> Tickets:
+    """The tickets among the rows of a run."""
+    return Tickets(recipe=recipe, rows=tuple(row for row in rows if row["kind"] == KIND))

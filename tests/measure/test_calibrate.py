@@ -1,0 +1,236 @@
+"""Calibration against a direct computation on everything at once."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from snnprune.checkpoint.safetensors import write_safetensors
+from snnprune.errors import InputError, NonFiniteError
+from snnprune.graph.links import Layer
+from snnprune.graph.network import Network
+from snnprune.graph.trace import trace
+from snnprune.measure.alignment import membrane_axis
+from snnprune.measure.calibrate import calibrate
+from snnprune.measure.calibration import (
+    LATER_NEURON_FIELDS,
+    NEURON_FIELDS,
+    Calibration,
+    DriveStatistics,
+    LayerStatistics,
+    read_calibration,
+    write_calibration,
+)
+from snnprune.models import ModelSpec, build_model
+from snnprune.models.blocks import SpikingConv
+
+
+def network_of(**neuron: object) -> Network:
+    torch.manual_seed(1)
+    args = {"width": 4, "depth": 2, "neuron": neuron}
+    module = build_model(ModelSpec(name="conv-snn", args=args)).eval()
+    for name, block in module.named_modules():
+        if isinstance(block, SpikingConv):
+            module.get_buffer(f"{name}.norm.running_var").uniform_(0.2, 2.0)
+            module.get_buffer(f"{name}.norm.running_mean").uniform_(-0.3, 0.3)
+            torch.nn.init.uniform_(block.norm.weight, -1.5, 1.5)
+    return trace(module, torch.rand(1, 1, 28, 28))
+
+
+def drive(found: Calibration, key: str) -> DriveStatistics:
+    """The only way from a layer to a neuron."""
+    (only,) = found.layers[key].drives
+    return only
+
+
+def batches(size: int, x: Tensor) -> list[tuple[Tensor, None]]:
+    return [(part, None) for part in x.split(size)]
+
+
+@torch.no_grad()
+def test_statistics_equal_those_of_one_pass_over_everything() -> None:
+    network, x = network_of(), torch.rand(12, 1, 28, 28)
+    found = calibrate(network, batches(5, x))
+
+    module: Any = network.module
+    drive = module.encoder.norm(module.encoder.conv(x)).double()
+    h, membranes, spikes = torch.zeros_like(drive), [], []
+    for _ in range(4):
+        u = h + drive
+        s = (u >= 1).double()
+        h = 0.5 * u * (1 - s)
+        membranes.append(u)
+        spikes.append(s)
+    u, s = torch.stack(membranes), torch.stack(spikes)
+    pooled = torch.nn.functional.max_pool2d(s.flatten(0, 1), 2)
+
+    neuron = found.neurons["encoder.neuron"]
+    over = (0, 1, 3, 4)
+    torch.testing.assert_close(neuron.membrane_mean, u.mean(over), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(neuron.membrane_var, u.var(over, correction=0), rtol=1e-5, atol=1e-7)
+    by_step = (1, 3, 4)
+    torch.testing.assert_close(neuron.membrane_mean_step, u.mean(by_step), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(
+        neuron.membrane_var_step, u.var(by_step, correction=0), rtol=1e-5, atol=1e-7
+    )
+    torch.testing.assert_close(neuron.firing_rate, s.mean(over))
+    torch.testing.assert_close(
+        found.layers["blocks.0.conv.weight"].input_rate, pooled.mean((0, 2, 3))
+    )
+    images = found.layers["encoder.conv.weight"]
+    torch.testing.assert_close(images.input_mean, x.double().mean((0, 2, 3)), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        images.input_square, x.double().square().mean((0, 2, 3)), rtol=1e-6, atol=0
+    )
+    assert found.layers["blocks.0.conv.weight"].input_values == "binary"
+    assert found.layers["encoder.conv.weight"].input_values == "analog"
+    assert neuron.membrane_histogram.sum().item() == u.numel()
+    assert neuron.membrane_histogram[:, 65:].sum() == s.sum()  # the threshold is an edge
+    assert (found.samples, found.time_steps) == (12, 4)
+
+
+def test_statistics_do_not_depend_on_the_batches() -> None:
+    network, x = network_of(), torch.rand(12, 1, 28, 28)
+    one = calibrate(network, batches(12, x))
+    many = calibrate(network, batches(1, x.flip(0)))
+    for name, neuron in one.neurons.items():
+        other = many.neurons[name]
+        torch.testing.assert_close(neuron.membrane_mean, other.membrane_mean, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(neuron.membrane_var, other.membrane_var, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(neuron.firing_rate, other.firing_rate, rtol=0, atol=1e-3)
+
+
+def test_the_batchnorm_factor_is_absolute_gamma_over_sigma_with_its_own_eps() -> None:
+    network = network_of()
+    norm: Any = network.module.get_submodule("encoder.norm")
+    norm.eps = 0.25
+    network = trace(network.module, torch.rand(1, 1, 28, 28))
+    expected = norm.weight.detach().double().abs() / (norm.running_var.double() + 0.25).sqrt()
+    found = calibrate(network, [(torch.rand(1, 1, 28, 28), None)])
+    torch.testing.assert_close(drive(found, "encoder.conv.weight").bn_scale, expected)
+    assert bool((norm.weight < 0).any())  # the sign is what this is about
+
+
+def test_layers_without_batchnorm_have_factor_one() -> None:
+    module = build_model(
+        ModelSpec(name="6conv2fc", args={"time_steps": 1, "size": 8, "in_channels": 1})
+    ).eval()
+    network = trace(module, torch.rand(1, 1, 8, 8))
+    found = calibrate(network, [(torch.rand(2, 1, 8, 8), None)])
+    assert drive(found, "hidden.linear.weight").bn_scale.unique().tolist() == [1.0]
+
+
+def test_layers_whose_decay_differs_get_their_share_of_the_geometric_sum() -> None:
+    network = network_of(beta=0.5)
+    block: Any = network.module.get_submodule("blocks.0")
+    block.neuron.dynamics = replace(block.neuron.dynamics, beta=0.25, decay_input=True)
+    network = trace(network.module, torch.rand(1, 1, 28, 28))
+    found = calibrate(network, [(torch.rand(2, 1, 28, 28), None)])
+    assert drive(found, "encoder.conv.weight").time_gain == 1 + 0.5 + 0.25 + 0.125
+    assert drive(found, "blocks.0.conv.weight").time_gain == pytest.approx(1 - 0.25**4)
+    same = calibrate(network_of(beta=0.9), [(torch.rand(2, 1, 28, 28), None)])
+    gains = [one.time_gain for layer in same.layers.values() for one in layer.drives]
+    assert set(gains) == {1.0}
+
+
+def test_a_neuron_that_never_spikes_is_named() -> None:
+    network = network_of(threshold=1e6)
+    found = calibrate(network, [(torch.rand(2, 1, 28, 28), None)])
+    assert "encoder.neuron never spikes on the calibration data" in found.warnings
+
+
+def test_nothing_to_calibrate_on_is_refused() -> None:
+    with pytest.raises(InputError, match="no samples"):
+        calibrate(network_of(), [])
+
+
+def test_a_membrane_that_is_not_finite_is_refused_with_its_neuron() -> None:
+    network = network_of()
+    with torch.no_grad():
+        network.module.get_parameter("encoder.conv.weight").fill_(float("nan"))
+    with pytest.raises(NonFiniteError, match=r"encoder\.neuron"):
+        calibrate(network, [(torch.rand(1, 1, 28, 28), None)])
+
+
+def test_the_training_mode_is_put_back() -> None:
+    network = network_of()
+    network.module.train()
+    mean = network.module.get_buffer("encoder.norm.running_mean")
+    before = mean.clone()
+    calibrate(network, [(torch.rand(2, 1, 28, 28), None)])
+    assert network.module.training
+    assert torch.equal(before, mean)
+
+
+def test_a_calibration_file_gives_back_what_was_written(tmp_path: Path) -> None:
+    found = calibrate(network_of(), [(torch.rand(4, 1, 28, 28), None)], source={"data": "x"})
+    write_calibration(tmp_path / "c.safetensors", found, {"format": "pt"})
+    again = read_calibration(tmp_path / "c.safetensors")
+    assert (again.samples, again.time_steps, again.source) == (4, 4, {"data": "x"})
+    assert list(again.layers) == list(found.layers)
+    for key, layer in found.layers.items():
+        other = again.layers[key]
+        assert torch.equal(layer.input_rate, other.input_rate)
+        assert layer.input_values == other.input_values
+        assert len(layer.drives) == len(other.drives)
+        for one, read in zip(layer.drives, other.drives, strict=True):
+            assert (one.name, one.time_gain) == (read.name, read.time_gain)
+            assert torch.equal(one.bn_scale, read.bn_scale)
+            for name in (*NEURON_FIELDS, *LATER_NEURON_FIELDS, "histogram_edges"):
+                assert torch.equal(getattr(one.neuron, name), getattr(read.neuron, name))
+        for name in ("input_mean", "input_square"):
+            assert torch.equal(getattr(layer, name), getattr(other, name))
+        assert other.weight is None
+
+
+def of_before(layer: LayerStatistics) -> LayerStatistics:
+    """Without what was added to calibrations later."""
+    drives = tuple(
+        replace(one, neuron=replace(one.neuron, membrane_mean_step=None, membrane_var_step=None))
+        for one in layer.drives
+    )
+    return replace(layer, drives=drives, input_mean=None, input_square=None)
+
+
+def test_a_file_of_before_steps_and_squares_were_taken_is_read_without_them(
+    tmp_path: Path,
+) -> None:
+    found = calibrate(network_of(), [(torch.rand(4, 1, 28, 28), None)])
+    layers = {key: of_before(layer) for key, layer in found.layers.items()}
+    write_calibration(tmp_path / "c.safetensors", replace(found, layers=layers), {"format": "pt"})
+    again = read_calibration(tmp_path / "c.safetensors")
+    for key, layer in again.layers.items():
+        assert torch.equal(layer.input_rate, found.layers[key].input_rate)
+        assert (layer.input_mean, layer.input_square) == (None, None)
+        assert all(one.neuron.membrane_var_step is None for one in layer.drives)
+
+
+def test_a_file_that_is_no_calibration_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    for metadata in ({}, {"snnprune.measure": "[]"}, {"snnprune.measure": "{"}):
+        write_safetensors(path, {"a": torch.zeros(1)}, metadata)
+        with pytest.raises(InputError, match="not a calibration file"):
+            read_calibration(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "axis"),
+    [
+        ("conv2d", (4, 2, 3, 8, 8), -3),
+        ("conv2d", (3, 2, 3), -1),  # pooled and flattened: time is not taken for channels
+        ("conv2d", (4, 2, 12), None),
+        ("conv2d", (4, 2, 5, 8, 8), None),
+        ("conv1d", (4, 2, 3, 8), -2),
+        ("linear", (4, 2, 3), -1),
+        ("linear", (4, 2, 7, 3), -1),  # tokens
+        ("linear", (4, 2, 3, 7), None),
+    ],
+)
+def test_the_channels_of_a_membrane_are_found_or_refused(
+    kind: Any, shape: tuple[int, ...], axis: int | None
+) -> None:
+    layer = Layer(weight="w", kind=kind, shape=(3, 1, 3, 3), encoding=False)
+    assert membrane_axis(layer, torch.Size(shape)) == axis

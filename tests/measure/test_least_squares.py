@@ -1,0 +1,139 @@
+"""The fit of kept weights against numpy's direct solution of each row."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from snnprune.measure.second_moments.gram import GramSum
+from snnprune.measure.second_moments.obs import fitted
+
+RIDGE = 1e-2
+
+
+def inputs(groups: int, rows: int, size: int, *, alike: float, seed: int) -> Tensor:
+    """Inputs (groups, rows, size) float64 of which the share `alike` is common to all."""
+    drawn = torch.Generator().manual_seed(seed)
+    own = torch.randn(groups, rows, size, generator=drawn, dtype=torch.float64)
+    common = torch.randn(groups, rows, 1, generator=drawn, dtype=torch.float64)
+    return alike * common + (1 - alike) * own
+
+
+def solved(x: Tensor, y: Tensor, keep: Tensor, start: Tensor) -> np.ndarray:
+    """Each row of its own by the normal equations of what it keeps, written out."""
+    found = np.zeros(keep.shape)
+    for group, out in np.ndindex(keep.shape[0], keep.shape[1]):
+        kept = keep[group, out].numpy()
+        if not kept.any():
+            continue
+        a, b = x[group].numpy(), y[group, :, out].numpy()
+        pull = RIDGE * np.mean(a**2)
+        left = a[:, kept].T @ a[:, kept] / len(a) + pull * np.eye(kept.sum())
+        right = a[:, kept].T @ b / len(a) + pull * start[group, out].numpy()[kept]
+        found[group, out, kept] = np.linalg.solve(left, right)
+    return found
+
+
+def moments(x: Tensor, y: Tensor) -> GramSum:
+    taken = GramSum()
+    for part_x, part_y in zip(x.split(17, dim=1), y.split(17, dim=1), strict=True):
+        taken.add(part_x, part_y)
+    return taken
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.5, 0.95])
+@pytest.mark.parametrize("share", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize(("groups", "out", "size"), [(1, 6, 40), (3, 4, 9), (8, 1, 9)])
+def test_every_row_is_the_ridge_solution_of_what_it_keeps(
+    alike: float, share: float, groups: int, out: int, size: int
+) -> None:
+    x = inputs(groups, 101, size, alike=alike, seed=1)
+    y = inputs(groups, 101, out, alike=0.2, seed=2) + x[..., :1]
+    drawn = torch.Generator().manual_seed(3)
+    keep = torch.rand(groups, out, size, generator=drawn) <= share
+    start = torch.randn(groups, out, size, generator=drawn, dtype=torch.float64)
+    taken = moments(x, y)
+    found = fitted(
+        taken.gram(free=False).compute_matrix(),
+        taken.covariance(free=False),
+        keep,
+        start,
+        ridge=RIDGE,
+    )
+    expected = solved(x, y, keep, start)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-4 * abs(expected).max())
+    assert not found[~keep].any()
+
+
+def test_a_row_that_keeps_nothing_is_0_beside_one_that_keeps_all() -> None:
+    x, y = inputs(1, 50, 6, alike=0.3, seed=1), inputs(1, 50, 2, alike=0.3, seed=2)
+    keep = torch.tensor([[[False] * 6, [True] * 6]])
+    start = torch.ones(1, 2, 6, dtype=torch.float64)
+    taken = moments(x, y)
+    found = fitted(
+        taken.gram(free=False).compute_matrix(),
+        taken.covariance(free=False),
+        keep,
+        start,
+        ridge=RIDGE,
+    )
+    assert not found[0, 0].any()
+    np.testing.assert_allclose(found.numpy(), solved(x, y, keep, start), rtol=1e-4, atol=1e-6)
+
+
+def test_weights_of_silent_inputs_stay_what_they_are() -> None:
+    x = inputs(1, 50, 6, alike=0.3, seed=1)
+    x[..., 2] = 0
+    y = inputs(1, 50, 3, alike=0.3, seed=2)
+    start = torch.full((1, 3, 6), 2.0, dtype=torch.float64)
+    taken, keep = moments(x, y), torch.ones(1, 3, 6, dtype=torch.bool)
+    found = fitted(
+        taken.gram(free=False).compute_matrix(),
+        taken.covariance(free=False),
+        keep,
+        start,
+        ridge=RIDGE,
+    )
+    torch.testing.assert_close(found[..., 2], start[..., 2])
+    torch.testing.assert_close(
+        found, torch.from_numpy(solved(x, y, keep, start)), rtol=1e-4, atol=0
+    )
+
+
+def test_a_layer_that_gets_nothing_stays_what_it_is() -> None:
+    nothing = torch.zeros(1, 4, 4, dtype=torch.float64)
+    start = torch.arange(12, dtype=torch.float64).view(1, 3, 4)
+    keep = start % 2 == 0
+    found = fitted(nothing, torch.zeros(1, 4, 3, dtype=torch.float64), keep, start, ridge=RIDGE)
+    assert torch.equal(found, start * keep)
+
+
+def test_the_covariances_of_a_free_mean_are_those_of_numpy() -> None:
+    x, y = inputs(2, 60, 4, alike=0.2, seed=1) + 3, inputs(2, 60, 3, alike=0.2, seed=2) - 1
+    taken = moments(x, y)
+    for group in range(2):
+        together = np.cov(torch.cat([x[group], y[group]], 1).numpy().T, bias=True)
+        gram, cross = (
+            taken.gram(free=True).compute_matrix()[group],
+            taken.covariance(free=True)[group],
+        )
+        np.testing.assert_allclose(gram.numpy(), together[:4, :4], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(cross.numpy(), together[:4, 4:], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_spikes_that_meet_are_counted_exactly_in_any_type(dtype: torch.dtype) -> None:
+    spikes = torch.ones(1, 5001, 2, dtype=dtype)
+    taken = GramSum()
+    taken.add(spikes)
+    assert taken.second.tolist() == [[[5001.0, 5001.0], [5001.0, 5001.0]]]
+    assert taken.gram(free=False).mean.tolist() == [[1.0, 1.0]]
+
+
+def test_products_taken_strip_by_strip_are_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("snnprune.measure.second_moments.gram.STRIP", 3)
+    x = inputs(2, 30, 7, alike=0.4, seed=1)
+    taken = GramSum()
+    taken.add(x)
+    expected = np.einsum("gni,gnj->gij", x.numpy(), x.numpy())
+    np.testing.assert_allclose(taken.second.numpy(), expected, rtol=1e-12, atol=1e-12)

@@ -1,0 +1,91 @@
+"""Inputs as membranes add them up, against loops by hand."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from snnprune.measure.second_moments.rows import Course
+
+STEPS, SAMPLES, DECAY = 4, 3, 0.5
+
+
+def inputs() -> Tensor:
+    """(T, N, C, H)"""
+    return torch.rand(STEPS, SAMPLES, 2, 5, generator=torch.Generator().manual_seed(0))
+
+
+def added_up(x: Tensor, decay: float) -> Tensor:
+    """v_t = decay v_{t-1} + x_t, (T, ...)."""
+    found = [x[0]]
+    for now in x[1:]:
+        found.append(decay * found[-1] + now)
+    return torch.stack(found)
+
+
+def course(calls: int, *, ends: bool = False, batch_first: bool = False) -> Course:
+    return Course(calls=calls, steps=STEPS, decay=DECAY, ends=ends, batch_first=batch_first)
+
+
+def test_all_steps_at_once_are_added_up_along_time() -> None:
+    x = inputs()
+    found = course(1).begun(SAMPLES)(x.flatten(0, 1))
+    torch.testing.assert_close(found, added_up(x, DECAY).flatten(0, 1))
+
+
+def test_where_samples_come_first_each_has_its_steps_beside_each_other() -> None:
+    x = inputs()
+    found = course(1, batch_first=True).begun(SAMPLES)(x.transpose(0, 1).flatten(0, 1))
+    torch.testing.assert_close(found, added_up(x, DECAY).transpose(0, 1).flatten(0, 1))
+
+
+def test_step_by_step_each_call_gives_what_has_come_together_so_far() -> None:
+    x, gathered = inputs(), course(STEPS).begun(SAMPLES)
+    found = [gathered(now) for now in x]
+    torch.testing.assert_close(
+        torch.stack([one for one in found if one is not None]), added_up(x, DECAY)
+    )
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_an_output_has_the_mean_over_time_at_once(batch_first: bool) -> None:
+    x = inputs()
+    whole = (x.transpose(0, 1) if batch_first else x).flatten(0, 1)
+    found = course(1, ends=True, batch_first=batch_first).begun(SAMPLES)(whole)
+    torch.testing.assert_close(found, x.mean(0))
+
+
+def test_an_output_has_the_mean_over_time_at_the_last_step_alone() -> None:
+    ends = Course(calls=STEPS, steps=STEPS, decay=1.0, ends=True)
+    x, gathered = inputs(), ends.begun(SAMPLES)
+    found = [gathered(now) for now in x]
+    assert found[:-1] == [None] * (STEPS - 1)
+    torch.testing.assert_close(found[-1], x.mean(0))
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        Course(calls=1, steps=STEPS, decay=None),
+        Course(calls=1, steps=None, decay=DECAY),
+        Course(calls=1, steps=1, decay=DECAY),
+        Course(calls=2, steps=STEPS, decay=DECAY),
+    ],
+)
+def test_what_is_not_known_or_has_no_time_stays_as_it_is(unknown: Course) -> None:
+    x = inputs().flatten(0, 1)
+    assert unknown.begun(SAMPLES)(x) is x
+
+
+def test_one_input_for_all_steps_stays_as_it_is() -> None:
+    x = inputs()[0]
+    assert course(1).begun(SAMPLES)(x) is x
+
+
+def test_the_inputs_of_the_network_are_not_written_to() -> None:
+    x = inputs().flatten(0, 1)
+    before = x.clone()
+    course(1).begun(SAMPLES)(x)
+    stepwise = course(STEPS).begun(SAMPLES)
+    for now in x.unflatten(0, (STEPS, SAMPLES)):
+        stepwise(now)
+    assert torch.equal(x, before)

@@ -1,0 +1,244 @@
+"""One-shot pruning of whole networks: exact counts, and dense tensors that come back."""
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from pruned_networks import PICTURES, batches, made
+from torch import Tensor
+
+from snnprune.errors import InputError, UsageError
+from snnprune.graph.making import snapshot
+from snnprune.graph.network import Network
+from snnprune.masks import Masks, prunable, pruned
+from snnprune.measure.calibrate import calibrate
+from snnprune.pruning.allocation import load_allocation
+from snnprune.pruning.criteria import CRITERIA, load_criterion
+from snnprune.pruning.criteria.criterion import Criterion
+from snnprune.pruning.oneshot import OneShot, Plan
+from snnprune.pruning.prune import Cut, prune
+from snnprune.pruning.repair import REPAIRS
+from snnprune.pruning.score import Scores
+
+NAMES = ("convolved", "snnTorch", "sinabs", "SpikingJelly at once", "tied")
+
+
+def weights_of(network: Network) -> dict[str, Tensor]:
+    return {key: network.weight(key).clone() for key in network.layers}
+
+
+def made_ready(name: str = "convolved") -> OneShot:
+    network = made(name)
+    return OneShot(network, weights_of(network), batches=batches)
+
+
+def state(one: OneShot) -> dict[str, Tensor]:
+    """A copy of the module's tensors."""
+    assert one.network is not None
+    return snapshot(one.network.module)
+
+
+def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
+    return list(found) == list(expected) and all(
+        torch.equal(found[key], tensor) for key, tensor in expected.items()
+    )
+
+
+@pytest.mark.parametrize("repair", ["none", *REPAIRS.rows, "obs+tune"])
+def test_the_dense_network_comes_back_bit_by_bit(repair: str) -> None:
+    one = made_ready()
+    dense = state(one)
+    one.prune(Plan(criterion="magnitude", repair=repair), 0.7)
+    assert not same(state(one), dense)
+    one.restore()
+    assert same(state(one), dense)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_dense_network_comes_back_after_somebody_ran_it(name: str) -> None:
+    one = made_ready(name)
+    assert one.network is not None
+    before = {key: parameter.clone() for key, parameter in one.network.module.named_parameters()}
+    one.prune(Plan(criterion="magnitude", repair="lsq"), 0.5)
+    with torch.no_grad():
+        one.network.module(PICTURES)
+    one.restore()
+    after = dict(one.network.module.named_parameters())
+    assert all(torch.equal(after[key], tensor) for key, tensor in before.items())
+    assert one.tensors() == {}
+
+
+@pytest.mark.parametrize(
+    ("criterion", "repair"),
+    [
+        ("magnitude", "obs+tune"),
+        ("sf", "lsq"),
+        ("obs", "none"),
+        ("sf-obs", "mean"),
+        ("taylor", "bn"),
+    ],
+)
+def test_what_was_pruned_before_does_not_matter(criterion: str, repair: str) -> None:
+    plan = Plan(criterion=criterion, repair=repair)
+    first, again = made_ready(), made_ready()
+    first.prune(plan, 0.5)
+    first.prune(Plan(criterion="magnitude", repair="mean"), 0.3)
+    one, other = first.prune(plan, 0.9), again.prune(plan, 0.9)
+    assert same(dict(one.masks), dict(other.masks))
+    assert same(state(first), state(again))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("criterion", "repair"),
+    [("magnitude", "none"), ("sf", "lsq"), ("obs-membrane", "none"), ("magnitude", "obs")],
+)
+def test_the_count_is_exact_after_any_number_of_steps(
+    steps: int, criterion: str, repair: str
+) -> None:
+    one = made_ready()
+    cut = one.prune(Plan(criterion=criterion, repair=repair, steps=steps), 0.8)
+    assert pruned(cut.masks) == round(0.8 * prunable(cut.masks))
+    now = state(one)
+    assert all(not now[key][~mask].any() for key, mask in cut.masks.items())
+    assert cut.already_zero == 0
+
+
+def test_steps_on_the_way_leave_the_same_share_each_time() -> None:
+    assert Plan(criterion="obs").path(0.9) == [0.9]
+    assert Plan(criterion="obs", steps=2).path(0.75) == pytest.approx([0.5, 0.75])
+    assert Plan(criterion="obs", steps=3).path(0.875) == pytest.approx([0.5, 0.75, 0.875])
+    assert Plan(criterion="obs", steps=2).path(0.875, first=0.5) == pytest.approx([0.75, 0.875])
+
+
+def test_a_second_step_prunes_more_of_what_is_left() -> None:
+    one, seen = made_ready(), list[Masks]()
+
+    def cutting(
+        weights: Mapping[str, Tensor], scores: Scores, sparsity: float, alive: Masks | None
+    ) -> Cut:
+        seen.append(alive if alive is not None else {})
+        return prune(
+            weights, scores, sparsity=sparsity, allocation=load_allocation("global"), alive=alive
+        )
+
+    cut = one.prune(Plan(criterion="magnitude", steps=3), 0.8, cutting)
+    assert seen[0] == {}
+    assert [pruned(masks) for masks in seen[1:]] == [
+        round((1 - 0.2 ** (n / 3)) * prunable(cut.masks)) for n in (1, 2)
+    ]
+    for before, after in zip(seen[1:], (*seen[2:], cut.masks), strict=True):
+        assert all(not (after[key] & ~before[key]).any() for key in after)
+
+
+def test_weights_that_were_0_before_are_counted_once_and_stay_so() -> None:
+    network = made("convolved")
+    with torch.no_grad():
+        network.module.get_parameter("conv2.weight").view(-1)[:30] = 0
+    one = OneShot(network, weights_of(network), batches=batches)
+    for steps in (1, 2):
+        cut = one.prune(Plan(criterion="magnitude", repair="obs", steps=steps), 0.7)
+        count = round(0.7 * prunable(cut.masks))
+        assert pruned(cut.masks) == count
+        assert cut.already_zero == 30
+        assert cut.warnings == (f"30 of the {count} pruned weights were 0 already",)
+        assert not cut.masks["conv2.weight"].view(-1)[:30].any()
+
+
+def test_what_a_plan_names_is_loaded_once_for_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def load(name: str) -> Criterion:
+        loaded.append(name)
+        return load_criterion(name)
+
+    monkeypatch.setattr("snnprune.pruning.oneshot.load_criterion", load)
+    one, plan = made_ready(), Plan(criterion="sf", steps=3).load()
+    one.scores(plan)
+    assert one.prune(plan, 0.7).masks
+    assert loaded == ["sf"]
+
+
+def test_nothing_that_was_dense_is_told_to_have_been_0() -> None:
+    for steps in (1, 2, 3):
+        cut = made_ready().prune(Plan(criterion="magnitude", steps=steps), 0.7)
+        assert cut.warnings == ()
+
+
+@pytest.mark.parametrize("repair", ["none", "bn", "lsq", "tune"])
+def test_tensors_are_those_that_differ_and_no_others(repair: str) -> None:
+    one = made_ready()
+    dense = state(one)
+    cut = one.prune(Plan(criterion="magnitude", repair=repair), 0.7)
+    found, now = one.tensors(), state(one)
+    assert set(found) == {key for key in dense if not torch.equal(dense[key], now[key])}
+    assert all(torch.equal(found[key], now[key]) for key in found)
+    assert set(found) >= {key for key, mask in cut.masks.items() if not mask.all()}
+    if repair == "none":
+        assert set(found) <= set(cut.masks)
+    one.restore()
+    assert any(not torch.equal(tensor, state(one)[key]) for key, tensor in found.items())
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_without_a_network_weights_are_pruned_by_magnitude(steps: int) -> None:
+    network = made("convolved")
+    one = OneShot(None, weights_of(network))
+    cut = one.prune(Plan(criterion="magnitude", steps=steps), 0.6)
+    found = one.tensors()
+    sizes = torch.cat([weight.abs().flatten() for weight in one.weights.values()]).sort().values
+    least = sizes[round(0.6 * len(sizes))]
+    for key, weight in one.weights.items():
+        assert torch.equal(cut.masks[key], weight.abs() >= least)
+        assert torch.equal(found[key], weight * cut.masks[key])
+    one.restore()
+    assert one.tensors() == {}
+
+
+@pytest.mark.parametrize("criterion", ["sf", "obs", "taylor", "wanda"])
+def test_what_needs_data_says_so_in_one_line(criterion: str) -> None:
+    network = made("convolved")
+    for given in (None, network):
+        one = OneShot(given, weights_of(network))
+        with pytest.raises(InputError, match="needs the network and data") as told:
+            one.prune(Plan(criterion=criterion), 0.5)
+        assert len(str(told.value).splitlines()) == 1
+    with pytest.raises(InputError, match="needs the network and data"):
+        OneShot(network, weights_of(network)).prune(Plan(criterion="magnitude", repair="lsq"), 0.5)
+
+
+def test_statistics_that_are_at_hand_are_enough_without_data() -> None:
+    network = made("convolved")
+    known = calibrate(network, batches())
+    at_hand = OneShot(network, weights_of(network), calibration=known)
+    masks = [one.prune(Plan(criterion="sf"), 0.5).masks for one in (at_hand, made_ready())]
+    assert same(dict(masks[0]), dict(masks[1]))
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("sparsity", [95.0, 1.0, -0.1, float("nan")])
+def test_a_sparsity_that_is_none_is_refused(sparsity: float, steps: int) -> None:
+    one = made_ready()
+    before = state(one)
+    with pytest.raises(UsageError, match=r"outside \[0, 1\)"):
+        one.prune(Plan(criterion="magnitude", steps=steps), sparsity)
+    assert same(state(one), before)
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(criterion="magnitud"),
+        Plan(criterion="magnitude", repair="lsq+tun"),
+        Plan(criterion="magnitude", allocation="globl"),
+    ],
+)
+def test_a_name_that_is_not_known_is_told(plan: Plan) -> None:
+    with pytest.raises((InputError, UsageError), match="did you mean"):
+        made_ready().prune(plan, 0.5)
+
+
+@pytest.mark.parametrize("criterion", sorted(CRITERIA.rows))
+def test_every_criterion_prunes_exactly(criterion: str) -> None:
+    cut = made_ready("snnTorch").prune(Plan(criterion=criterion), 0.6)
+    assert pruned(cut.masks) == round(0.6 * prunable(cut.masks))

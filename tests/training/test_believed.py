@@ -1,0 +1,107 @@
+"""What a state says of a run is believed where it can be so."""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+import torch
+
+from snnprune.training.average import Best
+from snnprune.training.fit import Position
+from snnprune.training.runs.state import count, number, require_alike, require_names
+
+AT = Position(epoch=1, step=2, loss_sum=5.5, correct=3, seen=8)
+
+
+def taken_up(**changed: Any) -> Position:
+    return Position.taken_up({**asdict(AT), **changed}, epochs=3, steps=4)
+
+
+def test_a_position_comes_back_as_it_was() -> None:
+    assert taken_up() == AT
+    last = Position(epoch=3)
+    assert Position.taken_up(asdict(last), epochs=3, steps=4) == last
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"epoch": 4},
+        {"epoch": -1},
+        {"epoch": True},
+        {"epoch": 1.0},
+        {"epoch": 3},  # with batches after the end
+        {"step": 5},
+        {"step": 2**70},
+        {"step": 0},  # with samples of no batch
+        {"correct": 9},
+        {"seen": 0},
+        {"seen": 2**60},
+        {"loss_sum": math.nan},
+        {"loss_sum": "5.5"},
+        {"more": 1},
+    ],
+)
+def test_a_position_that_cannot_be_is_refused(changed: dict[str, Any]) -> None:
+    with pytest.raises((ValueError, LookupError)):
+        taken_up(**changed)
+
+
+def test_a_count_is_a_whole_number_up_to_the_most() -> None:
+    assert count({"a": 3}, "a", most=3) == 3
+    with pytest.raises(ValueError, match="a cannot be 4"):
+        count({"a": 4}, "a", most=3)
+    with pytest.raises(KeyError):
+        count({}, "a")
+
+
+def test_a_number_of_many_digits_is_told_in_few() -> None:
+    with pytest.raises(ValueError, match=r"a cannot be 1,180,591") as told:
+        count({"a": 2**70 * 10**300}, "a", most=1)
+    assert len(str(told.value)) < 120
+
+
+def test_a_number_is_finite() -> None:
+    assert number({"a": 3}, "a") == 3.0
+    for wrong in (math.inf, True, None, "3"):
+        with pytest.raises(ValueError, match="a cannot be"):
+            number({"a": wrong}, "a")
+
+
+def test_names_are_exactly_those() -> None:
+    require_names({"a": 1, "b": 2}, ("b", "a"))
+    for wrong in ({"a": 1}, {"a": 1, "b": 2, "c": 3}):
+        with pytest.raises(ValueError, match="does not say a, b alone"):
+            require_names(wrong, ("a", "b"))
+
+
+def test_tensors_are_alike_by_name_shape_and_type() -> None:
+    wanted = {"w": torch.zeros(2, 3)}
+    require_alike({"w": torch.ones(2, 3)}, wanted)
+    for wrong, why in (
+        ({}, "w is missing"),
+        ({**wanted, "x": torch.ones(1)}, "x is too many"),
+        ({"w": torch.ones(())}, r"shape \[\], wanted"),
+        ({"w": torch.ones(2, 3).int()}, "torch.int32"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            require_alike(wrong, wanted)
+
+
+def test_the_best_weights_are_of_an_epoch_that_was() -> None:
+    module = torch.nn.Linear(2, 3)
+    tensors = module.state_dict()
+    best = Best()
+    best.restore({"epoch": 1, "accuracy": 0.5}, tensors, module=module, epochs=2)
+    assert (best.epoch, best.accuracy) == (1, 0.5)
+    Best().restore({"epoch": None, "accuracy": None}, {}, module=module, epochs=2)
+    for position, held in (
+        ({"epoch": 2, "accuracy": 0.5}, tensors),
+        ({"epoch": 1, "accuracy": 1.5}, tensors),
+        ({"epoch": 1, "accuracy": None}, tensors),
+        ({"epoch": None, "accuracy": None}, tensors),
+        ({"epoch": 1, "accuracy": 0.5}, {}),
+    ):
+        with pytest.raises(ValueError, match=r"cannot be|missing|too many"):
+            Best().restore(position, held, module=module, epochs=2)

@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from snnprune.recipe.loading import builtin_recipes
 from snnprune.recipe.pruning import PruneSection
-from snnprune.recipe.schema import Recipe, section_at
+from snnprune.recipe.schema import Recipe, find_section
 
 PAGE = Path(__file__).with_name("recipes.md")
 INTRODUCTION = """\
@@ -60,13 +60,13 @@ def _builtins() -> str:
 
 def _is_section(name: str) -> bool:
     try:
-        return hasattr(section_at([name]), "model_fields")
+        return hasattr(find_section([name]), "model_fields")
     except AssertionError:
         return False
 
 
 def _section(name: str) -> str:
-    section = section_at([name])
+    section = find_section([name])
     title = f"## {name}\n\n{' '.join((section.__doc__ or '').split())}\n"
     return "\n".join([title, _table(section, list(section.model_fields))])
 

@@ -110,7 +110,7 @@ class PeerError(SnnpruneError):
     exit_code = 143
 
 
-def wrong(field: str) -> type[SnnpruneError]:
+def error_class_for(field: str) -> type[SnnpruneError]:
     """The class for a wrong value of `field`: `UsageError` for a flag, else `InputError`."""
     return UsageError if field.startswith("-") else InputError
 
@@ -124,15 +124,15 @@ def says_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def told_by_torch(error: BaseException) -> SnnpruneError | None:
+def convert_torch_error(error: BaseException) -> SnnpruneError | None:
     """The error as one of ours where memory is short, or a process that loads data is gone.
 
     Torch may tell of such a process in the middle of anything.
     """
     if isinstance(error, SnnpruneError):
         return None
-    ended = _ends_of_workers(error)
-    if any(end.startswith(KILLED) for end in ended) or (ended and _met_killed_worker(error)):
+    ended = _list_worker_ends(error)
+    if any(end.startswith(KILLED) for end in ended) or (ended and _has_killed_worker(error)):
         return MemoryExhaustedError(
             "a data worker was killed",
             hint="mostly for lack of memory: give the loader fewer workers or smaller batches",
@@ -147,7 +147,7 @@ def told_by_torch(error: BaseException) -> SnnpruneError | None:
     return None
 
 
-def _ends_of_workers(error: BaseException | None) -> list[str]:
+def _list_worker_ends(error: BaseException | None) -> list[str]:
     """What torch says of them in the error and in those that led to it."""
     found = []
     while error is not None:
@@ -157,7 +157,7 @@ def _ends_of_workers(error: BaseException | None) -> list[str]:
     return found
 
 
-def _met_killed_worker(error: BaseException) -> bool:
+def _has_killed_worker(error: BaseException) -> bool:
     """Whether a loader that the error came through has a process that was killed.
 
     Where torch sees first that nothing comes any more, it does not say why.

@@ -10,22 +10,22 @@ Masks = Mapping[str, Tensor]
 """Bool tensors by weight key, each in its weight's shape."""
 
 
-def pruned(masks: Masks) -> int:
+def count_pruned(masks: Masks) -> int:
     """How many weights are pruned."""
-    return prunable(masks) - kept(masks)
+    return count_prunable(masks) - count_kept(masks)
 
 
-def prunable(masks: Masks) -> int:
+def count_prunable(masks: Masks) -> int:
     """How many weights there are."""
     return sum(mask.numel() for mask in masks.values())
 
 
-def kept(masks: Masks) -> int:
+def count_kept(masks: Masks) -> int:
     """How many weights are kept."""
     return sum(int(mask.sum()) for mask in masks.values())
 
 
-def masked(tensors: Mapping[str, Tensor], masks: Masks) -> dict[str, Tensor]:
+def apply_masks(tensors: Mapping[str, Tensor], masks: Masks) -> dict[str, Tensor]:
     """All of `tensors` in their order, 0 where a mask is False."""
     return {
         key: torch.where(masks[key], tensor, torch.zeros_like(tensor)) if key in masks else tensor
@@ -33,13 +33,13 @@ def masked(tensors: Mapping[str, Tensor], masks: Masks) -> dict[str, Tensor]:
     }
 
 
-def lowest(scores: Tensor, count: int, *, ties_by: Tensor) -> Tensor:
+def select_lowest(scores: Tensor, count: int, *, ties_by: Tensor) -> Tensor:
     """True for the `count` lowest of `scores` (n,); equals by `ties_by` (n,), then by position."""
     if count <= 0:
         return torch.zeros_like(scores, dtype=torch.bool)
     if count >= len(scores):
         return torch.ones_like(scores, dtype=torch.bool)
-    cut = _nth_lowest(scores, count)
+    cut = _find_nth_lowest(scores, count)
     chosen = scores < cut
     tied = (scores == cut).nonzero().squeeze(1)
     missing = count - int(chosen.sum())
@@ -48,7 +48,7 @@ def lowest(scores: Tensor, count: int, *, ties_by: Tensor) -> Tensor:
     return chosen
 
 
-def _nth_lowest(scores: Tensor, nth: int) -> Tensor:
+def _find_nth_lowest(scores: Tensor, nth: int) -> Tensor:
     """The value of which `nth` of (n,) are no higher, as a tensor ()."""
     if scores.device.type != "cpu":
         return scores.kthvalue(nth).values
@@ -57,31 +57,31 @@ def _nth_lowest(scores: Tensor, nth: int) -> Tensor:
     return torch.from_numpy(np.partition(values.numpy(), nth - 1)[nth - 1 : nth])[0]
 
 
-def shares(sizes: list[int], count: int, *, floors: list[int]) -> list[int]:
+def deal_shares(sizes: list[int], count: int, *, floors: list[int]) -> list[int]:
     """`count` dealt out in proportion to `sizes`, none below its floor, all whole numbers.
 
     The largest remainders are rounded up (Hamilton's method). Where floors alone exceed `count`
     the floors are the answer.
     """
-    raised = _raised(sizes, count, floors)
+    raised = _find_raised(sizes, count, floors)
     left = count - sum(floors[index] for index in raised)
     if left < 0:
         return list(floors)
-    return _dealt(sizes, left, fixed={index: floors[index] for index in raised})
+    return _deal_rest(sizes, left, fixed={index: floors[index] for index in raised})
 
 
-def capped_shares(proportions: list[int], count: int, *, caps: list[int]) -> list[int]:
+def deal_capped_shares(proportions: list[int], count: int, *, caps: list[int]) -> list[int]:
     """`count` dealt out in `proportions`, none above its cap, all whole numbers.
 
     What a cap cuts off goes to the others; rounding is that of `shares`. Where `count` is more than
     all caps together the caps are the answer.
     """
-    full = _full(proportions, count, caps)
+    full = _find_capped(proportions, count, caps)
     left = count - sum(caps[index] for index in full)
-    return _dealt(proportions, left, fixed={index: caps[index] for index in full})
+    return _deal_rest(proportions, left, fixed={index: caps[index] for index in full})
 
 
-def _dealt(sizes: list[int], left: int, *, fixed: dict[int, int]) -> list[int]:
+def _deal_rest(sizes: list[int], left: int, *, fixed: dict[int, int]) -> list[int]:
     """What is `fixed` at its place, and `left` in proportion to `sizes` at the others."""
     free = [index for index in range(len(sizes)) if index not in fixed]
     total = sum(sizes[index] for index in free)
@@ -94,7 +94,7 @@ def _dealt(sizes: list[int], left: int, *, fixed: dict[int, int]) -> list[int]:
     return [dealt[index] for index in range(len(sizes))]
 
 
-def _raised(sizes: list[int], count: int, floors: list[int]) -> set[int]:
+def _find_raised(sizes: list[int], count: int, floors: list[int]) -> set[int]:
     """The places whose floor is more than their share of what the others leave."""
     raised: set[int] = set()
     while True:
@@ -110,7 +110,7 @@ def _raised(sizes: list[int], count: int, floors: list[int]) -> set[int]:
         raised |= more
 
 
-def _full(proportions: list[int], count: int, caps: list[int]) -> set[int]:
+def _find_capped(proportions: list[int], count: int, caps: list[int]) -> set[int]:
     """The places whose share of what the others leave is more than their cap."""
     full: set[int] = set()
     while True:
@@ -126,19 +126,23 @@ def _full(proportions: list[int], count: int, caps: list[int]) -> set[int]:
         full |= more
 
 
-def highest(values: Tensor, count: int) -> Tensor:
+def select_highest(values: Tensor, count: int) -> Tensor:
     """True for the `count` highest of `values` (n,); of equals the later ones.
 
-    These are the ones that `snnprune.masks.lowest` leaves.
+    These are the ones that `snnprune.masks.select_lowest` leaves.
     """
     if count <= 0:
         return torch.zeros_like(values, dtype=torch.bool)
     if count >= len(values):
         return torch.ones_like(values, dtype=torch.bool)
-    return _by_partition(values, count) if values.device.type == "cpu" else _by_sort(values, count)
+    return (
+        _select_by_partition(values, count)
+        if values.device.type == "cpu"
+        else _select_by_sort(values, count)
+    )
 
 
-def _by_partition(values: Tensor, count: int) -> Tensor:
+def _select_by_partition(values: Tensor, count: int) -> Tensor:
     """About 10 times faster on a CPU than torch's kthvalue and topk, 60 times than a sort."""
     array = values.numpy()
     cut = np.partition(array, -count)[-count]
@@ -148,7 +152,7 @@ def _by_partition(values: Tensor, count: int) -> Tensor:
     return torch.from_numpy(kept)
 
 
-def _by_sort(values: Tensor, count: int) -> Tensor:
+def _select_by_sort(values: Tensor, count: int) -> Tensor:
     """Without a value that the host would have to wait for."""
     kept = torch.zeros_like(values, dtype=torch.bool)
     kept[values.argsort(stable=True)[-count:]] = True

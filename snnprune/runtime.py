@@ -21,7 +21,7 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ProcessRank:
     """One of `size` processes, counted from 0 over all machines and on this machine."""
 
     rank: int = 0
@@ -34,23 +34,23 @@ class Place:
         return self.rank == 0
 
 
-def place() -> Place:
+def read_process_rank() -> ProcessRank:
     """As the environment tells it; without torchrun this process is alone."""
     values = [os.environ.get(name, "") for name in VARIABLES]
     if not all(value.isdecimal() for value in values) or "MASTER_ADDR" not in os.environ:
-        return Place()
+        return ProcessRank()
     rank, size, local_rank = map(int, values)
-    return Place(rank=rank, size=size, local_rank=local_rank)
+    return ProcessRank(rank=rank, size=size, local_rank=local_rank)
 
 
-def command_line() -> str | None:
+def format_command_line() -> str | None:
     """What was typed, quoted for a shell; None where something else than the command runs us."""
     program = PurePath(sys.argv[0])
     ours = program.stem == "snnprune" or program.parts[-2:] == ("snnprune", "__main__.py")
     return shlex.join(["snnprune", *sys.argv[1:]]) if ours else None
 
 
-def peak_memory() -> int | None:
+def read_peak_memory() -> int | None:
     """The largest resident set of this process so far, in bytes; None where nobody tells."""
     try:
         import resource
@@ -60,7 +60,7 @@ def peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def peak_gpu_memory() -> int | None:
+def read_peak_gpu_memory() -> int | None:
     """The most that torch has had of the current GPU, in bytes; None where none is in use.
 
     torch is asked only if somebody has imported it: importing it takes seconds.
@@ -113,21 +113,21 @@ class Silent:
 SILENT: Progress = Silent()
 
 
-def derived_seed(*key: object) -> int:
+def derive_seed(*key: object) -> int:
     """A 63-bit seed that depends on every part of `key`, such as (seed, "shuffle", epoch)."""
     text = "\x1f".join(map(str, key))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def generator(*key: object, device: str = "cpu") -> torch.Generator:
+def make_generator(*key: object, device: str = "cpu") -> torch.Generator:
     """A fresh generator on `device`, seeded by `key`."""
     import torch
 
-    return torch.Generator(device=device).manual_seed(derived_seed(*key))
+    return torch.Generator(device=device).manual_seed(derive_seed(*key))
 
 
 @contextlib.contextmanager
-def drawing(*key: object, device: torch.device | None = None) -> Iterator[None]:
+def seed_draws(*key: object, device: torch.device | None = None) -> Iterator[None]:
     """In the block torch's own generators are seeded by `key`; after it they are as before.
 
     For what draws by itself: dropout, a user's own initialisation or loader.
@@ -147,7 +147,7 @@ def seed_all(*key: object) -> None:
     """
     import torch
 
-    seed = derived_seed(*key)
+    seed = derive_seed(*key)
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(seed)

@@ -20,45 +20,45 @@ Always escaped, not only where a server says that it is one: logs are sent on.
 """
 
 
-def printable(text: str, limit: int | None = 400) -> str:
+def make_printable(text: str, limit: int | None = 400) -> str:
     """`text` on one line that commands nothing, cut to `limit` characters.
 
     Every hidden character is an escape.
     """
     cut = text[:limit]
-    shown = powerless("".join(map(_escaped, cut)))
+    shown = disarm_line("".join(map(_escape_character, cut)))
     return shown if cut == text else f"{shown}... ({len(text)} characters)"
 
 
-def powerless(line: str) -> str:
+def disarm_line(line: str) -> str:
     """A line of a log without what a CI server would take for a command to it."""
     return COMMAND.sub(lambda found: f"{found['blank'] or ''}\\x{ord(found[0][-1]):02x}", line)
 
 
-def visible(text: str) -> str:
+def escape_hidden(text: str) -> str:
     """`text` with its line ends, every other hidden character as an escape."""
-    return "\n".join("".join(map(_escaped, line)) for line in text.split("\n"))
+    return "\n".join("".join(map(_escape_character, line)) for line in text.split("\n"))
 
 
-def as_json(report: Any) -> str:
+def format_json_line(report: Any) -> str:
     """One line of JSON, whose text commands nothing and is exactly that of `report` once read."""
     return COMMAND.sub(r"\\u0023", json.dumps(report))  # only in text is there a #
 
 
-def _escaped(character: str) -> str:
+def _escape_character(character: str) -> str:
     if unicodedata.category(character) not in HIDDEN:
         return character
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
-def share_meant(value: float) -> str:
+def suggest_share(value: float) -> str:
     """What to do about a share that is outside its range: `did you mean 0.95?` of 95."""
     if 1 < value < 100:
         return f"did you mean {value / 100:g}?"
     return "a share is written as 0.95, not 95"
 
 
-def percent_meant(text: str) -> str:
+def suggest_percent(text: str) -> str:
     """What to do about a share that is no number: `did you mean 0.9?` of 90%."""
     if re.fullmatch(r"[0-9]{1,2} ?%", text):
         return f"did you mean {int(text.rstrip(' %')) / 100:g}?"
@@ -79,41 +79,41 @@ MARKUP = re.compile(r"[\\`*\[\]<>#|~&$@]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\.")
 MARKS = re.compile(r"([\\`*_\[\]<>|])")
 
 
-def plain(text: str) -> str:
+def escape_markup(text: str) -> str:
     """Text in which nothing is markup, a link, a mention or a cell's end, on one line."""
-    return MARKUP.sub(_as_entity, printable(text))
+    return MARKUP.sub(_escape_match, make_printable(text))
 
 
-def backslashed(text: str) -> str:
+def escape_with_backslashes(text: str) -> str:
     """Text on one line whose marks have a backslash, for files that are read as they are too."""
-    return MARKS.sub(r"\\\1", printable(text))
+    return MARKS.sub(r"\\\1", make_printable(text))
 
 
-def _as_entity(found: re.Match[str]) -> str:
+def _escape_match(found: re.Match[str]) -> str:
     return f"&#{ord(found[0])};"
 
 
-def row(cells: Sequence[str], escape: Callable[[str], str] = plain) -> str:
+def format_row(cells: Sequence[str], escape: Callable[[str], str] = escape_markup) -> str:
     """Cells of a table, one after the other."""
     return " | ".join(map(escape, cells))
 
 
-def table(
+def format_table(
     titles: Sequence[str],
     body: Sequence[Sequence[str]],
     right: Sequence[int] = (),
     *,
-    escape: Callable[[str], str] = plain,
+    escape: Callable[[str], str] = escape_markup,
     spaced: bool = False,
 ) -> str:
     """A table; the columns `right` are flush right, and a `spaced` rule has blanks."""
     rules = ["---:" if column in right else "---" for column in range(len(titles))]
     rule = f"| {' | '.join(rules)} |" if spaced else f"|{'|'.join(rules)}|"
-    rows = (f"| {row(cells, escape)} |" for cells in body)
-    return "\n".join([f"| {row(titles, escape)} |", rule, *rows])
+    rows = (f"| {format_row(cells, escape)} |" for cells in body)
+    return "\n".join([f"| {format_row(titles, escape)} |", rule, *rows])
 
 
-def first_few(names: Iterable[object], limit: int = 5) -> str:
+def format_names(names: Iterable[object], limit: int = 5) -> str:
     """`a, b and 3 more`: the first `limit` names and how many there are beyond them."""
     everything = list(names)
     shown = ", ".join(str(name) for name in everything[:limit])
@@ -121,7 +121,7 @@ def first_few(names: Iterable[object], limit: int = 5) -> str:
     return f"{shown} and {beyond} more" if beyond > 0 else shown
 
 
-def counted(count: int, noun: str) -> str:
+def format_count(count: int, noun: str) -> str:
     """`1 key`, `12 keys`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
@@ -139,31 +139,31 @@ JOULES = ((1e12, "J"), (1e9, "mJ"), (1e6, "µJ"), (1e3, "nJ"), (1.0, "pJ"))
 UNKNOWN = "-"
 
 
-def percent(
+def format_percent(
     share: float | None, digits: int = 1, *, sign: str = "%", unknown: str = UNKNOWN
 ) -> str:
     """A share in percent, with that many digits."""
     return unknown if share is None else f"{100 * share:.{digits}f}{sign}"
 
 
-def small_percent(share: float | None, *, sign: str = "%", unknown: str = UNKNOWN) -> str:
+def format_small_percent(share: float | None, *, sign: str = "%", unknown: str = UNKNOWN) -> str:
     """A share that may be very small in percent, with two significant digits below 1 %."""
     if share is None or share >= 0.01 or share == 0:
-        return percent(share, sign=sign, unknown=unknown)
+        return format_percent(share, sign=sign, unknown=unknown)
     return f"{100 * share:.2g}{sign}"
 
 
-def in_percent(sparsity: float) -> str:
+def format_percent_number(sparsity: float) -> str:
     """The number without a sign, with as many digits as it takes to tell 99.5 from 99.9."""
     return f"{round(100 * sparsity, 1 if sparsity < 0.99 else 2):g}"
 
 
-def whole(count: float) -> str:
+def format_whole(count: float) -> str:
     """A count, or a mean of counts: whole from 100 on."""
     return f"{count:,.0f}" if count >= 100 or count == int(count) else f"{count:.3g}"
 
 
-def in_joules(picojoules: float) -> str:
+def format_joules(picojoules: float) -> str:
     """An energy in the unit that leaves a number from 1 to 1000."""
     size, unit = next((pair for pair in JOULES if picojoules >= pair[0]), JOULES[-1])
     return f"{picojoules / size:.3g} {unit}"

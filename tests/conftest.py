@@ -18,8 +18,8 @@ from needed import require_all
 from valid_reports import assert_valid
 
 from snnprune.cli.app import app
-from snnprune.cli.failures import run as run_app
-from snnprune.files.together import replacing
+from snnprune.cli.failures import run_app as run_app
+from snnprune.files.together import replace_file
 
 require_all()
 
@@ -125,10 +125,10 @@ def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures are made up to the moment of drawing, which takes longer than a small run."""
 
     def blank(figure: object, path: Path) -> None:
-        with replacing(path) as temporary:
+        with replace_file(path) as temporary:
             temporary.write_bytes(b"")
 
-    monkeypatch.setattr("snnprune.report.plots.canvas.save", blank)
+    monkeypatch.setattr("snnprune.report.plots.canvas.save_figure", blank)
 
 
 @pytest.fixture(scope="session")

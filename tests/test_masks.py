@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from snnprune.masks import capped_shares, lowest, shares
+from snnprune.masks import deal_capped_shares, deal_shares, select_lowest
 
 SCORES = st.sampled_from([-math.inf, -2.0, -1.0, 0.0, 1.0, 2.0])
 TIES = st.integers(min_value=0, max_value=3)
@@ -31,7 +31,7 @@ def test_lowest_are_the_first_of_all_sorted_by_score_then_tie_then_position(
     scores, ties = (
         torch.tensor(column, dtype=torch.float32) for column in zip(*weights, strict=True)
     )
-    chosen = lowest(scores, count, ties_by=ties)
+    chosen = select_lowest(scores, count, ties_by=ties)
     assert chosen.nonzero().squeeze(1).tolist() == sorted(order[:count])
 
 
@@ -57,24 +57,24 @@ def test_lowest_is_that_of_torchs_selection_in_every_precision(
     scores[:40] = -torch.inf
     ties = torch.rand(2000, generator=drawn)
     scores.requires_grad_()
-    chosen = lowest(scores, count, ties_by=ties)
+    chosen = select_lowest(scores, count, ties_by=ties)
     assert torch.equal(chosen, by_kthvalue(scores, count, ties))
 
 
 def test_lowest_of_equals_are_the_first() -> None:
     same = torch.ones(5)
-    assert lowest(same, 2, ties_by=same).tolist() == [True, True, False, False, False]
+    assert select_lowest(same, 2, ties_by=same).tolist() == [True, True, False, False, False]
 
 
 def test_float64_scores_and_ties_are_told_apart_beyond_float32() -> None:
     close = torch.tensor([1.0, 1.0 - 1e-12], dtype=torch.float64)
-    assert lowest(close, 1, ties_by=torch.zeros(2)).tolist() == [False, True]
-    assert lowest(torch.zeros(2), 1, ties_by=close).tolist() == [False, True]
+    assert select_lowest(close, 1, ties_by=torch.zeros(2)).tolist() == [False, True]
+    assert select_lowest(torch.zeros(2), 1, ties_by=close).tolist() == [False, True]
 
 
 def test_choosing_changes_neither_scores_nor_ties() -> None:
     scores, ties = torch.tensor([3.0, 1.0, 1.0]), torch.tensor([0.0, 2.0, 1.0])
-    lowest(scores, 1, ties_by=ties)
+    select_lowest(scores, 1, ties_by=ties)
     assert (scores.tolist(), ties.tolist()) == ([3.0, 1.0, 1.0], [0.0, 2.0, 1.0])
 
 
@@ -84,7 +84,7 @@ def test_shares_sum_to_the_count_within_floors_and_sizes(
 ) -> None:
     sizes, floors = [size for size, _ in layers], [floor for _, floor in layers]
     count = data.draw(st.integers(min_value=sum(floors), max_value=sum(sizes)))
-    dealt = shares(sizes, count, floors=floors)
+    dealt = deal_shares(sizes, count, floors=floors)
     assert sum(dealt) == count
     assert all(
         floor <= part <= size for floor, part, size in zip(floors, dealt, sizes, strict=True)
@@ -97,7 +97,7 @@ def test_shares_above_their_floors_are_in_one_proportion(
 ) -> None:
     sizes, floors = [size for size, _ in layers], [floor for _, floor in layers]
     count = data.draw(st.integers(min_value=sum(floors), max_value=sum(sizes)))
-    dealt = shares(sizes, count, floors=floors)
+    dealt = deal_shares(sizes, count, floors=floors)
     free = [i for i in range(len(sizes)) if dealt[i] > floors[i]]
     # one ratio lies within one weight of every free share, and none at its floor is owed more
     most = max((Fraction(dealt[i] - 1, sizes[i]) for i in free), default=Fraction(0))
@@ -109,7 +109,7 @@ def test_shares_without_floors_are_the_exact_ones_rounded(
     sizes: list[int], data: st.DataObject
 ) -> None:
     count = data.draw(st.integers(min_value=0, max_value=sum(sizes)))
-    dealt = shares(sizes, count, floors=[0] * len(sizes))
+    dealt = deal_shares(sizes, count, floors=[0] * len(sizes))
     exact = [Fraction(size * count, sum(sizes)) for size in sizes]
     assert all(abs(part - ideal) < 1 for part, ideal in zip(dealt, exact, strict=True))
 
@@ -120,7 +120,7 @@ def test_floors_above_the_count_are_the_answer(
 ) -> None:
     sizes, floors = [size for size, _ in layers], [floor for _, floor in layers]
     count = data.draw(st.integers(min_value=0, max_value=sum(floors)))
-    assert shares(sizes, count, floors=floors) == floors
+    assert deal_shares(sizes, count, floors=floors) == floors
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_floors_above_the_count_are_the_answer(
 def test_shares_worked_by_hand(
     sizes: list[int], count: int, floors: list[int], expected: list[int]
 ) -> None:
-    assert shares(sizes, count, floors=floors) == expected
+    assert deal_shares(sizes, count, floors=floors) == expected
 
 
 @given(LAYERS, st.data())
@@ -146,7 +146,7 @@ def test_capped_shares_sum_to_the_count_and_none_is_above_its_cap(
 ) -> None:
     proportions, caps = [part for part, _ in layers], [cap for _, cap in layers]
     count = data.draw(st.integers(min_value=0, max_value=sum(caps)))
-    dealt = capped_shares(proportions, count, caps=caps)
+    dealt = deal_capped_shares(proportions, count, caps=caps)
     assert sum(dealt) == count
     assert all(0 <= part <= cap for part, cap in zip(dealt, caps, strict=True))
     free = [i for i in range(len(caps)) if dealt[i] < caps[i]]
@@ -169,4 +169,4 @@ def test_capped_shares_sum_to_the_count_and_none_is_above_its_cap(
 def test_capped_shares_worked_by_hand(
     proportions: list[int], count: int, caps: list[int], expected: list[int]
 ) -> None:
-    assert capped_shares(proportions, count, caps=caps) == expected
+    assert deal_capped_shares(proportions, count, caps=caps) == expected

@@ -4,23 +4,29 @@
 content which one a file is; `read` and `write` are what the rest of snnprune calls.
 """
 
-from snnprune.checkpoint.checkpoint import Checkpoint, renamed
+from snnprune.checkpoint.checkpoint import Checkpoint, strip_prefix
 from snnprune.checkpoint.hashes import require_sha256
-from snnprune.checkpoint.mask_file import PARTNER, partner_of, read_masks, write_masks
+from snnprune.checkpoint.mask_file import PARTNER, read_masks, read_partner, write_masks
 from snnprune.checkpoint.packed import Packing, pack
 from snnprune.checkpoint.packed_values import AS_THEY_ARE, PRECISIONS
-from snnprune.checkpoint.read import Description, TensorInfo, describe, files_of, read_checkpoint
+from snnprune.checkpoint.read import (
+    Description,
+    TensorInfo,
+    describe_checkpoint,
+    files_of,
+    read_checkpoint,
+)
 from snnprune.checkpoint.safetensors import bytes_of, write_safetensors
 from snnprune.checkpoint.soundness import is_finite
 from snnprune.checkpoint.weights import (
-    effective,
-    folded,
+    compute_effective_weight,
+    find_parametrized,
+    find_prunable_weights,
+    find_saved_states,
+    find_tied_tensors,
+    fold_masks,
     is_prunable,
-    parametrized,
-    prunable_weights,
-    saved_states,
-    tied_tensors,
-    whole_name,
+    strip_part_suffix,
 )
 from snnprune.checkpoint.write import read_back, require_plain, require_writable_as, write_like
 
@@ -33,26 +39,26 @@ __all__ = [
     "Packing",
     "TensorInfo",
     "bytes_of",
-    "describe",
-    "effective",
+    "compute_effective_weight",
+    "describe_checkpoint",
     "files_of",
-    "folded",
+    "find_parametrized",
+    "find_prunable_weights",
+    "find_saved_states",
+    "find_tied_tensors",
+    "fold_masks",
     "is_finite",
     "is_prunable",
     "pack",
-    "parametrized",
-    "partner_of",
-    "prunable_weights",
     "read_back",
     "read_checkpoint",
     "read_masks",
-    "renamed",
+    "read_partner",
     "require_plain",
     "require_sha256",
     "require_writable_as",
-    "saved_states",
-    "tied_tensors",
-    "whole_name",
+    "strip_part_suffix",
+    "strip_prefix",
     "write_like",
     "write_masks",
     "write_safetensors",

@@ -8,7 +8,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from snnprune.errors import InputError
-from snnprune.text import counted
+from snnprune.text import format_count
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class Checkpoint:
         return {self.names.get(key, key): value for key, value in values.items()}
 
 
-def renamed(checkpoint: Checkpoint, prefix: str) -> Checkpoint:
+def strip_prefix(checkpoint: Checkpoint, prefix: str) -> Checkpoint:
     """The checkpoint with `prefix` taken off the keys that have it; the other keys stay.
 
     Raises:
@@ -67,5 +67,8 @@ def renamed(checkpoint: Checkpoint, prefix: str) -> Checkpoint:
         checkpoint,
         tensors={short[key]: tensor for key, tensor in checkpoint.tensors.items()},
         names={short[key]: checkpoint.names.get(key, key) for key in checkpoint.tensors},
-        notes=(*checkpoint.notes, f"stripped the prefix {prefix} from {counted(count, 'key')}"),
+        notes=(
+            *checkpoint.notes,
+            f"stripped the prefix {prefix} from {format_count(count, 'key')}",
+        ),
     )

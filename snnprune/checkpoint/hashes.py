@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from snnprune.checkpoint.read import checkpoint_sha256, files_of
-from snnprune.checkpoint.sniff import container_of
+from snnprune.checkpoint.read import files_of, hash_checkpoint
+from snnprune.checkpoint.sniff import sniff_container
 from snnprune.errors import InputError
 from snnprune.files.readable import COPY_AGAIN, require_readable
-from snnprune.files.writing import sha256_of, sums_in
+from snnprune.files.writing import hash_file, read_sums
 
 FLAG = "--sha256"
 HASH = re.compile("[0-9a-fA-F]{64}")
@@ -24,9 +24,9 @@ def require_sha256(path: Path, given: str) -> None:
     """
     require_readable(path)
     if HASH.fullmatch(given):
-        _require_same(path, checkpoint_sha256(path, container_of(path)), {given.lower()})
+        _require_same(path, hash_checkpoint(path, sniff_container(path)), {given.lower()})
         return
-    listed = sums_in(Path(given))
+    listed = read_sums(Path(given))
     _require_listed(path, listed, given)  # before it is asked which other files it names
     for shard in files_of(path)[1:]:
         _require_listed(shard, listed, given)
@@ -35,7 +35,7 @@ def require_sha256(path: Path, given: str) -> None:
 def _require_listed(path: Path, listed: Mapping[Path, set[str]], given: str) -> None:
     if (known := listed.get(path.resolve())) is None:
         raise InputError(f"is not listed in {given}", file=path, field=FLAG, hint="name its list")
-    _require_same(path, sha256_of(path), known)
+    _require_same(path, hash_file(path), known)
 
 
 def _require_same(path: Path, found: str, known: set[str]) -> None:

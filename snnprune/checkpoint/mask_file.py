@@ -16,7 +16,7 @@ from torch import Tensor
 from snnprune.checkpoint import safetensors
 from snnprune.checkpoint.contents import Contents
 from snnprune.checkpoint.safetensors import MalformedJsonError, is_shape, parse
-from snnprune.checkpoint.sniff import container_of
+from snnprune.checkpoint.sniff import sniff_container
 from snnprune.errors import InputError
 
 SHAPES = "snnprune.shapes"
@@ -30,7 +30,7 @@ def write_masks(path: Path, masks: Mapping[str, Tensor], metadata: Mapping[str, 
         OutputError: `path` cannot be written.
     """
     shapes = json.dumps({name: list(mask.shape) for name, mask in masks.items()})
-    packed = {name: _packed(mask) for name, mask in masks.items()}
+    packed = {name: _pack_mask(mask) for name, mask in masks.items()}
     safetensors.write_safetensors(path, packed, {**metadata, SHAPES: shapes})
 
 
@@ -40,30 +40,30 @@ def read_masks(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: it is not a mask file, or a tensor does not have the size of its mask.
     """
-    if container_of(path) != "safetensors":
-        raise _not_a_mask_file(path)
+    if sniff_container(path) != "safetensors":
+        raise _not_a_mask_file_error(path)
     contents = safetensors.read(path)
-    shapes = _shapes(contents, path)
+    shapes = _read_shapes(contents, path)
     return {
-        name: _unpacked(name, packed, shapes[name], path)
+        name: _unpack_mask(name, packed, shapes[name], path)
         for name, packed in contents.tensors.items()
     }
 
 
-def partner_of(path: Path) -> str | None:
+def read_partner(path: Path) -> str | None:
     """The SHA-256 of the file that a mask file was written with; None where it does not say.
 
     Raises:
         InputError: it is damaged.
     """
-    return safetensors.outline(path).metadata.get(PARTNER)
+    return safetensors.read_outline(path).metadata.get(PARTNER)
 
 
-def _packed(mask: Tensor) -> Tensor:  # (...) bool -> (bytes,) uint8
+def _pack_mask(mask: Tensor) -> Tensor:  # (...) bool -> (bytes,) uint8
     return torch.from_numpy(np.packbits(mask.cpu().numpy().reshape(-1), bitorder="little"))
 
 
-def _unpacked(name: str, packed: Tensor, shape: list[int], path: Path) -> Tensor:
+def _unpack_mask(name: str, packed: Tensor, shape: list[int], path: Path) -> Tensor:
     count = math.prod(shape)
     needed = -(-count // 8)
     if packed.dtype != torch.uint8 or packed.shape != (needed,):
@@ -77,10 +77,10 @@ def _unpacked(name: str, packed: Tensor, shape: list[int], path: Path) -> Tensor
     return torch.from_numpy(bits.view(np.bool_)).reshape(shape)
 
 
-def _shapes(contents: Contents, path: Path) -> dict[str, list[int]]:
+def _read_shapes(contents: Contents, path: Path) -> dict[str, list[int]]:
     """The shape of every mask; one for each tensor of the file."""
     if SHAPES not in contents.metadata:
-        raise _not_a_mask_file(path)
+        raise _not_a_mask_file_error(path)
     try:
         shapes = parse(contents.metadata[SHAPES].encode("utf-8"))
     except MalformedJsonError as error:
@@ -93,7 +93,7 @@ def _shapes(contents: Contents, path: Path) -> dict[str, list[int]]:
     return shapes
 
 
-def _not_a_mask_file(path: Path) -> InputError:
+def _not_a_mask_file_error(path: Path) -> InputError:
     return InputError(
         "is not a mask file", file=path, hint="snnprune prune writes one beside its output"
     )

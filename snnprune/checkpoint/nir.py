@@ -23,8 +23,8 @@ from torch import Tensor
 from snnprune.checkpoint.contents import Contents
 from snnprune.errors import InputError
 from snnprune.files.readable import COPY_AGAIN
-from snnprune.files.together import replacing
-from snnprune.text import first_few, is_text
+from snnprune.files.together import replace_file
+from snnprune.text import format_names, is_text
 
 if TYPE_CHECKING:
     import h5py
@@ -53,7 +53,7 @@ def require_h5py(path: Path) -> ModuleType:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[h5py.File]:
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
     """The open file; whatever HDF5 says against its bytes is an `InputError`."""
     h5py = require_h5py(path)
     try:
@@ -68,7 +68,7 @@ def opened(path: Path) -> Iterator[h5py.File]:
         ) from error
 
 
-def members(group: h5py.Group, path: Path) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
+def iter_members(group: h5py.Group, path: Path) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
     """What lies in a group by name, without following links.
 
     Raises:
@@ -135,12 +135,12 @@ def require_modest(datasets: Iterable[h5py.Dataset], path: Path) -> None:
             )
 
 
-def array_of(dataset: h5py.Dataset) -> np.ndarray:
+def read_array(dataset: h5py.Dataset) -> np.ndarray:
     """Its numbers in the byte order of this machine."""
-    return np.array(dataset[()], dtype=native(dataset), order="C")
+    return np.array(dataset[()], dtype=native_dtype(dataset), order="C")
 
 
-def native(dataset: h5py.Dataset) -> np.dtype:
+def native_dtype(dataset: h5py.Dataset) -> np.dtype:
     """Its type in the byte order of this machine."""
     return np.dtype(dataset.dtype.newbyteorder("="))
 
@@ -157,9 +157,9 @@ def read(path: Path, *, values: bool = True) -> Contents:
     found: dict[str, h5py.Dataset] = {}
     names: dict[str, str] = {}
     tied: list[str] = []
-    with opened(path) as file:
+    with open_hdf5(path) as file:
         known = set()
-        for short, place, dataset in _numbers(_root(file, path), path):
+        for short, place, dataset in _iter_numbers(_find_root(file, path), path):
             key = place if short in names else short
             if dataset.id in known:  # one dataset under two names is one weight
                 tied.append(key)
@@ -167,14 +167,16 @@ def read(path: Path, *, values: bool = True) -> Contents:
                 known.add(dataset.id)
                 found[key], names[key] = dataset, place
         require_modest(found.values(), path)
-        tensors = {key: _tensor(dataset, values=values) for key, dataset in found.items()}
+        tensors = {key: _read_tensor(dataset, values=values) for key, dataset in found.items()}
     if not tensors:
         raise InputError("holds no numbers", file=path, hint="was an empty graph saved?")
-    notes = (f"other names of tensors that are there already: {first_few(tied)}",) if tied else ()
+    notes = (
+        (f"other names of tensors that are there already: {format_names(tied)}",) if tied else ()
+    )
     return Contents(tensors=tensors, metadata={}, names=names, notes=notes)
 
 
-def outline(path: Path) -> Contents:
+def read_outline(path: Path) -> Contents:
     """The same with tensors on `meta`.
 
     Raises:
@@ -190,18 +192,18 @@ def rewrite(source: Path, out: Path, tensors: Mapping[str, Tensor]) -> None:
         OutputError: `out` cannot be written.
     """
     h5py = require_h5py(source)
-    with replacing(out) as temporary:
+    with replace_file(out) as temporary:
         shutil.copyfile(source, temporary)
         with h5py.File(temporary, "r+", locking=False) as file:
             for place, tensor in tensors.items():
                 dataset, value = file[place], tensor.numpy()
-                if array_of(dataset).tobytes() != value.tobytes():
+                if read_array(dataset).tobytes() != value.tobytes():
                     dataset[...] = value
 
 
-def _root(file: h5py.File, path: Path) -> h5py.Group:
+def _find_root(file: h5py.File, path: Path) -> h5py.Group:
     """The node at the top."""
-    root = dict(members(file, path)).get(ROOT)
+    root = dict(iter_members(file, path)).get(ROOT)
     if root is None or "type" not in root:
         raise InputError(
             "is an HDF5 file, but no NIR graph",
@@ -211,7 +213,7 @@ def _root(file: h5py.File, path: Path) -> h5py.Group:
     return root
 
 
-def _numbers(root: h5py.Group, path: Path) -> Iterator[tuple[str, str, h5py.Dataset]]:
+def _iter_numbers(root: h5py.Group, path: Path) -> Iterator[tuple[str, str, h5py.Dataset]]:
     """Key, path in the file and numbers, of every node below `root`.
 
     Raises:
@@ -225,14 +227,14 @@ def _numbers(root: h5py.Group, path: Path) -> Iterator[tuple[str, str, h5py.Data
             raise InputError("is there under two names", file=path, field=place)
         known.add(node.id)
         below = []
-        for name, item in members(node, path):
+        for name, item in iter_members(node, path):
             if _is_dataset(item):
                 if is_number(item):
                     yield f"{prefix}{name}", f"{place}/{name}", item
             elif name == "nodes":
                 below = [
                     (f"{prefix}{child}.", f"{place}/{name}/{child}", group)
-                    for child, group in members(item, path)
+                    for child, group in iter_members(item, path)
                     if not _is_dataset(group)
                 ]
         pending += reversed(below)
@@ -242,8 +244,8 @@ def _is_dataset(item: h5py.Group | h5py.Dataset) -> bool:
     return hasattr(item, "shape")
 
 
-def _tensor(dataset: h5py.Dataset, *, values: bool) -> Tensor:
+def _read_tensor(dataset: h5py.Dataset, *, values: bool) -> Tensor:
     if values:
-        return torch.from_numpy(array_of(dataset))
-    dtype = torch.from_numpy(np.empty(0, native(dataset))).dtype
+        return torch.from_numpy(read_array(dataset))
+    dtype = torch.from_numpy(np.empty(0, native_dtype(dataset))).dtype
     return torch.empty(dataset.shape, dtype=dtype, device="meta")

@@ -32,10 +32,10 @@ from snnprune.checkpoint.packed_values import (
     Positions,
     TooLargeError,
     coding_of,
+    count_entropy_bits,
+    count_low_bytes,
     decode,
     encode,
-    entropy_bits,
-    lowest_bytes,
 )
 from snnprune.checkpoint.safetensors import DTYPES, MalformedJsonError, is_shape, parse
 from snnprune.errors import InputError
@@ -49,7 +49,7 @@ MOST_GROWTH, SMALL = 4096, 2**28
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class PackedEntry:
     """What the table says of a tensor."""
 
     dtype: str
@@ -75,10 +75,10 @@ class Entry:
 
     def compute_bound(self) -> float:
         """Bytes that its values, and the entropy of where they stand, take at least."""
-        return self.count_value_bytes() + entropy_bits(self.kept, self.size) / 8
+        return self.count_value_bytes() + count_entropy_bits(self.kept, self.size) / 8
 
 
-def read_table(contents: Contents, path: Path) -> dict[str, Entry]:
+def read_table(contents: Contents, path: Path) -> dict[str, PackedEntry]:
     """What the metadata says of each packed tensor.
 
     Raises:
@@ -98,17 +98,17 @@ def read_table(contents: Contents, path: Path) -> dict[str, Entry]:
     tensors = found.get("tensors") if isinstance(found, dict) else None
     if not isinstance(tensors, dict):
         raise InputError("is not a table of packed tensors", file=path, field=PACKED)
-    return dict(_entries(tensors, contents, path))
+    return dict(_iter_entries(tensors, contents, path))
 
 
-def _entries(
+def _iter_entries(
     tensors: Mapping[str, Any], contents: Contents, path: Path
-) -> Iterator[tuple[str, Entry]]:
+) -> Iterator[tuple[str, PackedEntry]]:
     for name, given in tensors.items():
         raw = contents.tensors.get(name)
         if raw is None or raw.dtype != torch.uint8 or raw.dim() != 1 or not _is_entry(given):
             raise InputError("does not fit its entry in the table", file=path, field=name)
-        yield name, Entry(**{**given, "shape": tuple(given["shape"])})
+        yield name, PackedEntry(**{**given, "shape": tuple(given["shape"])})
 
 
 def _is_entry(given: Any) -> bool:
@@ -127,7 +127,7 @@ def _is_entry(given: Any) -> bool:
     )
 
 
-def require_no_bomb(contents: Contents, table: Mapping[str, Entry], path: Path) -> None:
+def require_no_bomb(contents: Contents, table: Mapping[str, PackedEntry], path: Path) -> None:
     """Refuse a small file that would fill the memory.
 
     Raises:
@@ -149,7 +149,7 @@ class Packing:
     """Tensors as they are stored, in the order in which they were given."""
 
     stored: dict[str, Tensor]
-    table: dict[str, Entry]
+    table: dict[str, PackedEntry]
     """Of those that are packed, by name."""
     bound: float
     """Bytes that all of them take at least, packed or not: see `Entry`."""
@@ -180,7 +180,7 @@ def pack(
     """
     stored, table, bound = {}, {}, 0.0
     for name, tensor in tensors.items():
-        found = _packed(name, tensor, precision if name in lossy else AS_THEY_ARE)
+        found = _pack_tensor(name, tensor, precision if name in lossy else AS_THEY_ARE)
         bound += tensor.nbytes if found is None else min(tensor.nbytes, found[0].compute_bound())
         if found is None or found[1].nbytes + ENTRY >= tensor.nbytes:
             stored[name] = tensor
@@ -196,22 +196,24 @@ def read(path: Path) -> Contents:
         InputError: it is damaged or lies about itself.
     """
     contents = safetensors.read(path)
-    return contents if PACKED not in contents.metadata else _unpacked(contents, path)
+    return contents if PACKED not in contents.metadata else _unpack_contents(contents, path)
 
 
-def outline(path: Path) -> Contents:
+def read_outline(path: Path) -> Contents:
     """The same with tensors on `meta`.
 
     Raises:
         InputError: the header does not fit the file.
     """
-    contents = safetensors.outline(path)
+    contents = safetensors.read_outline(path)
     if PACKED not in contents.metadata:
         return contents
-    return _with(contents, {name: _empty(e) for name, e in read_table(contents, path).items()})
+    return _replace_tensors(
+        contents, {name: _make_empty(e) for name, e in read_table(contents, path).items()}
+    )
 
 
-def _packed(name: str, tensor: Tensor, precision: str) -> tuple[Entry, Tensor] | None:
+def _pack_tensor(name: str, tensor: Tensor, precision: str) -> tuple[PackedEntry, Tensor] | None:
     """A tensor's entry and bytes; None where it is none that can be packed."""
     if not tensor.is_floating_point() or tensor.itemsize not in WORDS or not tensor.numel():
         return None
@@ -219,14 +221,14 @@ def _packed(name: str, tensor: Tensor, precision: str) -> tuple[Entry, Tensor] |
     # bit for bit, -0.0 is a value too
     kept = (flat.view(WORDS[flat.itemsize]) if precision == AS_THEY_ARE else flat) != 0
     positions = encode(kept.numpy())
-    entry = Entry(
+    entry = PackedEntry(
         dtype=safetensors.DTYPE_NAMES[tensor.dtype],
         shape=tuple(tensor.shape),
         kept=int(kept.sum()),
         low=positions.low,
         values=precision,
     )
-    values, channel = flat[kept], _channels(entry, kept.nonzero().flatten())
+    values, channel = flat[kept], _find_channels(entry, kept.nonzero().flatten())
     try:
         raw = coding_of(precision, tensor.dtype).encode(values, channel, entry.channels)
     except TooLargeError:
@@ -239,32 +241,32 @@ def _packed(name: str, tensor: Tensor, precision: str) -> tuple[Entry, Tensor] |
     return entry, torch.cat([raw, *(torch.from_numpy(stream) for stream in streams)])
 
 
-def _channels(entry: Entry, places: Tensor) -> Tensor:
+def _find_channels(entry: PackedEntry, places: Tensor) -> Tensor:
     """Which output each of these positions belongs to."""
     return places.div(entry.size // entry.channels, rounding_mode="floor")
 
 
-def _unpacked(contents: Contents, path: Path) -> Contents:
+def _unpack_contents(contents: Contents, path: Path) -> Contents:
     table = read_table(contents, path)
     require_no_bomb(contents, table, path)
-    return _with(
+    return _replace_tensors(
         contents,
-        {name: _restored(name, contents.tensors[name], e, path) for name, e in table.items()},
+        {name: _restore_tensor(name, contents.tensors[name], e, path) for name, e in table.items()},
     )
 
 
-def _with(contents: Contents, whole: Mapping[str, Tensor]) -> Contents:
+def _replace_tensors(contents: Contents, whole: Mapping[str, Tensor]) -> Contents:
     metadata = {key: text for key, text in contents.metadata.items() if key != PACKED}
     tensors = {name: whole.get(name, tensor) for name, tensor in contents.tensors.items()}
     return replace(contents, tensors=tensors, metadata=metadata, packed=True)
 
 
-def _empty(entry: Entry) -> Tensor:
+def _make_empty(entry: PackedEntry) -> Tensor:
     return torch.empty(entry.shape, dtype=DTYPES[entry.dtype], device="meta")
 
 
-def _restored(name: str, raw: Tensor, entry: Entry, path: Path) -> Tensor:
-    first, second = entry.count_value_bytes(), lowest_bytes(entry.kept, entry.low)
+def _restore_tensor(name: str, raw: Tensor, entry: PackedEntry, path: Path) -> Tensor:
+    first, second = entry.count_value_bytes(), count_low_bytes(entry.kept, entry.low)
     if len(raw) < first + second:
         raise InputError("has fewer bytes than its table says", file=path, field=name)
     streams = raw.numpy()
@@ -279,7 +281,7 @@ def _restored(name: str, raw: Tensor, entry: Entry, path: Path) -> Tensor:
         raise InputError(f"the positions of its values {error}", file=path, field=name) from None
     dtype = DTYPES[entry.dtype]
     coding = coding_of(entry.values, dtype)
-    values = coding.decode(raw[:first], _channels(entry, places), entry.channels)
+    values = coding.decode(raw[:first], _find_channels(entry, places), entry.channels)
     flat = torch.zeros(entry.size, dtype=dtype)
     flat[places] = values.to(dtype)
     return flat.reshape(entry.shape)

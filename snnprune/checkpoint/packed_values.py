@@ -42,7 +42,7 @@ def encode(kept: npt.NDArray[np.bool_]) -> Positions:
     """Code where `kept`, (n,), is True."""
     places = np.flatnonzero(kept)
     gaps = np.diff(places, prepend=-1) - 1
-    low = _best_low(gaps)
+    low = _choose_low_bits(gaps)
     quotients = gaps >> low
     unary = np.zeros(int(quotients.sum()) + len(gaps), dtype=np.bool_)
     unary[np.cumsum(quotients + 1) - 1] = True
@@ -62,7 +62,7 @@ def decode(coded: Positions, count: int, size: int) -> npt.NDArray[np.int64]:
     """
     if not 0 <= coded.low <= MOST_LOW:
         raise MalformedPositionsError(f"have {coded.low} low bits")
-    if len(coded.lowest) != lowest_bytes(count, coded.low):
+    if len(coded.lowest) != count_low_bytes(count, coded.low):
         raise MalformedPositionsError("are of another length")
     ends = np.flatnonzero(np.unpackbits(coded.unary, bitorder="little"))
     if len(ends) != count:
@@ -78,12 +78,12 @@ def decode(coded: Positions, count: int, size: int) -> npt.NDArray[np.int64]:
     return places
 
 
-def lowest_bytes(count: int, low: int) -> int:
+def count_low_bytes(count: int, low: int) -> int:
     """How long the stream of low bits is."""
     return -(-count * low // 8)
 
 
-def entropy_bits(kept: int, size: int) -> float:
+def count_entropy_bits(kept: int, size: int) -> float:
     """What it takes at least to say which `kept` of `size` places are taken, if all choices are
     as likely: log2 of the binomial coefficient, in bits.
     """
@@ -91,7 +91,7 @@ def entropy_bits(kept: int, size: int) -> float:
     return max(0.0, natural / math.log(2))
 
 
-def _best_low(gaps: npt.NDArray[np.int64]) -> int:
+def _choose_low_bits(gaps: npt.NDArray[np.int64]) -> int:
     """How many low bits make the code shortest."""
     if not len(gaps):
         return 0
@@ -137,12 +137,12 @@ def coding_of(precision: str, dtype: torch.dtype) -> Coding:
     return Coding(
         item=stored.itemsize,
         scaled=False,
-        encode=lambda values, _, __: bytes_of(_narrowed(values, stored)),
+        encode=lambda values, _, __: bytes_of(_narrow(values, stored)),
         decode=lambda raw, _, __: raw.clone().view(stored),
     )
 
 
-def _narrowed(values: Tensor, dtype: torch.dtype) -> Tensor:
+def _narrow(values: Tensor, dtype: torch.dtype) -> Tensor:
     narrow = values.to(dtype)
     if bool((narrow.isinf() & ~values.isinf()).any()):
         raise TooLargeError

@@ -10,14 +10,14 @@ from torch import Tensor
 from snnprune.checkpoint import nir, packed, shards
 from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.contents import Contents
-from snnprune.checkpoint.sniff import container_of
+from snnprune.checkpoint.sniff import sniff_container
 from snnprune.checkpoint.soundness import require_sound
 from snnprune.checkpoint.torch import torch_file
 from snnprune.checkpoint.torch.state_dict import FLAG
-from snnprune.checkpoint.weights import without_prefixes
+from snnprune.checkpoint.weights import strip_prefixes
 from snnprune.errors import InputError
-from snnprune.files.readable import unchanging
-from snnprune.files.writing import sha256_of
+from snnprune.files.readable import require_unchanging
+from snnprune.files.writing import hash_file
 from snnprune.version import KEY, __version__
 
 Reader = Callable[[Path], Contents]
@@ -30,10 +30,10 @@ READERS: dict[str, Reader] = {
 }
 
 OUTLINES: dict[str, Reader] = {
-    "safetensors": packed.outline,
-    "sharded-safetensors": shards.outline,
-    "torch": torch_file.outline,
-    "nir": nir.outline,
+    "safetensors": packed.read_outline,
+    "sharded-safetensors": shards.read_outline,
+    "torch": torch_file.read_outline,
+    "nir": nir.read_outline,
 }
 
 
@@ -72,11 +72,11 @@ def read_checkpoint(
             its tensors, has no such entry, or holds values that no network can have (see
             `require_sound`).
     """
-    container = container_of(path)
-    with unchanging(*_files_of(path, container)):  # the hash is to be that of what was read
+    container = sniff_container(path)
+    with require_unchanging(*_files_of(path, container)):  # the hash is to be that of what was read
         contents = _read(READERS, container, path, entry)
-        sha256 = checkpoint_sha256(path, container)
-    tensors, stripped, notes = without_prefixes(contents.tensors)
+        sha256 = hash_checkpoint(path, container)
+    tensors, stripped, notes = strip_prefixes(contents.tensors)
     odd = require_sound(tensors, path, allow_nonfinite=allow_nonfinite)
     return Checkpoint(
         path=path,
@@ -84,33 +84,33 @@ def read_checkpoint(
         tensors=tensors,
         metadata=contents.metadata,
         sha256=sha256,
-        notes=(*contents.notes, *notes, *odd, *_of_the_future(contents.metadata)),
+        notes=(*contents.notes, *notes, *odd, *_note_future_version(contents.metadata)),
         names={key: contents.names.get(name, name) for key, name in stripped.items()},
         entry=contents.entry,
         odd=contents.odd,
     )
 
 
-def describe(path: Path, *, entry: str | None = None) -> Description:
+def describe_checkpoint(path: Path, *, entry: str | None = None) -> Description:
     """What `read_checkpoint` would find, whatever the values; of safetensors the header only.
 
     Raises:
         InputError: the file is not there, not a checkpoint, damaged, holds code, or has no such
             entry.
     """
-    container = container_of(path)
+    container = sniff_container(path)
     files = _files_of(path, container)
-    with unchanging(*files):
+    with require_unchanging(*files):
         contents = _read(OUTLINES, container, path, entry)
         size = sum(file.stat().st_size for file in files)
-    tensors, _, notes = without_prefixes(contents.tensors)
+    tensors, _, notes = strip_prefixes(contents.tensors)
     return Description(
         path=path,
         container="packed" if contents.packed else container,
         size_bytes=size,
-        tensors=tuple(_info(name, tensor) for name, tensor in tensors.items()),
+        tensors=tuple(_make_info(name, tensor) for name, tensor in tensors.items()),
         metadata=contents.metadata,
-        notes=(*contents.notes, *notes, *_of_the_future(contents.metadata)),
+        notes=(*contents.notes, *notes, *_note_future_version(contents.metadata)),
     )
 
 
@@ -120,12 +120,12 @@ def files_of(path: Path) -> list[Path]:
     Raises:
         InputError: the file is not there or no checkpoint, or the index names other places.
     """
-    return _files_of(path, container_of(path))
+    return _files_of(path, sniff_container(path))
 
 
-def checkpoint_sha256(path: Path, container: str) -> str:
+def hash_checkpoint(path: Path, container: str) -> str:
     """The SHA-256 of the file; of an index and its shards together."""
-    return shards.sha256_of_all(path) if container == "sharded-safetensors" else sha256_of(path)
+    return shards.hash_all_files(path) if container == "sharded-safetensors" else hash_file(path)
 
 
 def _files_of(path: Path, container: str) -> list[Path]:
@@ -142,21 +142,21 @@ def _read(readers: Mapping[str, Reader], container: str, path: Path, entry: str 
     )
 
 
-def _of_the_future(metadata: Mapping[str, str]) -> tuple[str, ...]:
+def _note_future_version(metadata: Mapping[str, str]) -> tuple[str, ...]:
     """A note on a file that says that a later snnprune wrote it."""
     text = metadata.get(KEY, "")
-    said, ours = _numbers(text), _numbers(__version__)
+    said, ours = _parse_version(text), _parse_version(__version__)
     if said is None or ours is None or said <= ours:
         return ()
     return (f"says that snnprune {text} wrote it, this is {__version__}: update if it looks odd",)
 
 
-def _numbers(version: str) -> tuple[int, ...] | None:
+def _parse_version(version: str) -> tuple[int, ...] | None:
     """The numbers of a version as 0.1.0; None where it does not begin so."""
     found = re.match(r"(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?", version)
     return None if found is None else tuple(int(number or 0) for number in found.groups())
 
 
-def _info(name: str, tensor: Tensor) -> TensorInfo:
+def _make_info(name: str, tensor: Tensor) -> TensorInfo:
     dtype = str(tensor.dtype).removeprefix("torch.")
     return TensorInfo(name=name, dtype=dtype, shape=tuple(tensor.shape))

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from snnprune.checkpoint.contents import Contents
 from snnprune.errors import InputError
-from snnprune.files.readable import COPY_AGAIN, changed, reading
-from snnprune.files.together import replacing
-from snnprune.text import counted
+from snnprune.files.readable import COPY_AGAIN, changed_error, open_for_reading
+from snnprune.files.together import replace_file
+from snnprune.text import format_count
 
 
 def bytes_of(tensor: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def parse(data: bytes) -> Any:
     if data.startswith(b"\xef\xbb\xbf"):
         raise MalformedJsonError("starts with a byte order mark")
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_without_duplicates)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_build_unique_dict)
         if rb"\ud" in data.lower():
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError:
@@ -61,7 +61,7 @@ def parse(data: bytes) -> Any:
     return value
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _build_unique_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value: dict[str, Any] = {}
     for name, item in pairs:
         if name in value:
@@ -99,7 +99,7 @@ DTYPES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class HeaderEntry:
     """One tensor's line in the header; `begin` and `end` in bytes after the header."""
 
     name: str
@@ -113,7 +113,7 @@ class Entry:
 class Header:
     """A header whose every entry fits the file."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[HeaderEntry, ...]
     """In the order of the header's text."""
     metadata: dict[str, str]
 
@@ -124,17 +124,17 @@ def read_header(file: BinaryIO, size: int, path: Path) -> Header:
     Raises:
         InputError: the header lies about the file, is not one, or lists no tensors.
     """
-    length = _header_length(file.read(8), size, path)
+    length = _read_header_length(file.read(8), size, path)
     try:
         value = parse(file.read(length))
     except MalformedJsonError as error:
-        raise _damaged(f"the header {error}", path) from None
+        raise _damaged_error(f"the header {error}", path) from None
     if not isinstance(value, dict):
-        raise _damaged("the header is not a table of tensors", path)
-    metadata = _metadata(value.pop(METADATA, {}), path)
-    entries = tuple(_entry(name, fields, path) for name, fields in value.items())
+        raise _damaged_error("the header is not a table of tensors", path)
+    metadata = _parse_metadata(value.pop(METADATA, {}), path)
+    entries = tuple(_parse_entry(name, fields, path) for name, fields in value.items())
     if not entries:
-        raise _damaged("holds no tensors", path, hint="was an empty state_dict saved?")
+        raise _damaged_error("holds no tensors", path, hint="was an empty state_dict saved?")
     _require_seamless(entries, path)
     _require_size(8 + length + max(entry.end for entry in entries), size, path)
     return Header(entries=entries, metadata=metadata)
@@ -154,78 +154,78 @@ def _is_size(value: object) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
-def _header_length(prefix: bytes, size: int, path: Path) -> int:
+def _read_header_length(prefix: bytes, size: int, path: Path) -> int:
     if len(prefix) < 8:
-        raise _damaged(f"truncated: {size} of at least 8 bytes", path)
+        raise _damaged_error(f"truncated: {size} of at least 8 bytes", path)
     length = int.from_bytes(prefix, "little")
     if length > HEADER_LIMIT:
-        raise _damaged(
+        raise _damaged_error(
             f"claims a header of {length:,} bytes, more than the {HEADER_LIMIT:,} allowed",
             path,
         )
     if 8 + length > size:
-        raise _damaged(
+        raise _damaged_error(
             f"truncated: {size:,} of at least {8 + length:,} bytes, by its header length",
             path,
         )
     return length
 
 
-def _metadata(value: object, path: Path) -> dict[str, str]:
+def _parse_metadata(value: object, path: Path) -> dict[str, str]:
     if isinstance(value, dict) and all(isinstance(text, str) for text in value.values()):
         return value
-    raise _damaged("is not a table of strings", path, field=METADATA)
+    raise _damaged_error("is not a table of strings", path, field=METADATA)
 
 
-def _entry(name: str, fields: Any, path: Path) -> Entry:
+def _parse_entry(name: str, fields: Any, path: Path) -> HeaderEntry:
     if not isinstance(fields, dict) or not {"dtype", "shape", "data_offsets"} <= fields.keys():
-        raise _damaged("lacks a dtype, shape or data_offsets", path, field=name)
+        raise _damaged_error("lacks a dtype, shape or data_offsets", path, field=name)
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise _damaged(
+        raise _damaged_error(
             f"unknown dtype {dtype!r}", path, field=name, hint=f"known: {', '.join(DTYPES)}"
         )
     if not is_shape(shape):
-        raise _damaged("its shape is not a list of sizes", path, field=name)
-    begin, end = _offsets(offsets, name, path)
+        raise _damaged_error("its shape is not a list of sizes", path, field=name)
+    begin, end = _parse_offsets(offsets, name, path)
     needed = math.prod(shape) * DTYPES[dtype].itemsize
     if end - begin != needed:
-        raise _damaged(
+        raise _damaged_error(
             f"shape {shape} of {dtype} needs {needed:,} bytes, its offsets give {end - begin:,}",
             path,
             field=name,
         )
-    return Entry(name=name, dtype=DTYPES[dtype], shape=tuple(shape), begin=begin, end=end)
+    return HeaderEntry(name=name, dtype=DTYPES[dtype], shape=tuple(shape), begin=begin, end=end)
 
 
-def _offsets(offsets: Any, name: str, path: Path) -> tuple[int, int]:
+def _parse_offsets(offsets: Any, name: str, path: Path) -> tuple[int, int]:
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_size, offsets)):
-        raise _damaged("its offsets are not two positions", path, field=name)
+        raise _damaged_error("its offsets are not two positions", path, field=name)
     begin, end = offsets
     if begin > end:
-        raise _damaged(f"its offsets {begin:,} to {end:,} are reversed", path, field=name)
+        raise _damaged_error(f"its offsets {begin:,} to {end:,} are reversed", path, field=name)
     return begin, end
 
 
-def _require_seamless(entries: Sequence[Entry], path: Path) -> None:
+def _require_seamless(entries: Sequence[HeaderEntry], path: Path) -> None:
     position = 0
     for entry in sorted(entries, key=lambda entry: (entry.begin, entry.end)):
         if entry.begin != position:
             gap = entry.begin - position
             fault = f"leaves a hole of {gap:,}" if gap > 0 else f"overlaps the {-gap:,}"
-            raise _damaged(f"{fault} bytes before it", path, field=entry.name)
+            raise _damaged_error(f"{fault} bytes before it", path, field=entry.name)
         position = entry.end
 
 
 def _require_size(expected: int, size: int, path: Path) -> None:
     if size < expected:
-        raise _damaged(f"truncated: {size:,} of {expected:,} bytes", path)
+        raise _damaged_error(f"truncated: {size:,} of {expected:,} bytes", path)
     if size > expected:
-        extra = counted(size - expected, "extra byte")
-        raise _damaged(f"{extra} after the last tensor", path)
+        extra = format_count(size - expected, "extra byte")
+        raise _damaged_error(f"{extra} after the last tensor", path)
 
 
-def _damaged(
+def _damaged_error(
     message: str, path: Path, field: str | None = None, hint: str = COPY_AGAIN
 ) -> InputError:
     return InputError(message, file=path, field=field, hint=hint)
@@ -240,24 +240,24 @@ def read(path: Path) -> Contents:
     Raises:
         InputError: it is damaged or lies about itself.
     """
-    with reading(path) as file:
-        header = read_header(file, _size(file), path)
-        tensors = _empty_tensors(header, device="cpu")
+    with open_for_reading(path) as file:
+        header = read_header(file, _measure_size(file), path)
+        tensors = _make_empty_tensors(header, device="cpu")
         for entry in sorted(header.entries, key=lambda entry: entry.begin):
             if file.readinto(bytes_of(tensors[entry.name]).numpy().data) != entry.end - entry.begin:
-                raise changed(path)
+                raise changed_error(path)
     return Contents(tensors=tensors, metadata=header.metadata)
 
 
-def outline(path: Path) -> Contents:
+def read_outline(path: Path) -> Contents:
     """The same with tensors on `meta`: the header is read, the data is not.
 
     Raises:
         InputError: the header does not fit the file.
     """
-    with reading(path) as file:
-        header = read_header(file, _size(file), path)
-    return Contents(tensors=_empty_tensors(header, device="meta"), metadata=header.metadata)
+    with open_for_reading(path) as file:
+        header = read_header(file, _measure_size(file), path)
+    return Contents(tensors=_make_empty_tensors(header, device="meta"), metadata=header.metadata)
 
 
 def write_safetensors(
@@ -277,27 +277,27 @@ def write_safetensors(
         InputError: a dtype or name has no place in the format.
         OutputError: `path` cannot be written.
     """
-    order = _data_order(tensors)
-    header = _header(path, tensors, order, metadata)
-    with replacing(path, within=within) as temporary, temporary.open("wb") as file:
+    order = _order_data(tensors)
+    header = _encode_header(path, tensors, order, metadata)
+    with replace_file(path, within=within) as temporary, temporary.open("wb") as file:
         file.write(len(header).to_bytes(8, "little"))
         file.write(header)
         for name in order:
             file.write(bytes_of(tensors[name].cpu()).numpy().data)
 
 
-def _size(file: BufferedReader) -> int:
+def _measure_size(file: BufferedReader) -> int:
     return os.fstat(file.fileno()).st_size
 
 
-def _empty_tensors(header: Header, device: str) -> dict[str, Tensor]:
+def _make_empty_tensors(header: Header, device: str) -> dict[str, Tensor]:
     return {
         entry.name: torch.empty(entry.shape, dtype=entry.dtype, device=device)
         for entry in header.entries
     }
 
 
-def _data_order(tensors: Mapping[str, Tensor]) -> list[str]:
+def _order_data(tensors: Mapping[str, Tensor]) -> list[str]:
     position = 0
     for tensor in tensors.values():
         if position % tensor.itemsize:
@@ -306,7 +306,7 @@ def _data_order(tensors: Mapping[str, Tensor]) -> list[str]:
     return list(tensors)
 
 
-def _header(
+def _encode_header(
     path: Path, tensors: Mapping[str, Tensor], order: Iterable[str], metadata: Mapping[str, str]
 ) -> bytes:
     begin, offsets = 0, {}

@@ -8,14 +8,14 @@ from snnprune.checkpoint.safetensors import HEADER_LIMIT
 from snnprune.checkpoint.shards import is_index
 from snnprune.checkpoint.torch import old_formats
 from snnprune.errors import InputError
-from snnprune.files.readable import COPY_AGAIN, reading, require_regular_file
+from snnprune.files.readable import COPY_AGAIN, open_for_reading, require_regular_file
 
 HEAD = 512
 """Bytes looked at: enough for a tar archive's magic, which lies at 257."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Foreign:
+class ForeignFormat:
     """A kind of file that people hand over by mistake."""
 
     start: bytes
@@ -31,31 +31,33 @@ JSON = rb'(\xef\xbb\xbf)?\s*[{\[]\s*["{}\[\]\dtfn-]'
 HDF5 = b"\x89HDF\r\n\x1a\n"
 
 FOREIGN = (
-    Foreign(
+    ForeignFormat(
         start=rb"version https://git-lfs",
         message="is a Git LFS pointer, not the file itself",
         hint="git lfs pull fetches the file",
     ),
-    Foreign(
+    ForeignFormat(
         start=rb"(\xef\xbb\xbf)?\s*<[!?a-zA-Z]",
         message="is an HTML page",
         hint="the download failed or asked for a login: download it again",
     ),
-    Foreign(
+    ForeignFormat(
         start=JSON,
         message="is JSON text",
         hint="name the file that holds the tensors, or read in it why the download failed",
     ),
-    Foreign(start=rb"\x1f\x8b", message="is a gzip archive", hint="gunzip it first"),
-    Foreign(start=rb"\x93NUMPY", message="is a NumPy file, which is not supported", hint=CONVERT),
-    Foreign(start=rb"GGUF", message="is a GGUF file, which is not supported", hint=CONVERT),
-    Foreign(
+    ForeignFormat(start=rb"\x1f\x8b", message="is a gzip archive", hint="gunzip it first"),
+    ForeignFormat(
+        start=rb"\x93NUMPY", message="is a NumPy file, which is not supported", hint=CONVERT
+    ),
+    ForeignFormat(start=rb"GGUF", message="is a GGUF file, which is not supported", hint=CONVERT),
+    ForeignFormat(
         # The fields of a ModelProto: ir_version, then producer, domain, doc, graph or opset.
         start=rb"\x08[\x01-\x1f][\x12\x1a\x22\x32\x3a\x42]",
         message="is an ONNX file, which is not supported",
         hint=CONVERT,
     ),
-    Foreign(
+    ForeignFormat(
         start=rb"(?s).{257}ustar",
         message="is a tar archive",
         hint="unpack it and name the checkpoint in it",
@@ -66,14 +68,14 @@ FOREIGN = (
 TORCH = rb"PK\x03\x04|PK\x05\x06|\x80[\x00-\x05]|c\w[\w.]*\n\w[\w.]*\n(p\d+\n|q[\s\S])?\("
 
 
-def container_of(path: Path) -> str:
+def sniff_container(path: Path) -> str:
     """`safetensors`, `sharded-safetensors`, `torch` or `nir`.
 
     Raises:
         InputError: the file is not there, cannot be read, or is something else.
     """
     require_regular_file(path)
-    with reading(path) as file:
+    with open_for_reading(path) as file:
         head = file.read(HEAD)
         if head[257:262] == b"ustar" and old_formats.is_torch(file):
             return "torch"

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from snnprune.checkpoint.weights import (
     SAVED,
+    find_saved_states,
+    find_tiny_weights,
+    find_unprunable,
     is_prunable,
     is_tiny,
-    left_alone,
-    saved_states,
-    tiny_weights,
 )
 from snnprune.errors import InputError
-from snnprune.text import counted, first_few
+from snnprune.text import format_count, format_names
 
 LEARNT = ("weight", "bias", "weight_orig", "bias_orig")
 """How the names of parameters end; what else is in a file may be a mask of infinities."""
@@ -32,7 +32,7 @@ def require_sound(
     """
     notes = []
     for name, tensor in tensors.items():
-        found = _nonfinite(tensor)
+        found = _describe_nonfinite(tensor)
         learnt = _is_statistic(name) or name.endswith(LEARNT)
         if found and learnt and (_is_variance(name) or not allow_nonfinite):
             hint = "take a checkpoint from before training went wrong"
@@ -43,18 +43,20 @@ def require_sound(
             _require_nonnegative(name, tensor, path)
     zero = [name for name, tensor in tensors.items() if _is_all_zero(name, tensor)]
     if zero:
-        notes.append(f"{counted(len(zero), 'tensor')} all zero: {first_few(zero)}")
-    if still := _still_channels(tensors):
-        notes.append(f"variance 0, as of channels that never change: {first_few(still)}")
-    if tiny := tiny_weights(tensors):
+        notes.append(f"{format_count(len(zero), 'tensor')} all zero: {format_names(zero)}")
+    if still := _find_zero_variances(tensors):
+        notes.append(f"variance 0, as of channels that never change: {format_names(still)}")
+    if tiny := find_tiny_weights(tensors):
         notes.append(
-            f"{counted(len(tiny), 'weight')} of 8-bit floats left alone: " + first_few(tiny)
+            f"{format_count(len(tiny), 'weight')} of 8-bit floats left alone: " + format_names(tiny)
         )
-    if others := left_alone(tensors):
-        named = first_few([f"{name} ({why})" for name, why in others.items()])
+    if others := find_unprunable(tensors):
+        named = format_names([f"{name} ({why})" for name, why in others.items()])
         notes.append(f"not taken for weights of layers: {named}")
-    if states := saved_states(tensors):
-        notes.append(f"{counted(len(states), 'neuron state')} {SAVED}: " + first_few(states))
+    if states := find_saved_states(tensors):
+        notes.append(
+            f"{format_count(len(states), 'neuron state')} {SAVED}: " + format_names(states)
+        )
     return tuple(notes)
 
 
@@ -76,7 +78,7 @@ def _is_variance(name: str) -> bool:
     return name.endswith("running_var")
 
 
-def _nonfinite(tensor: Tensor) -> str | None:
+def _describe_nonfinite(tensor: Tensor) -> str | None:
     """How many values are NaN or infinite and where the first is; None if none is."""
     if not tensor.is_floating_point():
         return None
@@ -84,7 +86,7 @@ def _nonfinite(tensor: Tensor) -> str | None:
     if finite.all():
         return None
     lost = (~finite).flatten().to(torch.uint8)
-    values = counted(int(lost.count_nonzero()), "value")
+    values = format_count(int(lost.count_nonzero()), "value")
     return f"{values} NaN or infinite, the first at flat index {int(lost.argmax())}"
 
 
@@ -99,7 +101,7 @@ def _require_nonnegative(name: str, tensor: Tensor, path: Path) -> None:
         )
 
 
-def _still_channels(tensors: dict[str, Tensor]) -> list[str]:
+def _find_zero_variances(tensors: dict[str, Tensor]) -> list[str]:
     """The running variances that are 0 somewhere, and how often."""
     zeros = {
         name: int((tensor == 0).sum())

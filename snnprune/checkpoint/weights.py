@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from snnprune.checkpoint.checkpoint import Checkpoint
-from snnprune.text import counted, first_few
+from snnprune.text import format_count, format_names
 
 ORIGINAL, MASK = "_orig", "_mask"
 """What torch.nn.utils.prune puts behind the name of a parameter."""
 
 
-def folded(checkpoint: Checkpoint) -> Checkpoint:
+def fold_masks(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint with `X.weight` = `X.weight_orig` * `X.weight_mask`, in the first's place.
 
     So for every parameter that torch.nn.utils.prune has split; without any, the same checkpoint.
     """
-    split = _split_parameters(checkpoint.tensors)
+    split = _find_split_parameters(checkpoint.tensors)
     if not split:
         return checkpoint
     part_of = {part: name for name in split for part in (name + ORIGINAL, name + MASK)}
@@ -29,7 +29,7 @@ def folded(checkpoint: Checkpoint) -> Checkpoint:
         if name is None:
             tensors[key] = tensor
         elif name not in tensors:
-            tensors[name] = _product(checkpoint.tensors[name + ORIGINAL],
+            tensors[name] = _apply_mask(checkpoint.tensors[name + ORIGINAL],
                                      checkpoint.tensors[name + MASK])  # fmt: skip
     stored = {part: checkpoint.names.get(part, part) for part in part_of}
     whole = {name: stored[name + ORIGINAL].removesuffix(ORIGINAL) for name in split}
@@ -40,19 +40,19 @@ def folded(checkpoint: Checkpoint) -> Checkpoint:
         folded={stored[part]: whole[name] for part, name in part_of.items()},
         notes=(
             *checkpoint.notes,
-            f"folded {counted(len(split), 'mask')} of torch.nn.utils.prune into the weights: "
-            + first_few(split),
+            f"folded {format_count(len(split), 'mask')} of torch.nn.utils.prune into the weights: "
+            + format_names(split),
         ),
     )
 
 
-def effective(tensors: Mapping[str, Tensor], key: str) -> Tensor:
+def compute_effective_weight(tensors: Mapping[str, Tensor], key: str) -> Tensor:
     """The values that a weight has in its network, where a mask of torch.nn.utils.prune is on."""
     mask = tensors.get(key.removesuffix(ORIGINAL) + MASK) if key.endswith(ORIGINAL) else None
-    return tensors[key] if mask is None else _product(tensors[key], mask)
+    return tensors[key] if mask is None else _apply_mask(tensors[key], mask)
 
 
-def parametrized(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+def find_parametrized(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Weights that are there only as what they are computed from: name -> by what."""
     found: dict[str, str] = {}
     for key in tensors:
@@ -67,13 +67,13 @@ def parametrized(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     return {name: what for name, what in found.items() if name not in tensors}
 
 
-def whole_name(key: str) -> str:
+def strip_part_suffix(key: str) -> str:
     """`X.weight` for the parts that such a weight is stored in; other keys as they are."""
     key = re.sub(r"(?<![^.])parametrizations\.(\w+)\.original\d*$", r"\1", key)
     return re.sub(r"(?<=weight)(_orig|_g|_v)$", "", key)
 
 
-def _split_parameters(tensors: Mapping[str, Tensor]) -> list[str]:
+def _find_split_parameters(tensors: Mapping[str, Tensor]) -> list[str]:
     names = [key.removesuffix(ORIGINAL) for key in tensors if key.endswith(ORIGINAL)]
     return [
         name
@@ -84,7 +84,7 @@ def _split_parameters(tensors: Mapping[str, Tensor]) -> list[str]:
     ]
 
 
-def _product(original: Tensor, mask: Tensor) -> Tensor:
+def _apply_mask(original: Tensor, mask: Tensor) -> Tensor:
     # not a bare product, which gives -0.0, and NaN for an infinite weight
     product = original * mask.to(original.dtype)
     return torch.where(mask != 0, product, torch.zeros_like(original))
@@ -94,7 +94,7 @@ PREFIXES = ("module.", "_orig_mod.")
 """Of DataParallel, DistributedDataParallel and AveragedModel; of torch.compile."""
 
 
-def without_prefixes(
+def strip_prefixes(
     tensors: dict[str, Tensor],
 ) -> tuple[dict[str, Tensor], dict[str, str], tuple[str, ...]]:
     """The tensors without the prefixes of wrappers, the key each had, a note for each prefix.
@@ -103,15 +103,15 @@ def without_prefixes(
     """
     notes = []
     names = {name: name for name in tensors}
-    while prefix := _wrapper_prefix(tensors):
+    while prefix := _find_wrapper_prefix(tensors):
         count = sum(name.startswith(prefix) for name in tensors)
         names = {name.removeprefix(prefix): original for name, original in names.items()}
         tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-        notes.append(f"stripped the prefix {prefix} from {counted(count, 'key')}")
+        notes.append(f"stripped the prefix {prefix} from {format_count(count, 'key')}")
     return tensors, names, tuple(notes)
 
 
-def _wrapper_prefix(tensors: dict[str, Tensor]) -> str | None:
+def _find_wrapper_prefix(tensors: dict[str, Tensor]) -> str | None:
     for prefix in PREFIXES:
         inside = [name for name in tensors if name.startswith(prefix)]
         beside = [name for name in tensors if not name.startswith(prefix)]
@@ -137,7 +137,7 @@ SAVED = "of a batch saved with the weights"
 """What a note on them says."""
 
 
-def saved_states(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+def find_saved_states(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """The keys of membranes and currents that still have the shape of a batch.
 
     A single number is no such state: it is what a fresh neuron has.
@@ -166,7 +166,7 @@ EMBEDDINGS = re.compile(r"(^|[._])(\w*embed\w*|wte|wpe|emb)(?=[._]|$)", re.IGNOR
 """Names of tables of vectors, whose weights nothing multiplies."""
 
 
-def left_alone(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+def find_unprunable(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     """Tensors of a file that are weights by their name and shape and are not pruned, and why.
 
     Of which layer a weight is, its partners may tell: what a LayerNorm scales by has a bias of its
@@ -176,13 +176,13 @@ def left_alone(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     for name, tensor in tensors.items():
         if not 2 <= tensor.dim() <= 5:
             continue
-        why = _why_left(name, tensor, tensors)
+        why = _explain_unprunable(name, tensor, tensors)
         if why is not None:
             found[name] = why
     return found
 
 
-def _why_left(name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> str | None:
+def _explain_unprunable(name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> str | None:
     kind = str(tensor.dtype).removeprefix("torch.")
     if name.endswith("weight_orig"):
         mask = f"{name.removesuffix('_orig')}_mask"
@@ -197,7 +197,7 @@ def _why_left(name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> str |
     return "an embedding by its name" if EMBEDDINGS.search(name) else None
 
 
-def tiny_weights(tensors: Mapping[str, Tensor]) -> list[str]:
+def find_tiny_weights(tensors: Mapping[str, Tensor]) -> list[str]:
     """Weights that would be prunable in any other type."""
     return [name for name, one in tensors.items() if _is_weight(name, one) and is_tiny(one)]
 
@@ -206,9 +206,9 @@ def _is_weight(name: str, tensor: Tensor) -> bool:
     return name.endswith("weight") and tensor.is_floating_point() and 2 <= tensor.dim() <= 5
 
 
-def prunable_weights(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+def find_prunable_weights(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """The names of the prunable weights, in the file's order; one for each that has several."""
-    same, others = tied_tensors(tensors), left_alone(tensors)
+    same, others = find_tied_tensors(tensors), find_unprunable(tensors)
     first: dict[tuple[str, ...], str] = {}
     for name, tensor in tensors.items():
         if is_prunable(name, tensor) and name not in others:
@@ -216,7 +216,7 @@ def prunable_weights(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     return tuple(first.values())
 
 
-def tied_tensors(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
+def find_tied_tensors(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
     """For each tensor, by name, all names of the same memory in the same shape."""
     together: dict[object, list[str]] = {}
     for name, tensor in tensors.items():

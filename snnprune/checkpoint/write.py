@@ -7,14 +7,14 @@ from torch import Tensor
 
 from snnprune.checkpoint import nir
 from snnprune.checkpoint.checkpoint import Checkpoint
-from snnprune.checkpoint.read import checkpoint_sha256, read_checkpoint
+from snnprune.checkpoint.read import hash_checkpoint, read_checkpoint
 from snnprune.checkpoint.safetensors import write_safetensors
-from snnprune.checkpoint.sniff import container_of
+from snnprune.checkpoint.sniff import sniff_container
 from snnprune.checkpoint.torch import rewrite
-from snnprune.checkpoint.weights import folded
+from snnprune.checkpoint.weights import fold_masks
 from snnprune.errors import InputError, UsageError
-from snnprune.files.readable import unchanging
-from snnprune.files.together import replacing
+from snnprune.files.readable import require_unchanging
+from snnprune.files.together import replace_file
 
 SAFETENSORS = (".safetensors",)
 TORCH = (".pt", ".pth", ".tar", ".ckpt", ".bin")
@@ -42,7 +42,7 @@ def require_writable_as(source: Path, out: Path) -> None:
         raise UsageError(
             f"{out.name} does not end in {', '.join(KNOWN[:-1])} or {KNOWN[-1]}", field="-o"
         )
-    container = container_of(source)
+    container = sniff_container(source)
     fitting = WRITABLE[container]
     if out.suffix.lower() not in fitting:
         raise UsageError(
@@ -71,8 +71,8 @@ def write_like(
         write_safetensors(out, values, metadata)
         return ()
     # a change after its hash was taken is one too, and is known before `out` takes its place
-    with replacing(out) as temporary, unchanging(source.path):
-        if checkpoint_sha256(source.path, source.container) != source.sha256:
+    with replace_file(out) as temporary, require_unchanging(source.path):
+        if hash_checkpoint(source.path, source.container) != source.sha256:
             raise InputError("changed since it was read", file=source.path, hint="start again")
         if source.container == "nir":
             nir.rewrite(source.path, temporary, values)
@@ -104,10 +104,10 @@ def read_back(source: Checkpoint, out: Path) -> dict[str, Tensor]:
     Raises:
         InputError: it is not what was written.
     """
-    entry = source.entry if container_of(out) == "torch" else None
+    entry = source.entry if sniff_container(out) == "torch" else None
     written = read_checkpoint(out, allow_nonfinite=True, entry=entry)
     if source.folded and written.container == "torch":
-        written = folded(written)
+        written = fold_masks(written)
     stored = written.in_file(written.tensors)
     keys = {name: key for key, name in source.names.items()}
     return {keys.get(name, name): tensor for name, tensor in stored.items()}

@@ -10,23 +10,23 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from snnprune.cli.app import app
-from snnprune.cli.console import ReaderLeftError, claim
-from snnprune.cli.failures import run, silent_about_workers
+from snnprune.cli.console import ReaderLeftError, claim_stdout
+from snnprune.cli.failures import report_workers_once, run_app
 from snnprune.errors import OutputError
-from snnprune.runtime import place
+from snnprune.runtime import read_process_rank
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run `snnprune` and leave the process with its exit code."""
-    claim()
-    with silent_about_workers():
-        code = run(app, list(sys.argv[1:] if arguments is None else arguments))
+    claim_stdout()
+    with report_workers_once():
+        code = run_app(app, list(sys.argv[1:] if arguments is None else arguments))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nobody is left to take what `run` raises
     with contextlib.suppress(OutputError, ReaderLeftError):
         sys.stdout.flush()
         sys.stderr.flush()
     sys.stdout = sys.stderr  # what a user's code prints at exit is no result either
-    if place().size > 1:
+    if read_process_rank().size > 1:
         os._exit(code)  # threads of gloo that outlive the interpreter would abort it
     sys.exit(code)
 

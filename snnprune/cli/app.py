@@ -10,7 +10,7 @@ import typer
 
 from snnprune.cli import checkpoints, comparing, pruning, recipes, theory, training
 from snnprune.errors import PeerError, StoppedError, UsageError
-from snnprune.runtime import place
+from snnprune.runtime import read_process_rank
 
 # the commands that several processes do together
 SHARING = ("calibrate", "eval", "train", "finetune", "imp", "search")
@@ -28,7 +28,7 @@ def require_sharing(command: str) -> None:
     Raises:
         UsageError: there are several processes, and they cannot share it.
     """
-    if place().size > 1 and command not in SHARING:
+    if read_process_rank().size > 1 and command not in SHARING:
         raise UsageError(
             f"{command} runs in one process",
             hint=f"start it without torchrun, which is for {', '.join(SHARING)}",
@@ -42,15 +42,15 @@ def may_speak(error: BaseException) -> bool:
     ended: torchrun does so as soon as any process has failed. So a fault that all of them meet is
     told once, and one that only one of them meets is told by that one.
     """
-    here = place()
+    here = read_process_rank()
     if here.size == 1 or (here.first and not isinstance(error, PeerError)):
         return True
     if isinstance(error, StoppedError):  # all have agreed to stop
         return False
-    return not _ended_within(PATIENCE + APART * here.local_rank)
+    return not _wait_for_end(PATIENCE + APART * here.local_rank)
 
 
-def _ended_within(seconds: float) -> bool:
+def _wait_for_end(seconds: float) -> bool:
     before = signal.signal(signal.SIGTERM, _note)
     try:
         deadline = time.monotonic() + seconds

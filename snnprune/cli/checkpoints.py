@@ -15,7 +15,7 @@ from snnprune.jobs.targets.options import (
     DeviceOptions,
     MeasuredOptions,
     NetworkOptions,
-    SubjectOptions,
+    TargetOptions,
 )
 from snnprune.report.gates.gates import GATES
 
@@ -24,9 +24,9 @@ from snnprune.report.gates.gates import GATES
 def env(show: ShowFlags) -> None:
     """Show versions, devices and paths."""
     from snnprune.cli.console import Screen
-    from snnprune.jobs.environment import environment
+    from snnprune.jobs.environment import collect_environment
 
-    found = environment()
+    found = collect_environment()
     width = max(map(len, found))
     lines = [f"{name:{width}}  {value}" for name, value in found.items()]
     Screen(show).result(*lines, report={"ok": True, **found})
@@ -74,8 +74,8 @@ def check(
     if baseline is not None:
         require_readable(baseline)
     from snnprune.cli.console import Screen
-    from snnprune.cli.prune_tables import gate_lines, gate_table
-    from snnprune.cli.tables import excluded_lines
+    from snnprune.cli.prune_tables import format_gate_lines, make_gate_table
+    from snnprune.cli.tables import format_excluded_lines
     from snnprune.jobs.check import CheckOptions, check_checkpoint
 
     screen = Screen(show, report=page.report, force=page.force, junit=gates.junit)
@@ -92,8 +92,8 @@ def check(
     )
     found = check_checkpoint(options, screen.progress())
     same = [] if sha256 is None else ["its SHA-256 is the one that was given"]
-    tables = [gate_table(found.verdicts, screen.width)] if found.verdicts else []
-    lines = [*same, *excluded_lines(found.report), *gate_lines(found.verdicts)]
+    tables = [make_gate_table(found.verdicts, screen.width)] if found.verdicts else []
+    lines = [*same, *format_excluded_lines(found.report), *format_gate_lines(found.verdicts)]
     screen.result(*tables, *lines, report=found.report)
     if found.error is not None:
         raise found.error
@@ -134,7 +134,7 @@ def export(
     """Write a checkpoint without its zeros, or for other programs; says what each kind weighs."""
     require_readable(checkpoint)
     from snnprune.cli.console import Screen
-    from snnprune.cli.prune_tables import size_table
+    from snnprune.cli.prune_tables import make_size_table
     from snnprune.jobs.export import ExportOptions, export_checkpoint
 
     screen = Screen(show, report=report, force=force)
@@ -146,13 +146,13 @@ def export(
             values=values,
             state_dict=state_dict,
             force=force,
-            subject=SubjectOptions(
+            subject=TargetOptions(
                 **vars(network), checkpoint=checkpoint, state_dict=state_dict, device="cpu"
             ),
         )
     )
     line = f"wrote {out} ({found.written:,} bytes)"
-    screen.result(size_table(found.sizes, values), line, report=found.report)
+    screen.result(make_size_table(found.sizes, values), line, report=found.report)
 
 
 @expand_options
@@ -166,7 +166,7 @@ def demo(
 ) -> None:
     """Train, calibrate, prune, repair and evaluate on bundled images."""
     from snnprune.cli.console import Screen
-    from snnprune.cli.tables import demo_table
+    from snnprune.cli.tables import make_demo_table
     from snnprune.jobs.demo import DemoOptions, run_demo
 
     screen = Screen(show)
@@ -178,21 +178,21 @@ def demo(
         f"wrote {out}: report.html, report.md, report.json, accuracy.png, accuracy.svg, table.md, "
         "training/, pruned/",
     ]
-    screen.result(demo_table(found.points), *lines, report=found.report)
+    screen.result(make_demo_table(found.points), *lines, report=found.report)
 
 
 @expand_options
-def inspect(subject: SubjectOptions, show: ShowFlags) -> None:
+def inspect(subject: TargetOptions, show: ShowFlags) -> None:
     """Show what is in a checkpoint. Runs no code of the file."""
     from snnprune.cli.console import Screen
     from snnprune.cli.tables import (
-        excluded_lines,
-        layer_table,
-        link_table,
-        neuron_line,
-        neuron_table,
-        sparsity_line,
-        unused_lines,
+        format_excluded_lines,
+        format_neuron_line,
+        format_sparsity_line,
+        format_unused_lines,
+        make_layer_table,
+        make_link_table,
+        make_neuron_table,
     )
     from snnprune.jobs.inspect import inspect_checkpoint
 
@@ -201,16 +201,16 @@ def inspect(subject: SubjectOptions, show: ShowFlags) -> None:
     lines = [
         f"{found.checkpoint.container}, {len(found.checkpoint.tensors):,} tensors, "
         f"{len(found.skipped):,} of them not prunable",
-        sparsity_line(found.totals),
-        *excluded_lines(found.report),
+        format_sparsity_line(found.totals),
+        *format_excluded_lines(found.report),
         *(f"not prunable: {key}, made by {how}" for key, how in found.made.items()),
-        *unused_lines(found.report),
+        *format_unused_lines(found.report),
     ]
-    tables = [layer_table(found.rows, screen.width)]
+    tables = [make_layer_table(found.rows, screen.width)]
     if found.unlinked is None:
-        tables.append(link_table(found.rows, screen.width))
-        tables.append(neuron_table(found.report["neurons"], screen.width))
-        lines.append(neuron_line(found.report["neurons"]))
+        tables.append(make_link_table(found.rows, screen.width))
+        tables.append(make_neuron_table(found.report["neurons"], screen.width))
+        lines.append(format_neuron_line(found.report["neurons"]))
     else:
         lines.append(f"links not known: {found.unlinked}")
     screen.result(*tables, *lines, report=found.report)
@@ -218,7 +218,7 @@ def inspect(subject: SubjectOptions, show: ShowFlags) -> None:
 
 @expand_options
 def calibrate(
-    subject: SubjectOptions,
+    subject: TargetOptions,
     show: ShowFlags,
     out: Annotated[
         Path,
@@ -235,7 +235,7 @@ def calibrate(
 ) -> None:
     """Take firing rates and membrane statistics for later runs."""
     from snnprune.cli.console import Screen
-    from snnprune.cli.tables import excluded_lines, layer_table
+    from snnprune.cli.tables import format_excluded_lines, make_layer_table
     from snnprune.jobs.calibrate import calibrate_checkpoint
 
     screen = Screen(show, report=report, force=force)
@@ -246,8 +246,8 @@ def calibrate(
         progress=screen.progress(),
     )
     line = f"wrote {out} ({found.calibration.samples:,} images, T = {found.calibration.time_steps})"
-    lines = [*excluded_lines(found.report), line]
-    screen.result(layer_table(found.rows, screen.width), *lines, report=found.report)
+    lines = [*format_excluded_lines(found.report), line]
+    screen.result(make_layer_table(found.rows, screen.width), *lines, report=found.report)
 
 
 @expand_options
@@ -264,8 +264,13 @@ def evaluate(
 ) -> None:
     """Measure accuracy, loss, firing rates, sparsity, synaptic operations and energy."""
     from snnprune.cli.console import Screen
-    from snnprune.cli.prune_tables import work_lines, work_table
-    from snnprune.cli.tables import accuracy_line, excluded_lines, firing_table, sparsity_line
+    from snnprune.cli.prune_tables import format_work_lines, make_work_table
+    from snnprune.cli.tables import (
+        format_accuracy_line,
+        format_excluded_lines,
+        format_sparsity_line,
+        make_firing_table,
+    )
     from snnprune.jobs.evaluate import evaluate_checkpoint
 
     require_split(split)
@@ -278,11 +283,11 @@ def evaluate(
         progress=screen.progress(),
     )
     screen.result(
-        firing_table(found.evaluation),
-        work_table(found, screen.width),
-        sparsity_line(found.totals),
-        *excluded_lines(found.report),
-        *work_lines(found),
-        accuracy_line(found.evaluation),
+        make_firing_table(found.evaluation),
+        make_work_table(found, screen.width),
+        format_sparsity_line(found.totals),
+        *format_excluded_lines(found.report),
+        *format_work_lines(found),
+        format_accuracy_line(found.evaluation),
         report=found.report,
     )

@@ -66,7 +66,7 @@ def diff(
     """Compare two checkpoints: weights, spikes, logits, answers. -v: spikes by time step."""
     require_split(split)
     from snnprune.cli.console import Screen
-    from snnprune.cli.diff_tables import diff_lines, diff_tables
+    from snnprune.cli.diff_tables import format_diff_lines, make_diff_tables
     from snnprune.jobs.diff import diff_checkpoints
 
     screen = Screen(show, report=page.report, force=page.force)
@@ -77,8 +77,8 @@ def diff(
         limit=samples,
         progress=screen.progress(),
     )
-    tables = diff_tables(found, screen.width, by_step=show.verbose)
-    screen.result(*tables, *diff_lines(found), report=found.report)
+    tables = make_diff_tables(found, screen.width, by_step=show.verbose)
+    screen.result(*tables, *format_diff_lines(found), report=found.report)
 
 
 @expand_options
@@ -122,7 +122,7 @@ def sensitivity(
     require_split(split)
     asked = parse_sparsities(sparsities, field="--sparsities")
     from snnprune.cli.console import Screen
-    from snnprune.cli.diff_tables import sensitivity_lines, sensitivity_tables
+    from snnprune.cli.diff_tables import format_sensitivity_lines, make_sensitivity_tables
     from snnprune.jobs.sensitivity.options import SensitivityOptions
     from snnprune.jobs.sensitivity.sensitivity import measure_sensitivity
 
@@ -146,8 +146,8 @@ def sensitivity(
         force=scoring.force,
     )
     found = measure_sensitivity(options, screen.progress())
-    tables = sensitivity_tables(found, screen.width, target=sparsity, classes=show.verbose)
-    screen.result(*tables, *sensitivity_lines(found, options), report=found.report)
+    tables = make_sensitivity_tables(found, screen.width, target=sparsity, classes=show.verbose)
+    screen.result(*tables, *format_sensitivity_lines(found, options), report=found.report)
 
 
 def require_split(name: str | None) -> None:

@@ -21,11 +21,11 @@ from rich.console import (
 from rich.segment import Segment
 
 from snnprune.cli.flags import ShowFlags
-from snnprune.cli.progress import Bars, Lines
+from snnprune.cli.progress import ProgressBars, ProgressLines
 from snnprune.errors import OutputError
 from snnprune.files.writing import require_apart, require_free
-from snnprune.runtime import SILENT, Progress, place
-from snnprune.text import as_json, powerless, printable, visible
+from snnprune.runtime import SILENT, Progress, read_process_rank
+from snnprune.text import disarm_line, escape_hidden, format_json_line, make_printable
 
 STDOUT, STDERR = 1, 2
 
@@ -47,7 +47,7 @@ class ResultStream(io.TextIOWrapper):
             OutputError: there is no room, or the device failed.
             ReaderLeftError: the other end of a pipe is closed.
         """
-        with self._watched():
+        with self._catch_errors():
             super().write(text)
         return len(text)
 
@@ -58,11 +58,11 @@ class ResultStream(io.TextIOWrapper):
             OutputError: there is no room, or the device failed.
             ReaderLeftError: the other end of a pipe is closed.
         """
-        with self._watched():
+        with self._catch_errors():
             super().flush()
 
     @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
+    def _catch_errors(self) -> Iterator[None]:
         try:
             yield
         except BrokenPipeError:
@@ -89,7 +89,7 @@ class LogStream(ResultStream):
         """A log that cannot be written is no fault of the work."""
 
 
-def claim() -> None:
+def claim_stdout() -> None:
     """From now on only `sys.stdout` leads to where the result goes.
 
     What anybody writes to descriptor 1, such as a user's code, a library in C or a program that
@@ -98,11 +98,11 @@ def claim() -> None:
     _require_open()
     out = os.dup(STDOUT)
     os.dup2(STDERR, STDOUT)
-    sys.stdout = _text(ResultStream, out, sys.stdout, by_line=os.isatty(out))
-    sys.stderr = _text(LogStream, os.dup(STDERR), sys.stderr, by_line=True)
+    sys.stdout = _open_text_stream(ResultStream, out, sys.stdout, by_line=os.isatty(out))
+    sys.stderr = _open_text_stream(LogStream, os.dup(STDERR), sys.stderr, by_line=True)
 
 
-def take() -> TextIO:
+def take_stdout() -> TextIO:
     """Where the result goes; what is printed from now on without naming a place goes to stderr.
 
     `app` gives `sys.stdout` back when the command ends.
@@ -124,7 +124,7 @@ def _require_open() -> None:
                 os.close(nowhere)
 
 
-def _text(
+def _open_text_stream(
     kind: type[ResultStream], number: int, like: TextIO | None, *, by_line: bool
 ) -> ResultStream:
     """A stream of text to a descriptor; a character that it has no code for is an escape."""
@@ -153,8 +153,8 @@ class _Harmless:
                 yield Segment(text, style, control)
                 continue
             for line in text.splitlines(keepends=True):
-                shown = visible(line)
-                yield Segment(powerless(shown) if blank else shown, style)
+                shown = escape_hidden(line)
+                yield Segment(disarm_line(shown) if blank else shown, style)
                 blank = line.endswith("\n") or (blank and not line.strip())
 
 
@@ -163,7 +163,7 @@ class _Guard(RenderHook):
         return [_Harmless(one) for one in renderables]
 
 
-def _console(*, no_color: bool | None, quiet: bool, **options: Any) -> Console:
+def _make_console(*, no_color: bool | None, quiet: bool, **options: Any) -> Console:
     """A console on which nothing that comes from a file commands."""
     console = Console(highlight=False, no_color=no_color, quiet=quiet, **options)
     console.push_render_hook(_Guard())
@@ -190,13 +190,13 @@ class Screen:
         self.flags, self.report = flags, report
         if report is not None:
             require_room(report, force=force, junit=junit)
-        self.first = place().first
+        self.first = read_process_rank().first
         no_color = True if flags.no_color else None  # None: rich asks NO_COLOR
         silent = not self.first
-        self.stdout = take()
+        self.stdout = take_stdout()
         width = None if self.stdout.isatty() else WIDTH
-        self.out = _console(file=self.stdout, width=width, no_color=no_color, quiet=silent)
-        self.err = _console(stderr=True, no_color=no_color, quiet=silent)
+        self.out = _make_console(file=self.stdout, width=width, no_color=no_color, quiet=silent)
+        self.err = _make_console(stderr=True, no_color=no_color, quiet=silent)
 
     @property
     def width(self) -> int:
@@ -207,7 +207,7 @@ class Screen:
         """Bars on a terminal, plain lines in a log, nothing when quiet."""
         if self.flags.quiet or not self.first:
             return SILENT
-        return Bars(self.err) if self.err.is_terminal else Lines(self.err)
+        return ProgressBars(self.err) if self.err.is_terminal else ProgressLines(self.err)
 
     def result(self, *shown: RenderableType, report: dict[str, Any]) -> None:
         """The tables and lines of a result, or its report as JSON; pages where they are wanted.
@@ -216,9 +216,9 @@ class Screen:
             OutputError: a page cannot be written.
         """
         if self.report is not None and self.first:
-            shown = (*shown, f"wrote {_left(self.report, report)}")
+            shown = (*shown, f"wrote {_write_report(self.report, report)}")
         if self.flags.as_json and self.first:
-            print(as_json(report), file=self.stdout)
+            print(format_json_line(report), file=self.stdout)
         if not self.flags.as_json:
             self._show([one for one in shown if isinstance(one, str) or not self.flags.quiet])
             self.warn(report.get("warnings", ()))
@@ -227,7 +227,7 @@ class Screen:
         """Lines as they are, each on one, and tables with a blank line between two."""
         for one, following in zip(shown, (*shown[1:], ""), strict=True):
             if isinstance(one, str):
-                self.out.print(printable(one, None), soft_wrap=True, markup=False)
+                self.out.print(make_printable(one, None), soft_wrap=True, markup=False)
                 continue
             self.out.print(one, markup=False)
             if not isinstance(following, str):
@@ -236,12 +236,12 @@ class Screen:
     def say(self, line: str) -> None:
         """A line on stderr, unless quiet."""
         if not self.flags.quiet:
-            self.err.print(printable(line), markup=False, soft_wrap=True)
+            self.err.print(make_printable(line), markup=False, soft_wrap=True)
 
     def warn(self, warnings: Iterable[str]) -> None:
         """Lines on stderr that begin with `warning:`."""
         for warning in warnings:
-            self.err.print(f"warning: {printable(warning)}", markup=False, soft_wrap=True)
+            self.err.print(f"warning: {make_printable(warning)}", markup=False, soft_wrap=True)
 
 
 def require_room(folder: Path, *, force: bool, junit: Path | None = None) -> None:
@@ -259,7 +259,7 @@ def require_room(folder: Path, *, force: bool, junit: Path | None = None) -> Non
         require_free(folder / name, force=force)
 
 
-def _left(folder: Path, report: Mapping[str, Any]) -> Path:
+def _write_report(folder: Path, report: Mapping[str, Any]) -> Path:
     """Write a report and its pages; the page for people."""
     from snnprune.report.pages.writing import write_report
 

@@ -21,11 +21,11 @@ from snnprune.errors import (
     SnnpruneError,
     StoppedError,
     UsageError,
-    told_by_torch,
+    convert_torch_error,
 )
-from snnprune.plugins.waiting import watched
-from snnprune.runtime import place
-from snnprune.text import as_json, printable
+from snnprune.plugins.waiting import watch_user_code
+from snnprune.runtime import read_process_rank
+from snnprune.text import format_json_line, make_printable
 
 BUG, INTERRUPTED, TERMINATED = 1, 130, 143
 RESERVE = 2**22  # bytes to tell in that there is no memory left
@@ -36,33 +36,35 @@ class _TerminatedError(BaseException):
     """SIGTERM; no Exception, so that nobody takes it for a fault of a user's function."""
 
 
-def run(app: Callable[..., Any], arguments: list[str]) -> int:
+def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
     """Run the app on `arguments` and return its exit code; every failure has been told then."""
     signal.signal(signal.SIGTERM, _terminate)
     out, reserve = sys.stdout, [bytearray(RESERVE)]
 
     def end(error: SnnpruneError) -> None:
         with contextlib.redirect_stdout(out):  # the command has taken it, and does not give it back
-            _tell(error, error, arguments)
+            _print_error(error, error, arguments)
 
     try:
-        with watched(_silent if _asked(arguments, "q", "--quiet") else _say, end):
+        with watch_user_code(
+            _say_nothing if _is_flag_set(arguments, "q", "--quiet") else _say, end
+        ):
             code = app(arguments, prog_name="snnprune", standalone_mode=False)
         sys.stdout.flush()
-        return _interrupted() if code == INTERRUPTED else code if isinstance(code, int) else 0
+        return _handle_interrupt() if code == INTERRUPTED else code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        return _interrupted()
+        return _handle_interrupt()
     except _TerminatedError:
         return TERMINATED
     except ReaderLeftError:
         return 0
     except BaseException as error:  # a user's code may raise anything
         reserve.clear()
-        return _told_in_any_case(error, arguments)
+        return _handle_any_error(error, arguments)
 
 
 @contextlib.contextmanager
-def silent_about_workers() -> Iterator[None]:
+def report_workers_once() -> Iterator[None]:
     """In the block it is told once that a process that loads data is gone.
 
     Torch raises it again where a loader is taken down, and Python shows what is raised there.
@@ -70,7 +72,7 @@ def silent_about_workers() -> Iterator[None]:
     before = sys.unraisablehook
 
     def tell(raised: sys.UnraisableHookArgs) -> None:
-        if raised.exc_value is None or told_by_torch(raised.exc_value) is None:
+        if raised.exc_value is None or convert_torch_error(raised.exc_value) is None:
             before(raised)
 
     sys.unraisablehook = tell
@@ -80,57 +82,57 @@ def silent_about_workers() -> Iterator[None]:
         sys.unraisablehook = before
 
 
-def _interrupted() -> int:
-    if place().first:
+def _handle_interrupt() -> int:
+    if read_process_rank().first:
         _say("interrupted: what was under way is not written")
     return INTERRUPTED
 
 
-def _told_in_any_case(error: BaseException, arguments: list[str]) -> int:
+def _handle_any_error(error: BaseException, arguments: list[str]) -> int:
     try:
-        return _told(error, arguments)
+        return _handle_error(error, arguments)
     except MemoryError:
         with contextlib.suppress(OSError):
             os.write(STDERR, b"error: out of memory. allow more of it\n")
         return MemoryExhaustedError.exit_code
 
 
-def _told(error: BaseException, arguments: list[str]) -> int:
+def _handle_error(error: BaseException, arguments: list[str]) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":  # the help has been printed
         return UsageError.exit_code
-    known = _as_ours(error)
+    known = _convert_error(error)
     if may_speak(error):
-        _tell(known, error, arguments)
+        _print_error(known, error, arguments)
     return BUG if known is None else known.exit_code
 
 
-def _tell(known: SnnpruneError | None, error: BaseException, arguments: list[str]) -> None:
+def _print_error(known: SnnpruneError | None, error: BaseException, arguments: list[str]) -> None:
     if known is None:
-        _trace(error)
-        _report(SnnpruneError(repr(error)), arguments)
-        _say(f"error: this is a bug in snnprune: {printable(repr(error))}")
+        _print_trace(error)
+        _print_json_error(SnnpruneError(repr(error)), arguments)
+        _say(f"error: this is a bug in snnprune: {make_printable(repr(error))}")
         return
     if not known.in_report:
-        _report(known, arguments)
+        _print_json_error(known, arguments)
     said = "" if isinstance(known, StoppedError) else "error: "
     for line in getattr(known, "lines", (str(known),)):
-        _say(f"{said}{printable(line, LIMIT)}")
-    if known.__cause__ is not None and _asked(arguments, "v", "--verbose"):
-        _trace(known.__cause__)
+        _say(f"{said}{make_printable(line, LIMIT)}")
+    if known.__cause__ is not None and _is_flag_set(arguments, "v", "--verbose"):
+        _print_trace(known.__cause__)
 
 
-def _report(error: SnnpruneError, arguments: list[str]) -> None:
+def _print_json_error(error: SnnpruneError, arguments: list[str]) -> None:
     """The error as JSON where that is asked for; its line and code stand without."""
     if "--json" in arguments:
         with contextlib.suppress(OutputError, ReaderLeftError):
-            print(as_json({"ok": False, "error": error.as_dict()}), flush=True)
+            print(format_json_line({"ok": False, "error": error.as_dict()}), flush=True)
 
 
-def _trace(error: BaseException) -> None:
+def _print_trace(error: BaseException) -> None:
     """A traceback, whose text may come from a file."""
     for part in traceback.format_exception(error):
         for line in part.splitlines():
-            _say(printable(line, LIMIT))
+            _say(make_printable(line, LIMIT))
 
 
 def _say(line: str) -> None:
@@ -139,19 +141,19 @@ def _say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def _as_ours(error: BaseException) -> SnnpruneError | None:
+def _convert_error(error: BaseException) -> SnnpruneError | None:
     """The error as one of ours, or None for a bug."""
     if isinstance(error, SnnpruneError):
         return error
     if not isinstance(error, Exception):
-        return _ended_by(error)
+        return _make_exit_error(error)
     if hasattr(error, "format_message"):  # what typer says of a wrong command line
         message = error.format_message().rstrip(".")
         return UsageError(message[:1].lower() + message[1:], hint="--help lists what there is")
-    return told_by_torch(error)
+    return convert_torch_error(error)
 
 
-def _ended_by(error: BaseException) -> InputError:
+def _make_exit_error(error: BaseException) -> InputError:
     """What no code of ours raises, such as SystemExit, with the line that it comes from."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     found = InputError(
@@ -163,12 +165,12 @@ def _ended_by(error: BaseException) -> InputError:
     return found
 
 
-def _asked(arguments: list[str], letter: str, flag: str) -> bool:
+def _is_flag_set(arguments: list[str], letter: str, flag: str) -> bool:
     short = (word for word in arguments if word[:1] == "-" and word[:2] != "--")
     return flag in arguments or any(letter in word for word in short)
 
 
-def _silent(_: str) -> None:
+def _say_nothing(_: str) -> None:
     """Nothing is said."""
 
 

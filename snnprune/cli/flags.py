@@ -15,11 +15,11 @@ import typer
 from snnprune.errors import UsageError
 from snnprune.jobs.options import Options
 from snnprune.pruning.criteria import CRITERIA
-from snnprune.report.gates.limits import points
-from snnprune.text import percent_meant
+from snnprune.report.gates.limits import parse_points
+from snnprune.text import suggest_percent
 
 if TYPE_CHECKING:
-    from snnprune.jobs.prune.options import Target
+    from snnprune.jobs.prune.options import AccuracyTarget
 
 
 READOUT_HELP = "auto, sum, mean or last over time, or file.py:function from output to scores."
@@ -140,7 +140,7 @@ class GoalFlags(Options):
         """Refuse a sparsity that is no number, and a drop that is none."""
         parse_sparsities(self.sparsity)
         if self.max_accuracy_drop is not None:
-            points(self.max_accuracy_drop, "--max-accuracy-drop")
+            parse_points(self.max_accuracy_drop, "--max-accuracy-drop")
 
     @property
     def sparsities(self) -> tuple[float, ...]:
@@ -148,14 +148,14 @@ class GoalFlags(Options):
         return parse_sparsities(self.sparsity)
 
     @property
-    def target(self) -> Target | None:
+    def target(self) -> AccuracyTarget | None:
         """What to look for, where that is asked for."""
-        from snnprune.jobs.prune.options import Target
+        from snnprune.jobs.prune.options import AccuracyTarget
 
         drop = self.max_accuracy_drop if self.gated_drop is None else None
         if self.target_accuracy is None and drop is None:
             return None
-        return Target(
+        return AccuracyTarget(
             accuracy=self.target_accuracy,
             drop=None if drop is None else float(drop),
             resolution=self.resolution,
@@ -173,13 +173,17 @@ def parse_sparsities(text: str | None, *, field: str = "--sparsity") -> tuple[fl
     Raises:
         UsageError: a part is no number.
     """
-    return () if text is None else tuple(_sparsity(part.strip(), field) for part in text.split(","))
+    return (
+        ()
+        if text is None
+        else tuple(_parse_sparsity(part.strip(), field) for part in text.split(","))
+    )
 
 
-def _sparsity(text: str, field: str) -> float:
+def _parse_sparsity(text: str, field: str) -> float:
     try:
         return float(text)
     except ValueError:
         raise UsageError(
-            f"{text!r} is not a number", field=field, hint=percent_meant(text)
+            f"{text!r} is not a number", field=field, hint=suggest_percent(text)
         ) from None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PANEL = "Gates: exit code 4 if one is not met"
 
 
-def _option(name: str, metavar: str) -> typer.models.OptionInfo:
+def _make_option(name: str, metavar: str) -> typer.models.OptionInfo:
     gate = GATES[name]
     option = typer.Option(gate.flag, metavar=metavar, help=gate.help, rich_help_panel=PANEL)
     assert isinstance(option, typer.models.OptionInfo)
@@ -32,15 +32,15 @@ def _option(name: str, metavar: str) -> typer.models.OptionInfo:
 class GateFlags(Options):
     """All gates but `--max-accuracy-drop`, which `prune` also looks for a sparsity by."""
 
-    min_sparsity: Annotated[str | None, _option("min-sparsity", "S")] = None
-    max_sparsity: Annotated[str | None, _option("max-sparsity", "S")] = None
-    max_layer_sparsity: Annotated[str | None, _option("max-layer-sparsity", "S")] = None
-    min_accuracy: Annotated[str | None, _option("min-accuracy", "A")] = None
-    min_spike_agreement: Annotated[str | None, _option("min-spike-agreement", "S")] = None
-    max_synops: Annotated[str | None, _option("max-synops", "N")] = None
-    max_energy: Annotated[str | None, _option("max-energy", "PJ")] = None
-    max_size: Annotated[str | None, _option("max-size", "BYTES")] = None
-    max_dead: Annotated[str | None, _option("max-dead", "N|P%")] = None
+    min_sparsity: Annotated[str | None, _make_option("min-sparsity", "S")] = None
+    max_sparsity: Annotated[str | None, _make_option("max-sparsity", "S")] = None
+    max_layer_sparsity: Annotated[str | None, _make_option("max-layer-sparsity", "S")] = None
+    min_accuracy: Annotated[str | None, _make_option("min-accuracy", "A")] = None
+    min_spike_agreement: Annotated[str | None, _make_option("min-spike-agreement", "S")] = None
+    max_synops: Annotated[str | None, _make_option("max-synops", "N")] = None
+    max_energy: Annotated[str | None, _make_option("max-energy", "PJ")] = None
+    max_size: Annotated[str | None, _make_option("max-size", "BYTES")] = None
+    max_dead: Annotated[str | None, _make_option("max-dead", "N|P%")] = None
     junit: Annotated[
         Path | None,
         typer.Option(

@@ -15,8 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from snnprune.runtime import peak_gpu_memory, peak_memory
-from snnprune.text import printable
+from snnprune.runtime import read_peak_gpu_memory, read_peak_memory
+from snnprune.text import make_printable
 
 UNIT = "images/s"
 
@@ -69,7 +69,7 @@ class Stages:
     ) -> Iterator[Stage]:
         """One stage deeper for the block."""
         stage = Stage(
-            label=printable(label),
+            label=make_printable(label),
             total=total,
             done=done,
             before=done,
@@ -89,7 +89,7 @@ class Stages:
         if stage not in self.open:
             return
         stage.done += 1
-        stage.images += images_in(item)
+        stage.images += count_images(item)
         for around in reversed(self.open[: self.open.index(stage)]):
             if not around.block:
                 return
@@ -100,7 +100,7 @@ class Stages:
         paces = [pace for stage in self.shown if (pace := stage.pace(now))]
         noted = UNIT in self.text or not paces
         speed = [] if noted else [f"{paces[-1]:,.0f} {UNIT}"]
-        return ", ".join(filter(None, [self.text, *speed, memory()]))
+        return ", ".join(filter(None, [self.text, *speed, format_memory()]))
 
     def _leave(self, stage: Stage) -> None:
         """End `stage`, with what a loop that was left early has not closed yet."""
@@ -111,7 +111,7 @@ class Stages:
             self.open.remove(ended)
 
 
-def images_in(item: object) -> int:
+def count_images(item: object) -> int:
     """How many images are in a batch x or (x, y); 0 of anything else.
 
     Labels are counted where there are some, as time may come first in x.
@@ -123,14 +123,14 @@ def images_in(item: object) -> int:
     return int(shapes[-1][0]) if shapes else 0
 
 
-def memory() -> str:
+def format_memory() -> str:
     """The most memory so far: of the GPU where one is in use, else of the process."""
-    gpu = peak_gpu_memory()
-    peak = peak_memory() if gpu is None else gpu
+    gpu = read_peak_gpu_memory()
+    peak = read_peak_memory() if gpu is None else gpu
     return "" if peak is None else f"{peak / 1e9:.1f} GB{'' if gpu is None else ' on the GPU'}"
 
 
-def clock(seconds: float | None) -> str:
+def format_clock(seconds: float | None) -> str:
     """Hours, minutes and seconds, as 1:02:03."""
     if seconds is None:
         return "-:--:--"
@@ -143,7 +143,7 @@ WIDEST = 110  # columns; longer bars say no more
 BAR = 10  # columns of a bar at least, with the blanks around it
 
 
-class Bars:
+class ProgressBars:
     """Drawn while there is work, gone when it ends; lines that are printed appear above."""
 
     def __init__(self, console: Console) -> None:
@@ -170,25 +170,25 @@ class Bars:
 
     def note(self, text: str) -> None:
         """Show `text` below the bars."""
-        self.stages.text = printable(text)
+        self.stages.text = make_printable(text)
 
     @contextmanager
     def _drawn(self, label: str) -> Iterator[None]:
         """Draw until the outermost of the blocks ends."""
         # labels seen before keep their width, so that the bars stay where they are
-        self.label_width = max(self.label_width, cell_len(printable(label)))
+        self.label_width = max(self.label_width, cell_len(make_printable(label)))
         if self.live is not None:
             yield
             return
-        with Live(console=self.console, transient=True, get_renderable=self._picture) as self.live:
+        with Live(console=self.console, transient=True, get_renderable=self._render) as self.live:
             try:
                 yield
             finally:
                 self.live = None
 
-    def _picture(self) -> RenderableType:
+    def _render(self) -> RenderableType:
         now = time.monotonic()
-        return picture(
+        return render_bars(
             self.stages.shown.copy(),
             self.stages.about(now),
             now=now,
@@ -197,11 +197,11 @@ class Bars:
         )
 
 
-def picture(
+def render_bars(
     stages: Sequence[Stage], text: str, *, now: float, width: int, label_width: int
 ) -> RenderableType:
     """What a terminal of `width` columns shows; always a line for `text`, so that none jumps."""
-    cells = [_cells(stage, now) for stage in stages]
+    cells = [_format_cells(stage, now) for stage in stages]
     room = (
         min(width, WIDEST)
         - BAR
@@ -219,12 +219,16 @@ def picture(
     return Group(table, Text(text, no_wrap=True, overflow="ellipsis"))
 
 
-def _cells(stage: Stage, now: float) -> tuple[str, str, str]:
+def _format_cells(stage: Stage, now: float) -> tuple[str, str, str]:
     """What stands beside a bar."""
-    return _count(stage), clock(stage.elapsed(now)), f"{clock(stage.left(now))} left"
+    return (
+        _format_done(stage),
+        format_clock(stage.elapsed(now)),
+        f"{format_clock(stage.left(now))} left",
+    )
 
 
-def _count(stage: Stage) -> str:
+def _format_done(stage: Stage) -> str:
     """How many are done, as wide at the beginning as at the end."""
     if stage.total is None:
         return f"{stage.done:,}"
@@ -236,7 +240,7 @@ SOONEST, LATEST = 15.0, 300.0  # seconds between two lines
 SHARE = 40  # a line each time that work has taken so much longer: 1/40 of its time
 
 
-class Lines:
+class ProgressLines:
     """A line when something takes long, rarer as time goes on, and one when it is done."""
 
     def __init__(self, console: Console) -> None:
@@ -246,27 +250,27 @@ class Lines:
 
     def track(self, items: Iterable[T], *, label: str, total: int | None = None) -> Iterator[T]:
         """Tell now and then how far it is; at the end, unless a block around it tells."""
-        with self._entered(label, total) as stage:
+        with self._enter_stage(label, total) as stage:
             for item in items:
                 yield item
                 self.stages.advance(stage, item)
                 self._tell_if_due()
             if len(self.stages.open) == 1:
-                self._say(f"{stage.label}: done, {_spent(stage)}")
+                self._say(f"{stage.label}: done, {_format_spent(stage)}")
 
     @contextmanager
     def within(self, label: str, *, total: int, done: int = 0) -> Iterator[None]:
         """Tell at the end of the block that it is done, unless it was left by an error."""
-        with self._entered(label, total, done, block=True) as stage:
+        with self._enter_stage(label, total, done, block=True) as stage:
             yield
-            self._say(f"{stage.label}: done, {_spent(stage)}")
+            self._say(f"{stage.label}: done, {_format_spent(stage)}")
 
     def note(self, text: str) -> None:
         """Remember `text` for the next line."""
-        self.stages.text = printable(text)
+        self.stages.text = make_printable(text)
 
     @contextmanager
-    def _entered(
+    def _enter_stage(
         self, label: str, total: int | None, done: int = 0, *, block: bool = False
     ) -> Iterator[Stage]:
         if not self.stages.open:
@@ -279,7 +283,7 @@ class Lines:
         outermost = self.stages.open[0]
         if now - self.last > min(max(outermost.elapsed(now) / SHARE, SOONEST), LATEST):
             self.last = now
-            self._say("; ".join(_state(stage, now) for stage in self.stages.open))
+            self._say("; ".join(_format_state(stage, now) for stage in self.stages.open))
 
     def _say(self, line: str) -> None:
         about = self.stages.about(time.monotonic())
@@ -287,13 +291,13 @@ class Lines:
         self.console.print(f"{line}{note}", markup=False, soft_wrap=True)
 
 
-def _state(stage: Stage, now: float) -> str:
+def _format_state(stage: Stage, now: float) -> str:
     """How far a stage is, how long it took and how long it will take."""
     count = f"{stage.done:,} of {'?' if stage.total is None else f'{stage.total:,}'}"
-    return f"{stage.label}: {count}, {clock(stage.elapsed(now))}, {clock(stage.left(now))} left"
+    return f"{stage.label}: {count}, {format_clock(stage.elapsed(now))}, {format_clock(stage.left(now))} left"
 
 
-def _spent(stage: Stage) -> str:
+def _format_spent(stage: Stage) -> str:
     done = f"{stage.done:,} of {stage.done if stage.total is None else stage.total:,}"
     seconds = stage.elapsed(time.monotonic())
-    return f"{done}, {f'{seconds:.1f} s' if seconds < 60 else clock(seconds)}"
+    return f"{done}, {f'{seconds:.1f} s' if seconds < 60 else format_clock(seconds)}"

@@ -35,7 +35,7 @@ def score(
 ) -> None:
     """Score every weight; larger means keep."""
     from snnprune.cli.console import Screen
-    from snnprune.cli.tables import excluded_lines, fallback_lines, layer_table
+    from snnprune.cli.tables import format_excluded_lines, format_fallback_lines, make_layer_table
     from snnprune.jobs.score import score_checkpoint
 
     screen = Screen(show, report=report, force=scoring.force)
@@ -47,9 +47,14 @@ def score(
         force=scoring.force,
         progress=screen.progress(),
     )
-    lines = [f"criterion {found.scores.criterion} ({found.why})", *fallback_lines(found.rows)]
-    lines += [*excluded_lines(found.report), *([f"wrote {out}"] if out else [])]
-    screen.result(layer_table(found.rows, screen.width, criteria=True), *lines, report=found.report)
+    lines = [
+        f"criterion {found.scores.criterion} ({found.why})",
+        *format_fallback_lines(found.rows),
+    ]
+    lines += [*format_excluded_lines(found.report), *([f"wrote {out}"] if out else [])]
+    screen.result(
+        make_layer_table(found.rows, screen.width, criteria=True), *lines, report=found.report
+    )
 
 
 @expand_options
@@ -109,7 +114,7 @@ def prune(
 ) -> None:
     """Prune a checkpoint; the result has the same keys, shapes and types."""
     from snnprune.cli.console import Screen
-    from snnprune.cli.prune_tables import prune_lines, prune_tables
+    from snnprune.cli.prune_tables import format_prune_lines, make_prune_tables
     from snnprune.jobs.prune.options import PruneOptions
     from snnprune.jobs.prune.prune import prune_checkpoint
 
@@ -142,6 +147,8 @@ def prune(
         force=scoring.force,
     )
     found = prune_checkpoint(options, screen.progress())
-    screen.result(*prune_tables(found, screen.width), *prune_lines(found), report=found.report)
+    screen.result(
+        *make_prune_tables(found, screen.width), *format_prune_lines(found), report=found.report
+    )
     if found.error is not None:
         raise found.error

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from snnprune.text import printable
+from snnprune.text import make_printable
 
 app = typer.Typer(help="List, show, copy and check training recipes.", no_args_is_help=True)
 
@@ -23,15 +23,15 @@ def ls() -> None:
 @app.command()
 def show(recipe: Annotated[str, typer.Argument(help="Built-in name or YAML file.")]) -> None:
     """Print a recipe; which code it names goes to stderr."""
-    from snnprune.jobs.consent import code_in, told
+    from snnprune.jobs.consent import find_code, format_code
     from snnprune.recipe.loading import MAX_BYTES, load_recipe, read_source
 
-    code = code_in(load_recipe(recipe))  # what is shown is YAML and text
+    code = find_code(load_recipe(recipe))  # what is shown is YAML and text
     _, data = read_source(recipe)
     for line in data.decode().splitlines():
-        typer.echo(printable(line, MAX_BYTES))
+        typer.echo(make_printable(line, MAX_BYTES))
     if code:
-        typer.echo(printable(told(code)), err=True)
+        typer.echo(make_printable(format_code(code)), err=True)
 
 
 @app.command()
@@ -46,31 +46,31 @@ def cp(
     from snnprune.files.writing import require_free, write_text
 
     path = target / f"{Path(name).stem}.yaml" if target.is_dir() else target
-    text = _text_of(name)
+    text = _read_text(name)
     require_free(path, force=force)
     write_text(path, text)
-    print(f"wrote {printable(str(path))}")
+    print(f"wrote {make_printable(str(path))}")
 
 
 @app.command()
 def validate(recipe: Annotated[str, typer.Argument(help="Built-in name or YAML file.")]) -> None:
     """Check a recipe, without running anything of it."""
-    from snnprune.jobs.consent import code_in, require_consent, told
-    from snnprune.jobs.train.recipes import of_file, require_names
+    from snnprune.jobs.consent import find_code, format_code, require_consent
+    from snnprune.jobs.train.recipes import name_file_in_errors, require_names
     from snnprune.recipe.loading import load_recipe
-    from snnprune.text import printable
+    from snnprune.text import make_printable
 
     found = load_recipe(recipe, run=("gradual", "imp", "search", "finetune"))
-    with of_file(recipe):
+    with name_file_in_errors(recipe):
         require_names(found)
-    code = code_in(found)
+    code = find_code(found)
     require_consent(code, file=recipe, trusted=True)  # Python's own is called for nobody
-    print(f"{printable(recipe)} is a valid recipe")
+    print(f"{make_printable(recipe)} is a valid recipe")
     if code:
-        print(printable(f"{told(code)}: --trust-recipe runs it"))
+        print(make_printable(f"{format_code(code)}: --trust-recipe runs it"))
 
 
-def _text_of(name: str) -> str:
+def _read_text(name: str) -> str:
     from snnprune.errors import InputError
     from snnprune.recipe.loading import builtin_recipes
 

@@ -9,11 +9,11 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from snnprune.data.dataset import worded
-from snnprune.text import layer_name, printable
+from snnprune.data.dataset import format_split
+from snnprune.text import layer_name, make_printable
 
 if TYPE_CHECKING:
-    from snnprune.jobs.demo import Point
+    from snnprune.jobs.demo import DemoMeasurement
     from snnprune.jobs.targets.layers import LayerRow
     from snnprune.measure.evaluation import Evaluation
 
@@ -22,69 +22,70 @@ MAX_ROWS = 300  # of a table; a stranger's file may have any number of layers
 MIN_NAME = 12  # columns that a name gets at least
 
 
-def cell(text: str) -> Text:
+def make_cell(text: str) -> Text:
     """Text that may come from a file."""
-    return Text(printable(text))
+    return Text(make_printable(text))
 
 
-def layer_table(rows: Sequence[LayerRow], width: int, *, criteria: bool = False) -> Table:
+def make_layer_table(rows: Sequence[LayerRow], width: int, *, criteria: bool = False) -> Table:
     """One line per layer, within `width` columns; long names are broken at their dots."""
     rates = any(row.input_rate is not None for row in rows)
     titles = ["shape", "weights", "kept", "pruned"]
     titles += ["input", "fires"] if rates else []
     titles += ["by"] if criteria else []
-    body = [_layer_cells(row, rates=rates, criteria=criteria) for row in rows]
+    body = [_format_layer_cells(row, rates=rates, criteria=criteria) for row in rows]
     columns = zip(titles, *body, strict=True)
     left = width - sum(2 + max(map(len, column)) for column in columns)
-    table = plain_table()
+    table = make_plain_table()
     table.add_column("layer")
     for title in titles:
         table.add_column(title, justify="left" if title in ("shape", "by") else "right")
     for row, cells in list(zip(rows, body, strict=True))[:MAX_ROWS]:
-        name = broken(printable(layer_name(row.weight)), max(left, MIN_NAME))
+        name = break_name(make_printable(layer_name(row.weight)), max(left, MIN_NAME))
         table.add_row(Text(name), *map(Text, cells))
     if len(rows) > MAX_ROWS:
         table.add_row(f"... and {len(rows) - MAX_ROWS:,} more layers; --json has all")
     return table
 
 
-def _layer_cells(row: LayerRow, *, rates: bool, criteria: bool) -> list[str]:
+def _format_layer_cells(row: LayerRow, *, rates: bool, criteria: bool) -> list[str]:
     cells = ["x".join(map(str, row.shape)), f"{row.weights:,}", f"{row.kept:,}"]
     cells.append(f"{row.sparsity:.1%}")
-    cells += [_rate(row.input_rate), _rate(row.firing_rate)] if rates else []
-    return cells + ([printable(row.criterion or "", 20)] if criteria else [])
+    cells += [_format_rate(row.input_rate), _format_rate(row.firing_rate)] if rates else []
+    return cells + ([make_printable(row.criterion or "", 20)] if criteria else [])
 
 
-def broken(name: str, width: int) -> str:
+def break_name(name: str, width: int) -> str:
     """`name` over as many lines as it takes, broken after dots and blanks where there are some."""
     if len(name) <= width:
         return name
     dot = max(name.rfind(mark, 0, width) for mark in ". ")
     cut = dot + 1 if dot > 0 else width
-    return f"{name[:cut]}\n{broken(name[cut:], width)}"
+    return f"{name[:cut]}\n{break_name(name[cut:], width)}"
 
 
-def plain_table() -> Table:
+def make_plain_table() -> Table:
     """No lines but the one under the titles."""
     return Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
 
 
-def link_table(rows: Sequence[LayerRow], width: int) -> Table:
+def make_link_table(rows: Sequence[LayerRow], width: int) -> Table:
     """What feeds each layer, and one line for each neuron that it drives: what stands between."""
     titles = ("layer", "fed by", "normalised by", "drives", "through")
-    body = [cells for row in rows[:MAX_ROWS] for cells in _link_cells(row)]
-    return _names_table(titles, body, width)
+    body = [cells for row in rows[:MAX_ROWS] for cells in _format_link_cells(row)]
+    return _make_names_table(titles, body, width)
 
 
-def _link_cells(row: LayerRow) -> list[list[str]]:
+def _format_link_cells(row: LayerRow) -> list[list[str]]:
     ends = [
-        [_ways(link.norms), link.neuron, ", ".join(link.through) or "-"] for link in row.links
+        [_format_norms(link.norms), link.neuron, ", ".join(link.through) or "-"]
+        for link in row.links
     ] or [["-", "-", "-"]]
     layer = [layer_name(row.weight), "input" if row.encoding else "spikes"]
     return [[*(layer if end is ends[0] else ["", ""]), *end] for end in ends]
 
 
-def neuron_table(neurons: Sequence[Mapping[str, Any]], width: int) -> Table:
+def make_neuron_table(neurons: Sequence[Mapping[str, Any]], width: int) -> Table:
     """Whose each neuron is, its time steps, and whose spikes reach it past every layer."""
     titles = ("neuron", "library", "steps", "also gets spikes of")
     body = [
@@ -96,37 +97,37 @@ def neuron_table(neurons: Sequence[Mapping[str, Any]], width: int) -> Table:
         ]
         for neuron in neurons[:MAX_ROWS]
     ]
-    return _names_table(titles, body, width)
+    return _make_names_table(titles, body, width)
 
 
-def neuron_line(neurons: Sequence[Mapping[str, Any]]) -> str:
+def format_neuron_line(neurons: Sequence[Mapping[str, Any]]) -> str:
     """How many neurons there are, and over how many time steps."""
     steps = sorted({neuron["steps"] for neuron in neurons if neuron["steps"] is not None})
     over = f" over {' or '.join(map(str, steps))} time step{'s' * (steps != [1])}" if steps else ""
     return f"{len(neurons):,} spiking neuron{'s' * (len(neurons) != 1)}{over}"
 
 
-def _ways(norms: Sequence[Sequence[str]]) -> str:
+def _format_norms(norms: Sequence[Sequence[str]]) -> str:
     """What normalises a layer: in order with commas; of one way per time step, first and last."""
     ways = [", ".join(way) for way in norms]
     return " ... ".join([ways[0], ways[-1]] if len(ways) > 1 else ways) or "-"
 
 
-def _names_table(titles: Sequence[str], body: Sequence[Sequence[str]], width: int) -> Table:
+def _make_names_table(titles: Sequence[str], body: Sequence[Sequence[str]], width: int) -> Table:
     """Columns of names within `width`: the widest give way, broken at dots and commas."""
-    cells = [[printable(text) for text in row] for row in body]
+    cells = [[make_printable(text) for text in row] for row in body]
     columns = list(zip(titles, *cells, strict=True))
-    room = _shared(width, [max(map(len, column)) for column in columns])
-    table = plain_table()
+    room = _share_width(width, [max(map(len, column)) for column in columns])
+    table = make_plain_table()
     for title in titles:
         table.add_column(title)
     for row in cells:
-        lines = (broken(text, columns) for text, columns in zip(row, room, strict=True))
+        lines = (break_name(text, columns) for text, columns in zip(row, room, strict=True))
         table.add_row(*map(Text, lines))
     return table
 
 
-def _shared(width: int, wanted: Sequence[int]) -> list[int]:
+def _share_width(width: int, wanted: Sequence[int]) -> list[int]:
     """Columns for each of the `wanted` widths: the narrow get theirs, the wide share the rest."""
     left, given = width - 2 * len(wanted), dict[int, int]()
     for index in sorted(range(len(wanted)), key=wanted.__getitem__):
@@ -135,17 +136,17 @@ def _shared(width: int, wanted: Sequence[int]) -> list[int]:
     return [given[index] for index in range(len(wanted))]
 
 
-def firing_table(evaluation: Evaluation) -> Table:
+def make_firing_table(evaluation: Evaluation) -> Table:
     """Spikes per neuron per time step, by neuron."""
-    table = plain_table()
+    table = make_plain_table()
     table.add_column("neuron", overflow="fold")
     table.add_column("firing rate", justify="right")
     for name, rate in evaluation.firing_rates.items():
-        table.add_row(cell(name), cell(f"{rate:.4f}"))
+        table.add_row(make_cell(name), make_cell(f"{rate:.4f}"))
     return table
 
 
-def demo_table(points: Sequence[Point]) -> Table:
+def make_demo_table(points: Sequence[DemoMeasurement]) -> Table:
     """Test accuracy by criterion and repair (rows) and sparsity (columns)."""
     sparsities = sorted({point.sparsity for point in points})
     table = Table(box=SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
@@ -159,20 +160,20 @@ def demo_table(points: Sequence[Point]) -> Table:
     return table
 
 
-def excluded_lines(report: Mapping[str, Any]) -> list[str]:
+def format_excluded_lines(report: Mapping[str, Any]) -> list[str]:
     """Which weights `--exclude` left alone."""
     keys = [layer_name(key) for key in report["excluded"]]
-    return [f"left alone: {printable(', '.join(keys))}"] if keys else []
+    return [f"left alone: {make_printable(', '.join(keys))}"] if keys else []
 
 
-def unused_lines(report: Mapping[str, Any]) -> list[str]:
+def format_unused_lines(report: Mapping[str, Any]) -> list[str]:
     """Which weights are not pruned because no convolution or linear layer uses them."""
-    from snnprune.jobs.targets.prunable import warnings_on
+    from snnprune.jobs.targets.prunable import warn_of_unused
 
-    return [printable(line) for line in warnings_on(report["unused"])]
+    return [make_printable(line) for line in warn_of_unused(report["unused"])]
 
 
-def sparsity_line(totals: dict[str, int]) -> str:
+def format_sparsity_line(totals: dict[str, int]) -> str:
     """How much is pruned, of the prunable weights, of all where there are more, of everything."""
     pruned, prunable, parameters = totals["pruned"], totals["prunable"], totals["parameters"]
     weights = totals["weights"]
@@ -184,9 +185,9 @@ def sparsity_line(totals: dict[str, int]) -> str:
     )
 
 
-def accuracy_line(evaluation: Evaluation, before: Evaluation | None = None) -> str:
+def format_accuracy_line(evaluation: Evaluation, before: Evaluation | None = None) -> str:
     """Accuracy and loss, what they were before, and on which images."""
-    images = f"{worded(evaluation.images)} images"
+    images = f"{format_split(evaluation.images)} images"
     if evaluation.accuracy is None or evaluation.loss is None:
         return f"{evaluation.samples:,} {images} without labels: no accuracy"
     line = f"accuracy {evaluation.accuracy:.2%}, loss {evaluation.loss:.3f}"
@@ -199,52 +200,56 @@ def accuracy_line(evaluation: Evaluation, before: Evaluation | None = None) -> s
     return f"{line} ({evaluation.labelled:,} {images}{steps})"
 
 
-def fallback_lines(rows: Sequence[LayerRow]) -> list[str]:
+def format_fallback_lines(rows: Sequence[LayerRow]) -> list[str]:
     """Why some layers were scored by magnitude."""
     reasons: dict[str, list[str]] = {}
     for row in rows:
         if row.reason is not None:
             reasons.setdefault(row.reason, []).append(layer_name(row.weight))
     return [
-        f"by magnitude: {printable(', '.join(names))} ({reason})"
+        f"by magnitude: {make_printable(', '.join(names))} ({reason})"
         for reason, names in reasons.items()
     ]
 
 
-def _rate(rate: float | None) -> str:
+def _format_rate(rate: float | None) -> str:
     return "-" if rate is None else f"{rate:.3f}"
 
 
 NAME, NUMBER = 16, 8  # columns that a name and a percentage take
 
 
-def abreast(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[Table]:
+def make_tables_abreast(
+    titles: Sequence[str], rows: Sequence[Sequence[str]], width: int
+) -> Iterator[Table]:
     """Tables of as many columns as there is room for beside the names."""
     most = max(1, (width - NAME) // NUMBER)
     for start in range(1, len(titles), most):
         some = slice(start, start + most)
-        yield number_table(
+        yield make_number_table(
             [titles[0], *titles[some]], [[row[0], *row[some]] for row in rows], width
         )
 
 
-def number_table(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
+def make_number_table(titles: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
     """A table of names with numbers beside them, within `width`; long names are broken."""
     first, *others = titles
     columns = list(zip(titles, *rows, strict=True))[1:]
     left = width - sum(2 + max(map(len, column)) for column in columns)
-    table = plain_table()
+    table = make_plain_table()
     table.add_column(first)
     for title in others:
         table.add_column(title, justify="right", no_wrap=True)
     for name, *numbers in rows[:MAX_ROWS]:
-        table.add_row(Text(broken(printable(name), max(left, MIN_NAME))), *map(cell, numbers))
+        table.add_row(
+            Text(break_name(make_printable(name), max(left, MIN_NAME))), *map(make_cell, numbers)
+        )
     if len(rows) > MAX_ROWS:
         table.add_row(f"... and {len(rows) - MAX_ROWS:,} more; --json has all")
     return table
 
 
-def uncounted_lines(layers: Sequence[str]) -> list[str]:
+def format_uncounted_lines(layers: Sequence[str]) -> list[str]:
     """Which layers no table has."""
     names = ", ".join(layer_name(layer) for layer in layers)
     return [f"not counted, as no neuron is known behind: {names}"] if layers else []

@@ -14,10 +14,10 @@ from snnprune.cli.flags import ReadoutFlag, ReportFlag, ReportFlags, ShowFlags
 from snnprune.cli.options import expand_options
 from snnprune.errors import UsageError
 from snnprune.jobs.options import Options
-from snnprune.jobs.targets.options import MeasuredOptions, SubjectOptions
+from snnprune.jobs.targets.options import MeasuredOptions, TargetOptions
 
 if TYPE_CHECKING:
-    from snnprune.jobs.theory.levels import Level
+    from snnprune.jobs.theory.levels import ChangeLevel
     from snnprune.theory.widths import Setting
 
 
@@ -49,7 +49,7 @@ class SampleFlags(Options):
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False
 
 
-def _levels(
+def _parse_levels(
     text: str, field: str, wanted: str, holds: Callable[[float], bool]
 ) -> tuple[float, ...]:
     """The numbers of `8,6,4`, each once."""
@@ -65,9 +65,9 @@ def _levels(
     return tuple(dict.fromkeys(found))
 
 
-def _run(
+def _run_analysis(
     kind: str,
-    levels: tuple[Level, ...],
+    levels: tuple[ChangeLevel, ...],
     subject: MeasuredOptions,
     images: SampleFlags,
     show: ShowFlags,
@@ -75,7 +75,7 @@ def _run(
     time_axis: int | None = None,
 ) -> None:
     from snnprune.cli.console import Screen
-    from snnprune.cli.theory_tables import analysis_lines, analysis_tables
+    from snnprune.cli.theory_tables import format_analysis_lines, make_analysis_tables
     from snnprune.jobs.theory.analyze import AnalyzeOptions, analyze_checkpoint
 
     screen = Screen(show, report=images.report, force=images.force)
@@ -89,8 +89,8 @@ def _run(
         force=images.force,
     )
     found = analyze_checkpoint(options, screen.progress())
-    lines = [*analysis_lines(found), *([f"wrote {out}"] if out else [])]
-    tables = analysis_tables(found, screen.width, each=show.verbose)
+    lines = [*format_analysis_lines(found), *([f"wrote {out}"] if out else [])]
+    tables = make_analysis_tables(found, screen.width, each=show.verbose)
     screen.result(*tables, *lines, report=found.report)
 
 
@@ -109,13 +109,15 @@ def quantize(
     out: OutFlag = None,
 ) -> None:
     """Round weights to few bits. -v: each layer."""
-    from snnprune.jobs.theory.levels import quantize_levels
+    from snnprune.jobs.theory.levels import make_quantize_levels
 
     if per not in ("channel", "tensor"):
         raise UsageError(f"unknown {per!r}", field="--per", hint="choose channel or tensor")
-    numbers = _levels(bits, "--bits", "a number of bits from 2 to 16", lambda n: n in range(2, 17))
-    levels = quantize_levels(map(int, numbers), per_channel=per == "channel")
-    _run("quantize", levels, subject, images, show, out)
+    numbers = _parse_levels(
+        bits, "--bits", "a number of bits from 2 to 16", lambda n: n in range(2, 17)
+    )
+    levels = make_quantize_levels(map(int, numbers), per_channel=per == "channel")
+    _run_analysis("quantize", levels, subject, images, show, out)
 
 
 @analyze_app.command()
@@ -130,10 +132,10 @@ def lowrank(
     out: OutFlag = None,
 ) -> None:
     """Decompose weights: SVD, for convolutions Tucker-2. -v: each layer."""
-    from snnprune.jobs.theory.levels import low_rank_levels
+    from snnprune.jobs.theory.levels import make_low_rank_levels
 
-    shares = _levels(keep, "--keep", "a share in (0, 1]", lambda share: 0 < share <= 1)
-    _run("lowrank", low_rank_levels(shares), subject, images, show, out)
+    shares = _parse_levels(keep, "--keep", "a share in (0, 1]", lambda share: 0 < share <= 1)
+    _run_analysis("lowrank", make_low_rank_levels(shares), subject, images, show, out)
 
 
 @analyze_app.command()
@@ -147,10 +149,12 @@ def prune(
     ] = "0.1,0.3,0.5,0.7,0.9",
 ) -> None:
     """Prune without repair, beside the other changes. -v: each layer."""
-    from snnprune.jobs.theory.levels import prune_levels
+    from snnprune.jobs.theory.levels import make_prune_levels
 
-    shares = _levels(sparsity, "--sparsity", "a share in [0, 1)", lambda share: 0 <= share < 1)
-    _run("prune", prune_levels(shares), subject, images, show)
+    shares = _parse_levels(
+        sparsity, "--sparsity", "a share in [0, 1)", lambda share: 0 <= share < 1
+    )
+    _run_analysis("prune", make_prune_levels(shares), subject, images, show)
 
 
 @analyze_app.command()
@@ -176,13 +180,13 @@ def noise(
     ] = None,
 ) -> None:
     """Disturb the input. -v: each layer of neurons."""
-    from snnprune.jobs.theory.levels import noise_levels
+    from snnprune.jobs.theory.levels import make_noise_levels
 
     highest = LOUDEST if kind == "gaussian" else 1.0
     wanted = f"a level of {kind} in (0, {highest:g}]"
-    shares = _levels(level, "--level", wanted, lambda share: 0 < share <= highest)
-    levels = noise_levels(kind, shares, subject.seed, time_axis)
-    _run("noise", levels, subject, images, show, time_axis=time_axis)
+    shares = _parse_levels(level, "--level", wanted, lambda share: 0 < share <= highest)
+    levels = make_noise_levels(kind, shares, subject.seed, time_axis)
+    _run_analysis("noise", levels, subject, images, show, time_axis=time_axis)
 
 
 theory_app = typer.Typer(
@@ -221,7 +225,7 @@ class SettingFlags(Options):
 @theory_app.command()
 @expand_options
 def crisis(
-    subject: SubjectOptions,
+    subject: TargetOptions,
     show: ShowFlags,
     sparsity: Annotated[
         float | None,
@@ -248,10 +252,10 @@ def crisis(
     """How likely changed weights are to flip spikes, by layer. -v: densities and errors too."""
     from snnprune.cli.console import Screen
     from snnprune.cli.theory_tables import (
-        accumulation_table,
-        crisis_lines,
-        crisis_table,
-        density_table,
+        format_crisis_lines,
+        make_accumulation_table,
+        make_crisis_table,
+        make_density_table,
     )
     from snnprune.jobs.theory.crisis import CrisisOptions, theory_crisis
 
@@ -266,9 +270,9 @@ def crisis(
     )
     found = theory_crisis(options, screen.progress())
     written = "wrote crisis.svg, accumulation.svg and both as .png to"
-    lines = [*crisis_lines(found), *([f"{written} {out}"] if out else [])]
-    tables = [crisis_table(found, screen.width), accumulation_table(found, screen.width)]
-    tables += [density_table(found, screen.width)] if show.verbose else []
+    lines = [*format_crisis_lines(found), *([f"{written} {out}"] if out else [])]
+    tables = [make_crisis_table(found, screen.width), make_accumulation_table(found, screen.width)]
+    tables += [make_density_table(found, screen.width)] if show.verbose else []
     screen.result(*tables, *lines, report=found.report)
 
 
@@ -294,13 +298,16 @@ def width(
 ) -> None:
     """How wide a random network must be to hold a given one, as printed and corrected."""
     from snnprune.cli.console import Screen
-    from snnprune.cli.theory_tables import width_lines, width_table
+    from snnprune.cli.theory_tables import format_width_lines, make_width_table
     from snnprune.jobs.theory.width import theory_width
 
     screen = Screen(show, report=report, force=force)
     found = theory_width(flags.setting(), error=error, margin=margin, folder=out, force=force)
-    lines = [*width_lines(found), *([f"wrote widths.svg and widths.png to {out}"] if out else [])]
-    screen.result(width_table(found), *lines, report=found.report)
+    lines = [
+        *format_width_lines(found),
+        *([f"wrote widths.svg and widths.png to {out}"] if out else []),
+    ]
+    screen.result(make_width_table(found), *lines, report=found.report)
 
 
 @theory_app.command()
@@ -348,15 +355,15 @@ def construct(
 ) -> None:
     """Draw random networks, find the given one in them, and compare spike for spike."""
     from snnprune.cli.console import Screen
-    from snnprune.cli.theory_tables import construct_lines, construct_table
+    from snnprune.cli.theory_tables import format_construct_lines, make_construct_table
     from snnprune.jobs.theory.construct import ConstructOptions, theory_construct
-    from snnprune.theory.neuron import Dynamics
+    from snnprune.theory.neuron import NeuronDynamics
 
     screen = Screen(show, report=page.report, force=page.force)
     setting = flags.setting()
     options = ConstructOptions(
         setting=setting,
-        dynamics=Dynamics(
+        dynamics=NeuronDynamics(
             threshold=setting.threshold, beta=setting.beta, reset=None if soft else reset
         ),
         trials=trials,
@@ -368,5 +375,5 @@ def construct(
         spikes=spikes,
     )
     found = theory_construct(options, screen.progress())
-    lines = construct_lines(found, setting.delta)
-    screen.result(construct_table(found), *lines, report=found.report)
+    lines = format_construct_lines(found, setting.delta)
+    screen.result(make_construct_table(found), *lines, report=found.report)

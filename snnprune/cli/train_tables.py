@@ -9,10 +9,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import RenderableType
 from rich.table import Table
 
-from snnprune.cli.progress import clock
-from snnprune.cli.tables import cell
-from snnprune.report.curves import Summary, accuracy_cells, dense_line
-from snnprune.text import counted, in_percent, printable
+from snnprune.cli.progress import format_clock
+from snnprune.cli.tables import make_cell
+from snnprune.report.curves import CurveSummary, format_dense_line, make_accuracy_cells
+from snnprune.text import format_count, format_percent_number, make_printable
 
 if TYPE_CHECKING:
     from snnprune.jobs.train.dry_run import DryRun
@@ -21,37 +21,37 @@ if TYPE_CHECKING:
 UNITS = ("bytes", "KB", "MB", "GB", "TB")
 
 
-def show_dry_run(found: DryRun) -> list[RenderableType]:
+def render_dry_run(found: DryRun) -> list[RenderableType]:
     """The trainings of a run, then in lines what they are made of and what they take."""
     images = ", ".join(
         f"{'?' if count is None else f'{count:,}'} {split}" for split, count in found.images.items()
     )
     runs = f"{found.runs} runs, " if found.runs > 1 else ""
     return [
-        _dry_table(found),
+        _make_dry_table(found),
         f"parameters {found.parameters:,}, prunable weights {found.prunable:,}",
-        f"images {images}; {counted(found.steps_per_epoch, 'step')} an epoch",
-        f"{runs}{counted(found.epochs, 'epoch')}, {counted(found.steps, 'step')} "
+        f"images {images}; {format_count(found.steps_per_epoch, 'step')} an epoch",
+        f"{runs}{format_count(found.epochs, 'epoch')}, {format_count(found.steps, 'step')} "
         f"of {found.seconds_per_step:.3g} s, "
         f"evaluated batches of {found.seconds_per_evaluated_batch:.3g} s",
-        f"about {clock(found.seconds)} in all; peak memory {size(found.peak_bytes)}; "
-        f"on disk states {size(found.state_bytes)}, results {size(found.result_bytes)}",
+        f"about {format_clock(found.seconds)} in all; peak memory {format_size(found.peak_bytes)}; "
+        f"on disk states {format_size(found.state_bytes)}, results {format_size(found.result_bytes)}",
     ]
 
 
-def show_dry_grid(found: Mapping[str, DryRun]) -> list[RenderableType]:
+def render_dry_grid(found: Mapping[str, DryRun]) -> list[RenderableType]:
     """The same for several networks and data sets, each below its name, then all together."""
-    parts = ([printable(name), *show_dry_run(one), ""] for name, one in found.items())
+    parts = ([make_printable(name), *render_dry_run(one), ""] for name, one in found.items())
     runs = found.values()
     disk = sum(one.state_bytes + one.result_bytes for one in runs)
     last = (
-        f"all {len(found)}: {counted(sum(one.epochs for one in runs), 'epoch')}, about "
-        f"{clock(sum(one.seconds for one in runs))}; on disk {size(disk)}"
+        f"all {len(found)}: {format_count(sum(one.epochs for one in runs), 'epoch')}, about "
+        f"{format_clock(sum(one.seconds for one in runs))}; on disk {format_size(disk)}"
     )
     return [*(item for part in parts for item in part), last]
 
 
-def size(count: int) -> str:
+def format_size(count: int) -> str:
     """Bytes as one reads them, 1 KB = 1000 bytes."""
     value = float(count)
     for unit in UNITS:
@@ -61,14 +61,19 @@ def size(count: int) -> str:
     return f"{value:.3g} {unit}"
 
 
-def _dry_table(found: DryRun) -> Table:
+def _make_dry_table(found: DryRun) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("training")
     for title in ("round", "sparsity", "remain", "epochs", "steps"):
         table.add_column(title, justify="right")
     for one in found.trainings:
-        cells = (one.method, f"{one.round}", f"{in_percent(one.sparsity)}%", f"{one.kept:,}")
-        table.add_row(*map(cell, (*cells, f"{one.epochs:,}", f"{one.steps:,}")))
+        cells = (
+            one.method,
+            f"{one.round}",
+            f"{format_percent_number(one.sparsity)}%",
+            f"{one.kept:,}",
+        )
+        table.add_row(*map(make_cell, (*cells, f"{one.epochs:,}", f"{one.steps:,}")))
     return table
 
 
@@ -76,28 +81,33 @@ WIDEST = 22  # columns of a method; longer names are broken
 BETWEEN = 2  # columns
 
 
-def show_summary(summary: Summary, width: int) -> list[RenderableType]:
+def render_summary(summary: CurveSummary, width: int) -> list[RenderableType]:
     """Accuracies within `width` columns: in tables where anything was pruned, then in a line."""
-    return [*accuracy_tables(summary, width), printable(dense_line(summary))]
+    return [*make_accuracy_tables(summary, width), make_printable(format_dense_line(summary))]
 
 
-def show_summaries(summaries: Mapping[str, Summary], width: int) -> list[RenderableType]:
+def render_summaries(summaries: Mapping[str, CurveSummary], width: int) -> list[RenderableType]:
     """The same for several networks and data sets, each below its name."""
-    parts = ([printable(name), *show_summary(one, width), ""] for name, one in summaries.items())
+    parts = (
+        [make_printable(name), *render_summary(one, width), ""] for name, one in summaries.items()
+    )
     return [item for part in parts for item in part]
 
 
-def accuracy_tables(summary: Summary, width: int) -> list[Table]:
+def make_accuracy_tables(summary: CurveSummary, width: int) -> list[Table]:
     """Accuracies in percent by sparsity (rows) and method; several tables where one is too wide."""
-    first, *others = zip(*accuracy_cells(summary), strict=True)
-    return [_accuracy_table([first, *some]) for some in _fitting(others, width - _width(first))]
+    first, *others = zip(*make_accuracy_cells(summary), strict=True)
+    return [
+        _make_accuracy_table([first, *some])
+        for some in _group_columns(others, width - _measure_width(first))
+    ]
 
 
-def _fitting(columns: list[tuple[str, ...]], room: int) -> Iterator[list[tuple[str, ...]]]:
+def _group_columns(columns: list[tuple[str, ...]], room: int) -> Iterator[list[tuple[str, ...]]]:
     """The columns in groups, each no wider than `room` if it has more than one."""
     group: list[tuple[str, ...]] = []
     for column in columns:
-        if group and sum(map(_width, [*group, column])) > room:
+        if group and sum(map(_measure_width, [*group, column])) > room:
             yield group
             group = []
         group.append(column)
@@ -105,14 +115,14 @@ def _fitting(columns: list[tuple[str, ...]], room: int) -> Iterator[list[tuple[s
         yield group
 
 
-def _width(column: tuple[str, ...]) -> int:
-    return BETWEEN + min(WIDEST, max(len(cell(text)) for text in column))
+def _measure_width(column: tuple[str, ...]) -> int:
+    return BETWEEN + min(WIDEST, max(len(make_cell(text)) for text in column))
 
 
-def _accuracy_table(columns: list[tuple[str, ...]]) -> Table:
+def _make_accuracy_table(columns: list[tuple[str, ...]]) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, BETWEEN, 0, 0), pad_edge=False, show_edge=False)
     for head, *_ in columns:
-        table.add_column(cell(head), justify="right", overflow="fold", max_width=WIDEST)
+        table.add_column(make_cell(head), justify="right", overflow="fold", max_width=WIDEST)
     for row in list(zip(*columns, strict=True))[1:]:
-        table.add_row(*map(cell, row))
+        table.add_row(*map(make_cell, row))
     return table

@@ -18,12 +18,12 @@ from snnprune.jobs.train.options import FinetuneFiles
 
 if TYPE_CHECKING:
     from snnprune.cli.console import Screen
-    from snnprune.jobs.consent import Named
+    from snnprune.jobs.consent import NamedCode
     from snnprune.jobs.train.looping import LoopOptions
     from snnprune.recipe.schema import Recipe
 
 
-class Change(StrEnum):
+class AllowedChange(StrEnum):
     """What a run was made with, beside its recipe."""
 
     TORCH = "torch"
@@ -72,13 +72,13 @@ class LoopFlags(DataFolderOptions):
         False
     )
     allow_change: Annotated[
-        list[Change] | None,
+        list[AllowedChange] | None,
         typer.Option(help="Resume although this is another one; repeatable."),
     ] = None
     force: Annotated[bool, typer.Option("--force", help="Replace an existing run.")] = False
     trust_recipe: TrustFlag = False
 
-    def overrides(self) -> list[str]:
+    def list_overrides(self) -> list[str]:
         """What the flags change in the recipe."""
         if self.seed is not None and self.seeds is not None:
             raise UsageError("either --seed or --seeds", hint="--seeds runs several")
@@ -92,34 +92,34 @@ class LoopFlags(DataFolderOptions):
 @expand_options
 def train(loop: LoopFlags, show: ShowFlags) -> None:
     """Train a network from a recipe; with a section gradual, prune it on the way."""
-    _run("train", loop, show)
+    _run_command("train", loop, show)
 
 
 @expand_options
 def finetune(files: FinetuneFiles, loop: LoopFlags, show: ShowFlags) -> None:
     """Train a pruned checkpoint on, its masks held; with a teacher, learn from it too."""
-    _run("finetune", loop, show, files)
+    _run_command("finetune", loop, show, files)
 
 
 @expand_options
 def imp(loop: LoopFlags, show: ShowFlags) -> None:
     """Find winning tickets: prune in rounds, going back to early weights."""
-    _run("imp", loop, show)
+    _run_command("imp", loop, show)
 
 
 @expand_options
 def search(loop: LoopFlags, show: ShowFlags) -> None:
     """Find sub-networks of untrained weights: train scores, keep the highest of each layer."""
-    _run("search", loop, show)
+    _run_command("search", loop, show)
 
 
-def _run(
+def _run_command(
     command: str, flags: LoopFlags, show: ShowFlags, files: FinetuneFiles | None = None
 ) -> None:
     """Run a recipe by the loop of `command`, and show what came of it."""
-    recipe = _recipe(command, flags)
-    folder = _folder(command, recipe, flags)
-    code = _consented(recipe, folder, flags)
+    recipe = _load_recipe(command, flags)
+    folder = _choose_folder(command, recipe, flags)
+    code = _check_consent(recipe, folder, flags)
 
     from snnprune.cli.console import Screen
     from snnprune.jobs.train.looping import LoopOptions
@@ -139,31 +139,33 @@ def _run(
         allowed=tuple(flags.allow_change or ()),
     )
     if recipe.grid is not None:
-        _grid(options, files, screen, dry=flags.dry_run)
+        _run_grid(options, files, screen, dry=flags.dry_run)
     elif flags.dry_run:
-        _try(options, files, screen)
+        _try_loop(options, files, screen)
     else:
-        _do(options, files, screen)
+        _run_loop(options, files, screen)
 
 
-def _do(options: LoopOptions, files: FinetuneFiles | None, screen: Screen) -> None:
+def _run_loop(options: LoopOptions, files: FinetuneFiles | None, screen: Screen) -> None:
     """Run it."""
-    from snnprune.cli.train_tables import show_summary
+    from snnprune.cli.train_tables import render_summary
     from snnprune.jobs.train.loops import job_of
     from snnprune.jobs.train.seeds import run_seeds
 
     job = job_of(options.command, files)
     found = run_seeds(job, options, screen.progress(), screen.say)
-    last = _last(options.out, finished_before=found.finished_before)
-    screen.result(*show_summary(found.summary, screen.width), last, report=dict(found.report))
+    last = _format_last_line(options.out, finished_before=found.finished_before)
+    screen.result(*render_summary(found.summary, screen.width), last, report=dict(found.report))
 
 
-def _last(folder: Path, *, finished_before: bool) -> str:
+def _format_last_line(folder: Path, *, finished_before: bool) -> str:
     """The line that ends a result."""
     return f"{folder} holds a finished run: nothing to do" if finished_before else f"wrote {folder}"
 
 
-def _grid(options: LoopOptions, files: FinetuneFiles | None, screen: Screen, *, dry: bool) -> None:
+def _run_grid(
+    options: LoopOptions, files: FinetuneFiles | None, screen: Screen, *, dry: bool
+) -> None:
     """Run, or try, every network of the recipe's grid on every data set."""
     from snnprune.cli import train_tables
     from snnprune.jobs.train.grids import dry_grid, run_grid
@@ -175,51 +177,51 @@ def _grid(options: LoopOptions, files: FinetuneFiles | None, screen: Screen, *, 
     if dry:
         tried, report = dry_grid(options)
         last = f"nothing was written to {options.out}"
-        screen.result(*train_tables.show_dry_grid(tried), last, report=report)
+        screen.result(*train_tables.render_dry_grid(tried), last, report=report)
         return
     found = run_grid(job_of(options.command), options, screen.progress(), screen.say)
     summaries = {name: sweep.summary for name, sweep in found.runs.items()}
-    last = _last(options.out, finished_before=found.finished_before)
-    tables = train_tables.show_summaries(summaries, screen.width)
+    last = _format_last_line(options.out, finished_before=found.finished_before)
+    tables = train_tables.render_summaries(summaries, screen.width)
     screen.result(*tables, last, report=dict(found.report))
 
 
-def _try(options: LoopOptions, files: FinetuneFiles | None, screen: Screen) -> None:
+def _try_loop(options: LoopOptions, files: FinetuneFiles | None, screen: Screen) -> None:
     """Tell what it would do and take."""
-    from snnprune.cli.train_tables import show_dry_run
+    from snnprune.cli.train_tables import render_dry_run
     from snnprune.jobs.train.dry_run import dry_run
 
     found, report = dry_run(options, files)
-    screen.result(*show_dry_run(found), f"nothing was written to {options.out}", report=report)
+    screen.result(*render_dry_run(found), f"nothing was written to {options.out}", report=report)
 
 
-def _consented(recipe: Recipe, folder: Path, flags: LoopFlags) -> tuple[Named, ...]:
+def _check_consent(recipe: Recipe, folder: Path, flags: LoopFlags) -> tuple[NamedCode, ...]:
     """The code that the recipe names; what the user has not agreed to is refused."""
-    from snnprune.jobs.consent import code_in, record_of, require_consent, typed_by
+    from snnprune.jobs.consent import find_code, find_typed_code, read_record, require_consent
 
-    code = code_in(recipe)
+    code = find_code(recipe)
     require_consent(
         code,
-        file=flags.recipe or _recipe_in(flags.out),
-        typed=typed_by(flags.overrides(), code),
+        file=flags.recipe or _find_recipe(flags.out),
+        typed=find_typed_code(flags.list_overrides(), code),
         trusted=flags.trust_recipe,
-        record=record_of(folder) if flags.resume else {},
+        record=read_record(folder) if flags.resume else {},
     )
     return code
 
 
-def _remember(folder: Path, code: tuple[Named, ...], screen: Screen) -> None:
+def _remember(folder: Path, code: tuple[NamedCode, ...], screen: Screen) -> None:
     """Note what the run runs, so that it can be continued without asking."""
     from snnprune.jobs.consent import remember
-    from snnprune.runtime import place
+    from snnprune.runtime import read_process_rank
 
-    if place().first and not remember(folder, code):
+    if read_process_rank().first and not remember(folder, code):
         screen.say("the code of this run cannot be noted: --resume will need --trust-recipe")
 
 
-def _recipe(command: str, flags: LoopFlags) -> Recipe:
+def _load_recipe(command: str, flags: LoopFlags) -> Recipe:
     """The recipe, with what the flags change in it."""
-    from snnprune.jobs.train.recipes import of_file, require_names
+    from snnprune.jobs.train.recipes import name_file_in_errors, require_names
     from snnprune.recipe.loading import load_recipe
 
     if flags.resume and flags.force:
@@ -233,15 +235,15 @@ def _recipe(command: str, flags: LoopFlags) -> Recipe:
     if flags.recipe is None and flags.out is None:
         raise UsageError("missing", field="--recipe", hint="or name a run: --resume --out DIR")
     run = ("gradual",) if command == "train" else (command,)
-    file, overrides = flags.recipe or _recipe_in(flags.out), flags.overrides()
+    file, overrides = flags.recipe or _find_recipe(flags.out), flags.list_overrides()
     recipe = load_recipe(file, overrides, run=run)
     if not overrides:  # which are not the file's
-        with of_file(str(file)):
+        with name_file_in_errors(str(file)):
             require_names(recipe)
     return recipe
 
 
-def _folder(command: str, recipe: Recipe, flags: LoopFlags) -> Path:
+def _choose_folder(command: str, recipe: Recipe, flags: LoopFlags) -> Path:
     """Where the run goes: as asked, as the recipe says, or in runs/."""
     if flags.out is not None:
         return flags.out
@@ -251,7 +253,7 @@ def _folder(command: str, recipe: Recipe, flags: LoopFlags) -> Path:
     return Path("runs") / (name if command == "train" else f"{name}-{command}")
 
 
-def _recipe_in(folder: Path | None) -> str:
+def _find_recipe(folder: Path | None) -> str:
     """The recipe of the run to resume."""
     path = Path(folder or ".") / "recipe.yaml"
     if not path.is_file():

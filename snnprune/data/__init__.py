@@ -4,7 +4,15 @@ Adding a data set is one function `(DataOptions) -> DataSet` and one row of `cat
 """
 
 from snnprune.data.catalogue import DATA, FORMS, open_data, require_data
-from snnprune.data.dataset import GIVEN, SPLITS, DataOptions, DataSet, Split, TrainingSplit, worded
+from snnprune.data.dataset import (
+    GIVEN,
+    SPLITS,
+    DataOptions,
+    DataSet,
+    Split,
+    TrainingSplit,
+    format_split,
+)
 
 __all__ = [
     "DATA",
@@ -15,7 +23,7 @@ __all__ = [
     "DataSet",
     "Split",
     "TrainingSplit",
+    "format_split",
     "open_data",
     "require_data",
-    "worded",
 ]

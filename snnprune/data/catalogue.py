@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from snnprune.data.dataset import DataOptions, DataSet
-from snnprune.errors import wrong
-from snnprune.plugins.registry import Registry, Row
+from snnprune.errors import error_class_for
+from snnprune.plugins.registry import Registry, RegistryRow
 from snnprune.plugins.user_code import load_object
 from snnprune.text import did_you_mean
 
@@ -12,27 +12,27 @@ DATA = Registry(
     kind="data set",
     group="snnprune.data",
     rows={
-        "fashion-mnist-mini": Row(
+        "fashion-mnist-mini": RegistryRow(
             target="snnprune.data.mnist:fashion_mnist_mini",
             summary="7,000 grey pictures of clothes, 28 x 28, 10 classes; comes with snnprune",
         ),
-        "fashion-mnist": Row(
+        "fashion-mnist": RegistryRow(
             target="snnprune.data.mnist:fashion_mnist",
             summary="70,000 grey pictures of clothes, 28 x 28, 10 classes",
         ),
-        "mnist": Row(
+        "mnist": RegistryRow(
             target="snnprune.data.mnist:mnist",
             summary="70,000 grey handwritten digits, 28 x 28, 10 classes",
         ),
-        "cifar10": Row(
+        "cifar10": RegistryRow(
             target="snnprune.data.cifar:cifar10",
             summary="60,000 colour pictures, 32 x 32, 10 classes",
         ),
-        "cifar100": Row(
+        "cifar100": RegistryRow(
             target="snnprune.data.cifar:cifar100",
             summary="60,000 colour pictures, 32 x 32, 100 classes",
         ),
-        "svhn": Row(
+        "svhn": RegistryRow(
             target="snnprune.data.svhn:svhn",
             summary="99,289 colour house numbers, 32 x 32, 10 classes; needs scipy",
         ),
@@ -40,11 +40,11 @@ DATA = Registry(
 )
 
 FORMS = {
-    "imagefolder": Row(
+    "imagefolder": RegistryRow(
         target="snnprune.data.imagefolder:open_folder",
         summary="imagefolder:DIR, pictures in a folder per class, or in DIR/train and DIR/test",
     ),
-    "tensors": Row(
+    "tensors": RegistryRow(
         target="snnprune.data.tensors:open_tensors",
         summary="tensors:FILE, the tensors x and, optionally, y of a .safetensors or .pt file",
     ),
@@ -62,10 +62,12 @@ def require_data(name: str, *, field: str = "--data") -> None:
     """
     form, _, place = name.partition(":")
     if form in FORMS and not place:
-        raise wrong(field)(f"{name!r} names no place", field=field, hint=FORMS[form].summary)
+        raise error_class_for(field)(
+            f"{name!r} names no place", field=field, hint=FORMS[form].summary
+        )
     function = name.rpartition(":")[2]
     if form not in FORMS and place and not function.replace(".", "_").isidentifier():
-        raise wrong(field)(
+        raise error_class_for(field)(
             f"unknown data set {name!r}",
             field=field,
             hint=did_you_mean(form, FORMS),

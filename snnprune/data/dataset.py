@@ -44,10 +44,10 @@ class DataOptions:
 
     def find_folder(self) -> Path:
         """The folder of the downloaded sets, which need not exist."""
-        return self.root or _default_root()
+        return self.root or _find_default_root()
 
 
-def _default_root() -> Path:
+def _find_default_root() -> Path:
     if chosen := os.environ.get("SNNPRUNE_DATA"):
         return Path(chosen)
     if cache := os.environ.get("XDG_CACHE_HOME"):
@@ -131,9 +131,9 @@ class DataSet:
     @property
     def doubts(self) -> list[str]:
         """What numbers on these images do not tell."""
-        return [*self.overlaps, *self._untested()]
+        return [*self.overlaps, *self._iter_untested()]
 
-    def _untested(self) -> Iterator[str]:
+    def _iter_untested(self) -> Iterator[str]:
         if self.test is not None:
             return
         how = "; test data are named by --test-data, data.test or the data function"
@@ -149,6 +149,6 @@ class DataSet:
         return found
 
 
-def worded(split: str) -> str:
+def format_split(split: str) -> str:
     """What images are called in words: `test`, `validation`, `training` or `given`."""
     return WORDS.get(split, split)

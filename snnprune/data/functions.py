@@ -9,10 +9,10 @@ from typing import Any
 
 from snnprune.data.dataset import SPLITS, DataOptions, DataSet
 from snnprune.data.holding_out import hold_out
-from snnprune.data.loader import EXPECTED, LoaderSplit, loader_split, split_of
-from snnprune.data.overlap import with_copies_told, without_overlap
+from snnprune.data.loader import EXPECTED, LoaderSplit, open_loader_split, wrap_batches
+from snnprune.data.overlap import note_copies, note_overlap
 from snnprune.errors import InputError
-from snnprune.plugins.user_code import calling_user_code, load_own
+from snnprune.plugins.user_code import guard_user_code, load_own
 from snnprune.text import did_you_mean
 
 Parts = dict[str, LoaderSplit | None]
@@ -30,7 +30,7 @@ def open_function(reference: str, options: DataOptions, *, field: str) -> DataSe
             iterable of batches.
     """
     function = load_own(reference, field=field)
-    parts = _parts(function, reference, options, field)
+    parts = _collect_parts(function, reference, options, field)
     train, validation, test = (parts.get(name) for name in SPLITS)
     if train is None:
         raise InputError(f"{reference} gives no train images", field=field, hint="name some")
@@ -39,7 +39,7 @@ def open_function(reference: str, options: DataOptions, *, field: str) -> DataSe
     part = options.part(tested=test is not None)
     why: str | None = None
     if validation is None and part:
-        with calling_user_code(f"setting aside a part of {reference}", field=field):
+        with guard_user_code(f"setting aside a part of {reference}", field=field):
             held = hold_out(train, part, options.seed)
         if isinstance(held, str):
             why = held
@@ -57,14 +57,16 @@ def open_function(reference: str, options: DataOptions, *, field: str) -> DataSe
         held_out=part if given is not None and validation is not None else 0.0,
         undivided=why,
     )
-    return with_copies_told(opened) if opened.held_out else without_overlap(opened, fields)
+    return note_copies(opened) if opened.held_out else note_overlap(opened, fields)
 
 
-def _parts(function: Callable[..., Any], reference: str, options: DataOptions, field: str) -> Parts:
+def _collect_parts(
+    function: Callable[..., Any], reference: str, options: DataOptions, field: str
+) -> Parts:
     """What the function gives, by split; `train` alone where it names none."""
     if _takes_split(function):
         return {
-            name: loader_split(
+            name: open_loader_split(
                 functools.partial(function, split=name),
                 f"{reference}(split={name!r})",
                 whole=options.whole,
@@ -72,10 +74,10 @@ def _parts(function: Callable[..., Any], reference: str, options: DataOptions, f
             )
             for name in SPLITS
         }
-    with calling_user_code(reference, field=field):
+    with guard_user_code(reference, field=field):
         returned = function()
     if not isinstance(returned, Mapping) or not set(SPLITS) & set(returned):
-        made = split_of(returned, function, reference, whole=options.whole, field=field)
+        made = wrap_batches(returned, function, reference, whole=options.whole, field=field)
         if made is None:
             raise InputError(f"{reference} returned None", field=field, hint=EXPECTED)
         return {"train": made}
@@ -85,9 +87,9 @@ def _parts(function: Callable[..., Any], reference: str, options: DataOptions, f
                 f"{reference} gives {name!r}", field=field, hint=did_you_mean(str(name), SPLITS)
             )
     return {
-        name: split_of(
+        name: wrap_batches(
             returned[name],
-            functools.partial(_one_of, function, name),
+            functools.partial(_get_part, function, name),
             f"{reference}[{name!r}]",
             whole=options.whole,
             field=field,
@@ -96,7 +98,7 @@ def _parts(function: Callable[..., Any], reference: str, options: DataOptions, f
     }
 
 
-def _one_of(function: Callable[[], Mapping[str, Any]], name: str) -> Any:
+def _get_part(function: Callable[[], Mapping[str, Any]], name: str) -> Any:
     return function()[name]
 
 

@@ -18,26 +18,26 @@ from torch.utils.data import (
 )
 
 from snnprune.data.loader import LoaderSplit
-from snnprune.data.overlap import of_batch
+from snnprune.data.overlap import hash_batch
 from snnprune.data.reach import (
     Identity,
     batch_sampler_of,
     has_plain_batches,
-    identity,
-    in_order,
-    indices_of,
-    over,
+    list_indices,
+    locate_sample,
+    make_ordered_loader,
+    rebuild_loader,
     takes_all,
 )
-from snnprune.runtime import drawing, generator
+from snnprune.runtime import make_generator, seed_draws
 
-Held = tuple[LoaderSplit, LoaderSplit]
+SplitPair = tuple[LoaderSplit, LoaderSplit]
 """What stays, and what is set aside."""
 SHIFTS = (0, 1, -1, 2, -2, 3, -3)
 """How far from the part that was asked for a number of samples may lie to make whole batches."""
 
 
-def hold_out(split: LoaderSplit, part: float, seed: int) -> Held | str:
+def hold_out(split: LoaderSplit, part: float, seed: int) -> SplitPair | str:
     """`part` of the samples, chosen by `seed`, set aside; or why nothing can be.
 
     A DataLoader over a data set that can be indexed is divided by the samples that it takes, in its
@@ -48,50 +48,52 @@ def hold_out(split: LoaderSplit, part: float, seed: int) -> Held | str:
     """
     loader = split.iterable
     if not isinstance(loader, DataLoader):
-        return _by_batches(split, part, seed)
+        return _hold_out_batches(split, part, seed)
     if isinstance(loader.dataset, IterableDataset):
         return "its data set cannot be indexed"
-    given = indices_of(loader, seed, "validation") if has_plain_batches(loader) else None
+    given = list_indices(loader, seed, "validation") if has_plain_batches(loader) else None
     if given is None:
-        return _by_batches(split, part, seed)
-    return _by_samples(split, loader, given, part, seed)
+        return _hold_out_batches(split, part, seed)
+    return _hold_out_samples(split, loader, given, part, seed)
 
 
-def _by_samples(
+def _hold_out_samples(
     split: LoaderSplit, loader: DataLoader[Any], given: list[int], part: float, seed: int
-) -> Held | str:
+) -> SplitPair | str:
     """Of the samples `given` in one pass."""
     known = sorted(set(given))
-    order = [known[place] for place in _order(len(known), seed)]
-    count = _whole(part, len(order), loader)
+    order = [known[place] for place in _draw_order(len(known), seed)]
+    count = _count_set_aside(part, len(order), loader)
     if not 0 < count < len(order):
         return f"it has {len(order)} samples"
     aside = sorted(order[:count])
-    out = {identity(loader.dataset, index) for index in aside}
-    kept = [index for index in given if identity(loader.dataset, index) not in out]
+    out = {locate_sample(loader.dataset, index) for index in aside}
+    kept = [index for index in given if locate_sample(loader.dataset, index) not in out]
     if not kept:
         return "all of its samples are the same one"
     return (
-        replace(split, iterable=_kept(loader, kept, out)),
-        replace(split, iterable=in_order(loader, aside)),
+        replace(split, iterable=_exclude_samples(loader, kept, out)),
+        replace(split, iterable=make_ordered_loader(loader, aside)),
     )
 
 
-def _kept(loader: DataLoader[Any], kept: list[int], out: set[Identity]) -> DataLoader[Any]:
+def _exclude_samples(
+    loader: DataLoader[Any], kept: list[int], out: set[Identity]
+) -> DataLoader[Any]:
     """The loader without what is set aside."""
     batches = batch_sampler_of(loader)
     sampler, drops = batches.sampler, batches.drop_last
     if not takes_all(loader):
-        left = _Without(sampler, loader.dataset, out, len(kept))
-        return over(loader, loader.dataset, left, drop_last=drops)
+        left = _ExcludingSampler(sampler, loader.dataset, out, len(kept))
+        return rebuild_loader(loader, loader.dataset, left, drop_last=drops)
     rest = Subset(loader.dataset, kept)
     if isinstance(sampler, RandomSampler):
         shuffled = RandomSampler(rest, generator=sampler.generator)
-        return over(loader, rest, shuffled, drop_last=drops)
-    return over(loader, rest, SequentialSampler(rest))
+        return rebuild_loader(loader, rest, shuffled, drop_last=drops)
+    return rebuild_loader(loader, rest, SequentialSampler(rest))
 
 
-class _Without(Sampler[int]):
+class _ExcludingSampler(Sampler[int]):
     """What a sampler gives without the samples that are set aside, as many in each pass."""
 
     def __init__(self, sampler: Any, dataset: Dataset[Any], out: set[Identity], count: int) -> None:
@@ -104,14 +106,16 @@ class _Without(Sampler[int]):
         left = self.count
         while left:  # one that draws with replacement may give too few in a pass
             given = list(self.sampler)
-            found = [one for one in given if identity(self.dataset, one) not in self.out][:left]
+            found = [one for one in given if locate_sample(self.dataset, one) not in self.out][
+                :left
+            ]
             if not found:
                 return
             yield from found
             left -= len(found)
 
 
-def _whole(part: float, samples: int, loader: DataLoader[Any]) -> int:
+def _count_set_aside(part: float, samples: int, loader: DataLoader[Any]) -> int:
     """How many samples are set aside, so that no part ends in a batch of one if that can be.
 
     One sample has no variance for a BatchNorm, and many a network squeezes its batch away.
@@ -124,12 +128,12 @@ def _whole(part: float, samples: int, loader: DataLoader[Any]) -> int:
     return next(fits, count)
 
 
-def _by_batches(split: LoaderSplit, part: float, seed: int) -> Held | str:
-    with drawing(seed, "validation", "batches"):  # the passes are ours, not the user's draws
-        first = [of_batch(given) for given in split.given()]
+def _hold_out_batches(split: LoaderSplit, part: float, seed: int) -> SplitPair | str:
+    with seed_draws(seed, "validation", "batches"):  # the passes are ours, not the user's draws
+        first = [hash_batch(given) for given in split.given()]
         again = first
         if not isinstance(split.iterable, list | tuple):
-            again = [of_batch(given) for given in split.given()]
+            again = [hash_batch(given) for given in split.given()]
     count = len(first)
     if count < 2:
         return "it gives one batch" if count else "it gives no batch"
@@ -137,11 +141,11 @@ def _by_batches(split: LoaderSplit, part: float, seed: int) -> Held | str:
         return "it gives other batches on every pass"
     if None in first or len(set(first)) < count:
         return "it gives the same batch more than once"
-    aside = frozenset(_order(count, seed)[: max(1, round(part * count))])
+    aside = frozenset(_draw_order(count, seed)[: max(1, round(part * count))])
     kept = frozenset(range(count)) - aside
     return replace(split, numbers=kept), replace(split, numbers=aside)
 
 
-def _order(count: int, seed: int) -> list[int]:
-    drawn: list[int] = torch.randperm(count, generator=generator(seed, "validation")).tolist()
+def _draw_order(count: int, seed: int) -> list[int]:
+    drawn: list[int] = torch.randperm(count, generator=make_generator(seed, "validation")).tolist()
     return drawn

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from snnprune.data.dataset import SPLITS, DataOptions, DataSet
 from snnprune.data.images import ImageSplit, image_data_set
-from snnprune.data.overlap import with_copies_told, without_overlap
+from snnprune.data.overlap import note_copies, note_overlap
 from snnprune.errors import InputError
-from snnprune.files.readable import reading
+from snnprune.files.readable import open_for_reading
 
 # ImageNet's, and not the folder's own: a network must see the same values in another folder.
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -32,14 +32,16 @@ def open_folder(folder: Path, options: DataOptions) -> DataSet:
             damaged, or the pictures differ in size and `options.size` does not say what to make
             of them.
     """
-    listings = {name: _listing(part) for name, part in _parts(folder).items()}
+    listings = {name: _list_folder(part) for name, part in _find_folders(folder).items()}
     train = listings["train"]
     for listing in listings.values():
         _require_same_classes(train, listing)
-    images = _decoded([path for listing in listings.values() for path in _paths(listing)], options)
+    images = _decode_pictures(
+        [path for listing in listings.values() for path in _list_paths(listing)], options
+    )
     sizes = [len(listing.samples) for listing in listings.values()]
     parts = zip(listings.items(), images.split(sizes), strict=True)
-    splits = {name: _split(pictures, listing) for (name, listing), pictures in parts}
+    splits = {name: _make_split(pictures, listing) for (name, listing), pictures in parts}
     opened = image_data_set(
         f"imagefolder:{folder}",
         classes=len(train.classes),
@@ -49,10 +51,10 @@ def open_folder(folder: Path, options: DataOptions) -> DataSet:
         options=options,
     )
     fields = {name: "--data" for name in SPLITS[1:] if name in splits}
-    return with_copies_told(opened) if opened.held_out else without_overlap(opened, fields)
+    return note_copies(opened) if opened.held_out else note_overlap(opened, fields)
 
 
-def _parts(folder: Path) -> dict[str, Path]:
+def _find_folders(folder: Path) -> dict[str, Path]:
     """The folders of pictures, by split."""
     if not folder.is_dir():
         raise InputError("no such folder", file=folder)
@@ -66,7 +68,7 @@ def _parts(folder: Path) -> dict[str, Path]:
     return {"train": folder}  # a class of pictures of trains
 
 
-def _listing(folder: Path) -> Any:
+def _list_folder(folder: Path) -> Any:
     from torchvision.datasets import ImageFolder
 
     try:
@@ -88,11 +90,11 @@ def _require_same_classes(train: Any, test: Any) -> None:
         )
 
 
-def _paths(listing: Any) -> list[Path]:
+def _list_paths(listing: Any) -> list[Path]:
     return [Path(path) for path, _ in listing.samples]
 
 
-def _split(images: Tensor, listing: Any) -> ImageSplit:
+def _make_split(images: Tensor, listing: Any) -> ImageSplit:
     grey = images.shape[1] == 1
     return ImageSplit(
         images=images,
@@ -102,15 +104,15 @@ def _split(images: Tensor, listing: Any) -> ImageSplit:
     )
 
 
-def _decoded(paths: list[Path], options: DataOptions) -> Tensor:
+def _decode_pictures(paths: list[Path], options: DataOptions) -> Tensor:
     """Every picture, (N, C, H, W), uint8."""
-    first = _picture(paths[0], options)
+    first = _decode_picture(paths[0], options)
     images = torch.empty((len(paths), *first.shape), dtype=torch.uint8)
     for index, path in enumerate(paths):
-        picture = _picture(path, options)
+        picture = _decode_picture(path, options)
         if picture.shape != first.shape:
             raise InputError(
-                f"is {_sides(picture)} and {paths[0]} is {_sides(first)} pixels",
+                f"is {_format_sides(picture)} and {paths[0]} is {_format_sides(first)} pixels",
                 file=path,
                 hint="scale the pictures to one size, or name a model that takes one size",
             )
@@ -118,19 +120,19 @@ def _decoded(paths: list[Path], options: DataOptions) -> Tensor:
     return images
 
 
-def _picture(path: Path, options: DataOptions) -> Tensor:
+def _decode_picture(path: Path, options: DataOptions) -> Tensor:
     from torchvision.transforms import functional
 
     # not by its name: Pillow would map it, and a mapped file that is cut ends the process
-    with reading(path) as file:
-        picture = _decoded_from(file, path, "L" if options.channels == 1 else "RGB")
+    with open_for_reading(path) as file:
+        picture = _decode_file(file, path, "L" if options.channels == 1 else "RGB")
     if options.size is not None:
         shorter_side = functional.resize(picture, options.size)
         picture = functional.center_crop(shorter_side, options.size)
     return functional.pil_to_tensor(picture)
 
 
-def _decoded_from(file: BinaryIO, path: Path, mode: str) -> Any:
+def _decode_file(file: BinaryIO, path: Path, mode: str) -> Any:
     """The picture of Pillow in an open file."""
     from PIL import Image
 
@@ -143,5 +145,5 @@ def _decoded_from(file: BinaryIO, path: Path, mode: str) -> Any:
         ) from error
 
 
-def _sides(picture: Tensor) -> str:
+def _format_sides(picture: Tensor) -> str:
     return f"{picture.shape[2]} x {picture.shape[1]}"

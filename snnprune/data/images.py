@@ -12,7 +12,7 @@ from snnprune.data.augmentation import Augmentation
 from snnprune.data.batches import Batches
 from snnprune.data.dataset import DataOptions, DataSet
 from snnprune.errors import InputError
-from snnprune.runtime import generator
+from snnprune.runtime import make_generator
 
 Device = str | torch.device
 Batch = tuple[Tensor, Tensor | None]
@@ -44,7 +44,7 @@ class ImageSplit:
         """`count` samples chosen by `seed` without replacement; all of them if there are fewer."""
         if count >= len(self):
             return self
-        return self.subset(_permutation(self, seed, "sample")[:count])
+        return self.subset(_draw_permutation(self, seed, "sample")[:count])
 
     def batches(
         self, batch_size: int, *, limit: int | None = None, device: Device = "cpu"
@@ -79,26 +79,26 @@ class ImageSplit:
         The first `start` batches are left out; the others are the same without them.
         """
         here = self.on(device)
-        order = _permutation(self, *key, "order").to(here.images.device)
+        order = _draw_permutation(self, *key, "order").to(here.images.device)
         for step in range(start, self.steps(batch_size)):
             batch = here.subset(order[step * batch_size : (step + 1) * batch_size])
-            draws = generator(*key, "augment", step)
+            draws = make_generator(*key, "augment", step)
             images = augmentation.augment(batch.images, augment, draws)
             yield replace(batch, images=images)._normalised()
 
     def _normalised(self) -> Batch:
         if self.images.dtype != torch.uint8:
             return self.images, self.labels
-        mean, std = self._per_channel(self.mean), self._per_channel(self.std)
+        mean, std = self._shape_per_channel(self.mean), self._shape_per_channel(self.std)
         return self.images.float().div_(255).sub_(mean).div_(std), self.labels
 
-    def _per_channel(self, values: tuple[float, ...]) -> Tensor:
+    def _shape_per_channel(self, values: tuple[float, ...]) -> Tensor:
         per_channel = torch.tensor(values, device=self.images.device)
         return per_channel.view(-1, *[1] * (self.images.ndim - 2))
 
 
-def _permutation(split: ImageSplit, *key: object) -> Tensor:
-    return torch.randperm(len(split), generator=generator(*key))
+def _draw_permutation(split: ImageSplit, *key: object) -> Tensor:
+    return torch.randperm(len(split), generator=make_generator(*key))
 
 
 def image_data_set(
@@ -164,7 +164,7 @@ def split_validation(
             field="validation",
             hint="give a part in [0, 1) that leaves images on both sides",
         )
-    order = torch.randperm(len(train), generator=generator(seed, "validation"))
+    order = torch.randperm(len(train), generator=make_generator(seed, "validation"))
     return train.subset(order[count:]), train.subset(order[:count])
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from snnprune.data.augmentation import Augmentation
-from snnprune.data.batches import Batches, Pair, copied, length, paired
+from snnprune.data.batches import Batches, Pair, copy_batch, count_samples, read_pair
 from snnprune.errors import InputError
-from snnprune.plugins.user_code import calling_user_code
-from snnprune.runtime import drawing
+from snnprune.plugins.user_code import guard_user_code
+from snnprune.runtime import seed_draws
 
 EXPECTED = "give an iterable of batches x or (x, y), each a tensor, such as a DataLoader"
 ANY = "a function that runs them may take other ones: {} file.py:function"
@@ -45,25 +45,25 @@ class LoaderSplit:
         Going through them raises InputError where the user's code fails, gives no batch, or one
         that is no tensor or pair.
         """
-        return Batches(begin=lambda: self._up_to(limit, device))
+        return Batches(begin=lambda: self._limit_samples(limit, device))
 
-    def _up_to(self, limit: int | None, device: str | torch.device) -> Iterator[Pair]:
+    def _limit_samples(self, limit: int | None, device: str | torch.device) -> Iterator[Pair]:
         number = samples = 0
         for number, given in enumerate(self.given(), start=1):
-            pair = self._pair(given, number)
-            yield _on(device, pair)
-            samples += 0 if limit is None else length(*pair)
+            pair = self._make_pair(given, number)
+            yield _move_pair(device, pair)
+            samples += 0 if limit is None else count_samples(*pair)
             if limit is not None and samples >= limit:
                 return
         if not number:
-            raise self._error("gave no batches")
+            raise self._make_error("gave no batches")
 
     def steps(self, batch_size: int) -> int:  # noqa: ARG002  # the user's own loader sets it
         """How many batches there are; one without a length is gone through to see."""
         if self.numbers is not None:
             return len(self.numbers)
         # outside of it a batch is one call, and all together may never end
-        with calling_user_code(f"counting the batches of {self.reference}", field=self.field):
+        with guard_user_code(f"counting the batches of {self.reference}", field=self.field):
             if isinstance(self.iterable, Sized):
                 return len(self.iterable)
             return sum(1 for _ in self.given())
@@ -90,12 +90,12 @@ class LoaderSplit:
             )
         given = self.given()
         for number in itertools.count():
-            with drawing(*key, "loader", number):
+            with seed_draws(*key, "loader", number):
                 batch = next(given, END)
             if batch is END:
                 return
             if number >= start:
-                yield _on(device, self._pair(batch, number + 1))
+                yield _move_pair(device, self._make_pair(batch, number + 1))
 
     def given(self) -> Iterator[Any]:
         """One pass over what the user's function gave, as it is.
@@ -105,26 +105,26 @@ class LoaderSplit:
         """
         iterable = self.iterable
         if isinstance(iterable, Iterator):  # it can be used up only once
-            iterable = _called(self.function, self.reference, self.field)
-        with calling_user_code(self.reference, field=self.field):
+            iterable = _call_function(self.function, self.reference, self.field)
+        with guard_user_code(self.reference, field=self.field):
             iterator = iter(iterable)
         for number in itertools.count():
-            if (batch := self._next(iterator)) is END:
+            if (batch := self._read_next(iterator)) is END:
                 return
             if self.numbers is None or number in self.numbers:
                 yield batch
 
-    def _next(self, iterator: Iterator[Any]) -> Any:
-        with calling_user_code(self.reference, field=self.field):
+    def _read_next(self, iterator: Iterator[Any]) -> Any:
+        with guard_user_code(self.reference, field=self.field):
             return next(iterator, END)
 
-    def _pair(self, given: Any, number: int) -> Pair:
-        pair = paired(given)
+    def _make_pair(self, given: Any, number: int) -> Pair:
+        pair = read_pair(given)
         if pair is None or not (self.whole or isinstance(pair.x, Tensor)):
             hint = EXPECTED if pair is None else f"{EXPECTED}; {ANY.format(self._forward)}"
-            raise self._error(f"gave {_described(given)} as batch {number}", hint)
+            raise self._make_error(f"gave {_describe_value(given)} as batch {number}", hint)
         if any(not one.ndim or not one.numel() for one in pair if isinstance(one, Tensor)):
-            raise self._error(f"gave an empty batch or a single number as batch {number}")
+            raise self._make_error(f"gave an empty batch or a single number as batch {number}")
         return pair
 
     @property
@@ -132,11 +132,11 @@ class LoaderSplit:
         """What names the function that runs a batch, where the data are named by `field`."""
         return "--forward" if self.field.startswith("-") else "model.forward:"
 
-    def _error(self, message: str, hint: str = EXPECTED) -> InputError:
+    def _make_error(self, message: str, hint: str = EXPECTED) -> InputError:
         return InputError(f"{self.reference} {message}", field=self.field, hint=hint)
 
 
-def loader_split(
+def open_loader_split(
     function: Callable[[], Any], reference: str, *, whole: bool, field: str
 ) -> LoaderSplit | None:
     """The batches of `function`, which errors call `reference`; None where it gives None.
@@ -146,12 +146,12 @@ def loader_split(
     Raises:
         InputError: it fails, or returns no iterable of batches.
     """
-    with calling_user_code(reference, field=field):
+    with guard_user_code(reference, field=field):
         returned = function()
-    return split_of(returned, function, reference, whole=whole, field=field)
+    return wrap_batches(returned, function, reference, whole=whole, field=field)
 
 
-def split_of(
+def wrap_batches(
     returned: Any, function: Callable[[], Any], reference: str, *, whole: bool, field: str
 ) -> LoaderSplit | None:
     """What `function` returned as batches; see `loader_split`."""
@@ -163,14 +163,14 @@ def split_of(
     )
 
 
-def _on(device: str | torch.device, pair: Pair) -> Pair:
+def _move_pair(device: str | torch.device, pair: Pair) -> Pair:
     x, y = pair
-    here = x.to(device) if isinstance(x, Tensor) else copied(x, torch.device(device))
+    here = x.to(device) if isinstance(x, Tensor) else copy_batch(x, torch.device(device))
     return Pair(here, None if y is None else y.to(device))
 
 
-def _called(function: Callable[[], Any], reference: str, field: str) -> Any:
-    with calling_user_code(reference, field=field):
+def _call_function(function: Callable[[], Any], reference: str, field: str) -> Any:
+    with guard_user_code(reference, field=field):
         returned = function()
     _require_iterable(returned, reference, field)
     return returned
@@ -178,7 +178,9 @@ def _called(function: Callable[[], Any], reference: str, field: str) -> Any:
 
 def _require_iterable(returned: Any, reference: str, field: str) -> None:
     if not _is_iterable(returned) or _is_one_batch(returned):
-        raise InputError(f"{reference} returned {_described(returned)}", field=field, hint=EXPECTED)
+        raise InputError(
+            f"{reference} returned {_describe_value(returned)}", field=field, hint=EXPECTED
+        )
 
 
 def _is_iterable(value: Any) -> bool:
@@ -191,7 +193,7 @@ def _is_one_batch(value: Any) -> bool:
     return isinstance(value, Tensor | str | dict) or tensors_in_tuple
 
 
-def _described(value: Any) -> str:
+def _describe_value(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"one tensor of shape {tuple(value.shape)}"
     if isinstance(value, tuple | list) and value:

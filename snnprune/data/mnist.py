@@ -13,9 +13,9 @@ from torch import Tensor
 
 from snnprune.data.dataset import DataOptions, DataSet
 from snnprune.data.images import ImageSplit, image_data_set
-from snnprune.data.presence import DELETE, download, missing
+from snnprune.data.presence import DELETE, download, missing_error
 from snnprune.errors import InputError
-from snnprune.files.readable import reading
+from snnprune.files.readable import open_for_reading
 
 PARTS = ("train", "t10k")
 NAMES = tuple(f"{part}-{what}-ubyte" for part in PARTS for what in ("images-idx3", "labels-idx1"))
@@ -24,7 +24,7 @@ NAMES = tuple(f"{part}-{what}-ubyte" for part in PARTS for what in ("images-idx3
 UNSIGNED_BYTES = 0x08
 
 
-def located(folder: Path, name: str) -> Path | None:
+def find_idx_file(folder: Path, name: str) -> Path | None:
     """The file `name` or `name.gz` in `folder`, if there is one."""
     candidates = (folder / name, folder / f"{name}.gz")
     return next((path for path in candidates if path.is_file()), None)
@@ -37,7 +37,7 @@ def read_part(folder: Path, part: str, *, hint: str) -> tuple[Tensor, Tensor]:
         InputError: a file is missing or damaged, or they do not belong together; ends in `hint`.
     """
     images, labels = (
-        _read(folder, f"{part}-{what}-ubyte", dimensions, hint)
+        _read_idx(folder, f"{part}-{what}-ubyte", dimensions, hint)
         for what, dimensions in (("images-idx3", 3), ("labels-idx1", 1))
     )
     if len(images) != len(labels):
@@ -47,29 +47,29 @@ def read_part(folder: Path, part: str, *, hint: str) -> tuple[Tensor, Tensor]:
     return images.unsqueeze(1), labels.long()
 
 
-def written(values: Tensor) -> bytes:
+def encode_idx(values: Tensor) -> bytes:
     """The IDX file of a uint8 tensor."""
     header = struct.pack(f">HBB{values.ndim}I", 0, UNSIGNED_BYTES, values.ndim, *values.shape)
     return header + values.numpy().tobytes()
 
 
-def _read(folder: Path, name: str, dimensions: int, hint: str) -> Tensor:
-    path = located(folder, name)
+def _read_idx(folder: Path, name: str, dimensions: int, hint: str) -> Tensor:
+    path = find_idx_file(folder, name)
     if path is None:
         raise InputError("no such file", file=folder / f"{name}.gz", hint=hint)
     try:
-        return _parsed(_contents(path), dimensions)
+        return _parse_idx(_read_bytes(path), dimensions)
     except (OSError, EOFError, zlib.error, ValueError, struct.error) as error:
         raise InputError(f"damaged: {error}", file=path, hint=hint) from error
 
 
-def _contents(path: Path) -> bytes:
-    with reading(path) as file:
+def _read_bytes(path: Path) -> bytes:
+    with open_for_reading(path) as file:
         data = file.read()
     return gzip.decompress(data) if path.suffix == ".gz" else data
 
 
-def _parsed(data: bytes, dimensions: int) -> Tensor:
+def _parse_idx(data: bytes, dimensions: int) -> Tensor:
     zero, kind, found = struct.unpack_from(">HBB", data)
     if (zero, kind, found) != (0, UNSIGNED_BYTES, dimensions):
         raise ValueError(f"not an IDX file of bytes in {dimensions} dimensions")
@@ -94,7 +94,8 @@ def fashion_mnist_mini(options: DataOptions) -> DataSet:
         InputError: the installed files are damaged.
     """
     train, test = (
-        _part(BUNDLED, part, FASHION_MEAN, FASHION_STD, hint="reinstall snnprune") for part in PARTS
+        _read_split(BUNDLED, part, FASHION_MEAN, FASHION_STD, hint="reinstall snnprune")
+        for part in PARTS
     )
     return image_data_set(
         "fashion-mnist-mini", classes=CLASSES, train=train, test=test, options=options
@@ -109,8 +110,8 @@ def fashion_mnist(options: DataOptions) -> DataSet:
     """
     from torchvision.datasets import FashionMNIST
 
-    folder = _folder("fashion-mnist", FashionMNIST, options)
-    train, test = (_part(folder, part, FASHION_MEAN, FASHION_STD) for part in PARTS)
+    folder = _find_folder("fashion-mnist", FashionMNIST, options)
+    train, test = (_read_split(folder, part, FASHION_MEAN, FASHION_STD) for part in PARTS)
     return image_data_set("fashion-mnist", classes=CLASSES, train=train, test=test, options=options)
 
 
@@ -122,12 +123,12 @@ def mnist(options: DataOptions) -> DataSet:
     """
     from torchvision.datasets import MNIST
 
-    folder = _folder("mnist", MNIST, options)
-    train, test = (_part(folder, part, MNIST_MEAN, MNIST_STD) for part in PARTS)
+    folder = _find_folder("mnist", MNIST, options)
+    train, test = (_read_split(folder, part, MNIST_MEAN, MNIST_STD) for part in PARTS)
     return image_data_set("mnist", classes=CLASSES, train=train, test=test, options=options)
 
 
-def _folder(name: str, kind: Callable[..., Any], options: DataOptions) -> Path:
+def _find_folder(name: str, kind: Callable[..., Any], options: DataOptions) -> Path:
     """The folder with the four files: torchvision's own, or one that bears the set's name."""
     root = options.find_folder()
     own = root / kind.__name__ / "raw"
@@ -138,15 +139,15 @@ def _folder(name: str, kind: Callable[..., Any], options: DataOptions) -> Path:
         return own
     if found is None:
         files = ", ".join(f"{file}.gz" for file in NAMES)
-        raise missing(name, own, f"{files} here and in {root / name}")
+        raise missing_error(name, own, f"{files} here and in {root / name}")
     return found
 
 
 def _is_complete(folder: Path) -> bool:
-    return all(located(folder, name) for name in NAMES)
+    return all(find_idx_file(folder, name) for name in NAMES)
 
 
-def _part(
+def _read_split(
     folder: Path,
     part: str,
     mean: tuple[float, ...],

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 from snnprune.data.catalogue import open_data
 from snnprune.data.dataset import DataOptions, DataSet, Split
-from snnprune.data.overlap import without_overlap
+from snnprune.data.overlap import note_overlap
 from snnprune.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Other:
+class OtherData:
     """Another set, as somebody named it for the images of one split."""
 
     name: str | None
@@ -22,7 +22,7 @@ class Other:
 
 def open_data_with(
     name: str,
-    others: Mapping[str, Other],
+    others: Mapping[str, OtherData],
     *,
     options: DataOptions,
     field: str,
@@ -42,16 +42,20 @@ def open_data_with(
         options = replace(options, hold_out=0.0)
     data = open_data(name, options=options, field=field)
     plain = replace(options, validation=0.0, hold_out=0.0)
-    images = {use: _images(other, use, plain, {name, *learnt_from}) for use, other in named.items()}
+    images = {
+        use: _open_images(other, use, plain, {name, *learnt_from}) for use, other in named.items()
+    }
     data = replace(
         data,
         test=images.get("test", data.test),
         validation=images.get("validation", data.validation),
     )
-    return without_overlap(data, {use: other.field for use, other in named.items()})
+    return note_overlap(data, {use: other.field for use, other in named.items()})
 
 
-def _images(other: Other, use: str, options: DataOptions, learnt: Collection[str]) -> Split | None:
+def _open_images(
+    other: OtherData, use: str, options: DataOptions, learnt: Collection[str]
+) -> Split | None:
     assert other.name is not None
     opened = open_data(other.name, options=options, field=other.field)
     for_it = opened.of(use) or opened.test

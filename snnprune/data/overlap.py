@@ -11,51 +11,57 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from snnprune.data.batches import Pair, tensors
-from snnprune.data.dataset import DataSet, Split, worded
+from snnprune.data.batches import Pair, iter_tensors
+from snnprune.data.dataset import DataSet, Split, format_split
 from snnprune.data.images import ImageSplit
 from snnprune.data.loader import LoaderSplit
-from snnprune.data.reach import Identity, identity, in_order, indices_of, is_in_memory
+from snnprune.data.reach import (
+    Identity,
+    is_in_memory,
+    list_indices,
+    locate_sample,
+    make_ordered_loader,
+)
 from snnprune.errors import InputError
-from snnprune.runtime import drawing
+from snnprune.runtime import seed_draws
 
 
-def of_batch(batch: Any) -> bytes | None:
+def hash_batch(batch: Any) -> bytes | None:
     """A name for all tensors of a batch and their shapes; None where it holds none."""
-    held = list(tensors(batch))
-    return _of(held) if held else None
+    held = list(iter_tensors(batch))
+    return _hash_tensors(held) if held else None
 
 
-def of_samples(pair: Pair) -> Iterator[bytes]:
+def hash_samples(pair: Pair) -> Iterator[bytes]:
     """A name for each sample's tensor, without its label; of a batch of another kind, one for all.
 
     Samples lie along the first dimension, or along the first that is as long as the labels.
     """
     x, y = pair
     if not isinstance(x, Tensor):
-        yield _of(tensors(x))
+        yield _hash_tensors(iter_tensors(x))
         return
     fits = (dim for dim, size in enumerate(x.shape) if y is None or size == len(y))
     samples = x.movedim(next(fits, 0), 0)
-    kind = _kind(samples[:1])
-    for row in _bytes(samples).reshape(len(samples), -1).numpy():
+    kind = _encode_kind(samples[:1])
+    for row in _view_bytes(samples).reshape(len(samples), -1).numpy():
         yield hashlib.blake2b(row, key=kind, digest_size=16).digest()
 
 
-def _of(held: Iterable[Tensor]) -> bytes:
+def _hash_tensors(held: Iterable[Tensor]) -> bytes:
     found = hashlib.blake2b(digest_size=16)
     for tensor in held:
-        found.update(_kind(tensor))
-        found.update(_bytes(tensor).numpy().data)
+        found.update(_encode_kind(tensor))
+        found.update(_view_bytes(tensor).numpy().data)
     return found.digest()
 
 
-def _kind(tensor: Tensor) -> bytes:
+def _encode_kind(tensor: Tensor) -> bytes:
     text = f"{tensor.dtype}{tuple(tensor.shape)}"
     return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
-def _bytes(tensor: Tensor) -> Tensor:
+def _view_bytes(tensor: Tensor) -> Tensor:
     """All that is in it, flat, uint8."""
     plain = tensor.detach().cpu()
     if plain.layout != torch.strided:
@@ -72,7 +78,7 @@ LEARNT_FROM = {"test": ("train", "validation"), "validation": ("train",)}
 """Of what the images of a split must be free."""
 
 
-def without_overlap(data: DataSet, fields: Mapping[str, str]) -> DataSet:
+def note_overlap(data: DataSet, fields: Mapping[str, str]) -> DataSet:
     """`data` with a word on each pair of splits that have some samples in common.
 
     `fields` say where the images of a split were named. Samples of one data set are told by their
@@ -83,12 +89,12 @@ def without_overlap(data: DataSet, fields: Mapping[str, str]) -> DataSet:
         InputError: more than half of the test images are among those for training or validation,
             or of the validation images among those for training.
     """
-    splits = {name: _Looked(data.of(name)) for name in ("train", "validation", "test")}
+    splits = {name: _SplitSamples(data.of(name)) for name in ("train", "validation", "test")}
     told = []
     for name, field in fields.items():
         for other in LEARNT_FROM[name]:
             shared, of = splits[name].shared(splits[other])
-            what = f"{shared} of the {of} {worded(name)} images looked at are {worded(other)}"
+            what = f"{shared} of the {of} {format_split(name)} images looked at are {format_split(other)}"
             if 2 * shared > of:
                 raise InputError(
                     f"{what} images",
@@ -100,12 +106,12 @@ def without_overlap(data: DataSet, fields: Mapping[str, str]) -> DataSet:
     return replace(data, overlaps=(*data.overlaps, *told))
 
 
-def with_copies_told(data: DataSet) -> DataSet:
+def note_copies(data: DataSet) -> DataSet:
     """`data`, of which a part was set aside, with a word on images that are on both sides.
 
     Only those that cost nothing to read are looked at.
     """
-    train, validation = _Looked(data.train), _Looked(data.validation)
+    train, validation = _SplitSamples(data.train), _SplitSamples(data.validation)
     if not (train.is_in_memory and validation.is_in_memory):
         return data
     shared, of = validation.shared(train)
@@ -115,18 +121,18 @@ def with_copies_told(data: DataSet) -> DataSet:
     return replace(data, overlaps=(*data.overlaps, told))
 
 
-class _Looked:
+class _SplitSamples:
     """A split and what its samples are, each looked at once."""
 
     def __init__(self, split: Split | None) -> None:
         self.split = split
-        self.loader = _loader_with_indices(split)
+        self.loader = _find_loader(split)
         self._is_listed = False
         self._indices: list[int] | None = None
         self._places: set[Identity] | None = None
         self._names: list[bytes] | None = None
 
-    def shared(self, other: _Looked) -> tuple[int, int]:
+    def shared(self, other: _SplitSamples) -> tuple[int, int]:
         """How many of its samples are the other's too, of how many that were looked at."""
         if self.split is None or other.split is None:
             return 0, 0
@@ -141,7 +147,7 @@ class _Looked:
     def list_indices(self) -> list[int] | None:
         """Which samples a pass takes, in the order of the data set; None where they have none."""
         if not self._is_listed and self.loader is not None:  # a sampler may draw as it is listed
-            found = indices_of(self.loader, "overlap")
+            found = list_indices(self.loader, "overlap")
             self._indices = None if found is None else sorted(set(found))
             self._is_listed = True
         return self._indices
@@ -153,7 +159,7 @@ class _Looked:
             self._places = (
                 set()
                 if self.loader is None or indices is None
-                else {identity(self.loader.dataset, index) for index in indices}
+                else {locate_sample(self.loader.dataset, index) for index in indices}
             )
         return self._places
 
@@ -168,10 +174,12 @@ class _Looked:
         assert split is not None
         indices = self.list_indices()
         if isinstance(split, LoaderSplit) and self.loader is not None and indices is not None:
-            split = replace(split, iterable=in_order(self.loader, indices[:limit]))
-        with drawing("overlap"):  # a loader that shuffles draws, and the user's draws are not ours
+            split = replace(split, iterable=make_ordered_loader(self.loader, indices[:limit]))
+        with seed_draws(
+            "overlap"
+        ):  # a loader that shuffles draws, and the user's draws are not ours
             batches = split.batches(MOST, limit=limit)
-            return [name for x, y in batches for name in of_samples(Pair(x, y))]
+            return [name for x, y in batches for name in hash_samples(Pair(x, y))]
 
     @property
     def is_in_memory(self) -> bool:
@@ -182,7 +190,7 @@ class _Looked:
         return isinstance(self.split, ImageSplit) or isinstance(iterable, list | tuple)
 
 
-def _loader_with_indices(split: Split | None) -> DataLoader[Any] | None:
+def _find_loader(split: Split | None) -> DataLoader[Any] | None:
     """The loader of a split, where its samples have indices."""
     if not isinstance(split, LoaderSplit) or split.numbers is not None:
         return None

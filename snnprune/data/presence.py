@@ -12,7 +12,7 @@ from snnprune.errors import InputError
 DELETE = "delete it and get it again"
 
 
-def missing(name: str, folder: Path, looked_for: str) -> InputError:
+def missing_error(name: str, folder: Path, looked_for: str) -> InputError:
     """The error that says which files of the set `name` were looked for in `folder`."""
     return InputError(
         f"{name} is not there, looked for {looked_for}",
@@ -33,7 +33,7 @@ def require_intact(name: str, folder: Path, checksums: Mapping[str, str]) -> Non
 
     absent = [file for file in checksums if not (folder / file).is_file()]
     if absent:
-        raise missing(name, folder, ", ".join(absent))
+        raise missing_error(name, folder, ", ".join(absent))
     for file, checksum in checksums.items():
         if not check_integrity(folder / file, checksum):
             raise InputError("damaged, its MD5 sum is wrong", file=folder / file, hint=DELETE)
@@ -47,7 +47,7 @@ def download(name: str, fetch: Callable[[], object], root: Path) -> None:
             cannot be written.
     """
     try:
-        with contextlib.redirect_stdout(sys.stderr), _unpacking_data_alone():  # stdout: results
+        with contextlib.redirect_stdout(sys.stderr), _restrict_unpacking():  # stdout: results
             fetch()
     except (OSError, RuntimeError, tarfile.TarError) as error:  # URLError is an OSError
         reason = " ".join(str(error).split())
@@ -59,7 +59,7 @@ def download(name: str, fetch: Callable[[], object], root: Path) -> None:
 
 
 @contextlib.contextmanager
-def _unpacking_data_alone() -> Iterator[None]:
+def _restrict_unpacking() -> Iterator[None]:
     """In the block no archive puts a file outside of its folder, nor a link or a device in it.
 
     That is what tarfile does by itself from Python 3.14 on, and torchvision does not ask for.

@@ -20,7 +20,7 @@ from torch.utils.data import (
 )
 
 from snnprune.errors import InputError
-from snnprune.runtime import drawing
+from snnprune.runtime import seed_draws
 
 USUAL = 32
 """Samples in a batch, where a batch sampler of somebody's own does not say how many."""
@@ -53,7 +53,7 @@ def batch_sampler_of(loader: DataLoader[Any]) -> BatchSampler:
     return loader.batch_sampler
 
 
-def indices_of(loader: DataLoader[Any], *key: object) -> list[int] | None:
+def list_indices(loader: DataLoader[Any], *key: object) -> list[int] | None:
     """The indices that one pass takes, in its order; None where they are no whole numbers.
 
     What is drawn for it is seeded by `key`.
@@ -66,8 +66,8 @@ def indices_of(loader: DataLoader[Any], *key: object) -> list[int] | None:
     if takes_all(loader):
         return list(range(len(loader.dataset)))  # type: ignore[arg-type]  # it has a length
     given: Any = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
-    with drawing(*key, "sampler"):
-        found = _listed(given, loader)
+    with seed_draws(*key, "sampler"):
+        found = _list_samples(given, loader)
     if loader.batch_sampler is not None:
         if not all(isinstance(batch, list | tuple) for batch in found):
             return None
@@ -75,7 +75,7 @@ def indices_of(loader: DataLoader[Any], *key: object) -> list[int] | None:
     return found if all(type(index) is int for index in found) else None
 
 
-def _listed(given: Iterable[Any], loader: DataLoader[Any]) -> list[Any]:
+def _list_samples(given: Iterable[Any], loader: DataLoader[Any]) -> list[Any]:
     """All that a sampler gives."""
     most = max(LEAST, TIMES * len(loader.dataset))  # type: ignore[arg-type]  # it has a length
     found, count = [], 0
@@ -91,7 +91,7 @@ def _listed(given: Iterable[Any], loader: DataLoader[Any]) -> list[Any]:
     return found
 
 
-def identity(dataset: Dataset[Any], index: int) -> Identity:
+def locate_sample(dataset: Dataset[Any], index: int) -> Identity:
     """Where a sample is in the end, behind subsets and data sets put together."""
     found: Any = dataset
     place = index
@@ -115,12 +115,12 @@ def is_in_memory(dataset: Dataset[Any]) -> bool:
     return isinstance(dataset, TensorDataset)
 
 
-def in_order(loader: DataLoader[Any], indices: list[int]) -> DataLoader[Any]:
+def make_ordered_loader(loader: DataLoader[Any], indices: list[int]) -> DataLoader[Any]:
     """These samples, as `loader` makes batches of them."""
-    return over(loader, Subset(loader.dataset, indices), SequentialSampler(indices))
+    return rebuild_loader(loader, Subset(loader.dataset, indices), SequentialSampler(indices))
 
 
-def over(
+def rebuild_loader(
     loader: DataLoader[Any], dataset: Dataset[Any], sampler: Any, *, drop_last: bool = False
 ) -> DataLoader[Any]:
     """A loader as it is, over other samples."""

@@ -29,11 +29,11 @@ def svhn(options: DataOptions) -> DataSet:
         download("svhn", lambda: [SVHN(root, split=split, download=True) for split in SPLITS], root)
     listed = [SVHN.split_list[split] for split in SPLITS]
     require_intact("svhn", root, {file: md5 for _, file, md5 in listed})
-    train, test = (_split(SVHN(root, split=split)) for split in SPLITS)
+    train, test = (_make_split(SVHN(root, split=split)) for split in SPLITS)
     return image_data_set("svhn", classes=10, train=train, test=test, options=options)
 
 
-def _split(pictures: Any) -> ImageSplit:
+def _make_split(pictures: Any) -> ImageSplit:
     images = torch.from_numpy(pictures.data).contiguous()
     labels = torch.from_numpy(pictures.labels)
     return ImageSplit(images=images, labels=labels, mean=MEAN, std=STD)

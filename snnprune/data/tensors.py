@@ -8,7 +8,7 @@ from torch import Tensor
 
 from snnprune.data.dataset import SPLITS, DataOptions, DataSet
 from snnprune.data.images import ImageSplit, image_data_set
-from snnprune.data.overlap import with_copies_told, without_overlap
+from snnprune.data.overlap import note_copies, note_overlap
 from snnprune.errors import InputError
 
 MOST_CLASSES = 2**20
@@ -28,11 +28,11 @@ def open_tensors(file: Path, options: DataOptions) -> DataSet:
 
     # Its own refusal of NaN speaks of weights; `_samples` refuses it in words about data.
     tensors = read_checkpoint(file, allow_nonfinite=True).tensors
-    train = _split(tensors, "", file)
+    train = _read_split(tensors, "", file)
     if train is None:
         named = ", ".join(list(tensors)[:5]) or "nothing"
         raise InputError(f"holds {named}", file=file, field="x", hint="name the samples x")
-    validation, test = (_split(tensors, f"_{name}", file) for name in SPLITS[1:])
+    validation, test = (_read_split(tensors, f"_{name}", file) for name in SPLITS[1:])
     for name, split in (("x_validation", validation), ("x_test", test)):
         if split is not None and split.images.shape[1:] != train.images.shape[1:]:
             raise InputError(
@@ -53,22 +53,22 @@ def open_tensors(file: Path, options: DataOptions) -> DataSet:
     )
     parts = {"validation": validation, "test": test}
     fields = {name: f"x_{name}" for name, split in parts.items() if split is not None}
-    return with_copies_told(opened) if opened.held_out else without_overlap(opened, fields)
+    return note_copies(opened) if opened.held_out else note_overlap(opened, fields)
 
 
-def _split(tensors: Mapping[str, Tensor], end: str, file: Path) -> ImageSplit | None:
+def _read_split(tensors: Mapping[str, Tensor], end: str, file: Path) -> ImageSplit | None:
     """The samples `x` and labels `y` whose names have that end, None without samples."""
     x_name, y_name = f"x{end}", f"y{end}"
     if x_name not in tensors:
         if y_name in tensors:
             raise InputError(f"has no {x_name}", file=file, field=y_name, hint="name both")
         return None
-    x = _samples(tensors[x_name], x_name, file)
-    y = _labels(tensors[y_name], y_name, len(x), file) if y_name in tensors else None
+    x = _check_samples(tensors[x_name], x_name, file)
+    y = _check_labels(tensors[y_name], y_name, len(x), file) if y_name in tensors else None
     return ImageSplit(images=x, labels=y)
 
 
-def _samples(x: Tensor, name: str, file: Path) -> Tensor:
+def _check_samples(x: Tensor, name: str, file: Path) -> Tensor:
     if x.ndim < 2 or not x.numel() or x.is_complex():
         raise InputError(
             f"has shape {tuple(x.shape)} and type {x.dtype}, expected real values (N, ...)",
@@ -83,7 +83,7 @@ def _samples(x: Tensor, name: str, file: Path) -> Tensor:
     return x
 
 
-def _labels(y: Tensor, name: str, samples: int, file: Path) -> Tensor:
+def _check_labels(y: Tensor, name: str, samples: int, file: Path) -> Tensor:
     whole = not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
     if not whole or y.shape != (samples,):
         raise InputError(

@@ -34,7 +34,7 @@ def choose_device(name: str = "auto") -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(
-            f"no device {name!r} here", field="--device", hint=f"choose {_choices()}"
+            f"no device {name!r} here", field="--device", hint=f"choose {_format_choices()}"
         ) from error
     return device
 
@@ -46,24 +46,24 @@ def device_name(device: torch.device) -> str:
     return f"{device.type} ({torch.get_num_threads()} threads)"
 
 
-def versions() -> dict[str, str]:
+def collect_versions() -> dict[str, str]:
     """The versions that a result depends on."""
     return {
         "snnprune": __version__,
         "python": platform.python_version(),
-        **{library: _version(library) for library in LIBRARIES},
+        **{library: _read_version(library) for library in LIBRARIES},
     }
 
 
 @cache
-def _version(library: str) -> str:
+def _read_version(library: str) -> str:
     try:
         return version(library)
     except PackageNotFoundError:
         return "not installed"
 
 
-def _choices() -> str:
+def _format_choices() -> str:
     """What can be asked for on this machine."""
     cards = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     return ", ".join(["auto", *cards, "or cpu"]) if cards else "auto or cpu: there is no GPU"

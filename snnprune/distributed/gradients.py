@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from snnprune.distributed.ranks import Ranks
-from snnprune.runtime import drawing
+from snnprune.runtime import seed_draws
 
 Compute = Callable[..., Tensor]
 """From what a network is fed to the tensor that the loss is made of, from rest."""
 
 
-class Replicated:
+class ReplicatedNetwork:
     """Runs a network of which every rank has a copy.
 
     Where each rank's loss counts by its share of the whole batch (`Part.share`), `backward` gives
@@ -32,16 +32,16 @@ class Replicated:
         All ranks get the parameters and buffers of the first.
         """
         self.wrapped: DistributedDataParallel | None = None
-        self.running, self.size = _Running(module, compute), ranks.size
+        self.running, self.size = _RunModule(module, compute), ranks.size
         if ranks.size == 1:
             return
         for mine, first in zip(module.buffers(), ranks.shared(list(module.buffers())), strict=True):
             mine.copy_(first)
-        with _buffers_kept(module), drawing("example", device=_device(module)):
+        with _keep_buffers(module), seed_draws("example", device=_find_device(module)):
             unused = ranks.any(_leaves_some_unused(self.running, example))
             self.wrapped = DistributedDataParallel(self.running, find_unused_parameters=unused)
             # it lays its buckets anew after one pass; a run that is taken up again must sum alike
-            _used(self.wrapped, example)
+            _find_used_parameters(self.wrapped, example)
 
     def __call__(self, *fed: Any) -> Tensor:
         """The output for this rank's part of the batch."""
@@ -56,7 +56,7 @@ class Replicated:
         return self.wrapped.no_sync() if self.wrapped else contextlib.nullcontext()
 
 
-class _Running(nn.Module):
+class _RunModule(nn.Module):
     """`compute` as a module; it may call the network's parts, or the network many times.
 
     The parameters are all that is to be seen of the network: buffers are the same on all ranks.
@@ -72,13 +72,13 @@ class _Running(nn.Module):
         return self.compute(*fed)
 
 
-def _leaves_some_unused(running: _Running, example: tuple[Any, ...]) -> bool:
+def _leaves_some_unused(running: _RunModule, example: tuple[Any, ...]) -> bool:
     """Whether a parameter gets no gradient."""
-    used = _used(running, example)
+    used = _find_used_parameters(running, example)
     return any(p.requires_grad and p not in used for p in running.parameters())
 
 
-def _used(called: nn.Module, example: tuple[Any, ...]) -> set[nn.Parameter]:
+def _find_used_parameters(called: nn.Module, example: tuple[Any, ...]) -> set[nn.Parameter]:
     """The parameters that get a gradient in one pass; afterwards none has one."""
     called(*example).sum().backward()
     used = {parameter for parameter in called.parameters() if parameter.grad is not None}
@@ -88,7 +88,7 @@ def _used(called: nn.Module, example: tuple[Any, ...]) -> set[nn.Parameter]:
 
 
 @contextlib.contextmanager
-def _buffers_kept(module: nn.Module) -> Iterator[None]:
+def _keep_buffers(module: nn.Module) -> Iterator[None]:
     """After the block they are as they were."""
     kept = [(buffer, buffer.clone()) for buffer in module.buffers()]
     yield
@@ -96,5 +96,5 @@ def _buffers_kept(module: nn.Module) -> Iterator[None]:
         buffer.copy_(before)
 
 
-def _device(module: nn.Module) -> torch.device:
+def _find_device(module: nn.Module) -> torch.device:
     return next(module.parameters()).device

@@ -20,7 +20,7 @@ SIGNATURE = inspect.signature(functional.batch_norm)
 
 
 @contextlib.contextmanager
-def synchronised(ranks: Ranks, *, counts: bool = True) -> Iterator[None]:
+def synchronise_batchnorms(ranks: Ranks, *, counts: bool = True) -> Iterator[None]:
     """In the block, what normalises by its batch takes the batch of all ranks.
 
     Any module that calls `batch_norm` in training mode does, whatever its class, and keeps its
@@ -28,11 +28,11 @@ def synchronised(ranks: Ranks, *, counts: bool = True) -> Iterator[None]:
     for none: they are normalised and are no part of the statistics. A normalisation that calls no
     `batch_norm` stays with the samples of its rank.
     """
-    with contextlib.nullcontext() if ranks.size == 1 else _Synchronising(ranks, counts=counts):
+    with contextlib.nullcontext() if ranks.size == 1 else _BatchNormMode(ranks, counts=counts):
         yield
 
 
-class _Synchronising(TorchFunctionMode):
+class _BatchNormMode(TorchFunctionMode):
     """Sees the calls of `batch_norm`."""
 
     def __init__(self, ranks: Ranks, *, counts: bool) -> None:
@@ -62,18 +62,18 @@ class _Synchronising(TorchFunctionMode):
         eps: float,
         training: bool,  # noqa: ARG002  # true
     ) -> Tensor:
-        count, mean, squares = _moments(input.detach(), self.ranks, counts=self.counts)
+        count, mean, squares = _compute_moments(input.detach(), self.ranks, counts=self.counts)
         for running, new in ((running_mean, mean), (running_var, squares / (count - 1))):
             if running is not None:
                 running.lerp_(new.to(running.dtype), momentum)
         variance = squares / count
-        normalised: Tensor = _Normalised.apply(
+        normalised: Tensor = _SyncNorm.apply(
             input, weight, bias, mean, variance, eps, count if self.counts else None
         )
         return normalised
 
 
-def _moments(x: Tensor, ranks: Ranks, *, counts: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _compute_moments(x: Tensor, ranks: Ranks, *, counts: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Count (), mean and sum of squared distances to it (C,), float64, over x (N, C, ...) of all.
 
     Merged as by Chan, Golub and LeVeque 1979, the same on every rank.
@@ -82,8 +82,8 @@ def _moments(x: Tensor, ranks: Ranks, *, counts: bool) -> tuple[Tensor, Tensor, 
         ValueError: one value per channel has no variance.
     """
     count = x.numel() // x.shape[1] if counts else 0
-    axes = _all_but_channels(x)
-    about = x.to(_wide(x)).mean(axes, keepdim=True)
+    axes = _list_other_dims(x)
+    about = x.to(_widen_dtype(x)).mean(axes, keepdim=True)
     centred = x - about  # distances to about the mean lose nothing in float32
     off = centred.mean(axes).double()
     mean = about.flatten().double() + off
@@ -100,7 +100,7 @@ def _moments(x: Tensor, ranks: Ranks, *, counts: bool) -> tuple[Tensor, Tensor, 
     return total, mean, (squares + numbers * (means - mean).square()).sum(0)
 
 
-class _Normalised(torch.autograd.Function):
+class _SyncNorm(torch.autograd.Function):
     """(x - mean) / sqrt(var + eps) * weight + bias, where mean and var depend on x of all ranks."""
 
     @staticmethod
@@ -117,7 +117,7 @@ class _Normalised(torch.autograd.Function):
         """`count` is the number of values per channel on all ranks; None where x is not counted."""
         ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt())
         ctx.count = count
-        wide = _wide(x)
+        wide = _widen_dtype(x)
         statistics = mean.to(wide), variance.to(wide)
         return functional.batch_norm(x, *statistics, weight, bias, training=False, eps=eps)
 
@@ -126,8 +126,8 @@ class _Normalised(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Of x, weight and bias; those of the parameters are this rank's alone, for DDP to sum."""
         x, weight, mean, scale = ctx.saved_tensors
-        wide = _wide(x)
-        axes, channels = _all_but_channels(x), (1, -1, *[1] * (x.dim() - 2))
+        wide = _widen_dtype(x)
+        axes, channels = _list_other_dims(x), (1, -1, *[1] * (x.dim() - 2))
         d = gradient.to(wide)
         centred = x.to(wide) - mean.to(wide).view(channels)
         sum_d = d.sum(axes).double()
@@ -148,10 +148,10 @@ class _Normalised(torch.autograd.Function):
         )
 
 
-def _all_but_channels(x: Tensor) -> list[int]:
+def _list_other_dims(x: Tensor) -> list[int]:
     return [axis for axis in range(x.dim()) if axis != 1]
 
 
-def _wide(x: Tensor) -> torch.dtype:
+def _widen_dtype(x: Tensor) -> torch.dtype:
     """The type to reckon in: autocast may have made x narrow."""
     return torch.promote_types(x.dtype, torch.float32)

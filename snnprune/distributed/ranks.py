@@ -19,15 +19,15 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from snnprune.data.batches import described
+from snnprune.data.batches import describe_batch
 from snnprune.errors import InputError, PeerError, UsageError
-from snnprune.runtime import Place, place
+from snnprune.runtime import ProcessRank, read_process_rank
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class BatchPart:
     """What one rank takes of a batch."""
 
     x: Any
@@ -72,16 +72,16 @@ class Ranks:
         if self.size == 1:
             return [value]
         packed = [b""] * self.size
-        dist.all_gather_object(packed, _packed(value))
-        return [_unpacked(one) for one in packed]
+        dist.all_gather_object(packed, _pack_value(value))
+        return [_unpack_value(one) for one in packed]
 
     def shared(self, value: T) -> T:
         """The first rank's value; tensors in it come on the CPU."""
         if self.size == 1:
             return value
-        held = [_packed(value) if self.first else b""]
+        held = [_pack_value(value) if self.first else b""]
         dist.broadcast_object_list(held, device=torch.device("cpu"))
-        return cast(T, _unpacked(held[0]))
+        return cast(T, _unpack_value(held[0]))
 
     def by_first(self, work: Callable[[], T]) -> T:
         """What `work` gives where the first rank does it, as to write a file; the others wait."""
@@ -100,11 +100,11 @@ class Ranks:
         """Whether the batch of that number, from 0, is this rank's to do."""
         return number % self.size == self.rank
 
-    def dealt(self, batches: Iterable[T]) -> Iterator[T]:
+    def deal(self, batches: Iterable[T]) -> Iterator[T]:
         """Those of `batches` that are this rank's; every rank goes through all of them."""
         return (batch for number, batch in enumerate(batches) if self.owns(number))
 
-    def part(self, x: Any, y: Tensor, *, along: int | None = None) -> Part:
+    def part(self, x: Any, y: Tensor, *, along: int | None = None) -> BatchPart:
         """This rank's part of a batch that all of them have; the parts lie in their order.
 
         Where samples are fewer than ranks, some get the first sample and a share of 0. They lie
@@ -120,32 +120,32 @@ class Ranks:
             along = 0 if len(x) == len(y) else 1
         mine = torch.arange(len(y)).tensor_split(self.size)[self.rank]
         start, count = (int(mine[0]), len(mine)) if len(mine) else (0, 1)
-        return Part(
+        return BatchPart(
             x=x.narrow(along, start, count),
             y=y.narrow(0, start, count),
             share=len(mine) / len(y),
         )
 
-    def _whole(self, batch: Any, y: Tensor) -> Part:
+    def _whole(self, batch: Any, y: Tensor) -> BatchPart:
         if self.size > 1:
             raise InputError(
-                f"{described(batch)} cannot be shared out",
+                f"{describe_batch(batch)} cannot be shared out",
                 field="data.name",
                 hint="start one process",
             )
-        return Part(x=batch, y=y, share=1.0)
+        return BatchPart(x=batch, y=y, share=1.0)
 
 
 ALONE = Ranks()
 
 
-def _packed(value: object) -> bytes:
+def _pack_value(value: object) -> bytes:
     file = io.BytesIO()
     torch.save(value, file)
     return file.getvalue()
 
 
-def _unpacked(packed: bytes) -> Any:
+def _unpack_value(packed: bytes) -> Any:
     # not on the GPU of the rank that sent it; what comes from our own processes may be any object
     return torch.load(io.BytesIO(packed), map_location="cpu", weights_only=False)
 
@@ -156,7 +156,7 @@ FAILURES = (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError)
 
 
 @contextlib.contextmanager
-def joined(device: str) -> Iterator[Ranks]:
+def join_ranks(device: str) -> Iterator[Ranks]:
     """This process among those that torchrun started for `device`, as `--device` names it.
 
     Each takes a GPU of its own, which `cuda` means from here on; they talk by NCCL there and by
@@ -166,7 +166,7 @@ def joined(device: str) -> Iterator[Ranks]:
         UsageError: there are fewer GPUs than processes, or they cannot be shared out like this.
         PeerError: another process cannot be reached, ended, or gives no answer.
     """
-    here = place()
+    here = read_process_rank()
     if here.size == 1:
         yield ALONE
         return
@@ -174,11 +174,11 @@ def joined(device: str) -> Iterator[Ranks]:
     _require_one_for_each(device, here, on_gpu=on_gpu)
     if on_gpu:
         torch.cuda.set_device(here.local_rank)
-    with _telling_of_peers():
-        with _silent():
+    with _convert_peer_errors():
+        with _silence_stdout():
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
-                store=_fresh_store(),
+                store=_make_fresh_store(),
                 rank=here.rank,
                 world_size=here.size,
                 timeout=TIMEOUT,
@@ -191,7 +191,7 @@ def joined(device: str) -> Iterator[Ranks]:
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def _silence_stdout() -> Iterator[None]:
     """Nothing reaches stdout, where gloo of torch 2.10 says whom it met: a result goes there."""
     sys.stdout.flush()
     stdout, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
@@ -204,19 +204,19 @@ def _silent() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _fresh_store() -> Store:
+def _make_fresh_store() -> Store:
     """Where they leave their addresses; those of an earlier time must not be found again."""
-    return PrefixStore(f"snnprune-{next(TIMES)}", _store())
+    return PrefixStore(f"snnprune-{next(TIMES)}", _connect_store())
 
 
 @functools.cache
-def _store() -> Store:
+def _connect_store() -> Store:
     store, _, _ = next(rendezvous("env://", timeout=TIMEOUT))
     return store
 
 
 @contextlib.contextmanager
-def _telling_of_peers() -> Iterator[None]:
+def _convert_peer_errors() -> Iterator[None]:
     """Errors of the communication become ours."""
     try:
         yield
@@ -229,7 +229,7 @@ def _telling_of_peers() -> Iterator[None]:
         ) from error
 
 
-def _require_one_for_each(device: str, here: Place, *, on_gpu: bool) -> None:
+def _require_one_for_each(device: str, here: ProcessRank, *, on_gpu: bool) -> None:
     """Refuse a device that several processes cannot share."""
     cards = torch.cuda.device_count()
     if device.partition(":")[0] == "mps":

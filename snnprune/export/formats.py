@@ -15,20 +15,20 @@ from snnprune.checkpoint.packed import Packing
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.checkpoint.weights import is_prunable
 from snnprune.errors import InputError
-from snnprune.export.network import Running
+from snnprune.export.network import RecordedNetwork
 from snnprune.export.nir import write_nir
 from snnprune.export.onnx import write_onnx
-from snnprune.files.together import replacing
+from snnprune.files.together import replace_file
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exported:
+class ExportContents:
     """What is to be written: tensors by the keys of the file, in its order."""
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
     packing: Packing
-    running: Running | None = None
+    running: RecordedNetwork | None = None
     """The network with these weights, for a format that needs it."""
 
 
@@ -38,26 +38,26 @@ class Format:
 
     summary: str
     suffixes: tuple[str, ...]
-    write: Callable[[Path, Exported], tuple[str, ...] | None]
+    write: Callable[[Path, ExportContents], tuple[str, ...] | None]
     """Gives what is to be told of the file."""
     needs_network: bool = False
     """Whether tensors are not enough."""
 
 
-def _packed(path: Path, found: Exported) -> None:
+def _write_packed(path: Path, found: ExportContents) -> None:
     found.packing.write(path, found.metadata)
 
 
-def _dense(path: Path, found: Exported) -> None:
+def _write_dense(path: Path, found: ExportContents) -> None:
     write_safetensors(path, found.tensors, found.metadata)
 
 
-def _torch(path: Path, found: Exported) -> None:
-    with replacing(path) as temporary:
+def _write_torch(path: Path, found: ExportContents) -> None:
+    with replace_file(path) as temporary:
         torch.save({key: tensor.clone() for key, tensor in found.tensors.items()}, temporary)
 
 
-def _rows(path: Path, found: Exported) -> None:
+def _write_rows(path: Path, found: ExportContents) -> None:
     """A NumPy archive: of a weight, (out, in * kernel), the rows as SciPy's `csr_array` has them.
 
     `KEY.data`, `KEY.indices`, `KEY.indptr`, and `KEY.shape` of the whole weight. All other tensors
@@ -67,14 +67,14 @@ def _rows(path: Path, found: Exported) -> None:
     for key, tensor in found.tensors.items():
         _require_in_numpy(key, tensor)
         if is_prunable(key, tensor):
-            arrays |= {f"{key}.{part}": array for part, array in _csr(tensor).items()}
+            arrays |= {f"{key}.{part}": array for part, array in _make_csr(tensor).items()}
         else:
             arrays[key] = tensor.numpy()
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with replace_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
 
 
-def _csr(weight: Tensor) -> dict[str, Any]:
+def _make_csr(weight: Tensor) -> dict[str, Any]:
     matrix = weight.flatten(1).numpy()
     rows, columns = matrix.nonzero()
     ends = np.bincount(rows, minlength=len(matrix)).cumsum()
@@ -86,12 +86,12 @@ def _csr(weight: Tensor) -> dict[str, Any]:
     }
 
 
-def _nir(path: Path, found: Exported) -> tuple[str, ...]:
+def _write_nir(path: Path, found: ExportContents) -> tuple[str, ...]:
     assert found.running is not None
     return write_nir(path, found.running)
 
 
-def _onnx(path: Path, found: Exported) -> tuple[str, ...]:
+def _write_onnx(path: Path, found: ExportContents) -> tuple[str, ...]:
     assert found.running is not None
     return write_onnx(path, found.running)
 
@@ -111,33 +111,33 @@ FORMATS = {
     "packed": Format(
         summary="safetensors without the zeros, which every command reads",
         suffixes=(".safetensors",),
-        write=_packed,
+        write=_write_packed,
     ),
     "dense": Format(
         summary="plain safetensors, also back from packed",
         suffixes=(".safetensors",),
-        write=_dense,
+        write=_write_dense,
     ),
     "pth": Format(
         summary="a state dict for torch.load",
         suffixes=(".pth", ".pt"),
-        write=_torch,
+        write=_write_torch,
     ),
     "csr": Format(
         summary="rows without their zeros in a NumPy archive, as SciPy takes them",
         suffixes=(".npz",),
-        write=_rows,
+        write=_write_rows,
     ),
     "nir": Format(
         summary="the graph of weights and neurons, as the library of the neurons makes it",
         suffixes=(".nir",),
-        write=_nir,
+        write=_write_nir,
         needs_network=True,
     ),
     "onnx": Format(
         summary="the whole network, time steps and all, for ONNX Runtime",
         suffixes=(".onnx",),
-        write=_onnx,
+        write=_write_onnx,
         needs_network=True,
     ),
 }

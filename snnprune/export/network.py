@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnprune.checkpoint.weights import prunable_weights
+from snnprune.checkpoint.weights import find_prunable_weights
 from snnprune.errors import InputError
-from snnprune.graph.libraries import plainly
+from snnprune.graph.libraries import use_plain_operations
 from snnprune.graph.network import Network
 
 
 @dataclass(frozen=True, kw_only=True)
-class Running:
+class RecordedNetwork:
     """A network, and the first call of each of its modules in a pass."""
 
     network: Network
@@ -58,14 +58,18 @@ class Running:
 
 
 @torch.no_grad()
-def first_calls(network: Network, x: Any) -> Running:
+def record_first_calls(network: Network, x: Any) -> RecordedNetwork:
     """What the network does on `x`, from rest; it is left at rest.
 
     Raises:
         InputError: the way to run it never calls the network with a tensor.
     """
-    seen = Running(network=network)
-    with plainly(network.module), network.reset_between_batches() as reset, _watched(seen):
+    seen = RecordedNetwork(network=network)
+    with (
+        use_plain_operations(network.module),
+        network.reset_between_batches() as reset,
+        _record_calls(seen),
+    ):
         reset()
         network.run(x)
     if "" not in seen.inputs:
@@ -74,7 +78,7 @@ def first_calls(network: Network, x: Any) -> Running:
 
 
 @contextmanager
-def _watched(seen: Running) -> Iterator[None]:
+def _record_calls(seen: RecordedNetwork) -> Iterator[None]:
     hooks = []
     for name, module in seen.module.named_modules():
         hooks.append(module.register_forward_pre_hook(partial(_on_input, seen, name)))
@@ -87,7 +91,7 @@ def _watched(seen: Running) -> Iterator[None]:
         seen.put_out.clear()
 
 
-def _on_input(seen: Running, name: str, _: nn.Module, args: tuple[Any, ...]) -> None:
+def _on_input(seen: RecordedNetwork, name: str, _: nn.Module, args: tuple[Any, ...]) -> None:
     seen.called[name] += 1
     x = args[0] if args else None
     if name in seen.inputs or not isinstance(x, Tensor):
@@ -97,7 +101,7 @@ def _on_input(seen: Running, name: str, _: nn.Module, args: tuple[Any, ...]) -> 
         seen.changed.append(name)
 
 
-def _on_output(seen: Running, name: str, _: nn.Module, __: Any, output: Any) -> None:
+def _on_output(seen: RecordedNetwork, name: str, _: nn.Module, __: Any, output: Any) -> None:
     y = output[0] if isinstance(output, tuple) and output else output
     if isinstance(y, Tensor):
         seen.put_out[id(y)] = (y, y._version)
@@ -112,7 +116,7 @@ class LayerValues:
     bias: Tensor | None
 
 
-def layer_values(network: Network) -> dict[str, LayerValues]:
+def copy_layer_values(network: Network) -> dict[str, LayerValues]:
     """A copy of what each layer holds, by weight key."""
     own = dict(network.module.named_parameters(remove_duplicate=False))
     biases = {key: own.get(f"{key.removesuffix('weight')}bias") for key in network.layers}
@@ -133,10 +137,10 @@ def require_weights(
     Raises:
         InputError: one is missing, another, or there more often.
     """
-    places = prunable_weights(found)
+    places = find_prunable_weights(found)
     for key, layer in layers.items():
-        same = [place for place in places if _equal(layer.weight, found[place])]
-        alike = sum(_equal(layer.weight, other.weight) for other in layers.values())
+        same = [place for place in places if _is_equal(layer.weight, found[place])]
+        alike = sum(_is_equal(layer.weight, other.weight) for other in layers.values())
         if len(same) < alike:
             raise InputError(
                 f"is not in the {what} as it is", field=key, hint="its library changed or lost it"
@@ -149,16 +153,16 @@ def require_weights(
                 "--forward loop",
             )
         beside = (found.get(f"{place.removesuffix('weight')}bias") for place in same)
-        if not any(_same_bias(layer, bias) for bias in beside):
+        if not any(_is_same_bias(layer, bias) for bias in beside):
             raise InputError(f"has another bias in the {what}", field=key)
 
 
-def _same_bias(layer: LayerValues, given: Tensor | None) -> bool:
+def _is_same_bias(layer: LayerValues, given: Tensor | None) -> bool:
     """Zeros are no bias."""
     if layer.bias is None or given is None:
         return all(bias is None or not bias.any() for bias in (layer.bias, given))
-    return _equal(layer.bias, given)
+    return _is_equal(layer.bias, given)
 
 
-def _equal(one: Tensor, other: Tensor) -> bool:
+def _is_equal(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.equal(one.double(), other.double())

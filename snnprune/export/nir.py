@@ -12,15 +12,15 @@ import torch
 
 from snnprune.checkpoint.read import read_checkpoint
 from snnprune.errors import InputError
-from snnprune.export.network import Running, layer_values, require_weights
-from snnprune.export.nir_graph import graph_of, require_known, require_same_course
-from snnprune.export.packages import required, speaking
-from snnprune.files.together import replacing
+from snnprune.export.network import RecordedNetwork, copy_layer_values, require_weights
+from snnprune.export.nir_graph import export_graph, require_counterparts, require_same_course
+from snnprune.export.packages import convert_package_errors, import_package
+from snnprune.files.together import replace_file
 from snnprune.graph.links import Neuron
-from snnprune.text import counted
+from snnprune.text import format_count
 
 
-def notes_on(seen: Running, time_step: float | None) -> tuple[str, ...]:
+def collect_notes(seen: RecordedNetwork, time_step: float | None) -> tuple[str, ...]:
     """The time step, and a line where neurons reset in a way that NIR has no word for."""
     notes = []
     if time_step is not None:
@@ -30,7 +30,7 @@ def notes_on(seen: Running, time_step: float | None) -> tuple[str, ...]:
         )
     if soft := sum(_is_soft(neuron.module) for neuron in seen.network.neurons.values()):
         notes.append(
-            f"NIR has the reset to a potential alone: {counted(soft, 'layer')} of neurons that "
+            f"NIR has the reset to a potential alone: {format_count(soft, 'layer')} of neurons that "
             "subtract the threshold, or do not reset, are exported with a reset to 0"
         )
     return tuple(notes)
@@ -47,7 +47,7 @@ NEAR = 1e-3  # relative: constants are stored in float32, and 1 - beta loses dig
 EXACT = ("sinabs",)  # decays by exp(-dt / tau); the others by Euler's 1 - dt / tau
 
 
-def time_step(graph: Any, seen: Running) -> float | None:
+def find_time_step(graph: Any, seen: RecordedNetwork) -> float | None:
     """The time step with which the graph's neurons decay as the network's, in the unit of tau.
 
     None where no neuron says. NIR's neurons are of continuous time, with a leak
@@ -57,29 +57,29 @@ def time_step(graph: Any, seen: Running) -> float | None:
         InputError: thresholds, inputs or decays are not those of the network.
     """
     found: float | None = None
-    for neuron, node in _pairs(graph, seen):
+    for neuron, node in _iter_pairs(graph, seen):
         _require_threshold(neuron, node)
-        step = _step(neuron, node)
+        step = _find_step(neuron, node)
         if step is None:
             continue
         if found is not None and not math.isclose(step, found, rel_tol=NEAR):
-            raise _other(
+            raise _mismatch_error(
                 neuron, f"decays as in the network with a time step of {step:g}, others {found:g}"
             )
         found = step
     return found
 
 
-def _pairs(graph: Any, seen: Running) -> Iterator[tuple[Neuron, Any]]:
+def _iter_pairs(graph: Any, seen: RecordedNetwork) -> Iterator[tuple[Neuron, Any]]:
     """Neurons and their nodes, which exporters name after the module in one way or another."""
-    nodes = {_plain(name): node for name, node in graph.nodes.items()}
+    nodes = {_simplify_name(name): node for name, node in graph.nodes.items()}
     for name, neuron in seen.network.neurons.items():
-        node = nodes.get(_plain(name), nodes.get(_plain(f"{name}.lif")))
+        node = nodes.get(_simplify_name(name), nodes.get(_simplify_name(f"{name}.lif")))
         if hasattr(node, "v_threshold"):
             yield neuron, node
 
 
-def _plain(name: str) -> str:
+def _simplify_name(name: str) -> str:
     return name.replace(".", "_").strip("_")
 
 
@@ -89,34 +89,38 @@ def _require_threshold(neuron: Neuron, node: Any) -> None:
     for kind in ("min", "max"):
         a, b = float(getattr(wanted, kind)()), float(getattr(stored, kind)())
         if not math.isclose(a, b, rel_tol=NEAR):
-            raise _other(neuron, f"has the threshold {b:g} in the graph and {a:g} in the network")
+            raise _mismatch_error(
+                neuron, f"has the threshold {b:g} in the graph and {a:g} in the network"
+            )
 
 
-def _step(neuron: Neuron, node: Any) -> float | None:
+def _find_step(neuron: Neuron, node: Any) -> float | None:
     """Where the decay is known and one for all of them."""
-    beta, resistance = neuron.constants.beta, _only(node.r)
+    beta, resistance = neuron.constants.beta, _find_common_value(node.r)
     if beta is None or resistance is None:
         return None
     tau = getattr(node, "tau", getattr(node, "tau_mem", None))
     if tau is None:
         return 1 / resistance  # no leak: what comes in is r dt x
-    if (constant := _only(tau)) is None or not 0 < beta < 1:
+    if (constant := _find_common_value(tau)) is None or not 0 < beta < 1:
         return None
     gain = 1.0 if neuron.constants.decay_input else 1 / (1 - beta)
     if not math.isclose(resistance, gain, rel_tol=NEAR):
-        raise _other(neuron, f"has the resistance {resistance:g} in the graph instead of {gain:g}")
+        raise _mismatch_error(
+            neuron, f"has the resistance {resistance:g} in the graph instead of {gain:g}"
+        )
     exact = neuron.library.name in EXACT
     return -constant * math.log(beta) if exact else constant * (1 - beta)
 
 
-def _only(values: Any) -> float | None:
+def _find_common_value(values: Any) -> float | None:
     """The value of all of them."""
     array = np.asarray(values)
     low, high = float(array.min()), float(array.max())
     return low if low == high else None
 
 
-def _other(neuron: Neuron, message: str) -> InputError:
+def _mismatch_error(neuron: Neuron, message: str) -> InputError:
     return InputError(
         f"neuron {neuron.name} {message}",
         field="--to nir",
@@ -125,22 +129,22 @@ def _other(neuron: Neuron, message: str) -> InputError:
 
 
 @torch.no_grad()
-def write_nir(path: Path, seen: Running) -> tuple[str, ...]:
+def write_nir(path: Path, seen: RecordedNetwork) -> tuple[str, ...]:
     """Write what the network's library makes of it, if that is the network; notes on it.
 
     Raises:
         InputError: the library cannot export it, or nothing like it came out.
         OutputError: the file cannot be written.
     """
-    layers = layer_values(seen.network)  # an exporter may share their memory
-    graph = graph_of(seen)
-    require_known(graph, seen)
-    nir = required("nir", to="nir")
-    with replacing(path) as temporary:
-        with speaking("nir", to="nir"):
+    layers = copy_layer_values(seen.network)  # an exporter may share their memory
+    graph = export_graph(seen)
+    require_counterparts(graph, seen)
+    nir = import_package("nir", to="nir")
+    with replace_file(path) as temporary:
+        with convert_package_errors("nir", to="nir"):
             nir.write(temporary, graph)
             back = nir.read(temporary)
         require_weights(read_checkpoint(temporary).tensors, layers)
         require_same_course(back, seen)
-        step = time_step(back, seen)
-    return notes_on(seen, step)
+        step = find_time_step(back, seen)
+    return collect_notes(seen, step)

@@ -12,29 +12,29 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from snnprune.errors import InputError
-from snnprune.export.network import Running
-from snnprune.export.packages import NEEDED, required, speaking
-from snnprune.text import counted, first_few
+from snnprune.export.network import RecordedNetwork
+from snnprune.export.packages import NEEDED, convert_package_errors, import_package
+from snnprune.text import format_count, format_names
 
 CONSTANTS = ("tau", "tau_mem", "tau_syn", "r", "v_leak", "v_threshold", "v_reset", "w_in")
 """Of neurons in NIR: arrays in the shape of a sample."""
 
 
-def completed(graph: Any, seen: Running) -> Any:
+def complete_graph(graph: Any, seen: RecordedNetwork) -> Any:
     """With shapes of samples instead of batches, one constant for each neuron, and all types."""
-    nir, skip = required("nir", to="nir"), seen.batch_dims
-    require_known(graph, seen)
+    nir, skip = import_package("nir", to="nir"), seen.batch_dims
+    require_counterparts(graph, seen)
     last = [source for source, target in graph.edges if target == "output"]
     for name, node in graph.nodes.items():
         if hasattr(node, "r") and name in seen.outputs:
-            _spread(node, tuple(seen.outputs[name].shape[skip:]))
+            _expand_constants(node, tuple(seen.outputs[name].shape[skip:]))
     graph.nodes["input"] = nir.Input(np.array(seen.sample.shape[skip:]))
     graph.nodes["output"] = nir.Output(np.array(seen.outputs[last[0]].shape[skip:]))
     graph.infer_types()
     return graph
 
 
-def _spread(node: Any, shape: tuple[int, ...]) -> None:
+def _expand_constants(node: Any, shape: tuple[int, ...]) -> None:
     for name in CONSTANTS:
         value = getattr(node, name, None)
         if value is not None and math.prod(np.shape(value)) == 1:
@@ -42,7 +42,7 @@ def _spread(node: Any, shape: tuple[int, ...]) -> None:
     node.__post_init__()  # its types follow from them
 
 
-def require_known(graph: Any, seen: Running) -> None:
+def require_counterparts(graph: Any, seen: RecordedNetwork) -> None:
     """Refuse a graph in which a module has no counterpart.
 
     Raises:
@@ -55,10 +55,10 @@ def require_known(graph: Any, seen: Running) -> None:
         if node is None
     ]
     if lost:
-        raise InputError(f"nothing in NIR is made of {first_few(lost)}", field="--to nir")
+        raise InputError(f"nothing in NIR is made of {format_names(lost)}", field="--to nir")
 
 
-def require_same_course(graph: Any, seen: Running) -> None:
+def require_same_course(graph: Any, seen: RecordedNetwork) -> None:
     """Refuse a graph in which something else happens than in the network.
 
     It has all neurons, one input and one output, every node is on a way from one to the other, and
@@ -70,22 +70,22 @@ def require_same_course(graph: Any, seen: Running) -> None:
     """
     spiking = sum(hasattr(node, "v_threshold") for node in graph.nodes.values())
     if spiking != (wanted := len(seen.network.neurons)):
-        raise _cut(f"the graph has {spiking} of {counted(wanted, 'layer')} of neurons")
+        raise _graph_error(f"the graph has {spiking} of {format_count(wanted, 'layer')} of neurons")
     for what, ends in (("input", graph.inputs), ("output", graph.outputs)):
         if len(ends) != 1:
-            raise _cut(f"the graph has {len(ends)} {what}s: {first_few(sorted(ends))}")
+            raise _graph_error(f"the graph has {len(ends)} {what}s: {format_names(sorted(ends))}")
     backwards = [(target, source) for source, target in graph.edges]
-    met = _reached(graph.inputs, graph.edges) & _reached(graph.outputs, backwards)
+    met = _find_reachable(graph.inputs, graph.edges) & _find_reachable(graph.outputs, backwards)
     if lost := sorted(graph.nodes.keys() - met):
-        raise _cut(f"the graph leads past {first_few(lost)}")
+        raise _graph_error(f"the graph leads past {format_names(lost)}")
     values = {**seen.outputs, **dict.fromkeys(graph.inputs, seen.sample)}
     for name, entered in seen.inputs.items():
         before = [values.get(source) for source, target in graph.edges if target == name]
         if before and (name in seen.changed or not _is_sum(entered, before)):
-            raise _cut(f"what enters {name} is not what the graph says")
+            raise _graph_error(f"what enters {name} is not what the graph says")
 
 
-def _reached(start: Iterable[str], edges: Collection[tuple[str, str]]) -> set[str]:
+def _find_reachable(start: Iterable[str], edges: Collection[tuple[str, str]]) -> set[str]:
     met, pending = set[str](), list(start)
     while pending:
         node = pending.pop()
@@ -104,7 +104,7 @@ def _is_sum(entered: Tensor, before: list[Tensor | None]) -> bool:
     return torch.allclose(torch.stack(known).sum(0), entered, equal_nan=True)
 
 
-def _cut(message: str) -> InputError:
+def _graph_error(message: str) -> InputError:
     return InputError(
         message,
         field="--to nir",
@@ -116,46 +116,48 @@ WHAT_IT_TAKES = "docs/exporting.md says what each library exports"
 PER_NEURON = ("alpha", "beta", "threshold")
 
 
-def _snntorch(seen: Running) -> Any:
+def _export_snntorch(seen: RecordedNetwork) -> Any:
     """NIR has a number for each neuron; snnTorch exports one for all of them as it is."""
     for name, neuron in seen.network.neurons.items():
         shape = seen.outputs[name].shape[1:]
         for constant in PER_NEURON:
-            _fill_shape(neuron.module, constant, shape)
-    export = required("snntorch.export_nir", to="nir").export_to_nir
+            _expand_parameter(neuron.module, constant, shape)
+    export = import_package("snntorch.export_nir", to="nir").export_to_nir
     return export(seen.module, seen.sample, ignore_dims=[0])
 
 
-def _fill_shape(neuron: nn.Module, name: str, shape: torch.Size) -> None:
+def _expand_parameter(neuron: nn.Module, name: str, shape: torch.Size) -> None:
     held = getattr(neuron, name, None)
     if isinstance(held, torch.Tensor) and held.numel() == 1:
         whole = held.detach().reshape(()).expand(shape).clone()
         setattr(neuron, name, nn.Parameter(whole) if isinstance(held, nn.Parameter) else whole)
 
 
-def _spikingjelly(seen: Running) -> Any:
-    export = required("spikingjelly.activation_based.nir_exchange", to="nir").export_to_nir
+def _export_spikingjelly(seen: RecordedNetwork) -> Any:
+    export = import_package("spikingjelly.activation_based.nir_exchange", to="nir").export_to_nir
     return export(seen.module, seen.sample)
 
 
-def _sinabs(seen: Running) -> Any:
-    return completed(required("sinabs.nir", to="nir").to_nir(seen.module, seen.sample), seen)
+def _export_sinabs(seen: RecordedNetwork) -> Any:
+    return complete_graph(
+        import_package("sinabs.nir", to="nir").to_nir(seen.module, seen.sample), seen
+    )
 
 
-def _norse(seen: Running) -> Any:
-    export = required("norse.torch.utils.export_nir", to="nir").to_nir
-    return completed(export(seen.module, seen.sample), seen)
+def _export_norse(seen: RecordedNetwork) -> Any:
+    export = import_package("norse.torch.utils.export_nir", to="nir").to_nir
+    return complete_graph(export(seen.module, seen.sample), seen)
 
 
-EXPORTERS: dict[str, Callable[[Running], Any]] = {
-    "snnTorch": _snntorch,
-    "SpikingJelly": _spikingjelly,
-    "sinabs": _sinabs,
-    "norse": _norse,
+EXPORTERS: dict[str, Callable[[RecordedNetwork], Any]] = {
+    "snnTorch": _export_snntorch,
+    "SpikingJelly": _export_spikingjelly,
+    "sinabs": _export_sinabs,
+    "norse": _export_norse,
 }
 
 
-def graph_of(seen: Running) -> Any:
+def export_graph(seen: RecordedNetwork) -> Any:
     """The network as its own library exports it.
 
     Raises:
@@ -164,18 +166,18 @@ def graph_of(seen: Running) -> Any:
     _require_no_batchnorm(seen.module)
     library = _library_of(seen)
     for package in NEEDED["nir"]:
-        required(package, to="nir")
-    with speaking(library, to="nir", hint=WHAT_IT_TAKES):
+        import_package(package, to="nir")
+    with convert_package_errors(library, to="nir", hint=WHAT_IT_TAKES):
         return EXPORTERS[library](seen)
 
 
-def _library_of(seen: Running) -> str:
+def _library_of(seen: RecordedNetwork) -> str:
     names = {neuron.library.name for neuron in seen.network.neurons.values()}
     if strange := [
         n for n, one in seen.network.neurons.items() if one.library.name not in EXPORTERS
     ]:
         raise InputError(
-            f"no library exports the neurons {first_few(strange)}",
+            f"no library exports the neurons {format_names(strange)}",
             field="--to nir",
             hint=f"those of {', '.join(EXPORTERS)} can be exported",
         )
@@ -190,7 +192,7 @@ def _require_no_batchnorm(module: nn.Module) -> None:
     norms = [name for name, part in module.named_modules() if isinstance(part, _BatchNorm)]
     if norms:
         raise InputError(
-            f"NIR has no BatchNorm (modules {first_few(norms)})",
+            f"NIR has no BatchNorm (modules {format_names(norms)})",
             field="--to nir",
             hint="fold each into the layer before it (torch.nn.utils.fusion.fuse_conv_bn_eval "
             "keeps zeros) and export that network",

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from snnprune.errors import InputError
-from snnprune.export.network import Running, layer_values, require_weights
-from snnprune.export.packages import NEEDED, required, speaking
-from snnprune.files.together import replacing
-from snnprune.graph.libraries import plainly
+from snnprune.export.network import RecordedNetwork, copy_layer_values, require_weights
+from snnprune.export.packages import NEEDED, convert_package_errors, import_package
+from snnprune.files.together import replace_file
+from snnprune.graph.libraries import use_plain_operations
 
 LARGEST = 2**31 - 2**20  # bytes of tensors: protobuf takes no file of 2 GiB
 NOTICEABLE = 1e-3
@@ -21,7 +21,7 @@ SHARE = 0.01  # of the outputs' mean size, by which they may differ on the avera
 
 
 @torch.no_grad()
-def write_onnx(path: Path, seen: Running) -> tuple[str, ...]:
+def write_onnx(path: Path, seen: RecordedNetwork) -> tuple[str, ...]:
     """Write the network as ONNX, if ONNX Runtime then does what it does; notes on it.
 
     Raises:
@@ -29,22 +29,22 @@ def write_onnx(path: Path, seen: Running) -> tuple[str, ...]:
         OutputError: the file cannot be written.
     """
     for package in NEEDED["onnx"]:
-        required(package, to="onnx")
+        import_package(package, to="onnx")
     _require_exportable(seen)
-    layers = layer_values(seen.network)
-    wanted = _outputs(seen, seen.sample)
-    with replacing(path) as temporary:
+    layers = copy_layer_values(seen.network)
+    wanted = _compute_outputs(seen, seen.sample)
+    with replace_file(path) as temporary:
         try:
             _export(temporary, seen, any_size=True)
-            notes = _on_outputs(temporary, seen, wanted)
+            notes = _check_outputs(temporary, seen, wanted)
         except InputError:  # a loop over the first dimension has been unrolled, for one
             _export(temporary, seen, any_size=False)
-            notes = _on_outputs(temporary, seen, wanted)
-        require_weights(_constants(temporary), layers, what="file")
+            notes = _check_outputs(temporary, seen, wanted)
+        require_weights(_read_constants(temporary), layers, what="file")
     return notes
 
 
-def _require_exportable(seen: Running) -> None:
+def _require_exportable(seen: RecordedNetwork) -> None:
     if seen.calls > 1:
         raise InputError(
             f"calls the model {seen.calls} times, and ONNX keeps no membrane from one to the next",
@@ -55,20 +55,20 @@ def _require_exportable(seen: Running) -> None:
         raise InputError("one ONNX file holds no more than 2 GiB", field="--to onnx")
 
 
-def _outputs(seen: Running, x: Tensor) -> list[Tensor]:
+def _compute_outputs(seen: RecordedNetwork, x: Tensor) -> list[Tensor]:
     """All tensors that the network puts out, from rest."""
-    with plainly(seen.module), seen.network.reset_between_batches() as reset:
+    with use_plain_operations(seen.module), seen.network.reset_between_batches() as reset:
         reset()
         found = tree_leaves(seen.module(x.clone()))
         return [one.clone() for one in found if isinstance(one, Tensor)]
 
 
-def _export(path: Path, seen: Running, *, any_size: bool) -> None:
+def _export(path: Path, seen: RecordedNetwork, *, any_size: bool) -> None:
     """Write it without optimisation, which would fold BatchNorms into the weights."""
     with (
-        plainly(seen.module),
+        use_plain_operations(seen.module),
         seen.network.reset_between_batches() as reset,
-        speaking("torch.onnx", to="onnx"),
+        convert_package_errors("torch.onnx", to="onnx"),
     ):
         reset()
         program = torch.onnx.export(
@@ -82,13 +82,13 @@ def _export(path: Path, seen: Running, *, any_size: bool) -> None:
         )
         assert program is not None
         program.save(str(path), external_data=False)
-    _without_traces(path)
+    _strip_traces(path)
 
 
-def _without_traces(path: Path) -> None:
+def _strip_traces(path: Path) -> None:
     """Leave out where in whose source each operation was: paths and lines of this machine."""
-    onnx = required("onnx", to="onnx")
-    with speaking("onnx", to="onnx"):
+    onnx = import_package("onnx", to="onnx")
+    with convert_package_errors("onnx", to="onnx"):
         model = onnx.load(path)
         for graph in (model.graph, *model.functions):
             values = (
@@ -100,52 +100,54 @@ def _without_traces(path: Path) -> None:
         onnx.save(model, path)
 
 
-def _constants(path: Path) -> dict[str, Tensor]:
+def _read_constants(path: Path) -> dict[str, Tensor]:
     """What the file holds, by the names of the network."""
-    onnx = required("onnx", to="onnx")
-    helper = required("onnx.numpy_helper", to="onnx")
-    with speaking("onnx", to="onnx"):
+    onnx = import_package("onnx", to="onnx")
+    helper = import_package("onnx.numpy_helper", to="onnx")
+    with convert_package_errors("onnx", to="onnx"):
         held = onnx.load(path).graph.initializer
         return {one.name: torch.from_numpy(helper.to_array(one).copy()) for one in held}
 
 
-def _on_outputs(path: Path, seen: Running, wanted: list[Tensor]) -> tuple[str, ...]:
+def _check_outputs(path: Path, seen: RecordedNetwork, wanted: list[Tensor]) -> tuple[str, ...]:
     """Notes where rounding can be seen, or the size of a batch is fixed.
 
     Raises:
         InputError: the outputs are others.
     """
-    runtime, x = required("onnxruntime", to="onnx"), seen.sample
-    with speaking("ONNX Runtime", to="onnx"):
+    runtime, x = import_package("onnxruntime", to="onnx"), seen.sample
+    with convert_package_errors("ONNX Runtime", to="onnx"):
         runtime.set_default_logger_severity(3)  # errors; C++ prints past Python's stderr
         session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        notes = _on_difference(wanted, _run(session, x))
+        notes = _note_difference(wanted, _run_session(session, x))
         if not isinstance(session.get_inputs()[0].shape[0], str):
             return (*notes, f"the file takes inputs of shape {tuple(x.shape)} alone")
         twice = torch.cat([x, x])
-        return notes or _on_difference(_outputs(seen, twice), _run(session, twice))
+        return notes or _note_difference(
+            _compute_outputs(seen, twice), _run_session(session, twice)
+        )
 
 
-def _run(session: Any, x: Tensor) -> list[Tensor]:
+def _run_session(session: Any, x: Tensor) -> list[Tensor]:
     entry = session.get_inputs()[0].name
     return [torch.as_tensor(one) for one in session.run(None, {entry: x.numpy()})]
 
 
-def _on_difference(wanted: list[Tensor], found: list[Tensor]) -> tuple[str, ...]:
+def _note_difference(wanted: list[Tensor], found: list[Tensor]) -> tuple[str, ...]:
     if [one.shape for one in wanted] != [one.shape for one in found]:
-        raise _other("shapes")
+        raise _mismatch_error("shapes")
     most = 0.0
     for one, other in zip(wanted, found, strict=True):
         apart = (one.double() - other.double()).abs()
         if not apart.mean() <= SHARE * one.double().abs().mean() + 1e-6:
-            raise _other("values")
+            raise _mismatch_error("values")
         most = max(most, float(apart.max()))
     if most < NOTICEABLE:
         return ()
     return (f"rounding decided some spikes otherwise: outputs differ by up to {most:.2g}",)
 
 
-def _other(what: str) -> InputError:
+def _mismatch_error(what: str) -> InputError:
     return InputError(
         f"ONNX Runtime puts out other {what} than the network",
         field="--to onnx",

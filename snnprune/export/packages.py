@@ -18,7 +18,7 @@ NEEDED = {"nir": ("nir", "nirtorch"), "onnx": ("onnx", "onnxscript", "onnxruntim
 PRINTED = re.compile(r"^\[WARNING\] *(.+)$", re.MULTILINE)  # what snnTorch says of what it drops
 
 
-def required(name: str, *, to: str) -> Any:
+def import_package(name: str, *, to: str) -> Any:
     """The module of that name.
 
     Raises:
@@ -37,7 +37,7 @@ def required(name: str, *, to: str) -> Any:
 
 
 @contextlib.contextmanager
-def speaking(who: str, *, to: str, hint: str | None = None) -> Iterator[None]:
+def convert_package_errors(who: str, *, to: str, hint: str | None = None) -> Iterator[None]:
     """Turn whatever a package of somebody else's raises into an error that has its words.
 
     What it prints is kept off the screen: only of what went wrong is it worth reading.
@@ -57,11 +57,11 @@ def speaking(who: str, *, to: str, hint: str | None = None) -> Iterator[None]:
             raise
         printed = "; ".join(dict.fromkeys(PRINTED.findall(said.getvalue())))
         raise InputError(
-            f"{who} says: {printed or _words(error)}", field=f"--to {to}", hint=hint
+            f"{who} says: {printed or _first_paragraph(error)}", field=f"--to {to}", hint=hint
         ) from error
 
 
-def _words(error: Exception) -> str:
+def _first_paragraph(error: Exception) -> str:
     """Its first paragraph, in one line."""
     text = str(error).strip().split("\n\n")[0]
     return f"{type(error).__name__}: {' '.join(text.split())}".rstrip(".: ")

@@ -37,7 +37,7 @@ class Sizes:
         return asdict(self)
 
 
-def sizes_of(tensors: Iterable[Tensor], packing: Packing) -> Sizes:
+def measure_sizes(tensors: Iterable[Tensor], packing: Packing) -> Sizes:
     """Measure all of them; `packing` is what `pack` made of the same tensors."""
     gzip = zlib.compressobj(level=6, wbits=GZIP)
     zstd = zstandard.ZstdCompressor(level=19).compressobj()

@@ -43,14 +43,14 @@ def open_folder(folder: Path, parts: Iterable[str] = (), *, make: bool = True) -
     handle = os.open(folder, FOLDER)
     for part in parts:
         try:
-            below = _below(handle, part, make=make)
+            below = _open_below(handle, part, make=make)
         finally:
             os.close(handle)
         handle = below
     return handle
 
 
-def _below(handle: int, name: str, *, make: bool) -> int:
+def _open_below(handle: int, name: str, *, make: bool) -> int:
     if make:
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, dir_fd=handle)
@@ -58,7 +58,7 @@ def _below(handle: int, name: str, *, make: bool) -> int:
 
 
 @contextlib.contextmanager
-def held(handle: int) -> Iterator[int]:
+def close_after(handle: int) -> Iterator[int]:
     """A descriptor that is closed after the block."""
     try:
         yield handle
@@ -66,7 +66,7 @@ def held(handle: int) -> Iterator[int]:
         os.close(handle)
 
 
-def status_in(handle: int, name: str) -> os.stat_result | None:
+def read_status(handle: int, name: str) -> os.stat_result | None:
     """What has this name in an open folder, links not followed; None for nothing."""
     try:
         return os.stat(name, dir_fd=handle, follow_symlinks=False)
@@ -74,7 +74,7 @@ def status_in(handle: int, name: str) -> os.stat_result | None:
         return None
 
 
-def names_in(handle: int) -> list[str]:
+def list_names(handle: int) -> list[str]:
     """What lies in an open folder, in order."""
     return sorted(os.listdir(handle))
 
@@ -85,12 +85,12 @@ def require_regular_in(handle: int, name: str, path: Path) -> None:
     Raises:
         OutputError: a link, a folder, a pipe or a device has the name.
     """
-    found = status_in(handle, name)
+    found = read_status(handle, name)
     if found is not None and not stat.S_ISREG(found.st_mode):
-        raise not_ours(path, found, "a regular file")
+        raise not_ours_error(path, found, "a regular file")
 
 
-def not_ours(path: Path, found: os.stat_result, wanted: str) -> OutputError:
+def not_ours_error(path: Path, found: os.stat_result, wanted: str) -> OutputError:
     """What is to be said where something else has the name of a file or folder of ours."""
     link = stat.S_ISLNK(found.st_mode)
     return OutputError(
@@ -100,14 +100,14 @@ def not_ours(path: Path, found: os.stat_result, wanted: str) -> OutputError:
     )
 
 
-def by_handle(handle: int, folder: Path) -> Path:
+def path_by_handle(handle: int, folder: Path) -> Path:
     """A path that leads into an open folder whatever its name is by now."""
     path = Path(f"/proc/self/fd/{handle}")
     return path if path.exists() else folder  # there may be no /proc
 
 
 @contextlib.contextmanager
-def opened_in(folder: Path, parts: Sequence[str], flags: int) -> Iterator[int]:
+def open_file_in(folder: Path, parts: Sequence[str], flags: int) -> Iterator[int]:
     """A regular file below `folder` by `parts`, opened by `flags`; no link is followed on the way.
 
     Raises:
@@ -115,17 +115,17 @@ def opened_in(folder: Path, parts: Sequence[str], flags: int) -> Iterator[int]:
         OSError: it cannot be opened.
     """
     *above, name = parts
-    with held(open_folder(folder, above, make=False)) as handle:
+    with close_after(open_folder(folder, above, make=False)) as handle:
         require_regular_in(handle, name, folder.joinpath(*parts))
         careful = flags | os.O_NOFOLLOW | os.O_NONBLOCK  # a pipe would wait for its other end
-        with held(os.open(name, careful, 0o666, dir_fd=handle)) as file:
+        with close_after(os.open(name, careful, 0o666, dir_fd=handle)) as file:
             _require_alone(os.fstat(file), folder.joinpath(*parts))
             yield file
 
 
 def _require_alone(found: os.stat_result, path: Path) -> None:
     if not stat.S_ISREG(found.st_mode):
-        raise not_ours(path, found, "a regular file")
+        raise not_ours_error(path, found, "a regular file")
     if found.st_nlink > 1:
         raise OutputError(
             "has other names too: what is written would show there",
@@ -139,7 +139,7 @@ NESTED = 3  # as deep as one of these folders can lie in another, with files in 
 
 
 @contextlib.contextmanager
-def staging(folder: int) -> Iterator[tuple[str, int]]:
+def make_staging_folder(folder: int) -> Iterator[tuple[str, int]]:
     """Name and descriptor of a new folder in an open one; it is gone after the block.
 
     What processes that were killed left in `folder` goes first.
@@ -148,8 +148,8 @@ def staging(folder: int) -> Iterator[tuple[str, int]]:
         OSError: it cannot be made.
     """
     sweep(folder)
-    name, handle = _made(folder)
-    with held(handle):
+    name, handle = _make_locked_folder(folder)
+    with close_after(handle):
         try:
             yield name, handle
         finally:
@@ -165,7 +165,9 @@ def sweep(folder: int) -> None:
 
 
 def _sweep_one(folder: int, name: str) -> None:
-    with held(os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)) as handle:
+    with close_after(
+        os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    ) as handle:
         mode = os.fstat(handle).st_mode
         if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
             return
@@ -176,7 +178,7 @@ def _sweep_one(folder: int, name: str) -> None:
             os.unlink(name, dir_fd=folder)
 
 
-def _made(folder: int) -> tuple[str, int]:
+def _make_locked_folder(folder: int) -> tuple[str, int]:
     while True:
         name = f"{BEGIN}{secrets.token_hex(8)}{END}"
         os.mkdir(name, 0o700, dir_fd=folder)
@@ -197,24 +199,27 @@ def _is_ours(folder: int, name: str, handle: int) -> bool:
         return False
     except OSError:
         pass  # a file system without locks: nobody can take it for a dead one's
-    found = status_in(folder, name)
+    found = read_status(folder, name)
     return found is not None and os.path.samestat(found, os.fstat(handle))
 
 
 def _remove(folder: int, name: str, handle: int) -> None:
     """Empty the folder behind `handle`, and take its name away."""
-    _empty(handle, NESTED)
+    _empty_folder(handle, NESTED)
     with contextlib.suppress(OSError):
         os.rmdir(name, dir_fd=folder)
 
 
-def _empty(handle: int, depth: int) -> None:
+def _empty_folder(handle: int, depth: int) -> None:
     for name in os.listdir(handle):
         try:
             os.unlink(name, dir_fd=handle)
         except OSError as error:
             if error.errno not in (errno.EISDIR, errno.EPERM) or not depth:
                 continue
-            with contextlib.suppress(OSError), held(os.open(name, OURS, dir_fd=handle)) as below:
-                _empty(below, depth - 1)
+            with (
+                contextlib.suppress(OSError),
+                close_after(os.open(name, OURS, dir_fd=handle)) as below,
+            ):
+                _empty_folder(below, depth - 1)
                 os.rmdir(name, dir_fd=handle)

@@ -31,7 +31,7 @@ def require_regular_file(path: Path) -> int:
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
-        raise _not_there(path, error) from None
+        raise _not_there_error(path, error) from None
     if not stat.S_ISREG(status.st_mode):
         kind = KINDS.get(stat.S_IFMT(status.st_mode), "something else")
         hint = "name a file in it" if stat.S_ISDIR(status.st_mode) else "copy it into a file first"
@@ -48,26 +48,26 @@ def require_readable(path: Path) -> None:
         InputError: as `require_regular_file` and `reading`.
     """
     require_regular_file(path)
-    with reading(path):
+    with open_for_reading(path):
         pass
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[BufferedReader]:
+def open_for_reading(path: Path) -> Iterator[BufferedReader]:
     """The open file, which stays what it is until the block ends.
 
     Raises:
         InputError: the system does not let us open or read it, or somebody writes to it meanwhile.
     """
     try:
-        with path.open("rb") as file, _steady(path, file.fileno()):
+        with path.open("rb") as file, _require_steady(path, file.fileno()):
             yield file
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable_error(path, error) from error
 
 
 @contextlib.contextmanager
-def unchanging(*paths: Path) -> Iterator[None]:
+def require_unchanging(*paths: Path) -> Iterator[None]:
     """Files that are opened more than once in the block, and have to be the same each time.
 
     Raises:
@@ -75,11 +75,11 @@ def unchanging(*paths: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         for path in paths:
-            stack.enter_context(_steady(path, path))
+            stack.enter_context(_require_steady(path, path))
         yield
 
 
-def changed(path: Path) -> InputError:
+def changed_error(path: Path) -> InputError:
     """The error of a file that somebody else writes to."""
     return InputError(
         "changed while it was read", file=path, hint="run it again when nobody writes to it"
@@ -87,35 +87,35 @@ def changed(path: Path) -> InputError:
 
 
 @contextlib.contextmanager
-def _steady(path: Path, place: Path | int) -> Iterator[None]:
+def _require_steady(path: Path, place: Path | int) -> Iterator[None]:
     """What is found wrong in the block may come of the change, and what is not may be of two."""
-    before = _mark(path, place)
+    before = _read_mark(path, place)
     try:
         yield
     except Exception as error:
-        if _mark(path, place) != before:
-            raise changed(path) from error
+        if _read_mark(path, place) != before:
+            raise changed_error(path) from error
         raise
-    if _mark(path, place) != before:
-        raise changed(path)
+    if _read_mark(path, place) != before:
+        raise changed_error(path)
 
 
-def _mark(path: Path, place: Path | int) -> tuple[int, ...]:
+def _read_mark(path: Path, place: Path | int) -> tuple[int, ...]:
     """What changes with every change of the file; the time of its status cannot be set back."""
     try:
         found = os.fstat(place) if isinstance(place, int) else place.stat()
     except OSError as error:
-        raise _not_there(path, error) from None
+        raise _not_there_error(path, error) from None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _not_there(path: Path, error: OSError | ValueError) -> InputError:
+def _not_there_error(path: Path, error: OSError | ValueError) -> InputError:
     if isinstance(error, ValueError):  # a null byte in the name
         return InputError("is not a name that a file can have", file=path)
     if error.errno == errno.ELOOP:
         return InputError("is a loop of links", file=path, hint="name the file itself")
     if not isinstance(error, FileNotFoundError):
-        return _unreadable(path, error)
+        return _unreadable_error(path, error)
     if path.is_symlink():
         return InputError(
             f"is a link to {path.readlink()}, which is not there",
@@ -125,7 +125,7 @@ def _not_there(path: Path, error: OSError | ValueError) -> InputError:
     return InputError("no such file", file=path, hint="check the path")
 
 
-def _unreadable(path: Path, error: OSError) -> InputError:
+def _unreadable_error(path: Path, error: OSError) -> InputError:
     reason = error.strerror or str(error)
     return InputError(
         f"cannot be read: {reason}", file=path, hint="check the path and its permissions"

@@ -10,18 +10,18 @@ from pathlib import Path
 from snnprune.errors import SnnpruneError
 from snnprune.files.folders import (
     as_output_error,
-    by_handle,
-    held,
-    not_ours,
+    close_after,
+    make_staging_folder,
+    not_ours_error,
     open_folder,
+    path_by_handle,
+    read_status,
     require_regular_in,
-    staging,
-    status_in,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class StagedFile:
     """Where a file goes, and where it is written before."""
 
     path: Path
@@ -39,11 +39,11 @@ class Place:
 
     def is_written(self) -> bool:
         """Whether the file is there to be moved."""
-        return status_in(self.handle, self.name) is not None
+        return read_status(self.handle, self.name) is not None
 
 
 @contextlib.contextmanager
-def together(*paths: Path, within: Path | None = None) -> Iterator[tuple[Path, ...]]:
+def replace_together(*paths: Path, within: Path | None = None) -> Iterator[tuple[Path, ...]]:
     """Temporary paths for `paths`, which take their places when the block ends without an error.
 
     All are on disk before the first is renamed. They are renamed last to first: the first one
@@ -57,14 +57,14 @@ def together(*paths: Path, within: Path | None = None) -> Iterator[tuple[Path, .
         OutputError: a file cannot be written, or what has its place is no regular file.
     """
     with contextlib.ExitStack() as stack:
-        places = _places(paths, within, stack)
-        with _by_their_own_names(places):
+        places = _stage_files(paths, within, stack)
+        with _name_targets_in_errors(places):
             yield tuple(place.staged for place in places)
         _commit([place for place in places if place.is_written()])
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, within: Path | None = None) -> Iterator[Path]:
+def replace_file(path: Path, *, within: Path | None = None) -> Iterator[Path]:
     """A temporary path that takes the place of `path` when the block ends without an error.
 
     As `together` of one file. The mode is what the umask gives a new file.
@@ -72,23 +72,23 @@ def replacing(path: Path, *, within: Path | None = None) -> Iterator[Path]:
     Raises:
         OutputError: it cannot be written, or what has its place is no regular file.
     """
-    with together(path, within=within) as (staged,), as_output_error(path):
+    with replace_together(path, within=within) as (staged,), as_output_error(path):
         yield staged
 
 
-def _places(
+def _stage_files(
     paths: Sequence[Path], within: Path | None, stack: contextlib.ExitStack
-) -> tuple[Place, ...]:
+) -> tuple[StagedFile, ...]:
     """One temporary folder for the files of each folder, held until `stack` is left."""
     made: dict[Path, tuple[int, int, Path]] = {}
     found = []
     for number, path in enumerate(paths):
         with as_output_error(path):
-            target = _followed(path) if within is None and path.is_symlink() else path
+            target = _follow_link(path) if within is None and path.is_symlink() else path
             if target.parent not in made:
-                made[target.parent] = _staging_in(target.parent, within, stack)
+                made[target.parent] = _open_staging(target.parent, within, stack)
         folder, handle, leading = made[target.parent]
-        place = Place(
+        place = StagedFile(
             path=path,
             folder=folder,
             name=target.name,
@@ -100,7 +100,7 @@ def _places(
     return tuple(found)
 
 
-def _followed(path: Path) -> Path:
+def _follow_link(path: Path) -> Path:
     """Where a link leads that the user made, or whoever has the folder; root may do as it likes.
 
     Raises:
@@ -108,11 +108,11 @@ def _followed(path: Path) -> Path:
     """
     found = path.lstat()
     if found.st_uid not in (0, os.geteuid(), path.parent.stat().st_uid):
-        raise not_ours(path, found, "a regular file")
+        raise not_ours_error(path, found, "a regular file")
     return path.resolve()
 
 
-def _staging_in(
+def _open_staging(
     parent: Path, within: Path | None, stack: contextlib.ExitStack
 ) -> tuple[int, int, Path]:
     """Descriptors of the folder and of a temporary one in it, and a path that leads into that."""
@@ -120,13 +120,13 @@ def _staging_in(
         handle = open_folder(parent)
     else:
         handle = open_folder(within, parent.relative_to(within).parts)
-    folder = stack.enter_context(held(handle))
-    name, inner = stack.enter_context(staging(folder))
-    return folder, inner, by_handle(inner, parent / name)
+    folder = stack.enter_context(close_after(handle))
+    name, inner = stack.enter_context(make_staging_folder(folder))
+    return folder, inner, path_by_handle(inner, parent / name)
 
 
 @contextlib.contextmanager
-def _by_their_own_names(places: Iterable[Place]) -> Iterator[None]:
+def _name_targets_in_errors(places: Iterable[StagedFile]) -> Iterator[None]:
     """An error about a temporary file is told of the one that it was to be."""
     try:
         yield
@@ -136,7 +136,7 @@ def _by_their_own_names(places: Iterable[Place]) -> Iterator[None]:
         raise
 
 
-def _commit(places: Sequence[Place]) -> None:
+def _commit(places: Sequence[StagedFile]) -> None:
     """Move the files to their places.
 
     Raises:
@@ -147,7 +147,7 @@ def _commit(places: Sequence[Place]) -> None:
             require_regular_in(place.folder, place.name, place.path)
             _flush(place.handle, place.name)
             _set_aside(place)
-    moved: list[Place] = []
+    moved: list[StagedFile] = []
     try:
         for place in reversed(places):
             if place is places[0]:  # after a power cut too the one that vouches is the last
@@ -162,19 +162,19 @@ def _commit(places: Sequence[Place]) -> None:
 
 
 def _flush(folder: int, name: str) -> None:
-    with held(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)) as handle:
+    with close_after(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)) as handle:
         os.fsync(handle)
 
 
-def _flush_folders(places: Sequence[Place]) -> None:
+def _flush_folders(places: Sequence[StagedFile]) -> None:
     for folder, path in {place.folder: place.path for place in places}.items():
         with as_output_error(path):
             os.fsync(folder)
 
 
-def _set_aside(place: Place) -> None:
+def _set_aside(place: StagedFile) -> None:
     """Keep what is there under a second name, or a copy where there can be none."""
-    if status_in(place.folder, place.name) is None:
+    if read_status(place.folder, place.name) is None:
         return
     try:
         os.link(
@@ -188,7 +188,7 @@ def _set_aside(place: Place) -> None:
         _copy_aside(place)
 
 
-def _copy_aside(place: Place) -> None:
+def _copy_aside(place: StagedFile) -> None:
     source = os.open(place.name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=place.folder)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
     with os.fdopen(source, "rb") as old:
@@ -199,11 +199,11 @@ def _copy_aside(place: Place) -> None:
             os.fsync(copy)
 
 
-def _put_back(moved: Sequence[Place]) -> None:
+def _put_back(moved: Sequence[StagedFile]) -> None:
     """What was there before is there again; what else fails now is told by the first error."""
     for place in reversed(moved):
         with contextlib.suppress(OSError):
-            if status_in(place.handle, place.old) is not None:
+            if read_status(place.handle, place.old) is not None:
                 os.rename(place.old, place.name, src_dir_fd=place.handle, dst_dir_fd=place.folder)
             elif not place.is_written():
                 os.unlink(place.name, dir_fd=place.folder)

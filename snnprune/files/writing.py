@@ -10,8 +10,8 @@ from typing import Any
 
 from snnprune.errors import InputError, OutputError, UsageError
 from snnprune.files.folders import as_output_error
-from snnprune.files.readable import reading, require_regular_file
-from snnprune.files.together import replacing
+from snnprune.files.readable import open_for_reading, require_regular_file
+from snnprune.files.together import replace_file
 
 
 def require_free(path: Path, *, force: bool = False, inputs: Iterable[Path] = ()) -> None:
@@ -60,7 +60,7 @@ def require_writable_folder(folder: Path) -> None:
         raise OutputError("folder is read-only", file=nearest, hint="choose another place")
 
 
-def sha256_of(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -72,7 +72,7 @@ def write_text(path: Path, text: str, *, within: Path | None = None) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    with replacing(path, within=within) as temporary:
+    with replace_file(path, within=within) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -82,10 +82,10 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    write_text(path, as_json(value))
+    write_text(path, format_json(value))
 
 
-def as_json(value: Any) -> str:
+def format_json(value: Any) -> str:
     """What `write_json` writes."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
@@ -95,41 +95,41 @@ MOST = 2**24  # bytes: some 100,000 files
 ESCAPES = {r"\\": "\\", r"\n": "\n", r"\r": "\r"}
 
 
-def sums_of(folder: Path, names: Iterable[str]) -> str:
+def compute_sums(folder: Path, names: Iterable[str]) -> str:
     """A line for each file of `folder`."""
-    return "".join(_line(sha256_of(folder / name), name) for name in names)
+    return "".join(_format_line(hash_file(folder / name), name) for name in names)
 
 
-def sums_in(path: Path) -> Mapping[Path, set[str]]:
+def read_sums(path: Path) -> Mapping[Path, set[str]]:
     """The hashes that a list has of each file, whose names it tells from its own folder.
 
     Raises:
         InputError: it cannot be read, or is no such list.
     """
     if require_regular_file(path) > MOST:
-        raise _no_list(path)
-    with reading(path) as file:
+        raise _no_list_error(path)
+    with open_for_reading(path) as file:
         lines = file.read().decode("utf-8", "surrogateescape").split("\n")
     found: dict[Path, set[str]] = {}
     for line in filter(None, (line.rstrip("\r") for line in lines)):
         match = LINE.fullmatch(line)
         if match is None or "\0" in line:
-            raise _no_list(path)
-        name = _unescaped(match[3]) if match[1] else match[3]
+            raise _no_list_error(path)
+        name = _unescape_name(match[3]) if match[1] else match[3]
         found.setdefault((path.parent / name).resolve(), set()).add(match[2].lower())
     return found
 
 
-def _line(digest: str, name: str) -> str:
+def _format_line(digest: str, name: str) -> str:
     escaped = name
     for written, meant in ESCAPES.items():
         escaped = escaped.replace(meant, written)
     return f"{'' if escaped == name else chr(92)}{digest}  {escaped}\n"
 
 
-def _unescaped(name: str) -> str:
+def _unescape_name(name: str) -> str:
     return re.sub(r"\\[\\nr]", lambda match: ESCAPES[match[0]], name)
 
 
-def _no_list(path: Path) -> InputError:
+def _no_list_error(path: Path) -> InputError:
     return InputError("is no list of hashes", file=path, hint="sha256sum writes one")

@@ -11,23 +11,25 @@ from snnprune.errors import InputError
 from snnprune.graph.decay import Decay
 from snnprune.graph.libraries import library_of
 from snnprune.graph.linking import (
+    DrivePath,
     Population,
-    Way,
+    choose_names,
+    drop_duplicates,
+    find_paths,
     is_input_scale,
-    link_of,
-    names_of,
-    renamed,
-    unique,
-    ways_to,
+    make_link,
+    rename_terms,
 )
 from snnprune.graph.links import Layer, Link, Neuron
 from snnprune.graph.network import Network
 from snnprune.graph.origins import Term
 from snnprune.graph.thresholds import COMPARISON
-from snnprune.graph.visit import Seen
+from snnprune.graph.visit import TraceRecord
 
 
-def assembled(seen: Seen, decays: Mapping[str, Decay], kept: Mapping[str, str]) -> Network:
+def assemble_network(
+    seen: TraceRecord, decays: Mapping[str, Decay], kept: Mapping[str, str]
+) -> Network:
     """The network that was seen.
 
     `decays` are by comparison; `kept` are parameters that weights are made with, by those.
@@ -41,15 +43,15 @@ def assembled(seen: Seen, decays: Mapping[str, Decay], kept: Mapping[str, str]) 
 class _Assembly:
     """From what was seen to a network."""
 
-    def __init__(self, seen: Seen, decays: Mapping[str, Decay]) -> None:
+    def __init__(self, seen: TraceRecord, decays: Mapping[str, Decay]) -> None:
         self.seen, self.decays, self.module = seen, decays, seen.module
-        self.found = seen.populations()
-        self.homes = {one.first.key: self._home(one) for one in self.found}
-        self.names = names_of(self.found, self.homes)
+        self.found = seen.list_populations()
+        self.homes = {one.first.key: self._find_home(one) for one in self.found}
+        self.names = choose_names(self.found, self.homes)
 
     def network(self, kept: Mapping[str, str]) -> Network:
         seen = self.seen
-        layers = {**seen.layers, **self._unseen(kept)}
+        layers = {**seen.layers, **self._make_unseen_layers(kept)}
         known: dict[str, Population | None] = dict.fromkeys(seen.drives)
         known |= {self.names[one.first.key]: one for one in self.found}
         self._require(layers, known)
@@ -63,7 +65,7 @@ class _Assembly:
         }
         neurons = {}
         for name, population in known.items():
-            drive, links = self._drive(name, population)
+            drive, links = self._make_drive(name, population)
             for key, link in links.items():
                 layers[key] = replace(layers[key], links=(*layers[key].links, link))
             neurons[name] = self._neuron(name, drive, population, known)
@@ -84,18 +86,18 @@ class _Assembly:
                     for site in (*one.sites, *one.shadows)
                 },
                 layers=frozenset(seen.layers),
-                resting=self._resting(),
+                resting=self._find_resting(),
             ),
         )
 
-    def _resting(self) -> frozenset[int]:
+    def _find_resting(self) -> frozenset[int]:
         """The sites that no other shares its place in the code with."""
         sites = self.seen.follower.comparisons.sites.found
         places = [site.place for site in sites]
         first = [one.first for one in self.found]
         return frozenset(site.index for site in first if places.count(site.place) == 1)
 
-    def _unseen(self, kept: Mapping[str, str]) -> dict[str, Layer]:
+    def _make_unseen_layers(self, kept: Mapping[str, str]) -> dict[str, Layer]:
         """Weights that are applied where nothing can be seen."""
         seen, found = self.seen, {}
         reasons = dict(seen.unseen)
@@ -107,33 +109,35 @@ class _Assembly:
                 continue
             shape = tuple(self.module.get_parameter(key).shape)
             found[key] = Layer(
-                weight=key, kind="linear", shape=shape, encoding=False, unseen=_reason(how)
+                weight=key, kind="linear", shape=shape, encoding=False, unseen=_explain(how)
             )
         return found
 
-    def _drive(
+    def _make_drive(
         self, name: str, population: Population | None
     ) -> tuple[list[Term], dict[str, Link]]:
         """What drives a neuron, and a link of each layer that does."""
         if population is None:
             drive = self.seen.drives[name]
             ways = [
-                Way(term=term, around=term.through, outside=term.through, inner=(), has_state=False)
+                DrivePath(
+                    term=term, around=term.through, outside=term.through, inner=(), has_state=False
+                )
                 for term in drive
             ]
             scale = None
         else:
-            drive = renamed(population.list_terms(), self.names)
-            ways, scale = self._ways(population)
+            drive = rename_terms(population.list_terms(), self.names)
+            ways, scale = self._find_paths(population)
         links = {}
         for key in self._layers_of(drive):
             ours = [way for way in ways if way.term.layer == key]
-            links[key] = link_of(name, ours, scale)
+            links[key] = make_link(name, ours, scale)
         return drive, links
 
-    def _ways(self, population: Population) -> tuple[list[Way], Tensor | None]:
+    def _find_paths(self, population: Population) -> tuple[list[DrivePath], Tensor | None]:
         """The ways to a comparison, and 1 - beta of its membrane, () or (C,)."""
-        ways = ways_to(population, self.homes[population.first.key])
+        ways = find_paths(population, self.homes[population.first.key])
         decay = self.decays.get(population.first.key)
         by_channel = decay.by_channel if decay is not None else None
         return ways, None if by_channel is None else 1 - by_channel
@@ -146,27 +150,27 @@ class _Assembly:
         known: Collection[str],
     ) -> Neuron:
         if population is None:
-            neuron = neuron_of(name, self.module.get_submodule(name))
+            neuron = make_neuron(name, self.module.get_submodule(name))
             axis = self.seen.axes.get(name)
         else:
-            neuron = self._comparison(name, population)
-            axis = self.seen.axis_of(population)
+            neuron = self._make_comparison(name, population)
+            axis = self.seen.find_axis(population)
         return replace(
             neuron,
             axis=axis,
             feeders=self._layers_of(drive),
             # its own state may come back to it as an argument
-            identities=unique(
+            identities=drop_duplicates(
                 term.neuron for term in drive if term.neuron in known and term.neuron != name
             ),
         )
 
-    def _comparison(self, name: str, population: Population) -> Neuron:
+    def _make_comparison(self, name: str, population: Population) -> Neuron:
         site, home = population.first, self.homes[population.first.key]
         module = self.module.get_submodule(home)
         constants = replace(COMPARISON.constants(module), fires_at_threshold=site.also_equal)
         if decay := self.decays.get(site.key):
-            ways, scale = self._ways(population)
+            ways, scale = self._find_paths(population)
             constants = replace(
                 constants,
                 beta=decay.beta,
@@ -184,7 +188,7 @@ class _Assembly:
             ),
         )
 
-    def _home(self, population: Population) -> str:
+    def _find_home(self, population: Population) -> str:
         """The outermost module around a neuron that has no layer and no other neuron; "" if none.
 
         A surrogate that all neurons share is inside of each of them and is none of their homes.
@@ -201,38 +205,40 @@ class _Assembly:
 
     def _layers_of(self, drive: list[Term]) -> tuple[str, ...]:
         """The layers in a drive; what else makes a current has a weight that is made as a whole."""
-        return unique(term.layer for term in drive if term.layer in self.seen.layers)
+        return drop_duplicates(term.layer for term in drive if term.layer in self.seen.layers)
 
     def _renamed(self, neurons: Collection[str | None]) -> tuple[str, ...]:
-        return unique(self.names.get(name or "", name) for name in neurons)
+        return drop_duplicates(self.names.get(name or "", name) for name in neurons)
 
     def _require(self, layers: Collection[str], neurons: Collection[str]) -> None:
         if not layers and not self.seen.made:
             raise InputError(
                 "no layer was used in the forward pass",
                 field="--model",
-                hint="does the function call the network? module types: " + self._module_types(),
+                hint="does the function call the network? module types: "
+                + self._format_module_types(),
             )
         if not neurons:
             raise InputError(
                 "no spiking neuron found in the network",
                 field="--model",
                 hint="nothing that comes from a layer is compared with a threshold (a kernel would "
-                "hide it: choose a back end of plain torch); module types: " + self._module_types(),
+                "hide it: choose a back end of plain torch); module types: "
+                + self._format_module_types(),
             )
 
-    def _module_types(self) -> str:
+    def _format_module_types(self) -> str:
         return ", ".join(sorted({type(child).__name__ for child in self.module.modules()})[:12])
 
 
-def neuron_of(name: str, module: nn.Module) -> Neuron:
+def make_neuron(name: str, module: nn.Module) -> Neuron:
     """A neuron that is a module of a known library."""
     library = library_of(module)
     assert library is not None
     return Neuron(name=name, module=module, library=library, constants=library.constants(module))
 
 
-def _takes_scaled(ways: list[Way], scale: Tensor) -> bool:
+def _takes_scaled(ways: list[DrivePath], scale: Tensor) -> bool:
     """Whether a neuron takes its input times 1 - beta, in its own code or before it."""
     told = [way for way in ways if way.term.layer is not None]
     best = next((way for way in told if way.has_state), next(iter(told), None))
@@ -242,6 +248,6 @@ def _takes_scaled(ways: list[Way], scale: Tensor) -> bool:
     return any(is_input_scale(gain, scale) for gain in gains)
 
 
-def _reason(how: str) -> str:
+def _explain(how: str) -> str:
     whole = " " in how  # else the name of a function
     return how if whole else f"it is applied by {how}, where nothing can be seen"

@@ -99,14 +99,14 @@ class LayerCall:
         """The input as (samples, in, *space), whatever stands before the channels."""
         return self.input.reshape(-1, *self.input.shape[self.input.dim() - 1 - self.space :])
 
-    def applied(self, x: Tensor, weight: Tensor, *, groups: int | None = None) -> Tensor:
+    def apply_weight(self, x: Tensor, weight: Tensor, *, groups: int | None = None) -> Tensor:
         """What such a layer makes of `x` (samples, in, *space): (samples, out, *space).
 
         `weight` is (out, in / groups, *kernel), and `groups` are those of the call unless given.
         """
         groups = self.groups if groups is None else groups
         if self.kind == "linear":
-            return _grouped(x, weight, groups)
+            return _apply_grouped(x, weight, groups)
         by_group = weight
         if self.kind.startswith("conv_transpose"):
             by_group = weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
@@ -114,7 +114,7 @@ class LayerCall:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class WeightCandidate:
     """A call that applies a weight, if what it names as one comes from a parameter."""
 
     raw: Tensor
@@ -132,17 +132,17 @@ class Candidate:
     @property
     def once(self) -> Tensor:
         """The weight as the call has it, without the dimensions along which it is repeated."""
-        return once_of(self.raw)[0]
+        return drop_repeats(self.raw)[0]
 
 
-def _grouped(x: Tensor, weight: Tensor, groups: int) -> Tensor:
+def _apply_grouped(x: Tensor, weight: Tensor, groups: int) -> Tensor:
     if groups == 1:
         return functional.linear(x, weight)
     by_group = weight.unflatten(0, (groups, -1))  # (groups, out / groups, in / groups)
     return torch.einsum("sgi,goi->sgo", x.unflatten(1, (groups, -1)), by_group).flatten(1)
 
 
-def once_of(raw: Tensor) -> tuple[Tensor, list[int]]:
+def drop_repeats(raw: Tensor) -> tuple[Tensor, list[int]]:
     """A tensor without the dimensions along which it is repeated, and which ones are left."""
     places = [
         place
@@ -183,7 +183,7 @@ class NormCall:
     """Whether the batch's own statistics are taken, whatever the running ones are."""
 
 
-def norm_call(
+def read_norm_call(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> NormCall | None:
     """What a call says if it normalises over the batch, else None."""
@@ -211,7 +211,7 @@ class ComparisonCall:
     also_equal: bool
 
 
-def comparison_call(
+def read_comparison_call(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> ComparisonCall | None:
     """What a call says if it compares, as every way of firing does somewhere, else None."""
@@ -230,13 +230,13 @@ def comparison_call(
     return ComparisonCall(above=above, below=below, also_equal=also_equal)
 
 
-def takes_some(args: tuple[Any, ...]) -> bool:
+def is_partial_index(args: tuple[Any, ...]) -> bool:
     """Whether an index picks by a tensor or a list, and so may change what lies where."""
     index = args[1] if len(args) > 1 and isinstance(args[1], tuple) else args[1:2]
     return any(isinstance(part, Tensor | list) for part in index)
 
 
-def other_side(args: tuple[Any, ...], kwargs: dict[str, Any], this: Tensor) -> Any:
+def get_other_operand(args: tuple[Any, ...], kwargs: dict[str, Any], this: Tensor) -> Any:
     """What an operation on two combines `this` with."""
     sides = [*args, *(kwargs[side] for side in ("input", "other") if side in kwargs)][:2]
     return next((side for side in sides if side is not this), this)

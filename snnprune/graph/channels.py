@@ -17,7 +17,7 @@ from snnprune.graph.origins import MOVES, VIEWS, Origin
 NOTE = "_snnprune_origin"
 
 
-class Notes:
+class OriginNotes:
     """Where each tensor of a pass came from; what an earlier pass noted counts no more."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -63,7 +63,7 @@ class Notes:
         """Whether it is a buffer of the network, as a fixed filter is."""
         return id(tensor) in self.buffers
 
-    def among(self, tree: Any) -> tuple[Origin, ...]:
+    def list_origins(self, tree: Any) -> tuple[Origin, ...]:
         """Where the tensors in `tree` came from, as far as it is known."""
         found = ((leaf, self.of(leaf)) for leaf in tree_leaves(tree))
         return tuple(
@@ -102,10 +102,10 @@ SOME = frozenset({"index", "index_select", "flip", "roll"})
 POOLING = ("pool", "interpolate", "pad", "mean", "dropout")
 
 
-class Channels:
+class ChannelNumbers:
     """Which channel of its layer each value of a current is of, whatever its shape becomes."""
 
-    def __init__(self, notes: Notes) -> None:
+    def __init__(self, notes: OriginNotes) -> None:
         self.notes = notes
 
     def begin(self, current: Tensor, call: LayerCall) -> None:
@@ -138,7 +138,7 @@ class Channels:
                 return
             if not any(word in name for word in POOLING):
                 return
-        numbered = tree_map(self._numbers, (args, kwargs))
+        numbered = tree_map(self._get_numbers, (args, kwargs))
         made = function(*numbered[0], **numbered[1])
         for leaf, numbers in zip(tree_leaves(result), tree_leaves(made), strict=True):
             if isinstance(leaf, Tensor) and leaf.shape == numbers.shape:
@@ -172,11 +172,11 @@ class Channels:
             for axis in range(-numbers.dim(), 0):
                 first = numbers.movedim(axis, 0).flatten(1)[:, :1]
                 alike = (numbers.movedim(axis, 0).flatten(1) == first).all()
-                if bool(alike) and len(first) > 1 and _counts(first.flatten()):
+                if bool(alike) and len(first) > 1 and _is_in_order(first.flatten()):
                     return axis
             return NOWHERE if bool(numbers.any()) else None
 
-    def _numbers(self, leaf: Any) -> Any:
+    def _get_numbers(self, leaf: Any) -> Any:
         numbers = self.of(leaf)
         return leaf if numbers is None else numbers.float()
 
@@ -185,5 +185,5 @@ class Channels:
             setattr(leaf, NUMBERS, (self.notes.now, numbers))
 
 
-def _counts(numbers: Tensor) -> bool:
+def _is_in_order(numbers: Tensor) -> bool:
     return bool((numbers == torch.arange(len(numbers), device=numbers.device)).all())

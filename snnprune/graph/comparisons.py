@@ -7,17 +7,17 @@ from typing import Any
 from torch import Tensor
 
 from snnprune.graph.calls import ComparisonCall
-from snnprune.graph.observers import Pass
-from snnprune.graph.origins import Compared, Origin, compared, spikes_of
+from snnprune.graph.observers import TracePass
+from snnprune.graph.origins import ComparedOperand, Origin, make_spike_origin, read_comparison
 from snnprune.graph.thresholds import (
     STIRRED,
-    Membrane,
-    Place,
-    Site,
-    Sites,
-    here_in_code,
-    is_of,
-    unscaled,
+    ComparedMembrane,
+    SiteKey,
+    SiteTable,
+    ThresholdSite,
+    find_code_here,
+    is_same_spikes,
+    unscale,
 )
 
 RESTING = 1024  # time steps of a membrane at rest that are kept until an input comes
@@ -26,10 +26,10 @@ NEAR = 12  # operations back in which a surrogate and its spikes are found
 JOINS = frozenset({"add", "sub", "rsub", "where", "masked_fill", "__setitem__"})
 
 
-class Comparing:
+class ComparisonReader:
     """Knows the comparisons that are neurons, and tells the observers of their membranes."""
 
-    def __init__(self, followed: Pass) -> None:
+    def __init__(self, followed: TracePass) -> None:
         self.followed = followed
         self.notes, self.observers = followed.notes, followed.observers
         self.settled = followed.settled
@@ -37,35 +37,37 @@ class Comparing:
 
     def start(self) -> None:
         """Begin a pass."""
-        self.sites = Sites()
-        self.fresh: dict[str, tuple[Site, Tensor]] = {}
+        self.sites = SiteTable()
+        self.fresh: dict[str, tuple[ThresholdSite, Tensor]] = {}
         """The last spikes of each site, by what stands for them."""
         self.stirred: set[str] = set()
         """Of these, whose membrane an observer has changed since it was compared."""
 
-    def membrane(self, call: ComparisonCall) -> Membrane | None:
+    def membrane(self, call: ComparisonCall) -> ComparedMembrane | None:
         """What is compared where, if it is the membrane of a neuron."""
-        for u, threshold, origin in self._sides(call):
-            what = compared(origin)
+        for u, threshold, origin in self._list_sides(call):
+            what = read_comparison(origin)
             asked_below = u is call.below
             falls = asked_below and what.is_turned()  # as u_th - u < 0: that is u > u_th
             turned = asked_below and not falls  # where u < u_th is asked, u = u_th is a spike
             also_equal = call.also_equal != turned
-            place = self._place(u, threshold, what, asked=(asked_below, also_equal))
+            place = self._make_key(u, threshold, what, asked=(asked_below, also_equal))
             if met := self.sites.at(what, place, also_equal=also_equal):
                 self.observers.on_compared(met.site, u)
                 with self.followed.apart():
-                    own = what.list_scalings()[: self._own_scalings(met.site, what)]
-                    distance = unscaled(threshold - u if falls else u - threshold, own)
-                return Membrane(met=met, distance=distance, turned=turned)
+                    own = what.list_scalings()[: self._count_own_scalings(met.site, what)]
+                    distance = unscale(threshold - u if falls else u - threshold, own)
+                return ComparedMembrane(met=met, distance=distance, turned=turned)
         return None
 
-    def fired(self, membrane: Membrane, result: Tensor) -> Origin:
+    def tell_fired(self, membrane: ComparedMembrane, result: Tensor) -> Origin:
         """Tell of a membrane and its spikes; the origin of these."""
         site = membrane.met.site
         if membrane.met.is_new:
             self.stirred.discard(site.key)
-            self.notes.put(result, spikes_of(site.key))  # it may be the membrane, compared in place
+            self.notes.put(
+                result, make_spike_origin(site.key)
+            )  # it may be the membrane, compared in place
             with self.followed.apart():
                 distance, spikes = membrane.told(result)
                 if site.index in self.settled.resting:
@@ -73,9 +75,9 @@ class Comparing:
                         self.observers.on_site(site, *(one.view(distance.shape) for one in before))
                 self.observers.on_site(site, distance, spikes)
                 self.fresh[site.key] = (site, spikes.reshape(result.shape))
-        return spikes_of(site.key)
+        return make_spike_origin(site.key)
 
-    def at_rest(self, call: ComparisonCall) -> Tensor | None:
+    def find_resting_distance(self, call: ComparisonCall) -> Tensor | None:
         """u - u_th where nothing that was fed has come yet: maybe a membrane in its first steps."""
         u, threshold = call.above, call.below
         if not isinstance(u, Tensor) or not u.is_floating_point() or u.dim() < 2:
@@ -88,28 +90,28 @@ class Comparing:
     def keep(self, call: ComparisonCall, distance: Tensor, result: Tensor) -> None:
         """Keep a membrane at rest until it is known whose it is."""
         asked = (False, call.also_equal)
-        kept = self.sites.resting[self._place(call.above, call.below, None, asked=asked)]
+        kept = self.sites.resting[self._make_key(call.above, call.below, None, asked=asked)]
         if len(kept) < RESTING and distance.shape == result.shape:
             with self.followed.apart():
                 kept.append((distance, (result > 0).to(distance.dtype)))
 
-    def straight_through(self, origin: Origin, result: Tensor) -> Origin:
+    def find_surrogate_spikes(self, origin: Origin, result: Tensor) -> Origin:
         """The spikes, where a surrogate was added to them and taken off again; else `origin`."""
         if origin.name not in JOINS or not origin.driven or not origin.fed:
             return origin
-        seen = _near(origin)
+        seen = _find_near(origin)
         for key in {one.neuron for one in seen if one.neuron in self.fresh}:
             site, spikes = self.fresh[key]
             with self.followed.apart():
                 if not seen & {*site.events[-1].compared.forms}:
                     continue
-                if key in self.stirred and is_of(result, spikes, within=STIRRED):
+                if key in self.stirred and is_same_spikes(result, spikes, within=STIRRED):
                     result.copy_(spikes)  # its surrogate was added before, and taken off after
-                if is_of(result, spikes):
-                    return spikes_of(key)
+                if is_same_spikes(result, spikes):
+                    return make_spike_origin(key)
         return origin
 
-    def _sides(self, call: ComparisonCall) -> list[tuple[Tensor, Any, Origin]]:
+    def _list_sides(self, call: ComparisonCall) -> list[tuple[Tensor, Any, Origin]]:
         """What may be a membrane, and its threshold; first what a layer's current is in."""
         pairs = [(call.above, call.below), (call.below, call.above)]
         known = [
@@ -120,22 +122,22 @@ class Comparing:
         ]
         return sorted(known, key=lambda one: not one[2].driven)
 
-    def _place(
-        self, u: Tensor, threshold: Any, what: Compared | None, *, asked: tuple[bool, bool]
-    ) -> Place:
+    def _make_key(
+        self, u: Tensor, threshold: Any, what: ComparedOperand | None, *, asked: tuple[bool, bool]
+    ) -> SiteKey:
         """Where a comparison is; `asked` is whether it is turned round, and if equality counts."""
-        return Place(
+        return SiteKey(
             inside=tuple(self.followed.inside),
-            code=here_in_code(),
+            code=find_code_here(),
             shape=tuple(u.shape),
             written=(bool(what and what.is_turned()), self.notes.named(threshold), *asked),
         )
 
-    def _own_scalings(self, site: Site, what: Compared) -> int:
+    def _count_own_scalings(self, site: ThresholdSite, what: ComparedOperand) -> int:
         return self.settled.scalings.get(site.index, len(what.list_scalings()))
 
 
-def _near(origin: Origin) -> set[Origin]:
+def _find_near(origin: Origin) -> set[Origin]:
     """What a tensor was made of a few operations ago."""
     steps, seen = [origin], set[Origin]()
     for _ in range(NEAR):

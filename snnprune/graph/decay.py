@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.graph.libraries.library import Reset
-from snnprune.graph.links import Settled
+from snnprune.graph.links import TraceSettings
 from snnprune.graph.observers import Observers
-from snnprune.graph.thresholds import Site
-from snnprune.graph.tracer import Follower
+from snnprune.graph.thresholds import ThresholdSite
+from snnprune.graph.tracer import Tracer
 
 STEP = 1e-2  # how far membranes are moved, in standard deviations
 SOME, LEAST = 0.05, 32  # share of them, and how many at least: few, for the layers behind them
@@ -37,7 +37,7 @@ class Decay:
 
 
 @dataclass
-class Trail:
+class MembraneTrail:
     """The first u - u_th of each neuron, and its spikes then."""
 
     parts: Mapping[str, str] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Trail:
     distances: dict[str, list[Tensor]] = field(default_factory=dict)
     spikes: dict[str, list[Tensor]] = field(default_factory=dict)
 
-    def take(self, site: Site, distance: Tensor, spikes: Tensor) -> None:
+    def take(self, site: ThresholdSite, distance: Tensor, spikes: Tensor) -> None:
         """Keep a copy of the first few."""
         key = self.parts.get(site.key, site.key)
         kept = self.distances.setdefault(key, [])
@@ -53,21 +53,21 @@ class Trail:
             kept.append(distance.clone())
             self.spikes.setdefault(key, []).append(spikes.clone())
 
-    def joined(self, parts: Mapping[str, str]) -> Trail:
+    def merge_parts(self, parts: Mapping[str, str]) -> MembraneTrail:
         """The same with the steps of each neuron in one."""
-        found = Trail(parts=parts)
+        found = MembraneTrail(parts=parts)
         for key, first in parts.items():
             for kept, joined in ((self.distances, found.distances), (self.spikes, found.spikes)):
                 joined.setdefault(first, []).extend(kept.get(key, []))
         return found
 
 
-def decays(
+def measure_decays(
     module: nn.Module,
     run: Callable[[], Any],
-    base: Trail,
+    base: MembraneTrail,
     sites: Mapping[str, int | None],
-    settled: Settled,
+    settled: TraceSettings,
 ) -> dict[str, Decay]:
     """The decay of each of `sites`, given with their channels' axes; those that cannot be had miss.
 
@@ -76,16 +76,16 @@ def decays(
     compared, and the next comparison tells what is left of that.
     """
     told = dict[str, Decay | None]()
-    for group in _groups(base, list(sites)):
-        moved = _Moving(module, base, group, settled)
-        with moved.follower.following(scripts=True):
+    for group in _group_sites(base, list(sites)):
+        moved = _MembraneProbe(module, base, group, settled)
+        with moved.follower.trace_calls(scripts=True):
             run()
         told |= {key: moved.decay(key, sites[key]) for key in group}
     found = {key: told[key] for key in sites}
-    return _alike({key: decay for key, decay in found.items() if decay is not None})
+    return _unify_decays({key: decay for key, decay in found.items() if decay is not None})
 
 
-def _groups(base: Trail, keys: list[str]) -> list[list[str]]:
+def _group_sites(base: MembraneTrail, keys: list[str]) -> list[list[str]]:
     """Sites that are moved in one pass: each alone where that is little work, else a few passes.
 
     Neighbours are in different ones, as a spike that changes moves the membranes behind it.
@@ -95,7 +95,7 @@ def _groups(base: Trail, keys: list[str]) -> list[list[str]]:
     return [keys[first::passes] for first in range(passes)]
 
 
-def _alike(found: dict[str, Decay]) -> dict[str, Decay]:
+def _unify_decays(found: dict[str, Decay]) -> dict[str, Decay]:
     """With one number where decays differ by rounding alone."""
     known: list[float] = []
     for key, decay in found.items():
@@ -109,34 +109,34 @@ def _alike(found: dict[str, Decay]) -> dict[str, Decay]:
     return found
 
 
-class _Moving:
+class _MembraneProbe:
     """Raises the membrane of each site once."""
 
     def __init__(
-        self, module: nn.Module, base: Trail, sites: Collection[str], settled: Settled
+        self, module: nn.Module, base: MembraneTrail, sites: Collection[str], settled: TraceSettings
     ) -> None:
         self.base = base
-        self.trail = Trail(parts=base.parts)
+        self.trail = MembraneTrail(parts=base.parts)
         self.sites = sites
         self.met = Counter[str]()
         self.steps: dict[str, Tensor] = {}
         """By how much, 0 where it was not, in the shape of u - u_th."""
-        self.follower = Follower(module, Observers(on_site=self.on_site), settled)
+        self.follower = Tracer(module, Observers(on_site=self.on_site), settled)
 
-    def on_site(self, site: Site, distance: Tensor, spikes: Tensor) -> None:
+    def on_site(self, site: ThresholdSite, distance: Tensor, spikes: Tensor) -> None:
         self.trail.take(site, distance, spikes)
         key = self.base.parts.get(site.key, "")
         self.met[key] += 1
-        if key in self.sites and self.met[key] == _moment(self.base, key) + 1:
-            steps = _some(distance, alone=len(self.sites) == 1)
+        if key in self.sites and self.met[key] == _choose_step(self.base, key) + 1:
+            steps = _choose_raises(distance, alone=len(self.sites) == 1)
             if self._raise(site, steps):
                 self.steps[key] = steps
 
-    def _raise(self, site: Site, steps: Tensor) -> bool:
+    def _raise(self, site: ThresholdSite, steps: Tensor) -> bool:
         """Add to whatever form of the membrane the network goes on with."""
         done = set[int]()
         for form in site.events[-1].compared.forms:
-            tensor = (self.follower.notes.tensors.get(form) or _gone)()
+            tensor = (self.follower.notes.tensors.get(form) or _return_none)()
             if form.layer or form.norm or form.neuron or tensor is None:
                 continue
             if self.follower.notes.of(tensor) is not form:
@@ -153,7 +153,7 @@ class _Moving:
         return bool(done)
 
     def decay(self, key: str, axis: int | None) -> Decay | None:
-        moment = _moment(self.base, key)
+        moment = _choose_step(self.base, key)
         before, after = self.base.distances.get(key, []), self.trail.distances.get(key, [])
         if key not in self.steps or len(before) < moment + 2 or len(after) < moment + 2:
             return None
@@ -167,18 +167,20 @@ class _Moving:
         beta = float(silent.median())
         if not -EVEN <= beta <= 1 + EVEN:
             return None
-        by_channel = _by_channel(kept.masked_fill(spiked | (steps == 0), torch.nan), axis)
+        by_channel = _compute_medians(kept.masked_fill(spiked | (steps == 0), torch.nan), axis)
         even = bool(((silent - beta).abs() <= EVEN).double().mean() > 0.9)
         return Decay(
             beta=round(min(max(beta, 0.0), 1.0), PLACES) if even else None,
             by_channel=torch.tensor(beta, dtype=torch.float64) if even else by_channel,
-            reset=_reset_of(
-                _shares(kept, beta, None if even else by_channel, axis)[spiked & (steps != 0)]
+            reset=_find_reset(
+                _compute_shares(kept, beta, None if even else by_channel, axis)[
+                    spiked & (steps != 0)
+                ]
             ),
         )
 
 
-def _some(distance: Tensor, *, alone: bool) -> Tensor:
+def _choose_raises(distance: Tensor, *, alone: bool) -> Tensor:
     """How far each membrane is raised: by a share of what they differ by, or by 0.
 
     Only some are where other neurons are moved too.
@@ -191,11 +193,11 @@ def _some(distance: Tensor, *, alone: bool) -> Tensor:
     return steps.view(distance.shape)
 
 
-def _gone() -> None:
+def _return_none() -> None:
     """What is left of a tensor that nobody holds any more."""
 
 
-def _moment(base: Trail, key: str) -> int:
+def _choose_step(base: MembraneTrail, key: str) -> int:
     """The step after which a membrane is raised: that with the fewest spikes.
 
     Not the first, which may have no state yet, and not the last, behind which nothing is seen.
@@ -205,7 +207,7 @@ def _moment(base: Trail, key: str) -> int:
     return 1 + counts.index(min(counts)) if counts else 0
 
 
-def _by_channel(kept: Tensor, axis: int | None) -> Tensor | None:
+def _compute_medians(kept: Tensor, axis: int | None) -> Tensor | None:
     """(C,), the median of each channel, NaN of one that always spiked; None where half did."""
     if axis is None:
         return None
@@ -213,7 +215,9 @@ def _by_channel(kept: Tensor, axis: int | None) -> Tensor | None:
     return rows if int(rows.isfinite().sum()) * 2 > len(rows) else None
 
 
-def _shares(kept: Tensor, beta: float, by_channel: Tensor | None, axis: int | None) -> Tensor:
+def _compute_shares(
+    kept: Tensor, beta: float, by_channel: Tensor | None, axis: int | None
+) -> Tensor:
     """How much of what a silent neuron keeps; NaN where that is nothing."""
     decay = torch.full_like(kept, beta)
     if by_channel is not None and axis is not None:
@@ -221,7 +225,7 @@ def _shares(kept: Tensor, beta: float, by_channel: Tensor | None, axis: int | No
     return torch.where(decay > 10 * EVEN, kept / decay, torch.nan)
 
 
-def _reset_of(shares: Tensor) -> Reset | None:
+def _find_reset(shares: Tensor) -> Reset | None:
     shares = shares[shares.isfinite()]
     if not shares.numel():
         return None

@@ -14,35 +14,35 @@ from torch import Tensor, nn
 
 from snnprune.data.batches import (
     Pair,
-    copied,
-    described,
-    length,
-    paired,
+    copy_batch,
+    count_samples,
+    describe_batch,
+    guess_length,
+    iter_tensors,
+    read_pair,
     require_labels,
-    tensors,
-    usual_length,
 )
 from snnprune.errors import InputError
 from snnprune.graph.readout import Reading, require_readout
-from snnprune.graph.state import Held, own_attributes
-from snnprune.plugins.forwards import STEPS, is_own, require_forward, times
-from snnprune.plugins.user_code import calling_user_code, guarded, is_reference, load_function
+from snnprune.graph.state import StateSnapshot, snapshot_attributes
+from snnprune.plugins.forwards import STEPS, is_own_function, parse_repeats, require_forward
+from snnprune.plugins.user_code import guard_function, guard_user_code, is_reference, load_function
 
 Forward = Callable[[nn.Module, Any], Any]
 """From a module and what is fed to it, a tensor or a whole batch, to the module's output."""
 
 
-def called(module: nn.Module, x: Any) -> Any:
+def call_module(module: nn.Module, x: Any) -> Any:
     """`module(x)`.
 
     Raises:
         InputError: x is no tensor.
     """
-    return module(_tensor(x))
+    return module(_require_tensor(x))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counted:
+class CountedForward:
     """A way to run batches of which is known where their samples lie."""
 
     forward: Forward
@@ -63,18 +63,18 @@ class Counted:
         Raises:
             InputError: its labels are not as many, where they would have to be.
         """
-        held = list(tensors(x))[self.tensor : self.tensor + 1]
+        held = list(iter_tensors(x))[self.tensor : self.tensor + 1]
         here = held[0].shape[self.axis] if held and held[0].dim() > self.axis else None
         if y is not None and self.always and len(y) != here:
             raise InputError(
-                f"{described(x)} with {len(y)} labels has no time first, as (T, N, ...)",
+                f"{describe_batch(x)} with {len(y)} labels has no time first, as (T, N, ...)",
                 field=self.field,
                 hint="turn it round in a function: file.py:function",
             )
-        return length(x, y) if y is not None or here is None else here
+        return count_samples(x, y) if y is not None or here is None else here
 
 
-class Stepped:
+class SteppedForward:
     """Calls the module once for each time step, and stacks what it puts out as (T, N, ...).
 
     The libraries' neurons are at rest when a batch begins. What a module of the user's own keeps in
@@ -86,20 +86,20 @@ class Stepped:
     ) -> None:
         """`steps_of` gives what is fed at each step, and `field` is what errors call it."""
         self.steps_of, self.field = steps_of, field
-        self.rest: WeakKeyDictionary[nn.Module, Held] = WeakKeyDictionary()
+        self.rest: WeakKeyDictionary[nn.Module, StateSnapshot] = WeakKeyDictionary()
 
     def __call__(self, module: nn.Module, x: Any) -> Tensor:
         if module not in self.rest:
-            self.rest[module] = own_attributes(module)
+            self.rest[module] = snapshot_attributes(module)
         try:
-            steps = self.steps_of(_tensor(x))
-            return torch.stack([self._output(module(step)) for step in steps])
+            steps = self.steps_of(_require_tensor(x))
+            return torch.stack([self._read_output(module(step)) for step in steps])
         finally:
             self.rest[module].restore()
 
-    def _output(self, output: Any) -> Tensor:
+    def _read_output(self, output: Any) -> Tensor:
         """That of a time step."""
-        found = _first(output)
+        found = _select_output(output)
         if not isinstance(found, Tensor):
             raise InputError(
                 f"the network puts out a {type(found).__name__} at a time step",
@@ -109,7 +109,7 @@ class Stepped:
         return found
 
 
-def forward_of(
+def load_forward(
     name: str | None, model: str | None, *, fields: tuple[str, str] = ("--forward", "--model")
 ) -> Forward:
     """The way of that name, the user's own function or `called`; their failures are told as theirs.
@@ -121,33 +121,33 @@ def forward_of(
         InputError: likewise, in a file; or the function cannot be had.
     """
     require_forward(name, field=fields[0])
-    if name is not None and is_own(name):
-        return _told(load_function(name, field=fields[0]), name, field=fields[0])
-    forward = _built_in(name, fields[0])
+    if name is not None and is_own_function(name):
+        return _guard_forward(load_function(name, field=fields[0]), name, field=fields[0])
+    forward = _load_built_in(name, fields[0])
     if model is not None and is_reference(model):
-        forward = _told(forward, model, field=fields[1])
+        forward = _guard_forward(forward, model, field=fields[1])
     if name == STEPS:
-        return Counted(forward=forward, axis=1, always=True, field=fields[0])
+        return CountedForward(forward=forward, axis=1, always=True, field=fields[0])
     return forward
 
 
-def counted(forward: Forward, x: Any, output: Any, reading: str | Reading) -> Forward:
+def make_counted_forward(forward: Forward, x: Any, output: Any, reading: str | Reading) -> Forward:
     """`forward` for batches without labels, by its `output` for one of them, x.
 
     That tells where the samples lie if they are not where one looks first: time may come before
     them, and a whole batch has tensors of many shapes.
     """
-    said = _samples_in(output, reading)
-    if usual_length(x) in said or isinstance(forward, Counted):
+    said = _guess_sample_counts(output, reading)
+    if guess_length(x) in said or isinstance(forward, CountedForward):
         return forward
-    held = list(tensors(x))
+    held = list(iter_tensors(x))
     for count, axis, place in itertools.product(said, (0, 1), range(len(held))):
         if held[place].dim() > axis and held[place].shape[axis] == count:
-            return Counted(forward=forward, tensor=place, axis=axis)
+            return CountedForward(forward=forward, tensor=place, axis=axis)
     return forward
 
 
-def reading_of(readout: str, *, field: str = "--readout") -> str | Reading:
+def load_reading(readout: str, *, field: str = "--readout") -> str | Reading:
     """The readout of that name, or the user's function.
 
     Raises:
@@ -155,48 +155,48 @@ def reading_of(readout: str, *, field: str = "--readout") -> str | Reading:
         InputError: the function cannot be had.
     """
     if is_reference(readout):
-        return guarded(load_function(readout, field=field), readout, field=field)
+        return guard_function(load_function(readout, field=field), readout, field=field)
     require_readout(readout, field=field)
     return readout
 
 
-def _built_in(name: str | None, field: str) -> Forward:
-    count = times(name or "")
+def _load_built_in(name: str | None, field: str) -> Forward:
+    count = parse_repeats(name or "")
     if count is not None:  # copies, since a module may work in place
-        return Stepped(lambda x: (x.clone() for _ in range(count)), field=field)
-    return Stepped(iter, field=field) if name == STEPS else called
+        return SteppedForward(lambda x: (x.clone() for _ in range(count)), field=field)
+    return SteppedForward(iter, field=field) if name == STEPS else call_module
 
 
-def _told(function: Forward, reference: str, *, field: str) -> Forward:
+def _guard_forward(function: Forward, reference: str, *, field: str) -> Forward:
     def run(module: nn.Module, x: Any) -> Any:
-        what = f"{reference} on {described(x)}"
-        with calling_user_code(what, field=field):
+        what = f"{reference} on {describe_batch(x)}"
+        with guard_user_code(what, field=field):
             return function(module, x)
 
     return run
 
 
-def _tensor(x: Any) -> Tensor:
+def _require_tensor(x: Any) -> Tensor:
     if isinstance(x, Tensor):
         return x
     raise InputError(
-        f"a batch is {described(x)}",
+        f"a batch is {describe_batch(x)}",
         field="--data",
         hint="give x or (x, y), or run it by a function of yours: --forward file.py:function",
     )
 
 
-def _first(output: Any) -> Any:
+def _select_output(output: Any) -> Any:
     """What counts of several outputs, as spikes beside a membrane."""
-    return _first(output[0]) if isinstance(output, tuple) and output else output
+    return _select_output(output[0]) if isinstance(output, tuple) and output else output
 
 
-def scores_in(output: Any, reading: str | Reading) -> Tensor | None:
+def find_scores(output: Any, reading: str | Reading) -> Tensor | None:
     """What counts of an output, (N, classes), (T, N, classes) or (N, T, classes); None if nothing
     does.
     """
     try:
-        output = _first(output if isinstance(reading, str) else reading(output))
+        output = _select_output(output if isinstance(reading, str) else reading(output))
     except InputError:  # the user's function fails, which whoever needs it will tell
         return None
     if isinstance(output, list) and output and all(isinstance(one, Tensor) for one in output):
@@ -205,9 +205,9 @@ def scores_in(output: Any, reading: str | Reading) -> Tensor | None:
     return output if isinstance(output, Tensor) and output.dim() in (2, 3) else None
 
 
-def _samples_in(output: Any, reading: str | Reading) -> tuple[int, ...]:
+def _guess_sample_counts(output: Any, reading: str | Reading) -> tuple[int, ...]:
     """How many samples an output may be of, the likeliest first."""
-    scores = scores_in(output, reading)
+    scores = find_scores(output, reading)
     if scores is None:
         return ()
     return (len(scores),) if scores.dim() == 2 else (scores.shape[1], len(scores))
@@ -217,7 +217,7 @@ Batch = Any
 """x, or x and its labels, as a DataLoader gives them; or whatever a way to run it takes."""
 
 
-def fed(batches: Iterable[Batch], module: nn.Module) -> Iterator[Pair]:
+def feed_batches(batches: Iterable[Batch], module: nn.Module) -> Iterator[Pair]:
     """Each batch as (x, y), y None without labels, on the device of `module`.
 
     x is a copy: the data stay as they are whatever the module does to it.
@@ -228,14 +228,14 @@ def fed(batches: Iterable[Batch], module: nn.Module) -> Iterator[Pair]:
     """
     device, fitting = device_of(module), False
     for number, batch in enumerate(batches, start=1):
-        pair = batch if isinstance(batch, Pair) else paired(batch)
+        pair = batch if isinstance(batch, Pair) else read_pair(batch)
         if pair is None:
             raise InputError(
                 f"a batch is a {type(batch).__name__}",
                 field="--data",
                 hint="give tensors x or pairs (x, y), such as a DataLoader does",
             )
-        if not all(map(_is_finite, tensors(pair.x))):
+        if not all(map(_is_finite, iter_tensors(pair.x))):
             raise InputError(
                 f"batch {number} has NaN or infinity in it",
                 field="--data",
@@ -246,7 +246,7 @@ def fed(batches: Iterable[Batch], module: nn.Module) -> Iterator[Pair]:
                 require_labels(pair.x, pair.y)
             # else time and samples may lie in one dimension
             fitting = fitting or (number == 1 and len(pair.y) in pair.x.shape[:2])
-        yield Pair(copied(pair.x, device), None if pair.y is None else pair.y.to(device))
+        yield Pair(copy_batch(pair.x, device), None if pair.y is None else pair.y.to(device))
 
 
 def require_as_many(output: Any, x: Any, y: Tensor | None, reading: str | Reading) -> None:
@@ -255,13 +255,13 @@ def require_as_many(output: Any, x: Any, y: Tensor | None, reading: str | Readin
     Raises:
         InputError: they are such.
     """
-    scores = None if y is None else scores_in(output, reading)
+    scores = None if y is None else find_scores(output, reading)
     if y is not None and scores is not None and len(y) not in scores.shape[:-1]:
         require_labels(x, y)
 
 
 @contextlib.contextmanager
-def telling_of_labels(x: Any, y: Tensor | None) -> Iterator[None]:
+def explain_label_errors(x: Any, y: Tensor | None) -> Iterator[None]:
     """Reading an output fails in the block where it is not of as many samples as there are labels.
 
     Raises:

@@ -14,9 +14,9 @@ from snnprune.graph.calls import LayerCall, NormCall
 from snnprune.graph.forward import device_of
 from snnprune.graph.network import Network
 from snnprune.graph.observers import Observers
-from snnprune.graph.thresholds import Site
-from snnprune.graph.tracer import Follower
-from snnprune.runtime import drawing, seed_all
+from snnprune.graph.thresholds import ThresholdSite
+from snnprune.graph.tracer import Tracer
+from snnprune.runtime import seed_all, seed_draws
 
 Observer = Callable[[str, Tensor], None]
 """Takes a name and a tensor that belongs to the network and must not be changed."""
@@ -24,20 +24,20 @@ LayerObserver = Callable[[str, LayerCall], None]
 NormObserver = Callable[[str, NormCall], None]
 
 
-def _nobody(*_: object) -> None:
+def _observe_nothing(*_: object) -> None:
     """Observe nothing."""
 
 
 @contextlib.contextmanager
-def watching(
+def observe(
     network: Network,
     *,
-    on_input: Observer = _nobody,
-    on_layer: LayerObserver = _nobody,
-    on_current: Observer = _nobody,
-    on_membrane: Observer = _nobody,
-    on_spikes: Observer = _nobody,
-    on_norm: NormObserver = _nobody,
+    on_input: Observer = _observe_nothing,
+    on_layer: LayerObserver = _observe_nothing,
+    on_current: Observer = _observe_nothing,
+    on_membrane: Observer = _observe_nothing,
+    on_spikes: Observer = _observe_nothing,
+    on_norm: NormObserver = _observe_nothing,
 ) -> Iterator[Callable[[], None]]:
     """Tell the observers what happens in the block; the network's output stays bit-identical.
 
@@ -51,29 +51,29 @@ def watching(
     """
     sites = {site: n.name for n in network.neurons.values() for site in n.sites}
 
-    def on_site(site: Site, distance: Tensor, spikes: Tensor) -> None:
+    def on_site(site: ThresholdSite, distance: Tensor, spikes: Tensor) -> None:
         if name := sites.get(site.index):
             on_membrane(name, distance.unsqueeze(0))
             on_spikes(name, spikes)
 
     observers = Observers(
-        on_layer=_telling(network, on_input, on_layer),
-        on_current=_of_layers(network, on_current),
+        on_layer=_make_layer_observer(network, on_input, on_layer),
+        on_current=_limit_to_layers(network, on_current),
         on_norm=on_norm,
         on_site=on_site,
     )
-    follower = Follower(network.module, observers, network.settled)
+    follower = Tracer(network.module, observers, network.settled)
     with contextlib.ExitStack() as stack:
         reset = stack.enter_context(network.reset_between_batches())
-        redraw = stack.enter_context(_drawing(network))
-        if sites or {on_input, on_layer, on_current, on_norm} != {_nobody}:
-            stack.enter_context(follower.following(scripts=bool(sites)))
+        redraw = stack.enter_context(_seed_draws(network))
+        if sites or {on_input, on_layer, on_current, on_norm} != {_observe_nothing}:
+            stack.enter_context(follower.trace_calls(scripts=bool(sites)))
         for name, neuron in network.neurons.items():
-            if on_membrane is not _nobody:
+            if on_membrane is not _observe_nothing:
                 sink = partial(on_membrane, name)
                 stack.enter_context(neuron.library.recording(neuron.module, sink))
-            if on_spikes is not _nobody and not neuron.sites:
-                hook = _spike_hook(partial(on_spikes, name), follower)
+            if on_spikes is not _observe_nothing and not neuron.sites:
+                hook = _make_spike_hook(partial(on_spikes, name), follower)
                 stack.callback(neuron.module.register_forward_hook(hook).remove)
 
         def start() -> None:
@@ -85,20 +85,20 @@ def watching(
 
 
 @contextlib.contextmanager
-def _drawing(network: Network) -> Iterator[Callable[[], None]]:
+def _seed_draws(network: Network) -> Iterator[Callable[[], None]]:
     """Gives the function that seeds what the network draws in the next batch.
 
     So two passes over the same batches differ by the network alone.
     """
     if network.draws is None:
-        yield _nobody
+        yield _observe_nothing
         return
     batches = itertools.count()
-    with drawing(network.draws, "network", device=device_of(network.module)):
+    with seed_draws(network.draws, "network", device=device_of(network.module)):
         yield lambda: seed_all(network.draws, "network", next(batches))
 
 
-def _telling(
+def _make_layer_observer(
     network: Network, on_input: Observer, on_layer: LayerObserver
 ) -> Callable[[str, LayerCall, str | None], None]:
     def told(weight: str, call: LayerCall, _: str | None) -> None:
@@ -109,7 +109,7 @@ def _telling(
     return told
 
 
-def _of_layers(network: Network, observer: Observer) -> Observer:
+def _limit_to_layers(network: Network, observer: Observer) -> Observer:
     def told(weight: str, current: Tensor) -> None:
         if weight in network.layers:
             observer(weight, current)
@@ -117,8 +117,8 @@ def _of_layers(network: Network, observer: Observer) -> Observer:
     return told
 
 
-def _spike_hook(
-    sink: Callable[[Tensor], None], follower: Follower
+def _make_spike_hook(
+    sink: Callable[[Tensor], None], follower: Tracer
 ) -> Callable[[nn.Module, Any, Any], None]:
     def hook(_: nn.Module, __: Any, output: Any) -> None:
         with follower.apart():

@@ -18,10 +18,10 @@ from snnprune.graph.calls import (
     CONVOLUTIONS,
     GEOMETRY,
     TRANSPOSED,
-    Candidate,
     LayerCall,
+    WeightCandidate,
+    drop_repeats,
     name_of,
-    once_of,
 )
 from snnprune.graph.layout import Layout
 from snnprune.graph.links import CHANNEL_AXIS, LayerKind
@@ -34,21 +34,23 @@ PRODUCTS = {
 FACTORS = (("input", "self", "mat1", "batch1"), ("other", "mat2", "batch2", "vec"))
 
 
-def products(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Candidate]:
+def iter_products(
+    name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Iterator[WeightCandidate]:
     """Each way to read a call of that name as a product that applies a weight."""
     if name == "einsum":
-        found = _equation(args)
+        found = _read_einsum(args)
     elif name in ("__matmul__", "__rmatmul__"):
         first, second = args if name == "__matmul__" else reversed(args)
-        found = _matmul(first, second)
+        found = _read_matmul(first, second)
     elif name in PRODUCTS:
-        found = _of_factors(name, args, kwargs)
+        found = _read_factors(name, args, kwargs)
     else:
         return
     if found is not None:
         (first, letters), (second, others), out = found
-        yield from _contraction(first, letters, second, others, out)
-        yield from _contraction(second, others, first, letters, out)
+        yield from _iter_contractions(first, letters, second, others, out)
+        yield from _iter_contractions(second, others, first, letters, out)
 
 
 Factor = tuple[Tensor, tuple[str, ...]]
@@ -57,7 +59,7 @@ Product = tuple[Factor, Factor, tuple[str, ...]]
 """Two factors, and the letters of what comes of them: those that are missing are summed over."""
 
 
-def _of_factors(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Product | None:
+def _read_factors(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Product | None:
     pair = []
     for place, names in zip(PRODUCTS[name], FACTORS, strict=True):
         by_name = next((kwargs[one] for one in names if one in kwargs), None)
@@ -66,13 +68,13 @@ def _of_factors(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> 
     if not isinstance(first, Tensor) or not isinstance(second, Tensor):
         return None
     if name == "tensordot":
-        return _tensordot(first, second, args[2] if len(args) > 2 else kwargs.get("dims", 2))
+        return _read_tensordot(first, second, args[2] if len(args) > 2 else kwargs.get("dims", 2))
     if kwargs.get("alpha", 1) != 1:
         return None
-    return _matmul(first, second)
+    return _read_matmul(first, second)
 
 
-def _matmul(first: Any, second: Any) -> Product | None:
+def _read_matmul(first: Any, second: Any) -> Product | None:
     if not isinstance(first, Tensor) or not isinstance(second, Tensor):
         return None
     deepest = max(first.dim(), second.dim(), 2) - 2
@@ -86,7 +88,7 @@ def _matmul(first: Any, second: Any) -> Product | None:
     return (first, left), (second, right), out
 
 
-def _tensordot(first: Tensor, second: Tensor, dims: Any) -> Product | None:
+def _read_tensordot(first: Tensor, second: Tensor, dims: Any) -> Product | None:
     if isinstance(dims, Tensor):
         dims = dims.tolist()
     if isinstance(dims, int):
@@ -100,7 +102,7 @@ def _tensordot(first: Tensor, second: Tensor, dims: Any) -> Product | None:
     return (first, tuple(left)), (second, tuple(right)), out
 
 
-def _equation(args: tuple[Any, ...]) -> Product | None:
+def _read_einsum(args: tuple[Any, ...]) -> Product | None:
     """An einsum of two; its form with lists of numbers is not read."""
     equation, *operands = args
     if len(operands) == 1 and isinstance(operands[0], tuple | list):
@@ -112,27 +114,27 @@ def _equation(args: tuple[Any, ...]) -> Product | None:
     if not arrow:
         once = sorted(one for one in set(ins) - set(",.") if ins.count(one) == 1)
         out = ("..." if "..." in ins else "") + "".join(once)
-    named = [_letters(term, one.dim()) for term, one in zip(terms, operands, strict=True)]
+    named = [_name_dimensions(term, one.dim()) for term, one in zip(terms, operands, strict=True)]
     deepest = max(
         (one.dim() - len(t.replace("...", "")) for t, one in zip(terms, operands, strict=True))
     )
-    result = _letters(out, len(out.replace("...", "")) + ("..." in out) * deepest)
+    result = _name_dimensions(out, len(out.replace("...", "")) + ("..." in out) * deepest)
     return (operands[0], named[0]), (operands[1], named[1]), result
 
 
-def _letters(term: str, dims: int) -> tuple[str, ...]:
+def _name_dimensions(term: str, dims: int) -> tuple[str, ...]:
     """A name for each dimension; those of an ellipsis are counted from its end."""
     before, dots, after = term.partition("...")
     hidden = dims - len(before) - len(after) if dots else 0
     return (*before, *(f"... {place}" for place in range(hidden, 0, -1)), *after)
 
 
-def _contraction(
+def _iter_contractions(
     raw: Tensor, own: tuple[str, ...], x: Tensor, others: tuple[str, ...], out: tuple[str, ...]
-) -> Iterator[Candidate]:
+) -> Iterator[WeightCandidate]:
     """The product of `raw` and `x`, read as one that applies `raw` as a weight, if that can be."""
     given = raw
-    raw, places = once_of(given)
+    raw, places = drop_repeats(given)
     own = tuple(own[place] for place in places)
     # in the order in which they lie in what goes in and comes out
     summed = [one for one in others if one in own and one not in out]
@@ -172,7 +174,7 @@ def _contraction(
             [order.index(one) for one in out]
         )
 
-    yield Candidate(
+    yield WeightCandidate(
         raw=given,
         other=x,
         layout=layout,
@@ -190,7 +192,9 @@ def _contraction(
     )
 
 
-def addend(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def find_addend(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
     """What a call adds to the product of two others, as `addmm` does; None if it adds nothing."""
     if PRODUCTS.get(name_of(function)) != (1, 2):
         return None
@@ -207,36 +211,40 @@ FUSED = frozenset(
 )
 
 
-def candidates(
+def iter_candidates(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Iterator[Candidate]:
+) -> Iterator[WeightCandidate]:
     """Each way to read a call as one that applies a weight."""
     if function in CONVOLUTIONS:
-        yield _convolution(CONVOLUTIONS[function], _named(CONV_ARGUMENTS, args, kwargs))
+        yield _read_convolution(
+            CONVOLUTIONS[function], _name_arguments(CONV_ARGUMENTS, args, kwargs)
+        )
     elif function in TRANSPOSED:
-        yield _transposed(TRANSPOSED[function], _named(TRANSPOSED_ARGUMENTS, args, kwargs))
+        yield _read_transposed(
+            TRANSPOSED[function], _name_arguments(TRANSPOSED_ARGUMENTS, args, kwargs)
+        )
     elif function is functional.linear:
-        yield _linear(_named(CONV_ARGUMENTS, args, kwargs))
+        yield _read_linear(_name_arguments(CONV_ARGUMENTS, args, kwargs))
     else:
-        yield from products(name_of(function), args, kwargs)
+        yield from iter_products(name_of(function), args, kwargs)
 
 
-def fused_weights(function: Callable[..., Any], args: Any, kwargs: Any) -> Iterator[Any]:
+def iter_fused_weights(function: Callable[..., Any], args: Any, kwargs: Any) -> Iterator[Any]:
     """The tensors that one call applies as weights unseen, as `lstm_cell` does."""
     if name_of(function) in FUSED:
         leaves = tree_leaves((args, kwargs))
         yield from (leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim() == 2)
 
 
-def _named(
+def _name_arguments(
     names: Sequence[str], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
     return dict(zip(names, args, strict=False)) | dict(kwargs)
 
 
-def _convolution(kind: LayerKind, given: Mapping[str, Any]) -> Candidate:
+def _read_convolution(kind: LayerKind, given: Mapping[str, Any]) -> WeightCandidate:
     raw, x = given["weight"], given["input"]
-    return Candidate(
+    return WeightCandidate(
         raw=raw,
         other=x,
         layout=Layout.of(raw.shape),
@@ -251,7 +259,7 @@ def _convolution(kind: LayerKind, given: Mapping[str, Any]) -> Candidate:
     )
 
 
-def _transposed(kind: LayerKind, given: Mapping[str, Any]) -> Candidate:
+def _read_transposed(kind: LayerKind, given: Mapping[str, Any]) -> WeightCandidate:
     raw, x, groups = given["weight"], given["input"], given.get("groups", 1)
     inputs, outputs, *kernel = raw.shape  # (in, out / groups, *kernel)
     layout = Layout(
@@ -260,7 +268,7 @@ def _transposed(kind: LayerKind, given: Mapping[str, Any]) -> Candidate:
         order=(0, 2, 1, *range(3, 3 + len(kernel))),
         shape=(groups * outputs, inputs // groups, *kernel),
     )
-    return Candidate(
+    return WeightCandidate(
         raw=raw,
         other=x,
         layout=layout,
@@ -275,7 +283,7 @@ def _transposed(kind: LayerKind, given: Mapping[str, Any]) -> Candidate:
     )
 
 
-def _linear(given: Mapping[str, Any]) -> Candidate:
+def _read_linear(given: Mapping[str, Any]) -> WeightCandidate:
     raw, x = given["weight"], given["input"]
     if raw.dim() == 1:  # one output
         layout = Layout(
@@ -283,7 +291,7 @@ def _linear(given: Mapping[str, Any]) -> Candidate:
         )
     else:
         layout = Layout.of(raw.shape)
-    return Candidate(
+    return WeightCandidate(
         raw=raw,
         other=x,
         layout=layout,

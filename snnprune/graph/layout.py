@@ -55,7 +55,7 @@ class Layout:
         inverse = sorted(range(len(self.order)), key=self.order.__getitem__)
         return weight.reshape(seen).permute(inverse).reshape(self.held)
 
-    def then(self, other: Layout) -> Layout | None:
+    def chain(self, other: Layout) -> Layout | None:
         """Both one after the other; None where no view and order says it."""
         if self.in_order:
             return Layout(held=self.held, view=other.view, order=other.order, shape=other.shape)
@@ -65,7 +65,7 @@ class Layout:
         return Layout(held=self.held, view=self.view, order=order, shape=other.shape)
 
 
-def turned(shape: Sequence[int], strides: Sequence[int]) -> Layout | None:
+def find_layout(shape: Sequence[int], strides: Sequence[int]) -> Layout | None:
     """What an operation did to a contiguous tensor of `shape` that has those strides then.
 
     None where it did more than put dimensions in another order.

@@ -11,19 +11,26 @@ from torch import Tensor
 from snnprune.errors import InputError
 from snnprune.graph.links import Gain, Link
 from snnprune.graph.network import Network
-from snnprune.graph.origins import Origin, Passed, Term, between, neurons_behind, terms
-from snnprune.graph.thresholds import Event, Place, Site
+from snnprune.graph.origins import (
+    Origin,
+    PassedOperation,
+    Term,
+    find_between,
+    find_neurons_behind,
+    find_terms,
+)
+from snnprune.graph.thresholds import ComparisonEvent, SiteKey, ThresholdSite
 from snnprune.text import layer_name
 
 NO_NEURON = "none"
 TOLERANCE = 1e-3  # of a factor that is taken for 1 - beta
 
 
-def united(origins: Iterable[Origin]) -> dict[str, bool]:
+def merge_neurons_behind(origins: Iterable[Origin]) -> dict[str, bool]:
     """`neurons_behind` all of these together."""
     united: dict[str, bool] = {}
     for origin in origins:
-        for neuron, gated in neurons_behind(origin).items():
+        for neuron, gated in find_neurons_behind(origin).items():
             united[neuron] = united.get(neuron, True) and gated
     return united
 
@@ -32,16 +39,16 @@ def united(origins: Iterable[Origin]) -> dict[str, bool]:
 class Population:
     """One spiking neuron: a comparison, or several that are time steps of one membrane."""
 
-    sites: tuple[Site, ...]
-    shadows: tuple[Site, ...] = ()
+    sites: tuple[ThresholdSite, ...]
+    shadows: tuple[ThresholdSite, ...] = ()
     """Comparisons of the same membranes with the same threshold, as some neurons do to reset."""
 
     @property
-    def first(self) -> Site:
+    def first(self) -> ThresholdSite:
         """The one that was met first."""
         return self.sites[0]
 
-    def list_events(self) -> list[Event]:
+    def list_events(self) -> list[ComparisonEvent]:
         """The time steps."""
         return [event for site in self.sites for event in site.events]
 
@@ -62,13 +69,15 @@ class Population:
         return min(site.count_scalings() for site in self.sites)
 
 
-def populations(sites: Iterable[Site], seen: Mapping[str, Tensor]) -> list[Population]:
+def group_populations(
+    sites: Iterable[ThresholdSite], seen: Mapping[str, Tensor]
+) -> list[Population]:
     """The spiking neurons that sites are; `seen` has the first u - u_th of each."""
     found: list[Population] = []
     for site in sites:
         for place, one in enumerate(found):
-            if _goes_on(one.sites[-1], site):
-                found[place] = replace(one, sites=(*one.sites, _behind(one.sites[-1], site)))
+            if _is_continued(one.sites[-1], site):
+                found[place] = replace(one, sites=(*one.sites, _continue_site(one.sites[-1], site)))
                 break
             if _is_shadow(one.first, site, seen):
                 found[place] = replace(one, shadows=(*one.shadows, site))
@@ -78,24 +87,24 @@ def populations(sites: Iterable[Site], seen: Mapping[str, Tensor]) -> list[Popul
     return found
 
 
-def _goes_on(before: Site, site: Site) -> bool:
+def _is_continued(before: ThresholdSite, site: ThresholdSite) -> bool:
     """Whether a site is where another one's membrane is compared from some time step on.
 
     As where the first step is written apart, or every step is.
     """
     first, last = site.events[0], before.events[-1]
-    alike = _written_alike(before.place, site.place) and before.place.shape == site.place.shape
+    alike = _is_written_alike(before.place, site.place) and before.place.shape == site.place.shape
     if not alike or last.number >= first.number:
         return False
     forms = set(last.compared.forms)
-    driven = {term.layer for term in terms(first.compared.origin, stops=forms)}
+    driven = {term.layer for term in find_terms(first.compared.origin, stops=forms)}
     # more layers may drive it by then, as recurrent ones, but not they alone: that is a sum of
     # currents
     goes_on = site.find_feeders() <= before.find_feeders() or before.find_feeders() <= driven
-    return goes_on and bool(between(first.compared.origin, forms))
+    return goes_on and bool(find_between(first.compared.origin, forms))
 
 
-def _written_alike(one: Place, other: Place) -> bool:
+def _is_written_alike(one: SiteKey, other: SiteKey) -> bool:
     """Whether two places ask the same; a threshold that adapts may be a number at first."""
     turned, level, *asked = one.written
     other_turned, other_level, *other_asked = other.written
@@ -103,28 +112,28 @@ def _written_alike(one: Place, other: Place) -> bool:
     return same and (level == other_level or "" in (level, other_level))
 
 
-def _behind(before: Site, site: Site) -> Site:
+def _continue_site(before: ThresholdSite, site: ThresholdSite) -> ThresholdSite:
     """The site with a first step that comes after the last one of `before`."""
     first, forms = site.events[0], set(before.events[-1].compared.forms)
     operand = first.compared.origin
-    drive = tuple(terms(operand, stops=forms))
-    event = replace(first, terms=drive, state=frozenset(between(operand, forms)))
+    drive = tuple(find_terms(operand, stops=forms))
+    event = replace(first, terms=drive, state=frozenset(find_between(operand, forms)))
     return replace(site, events=[event, *site.events[1:]])
 
 
-def share(one: Site, other: Site) -> bool:
+def has_shared_membrane(one: ThresholdSite, other: ThresholdSite) -> bool:
     """Whether two sites compare one membrane at any step."""
     forms = {form for event in one.events for form in event.compared.forms}
     return any(form in forms for event in other.events for form in event.compared.forms)
 
 
-def flows_into(one: Site, other: Site) -> bool:
+def flows_into(one: ThresholdSite, other: ThresholdSite) -> bool:
     """Whether the membranes of a site are in those of another, and not through spikes alone."""
     forms = {form for event in one.events for form in event.compared.forms}
-    return any(between(event.compared.origin, forms) for event in other.events)
+    return any(find_between(event.compared.origin, forms) for event in other.events)
 
 
-def _is_shadow(one: Site, other: Site, seen: Mapping[str, Tensor]) -> bool:
+def _is_shadow(one: ThresholdSite, other: ThresholdSite, seen: Mapping[str, Tensor]) -> bool:
     """Whether a site compares membranes that another one did with the same threshold."""
     forms = {form for event in one.events for form in event.compared.forms}
     first, second = (seen.get(site.key) for site in (one, other))
@@ -135,29 +144,31 @@ def _is_shadow(one: Site, other: Site, seen: Mapping[str, Tensor]) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
+class DrivePath:
     """A layer's way to a neuron at one time step, and what of it is inside the neuron."""
 
     term: Term
-    around: tuple[Passed, ...]
+    around: tuple[PassedOperation, ...]
     """What is not in the code of the neuron's own module."""
-    outside: tuple[Passed, ...]
+    outside: tuple[PassedOperation, ...]
     """Of these, what does not come after the state of the step before has come in."""
-    inner: tuple[Passed, ...]
+    inner: tuple[PassedOperation, ...]
     """What the neuron itself does to its input."""
     has_state: bool
     """Whether the membrane of the step before is told apart from what is added to it."""
 
 
-def ways_to(population: Population, home: str) -> list[Way]:
+def find_paths(population: Population, home: str) -> list[DrivePath]:
     """Every layer's ways to a neuron; what is in the code of the module `home` is the neuron's."""
     count = population.count_scalings()
     return [
-        _way(term, event, home, count) for event in population.list_events() for term in event.terms
+        _make_path(term, event, home, count)
+        for event in population.list_events()
+        for term in event.terms
     ]
 
 
-def _way(term: Term, event: Event, home: str, scalings: int) -> Way:
+def _make_path(term: Term, event: ComparisonEvent, home: str, scalings: int) -> DrivePath:
     own = set[Origin]()
     for made in event.compared.operations:
         scalings -= made.gain is not None
@@ -169,7 +180,7 @@ def _way(term: Term, event: Event, home: str, scalings: int) -> Way:
         for one in term.through
         if one.origin in event.state or one.origin in own or _is_in(one.origin, home)
     ]
-    return Way(
+    return DrivePath(
         term=term,
         around=tuple(one for one in term.through if not _is_in(one.origin, home)),
         outside=tuple(one for one in term.through if one not in inner),
@@ -182,7 +193,7 @@ def _is_in(made: Origin, home: str) -> bool:
     return bool(home) and home in made.inside
 
 
-def link_of(neuron: str, ways: list[Way], scale: Tensor | None = None) -> Link:
+def make_link(neuron: str, ways: list[DrivePath], scale: Tensor | None = None) -> Link:
     """One link of all the ways from a layer to a neuron.
 
     `scale` is 1 - beta of the neuron, () or (C,), NaN where it is not known: a factor of that size
@@ -194,7 +205,7 @@ def link_of(neuron: str, ways: list[Way], scale: Tensor | None = None) -> Link:
         neuron=neuron,
         norms=tuple(dict.fromkeys(way.term.norms for way in ways)),
         gains=tuple(gain for gain in gains if scale is None or not is_input_scale(gain, scale)),
-        through=unique(one.name for way in ways for one in way.around),
+        through=drop_duplicates(one.name for way in ways for one in way.around),
         obstacle=next((one.name for way in ways for one in way.outside if one.is_obstacle), None),
         moved=any(way.term.moved for way in ways),
         beside=any(way.term.beside for way in ways),
@@ -215,11 +226,11 @@ def is_input_scale(gain: Gain, scale: Tensor) -> bool:
     return bool(torch.allclose(value, scale.double(), rtol=TOLERANCE, atol=1e-6))
 
 
-def names_of(found: list[Population], homes: Mapping[str, str]) -> dict[str, str]:
+def choose_names(found: list[Population], homes: Mapping[str, str]) -> dict[str, str]:
     """A name for each site: that of its module, or where it has none, by a layer before it."""
     names, told = dict[str, str](), set[str]()
     for one in found:
-        feeders = unique(term.layer for term in one.list_terms())
+        feeders = drop_duplicates(term.layer for term in one.list_terms())
         # behind a sum of currents: not by the layer that an earlier one is named by
         layer = next((key for key in feeders if key not in told), next(iter(feeders), ""))
         told |= one.find_feeders()
@@ -229,11 +240,11 @@ def names_of(found: list[Population], homes: Mapping[str, str]) -> dict[str, str
     return names
 
 
-def renamed(found: list[Term], names: Mapping[str, str]) -> list[Term]:
+def rename_terms(found: list[Term], names: Mapping[str, str]) -> list[Term]:
     return [replace(term, neuron=names.get(term.neuron or "", term.neuron)) for term in found]
 
 
-def chosen(network: Network, links: Mapping[str, str]) -> Network:
+def apply_links(network: Network, links: Mapping[str, str]) -> Network:
     """The network with the links that somebody settled."""
     layers = dict(network.layers)
     for key, neuron in links.items():
@@ -250,5 +261,5 @@ def chosen(network: Network, links: Mapping[str, str]) -> Network:
     return replace(network, layers=layers)
 
 
-def unique(names: Iterable[str | None]) -> tuple[str, ...]:
+def drop_duplicates(names: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name is not None))

@@ -145,7 +145,7 @@ class Neuron:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settled:
+class TraceSettings:
     """What a pass has found out that the next one has to know."""
 
     functions: frozenset[str] = frozenset()

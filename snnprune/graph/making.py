@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 @contextlib.contextmanager
-def holding(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+def replace_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
     """In the block `module` has `tensors`, by state-dict key, in place of its own.
 
     Parameters and buffers stay the objects that they are, where they are; nothing is copied that
@@ -29,7 +29,7 @@ def holding(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
             tensor.data = before[key]
 
 
-def snapshot(module: nn.Module) -> dict[str, Tensor]:
+def copy_tensors(module: nn.Module) -> dict[str, Tensor]:
     """A copy of the parameters and buffers of `module`, by state-dict key."""
     return {
         key: tensor.detach().clone()
@@ -44,7 +44,7 @@ SAME = 1e-5  # relative, of values that another one has no part in
 
 
 @dataclass(frozen=True, kw_only=True)
-class Functions:
+class WeightFunctions:
     """The parameters that can be pruned though the weight is made of them."""
 
     elementwise: frozenset[str] = frozenset()
@@ -56,7 +56,9 @@ class Functions:
     """
 
 
-def functions_of(module: nn.Module, wholes: Wholes, again: Callable[[], Wholes]) -> Functions:
+def find_functions(
+    module: nn.Module, wholes: Wholes, again: Callable[[], Wholes]
+) -> WeightFunctions:
     """Find them by setting some values of each parameter to 0.
 
     `again` runs the network and gives the weights that are made then. The smaller half of the
@@ -67,13 +69,13 @@ def functions_of(module: nn.Module, wholes: Wholes, again: Callable[[], Wholes])
         for key in keys:
             parameter = module.get_parameter(key)
             if parameter.shape == whole.shape:
-                if _is_free(module, key, keys, whole, again, _smaller_half(parameter)):
+                if _is_free(module, key, keys, whole, again, _mask_smaller_half(parameter)):
                     elementwise.add(key)
             elif _has_rows(parameter, whole):
-                gone = _smaller_half(parameter.flatten(2).abs().amax(2))
+                gone = _mask_smaller_half(parameter.flatten(2).abs().amax(2))
                 if _is_free(module, key, keys, whole, again, gone):
                     kept |= dict.fromkeys((one for one in keys if one != key), key)
-    return Functions(elementwise=frozenset(elementwise), kept=kept)
+    return WeightFunctions(elementwise=frozenset(elementwise), kept=kept)
 
 
 def _has_rows(parameter: Tensor, whole: Tensor) -> bool:
@@ -81,7 +83,7 @@ def _has_rows(parameter: Tensor, whole: Tensor) -> bool:
     return parameter.dim() > 2 and whole.dim() > 2 and parameter.shape[:2] == whole.shape[:2]
 
 
-def _smaller_half(values: Tensor) -> Tensor:
+def _mask_smaller_half(values: Tensor) -> Tensor:
     """Where the smaller half of them is."""
     sizes = values.detach().abs().flatten()
     gone = torch.zeros(len(sizes), dtype=torch.bool, device=sizes.device)
@@ -100,7 +102,7 @@ def _is_free(
     """Whether a weight is 0 where `gone` is set to 0 in the parameter, and as it was elsewhere."""
     parameter = module.get_parameter(key).detach()
     spread = gone.reshape(*gone.shape, *[1] * (parameter.dim() - gone.dim()))
-    with holding(module, {key: parameter.masked_fill(spread, 0.0)}):
+    with replace_tensors(module, {key: parameter.masked_fill(spread, 0.0)}):
         made = again().get(keys)
     if made is None or made.shape != whole.shape:
         return False

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from snnprune.graph.libraries import plainly
+from snnprune.graph.libraries import use_plain_operations
 
 
-def bare(module: nn.Module) -> nn.Module:
+def unwrap(module: nn.Module) -> nn.Module:
     """The network inside DataParallel, DistributedDataParallel and torch.compile."""
     while True:
         if isinstance(module, DataParallel | DistributedDataParallel):
@@ -23,7 +23,7 @@ def bare(module: nn.Module) -> nn.Module:
 
 
 @contextlib.contextmanager
-def eagerly() -> Iterator[None]:
+def run_eagerly() -> Iterator[None]:
     """Run compiled functions as they were written: nothing can be seen in compiled ones."""
     if "torch._dynamo" not in sys.modules:  # nothing was compiled, and importing it takes seconds
         yield
@@ -33,7 +33,7 @@ def eagerly() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
+def use_eval_mode(module: nn.Module) -> Iterator[None]:
     """Eval mode for the block; afterwards each part is in its own mode again.
 
     A BatchNorm that somebody froze inside a training network stays frozen. Compiled parts and
@@ -42,7 +42,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     modes = [(child, child.training) for child in module.modules()]
     module.eval()
     try:
-        with eagerly(), plainly(module):
+        with run_eagerly(), use_plain_operations(module):
             yield
     finally:
         for child, training in modes:

@@ -9,15 +9,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from snnprune.data.batches import Pair, length
-from snnprune.graph.forward import Batch, Counted, Forward, called, fed
-from snnprune.graph.libraries import put_at_rest
-from snnprune.graph.links import Layer, Neuron, Settled
+from snnprune.data.batches import Pair, count_samples
+from snnprune.graph.forward import Batch, CountedForward, Forward, call_module, feed_batches
+from snnprune.graph.libraries import reset_states
+from snnprune.graph.links import Layer, Neuron, TraceSettings
 from snnprune.graph.readout import OutputReader, Reading, Readout
 from snnprune.graph.state import keep_state
 
 
-def aliases(module: nn.Module) -> dict[str, tuple[str, ...]]:
+def find_aliases(module: nn.Module) -> dict[str, tuple[str, ...]]:
     """For each tensor of the state dict, by key, all keys that hold it; the first leads."""
     held = module.state_dict(keep_vars=True)
     together: dict[int, list[str]] = {}
@@ -45,9 +45,9 @@ class Network:
     """Modules that do in eval mode as in training, and what: see `network.restless`."""
     draws: int | None = None
     """The seed of what it draws at random in eval mode; None where it draws nothing."""
-    settled: Settled = field(default_factory=Settled)
+    settled: TraceSettings = field(default_factory=TraceSettings)
     """What a pass has to know to see all of this again."""
-    forward: Forward = called
+    forward: Forward = call_module
     """How a batch is run: from the module and what is fed to it to the output."""
     readout: Readout = field(default_factory=Readout)
     """How its output is read."""
@@ -68,7 +68,7 @@ class Network:
         Raises:
             InputError: a batch has no tensor, NaN or infinity, or labels that do not fit.
         """
-        return fed(batches, self.module)
+        return feed_batches(batches, self.module)
 
     def run(self, x: Any) -> Any:
         """The output for what is fed, from the state that the module is in."""
@@ -82,15 +82,15 @@ class Network:
         Raises:
             InputError: it cannot be told, or does not fit the way it is run.
         """
-        if isinstance(self.forward, Counted):
+        if isinstance(self.forward, CountedForward):
             return self.forward.samples(x, y)
-        return length(x, y)
+        return count_samples(x, y)
 
     @property
     def sample_axis(self) -> int | None:
         """Where the samples of every batch x lie; None where it is to be seen by the labels."""
         how = self.forward
-        return how.axis if isinstance(how, Counted) and how.always else None
+        return how.axis if isinstance(how, CountedForward) and how.always else None
 
     def new_reader(self) -> OutputReader:
         """A reader of the outputs of one pass."""
@@ -98,7 +98,7 @@ class Network:
 
     def reset(self) -> None:
         """Put what has a state at rest, as far as it is of a known library."""
-        put_at_rest(self.module)
+        reset_states(self.module)
 
     @contextlib.contextmanager
     def reset_between_batches(self) -> Iterator[Callable[[], None]]:

@@ -10,15 +10,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from snnprune.graph.calls import LayerCall, NormCall
-from snnprune.graph.channels import Notes
+from snnprune.graph.channels import OriginNotes
 from snnprune.graph.layout import Layout
-from snnprune.graph.links import Settled
+from snnprune.graph.links import TraceSettings
 from snnprune.graph.origins import Origin
-from snnprune.graph.parameters import Made
-from snnprune.graph.thresholds import Site
+from snnprune.graph.parameters import ComposedWeight
+from snnprune.graph.thresholds import ThresholdSite
 
 
-def _nothing(*_: Any) -> None:
+def _observe_nothing(*_: Any) -> None:
     """Observe nothing."""
 
 
@@ -29,35 +29,35 @@ class Observers:
     None may change a tensor, but `on_norm` the statistics that the call is about to read.
     """
 
-    on_layer: Callable[[str, LayerCall, str | None], None] = _nothing
+    on_layer: Callable[[str, LayerCall, str | None], None] = _observe_nothing
     """Weight key, call, and the neuron module that the layer is a part of, if it is."""
-    on_layout: Callable[[str, Layout], None] = _nothing
+    on_layout: Callable[[str, Layout], None] = _observe_nothing
     """Weight key, and how its parameter lies to the weight of the call that is told of next."""
-    on_made: Callable[[Made, LayerCall, Tensor], None] = _nothing
+    on_made: Callable[[ComposedWeight, LayerCall, Tensor], None] = _observe_nothing
     """What a weight is made of as a whole, the call that applies it, and the weight in its form
     there."""
-    on_unseen: Callable[[tuple[str, ...], str], None] = _nothing
+    on_unseen: Callable[[tuple[str, ...], str], None] = _observe_nothing
     """Keys of parameters that are applied as weights where nothing can be seen, and by what."""
-    on_current: Callable[[str, Tensor], None] = _nothing
+    on_current: Callable[[str, Tensor], None] = _observe_nothing
     """Weight key, and what has come of the call that `on_layer` was told of."""
-    on_norm: Callable[[str, NormCall], None] = _nothing
+    on_norm: Callable[[str, NormCall], None] = _observe_nothing
     """Key of the running variance, call."""
-    on_drive: Callable[[str, tuple[Origin, ...], int | None], None] = _nothing
+    on_drive: Callable[[str, tuple[Origin, ...], int | None], None] = _observe_nothing
     """Name of a neuron module, where its input came from, and where that has its channels."""
-    on_site: Callable[[Site, Tensor, Tensor], None] = _nothing
+    on_site: Callable[[ThresholdSite, Tensor, Tensor], None] = _observe_nothing
     """Site, u - u_th and the spikes, once they are there."""
-    on_compared: Callable[[Site, Tensor], None] = _nothing
+    on_compared: Callable[[ThresholdSite, Tensor], None] = _observe_nothing
     """Site, and what is compared there."""
-    on_restless: Callable[[str, str], None] = _nothing
+    on_restless: Callable[[str, str], None] = _observe_nothing
     """Module, and which of `restless` is done in it."""
 
 
-class Pass:
+class TracePass:
     """What all who follow a pass share."""
 
-    def __init__(self, module: nn.Module, observers: Observers, settled: Settled) -> None:
+    def __init__(self, module: nn.Module, observers: Observers, settled: TraceSettings) -> None:
         self.observers, self.settled = observers, settled
-        self.notes = Notes(module)
+        self.notes = OriginNotes(module)
         self.inside: list[str] = []
         """Names of the modules that are being called."""
         self.depth = 0

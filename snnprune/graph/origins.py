@@ -72,7 +72,7 @@ class Origin:
         return tuple(parent for parent in self.parents if parent.data)
 
 
-def made_by(
+def make_origin(
     name: str,
     parents: tuple[Origin, ...],
     *,
@@ -87,7 +87,7 @@ def made_by(
         inside=inside,
         norm=norm,
         gain=gain,
-        variances=frozenset() if norm else _variances(name, parents),
+        variances=frozenset() if norm else _collect_variances(name, parents),
         data=any(parent.data for parent in parents),
         fed=any(parent.fed for parent in parents),
         driven=any(parent.driven for parent in parents),
@@ -95,7 +95,7 @@ def made_by(
     )
 
 
-def _variances(name: str, parents: tuple[Origin, ...]) -> frozenset[str]:
+def _collect_variances(name: str, parents: tuple[Origin, ...]) -> frozenset[str]:
     """Those that scale what is made; the variance of a `batch_norm` call is told by its norm.
 
     A shift that was computed of a variance, or what a picture is padded with, scales no data.
@@ -105,7 +105,7 @@ def _variances(name: str, parents: tuple[Origin, ...]) -> frozenset[str]:
     return frozenset[str]().union(*(parent.variances for parent in having))
 
 
-def spikes_of(neuron: str) -> Origin:
+def make_spike_origin(neuron: str) -> Origin:
     """The origin of a neuron's spikes."""
     return Origin(name=neuron, neuron=neuron, data=True, fed=True)
 
@@ -129,7 +129,7 @@ SHIFTS = frozenset({"add", "sub", "rsub"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Passed:
+class PassedOperation:
     """An operation on the way to a neuron."""
 
     origin: Origin
@@ -158,7 +158,7 @@ class Term:
     layer: str | None
     neuron: str | None
     norms: tuple[Norm, ...] = ()
-    through: tuple[Passed, ...] = ()
+    through: tuple[PassedOperation, ...] = ()
     moved: bool = False
     beside: bool = False
     """Whether what other layers or neurons made was laid beside it."""
@@ -168,31 +168,31 @@ class Term:
     """What was taken of that last, as one time step of many."""
 
 
-def recurrent(layer: str) -> Term:
+def make_recurrent_term(layer: str) -> Term:
     """What a layer inside a neuron adds to its drive."""
     return Term(layer=layer, neuron=None)
 
 
 @dataclass(frozen=True)
-class _Step:
+class _StepBack:
     """How far a way back has come."""
 
     origin: Origin
     norms: tuple[Norm, ...] = ()
-    through: tuple[Passed, ...] = ()
+    through: tuple[PassedOperation, ...] = ()
     moved: bool = False
     beside: bool = False
     picked: Origin | None = None
 
 
-def terms(origin: Origin, *, stops: Collection[Origin] = ()) -> Iterator[Term]:
+def find_terms(origin: Origin, *, stops: Collection[Origin] = ()) -> Iterator[Term]:
     """Walk back from a neuron's input to the layers and neurons that it is made of.
 
     Each is told once for each way of normalising it, by the shortest way. The walk does not go on
     behind `stops`.
     """
     seen: set[tuple[Origin, tuple[Norm, ...]]] = set()
-    steps = [_Step(origin)]
+    steps = [_StepBack(origin)]
     while steps:
         level, steps = steps, []
         for step in level:
@@ -212,10 +212,10 @@ def terms(origin: Origin, *, stops: Collection[Origin] = ()) -> Iterator[Term]:
                     picked=step.picked,
                 )
             else:
-                steps += [_back(step, parent) for parent in here.sources]
+                steps += [_step_back(step, parent) for parent in here.sources]
 
 
-def _back(step: _Step, parent: Origin) -> _Step:
+def _step_back(step: _StepBack, parent: Origin) -> _StepBack:
     """One step further back, over the operation that `step.origin` was made by."""
     here = step.origin
     norms, through = step.norms, step.through
@@ -224,8 +224,8 @@ def _back(step: _Step, parent: Origin) -> _Step:
     elif by_hand := here.variances - parent.variances:
         norms = (*norms, *(Norm(scale=None, variance=key, eps=None) for key in sorted(by_hand)))
     elif here.name not in VIEWS | MOVES and not _is_of_norm(here):
-        through = (*through, Passed(origin=here))
-    return _Step(
+        through = (*through, PassedOperation(origin=here))
+    return _StepBack(
         parent,
         norms,
         through,
@@ -238,11 +238,11 @@ def _back(step: _Step, parent: Origin) -> _Step:
 def _lays_side_by_side(here: Origin) -> bool:
     """Whether an operation joins what different layers or neurons made."""
     parts = here.sources if here.name in JOINS else ()
-    return len({frozenset(_makers(part)) for part in parts}) > 1
+    return len({frozenset(_iter_makers(part)) for part in parts}) > 1
 
 
-def _makers(origin: Origin) -> Iterator[str | None]:
-    return (one.layer or one.neuron for one in _upwards(origin) if one.layer or one.neuron)
+def _iter_makers(origin: Origin) -> Iterator[str | None]:
+    return (one.layer or one.neuron for one in _walk_origins(origin) if one.layer or one.neuron)
 
 
 def _is_of_norm(here: Origin) -> bool:
@@ -250,7 +250,7 @@ def _is_of_norm(here: Origin) -> bool:
     return any(here.place == key.rpartition(".")[0] for key in here.variances)
 
 
-def neurons_behind(origin: Origin) -> dict[str, bool]:
+def find_neurons_behind(origin: Origin) -> dict[str, bool]:
     """The neurons whose spikes a tensor is made of, and whether something else decides with them.
 
     As where they are multiplied by what is itself computed, or a condition is joined to theirs, on
@@ -258,7 +258,7 @@ def neurons_behind(origin: Origin) -> dict[str, bool]:
     in shortcuts by AND, nothing else decides.
     """
     found: dict[Origin, dict[str, bool]] = {}
-    for here in _upwards(origin):
+    for here in _walk_origins(origin):
         if here.neuron or here.layer:
             found[here] = {here.neuron: False} if here.neuron else {}
             continue
@@ -276,7 +276,7 @@ def neurons_behind(origin: Origin) -> dict[str, bool]:
     return found[origin]
 
 
-def _upwards(origin: Origin, *, stops: Collection[Origin] = ()) -> Iterator[Origin]:
+def _walk_origins(origin: Origin, *, stops: Collection[Origin] = ()) -> Iterator[Origin]:
     """What a tensor is made of since the last layers and neurons, and itself at last."""
     done: set[Origin] = set()
     steps = [(origin, False)]
@@ -297,17 +297,17 @@ def _decides(
     gate: Origin, factor: Origin, neuron: str, found: dict[Origin, dict[str, bool]]
 ) -> bool:
     """Whether a factor is more than spikes of others, as what a neuron's own leave behind."""
-    if _unchanged(gate) is _unchanged(factor):
+    if _find_unchanged(gate) is _find_unchanged(factor):
         return False
     return gate.analog or neuron in found[gate]
 
 
 def is_spikes(origin: Origin) -> bool:
     """Whether it is a neuron's spikes in some form, and nothing else."""
-    return _unchanged(origin).neuron is not None
+    return _find_unchanged(origin).neuron is not None
 
 
-def _unchanged(origin: Origin) -> Origin:
+def _find_unchanged(origin: Origin) -> Origin:
     """What a tensor is another form or a multiple of."""
     while origin.neuron is None and len(origin.sources) == 1:
         if origin.name not in VIEWS | MOVES | SCALINGS:
@@ -317,7 +317,7 @@ def _unchanged(origin: Origin) -> Origin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class ComparedOperand:
     """What is compared with a threshold, back to the membrane potential that it is a form of."""
 
     origin: Origin
@@ -355,18 +355,18 @@ class Compared:
         return tuple(f"{one.name} {one.constant}" for one in shifts)
 
 
-def compared(operand: Origin) -> Compared:
+def read_comparison(operand: Origin) -> ComparedOperand:
     """What a comparison is of: a membrane potential, shifted and scaled.
 
     At the first time step the membrane may be the current itself.
     """
     forms = [operand]
-    while before := _form_behind(forms):
+    while before := _find_form_behind(forms):
         forms.append(before)
-    return Compared(origin=operand, forms=tuple(forms))
+    return ComparedOperand(origin=operand, forms=tuple(forms))
 
 
-def _form_behind(forms: list[Origin]) -> Origin | None:
+def _find_form_behind(forms: list[Origin]) -> Origin | None:
     here = forms[-1]
     if here.layer or here.norm or here.neuron or here.name in PICKS:
         return None
@@ -381,10 +381,10 @@ def _form_behind(forms: list[Origin]) -> Origin | None:
     return driven[0] if is_distance else None
 
 
-def between(origin: Origin, marks: Collection[Origin]) -> set[Origin]:
+def find_between(origin: Origin, marks: Collection[Origin]) -> set[Origin]:
     """What lies on the ways from `origin` back to `marks`, both included; the state of a neuron."""
     found: set[Origin] = set()
-    for here in _upwards(origin, stops=marks):
+    for here in _walk_origins(origin, stops=marks):
         if here in marks or any(parent in found for parent in here.sources):
             found.add(here)
     return found

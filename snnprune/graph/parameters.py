@@ -18,7 +18,7 @@ KEEPS_ORDER = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Applied:
+class AppliedWeight:
     """The parameter that a weight is, or is an elementwise function of."""
 
     key: str
@@ -27,14 +27,14 @@ class Applied:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class WeightPieces:
     """Parameters of which a weight is a piece, or the pieces of which it is put together."""
 
     keys: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
+class ComposedWeight:
     """Parameters that a weight is made of as a whole: one of theirs changes many of its values."""
 
     keys: tuple[str, ...]
@@ -42,9 +42,9 @@ class Made:
     """The last operation, and the function in whose code it is."""
 
 
-def applied(
+def find_applied_weight(
     origin: Origin, shape: Sequence[int], functions: Collection[str] = ()
-) -> Applied | Parts | Made | None:
+) -> AppliedWeight | WeightPieces | ComposedWeight | None:
     """What a weight of that origin and `shape` is; None if no parameter had a part in it.
 
     `functions` are parameters that the network applies an elementwise function with f(0) = 0 to.
@@ -52,27 +52,27 @@ def applied(
     if origin.data:
         return None
     layout = origin.layout
-    if layout is not None and origin.parameter and _is(layout, shape):
-        return Applied(key=origin.parameter, layout=layout)
-    keys = tuple(parameters_behind(origin))
+    if layout is not None and origin.parameter and _is_layout_of(layout, shape):
+        return AppliedWeight(key=origin.parameter, layout=layout)
+    keys = tuple(find_parameters_behind(origin))
     if not keys:
         return None
     shaped = [key for key in keys if key in functions]
     if len(shaped) == 1:
-        return Applied(key=shaped[0], layout=Layout.of(shape))
+        return AppliedWeight(key=shaped[0], layout=Layout.of(shape))
     if is_only_moved(origin):
-        return Parts(keys=keys)
+        return WeightPieces(keys=keys)
     how = origin.name.lstrip("_")
-    return Made(keys=keys, how=f"{origin.written} ({how})" if origin.written else how)
+    return ComposedWeight(keys=keys, how=f"{origin.written} ({how})" if origin.written else how)
 
 
-def _is(layout: Layout, shape: Sequence[int]) -> bool:
+def _is_layout_of(layout: Layout, shape: Sequence[int]) -> bool:
     """Whether a layout gives a weight of that shape; one of one dimension may be a mere factor."""
     is_matrix = len(layout.held) > 1 or len(shape) > 1
-    return is_matrix and layout.shape == _long(layout.shape, shape)
+    return is_matrix and layout.shape == _match_shape(layout.shape, shape)
 
 
-def _long(known: tuple[int, ...], shape: Sequence[int]) -> tuple[int, ...]:
+def _match_shape(known: tuple[int, ...], shape: Sequence[int]) -> tuple[int, ...]:
     """The known shape where it is `shape` but for dimensions of one."""
     same = [one for one in known if one > 1] == [one for one in shape if one > 1]
     return known if same else tuple(shape)
@@ -89,7 +89,7 @@ def is_only_moved(origin: Origin) -> bool:
     return True
 
 
-def parameters_behind(origin: Origin) -> list[str]:
+def find_parameters_behind(origin: Origin) -> list[str]:
     """The parameters that a weight is made of, those that are weights themselves."""
     found, steps, seen = [], [origin], set[Origin]()
     while steps:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnprune.errors import InputError, wrong
+from snnprune.errors import InputError, error_class_for
 from snnprune.text import did_you_mean
 
 Reading = Callable[[Any], Tensor]
@@ -72,11 +72,11 @@ class OutputReader:
         how = self.readout.how
         if isinstance(how, str):
             return READOUTS[how](self._steps(output, samples).float())
-        return self._checked(how(output), samples).float().unsqueeze(0)
+        return self._check_scores(how(output), samples).float().unsqueeze(0)
 
     def _steps(self, output: Any, samples: int) -> Tensor:
         """The output as (T, N, classes)."""
-        steps, layouts = _laid_out(output, samples)
+        steps, layouts = _find_layouts(output, samples)
         # where T = N both fit: the layout of the batches before, else time first
         if self.layout not in layouts:
             if self.layout is not None:
@@ -88,7 +88,7 @@ class OutputReader:
             self.layout = layouts[0]
         return steps if self.layout == TIME_FIRST else steps.transpose(0, 1)
 
-    def _checked(self, scores: object, samples: int) -> Tensor:
+    def _check_scores(self, scores: object, samples: int) -> Tensor:
         """What the user's own function gave, if it is scores (N, classes)."""
         fits = (
             isinstance(scores, Tensor)
@@ -99,7 +99,7 @@ class OutputReader:
         )
         if not fits or not isinstance(scores, Tensor):
             raise InputError(
-                f"{self.readout.name} returned {_described(scores)} for {samples} samples",
+                f"{self.readout.name} returned {_describe_value(scores)} for {samples} samples",
                 field="--readout",
                 hint="expected floating-point scores (N, classes)",
             )
@@ -114,15 +114,15 @@ def require_readout(name: str, *, field: str = "--readout") -> None:
         InputError: likewise, in a file.
     """
     if name not in READOUTS:
-        raise wrong(field)(
+        raise error_class_for(field)(
             f"unknown readout {name!r}", field=field, hint=did_you_mean(name, READOUTS)
         )
 
 
-def _laid_out(output: Any, samples: int) -> tuple[Tensor, tuple[str, ...]]:
+def _find_layouts(output: Any, samples: int) -> tuple[Tensor, tuple[str, ...]]:
     """The output as one tensor of three dimensions, and the layouts that its shape fits."""
     if isinstance(output, tuple) and output:
-        return _laid_out(output[0], samples)
+        return _find_layouts(output[0], samples)
     known: tuple[str, ...] = (TIME_FIRST,)
     if _is_steps(output):
         steps = torch.stack(output)
@@ -131,10 +131,10 @@ def _laid_out(output: Any, samples: int) -> tuple[Tensor, tuple[str, ...]]:
     elif isinstance(output, Tensor) and output.dim() == 3:
         steps, known = output, (TIME_FIRST, SAMPLES_FIRST)
     else:
-        raise _unreadable(_described(output), samples)
+        raise _unreadable_error(_describe_value(output), samples)
     layouts = tuple(name for name in known if steps.shape[SAMPLE_AXIS[name]] == samples)
     if not layouts or not steps.numel() or steps.is_complex():
-        raise _unreadable(_described(output), samples)
+        raise _unreadable_error(_describe_value(output), samples)
     return steps, layouts
 
 
@@ -145,13 +145,13 @@ def _is_steps(output: Any) -> bool:
     return {step.dim() for step in output} == {2} and len({step.shape for step in output}) == 1
 
 
-def _unreadable(what: str, samples: int) -> InputError:
+def _unreadable_error(what: str, samples: int) -> InputError:
     return InputError(
         f"the network puts out {what} for {samples} samples", field="--readout", hint=EXPECTED
     )
 
 
-def _described(value: object) -> str:
+def _describe_value(value: object) -> str:
     """A value in a few words."""
     if isinstance(value, Tensor):
         kind = str(value.dtype).removeprefix("torch.")
@@ -159,5 +159,5 @@ def _described(value: object) -> str:
     if isinstance(value, Mapping):
         return f"a {type(value).__name__} of {', '.join(map(str, list(value)[:5]))}"
     if isinstance(value, tuple | list) and value:
-        return f"a {type(value).__name__} of {_described(value[0])} and {len(value) - 1} more"
+        return f"a {type(value).__name__} of {_describe_value(value[0])} and {len(value) - 1} more"
     return type(value).__name__

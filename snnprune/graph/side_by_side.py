@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from snnprune.data.batches import copied
+from snnprune.data.batches import copy_batch
 from snnprune.errors import InputError
 from snnprune.graph.forward import Batch
-from snnprune.graph.making import holding
-from snnprune.graph.mode import evaluating
+from snnprune.graph.making import replace_tensors
+from snnprune.graph.mode import use_eval_mode
 from snnprune.graph.network import Network
 
 T = TypeVar("T")
@@ -50,8 +50,8 @@ class SharedBatch:
         """
         with watched as start:
             start()
-            with holding(self.network.module, tensors):
-                return read(self.network.run(disturb(copied(self.x))))
+            with replace_tensors(self.network.module, tensors):
+                return read(self.network.run(disturb(copy_batch(self.x))))
 
 
 def run_side_by_side(
@@ -65,7 +65,7 @@ def run_side_by_side(
         InputError: there is no sample.
     """
     samples = 0
-    with evaluating(network.module):
+    with use_eval_mode(network.module):
         for x, y in network.feed(batches):
             batch = SharedBatch(network=network, x=x, y=y)
             compare(batch)

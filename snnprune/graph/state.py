@@ -27,7 +27,7 @@ ELEMENTS = 2**26
 Names = Collection[str]
 
 
-class Held:
+class StateSnapshot:
     """Some dictionaries of attributes as they are now, and what lies in them.
 
     Lists, dicts, sets, deques, dense tensors and objects of somebody's own classes are put back in
@@ -42,7 +42,7 @@ class Held:
         level: list[object] = []
         for entries, skip in attributes:
             values = {name: value for name, value in entries.items() if name not in skip}
-            self.back.append(_entries_back(entries, values, skip))
+            self.back.append(_make_entries_restorer(entries, values, skip))
             level += values.values()
         for _ in range(DEPTH):
             level = [inner for value in level for inner in self._keep(value)]
@@ -60,17 +60,17 @@ class Held:
         self.seen[id(value)] = value
         match value:
             case Tensor():
-                self.back += [_tensor_back(value)] if _is_plain(value) else []
+                self.back += [_make_tensor_restorer(value)] if _is_plain(value) else []
             case tuple():
-                return _few(value)
+                return _limit_values(value)
             case list() | deque():
-                self.back.append(_container_back(value, list(value), value.extend))
-                return _few(value)
+                self.back.append(_make_container_restorer(value, list(value), value.extend))
+                return _limit_values(value)
             case dict():
-                self.back.append(_container_back(value, dict(value), value.update))
-                return _few(value.values())
+                self.back.append(_make_container_restorer(value, dict(value), value.update))
+                return _limit_values(value.values())
             case set():
-                self.back.append(_container_back(value, set(value), value.update))
+                self.back.append(_make_container_restorer(value, set(value), value.update))
             case _ if self._is_own(value):
                 return self._keep(vars(value))
         return []
@@ -97,7 +97,7 @@ def _is_installed(package: str) -> bool:
     return package in sys.stdlib_module_names or "-packages" in file
 
 
-def _few(values: Collection[object]) -> list[object]:
+def _limit_values(values: Collection[object]) -> list[object]:
     return list(values) if len(values) <= ITEMS else []
 
 
@@ -109,7 +109,7 @@ def _is_plain(tensor: Tensor) -> bool:
     return dense and tensor.numel() <= ELEMENTS
 
 
-def _entries_back(
+def _make_entries_restorer(
     entries: dict[str, Any], values: dict[str, Any], skip: Names
 ) -> Callable[[], None]:
     def back() -> None:
@@ -120,7 +120,7 @@ def _entries_back(
     return back
 
 
-def _container_back(
+def _make_container_restorer(
     value: Any, before: Iterable[Any], fill: Callable[[Any], object]
 ) -> Callable[[], None]:
     def back() -> None:
@@ -130,7 +130,7 @@ def _container_back(
     return back
 
 
-def _tensor_back(tensor: Tensor) -> Callable[[], None]:
+def _make_tensor_restorer(tensor: Tensor) -> Callable[[], None]:
     before = tensor.detach().clone()
 
     def back() -> None:
@@ -154,8 +154,8 @@ def keep_state(module: nn.Module, restless: Collection[str]) -> Callable[[], Non
     That is what a user's own have in attributes, all buffers but BatchNorm's, and the statistics of
     `restless` modules, which each pass takes anew though nobody reads them.
     """
-    held = _held(module)
-    statistics = [(buffer, buffer.clone()) for buffer in _retaken(module, restless)]
+    held = _take_snapshot(module)
+    statistics = [(buffer, buffer.clone()) for buffer in _iter_retaken(module, restless)]
 
     def restore() -> None:
         held.restore()
@@ -165,38 +165,40 @@ def keep_state(module: nn.Module, restless: Collection[str]) -> Callable[[], Non
     return restore
 
 
-def own_attributes(module: nn.Module) -> Held:
+def snapshot_attributes(module: nn.Module) -> StateSnapshot:
     """What modules of the user's own have in attributes now, their buffers left out.
 
     Those may be statistics that training takes.
     """
-    own = _own(module)
+    own = _list_own_modules(module)
     with torch._C.DisableTorchFunction():  # unseen by who watches the network
-        return Held([(vars(part), OF_TORCH) for part in own], own=set(map(package_of, own)))
+        return StateSnapshot(
+            [(vars(part), OF_TORCH) for part in own], own=set(map(package_of, own))
+        )
 
 
-def _retaken(module: nn.Module, restless: Collection[str]) -> Iterator[Tensor]:
+def _iter_retaken(module: nn.Module, restless: Collection[str]) -> Iterator[Tensor]:
     """The statistics of `restless` normalisations."""
     for name, part in module.named_modules():
         if isinstance(part, _NormBase) and name in restless:
             yield from part.buffers(recurse=False)
 
 
-def _held(module: nn.Module) -> Held:
-    own = _own(module)
+def _take_snapshot(module: nn.Module) -> StateSnapshot:
+    own = _list_own_modules(module)
     # a normalisation's buffers are statistics and no state
     buffered = [part for part in module.modules() if not isinstance(part, _NormBase)]
     attributes = [
         *((vars(part), OF_TORCH) for part in own),
         *((part._buffers, frozenset[str]()) for part in buffered if part._buffers),
     ]
-    return Held(attributes, own=set(map(package_of, own)))
+    return StateSnapshot(attributes, own=set(map(package_of, own)))
 
 
-def _own(module: nn.Module) -> list[nn.Module]:
+def _list_own_modules(module: nn.Module) -> list[nn.Module]:
     parts = module.modules()
-    return [part for part in parts if library_of(part) is None and not _is_torchs(part)]
+    return [part for part in parts if library_of(part) is None and not _is_of_torch(part)]
 
 
-def _is_torchs(part: nn.Module) -> bool:
+def _is_of_torch(part: nn.Module) -> bool:
     return type(part).__module__.startswith("torch.")

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnprune.data.batches import copied
-from snnprune.graph.hooks import watching
+from snnprune.data.batches import copy_batch
+from snnprune.graph.hooks import observe
 from snnprune.graph.links import Layer, Neuron
-from snnprune.graph.mode import evaluating
+from snnprune.graph.mode import use_eval_mode
 from snnprune.graph.network import Network
 
 
@@ -27,7 +27,7 @@ class StepCount:
     """
 
     def __init__(self, network: Network) -> None:
-        self.neuron, self.layer = _told_by(network)
+        self.neuron, self.layer = _find_counting_neuron(network)
         self.moments = 0
         """Samples times time steps."""
 
@@ -45,7 +45,7 @@ class StepCount:
         return steps if steps and not rest else None
 
 
-def _told_by(network: Network) -> tuple[str | None, Layer | None]:
+def _find_counting_neuron(network: Network) -> tuple[str | None, Layer | None]:
     """The first neuron with the dimensions of a layer that drives it, and that layer."""
     for neuron in network.neurons.values():
         for layer in map(network.layers.__getitem__, neuron.feeders):
@@ -55,7 +55,7 @@ def _told_by(network: Network) -> tuple[str | None, Layer | None]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Paces:
+class StepCounts:
     """What one batch makes of a network."""
 
     steps: Mapping[str, int]
@@ -65,28 +65,28 @@ class Paces:
 
 
 @torch.no_grad()
-def paces_of(network: Network, example: Any) -> Paces:
+def count_steps(network: Network, example: Any) -> StepCounts:
     """Run `example` from rest and count."""
     steps, calls = Counter[str](), Counter[str]()
-    watched = watching(
+    watched = observe(
         network,
         on_membrane=lambda name, distance: steps.update({name: len(distance)}),
         on_layer=lambda key, _: calls.update([key]),
     )
-    with evaluating(network.module), watched as start:
+    with use_eval_mode(network.module), watched as start:
         start()
-        network.run(copied(example))
-    return Paces(steps=steps, calls=calls)
+        network.run(copy_batch(example))
+    return StepCounts(steps=steps, calls=calls)
 
 
-def doubts(network: Network, paces: Paces) -> Iterator[str]:
+def list_doubts(network: Network, paces: StepCounts) -> Iterator[str]:
     """A line for each thing that hints at links which are not those of the code."""
-    yield from _split_in_time(network, paces.steps)
-    yield from _without_time(network, paces)
-    yield from _through_spikes(network)
+    yield from _doubt_split_in_time(network, paces.steps)
+    yield from _doubt_without_time(network, paces)
+    yield from _doubt_through_spikes(network)
 
 
-def _split_in_time(network: Network, steps: Mapping[str, int]) -> Iterator[str]:
+def _doubt_split_in_time(network: Network, steps: Mapping[str, int]) -> Iterator[str]:
     """Neurons that may be one, seen anew at each time step."""
     alike = defaultdict[tuple[str, ...], list[Neuron]](list)
     for neuron in network.neurons.values():
@@ -100,7 +100,7 @@ def _split_in_time(network: Network, steps: Mapping[str, int]) -> Iterator[str]:
             )
 
 
-def _without_time(network: Network, paces: Paces) -> Iterator[str]:
+def _doubt_without_time(network: Network, paces: StepCounts) -> Iterator[str]:
     """Neurons of one step behind layers that are called again and again."""
     for neuron in network.neurons.values():
         called = max((paces.calls.get(key, 0) for key in neuron.feeders), default=0)
@@ -110,7 +110,7 @@ def _without_time(network: Network, paces: Paces) -> Iterator[str]:
             )
 
 
-def _through_spikes(network: Network) -> Iterator[str]:
+def _doubt_through_spikes(network: Network) -> Iterator[str]:
     """Layers that drive a neuron and the one that its spikes are added to."""
     for key, layer in network.layers.items():
         driven = [link.neuron for link in layer.links]

@@ -19,7 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.graph.libraries.library import MembraneSink, NeuronConstants, NeuronLibrary
-from snnprune.graph.origins import Compared, Origin, Term, between, is_spikes, terms
+from snnprune.graph.origins import (
+    ComparedOperand,
+    Origin,
+    Term,
+    find_between,
+    find_terms,
+    is_spikes,
+)
 
 Code = tuple[tuple[object, int], ...]
 """Where a program is: the functions that it is in, and where in each."""
@@ -27,7 +34,7 @@ MODULE_CALLS, OURS = "torch.nn.modules.module", "snnprune"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class SiteKey:
     """What tells one comparison of a program from another."""
 
     inside: tuple[str, ...]
@@ -40,7 +47,7 @@ class Place:
     """The thresholds that are known by name or number, and the sign."""
 
 
-def here_in_code() -> Code:
+def find_code_here() -> Code:
     """Where the call is made that is being followed, in the code of the innermost module."""
     found: list[tuple[object, int]] = []
     frame = sys._getframe(1)
@@ -55,7 +62,7 @@ def here_in_code() -> Code:
     return tuple(found)
 
 
-def function_here() -> str:
+def find_function_here() -> str:
     """The function whose call is being followed, as `Layer.standardised`; "" if it is torch's."""
     frame = sys._getframe(1)
     while _package_of(frame) == OURS and frame.f_back is not None:
@@ -68,10 +75,10 @@ def _package_of(frame: Any) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Event:
+class ComparisonEvent:
     """One comparison at a site: a time step."""
 
-    compared: Compared
+    compared: ComparedOperand
     terms: tuple[Term, ...]
     """What drives the membrane in this step."""
     state: frozenset[Origin]
@@ -81,14 +88,14 @@ class Event:
 
 
 @dataclass(kw_only=True, eq=False)
-class Site:
+class ThresholdSite:
     """One place where membranes are compared with a threshold."""
 
     index: int
-    place: Place
+    place: SiteKey
     also_equal: bool
     """Whether u = u_th is a spike."""
-    events: list[Event] = field(default_factory=list)
+    events: list[ComparisonEvent] = field(default_factory=list)
 
     @property
     def key(self) -> str:
@@ -101,7 +108,7 @@ class Site:
 
     def find_feeders(self) -> set[str]:
         """Weights of the layers that drive it."""
-        return _layers(self.list_terms())
+        return _collect_layers(self.list_terms())
 
     def count_scalings(self) -> int:
         """How many of the factors on what is compared are its own, and none of the current's.
@@ -113,10 +120,10 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Met:
+class Visit:
     """A site, met once more."""
 
-    site: Site
+    site: ThresholdSite
     is_new: bool
     """Whether this membrane has not been compared here before, as some neurons do to reset."""
     shape: tuple[int, ...] | None = None
@@ -124,76 +131,86 @@ class Met:
     no dimension has changed places."""
 
 
-class Sites:
+class SiteTable:
     """The sites of one pass, recognised again at each time step."""
 
     def __init__(self) -> None:
-        self.found: list[Site] = []
+        self.found: list[ThresholdSite] = []
         self.met = 0
-        self.membranes: dict[Origin, list[Site]] = defaultdict(list)
+        self.membranes: dict[Origin, list[ThresholdSite]] = defaultdict(list)
         """What was compared, and where."""
         self.codes: set[Code] = set()
         """Where neurons that layers drive are compared, in the code of their own modules."""
-        self.resting: dict[Place, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        self.resting: dict[SiteKey, list[tuple[Tensor, Tensor]]] = defaultdict(list)
         """u - u_th and spikes of membranes that nothing has reached yet."""
 
-    def at(self, what: Compared, place: Place, *, also_equal: bool) -> Met | None:
+    def at(self, what: ComparedOperand, place: SiteKey, *, also_equal: bool) -> Visit | None:
         """The site at which that is compared; None where it is no membrane of a neuron."""
         operand = what.origin
         again = [site for site in self.membranes.get(operand, ()) if site.place == place]
         if again:
-            return Met(again[0], is_new=False)
-        before = self._behind(what, place)
-        state = between(operand, self._marks(before)) if before else set[Origin]()
-        drive = list(terms(operand, stops=self._marks(before)))
-        if before is not None and _layers(drive) and not _layers(drive) & before.find_feeders():
+            return Visit(again[0], is_new=False)
+        before = self._find_descendant(what, place)
+        state = find_between(operand, self._collect_marks(before)) if before else set[Origin]()
+        drive = list(find_terms(operand, stops=self._collect_marks(before)))
+        if (
+            before is not None
+            and _collect_layers(drive)
+            and not _collect_layers(drive) & before.find_feeders()
+        ):
             # a sum of currents that another one saw too
-            before, state, drive = None, set(), list(terms(operand))
-        if before is None and not _layers(drive) and not self._is_of_known_code(what, place):
+            before, state, drive = None, set(), list(find_terms(operand))
+        if (
+            before is None
+            and not _collect_layers(drive)
+            and not self._is_of_known_code(what, place)
+        ):
             return None
         site = before or self._known(place, drive)
         if site is None:
-            site = Site(index=len(self.found), place=place, also_equal=also_equal)
+            site = ThresholdSite(index=len(self.found), place=place, also_equal=also_equal)
             self.found.append(site)
-        if _layers(drive) and place.inside:
+        if _collect_layers(drive) and place.inside:
             self.codes.add(place.code)
         site.events.append(
-            Event(compared=what, terms=tuple(drive), state=frozenset(state), number=self.met)
+            ComparisonEvent(
+                compared=what, terms=tuple(drive), state=frozenset(state), number=self.met
+            )
         )
         self.met += 1
         for origin in what.find_state():
             self.membranes[origin].append(site)
-        return Met(site, is_new=True, shape=_shape_of(drive))
+        return Visit(site, is_new=True, shape=_shape_of(drive))
 
-    def _behind(self, what: Compared, place: Place) -> Site | None:
+    def _find_descendant(self, what: ComparedOperand, place: SiteKey) -> ThresholdSite | None:
         """The site at that place whose membrane this one descends from."""
         steps, seen = [what.origin], set[Origin]()
         while steps:
             here = steps.pop(0)
             there = [site for site in self.membranes.get(here, ()) if site.place == place]
             if there:
-                return _at_level(there, what)
+                return _choose_by_threshold(there, what)
             if here not in seen and not here.layer and not here.neuron:
                 seen.add(here)
                 steps += here.parents
         return None
 
-    def _marks(self, site: Site | None) -> set[Origin]:
+    def _collect_marks(self, site: ThresholdSite | None) -> set[Origin]:
         return {origin for origin, sites in self.membranes.items() if site in sites}
 
-    def _known(self, place: Place, drive: list[Term]) -> Site | None:
+    def _known(self, place: SiteKey, drive: list[Term]) -> ThresholdSite | None:
         """The site of that place, where its membrane does not tell.
 
         Two populations of neurons that one and the same current drives are two sites.
         """
-        sources = _sources(drive)
+        sources = _collect_sources(drive)
         for site in self.found:
-            known = site.place == place and site.find_feeders() == _layers(drive)
-            if known and not _sources(site.list_terms()) & sources:
+            known = site.place == place and site.find_feeders() == _collect_layers(drive)
+            if known and not _collect_sources(site.list_terms()) & sources:
                 return site
         return None
 
-    def _is_of_known_code(self, what: Compared, place: Place) -> bool:
+    def _is_of_known_code(self, what: ComparedOperand, place: SiteKey) -> bool:
         """Whether what layers drive elsewhere is compared in the same code.
 
         Then it is a neuron too, though spikes alone drive it, as in attention.
@@ -201,7 +218,7 @@ class Sites:
         return place.code in self.codes and what.origin.fed and not is_spikes(what.origin)
 
 
-def _at_level(sites: list[Site], what: Compared) -> Site | None:
+def _choose_by_threshold(sites: list[ThresholdSite], what: ComparedOperand) -> ThresholdSite | None:
     """Of sites that compare one membrane, the one with the threshold that is taken off now.
 
     None where the membrane of the same step is compared with a threshold that is new.
@@ -213,11 +230,11 @@ def _at_level(sites: list[Site], what: Compared) -> Site | None:
     return None if now else sites[0]
 
 
-def _layers(drive: list[Term]) -> set[str]:
+def _collect_layers(drive: list[Term]) -> set[str]:
     return {term.layer for term in drive if term.layer is not None}
 
 
-def _sources(drive: list[Term]) -> set[tuple[Origin | None, Origin | None]]:
+def _collect_sources(drive: list[Term]) -> set[tuple[Origin | None, Origin | None]]:
     """What drives a neuron, and which part of it, as a time step of many."""
     return {(term.source, term.picked) for term in drive}
 
@@ -228,12 +245,12 @@ def _shape_of(drive: list[Term]) -> tuple[int, ...] | None:
 
 
 @contextlib.contextmanager
-def _recording(_: nn.Module, __: MembraneSink) -> Iterator[None]:
+def _record_nothing(_: nn.Module, __: MembraneSink) -> Iterator[None]:
     """Nothing to do: who follows the pass sees the comparison."""
     yield
 
 
-def _constants(_: Any) -> NeuronConstants:
+def _read_constants(_: Any) -> NeuronConstants:
     return NeuronConstants(threshold=0.0)
 
 
@@ -244,8 +261,8 @@ def _reset(_: Any) -> None:
 COMPARISON = NeuronLibrary(
     name="comparison",
     base_classes=(),
-    constants=_constants,
-    recording=_recording,
+    constants=_read_constants,
+    recording=_record_nothing,
     reset=_reset,
 )
 """Neurons that are comparisons in somebody's code."""
@@ -255,7 +272,7 @@ STRAIGHT = 1e-4  # how far rounding takes (spike - surrogate) + surrogate from t
 STIRRED = 0.25  # how far a change of the membrane between the two does
 
 
-def unscaled(distance: Tensor, scalings: Iterable[Origin]) -> Tensor:
+def unscale(distance: Tensor, scalings: Iterable[Origin]) -> Tensor:
     """A distance to the threshold in units of the membrane that its operand is a multiple of."""
     for made in scalings:
         if made.gain is None:
@@ -267,10 +284,10 @@ def unscaled(distance: Tensor, scalings: Iterable[Origin]) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Membrane:
+class ComparedMembrane:
     """A membrane at the moment at which it is compared."""
 
-    met: Met
+    met: Visit
     distance: Tensor
     """u - u_th; taken before the comparison, which may work in place."""
     turned: bool
@@ -291,15 +308,17 @@ class Membrane:
 
 def is_reshaped(compared: Sequence[int], current: Sequence[int]) -> bool:
     """Whether what is compared is what a layer gives, in another shape."""
-    return math.prod(compared) == math.prod(current) and _long(compared) != _long(current)
+    return math.prod(compared) == math.prod(current) and _drop_unit_dims(
+        compared
+    ) != _drop_unit_dims(current)
 
 
-def _long(shape: Iterable[int]) -> list[int]:
+def _drop_unit_dims(shape: Iterable[int]) -> list[int]:
     """Its dimensions but those of one."""
     return [length for length in shape if length != 1]
 
 
-def is_of(result: Tensor, spikes: Tensor, *, within: float = STRAIGHT) -> bool:
+def is_same_spikes(result: Tensor, spikes: Tensor, *, within: float = STRAIGHT) -> bool:
     """Whether a tensor is those spikes to the eye, though a surrogate was added and taken off."""
     if result.shape != spikes.shape or not result.is_floating_point():
         return False

@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnprune.data.batches import copied
-from snnprune.graph.assembly import assembled, neuron_of
-from snnprune.graph.decay import Decay, decays
+from snnprune.data.batches import copy_batch
+from snnprune.graph.assembly import assemble_network, make_neuron
+from snnprune.graph.decay import Decay, measure_decays
 from snnprune.graph.forward import Forward, device_of
 from snnprune.graph.libraries import library_of
-from snnprune.graph.linking import chosen
-from snnprune.graph.links import NOWHERE, Settled
-from snnprune.graph.making import Functions, functions_of
-from snnprune.graph.mode import bare, evaluating
+from snnprune.graph.linking import apply_links
+from snnprune.graph.links import NOWHERE, TraceSettings
+from snnprune.graph.making import WeightFunctions, find_functions
+from snnprune.graph.mode import unwrap, use_eval_mode
 from snnprune.graph.network import Network
 from snnprune.graph.restless import BY_BATCH
-from snnprune.graph.visit import Seen
+from snnprune.graph.visit import TraceRecord
 
 
 @torch.no_grad()
@@ -44,16 +44,16 @@ def trace(
         InputError: no spiking neuron is found, one weight is used in two ways, or `links` names
             what is not there.
     """
-    module = bare(module)
-    known = {n: neuron_of(n, m) for n, m in module.named_modules() if library_of(m) is not None}
+    module = unwrap(module)
+    known = {n: make_neuron(n, m) for n, m in module.named_modules() if library_of(m) is not None}
     anything = dict.fromkeys((name for name, _ in module.named_modules()), BY_BATCH)
     before = Network(module=module, neurons=known, restless=anything)
-    with evaluating(module), before.reset_between_batches() as reset:
-        passes = _Passes(module=module, example=example, run=run or _called, reset=reset)
+    with use_eval_mode(module), before.reset_between_batches() as reset:
+        passes = _TracePasses(module=module, example=example, run=run or _called, reset=reset)
         seen, functions = passes.settled()
-        network = assembled(seen, passes.decays(seen), functions.kept)
+        network = assemble_network(seen, passes.decays(seen), functions.kept)
     network = replace(network, restless=seen.restless, draws=0 if any(passes.draws) else None)
-    return chosen(network.with_forward(run), links or {})
+    return apply_links(network.with_forward(run), links or {})
 
 
 def _called(module: nn.Module, x: Any) -> Any:
@@ -61,7 +61,7 @@ def _called(module: nn.Module, x: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Passes:
+class _TracePasses:
     """Passes of a network over one batch, all alike."""
 
     module: nn.Module
@@ -75,46 +75,46 @@ class _Passes:
         """Run the batch from rest; what the network draws by itself is the same each time."""
         self.reset()
         device = device_of(self.module)
-        with _same_draws(device):
-            before = _generators(device)
-            output = self.run(self.module, copied(self.example, device))  # it may work in place
-            self.draws.append(_generators(device) != before)
+        with _repeat_draws(device):
+            before = _read_generator_states(device)
+            output = self.run(self.module, copy_batch(self.example, device))  # it may work in place
+            self.draws.append(_read_generator_states(device) != before)
             return output
 
-    def seen(self, settled: Settled) -> Seen:
+    def seen(self, settled: TraceSettings) -> TraceRecord:
         """What is met on a pass."""
-        found = Seen(self.module, settled)
-        with found.follower.following(scripts=True):
+        found = TraceRecord(self.module, settled)
+        with found.follower.trace_calls(scripts=True):
             found.finish(self.once())
         return found
 
-    def settled(self) -> tuple[Seen, Functions]:
+    def settled(self) -> tuple[TraceRecord, WeightFunctions]:
         """What is met once it is clear what weights are made of and which use of them counts."""
-        seen, functions = self.seen(Settled()), Functions()
+        seen, functions = self.seen(TraceSettings()), WeightFunctions()
         if seen.wholes:
-            functions = functions_of(self.module, seen.wholes, self._wholes)
+            functions = find_functions(self.module, seen.wholes, self._build_wholes)
         if functions.elementwise or seen.contested:
-            settled = Settled(functions=functions.elementwise, layouts=seen.contested)
+            settled = TraceSettings(functions=functions.elementwise, layouts=seen.contested)
             seen = self.seen(settled)
         return seen, functions
 
-    def decays(self, seen: Seen) -> Mapping[str, Decay]:
+    def decays(self, seen: TraceRecord) -> Mapping[str, Decay]:
         """What the membranes keep from step to step, of neurons that are comparisons."""
-        found = seen.populations()
-        axes = {one.first.key: seen.axis_of(one) for one in found}
+        found = seen.list_populations()
+        axes = {one.first.key: seen.find_axis(one) for one in found}
         sites = {key: None if axis == NOWHERE else axis for key, axis in axes.items()}
         if not sites:
             return {}
         parts = {site.key: one.first.key for one in found for site in one.sites}
-        return decays(
-            self.module, self.once, seen.trail.joined(parts), sites, replace(seen.settled)
+        return measure_decays(
+            self.module, self.once, seen.trail.merge_parts(parts), sites, replace(seen.settled)
         )
 
-    def _wholes(self) -> Mapping[tuple[str, ...], Tensor]:
-        return self.seen(Settled()).wholes
+    def _build_wholes(self) -> Mapping[tuple[str, ...], Tensor]:
+        return self.seen(TraceSettings()).wholes
 
 
-def _generators(device: torch.device) -> list[bytes]:
+def _read_generator_states(device: torch.device) -> list[bytes]:
     """How torch's generators stand."""
     states = [torch.get_rng_state()]
     if device.type == "cuda":
@@ -123,7 +123,7 @@ def _generators(device: torch.device) -> list[bytes]:
 
 
 @contextlib.contextmanager
-def _same_draws(device: torch.device) -> Iterator[None]:
+def _repeat_draws(device: torch.device) -> Iterator[None]:
     """The generators as they are, put back afterwards."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield

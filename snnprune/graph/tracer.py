@@ -24,20 +24,29 @@ from torch.utils._pytree import tree_leaves
 
 from snnprune.graph.calls import (
     NormCall,
-    comparison_call,
+    get_other_operand,
+    is_partial_index,
     name_of,
-    norm_call,
-    other_side,
-    takes_some,
+    read_comparison_call,
+    read_norm_call,
 )
-from snnprune.graph.channels import WRITES, Channels
-from snnprune.graph.comparisons import Comparing
+from snnprune.graph.channels import WRITES, ChannelNumbers
+from snnprune.graph.comparisons import ComparisonReader
 from snnprune.graph.libraries import library_of
-from snnprune.graph.links import Gain, Norm, Settled
-from snnprune.graph.observers import Observers, Pass
-from snnprune.graph.origins import MOVES, PICKS, SCALINGS, SHIFTS, VIEWS, Origin, made_by, spikes_of
-from snnprune.graph.restless import restless
-from snnprune.graph.weight_uses import Applying
+from snnprune.graph.links import Gain, Norm, TraceSettings
+from snnprune.graph.observers import Observers, TracePass
+from snnprune.graph.origins import (
+    MOVES,
+    PICKS,
+    SCALINGS,
+    SHIFTS,
+    VIEWS,
+    Origin,
+    make_origin,
+    make_spike_origin,
+)
+from snnprune.graph.restless import find_restless_reason
+from snnprune.graph.weight_uses import WeightReader
 
 # What takes from a tensor its shape alone.
 CONSTRUCTORS = frozenset(
@@ -53,25 +62,25 @@ KEEPING = (VIEWS | MOVES) - WRITES
 LIKE = frozenset({"to", "type_as", "view_as", "expand_as", "reshape_as", "type", "_to_copy"})
 
 
-class Follower(TorchFunctionMode):
+class Tracer(TorchFunctionMode):
     """Passes origins from tensor to tensor, and tells what arrives at layers and neurons."""
 
     def __init__(
         self,
         module: nn.Module,
         observers: Observers,
-        settled: Settled | None = None,
+        settled: TraceSettings | None = None,
         *,
         numbering: bool = False,
     ) -> None:
         """With `numbering`, the channels of currents are followed to where they are compared."""
         super().__init__()
         self.module, self.observers = module, observers
-        self.followed = Pass(module, observers, settled or Settled())
+        self.followed = TracePass(module, observers, settled or TraceSettings())
         self.notes = self.followed.notes
-        self.weights = Applying(self.followed, self.axis)
-        self.comparisons = Comparing(self.followed)
-        self.channels = Channels(self.notes) if numbering else None
+        self.weights = WeightReader(self.followed, self.axis)
+        self.comparisons = ComparisonReader(self.followed)
+        self.channels = ChannelNumbers(self.notes) if numbering else None
         self.neurons = {n: m for n, m in module.named_modules() if library_of(m) is not None}
         self.neuron: str | None = None
         """The outermost neuron module that we are inside of."""
@@ -81,15 +90,15 @@ class Follower(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if self.followed.depth:
-            return self._inside_neuron(function, args, kwargs)
+            return self._run_inside_neuron(function, args, kwargs)
         if function is functional.multi_head_attention_forward:
             with self:
-                return _opened(function)(*args, **kwargs)
-        return self._followed(function, args, kwargs)
+                return _make_transparent(function)(*args, **kwargs)
+        return self._trace_call(function, args, kwargs)
 
-    def _followed(self, function: Any, args: Any, kwargs: Any) -> Any:
+    def _trace_call(self, function: Any, args: Any, kwargs: Any) -> Any:
         name = name_of(function)
-        if what := restless(function, args, kwargs):
+        if what := find_restless_reason(function, args, kwargs):
             self.observers.on_restless(
                 self.followed.inside[-1] if self.followed.inside else "", what
             )
@@ -97,22 +106,22 @@ class Follower(TorchFunctionMode):
         parents = (
             ()
             if name in CONSTRUCTORS | EMPTYING
-            else self.notes.among(_data_of(name, args, kwargs))
+            else self.notes.list_origins(_data_of(name, args, kwargs))
         )
-        origin = self._origin(function, args, kwargs, parents) if parents else None
-        call = comparison_call(function, args, kwargs)
+        origin = self._make_origin(function, args, kwargs, parents) if parents else None
+        call = read_comparison_call(function, args, kwargs)
         reached = any(parent.data for parent in parents)
         membrane = self.comparisons.membrane(call) if call and reached else None
-        resting = self.comparisons.at_rest(call) if call and not reached else None
+        resting = self.comparisons.find_resting_distance(call) if call and not reached else None
         result = function(*args, **kwargs)
         made = args[0] if name in ("__setitem__", "__set__") else result
         if call is not None and resting is not None and isinstance(result, Tensor):
             self.comparisons.keep(call, resting, result)
         if membrane is not None and isinstance(result, Tensor):
-            origin = self.comparisons.fired(membrane, result)
+            origin = self.comparisons.tell_fired(membrane, result)
             self._number(function, args, kwargs, result, origin)
         elif origin is not None:
-            origin = self._made(origin, function, args, kwargs, made)
+            origin = self._complete_origin(origin, function, args, kwargs, made)
         if name in EMPTYING:
             self.notes.forget(result)
         if origin is not None:
@@ -122,13 +131,13 @@ class Follower(TorchFunctionMode):
         return result
 
     @contextlib.contextmanager
-    def following(self, *, scripts: bool) -> Iterator[None]:
+    def trace_calls(self, *, scripts: bool) -> Iterator[None]:
         """Follow what is run in the block; with `scripts` also what TorchScript calls."""
         handles: list[Any] = []
         try:
             for name, module in self.module.named_modules():
                 handles += self._hooks(name, module)
-            with self, _Through() if scripts else contextlib.nullcontext():
+            with self, _TransparentMode() if scripts else contextlib.nullcontext():
                 yield
         finally:
             for handle in handles:
@@ -143,9 +152,9 @@ class Follower(TorchFunctionMode):
         self.followed.start()
         self.comparisons.start()
 
-    def origins(self, tree: Any) -> tuple[Origin, ...]:
+    def find_origins(self, tree: Any) -> tuple[Origin, ...]:
         """Where the tensors in `tree` came from, as far as it is known."""
-        return self.notes.among(tree)
+        return self.notes.list_origins(tree)
 
     def axis(self, leaf: object) -> int | None:
         """Where a tensor has the channels of the layer before it, from the end."""
@@ -187,7 +196,7 @@ class Follower(TorchFunctionMode):
         if not self.followed.depth:
             axes = [self.axis(leaf) for leaf in tree_leaves(inputs)]
             axis = next((one for one in axes if one is not None), None)
-            self.observers.on_drive(name, self.notes.among(inputs), axis)
+            self.observers.on_drive(name, self.notes.list_origins(inputs), axis)
             self.neuron = name
         self.followed.depth += 1
 
@@ -195,13 +204,13 @@ class Follower(TorchFunctionMode):
         self.followed.depth -= 1
         if not self.followed.depth:
             self.neuron = None
-            self._note(outputs, spikes_of(name))
+            self._note(outputs, make_spike_origin(name))
 
-    def _inside_neuron(self, function: Any, args: Any, kwargs: Any) -> Any:
+    def _run_inside_neuron(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Run a call inside a neuron module, or of an observer."""
         weight = None
         if self.neuron is not None:
-            weight = self.weights.inside_neuron(function, args, kwargs, self.neuron)
+            weight = self.weights.tell_inside_neuron(function, args, kwargs, self.neuron)
         result = function(*args, **kwargs)
         if weight is not None:
             with self.apart():
@@ -221,42 +230,48 @@ class Follower(TorchFunctionMode):
         if whole is None or not (held is None or held.name == "__setitem__"):
             return
         parents = (origin,) if held is None else (held, origin)
-        self.notes.put(whole, made_by("__setitem__", parents, inside=tuple(self.followed.inside)))
+        self.notes.put(
+            whole, make_origin("__setitem__", parents, inside=tuple(self.followed.inside))
+        )
 
-    def _origin(self, function: Any, args: Any, kwargs: Any, parents: tuple[Origin, ...]) -> Origin:
+    def _make_origin(
+        self, function: Any, args: Any, kwargs: Any, parents: tuple[Origin, ...]
+    ) -> Origin:
         """The origin of what a call is going to make."""
         current = self.weights.current(function, args, kwargs)
         if current is not None:
             return current
-        normed = norm_call(function, args, kwargs)
+        normed = read_norm_call(function, args, kwargs)
         if normed and (key := self.notes.buffers.get(id(normed.variance))):
             with self.apart():
                 self.observers.on_norm(key, normed)
             if not normed.training:  # else nothing constant describes it
-                return self._normed(key, normed)
+                return self._trace_norm(key, normed)
         name = name_of(function)
-        if name == "__getitem__" and takes_some(args):
+        if name == "__getitem__" and is_partial_index(args):
             name = "index"
-        made = made_by(name, parents, inside=tuple(self.followed.inside))
-        return self._scaled(made, args, kwargs) if name in SCALINGS | SHIFTS else made
+        made = make_origin(name, parents, inside=tuple(self.followed.inside))
+        return self._make_scaled_origin(made, args, kwargs) if name in SCALINGS | SHIFTS else made
 
-    def _made(self, origin: Origin, function: Any, args: Any, kwargs: Any, result: Any) -> Origin:
+    def _complete_origin(
+        self, origin: Origin, function: Any, args: Any, kwargs: Any, result: Any
+    ) -> Origin:
         """The origin, once there is what was made."""
         if isinstance(result, Tensor):
             if not origin.data:
-                return self.weights.form_of_parameter(origin, function, args, kwargs, result)
+                return self.weights.add_parameter_form(origin, function, args, kwargs, result)
             if origin.layer:
                 with self.apart():
                     self.observers.on_current(origin.layer, result)
-                origin = replace(origin, shape=self._shape(result))
-            elif origin.name in PICKS and _as_many(args[0], result):
+                origin = replace(origin, shape=self._find_shape(result))
+            elif origin.name in PICKS and _is_as_many(args[0], result):
                 origin = replace(origin, name="view")  # an index of None adds a dimension
             else:
-                origin = self.comparisons.straight_through(origin, result)
+                origin = self.comparisons.find_surrogate_spikes(origin, result)
         self._number(function, args, kwargs, result, origin)
         return origin
 
-    def _shape(self, current: Tensor) -> tuple[int, ...]:
+    def _find_shape(self, current: Tensor) -> tuple[int, ...]:
         """Of what a layer gave; with its channels in one dimension."""
         call = self.weights.call
         if call is None or call.channels is not None:
@@ -276,14 +291,14 @@ class Follower(TorchFunctionMode):
             elif call is not None:
                 self.channels.begin(result, call)
 
-    def _scaled(self, made: Origin, args: Any, kwargs: Any) -> Origin:
+    def _make_scaled_origin(self, made: Origin, args: Any, kwargs: Any) -> Origin:
         """The origin of a product, quotient, sum or difference, with the constant in it."""
         data = [leaf for leaf in tree_leaves((args, kwargs)) if self._is_data(leaf)]
         if len(data) != 1:
             return made
         if made.name == "neg":
             return replace(made, gain=Gain(value=-1.0))
-        other = other_side(args, kwargs, data[0])
+        other = get_other_operand(args, kwargs, data[0])
         if made.name == "div" and args and args[0] is not data[0]:
             return made  # one over it is no factor
         constant = self.notes.named(other)
@@ -296,10 +311,10 @@ class Follower(TorchFunctionMode):
         origin = self.notes.of(leaf)
         return origin is not None and origin.data
 
-    def _normed(self, key: str, call: NormCall) -> Origin:
+    def _trace_norm(self, key: str, call: NormCall) -> Origin:
         scale = self.notes.parameter(call.scale)
         norm = Norm(scale=scale.parameter if scale else None, variance=key, eps=call.eps)
-        return made_by("batch_norm", self.notes.among(call.input), norm=norm)
+        return make_origin("batch_norm", self.notes.list_origins(call.input), norm=norm)
 
 
 def _data_of(name: str, args: Any, kwargs: Any) -> Any:
@@ -311,11 +326,11 @@ def _data_of(name: str, args: Any, kwargs: Any) -> Any:
     return (args, kwargs)
 
 
-def _as_many(before: object, after: Tensor) -> bool:
+def _is_as_many(before: object, after: Tensor) -> bool:
     return isinstance(before, Tensor) and before.numel() == after.numel()
 
 
-def _opened(function: Callable[..., Any]) -> Callable[..., Any]:
+def _make_transparent(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function, that does not ask whether somebody follows it: its parts are followed."""
     plain = cast(FunctionType, function)
     return FunctionType(
@@ -327,7 +342,7 @@ def _opened(function: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-class _Through(TorchDispatchMode):
+class _TransparentMode(TorchDispatchMode):
     """Changes nothing; while it is there, a function mode also sees what TorchScript calls."""
 
     @classmethod

@@ -10,23 +10,29 @@ from torch import Tensor, nn
 
 from snnprune.errors import InputError
 from snnprune.graph.calls import LayerCall
-from snnprune.graph.decay import Trail
+from snnprune.graph.decay import MembraneTrail
 from snnprune.graph.layout import Layout
-from snnprune.graph.linking import Population, flows_into, populations, share, united
-from snnprune.graph.links import Layer, Settled
+from snnprune.graph.linking import (
+    Population,
+    flows_into,
+    group_populations,
+    has_shared_membrane,
+    merge_neurons_behind,
+)
+from snnprune.graph.links import Layer, TraceSettings
 from snnprune.graph.observers import Observers
-from snnprune.graph.origins import Origin, Term, recurrent, terms
-from snnprune.graph.parameters import Made
-from snnprune.graph.thresholds import Site, is_reshaped
-from snnprune.graph.tracer import Follower
+from snnprune.graph.origins import Origin, Term, find_terms, make_recurrent_term
+from snnprune.graph.parameters import ComposedWeight
+from snnprune.graph.thresholds import ThresholdSite, is_reshaped
+from snnprune.graph.tracer import Tracer
 
 SAME = 1e-2  # relative: rounding to fewer bits makes no other weight
 
 
-class Seen:
+class TraceRecord:
     """What is met on the pass."""
 
-    def __init__(self, module: nn.Module, settled: Settled) -> None:
+    def __init__(self, module: nn.Module, settled: TraceSettings) -> None:
         self.module, self.settled = module, settled
         self.layers: dict[str, Layer] = {}
         self.layouts: dict[str, Layout] = {}
@@ -49,8 +55,8 @@ class Seen:
         """Neurons whose spikes reach a layer or the output; whether something else has a say."""
         self.restless: dict[str, str] = {}
         """What is done as in training, by module."""
-        self.trail = Trail()
-        self.follower = Follower(
+        self.trail = MembraneTrail()
+        self.follower = Tracer(
             module,
             Observers(
                 on_layer=self.on_layer,
@@ -67,11 +73,11 @@ class Seen:
         )
 
     def on_layer(self, weight: str, call: LayerCall, neuron: str | None) -> None:
-        origins = self.follower.origins(call.input)
+        origins = self.follower.find_origins(call.input)
         fed = neuron is not None or any(origin.fed for origin in origins)
         if neuron is not None:
-            self.drives.setdefault(neuron, []).append(recurrent(weight))
-        for neuron, gated in united(origins).items():
+            self.drives.setdefault(neuron, []).append(make_recurrent_term(weight))
+        for neuron, gated in merge_neurons_behind(origins).items():
             self.sources[neuron] = self.sources.get(neuron, False) or gated
         layout = self.layouts[weight]
         layer = Layer(
@@ -84,7 +90,7 @@ class Seen:
             current_axis=call.channels or -1,
             shaped=weight in self.settled.functions or self._differs(weight, call, layout),
         )
-        found = [term for origin in origins for term in terms(origin)]
+        found = [term for origin in origins for term in find_terms(origin)]
         self.entering.setdefault(weight, []).extend(term.neuron for term in found)
         if any(term.beside for term in found):
             self.side_by_side.add(weight)
@@ -111,13 +117,13 @@ class Seen:
         turned = [one for one in (before, layer) if one.layout and not one.layout.in_order]
         if not turned:
             raise InputError(
-                f"is used in two ways: {_use_of(before)} and {_use_of(layer)}", field=weight
+                f"is used in two ways: {_format_use(before)} and {_format_use(layer)}", field=weight
             )
         counts = layer if before in turned else before
         self.contested[weight] = counts.layout or Layout.of(counts.shape)
 
-    def on_made(self, made: Made, call: LayerCall, weight: Tensor) -> None:
-        for neuron, gated in united(self.follower.origins(call.input)).items():
+    def on_made(self, made: ComposedWeight, call: LayerCall, weight: Tensor) -> None:
+        for neuron, gated in merge_neurons_behind(self.follower.find_origins(call.input)).items():
             self.sources[neuron] = self.sources.get(neuron, False) or gated
         shapes = {key: self.module.get_parameter(key).shape for key in made.keys}
         alike = [key for key, shape in shapes.items() if shape == weight.shape]
@@ -131,21 +137,21 @@ class Seen:
 
     def on_drive(self, neuron: str, inputs: tuple[Origin, ...], axis: int | None) -> None:
         found = self.drives.setdefault(neuron, [])
-        found += [term for origin in inputs for term in terms(origin)]
+        found += [term for origin in inputs for term in find_terms(origin)]
         self.axes.setdefault(neuron, axis)
 
-    def on_compared(self, site: Site, operand: Tensor) -> None:
+    def on_compared(self, site: ThresholdSite, operand: Tensor) -> None:
         if site.key not in self.axes:
             self.axes[site.key] = self.follower.axis(operand)
 
     def finish(self, output: Any) -> None:
         # a membrane may be put out beside the spikes
-        origins = self.follower.origins(output)
-        self.put_out = [term.neuron for origin in origins for term in terms(origin)]
-        for neuron, gated in united(origins).items():
+        origins = self.follower.find_origins(output)
+        self.put_out = [term.neuron for origin in origins for term in find_terms(origin)]
+        for neuron, gated in merge_neurons_behind(origins).items():
             self.sources.setdefault(neuron, gated)
 
-    def _through_neurons(self) -> None:
+    def _link_through_neurons(self) -> None:
         """Neurons whose spikes drive another neuron that counts, as in attention, count too.
 
         What compares a membrane to reset it counts for no neuron of its own.
@@ -159,23 +165,23 @@ class Seen:
                 steps.append(sites[key])
         while steps:
             here = steps.pop()
-            behind = united(event.compared.origin for event in here.events)
+            behind = merge_neurons_behind(event.compared.origin for event in here.events)
             for key, gated in behind.items():
                 other = sites.get(key)
-                if other is None or key in self.sources or share(here, other):
+                if other is None or key in self.sources or has_shared_membrane(here, other):
                     continue
                 if not (gated and flows_into(other, here)):  # else it clamps a membrane
                     self.sources[key] = gated
                     steps.append(other)
 
-    def populations(self) -> list[Population]:
+    def list_populations(self) -> list[Population]:
         """The neurons that are comparisons whose spikes go somewhere."""
-        self._through_neurons()
+        self._link_through_neurons()
         sites = [site for site in self.follower.comparisons.sites.found if site.key in self.sources]
         firsts = {key: kept[0] for key, kept in self.trail.distances.items()}
-        return populations(sites, firsts)
+        return group_populations(sites, firsts)
 
-    def axis_of(self, population: Population) -> int | None:
+    def find_axis(self, population: Population) -> int | None:
         """Where u - u_th has the channels, from the end; it is told of in a layer's own shape."""
         first = population.first
         drive = [term for term in first.events[0].terms if term.layer in self.layers]
@@ -187,5 +193,5 @@ class Seen:
         return self.axes.get(first.key)
 
 
-def _use_of(layer: Layer) -> str:
+def _format_use(layer: Layer) -> str:
     return f"{layer.kind} of {layer.groups} groups"

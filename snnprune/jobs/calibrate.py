@@ -8,25 +8,25 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from snnprune.distributed.ranks import ALONE, Ranks, joined
+from snnprune.distributed.ranks import ALONE, Ranks, join_ranks
 from snnprune.errors import InputError
 from snnprune.files.writing import require_free
-from snnprune.jobs.targets.layers import LayerRow, as_dicts, layer_rows
-from snnprune.jobs.targets.opening import open_subject
-from snnprune.jobs.targets.options import SubjectOptions
-from snnprune.jobs.targets.reporting import report_on
-from snnprune.jobs.targets.target import Subject
+from snnprune.jobs.targets.layers import LayerRow, as_dicts, make_layer_rows
+from snnprune.jobs.targets.opening import open_target
+from snnprune.jobs.targets.options import TargetOptions
+from snnprune.jobs.targets.reporting import make_target_report
+from snnprune.jobs.targets.target import Target
 from snnprune.measure.calibrate import MIN_SAMPLES, calibrate
 from snnprune.measure.calibration import Calibration, read_calibration, write_calibration
 from snnprune.plugins.forwards import WHOLE
-from snnprune.report.evidence import membranes
-from snnprune.report.frame import file_entry
-from snnprune.report.provenance import described
+from snnprune.report.evidence import describe_membranes
+from snnprune.report.frame import make_file_entry
+from snnprune.report.provenance import make_metadata
 from snnprune.runtime import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibrated:
+class CalibrateResult:
     """What calibration found out, and its report."""
 
     rows: tuple[LayerRow, ...]
@@ -35,30 +35,32 @@ class Calibrated:
 
 
 def calibrate_checkpoint(
-    options: SubjectOptions, out: Path, *, force: bool, progress: Progress
-) -> Calibrated:
+    options: TargetOptions, out: Path, *, force: bool, progress: Progress
+) -> CalibrateResult:
     """Calibrate a checkpoint and write the statistics to `out`; several processes share the work.
 
     Raises:
         SnnpruneError: see `open_subject` and `calibrated`; or `out` cannot be written.
     """
     require_free(out, force=force, inputs=options.list_inputs())
-    with joined(options.device) as ranks:
+    with join_ranks(options.device) as ranks:
         with ranks.one_before_others(options.download):
-            subject = open_subject(options)
-        calibration = calibrated(subject, progress, ranks)
-        rows = layer_rows(subject.find_weights(), network=subject.network, calibration=calibration)
-        report = ranks.by_first(lambda: _written(out, subject, calibration, rows))
-    return Calibrated(rows=rows, calibration=calibration, report=report)
+            subject = open_target(options)
+        calibration = calibrate_target(subject, progress, ranks)
+        rows = make_layer_rows(
+            subject.find_weights(), network=subject.network, calibration=calibration
+        )
+        report = ranks.by_first(lambda: _write_statistics(out, subject, calibration, rows))
+    return CalibrateResult(rows=rows, calibration=calibration, report=report)
 
 
-def _written(
-    out: Path, subject: Subject, calibration: Calibration, rows: tuple[LayerRow, ...]
+def _write_statistics(
+    out: Path, subject: Target, calibration: Calibration, rows: tuple[LayerRow, ...]
 ) -> dict[str, Any]:
     """Write the statistics; the report."""
-    metadata = described("calibrate", model=subject.spec, data=subject.data_spec)
+    metadata = make_metadata("calibrate", model=subject.spec, data=subject.data_spec)
     write_calibration(out, calibration, metadata)
-    return report_on(
+    return make_target_report(
         subject,
         "calibrate",
         warnings=calibration.warnings,
@@ -66,12 +68,12 @@ def _written(
         time_steps=calibration.time_steps,
         layers=as_dicts(rows),
         edges=calibration.histogram_edges.tolist(),
-        membranes={name: asdict(found) for name, found in membranes(calibration).items()},
-        outputs=[file_entry(out)],
+        membranes={name: asdict(found) for name, found in describe_membranes(calibration).items()},
+        outputs=[make_file_entry(out)],
     )
 
 
-def calibrated(subject: Subject, progress: Progress, ranks: Ranks = ALONE) -> Calibration:
+def calibrate_target(subject: Target, progress: Progress, ranks: Ranks = ALONE) -> Calibration:
     """The statistics of the subject's network on its training images.
 
     Raises:
@@ -85,7 +87,7 @@ def calibrated(subject: Subject, progress: Progress, ranks: Ranks = ALONE) -> Ca
     source = {
         "data": data.name if data else "",
         "seed": str(options.seed),
-        **_taken_on(subject),
+        **_describe_conditions(subject),
     }
     found = calibrate(network, batches, source=source, ranks=ranks)
     require_explained(found, subject, weights)
@@ -96,7 +98,7 @@ def calibrated(subject: Subject, progress: Progress, ranks: Ranks = ALONE) -> Ca
 
 
 def require_explained(
-    calibration: Calibration, subject: Subject, weights: Collection[str], file: Path | None = None
+    calibration: Calibration, subject: Target, weights: Collection[str], file: Path | None = None
 ) -> None:
     """With `--strict`, refuse statistics in which a neuron that one of `weights` drives is missing.
 
@@ -119,31 +121,31 @@ def require_explained(
     )
 
 
-def _taken_on(subject: Subject) -> dict[str, str]:
+def _describe_conditions(subject: Target) -> dict[str, str]:
     """What statistics depend on beside the data; a calibration file of another is refused."""
     options = subject.options
     return {
         "checkpoint_sha256": subject.checkpoint.sha256,
         "state_dict": subject.checkpoint.entry or "",
-        "model": _model_of(subject),
+        "model": _format_model(subject),
         "forward": "" if options.forward in (None, WHOLE) else options.forward,
         "links": json.dumps(dict(options.links), sort_keys=True) if options.links else "",
     }
 
 
-def _model_of(subject: Subject) -> str:
+def _format_model(subject: Target) -> str:
     """The model and all its arguments: thresholds and decay are no tensors of the checkpoint."""
     spec = subject.spec
     return json.dumps([spec.name, dict(spec.args)], sort_keys=True) if spec else ""
 
 
-def knowing_its_data(options: SubjectOptions, path: Path | None) -> SubjectOptions:
+def fill_data_from_statistics(options: TargetOptions, path: Path | None) -> TargetOptions:
     """`options` that know on which set the statistics of a file were taken."""
     name = read_calibration(path).source.get("data") if path is not None else None
     return replace(options, learnt_from=(name,)) if name else options
 
 
-def read_calibration_for(subject: Subject, path: Path) -> Calibration:
+def read_calibration_for(subject: Target, path: Path) -> Calibration:
     """A calibration file, checked to be of this checkpoint.
 
     Raises:
@@ -151,7 +153,7 @@ def read_calibration_for(subject: Subject, path: Path) -> Calibration:
             neuron could not be explained when it was taken.
     """
     calibration = read_calibration(path)
-    same = _taken_on(subject)
+    same = _describe_conditions(subject)
     if any(calibration.source.get(name, "") != value for name, value in same.items()):
         raise InputError(
             f"was not taken on {subject.checkpoint.path.name} and its model as they are now",

@@ -16,23 +16,28 @@ from snnprune.jobs.gating import (
     BY_COMPARING,
     BY_COUNTING,
     BY_RUNNING,
-    Ran,
-    gated,
-    measured,
-    need,
-    told_outside,
+    RunResults,
+    collect_measurements,
+    has_limit_on,
+    judge_gates,
+    publish_verdicts,
 )
-from snnprune.jobs.targets.layers import LayerRow, as_dicts, layer_rows, totals
-from snnprune.jobs.targets.opening import open_subject
-from snnprune.jobs.targets.options import SubjectOptions
+from snnprune.jobs.targets.layers import LayerRow, as_dicts, count_totals, make_layer_rows
+from snnprune.jobs.targets.opening import open_target
+from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.other import read_other
-from snnprune.jobs.targets.reporting import report_on
-from snnprune.jobs.targets.target import Subject
-from snnprune.measure.agreement import Agreement, about_agreement
-from snnprune.measure.agreement_pass import agreements
+from snnprune.jobs.targets.reporting import make_target_report
+from snnprune.jobs.targets.target import Target
+from snnprune.measure.agreement import Agreement, describe_agreement
+from snnprune.measure.agreement_pass import measure_agreements
 from snnprune.measure.evaluation import Evaluation, evaluate
 from snnprune.measure.workload import Energy, Workload
-from snnprune.report.frame import about_evaluation, about_workload, doubts_on, file_entry
+from snnprune.report.frame import (
+    describe_evaluation,
+    describe_workload,
+    doubt_evaluation,
+    make_file_entry,
+)
 from snnprune.report.gates.gate import Limit, Verdict
 from snnprune.runtime import Progress
 
@@ -41,7 +46,7 @@ from snnprune.runtime import Progress
 class CheckOptions:
     """What the command line asks for."""
 
-    subject: SubjectOptions
+    subject: TargetOptions
     limits: tuple[Limit, ...]
     baseline: Path | None = None
     sha256: str | None = None
@@ -56,7 +61,7 @@ class CheckOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked:
+class CheckResult:
     """What came of it."""
 
     verdicts: tuple[Verdict, ...]
@@ -67,7 +72,7 @@ class Checked:
     report: dict[str, Any]
 
 
-def check_checkpoint(options: CheckOptions, progress: Progress) -> Checked:
+def check_checkpoint(options: CheckOptions, progress: Progress) -> CheckResult:
     """Measure what the gates are about, and hold it against them all.
 
     Raises:
@@ -78,17 +83,19 @@ def check_checkpoint(options: CheckOptions, progress: Progress) -> Checked:
     _require_sense(options)
     if options.sha256 is not None:
         require_sha256(options.subject.checkpoint, options.sha256)
-    subject = open_subject(options.subject)
+    subject = open_target(options.subject)
     second = None if options.baseline is None else read_other(subject, options.baseline)
-    rows = layer_rows(subject.find_weights(), network=subject.network)
-    ran = _Running(options, subject, second, progress).ran()
-    found = measured(rows, files_of(options.subject.checkpoint), ran, options.energy)
-    result = gated(options.limits, found, options.subject.checkpoint)
+    rows = make_layer_rows(subject.find_weights(), network=subject.network)
+    ran = _GateRunner(options, subject, second, progress).run_network()
+    found = collect_measurements(rows, files_of(options.subject.checkpoint), ran, options.energy)
+    result = judge_gates(options.limits, found, options.subject.checkpoint)
     name = options.subject.checkpoint.name
-    warnings = told_outside("check", {name: result.verdicts}, options.junit)
-    counted = totals(rows, subject.checkpoint.tensors, subject.network)
-    report = _report(options, subject, second, ran, warnings, totals=counted, layers=as_dicts(rows))
-    return Checked(
+    warnings = publish_verdicts("check", {name: result.verdicts}, options.junit)
+    counted = count_totals(rows, subject.checkpoint.tensors, subject.network)
+    report = _make_report(
+        options, subject, second, ran, warnings, totals=counted, layers=as_dicts(rows)
+    )
+    return CheckResult(
         verdicts=result.verdicts,
         rows=rows,
         totals=counted,
@@ -113,23 +120,23 @@ def _require_sense(options: CheckOptions) -> None:
 
 
 @dataclass(frozen=True)
-class _Running:
+class _GateRunner:
     """Runs the network as far as the gates need it."""
 
     options: CheckOptions
-    subject: Subject
+    subject: Target
     second: Checkpoint | None
     progress: Progress
 
-    def ran(self) -> Ran:
+    def run_network(self) -> RunResults:
         limits, network = self.options.limits, self.subject.runnable
-        if not need(limits, BY_RUNNING):
-            return Ran()
+        if not has_limit_on(limits, BY_RUNNING):
+            return RunResults()
         if network is None:
-            return Ran(missing=self.subject.missing)
-        workload = Workload() if need(limits, BY_COUNTING) else None
-        compared = self._compared(network) if need(limits, BY_COMPARING) else None
-        return Ran(
+            return RunResults(missing=self.subject.missing)
+        workload = Workload() if has_limit_on(limits, BY_COUNTING) else None
+        compared = self._compared(network) if has_limit_on(limits, BY_COMPARING) else None
+        return RunResults(
             evaluation=self._evaluated(network, workload),
             before=compared,
             workload=workload,
@@ -155,32 +162,32 @@ class _Running:
         subject, split, limit = self.subject, self.choose_split(), self.options.samples
         batches = subject.batches(split, limit).track(self.progress, "comparing")
         before, now = self.second.tensors, subject.checkpoint.tensors
-        return agreements(network, before, [now], batches)[0]
+        return measure_agreements(network, before, [now], batches)[0]
 
 
-def _report(
+def _make_report(
     options: CheckOptions,
-    subject: Subject,
+    subject: Target,
     second: Checkpoint | None,
-    ran: Ran,
+    ran: RunResults,
     warnings: tuple[str, ...],
     **counted: Any,
 ) -> dict[str, Any]:
     samples = ran.evaluation.samples if ran.evaluation else 0
-    report = report_on(
+    report = make_target_report(
         subject,
         "check",
         warnings=(
             *(second.notes if second else ()),
             *warnings,
-            *doubts_on(about_evaluation(ran.evaluation)),
+            *doubt_evaluation(describe_evaluation(ran.evaluation)),
         ),
         split=ran.evaluation.images if ran.evaluation else None,
         size_bytes=sum(path.stat().st_size for path in files_of(options.subject.checkpoint)),
-        evaluation=about_evaluation(ran.evaluation),
-        workload=ran.workload and about_workload(ran.workload, samples, options.energy),
-        agreement=about_agreement(ran.agreement),
+        evaluation=describe_evaluation(ran.evaluation),
+        workload=ran.workload and describe_workload(ran.workload, samples, options.energy),
+        agreement=describe_agreement(ran.agreement),
         **counted,
     )
-    inputs = [file_entry(second.path, second.sha256)] if second else []
+    inputs = [make_file_entry(second.path, second.sha256)] if second else []
     return {**report, "inputs": [*report["inputs"], *inputs]}

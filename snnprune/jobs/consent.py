@@ -17,10 +17,10 @@ from pydantic import BaseModel
 
 from snnprune.data.catalogue import FORMS
 from snnprune.errors import InputError, OutputError
-from snnprune.files.writing import sha256_of, write_json
+from snnprune.files.writing import hash_file, write_json
 from snnprune.plugins.forwards import REPEAT
-from snnprune.plugins.user_code import files_here, is_reference, require_not_standard
-from snnprune.recipe.errors import cut
+from snnprune.plugins.user_code import find_files_here, is_reference, require_not_standard
+from snnprune.recipe.errors import cut_text
 from snnprune.recipe.loading import parse_override
 
 TEXT = (("model", "args"), ("output", "folder"))
@@ -31,7 +31,7 @@ KeyPath = tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Named:
+class NamedCode:
     """Code that a setting names."""
 
     path: KeyPath
@@ -45,18 +45,18 @@ class Named:
         return ".".join(self.path)
 
 
-def code_in(settings: BaseModel, *, within: str = "") -> tuple[Named, ...]:
+def find_code(settings: BaseModel, *, within: str = "") -> tuple[NamedCode, ...]:
     """All code that the settings of a recipe, or of its section `within`, name; none is imported.
 
     Any text of the form `place:name` counts that is not known to be something else, so that a new
     setting is not forgotten here.
     """
     around = (within,) if within else ()
-    leaves = _leaves(settings.model_dump(), around)
-    return tuple(named for path, text, alone in leaves for named in _named(path, text, alone))
+    leaves = _iter_leaves(settings.model_dump(), around)
+    return tuple(named for path, text, alone in leaves for named in _iter_code(path, text, alone))
 
 
-def typed_by(overrides: Iterable[str], code: Iterable[Named]) -> frozenset[str]:
+def find_typed_code(overrides: Iterable[str], code: Iterable[NamedCode]) -> frozenset[str]:
     """The references of `code` whose settings `a.b=value` of the command line have set."""
     paths = [parse_override(text).path for text in overrides]
     return frozenset(
@@ -64,14 +64,14 @@ def typed_by(overrides: Iterable[str], code: Iterable[Named]) -> frozenset[str]:
     )
 
 
-def told(code: Sequence[Named]) -> str:
+def format_code(code: Sequence[NamedCode]) -> str:
     """`names code: a.b own.py:build, ...`, for people."""
-    names = [f"{named.field} {cut(named.reference)}" for named in code[:SHOWN]]
+    names = [f"{named.field} {cut_text(named.reference)}" for named in code[:SHOWN]]
     more = [f"and {len(code) - SHOWN} more"] if len(code) > SHOWN else []
     return f"names code: {', '.join([*names, *more])}"
 
 
-def _leaves(
+def _iter_leaves(
     value: Any, path: KeyPath, *, alone: bool = True
 ) -> Iterator[tuple[KeyPath, str, bool]]:
     """The texts in a tree of settings, each with its place; those of a list have the list's."""
@@ -80,17 +80,17 @@ def _leaves(
             yield path, value, alone
         case Mapping() if path not in TEXT:
             for name, inner in value.items():
-                yield from _leaves(inner, (*path, name))
+                yield from _iter_leaves(inner, (*path, name))
         case list() | tuple():
             for inner in value:
-                yield from _leaves(inner, path, alone=False)
+                yield from _iter_leaves(inner, path, alone=False)
 
 
-def _named(path: KeyPath, text: str, alone: bool) -> Iterator[Named]:
+def _iter_code(path: KeyPath, text: str, alone: bool) -> Iterator[NamedCode]:
     parts = text.split("+") if path[-1] == "repair" else [text]  # several, as obs+tune
     for part in parts:
         if is_reference(part) and not _is_built_in(path, part):
-            yield Named(path=path, reference=part, alone=alone and len(parts) == 1)
+            yield NamedCode(path=path, reference=part, alone=alone and len(parts) == 1)
 
 
 def _is_built_in(path: KeyPath, text: str) -> bool:
@@ -106,43 +106,43 @@ Record = Mapping[str, str]
 AROUND = 2  # folders around one run: of its seeds, and of its grid
 
 
-def remember(folder: Path, code: Iterable[Named]) -> bool:
+def remember(folder: Path, code: Iterable[NamedCode]) -> bool:
     """Note that `code` is run in `folder` with the user's consent; whether that could be done."""
-    hashes = {named.reference: sha256_of_code(named.reference) for named in code}
+    hashes = {named.reference: hash_code(named.reference) for named in code}
     known = {reference: found for reference, found in hashes.items() if found is not None}
     if not known:
         return not hashes
     try:
-        path = _note_of(folder.resolve())
-        _make(path.parent)
+        path = _note_path(folder.resolve())
+        _make_folder(path.parent)
         write_json(path, {"folder": str(folder.resolve()), "code": known})
     except (OSError, OutputError, RuntimeError):  # RuntimeError: there is no home folder
         return False
     return True
 
 
-def record_of(folder: Path) -> Record:
+def read_record(folder: Path) -> Record:
     """What was noted for the run in `folder`, or for the seeds or the grid that it is part of."""
     with contextlib.suppress(OSError, RuntimeError):
         here = folder.resolve()
         for place in (here, *here.parents[:AROUND]):
-            if found := _read(_note_of(place)):
+            if found := _read_notes(_note_path(place)):
                 return found
     return {}
 
 
-def sha256_of_code(reference: str) -> str | None:
+def hash_code(reference: str) -> str | None:
     """The SHA-256 of the file that a reference names, unimported; None where it is not seen."""
-    path = _file_of(reference.rpartition(":")[0])
+    path = _find_file(reference.rpartition(":")[0])
     if path is None:
         return None
     try:
-        return sha256_of(path) if path.is_file() else None
+        return hash_file(path) if path.is_file() else None
     except OSError:
         return None
 
 
-def _make(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     """Make the folder of notes, in which nobody else can leave any."""
     ours = folder.parent
     ours.parent.mkdir(parents=True, exist_ok=True)
@@ -150,14 +150,16 @@ def _make(folder: Path) -> None:
         each.mkdir(mode=0o700, exist_ok=True)
 
 
-def _file_of(place: str) -> Path | None:
+def _find_file(place: str) -> Path | None:
     """Where the code lies: among what is installed, and then in the current folder."""
     if place.endswith(".py"):
         return Path(place)
-    return _installed(*place.split(".")) or next(filter(Path.is_file, files_here(place)), None)
+    return _find_installed(*place.split(".")) or next(
+        filter(Path.is_file, find_files_here(place)), None
+    )
 
 
-def _installed(package: str, *inside: str) -> Path | None:
+def _find_installed(package: str, *inside: str) -> Path | None:
     try:
         spec = importlib.util.find_spec(package)  # imports nothing for a name without dots
     except ValueError:
@@ -168,7 +170,7 @@ def _installed(package: str, *inside: str) -> Path | None:
     return Path(spec.origin) if spec and spec.has_location and spec.origin else None
 
 
-def _note_of(folder: Path) -> Path:
+def _note_path(folder: Path) -> Path:
     name = hashlib.sha256(os.fsencode(folder)).hexdigest()
     return _state_folder() / "runs" / f"{name}.json"
 
@@ -179,7 +181,7 @@ def _state_folder() -> Path:
     return (said if said.is_absolute() else Path.home() / ".local" / "state") / "snnprune"
 
 
-def _read(path: Path) -> Record:
+def _read_notes(path: Path) -> Record:
     try:
         code = json.loads(path.read_text(encoding="utf-8"))["code"]
         return {str(reference): str(found) for reference, found in code.items()}
@@ -187,27 +189,27 @@ def _read(path: Path) -> Record:
         return {}
 
 
-Typed = Callable[[Named], str]
+Typed = Callable[[NamedCode], str]
 
 
-def as_setting(named: Named) -> str:
+def format_as_setting(named: NamedCode) -> str:
     """How the code is named on a command line that runs a recipe."""
     return f"--set {shlex.quote(f'{named.field}={named.reference}')}"
 
 
-def as_flag(named: Named) -> str:
+def format_as_flag(named: NamedCode) -> str:
     """How it is named on that of `prune`."""
     return f"--{named.path[-1]} {shlex.quote(named.reference)}"
 
 
 def require_consent(
-    code: Sequence[Named],
+    code: Sequence[NamedCode],
     *,
     file: object,
     typed: Collection[str] = (),
     trusted: bool = False,
     record: Record = MappingProxyType({}),
-    typed_as: Typed = as_setting,
+    typed_as: Typed = format_as_setting,
 ) -> None:
     """Refuse `code` of the recipe `file` that the user has not agreed to; none is imported.
 
@@ -225,27 +227,27 @@ def require_consent(
     for named in code:
         require_not_standard(named.reference, field=named.field, file=file)
     asked = [named for named in code if not trusted and named.reference not in typed]
-    asked = [named for named in asked if not _ran_before(named, record)]
+    asked = [named for named in asked if not _has_run_before(named, record)]
     if asked:
         raise InputError(
-            told(asked) + _since(asked, record),
+            format_code(asked) + _format_since(asked, record),
             file=file,
             field=asked[0].field,
-            hint=_hint(asked, typed_as),
+            hint=_format_hint(asked, typed_as),
         )
 
 
-def _ran_before(named: Named, record: Mapping[str, str]) -> bool:
+def _has_run_before(named: NamedCode, record: Mapping[str, str]) -> bool:
     before = record.get(named.reference)
-    return before is not None and before == sha256_of_code(named.reference)
+    return before is not None and before == hash_code(named.reference)
 
 
-def _since(asked: Sequence[Named], record: Record) -> str:
+def _format_since(asked: Sequence[NamedCode], record: Record) -> str:
     changed = any(named.reference in record for named in asked)
     return ", changed since the run began" if changed else ""
 
 
-def _hint(asked: Sequence[Named], typed_as: Typed) -> str:
+def _format_hint(asked: Sequence[NamedCode], typed_as: Typed) -> str:
     one = len(asked) == 1 and asked[0].alone
     instead = f", or name it yourself: {typed_as(asked[0])}" if one else ""
     return f"if you trust it, run it with --trust-recipe{instead}"

@@ -11,28 +11,28 @@ from typing import Any
 
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.files.writing import write_text
-from snnprune.jobs.calibrate import calibrated
-from snnprune.jobs.prune.combining import BEST, pruned_tensors
+from snnprune.jobs.calibrate import calibrate_target
+from snnprune.jobs.prune.combining import BEST, load_pruned_tensors
 from snnprune.jobs.score import one_shot
-from snnprune.jobs.targets.opening import open_subject
-from snnprune.jobs.targets.options import SubjectOptions
-from snnprune.jobs.targets.reporting import report_on
-from snnprune.jobs.targets.target import Subject
+from snnprune.jobs.targets.opening import open_target
+from snnprune.jobs.targets.options import TargetOptions
+from snnprune.jobs.targets.reporting import make_target_report
+from snnprune.jobs.targets.target import Target
 from snnprune.jobs.train.looping import LoopOptions
 from snnprune.jobs.train.train import train_recipe
-from snnprune.masks import prunable, pruned
+from snnprune.masks import count_prunable, count_pruned
 from snnprune.measure.calibration import Calibration, write_calibration
 from snnprune.measure.evaluation import Evaluation, evaluate
 from snnprune.pruning.oneshot import OneShot, Plan
 from snnprune.quantities import Natural, Share
 from snnprune.recipe.loading import load_recipe
-from snnprune.report.frame import about_evaluation
+from snnprune.report.frame import describe_evaluation
 from snnprune.report.pages.writing import write_report
-from snnprune.report.plots.accuracy import Curve, Level, Mark, plot_accuracy
-from snnprune.report.plots.canvas import Look
-from snnprune.report.provenance import described
+from snnprune.report.plots.accuracy import AccuracyLevel, Curve, CurveMark, plot_accuracy
+from snnprune.report.plots.canvas import LineStyle
+from snnprune.report.provenance import make_metadata
 from snnprune.runtime import Progress
-from snnprune.text import percent, table
+from snnprune.text import format_percent, format_table
 from snnprune.training.runs.opening import require_ready
 
 RECIPE = "fashion-mnist-mini"
@@ -66,7 +66,7 @@ class DemoOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class DemoMeasurement:
     """One pruned network, measured on the test images."""
 
     criterion: str
@@ -88,16 +88,16 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Demonstrated:
+class DemoResult:
     """The whole story."""
 
     dense: Evaluation
-    points: tuple[Point, ...]
+    points: tuple[DemoMeasurement, ...]
     minutes: float
     report: dict[str, Any]
 
 
-def run_demo(options: DemoOptions, progress: Progress) -> Demonstrated:
+def run_demo(options: DemoOptions, progress: Progress) -> DemoResult:
     """Tell the story and leave it in a folder."""
     start = time.monotonic()
     require_ready(options.out, resume=False, force=options.force)
@@ -106,40 +106,40 @@ def run_demo(options: DemoOptions, progress: Progress) -> Demonstrated:
     train_recipe(
         LoopOptions(recipe=recipe, out=run, device=options.device, force=options.force), progress
     )
-    subject = open_subject(
-        SubjectOptions(
+    subject = open_target(
+        TargetOptions(
             checkpoint=run / "model.safetensors", device=options.device, seed=options.seed
         )
     )
-    calibration = calibrated(subject, progress)
-    dense = _evaluated(subject)
+    calibration = calibrate_target(subject, progress)
+    dense = _evaluate_test(subject)
     work = one_shot(subject, calibration)
     variants = list(product(PLANS, SPARSITIES))
     points = tuple(
-        _pruned_point(subject, work, options.out / "pruned", *variant)
+        _prune_point(subject, work, options.out / "pruned", *variant)
         for variant in progress.track(variants, label="pruning", total=len(variants))
     )
-    found = Demonstrated(
+    found = DemoResult(
         dense=dense,
         points=points,
         minutes=(time.monotonic() - start) / 60,
-        report=_report(options.out, subject, dense, points, calibration.warnings),
+        report=_make_report(options.out, subject, dense, points, calibration.warnings),
     )
     _write(options, subject, calibration, found)
     return found
 
 
-def _evaluated(subject: Subject) -> Evaluation:
+def _evaluate_test(subject: Target) -> Evaluation:
     return evaluate(subject.require_runnable(), subject.batches("test"))
 
 
-def _pruned_point(
-    subject: Subject, work: OneShot, folder: Path, plan: Plan, sparsity: float
-) -> Point:
+def _prune_point(
+    subject: Target, work: OneShot, folder: Path, plan: Plan, sparsity: float
+) -> DemoMeasurement:
     """Prune one way, write the file, measure it."""
     cut = work.prune(plan, sparsity)
-    tensors = pruned_tensors(subject, cut.masks, work.tensors())
-    metadata = described(
+    tensors = load_pruned_tensors(subject, cut.masks, work.tensors())
+    metadata = make_metadata(
         "demo",
         model=subject.spec,
         data=subject.data_spec,
@@ -150,29 +150,29 @@ def _pruned_point(
     )
     name = f"{plan.criterion}-{plan.repair}-{round(100 * sparsity)}.safetensors"
     write_safetensors(folder / name, tensors, metadata)
-    after = _evaluated(subject)
-    return Point(
+    after = _evaluate_test(subject)
+    return DemoMeasurement(
         criterion=plan.criterion,
         repair=plan.repair,
         sparsity=sparsity,
-        pruned=pruned(cut.masks),
-        prunable=prunable(cut.masks),
+        pruned=count_pruned(cut.masks),
+        prunable=count_prunable(cut.masks),
         correct=after.correct,
         labelled=after.labelled,
     )
 
 
-def _report(
+def _make_report(
     folder: Path,
-    subject: Subject,
+    subject: Target,
     dense: Evaluation,
-    points: Sequence[Point],
+    points: Sequence[DemoMeasurement],
     warnings: Sequence[str],
 ) -> dict[str, Any]:
-    return report_on(
+    return make_target_report(
         subject,
         "demo",
-        dense=about_evaluation(dense),
+        dense=describe_evaluation(dense),
         points=[asdict(point) for point in points],
         warnings=warnings,
         outputs=[{"path": str(folder / name)} for name in OUTPUTS],
@@ -181,13 +181,13 @@ def _report(
 
 def _write(
     options: DemoOptions,
-    subject: Subject,
+    subject: Target,
     calibration: Calibration,
-    found: Demonstrated,
+    found: DemoResult,
 ) -> None:
     folder, dense = options.out, found.dense
-    write_calibration(folder / OUTPUTS[0], calibration, described("demo"))
-    write_text(folder / TABLE, markdown_table(found.points, dense))
+    write_calibration(folder / OUTPUTS[0], calibration, make_metadata("demo"))
+    write_text(folder / TABLE, format_markdown_table(found.points, dense))
     assert subject.spec is not None
     assert subject.data_spec is not None
     conditions = (
@@ -197,16 +197,16 @@ def _write(
     )
     plot_accuracy(
         [folder / name for name in PICTURES],
-        _curves(found.points),
-        dense=Level(mean=dense.accuracy or 0.0),
+        _make_curves(found.points),
+        dense=AccuracyLevel(mean=dense.accuracy or 0.0),
         conditions=conditions,
     )
     write_report(folder, found.report)
 
 
-def markdown_table(points: Sequence[Point], dense: Evaluation) -> str:
+def format_markdown_table(points: Sequence[DemoMeasurement], dense: Evaluation) -> str:
     """Accuracies in percent: a row per criterion and repair, a column per sparsity."""
-    titles = ("criterion", "repair", *(percent(sparsity, 0) for sparsity in SPARSITIES))
+    titles = ("criterion", "repair", *(format_percent(sparsity, 0) for sparsity in SPARSITIES))
     body = [
         (
             *(plan.criterion, plan.repair),
@@ -214,20 +214,20 @@ def markdown_table(points: Sequence[Point], dense: Evaluation) -> str:
         )
         for plan in PLANS
     ]
-    accuracy = percent(dense.accuracy or 0.0, sign=" %")
-    return f"{table(titles, body)}\n\nDense: {accuracy} of {dense.labelled:,} test images.\n"
+    accuracy = format_percent(dense.accuracy or 0.0, sign=" %")
+    return f"{format_table(titles, body)}\n\nDense: {accuracy} of {dense.labelled:,} test images.\n"
 
 
-def _curves(points: Sequence[Point]) -> list[Curve]:
+def _make_curves(points: Sequence[DemoMeasurement]) -> list[Curve]:
     return [
         Curve(
             label=f"{plan.criterion}, {REPAIRED[plan.repair]}",
             marks=[
-                Mark(sparsity=point.sparsity, level=Level(mean=point.accuracy))
+                CurveMark(sparsity=point.sparsity, level=AccuracyLevel(mean=point.accuracy))
                 for point in points
                 if point.is_of(plan)
             ],
-            look=Look(color=COLORS[plan.criterion], **LOOKS[plan.repair]),
+            look=LineStyle(color=COLORS[plan.criterion], **LOOKS[plan.repair]),
         )
         for plan in PLANS
     ]

@@ -10,20 +10,26 @@ from typing import Any
 from torch import Tensor
 
 from snnprune.checkpoint.checkpoint import Checkpoint
-from snnprune.jobs.targets.opening import open_subject
-from snnprune.jobs.targets.options import SubjectOptions
+from snnprune.jobs.targets.opening import open_target
+from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.other import read_other
-from snnprune.jobs.targets.prunable import Prunable
-from snnprune.jobs.targets.reporting import report_on
-from snnprune.jobs.targets.target import Subject
-from snnprune.measure.agreement import Agreement, Change, about_agreement, change, together
-from snnprune.measure.agreement_pass import agreements
-from snnprune.report.frame import doubts_on_both, file_entry
+from snnprune.jobs.targets.prunable import PrunableWeights
+from snnprune.jobs.targets.reporting import make_target_report
+from snnprune.jobs.targets.target import Target
+from snnprune.measure.agreement import (
+    Agreement,
+    Change,
+    describe_agreement,
+    measure_change,
+    sum_changes,
+)
+from snnprune.measure.agreement_pass import measure_agreements
+from snnprune.report.frame import doubt_agreement, make_file_entry
 from snnprune.runtime import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
-class Changed:
+class TensorDiff:
     """A tensor of both checkpoints."""
 
     key: str
@@ -32,12 +38,12 @@ class Changed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Diff:
+class CheckpointDiff:
     """What came of it; A is the first checkpoint, B the other."""
 
-    layers: tuple[Changed, ...]
+    layers: tuple[TensorDiff, ...]
     """Every weight that can be pruned."""
-    others: tuple[Changed, ...]
+    others: tuple[TensorDiff, ...]
     """The other tensors that changed."""
     agreement: Agreement | None
     """None where there is no network or no data to run it on."""
@@ -47,17 +53,17 @@ class Diff:
 
     def compute_total(self) -> Change:
         """Of all layers."""
-        return together(one.change for one in self.layers)
+        return sum_changes(one.change for one in self.layers)
 
 
 def diff_checkpoints(
-    options: SubjectOptions,
+    options: TargetOptions,
     other: Path,
     *,
     split: str | None,
     limit: int | None,
     progress: Progress,
-) -> Diff:
+) -> CheckpointDiff:
     """Compare two checkpoints, and run both on the images of `split`, at most `limit` of them.
 
     The network is that of the first. Without network or data only tensors are compared.
@@ -66,68 +72,74 @@ def diff_checkpoints(
         InputError: a checkpoint is unreadable, the two are of different architectures, or data was
             asked for by name and there is no network to run on it.
     """
-    subject = open_subject(options)
+    subject = open_target(options)
     if options.data is not None:
         subject.require_runnable()
     second = read_other(subject, other)
-    layers = _layers(subject, second)
+    layers = _compare_layers(subject, second)
     known = {one.key for one in layers}
     others = tuple(
         one
-        for one in _compared(subject.checkpoint.tensors, second.tensors)
+        for one in _compare_tensors(subject.checkpoint.tensors, second.tensors)
         if one.key not in known and one.change.changed
     )
     split = split or (subject.choose_split() if subject.runnable else "")
-    found = _agreement(subject, second, split, limit, progress)
-    diff = Diff(layers=layers, others=others, agreement=found, not_run=subject.missing, report={})
-    return replace(diff, report=_report(subject, second, diff, split))
+    found = _measure_agreement(subject, second, split, limit, progress)
+    diff = CheckpointDiff(
+        layers=layers, others=others, agreement=found, not_run=subject.missing, report={}
+    )
+    return replace(diff, report=_make_report(subject, second, diff, split))
 
 
-def _layers(subject: Subject, second: Checkpoint) -> tuple[Changed, ...]:
+def _compare_layers(subject: Target, second: Checkpoint) -> tuple[TensorDiff, ...]:
     """Weights as they are in the network, where a pruning mask lies beside them too."""
-    same = Prunable(checkpoint=second, network=subject.network, exclude=subject.options.exclude)
-    return tuple(_compared(subject.find_weights(), same.find_weights()))
+    same = PrunableWeights(
+        checkpoint=second, network=subject.network, exclude=subject.options.exclude
+    )
+    return tuple(_compare_tensors(subject.find_weights(), same.find_weights()))
 
 
-def _compared(first: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[Changed]:
+def _compare_tensors(first: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[TensorDiff]:
     return [
-        Changed(key=key, shape=tuple(tensor.shape), change=change(tensor, other[key]))
+        TensorDiff(key=key, shape=tuple(tensor.shape), change=measure_change(tensor, other[key]))
         for key, tensor in first.items()
         if key in other and other[key].shape == tensor.shape
     ]
 
 
-def _agreement(
-    subject: Subject, second: Checkpoint, split: str, limit: int | None, progress: Progress
+def _measure_agreement(
+    subject: Target, second: Checkpoint, split: str, limit: int | None, progress: Progress
 ) -> Agreement | None:
     network = subject.runnable
     if network is None:
         return None
     batches = subject.batches(split, limit).track(progress, "comparing")
-    return agreements(network, subject.checkpoint.tensors, [second.tensors], batches)[0]
+    return measure_agreements(network, subject.checkpoint.tensors, [second.tensors], batches)[0]
 
 
-def _report(subject: Subject, second: Checkpoint, diff: Diff, split: str) -> dict[str, Any]:
-    report = report_on(
+def _make_report(
+    subject: Target, second: Checkpoint, diff: CheckpointDiff, split: str
+) -> dict[str, Any]:
+    report = make_target_report(
         subject,
         "diff",
         warnings=[
             *(note for note in second.notes if note not in subject.checkpoint.notes),
-            *doubts_on_both(diff.agreement, (subject.checkpoint.path.name, second.path.name)),
+            *doubt_agreement(diff.agreement, (subject.checkpoint.path.name, second.path.name)),
         ],
         split=split if diff.agreement else None,
         not_run=diff.not_run if diff.agreement is None else None,
-        totals=_about(diff.compute_total()),
-        layers=[_about_tensor(one) for one in diff.layers],
-        others=[_about_tensor(one) for one in diff.others],
-        agreement=about_agreement(diff.agreement),
+        totals=_describe_change(diff.compute_total()),
+        layers=[_describe_tensor(one) for one in diff.layers],
+        others=[_describe_tensor(one) for one in diff.others],
+        agreement=describe_agreement(diff.agreement),
     )
-    return {**report, "inputs": [*report["inputs"], file_entry(second.path, second.sha256)]}
+    return {**report, "inputs": [*report["inputs"], make_file_entry(second.path, second.sha256)]}
 
 
-def _about_tensor(one: Changed) -> dict[str, Any]:
-    return {"key": one.key, "shape": list(one.shape), **_about(one.change)}
+def _describe_tensor(one: TensorDiff) -> dict[str, Any]:
+    return {"key": one.key, "shape": list(one.shape), **_describe_change(one.change)}
 
 
-def _about(one: Change) -> dict[str, Any]:
+def _describe_change(one: Change) -> dict[str, Any]:
     return {**asdict(one), "relative_change": one.relative, "overlap": one.overlap}

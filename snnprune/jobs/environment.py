@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from snnprune.data.dataset import DataOptions
-from snnprune.distributed.device import choose_device, device_name, versions
-from snnprune.runtime import peak_memory
+from snnprune.distributed.device import choose_device, collect_versions, device_name
+from snnprune.runtime import read_peak_memory
 
 
-class Cost:
+class StageTimer:
     """Seconds that passed in each stage."""
 
     def __init__(self) -> None:
@@ -36,17 +36,17 @@ class Cost:
         """So far, with the most memory that the process, and on a GPU torch, has had (bytes)."""
         return {
             "seconds": {name: round(seconds, 3) for name, seconds in self._seconds.items()},
-            "peak_memory": peak_memory(),
+            "peak_memory": read_peak_memory(),
             "peak_gpu_memory": torch.cuda.max_memory_allocated(device)
             if device.type == "cuda"
             else None,
         }
 
 
-def environment() -> dict[str, str]:
+def collect_environment() -> dict[str, str]:
     """Versions, devices and paths."""
     return {
-        **versions(),
+        **collect_versions(),
         "platform": platform.platform(),
         "executable": sys.executable,
         "device": device_name(choose_device()),

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from snnprune.distributed.ranks import joined
-from snnprune.jobs.targets.layers import LayerRow, as_dicts, layer_rows, totals
-from snnprune.jobs.targets.opening import open_subject
-from snnprune.jobs.targets.options import SubjectOptions
-from snnprune.jobs.targets.reporting import report_on
+from snnprune.distributed.ranks import join_ranks
+from snnprune.jobs.targets.layers import LayerRow, as_dicts, count_totals, make_layer_rows
+from snnprune.jobs.targets.opening import open_target
+from snnprune.jobs.targets.options import TargetOptions
+from snnprune.jobs.targets.reporting import make_target_report
 from snnprune.measure.evaluation import Evaluation, evaluate
-from snnprune.measure.workload import Energy, Workload, footprint
-from snnprune.report.frame import about_evaluation, about_workload, doubts_on
+from snnprune.measure.workload import Energy, Workload, measure_footprint
+from snnprune.report.frame import describe_evaluation, describe_workload, doubt_evaluation
 from snnprune.runtime import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluated:
+class EvaluateResult:
     """What came of it."""
 
     rows: tuple[LayerRow, ...]
@@ -29,21 +29,21 @@ class Evaluated:
 
 
 def evaluate_checkpoint(
-    options: SubjectOptions,
+    options: TargetOptions,
     *,
     split: str | None,
     limit: int | None,
     energy: Energy,
     progress: Progress,
-) -> Evaluated:
+) -> EvaluateResult:
     """Run a checkpoint over the images of `split`, at most `limit` of them.
 
     None takes those that say most: test images, or all where nothing says what they are for.
     Several processes share the work, and all return what came of it.
     """
-    with joined(options.device) as ranks:
+    with join_ranks(options.device) as ranks:
         with ranks.one_before_others(options.download):
-            subject = open_subject(options)
+            subject = open_target(options)
         network, weights = subject.require_runnable(), subject.find_weights()
         split = split or subject.choose_split()
         batches = subject.batches(split, limit).track(progress, "evaluating")
@@ -58,24 +58,24 @@ def evaluate_checkpoint(
     rates = evaluation.firing_rates
     rows = tuple(
         replace(row, firing_rate=rates.get(row.neuron or ""))
-        for row in layer_rows(weights, network=network)
+        for row in make_layer_rows(weights, network=network)
     )
-    counted = totals(rows, subject.checkpoint.tensors, network)
-    return Evaluated(
+    counted = count_totals(rows, subject.checkpoint.tensors, network)
+    return EvaluateResult(
         rows=rows,
         totals=counted,
         evaluation=evaluation,
         workload=workload,
         energy=energy,
-        report=report_on(
+        report=make_target_report(
             subject,
             "eval",
-            warnings=doubts_on(about_evaluation(evaluation)),
+            warnings=doubt_evaluation(describe_evaluation(evaluation)),
             split=split,
             totals=counted,
-            evaluation=about_evaluation(evaluation),
-            workload=about_workload(workload, evaluation.samples, energy),
-            footprint_bytes=footprint(network.module),
+            evaluation=describe_evaluation(evaluation),
+            workload=describe_workload(workload, evaluation.samples, energy),
+            footprint_bytes=measure_footprint(network.module),
             layers=as_dicts(rows),
         ),
     )

@@ -16,15 +16,15 @@ from snnprune.checkpoint.read import files_of, read_checkpoint
 from snnprune.checkpoint.weights import is_prunable
 from snnprune.checkpoint.write import require_plain
 from snnprune.errors import InputError, UsageError
-from snnprune.export.formats import FORMATS, Exported
-from snnprune.export.network import Running
-from snnprune.export.sizes import Sizes, sizes_of
-from snnprune.files.readable import changed
+from snnprune.export.formats import FORMATS, ExportContents
+from snnprune.export.network import RecordedNetwork
+from snnprune.export.sizes import Sizes, measure_sizes
+from snnprune.files.readable import changed_error
 from snnprune.files.writing import require_free
-from snnprune.jobs.targets.options import SubjectOptions
-from snnprune.jobs.targets.reporting import about, run_once
-from snnprune.jobs.targets.target import Subject
-from snnprune.report.frame import file_entry, report
+from snnprune.jobs.targets.options import TargetOptions
+from snnprune.jobs.targets.reporting import describe_target, run_once
+from snnprune.jobs.targets.target import Target
+from snnprune.report.frame import make_file_entry, make_report
 from snnprune.text import did_you_mean
 
 
@@ -40,12 +40,12 @@ class ExportOptions:
     state_dict: str | None = None
     """Which dict of a torch file is meant."""
     force: bool = False
-    subject: SubjectOptions | None = None
+    subject: TargetOptions | None = None
     """What it says of the network, for a format that needs it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
+class ExportResult:
     """What came of it."""
 
     sizes: Sizes
@@ -55,7 +55,7 @@ class Export:
     report: dict[str, Any]
 
 
-def export_checkpoint(options: ExportOptions) -> Export:
+def export_checkpoint(options: ExportOptions) -> ExportResult:
     """Write a checkpoint to another kind of file, and measure what each kind weighs.
 
     Raises:
@@ -71,50 +71,50 @@ def export_checkpoint(options: ExportOptions) -> Export:
     tensors = checkpoint.in_file(checkpoint.tensors)
     weights = [key for key, tensor in tensors.items() if is_prunable(key, tensor)]
     try:
-        subject, seen = _network(options)
+        subject, seen = _record_network(options)
         if subject is not None and subject.checkpoint.sha256 != checkpoint.sha256:
-            raise changed(options.checkpoint)  # the network was read from it once more
+            raise changed_error(options.checkpoint)  # the network was read from it once more
         packing = pack(tensors, precision=options.values, lossy=weights)
-        found = Exported(
+        found = ExportContents(
             tensors=tensors, metadata=checkpoint.metadata, packing=packing, running=seen
         )
-        sizes = sizes_of(tensors.values(), packing)
+        sizes = measure_sizes(tensors.values(), packing)
         told = FORMATS[options.to].write(options.out, found) or ()
     except InputError as error:
         error.file = error.file or str(options.checkpoint)
         raise
     known = subject.checkpoint if subject else checkpoint
-    notes = (*known.notes, *_on_negative_zeros(options, tensors, weights), *told)
-    return Export(
+    notes = (*known.notes, *_note_negative_zeros(options, tensors, weights), *told)
+    return ExportResult(
         sizes=sizes,
         written=options.out.stat().st_size,
         notes=notes,
-        report=report(
+        report=make_report(
             "export",
             device=torch.device("cpu"),
             seed=0,
-            inputs=[file_entry(checkpoint.path, checkpoint.sha256)],
+            inputs=[make_file_entry(checkpoint.path, checkpoint.sha256)],
             warnings=notes,
-            **about(subject),
+            **describe_target(subject),
             container=checkpoint.container,
             to=options.to,
             values=options.values,
             sizes=sizes.as_dict(),
             written_bytes=options.out.stat().st_size,
             packed=sorted(packing.table),
-            outputs=[file_entry(options.out)],
+            outputs=[make_file_entry(options.out)],
         ),
     )
 
 
-def _network(options: ExportOptions) -> tuple[Subject, Running] | tuple[None, None]:
+def _record_network(options: ExportOptions) -> tuple[Target, RecordedNetwork] | tuple[None, None]:
     """What the format needs beside the tensors."""
     if not FORMATS[options.to].needs_network or options.subject is None:
         return None, None
     return run_once(options.subject, field=f"--to {options.to}")
 
 
-def _on_negative_zeros(
+def _note_negative_zeros(
     options: ExportOptions, tensors: Mapping[str, Tensor], weights: list[str]
 ) -> tuple[str, ...]:
     """A note where products with a mask have left -0.0, which an exact copy holds as a value."""

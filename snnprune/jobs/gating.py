@@ -15,7 +15,14 @@ from snnprune.measure.agreement import Agreement
 from snnprune.measure.evaluation import Evaluation
 from snnprune.measure.workload import Energy, Workload
 from snnprune.report.gates.ci import append_step_summary, write_junit
-from snnprune.report.gates.gate import Count, Limit, Measured, Verdict, error_of, judge
+from snnprune.report.gates.gate import (
+    Limit,
+    Measurements,
+    Proportion,
+    Verdict,
+    judge,
+    make_gate_error,
+)
 
 NO_LABELS = "the images have no labels"
 BY_RUNNING = ("right", "right_before", "operations", "energy", "silent", "same")
@@ -25,7 +32,7 @@ BY_COUNTING = ("operations", "energy")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ran:
+class RunResults:
     """What running a network gave; None where that was not asked for."""
 
     evaluation: Evaluation | None = None
@@ -37,31 +44,35 @@ class Ran:
     """Why it was not run."""
 
 
-def need(limits: Iterable[Limit], fields: Sequence[str]) -> bool:
+def has_limit_on(limits: Iterable[Limit], fields: Sequence[str]) -> bool:
     """Whether a limit is about one of `fields` of `Measured`."""
     return bool({name for limit in limits for name in limit.gate.needs} & set(fields))
 
 
-def measured(rows: Iterable[LayerRow], files: Iterable[Path], ran: Ran, energy: Energy) -> Measured:
+def collect_measurements(
+    rows: Iterable[LayerRow], files: Iterable[Path], ran: RunResults, energy: Energy
+) -> Measurements:
     """Everything that is known, as counts."""
     evaluation, work = ran.evaluation, ran.workload
     labels = {name: NO_LABELS for name in ("right", "right_before") if evaluation}
     missing = dict.fromkeys(BY_RUNNING, ran.missing) if ran.missing else labels
-    return Measured(
-        layers={row.weight: Count(part=row.weights - row.kept, whole=row.weights) for row in rows},
+    return Measurements(
+        layers={
+            row.weight: Proportion(part=row.weights - row.kept, whole=row.weights) for row in rows
+        },
         size=sum(path.stat().st_size for path in files),
-        right=_right(evaluation),
-        right_before=_right_before(ran.before),
+        right=_count_right(evaluation),
+        right_before=_count_right_before(ran.before),
         operations=None if work is None else work.sum_layers().macs + work.sum_layers().acs,
-        energy=None if work is None else _energy(work, energy),
-        silent=None if evaluation is None else _silent(evaluation),
-        same=_same(ran.agreement),
+        energy=None if work is None else _compute_energy(work, energy),
+        silent=None if evaluation is None else _count_silent(evaluation),
+        same=_count_same(ran.agreement),
         samples=evaluation.samples if evaluation else 0,
         missing={name: why for name, why in missing.items() if why},
     )
 
 
-def without(
+def drop_channels(
     channels: Mapping[str, Mapping[str, int]],
     evaluation: Evaluation | None,
     network: Network | None,
@@ -85,43 +96,43 @@ def without(
     return replace(evaluation, activity=activity)
 
 
-def _right(evaluation: Evaluation | None) -> Count | None:
+def _count_right(evaluation: Evaluation | None) -> Proportion | None:
     if evaluation is None or not evaluation.labelled:
         return None
-    return Count(part=evaluation.correct, whole=evaluation.labelled)
+    return Proportion(part=evaluation.correct, whole=evaluation.labelled)
 
 
-def _right_before(before: Evaluation | Agreement | None) -> Count | None:
+def _count_right_before(before: Evaluation | Agreement | None) -> Proportion | None:
     """Of the first of two networks, where both were run together."""
     if not isinstance(before, Agreement):
-        return _right(before)
+        return _count_right(before)
     answers = before.answers
     if answers is None:
         return None
-    return Count(part=answers.both + answers.only_first, whole=answers.labelled)
+    return Proportion(part=answers.both + answers.only_first, whole=answers.labelled)
 
 
-def _energy(work: Workload, energy: Energy) -> Fraction:
+def _compute_energy(work: Workload, energy: Energy) -> Fraction:
     """In pJ, exact for what was written on the command line."""
     mac, ac = (Fraction(repr(each)) for each in (energy.mac, energy.ac))
     total = work.sum_layers()
     return total.macs * mac + total.acs * ac
 
 
-def _silent(evaluation: Evaluation) -> Count | None:
+def _count_silent(evaluation: Evaluation) -> Proportion | None:
     found = evaluation.activity.values()
     channels = sum(one.channels for one in found)
-    return Count(part=sum(one.silent for one in found), whole=channels) if channels else None
+    return Proportion(part=sum(one.silent for one in found), whole=channels) if channels else None
 
 
-def _same(agreement: Agreement | None) -> Count | None:
+def _count_same(agreement: Agreement | None) -> Proportion | None:
     spikes = agreement.spikes.values() if agreement else ()
     places = sum(sum(one.places) for one in spikes)
-    return Count(part=sum(sum(one.same) for one in spikes), whole=places) if places else None
+    return Proportion(part=sum(sum(one.same) for one in spikes), whole=places) if places else None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gated:
+class GateResult:
     """What came of the gates of one checkpoint."""
 
     verdicts: tuple[Verdict, ...]
@@ -135,16 +146,16 @@ class Gated:
         return {**report, **told}
 
 
-def gated(limits: Sequence[Limit], found: Measured, file: Path) -> Gated:
+def judge_gates(limits: Sequence[Limit], found: Measurements, file: Path) -> GateResult:
     """Hold all limits against what was found of the checkpoint `file`."""
     verdicts = judge(limits, found)
-    error = error_of(verdicts, file)
+    error = make_gate_error(verdicts, file)
     if error is not None:
         error.in_report = True
-    return Gated(verdicts=verdicts, error=error)
+    return GateResult(verdicts=verdicts, error=error)
 
 
-def told_outside(
+def publish_verdicts(
     command: str, verdicts: Mapping[str, Sequence[Verdict]], junit: Path | None
 ) -> tuple[str, ...]:
     """Write the JUnit file, and the summary where a CI job has one; warnings.

@@ -8,18 +8,18 @@ from typing import Any
 
 from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.read import files_of
-from snnprune.data.batches import described
-from snnprune.graph.steps import Paces, doubts, paces_of
-from snnprune.jobs.targets.layers import LayerRow, as_dicts, layer_rows, totals
-from snnprune.jobs.targets.opening import example_of, open_subject
-from snnprune.jobs.targets.options import SubjectOptions
-from snnprune.jobs.targets.reporting import report_on
-from snnprune.jobs.targets.target import Subject
-from snnprune.plugins.user_code import calling_user_code
+from snnprune.data.batches import describe_batch
+from snnprune.graph.steps import StepCounts, count_steps, list_doubts
+from snnprune.jobs.targets.layers import LayerRow, as_dicts, count_totals, make_layer_rows
+from snnprune.jobs.targets.opening import open_target, read_example
+from snnprune.jobs.targets.options import TargetOptions
+from snnprune.jobs.targets.reporting import make_target_report
+from snnprune.jobs.targets.target import Target
+from snnprune.plugins.user_code import guard_user_code
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inspected:
+class InspectResult:
     """What was found."""
 
     checkpoint: Checkpoint
@@ -34,49 +34,49 @@ class Inspected:
     report: dict[str, Any]
 
 
-def inspect_checkpoint(options: SubjectOptions) -> Inspected:
+def inspect_checkpoint(options: TargetOptions) -> InspectResult:
     """Look into a checkpoint, and trace its network where the model is known."""
-    subject = open_subject(options)
+    subject = open_target(options)
     tensors = subject.checkpoint.tensors
-    rows = layer_rows(subject.find_weights(), network=subject.network)
+    rows = make_layer_rows(subject.find_weights(), network=subject.network)
     tied = subject.prunable.find_tied()
     weights = (*(row.weight for row in rows), *subject.prunable.find_excluded())
     prunable = {name for key in weights for name in tied.get(key, (key,))}
     skipped = tuple(key for key in tensors if key not in prunable)
-    counted = totals(rows, tensors, subject.network)
-    paces = _paces(subject)
-    return Inspected(
+    counted = count_totals(rows, tensors, subject.network)
+    paces = _count_paces(subject)
+    return InspectResult(
         checkpoint=subject.checkpoint,
         rows=rows,
         totals=counted,
         skipped=skipped,
         made=subject.prunable.find_made(),
         unlinked=subject.missing if subject.network is None else None,
-        report=_report(subject, rows, counted, paces),
+        report=_make_report(subject, rows, counted, paces),
     )
 
 
-def _paces(subject: Subject) -> Paces | None:
+def _count_paces(subject: Target) -> StepCounts | None:
     """How many steps the neurons make on two samples, where the links are known."""
     if subject.network is None or subject.spec is None:
         return None
-    example = example_of(subject.spec, subject.data, subject.device)
+    example = read_example(subject.spec, subject.data, subject.device)
     if example is None:
         return None
-    what = f"running the model on {described(example.x)}"
-    with calling_user_code(what, field="--model"):
-        return paces_of(subject.network, example.x)
+    what = f"running the model on {describe_batch(example.x)}"
+    with guard_user_code(what, field="--model"):
+        return count_steps(subject.network, example.x)
 
 
-def _report(
-    subject: Subject, rows: tuple[LayerRow, ...], counted: dict[str, int], paces: Paces | None
+def _make_report(
+    subject: Target, rows: tuple[LayerRow, ...], counted: dict[str, int], paces: StepCounts | None
 ) -> dict[str, Any]:
     network = subject.network
     neurons = network.neurons.values() if network else ()
-    return report_on(
+    return make_target_report(
         subject,
         "inspect",
-        warnings=[*doubts(network, paces)] if network and paces else [],
+        warnings=[*list_doubts(network, paces)] if network and paces else [],
         container=subject.checkpoint.container,
         size_bytes=sum(path.stat().st_size for path in files_of(subject.checkpoint.path)),
         metadata=subject.checkpoint.metadata,

@@ -8,25 +8,25 @@ from typing import Any
 
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.files.writing import require_free
-from snnprune.jobs.calibrate import calibrated, read_calibration_for
-from snnprune.jobs.targets.layers import LayerRow, as_dicts, layer_rows
-from snnprune.jobs.targets.opening import open_subject
-from snnprune.jobs.targets.options import SubjectOptions
-from snnprune.jobs.targets.prunable import warnings_on
-from snnprune.jobs.targets.reporting import report_on
-from snnprune.jobs.targets.target import Subject
+from snnprune.jobs.calibrate import calibrate_target, read_calibration_for
+from snnprune.jobs.targets.layers import LayerRow, as_dicts, make_layer_rows
+from snnprune.jobs.targets.opening import open_target
+from snnprune.jobs.targets.options import TargetOptions
+from snnprune.jobs.targets.prunable import warn_of_unused
+from snnprune.jobs.targets.reporting import make_target_report
+from snnprune.jobs.targets.target import Target
 from snnprune.measure.calibration import Calibration
 from snnprune.pruning.criteria.criterion import Criterion
 from snnprune.pruning.oneshot import OneShot, Plan, PrunePlan
 from snnprune.pruning.score import Scores
-from snnprune.report.evidence import score_histogram
-from snnprune.report.frame import file_entry
-from snnprune.report.provenance import described
+from snnprune.report.evidence import make_score_histogram
+from snnprune.report.frame import make_file_entry
+from snnprune.report.provenance import make_metadata
 from snnprune.runtime import SILENT, Progress
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
+class ScoreResult:
     """Scores, why this criterion, and the report."""
 
     rows: tuple[LayerRow, ...]
@@ -36,7 +36,7 @@ class Scored:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class CriterionChoice:
     """A criterion and why it was taken."""
 
     plan: PrunePlan
@@ -44,38 +44,38 @@ class Choice:
 
 
 def score_checkpoint(
-    options: SubjectOptions,
+    options: TargetOptions,
     *,
     criterion: str | None,
     calibration_file: Path | None,
     out: Path | None,
     force: bool,
     progress: Progress,
-) -> Scored:
+) -> ScoreResult:
     """Score a checkpoint's weights, and write them to `out` where it is given."""
     if out is not None:
         sources = [*options.list_inputs(), *([calibration_file] if calibration_file else [])]
         require_free(out, force=force, inputs=sources)
-    subject = open_subject(options)
+    subject = open_target(options)
     subject.prunable.require_one_by_one()
     choice = choose_criterion(subject, criterion, calibrated=calibration_file is not None)
-    calibration = evidence(subject, choice.plan.criterion, calibration_file, progress)
+    calibration = read_or_calibrate(subject, choice.plan.criterion, calibration_file, progress)
     scores = one_shot(subject, calibration, progress).scores(choice.plan)
     if out is not None:
-        _write(out, scores, subject)
+        _write_scores(out, scores, subject)
     weights = subject.find_weights()
-    rows = layer_rows(weights, network=subject.network, calibration=calibration, scores=scores)
-    return Scored(
+    rows = make_layer_rows(weights, network=subject.network, calibration=calibration, scores=scores)
+    return ScoreResult(
         rows=rows,
         scores=scores,
         why=choice.why,
-        report=report_on(
+        report=make_target_report(
             subject,
             "score",
             warnings=(
                 *(calibration.warnings if calibration else ()),
-                *not_used(scores),
-                *warnings_on(subject.prunable.find_unused()),
+                *warn_of_unused_criterion(scores),
+                *warn_of_unused(subject.prunable.find_unused()),
             ),
             unused=list(subject.prunable.find_unused()),
             criterion=scores.criterion,
@@ -83,15 +83,15 @@ def score_checkpoint(
             scale=scores.scale,
             layers=as_dicts(rows),
             score_histograms={
-                key: asdict(score_histogram(values, weights[key] != 0, scores.scale))
+                key: asdict(make_score_histogram(values, weights[key] != 0, scores.scale))
                 for key, values in scores.values.items()
             },
-            outputs=[file_entry(out)] if out else [],
+            outputs=[make_file_entry(out)] if out else [],
         ),
     )
 
 
-def not_used(scores: Scores) -> list[str]:
+def warn_of_unused_criterion(scores: Scores) -> list[str]:
     """A warning where the criterion scored nothing."""
     if scores.by_criterion:
         return []
@@ -99,7 +99,7 @@ def not_used(scores: Scores) -> list[str]:
 
 
 def one_shot(
-    subject: Subject, calibration: Calibration | None, progress: Progress = SILENT
+    subject: Target, calibration: Calibration | None, progress: Progress = SILENT
 ) -> OneShot:
     """The subject's network, ready to be scored and pruned."""
     return OneShot(
@@ -112,7 +112,7 @@ def one_shot(
     )
 
 
-def choose_criterion(subject: Subject, asked: str | None, *, calibrated: bool) -> Choice:
+def choose_criterion(subject: Target, asked: str | None, *, calibrated: bool) -> CriterionChoice:
     """The criterion asked for; by default `sf` where it can work, else `magnitude`."""
     if asked is not None:
         name, why = asked, "asked for"
@@ -122,22 +122,22 @@ def choose_criterion(subject: Subject, asked: str | None, *, calibrated: bool) -
         name, why = "sf", "the network and its data are at hand"
     else:
         name, why = "magnitude", subject.missing or "the network is not at hand"
-    return Choice(plan=Plan(criterion=name).load(), why=why)
+    return CriterionChoice(plan=Plan(criterion=name).load(), why=why)
 
 
-def evidence(
-    subject: Subject, criterion: Criterion, calibration_file: Path | None, progress: Progress
+def read_or_calibrate(
+    subject: Target, criterion: Criterion, calibration_file: Path | None, progress: Progress
 ) -> Calibration | None:
     """The calibration file's statistics, or fresh ones where the criterion needs them."""
     if calibration_file is not None:
         return read_calibration_for(subject, calibration_file)
     if criterion.needs == "weight":
         return None
-    return calibrated(subject, progress)
+    return calibrate_target(subject, progress)
 
 
-def _write(out: Path, scores: Scores, subject: Subject) -> None:
-    metadata = described(
+def _write_scores(out: Path, scores: Scores, subject: Target) -> None:
+    metadata = make_metadata(
         "score",
         model=subject.spec,
         data=subject.data_spec,

@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from snnprune.errors import NonFiniteError
-from snnprune.measure.loss import checked_labels
+from snnprune.measure.loss import check_labels
 from snnprune.quantities import Natural
 
 T = TypeVar("T")
 
 
-def summed(one: T | None, another: T) -> T:
+def add_counts(one: T | None, another: T) -> T:
     """Two records of counts as one."""
     if one is None:
         return another
@@ -28,7 +28,7 @@ def summed(one: T | None, another: T) -> T:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spikes:
+class SpikeAgreement:
     """The spikes of one neuron layer in both networks, (T,) each; T = 1 where time is not told."""
 
     places: tuple[int, ...]
@@ -122,7 +122,7 @@ class Agreement:
     """What came of running both networks on the same samples."""
 
     samples: int
-    spikes: Mapping[str, Spikes] = field(default_factory=dict)
+    spikes: Mapping[str, SpikeAgreement] = field(default_factory=dict)
     """By neuron name."""
     outputs: Outputs | None = None
     """None where nobody said how they are read."""
@@ -171,7 +171,7 @@ class Change:
         return self.kept_by_both / self.kept_by_either if self.kept_by_either else 1.0
 
 
-def change(first: Tensor, other: Tensor) -> Change:
+def measure_change(first: Tensor, other: Tensor) -> Change:
     """From `first` to `other`, in float64; two NaN count as the same.
 
     Their types may differ: values are compared as the wider type holds them.
@@ -187,21 +187,21 @@ def change(first: Tensor, other: Tensor) -> Change:
         zeros_other=int((~still).sum()),
         kept_by_both=int((kept & still).sum()),
         kept_by_either=int((kept | still).sum()),
-        squared_change=_squared(other.to(wide) - before),
-        squared_norm=_squared(before),
+        squared_change=_sum_squares(other.to(wide) - before),
+        squared_norm=_sum_squares(before),
     )
 
 
-def together(changes: Iterable[Change]) -> Change:
+def sum_changes(changes: Iterable[Change]) -> Change:
     """Those of several tensors as one."""
-    return reduce(summed, changes, Change())
+    return reduce(add_counts, changes, Change())
 
 
-def _squared(values: Tensor) -> float:
+def _sum_squares(values: Tensor) -> float:
     return float(values.abs().square().sum())
 
 
-def compared_outputs(first: Tensor, other: Tensor) -> Outputs:
+def compare_outputs(first: Tensor, other: Tensor) -> Outputs:
     """Of logits (N, classes), float64.
 
     Raises:
@@ -222,13 +222,13 @@ def compared_outputs(first: Tensor, other: Tensor) -> Outputs:
     )
 
 
-def compared_answers(first: Tensor, other: Tensor, y: Tensor) -> Answers:
+def compare_answers(first: Tensor, other: Tensor, y: Tensor) -> Answers:
     """Of scores (N, classes) against labels (N,).
 
     Raises:
         InputError: a label is no class.
     """
-    y = checked_labels(y, first)
+    y = check_labels(y, first)
     right, also = first.argmax(1) == y, other.argmax(1) == y
     return Answers(
         both=int((right & also).sum()),
@@ -238,7 +238,7 @@ def compared_answers(first: Tensor, other: Tensor, y: Tensor) -> Answers:
     )
 
 
-def about_agreement(agreement: Agreement | None) -> dict[str, Any] | None:
+def describe_agreement(agreement: Agreement | None) -> dict[str, Any] | None:
     """For a report."""
     if agreement is None:
         return None
@@ -246,7 +246,7 @@ def about_agreement(agreement: Agreement | None) -> dict[str, Any] | None:
     return {
         "samples": agreement.samples,
         "spike_agreement": agreement.share(),
-        "neurons": {name: _about(spikes) for name, spikes in agreement.spikes.items()},
+        "neurons": {name: _describe_spikes(spikes) for name, spikes in agreement.spikes.items()},
         "outputs": outputs
         and {
             **asdict(outputs),
@@ -264,7 +264,7 @@ def about_agreement(agreement: Agreement | None) -> dict[str, Any] | None:
     }
 
 
-def _about(spikes: Spikes) -> dict[str, Any]:
+def _describe_spikes(spikes: SpikeAgreement) -> dict[str, Any]:
     return {
         "places": list(spikes.places),
         "same": list(spikes.same),

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnprune.graph.forward import Batch, Forward, telling_of_labels
+from snnprune.graph.forward import Batch, Forward, explain_label_errors
 from snnprune.graph.libraries import library_of
 from snnprune.graph.network import Network
 from snnprune.graph.readout import Reading, Readout
 from snnprune.graph.side_by_side import SharedBatch, Tensors, run_side_by_side
 from snnprune.measure.agreement import Agreement
-from snnprune.measure.tally import Recorder, Tally
+from snnprune.measure.tally import AgreementTally, SpikeRecorder
 
 
 def agreement(
@@ -32,11 +32,11 @@ def agreement(
     only spikes are compared.
     """
     network = network.with_forward(run).with_readout(readout)
-    return agreements(network, dense, [other], batches, outputs=readout is not None)[0]
+    return measure_agreements(network, dense, [other], batches, outputs=readout is not None)[0]
 
 
 @torch.no_grad()
-def agreements(
+def measure_agreements(
     network: Network,
     dense: Tensors,
     others: Sequence[Tensors],
@@ -54,9 +54,9 @@ def agreements(
             neuron spikes at another number of places in one than in the other.
         NonFiniteError: an output is NaN or infinite.
     """
-    first, *rest = (_fitted(network.module, tensors) for tensors in (dense, *others))
-    recorder, read = Recorder(network), network.new_reader()
-    tallies = [Tally(recorder) for _ in rest]
+    first, *rest = (_convert_tensors(network.module, tensors) for tensors in (dense, *others))
+    recorder, read = SpikeRecorder(network), network.new_reader()
+    tallies = [AgreementTally(recorder) for _ in rest]
 
     def compare(batch: SharedBatch) -> None:
         samples = batch.count_samples()
@@ -64,7 +64,7 @@ def agreements(
         def logits(output: Any) -> Tensor | None:
             return read(output, samples).double().mean(0) if outputs else None
 
-        with telling_of_labels(batch.x, batch.y), recorder.batch():
+        with explain_label_errors(batch.x, batch.y), recorder.batch():
             wanted = batch.run(first, recorder.watched(), read=logits)
         for tally, tensors in zip(tallies, rest, strict=True):
             with tally.batch(samples):
@@ -76,7 +76,7 @@ def agreements(
     return [tally.result() for tally in tallies]
 
 
-def _fitted(module: nn.Module, tensors: Tensors) -> dict[str, Tensor]:
+def _convert_tensors(module: nn.Module, tensors: Tensors) -> dict[str, Tensor]:
     """What the module has of `tensors`, in its types and on its device; no state of a neuron."""
     states = {
         f"{name}.{buffer}"

@@ -11,7 +11,7 @@ from snnprune.graph.network import Network
 ONE_CHANNEL = 0  # no axis: all values are of one channel
 
 
-def aligned(spikes: Tensor, fires: Tensor) -> Tensor | None:
+def align_spikes(spikes: Tensor, fires: Tensor) -> Tensor | None:
     """A neuron's spikes in the layout of `fires`, (T, N, ...), where they are what it says.
 
     Spikes may be counted, and may come as (T, N, ...), (N, T, ...) or with both dimensions in one.
@@ -19,10 +19,10 @@ def aligned(spikes: Tensor, fires: Tensor) -> Tensor | None:
     """
     if spikes.numel() != fires.numel():
         return None
-    return next((one for one in _layouts(spikes, fires) if torch.equal(one != 0, fires)), None)
+    return next((one for one in _iter_layouts(spikes, fires) if torch.equal(one != 0, fires)), None)
 
 
-def laid_out(spikes: Tensor, shape: Sequence[int], *, samples_first: bool) -> Tensor:
+def reshape_time_first(spikes: Tensor, shape: Sequence[int], *, samples_first: bool) -> Tensor:
     """What came with time, or with the samples, first, as `shape` (T, N, ...)."""
     if not samples_first:
         return spikes.reshape(*shape)
@@ -30,14 +30,14 @@ def laid_out(spikes: Tensor, shape: Sequence[int], *, samples_first: bool) -> Te
     return spikes.reshape(samples, steps, *rest).transpose(0, 1)
 
 
-def _layouts(spikes: Tensor, fires: Tensor) -> Iterator[Tensor]:
+def _iter_layouts(spikes: Tensor, fires: Tensor) -> Iterator[Tensor]:
     """`spikes` in the shape of `fires`, with time or the batch first."""
-    yield laid_out(spikes, fires.shape, samples_first=False)
+    yield reshape_time_first(spikes, fires.shape, samples_first=False)
     if fires.dim() > 1 and len(fires) > 1:
-        yield laid_out(spikes, fires.shape, samples_first=True)
+        yield reshape_time_first(spikes, fires.shape, samples_first=True)
 
 
-def membrane_axis(layer: Layer, shape: torch.Size, *, moved: bool = False) -> int | None:
+def find_membrane_axis(layer: Layer, shape: torch.Size, *, moved: bool = False) -> int | None:
     """Where the channels of `layer` are in a membrane (T, N, ...), or None if that is not sure.
 
     As in the layer's output; where flattening or a `moved` dimension has put them elsewhere, at the
@@ -49,7 +49,7 @@ def membrane_axis(layer: Layer, shape: torch.Size, *, moved: bool = False) -> in
     return places[0] if len(places) == 1 else None
 
 
-def channel_axis(network: Network, neuron: str, shape: torch.Size) -> int | None:
+def find_channel_axis(network: Network, neuron: str, shape: torch.Size) -> int | None:
     """Where the channels of a neuron are in (T, N, ...), from the end; None if nobody can say.
 
     ONE_CHANNEL for a neuron that no layer drives.
@@ -62,15 +62,15 @@ def channel_axis(network: Network, neuron: str, shape: torch.Size) -> int | None
         return None
     if known is not None and 1 - len(shape) <= known < 0:  # past what comes first, as time
         fits = any(shape[known] == layer.shape[0] for layer in layers)
-        return known if fits else _told_by_shape(neuron, layers, shape)
-    return _told_by_shape(neuron, layers, shape)
+        return known if fits else _find_axis_by_shape(neuron, layers, shape)
+    return _find_axis_by_shape(neuron, layers, shape)
 
 
-def _told_by_shape(neuron: str, layers: list[Layer], shape: torch.Size) -> int | None:
+def _find_axis_by_shape(neuron: str, layers: list[Layer], shape: torch.Size) -> int | None:
     # a layer of other outputs, such as one between all places, does not say
     axes = {
         axis
         for layer in layers
-        if (axis := membrane_axis(layer, shape, moved=layer.moved_to(neuron)))
+        if (axis := find_membrane_axis(layer, shape, moved=layer.moved_to(neuron)))
     }
     return axes.pop() if len(axes) == 1 else None

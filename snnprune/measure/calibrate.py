@@ -9,9 +9,9 @@ import torch
 from snnprune.distributed.ranks import ALONE, Ranks
 from snnprune.errors import InputError
 from snnprune.graph.forward import Batch, Forward
-from snnprune.graph.hooks import watching
+from snnprune.graph.hooks import observe
 from snnprune.graph.links import Layer, Link, Neuron
-from snnprune.graph.mode import evaluating
+from snnprune.graph.mode import use_eval_mode
 from snnprune.graph.network import Network
 from snnprune.measure.calibration import (
     Calibration,
@@ -48,7 +48,7 @@ def calibrate(
     """
     network = network.with_forward(run)
     collector = Collector(network)
-    watched = watching(
+    watched = observe(
         network,
         on_input=collector.on_input,
         on_layer=collector.on_layer,
@@ -56,9 +56,9 @@ def calibrate(
         on_spikes=collector.on_spikes,
         on_norm=collector.factors.on_norm,
     )
-    with evaluating(network.module):
-        with collector.factors.keeping(), watched as start:
-            for x, y in network.feed(ranks.dealt(batches)):
+    with use_eval_mode(network.module):
+        with collector.factors.keep_inputs(), watched as start:
+            for x, y in network.feed(ranks.deal(batches)):
                 start()
                 collector.begin()
                 network.run(x)
@@ -68,10 +68,10 @@ def calibrate(
     collector.gather(ranks)
     if not collector.sums.samples:
         raise InputError("no samples to calibrate on", field="--data")
-    return _Findings(collector).calibration(dict(source or {}))
+    return _CollectedStatistics(collector).calibration(dict(source or {}))
 
 
-class _Findings:
+class _CollectedStatistics:
     """What a collector has seen, put together."""
 
     def __init__(self, collector: Collector) -> None:
@@ -87,7 +87,7 @@ class _Findings:
             for name, neuron in self.network.neurons.items()
             if name in self.seen.membranes and name not in self.seen.refused
         }
-        gains = _time_gains(self.network, self.steps)
+        gains = _compute_time_gains(self.network, self.steps)
         layers = {
             key: self._layer(layer, neurons, gains)
             for key, layer in self.network.layers.items()
@@ -100,7 +100,7 @@ class _Findings:
             time_steps=self.steps,
             histogram_edges=self.edges,
             source=source,
-            warnings=(*_activity_warnings(neurons), *_refusals(self.seen.refused)),
+            warnings=(*_list_activity_warnings(neurons), *_format_refusals(self.seen.refused)),
         )
 
     def _neuron(self, neuron: Neuron) -> NeuronStatistics:
@@ -126,7 +126,8 @@ class _Findings:
         self, layer: Layer, neurons: dict[str, NeuronStatistics], gains: dict[str, float]
     ) -> LayerStatistics:
         refused = next(
-            filter(None, (self._refusal(layer, link, neurons) for link in layer.links)), None
+            filter(None, (self._explain_refusal(layer, link, neurons) for link in layer.links)),
+            None,
         )
         inputs = self.seen.inputs[layer.weight]
         return LayerStatistics(
@@ -149,7 +150,7 @@ class _Findings:
             weight=self.seen.weights.get(layer.weight),
         )
 
-    def _refusal(
+    def _explain_refusal(
         self, layer: Layer, link: Link, neurons: dict[str, NeuronStatistics]
     ) -> str | None:
         """Why nothing can be said of a layer's effect on that neuron."""
@@ -162,7 +163,7 @@ class _Findings:
         return self.factors.refused(layer, link)
 
 
-def _time_gains(network: Network, steps: int) -> dict[str, float]:
+def _compute_time_gains(network: Network, steps: int) -> dict[str, float]:
     """(1 - beta^T) / (1 - beta) per neuron where decay differs between neurons, else nothing.
 
     A factor that all layers share changes no ranking and is left out.
@@ -172,24 +173,24 @@ def _time_gains(network: Network, steps: int) -> dict[str, float]:
     if len(decays) < 2 or any(known.beta is None for known in constants.values()):
         return {}
     return {
-        name: _time_gain(known.beta, steps, decay_input=known.decay_input)
+        name: _compute_time_gain(known.beta, steps, decay_input=known.decay_input)
         for name, known in constants.items()
         if known.beta is not None
     }
 
 
-def _time_gain(beta: float, steps: int, *, decay_input: bool) -> float:
+def _compute_time_gain(beta: float, steps: int, *, decay_input: bool) -> float:
     """How much of a constant error of the input has gathered in the membrane after `steps`."""
     gathered = float(steps) if beta == 1 else (1 - beta**steps) / (1 - beta)
     return gathered * (1 - beta) if decay_input else gathered
 
 
-def _refusals(refused: Mapping[str, str]) -> Iterable[str]:
+def _format_refusals(refused: Mapping[str, str]) -> Iterable[str]:
     for name, reason in refused.items():
         yield f"{name}: {reason}; it is left out"
 
 
-def _activity_warnings(neurons: Mapping[str, NeuronStatistics]) -> Iterable[str]:
+def _list_activity_warnings(neurons: Mapping[str, NeuronStatistics]) -> Iterable[str]:
     for name, statistics in neurons.items():
         if bool((statistics.firing_rate == 0).all()):
             yield f"{name} never spikes on the calibration data"

@@ -111,7 +111,7 @@ class LayerNotes(BaseModel):
     refused: str | None = None
 
 
-class Notes(BaseModel):
+class CalibrationNotes(BaseModel):
     """What a calibration file says in words, as JSON in its metadata."""
 
     samples: Annotated[int, Field(ge=1)]
@@ -123,15 +123,15 @@ class Notes(BaseModel):
 
 def write_calibration(path: Path, calibration: Calibration, metadata: Mapping[str, str]) -> None:
     """Write a calibration file; `docs/files.md` lists its tensors."""
-    notes = Notes(
+    notes = CalibrationNotes(
         samples=calibration.samples,
         time_steps=calibration.time_steps,
-        layers={key: _notes(layer) for key, layer in calibration.layers.items()},
+        layers={key: _make_layer_notes(layer) for key, layer in calibration.layers.items()},
         source=dict(calibration.source),
         warnings=calibration.warnings,
     )
     metadata = {**metadata, FORMAT: notes.model_dump_json()}
-    write_safetensors(path, dict(_tensors(calibration)), metadata)
+    write_safetensors(path, dict(_iter_tensors(calibration)), metadata)
 
 
 def read_calibration(path: Path) -> Calibration:
@@ -142,8 +142,8 @@ def read_calibration(path: Path) -> Calibration:
     """
     checkpoint = read_checkpoint(path)
     try:
-        notes = Notes.model_validate_json(checkpoint.metadata[FORMAT])
-        calibration = _assembled(notes, checkpoint.tensors)
+        notes = CalibrationNotes.model_validate_json(checkpoint.metadata[FORMAT])
+        calibration = _assemble_calibration(notes, checkpoint.tensors)
     except (KeyError, ValidationError) as error:
         raise InputError(
             "is not a calibration file", file=path, hint="snnprune calibrate writes one"
@@ -158,7 +158,7 @@ def _require_fitting(calibration: Calibration, path: Path) -> None:
     Raises:
         InputError: one is not; the first is named.
     """
-    for name, tensor, shape in _expected(calibration):
+    for name, tensor, shape in _iter_expected(calibration):
         if tensor is None:
             continue
         whole = name.startswith("membrane_histogram")
@@ -171,7 +171,9 @@ def _require_fitting(calibration: Calibration, path: Path) -> None:
             )
 
 
-def _expected(calibration: Calibration) -> Iterator[tuple[str, Tensor | None, tuple[int, ...]]]:
+def _iter_expected(
+    calibration: Calibration,
+) -> Iterator[tuple[str, Tensor | None, tuple[int, ...]]]:
     """Each statistic with its name in the file and the shape that it has."""
     bins = calibration.histogram_edges.numel() + 1
     for key, layer in calibration.layers.items():
@@ -179,7 +181,7 @@ def _expected(calibration: Calibration) -> Iterator[tuple[str, Tensor | None, tu
         for part in ("input_rate", "input_mean", "input_square"):
             yield f"{part}/{key}", getattr(layer, part), inputs
         for index, drive in enumerate(layer.drives):
-            neuron, name = drive.neuron, _numbered(key, index)
+            neuron, name = drive.neuron, _number_key(key, index)
             channels = neuron.membrane_mean.numel()
             yield f"bn_scale/{name}", drive.bn_scale, (channels,)
             for part in ("membrane_mean", "membrane_var", "threshold"):
@@ -191,20 +193,20 @@ def _expected(calibration: Calibration) -> Iterator[tuple[str, Tensor | None, tu
                 yield f"{part}/{name}", steps, shape
 
 
-def _tensors(calibration: Calibration) -> Iterator[tuple[str, Tensor]]:
+def _iter_tensors(calibration: Calibration) -> Iterator[tuple[str, Tensor]]:
     yield "histogram_edges", calibration.histogram_edges
     for name, neuron in calibration.neurons.items():
         yield f"firing_rate/{name}", neuron.firing_rate
     for key, layer in calibration.layers.items():
         yield f"input_rate/{key}", layer.input_rate
-        yield from _known(layer, LATER_LAYER_FIELDS, key)
+        yield from _select_fields(layer, LATER_LAYER_FIELDS, key)
         for index, drive in enumerate(layer.drives):
-            name = _numbered(key, index)
+            name = _number_key(key, index)
             yield f"bn_scale/{name}", drive.bn_scale
-            yield from _known(drive.neuron, (*NEURON_FIELDS, *LATER_NEURON_FIELDS), name)
+            yield from _select_fields(drive.neuron, (*NEURON_FIELDS, *LATER_NEURON_FIELDS), name)
 
 
-def _known(
+def _select_fields(
     statistics: LayerStatistics | NeuronStatistics, fields: tuple[str, ...], name: str
 ) -> Iterator[tuple[str, Tensor]]:
     """The fields that are there, as tensors named after them and `name`."""
@@ -213,12 +215,12 @@ def _known(
             yield f"{part}/{name}", tensor
 
 
-def _numbered(key: str, index: int) -> str:
+def _number_key(key: str, index: int) -> str:
     """The name of a layer's first, second, ... way to a neuron."""
     return key if index == 0 else f"{key}@{index + 1}"
 
 
-def _notes(layer: LayerStatistics) -> LayerNotes:
+def _make_layer_notes(layer: LayerStatistics) -> LayerNotes:
     return LayerNotes(
         input_values=layer.input_values,
         drives=tuple(
@@ -228,9 +230,9 @@ def _notes(layer: LayerStatistics) -> LayerNotes:
     )
 
 
-def _assembled(notes: Notes, tensors: Mapping[str, Tensor]) -> Calibration:
+def _assemble_calibration(notes: CalibrationNotes, tensors: Mapping[str, Tensor]) -> Calibration:
     neurons = {
-        drive.neuron: _neuron(drive.neuron, _numbered(key, index), tensors)
+        drive.neuron: _read_neuron(drive.neuron, _number_key(key, index), tensors)
         for key, about in notes.layers.items()
         for index, drive in enumerate(about.drives)
     }
@@ -245,7 +247,7 @@ def _assembled(notes: Notes, tensors: Mapping[str, Tensor]) -> Calibration:
                 DriveStatistics(
                     name=drive.neuron,
                     neuron=neurons[drive.neuron],
-                    bn_scale=tensors[f"bn_scale/{_numbered(key, index)}"],
+                    bn_scale=tensors[f"bn_scale/{_number_key(key, index)}"],
                     time_gain=drive.time_gain,
                 )
                 for index, drive in enumerate(about.drives)
@@ -265,7 +267,7 @@ def _assembled(notes: Notes, tensors: Mapping[str, Tensor]) -> Calibration:
     )
 
 
-def _neuron(name: str, key: str, tensors: Mapping[str, Tensor]) -> NeuronStatistics:
+def _read_neuron(name: str, key: str, tensors: Mapping[str, Tensor]) -> NeuronStatistics:
     found = {part: tensors[f"{part}/{key}"] for part in NEURON_FIELDS}
     return NeuronStatistics(
         firing_rate=tensors[f"firing_rate/{name}"],

@@ -15,8 +15,8 @@ from snnprune.errors import NonFiniteError
 from snnprune.graph.calls import LayerCall, NormCall
 from snnprune.graph.links import Gain, Layer, Link, Neuron, Norm
 from snnprune.graph.network import Network
-from snnprune.measure.alignment import ONE_CHANNEL, aligned, channel_axis
-from snnprune.measure.sums import Sums, blocks
+from snnprune.measure.alignment import ONE_CHANNEL, align_spikes, find_channel_axis
+from snnprune.measure.sums import CalibrationSums, reshape_to_blocks
 
 TOLERANCE = 1e-3  # of a factor between two places, that is float32's rounding
 UNEVEN = "it is scaled by what is not the same everywhere in a channel"
@@ -49,7 +49,7 @@ class NormFactors:
         self.factors[variance] = (gamma.abs() / sigma).cpu()
 
     @contextlib.contextmanager
-    def keeping(self) -> Iterator[None]:
+    def keep_inputs(self) -> Iterator[None]:
         """Keep the first input of each normalisation that is computed by hand, to probe with."""
         handles = [
             self.module.get_submodule(key.rpartition(".")[0]).register_forward_pre_hook(
@@ -66,18 +66,18 @@ class NormFactors:
     def probe(self) -> None:
         """Find the factors of what was kept, once nobody watches."""
         for key, args in self.inputs.items():
-            gain = _gain(self.module.get_submodule(key.rpartition(".")[0]), *args)
-            factor = _gain_by_channel(gain, self.module.get_buffer(key).numel())
+            gain = _measure_gain(self.module.get_submodule(key.rpartition(".")[0]), *args)
+            factor = _find_channel_gain(gain, self.module.get_buffer(key).numel())
             if factor is not None:
                 self.factors[key] = factor.cpu()
         self.inputs.clear()
 
     def of(self, layer: Layer, link: Link) -> Tensor:
         """The factor of a link, (C_out,) float64; the mean over chains where time steps differ."""
-        chains = [self._product(layer.shape[0], chain) for chain in link.norms]
+        chains = [self._multiply_factors(layer.shape[0], chain) for chain in link.norms]
         factor = torch.stack(chains).mean(0)
         for gain in link.gains:
-            value = _per_channel(gain, layer.shape[0])
+            value = _shape_gain(gain, layer.shape[0])
             assert value is not None  # as `refused` has made sure
             factor = factor / value if gain.divides else factor * value
         return factor
@@ -87,17 +87,17 @@ class NormFactors:
         unknown = [n for chain in link.norms for n in chain if n.variance not in self.factors]
         if unknown:
             return f"{unknown[0].variance}: {NOT_AFFINE}"
-        odd = any(_per_channel(gain, layer.shape[0]) is None for gain in link.gains)
+        odd = any(_shape_gain(gain, layer.shape[0]) is None for gain in link.gains)
         return f"on the way to {link.neuron}: {UNEVEN}" if odd else None
 
-    def _product(self, channels: int, chain: tuple[Norm, ...]) -> Tensor:
+    def _multiply_factors(self, channels: int, chain: tuple[Norm, ...]) -> Tensor:
         product = torch.ones(channels, dtype=torch.float64)
         for norm in chain:
             product = product * self.factors[norm.variance]
         return product
 
 
-def _per_channel(gain: Gain, channels: int) -> Tensor | None:
+def _shape_gain(gain: Gain, channels: int) -> Tensor | None:
     """The absolute value of a constant factor, () or (C,) float64; None if it is another shape."""
     value = torch.as_tensor(gain.value).detach().double().abs().cpu()
     lengths = [length for length in value.shape if length > 1]
@@ -106,7 +106,7 @@ def _per_channel(gain: Gain, channels: int) -> Tensor | None:
     return value.reshape(lengths)
 
 
-def _gain(module: nn.Module, x: Any, *others: Any) -> Tensor:
+def _measure_gain(module: nn.Module, x: Any, *others: Any) -> Tensor:
     """How much more comes out of a normalisation where 1 more goes in; empty if nothing fits."""
     if others or not isinstance(x, Tensor):
         return torch.empty(0)
@@ -115,7 +115,7 @@ def _gain(module: nn.Module, x: Any, *others: Any) -> Tensor:
     return here.double().abs() if same else torch.empty(0)
 
 
-def _gain_by_channel(gain: Tensor, channels: int) -> Tensor | None:
+def _find_channel_gain(gain: Tensor, channels: int) -> Tensor | None:
     """(C,), along the one dimension after the first in whose places it is the same everywhere."""
     places = [axis for axis in range(1, gain.dim()) if gain.shape[axis] == channels]
     even: list[Tensor] = []
@@ -140,7 +140,7 @@ class Collector:
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self.sums = Sums()
+        self.sums = CalibrationSums()
         self.sums.refused = {n.name: GATED for n in network.neurons.values() if n.gated}
         self.factors = NormFactors(network, self.sums.factors)
         self.unchecked: dict[str, list[Tensor]] = defaultdict(list)
@@ -161,7 +161,7 @@ class Collector:
         self.factors.factors = self.sums.factors
 
     def on_input(self, weight: str, x: Tensor) -> None:
-        for block in blocks(x, self.network.layers[weight].channel_axis):
+        for block in reshape_to_blocks(x, self.network.layers[weight].channel_axis):
             self.sums.inputs[weight].add(block)
 
     def on_layer(self, weight: str, call: LayerCall) -> None:
@@ -179,39 +179,43 @@ class Collector:
 
     def on_spikes(self, neuron: str, spikes: Tensor) -> None:
         seen = self.unchecked.pop(neuron, [])
-        fires = _fires(torch.cat(seen), self.network.neurons[neuron]) if seen else None
-        spikes_then = None if fires is None else aligned(spikes, fires)
+        fires = _detect_spikes(torch.cat(seen), self.network.neurons[neuron]) if seen else None
+        spikes_then = None if fires is None else align_spikes(spikes, fires)
         if spikes_then is None:
             self.sums.refused[neuron] = UNEXPLAINED if seen else HIDDEN
             return
         axis = self._channel_axis(neuron, spikes_then.shape)
-        for block in () if axis is None else _by_channel(spikes_then, axis):
+        for block in () if axis is None else _split_channels(spikes_then, axis):
             self.sums.spikes[neuron].add(block)
 
     def _take_membrane(self, neuron: str, distance: Tensor, axis: int) -> None:
         moments = self.sums.membranes[neuron]
         for step, u in enumerate(distance, start=self.steps[neuron]):
-            for block in _by_channel(u, axis):
+            for block in _split_channels(u, axis):
                 moments.at(step).add(block)
         # once for all channels and steps: each look at the values waits for the device
         if not bool(moments.compute_variance().isfinite().all()):
             raise NonFiniteError("membrane potential is not finite", field=neuron)
-        for block in _by_channel(distance, axis):
+        for block in _split_channels(distance, axis):
             self.sums.histograms[neuron].add(block)
 
     def _channel_axis(self, neuron: str, shape: torch.Size) -> int | None:
         """As `channel_axis`; a neuron of which nobody can say has no statistics."""
-        axis = channel_axis(self.network, neuron, shape)
+        axis = find_channel_axis(self.network, neuron, shape)
         if axis is None:
             self.sums.refused.setdefault(neuron, NO_AXIS)
         return axis
 
 
-def _by_channel(x: Tensor, axis: int) -> tuple[Tensor, ...]:
+def _split_channels(x: Tensor, axis: int) -> tuple[Tensor, ...]:
     """Blocks (A, C, S) of what has its channels at `axis`, counted from the end."""
-    return blocks(x.reshape(-1, 1), -1) if axis == ONE_CHANNEL else blocks(x, axis)
+    return (
+        reshape_to_blocks(x.reshape(-1, 1), -1)
+        if axis == ONE_CHANNEL
+        else reshape_to_blocks(x, axis)
+    )
 
 
-def _fires(distance: Tensor, neuron: Neuron) -> Tensor:
+def _detect_spikes(distance: Tensor, neuron: Neuron) -> Tensor:
     """Where u - u_th, (T, N, ...), is a spike."""
     return distance >= 0 if neuron.constants.fires_at_threshold else distance > 0

@@ -15,14 +15,14 @@ from torch import Tensor
 from snnprune.data.dataset import GIVEN
 from snnprune.distributed.ranks import ALONE, Ranks
 from snnprune.errors import InputError, NonFiniteError
-from snnprune.graph.forward import Batch, Forward, scores_in, telling_of_labels
-from snnprune.graph.hooks import watching
-from snnprune.graph.mode import evaluating
+from snnprune.graph.forward import Batch, Forward, explain_label_errors, find_scores
+from snnprune.graph.hooks import observe
+from snnprune.graph.mode import use_eval_mode
 from snnprune.graph.network import Network
 from snnprune.graph.readout import Reading, Readout
 from snnprune.graph.steps import StepCount
-from snnprune.measure.alignment import channel_axis
-from snnprune.measure.loss import checked_labels, time_averaged_loss
+from snnprune.measure.alignment import find_channel_axis
+from snnprune.measure.loss import check_labels, compute_time_averaged_loss
 from snnprune.measure.workload import Workload
 from snnprune.quantities import Natural
 
@@ -54,7 +54,7 @@ class ActivityCount:
     def on_spikes(self, neuron: str, spikes: Tensor) -> None:
         """Take what a neuron put out at one call."""
         # called with all steps or with one: what comes first is time, samples or both
-        axis = channel_axis(self.network, neuron, torch.Size((1, *spikes.shape))) or None
+        axis = find_channel_axis(self.network, neuron, torch.Size((1, *spikes.shape))) or None
         if axis is None:
             counts = spikes.sum(dtype=torch.float64).reshape(1)
         else:
@@ -163,11 +163,11 @@ def evaluate(
         NonFiniteError: the loss is NaN or infinite.
     """
     network = network.with_forward(run).with_readout(readout)
-    tally = _Tally(network, workload)
-    with evaluating(network.module), tally.watching() as start:
-        for number, (x, y) in enumerate(network.feed(_share(batches, ranks))):
+    tally = _EvaluationTally(network, workload)
+    with use_eval_mode(network.module), tally.observe() as start:
+        for number, (x, y) in enumerate(network.feed(_deal_batches(batches, ranks))):
             start()
-            with telling_of_labels(x, y):
+            with explain_label_errors(x, y):
                 tally.on_output(network.run(x), network.count_samples(x, y), y)
             if number == 0 and not ranks.first:
                 tally.forget()
@@ -177,13 +177,13 @@ def evaluate(
     return replace(tally.result(), images=images)
 
 
-def _share(batches: Iterable[Batch], ranks: Ranks) -> Iterator[Batch]:
+def _deal_batches(batches: Iterable[Batch], ranks: Ranks) -> Iterator[Batch]:
     """The batches of this rank, and before them the first: from it all learn how outputs lie."""
     return (batch for number, batch in enumerate(batches) if not number or ranks.owns(number))
 
 
 @dataclass
-class _Sums:
+class _EvaluationSums:
     """Over batches."""
 
     samples: int = 0
@@ -193,7 +193,7 @@ class _Sums:
     answers: set[int] = field(default_factory=set)
     classes: set[int] = field(default_factory=set)
 
-    def add(self, other: _Sums) -> None:
+    def add(self, other: _EvaluationSums) -> None:
         self.samples += other.samples
         self.labelled += other.labelled
         self.correct += other.correct
@@ -202,20 +202,20 @@ class _Sums:
         self.classes |= other.classes
 
 
-class _Tally:
+class _EvaluationTally:
     """Takes what observers of a pass are told."""
 
     def __init__(self, network: Network, workload: Workload | None) -> None:
         self.network, self.read, self.workload = network, network.new_reader(), workload
         self.steps, self.activity = StepCount(network), ActivityCount(network)
-        self.sums = _Sums()
+        self.sums = _EvaluationSums()
 
     @contextlib.contextmanager
-    def watching(self) -> Iterator[Callable[[], None]]:
+    def observe(self) -> Iterator[Callable[[], None]]:
         """Be told what happens in the block; gives what begins a batch."""
         work = self.workload
         if work is None:
-            with watching(self.network, on_spikes=self.on_spikes) as start:
+            with observe(self.network, on_spikes=self.on_spikes) as start:
                 yield start
             return
 
@@ -227,7 +227,7 @@ class _Tally:
             start()
             work.begin()
 
-        with watching(
+        with observe(
             self.network,
             on_spikes=on_spikes,
             on_layer=work.on_layer,
@@ -237,7 +237,7 @@ class _Tally:
 
     def forget(self) -> None:
         """Begin anew, but for how the output lies."""
-        self.sums, self.steps.moments = _Sums(), 0
+        self.sums, self.steps.moments = _EvaluationSums(), 0
         self.activity.forget()
         if self.workload is not None:
             self.workload.clear()
@@ -265,17 +265,17 @@ class _Tally:
     def on_output(self, output: Any, samples: int, y: Tensor | None) -> None:
         self.sums.samples += samples
         if y is None:
-            self.require_finite(scores_in(output, self.network.readout.how))
+            self.require_finite(find_scores(output, self.network.readout.how))
             return
         steps = self.read(output, samples)
         scores = steps.sum(0)
-        y = checked_labels(y, scores)
+        y = check_labels(y, scores)
         self.sums.labelled += samples
         answers = scores.argmax(1)
         self.sums.correct += int((answers == y).sum())
         self.sums.answers |= set(answers.unique().tolist())
         self.sums.classes |= set(y.unique().tolist())
-        self.sums.loss += float(time_averaged_loss(steps, y).sum(dtype=torch.float64))
+        self.sums.loss += float(compute_time_averaged_loss(steps, y).sum(dtype=torch.float64))
         self.require_finite(scores)
         if not math.isfinite(self.sums.loss):
             raise NonFiniteError("the network puts out NaN or infinity", field="--data")

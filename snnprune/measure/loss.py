@@ -7,7 +7,7 @@ from torch.nn import functional
 from snnprune.errors import InputError
 
 
-def time_averaged_loss(steps: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def compute_time_averaged_loss(steps: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Per sample (N,), the mean over T of the cross-entropy of logits (T, N, classes)."""
     flat = functional.cross_entropy(
         steps.flatten(0, 1),
@@ -18,7 +18,7 @@ def time_averaged_loss(steps: Tensor, y: Tensor, label_smoothing: float = 0.0) -
     return flat.unflatten(0, (len(steps), -1)).mean(0)
 
 
-def checked_labels(y: Tensor, scores: Tensor, *, field: str = "--data") -> Tensor:
+def check_labels(y: Tensor, scores: Tensor, *, field: str = "--data") -> Tensor:
     """The labels as int64, beside `scores` (N, classes); each must be a class.
 
     Raises:

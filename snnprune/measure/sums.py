@@ -15,7 +15,7 @@ from snnprune.measure.calibration import InputValues
 BLOCK = 2**20  # elements
 
 
-def blocks(x: Tensor, axis: int) -> tuple[Tensor, ...]:
+def reshape_to_blocks(x: Tensor, axis: int) -> tuple[Tensor, ...]:
     """`x` as blocks (A, C, S), C its axis `axis` (from the end)."""
     before, after = x.shape[:axis], x.shape[axis:][1:]
     whole = x.reshape(before.numel(), x.shape[axis], after.numel())
@@ -139,8 +139,10 @@ class ChannelMean:
 
     def add(self, block: Tensor) -> None:
         """Take in (A, C, S) values."""
-        self.values = _kind_of(block, self.values)
-        self.sums = self.sums.to(block.device) + torch.stack(_power_sums(block, self.values))
+        self.values = _merge_kind(block, self.values)
+        self.sums = self.sums.to(block.device) + torch.stack(
+            _compute_power_sums(block, self.values)
+        )
         self.count += block.shape[0] * block.shape[2]
 
     def merge(self, other: ChannelMean) -> None:
@@ -162,7 +164,7 @@ class ChannelMean:
         return self.sums[2] / self.count
 
 
-def _power_sums(block: Tensor, kind: InputValues) -> tuple[Tensor, Tensor, Tensor]:
+def _compute_power_sums(block: Tensor, kind: InputValues) -> tuple[Tensor, Tensor, Tensor]:
     """Sums of |x|, x and x^2 over (A, C, S) values of that kind, each (C,) float64."""
     total = block.sum(2).sum(0, dtype=torch.float64)
     if kind == "binary":
@@ -172,7 +174,7 @@ def _power_sums(block: Tensor, kind: InputValues) -> tuple[Tensor, Tensor, Tenso
     return size, total, square
 
 
-def _kind_of(values: Tensor, known: InputValues) -> InputValues:
+def _merge_kind(values: Tensor, known: InputValues) -> InputValues:
     """The kind of all values so far; once it is analog it stays so."""
     if known == "analog":
         return known
@@ -185,7 +187,7 @@ def _kind_of(values: Tensor, known: InputValues) -> InputValues:
 HISTOGRAM = (-4.0, 4.0, 128)  # u - u_th from, to, bins
 
 
-class Sums:
+class CalibrationSums:
     """By weight key, neuron name or key of a running variance; equal however the pass is cut."""
 
     def __init__(self) -> None:
@@ -203,7 +205,7 @@ class Sums:
         """Why a neuron has no statistics."""
         self.samples = self.batches = self.steps = 0
 
-    def merge(self, other: Sums) -> None:
+    def merge(self, other: CalibrationSums) -> None:
         """Take in what another pass has seen of the same network."""
         _merge(self.inputs, other.inputs)
         _merge(self.membranes, other.membranes)

@@ -13,22 +13,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from snnprune.errors import InputError
-from snnprune.graph.hooks import watching
+from snnprune.graph.hooks import observe
 from snnprune.graph.network import Network
 from snnprune.measure.agreement import (
     Agreement,
     Answers,
     Outputs,
-    Spikes,
-    compared_answers,
-    compared_outputs,
-    summed,
+    SpikeAgreement,
+    add_counts,
+    compare_answers,
+    compare_outputs,
 )
-from snnprune.measure.alignment import laid_out
+from snnprune.measure.alignment import reshape_time_first
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Call:
+class NeuronCall:
     """What a neuron put out at one call."""
 
     spikes: Tensor
@@ -39,28 +39,28 @@ class Call:
     """Whether the samples come before time; both where the spikes fit either, as none do."""
 
     @property
-    def tells(self) -> bool:
+    def shows_order(self) -> bool:
         """Whether it shows the order of a neuron."""
         return self.shape is not None and len(self.orders) == 1 and min(self.shape[:2]) > 1
 
-    def by_time(self, values: Tensor) -> list[Tensor]:
+    def split_by_time(self, values: Tensor) -> list[Tensor]:
         """What belongs to its spikes as (T, n), for each of its orders; one step if none shows."""
         if self.shape is None:
             return [values.reshape(1, -1)]
         return [
-            laid_out(values, self.shape, samples_first=samples_first).flatten(1)
+            reshape_time_first(values, self.shape, samples_first=samples_first).flatten(1)
             for samples_first in self.orders
         ]
 
 
-class Recorder:
+class SpikeRecorder:
     """Keeps the spikes of one pass over one batch, and learns how those of each neuron lie."""
 
     def __init__(self, network: Network) -> None:
         self.network = network
         self.known: dict[str, bool] = {}
         """By neuron, whether its samples come before time."""
-        self.calls: dict[str, list[Call]] = {}
+        self.calls: dict[str, list[NeuronCall]] = {}
         self.fires: dict[str, list[Tensor]] = {}
 
     @contextlib.contextmanager
@@ -71,7 +71,7 @@ class Recorder:
 
     def watched(self) -> AbstractContextManager[Callable[[], None]]:
         """Watch the pass that is to be kept."""
-        return watching(self.network, on_membrane=self.on_membrane, on_spikes=self.on_spikes)
+        return observe(self.network, on_membrane=self.on_membrane, on_spikes=self.on_spikes)
 
     def on_membrane(self, neuron: str, distance: Tensor) -> None:
         constants = self.network.neurons[neuron].constants
@@ -79,9 +79,9 @@ class Recorder:
         self.fires[neuron].append(fires)
 
     def on_spikes(self, neuron: str, spikes: Tensor) -> None:
-        call = _call(spikes, self.fires.pop(neuron, []))
+        call = _make_call(spikes, self.fires.pop(neuron, []))
         self.calls[neuron].append(call)
-        if call.tells:
+        if call.shows_order:
             self.known.setdefault(neuron, call.orders[0])
 
     def timed(self, neuron: str) -> bool:
@@ -89,7 +89,7 @@ class Recorder:
         calls = self.calls[neuron]
         return len(calls) > 1 or calls[0].shape is not None
 
-    def samples_first(self, neuron: str) -> bool:
+    def has_samples_first(self, neuron: str) -> bool:
         """As it was seen to be; where it was silent, as others of its library are."""
         library = self.network.neurons[neuron].library.name
         alike = (
@@ -100,30 +100,32 @@ class Recorder:
         return self.known.get(neuron, next(alike, False))
 
 
-def _call(spikes: Tensor, seen: list[Tensor]) -> Call:
+def _make_call(spikes: Tensor, seen: list[Tensor]) -> NeuronCall:
     """A call whose membrane was `seen` to fire, (T, N, ...) in pieces over T."""
     fires = torch.cat(seen) if seen else None
     if fires is None or fires.numel() != spikes.numel():
-        return Call(spikes=small(spikes))
+        return NeuronCall(spikes=compact_spikes(spikes))
     turns = fires.dim() > 1 and min(fires.shape[:2]) > 1
     orders = tuple(
         samples_first
         for samples_first in ((False, True) if turns else (False,))
-        if torch.equal(laid_out(spikes, fires.shape, samples_first=samples_first) != 0, fires)
+        if torch.equal(
+            reshape_time_first(spikes, fires.shape, samples_first=samples_first) != 0, fires
+        )
     )
     if not orders:
-        return Call(spikes=small(spikes))
-    return Call(spikes=small(spikes), shape=tuple(fires.shape), orders=orders)
+        return NeuronCall(spikes=compact_spikes(spikes))
+    return NeuronCall(spikes=compact_spikes(spikes), shape=tuple(fires.shape), orders=orders)
 
 
-def small(spikes: Tensor) -> Tensor:
+def compact_spikes(spikes: Tensor) -> Tensor:
     """A copy as bool where it holds 0 and 1 alone, else as it is."""
     spiked = spikes != 0
     return spiked if torch.equal(spiked.to(spikes), spikes) else spikes.detach().clone()
 
 
 @dataclass
-class _Sums:
+class _SpikeSums:
     """Of one neuron, (2, 4, T): places, the same, spikes of the first, spikes of the other.
 
     As they are where time comes before the samples, and where it comes after them.
@@ -141,9 +143,9 @@ class _Sums:
         self.steps = before + now
         self.timed &= timed
 
-    def result(self, *, samples_first: bool) -> Spikes:
+    def result(self, *, samples_first: bool) -> SpikeAgreement:
         places, same, first, other = self.steps[int(samples_first)].tolist()
-        return Spikes(
+        return SpikeAgreement(
             places=tuple(map(int, places)),
             same=tuple(map(int, same)),
             first=tuple(first),
@@ -152,13 +154,13 @@ class _Sums:
         )
 
 
-class Tally:
+class AgreementTally:
     """Takes what the other network puts out, batch by batch."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: SpikeRecorder) -> None:
         """`recorder` has the spikes of the first network on the same batch."""
         self.recorder = recorder
-        self.spikes: dict[str, _Sums] = defaultdict(_Sums)
+        self.spikes: dict[str, _SpikeSums] = defaultdict(_SpikeSums)
         self.steps: dict[str, list[Tensor]] = {}
         self.outputs: Outputs | None = None
         self.answers: Answers | None = None
@@ -173,7 +175,7 @@ class Tally:
         self.samples += samples
         for neuron, calls in self.recorder.calls.items():
             if len(self.steps[neuron]) != len(calls):
-                raise _other_course(neuron)
+                raise _course_error(neuron)
             steps = torch.cat(self.steps[neuron], 2)
             self.spikes[neuron].add(steps, timed=self.recorder.timed(neuron))
 
@@ -183,28 +185,28 @@ class Tally:
         To watch them may take other kernels; both networks are run by the same ones.
         """
         network = self.recorder.network
-        return watching(network, on_membrane=_ignored, on_spikes=self.on_spikes)
+        return observe(network, on_membrane=_observe_nothing, on_spikes=self.on_spikes)
 
     def on_spikes(self, neuron: str, spikes: Tensor) -> None:
         calls, number = self.recorder.calls[neuron], len(self.steps[neuron])
         if number >= len(calls) or calls[number].spikes.shape != spikes.shape:
-            raise _other_course(neuron)
-        self.steps[neuron].append(_counts(calls[number], small(spikes)))
+            raise _course_error(neuron)
+        self.steps[neuron].append(_count_spikes(calls[number], compact_spikes(spikes)))
 
     def on_output(self, first: Tensor, other: Tensor, y: Tensor | None) -> None:
         """Take logits (N, classes) of both, and labels (N,)."""
-        self.outputs = summed(self.outputs, compared_outputs(first, other))
+        self.outputs = add_counts(self.outputs, compare_outputs(first, other))
         for known, scores in zip(self.classes, (first, other), strict=True):
             known |= set(scores.argmax(1).unique().tolist())
         if y is not None:
-            self.answers = summed(self.answers, compared_answers(first, other, y))
+            self.answers = add_counts(self.answers, compare_answers(first, other, y))
 
     def result(self) -> Agreement:
         """All batches together."""
         return Agreement(
             samples=self.samples,
             spikes={
-                name: sums.result(samples_first=self.recorder.samples_first(name))
+                name: sums.result(samples_first=self.recorder.has_samples_first(name))
                 for name, sums in self.spikes.items()
             },
             outputs=self.outputs,
@@ -213,11 +215,11 @@ class Tally:
         )
 
 
-def _ignored(*_: object) -> None:
+def _observe_nothing(*_: object) -> None:
     """Observe nothing."""
 
 
-def _other_course(neuron: str) -> InputError:
+def _course_error(neuron: str) -> InputError:
     return InputError(
         f"{neuron} spikes at other places in one network than in the other",
         field="--data",
@@ -225,18 +227,18 @@ def _other_course(neuron: str) -> InputError:
     )
 
 
-def _counts(call: Call, other: Tensor) -> Tensor:
+def _count_spikes(call: NeuronCall, other: Tensor) -> Tensor:
     """What `_Sums` takes, (2, 4, T), of a call and the other network's spikes at it."""
     first = call.spikes
-    values = (call.by_time(each) for each in (first == other, first, other))
+    values = (call.split_by_time(each) for each in (first == other, first, other))
     orders = [
-        torch.stack([torch.full((len(rows[0]),), rows[0].shape[1]).double(), *map(_totals, rows)])
+        torch.stack([torch.full((len(rows[0]),), rows[0].shape[1]).double(), *map(_sum_rows, rows)])
         for rows in zip(*values, strict=True)
     ]
     return torch.stack([orders[0], orders[-1]])
 
 
-def _totals(rows: Tensor) -> Tensor:
+def _sum_rows(rows: Tensor) -> Tensor:
     """Of each row of (T, n), float64 on the CPU."""
     if rows.dtype == torch.bool:  # counting row by row is many times faster than any sum
         return torch.stack([row.count_nonzero() for row in rows]).double().cpu()

@@ -52,7 +52,7 @@ Counts = TypeVar("Counts", LayerWork, NeuronWork)
 
 @dataclass(kw_only=True)
 class Workload:
-    """Counts what observers of a pass are told; see `snnprune.graph.hooks.watching`."""
+    """Counts what observers of a pass are told; see `snnprune.graph.hooks.observe`."""
 
     layers: dict[str, LayerWork] = field(default_factory=partial(defaultdict, LayerWork))
     """By weight key."""
@@ -77,7 +77,7 @@ class Workload:
         """Count what one call of a layer comes to."""
         x, found = call.input, self.layers[key]
         active = x != 0
-        done = operations(call, active, call.weight != 0)
+        done = count_operations(call, active, call.weight != 0)
         if bool((~active | (x == 1) | (x == -1)).all()):
             found.acs += done
         else:
@@ -102,21 +102,21 @@ class Workload:
 
     def add(self, other: Workload) -> None:
         """Take in what another process counted."""
-        _add(self.layers, other.layers)
-        _add(self.neurons, other.neurons)
+        _add_counts(self.layers, other.layers)
+        _add_counts(self.neurons, other.neurons)
 
     def sum_layers(self) -> LayerWork:
         """Of all layers."""
         total: dict[str, LayerWork] = defaultdict(LayerWork)
         for layer in self.layers.values():
-            _add(total, {"": layer})
+            _add_counts(total, {"": layer})
         return total[""]
 
     def sum_neurons(self) -> NeuronWork:
         """Of all neurons."""
         total: dict[str, NeuronWork] = defaultdict(NeuronWork)
         for neuron in self.neurons.values():
-            _add(total, {"": neuron})
+            _add_counts(total, {"": neuron})
         return total[""]
 
     def _dense(self, call: LayerCall) -> int:
@@ -129,11 +129,11 @@ class Workload:
         if key not in self._places:
             ones = torch.ones(1, *call.input.shape[-1 - space :], device=call.input.device)
             weight = torch.ones(call.weight.shape, device=call.weight.device)
-            self._places[key] = operations(call, ones, weight)
+            self._places[key] = count_operations(call, ones, weight)
         return self._places[key] * call.input.shape[: -1 - space].numel()
 
 
-def operations(call: LayerCall, active: Tensor, alive: Tensor) -> int:
+def count_operations(call: LayerCall, active: Tensor, alive: Tensor) -> int:
     """How often an active input of a call meets a weight that is alive."""
     by_group = alive.reshape(call.groups, -1, *alive.shape[1:])
     # all outputs that read an input, added up before and not after the convolution; whole numbers
@@ -145,7 +145,7 @@ def operations(call: LayerCall, active: Tensor, alive: Tensor) -> int:
         return int((met * readers.flatten()).sum())
     space = readers.dim() - 2
     samples = x.reshape(-1, *x.shape[-1 - space :])
-    return int(call.applied(samples, readers).sum(dtype=torch.float64))
+    return int(call.apply_weight(samples, readers).sum(dtype=torch.float64))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,13 +163,13 @@ class Energy:
         return work.macs * self.mac + work.acs * self.ac
 
 
-def footprint(module: nn.Module) -> int:
+def measure_footprint(module: nn.Module) -> int:
     """Bytes of all parameters and buffers, zeros and all."""
     tensors = [*module.parameters(), *module.buffers()]
     return sum(tensor.nbytes for tensor in tensors)
 
 
-def _add(here: dict[str, Counts], there: Mapping[str, Counts]) -> None:
+def _add_counts(here: dict[str, Counts], there: Mapping[str, Counts]) -> None:
     for name, counts in there.items():
         for one in fields(counts):
             setattr(here[name], one.name, getattr(here[name], one.name) + getattr(counts, one.name))

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from snnprune.errors import InputError, wrong
-from snnprune.plugins.references import flag_of, objects_of, telling_of_text
-from snnprune.plugins.registry import Registry, Row
-from snnprune.plugins.user_code import calling_user_code, is_module_class
+from snnprune.errors import InputError, error_class_for
+from snnprune.plugins.references import explain_text_argument, flag_of, load_objects
+from snnprune.plugins.registry import Registry, RegistryRow
+from snnprune.plugins.user_code import guard_user_code, is_module_class
 from snnprune.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -21,23 +21,23 @@ MODELS = Registry(
     kind="model",
     group="snnprune.models",
     rows={
-        "conv-snn": Row(
+        "conv-snn": RegistryRow(
             target="snnprune.models.conv_snn:conv_snn",
             summary="plain convolutional SNN; width and depth are arguments",
         ),
-        "res-snn-19": Row(
+        "res-snn-19": RegistryRow(
             target="snnprune.models.resnet19:res_snn_19",
             summary="ResNet-19 of Zheng et al. 2021: stem 128, strides 1, 2, 2",
         ),
-        "res-snn-19-light": Row(
+        "res-snn-19-light": RegistryRow(
             target="snnprune.models.resnet19:res_snn_19_light",
             summary="ResNet-19 of Kim et al. 2022: stem 64, strides 2, 2, 2",
         ),
-        "snn-vgg-16": Row(
+        "snn-vgg-16": RegistryRow(
             target="snnprune.models.vgg16:snn_vgg_16",
             summary="VGG-16 with one linear layer, as Kim et al. 2022",
         ),
-        "6conv2fc": Row(
+        "6conv2fc": RegistryRow(
             target="snnprune.models.six_conv:six_conv_two_fc",
             summary="six convolutions, two linear layers and a vote, as Fang et al. 2021",
         ),
@@ -61,30 +61,34 @@ def build_model(spec: ModelSpec, *, field: str = "--model") -> nn.Module:
         UsageError: there is no such model or argument, and `field` is a flag.
         InputError: likewise, in a file; or it cannot be built so, or an argument cannot be had.
     """
-    from snnprune.graph.libraries import building
+    from snnprune.graph.libraries import allow_missing_kernels
 
-    builder = _builder(spec, field)
+    builder = _load_builder(spec, field)
     _check_arguments(builder, spec, field)
     flag = flag_of(field)
-    args = objects_of(spec.args, flag=flag)
-    with telling_of_text(args, flag=flag), calling_user_code(spec.name, field=field), building():
+    args = load_objects(spec.args, flag=flag)
+    with (
+        explain_text_argument(args, flag=flag),
+        guard_user_code(spec.name, field=field),
+        allow_missing_kernels(),
+    ):
         module = builder(**args)
     return _require_module(module, spec, field)
 
 
-def argument(spec: ModelSpec, name: str, *, field: str = "--model") -> Any:
+def read_argument(spec: ModelSpec, name: str, *, field: str = "--model") -> Any:
     """What the builder of `spec` gets for an argument, its default included; None without one."""
-    parameter = _parameters(_builder(spec, field)).get(name)
+    parameter = _read_parameters(_load_builder(spec, field)).get(name)
     default = parameter.default if parameter else None
     return spec.args.get(name, None if default is inspect.Parameter.empty else default)
 
 
-def accepts(spec: ModelSpec, argument: str, *, field: str = "--model") -> bool:
+def has_argument(spec: ModelSpec, argument: str, *, field: str = "--model") -> bool:
     """Whether the builder of `spec` has a parameter of that name."""
-    return argument in _parameters(_builder(spec, field))
+    return argument in _read_parameters(_load_builder(spec, field))
 
 
-def _builder(spec: ModelSpec, field: str) -> Callable[..., Any]:
+def _load_builder(spec: ModelSpec, field: str) -> Callable[..., Any]:
     builder = MODELS.load(spec.name, field=field)
     if not callable(builder):
         raise InputError(f"{spec.name} is not a function", field=field)
@@ -93,7 +97,7 @@ def _builder(spec: ModelSpec, field: str) -> Callable[..., Any]:
     return builder
 
 
-def _parameters(builder: Any) -> dict[str, inspect.Parameter]:
+def _read_parameters(builder: Any) -> dict[str, inspect.Parameter]:
     try:
         return dict(inspect.signature(builder).parameters)
     except ValueError:  # some builtins have no signature
@@ -101,12 +105,12 @@ def _parameters(builder: Any) -> dict[str, inspect.Parameter]:
 
 
 def _check_arguments(builder: Any, spec: ModelSpec, field: str) -> None:
-    parameters = _parameters(builder)
+    parameters = _read_parameters(builder)
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return
     for name in spec.args:
         if name not in parameters:
-            raise wrong(field)(
+            raise error_class_for(field)(
                 f"{spec.name} has no argument {name!r}",
                 field=field,
                 hint=did_you_mean(name, parameters),

@@ -11,7 +11,7 @@ from snnprune.models.lif import LIF, Dynamics
 NeuronOptions = dict[str, Any] | None
 
 
-def per_step(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def apply_per_step(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply a layer for (N, ...) to each of the T steps of x (T, N, ...) in one call."""
     y = layer(x.flatten(0, 1))
     return y.unflatten(0, (x.shape[0], x.shape[1]))
@@ -35,7 +35,7 @@ class SpikingConv(nn.Module):
 
     def current(self, x: Tensor) -> Tensor:
         """What the neurons receive: (T, N, C_out, H', W')."""
-        return per_step(lambda step: self.norm(self.conv(step)), x)
+        return apply_per_step(lambda step: self.norm(self.conv(step)), x)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.neuron(self.current(x))

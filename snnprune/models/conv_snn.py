@@ -5,7 +5,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from snnprune.errors import InputError
-from snnprune.models.blocks import Encoder, NeuronOptions, SpikingConv, per_step
+from snnprune.models.blocks import Encoder, NeuronOptions, SpikingConv, apply_per_step
 from snnprune.models.lif import Dynamics
 
 
@@ -27,7 +27,7 @@ class ConvSNN(nn.Module):
         """Logits per time step from images (N, C, H, W) or events (T, N, C, H, W)."""
         spikes = self.encoder(x)
         for block in self.blocks:
-            spikes = block(per_step(self.pool, spikes))
+            spikes = block(apply_per_step(self.pool, spikes))
         return self.classifier(spikes.flatten(2))
 
 

@@ -102,7 +102,7 @@ def fire(current: Tensor, dynamics: Dynamics) -> Tensor:
         return _Fire.apply(current, dynamics)
     spikes = torch.empty_like(current, memory_format=torch.contiguous_format)
     membrane = torch.empty_like(spikes[0])
-    _run(current, [membrane] * len(current), spikes, dynamics)
+    _fill_steps(current, [membrane] * len(current), spikes, dynamics)
     return spikes
 
 
@@ -110,11 +110,13 @@ def fire_and_keep_membrane(current: Tensor, dynamics: Dynamics) -> tuple[Tensor,
     """Spikes and the membrane potential before reset, both (T, ...) float32; no gradient."""
     spikes = torch.empty_like(current, memory_format=torch.contiguous_format)
     membrane = torch.empty_like(spikes)
-    _run(current, list(membrane), spikes, dynamics)
+    _fill_steps(current, list(membrane), spikes, dynamics)
     return spikes, membrane
 
 
-def _run(current: Tensor, membrane: list[Tensor], spikes: Tensor, dynamics: Dynamics) -> None:
+def _fill_steps(
+    current: Tensor, membrane: list[Tensor], spikes: Tensor, dynamics: Dynamics
+) -> None:
     """Fill `membrane` and `spikes` step by step (Eq. 2-4)."""
     carried = torch.full_like(spikes[0], dynamics.v_rest)  # h of Eq. 2
     for x, u, s in zip(current, membrane, spikes, strict=True):
@@ -161,10 +163,10 @@ class _Fire(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (membrane,) = ctx.saved_tensors
-        return _gradient(grads[0], membrane, ctx.dynamics), None
+        return _compute_gradient(grads[0], membrane, ctx.dynamics), None
 
 
-def _gradient(grad_spikes: Tensor, membrane: Tensor, dynamics: Dynamics) -> Tensor:
+def _compute_gradient(grad_spikes: Tensor, membrane: Tensor, dynamics: Dynamics) -> Tensor:
     """dL/dcurrent (T, ...) from dL/dspikes (T, ...), last step first.
 
     dL/du[t] = (dL/ds[t] + dL/dh[t] dh/ds) ds/du + dL/dh[t] dh/du, with dL/dh[t] = dL/du[t+1].

@@ -2,7 +2,13 @@
 
 from torch import Tensor, nn
 
-from snnprune.models.blocks import Encoder, NeuronOptions, SpikingConv, SpikingLinear, per_step
+from snnprune.models.blocks import (
+    Encoder,
+    NeuronOptions,
+    SpikingConv,
+    SpikingLinear,
+    apply_per_step,
+)
 from snnprune.models.lif import LIF, Dynamics
 
 STAGES = ((128, 3), (256, 3), (512, 2))  # (channels, blocks)
@@ -34,8 +40,8 @@ class Residual(nn.Module):
 
     def forward(self, spikes: Tensor) -> Tensor:
         """(T, N, C, H, W) spikes to (T, N, C', H', W') spikes."""
-        main = per_step(lambda step: self.norm(self.conv(step)), self.first(spikes))
-        return self.neuron(main + per_step(self.shortcut, spikes))
+        main = apply_per_step(lambda step: self.norm(self.conv(step)), self.first(spikes))
+        return self.neuron(main + apply_per_step(self.shortcut, spikes))
 
 
 class ResNet19(nn.Module):

@@ -3,7 +3,13 @@
 from torch import Tensor, nn
 
 from snnprune.errors import InputError
-from snnprune.models.blocks import Encoder, NeuronOptions, SpikingConv, SpikingLinear, per_step
+from snnprune.models.blocks import (
+    Encoder,
+    NeuronOptions,
+    SpikingConv,
+    SpikingLinear,
+    apply_per_step,
+)
 from snnprune.models.lif import Dynamics
 
 CHANNELS, HIDDEN, VOTERS = 256, 2048, 10
@@ -30,7 +36,7 @@ class SixConvTwoFC(nn.Module):
         for index, block in enumerate(self.blocks):
             spikes = block(spikes)
             if index in (1, 4):  # after the third and the sixth convolution
-                spikes = per_step(self.pool, spikes)
+                spikes = apply_per_step(self.pool, spikes)
         votes = self.voters(self.hidden(spikes.flatten(2)))
         return votes.unflatten(2, (-1, VOTERS)).mean(3)
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from snnprune.models.blocks import Encoder, NeuronOptions, SpikingConv, per_step
+from snnprune.models.blocks import Encoder, NeuronOptions, SpikingConv, apply_per_step
 from snnprune.models.lif import Dynamics
 
 STEM = 64
@@ -34,7 +34,7 @@ class VGG16(nn.Module):
         for stage in self.stages:
             spikes = stage(spikes)
             if spikes.shape[-1] > 1 and spikes.shape[-2] > 1:  # small images are pooled less often
-                spikes = per_step(self.pool, spikes)
+                spikes = apply_per_step(self.pool, spikes)
         return self.classifier(spikes.mean((-2, -1)))
 
 

@@ -1,6 +1,6 @@
 """The built-in ways to run a batch, by name; nothing here imports torch."""
 
-from snnprune.errors import wrong
+from snnprune.errors import error_class_for
 from snnprune.plugins.user_code import is_reference
 from snnprune.text import did_you_mean
 
@@ -19,10 +19,10 @@ def require_forward(name: str | None, *, field: str = "--forward") -> None:
         UsageError: it is none of `NAMES` and no reference to a function, and `field` is a flag.
         InputError: likewise, in a file.
     """
-    if name is None or name in (WHOLE, STEPS) or times(name, field=field):
+    if name is None or name in (WHOLE, STEPS) or parse_repeats(name, field=field):
         return
     if not is_reference(name):
-        raise wrong(field)(
+        raise error_class_for(field)(
             f"unknown way to run {name!r}",
             field=field,
             hint=f"name the function too: {name}:FUNCTION"
@@ -31,7 +31,7 @@ def require_forward(name: str | None, *, field: str = "--forward") -> None:
         )
 
 
-def times(name: str, *, field: str = "--forward") -> int | None:
+def parse_repeats(name: str, *, field: str = "--forward") -> int | None:
     """T of `repeat:T`; None for another name.
 
     Raises:
@@ -42,13 +42,13 @@ def times(name: str, *, field: str = "--forward") -> int | None:
     if kind != REPEAT:
         return None
     if not (count.isdecimal() and count.isascii()) or int(count) < 1:
-        raise wrong(field)(
+        raise error_class_for(field)(
             f"{name!r} has no number of time steps", field=field, hint="write it as repeat:4"
         )
     return int(count)
 
 
-def is_own(name: str | None) -> bool:
+def is_own_function(name: str | None) -> bool:
     """Whether a function of the user's is named, which may take batches of any kind."""
     built_in = name is None or name in (WHOLE, STEPS) or name.partition(":")[0] == REPEAT
     return not built_in

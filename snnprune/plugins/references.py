@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from snnprune.errors import InputError
-from snnprune.plugins.user_code import can_be_found, load_object
+from snnprune.plugins.user_code import is_importable, load_object
 
 KEPT = "snnprune.reference"
 """In files, the one key of the section that stands for a reference."""
@@ -23,50 +23,50 @@ class Reference(str):
     __slots__ = ()
 
 
-class Recalled(str):
+class StoredReference(str):
     """What was a `Reference`, says a file."""
 
     __slots__ = ()
 
 
-def typed(text: str) -> str:
+def parse_typed(text: str) -> str:
     """Unquoted text of a command line: a `Reference` where it names an object.
 
     It does where it is `module:name` or `FILE.py:name`, the module and the name dotted or not; but
     `a:b` is text unless there is a module `a`.
     """
-    if not looks_like_one(text):
+    if not looks_like_reference(text):
         return text
     place = text.rpartition(":")[0]
-    return Reference(text) if "." in place or can_be_found(place) else text
+    return Reference(text) if "." in place or is_importable(place) else text
 
 
-def looks_like_one(text: str) -> bool:
+def looks_like_reference(text: str) -> bool:
     """Whether `text` has the form of a reference."""
     place, _, name = text.rpartition(":")
     is_file = place.endswith(".py") and "://" not in place
     return _is_dotted(name) and (is_file or _is_dotted(place))
 
 
-def kept(value: Any) -> Any:
+def encode_references(value: Any) -> Any:
     """`value` for a file, its references as sections that are nobody's text."""
-    is_one = isinstance(value, Reference | Recalled)
-    return {KEPT: str(value)} if is_one else _within(value, kept)
+    is_one = isinstance(value, Reference | StoredReference)
+    return {KEPT: str(value)} if is_one else _map_inside(value, encode_references)
 
 
-def recalled(args: Mapping[str, Any]) -> dict[str, Any]:
+def decode_references(args: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments as a file has them that `kept` wrote."""
-    return {name: _recalled(value) for name, value in args.items()}
+    return {name: _decode_value(value) for name, value in args.items()}
 
 
-def recalled_section(section: dict[str, Any]) -> Any:
+def decode_section(section: dict[str, Any]) -> Any:
     """A section of a file, what is in it read already; `Recalled` where it stands for one."""
     text = section.get(KEPT)
-    is_one = len(section) == 1 and isinstance(text, str) and looks_like_one(text)
-    return Recalled(text) if is_one else section
+    is_one = len(section) == 1 and isinstance(text, str) and looks_like_reference(text)
+    return StoredReference(text) if is_one else section
 
 
-def objects_of(args: Mapping[str, Any], *, flag: str) -> dict[str, Any]:
+def load_objects(args: Mapping[str, Any], *, flag: str) -> dict[str, Any]:
     """`args` with the objects that references in them stand for; this runs the user's code.
 
     `flag` is what comes before an argument's name on the command line.
@@ -75,29 +75,29 @@ def objects_of(args: Mapping[str, Any], *, flag: str) -> dict[str, Any]:
         InputError: there is no such object, or a file alone says that there was one.
     """
     try:
-        return {name: _object(value, flag + name) for name, value in args.items()}
+        return {name: _load_value(value, flag + name) for name, value in args.items()}
     except RecursionError as error:
         raise InputError("nested too deeply", field=flag.strip()) from error
 
 
-def references_in(args: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def iter_references(args: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """The dotted name of each argument that is a reference, and its text."""
     for name, value in args.items():
         if isinstance(value, Reference):
             yield prefix + name, str(value)
         elif isinstance(value, Mapping):
-            yield from references_in(value, f"{prefix}{name}.")
+            yield from iter_references(value, f"{prefix}{name}.")
 
 
 @contextlib.contextmanager
-def telling_of_text(args: Mapping[str, Any], *, flag: str) -> Iterator[None]:
+def explain_text_argument(args: Mapping[str, Any], *, flag: str) -> Iterator[None]:
     """Faults in the block tell of an argument that is text, where it may be meant for an object."""
     try:
         yield
     except InputError as error:
-        meant = ((k, v) for k, v in args.items() if type(v) is str and looks_like_one(v))
+        meant = ((k, v) for k, v in args.items() if type(v) is str and looks_like_reference(v))
         for name, value in meant:
-            told = f"{name} is text; {_given(flag + name, value)} names an object, if it is there"
+            told = f"{name} is text; {_format_argument(flag + name, value)} names an object, if it is there"
             error.hint = f"{told}; {error.hint}" if error.hint else told
         raise
 
@@ -107,44 +107,44 @@ def flag_of(field: str) -> str:
     return "--model-arg " if field.startswith("-") else "--set model.args."
 
 
-def _recalled(value: Any) -> Any:
-    value = _within(value, _recalled)
-    return recalled_section(value) if isinstance(value, dict) else value
+def _decode_value(value: Any) -> Any:
+    value = _map_inside(value, _decode_value)
+    return decode_section(value) if isinstance(value, dict) else value
 
 
-def _object(value: Any, field: str) -> Any:
+def _load_value(value: Any, field: str) -> Any:
     match value:
-        case Recalled():
+        case StoredReference():
             raise InputError(
                 f"the file says {value}, and no file names code that runs",
                 field=field,
-                hint=f"if it is yours, give {_given(field, value)}",
+                hint=f"if it is yours, give {_format_argument(field, value)}",
             )
         case Reference():
-            return _loaded(str(value), field)
+            return _load_reference(str(value), field)
         case dict():
-            return {name: _object(inner, f"{field}.{name}") for name, inner in value.items()}
+            return {name: _load_value(inner, f"{field}.{name}") for name, inner in value.items()}
         case list():
-            return [_object(inner, field) for inner in value]
+            return [_load_value(inner, field) for inner in value]
     return value
 
 
-def _loaded(text: str, field: str) -> Any:
+def _load_reference(text: str, field: str) -> Any:
     try:
         return load_object(text, field=field)
     except InputError as error:
-        quoted = f"""for the text itself, quote it: {_given(field, f'"{text}"')}"""
+        quoted = f"""for the text itself, quote it: {_format_argument(field, f'"{text}"')}"""
         error.hint = f"{error.hint}; {quoted}" if error.hint else quoted
         raise
 
 
-def _given(field: str, value: str) -> str:
+def _format_argument(field: str, value: str) -> str:
     """As it is typed in a shell."""
     flag, _, name = field.partition(" ")
     return f"{flag} {shlex.quote(f'{name}={value}')}"
 
 
-def _within(value: Any, change: Callable[[Any], Any]) -> Any:
+def _map_inside(value: Any, change: Callable[[Any], Any]) -> Any:
     """`value` with what is directly in it changed."""
     match value:
         case dict():

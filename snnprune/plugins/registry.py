@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
 
-from snnprune.errors import wrong
+from snnprune.errors import error_class_for
 from snnprune.plugins.user_code import is_reference, load_object, load_own
 from snnprune.text import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class RegistryRow:
     """One name: where its function is and what it does, in a line."""
 
     target: str
@@ -30,7 +30,7 @@ class Registry:
     """What one of them is called in an error: `criterion`, `model`, ..."""
     group: str
     """The entry-point group through which installed packages add names."""
-    rows: Mapping[str, Row]
+    rows: Mapping[str, RegistryRow]
 
     def names(self) -> tuple[str, ...]:
         """Every built-in and plugged-in name, in that order."""
@@ -48,7 +48,7 @@ class Registry:
         if name in self.rows or is_reference(name):
             return  # going through all installed packages takes a while
         if name not in self.names():
-            raise wrong(field)(
+            raise error_class_for(field)(
                 f"unknown {self.kind} {name!r}",
                 field=field,
                 hint=f"name the function too: {name}:FUNCTION"
@@ -64,10 +64,10 @@ class Registry:
             InputError: as `require`, or the user's own code could not be imported or is not theirs.
         """
         self.require(name, field=field)
-        target = self._target(name)
+        target = self._find_target(name)
         return load_object(target, field=field) if target else load_own(name, field=field)
 
-    def _target(self, name: str) -> str | None:
+    def _find_target(self, name: str) -> str | None:
         """Where the function of a known name is; None for a reference."""
         if name in self.rows:
             return self.rows[name].target

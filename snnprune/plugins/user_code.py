@@ -15,8 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
-from snnprune.errors import InputError, SnnpruneError, told_by_torch, wrong
-from snnprune.plugins.waiting import at_work
+from snnprune.errors import InputError, SnnpruneError, convert_torch_error, error_class_for
+from snnprune.plugins.waiting import limit_user_call
 from snnprune.text import did_you_mean
 
 STANDARD = sys.stdlib_module_names | frozenset(sys.builtin_module_names)
@@ -36,7 +36,7 @@ def module_name(path: Path) -> str:
     return f"snnprune_user_{path.stem}"
 
 
-def files_here(name: str) -> list[Path]:
+def find_files_here(name: str) -> list[Path]:
     """Where the current folder would have a module of that name."""
     place = Path(*name.split("."))
     return [place.with_suffix(".py"), place / "__init__.py"] if place.name else []
@@ -54,7 +54,7 @@ def require_not_standard(reference: str, *, field: str, file: object = None) -> 
             f"{reference} is of Python's standard library, which is not called",
             file=file,
             field=field,
-            hint=_file_here(reference) or HINT,
+            hint=_find_file_here(reference) or HINT,
         )
 
 
@@ -68,9 +68,9 @@ def require_own(found: Any, reference: str, *, field: str) -> None:
         InputError: it is a builtin, of the standard library, or a function or class of another
             package, other than a class of networks.
     """
-    made = _innermost(found)
-    homes = tuple(_homes(made))
-    if any(_within(home, reference) for home in homes):
+    made = _unwrap(found)
+    homes = tuple(_iter_home_modules(made))
+    if any(_is_within(home, reference) for home in homes):
         return
     if isinstance(made, BUILTIN) or any(map(_is_standard, homes)):
         raise InputError(
@@ -90,19 +90,19 @@ def is_module_class(found: Any) -> bool:
     return isinstance(found, type) and networks is not None and issubclass(found, networks.Module)
 
 
-def _file_here(reference: str) -> str | None:
+def _find_file_here(reference: str) -> str | None:
     place, _, name = reference.rpartition(":")
-    file = next(filter(Path.is_file, files_here(place)), None)
+    file = next(filter(Path.is_file, find_files_here(place)), None)
     return f"the file of this folder is {file}:{name}" if file else None
 
 
-def _innermost(found: Any) -> Any:
+def _unwrap(found: Any) -> Any:
     while isinstance(found, functools.partial):
         found = found.func
     return found
 
 
-def _homes(made: Any) -> Iterator[str]:
+def _iter_home_modules(made: Any) -> Iterator[str]:
     """The modules that it says it is of, and whose globals it has: decorators change either."""
     inside = getattr(made, "__globals__", None)
     names = (getattr(made, "__module__", None), inside and inside.get("__name__"))
@@ -113,7 +113,7 @@ def _is_standard(module: str) -> bool:
     return module.partition(".")[0] in STANDARD
 
 
-def _within(module: str, reference: str) -> bool:
+def _is_within(module: str, reference: str) -> bool:
     """Whether a module is the file of `reference`, a file beside it, or of the same package."""
     place = reference.rpartition(":")[0]
     if not place.endswith(".py"):
@@ -155,7 +155,7 @@ def load_object(reference: str, *, field: str) -> Any:
             f"has no {name!r}",
             file=place,
             field=field,
-            hint=_of_this_folder(reference, module) or did_you_mean(name, public[:40]),
+            hint=_format_hidden_hint(reference, module) or did_you_mean(name, public[:40]),
         ) from None
 
 
@@ -180,7 +180,9 @@ def load_function(reference: str, *, field: str) -> Callable[..., Any]:
         InputError: likewise, in a file; or there is no such function, or it is not their own.
     """
     if not is_reference(reference):
-        raise wrong(field)(f"{reference!r} is not of the form file.py:function", field=field)
+        raise error_class_for(field)(
+            f"{reference!r} is not of the form file.py:function", field=field
+        )
     function = load_own(reference, field=field)
     if not callable(function):
         raise InputError(f"{reference} is not a function", field=field)
@@ -188,18 +190,18 @@ def load_function(reference: str, *, field: str) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def calling_user_code(what: str, *, field: str) -> Iterator[None]:
+def guard_user_code(what: str, *, field: str) -> Iterator[None]:
     """Turn any failure of the user's own function into an error that says whose it is.
 
     What it prints goes to stderr: stdout is for the result alone.
     """
     try:
-        with contextlib.redirect_stdout(sys.stderr), at_work(what, field=field):
+        with contextlib.redirect_stdout(sys.stderr), limit_user_call(what, field=field):
             yield
     except SnnpruneError:
         raise
     except (Exception, SystemExit) as error:
-        if told_by_torch(error):
+        if convert_torch_error(error):
             raise
         raise InputError(
             f"{what} raised {type(error).__name__}: {error}",
@@ -208,7 +210,7 @@ def calling_user_code(what: str, *, field: str) -> Iterator[None]:
         ) from error
 
 
-def guarded(function: F, reference: str, *, field: str) -> F:
+def guard_function(function: F, reference: str, *, field: str) -> F:
     """`function` as it is if it is ours; if `reference` is somebody's own code, with its failures
     told as theirs.
     """
@@ -217,31 +219,31 @@ def guarded(function: F, reference: str, *, field: str) -> F:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        with calling_user_code(reference, field=field):
+        with guard_user_code(reference, field=field):
             return function(*args, **kwargs)
 
     return cast(F, call)
 
 
-def can_be_found(name: str) -> bool:
+def is_importable(name: str) -> bool:
     """Whether there is a module of that name, for one without dots; nothing is imported."""
-    return _is_there(name) or any(map(Path.is_file, files_here(name)))
+    return _can_find(name) or any(map(Path.is_file, find_files_here(name)))
 
 
 def _import(reference: str, field: str) -> ModuleType:
     name = reference.rpartition(":")[0]
-    with calling_user_code(f"importing {name}", field=field):
-        if not (_is_there(name) or _is_here(name)):
+    with guard_user_code(f"importing {name}", field=field):
+        if not (_can_find(name) or _is_here(name)):
             raise InputError(
                 f"no module named {name!r}",
                 field=field,
-                hint=_of_this_folder(reference, sys.modules.get(name.partition(".")[0]))
+                hint=_format_hidden_hint(reference, sys.modules.get(name.partition(".")[0]))
                 or "a file is given as path/file.py:name",
             )
         return importlib.import_module(name)
 
 
-def _is_there(name: str) -> bool:
+def _can_find(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None  # this imports the packages around it
     except (ModuleNotFoundError, ValueError):
@@ -255,16 +257,16 @@ def _is_here(name: str) -> bool:
         return False
     sys.path.append(here)
     importlib.invalidate_caches()
-    if _is_there(name):
+    if _can_find(name):
         return True
     sys.path.remove(here)
     return False
 
 
-def _of_this_folder(reference: str, taken: ModuleType | None) -> str | None:
+def _format_hidden_hint(reference: str, taken: ModuleType | None) -> str | None:
     """What to do where `taken`, of somewhere else, hides a file of the current folder."""
     name, _, wanted = reference.rpartition(":")
-    file = next(filter(Path.is_file, files_here(name)), None)
+    file = next(filter(Path.is_file, find_files_here(name)), None)
     origin = getattr(taken, "__file__", None)
     if name.endswith(".py") or file is None or taken is None or origin is None:
         return None
@@ -277,12 +279,12 @@ def _import_file(path: Path, field: str) -> ModuleType:
     if not path.is_file():
         raise InputError("no such file", file=path, field=field)
     about = path.stat()
-    with calling_user_code(f"importing {path}", field=field):
-        return _imported(path.absolute(), about.st_mtime_ns, about.st_size)
+    with guard_user_code(f"importing {path}", field=field):
+        return _import_cached(path.absolute(), about.st_mtime_ns, about.st_size)
 
 
 @functools.cache  # so that a model and a --forward of one file share its classes and variables
-def _imported(path: Path, changed: int, size: int) -> ModuleType:  # noqa: ARG001  # keys of the cache
+def _import_cached(path: Path, changed: int, size: int) -> ModuleType:  # noqa: ARG001  # keys of the cache
     name = module_name(path)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

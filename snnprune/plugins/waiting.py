@@ -40,7 +40,7 @@ class TimeUpError(BaseException):
 
 
 @dataclasses.dataclass(eq=False, slots=True)
-class Call:
+class UserCall:
     """A call of a user's code."""
 
     what: str
@@ -51,14 +51,14 @@ class Call:
     """When it was, for having taken too long."""
 
 
-_calls: list[Call] = []
+_calls: list[UserCall] = []
 """Those that the main thread is in, the outermost first."""
 noted: Counter[int] = Counter()
 """Signals that a run has taken for a wish to save its state first, and that end nothing yet."""
 
 
 @contextlib.contextmanager
-def at_work(what: str, *, field: str) -> Iterator[None]:
+def limit_user_call(what: str, *, field: str) -> Iterator[None]:
     """The block runs a user's code, which `what` names and `field` has named.
 
     Meanwhile `os._exit` raises SystemExit in the main thread of this process, so that somebody is
@@ -70,7 +70,7 @@ def at_work(what: str, *, field: str) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    call = Call(what, field, next_word=FIRST_WORD)
+    call = UserCall(what, field, next_word=FIRST_WORD)
     _calls.append(call)
     before, os._exit = os._exit, _exit_of(os.getpid())
     try:
@@ -78,13 +78,13 @@ def at_work(what: str, *, field: str) -> Iterator[None]:
     except TimeUpError:
         if call.interrupted is None:  # it is one around this one that took too long
             raise
-        raise _too_long(call) from None
+        raise _too_long_error(call) from None
     finally:
         os._exit = before
         _calls.remove(call)
 
 
-def limit() -> float | None:
+def read_time_limit() -> float | None:
     """Seconds that one call of a user's code may take; None for as long as it likes.
 
     Raises:
@@ -103,7 +103,9 @@ def limit() -> float | None:
 
 
 @contextlib.contextmanager
-def watched(say: Callable[[str], None], end: Callable[[SnnpruneError], object]) -> Iterator[None]:
+def watch_user_code(
+    say: Callable[[str], None], end: Callable[[SnnpruneError], object]
+) -> Iterator[None]:
     """Watch what a user's code does in the block.
 
     `say` tells a line. `end` tells of an error when nobody else can: the process ends after it.
@@ -111,14 +113,14 @@ def watched(say: Callable[[str], None], end: Callable[[SnnpruneError], object]) 
     Raises:
         UsageError: the limit is no number.
     """
-    seconds = limit()
+    seconds = read_time_limit()
     noted.clear()
     here, there = socket.socketpair()
     with here, there:
         here.setblocking(False)
         there.setblocking(False)
         before = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
-        handler = signal.signal(TIME_IS_UP, _time_up)
+        handler = signal.signal(TIME_IS_UP, _raise_time_up)
         watcher = _Watcher(say, end, seconds, here)
         with contextlib.suppress(RuntimeError):  # no room for a thread: nobody watches
             watcher.start()
@@ -145,7 +147,7 @@ class _Watcher(threading.Thread):
         self.say, self.end, self.limit, self.signals = say, end, limit, signals
         self.done = threading.Event()
         self.heard: Counter[int] = Counter()
-        self.asked: tuple[signal.Signals, float, Call] | None = None
+        self.asked: tuple[signal.Signals, float, UserCall] | None = None
         """The signal that is to end a call, and when it came."""
 
     def run(self) -> None:
@@ -181,12 +183,12 @@ class _Watcher(threading.Thread):
         if calls:
             self._tell(calls[-1], now)
 
-    def _hold_to_limit(self, calls: Sequence[Call], now: float) -> None:
+    def _hold_to_limit(self, calls: Sequence[UserCall], now: float) -> None:
         """Interrupt what takes too long, and end what does not end then."""
         for call in calls:
             if call.interrupted is not None:
                 if now - call.interrupted > GRACE:
-                    self._end(_too_long(call))
+                    self._end(_too_long_error(call))
                 return
         limit = self.limit
         if limit is None or not any(now - call.since > limit for call in calls):
@@ -198,7 +200,7 @@ class _Watcher(threading.Thread):
         assert main is not None
         signal.pthread_kill(main, TIME_IS_UP)
 
-    def _tell(self, call: Call, now: float) -> None:
+    def _tell(self, call: UserCall, now: float) -> None:
         taken = now - call.since
         if taken >= call.next_word:
             call.next_word = 2 * taken
@@ -216,14 +218,14 @@ class _Watcher(threading.Thread):
             really_exit(error.exit_code)
 
 
-def _time_up(*_: object) -> None:
+def _raise_time_up(*_: object) -> None:
     if any(call.interrupted is not None for call in _calls):  # it may have ended by itself
         raise TimeUpError
 
 
-def _too_long(call: Call) -> InputError:
+def _too_long_error(call: UserCall) -> InputError:
     return InputError(
-        f"{call.what} did not end in {limit() or 0:g} s",
+        f"{call.what} did not end in {read_time_limit() or 0:g} s",
         field=call.field,
         hint=f"mend it, or allow more seconds in {LIMIT}",
     )
@@ -239,10 +241,10 @@ def _exit_of(process: int) -> Any:
     return leave
 
 
-def _no_watcher_here() -> None:
+def _forget_watcher() -> None:
     """A process that was forked shares the descriptor: its signals are none of the watcher's."""
     with contextlib.suppress(ValueError):  # it was forked by another thread
         signal.set_wakeup_fd(-1)
 
 
-os.register_at_fork(after_in_child=_no_watcher_here)
+os.register_at_fork(after_in_child=_forget_watcher)

@@ -12,17 +12,17 @@ from torch import Tensor
 from snnprune.data.batches import Batches
 from snnprune.errors import InputError
 from snnprune.graph.forward import Batch, Forward
-from snnprune.graph.making import snapshot
+from snnprune.graph.making import copy_tensors
 from snnprune.graph.network import Network
-from snnprune.masks import Masks, masked, prunable
+from snnprune.masks import Masks, apply_masks, count_prunable
 from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import Calibration
 from snnprune.pruning.allocation import load_allocation
-from snnprune.pruning.allocation.levels import flip_energies, places_in_weight
+from snnprune.pruning.allocation.levels import compute_flip_energies, find_weight_indices
 from snnprune.pruning.criteria import load_criterion
 from snnprune.pruning.criteria.criterion import Criterion
 from snnprune.pruning.criteria.evidence import EvidenceSource
-from snnprune.pruning.prune import Cut, on_zeros, prune, require_sparsity
+from snnprune.pruning.prune import PruneResult, prune, require_sparsity, warn_of_zeros
 from snnprune.pruning.repair import load_repairs
 from snnprune.pruning.repair.pruned import Pruned, silence
 from snnprune.pruning.score import Scores, score_network
@@ -83,7 +83,7 @@ class PrunePlan:
         return self
 
 
-Cutting = Callable[[Mapping[str, Tensor], Scores, float, Masks | None], Cut]
+Cutting = Callable[[Mapping[str, Tensor], Scores, float, Masks | None], PruneResult]
 """From weights, their scores, a sparsity and what is alive to masks."""
 
 
@@ -114,7 +114,7 @@ class OneShot:
         self.seed, self.progress = seed, progress
         self._calibration = calibration
         self._scores: dict[str, Scores] = {}
-        self._dense = {} if network is None else snapshot(network.module)
+        self._dense = {} if network is None else copy_tensors(network.module)
         self._masked: dict[str, Tensor] = {}
         """What takes the place of a module's tensors where there is no network."""
 
@@ -122,7 +122,7 @@ class OneShot:
         """Statistics of the dense network, taken once; None without network or batches."""
         if self._calibration is None and self.network is not None and self.batches is not None:
             self.restore()
-            self._calibration = self._calibrated()
+            self._calibration = self._calibrate()
         return self._calibration
 
     def scores(self, plan: Plan | PrunePlan) -> Scores:
@@ -134,7 +134,7 @@ class OneShot:
         criterion = plan.load().criterion
         if criterion.name not in self._scores:
             self.restore()
-            self._scores[criterion.name] = self._scored(criterion, self.weights, alive=None)
+            self._scores[criterion.name] = self._compute_scores(criterion, self.weights, alive=None)
         return self._scores[criterion.name]
 
     def prune(
@@ -144,7 +144,7 @@ class OneShot:
         cutting: Cutting | None = None,
         *,
         structured: bool = False,
-    ) -> Cut:
+    ) -> PruneResult:
         """Prune the dense network to `sparsity` and repair it; the module holds the result.
 
         `cutting` cuts in place of the plan's allocation; no repair chooses other weights where its
@@ -162,13 +162,13 @@ class OneShot:
         self.restore()
         cut = self._cut(plan, self.weights, scores, cutting, path[0], None)
         alive: Masks = {key: weight != 0 for key, weight in self.weights.items()}
-        masks = self._repaired(plan, cut, alive, fixed=structured)
+        masks = self._repair(plan, cut, alive, fixed=structured)
         for target in path[1:]:
             weights = self._weights()
-            scores = self._scored(plan.criterion, weights, alive=masks)
+            scores = self._compute_scores(plan.criterion, weights, alive=masks)
             again = self._cut(plan, weights, scores, cutting, target, masks)
-            masks = self._repaired(plan, again, masks, fixed=structured)
-            zeros = on_zeros(masks, cut.already_zero, round(target * prunable(masks)))
+            masks = self._repair(plan, again, masks, fixed=structured)
+            zeros = warn_of_zeros(masks, cut.already_zero, round(target * count_prunable(masks)))
             warnings = (*zeros, *again.warnings)
             cut = replace(again, already_zero=cut.already_zero, warnings=warnings)
         return replace(cut, masks=masks)
@@ -203,7 +203,7 @@ class OneShot:
         cutting: Cutting | None,
         sparsity: float,
         alive: Masks | None,
-    ) -> Cut:
+    ) -> PruneResult:
         if cutting is not None:
             return cutting(weights, scores, sparsity, alive)
         return prune(
@@ -212,11 +212,11 @@ class OneShot:
             sparsity=sparsity,
             allocation=plan.allocation,
             alive=alive,
-            flips=self._flips(weights) if plan.names.allocation == "flips" else None,
-            places=places_in_weight(self.network) if self.network is not None else None,
+            flips=self._compute_flips(weights) if plan.names.allocation == "flips" else None,
+            places=find_weight_indices(self.network) if self.network is not None else None,
         )
 
-    def _scored(
+    def _compute_scores(
         self, criterion: Criterion, weights: Mapping[str, Tensor], alive: Masks | None
     ) -> Scores:
         """Of the network as it is now, which is the dense one unless it says what is `alive`."""
@@ -224,12 +224,12 @@ class OneShot:
         source = EvidenceSource(
             network=self.network,
             batches=self.batches,
-            calibrate=self._calibrated if runs and alive is not None else self.calibrate,
+            calibrate=self._calibrate if runs and alive is not None else self.calibrate,
             seed=self.seed,
         )
         return score_network(weights, criterion, source, alive=alive)
 
-    def _repaired(self, plan: PrunePlan, cut: Cut, choosable: Masks, *, fixed: bool) -> Masks:
+    def _repair(self, plan: PrunePlan, cut: PruneResult, choosable: Masks, *, fixed: bool) -> Masks:
         """Mask the module and repair it; the masks that hold then, of what is `choosable`."""
         masks = cut.masks
         self._apply(masks)
@@ -262,17 +262,17 @@ class OneShot:
             )
         return masks
 
-    def _flips(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor] | None:
+    def _compute_flips(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor] | None:
         """The predicted flips of each weight, where there are statistics of the dense network."""
         calibration = self.calibrate()
         if self.network is None or calibration is None:
             return None
-        return flip_energies(weights, self.network, calibration)
+        return compute_flip_energies(weights, self.network, calibration)
 
     def _apply(self, masks: Masks) -> None:
         """Put 0 where weights are pruned."""
         if self.network is None:
-            self._masked = masked(self.weights, masks)
+            self._masked = apply_masks(self.weights, masks)
             return
         with torch.no_grad():
             for key, mask in masks.items():
@@ -285,7 +285,7 @@ class OneShot:
             return {**self.weights, **self._masked}
         return {key: self.network.weight(key).to("cpu", copy=True) for key in self.weights}
 
-    def _calibrated(self) -> Calibration:
+    def _calibrate(self) -> Calibration:
         """Statistics of the network as it is now."""
         assert self.network is not None
         assert self.batches is not None

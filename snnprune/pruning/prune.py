@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from snnprune.errors import InputError, UsageError
-from snnprune.masks import Masks, prunable, pruned
+from snnprune.masks import Masks, count_prunable, count_pruned
 from snnprune.pruning.allocation import load_allocation
 from snnprune.pruning.allocation.candidates import Allocation, Candidates
 from snnprune.pruning.score import Scores
-from snnprune.text import share_meant
+from snnprune.text import suggest_share
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cut:
+class PruneResult:
     """Masks, and what is worth saying about them."""
 
     masks: Masks
@@ -35,7 +35,7 @@ def require_sparsity(sparsity: float, *, field: str = "--sparsity") -> None:
     """
     if 0 <= sparsity < 1:
         return
-    raise UsageError(f"{sparsity:g} is outside [0, 1)", field=field, hint=share_meant(sparsity))
+    raise UsageError(f"{sparsity:g} is outside [0, 1)", field=field, hint=suggest_share(sparsity))
 
 
 def prune(
@@ -47,7 +47,7 @@ def prune(
     alive: Masks | None = None,
     flips: Mapping[str, Tensor] | None = None,
     places: Mapping[str, Tensor] | None = None,
-) -> Cut:
+) -> PruneResult:
     """Masks under which exactly `round(sparsity * prunable)` of `weights` are pruned.
 
     `scores` and `alive` may be of more weights than these. What is not `alive` (by default: what is
@@ -62,10 +62,10 @@ def prune(
     """
     require_sparsity(sparsity)
     scores = scores.of(weights)
-    allocation = allocation or load_allocation(default_allocation(scores))
+    allocation = allocation or load_allocation(choose_default_allocation(scores))
     candidates = Candidates(
         scores=scores.values,
-        magnitudes={key: _magnitude(weight) for key, weight in weights.items()},
+        magnitudes={key: _compute_magnitude(weight) for key, weight in weights.items()},
         criterion=scores.criterion,
         by_magnitude=frozenset(scores.fallback),
         alive=None if alive is None else {key: alive[key] for key in weights},
@@ -76,16 +76,17 @@ def prune(
     )
     total, zeros = candidates.size(candidates.keys), candidates.zeros(candidates.keys)
     count = round(sparsity * total)
-    masks = _alive(allocation(candidates, count), candidates)
-    if pruned(masks) != max(count, zeros):
+    masks = _check_masks(allocation(candidates, count), candidates)
+    if count_pruned(masks) != max(count, zeros):
         raise InputError(
-            f"prunes {pruned(masks)} weights instead of {max(count, zeros)}", field="--allocation"
+            f"prunes {count_pruned(masks)} weights instead of {max(count, zeros)}",
+            field="--allocation",
         )
     told = zeros if alive is None else 0  # who says what is alive knows what is not
-    return Cut(masks=masks, already_zero=zeros, warnings=_warnings(masks, told, count))
+    return PruneResult(masks=masks, already_zero=zeros, warnings=_list_warnings(masks, told, count))
 
 
-def _alive(chosen: object, candidates: Candidates) -> dict[str, Tensor]:
+def _check_masks(chosen: object, candidates: Candidates) -> dict[str, Tensor]:
     """The masks that an allocation chose, checked; what was pruned stays so."""
     fits = isinstance(chosen, Mapping) and all(
         isinstance(chosen.get(key), Tensor) and chosen[key].shape == weight.shape
@@ -96,25 +97,25 @@ def _alive(chosen: object, candidates: Candidates) -> dict[str, Tensor]:
     return {key: chosen[key].bool() & candidates.kept(key) for key in candidates.keys}
 
 
-def default_allocation(scores: Scores) -> str:
+def choose_default_allocation(scores: Scores) -> str:
     """`pools` where some layers could not be scored by the criterion, else `global`."""
     return "pools" if scores.fallback else "global"
 
 
-def _magnitude(weight: Tensor) -> Tensor:
+def _compute_magnitude(weight: Tensor) -> Tensor:
     # float64 stays, so that no two different weights tie; half precision is widened
     return weight.abs() if weight.element_size() > 4 else weight.float().abs()
 
 
-def on_zeros(masks: Masks, zeros: int, count: int) -> list[str]:
+def warn_of_zeros(masks: Masks, zeros: int, count: int) -> list[str]:
     """What is worth saying where `zeros` weights were 0 before, and `count` were to be pruned."""
     if zeros > count:
         return [
-            f"{zeros} of {prunable(masks)} weights are 0 already, more than the {count} asked for"
+            f"{zeros} of {count_prunable(masks)} weights are 0 already, more than the {count} asked for"
         ]
-    return [f"{zeros} of the {pruned(masks)} pruned weights were 0 already"] if zeros else []
+    return [f"{zeros} of the {count_pruned(masks)} pruned weights were 0 already"] if zeros else []
 
 
-def _warnings(masks: Masks, zeros: int, count: int) -> tuple[str, ...]:
+def _list_warnings(masks: Masks, zeros: int, count: int) -> tuple[str, ...]:
     whole = (f"{key} is pruned whole" for key, mask in masks.items() if not mask.any())
-    return (*on_zeros(masks, zeros, count), *whole)
+    return (*warn_of_zeros(masks, zeros, count), *whole)

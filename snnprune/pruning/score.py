@@ -77,10 +77,10 @@ def score(
         if reason is not None:
             fallback[key] = reason
         found = evidence.of(key, weight, layer, criterion, suited=reason is None, seed=seed)
-        scores = criterion(found) if reason is None else _magnitude(found, criterion.scale)
+        scores = criterion(found) if reason is None else _score_magnitude(found, criterion.scale)
         kept = weight != 0 if alive is None else alive[key]
         as_held = scores if layer is None else layer.parameter_of(scores)
-        values[key] = _checked(as_held, kept, key, name)
+        values[key] = _check_scores(as_held, kept, key, name)
     return Scores(
         values=values,
         criterion=name,
@@ -112,12 +112,12 @@ def score_network(
     )
 
 
-def _magnitude(evidence: Evidence, scale: Scale) -> Tensor:
+def _score_magnitude(evidence: Evidence, scale: Scale) -> Tensor:
     scores = magnitude(evidence)
     return scores.log() if scale == "log" else scores
 
 
-def _checked(scores: object, kept: Tensor, key: str, name: str) -> Tensor:
+def _check_scores(scores: object, kept: Tensor, key: str, name: str) -> Tensor:
     """Floating scores, those of weights that are pruned already lowest of all."""
     if not isinstance(scores, Tensor) or scores.shape != kept.shape:
         found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__

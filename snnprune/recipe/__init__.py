@@ -11,7 +11,7 @@ from snnprune.recipe.methods import (
     SearchSection,
     TrainingSection,
 )
-from snnprune.recipe.schema import DataSection, GridSection, ModelSection, Recipe, runs_of
+from snnprune.recipe.schema import DataSection, GridSection, ModelSection, Recipe, expand_grid
 
 __all__ = [
     "DataSection",
@@ -28,8 +28,8 @@ __all__ = [
     "TrainingSection",
     "builtin_recipes",
     "dump_recipe",
+    "expand_grid",
     "load_recipe",
     "parse_override",
     "parse_settings",
-    "runs_of",
 ]

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from snnprune.recipe.errors import Problem, Refused, cut, dotted
-from snnprune.recipe.scalars import plain_value
+from snnprune.recipe.errors import Problem, RefusedTextError, cut_text, format_path
+from snnprune.recipe.scalars import parse_plain_value
 
 MAX_DEPTH = 20
 MAX_NODES = 10_000
@@ -22,23 +22,25 @@ def compose(text: str) -> yaml.Node | None:
     try:
         loader = _Loader(text)
     except yaml.reader.ReaderError as error:
-        raise Refused(
-            not_text(text[: error.position], f"U+{ord(text[error.position]):04X}")
+        raise RefusedTextError(
+            not_text_problem(text[: error.position], f"U+{ord(text[error.position]):04X}")
         ) from None
     try:
         return loader.get_single_node()
     except yaml.composer.ComposerError as error:
         line = line_of(error.problem_mark)
-        raise Refused(Problem(line=line, message="a second document starts here")) from None
+        raise RefusedTextError(
+            Problem(line=line, message="a second document starts here")
+        ) from None
     except yaml.MarkedYAMLError as error:
-        raise Refused(_syntax_problem(error)) from None
+        raise RefusedTextError(_make_syntax_problem(error)) from None
     except (ValueError, OverflowError):
         # of int() and chr(), which PyYAML lets through
         message = f"not YAML at column {loader.column + 1}: a number is out of range"
-        raise Refused(Problem(line=loader.line + 1, message=message)) from None
+        raise RefusedTextError(Problem(line=loader.line + 1, message=message)) from None
 
 
-def not_text(before: str, what: str) -> Problem:
+def not_text_problem(before: str, what: str) -> Problem:
     """The problem of `what`, which is no text and comes after `before`."""
     column = len(before) - before.rfind("\n")
     return Problem(
@@ -64,30 +66,32 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self.depth += 1
         self.nodes += 1
-        fault = _indirection(self.peek_event()) or self._excess()
+        fault = _find_indirection(self.peek_event()) or self._find_excess()
         if fault:
-            raise Refused(Problem(line=line_of(self.peek_event().start_mark), message=fault))
+            raise RefusedTextError(
+                Problem(line=line_of(self.peek_event().start_mark), message=fault)
+            )
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
 
-    def _excess(self) -> str | None:
+    def _find_excess(self) -> str | None:
         if self.depth > MAX_DEPTH:
             return f"nested more than {MAX_DEPTH} deep"
         return f"more than {MAX_NODES} values" if self.nodes > MAX_NODES else None
 
 
-def _indirection(event: yaml.Event) -> str | None:
+def _find_indirection(event: yaml.Event) -> str | None:
     if isinstance(event, yaml.AliasEvent):
-        return f"alias *{cut(str(event.anchor))} is not allowed"
+        return f"alias *{cut_text(str(event.anchor))} is not allowed"
     if isinstance(event, yaml.NodeEvent) and event.anchor is not None:
-        return f"anchor &{cut(event.anchor)} is not allowed"
+        return f"anchor &{cut_text(event.anchor)} is not allowed"
     if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
-        return f"tag {cut(event.tag)!r} is not allowed"
+        return f"tag {cut_text(event.tag)!r} is not allowed"
     return None
 
 
-def _syntax_problem(error: yaml.MarkedYAMLError) -> Problem:
+def _make_syntax_problem(error: yaml.MarkedYAMLError) -> Problem:
     mark, start = error.problem_mark, error.context_mark
     message = f"not YAML at column {mark.column + 1 if mark else 1}: {error.problem}"
     if start is not None:
@@ -126,10 +130,12 @@ def parse_bytes(data: bytes) -> Document:
         return parse_text(data.decode())
     except UnicodeDecodeError as error:
         before = data[: error.start].decode()
-        raise Refused(not_text(before, f"byte 0x{data[error.start]:02x}")) from None
+        raise RefusedTextError(
+            not_text_problem(before, f"byte 0x{data[error.start]:02x}")
+        ) from None
 
 
-def parse_text(text: str, plain: Plain = plain_value) -> Document:
+def parse_text(text: str, plain: Plain = parse_plain_value) -> Document:
     """The value of a YAML text and the lines in it.
 
     Raises:
@@ -137,59 +143,63 @@ def parse_text(text: str, plain: Plain = plain_value) -> Document:
     """
     lines: dict[Path, int] = {}
     node = compose(text)
-    return Document(value=None if node is None else _value(node, (), lines, plain), lines=lines)
+    return Document(
+        value=None if node is None else _read_value(node, (), lines, plain), lines=lines
+    )
 
 
-def _value(node: yaml.Node, path: Path, lines: dict[Path, int], plain: Plain) -> Any:
+def _read_value(node: yaml.Node, path: Path, lines: dict[Path, int], plain: Plain) -> Any:
     lines.setdefault(path, line_of(node.start_mark))
     match node:
         case yaml.MappingNode():
-            return _mapping(node, path, lines, plain)
+            return _read_mapping(node, path, lines, plain)
         case yaml.SequenceNode():
             items = enumerate(node.value)
-            return [_value(item, (*path, index), lines, plain) for index, item in items]
+            return [_read_value(item, (*path, index), lines, plain) for index, item in items]
         case yaml.ScalarNode():
-            return _scalar(node, path, plain)
+            return _read_scalar(node, path, plain)
 
 
-def _mapping(
+def _read_mapping(
     node: yaml.MappingNode, path: Path, lines: dict[Path, int], plain: Plain
 ) -> dict[str, Any]:
     mapping = {}
     for key, value in node.value:
-        name = _name(key, path)
+        name = _read_name(key, path)
         place = (*path, name)
         line = line_of(key.start_mark)
         if place in lines:
-            raise _refused(key, f"set twice, on lines {lines[place]} and {line}", place)
+            raise _make_refusal(key, f"set twice, on lines {lines[place]} and {line}", place)
         lines[place] = line
-        mapping[name] = _value(value, place, lines, plain)
+        mapping[name] = _read_value(value, place, lines, plain)
     return mapping
 
 
-def _name(key: yaml.Node, path: Path) -> str:
+def _read_name(key: yaml.Node, path: Path) -> str:
     if not isinstance(key, yaml.ScalarNode) or not key.value:
-        raise _refused(key, "the name of a setting should be text", path)
-    return _encodable(key, path)
+        raise _make_refusal(key, "the name of a setting should be text", path)
+    return _require_encodable(key, path)
 
 
-def _scalar(node: yaml.ScalarNode, path: Path, plain: Plain) -> Scalar:
-    text = _encodable(node, path)
+def _read_scalar(node: yaml.ScalarNode, path: Path, plain: Plain) -> Scalar:
+    text = _require_encodable(node, path)
     if node.style is not None:  # quoted, or a block of text
         return text
     try:
         return plain(text)
     except ValueError as error:
-        raise _refused(node, str(error), path) from None
+        raise _make_refusal(node, str(error), path) from None
 
 
-def _encodable(node: yaml.ScalarNode, path: Path) -> str:
+def _require_encodable(node: yaml.ScalarNode, path: Path) -> str:
     """The text of `node`, unless an escape in it spells a NUL or half of a surrogate pair."""
     text: str = node.value
     if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text):
-        raise _refused(node, "holds a character that no file can hold", path)
+        raise _make_refusal(node, "holds a character that no file can hold", path)
     return text
 
 
-def _refused(node: yaml.Node, message: str, path: Path) -> Refused:
-    return Refused(Problem(line=line_of(node.start_mark), field=dotted(path), message=message))
+def _make_refusal(node: yaml.Node, message: str, path: Path) -> RefusedTextError:
+    return RefusedTextError(
+        Problem(line=line_of(node.start_mark), field=format_path(path), message=message)
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from snnprune.plugins.references import kept
+from snnprune.plugins.references import encode_references
 from snnprune.recipe.scalars import FLOAT, INTEGER
 from snnprune.recipe.schema import Recipe
 
@@ -20,7 +20,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def dump_settings(settings: Mapping[str, Any]) -> str:
     """YAML that loads back to the same settings."""
-    plain = kept(dict(settings))
+    plain = encode_references(dict(settings))
     return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
 
 
@@ -28,7 +28,7 @@ class _Dumper(yaml.SafeDumper):
     """Quotes text that YAML 1.1 *or* 1.2 would read as something else."""
 
 
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     # PyYAML folds line breaks of every kind, and does not read them all back
     style = None if text.isprintable() else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
@@ -37,4 +37,4 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 # PyYAML knows 1.1 only and would leave the texts "1e3" and "0o17" bare.
 _NUMBER = re.compile(rf"(?:{INTEGER.pattern}|{FLOAT.pattern})\Z")
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
-_Dumper.add_representer(str, _text)
+_Dumper.add_representer(str, _represent_text)

@@ -10,8 +10,8 @@ from pydantic_core import ErrorDetails
 
 from snnprune.errors import InputError
 from snnprune.recipe.scalars import FLOAT
-from snnprune.recipe.schema import Recipe, section_at
-from snnprune.text import did_you_mean, percent_meant, share_meant
+from snnprune.recipe.schema import Recipe, find_section
+from snnprune.text import did_you_mean, suggest_percent, suggest_share
 
 MAX_NAME = 60  # characters of a stranger's text that a message repeats
 
@@ -33,7 +33,7 @@ class Problem:
         return str(InputError(self.message, file=place, field=self.field, hint=self.hint))
 
 
-class Refused(Exception):  # noqa: N818  (never shown: it becomes an error with a file)
+class RefusedTextError(Exception):
     """A text holds no settings; whoever knows where it came from turns this into an error."""
 
     def __init__(self, problem: Problem) -> None:
@@ -61,12 +61,12 @@ class RecipeError(InputError):
         return "\n".join(self.lines)
 
 
-def dotted(path: Sequence[str | int]) -> str | None:
+def format_path(path: Sequence[str | int]) -> str | None:
     """`a.b.c`, with long names cut; None for the whole text."""
-    return ".".join(cut(str(name)) for name in path) or None
+    return ".".join(cut_text(str(name)) for name in path) or None
 
 
-def cut(text: str) -> str:
+def cut_text(text: str) -> str:
     """The beginning of a stranger's text."""
     return text if len(text) <= MAX_NAME else f"{text[:MAX_NAME]}..."
 
@@ -82,45 +82,48 @@ EXPECTED = {
 }
 
 
-def problem_of(detail: ErrorDetails, line: int, *, root: type[BaseModel] = Recipe) -> Problem:
+def make_problem(detail: ErrorDetails, line: int, *, root: type[BaseModel] = Recipe) -> Problem:
     """The problem that `detail` tells of, at `line`, in a file of the settings of `root`."""
     return Problem(
-        line=line, field=dotted(detail["loc"]), message=_message(detail), hint=_hint(detail, root)
+        line=line,
+        field=format_path(detail["loc"]),
+        message=_format_message(detail),
+        hint=_format_hint(detail, root),
     )
 
 
-def _message(detail: ErrorDetails) -> str:
+def _format_message(detail: ErrorDetails) -> str:
     if detail["type"] == "extra_forbidden":
         return "unknown setting"
     if detail["type"] == "missing":
         return "missing"
     if detail["type"] == "too_short":
         return "at least one value is needed"
-    value = _shown(detail["input"])
+    value = _format_value(detail["input"])
     if detail["type"] in EXPECTED:
         return f"{value} should be {EXPECTED[detail['type']]}"
     return re.sub(r"^(Input|String) should", lambda _: f"{value} should", detail["msg"])
 
 
-def _hint(detail: ErrorDetails, root: type[BaseModel]) -> str | None:
+def _format_hint(detail: ErrorDetails, root: type[BaseModel]) -> str | None:
     *path, name = detail["loc"]
     match detail["type"]:
         case "extra_forbidden":
-            return did_you_mean(cut(str(name)), section_at(path, root).model_fields)
+            return did_you_mean(cut_text(str(name)), find_section(path, root).model_fields)
         case "missing":
-            return f"needed: {section_at(path, root).model_fields[str(name)].description}"
+            return f"needed: {find_section(path, root).model_fields[str(name)].description}"
         case "less_than" if detail["ctx"]["lt"] == 1:
-            return share_meant(detail["input"])
+            return suggest_share(detail["input"])
         case kind:
-            return _type_hint(kind, detail["input"])
+            return _format_type_hint(kind, detail["input"])
 
 
-def _type_hint(kind: str, value: Any) -> str | None:
+def _format_type_hint(kind: str, value: Any) -> str | None:
     match kind, value:
         case "int_type", float() if value.is_integer():
             return f"write {int(value)}"
         case "float_type", str() if value.endswith("%"):
-            return percent_meant(value)
+            return suggest_percent(value)
         case (("float_type" | "int_type"), str()) if FLOAT.fullmatch(value):
             return "write it without quotes"
         case "string_type", int() | float():
@@ -128,7 +131,7 @@ def _type_hint(kind: str, value: Any) -> str | None:
     return None
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """`value` as somebody would write it, in short."""
     match value:
         case None:
@@ -136,7 +139,7 @@ def _shown(value: Any) -> str:
         case bool():
             return str(value).lower()
         case str():
-            return repr(cut(value))
+            return repr(cut_text(value))
         case dict():
             return "a section"
         case list() | tuple():

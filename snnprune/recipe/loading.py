@@ -12,10 +12,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from snnprune.errors import InputError, SnnpruneError, UsageError
-from snnprune.plugins.references import typed
+from snnprune.plugins.references import parse_typed
 from snnprune.recipe.document import Document, Scalar, parse_bytes, parse_text
-from snnprune.recipe.errors import Problem, RecipeError, Refused, dotted, problem_of
-from snnprune.recipe.scalars import plain_value
+from snnprune.recipe.errors import Problem, RecipeError, RefusedTextError, format_path, make_problem
+from snnprune.recipe.scalars import parse_plain_value
 from snnprune.recipe.schema import Recipe
 
 MAX_BYTES = 2**18  # a recipe has hundreds; the YAML reader takes a second for a million
@@ -85,7 +85,7 @@ def parse_settings(texts: Iterable[str], *, option: str) -> dict[str, Any]:
     Raises:
         UsageError: as `parse_override`.
     """
-    return overridden({}, [parse_override(text, option=option) for text in texts])
+    return apply_overrides({}, [parse_override(text, option=option) for text in texts])
 
 
 def parse_override(text: str, *, option: str = "--set") -> Override:
@@ -99,14 +99,16 @@ def parse_override(text: str, *, option: str = "--set") -> Override:
     if not equals or not all(path):
         raise UsageError(f"{text!r} is not of the form a.b=value", field=option)
     try:
-        plain = _named_value if option == MODEL_ARG or path[:2] == ARGUMENTS else plain_value
+        plain = _parse_value if option == MODEL_ARG or path[:2] == ARGUMENTS else parse_plain_value
         return Override(path=path, value=parse_text(value, plain).value)
-    except Refused as refused:
+    except RefusedTextError as refused:
         problem = refused.problem
-        raise UsageError(problem.message, field=flag(path, option), hint=problem.hint) from None
+        raise UsageError(
+            problem.message, field=format_flag(path, option), hint=problem.hint
+        ) from None
 
 
-def overridden(tree: dict[str, Any], overrides: Iterable[Override]) -> dict[str, Any]:
+def apply_overrides(tree: dict[str, Any], overrides: Iterable[Override]) -> dict[str, Any]:
     """A copy of `tree` with each override in its place, sections made where they are missing.
 
     Raises:
@@ -118,15 +120,15 @@ def overridden(tree: dict[str, Any], overrides: Iterable[Override]) -> dict[str,
     return tree
 
 
-def flag(path: Sequence[str | int], option: str = "--set") -> str:
+def format_flag(path: Sequence[str | int], option: str = "--set") -> str:
     """What errors call the override of `path`."""
-    return f"{option} {dotted(path)}"
+    return f"{option} {format_path(path)}"
 
 
-def _named_value(text: str) -> Scalar:
+def _parse_value(text: str) -> Scalar:
     """What unquoted text means where it may name an object."""
-    value = plain_value(text)
-    return typed(value) if isinstance(value, str) else value
+    value = parse_plain_value(text)
+    return parse_typed(value) if isinstance(value, str) else value
 
 
 def _assign(section: dict[str, Any], override: Override) -> None:
@@ -137,7 +139,8 @@ def _assign(section: dict[str, Any], override: Override) -> None:
         section = section[outer]
         if not isinstance(section, dict):
             raise UsageError(
-                f"{dotted(around[:depth])} is a value, not a section", field=flag(override.path)
+                f"{format_path(around[:depth])} is a value, not a section",
+                field=format_flag(override.path),
             )
     section[name] = override.value
 
@@ -162,13 +165,13 @@ def load_recipe(source: str, overrides: Sequence[str] = (), *, run: Collection[s
     file, data = read_source(source)
     try:
         document = _require_settings(parse_bytes(data))
-    except Refused as refused:
+    except RefusedTextError as refused:
         raise RecipeError(file, [refused.problem]) from None
     try:
-        return Recipe.model_validate(overridden(document.value, settings), context=run)
+        return Recipe.model_validate(apply_overrides(document.value, settings), context=run)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        raise _fault(details, file, document, settings, run) from None
+        raise _make_error(details, file, document, settings, run) from None
 
 
 def _require_settings(document: Document) -> Document:
@@ -177,10 +180,10 @@ def _require_settings(document: Document) -> Document:
     message = "empty" if document.value is None else "holds no settings, name: value"
     needed = [name for name, field in Recipe.model_fields.items() if field.is_required()]
     hint = f"a recipe has the sections {', '.join(needed)}"
-    raise Refused(Problem(line=document.line_of(()), message=message, hint=hint))
+    raise RefusedTextError(Problem(line=document.line_of(()), message=message, hint=hint))
 
 
-def _fault(
+def _make_error(
     details: Sequence[ErrorDetails],
     file: str,
     document: Document,
@@ -190,17 +193,19 @@ def _fault(
     """The error that names whoever is to blame: the command line or the file."""
     for detail in details:
         if any(override.concerns(detail["loc"]) for override in overrides):
-            problem = problem_of(detail, 1)
-            return UsageError(problem.message, field=flag(detail["loc"]), hint=problem.hint)
+            problem = make_problem(detail, 1)
+            return UsageError(problem.message, field=format_flag(detail["loc"]), hint=problem.hint)
     if overrides and _is_valid(document, run):
-        problem = problem_of(details[0], 1)
+        problem = make_problem(details[0], 1)
         return UsageError(f"{problem.field}: {problem.message}", field="--set", hint=problem.hint)
-    return _recipe_error(details, file, document)
+    return _make_recipe_error(details, file, document)
 
 
-def _recipe_error(details: Sequence[ErrorDetails], file: str, document: Document) -> RecipeError:
+def _make_recipe_error(
+    details: Sequence[ErrorDetails], file: str, document: Document
+) -> RecipeError:
     details = sorted(details, key=lambda detail: document.line_of(detail["loc"]))
-    problems = [problem_of(d, document.line_of(d["loc"])) for d in details[:MAX_PROBLEMS]]
+    problems = [make_problem(d, document.line_of(d["loc"])) for d in details[:MAX_PROBLEMS]]
     return RecipeError(file, problems, omitted=len(details) - len(problems))
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from snnprune.recipe.document import Document, parse_bytes
-from snnprune.recipe.errors import Problem, RecipeError, Refused, problem_of
+from snnprune.recipe.errors import Problem, RecipeError, RefusedTextError, make_problem
 from snnprune.recipe.loading import read_source
 from snnprune.recipe.section import Count, Name, Section, Share
 
@@ -52,20 +52,22 @@ def load_prune_section(path: Path) -> PruneSection:
     try:
         document = parse_bytes(data)
         if not isinstance(document.value, dict):
-            raise Refused(Problem(line=1, message="holds no settings", hint="begin with prune:"))
-    except Refused as refused:
+            raise RefusedTextError(
+                Problem(line=1, message="holds no settings", hint="begin with prune:")
+            )
+    except RefusedTextError as refused:
         raise RecipeError(file, [refused.problem]) from None
     try:
         return PruneRecipe.model_validate(document.value).prune
     except ValidationError as error:
-        raise _fault(error, file, document) from None
+        raise _make_error(error, file, document) from None
 
 
-def _fault(error: ValidationError, file: str, document: Document) -> RecipeError:
+def _make_error(error: ValidationError, file: str, document: Document) -> RecipeError:
     details = error.errors(include_url=False)
     details.sort(key=lambda detail: document.line_of(detail["loc"]))
     problems = [
-        problem_of(detail, document.line_of(detail["loc"]), root=PruneRecipe)
+        make_problem(detail, document.line_of(detail["loc"]), root=PruneRecipe)
         for detail in details[:MAX_PROBLEMS]
     ]
     return RecipeError(file, problems, omitted=len(details) - len(problems))

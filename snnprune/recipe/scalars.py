@@ -13,7 +13,7 @@ TRUE = ("true", "True", "TRUE")
 FALSE = ("false", "False", "FALSE")
 
 
-def plain_value(text: str) -> bool | int | float | str | None:
+def parse_plain_value(text: str) -> bool | int | float | str | None:
     """The value of unquoted `text`.
 
     Raises:
@@ -24,21 +24,21 @@ def plain_value(text: str) -> bool | int | float | str | None:
     if text in TRUE + FALSE:
         return text in TRUE
     if INTEGER.fullmatch(text):
-        return _integer(_short(text))
+        return _parse_integer(_shorten(text))
     if FLOAT.fullmatch(text):
-        return _float(_short(text))
+        return _parse_float(_shorten(text))
     return text
 
 
-def _short(number: str) -> str:
+def _shorten(number: str) -> str:
     if len(number) > MAX_DIGITS:
         raise ValueError(f"a number of {len(number)} characters is too long")
     return number
 
 
-def _integer(text: str) -> int:
+def _parse_integer(text: str) -> int:
     return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
 
 
-def _float(text: str) -> float:
+def _parse_float(text: str) -> float:
     return float(re.sub(r"\.(?=[a-z])", "", text.lower()))  # Python writes inf and nan undotted

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from snnprune.plugins.references import recalled
+from snnprune.plugins.references import decode_references
 from snnprune.recipe.methods import (
     FinetuneSection,
     GradualSection,
@@ -24,7 +24,7 @@ from snnprune.recipe.section import (
     Section,
     Seed,
     Share,
-    fault,
+    make_fault,
     refuse,
     require_plain,
 )
@@ -47,17 +47,17 @@ class GridSection(Section):
     def _each_once(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(names)) < len(names):
             raise PydanticCustomError("names", "each should be named once")
-        if len(set(map(_word, names))) < len(names):
+        if len(set(map(_shorten_name, names))) < len(names):
             raise PydanticCustomError("names", "two would have a folder of the same name")
         return names
 
 
-def runs_of(recipe: "Recipe") -> Mapping[str, "Recipe"]:
+def expand_grid(recipe: "Recipe") -> Mapping[str, "Recipe"]:
     """The recipe of each run of the grid, by the name of its folder; none without a grid."""
     if recipe.grid is None:
         return {}
     return {
-        f"{_word(model)}-{_word(data)}": recipe.model_copy(
+        f"{_shorten_name(model)}-{_shorten_name(data)}": recipe.model_copy(
             update={
                 "grid": None,
                 "model": recipe.model.model_copy(update={"name": model}),
@@ -69,7 +69,7 @@ def runs_of(recipe: "Recipe") -> Mapping[str, "Recipe"]:
     }
 
 
-def grid_faults(
+def find_grid_faults(
     grid: GridSection, model: "ModelSection | None", data: "DataSection | None"
 ) -> Iterator[InitErrorDetails]:
     """What does not fit the sections beside the grid; None where these are faulty themselves."""
@@ -77,18 +77,24 @@ def grid_faults(
         names: tuple[str, ...] = getattr(grid, key)
         if section is not None and section.name not in names:
             where = "model" if key == "models" else "data"
-            yield fault(f"{where}.name, {section.name}, should be one of {', '.join(names)}", [key])
+            yield make_fault(
+                f"{where}.name, {section.name}, should be one of {', '.join(names)}", [key]
+            )
     for key in ("test", "evaluation"):
         if data is not None and len(grid.data) > 1 and getattr(data, key) is not None:
-            yield fault(f"data.{key} names images of one data set, and here are several", ["data"])
+            yield make_fault(
+                f"data.{key} names images of one data set, and here are several", ["data"]
+            )
 
 
-def _word(name: str) -> str:
+def _shorten_name(name: str) -> str:
     """What stands in a folder's name for a model or data set, which may be a path."""
     return re.sub(r"[^\w.+]+", "-", PurePath(name).name).strip("-.")
 
 
-Arguments = Annotated[dict[str, Any], AfterValidator(require_plain), AfterValidator(recalled)]
+Arguments = Annotated[
+    dict[str, Any], AfterValidator(require_plain), AfterValidator(decode_references)
+]
 Method = TypeVar("Method", ImpSection, GradualSection, SearchSection)
 
 
@@ -181,7 +187,9 @@ class Recipe(Section):
         cls, grid: GridSection | None, info: ValidationInfo
     ) -> GridSection | None:
         if grid is not None:
-            refuse("grid", list(grid_faults(grid, info.data.get("model"), info.data.get("data"))))
+            refuse(
+                "grid", list(find_grid_faults(grid, info.data.get("model"), info.data.get("data")))
+            )
         return grid
 
     @field_validator("gradual")
@@ -189,24 +197,24 @@ class Recipe(Section):
     def _pruned_within_training(
         cls, gradual: GradualSection | None, info: ValidationInfo
     ) -> GradualSection | None:
-        return _checked(gradual, info, _gradual_faults)
+        return _check_section(gradual, info, _find_gradual_faults)
 
     @field_validator("imp")
     @classmethod
     def _rewound_within_training(
         cls, imp: ImpSection | None, info: ValidationInfo
     ) -> ImpSection | None:
-        return _checked(imp, info, _imp_faults)
+        return _check_section(imp, info, _find_imp_faults)
 
     @field_validator("search")
     @classmethod
     def _warm_within_search(
         cls, search: SearchSection | None, info: ValidationInfo
     ) -> SearchSection | None:
-        return _checked(search, info, _search_faults)
+        return _check_section(search, info, _find_search_faults)
 
 
-def section_at(path: Sequence[str | int], root: type[BaseModel] | None = None) -> type[BaseModel]:
+def find_section(path: Sequence[str | int], root: type[BaseModel] | None = None) -> type[BaseModel]:
     """The class of the section at `path`, such as ["training"], of `root` or a recipe."""
     section: type[BaseModel] = root or Recipe
     for name in path:
@@ -218,7 +226,7 @@ def section_at(path: Sequence[str | int], root: type[BaseModel] | None = None) -
     return section
 
 
-def _checked(
+def _check_section(
     section: Method | None,
     info: ValidationInfo,
     faults: Callable[[Method, TrainingSection], Iterator[InitErrorDetails]],
@@ -233,33 +241,39 @@ def _checked(
     return section
 
 
-def _gradual_faults(
+def _find_gradual_faults(
     gradual: GradualSection, training: TrainingSection
 ) -> Iterator[InitErrorDetails]:
     epochs, end = training.epochs, gradual.end_epoch or training.epochs
     if end > epochs:
-        yield fault(f"{end} should be at most training.epochs, which is {epochs}", ["end_epoch"])
+        yield make_fault(
+            f"{end} should be at most training.epochs, which is {epochs}", ["end_epoch"]
+        )
     if gradual.start_epoch >= end:
-        yield fault(f"{gradual.start_epoch} should be less than the end, {end}", ["start_epoch"])
+        yield make_fault(
+            f"{gradual.start_epoch} should be less than the end, {end}", ["start_epoch"]
+        )
 
 
-def _imp_faults(imp: ImpSection, training: TrainingSection) -> Iterator[InitErrorDetails]:
+def _find_imp_faults(imp: ImpSection, training: TrainingSection) -> Iterator[InitErrorDetails]:
     epochs = training.epochs
     if imp.rewind_epoch >= epochs:
         message = f"{imp.rewind_epoch} should be less than training.epochs, which is {epochs}"
-        yield fault(message, ["rewind_epoch"])
+        yield make_fault(message, ["rewind_epoch"])
         return
     left = epochs - imp.rewind_epoch
     length = imp.round_epochs or left
     if imp.rewind == "learning-rate" and length > left:
         what = f"{length} are more than the {left} of the schedule after epoch {imp.rewind_epoch}"
-        yield fault(what, ["round_epochs"])
+        yield make_fault(what, ["round_epochs"])
     if imp.rewind == "weights" and training.warmup_epochs >= length:
         what = f"a round of {length} epochs has no room for {training.warmup_epochs} of warm-up"
-        yield fault(what, ["round_epochs"])
+        yield make_fault(what, ["round_epochs"])
 
 
-def _search_faults(search: SearchSection, training: TrainingSection) -> Iterator[InitErrorDetails]:
+def _find_search_faults(
+    search: SearchSection, training: TrainingSection
+) -> Iterator[InitErrorDetails]:
     if search.epochs is not None and training.warmup_epochs >= search.epochs:
         what = f"{search.epochs} leave no room for {training.warmup_epochs} of warm-up"
-        yield fault(what, ["epochs"])
+        yield make_fault(what, ["epochs"])

@@ -24,7 +24,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-def fault(message: str, place: Sequence[str | int] = (), value: object = None) -> InitErrorDetails:
+def make_fault(
+    message: str, place: Sequence[str | int] = (), value: object = None
+) -> InitErrorDetails:
     """What is wrong with the setting at `place`, to be raised by `refuse`."""
     error = PydanticCustomError("argument", "{message}", {"message": message})
     return InitErrorDetails(type=error, loc=tuple(place), input=value)
@@ -56,18 +58,20 @@ def require_plain(args: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValidationError: there are others.
     """
-    refuse("args", list(_not_plain(args, ())))
+    refuse("args", list(_find_not_plain(args, ())))
     return args
 
 
-def _not_plain(args: dict[str, Any], path: tuple[str, ...]) -> Iterator[InitErrorDetails]:
+def _find_not_plain(args: dict[str, Any], path: tuple[str, ...]) -> Iterator[InitErrorDetails]:
     for key, value in args.items():
         place = (*path, key)
         if isinstance(value, dict) and len(place) <= MAX_ARGUMENT_DEPTH:
-            yield from _not_plain(value, place)
+            yield from _find_not_plain(value, place)
         elif isinstance(value, dict):
-            yield fault("nested too deeply", place, value)
+            yield make_fault("nested too deeply", place, value)
         elif isinstance(value, float) and not math.isfinite(value):
-            yield fault("Input should be a finite number", place, value)
+            yield make_fault("Input should be a finite number", place, value)
         elif not isinstance(value, bool | int | float | str):
-            yield fault("Input should be a number, true, false, text or a section", place, value)
+            yield make_fault(
+                "Input should be a number, true, false, text or a section", place, value
+            )

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from snnprune.data.dataset import worded
-from snnprune.text import backslashed, in_percent, table
+from snnprune.data.dataset import format_split
+from snnprune.text import escape_with_backslashes, format_percent_number, format_table
 
 DENSE, RANDOM = "dense", "random"
 Split = Literal["test", "validation", "train"]
@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class CurvePoint:
     """The tickets of one method at one sparsity, one for each seed."""
 
     method: str
@@ -48,15 +48,15 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Summary:
+class CurveSummary:
     """What runs of one recipe found."""
 
     split: Split
     """The images that the accuracies were measured on."""
     seeds: int
     """How many runs there are."""
-    dense: Point | None
-    points: tuple[Point, ...]
+    dense: CurvePoint | None
+    points: tuple[CurvePoint, ...]
     """By method in the order of the runs, then by sparsity; without the dense network."""
 
     def list_methods(self) -> tuple[str, ...]:
@@ -67,12 +67,12 @@ class Summary:
         """The sparsities, increasing."""
         return tuple(sorted({point.asked for point in self.points}))
 
-    def of(self, method: str) -> tuple[Point, ...]:
+    def of(self, method: str) -> tuple[CurvePoint, ...]:
         """The points of a method by sparsity."""
         return tuple(point for point in self.points if point.method == method)
 
 
-def summarised(runs: Sequence[Iterable[Row]]) -> Summary:
+def summarize_runs(runs: Sequence[Iterable[Row]]) -> CurveSummary:
     """The tickets among the rows of `runs`, those of one method and sparsity brought together.
 
     Test accuracies where every run has some, otherwise validation accuracies, or training
@@ -80,15 +80,15 @@ def summarised(runs: Sequence[Iterable[Row]]) -> Summary:
     the same sparsity asked, the last counts.
     """
     tickets = [[row for row in run if row["kind"] == "ticket"] for run in runs]
-    split = _split(tickets)
+    split = _find_split(tickets)
     groups: dict[tuple[str, float], dict[int, Row]] = {}
     for number, rows in enumerate(tickets):
         for row in rows:
             groups.setdefault((row["method"], row["sparsity_asked"]), {})[number] = row
-    points = [_point(*key, list(group.values()), split) for key, group in groups.items()]
+    points = [_make_point(*key, list(group.values()), split) for key, group in groups.items()]
     methods = list(dict.fromkeys(method for method, _ in groups))
     points.sort(key=lambda point: (methods.index(point.method), point.asked))
-    return Summary(
+    return CurveSummary(
         split=split,
         seeds=len(tickets),
         dense=next((point for point in points if point.method == DENSE), None),
@@ -96,53 +96,55 @@ def summarised(runs: Sequence[Iterable[Row]]) -> Summary:
     )
 
 
-def about_curves(summary: Summary) -> dict[str, Any]:
+def describe_curves(summary: CurveSummary) -> dict[str, Any]:
     """The summary as JSON: counts and accuracies by seed, with mean and deviation beside them."""
     return {
         "accuracies_on": summary.split,
         "seeds": summary.seeds,
-        "dense": summary.dense and _about(summary.dense),
-        "points": [_about(point) for point in summary.points],
+        "dense": summary.dense and _describe_point(summary.dense),
+        "points": [_describe_point(point) for point in summary.points],
     }
 
 
-def _point(method: str, asked: float, rows: Sequence[Row], split: Split) -> Point:
-    accuracies = (_accuracy(row, split) for row in rows)
-    return Point(
+def _make_point(method: str, asked: float, rows: Sequence[Row], split: Split) -> CurvePoint:
+    accuracies = (_read_accuracy(row, split) for row in rows)
+    return CurvePoint(
         method=method,
         asked=asked,
         pruned=tuple(row["pruned"] for row in rows),
         prunable=tuple(row["prunable"] for row in rows),
         accuracies=tuple(accuracy for accuracy in accuracies if accuracy is not None),
-        densities=_means(
+        densities=_average_by_name(
             {layer["weight"]: layer["kept"] / layer["weights"] for layer in row["layers"]}
             for row in rows
         ),
-        firing_rates=_means((_measured(row) or {}).get("firing_rates", {}) for row in rows),
+        firing_rates=_average_by_name(
+            (_get_evaluation(row) or {}).get("firing_rates", {}) for row in rows
+        ),
     )
 
 
-def _accuracy(row: Row, split: Split) -> float | None:
+def _read_accuracy(row: Row, split: Split) -> float | None:
     if split == "validation":
         return row["validation_accuracy"]
-    found = row["test"] if split == "test" else _measured(row)
+    found = row["test"] if split == "test" else _get_evaluation(row)
     return found["correct"] / found["labelled"] if found and found["labelled"] else None
 
 
-def _measured(row: Row) -> Any:
+def _get_evaluation(row: Row) -> Any:
     return row["test"] or row.get("measured")
 
 
-def _split(runs: Sequence[Sequence[Row]]) -> Split:
+def _find_split(runs: Sequence[Sequence[Row]]) -> Split:
     """Which images all runs have accuracies on."""
     for split in SPLITS[:2]:
-        if all(any(_accuracy(row, split) is not None for row in rows) for rows in runs):
+        if all(any(_read_accuracy(row, split) is not None for row in rows) for rows in runs):
             return split
-    known = any(_measured(row) for rows in runs for row in rows)
+    known = any(_get_evaluation(row) for rows in runs for row in rows)
     return "train" if known else "validation"
 
 
-def _means(given: Iterable[Mapping[str, float]]) -> dict[str, float]:
+def _average_by_name(given: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """The mean of each name over those that have it, in the order of first appearance."""
     values: dict[str, list[float]] = {}
     for one in given:
@@ -151,7 +153,7 @@ def _means(given: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return {name: statistics.fmean(found) for name, found in values.items()}
 
 
-def _about(point: Point) -> dict[str, Any]:
+def _describe_point(point: CurvePoint) -> dict[str, Any]:
     return {
         "method": point.method,
         "sparsity_asked": point.asked,
@@ -166,13 +168,13 @@ def _about(point: Point) -> dict[str, Any]:
     }
 
 
-def accuracy_cells(summary: Summary) -> list[list[str]]:
+def make_accuracy_cells(summary: CurveSummary) -> list[list[str]]:
     """A head, then a row for each sparsity: it and the accuracy of each method, in percent."""
     points = {(point.method, point.asked): point for point in summary.points}
     rows = [
-        [f"{in_percent(asked)}%"]
+        [f"{format_percent_number(asked)}%"]
         + [
-            _accuracy_cell(points.get((method, asked)), summary)
+            _format_accuracy(points.get((method, asked)), summary)
             for method in summary.list_methods()
         ]
         for asked in summary.list_sparsities()
@@ -180,31 +182,35 @@ def accuracy_cells(summary: Summary) -> list[list[str]]:
     return [["sparsity", *summary.list_methods()], *rows]
 
 
-def dense_line(summary: Summary) -> str:
+def format_dense_line(summary: CurveSummary) -> str:
     """The accuracy of the dense network, and what all accuracies are."""
-    line = f"{worded(summary.split)} accuracy (%), {_seeds(summary)}"
+    line = f"{format_split(summary.split)} accuracy (%), {_format_seeds(summary)}"
     if summary.dense is None:
         return line
-    return f"dense {_accuracy_cell(summary.dense, summary)}; {line}"
+    return f"dense {_format_accuracy(summary.dense, summary)}; {line}"
 
 
-def _seeds(summary: Summary) -> str:
+def _format_seeds(summary: CurveSummary) -> str:
     """How many runs an accuracy is the mean of."""
     if summary.seeds < 2:
         return "one seed"
     return f"mean ± standard deviation of {summary.seeds} seeds"
 
 
-def markdown_table(summary: Summary) -> str:
+def format_markdown_table(summary: CurveSummary) -> str:
     """The accuracies as a Markdown table, the dense network below it."""
-    titles, *body = accuracy_cells(summary)
+    titles, *body = make_accuracy_cells(summary)
     right = range(len(titles))
-    text = table(titles, body, right, escape=backslashed, spaced=True) if body else ""
-    end = dense_line(summary)
+    text = (
+        format_table(titles, body, right, escape=escape_with_backslashes, spaced=True)
+        if body
+        else ""
+    )
+    end = format_dense_line(summary)
     return "\n\n".join([*([text] if text else []), f"{end[0].upper()}{end[1:]}."]) + "\n"
 
 
-def _accuracy_cell(point: Point | None, summary: Summary) -> str:
+def _format_accuracy(point: CurvePoint | None, summary: CurveSummary) -> str:
     """Mean and deviation in percent, with the number of seeds where it is not that of all."""
     if point is None or (mean := point.compute_mean()) is None:
         return "-"

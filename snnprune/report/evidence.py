@@ -34,12 +34,12 @@ class Membrane:
     outside the edges."""
 
 
-def membranes(calibration: Calibration) -> dict[str, Membrane]:
+def describe_membranes(calibration: Calibration) -> dict[str, Membrane]:
     """By neuron name."""
-    return {name: _membrane(neuron) for name, neuron in calibration.neurons.items()}
+    return {name: _describe_membrane(neuron) for name, neuron in calibration.neurons.items()}
 
 
-def _membrane(neuron: NeuronStatistics) -> Membrane:
+def _describe_membrane(neuron: NeuronStatistics) -> Membrane:
     return Membrane(
         channels=len(neuron.firing_rate),
         silent=int((neuron.firing_rate == 0).sum()),
@@ -64,7 +64,7 @@ class ScoreHistogram:
     """Weights whose score has no logarithm, kept and pruned: worth nothing, or 0 already."""
 
 
-def score_histogram(scores: Tensor, mask: Tensor, scale: Scale) -> ScoreHistogram:
+def make_score_histogram(scores: Tensor, mask: Tensor, scale: Scale) -> ScoreHistogram:
     """Of the scores of one layer, on the `scale` of their criterion, and its mask of kept weights.
 
     Where a later step or a repair has chosen other weights, kept and pruned overlap.
@@ -82,13 +82,13 @@ def score_histogram(scores: Tensor, mask: Tensor, scale: Scale) -> ScoreHistogra
     bins = ((logs - low) / (high - low) * BINS).clamp(0, BINS - 1)
     return ScoreHistogram(
         edges=tuple(edges.tolist()),
-        kept=_counts(bins[finite & alive]),
-        pruned=_counts(bins[finite & ~alive]),
+        kept=_list_counts(bins[finite & alive]),
+        pruned=_list_counts(bins[finite & ~alive]),
         lowest=lowest,
     )
 
 
-def _counts(bins: Tensor) -> tuple[int, ...]:
+def _list_counts(bins: Tensor) -> tuple[int, ...]:
     return tuple(torch.bincount(bins.long(), minlength=BINS).tolist())
 
 
@@ -103,7 +103,7 @@ class Crisis:
     """Mean over channels of P = p(u_th) E|du|, at most 1: the share of spikes that flip."""
 
 
-def crises(
+def predict_flips(
     weights: Mapping[str, Tensor], masks: Masks, network: Network, calibration: Calibration
 ) -> dict[str, Crisis]:
     """What the loss of the weights outside `masks` does, by neuron name.
@@ -124,20 +124,20 @@ def crises(
         spread = rate_per_weight(variance(evidence), evidence)
         currents = (pruned**2 * spread).flatten(1).sum(1)
         for drive in seen.drives:
-            moved[drive.name].append(currents * _gain(drive) ** 2)
+            moved[drive.name].append(currents * _compute_gain(drive) ** 2)
             density[drive.name] = log_density_at_threshold(drive.neuron).exp()
     return {
-        name: _crisis(torch.stack(variances).sum(0).sqrt(), density[name])
+        name: _predict_flips_of(torch.stack(variances).sum(0).sqrt(), density[name])
         for name, variances in moved.items()
         if len({len(each) for each in variances}) == 1
     }
 
 
-def _gain(drive: DriveStatistics) -> Tensor:
+def _compute_gain(drive: DriveStatistics) -> Tensor:
     """What a current of 1 is in the membrane, (C_out,)."""
     return drive.bn_scale * drive.time_gain
 
 
-def _crisis(deviation: Tensor, density: Tensor) -> Crisis:
+def _predict_flips_of(deviation: Tensor, density: Tensor) -> Crisis:
     flips = gaussian_flip_chance(density, deviation)
     return Crisis(radius=float(deviation.mean()), flips=float(flips.mean()))

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snnprune.distributed.device import device_name, versions
-from snnprune.files.writing import sha256_of
-from snnprune.runtime import command_line
+from snnprune.distributed.device import collect_versions, device_name
+from snnprune.files.writing import hash_file
+from snnprune.runtime import format_command_line
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SCHEMA = 1  # raised when a reader of the last one would be misled
 
 
-def report(
+def make_report(
     command: str,
     *,
     device: torch.device,
@@ -35,26 +35,26 @@ def report(
     """The frame that every report shares, around what a command found out."""
     return {
         "schema": SCHEMA,
-        "tool_version": versions()["snnprune"],
+        "tool_version": collect_versions()["snnprune"],
         "command": command,
-        "command_line": command_line(),
+        "command_line": format_command_line(),
         "ok": True,
         "inputs": list(inputs),
         "seed": seed,
         "device": device_name(device),
-        "versions": versions(),
+        "versions": collect_versions(),
         **findings,
         "excluded": list(excluded),
         "warnings": list(warnings),
     }
 
 
-def file_entry(path: Path, sha256: str | None = None) -> dict[str, str]:
+def make_file_entry(path: Path, sha256: str | None = None) -> dict[str, str]:
     """A file by path and hash."""
-    return {"path": str(path), "sha256": sha256 or sha256_of(path)}
+    return {"path": str(path), "sha256": sha256 or hash_file(path)}
 
 
-def about_workload(work: Workload, samples: int, energy: Energy) -> dict[str, Any]:
+def describe_workload(work: Workload, samples: int, energy: Energy) -> dict[str, Any]:
     """What was done, as counts over all samples, and the energy of one sample."""
     total = work.sum_layers()
     return {
@@ -69,7 +69,7 @@ def about_workload(work: Workload, samples: int, energy: Energy) -> dict[str, An
     }
 
 
-def about_evaluation(evaluation: Evaluation | None) -> dict[str, Any] | None:
+def describe_evaluation(evaluation: Evaluation | None) -> dict[str, Any] | None:
     """An evaluation as counts, with accuracy and loss beside them."""
     if evaluation is None:
         return None
@@ -101,11 +101,11 @@ FEW = 20
 """On fewer images a silent neuron or one answer is no sign of anything."""
 
 
-def doubts_on(evaluation: Mapping[str, Any] | None, *, of: str = "the network") -> list[str]:
+def doubt_evaluation(evaluation: Mapping[str, Any] | None, *, of: str = "the network") -> list[str]:
     """What an evaluation hints at: neurons without a spike, one answer or one label for all."""
     if evaluation is None or evaluation["samples"] < FEW:
         return []
-    found = _silent(evaluation["firing_rates"], evaluation["samples"], of)
+    found = _doubt_silent(evaluation["firing_rates"], evaluation["samples"], of)
     if evaluation.get("answers") == 1 and evaluation.get("classes", 0) > 1:
         found.append(
             f"{of} answers one class for all {evaluation['labelled']:,} images, which have "
@@ -119,20 +119,20 @@ def doubts_on(evaluation: Mapping[str, Any] | None, *, of: str = "the network") 
     return found
 
 
-def doubts_on_both(agreement: Agreement | None, names: tuple[str, str]) -> list[str]:
+def doubt_agreement(agreement: Agreement | None, names: tuple[str, str]) -> list[str]:
     """What an agreement hints at, of the networks that are called by `names`."""
     if agreement is None or agreement.samples < FEW:
         return []
     found = []
     for which, (name, classes) in enumerate(zip(names, agreement.classes, strict=True)):
         rates = {neuron: spikes.rates[which] for neuron, spikes in agreement.spikes.items()}
-        found += _silent(rates, agreement.samples, name)
+        found += _doubt_silent(rates, agreement.samples, name)
         if classes == 1:
             found.append(f"{name} answers one class for all {agreement.samples:,} images")
     return found
 
 
-def _silent(rates: Mapping[str, float], samples: int, of: str) -> list[str]:
+def _doubt_silent(rates: Mapping[str, float], samples: int, of: str) -> list[str]:
     silent = [name for name, rate in rates.items() if rate == 0]
     if not silent:
         return []

@@ -12,7 +12,7 @@ from typing import Any
 
 from snnprune.data.catalogue import DATA
 from snnprune.models import MODELS, ModelSpec
-from snnprune.plugins.references import kept, recalled_section
+from snnprune.plugins.references import decode_section, encode_references
 from snnprune.quantities import Share
 from snnprune.version import KEY, __version__
 
@@ -37,39 +37,39 @@ class DataSpec:
         return known if self.evaluation is None else {**known, "evaluation": self.evaluation}
 
 
-def described(
+def make_metadata(
     command: str, *, model: ModelSpec | None = None, data: DataSpec | None = None, **more: object
 ) -> dict[str, str]:
     """Metadata for a file; `more` is stored as `snnprune.<name>`."""
     metadata = {"format": "pt", KEY: __version__, "snnprune.command": command}
     if model is not None:
-        metadata |= model_note(model)
+        metadata |= make_model_note(model)
     if data is not None:
         metadata[DATA_SET] = json.dumps(data.as_dict())
     return metadata | {f"snnprune.{name}": str(value) for name, value in more.items()}
 
 
-def model_note(model: ModelSpec) -> dict[str, str]:
+def make_model_note(model: ModelSpec) -> dict[str, str]:
     """The metadata that name a model."""
-    return {MODEL: json.dumps({"name": model.name, "args": kept(dict(model.args))})}
+    return {MODEL: json.dumps({"name": model.name, "args": encode_references(dict(model.args))})}
 
 
-def model_in(metadata: Mapping[str, str], *, asked: str | None = None) -> ModelSpec | None:
+def read_model_spec(metadata: Mapping[str, str], *, asked: str | None = None) -> ModelSpec | None:
     """The built-in model that a file says it is of, or the user's own one that was `asked` for."""
-    found = _object(metadata.get(MODEL))
+    found = _parse_object(metadata.get(MODEL))
     args = found.get("args")
     if (
         str(found.get("name")) not in {*MODELS.rows, asked}
         or not isinstance(args, dict)
-        or not _modest(args)
+        or not _is_modest(args)
     ):
         return None
     return ModelSpec(name=found["name"], args=found["args"])
 
 
-def data_in(metadata: Mapping[str, str], *, asked: str | None = None) -> DataSpec | None:
+def read_data_spec(metadata: Mapping[str, str], *, asked: str | None = None) -> DataSpec | None:
     """The built-in data set that a file was trained on, or the user's own that was `asked` for."""
-    found = _object(metadata.get(DATA_SET))
+    found = _parse_object(metadata.get(DATA_SET))
     validation, seed = found.get("validation", 0.0), found.get("seed", 0)
     if str(found.get("name")) not in {*DATA.rows, asked} or not isinstance(seed, int):
         return None
@@ -84,7 +84,7 @@ def data_in(metadata: Mapping[str, str], *, asked: str | None = None) -> DataSpe
     )
 
 
-def _modest(args: dict[str, Any]) -> bool:
+def _is_modest(args: dict[str, Any]) -> bool:
     """Whether a network of these arguments takes a sane amount of memory and time to try."""
     numbers = [value for value in args.values() if isinstance(value, int | float)]
     picture = [args.get(name, 1) for name in ("in_channels", "size", "size", "time_steps")]
@@ -93,9 +93,9 @@ def _modest(args: dict[str, Any]) -> bool:
     return all(0 <= number <= MAX_NUMBER for number in numbers) and math.prod(picture) < MAX_PICTURE
 
 
-def _object(text: str | None) -> dict[str, Any]:
+def _parse_object(text: str | None) -> dict[str, Any]:
     try:
-        value = json.loads(text or "{}", object_hook=recalled_section)
+        value = json.loads(text or "{}", object_hook=decode_section)
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

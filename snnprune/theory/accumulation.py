@@ -12,13 +12,13 @@ from snnprune.graph.forward import Batch
 from snnprune.graph.network import Network
 from snnprune.measure.calibration import Calibration, NeuronStatistics
 from snnprune.theory import bounds
-from snnprune.theory.crisis import Crisis
-from snnprune.theory.nearness import near_counts
-from snnprune.theory.spreading import Spread
+from snnprune.theory.crisis import CrisisEstimate
+from snnprune.theory.nearness import count_near
+from snnprune.theory.spreading import FlipSpread
 
 
 @dataclass(frozen=True, kw_only=True)
-class Accumulated:
+class AccumulatedFlips:
     """Up to the neurons of one name, those that ran before them included; (T,) float64 each."""
 
     neuron: str
@@ -33,33 +33,35 @@ class Accumulated:
     """The same by 2 p_sup r: Theorem 3.5 summed over neurons, layers and steps; empty above 1."""
 
 
-def accumulated(
+def accumulate_flips(
     network: Network,
     calibration: Calibration,
-    crises: Sequence[Crisis],
-    spread: Mapping[str, Spread],
+    crises: Sequence[CrisisEstimate],
+    spread: Mapping[str, FlipSpread],
     batches: Iterable[Batch],
-) -> tuple[Accumulated, ...]:
+) -> tuple[AccumulatedFlips, ...]:
     """`spread` is of all layers of `crises` changed at once; `batches` are those of all of these.
 
     As long as no spike is another, an error has come from the changed weights alone: the first that
     flips does so by an error that the `Crisis` of its own layers know, and is near enough for it.
     There is no bound from a neuron on that may hear of a changed layer without a `Crisis`.
     """
-    radii = _radii(crises)
-    counts = near_counts(network, list(radii.items()), batches)
+    radii = _sum_radii(crises)
+    counts = count_near(network, list(radii.items()), batches)
     near = dict(zip(radii, counts, strict=True))
-    found: list[Accumulated] = []
+    found: list[AccumulatedFlips] = []
     known, followed = True, {crisis.layer for crisis in crises}
     counted = bound = torch.zeros(calibration.time_steps, dtype=torch.float64)
     for neuron, one in spread.items():
-        known = known and one.after <= followed and _explained(one, radii.get(neuron), calibration)
+        known = (
+            known and one.after <= followed and _is_explained(one, radii.get(neuron), calibration)
+        )
         if known and neuron in radii:
             counted = counted + near[neuron].sum(1).cumsum(0) / one.samples
-            chances = _bounds(calibration.neurons[neuron], radii[neuron], near[neuron], one)
+            chances = _compute_bounds(calibration.neurons[neuron], radii[neuron], near[neuron], one)
             bound = bound + chances.cumsum(0) / one.samples
         found.append(
-            Accumulated(
+            AccumulatedFlips(
                 neuron=neuron,
                 flipped=one.flips / one.places,
                 hit=one.hit / one.samples,
@@ -70,7 +72,7 @@ def accumulated(
     return tuple(found)
 
 
-def first_empty(found: Sequence[Accumulated]) -> tuple[str, int] | None:
+def find_first_empty(found: Sequence[AccumulatedFlips]) -> tuple[str, int] | None:
     """The neuron and the step, counted from 1, from which the bound is 1 or more."""
     for one in found:
         if one.bound is None:
@@ -81,7 +83,7 @@ def first_empty(found: Sequence[Accumulated]) -> tuple[str, int] | None:
     return None
 
 
-def _radii(crises: Sequence[Crisis]) -> dict[str, Tensor]:
+def _sum_radii(crises: Sequence[CrisisEstimate]) -> dict[str, Tensor]:
     """By neuron (T, C): the errors of all layers that drive it."""
     radii: dict[str, Tensor] = {}
     for one in crises:
@@ -90,7 +92,7 @@ def _radii(crises: Sequence[Crisis]) -> dict[str, Tensor]:
     return radii
 
 
-def _explained(spread: Spread, radii: Tensor | None, calibration: Calibration) -> bool:
+def _is_explained(spread: FlipSpread, radii: Tensor | None, calibration: Calibration) -> bool:
     """Whether no membrane went further, while no spike was another, than its own layers say."""
     if len(spread.places) != calibration.time_steps:
         return False
@@ -98,7 +100,9 @@ def _explained(spread: Spread, radii: Tensor | None, calibration: Calibration) -
     return bool((spread.untouched <= reach + bounds.ROUNDING * (1 + reach)).all())
 
 
-def _bounds(neuron: NeuronStatistics, radii: Tensor, near: Tensor, spread: Spread) -> Tensor:
+def _compute_bounds(
+    neuron: NeuronStatistics, radii: Tensor, near: Tensor, spread: FlipSpread
+) -> Tensor:
     """2 p_sup r summed over all places of a step, (T,)."""
     places = spread.places.unsqueeze(1) / near.shape[1]
     shares = near / places

@@ -24,7 +24,7 @@ def geometric(beta: float, steps: int, *, decay_input: bool = False) -> float:
     return gathered * (1 - beta) if decay_input else gathered
 
 
-def reached(
+def compute_reach(
     beta: float | None, error: Tensor, seen: Tensor, *, decay_input: bool = False
 ) -> tuple[Tensor, bool]:
     """How far an error eps of every current takes a membrane by each step, (T, C) (Lemma 3.4).
@@ -50,13 +50,13 @@ def density_bound(neuron: NeuronStatistics, radius: Tensor, near: Tensor) -> Ten
     p_sup is the highest counted density of the bins that lie within r of the threshold at least in
     part. Within a bin it may be higher still: then it is what `near`, P[|u - u_th| <= r], says.
     """
-    edges, counts = _bins(neuron)
+    edges, counts = _split_bins(neuron)
     width = float(edges[1] - edges[0])
     total = counts.sum(1, keepdim=True).clamp(min=1)
     density = counts[:, 1:-1] / (total * width)
-    bound = 2 * (density * _touched(edges, radius)).amax(1) * radius
+    bound = 2 * (density * _find_touched_bins(edges, radius)).amax(1) * radius
     # nobody counted how dense it is past the bins
-    bound = bound.where(radius < _reach(edges), torch.ones_like(bound))
+    bound = bound.where(radius < _find_reach(edges), torch.ones_like(bound))
     return torch.maximum(bound, near).clamp(max=1)
 
 
@@ -72,7 +72,7 @@ class Densities:
         return (self.gaussian.log10() - self.counted.log10()).abs()
 
 
-def densities(neuron: NeuronStatistics) -> Densities:
+def compute_densities(neuron: NeuronStatistics) -> Densities:
     """By a Gaussian of the membrane's moments, and as counted around the threshold."""
     gaussian, counted = log_density_at_threshold(neuron), log_density_of_histogram(neuron)
     assert counted is not None
@@ -83,30 +83,30 @@ def rank_correlation(one: Tensor, other: Tensor) -> float | None:
     """Spearman's, ties at their mean rank; None for fewer than three or where all are equal."""
     if len(one) < 3:
         return None
-    a, b = _ranks(one), _ranks(other)
+    a, b = _compute_ranks(one), _compute_ranks(other)
     a, b = a - a.mean(), b - b.mean()
     scale = math.sqrt(float((a**2).sum() * (b**2).sum()))
     return float((a * b).sum()) / scale if scale > 0 else None
 
 
-def _ranks(values: Tensor) -> Tensor:
+def _compute_ranks(values: Tensor) -> Tensor:
     _, inverse, counts = values.double().unique(return_inverse=True, return_counts=True)
     last = counts.cumsum(0).double()
     return (last - (counts.double() - 1) / 2)[inverse]
 
 
-def _bins(neuron: NeuronStatistics) -> tuple[Tensor, Tensor]:
+def _split_bins(neuron: NeuronStatistics) -> tuple[Tensor, Tensor]:
     assert neuron.histogram_edges is not None
     return neuron.histogram_edges, neuron.membrane_histogram.double()
 
 
-def _touched(edges: Tensor, radius: Tensor) -> Tensor:
+def _find_touched_bins(edges: Tensor, radius: Tensor) -> Tensor:
     """Which inner bins lie at least in part within r of the threshold, (C, bins)."""
     low, high = edges[:-1], edges[1:]
     r = radius.unsqueeze(1)
     return ((low <= r) & (high >= -r)).double()
 
 
-def _reach(edges: Tensor) -> float:
+def _find_reach(edges: Tensor) -> float:
     """How far from the threshold the bins go on both sides."""
     return min(float(-edges[0]), float(edges[-1]))

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from snnprune.quantities import Natural
-from snnprune.runtime import generator
-from snnprune.theory.neuron import Dynamics
+from snnprune.runtime import make_generator
+from snnprune.theory.neuron import NeuronDynamics
 
 CHUNK = 2**16  # virtual neurons at a time
 MOST_WEIGHTS = 2**21  # outgoing weights at a time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class ChosenNeurons:
     """Of one layer: the virtual neuron kept for each weight (N, N), output by input."""
 
     place: Tensor
@@ -38,9 +38,9 @@ class Chosen:
         return torch.where(self.place >= 0, (self.outgoing - target).abs(), torch.inf)
 
 
-def choose(
+def choose_neurons(
     target: Tensor, block: int, threshold: float, *, span: float, key: tuple[object, ...]
-) -> Chosen:
+) -> ChosenNeurons:
     """The masks of one layer: for each weight the nearest of the virtual neurons that fire.
 
     `target` is (N, N), output by input; `block` virtual neurons belong to each input. All weights
@@ -49,14 +49,14 @@ def choose(
     never looked at.
     """
     columns = [
-        _of_block(target[:, i], block, threshold, span=span, key=(*key, i))
+        _choose_in_block(target[:, i], block, threshold, span=span, key=(*key, i))
         for i in range(target.shape[1])
     ]
     place, incoming, outgoing = (torch.stack(each, 1) for each in zip(*columns, strict=True))
-    return Chosen(place=place, incoming=incoming, outgoing=outgoing)
+    return ChosenNeurons(place=place, incoming=incoming, outgoing=outgoing)
 
 
-def _of_block(
+def _choose_in_block(
     wanted: Tensor, block: int, threshold: float, *, span: float, key: tuple[object, ...]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """For the weights (N,) from one input: place, v and w~ of the nearest in its block."""
@@ -66,12 +66,12 @@ def _of_block(
     nearest = torch.full((outputs,), torch.inf, dtype=torch.float64)
     size = min(CHUNK, max(1, MOST_WEIGHTS // outputs))
     for number, start in enumerate(range(0, block, size)):
-        draws = generator(*key, number)
-        v = _uniform(draws, (min(size, block - start),), span)
+        draws = make_generator(*key, number)
+        v = _draw_uniform(draws, (min(size, block - start),), span)
         fires = (v >= threshold).nonzero().squeeze(1)
         if not len(fires):
             continue
-        w = _uniform(draws, (len(fires), outputs), span)
+        w = _draw_uniform(draws, (len(fires), outputs), span)
         error, best = (w - wanted).abs().min(0)
         closer = error < nearest
         nearest = torch.where(closer, error, nearest)
@@ -81,7 +81,7 @@ def _of_block(
     return place, incoming, outgoing
 
 
-def _uniform(draws: torch.Generator, shape: tuple[int, ...], span: float) -> Tensor:
+def _draw_uniform(draws: torch.Generator, shape: tuple[int, ...], span: float) -> Tensor:
     return (2 * torch.rand(*shape, generator=draws, dtype=torch.float64) - 1) * span
 
 
@@ -89,12 +89,12 @@ MOST_MEMBRANES = 2**22  # membranes of virtual neurons at a time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class SmallNetwork:
     """A small network: L layers of N neurons."""
 
     weights: Tensor
     """(L, N, N), output by input, float64, each in [-1/sqrt(N), 1/sqrt(N)]."""
-    dynamics: Dynamics
+    dynamics: NeuronDynamics
 
     def run(self, spikes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Spikes and membranes of each layer, (T, samples, N), on input spikes of that shape."""
@@ -106,23 +106,25 @@ class Target:
         return made, membranes
 
 
-def random_target(neurons: int, layers: int, dynamics: Dynamics, key: Sequence[object]) -> Target:
+def draw_target(
+    neurons: int, layers: int, dynamics: NeuronDynamics, key: Sequence[object]
+) -> SmallNetwork:
     """Weights from U[-1/sqrt(N), 1/sqrt(N)]."""
-    draws = generator(*key, "target")
+    draws = make_generator(*key, "target")
     unit = torch.rand(layers, neurons, neurons, generator=draws, dtype=torch.float64)
-    return Target(weights=(2 * unit - 1) / neurons**0.5, dynamics=dynamics)
+    return SmallNetwork(weights=(2 * unit - 1) / neurons**0.5, dynamics=dynamics)
 
 
-def random_spikes(
+def draw_spikes(
     steps: int, samples: int, neurons: int, rate: float, key: Sequence[object]
 ) -> Tensor:
     """Independent spikes of that rate, (T, samples, N) float64."""
-    draws = generator(*key, "spikes")
+    draws = make_generator(*key, "spikes")
     unit = torch.rand(steps, samples, neurons, generator=draws, dtype=torch.float64)
     return (unit < rate).double()
 
 
-def all_spikes(steps: int, neurons: int) -> Tensor:
+def enumerate_spikes(steps: int, neurons: int) -> Tensor:
     """Every input there is, (T, 2^(T N), N) float64."""
     codes = torch.arange(2 ** (steps * neurons)).unsqueeze(1)
     bits = (codes >> torch.arange(steps * neurons)) & 1
@@ -130,33 +132,37 @@ def all_spikes(steps: int, neurons: int) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Built:
+class EquivalentNetwork:
     """The equivalent network, and how near its weights came."""
 
-    layers: tuple[Chosen, ...]
+    layers: tuple[ChosenNeurons, ...]
     worst: float
     """The largest |w~ - w^|; infinite where a block has no virtual neuron that fires."""
     kept: int
     """Virtual neurons that are kept, over all layers."""
 
 
-def build(target: Target, block: int, *, span: float, key: Sequence[object]) -> Built:
+def build_equivalent(
+    target: SmallNetwork, block: int, *, span: float, key: Sequence[object]
+) -> EquivalentNetwork:
     """Draw the big network with `block` virtual neurons for each input, and find its masks."""
     threshold = target.dynamics.threshold
     layers = tuple(
-        choose(weight, block, threshold, span=span, key=(*key, layer))
+        choose_neurons(weight, block, threshold, span=span, key=(*key, layer))
         for layer, weight in enumerate(target.weights)
     )
     errors = [chosen.errors(w) for chosen, w in zip(layers, target.weights, strict=True)]
     places = [chosen.place + torch.arange(len(chosen.place)) * block for chosen in layers]
-    return Built(
+    return EquivalentNetwork(
         layers=layers,
         worst=float(torch.stack(errors).max()),
         kept=sum(len(p[c.place >= 0].unique()) for p, c in zip(places, layers, strict=True)),
     )
 
 
-def run_built(built: Built, dynamics: Dynamics, spikes: Tensor) -> list[Tensor]:
+def run_equivalent(
+    built: EquivalentNetwork, dynamics: NeuronDynamics, spikes: Tensor
+) -> list[Tensor]:
     """Spikes of each layer of the equivalent network, virtual neurons simulated as neurons too."""
     made = []
     for chosen in built.layers:
@@ -168,7 +174,7 @@ def run_built(built: Built, dynamics: Dynamics, spikes: Tensor) -> list[Tensor]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class NetworkComparison:
     """Two networks on the same data."""
 
     places: Natural
@@ -189,18 +195,20 @@ class Compared:
         return self.flipped == 0
 
 
-def compare(target: Target, built: Built, spikes: Tensor, one: int = 0) -> Compared:
+def compare_networks(
+    target: SmallNetwork, built: EquivalentNetwork, spikes: Tensor, one: int = 0
+) -> NetworkComparison:
     """Run both, some of the samples at a time; `one` is a sample to tell apart."""
     steps, samples, neurons = spikes.shape
     others, margin = [], math.inf
     for part in spikes.split(max(1, MOST_MEMBRANES // (steps * neurons**2)), dim=1):
         wanted, membranes = target.run(part)
-        made = run_built(built, target.dynamics, part)
+        made = run_equivalent(built, target.dynamics, part)
         distance = torch.stack(membranes) - target.dynamics.threshold
         others.append((torch.stack(wanted) != torch.stack(made)).sum((0, 1, 3)))
         margin = min(margin, float(distance.abs().min()))
     flips = torch.cat(others)
-    return Compared(
+    return NetworkComparison(
         places=len(target.weights) * spikes.numel(),
         flipped=int(flips.sum()),
         samples=samples,

@@ -12,12 +12,12 @@ from snnprune.graph.network import Network
 from snnprune.measure.calibration import Calibration, DriveStatistics
 from snnprune.pruning.criteria.density import flip_chance
 from snnprune.theory import bounds
-from snnprune.theory.moving import Moved, moved
-from snnprune.theory.nearness import near_counts
+from snnprune.theory.moving import MembraneShift, measure_shifts
+from snnprune.theory.nearness import count_near
 
 
 @dataclass(frozen=True, kw_only=True)
-class Crisis:
+class CrisisEstimate:
     """Of a layer and a neuron that it drives, per channel, (C,) float64.
 
     Each row is at most the next, on the data that all of it was counted on: `flipped` <= `near` <=
@@ -32,7 +32,7 @@ class Crisis:
     """eps (1 - beta^t) / (1 - beta) at step t, (T, C): the crisis neighbourhood (Lemma 3.4)."""
     followed: bool
     """Whether it is that, and not the furthest that a membrane was seen to go."""
-    moved: Moved
+    moved: MembraneShift
     near: Tensor
     """P[|u - u_th| <= r], counted, with the r of each step."""
     bound: Tensor
@@ -61,7 +61,7 @@ class Crisis:
         return bounds.rank_correlation(self.compute_counted(), self.compute_flipped())
 
 
-def crises_of_layers(
+def measure_crises(
     network: Network,
     calibration: Calibration,
     changed: Mapping[str, Tensor],
@@ -69,7 +69,7 @@ def crises_of_layers(
     *,
     at_least: float = 0.0,
     keys: Iterable[str] | None = None,
-) -> list[Crisis]:
+) -> list[CrisisEstimate]:
     """What each of the `changed` weights does when it alone is changed.
 
     `batches` are those that `calibration` was taken on; so the bounds
@@ -82,9 +82,9 @@ def crises_of_layers(
         if seen is None or not seen.drives:
             continue
         names = [drive.name for drive in seen.drives]
-        happened, currents = moved(network, {key: changed[key]}, names, batches)
+        happened, currents = measure_shifts(network, {key: changed[key]}, names, batches)
         found += [
-            _Change(
+            _LayerChange(
                 layer=key,
                 drive=drive,
                 happened=happened[drive.name],
@@ -95,25 +95,25 @@ def crises_of_layers(
         ]
     reaches = [one.reached(network) for one in found]
     asked = [(one.drive.name, radii) for one, (radii, _) in zip(found, reaches, strict=True)]
-    near = near_counts(network, asked, batches)
+    near = count_near(network, asked, batches)
     return [
-        _crisis(one, radii, followed, counts)
+        _measure_crisis(one, radii, followed, counts)
         for one, (radii, followed), counts in zip(found, reaches, near, strict=True)
     ]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Change:
+class _LayerChange:
     """Of a layer, as a neuron that it drives hears it."""
 
     layer: str
     drive: DriveStatistics
-    happened: Moved
+    happened: MembraneShift
     error: Tensor
 
     def reached(self, network: Network) -> tuple[Tensor, bool]:
         constants = network.neurons[self.drive.name].constants
-        return bounds.reached(
+        return bounds.compute_reach(
             constants.beta,
             self.error,
             self.happened.reach,
@@ -121,9 +121,11 @@ class _Change:
         )
 
 
-def _crisis(change: _Change, radii: Tensor, followed: bool, near: Tensor) -> Crisis:
+def _measure_crisis(
+    change: _LayerChange, radii: Tensor, followed: bool, near: Tensor
+) -> CrisisEstimate:
     share = near.sum(0) / change.happened.places.clamp(min=1)
-    return Crisis(
+    return CrisisEstimate(
         layer=change.layer,
         neuron=change.drive.name,
         error=change.error,
@@ -132,5 +134,5 @@ def _crisis(change: _Change, radii: Tensor, followed: bool, near: Tensor) -> Cri
         moved=change.happened,
         near=share,
         bound=bounds.density_bound(change.drive.neuron, radii[-1], share),
-        densities=bounds.densities(change.drive.neuron),
+        densities=bounds.compute_densities(change.drive.neuron),
     )

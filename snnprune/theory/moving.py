@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from snnprune.graph.forward import Batch
-from snnprune.graph.hooks import watching
+from snnprune.graph.hooks import observe
 from snnprune.graph.network import Network
 from snnprune.graph.side_by_side import SharedBatch, run_side_by_side
-from snnprune.measure.alignment import channel_axis
-from snnprune.theory.spreading import Spreading
+from snnprune.measure.alignment import find_channel_axis
+from snnprune.theory.spreading import SpreadCollector
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moved:
+class MembraneShift:
     """Of the neurons of one name, (C,) float64 each, over samples, steps and space."""
 
     places: Tensor
@@ -48,7 +48,7 @@ class Moved:
 
 
 @dataclass
-class _Course:
+class _NeuronCourse:
     """Of one neuron, during one batch."""
 
     before: list[Tensor] = field(default_factory=list)
@@ -59,15 +59,15 @@ class _Course:
 
 
 @torch.no_grad()
-def moved(
+def measure_shifts(
     network: Network,
     tensors: Mapping[str, Tensor],
     neurons: Iterable[str],
     batches: Iterable[Batch],
     *,
     disturbed: Callable[[Any], Any] = lambda x: x,
-    spreading: Spreading | None = None,
-) -> tuple[dict[str, Moved], dict[str, Tensor]]:
+    spreading: SpreadCollector | None = None,
+) -> tuple[dict[str, MembraneShift], dict[str, Tensor]]:
     """What `tensors` in place of the network's own do to each of `neurons`, in eval mode.
 
     `disturbed` makes of a batch what the second of the two runs gets in its place.
@@ -78,41 +78,41 @@ def moved(
     Raises:
         InputError: there is no sample.
     """
-    tally = _Tally(network, set(neurons), set(tensors), spreading)
+    tally = _ShiftTally(network, set(neurons), set(tensors), spreading)
 
     def compare(batch: SharedBatch) -> None:
         tally.begin()
-        first = watching(network, on_membrane=tally.on_first, on_current=tally.on_first_current)
-        batch.run({}, first, read=_ignored)
-        other = watching(network, on_membrane=tally.on_other, on_current=tally.on_other_current)
-        batch.run(tensors, other, disturb=disturbed, read=_ignored)
+        first = observe(network, on_membrane=tally.on_first, on_current=tally.on_first_current)
+        batch.run({}, first, read=_ignore_output)
+        other = observe(network, on_membrane=tally.on_other, on_current=tally.on_other_current)
+        batch.run(tensors, other, disturb=disturbed, read=_ignore_output)
         tally.end()
 
     run_side_by_side(network, batches, compare)
-    return {name: _over(steps) for name, steps in tally.steps.items()}, tally.apart
+    return {name: _merge_steps(steps) for name, steps in tally.steps.items()}, tally.apart
 
 
-def _ignored(_: Any) -> None:
+def _ignore_output(_: Any) -> None:
     """Read nothing of an output: it is of no interest."""
 
 
-class _Tally:
+class _ShiftTally:
     def __init__(
         self,
         network: Network,
         neurons: set[str],
         layers: set[str],
-        spreading: Spreading | None,
+        spreading: SpreadCollector | None,
     ) -> None:
         self.network, self.neurons, self.layers = network, neurons, layers
         self.spreading = spreading
-        self.steps: dict[str, list[Moved]] = defaultdict(list)
+        self.steps: dict[str, list[MembraneShift]] = defaultdict(list)
         self.apart: dict[str, Tensor] = {}
         self.begin()
 
     def begin(self) -> None:
         """Another batch is run."""
-        self.courses: dict[str, _Course] = defaultdict(_Course)
+        self.courses: dict[str, _NeuronCourse] = defaultdict(_NeuronCourse)
         self.currents: dict[str, list[Tensor]] = defaultdict(list)
 
     def end(self) -> None:
@@ -131,7 +131,7 @@ class _Tally:
             self.spreading.passed(key)
         apart = (current - self.currents[key].pop(0)).abs()
         axis = self.network.layers[key].current_axis
-        largest = _rows(apart, axis).amax(1).double().cpu()
+        largest = _reshape_to_channels(apart, axis).amax(1).double().cpu()
         self.apart[key] = torch.maximum(self.apart.get(key, largest), largest)
 
     def on_first(self, neuron: str, distance: Tensor) -> None:
@@ -149,23 +149,23 @@ class _Tally:
         for u, other in zip(first, distance, strict=True):
             self._step(neuron, course, u, other)
 
-    def _step(self, neuron: str, course: _Course, u: Tensor, other: Tensor) -> None:
+    def _step(self, neuron: str, course: _NeuronCourse, u: Tensor, other: Tensor) -> None:
         """One time step, (N, C, ...) each."""
         if course.clean is None or course.clean.shape != u.shape:
             course.clean = torch.ones_like(u, dtype=torch.bool)
         at = self.network.neurons[neuron].constants.fires_at_threshold
         flipped = (u >= 0) != (other >= 0) if at else (u > 0) != (other > 0)
         apart = (other - u).abs().where(course.clean, torch.zeros_like(u))
-        axis = channel_axis(self.network, neuron, torch.Size((1, *u.shape)))
+        axis = find_channel_axis(self.network, neuron, torch.Size((1, *u.shape)))
         if self.spreading is not None:
             self.spreading.step(neuron, flipped, apart, axis)
-        found = Moved(
-            places=summed(torch.ones_like(flipped), axis),
-            flips=summed(flipped, axis),
-            clean=summed(course.clean, axis),
-            first=summed(flipped & course.clean, axis),
-            size=summed(apart, axis),
-            reach=_rows(apart, axis).amax(1).double().cpu().unsqueeze(0),
+        found = MembraneShift(
+            places=sum_by_channel(torch.ones_like(flipped), axis),
+            flips=sum_by_channel(flipped, axis),
+            clean=sum_by_channel(course.clean, axis),
+            first=sum_by_channel(flipped & course.clean, axis),
+            size=sum_by_channel(apart, axis),
+            reach=_reshape_to_channels(apart, axis).amax(1).double().cpu().unsqueeze(0),
         )
         course.clean = course.clean & ~flipped
         steps = self.steps[neuron]
@@ -173,26 +173,26 @@ class _Tally:
             steps.append(found)
         else:
             reach = torch.maximum(steps[course.steps].reach, found.reach)
-            steps[course.steps] = _sum([steps[course.steps], found], reach)
+            steps[course.steps] = _sum_shifts([steps[course.steps], found], reach)
         course.steps += 1
 
 
-def _over(steps: list[Moved]) -> Moved:
+def _merge_steps(steps: list[MembraneShift]) -> MembraneShift:
     """All steps of one neuron."""
-    return _sum(steps, torch.cat([one.reach for one in steps]))
+    return _sum_shifts(steps, torch.cat([one.reach for one in steps]))
 
 
-def _sum(several: list[Moved], reach: Tensor) -> Moved:
-    names = [one.name for one in fields(Moved) if one.name != "reach"]
+def _sum_shifts(several: list[MembraneShift], reach: Tensor) -> MembraneShift:
+    names = [one.name for one in fields(MembraneShift) if one.name != "reach"]
     sums = {name: torch.stack([getattr(one, name) for one in several]).sum(0) for name in names}
-    return Moved(**sums, reach=reach)
+    return MembraneShift(**sums, reach=reach)
 
 
-def _rows(values: Tensor, axis: int | None) -> Tensor:
+def _reshape_to_channels(values: Tensor, axis: int | None) -> Tensor:
     """(C, n); one channel where nobody can say which axis they are."""
     return values.reshape(1, -1) if not axis else values.movedim(axis, 0).flatten(1)
 
 
-def summed(values: Tensor, axis: int | None) -> Tensor:
+def sum_by_channel(values: Tensor, axis: int | None) -> Tensor:
     """Sums by channel, (C,) float64; `axis` is that of channels, from the end."""
-    return _rows(values, axis).sum(1, dtype=torch.float64).cpu()
+    return _reshape_to_channels(values, axis).sum(1, dtype=torch.float64).cpu()

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from snnprune.graph.forward import Batch
-from snnprune.graph.hooks import watching
-from snnprune.graph.mode import evaluating
+from snnprune.graph.hooks import observe
+from snnprune.graph.mode import use_eval_mode
 from snnprune.graph.network import Network
-from snnprune.measure.alignment import channel_axis
-from snnprune.theory.moving import summed
+from snnprune.measure.alignment import find_channel_axis
+from snnprune.theory.moving import sum_by_channel
 
 
 @torch.no_grad()
-def near_counts(
+def count_near(
     network: Network,
     radii: Sequence[tuple[str, Tensor]],
     batches: Iterable[Batch],
@@ -27,7 +27,7 @@ def near_counts(
     For each of `radii`: a neuron and its r, (T, C). A neuron may be asked about more than once.
     """
     tally = _Near(network, radii)
-    with evaluating(network.module), watching(network, on_membrane=tally.on_membrane) as start:
+    with use_eval_mode(network.module), observe(network, on_membrane=tally.on_membrane) as start:
         for x, _ in network.feed(batches):
             start()
             tally.steps.clear()
@@ -47,15 +47,15 @@ class _Near:
     def on_membrane(self, neuron: str, distance: Tensor) -> None:
         if neuron not in self.asked:
             return
-        axis = channel_axis(self.network, neuron, distance.shape)
+        axis = find_channel_axis(self.network, neuron, distance.shape)
         for u in distance.abs():
             for radius, counts in self.asked[neuron]:
                 # of a neuron that runs twice in a step no later error than the last is known
                 step = min(self.steps[neuron], len(radius) - 1)
-                counts[step] += summed(u <= _along(radius[step].to(u), axis), axis)
+                counts[step] += sum_by_channel(u <= _align_channels(radius[step].to(u), axis), axis)
             self.steps[neuron] += 1
 
 
-def _along(values: Tensor, axis: int | None) -> Tensor:
+def _align_channels(values: Tensor, axis: int | None) -> Tensor:
     """(C,) so that it fits the channels of (N, C, ...)."""
     return values if not axis else values.reshape([-1] + [1] * (-axis - 1))

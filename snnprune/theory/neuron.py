@@ -12,7 +12,7 @@ from snnprune.quantities import Share
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dynamics:
+class NeuronDynamics:
     """A leaky integrate-and-fire neuron: u = h + x, s = [u >= u_th], h = V_reset or beta u."""
 
     threshold: float = 0.5
@@ -39,7 +39,7 @@ class Dynamics:
         return self.reset * s + self.beta * u * (1 - s)
 
 
-def require_memoryless(dynamics: Dynamics, span: float) -> None:
+def require_memoryless(dynamics: NeuronDynamics, span: float) -> None:
     """Refuse dynamics under which a virtual neuron may do otherwise than its input.
 
     With v in [u_th, span]: after a hard reset h = V_reset must be in [0, u_th), as h + v >= u_th

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
+class FlipSpread:
     """Of the neurons of one name, (T,) float64 each, over samples and space."""
 
     places: Tensor
@@ -39,12 +39,12 @@ class _Steps:
     """Largest |du| of a sample and channel, (N, C)."""
 
 
-class Spreading:
+class SpreadCollector:
     """Collects what two runs side by side show, a step of a neuron at a time."""
 
     def __init__(self) -> None:
         self._steps: dict[str, _Steps] = {}
-        self._found: dict[str, Spread] = {}
+        self._found: dict[str, FlipSpread] = {}
         self._even = True
         self._passed: set[str] = set()
         self._after: dict[str, frozenset[str]] = {}
@@ -86,7 +86,7 @@ class Spreading:
     def _add(self, neuron: str, one: _Steps, hit: Tensor, before: Tensor) -> None:
         apart = torch.stack(one.apart)
         apart = apart.masked_fill(before.unsqueeze(2), 0).amax(1)
-        found = Spread(
+        found = FlipSpread(
             places=torch.tensor(one.places, dtype=torch.float64),
             flips=torch.stack(one.flips).cpu(),
             samples=torch.full((len(hit),), hit.shape[1], dtype=torch.float64),
@@ -95,16 +95,16 @@ class Spreading:
             after=self._after[neuron],
         )
         known = self._found.get(neuron)
-        self._found[neuron] = found if known is None else _plus(known, found)
+        self._found[neuron] = found if known is None else _add_spreads(known, found)
 
     @property
-    def found(self) -> dict[str, Spread]:
+    def found(self) -> dict[str, FlipSpread]:
         """By neuron, in the order in which they ran; none where their steps cannot be paired."""
         return self._found if self._even else {}
 
 
-def _plus(one: Spread, other: Spread) -> Spread:
-    return Spread(
+def _add_spreads(one: FlipSpread, other: FlipSpread) -> FlipSpread:
+    return FlipSpread(
         places=one.places + other.places,
         flips=one.flips + other.flips,
         samples=one.samples + other.samples,

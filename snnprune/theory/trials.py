@@ -11,27 +11,27 @@ from torch import Tensor
 
 from snnprune.errors import UsageError
 from snnprune.quantities import Natural, Share
-from snnprune.runtime import generator
+from snnprune.runtime import make_generator
 from snnprune.theory import widths
 from snnprune.theory.construction import (
-    Compared,
-    Target,
-    all_spikes,
-    build,
-    choose,
-    compare,
-    random_spikes,
-    random_target,
+    NetworkComparison,
+    SmallNetwork,
+    build_equivalent,
+    choose_neurons,
+    compare_networks,
+    draw_spikes,
+    draw_target,
+    enumerate_spikes,
 )
-from snnprune.theory.neuron import Dynamics
+from snnprune.theory.neuron import NeuronDynamics
 from snnprune.theory.widths import Setting
 
 
 def exact_interval(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Clopper and Pearson's interval of a binomial's chance: at least as sure as it says."""
     tail = (1 - confidence) / 2
-    low = 0.0 if hits == 0 else _solved(lambda p: 1 - _below(hits - 1, trials, p) - tail)
-    high = 1.0 if hits == trials else _solved(lambda p: tail - _below(hits, trials, p))
+    low = 0.0 if hits == 0 else _solve(lambda p: 1 - _below(hits - 1, trials, p) - tail)
+    high = 1.0 if hits == trials else _solve(lambda p: tail - _below(hits, trials, p))
     return low, high
 
 
@@ -41,7 +41,7 @@ def _below(hits: int, trials: int, chance: float) -> float:
     return min(1.0, math.fsum(math.exp(log) for log in logs))
 
 
-def _solved(rising: Callable[[float], float]) -> float:
+def _solve(rising: Callable[[float], float]) -> float:
     """Where a rising function of (0, 1) is 0."""
     low, high = 0.0, 1.0
     for _ in range(60):
@@ -61,7 +61,7 @@ WIDEST = 10**9  # virtual neurons of a layer; drawing more takes minutes for eac
 
 
 @dataclass(frozen=True, kw_only=True)
-class Count:
+class TrialCount:
     """How often something failed."""
 
     failures: Natural
@@ -78,7 +78,7 @@ class Count:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class LemmaTrial:
     """One lemma, tried."""
 
     name: str
@@ -88,18 +88,18 @@ class Step:
     """Its delta."""
     exact: Share | None
     """The chance of failure that follows from the draws alone, where it can be written down."""
-    count: Count
+    count: TrialCount
 
 
-def count(trials: Iterable[bool]) -> Count:
+def count_failures(trials: Iterable[bool]) -> TrialCount:
     """Of trials that tell whether they went well."""
     went = list(trials)
-    return Count(failures=sum(not one for one in went), trials=len(went))
+    return TrialCount(failures=sum(not one for one in went), trials=len(went))
 
 
-def steps(
+def try_lemmas(
     setting: Setting, error: float, trials: int, seed: int, track: Callable[..., Iterable[int]]
-) -> list[Step]:
+) -> list[LemmaTrial]:
     """Lemmas C.1, C.2 and C.3, and 4.1 as it is printed, each at its own width for `error`."""
     n, delta = setting.neurons, setting.delta
     shapes: dict[str, tuple[tuple[int, int], int, float]] = {
@@ -123,7 +123,11 @@ def steps(
         if setting.top + near <= setting.span:  # no weight is nearer to the ends
             outputs, inputs = shape
             exact = widths.exact_failure(setting, near, block, outputs=outputs, inputs=inputs)
-        found.append(Step(name=name, width=width, promised=delta, exact=exact, count=count(went)))
+        found.append(
+            LemmaTrial(
+                name=name, width=width, promised=delta, exact=exact, count=count_failures(went)
+            )
+        )
     return found
 
 
@@ -135,14 +139,14 @@ def _near_enough(
     key: tuple[object, ...],
 ) -> bool:
     """Whether every weight of a random target finds a partner."""
-    unit = torch.rand(shape, generator=generator(*key, "target"), dtype=torch.float64)
+    unit = torch.rand(shape, generator=make_generator(*key, "target"), dtype=torch.float64)
     target = (2 * unit - 1) * setting.top
-    chosen = choose(target, block, setting.threshold, span=setting.span, key=key)
+    chosen = choose_neurons(target, block, setting.threshold, span=setting.span, key=key)
     return bool((chosen.errors(target) <= near).all())
 
 
 @dataclass(frozen=True, kw_only=True)
-class Whole:
+class NetworkTrial:
     """A whole network, built and run."""
 
     seed: Natural
@@ -151,16 +155,16 @@ class Whole:
     """eps, to a weight's N-th part."""
     within: bool
     """Whether every weight came as near as that."""
-    compared: Compared
+    compared: NetworkComparison
     kept: Natural
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
+class TrialInputs:
     """What a target and its input are drawn from, or are where they are given."""
 
     setting: Setting
-    dynamics: Dynamics
+    dynamics: NeuronDynamics
     samples: int = 1000
     rate: float = 0.5
     """Spikes per input per time step of random inputs."""
@@ -169,25 +173,25 @@ class Given:
     spikes: Tensor | None = None
     """(T, samples, N) of an input that is not made up."""
 
-    def drawn(self, seed: int) -> tuple[Target, Tensor]:
+    def drawn(self, seed: int) -> tuple[SmallNetwork, Tensor]:
         """The target and its input spikes of a seed."""
         setting, spikes = self.setting, self.spikes
-        target = random_target(setting.neurons, setting.layers, self.dynamics, (seed,))
+        target = draw_target(setting.neurons, setting.layers, self.dynamics, (seed,))
         if self.weights is not None:
-            target = Target(weights=self.weights, dynamics=self.dynamics)
+            target = SmallNetwork(weights=self.weights, dynamics=self.dynamics)
         if spikes is None:
-            spikes = inputs(setting, self.samples, self.rate, seed)
+            spikes = make_inputs(setting, self.samples, self.rate, seed)
         return target, spikes
 
 
-def by_margin(given: Given, seed: int) -> tuple[int, float]:
+def choose_by_margin(given: TrialInputs, seed: int) -> tuple[int, float]:
     """k and eps by how near the target's membranes come to the threshold on its input.
 
     Raises:
         UsageError: they come so near that nobody can draw that many.
     """
     target, spikes = given.drawn(seed)
-    width, error = widths.margin(given.setting, margin_of(target, spikes))
+    width, error = widths.width_by_margin(given.setting, measure_margin(target, spikes))
     if width > WIDEST:
         raise UsageError(
             f"seed {seed}: a membrane comes so near the threshold that k is {width:,}",
@@ -197,36 +201,36 @@ def by_margin(given: Given, seed: int) -> tuple[int, float]:
     return width, error
 
 
-def by_density(given: Given) -> tuple[int, float]:
+def choose_by_density(given: TrialInputs) -> tuple[int, float]:
     """k and eps of Theorem 4.3, with the density `p_sup` that is taken for granted."""
     error = widths.best_error(given.setting)
-    return widths.network(given.setting, error), error
+    return widths.network_width(given.setting, error), error
 
 
-def whole(given: Given, *, seed: int, width: int, error: float) -> Whole:
+def try_network(given: TrialInputs, *, seed: int, width: int, error: float) -> NetworkTrial:
     """Draw a target, data, and the big network; build the equivalent one, and run both."""
     target, spikes = given.drawn(seed)
     neurons, span = given.setting.neurons, given.setting.span
-    built = build(target, width // neurons, span=span, key=(seed, "network"))
-    one = torch.randint(spikes.shape[1], (), generator=generator(seed, "one"))
-    return Whole(
+    built = build_equivalent(target, width // neurons, span=span, key=(seed, "network"))
+    one = torch.randint(spikes.shape[1], (), generator=make_generator(seed, "one"))
+    return NetworkTrial(
         seed=seed,
         width=width,
         error=error,
         within=built.worst <= error / neurons,
-        compared=compare(target, built, spikes, int(one)),
+        compared=compare_networks(target, built, spikes, int(one)),
         kept=built.kept,
     )
 
 
-def inputs(setting: Setting, samples: int, rate: float, seed: int) -> Tensor:
+def make_inputs(setting: Setting, samples: int, rate: float, seed: int) -> Tensor:
     """Every input where there are few, else random ones."""
     if setting.steps * setting.neurons <= ALL:
-        return all_spikes(setting.steps, setting.neurons)
-    return random_spikes(setting.steps, samples, setting.neurons, rate, (seed,))
+        return enumerate_spikes(setting.steps, setting.neurons)
+    return draw_spikes(setting.steps, samples, setting.neurons, rate, (seed,))
 
 
-def margin_of(target: Target, spikes: Tensor) -> float:
+def measure_margin(target: SmallNetwork, spikes: Tensor) -> float:
     """min |u - u_th| over data, time and neurons."""
     _, membranes = target.run(spikes)
     return float((torch.stack(membranes) - target.dynamics.threshold).abs().min())

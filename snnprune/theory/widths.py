@@ -107,13 +107,13 @@ def require_sense(setting: Setting) -> None:
 
 def single_weight(setting: Setting, error: float, delta: float) -> int:
     """k of Lemma C.1: one weight to within `error`, k >= a / (C_th eps) log(1 / delta)."""
-    return _drawn(setting, error, math.log(1 / delta))
+    return _count_draws(setting, error, math.log(1 / delta))
 
 
 def layer_weights(setting: Setting, error: float, delta: float) -> int:
     """k of Lemma C.2: all weights of one neuron, k = N ceil(N a / (C_th eps) log(N / delta))."""
     n = setting.neurons
-    return n * _drawn(setting, error / n, math.log(n / delta))
+    return n * _count_draws(setting, error / n, math.log(n / delta))
 
 
 def layer_to_layer(setting: Setting, error: float, delta: float) -> int:
@@ -122,7 +122,7 @@ def layer_to_layer(setting: Setting, error: float, delta: float) -> int:
     Lemma 4.1 prints log(N / delta), which does not follow: see `layer_to_layer_as_printed`.
     """
     n = setting.neurons
-    return n * _drawn(setting, error / n, math.log(n**2 / delta))
+    return n * _count_draws(setting, error / n, math.log(n**2 / delta))
 
 
 def layer_to_layer_as_printed(setting: Setting, error: float, delta: float) -> int:
@@ -130,7 +130,7 @@ def layer_to_layer_as_printed(setting: Setting, error: float, delta: float) -> i
     return layer_weights(setting, error, delta)
 
 
-def network(setting: Setting, error: float) -> int:
+def network_width(setting: Setting, error: float) -> int:
     """k of Lemmas C.4 (L = T = 1), C.5 (T = 1) and C.6, which is Theorem 4.3.
 
     k = N ceil(N a / (C_th eps) log(N^2 L / (delta - N C L T eps))), 0 < eps < delta / (N C L T). N
@@ -139,15 +139,15 @@ def network(setting: Setting, error: float) -> int:
     Raises:
         ValueError: `error` is not in that range.
     """
-    return setting.neurons * _block(setting, error)
+    return setting.neurons * _block_width(setting, error)
 
 
-def network_as_printed(setting: Setting, error: float) -> int:
+def network_width_as_printed(setting: Setting, error: float) -> int:
     """The same with the factor N^2 that the paper prints: enough, and N times too many."""
-    return setting.neurons**2 * _block(setting, error)
+    return setting.neurons**2 * _block_width(setting, error)
 
 
-def margin(setting: Setting, distance: float) -> tuple[int, float]:
+def width_by_margin(setting: Setting, distance: float) -> tuple[int, float]:
     """k and the error for a finite data set whose membranes all keep `distance` to the threshold.
 
     With eps = (1 - beta) m no spike of these data can flip, with probability 1 - delta over the
@@ -164,7 +164,9 @@ def margin(setting: Setting, distance: float) -> tuple[int, float]:
             hint="choose another",
         )
     n, error = setting.neurons, (1 - setting.beta) * distance
-    return n * _drawn(setting, error / n, math.log(n**2 * setting.layers / setting.delta)), error
+    return n * _count_draws(
+        setting, error / n, math.log(n**2 * setting.layers / setting.delta)
+    ), error
 
 
 def best_error(setting: Setting) -> float:
@@ -188,7 +190,7 @@ def failure(setting: Setting, error: float, block: int) -> float:
 
     N^2 (1 - C_th eps / (N a))^(k/N), the union that Lemma C.3 bounds; at most 1.
     """
-    chance = setting.firing * _near(setting, error / setting.neurons)
+    chance = setting.firing * _chance_near(setting, error / setting.neurons)
     return min(1.0, setting.neurons**2 * math.exp(block * math.log1p(-min(chance, 1 - 1e-16))))
 
 
@@ -213,19 +215,19 @@ def exact_failure(
     return 1 - min(1.0, float((share * found).sum())) ** inputs
 
 
-def _near(setting: Setting, distance: float) -> float:
+def _chance_near(setting: Setting, distance: float) -> float:
     """The least chance that a weight of U[-a, a] is that near to one of the target."""
     a = setting.span
     return min(2 * distance, a - setting.top + distance, 2 * a) / (2 * a)
 
 
-def _drawn(setting: Setting, distance: float, rarity: float) -> int:
+def _count_draws(setting: Setting, distance: float, rarity: float) -> int:
     """How many virtual neurons until one fires and is near enough, but for exp(-rarity).
 
     Raises:
         UsageError: more than can be counted.
     """
-    chance = setting.firing * _near(setting, distance)
+    chance = setting.firing * _chance_near(setting, distance)
     if chance < rarity / MOST:
         raise UsageError(
             f"weights within {distance:.3g} take more than {MOST:.0e} virtual neurons",
@@ -235,13 +237,13 @@ def _drawn(setting: Setting, distance: float, rarity: float) -> int:
     return math.ceil(rarity / chance)
 
 
-def _block(setting: Setting, error: float) -> int:
+def _block_width(setting: Setting, error: float) -> int:
     """k/N of Theorem 4.3."""
     left = setting.delta - setting.flips * error
     if not error > 0 or left <= 0:
         raise ValueError(f"{error:g} is not in (0, {setting.reach:g})")
     n = setting.neurons
-    return _drawn(setting, error / n, math.log(n**2 * setting.layers / left))
+    return _count_draws(setting, error / n, math.log(n**2 * setting.layers / left))
 
 
 def _log_factorial(n: int) -> float:

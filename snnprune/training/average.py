@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnprune.training.runs.state import count, number, require_alike, require_names
+from snnprune.training.runs.state import read_count, read_number, require_alike, require_names
 
 
-class Best:
+class BestWeights:
     """The weights after the epoch of the highest validation accuracy, the first of equals."""
 
     def __init__(self) -> None:
@@ -20,12 +20,12 @@ class Best:
         self.accuracy: float | None = None
         self.tensors: Mapping[str, Tensor] = {}
 
-    def offer(self, accuracy: float | None, epoch: int, module: nn.Module) -> None:
+    def keep_if_better(self, accuracy: float | None, epoch: int, module: nn.Module) -> None:
         """Copy the weights to the host if they are better; None is no accuracy."""
         if accuracy is None or (self.accuracy is not None and accuracy <= self.accuracy):
             return
         self.epoch, self.accuracy = epoch, accuracy
-        self.tensors = copied(module)
+        self.tensors = copy_to_cpu(module)
 
     def position(self) -> dict[str, Any]:
         """What a state says of it beside the tensors."""
@@ -48,21 +48,21 @@ class Best:
         if position["epoch"] is None and position["accuracy"] is None:
             require_alike(tensors, {})
             return
-        self.epoch = count(position, "epoch", most=epochs - 1)
-        self.accuracy = number(position, "accuracy")
+        self.epoch = read_count(position, "epoch", most=epochs - 1)
+        self.accuracy = read_number(position, "accuracy")
         if not 0 <= self.accuracy <= 1:
             raise ValueError(f"accuracy cannot be {self.accuracy}")
         require_alike(tensors, module.state_dict())
         self.tensors = tensors
 
 
-def copied(module: nn.Module) -> dict[str, Tensor]:
+def copy_to_cpu(module: nn.Module) -> dict[str, Tensor]:
     """The module's tensors as they are now, by key, on the CPU."""
     tensors = module.state_dict().items()
     return {key: tensor.detach().to("cpu", copy=True) for key, tensor in tensors}
 
 
-class Average:
+class WeightAverage:
     """w_avg <- decay w_avg + (1 - decay) w after every step, over all parameters.
 
     Buffers, as BatchNorm's running statistics, are taken as they are.
@@ -81,7 +81,7 @@ class Average:
             torch._foreach_lerp_(list(self.tensors.values()), new, 1 - self.decay)
 
     @contextlib.contextmanager
-    def in_place(self) -> Iterator[None]:
+    def use_averages(self) -> Iterator[None]:
         """In the block the parameters are their averages; without a decay, themselves."""
         self._swap()
         try:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.checkpoint.soundness import is_finite
-from snnprune.data.batches import tensors
+from snnprune.data.batches import iter_tensors
 from snnprune.errors import InputError
 
 SAID_BY_TORCH = "backward through the graph a second time"
@@ -18,7 +18,7 @@ SINGLE = ("Expected more than 1 value per channel", "a batch of one value per ch
 
 
 @contextlib.contextmanager
-def refusing_leftovers() -> Iterator[None]:
+def refuse_state_leak() -> Iterator[None]:
     """In the block `backward` must not reach into the batch before.
 
     Raises:
@@ -37,7 +37,7 @@ def refusing_leftovers() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def refusing_single_samples() -> Iterator[None]:
+def refuse_single_samples() -> Iterator[None]:
     """In the block a BatchNorm must have more than one value to normalise.
 
     Raises:
@@ -56,43 +56,45 @@ def refusing_single_samples() -> Iterator[None]:
         ) from error
 
 
-def first_spoilt(module: nn.Module, run: Callable[[], object], x: Any) -> str | None:
+def find_first_nonfinite(module: nn.Module, run: Callable[[], object], x: Any) -> str | None:
     """What is not finite first: the batch `x`, a weight, or the output of a layer in `run`.
 
     None where all of them are, and the loss alone overflowed.
     """
-    if not all(map(_finite, tensors(x))):
+    if not all(map(_is_finite, iter_tensors(x))):
         return "the batch itself is not finite"
     for key, parameter in module.named_parameters():
-        if not _finite(parameter):
+        if not _is_finite(parameter):
             return f"{key} is not finite"
-    with _watching(module) as found, torch.no_grad(), contextlib.suppress(Exception):
+    with _record_nonfinite(module) as found, torch.no_grad(), contextlib.suppress(Exception):
         run()  # that a loss is not finite is told whatever happens here
     return f"the output of {found[0]} is not finite" if found else None
 
 
 @contextlib.contextmanager
-def _watching(module: nn.Module) -> Iterator[list[str]]:
+def _record_nonfinite(module: nn.Module) -> Iterator[list[str]]:
     """The names of layers whose output was not finite in the block, in the order of their calls."""
     found: list[str] = []
-    with contextlib.ExitStack() as stack, _evaluating(module):
+    with contextlib.ExitStack() as stack, _use_eval_mode(module):
         for name, layer in module.named_modules():
             if not list(layer.children()):
-                handle = layer.register_forward_hook(_noting(name or "the network", found))
+                handle = layer.register_forward_hook(
+                    _make_nonfinite_hook(name or "the network", found)
+                )
                 stack.callback(handle.remove)
         yield found
 
 
-def _noting(name: str, found: list[str]) -> Callable[..., None]:
+def _make_nonfinite_hook(name: str, found: list[str]) -> Callable[..., None]:
     def look(_: nn.Module, __: object, output: object) -> None:
-        if not all(map(_finite, tensors(output))):
+        if not all(map(_is_finite, iter_tensors(output))):
             found.append(name)
 
     return look
 
 
 @contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def _use_eval_mode(module: nn.Module) -> Iterator[None]:
     """In the block nothing is drawn, and no statistic of a batch is taken."""
     before = module.training
     module.eval()
@@ -102,5 +104,5 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
         module.train(before)
 
 
-def _finite(tensor: Tensor) -> bool:
+def _is_finite(tensor: Tensor) -> bool:
     return bool(is_finite(tensor.detach()).all())

@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from snnprune.masks import Masks
-from snnprune.training.runs.state import count, require_names
-from snnprune.training.runs.state import number as number_of
+from snnprune.training.runs.state import read_count, require_names
+from snnprune.training.runs.state import read_number as number_of
 
 WINDOW = 5  # masks that are compared, those of consecutive epochs
 GROUP = "bird"
@@ -22,7 +22,7 @@ DRAWN, WEIGHTS = "drawn", "drawn-weights"
 Groups = Mapping[str, Mapping[str, Tensor]]
 
 
-class EarlyBird:
+class EarlyBirdDetector:
     """Compares the masks that each epoch would give with those of the epochs before."""
 
     def __init__(self, distance: float, masks_now: Callable[[], Masks]) -> None:
@@ -51,7 +51,7 @@ class EarlyBird:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawn:
+class DrawnTicket:
     """A ticket as it was drawn from the dense network."""
 
     masks: Masks
@@ -83,8 +83,8 @@ class EarlyTickets:
 
         `weights_now` gives the weights that go with a ticket, empty where it needs none.
         """
-        self.waiting = {number: EarlyBird(distance, cut) for number, cut in cuts.items()}
-        self.drawn: dict[int, Drawn] = {}
+        self.waiting = {number: EarlyBirdDetector(distance, cut) for number, cut in cuts.items()}
+        self.drawn: dict[int, DrawnTicket] = {}
         self.weights_now = weights_now
 
     def look(self, epochs: int, *, last: bool) -> bool:
@@ -95,7 +95,7 @@ class EarlyTickets:
         for number, bird in list(self.waiting.items()):
             settled = bird.settled()
             if settled or last:
-                self.drawn[number] = Drawn(
+                self.drawn[number] = DrawnTicket(
                     masks=bird.seen[-1],
                     weights=self.weights_now(),
                     epochs=epochs,
@@ -124,10 +124,10 @@ class EarlyTickets:
             about = position[str(number)]
             require_names(about, ("epochs", "distance", "settled"))
             del self.waiting[number]
-            self.drawn[number] = Drawn(
+            self.drawn[number] = DrawnTicket(
                 masks=groups[f"{DRAWN}-{number}"],
                 weights=groups.get(f"{WEIGHTS}-{number}", {}),
-                epochs=count(about, "epochs"),
+                epochs=read_count(about, "epochs"),
                 distance=number_of(about, "distance"),
                 settled=bool(about["settled"]),
             )
@@ -135,7 +135,7 @@ class EarlyTickets:
             bird.restore(groups, f"{GROUP}-{number}")
 
 
-def told_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def describe_early_tickets(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the rows of metrics say of tickets that were drawn early: lines for a report."""
     tickets = [row for row in rows if "early_bird" in row]
     lines = [

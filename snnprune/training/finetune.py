@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from snnprune.errors import InputError
-from snnprune.masks import Masks, masked, prunable, pruned
+from snnprune.masks import Masks, apply_masks, count_prunable, count_pruned
 from snnprune.recipe.methods import FinetuneSection, GradualSection
 from snnprune.recipe.schema import Recipe
 from snnprune.report.curves import DENSE
-from snnprune.training.average import copied
+from snnprune.training.average import copy_to_cpu
 from snnprune.training.methods import PRUNED
 from snnprune.training.objective import Distillation, Objective, Teacher
-from snnprune.training.ranking import dense_masks
-from snnprune.training.setup import Setup
-from snnprune.training.tickets import ticket
-from snnprune.training.train import Trained, trained
+from snnprune.training.ranking import make_dense_masks
+from snnprune.training.setup import TrainingSetup
+from snnprune.training.tickets import make_ticket_row
+from snnprune.training.train import TrainedNetwork, train_network
 
 
-def finetune(setup: Setup, masks: Masks, teacher: Setup | None = None) -> Trained:
+def finetune(
+    setup: TrainingSetup, masks: Masks, teacher: TrainingSetup | None = None
+) -> TrainedNetwork:
     """Train the network of `setup`, whose recipe is `tuned`, with the weights that it has.
 
     What `masks` prune is 0 throughout; with a section `gradual` more is pruned on the way. The
@@ -28,17 +30,19 @@ def finetune(setup: Setup, masks: Masks, teacher: Setup | None = None) -> Traine
         NonFiniteError: the loss became NaN or infinite; the last state of the run is a good one.
         StoppedError: `setup.stop` became true, and the state was saved.
     """
-    objective = ready(setup, masks, teacher)
-    measured = [_measured(setup, masks, PRUNED)]
+    objective = prepare_finetune(setup, masks, teacher)
+    measured = [_measure_network(setup, masks, PRUNED)]
     if teacher is not None:
-        measured.append(_measured(teacher, dense_masks(teacher.network), DENSE))
-    found = trained(setup, masks=masks, objective=objective)
+        measured.append(_measure_network(teacher, make_dense_masks(teacher.network), DENSE))
+    found = train_network(setup, masks=masks, objective=objective)
     for row in measured:
         setup.run.log(row)
     return found
 
 
-def ready(setup: Setup, masks: Masks, teacher: Setup | None) -> Objective | None:
+def prepare_finetune(
+    setup: TrainingSetup, masks: Masks, teacher: TrainingSetup | None
+) -> Objective | None:
     """Prune the network of `setup` by `masks`; what it is to learn, None for the labels alone.
 
     Raises:
@@ -46,7 +50,7 @@ def ready(setup: Setup, masks: Masks, teacher: Setup | None) -> Objective | None
     """
     section, training = setup.recipe.finetune, setup.recipe.training
     _require_more_than(masks, setup.recipe.gradual)
-    setup.load(masked(copied(setup.module), masks))
+    setup.load(apply_masks(copy_to_cpu(setup.module), masks))
     if teacher is None or section is None:
         return None
     return Distillation(
@@ -57,7 +61,7 @@ def ready(setup: Setup, masks: Masks, teacher: Setup | None) -> Objective | None
     )
 
 
-def tuned(recipe: Recipe) -> Recipe:
+def make_finetune_recipe(recipe: Recipe) -> Recipe:
     """`recipe` with the training that its section `finetune` asks for.
 
     Without one: a tenth of the epochs, at a tenth of the learning rate. The epochs of `warmup` and
@@ -81,20 +85,20 @@ def tuned(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"training": training, "finetune": section})
 
 
-def _measured(setup: Setup, masks: Masks, method: str) -> dict[str, object]:
+def _measure_network(setup: TrainingSetup, masks: Masks, method: str) -> dict[str, object]:
     """The network as it is now."""
-    return ticket(
+    return make_ticket_row(
         setup,
         masks,
         method=method,
-        asked=pruned(masks) / prunable(masks),
+        asked=count_pruned(masks) / count_prunable(masks),
         validation_accuracy=setup.accuracy(),
         measured=setup.measure(),
     )
 
 
 def _require_more_than(masks: Masks, gradual: GradualSection | None) -> None:
-    before = pruned(masks) / prunable(masks)
+    before = count_pruned(masks) / count_prunable(masks)
     if gradual is not None and gradual.sparsity < before:
         raise InputError(
             f"{gradual.sparsity:g} is less than what is pruned already, {before:.4f}",

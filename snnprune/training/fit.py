@@ -13,10 +13,10 @@ import torch
 from snnprune.data.augmentation import Augmentation
 from snnprune.data.dataset import TrainingSplit
 from snnprune.errors import InputError, NonFiniteError
-from snnprune.runtime import SILENT, Progress, drawing
+from snnprune.runtime import SILENT, Progress, seed_draws
 from snnprune.training.runs.run import Groups
-from snnprune.training.runs.state import count, number, require_names
-from snnprune.training.runs.stopping import NEVER, Stop
+from snnprune.training.runs.state import read_count, read_number, require_names
+from snnprune.training.runs.stopping import NEVER, StopSignal
 from snnprune.training.step import Trainer, require_finite
 
 
@@ -34,7 +34,7 @@ class Position:
     """Batches whose gradient overflowed in fp16."""
 
     @classmethod
-    def taken_up(cls, known: Mapping[str, Any], *, epochs: int, steps: int) -> Position:
+    def from_state(cls, known: Mapping[str, Any], *, epochs: int, steps: int) -> Position:
         """That of a state, for a stretch of so many epochs of so many batches.
 
         Raises:
@@ -42,12 +42,12 @@ class Position:
         """
         require_names(known, [field.name for field in fields(cls)])
         at = cls(
-            epoch=count(known, "epoch", most=epochs),
-            step=count(known, "step", most=steps),
-            loss_sum=number(known, "loss_sum"),
-            correct=count(known, "correct"),
-            seen=count(known, "seen", most=2**53),  # samples; what follows are floats
-            skipped=count(known, "skipped", most=steps),
+            epoch=read_count(known, "epoch", most=epochs),
+            step=read_count(known, "step", most=steps),
+            loss_sum=read_number(known, "loss_sum"),
+            correct=read_count(known, "correct"),
+            seen=read_count(known, "seen", most=2**53),  # samples; what follows are floats
+            skipped=read_count(known, "skipped", most=steps),
         )
         # `correct` is of all samples that were seen, and each batch has some
         if at.correct > at.seen or (at.step == 0) != (at.seen == 0):
@@ -79,7 +79,7 @@ class Position:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Epoch:
+class EpochResult:
     """What one epoch came to; accuracies in [0, 1], loss in nats."""
 
     epoch: int
@@ -92,7 +92,7 @@ class Epoch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stretch:
+class TrainSpan:
     """What is trained on and how long; every draw depends on `key`."""
 
     images: TrainingSplit
@@ -105,7 +105,7 @@ class Stretch:
     """What it is called where several make a run, as `sf-imp-1 90.0%`."""
 
 
-def taken_up(
+def resume_trainer(
     trainer: Trainer, known: Mapping[str, Any], groups: Groups, *, epochs: int
 ) -> Position:
     """Put back into a fresh trainer what a loop saved; where its stretch of `epochs` goes on.
@@ -114,7 +114,7 @@ def taken_up(
         AttributeError, LookupError, RuntimeError, TypeError, ValueError: it is not of this network,
             or cannot be so.
     """
-    at = Position.taken_up(known["at"], epochs=epochs, steps=trainer.steps_per_epoch)
+    at = Position.from_state(known["at"], epochs=epochs, steps=trainer.steps_per_epoch)
     trainer.restore(known["trainer"], groups)
     for key in trainer.masking.copy_masks().keys() - trainer.network.layers.keys():
         raise ValueError(f"{key} is no weight of a layer, and has a mask")
@@ -123,11 +123,11 @@ def taken_up(
     return at
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     pass
 
 
-def _never(_: Epoch) -> bool:
+def _never_stop(_: EpochResult) -> bool:
     return False
 
 
@@ -139,18 +139,18 @@ class Hooks:
     """The validation accuracy of the weights as they are kept."""
     save: Callable[[Position], None]
     """Keep a state, after each epoch and when stopped."""
-    after_step: Callable[[], None] = _nothing
-    after_epoch: Callable[[Epoch], bool] = _never
+    after_step: Callable[[], None] = _do_nothing
+    after_epoch: Callable[[EpochResult], bool] = _never_stop
     """May end the stretch, by True."""
 
 
 def fit(
     trainer: Trainer,
-    stretch: Stretch,
+    stretch: TrainSpan,
     hooks: Hooks,
     *,
     at: Position,
-    stop: Stop = NEVER,
+    stop: StopSignal = NEVER,
     progress: Progress = SILENT,
 ) -> None:
     """Train from `at` to the end of the stretch.
@@ -161,27 +161,27 @@ def fit(
         StoppedError: `stop` became true; the position is saved.
     """
     while at.epoch < stretch.epochs:
-        at = _epoch(trainer, stretch, hooks, at, stop, progress)
+        at = _train_epoch(trainer, stretch, hooks, at, stop, progress)
         require_finite(trainer.module, at.epoch)
         if at.epoch + 1 == stretch.epochs:
             trainer.require_stepped()
-        place = _place(stretch, at, trainer)
+        place = _format_position(stretch, at, trainer)
         if not stop:
-            with trainer.as_kept():
+            with trainer.use_kept_weights():
                 held_out = hooks.held_out()
-            ended = hooks.after_epoch(_found(at, held_out, trainer))
+            ended = hooks.after_epoch(_make_epoch(at, held_out, trainer))
             at = Position(epoch=stretch.epochs if ended else at.epoch + 1)
         hooks.save(at)
         if stop and at.epoch < stretch.epochs:
             raise stop.error(place)
 
 
-def _epoch(
+def _train_epoch(
     trainer: Trainer,
-    stretch: Stretch,
+    stretch: TrainSpan,
     hooks: Hooks,
     at: Position,
-    stop: Stop,
+    stop: StopSignal,
     progress: Progress,
 ) -> Position:
     """The rest of an epoch, or as much of it as comes before a stop."""
@@ -202,8 +202,8 @@ def _epoch(
         own = (trainer.ranks.rank,) if trainer.ranks.size > 1 else ()
         steps = trainer.step
         with (
-            _telling_where(stretch, at, trainer),
-            drawing(*stretch.key, at.epoch, "network", at.step, *own, device=stretch.device),
+            _locate_errors(stretch, at, trainer),
+            seed_draws(*stretch.key, at.epoch, "network", at.step, *own, device=stretch.device),
         ):
             loss, correct = trainer.train_on(x, y)
         hooks.after_step()
@@ -218,22 +218,22 @@ def _epoch(
 
 
 @contextlib.contextmanager
-def _telling_where(stretch: Stretch, at: Position, trainer: Trainer) -> Iterator[None]:
+def _locate_errors(stretch: TrainSpan, at: Position, trainer: Trainer) -> Iterator[None]:
     """What is not finite is told with the epoch and the batch that it was met in."""
     try:
         yield
     except NonFiniteError as error:
-        error.message += f", {_place(stretch, at, trainer)}"
+        error.message += f", {_format_position(stretch, at, trainer)}"
         raise
 
 
-def _place(stretch: Stretch, at: Position, trainer: Trainer) -> str:
+def _format_position(stretch: TrainSpan, at: Position, trainer: Trainer) -> str:
     name = f"{stretch.name}, " if stretch.name else ""
     return f"in {name}epoch {at.epoch + 1} after step {at.step} of {trainer.steps_per_epoch}"
 
 
-def _found(at: Position, held_out: float | None, trainer: Trainer) -> Epoch:
-    return Epoch(
+def _make_epoch(at: Position, held_out: float | None, trainer: Trainer) -> EpochResult:
+    return EpochResult(
         epoch=at.epoch,
         train_loss=at.train_loss,
         train_accuracy=at.train_accuracy,

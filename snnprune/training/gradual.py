@@ -5,18 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from snnprune.masks import prunable, pruned
+from snnprune.masks import count_prunable, count_pruned
 from snnprune.recipe.methods import GradualSection
-from snnprune.runtime import generator
-from snnprune.training.ranking import all_alive, load_ranking, prunable_weights
-from snnprune.training.setup import Setup
+from snnprune.runtime import make_generator
+from snnprune.training.ranking import copy_prunable_weights, load_ranking, make_full_masks
+from snnprune.training.setup import TrainingSetup
 from snnprune.training.step import Trainer
 
 BELOW, ABOVE = 0.9, 1.1  # of the threshold: between them a weight stays what it is
 DECAY = 1e-4  # of the probability of surgery after a step, 1 / (1 + DECAY * step)
 
 
-class Surgery:
+class DynamicSurgery:
     """Prunes and revives weights whose masks act in the forward pass alone, after every step.
 
     The threshold t is the magnitude at which as many weights of these layers lie above it as the
@@ -32,20 +32,20 @@ class Surgery:
     def __call__(self) -> None:
         """Operate on the masks, or by chance do not."""
         step = self.trainer.step
-        drawn = float(torch.rand((), generator=generator(*self.key, "surgery", step)))
+        drawn = float(torch.rand((), generator=make_generator(*self.key, "surgery", step)))
         if drawn * (1 + DECAY * step) >= 1:
             return
         passing = self.trainer.masking.passing
         sizes = {
             key: self.trainer.module.get_parameter(key).detach().abs().float() for key in passing
         }
-        threshold = _threshold(list(sizes.values()), self.kept)
+        threshold = _find_threshold(list(sizes.values()), self.kept)
         for key, size in sizes.items():
             alive = torch.where(passing[key], size >= BELOW * threshold, size > ABOVE * threshold)
             passing[key] = alive
 
 
-def _threshold(sizes: list[Tensor], kept: int) -> float:
+def _find_threshold(sizes: list[Tensor], kept: int) -> float:
     """The size that `kept` of all are at least as large as."""
     flat = torch.cat([size.flatten() for size in sizes])
     if not 0 < kept <= len(flat):
@@ -53,14 +53,14 @@ def _threshold(sizes: list[Tensor], kept: int) -> float:
     return float(flat.kthvalue(len(flat) - kept + 1).values)
 
 
-class Gradual:
+class GradualPruning:
     """The cubic schedule of Zhu and Gupta 2017, arXiv 1710.01878, Eq. 1, called after every step.
 
     Prunes `steps` times at even distances, the i-th time to s + (s_0 - s) (1 - i / steps)^3; s_0 is
     what the trainer's masks prune already.
     """
 
-    def __init__(self, section: GradualSection, setup: Setup, trainer: Trainer) -> None:
+    def __init__(self, section: GradualSection, setup: TrainingSetup, trainer: Trainer) -> None:
         self.setup, self.trainer = setup, trainer
         self.ranking = load_ranking(
             section.criterion,
@@ -69,10 +69,13 @@ class Gradual:
             field="gradual.criterion",
         )
         if not trainer.masking.held:
-            trainer.hold(all_alive(prunable_weights(setup.network)))
+            trainer.hold(make_full_masks(copy_prunable_weights(setup.network)))
         masks, epochs = trainer.masking.copy_masks(), setup.recipe.training.epochs
-        self.targets = targets(
-            section, epochs, setup.steps_per_epoch, first=pruned(masks) / prunable(masks)
+        self.targets = compute_targets(
+            section,
+            epochs,
+            setup.steps_per_epoch,
+            first=count_pruned(masks) / count_prunable(masks),
         )
 
     def __call__(self) -> None:
@@ -80,7 +83,7 @@ class Gradual:
         sparsity = self.targets.get(self.trainer.batches)
         if sparsity is None:
             return
-        weights = prunable_weights(self.setup.network)
+        weights = copy_prunable_weights(self.setup.network)
         alive = self.trainer.masking.copy_masks()
         cut = self.ranking.cut(self.setup, sparsity, weights=weights, alive=alive)
         self.trainer.hold(cut.masks)
@@ -91,7 +94,7 @@ class Gradual:
         return self.trainer.batches >= max(self.targets)
 
 
-def targets(
+def compute_targets(
     section: GradualSection, epochs: int, steps_per_epoch: int, *, first: float = 0.0
 ) -> dict[int, float]:
     """The sparsity after each batch (from 1) that is followed by pruning; `first` is that before.

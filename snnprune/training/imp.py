@@ -13,11 +13,11 @@ from snnprune.distributed.ranks import ALONE, Ranks
 from snnprune.recipe.methods import ImpSection
 from snnprune.recipe.schema import Recipe
 from snnprune.runtime import SILENT, Progress
-from snnprune.training.rounds import Rounds
+from snnprune.training.rounds import ImpRun
 from snnprune.training.runs.run import Run
-from snnprune.training.runs.stopping import NEVER, Stop
+from snnprune.training.runs.stopping import NEVER, StopSignal
 from snnprune.training.setup import set_up
-from snnprune.training.tickets import Tickets, tickets_in
+from snnprune.training.tickets import TicketResults, collect_tickets
 
 
 def imp(
@@ -26,10 +26,10 @@ def imp(
     *,
     device: torch.device,
     run: Run | None = None,
-    stop: Stop = NEVER,
+    stop: StopSignal = NEVER,
     progress: Progress = SILENT,
     ranks: Ranks = ALONE,
-) -> Tickets:
+) -> TicketResults:
     """Find tickets by each method of the recipe's section `imp`, all from one dense network.
 
     `run` keeps a model and its masks for every round. The test images are looked at once a round.
@@ -42,7 +42,7 @@ def imp(
     """
     recipe = recipe.model_copy(update={"imp": recipe.imp or ImpSection()})
     setup = set_up(recipe, data, device=device, run=run, stop=stop, progress=progress, ranks=ranks)
-    rounds = Rounds(setup)
+    rounds = ImpRun(setup)
     taken_up = rounds.begin()
     with progress.within("run", total=rounds.steps, done=rounds.steps_done):
         for cell in rounds.left():
@@ -53,4 +53,4 @@ def imp(
             rounds.train(cell)
             rounds.measure(cell)
             taken_up = False
-    return tickets_in(setup.recipe, setup.run.rows)
+    return collect_tickets(setup.recipe, setup.run.rows)

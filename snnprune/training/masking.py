@@ -11,7 +11,7 @@ from torch import Tensor, nn, optim
 from snnprune.masks import Masks
 
 
-class Masking:
+class MaskKeeper:
     """Two kinds of masks, by weight key, True = kept.
 
     `held` masks keep pruned weights at 0: their gradient is 0, and after every step their value
@@ -27,8 +27,8 @@ class Masking:
 
     def set(self, held: Masks, passing: Masks | None = None) -> None:
         """Take these masks instead; weights that `held` prunes become 0."""
-        self.held = {key: self._beside(key, mask) for key, mask in held.items()}
-        self.passing = {key: self._beside(key, mask) for key, mask in (passing or {}).items()}
+        self.held = {key: self._move_beside(key, mask) for key, mask in held.items()}
+        self.passing = {key: self._move_beside(key, mask) for key, mask in (passing or {}).items()}
         with torch.no_grad():
             for key, mask in self.held.items():
                 self._weight(key).masked_fill_(~mask, 0.0)
@@ -38,7 +38,7 @@ class Masking:
         return {key: mask.cpu() for key, mask in {**self.held, **self.passing}.items()}
 
     @contextlib.contextmanager
-    def passing_through(self) -> Iterator[None]:
+    def apply_passing(self) -> Iterator[None]:
         """In the block the `passing` masks act; after it the weights are as they were.
 
         What `backward` finds in the block is the straight-through gradient: that of the masked
@@ -96,7 +96,7 @@ class Masking:
     def _weight(self, key: str) -> nn.Parameter:
         return self.module.get_parameter(key)
 
-    def _beside(self, key: str, mask: Tensor) -> Tensor:
+    def _move_beside(self, key: str, mask: Tensor) -> Tensor:
         weight = self._weight(key)
         if mask.shape != weight.shape:
             raise ValueError(f"the mask of {key} has shape {list(mask.shape)}")

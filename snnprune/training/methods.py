@@ -22,7 +22,7 @@ GRADUAL, PRUNED, FINETUNED = "gradual", "pruned", "finetuned"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
+class TicketMethod:
     """A way of choosing what to prune in a round."""
 
     criterion: str
@@ -30,21 +30,21 @@ class Method:
     """Whether weights of encoding and Linear layers may return (SF-IMP-2)."""
 
 
-METHODS: Mapping[str, Method] = {
-    "imp": Method(criterion="magnitude"),
-    "sf-imp-1": Method(criterion="sf"),
-    "sf-imp-2": Method(criterion="sf", returning=True),
+METHODS: Mapping[str, TicketMethod] = {
+    "imp": TicketMethod(criterion="magnitude"),
+    "sf-imp-1": TicketMethod(criterion="sf"),
+    "sf-imp-2": TicketMethod(criterion="sf", returning=True),
 }
 """Any other name is that of a criterion: `random` gives random tickets."""
 
 
-def method_of(name: str) -> Method:
+def load_method(name: str) -> TicketMethod:
     """The method of that name, or iterative pruning by the criterion of that name."""
-    return METHODS.get(name) or Method(criterion=name)
+    return METHODS.get(name) or TicketMethod(criterion=name)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class Round:
     """One training of a run: the dense network, or a round of a method."""
 
     method: str
@@ -63,20 +63,20 @@ class Cell:
         return DENSE if self.round == 0 else f"{self.method} {self.sparsity:.1%}"
 
 
-def cells(section: ImpSection, epochs: int) -> list[Cell]:
+def list_rounds(section: ImpSection, epochs: int) -> list[Round]:
     """The trainings of a run whose dense network is trained for `epochs`, in order."""
     targets = section.targets
-    dense = Cell(method=DENSE, round=0, sparsity=0.0, epochs=epochs, folder="round-00", last=False)
+    dense = Round(method=DENSE, round=0, sparsity=0.0, epochs=epochs, folder="round-00", last=False)
     length = section.round_epochs or epochs - section.rewind_epoch
     return [
         dense,
         *(
-            Cell(
+            Round(
                 method=method,
                 round=number,
                 sparsity=sparsity,
                 epochs=length,
-                folder=_folder(section, method, number),
+                folder=_name_folder(section, method, number),
                 # tickets that the dense run gave do not come from each other
                 last=section.drawn_while_dense or number == len(targets),
             )
@@ -86,7 +86,7 @@ def cells(section: ImpSection, epochs: int) -> list[Cell]:
     ]
 
 
-def returning(network: Network, masks: Masks) -> tuple[Masks, Masks]:
+def split_returning(network: Network, masks: Masks) -> tuple[Masks, Masks]:
     """`masks` of SF-IMP-2 as those that are held and those that act in the forward pass alone.
 
     The latter are of the layers that sf does not suit: the encoding layer and Linear layers
@@ -101,7 +101,7 @@ def returning(network: Network, masks: Masks) -> tuple[Masks, Masks]:
     )
 
 
-def _folder(section: ImpSection, method: str, number: int) -> str:
+def _name_folder(section: ImpSection, method: str, number: int) -> str:
     """Rounds of several methods have a folder of their method around them."""
     name = f"round-{number:02}"
     if len(section.methods) == 1:

@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from snnprune.data.batches import described
+from snnprune.data.batches import describe_batch
 from snnprune.errors import InputError
 
 EVENTS = 5  # dimensions of (T, N, C, H, W)
 
 
-def pieces(
+def split_batch(
     x: Any, y: Tensor, count: int, *, along: int | None = None
 ) -> Iterator[tuple[Any, Tensor]]:
     """The batch in `count` pieces, or in as many as it has samples if these are fewer.
@@ -27,7 +27,7 @@ def pieces(
     """
     count = min(count, len(y))
     if not isinstance(x, Tensor):
-        yield _whole(x, count), y
+        yield _require_one_piece(x, count), y
         return
     unsure = along is None and x.dim() == EVENTS and x.shape[0] == x.shape[1]
     if count > 1 and unsure:
@@ -41,10 +41,10 @@ def pieces(
     yield from zip(x.tensor_split(count, along), y.tensor_split(count), strict=True)
 
 
-def _whole(batch: Any, count: int) -> Any:
+def _require_one_piece(batch: Any, count: int) -> Any:
     if count > 1:
         raise InputError(
-            f"{described(batch)} cannot be cut",
+            f"{describe_batch(batch)} cannot be cut",
             field="training.accumulate",
             hint="let the loader give smaller batches, and take 1 piece",
         )

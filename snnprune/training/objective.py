@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from snnprune.graph.mode import evaluating
+from snnprune.graph.mode import use_eval_mode
 from snnprune.graph.network import Network
-from snnprune.measure.loss import time_averaged_loss
+from snnprune.measure.loss import compute_time_averaged_loss
 from snnprune.recipe.methods import TrainingSection
-from snnprune.training.optimizer import autocast
+from snnprune.training.optimizer import use_precision
 
 
 class Objective(Protocol):
@@ -33,7 +33,7 @@ class LabelLoss:
         """Mean over the batch; `per-step` averages cross-entropies over time, `mean` the logits."""
         if self.loss == "mean":
             return functional.cross_entropy(steps.mean(0), y, label_smoothing=self.smoothing)
-        return time_averaged_loss(steps, y, self.smoothing).mean()
+        return compute_time_averaged_loss(steps, y, self.smoothing).mean()
 
 
 class Teacher:
@@ -48,7 +48,7 @@ class Teacher:
     def __call__(self, x: Any, samples: int) -> Tensor:
         """Its logits for a batch, averaged over time, (N, classes)."""
         self.network.reset()
-        with evaluating(self.network.module), autocast(self.training, self.device):
+        with use_eval_mode(self.network.module), use_precision(self.training, self.device):
             steps = self.read(self.network.run(x), samples)
         return steps.float().mean(0)
 
@@ -67,11 +67,11 @@ class Distillation:
     def __call__(self, steps: Tensor, x: Any, y: Tensor) -> Tensor:
         """Mean over the batch, from logits (T, N, classes), what was fed, and labels (N,)."""
         taught = self.teacher(x, len(y))
-        apart = divergence(steps.mean(0), taught, self.temperature)
+        apart = compute_divergence(steps.mean(0), taught, self.temperature)
         return (1 - self.share) * self.labels(steps, x, y) + self.share * apart
 
 
-def divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def compute_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T^2 KL(teacher || student) of the softmax of logits (N, classes) / T, mean over N, in nats.
 
     T^2 keeps its gradient as large as that of the labels for any temperature.

@@ -14,7 +14,7 @@ from snnprune.recipe.methods import TrainingSection
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def autocast(training: TrainingSection, device: str) -> AbstractContextManager[object]:
+def use_precision(training: TrainingSection, device: str) -> AbstractContextManager[object]:
     """The block in which a pass on that type of device is run in the recipe's precision."""
     if training.precision == "off":
         return nullcontext()
@@ -25,7 +25,7 @@ ONE_CYCLE_RISE = 0.3  # share of the steps until the peak
 ONE_CYCLE_START = 1 / 25  # of the peak
 
 
-def learning_rate(training: TrainingSection, step: int, steps_per_epoch: int) -> float:
+def compute_learning_rate(training: TrainingSection, step: int, steps_per_epoch: int) -> float:
     """The rate of step `step` (from 0) of the whole run."""
     warmup = training.warmup_epochs * steps_per_epoch
     if step < warmup:
@@ -35,10 +35,10 @@ def learning_rate(training: TrainingSection, step: int, steps_per_epoch: int) ->
     if training.schedule == "cosine-epoch":  # as a scheduler that is stepped once an epoch
         epoch = (step - warmup) // steps_per_epoch
         done = epoch / (training.epochs - training.warmup_epochs)
-    return training.learning_rate * _factor(training, done, step // steps_per_epoch)
+    return training.learning_rate * _compute_factor(training, done, step // steps_per_epoch)
 
 
-def _factor(training: TrainingSection, done: float, epoch: int) -> float:
+def _compute_factor(training: TrainingSection, done: float, epoch: int) -> float:
     """What is left of the full rate after the share `done` of the run, in `epoch`."""
     if training.schedule in ("cosine", "cosine-epoch"):
         return (1 + math.cos(math.pi * done)) / 2

@@ -18,9 +18,9 @@ from snnprune.pruning.allocation.candidates import Allocation
 from snnprune.pruning.criteria import load_criterion
 from snnprune.pruning.criteria.criterion import Criterion
 from snnprune.pruning.criteria.evidence import EvidenceSource
-from snnprune.pruning.prune import Cut, prune
+from snnprune.pruning.prune import PruneResult, prune
 from snnprune.pruning.score import score_network
-from snnprune.training.setup import Setup
+from snnprune.training.setup import TrainingSetup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +37,12 @@ class Ranking:
 
     def cut(
         self,
-        setup: Setup,
+        setup: TrainingSetup,
         sparsity: float,
         *,
         weights: Mapping[str, Tensor],
         alive: Masks,
-    ) -> Cut:
+    ) -> PruneResult:
         """Masks of exactly that sparsity for the network of `setup` as it is now.
 
         `weights` are what is ranked, by key on the CPU; what is not `alive` stays pruned.
@@ -57,7 +57,7 @@ class Ranking:
             seed=setup.recipe.seed,
         )
         scores = score_network(weights, self.criterion, source, alive=alive)
-        with self._told_by_setting():
+        with self._name_setting_in_errors():
             # scores may differ between ranks in their last bit, and masks must not
             return setup.ranks.by_first(
                 lambda: prune(
@@ -66,7 +66,7 @@ class Ranking:
             )
 
     @contextlib.contextmanager
-    def _told_by_setting(self) -> Iterator[None]:
+    def _name_setting_in_errors(self) -> Iterator[None]:
         """Name the setting where the commands on checkpoints have a flag."""
         try:
             yield
@@ -99,7 +99,7 @@ def load_ranking(criterion: str, allocation: str | None, *, samples: int, field:
     )
 
 
-def prunable_weights(network: Network) -> dict[str, Tensor]:
+def copy_prunable_weights(network: Network) -> dict[str, Tensor]:
     """A copy of the weights of its layers, by key, on the CPU.
 
     Raises:
@@ -112,11 +112,11 @@ def prunable_weights(network: Network) -> dict[str, Tensor]:
     return {key: network.weight(key).to("cpu", copy=True) for key in network.layers}
 
 
-def dense_masks(network: Network) -> dict[str, Tensor]:
+def make_dense_masks(network: Network) -> dict[str, Tensor]:
     """Masks of its layers that prune nothing."""
-    return all_alive({key: network.weight(key).cpu() for key in network.layers})
+    return make_full_masks({key: network.weight(key).cpu() for key in network.layers})
 
 
-def all_alive(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def make_full_masks(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Masks that prune nothing."""
     return {key: torch.ones_like(weight, dtype=torch.bool) for key, weight in weights.items()}

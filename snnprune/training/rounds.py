@@ -9,27 +9,34 @@ from typing import Any
 
 from torch import Tensor
 
-from snnprune.masks import Masks, kept, masked, prunable
+from snnprune.masks import Masks, apply_masks, count_kept, count_prunable
 from snnprune.pruning.repair.batchnorm import recalibrate_batchnorm
 from snnprune.recipe.methods import ImpSection
-from snnprune.report.provenance import model_note
-from snnprune.training.average import copied
-from snnprune.training.early_bird import DRAWN, GROUP, WEIGHTS, EarlyBird, EarlyTickets, Groups
-from snnprune.training.fit import Hooks, Position, taken_up
-from snnprune.training.gradual import Surgery
-from snnprune.training.methods import Cell, cells, method_of, returning
-from snnprune.training.ranking import Ranking, all_alive, load_ranking, prunable_weights
-from snnprune.training.runs.state import State, count, require_alike, taking_up
+from snnprune.report.provenance import make_model_note
+from snnprune.training.average import copy_to_cpu
+from snnprune.training.early_bird import (
+    DRAWN,
+    GROUP,
+    WEIGHTS,
+    EarlyBirdDetector,
+    EarlyTickets,
+    Groups,
+)
+from snnprune.training.fit import Hooks, Position, resume_trainer
+from snnprune.training.gradual import DynamicSurgery
+from snnprune.training.methods import Round, list_rounds, load_method, split_returning
+from snnprune.training.ranking import Ranking, copy_prunable_weights, load_ranking, make_full_masks
+from snnprune.training.runs.state import State, read_count, require_alike, take_up
 from snnprune.training.sequence import TrainingSequence
-from snnprune.training.setup import Setup, spec_of
+from snnprune.training.setup import TrainingSetup, spec_of
 from snnprune.training.step import Trainer
 from snnprune.training.tickets import require_epochs
 
 
-class Rounds(TrainingSequence):
+class ImpRun(TrainingSequence):
     """A run of `imp`: its trainings in order, the network at hand, the weights to go back to."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: TrainingSetup) -> None:
         """Refuses what cannot be pruned, before anything is trained.
 
         Raises:
@@ -37,19 +44,19 @@ class Rounds(TrainingSequence):
         """
         assert setup.recipe.imp is not None
         self.section: ImpSection = setup.recipe.imp
-        super().__init__(setup, cells(self.section, setup.recipe.training.epochs))
-        prunable_weights(setup.network)
+        super().__init__(setup, list_rounds(self.section, setup.recipe.training.epochs))
+        copy_prunable_weights(setup.network)
         self.rankings = {
             method: _load_ranking(self.section, method) for method in self.section.methods
         }
         steps = self.section.early_time_steps
-        self.early = setup if steps is None else setup.with_args(time_steps=steps)
+        self.early = setup if steps is None else setup.rebuild_with_args(time_steps=steps)
         self.setup = self.early
         self.trainer = self.early.trainer()
         self.dense: Mapping[str, Tensor] = {}
-        self.early_weights: Mapping[str, Tensor] = copied(setup.module)
-        self.bird: EarlyBird | None = None
-        self.tickets = self._tickets()
+        self.early_weights: Mapping[str, Tensor] = copy_to_cpu(setup.module)
+        self.bird: EarlyBirdDetector | None = None
+        self.tickets = self._make_tickets()
         self.returnable = 0  # weights that are not held back and were alive as the round began
 
     def begin(self) -> bool:
@@ -57,11 +64,11 @@ class Rounds(TrainingSequence):
         state = self.full.run.begin()
         if state is None:
             return False
-        with taking_up(state):
+        with take_up(state):
             self._restore(state)
         return True
 
-    def pruned(self, cell: Cell) -> Masks:
+    def pruned(self, cell: Round) -> Masks:
         """The masks of a round, by the network that the one before left; none for the dense one."""
         if cell.round == 0:
             return {}
@@ -73,30 +80,30 @@ class Rounds(TrainingSequence):
             self.trainer = self.setup.trainer()
         return self._cut(cell)
 
-    def rewind(self, cell: Cell) -> None:
+    def rewind(self, cell: Round) -> None:
         """Go back to the early weights, or to the early learning rate alone."""
-        trained = copied(self.setup.module)
+        trained = copy_to_cpu(self.setup.module)
         self._enter(cell)
         self.setup.load(trained)
         if cell.round > 0 and self.section.rewind == "weights":
             stay = set() if self.section.rewind_statistics else self.setup.list_buffers()
             early = {key: self.early_weights[key] for key in trained.keys() - stay}
             self.setup.load(trained | early)
-        self.trainer = self._trainer(cell)
+        self.trainer = self._make_trainer(cell)
 
-    def hold(self, cell: Cell, masks: Masks) -> None:
+    def hold(self, cell: Round, masks: Masks) -> None:
         """Prune, and repair what the recipe wants repaired."""
         passing: Masks = {}
-        if method_of(cell.method).returning:
-            masks, passing = returning(self.setup.network, masks)
+        if load_method(cell.method).returning:
+            masks, passing = split_returning(self.setup.network, masks)
         self.trainer.hold(masks, passing)
-        self.returnable = kept(passing)
+        self.returnable = count_kept(passing)
         if cell.round > 0 and self.section.repair == "bn":
-            with self.trainer.masking.passing_through(), self.setup.seeded("repair"):
+            with self.trainer.masking.apply_passing(), self.setup.seed_loader("repair"):
                 batches = self.setup.calibration_batches(self.section.samples)
                 recalibrate_batchnorm(self.setup.network, batches)
 
-    def measure(self, cell: Cell) -> None:
+    def measure(self, cell: Round) -> None:
         """Look at the test images, if there are some, once, and keep the network and its masks.
 
         A dense run that was ended early is no baseline: its network is kept and not measured.
@@ -104,19 +111,19 @@ class Rounds(TrainingSequence):
         run, masks = self.full.run, self.trainer.masking.copy_masks()
         epochs = [row for row in run.rows if row["kind"] == "epoch"]
         whole = cell.round > 0 or len(epochs) == cell.epochs
-        with self.trainer.as_kept():
-            tensors = copied(self.setup.module)
+        with self.trainer.use_kept_weights():
+            tensors = copy_to_cpu(self.setup.module)
             row = self._row(cell, masks, epochs[-1]["validation_accuracy"]) if whole else None
         if cell.round == 0:
             self.dense = tensors
         # with fewer time steps it is another network: that which was trained and measured
-        other = None if self.setup is self.full else model_note(spec_of(self.setup.recipe))
-        run.keep(cell.folder, masked(tensors, masks), masks, other)
+        other = None if self.setup is self.full else make_model_note(spec_of(self.setup.recipe))
+        run.keep(cell.folder, apply_masks(tensors, masks), masks, other)
         if row is not None:
             run.log(row)
 
     def _row(
-        self, cell: Cell, masks: Masks, validation_accuracy: float | None
+        self, cell: Round, masks: Masks, validation_accuracy: float | None
     ) -> Mapping[str, object]:
         """As before, with when its ticket was drawn."""
         row = super()._row(cell, masks, validation_accuracy)
@@ -124,7 +131,7 @@ class Rounds(TrainingSequence):
             return row
         return {**row, "early_bird": self.tickets.drawn[self.number].about}
 
-    def _tickets(self) -> EarlyTickets | None:
+    def _make_tickets(self) -> EarlyTickets | None:
         """Those that are drawn while the dense network trains, if the recipe wants it so."""
         if self.section.early_bird is None or not self.section.drawn_while_dense:
             return None
@@ -135,7 +142,7 @@ class Rounds(TrainingSequence):
         }
         stay = self.section.rewind == "learning-rate"
         return EarlyTickets(
-            self.section.early_bird, cuts, lambda: copied(self.setup.module) if stay else {}
+            self.section.early_bird, cuts, lambda: copy_to_cpu(self.setup.module) if stay else {}
         )
 
     def _drawn(self, tickets: EarlyTickets) -> Masks:
@@ -145,16 +152,16 @@ class Rounds(TrainingSequence):
         self.setup.load(drawn.weights or self.dense)
         return drawn.masks
 
-    def _enter(self, cell: Cell) -> None:
+    def _enter(self, cell: Round) -> None:
         """Take the network that `cell` trains, and who may end it early."""
         self.setup = self.full if cell.last else self.early
         self.bird = None
         # the dense run is what all are compared with, the last round what is kept
         if self.section.early_bird is not None and cell.round > 0 and not cell.last:
             following = self.cells[self.number + 1]
-            self.bird = EarlyBird(self.section.early_bird, lambda: self._cut(following))
+            self.bird = EarlyBirdDetector(self.section.early_bird, lambda: self._cut(following))
 
-    def _trainer(self, cell: Cell) -> Trainer:
+    def _make_trainer(self, cell: Round) -> Trainer:
         if cell.round == 0:
             return self.setup.trainer()
         if self.section.rewind == "learning-rate":  # the schedule of the dense run goes on at R
@@ -164,29 +171,29 @@ class Rounds(TrainingSequence):
         training = self.full.recipe.training.model_copy(update={"epochs": cell.epochs})
         return self.setup.trainer(training)
 
-    def _cut(self, cell: Cell) -> Masks:
+    def _cut(self, cell: Round) -> Masks:
         """Masks for `cell` of the network as trained; weights that may return are all ranked."""
         ranking, masking = self.rankings[cell.method], self.trainer.masking
-        with self.trainer.average.in_place():
-            weights = prunable_weights(self.setup.network)
+        with self.trainer.average.use_averages():
+            weights = copy_prunable_weights(self.setup.network)
             alive = {
-                **all_alive(weights),
+                **make_full_masks(weights),
                 **{key: mask.cpu() for key, mask in masking.held.items()},
             }
-            with masking.passing_through():
+            with masking.apply_passing():
                 return ranking.cut(self.setup, cell.sparsity, weights=weights, alive=alive).masks
 
-    def _hooks(self, cell: Cell) -> Hooks:
+    def _hooks(self, cell: Round) -> Hooks:
         hooks = super()._hooks(cell)
-        if self.section.surgery != "dns" or not method_of(cell.method).returning:
+        if self.section.surgery != "dns" or not load_method(cell.method).returning:
             return hooks
         key = (self.full.recipe.seed, cell.round)
-        return replace(hooks, after_step=Surgery(self.trainer, self.returnable, key))
+        return replace(hooks, after_step=DynamicSurgery(self.trainer, self.returnable, key))
 
-    def _key(self, cell: Cell) -> tuple[object, ...]:
+    def _key(self, cell: Round) -> tuple[object, ...]:
         return ("round", cell.round)
 
-    def _ends(self, cell: Cell, epochs: int) -> bool:
+    def _ends(self, cell: Round, epochs: int) -> bool:
         if cell.round == 0 and self.tickets:
             complete = self.tickets.look(epochs, last=epochs == cell.epochs)
             return complete and epochs > self.section.rewind_epoch  # whose weights are wanted
@@ -194,7 +201,7 @@ class Rounds(TrainingSequence):
 
     def _save(self, at: Position) -> None:
         if self.number == 0 and (at.epoch, at.step) == (self.section.rewind_epoch, 0):
-            self.early_weights = copied(self.setup.module)
+            self.early_weights = copy_to_cpu(self.setup.module)
         super()._save(at)
 
     def _position(self) -> dict[str, Any]:
@@ -211,18 +218,20 @@ class Rounds(TrainingSequence):
 
     def _restore(self, state: State) -> None:
         known, groups = state.position, state.groups
-        self.number = count(known, "cell", most=len(self.cells) - 1)
+        self.number = read_count(known, "cell", most=len(self.cells) - 1)
         cell = self.cells[self.number]
         self._enter(cell)
-        self.trainer = self._trainer(cell)
-        self.at = taken_up(self.trainer, known, groups, epochs=cell.epochs)
+        self.trainer = self._make_trainer(cell)
+        self.at = resume_trainer(self.trainer, known, groups, epochs=cell.epochs)
         require_epochs(self.full.run.rows, self.at, cell)
-        self.returnable = count(known, "returnable", most=prunable(self.trainer.masking.passing))
+        self.returnable = read_count(
+            known, "returnable", most=count_prunable(self.trainer.masking.passing)
+        )
         self.dense, self.early_weights = groups.get("dense", {}), groups["early"]
         whole = self.setup.module.state_dict()
         require_alike(self.early_weights, whole)
         require_alike(self.dense, whole if self.number else {})
-        _require_drawn(groups, all_alive(prunable_weights(self.setup.network)), whole)
+        _require_drawn(groups, make_full_masks(copy_prunable_weights(self.setup.network)), whole)
         if self.bird:
             self.bird.restore(groups)
         if self.tickets:
@@ -241,7 +250,7 @@ def _require_drawn(groups: Groups, masks: Masks, weights: Mapping[str, Tensor]) 
 def _load_ranking(section: ImpSection, method: str) -> Ranking:
     """How the rounds of a method rank."""
     return load_ranking(
-        method_of(method).criterion,
+        load_method(method).criterion,
         section.allocation,
         samples=section.samples,
         field="imp.methods",

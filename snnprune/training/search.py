@@ -14,10 +14,10 @@ from snnprune.recipe.methods import SearchSection
 from snnprune.recipe.schema import Recipe
 from snnprune.runtime import SILENT, Progress
 from snnprune.training.runs.run import Run
-from snnprune.training.runs.stopping import NEVER, Stop
-from snnprune.training.searches import Searches
+from snnprune.training.runs.stopping import NEVER, StopSignal
+from snnprune.training.searches import SearchRun
 from snnprune.training.setup import set_up
-from snnprune.training.tickets import Tickets, tickets_in
+from snnprune.training.tickets import TicketResults, collect_tickets
 
 
 def search(
@@ -26,10 +26,10 @@ def search(
     *,
     device: torch.device,
     run: Run | None = None,
-    stop: Stop = NEVER,
+    stop: StopSignal = NEVER,
     progress: Progress = SILENT,
     ranks: Ranks = ALONE,
-) -> Tickets:
+) -> TicketResults:
     """Find a sub-network for each sparsity of the recipe's section `search`, all from one draw.
 
     `run` keeps each as a model of the plain network's keys, with its masks. The test images are
@@ -42,12 +42,12 @@ def search(
     """
     recipe = recipe.model_copy(update={"search": recipe.search or SearchSection()})
     setup = set_up(recipe, data, device=device, run=run, stop=stop, progress=progress, ranks=ranks)
-    searches = Searches(setup)
+    searches = SearchRun(setup)
     searches.begin()
     with progress.within("run", total=searches.steps, done=searches.steps_done):
         for cell in searches.left():
-            with searches.masked(cell) as network:
+            with searches.mask_network(cell) as network:
                 searches.train(cell)
                 found = searches.found(network)
             searches.measure(cell, found)
-    return tickets_in(setup.recipe, setup.run.rows)
+    return collect_tickets(setup.recipe, setup.run.rows)

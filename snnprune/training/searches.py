@@ -11,19 +11,19 @@ from torch import Tensor
 from snnprune.masks import Masks
 from snnprune.recipe.methods import SearchSection
 from snnprune.report.curves import DENSE
-from snnprune.training.average import copied
+from snnprune.training.average import copy_to_cpu
 from snnprune.training.edge_popup.parametrization import require_plain
-from snnprune.training.edge_popup.subnetwork import Subnetwork, searching
-from snnprune.training.fit import Position, taken_up
-from snnprune.training.methods import EDGE_POPUP, Cell
-from snnprune.training.runs.state import State, count, require_alike, taking_up
+from snnprune.training.edge_popup.subnetwork import Subnetwork, randomize_network
+from snnprune.training.fit import Position, resume_trainer
+from snnprune.training.methods import EDGE_POPUP, Round
+from snnprune.training.runs.state import State, read_count, require_alike, take_up
 from snnprune.training.sequence import TrainingSequence
-from snnprune.training.setup import Setup
+from snnprune.training.setup import TrainingSetup
 from snnprune.training.tickets import require_epochs
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Found:
+class SearchedNetwork:
     """What a training came to, for the plain network."""
 
     tensors: Mapping[str, Tensor]
@@ -32,10 +32,10 @@ class Found:
     """Empty for the dense network."""
 
 
-class Searches(TrainingSequence):
+class SearchRun(TrainingSequence):
     """A run of `search`: its trainings in order, and the network that they all begin with."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: TrainingSetup) -> None:
         """Refuses what cannot be masked, before anything is trained.
 
         Raises:
@@ -44,8 +44,8 @@ class Searches(TrainingSequence):
         assert setup.recipe.search is not None
         require_plain(setup.network)
         self.section: SearchSection = setup.recipe.search
-        super().__init__(setup, search_cells(self.section, setup.recipe.training.epochs))
-        self.first: Mapping[str, Tensor] = copied(setup.module)
+        super().__init__(setup, list_search_rounds(self.section, setup.recipe.training.epochs))
+        self.first: Mapping[str, Tensor] = copy_to_cpu(setup.module)
         self.state: State | None = None
 
     def begin(self) -> None:
@@ -53,43 +53,43 @@ class Searches(TrainingSequence):
         self.state = self.setup.run.begin()
         if self.state is None:
             return
-        with taking_up(self.state) as state:
-            self.number = count(state.position, "cell", most=len(self.cells) - 1)
+        with take_up(self.state) as state:
+            self.number = read_count(state.position, "cell", most=len(self.cells) - 1)
             epochs, steps = self.cells[self.number].epochs, self.setup.steps_per_epoch
-            self.at = Position.taken_up(state.position["at"], epochs=epochs, steps=steps)
+            self.at = Position.from_state(state.position["at"], epochs=epochs, steps=steps)
             require_epochs(self.setup.run.rows, self.at, self.cells[self.number])
             require_alike(state.groups["first"], self.first)
             self.first = state.groups["first"]
 
     @contextlib.contextmanager
-    def masked(self, cell: Cell) -> Iterator[Subnetwork | None]:
+    def mask_network(self, cell: Round) -> Iterator[Subnetwork | None]:
         """The block in which the network is a random one under masks; None: it is itself.
 
         Every sparsity begins with the same weights, scores and batches.
         """
         self.setup.load(self.first)
         if cell.method == DENSE:
-            self._ready(cell)
+            self._prepare_optimizer(cell)
             yield None
             return
-        with searching(
+        with randomize_network(
             self.setup.network,
             weights=self.section.weights,
             kept=share_kept(cell.sparsity),
             seed=self.setup.recipe.seed,
         ) as network:
-            self._ready(cell)
+            self._prepare_optimizer(cell)
             yield network
 
-    def found(self, network: Subnetwork | None) -> Found:
+    def found(self, network: Subnetwork | None) -> SearchedNetwork:
         """What is to be kept of the trained network."""
-        with self.trainer.as_kept():
+        with self.trainer.use_kept_weights():
             if network is None:
-                return Found(tensors=copied(self.setup.module), masks={})
+                return SearchedNetwork(tensors=copy_to_cpu(self.setup.module), masks={})
             masks = {key: mask.cpu() for key, mask in network.masks().items()}
-            return Found(tensors=network.state_dict(), masks=masks)
+            return SearchedNetwork(tensors=network.state_dict(), masks=masks)
 
-    def measure(self, cell: Cell, found: Found) -> None:
+    def measure(self, cell: Round, found: SearchedNetwork) -> None:
         """Look at the test images once, with the plain network, and keep it."""
         run = self.setup.run
         self.setup.load(found.tensors)
@@ -97,29 +97,29 @@ class Searches(TrainingSequence):
         run.keep(cell.folder, found.tensors, found.masks)
         run.log({**row, "k": share_kept(cell.sparsity)})
 
-    def _ready(self, cell: Cell) -> None:
+    def _prepare_optimizer(self, cell: Round) -> None:
         """A fresh optimizer, or the one of the run that is taken up."""
         training = self.setup.recipe.training.model_copy(update={"epochs": cell.epochs})
         self.trainer = self.setup.trainer(training)
         if self.state is not None:
-            with taking_up(self.state) as state:
-                taken_up(self.trainer, state.position, state.groups, epochs=cell.epochs)
+            with take_up(self.state) as state:
+                resume_trainer(self.trainer, state.position, state.groups, epochs=cell.epochs)
             self.state = None
 
-    def _key(self, _: Cell) -> tuple[object, ...]:
+    def _key(self, _: Round) -> tuple[object, ...]:
         return ("search",)  # every sparsity draws the same
 
     def _groups(self) -> dict[str, Mapping[str, Tensor]]:
         return {"first": self.first}
 
 
-def search_cells(section: SearchSection, epochs: int) -> list[Cell]:
+def list_search_rounds(section: SearchSection, epochs: int) -> list[Round]:
     """The trainings of a run: the dense network if asked for, then one for each sparsity."""
-    dense = Cell(method=DENSE, round=0, sparsity=0.0, epochs=epochs, folder=DENSE, last=False)
+    dense = Round(method=DENSE, round=0, sparsity=0.0, epochs=epochs, folder=DENSE, last=False)
     return [
         *([dense] if section.dense else []),
         *(
-            Cell(
+            Round(
                 method=EDGE_POPUP,
                 round=number,
                 sparsity=sparsity,

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from snnprune.masks import Masks
 from snnprune.report.curves import DENSE
-from snnprune.training.fit import Epoch, Hooks, Position, fit
-from snnprune.training.methods import Cell
-from snnprune.training.ranking import dense_masks
-from snnprune.training.setup import Setup
+from snnprune.training.fit import EpochResult, Hooks, Position, fit
+from snnprune.training.methods import Round
+from snnprune.training.ranking import make_dense_masks
+from snnprune.training.setup import TrainingSetup
 from snnprune.training.step import Trainer
-from snnprune.training.tickets import ticket
+from snnprune.training.tickets import make_ticket_row
 
 
 class TrainingSequence:
@@ -23,7 +23,7 @@ class TrainingSequence:
 
     trainer: Trainer
 
-    def __init__(self, setup: Setup, cells: list[Cell]) -> None:
+    def __init__(self, setup: TrainingSetup, cells: list[Round]) -> None:
         self.full = setup
         self.setup = setup
         """With the network that is trained now."""
@@ -41,27 +41,27 @@ class TrainingSequence:
         """Batches up to where it is."""
         return self._steps_before(self.number) + self._steps_of(self.at)
 
-    def left(self) -> Iterator[Cell]:
+    def left(self) -> Iterator[Round]:
         """The trainings from the one at hand on."""
         while self.number < len(self.cells):
             yield self.cells[self.number]
             self.number, self.at = self.number + 1, Position()
 
-    def train(self, cell: Cell) -> None:
+    def train(self, cell: Round) -> None:
         """Train from where it is to the end of `cell`, saving on the way."""
         key = () if cell.method == DENSE else self._key(cell)  # the dense one is that of `train`
-        stretch = self.setup.stretch(epochs=cell.epochs, key=key, name=cell.label)
+        stretch = self.setup.make_span(epochs=cell.epochs, key=key, name=cell.label)
         stop, progress = self.full.stop, self.full.progress
         total = cell.epochs * self.full.steps_per_epoch
         with progress.within(cell.label, total=total, done=self._steps_of(self.at)):
             hooks = self._hooks(cell)
             fit(self.trainer, stretch, hooks, at=self.at, stop=stop, progress=progress)
 
-    def _key(self, cell: Cell) -> tuple[object, ...]:
+    def _key(self, cell: Round) -> tuple[object, ...]:
         """What tells the draws of a training from those of the dense one."""
         raise NotImplementedError
 
-    def _ends(self, _: Cell, __: int) -> bool:
+    def _ends(self, _: Round, __: int) -> bool:
         """Whether the training of a cell is over early, after so many of its epochs."""
         return False
 
@@ -74,12 +74,12 @@ class TrainingSequence:
         raise NotImplementedError
 
     def _row(
-        self, cell: Cell, masks: Masks, validation_accuracy: float | None
+        self, cell: Round, masks: Masks, validation_accuracy: float | None
     ) -> Mapping[str, object]:
         """What metrics tell of the network that `cell` trained, measured now."""
-        return ticket(
+        return make_ticket_row(
             self.setup,
-            masks or dense_masks(self.setup.network),
+            masks or make_dense_masks(self.setup.network),
             method=cell.method,
             round=cell.round,
             asked=cell.sparsity,
@@ -87,8 +87,8 @@ class TrainingSequence:
             measured=self.setup.measure(),
         )
 
-    def _hooks(self, cell: Cell) -> Hooks:
-        def after_epoch(epoch: Epoch) -> bool:
+    def _hooks(self, cell: Round) -> Hooks:
+        def after_epoch(epoch: EpochResult) -> bool:
             row = {"kind": "epoch", "method": cell.method, "round": cell.round}
             self.full.run.log({**row, **asdict(epoch)})
             return self._ends(cell, epoch.epoch + 1)

@@ -11,32 +11,32 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.data.augmentation import Augmentation
-from snnprune.data.batches import Batches, described
+from snnprune.data.batches import Batches, describe_batch
 from snnprune.data.dataset import DataOptions, DataSet, Split, TrainingSplit
 from snnprune.data.images import ImageSplit
 from snnprune.data.loader import LoaderSplit
-from snnprune.data.others import Other, open_data_with
+from snnprune.data.others import OtherData, open_data_with
 from snnprune.distributed.ranks import ALONE, Ranks
 from snnprune.errors import InputError
-from snnprune.graph.forward import Forward, forward_of, reading_of
-from snnprune.graph.mode import bare
+from snnprune.graph.forward import Forward, load_forward, load_reading
+from snnprune.graph.mode import unwrap
 from snnprune.graph.network import Network
 from snnprune.graph.readout import Readout
 from snnprune.graph.trace import trace
 from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import Calibration
 from snnprune.measure.evaluation import Evaluation, evaluate
-from snnprune.models import ModelSpec, accepts, build_model
-from snnprune.plugins.forwards import is_own
-from snnprune.plugins.references import flag_of, telling_of_text
-from snnprune.plugins.user_code import calling_user_code
+from snnprune.models import ModelSpec, build_model, has_argument
+from snnprune.plugins.forwards import is_own_function
+from snnprune.plugins.references import explain_text_argument, flag_of
+from snnprune.plugins.user_code import guard_user_code
 from snnprune.recipe.methods import TrainingSection
 from snnprune.recipe.schema import Recipe
-from snnprune.runtime import SILENT, Progress, drawing
-from snnprune.training.fit import Stretch
+from snnprune.runtime import SILENT, Progress, seed_draws
+from snnprune.training.fit import TrainSpan
 from snnprune.training.objective import Objective
 from snnprune.training.runs.run import Run, Unsaved
-from snnprune.training.runs.stopping import NEVER, Stop
+from snnprune.training.runs.stopping import NEVER, StopSignal
 from snnprune.training.step import Trainer
 
 
@@ -50,16 +50,16 @@ def open_recipe_data(recipe: Recipe, options: DataOptions | None = None) -> Data
         seed=recipe.seed,
         size=recipe.model.args.get("size"),
         channels=recipe.model.args.get("in_channels"),
-        whole=is_own(recipe.model.forward),
+        whole=is_own_function(recipe.model.forward),
     )
     others = {
-        "test": Other(name=recipe.data.test, field="data.test"),
-        "validation": Other(name=recipe.data.evaluation, field="data.evaluation"),
+        "test": OtherData(name=recipe.data.test, field="data.test"),
+        "validation": OtherData(name=recipe.data.evaluation, field="data.evaluation"),
     }
     return open_data_with(recipe.data.name, others, options=split, field="data.name")
 
 
-def resolved(recipe: Recipe, data: DataSet) -> Recipe:
+def resolve_recipe(recipe: Recipe, data: DataSet) -> Recipe:
     """`recipe` with what the data say about channels, size and classes, where it is silent.
 
     Raises:
@@ -70,7 +70,7 @@ def resolved(recipe: Recipe, data: DataSet) -> Recipe:
     filled = {
         name: value
         for name, value in known.items()
-        if value is not None and accepts(spec, name, field="model.name")
+        if value is not None and has_argument(spec, name, field="model.name")
     }
     asked = spec.args.get("classes")
     if isinstance(asked, int) and data.classes is not None and asked < data.classes:
@@ -85,7 +85,7 @@ def spec_of(recipe: Recipe) -> ModelSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setup:
+class TrainingSetup:
     """A network with its first weights, the data, and those who are told how it goes."""
 
     recipe: Recipe
@@ -96,7 +96,7 @@ class Setup:
     network: Network
     device: torch.device
     run: Run
-    stop: Stop
+    stop: StopSignal
     progress: Progress
     ranks: Ranks
 
@@ -127,10 +127,10 @@ class Setup:
             ranks=self.ranks,
         )
 
-    def stretch(self, *, epochs: int, key: tuple[object, ...] = (), name: str = "") -> Stretch:
+    def make_span(self, *, epochs: int, key: tuple[object, ...] = (), name: str = "") -> TrainSpan:
         """`epochs` on the recipe's images; `key` tells its draws from those of other stretches."""
         recipe = self.recipe
-        return Stretch(
+        return TrainSpan(
             images=self.images,
             batch_size=recipe.training.batch_size,
             augment=Augmentation(
@@ -159,13 +159,13 @@ class Setup:
         if images is None:
             return None
         batches = images.batches(self.recipe.training.batch_size, device=self.device)
-        with self.seeded(split):
+        with self.seed_loader(split):
             return evaluate(self.network, batches, ranks=self.ranks, images=split)
 
     def calibrate(self, samples: int) -> Calibration:
         """Statistics over a seeded sample of the training images, as they are."""
         batches = self.calibration_batches(samples)
-        with self.seeded("calibration"):
+        with self.seed_loader("calibration"):
             return calibrate(self.network, batches, ranks=self.ranks)
 
     def calibration_batches(self, samples: int) -> Batches:
@@ -176,15 +176,15 @@ class Setup:
         size = self.recipe.training.batch_size
         return images.batches(size, limit=samples, device=self.device)
 
-    def seeded(self, what: str) -> AbstractContextManager[None]:
+    def seed_loader(self, what: str) -> AbstractContextManager[None]:
         """What a loader of the user's draws is the same in every pass, also in a run taken up."""
-        return drawing(self.recipe.seed, what, device=self.device)
+        return seed_draws(self.recipe.seed, what, device=self.device)
 
-    def with_args(self, **args: Any) -> Setup:
+    def rebuild_with_args(self, **args: Any) -> TrainingSetup:
         """The same with another network: these arguments of its builder, the same weights."""
         model = self.recipe.model.model_copy(update={"args": {**self.recipe.model.args, **args}})
         recipe = self.recipe.model_copy(update={"model": model})
-        network = _network(recipe, self.images, self.device, self.network.forward)
+        network = _build_network(recipe, self.images, self.device, self.network.forward)
         network = network.with_readout(self.network.readout)
         network.module.load_state_dict(self.module.state_dict())
         return replace(self, recipe=recipe, network=network)
@@ -204,23 +204,23 @@ def set_up(
     *,
     device: torch.device,
     run: Run | None = None,
-    stop: Stop = NEVER,
+    stop: StopSignal = NEVER,
     progress: Progress = SILENT,
     ranks: Ranks = ALONE,
-) -> Setup:
+) -> TrainingSetup:
     """Build and trace the recipe's network, and put its training images where they are used.
 
     Raises:
         InputError: the model cannot be had, or the data cannot be trained on.
     """
-    recipe = resolved(recipe, data)
-    images = _training_images(data, recipe)
+    recipe = resolve_recipe(recipe, data)
+    images = _choose_training_images(data, recipe)
     here = images.on(device) if isinstance(images, ImageSplit) else images
     model = recipe.model
-    forward = forward_of(model.forward, model.name, fields=("model.forward", "model.name"))
-    network = _network(recipe, here, device, forward)
-    reading = reading_of(model.readout, field="model.readout")
-    return Setup(
+    forward = load_forward(model.forward, model.name, fields=("model.forward", "model.name"))
+    network = _build_network(recipe, here, device, forward)
+    reading = load_reading(model.readout, field="model.readout")
+    return TrainingSetup(
         recipe=recipe,
         data=data,
         images=here,
@@ -233,7 +233,7 @@ def set_up(
     )
 
 
-def _training_images(data: DataSet, recipe: Recipe) -> TrainingSplit:
+def _choose_training_images(data: DataSet, recipe: Recipe) -> TrainingSplit:
     """The images to train on.
 
     Raises:
@@ -253,16 +253,16 @@ def _training_images(data: DataSet, recipe: Recipe) -> TrainingSplit:
     return split
 
 
-def _network(
+def _build_network(
     recipe: Recipe, images: TrainingSplit, device: torch.device, forward: Forward
 ) -> Network:
     """The network of a resolved recipe with its first weights, on `device`."""
     spec = spec_of(recipe)
-    with drawing(recipe.seed, "weights"):
-        module = bare(build_model(spec, field="model")).to(device)
+    with seed_draws(recipe.seed, "weights"):
+        module = unwrap(build_model(spec, field="model")).to(device)
     x, y = next(iter(images.batches(2, limit=2, device=device)))
     Network(module=module, forward=forward).count_samples(x, y)  # refuses what does not fit it
-    what = f"running {spec.name} on {described(x)}"
-    told = telling_of_text(spec.args, flag=flag_of("model.name"))
-    with told, calling_user_code(what, field="model.name"):
+    what = f"running {spec.name} on {describe_batch(x)}"
+    told = explain_text_argument(spec.args, flag=flag_of("model.name"))
+    with told, guard_user_code(what, field="model.name"):
         return trace(module, x, run=forward)

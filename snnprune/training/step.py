@@ -13,29 +13,33 @@ from torch import Tensor, nn
 
 from snnprune.checkpoint.soundness import is_finite
 from snnprune.data.batches import require_labels
-from snnprune.distributed.gradients import Replicated
-from snnprune.distributed.norms import synchronised
-from snnprune.distributed.ranks import ALONE, Part, Ranks
+from snnprune.distributed.gradients import ReplicatedNetwork
+from snnprune.distributed.norms import synchronise_batchnorms
+from snnprune.distributed.ranks import ALONE, BatchPart, Ranks
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.forward import device_of
-from snnprune.graph.libraries import plainly
+from snnprune.graph.libraries import use_plain_operations
 from snnprune.graph.network import Network
 from snnprune.masks import Masks
-from snnprune.measure.loss import checked_labels
+from snnprune.measure.loss import check_labels
 from snnprune.recipe.methods import TrainingSection
-from snnprune.training.average import Average
-from snnprune.training.diagnosis import first_spoilt, refusing_leftovers, refusing_single_samples
-from snnprune.training.masking import Masking
-from snnprune.training.microbatch import pieces
+from snnprune.training.average import WeightAverage
+from snnprune.training.diagnosis import (
+    find_first_nonfinite,
+    refuse_single_samples,
+    refuse_state_leak,
+)
+from snnprune.training.masking import MaskKeeper
+from snnprune.training.microbatch import split_batch
 from snnprune.training.objective import LabelLoss, Objective
 from snnprune.training.optimizer import (
-    autocast,
     build_optimizer,
-    learning_rate,
+    compute_learning_rate,
     optimizer_tensors,
     restore_optimizer,
+    use_precision,
 )
-from snnprune.training.runs.state import count, require_alike, require_names
+from snnprune.training.runs.state import read_count, require_alike, require_names
 
 MAX_SKIPPED = 50  # the scale halves each time: by then no number fits
 
@@ -67,16 +71,16 @@ class Trainer:
         self.steps_per_epoch = steps_per_epoch
         self.objective = objective or LabelLoss(training)
         self.ranks = ranks
-        self.replicated: Replicated | None = None  # made of the first batch
-        self.logits = _logits(network)
+        self.replicated: ReplicatedNetwork | None = None  # made of the first batch
+        self.logits = _make_logits_function(network)
         self.step, self.batches, self.skipped, self.first_step = 0, 0, 0, first_step
         self.device = next(module.parameters()).device.type
         if training.precision == "fp16" and self.device == "cpu":
             raise InputError("fp16 needs a GPU", field="training.precision", hint="choose bf16")
         if training.channels_last:
             _lay_channels_last(module)
-        self.masking = Masking(module)
-        self.average = Average(module, training.ema)
+        self.masking = MaskKeeper(module)
+        self.average = WeightAverage(module, training.ema)
         self.optimizer = build_optimizer(module, training)
         self.scaler = torch.amp.GradScaler(self.device, enabled=training.precision == "fp16")
 
@@ -90,11 +94,11 @@ class Trainer:
         require_labels(x, y, field="data.name")
         self._set_learning_rate()
         self.optimizer.zero_grad(set_to_none=True)
-        with self.masking.passing_through(), refusing_single_samples():
-            found = self._gradients(self._parts(x, y))
+        with self.masking.apply_passing(), refuse_single_samples():
+            found = self._compute_gradients(self._parts(x, y))
         loss, correct = self.ranks.total(found)
         if not math.isfinite(loss):
-            raise self._not_finite(loss, x, y)
+            raise self._not_finite_error(loss, x, y)
         self.batches += 1
         self._descend()
         return loss, int(correct)
@@ -108,12 +112,12 @@ class Trainer:
     @property
     def learning_rate(self) -> float:
         """The rate of the last step that was done."""
-        return self._rate(max(self.step - 1, 0))
+        return self._compute_rate(max(self.step - 1, 0))
 
     @contextmanager
-    def as_kept(self) -> Iterator[None]:
+    def use_kept_weights(self) -> Iterator[None]:
         """In the block the weights are what is measured and kept: averaged and masked."""
-        with self.average.in_place(), self.masking.passing_through():
+        with self.average.use_averages(), self.masking.apply_passing():
             yield
 
     def position(self) -> dict[str, Any]:
@@ -149,31 +153,33 @@ class Trainer:
         self.masking.restore(groups)
         require_names(position["scaler"], self.scaler.state_dict())
         self.scaler.load_state_dict(position["scaler"])
-        self.batches = count(position, "batches")
-        self.step = count(position, "step", most=self.batches)
-        self.skipped = count(position, "skipped", most=MAX_SKIPPED)
+        self.batches = read_count(position, "batches")
+        self.step = read_count(position, "step", most=self.batches)
+        self.skipped = read_count(position, "skipped", most=MAX_SKIPPED)
 
-    def _parts(self, x: Any, y: Tensor) -> list[Part]:
+    def _parts(self, x: Any, y: Tensor) -> list[BatchPart]:
         """This rank's part of each piece of a batch, with its share of the whole batch.
 
         So all ranks have as many, and a BatchNorm sees the pieces that one process would see.
         """
         found = [
             (self.ranks.part(*piece, along=self.network.sample_axis), len(piece[1]) / len(y))
-            for piece in pieces(x, y, self.training.accumulate, along=self.network.sample_axis)
+            for piece in split_batch(x, y, self.training.accumulate, along=self.network.sample_axis)
         ]
         return [replace(part, share=part.share * of_batch) for part, of_batch in found]
 
-    def _gradients(self, parts: list[Part]) -> tuple[float, int]:
+    def _compute_gradients(self, parts: list[BatchPart]) -> tuple[float, int]:
         """Add up the gradients of all parts; this rank's part of loss and right answers."""
         if self.replicated is None:
             x, samples = parts[0].x, len(parts[0].y)
-            with synchronised(self.ranks, counts=parts[0].counts):
-                self.replicated = Replicated(self.module, self.logits, self.ranks, x, samples)
+            with synchronise_batchnorms(self.ranks, counts=parts[0].counts):
+                self.replicated = ReplicatedNetwork(
+                    self.module, self.logits, self.ranks, x, samples
+                )
         loss, correct = 0.0, 0
         for number, part in enumerate(parts, start=1):
             alone = nullcontext() if number == len(parts) else self.replicated.apart()
-            with alone, synchronised(self.ranks, counts=part.counts):
+            with alone, synchronise_batchnorms(self.ranks, counts=part.counts):
                 of_piece, right = self._backward(part.x, part.y, part.share)
             loss, correct = loss + of_piece, correct + right * part.counts
         return loss, correct
@@ -183,11 +189,11 @@ class Trainer:
         assert self.replicated is not None
         if self.training.channels_last and isinstance(x, Tensor) and x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
-        with autocast(self.training, self.device):
+        with use_precision(self.training, self.device):
             steps = self.replicated(x, len(y))
-        y = checked_labels(y, steps[0], field="data.name")  # on a GPU torch would only abort
+        y = check_labels(y, steps[0], field="data.name")  # on a GPU torch would only abort
         loss = self.objective(steps.float(), x, y) * share
-        with refusing_leftovers():
+        with refuse_state_leak():
             self.replicated.backward(self.scaler.scale(loss))
         return float(loss.detach()), int((steps.detach().sum(0).argmax(1) == y).sum())
 
@@ -219,9 +225,9 @@ class Trainer:
                 hint="choose bf16 or off",
             )
 
-    def _not_finite(self, loss: float, x: Any, y: Tensor) -> NonFiniteError:
+    def _not_finite_error(self, loss: float, x: Any, y: Tensor) -> NonFiniteError:
         """The error, with what is not finite first on any rank."""
-        mine = first_spoilt(self.module, lambda: self.logits(x, len(y)), x)
+        mine = find_first_nonfinite(self.module, lambda: self.logits(x, len(y)), x)
         culprit = next(filter(None, self.ranks.gathered(mine)), None)
         return NonFiniteError(
             f"loss is {loss}: {culprit}" if culprit else f"loss is {loss}",
@@ -238,22 +244,22 @@ class Trainer:
                 hint="choose bf16 or off",
             )
 
-    def _rate(self, step: int) -> float:
-        return learning_rate(self.training, self.first_step + step, self.steps_per_epoch)
+    def _compute_rate(self, step: int) -> float:
+        return compute_learning_rate(self.training, self.first_step + step, self.steps_per_epoch)
 
     def _set_learning_rate(self) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(self.step)
+            group["lr"] = self._compute_rate(self.step)
 
 
-def _logits(network: Network) -> Callable[[Any, int], Tensor]:
+def _make_logits_function(network: Network) -> Callable[[Any, int], Tensor]:
     """From x and the number of samples to logits (T, N, classes), from rest."""
     module, read = network.module, network.new_reader()
 
     def logits(x: Any, samples: int) -> Tensor:
         network.reset()
         # the kernels of neuron libraries are for GPUs
-        with plainly(module) if device_of(module).type == "cpu" else nullcontext():
+        with use_plain_operations(module) if device_of(module).type == "cpu" else nullcontext():
             return read(network.run(x), samples)
 
     return logits

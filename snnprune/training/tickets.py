@@ -10,20 +10,20 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from snnprune.graph.network import Network
-from snnprune.masks import Masks, prunable, pruned
+from snnprune.masks import Masks, count_prunable, count_pruned
 from snnprune.measure.evaluation import Evaluation
 from snnprune.recipe.schema import Recipe
-from snnprune.report.frame import about_evaluation
+from snnprune.report.frame import describe_evaluation
 from snnprune.report.schema.parts import Row
 from snnprune.training.fit import Position
-from snnprune.training.methods import Cell
-from snnprune.training.setup import Setup
+from snnprune.training.methods import Round
+from snnprune.training.setup import TrainingSetup
 
 KIND = "ticket"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tickets:
+class TicketResults:
     """A finished run of `imp` or `search`."""
 
     recipe: Recipe
@@ -32,8 +32,8 @@ class Tickets:
     """One for each network that was measured, as `ticket` makes them."""
 
 
-def ticket(
-    setup: Setup,
+def make_ticket_row(
+    setup: TrainingSetup,
     masks: Masks,
     *,
     method: str,
@@ -52,12 +52,12 @@ def ticket(
         "method": method,
         "round": round,
         "sparsity_asked": asked,
-        "pruned": pruned(masks),
-        "prunable": prunable(masks),
-        "parameters": parameters(setup.network),
+        "pruned": count_pruned(masks),
+        "prunable": count_prunable(masks),
+        "parameters": count_parameters(setup.network),
         "validation_accuracy": validation_accuracy,
-        "test": about_evaluation(measured) if tested else None,
-        "measured": None if tested else about_evaluation(measured),
+        "test": describe_evaluation(measured) if tested else None,
+        "measured": None if tested else describe_evaluation(measured),
         "layers": [
             {"weight": key, "kept": int(mask.sum()), "weights": mask.numel()}
             for key, mask in masks.items()
@@ -66,7 +66,7 @@ def ticket(
 
 
 def require_epochs(
-    rows: Sequence[Mapping[str, Any]], at: Position, cell: Cell | None = None
+    rows: Sequence[Mapping[str, Any]], at: Position, cell: Round | None = None
 ) -> None:
     """Refuse metrics that tell of other epochs than those before `at`; of `cell`, or of all.
 
@@ -74,7 +74,7 @@ def require_epochs(
         ValueError: they do, or hold what is no row. A training that was ended early has fewer.
     """
     try:
-        _rows().validate_python(rows, strict=True)  # "0.5" is no number
+        _make_row_adapter().validate_python(rows, strict=True)  # "0.5" is no number
     except ValidationError as error:
         line = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
         raise ValueError(f"the metrics hold what is no row: {line}") from error
@@ -86,22 +86,22 @@ def require_epochs(
 
 
 @functools.cache
-def _rows() -> TypeAdapter[Any]:
+def _make_row_adapter() -> TypeAdapter[Any]:
     """What the lines of metrics say."""
     return TypeAdapter(list[Row])
 
 
-def _is_of(row: Mapping[str, Any], cell: Cell | None) -> bool:
+def _is_of(row: Mapping[str, Any], cell: Round | None) -> bool:
     """Whether a row is of the training of `cell`; without one, of the only training."""
     named = (row.get("method"), row.get("round"))
     return named == ((None, None) if cell is None else (cell.method, cell.round))
 
 
-def parameters(network: Network) -> int:
+def count_parameters(network: Network) -> int:
     """How many parameters the network has, prunable or not."""
     return sum(parameter.numel() for parameter in network.module.parameters())
 
 
-def tickets_in(recipe: Recipe, rows: list[dict[str, Any]]) -> Tickets:
+def collect_tickets(recipe: Recipe, rows: list[dict[str, Any]]) -> TicketResults:
     """The tickets among the rows of a run."""
-    return Tickets(recipe=recipe, rows=tuple(row for row in rows if row["kind"] == KIND))
+    return TicketResults(recipe=recipe, rows=tuple(row for row in rows if row["kind"] == KIND))

@@ -14,14 +14,20 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.data.batches import Batches
-from snnprune.graph.mode import evaluating
+from snnprune.graph.mode import use_eval_mode
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
 from snnprune.measure.second_moments.gram import GramSum
-from snnprune.measure.second_moments.obs import fitted
-from snnprune.measure.second_moments.rows import Rows, Usage, currents, run_to, usage_of
+from snnprune.measure.second_moments.obs import fit_weights
+from snnprune.measure.second_moments.rows import (
+    RowSampler,
+    Usage,
+    compute_currents,
+    count_usage,
+    run_until,
+)
 from snnprune.models.lif import LIF, Dynamics
-from snnprune.runtime import generator
+from snnprune.runtime import make_generator
 
 CHANNELS, MAP, STEPS, IMAGES, BATCH = 512, 8, 4, 1024, 64
 SPARSITIES = (0.5, 0.9, 0.95)
@@ -47,7 +53,7 @@ class Wide(nn.Module):
 def batches() -> Iterator[tuple[Tensor, None]]:
     """Spikes (N, T, C, H, W), neighbours alike as in maps of a trained network."""
     for number in range(IMAGES // BATCH):
-        drawn = generator(0, "bench", number)
+        drawn = make_generator(0, "bench", number)
         rates = torch.linspace(0.1, 0.3, CHANNELS).view(1, 1, -1, 1, 1)
         coarse = torch.rand(BATCH, STEPS, CHANNELS, MAP // 2, MAP // 2, generator=drawn)
         yield (coarse.repeat_interleave(2, 3).repeat_interleave(2, 4) < rates).float(), None
@@ -56,16 +62,16 @@ def batches() -> Iterator[tuple[Tensor, None]]:
 @torch.no_grad()
 def gathered(network: Network, usage: Usage) -> GramSum:
     """Second moments of the layer's inputs as the membrane has them, and of its currents."""
-    rows = Rows(network, KEY, usage, filtered=True, seed=0)
+    rows = RowSampler(network, KEY, usage, filtered=True, seed=0)
     moments = GramSum()
-    with evaluating(network.module):
+    with use_eval_mode(network.module):
         for number, (x, y) in enumerate(network.feed(batches())):
             see = rows.watched(
                 network.count_samples(x, y),
                 number,
-                lambda row, call: moments.add(row, currents(row, call.weight)),
+                lambda row, call: moments.add(row, compute_currents(row, call.weight)),
             )
-            run_to(network, x, see)
+            run_until(network, x, see)
     return moments
 
 
@@ -79,18 +85,18 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     torch.manual_seed(0)
     network = trace(Wide().eval(), next(batches())[0][:1])
-    usage = usage_of(network, Batches(begin=batches))
+    usage = count_usage(network, Batches(begin=batches))
     start = time.perf_counter()
     moments = gathered(network, usage)
     seconds = time.perf_counter() - start
     print(f"Gram matrix of {moments.rows} rows: {seconds:.1f} s, peak {peak()}")
     weight = network.weight(KEY).double().reshape(1, CHANNELS, -1)
-    gram, cross = moments.gram(free=True), moments.covariance(free=True)
+    gram, cross = moments.gram(free=True), moments.compute_covariance(free=True)
     for sparsity in SPARSITIES:
         least = weight.abs().flatten().kthvalue(round(sparsity * weight.numel())).values
         keep = weight.abs() > least
         start = time.perf_counter()
-        fitted(gram.compute_matrix(), cross, keep, weight, ridge=RIDGE)
+        fit_weights(gram.compute_matrix(), cross, keep, weight, ridge=RIDGE)
         seconds = time.perf_counter() - start
         print(f"fit at {sparsity:.0%} sparsity: {seconds:.1f} s, peak {peak()}")
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from snnprune.checkpoint.packed import pack
 from snnprune.checkpoint.read import read_checkpoint
 from snnprune.checkpoint.weights import is_prunable
-from snnprune.export.sizes import sizes_of
+from snnprune.export.sizes import measure_sizes
 from snnprune.models import ModelSpec, build_model
 
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
@@ -51,7 +51,7 @@ def main() -> None:
         found = pruned(tensors, sparsity)
         weights = [key for key, tensor in found.items() if is_prunable(key, tensor)]
         packings = {name: pack(found, precision=name, lossy=weights) for name in PRECISIONS}
-        sizes = sizes_of(found.values(), packings["exact"])
+        sizes = measure_sizes(found.values(), packings["exact"])
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "packed.safetensors"
             packings["exact"].write(path, {})

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pace import pace
 
-from snnprune.checkpoint.read import TensorInfo, describe, read_checkpoint
+from snnprune.checkpoint.read import TensorInfo, describe_checkpoint, read_checkpoint
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.checkpoint.sniff import HEAD
 
@@ -28,7 +28,7 @@ EXPECTED = (
 def test_a_safetensors_file_is_described_with_its_text(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     write_safetensors(path, STATE, {"snnprune.model": "conv-snn"})
-    description = describe(path)
+    description = describe_checkpoint(path)
     assert description.tensors == EXPECTED
     assert description.container == "safetensors"
     assert description.metadata == {"snnprune.model": "conv-snn"}
@@ -43,7 +43,7 @@ def test_a_torch_file_is_described_by_the_keys_it_will_be_read_under(
     path = tmp_path / "a.pth"
     state = {f"module.{name}": tensor for name, tensor in STATE.items()}
     torch.save({"net": state}, path, _use_new_zipfile_serialization=zipped)
-    description = describe(path)
+    description = describe_checkpoint(path)
     assert description.tensors == EXPECTED
     assert description.container == "torch"
     assert description.metadata == {}
@@ -60,7 +60,7 @@ def test_a_terabyte_is_described_from_its_header_alone(tmp_path: Path) -> None:
     with (tmp_path / "huge").open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
         file.truncate(8 + len(header) + size)  # a hole: it takes no room on the disk
-    description = describe(tmp_path / "huge")
+    description = describe_checkpoint(tmp_path / "huge")
     assert description.tensors[0].shape == (2**20, 2**18)
     assert description.size_bytes == 8 + len(header) + size
 
@@ -70,11 +70,11 @@ def test_thirty_thousand_tensors_take_seconds(tmp_path: Path) -> None:
     tensors = {f"block.{index}.weight": torch.full((2, 2), 1.0) for index in range(30_000)}
     began = time.process_time()
     write_safetensors(path, tensors, {"text": "x" * 4_000_000})
-    assert len(describe(path).tensors) == 30_000
+    assert len(describe_checkpoint(path).tensors) == 30_000
     assert list(read_checkpoint(path).tensors) == list(tensors)
     assert time.process_time() - began < 15 * pace()
 
 
 def test_a_name_of_seventy_thousand_letters_works(tmp_path: Path) -> None:
     write_safetensors(tmp_path / "long", {"w" * 70_000: torch.ones(2, 2)}, {})
-    assert describe(tmp_path / "long").tensors[0].name == "w" * 70_000
+    assert describe_checkpoint(tmp_path / "long").tensors[0].name == "w" * 70_000

@@ -25,7 +25,7 @@ from torch.nn.utils import prune
 from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.read import read_checkpoint
 from snnprune.checkpoint.safetensors import bytes_of
-from snnprune.checkpoint.weights import folded
+from snnprune.checkpoint.weights import fold_masks
 from snnprune.checkpoint.write import read_back, write_like
 from snnprune.errors import InputError
 
@@ -144,7 +144,7 @@ def test_a_weight_and_its_mask_become_one_entry(
 ) -> None:
     state: dict[str, Any] = {"fc.weight_orig": torch.rand(2, 2), "fc.weight_mask": torch.eye(2)}
     torch.save(state, tmp_path / "a.pth", pickle, protocol, _use_new_zipfile_serialization=zipped)
-    source = folded(read_checkpoint(tmp_path / "a.pth"))
+    source = fold_masks(read_checkpoint(tmp_path / "a.pth"))
     write_like(source, tmp_path / "b.pth", source.tensors, {})
     found = torch.load(tmp_path / "b.pth", weights_only=protocol == 2)
     assert equal(found, {"fc.weight": state["fc.weight_orig"] * torch.eye(2)})
@@ -156,7 +156,7 @@ def test_of_a_module_with_masks_the_weight_takes_the_product_and_the_mask_stays(
     module = net()
     prune.l1_unstructured(module[3], "weight", amount=0.25)
     torch.save(module, tmp_path / "a.pth")
-    source = folded(read_checkpoint(tmp_path / "a.pth"))
+    source = fold_masks(read_checkpoint(tmp_path / "a.pth"))
     tensors = halved(source)
     write_like(source, tmp_path / "b.pth", tensors, {})
     loaded = torch.load(tmp_path / "b.pth", weights_only=False)

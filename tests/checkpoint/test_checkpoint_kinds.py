@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from snnprune.checkpoint.read import read_checkpoint
-from snnprune.checkpoint.weights import prunable_weights
+from snnprune.checkpoint.weights import find_prunable_weights
 from snnprune.cli.app import app
 from snnprune.errors import InputError
 
@@ -129,7 +129,7 @@ def test_scales_of_a_layer_norm_and_embeddings_are_no_weights_of_layers(tmp_path
         "member": nn.Linear(2, 2),
     }
     state = nn.ModuleDict(modules).state_dict()
-    assert prunable_weights(state) == ("plain.weight", "bare.weight", "member.weight")
+    assert find_prunable_weights(state) == ("plain.weight", "bare.weight", "member.weight")
     torch.save(state, tmp_path / "a.pth")
     (note,) = [n for n in read_checkpoint(tmp_path / "a.pth").notes if "not taken" in n]
     assert "norm.weight (its bias has the same shape: a normalisation)" in note

@@ -16,8 +16,8 @@ import torch
 from snntorch.export_nir import export_to_nir
 from torch import Tensor, nn
 
-from snnprune.checkpoint.read import describe, read_checkpoint
-from snnprune.checkpoint.weights import prunable_weights
+from snnprune.checkpoint.read import describe_checkpoint, read_checkpoint
+from snnprune.checkpoint.weights import find_prunable_weights
 from snnprune.checkpoint.write import read_back, require_writable_as, write_like
 from snnprune.errors import InputError, OutputError, UsageError
 
@@ -62,7 +62,11 @@ def file(tmp_path: Path) -> Path:
 def test_tensors_go_by_the_names_of_the_nodes(file: Path) -> None:
     checkpoint = read_checkpoint(file)
     assert checkpoint.container == "nir"
-    assert prunable_weights(checkpoint.tensors) == ("block.fc.weight", "fc1.weight", "fc2.weight")
+    assert find_prunable_weights(checkpoint.tensors) == (
+        "block.fc.weight",
+        "fc1.weight",
+        "fc2.weight",
+    )
     assert np.array_equal(checkpoint.tensors["block.fc.weight"], values(6, 8))
     assert checkpoint.tensors["fc2.weight"].dtype == torch.float64
     assert checkpoint.tensors["block.lif.v_threshold"].tolist() == [1] * 6
@@ -76,7 +80,7 @@ def test_tensors_go_by_the_names_of_the_nodes(file: Path) -> None:
 
 def test_it_is_described_without_its_values(file: Path) -> None:
     tensors = read_checkpoint(file).tensors
-    assert {info.name: (info.dtype, info.shape) for info in describe(file).tensors} == {
+    assert {info.name: (info.dtype, info.shape) for info in describe_checkpoint(file).tensors} == {
         key: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
         for key, tensor in tensors.items()
     }
@@ -95,7 +99,7 @@ def test_convolutions_are_prunable_and_pools_are_not(tmp_path: Path) -> None:
     loose = nir.NIRGraph(nodes=nodes, edges=[], type_check=False)
     nir.write(tmp_path / "a.nir", loose)
     tensors = read_checkpoint(tmp_path / "a.nir").tensors
-    assert prunable_weights(tensors) == ("conv1.weight", "conv2.weight")
+    assert find_prunable_weights(tensors) == ("conv1.weight", "conv2.weight")
 
 
 def test_a_node_that_is_no_graph_is_read_too(tmp_path: Path) -> None:
@@ -108,7 +112,7 @@ def test_nodes_with_dots_in_their_names_are_told_apart(tmp_path: Path) -> None:
     outer = chain(3, **{"a.fc": nir.Linear(weight=values(3, 3) * 2), "a": inner})
     nir.write(tmp_path / "a.nir", outer)
     checkpoint = read_checkpoint(tmp_path / "a.nir")
-    assert len(prunable_weights(checkpoint.tensors)) == 2
+    assert len(find_prunable_weights(checkpoint.tensors)) == 2
     assert set(checkpoint.names.values()) >= {
         "/node/nodes/a.fc/weight", "/node/nodes/a/nodes/fc/weight",
     }  # fmt: skip
@@ -162,7 +166,7 @@ def test_any_plain_type_and_byte_order_is_read_and_written(tmp_path: Path, dtype
 def pruned(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The smaller half of every weight 0."""
     changed = dict(tensors)
-    for key in prunable_weights(tensors):
+    for key in find_prunable_weights(tensors):
         weight = tensors[key]
         changed[key] = torch.where(weight.abs() > weight.abs().median(), weight, 0)
     return changed
@@ -205,7 +209,7 @@ def test_what_snntorch_exports_is_pruned_and_read_by_nir(tmp_path: Path) -> None
     )
     nir.write(tmp_path / "a.nir", export_to_nir(net, torch.rand(1, 1, 8, 8), ignore_dims=[0]))
     source = read_checkpoint(tmp_path / "a.nir")
-    assert prunable_weights(source.tensors) == ("0.weight", "3.weight")
+    assert find_prunable_weights(source.tensors) == ("0.weight", "3.weight")
     assert torch.equal(source.tensors["3.weight"], net.state_dict()["3.weight"])
     write_like(source, tmp_path / "b.nir", pruned(source.tensors), {})
     found = nir.read(tmp_path / "b.nir")
@@ -352,7 +356,7 @@ def test_hdf5_that_points_elsewhere_or_lies_is_refused(file: Path, name: str) ->
         other["node/type"] = "NIRGraph"
     with h5py.File(file, "r+") as opened:
         change(opened)
-    for read in (read_checkpoint, describe):
+    for read in (read_checkpoint, describe_checkpoint):
         with pytest.raises(InputError, match=words):
             read(file)
 

@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from pace import pace
 
-from snnprune.checkpoint.read import describe, read_checkpoint
+from snnprune.checkpoint.read import describe_checkpoint, read_checkpoint
 from snnprune.errors import InputError
 
 ONE = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
@@ -290,7 +290,7 @@ def test_describing_refuses_what_reading_refuses(tmp_path: Path, name: str) -> N
     data, words = BAD[name]
     (tmp_path / "model.pth").write_bytes(data)
     with pytest.raises(InputError, match=words):
-        describe(tmp_path / "model.pth")
+        describe_checkpoint(tmp_path / "model.pth")
 
 
 @pytest.mark.parametrize("name", ["deep lists", "deep objects", "huge number", "claims 90 MB"])

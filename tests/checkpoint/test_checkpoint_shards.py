@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from snnprune.checkpoint.read import describe, files_of, read_checkpoint
+from snnprune.checkpoint.read import describe_checkpoint, files_of, read_checkpoint
 from snnprune.checkpoint.write import read_back, require_writable_as, write_like
 from snnprune.errors import InputError, UsageError
 
@@ -42,7 +42,7 @@ def test_the_tensors_of_all_shards_come_in_the_order_of_the_index(tmp_path: Path
 
 def test_it_is_described_without_its_values(tmp_path: Path) -> None:
     index = sharded(tmp_path)
-    description = describe(index)
+    description = describe_checkpoint(index)
     assert [info.shape for info in description.tensors] == [(4, 2), (2, 3), (2,)]
     assert description.size_bytes == sum(file.stat().st_size for file in tmp_path.iterdir())
 
@@ -125,7 +125,7 @@ def test_an_index_that_lies_is_refused(tmp_path: Path, where: Any, words: str) -
     (folder / "below").mkdir()
     (folder / "empty").touch()
     (folder / "text").write_text("hello")
-    for read in (read_checkpoint, describe):
+    for read in (read_checkpoint, describe_checkpoint):
         with pytest.raises(InputError, match=words) as caught:
             read(index)
         assert caught.value.exit_code == 3

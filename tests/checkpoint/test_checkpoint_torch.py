@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snnprune.checkpoint.read import describe, read_checkpoint
+from snnprune.checkpoint.read import describe_checkpoint, read_checkpoint
 from snnprune.errors import InputError
 
 STATE = {
@@ -186,7 +186,7 @@ def attacks(folder: Path, target: Path) -> dict[str, Path]:
 def test_a_pickle_that_runs_code_is_refused_and_never_runs(tmp_path: Path) -> None:
     target = tmp_path / "touched"
     for name, path in attacks(tmp_path, target).items():
-        for read in (read_checkpoint, describe):
+        for read in (read_checkpoint, describe_checkpoint):
             with pytest.raises(InputError) as caught:
                 read(path)
             assert str(caught.value) == f"{path}: posix.system: {ADVICE}", name

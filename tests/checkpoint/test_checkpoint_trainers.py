@@ -14,8 +14,8 @@ import torch
 from pace import pace
 from torch import Tensor, nn
 
-from snnprune.checkpoint.checkpoint import renamed
-from snnprune.checkpoint.read import describe, read_checkpoint
+from snnprune.checkpoint.checkpoint import strip_prefix
+from snnprune.checkpoint.read import describe_checkpoint, read_checkpoint
 from snnprune.errors import InputError
 
 STATE = {"fc.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.ones(2)}
@@ -55,7 +55,7 @@ def test_the_entry_chooses_among_state_dicts(
     assert checkpoint.entry == expected
     chosen = EMA if expected in ("model_ema", "a.b.c.d", "2", ".") else STATE
     assert all(torch.equal(checkpoint.tensors[key], chosen[key]) for key in STATE)
-    assert len(describe(tmp_path / "a", entry=entry).tensors) == 2
+    assert len(describe_checkpoint(tmp_path / "a", entry=entry).tensors) == 2
 
 
 def test_the_others_are_named_and_those_without_weights_are_not(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_prefix_stays_where_the_network_itself_may_have_it(
 def test_a_prefix_that_was_matched_to_a_model_is_taken_off_and_found_again(tmp_path: Path) -> None:
     state = {f"net.{key}": value for key, value in STATE.items()} | {"loss.scale": torch.ones(2)}
     checkpoint = read_checkpoint(saved(tmp_path / "a.ckpt", {"state_dict": state}))
-    plain = renamed(checkpoint, "net.")
+    plain = strip_prefix(checkpoint, "net.")
     assert list(plain.tensors) == ["fc.weight", "fc.bias", "loss.scale"]
     assert list(plain.in_file(plain.tensors)) == list(state)
     assert plain.notes[-1] == "stripped the prefix net. from 2 keys"
@@ -163,14 +163,14 @@ def test_a_prefix_that_was_matched_to_a_model_is_taken_off_and_found_again(tmp_p
 
 def test_a_prefix_over_another_prefix_leads_back_to_the_file(tmp_path: Path) -> None:
     state = {f"module.model.{key}": value for key, value in STATE.items()}
-    plain = renamed(read_checkpoint(saved(tmp_path / "a", state)), "model.")
+    plain = strip_prefix(read_checkpoint(saved(tmp_path / "a", state)), "model.")
     assert plain.in_file(plain.tensors).keys() == state.keys()
 
 
 def test_a_prefix_that_would_give_two_tensors_one_key_is_refused(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(saved(tmp_path / "a", {**STATE, "net.fc.bias": torch.ones(2)}))
     with pytest.raises(InputError, match=r"net\.fc\.bias: is fc\.bias without the prefix net\."):
-        renamed(checkpoint, "net.")
+        strip_prefix(checkpoint, "net.")
 
 
 # foreign types

@@ -13,7 +13,7 @@ from torch import Tensor
 from snnprune.checkpoint.read import read_checkpoint
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.checkpoint.soundness import is_finite
-from snnprune.checkpoint.weights import is_prunable, prunable_weights, saved_states
+from snnprune.checkpoint.weights import find_prunable_weights, find_saved_states, is_prunable
 from snnprune.errors import InputError
 
 NAN = float("nan")
@@ -135,7 +135,7 @@ def test_prunable_are_floating_weights_of_two_to_five_dims(
 
 def test_prunable_weights_come_in_the_order_of_the_file() -> None:
     tensors = {"z.weight": torch.ones(2, 2), "b": torch.ones(2), "a.weight": torch.ones(2, 2)}
-    assert prunable_weights(tensors) == ("z.weight", "a.weight")
+    assert find_prunable_weights(tensors) == ("z.weight", "a.weight")
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_prunable_weights_come_in_the_order_of_the_file() -> None:
 def test_a_saved_state_is_a_membrane_or_current_with_the_shape_of_a_batch(
     tmp_path: Path, name: str, tensor: Tensor, expected: bool
 ) -> None:
-    assert saved_states({name: tensor}) == ((name,) if expected else ())
+    assert find_saved_states({name: tensor}) == ((name,) if expected else ())
     path = tmp_path / "a"
     write_safetensors(path, {name: tensor, "b": torch.ones(1)}, {})
     checkpoint = read_checkpoint(path)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from snnprune import __version__
-from snnprune.checkpoint.read import describe, read_checkpoint
+from snnprune.checkpoint.read import describe_checkpoint, read_checkpoint
 
 TENSORS = {"fc.weight": torch.tensor([[1.0, 0.0], [2.0, 3.0]])}
 
@@ -22,7 +22,7 @@ def written(folder: Path, **said: str) -> Path:
 
 def told(path: Path) -> list[str]:
     notes = read_checkpoint(path).notes
-    assert [note for note in notes if "wrote it" in note] == list(describe(path).notes)
+    assert [note for note in notes if "wrote it" in note] == list(describe_checkpoint(path).notes)
     return [note for note in notes if "wrote it" in note]
 
 

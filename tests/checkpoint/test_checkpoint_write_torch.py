@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from snnprune.checkpoint.checkpoint import Checkpoint, renamed
+from snnprune.checkpoint.checkpoint import Checkpoint, strip_prefix
 from snnprune.checkpoint.read import read_checkpoint
-from snnprune.checkpoint.weights import folded
+from snnprune.checkpoint.weights import fold_masks
 from snnprune.checkpoint.write import read_back, require_writable_as, write_like
 from snnprune.errors import InputError, OutputError, UsageError
 
@@ -216,7 +216,7 @@ def test_a_lightning_file_keeps_its_keys_also_when_they_were_matched_to_a_model(
     state = {f"net.{key}": value for key, value in net().state_dict().items()}
     state["loss.weight"] = torch.ones(3)
     value = {"state_dict": state, "epoch": 1, "pytorch-lightning_version": "2.5"}
-    source = renamed(read_checkpoint(saved(tmp_path / "a.ckpt", value)), "net.")
+    source = strip_prefix(read_checkpoint(saved(tmp_path / "a.ckpt", value)), "net.")
     tensors = halved(source)
     write_like(source, tmp_path / "b.ckpt", tensors, {})
     loaded = torch.load(tmp_path / "b.ckpt", weights_only=True)
@@ -233,7 +233,7 @@ def test_folded_masks_are_written_as_one_weight_in_the_place_of_the_first(
     prune.l1_unstructured(model[3], "weight", amount=0.5)
     prune.random_unstructured(model[0], "bias", amount=2)
     state = {f"module.{key}": value for key, value in model.state_dict().items()}
-    source = folded(read_checkpoint(saved(tmp_path / "a.pth", {"net": state, "epoch": 2})))
+    source = fold_masks(read_checkpoint(saved(tmp_path / "a.pth", {"net": state, "epoch": 2})))
     out = tmp_path / f"b{suffix}"
     write_like(source, out, source.tensors, {})
     found = load_file(out) if suffix == ".safetensors" else torch.load(out)["net"]

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from snnprune.checkpoint.packed import PACKED, pack
-from snnprune.checkpoint.packed_values import encode, entropy_bits
-from snnprune.checkpoint.read import describe, read_checkpoint
+from snnprune.checkpoint.packed_values import count_entropy_bits, encode
+from snnprune.checkpoint.read import describe_checkpoint, read_checkpoint
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.errors import InputError
 
@@ -107,13 +107,13 @@ def test_the_bound_is_of_what_stays_dense_too() -> None:
 @pytest.mark.parametrize("sparsity", [0.5, 0.65, 0.8, 0.95, 0.99, 0.999])
 def test_positions_alone_are_within_five_percent_of_their_entropy(sparsity: float) -> None:
     kept = (sparse(sparsity, (400_000,)) != 0).numpy()
-    least = entropy_bits(int(kept.sum()), len(kept)) / 8
+    least = count_entropy_bits(int(kept.sum()), len(kept)) / 8
     assert least <= encode(kept).nbytes < 1.05 * least
 
 
 def test_the_entropy_is_the_logarithm_of_the_number_of_choices() -> None:
     for size, kept in [(10, 3), (60, 30), (5, 0), (5, 5)]:
-        assert entropy_bits(kept, size) == pytest.approx(math.log2(math.comb(size, kept)))
+        assert count_entropy_bits(kept, size) == pytest.approx(math.log2(math.comb(size, kept)))
 
 
 def by_hand(raw: bytes, entry: dict[str, Any]) -> list[float]:
@@ -196,7 +196,7 @@ def test_what_would_not_get_smaller_is_left_as_it_is() -> None:
 def test_the_outline_tells_shapes_and_dtypes_without_unpacking(tmp_path: Path) -> None:
     path = tmp_path / "p.safetensors"
     pack({"w": sparse(0.9, dtype=torch.float16), "b": torch.ones(3)}).write(path, {})
-    found = describe(path)
+    found = describe_checkpoint(path)
     assert found.container == "packed"
     assert [(t.name, t.dtype, t.shape) for t in found.tensors] == [
         ("w", "float16", SHAPE),

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from snnprune.text import as_json, powerless, printable
+from snnprune.text import disarm_line, format_json_line, make_printable
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -105,6 +105,6 @@ def test_the_traceback_of_a_users_function_commands_nothing(
 
 def test_what_commands_nothing_stays_as_it_is() -> None:
     names = ["layer.0.weight", "at::Tensor", "a:b", "# of spikes", "a # [b]", "file.py:name", ""]
-    assert [printable(name) for name in names] == names
-    assert [powerless(name) for name in names] == names
-    assert as_json(names) == json.dumps(names)
+    assert [make_printable(name) for name in names] == names
+    assert [disarm_line(name) for name in names] == names
+    assert format_json_line(names) == json.dumps(names)

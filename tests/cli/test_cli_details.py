@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from snnprune.jobs.targets.opening import open_subject
-from snnprune.jobs.targets.options import SubjectOptions
+from snnprune.jobs.targets.opening import open_target
+from snnprune.jobs.targets.options import TargetOptions
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Json = Callable[[subprocess.CompletedProcess[str]], Any]
@@ -95,7 +95,7 @@ def test_the_accuracy_after_is_of_the_written_file_also_in_half_precision(
 
 
 def test_a_limited_evaluation_is_a_sample_over_all_classes(model_file: Path) -> None:
-    subject = open_subject(SubjectOptions(checkpoint=model_file))
+    subject = open_target(TargetOptions(checkpoint=model_file))
     (x, y), *rest = subject.batches("test", 50)
     first = next(iter(subject.batches("test")))[0]
     assert not rest
@@ -107,7 +107,7 @@ def test_a_limited_evaluation_is_a_sample_over_all_classes(model_file: Path) -> 
 
 
 def test_no_batch_of_one_image_reaches_a_batchnorm(model_file: Path) -> None:
-    subject = open_subject(SubjectOptions(checkpoint=model_file, samples=33, batch_size=16))
+    subject = open_target(TargetOptions(checkpoint=model_file, samples=33, batch_size=16))
     assert [len(x) for x, _ in subject.calibration_batches()] == [16, 16]
     assert subject.calibration_batches().count == 2
 
@@ -118,8 +118,8 @@ def test_a_model_argument_is_laid_over_those_of_the_file_setting_by_setting(
     args = {**SMOKE, "neuron": {"beta": 0.75, "threshold": 0.9}}
     path = tmp_path / "m.safetensors"
     save_file(load_file(model_file), path, metadata=metadata(args))
-    subject = open_subject(
-        SubjectOptions(checkpoint=path, model_args={"neuron": {"beta": 0.25}, "time_steps": 3})
+    subject = open_target(
+        TargetOptions(checkpoint=path, model_args={"neuron": {"beta": 0.25}, "time_steps": 3})
     )
     assert subject.spec is not None
     assert subject.spec.args["neuron"] == {"beta": 0.25, "threshold": 0.9}
@@ -135,10 +135,10 @@ def test_the_training_split_of_the_users_own_data_is_remembered(
     path = tmp_path / "m.safetensors"
     note = {"snnprune.data": json.dumps({"name": data, "validation": 0.25, "seed": 3})}
     save_file(load_file(model_file), path, metadata={**metadata(SMOKE), **note})
-    subject = open_subject(SubjectOptions(checkpoint=path, data=data))
+    subject = open_target(TargetOptions(checkpoint=path, data=data))
     assert sum(len(x) for x, _ in subject.batches("train")) == 30
     assert sum(len(x) for x, _ in subject.batches("validation")) == 10
-    assert open_subject(SubjectOptions(checkpoint=path)).data is None  # a file may not choose it
+    assert open_target(TargetOptions(checkpoint=path)).data is None  # a file may not choose it
 
 
 def test_a_calibration_of_another_threshold_is_refused(

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
 from snnprune.checkpoint.weights import is_prunable
-from snnprune.graph.libraries import put_at_rest
+from snnprune.graph.libraries import reset_states
 from snnprune.models import ModelSpec, build_model
 
 from one_line import assert_one_line  # isort: skip
@@ -110,7 +110,7 @@ def test_networks_of_every_library_can_be_exported(name: str, run: Run, tmp_path
     net = getattr(networks, name)().eval()
     net.load_state_dict(torch.load(tmp_path / "a.pth", weights_only=True))
     x = getattr(networks, WORKS[name])()[0]
-    put_at_rest(net)
+    reset_states(net)
     with torch.no_grad():
         wanted = net(x)
     wanted = wanted[0] if isinstance(wanted, tuple) else wanted

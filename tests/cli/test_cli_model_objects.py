@@ -16,10 +16,16 @@ from safetensors.torch import save_file
 
 from snnprune.errors import InputError, UsageError
 from snnprune.models import ModelSpec, build_model
-from snnprune.plugins.references import Recalled, Reference, objects_of, recalled, typed
+from snnprune.plugins.references import (
+    Reference,
+    StoredReference,
+    decode_references,
+    load_objects,
+    parse_typed,
+)
 from snnprune.recipe.dumping import dump_recipe
 from snnprune.recipe.loading import load_recipe, parse_settings
-from snnprune.report.provenance import described, model_in
+from snnprune.report.provenance import make_metadata, read_model_spec
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Json = Callable[[subprocess.CompletedProcess[str]], Any]
@@ -232,22 +238,22 @@ def test_a_hostile_depth_ends_in_one_line(glue: Path, run: Run) -> None:
 def test_metadata_comes_back_as_what_builds_nothing() -> None:
     args = {"a": Reference("torch.nn:ReLU"), "b": {"c": [Reference("x.py:y"), 1]}, "d": "e.f:g"}
     spec = ModelSpec(name="conv-snn", args=args)
-    found = model_in(described("prune", model=spec))
+    found = read_model_spec(make_metadata("prune", model=spec))
     assert found is not None
     assert found.args == args  # the same text
-    assert isinstance(found.args["a"], Recalled)
-    assert isinstance(found.args["b"]["c"][0], Recalled)
+    assert isinstance(found.args["a"], StoredReference)
+    assert isinstance(found.args["b"]["c"][0], StoredReference)
     assert type(found.args["d"]) is str
     with pytest.raises(InputError, match="no file names code"):
-        objects_of(found.args, flag="--model-arg ")
-    assert objects_of({"a": args["a"]}, flag="--model-arg ")["a"] is torch.nn.ReLU
+        load_objects(found.args, flag="--model-arg ")
+    assert load_objects({"a": args["a"]}, flag="--model-arg ")["a"] is torch.nn.ReLU
 
 
 @pytest.mark.parametrize(
     "section", [{"snnprune.reference": "no name"}, {"snnprune.reference": 3}, {"a": 1}]
 )
 def test_a_section_that_is_no_reference_stays_one(section: dict[str, object]) -> None:
-    assert recalled({"x": section}) == {"x": section}
+    assert decode_references({"x": section}) == {"x": section}
 
 
 RECIPE = """
@@ -276,7 +282,7 @@ def test_a_setting_of_the_command_line_names_one_and_a_run_goes_on_with_it(
     done = run("train", "--recipe", "mine.yaml", "--trust-recipe", "--out", "r", *named)
     assert done.returncode == 0, done.stderr
     kept = load_recipe("r/recipe.yaml")
-    assert isinstance(kept.model.args["neuron"], Recalled)
+    assert isinstance(kept.model.args["neuron"], StoredReference)
     assert dump_recipe(kept) == Path("r/recipe.yaml").read_text()
     Path("r/DONE").unlink()
     assert_one_line(run("train", "--resume", "--out", "r"), 3, *named)
@@ -301,7 +307,7 @@ def test_only_arguments_of_the_model_are_objects() -> None:
 
 
 def test_typing_a_reference_imports_nothing(glue: Path) -> None:
-    assert isinstance(typed("evil:Boom"), Reference)
+    assert isinstance(parse_typed("evil:Boom"), Reference)
     assert not Path("ran").exists()
     with pytest.raises(InputError, match="raised TypeError"):
         build_model(ModelSpec(name="glue.py:build", args={"note": "x"}))

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from snnprune.cli.options import expand_options
-from snnprune.jobs.targets.options import SubjectOptions
+from snnprune.jobs.targets.options import TargetOptions
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Json = Callable[[subprocess.CompletedProcess[str]], Any]
@@ -223,12 +223,12 @@ def test_one_state_dict_of_several_is_read(own: dict[str, Any], run: Run) -> Non
 
 
 def test_links_are_carried_to_where_the_network_is_traced(own: dict[str, Any]) -> None:
-    asked: list[SubjectOptions] = []
+    asked: list[TargetOptions] = []
     app = typer.Typer()
 
     @app.command()
     @expand_options
-    def take(subject: SubjectOptions) -> None:
+    def take(subject: TargetOptions) -> None:
         asked.append(subject)
 
     links = ("--link", "a.weight=lif", "--link", "b.weight=none")

@@ -8,8 +8,8 @@ import torch
 from rich.console import Console
 
 from snnprune.cli import progress as progress_module
-from snnprune.cli.progress import Bars, Lines, Stage, Stages, picture
-from snnprune.runtime import SILENT, Progress, peak_gpu_memory, peak_memory
+from snnprune.cli.progress import ProgressBars, ProgressLines, Stage, Stages, render_bars
+from snnprune.runtime import SILENT, Progress, read_peak_gpu_memory, read_peak_memory
 
 
 class Clock:
@@ -27,7 +27,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     for module in (progress_module, progress_module):
         monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(progress_module, "peak_memory", lambda: None)  # tests of it say how much
+    monkeypatch.setattr(
+        progress_module, "read_peak_memory", lambda: None
+    )  # tests of it say how much
     return clock
 
 
@@ -36,8 +38,8 @@ def log() -> io.StringIO:
     return io.StringIO()
 
 
-def lines_to(log: io.StringIO) -> Lines:
-    return Lines(Console(file=log, width=80))
+def lines_to(log: io.StringIO) -> ProgressLines:
+    return ProgressLines(Console(file=log, width=80))
 
 
 def stage(label: str, done: int, total: int | None, *, before: int = 0, since: float = 0) -> Stage:
@@ -48,7 +50,7 @@ def shown(*given: Stage, text: str = "", now: float, width: int) -> list[str]:
     console = Console(file=io.StringIO(), width=width, color_system=None)
     label_width = max(len(one.label) for one in given)
     with console.capture() as capture:
-        console.print(picture(given, text, now=now, width=width, label_width=label_width))
+        console.print(render_bars(given, text, now=now, width=width, label_width=label_width))
     return capture.get().splitlines()
 
 
@@ -122,7 +124,7 @@ def test_a_narrow_terminal_gets_no_more_lines_and_none_too_long(width: int) -> N
 
 def drawn(work: Callable[[Progress, Console], None]) -> str:
     console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
-    work(Bars(console), console)
+    work(ProgressBars(console), console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -199,7 +201,7 @@ def batches(clock: Clock, count: int) -> Iterator[tuple[torch.Tensor, torch.Tens
 def test_batches_tell_images_a_second_and_all_work_its_memory(
     clock: Clock, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress_module, "peak_memory", lambda: 1_234_000_000)
+    monkeypatch.setattr(progress_module, "read_peak_memory", lambda: 1_234_000_000)
     progress = lines_to(log)
     list(progress.track(batches(clock, 3), label="calibrating", total=3))
     list(progress.track(range(2), label="fitting", total=2))
@@ -220,14 +222,14 @@ def test_a_note_that_tells_images_a_second_is_not_told_again(
 def test_the_memory_of_a_gpu_comes_before_that_of_the_process(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(progress_module, "peak_memory", lambda: 9_000_000_000)
-    monkeypatch.setattr(progress_module, "peak_gpu_memory", lambda: 2_500_000_000)
-    assert progress_module.memory() == "2.5 GB on the GPU"
+    monkeypatch.setattr(progress_module, "read_peak_memory", lambda: 9_000_000_000)
+    monkeypatch.setattr(progress_module, "read_peak_gpu_memory", lambda: 2_500_000_000)
+    assert progress_module.format_memory() == "2.5 GB on the GPU"
 
 
 def test_memory_is_that_of_this_process_and_no_gpu_is_asked_for() -> None:
-    assert (peak_memory() or 0) > 50_000_000
-    assert peak_gpu_memory() is None
+    assert (read_peak_memory() or 0) > 50_000_000
+    assert read_peak_gpu_memory() is None
 
 
 @pytest.mark.parametrize(
@@ -245,7 +247,7 @@ def test_memory_is_that_of_this_process_and_no_gpu_is_asked_for() -> None:
     ids=("x", "x without y", "time first", "list", "text", "number", "plan", "scalar"),
 )
 def test_images_are_counted_in_batches_of_any_form(item: object, images: int) -> None:
-    assert progress_module.images_in(item) == images
+    assert progress_module.count_images(item) == images
 
 
 def test_the_bars_go_when_the_work_fails() -> None:

@@ -14,11 +14,11 @@ from snnprune.checkpoint.mask_file import write_masks
 from snnprune.checkpoint.read import read_checkpoint
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.errors import OutputError
-from snnprune.jobs.prune.target_sparsity import Try, best, bisect, validation_of
-from snnprune.jobs.targets.opening import open_subject
-from snnprune.jobs.targets.options import SubjectOptions
+from snnprune.jobs.prune.target_sparsity import Try, bisect, choose_best, choose_validation
+from snnprune.jobs.targets.opening import open_target
+from snnprune.jobs.targets.options import TargetOptions
 from snnprune.models import ModelSpec, build_model
-from snnprune.report.provenance import DataSpec, described
+from snnprune.report.provenance import DataSpec, make_metadata
 
 from one_line import assert_one_line  # isort: skip
 
@@ -33,7 +33,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = ModelSpec(name="conv-snn", args=args)
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("untrained") / "model.safetensors"
-    metadata = described("train", model=spec, data=DataSpec(name="fashion-mnist-mini"))
+    metadata = make_metadata("train", model=spec, data=DataSpec(name="fashion-mnist-mini"))
     write_safetensors(path, build_model(spec).state_dict(), metadata)
     return path
 
@@ -195,7 +195,7 @@ def test_a_recipe_that_is_wrong_is_refused(
 @pytest.mark.parametrize("edge", [0.0, 0.003, 0.5, 0.87, 0.9949])
 def test_bisection_ends_at_the_last_step_below_the_edge(edge: float) -> None:
     tries = bisect(lambda s: 1.0 - (s > edge), target=1.0, resolution=0.005)
-    found = best(tries)
+    found = choose_best(tries)
     steps = int(edge / 0.005 + 1e-9)
     assert (found.sparsity if found else 0.0) == pytest.approx(steps * 0.005)
     assert len(tries) <= 8
@@ -205,14 +205,14 @@ def test_the_best_of_tries_is_one_that_held() -> None:
     tries = tuple(
         Try(sparsity=s, accuracy=a, held=a >= 0.5) for s, a in ((0.5, 0.4), (0.25, 0.6), (0.3, 0.5))
     )
-    found = best(tries)
+    found = choose_best(tries)
     assert found is not None
     assert found.sparsity == 0.3
 
 
 def test_images_held_out_are_none_of_the_calibration(untrained: Path) -> None:
-    subject = open_subject(SubjectOptions(checkpoint=untrained, samples=32, batch_size=32))
-    held = validation_of(subject, None, 100)
+    subject = open_target(TargetOptions(checkpoint=untrained, samples=32, batch_size=32))
+    held = choose_validation(subject, None, 100)
     (calibrated,) = [x.flatten(1) for x, _ in subject.calibration_batches()]
     images = torch.cat([x.flatten(1) for x, _ in held.batches])
     assert held.split == "training"

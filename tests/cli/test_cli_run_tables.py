@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from snnprune.cli.train_tables import show_summary
-from snnprune.report.curves import Summary, markdown_table, summarised
+from snnprune.cli.train_tables import render_summary
+from snnprune.report.curves import CurveSummary, format_markdown_table, summarize_runs
 
 
 def ticket(method: str, sparsity: float, correct: int) -> dict[str, Any]:
@@ -29,16 +29,16 @@ SEEDS = [
 ]
 
 
-def printed(summary: Summary, width: int) -> list[str]:
+def printed(summary: CurveSummary, width: int) -> list[str]:
     console = Console(width=width, color_system=None, highlight=False)
     with console.capture() as capture:
-        for one in show_summary(summary, width):
+        for one in render_summary(summary, width):
             console.print(one, markup=False, soft_wrap=isinstance(one, str))
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
 def test_a_row_for_each_sparsity_and_a_column_for_each_method() -> None:
-    assert printed(summarised(SEEDS), 80) == [
+    assert printed(summarize_runs(SEEDS), 80) == [
         "sparsity          imp       my|own",
         "──────────────────────────────────",
         "     50%   88.0 ± 0.7   50.0 (n=1)",
@@ -48,7 +48,7 @@ def test_a_row_for_each_sparsity_and_a_column_for_each_method() -> None:
 
 
 def test_the_same_as_markdown() -> None:
-    assert markdown_table(summarised(SEEDS)).splitlines() == [
+    assert format_markdown_table(summarize_runs(SEEDS)).splitlines() == [
         "| sparsity | imp | my\\|own |",
         "| ---: | ---: | ---: |",
         "| 50% | 88.0 ± 0.7 | 50.0 (n=1) |",
@@ -61,21 +61,21 @@ def test_the_same_as_markdown() -> None:
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_methods_with_long_names_stay_within_the_width_and_none_is_cut(width: int) -> None:
     names = [f"somewhere/criterion_{number}.py:a_function_of_mine" for number in range(7)]
-    found = summarised([[ticket(name, 0.5, 900) for name in names]])
+    found = summarize_runs([[ticket(name, 0.5, 900) for name in names]])
     lines = printed(found, width)[:-1]
     assert max(map(len, lines)) <= width
     assert "…" not in "".join(lines)
-    tables = [one for one in show_summary(found, width) if isinstance(one, Table)]
+    tables = [one for one in render_summary(found, width) if isinstance(one, Table)]
     assert sum(len(table.columns) - 1 for table in tables) == 7
 
 
 def test_names_are_escaped() -> None:
-    found = summarised([[ticket("a\x1b[31m[red]<b>", 0.5, 900)]])
+    found = summarize_runs([[ticket("a\x1b[31m[red]<b>", 0.5, 900)]])
     assert "a\\x1b[31m[red]<b>" in printed(found, 80)[0]
-    assert "| a\\\\x1b\\[31m\\[red\\]\\<b\\> |" in markdown_table(found)
+    assert "| a\\\\x1b\\[31m\\[red\\]\\<b\\> |" in format_markdown_table(found)
 
 
 def test_a_run_that_pruned_nothing_has_its_line_alone() -> None:
-    dense = summarised([SEEDS[0][:1]])
+    dense = summarize_runs([SEEDS[0][:1]])
     assert printed(dense, 80) == ["dense 89.0; test accuracy (%), one seed"]
-    assert markdown_table(dense) == "Dense 89.0; test accuracy (%), one seed.\n"
+    assert format_markdown_table(dense) == "Dense 89.0; test accuracy (%), one seed.\n"

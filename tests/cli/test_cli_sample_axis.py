@@ -9,8 +9,8 @@ import torch
 from typer.testing import CliRunner
 
 from snnprune.cli.app import app
-from snnprune.cli.progress import images_in
-from snnprune.data.batches import Pair, Sampled
+from snnprune.cli.progress import count_images
+from snnprune.data.batches import Pair, SizedPair
 from snnprune.plugins.user_code import load_object
 
 NETWORK = """
@@ -158,5 +158,5 @@ def test_calibration_counts_them_too(command: str) -> None:
 
 def test_speed_is_told_in_samples() -> None:
     x = torch.zeros(8, 2, 20)
-    assert images_in(Pair(x, None)) == 8  # all that can be seen of it
-    assert images_in(Sampled.of(Pair(x, None), 2)) == 2
+    assert count_images(Pair(x, None)) == 8  # all that can be seen of it
+    assert count_images(SizedPair.of(Pair(x, None), 2)) == 2

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 import snnprune
 from snnprune.checkpoint.mask_file import read_masks
 from snnprune.checkpoint.safetensors import write_safetensors
-from snnprune.graph.libraries import put_at_rest
-from snnprune.graph.mode import evaluating
+from snnprune.graph.libraries import reset_states
+from snnprune.graph.mode import use_eval_mode
 
 from one_line import assert_one_line  # isort: skip
 
@@ -62,8 +62,8 @@ def spikes_and_output(module: nn.Module, x: Tensor) -> tuple[Tensor, float]:
         for part in module.modules()
         if type(part).__name__ in ("ParametricLIFNode", "Leaky")
     ]
-    put_at_rest(module)
-    with torch.no_grad(), evaluating(module):
+    reset_states(module)
+    with torch.no_grad(), use_eval_mode(module):
         output: Tensor = module(x)
     for hook in hooks:
         hook.remove()

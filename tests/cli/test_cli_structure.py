@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.models import ModelSpec, build_model
-from snnprune.report.provenance import DataSpec, described
+from snnprune.report.provenance import DataSpec, make_metadata
 
 from one_line import assert_one_line  # isort: skip
 
@@ -33,7 +33,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     spec = ModelSpec(name="conv-snn", args=ARGS)
     path = tmp_path_factory.mktemp("untrained") / "model.safetensors"
-    metadata = described("train", model=spec, data=DataSpec(name="fashion-mnist-mini"))
+    metadata = make_metadata("train", model=spec, data=DataSpec(name="fashion-mnist-mini"))
     write_safetensors(path, build_model(spec).state_dict(), metadata)
     return path
 
@@ -126,7 +126,7 @@ def test_a_file_that_lies_about_its_channels_is_refused(run: Run, tmp_path: Path
     spec = ModelSpec(name="conv-snn", args=ARGS)
     state = build_model(spec).state_dict()
     state["blocks.0.conv.weight"] = state["blocks.0.conv.weight"][:5]
-    metadata = described("prune", model=spec, data=DataSpec(name="fashion-mnist-mini"))
+    metadata = make_metadata("prune", model=spec, data=DataSpec(name="fashion-mnist-mini"))
     metadata |= {"snnprune.pruning.structure": "channels"}
     write_safetensors(tmp_path / "lie.safetensors", state, metadata)
     done = run("eval", tmp_path / "lie.safetensors")

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from snnprune.checkpoint.hashes import require_sha256
 from snnprune.errors import InputError
-from snnprune.files.writing import sums_in, sums_of
+from snnprune.files.writing import compute_sums, read_sums
 from snnprune.training.runs.ownership import DONE, SUMS
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -45,7 +45,7 @@ def flipped(data: bytes) -> Iterator[bytes]:
 
 def test_sha256sum_finds_all_files_of_a_run_whole_and_a_damaged_one(copied: Path) -> None:
     assert sha256sum(copied).returncode == 0
-    listed = {path.name for path in sums_in(copied / SUMS)}
+    listed = {path.name for path in read_sums(copied / SUMS)}
     assert listed == {path.name for path in copied.iterdir()} - {*STATES}
     for name in listed:
         data = (copied / name).read_bytes()
@@ -65,7 +65,7 @@ def test_a_flipped_bit_anywhere_in_a_checkpoint_is_caught(
     path, sums = tmp_path / name, tmp_path / SUMS
     data = trained_as_pth if name.endswith(".pth") else model_file.read_bytes()
     path.write_bytes(data)
-    sums.write_text(sums_of(tmp_path, [name]))
+    sums.write_text(compute_sums(tmp_path, [name]))
     given = str(sums) if by == "list" else hashlib.sha256(data).hexdigest()
     require_sha256(path, given)
     tried = 0
@@ -144,11 +144,11 @@ def test_names_of_any_kind_are_listed_as_sha256sum_lists_them(tmp_path: Path) ->
     names = ["plain", "a space", "two\nlines", "back\\slash", "\\n", "re\rturn", "emoji 🦔"]
     for number, name in enumerate(names):
         (tmp_path / name).write_text(str(number))
-    (tmp_path / SUMS).write_text(sums_of(tmp_path, names), newline="\n")
+    (tmp_path / SUMS).write_text(compute_sums(tmp_path, names), newline="\n")
     assert sha256sum(tmp_path).returncode == 0
     theirs = subprocess.run(["sha256sum", *names], cwd=tmp_path, capture_output=True, check=True)
     assert theirs.stdout == (tmp_path / SUMS).read_bytes()
-    assert set(sums_in(tmp_path / SUMS)) == {tmp_path / name for name in names}
+    assert set(read_sums(tmp_path / SUMS)) == {tmp_path / name for name in names}
 
 
 def test_every_shard_must_be_listed_and_whole(model_file: Path, tmp_path: Path) -> None:
@@ -160,12 +160,12 @@ def test_every_shard_must_be_listed_and_whole(model_file: Path, tmp_path: Path) 
     where = ", ".join(f'"{key}": "{name}"' for name, keys in halves.items() for key in keys)
     index.write_text(f'{{"weight_map": {{{where}}}}}')
     sums = tmp_path / SUMS
-    sums.write_text(sums_of(tmp_path, [index.name, *halves]))
+    sums.write_text(compute_sums(tmp_path, [index.name, *halves]))
     require_sha256(index, str(sums))
     shard = tmp_path / "b.safetensors"
     shard.write_bytes(list(flipped(shard.read_bytes()))[-1])
     with pytest.raises(InputError, match=r"b\.safetensors: --sha256: damaged"):
         require_sha256(index, str(sums))
-    sums.write_text(sums_of(tmp_path, [index.name, "a.safetensors"]))
+    sums.write_text(compute_sums(tmp_path, [index.name, "a.safetensors"]))
     with pytest.raises(InputError, match=r"b\.safetensors: --sha256: is not listed"):
         require_sha256(index, str(sums))

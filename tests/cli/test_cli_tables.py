@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from snnprune.cli.tables import link_table, neuron_table
+from snnprune.cli.tables import make_link_table, make_neuron_table
 from snnprune.jobs.targets.layers import LayerRow, LinkRow
 
 
@@ -31,7 +31,7 @@ def test_a_layer_has_a_line_for_each_neuron_that_it_drives_with_what_is_between(
         row("steps.weight", link("third", [["bns.0"], ["bns.1"], ["bns.2"]])),
         row("fc.weight"),
     ]
-    assert shown(link_table(rows, 80), 80)[2:] == [
+    assert shown(make_link_table(rows, 80), 80)[2:] == [
         "conv   spikes  bn               first   add",
         "               bn, scale        second  -",
         "steps  spikes  bns.0 ... bns.2  third   -",
@@ -43,7 +43,7 @@ def test_a_layer_has_a_line_for_each_neuron_that_it_drives_with_what_is_between(
 def test_long_names_are_broken_at_dots_and_no_column_is_cut(width: int) -> None:
     long = "module.backbone.features.encoder.stages.3.blocks.11.attention"
     links = link(f"{long}.spikes", [[f"{long}.norm", f"{long}.scale"]], "add", "max_pool2d")
-    lines = shown(link_table([row(f"{long}.projection.weight", links)], width), width)
+    lines = shown(make_link_table([row(f"{long}.projection.weight", links)], width), width)
     assert max(map(len, lines)) <= width
     assert "…" not in "".join(lines)
     assert lines[2].split()[0] == "module.backbone."
@@ -56,12 +56,12 @@ def test_long_names_are_broken_at_dots_and_no_column_is_cut(width: int) -> None:
             "identities": [long, long],
         }
     ]
-    lines = shown(neuron_table(neurons, width), width)
+    lines = shown(make_neuron_table(neurons, width), width)
     assert max(map(len, lines)) <= width
     assert "SpikingJelly" in lines[2]
 
 
 def test_names_from_a_file_reach_the_tables_escaped() -> None:
-    lines = shown(link_table([row("a\x1b[31m.weight", link("b\u202e"))], 80), 80)
+    lines = shown(make_link_table([row("a\x1b[31m.weight", link("b\u202e"))], 80), 80)
     assert "\\x1b[31m" in lines[2]
     assert "\\u202e" in lines[2]

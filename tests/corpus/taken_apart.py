@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from snnprune.checkpoint.safetensors import read, write_safetensors
-from snnprune.training.runs.state import HASH, POSITION, hash_of
+from snnprune.training.runs.state import HASH, POSITION, hash_state
 
 Tensors = dict[str, Tensor]
 
@@ -68,7 +68,7 @@ def state_with(
     text = texts[POSITION]
     if position is not None:
         text = position if isinstance(position, str) else json.dumps(position)
-    return written(kept, {**texts, POSITION: text, HASH: hash_of(text, kept)})
+    return written(kept, {**texts, POSITION: text, HASH: hash_state(text, kept)})
 
 
 def position_of(data: bytes) -> dict[str, Any]:

@@ -12,13 +12,13 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from snnprune.data.batches import (
     Batches,
     Pair,
-    copied,
-    described,
-    length,
-    mapped,
-    paired,
-    tensors,
-    usual_length,
+    copy_batch,
+    count_samples,
+    describe_batch,
+    guess_length,
+    iter_tensors,
+    map_tensors,
+    read_pair,
 )
 from snnprune.errors import InputError
 from snnprune.runtime import Silent
@@ -38,7 +38,7 @@ def same(one: Tensor | None, other: Tensor | None) -> bool:
     ("batch", "y"), [(X, None), ((X,), None), ([X], None), ((X, None), None), ([X, Y], Y)]
 )
 def test_a_tensor_alone_or_with_its_labels_is_what_is_fed(batch: Any, y: Tensor | None) -> None:
-    found = paired(batch)
+    found = read_pair(batch)
     assert found is not None
     assert same(found.x, X)
     assert same(found.y, y)
@@ -68,7 +68,7 @@ def test_a_tensor_alone_or_with_its_labels_is_what_is_fed(batch: Any, y: Tensor 
 def test_another_batch_is_fed_whole_and_labels_are_found_where_they_evidently_are(
     batch: Any, y: Tensor | None
 ) -> None:
-    found = paired(batch)
+    found = read_pair(batch)
     assert found is not None
     assert found.x is batch
     assert same(found.y, y)
@@ -76,7 +76,7 @@ def test_another_batch_is_fed_whole_and_labels_are_found_where_they_evidently_ar
 
 @pytest.mark.parametrize("batch", [3, "text", None, [], {}, ("x", "y"), {"x": [1, 2]}])
 def test_what_has_no_tensor_is_no_batch(batch: object) -> None:
-    assert paired(batch) is None
+    assert read_pair(batch) is None
 
 
 @pytest.mark.parametrize(
@@ -91,19 +91,21 @@ def test_what_has_no_tensor_is_no_batch(batch: object) -> None:
     ],
 )
 def test_a_copy_has_the_same_form_and_shares_no_tensor(batch: Any) -> None:
-    twin = copied(batch)
+    twin = copy_batch(batch)
     assert type(twin) is type(batch)
-    assert described(twin) == described(batch)
-    for mine, other in zip(tensors(twin), tensors(batch), strict=True):
+    assert describe_batch(twin) == describe_batch(batch)
+    for mine, other in zip(iter_tensors(twin), iter_tensors(batch), strict=True):
         assert same(mine, other)
         assert mine.data_ptr() != other.data_ptr()
-    assert {t.device.type for t in tensors(copied(batch, torch.device("meta")))} == {"meta"}
-    assert all(t.device.type == "cpu" for t in tensors(batch))
+    assert {t.device.type for t in iter_tensors(copy_batch(batch, torch.device("meta")))} == {
+        "meta"
+    }
+    assert all(t.device.type == "cpu" for t in iter_tensors(batch))
 
 
 def test_what_moves_itself_is_asked_to() -> None:
     packed = pack_padded_sequence(X, LENGTHS, batch_first=True)
-    twin = copied((packed, Y), torch.device("cpu"))[0]
+    twin = copy_batch((packed, Y), torch.device("cpu"))[0]
     assert isinstance(twin, PackedSequence)
     assert same(twin.data, packed.data)
     twin.data.zero_()
@@ -112,11 +114,11 @@ def test_what_moves_itself_is_asked_to() -> None:
 
 def test_what_nobody_can_move_is_shared() -> None:
     things = object()
-    assert copied([X, things])[1] is things
+    assert copy_batch([X, things])[1] is things
 
 
 def test_a_change_reaches_every_tensor_and_nothing_else() -> None:
-    found = mapped(lambda t: t + 1, {"x": Y, "more": (Y, "text")})
+    found = map_tensors(lambda t: t + 1, {"x": Y, "more": (Y, "text")})
     assert same(found["x"], Y + 1)
     assert same(found["more"][0], Y + 1)
     assert found["more"][1] == "text"
@@ -136,13 +138,13 @@ def test_a_change_reaches_every_tensor_and_nothing_else() -> None:
 def test_samples_without_labels_are_counted_where_the_tensors_agree(
     x: Any, count: int | None
 ) -> None:
-    assert usual_length(x) == count
-    assert length(x, torch.zeros(1)) == 1
+    assert guess_length(x) == count
+    assert count_samples(x, torch.zeros(1)) == 1
     if count is not None:
-        assert length(x, None) == count
+        assert count_samples(x, None) == count
         return
     with pytest.raises(InputError, match=r"how many samples are in a (dict|list) of .* told"):
-        length(x, None)
+        count_samples(x, None)
 
 
 def test_a_pair_is_two_names_for_a_batch() -> None:

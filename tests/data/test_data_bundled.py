@@ -121,7 +121,7 @@ def source(tmp_path: Path) -> Path:
         numbers = torch.arange(len(labels))
         images = torch.stack([numbers // 256, numbers % 256], 1).to(torch.uint8).view(-1, 1, 2)
         for name, values in (("images-idx3", images), ("labels-idx1", labels)):
-            (folder / f"{part}-{name}-ubyte").write_bytes(mnist.written(values))
+            (folder / f"{part}-{name}-ubyte").write_bytes(mnist.encode_idx(values))
     return folder
 
 

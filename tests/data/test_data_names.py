@@ -9,7 +9,7 @@ import pytest
 from snnprune.data.catalogue import DATA, FORMS, open_data, require_data
 from snnprune.data.dataset import DataOptions
 from snnprune.errors import InputError, UsageError
-from snnprune.plugins.registry import Row
+from snnprune.plugins.registry import RegistryRow
 from snnprune.plugins.user_code import load_object
 
 
@@ -34,7 +34,7 @@ def test_opening_the_bundled_set_does_not_import_torchvision() -> None:
 
 
 @pytest.mark.parametrize("row", [*DATA.rows.values(), *FORMS.values()], ids=lambda row: row.target)
-def test_every_row_names_a_function_and_says_what_it_holds(row: Row) -> None:
+def test_every_row_names_a_function_and_says_what_it_holds(row: RegistryRow) -> None:
     assert callable(load_object(row.target, field="--data"))
     assert row.summary
 

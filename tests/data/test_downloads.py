@@ -151,7 +151,7 @@ def packed(tmp_path: Path) -> Path:
         images = torch.randint(256, (count, 28, 28), dtype=torch.uint8, generator=drawn)
         labels = torch.arange(count).remainder(10).to(torch.uint8)
         for name, values in (("images-idx3", images), ("labels-idx1", labels)):
-            data = gzip.compress(mnist.written(values), mtime=0)
+            data = gzip.compress(mnist.encode_idx(values), mtime=0)
             (folder / f"{part}-{name}-ubyte.gz").write_bytes(data)
     return folder
 

@@ -352,13 +352,13 @@ WHOLE = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64
 
 @pytest.mark.parametrize("kind", WHOLE)
 def test_labels_of_any_whole_type_in_numpy_and_torch(kind: str, opening: Opening) -> None:
-    from snnprune.measure.loss import checked_labels
+    from snnprune.measure.loss import check_labels
 
     x, y = X.numpy(), (Y.numpy() % 3).astype(kind)
     data = opening(lambda: [(x[:8], y[:8]), [torch.tensor(x[8:]), torch.from_numpy(y[8:])]])
     found = list(data.train.batches(8))  # type: ignore[union-attr]
     scores = torch.zeros(40, 300)  # more classes than int8 has numbers
-    labels = torch.cat([checked_labels(pair[1], scores) for pair in found if pair[1] is not None])
+    labels = torch.cat([check_labels(pair[1], scores) for pair in found if pair[1] is not None])
     assert torch.equal(labels, Y % 3)
     assert all(pair[0].dtype == torch.float32 for pair in found)
 

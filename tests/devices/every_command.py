@@ -25,14 +25,14 @@ from typed_commands import NETWORKS, commands, for_gpus, of_libraries, planted
 
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.cli.app import app
-from snnprune.cli.failures import run
+from snnprune.cli.failures import run_app
 from snnprune.data import mnist
 from snnprune.data.images import ImageSplit
-from snnprune.files.together import replacing
+from snnprune.files.together import replace_file
 from snnprune.jobs import demo
 from snnprune.models import ModelSpec, build_model
 from snnprune.report.plots import canvas
-from snnprune.report.provenance import described
+from snnprune.report.provenance import make_metadata
 
 NETWORK = ModelSpec(
     name="conv-snn",
@@ -78,7 +78,7 @@ def lay_out() -> None:
         if isinstance(part, nn.BatchNorm2d):
             nn.init.uniform_(part.bias, 0.2, 1.0)
     nn.init.normal_(network.get_parameter("classifier.weight"))  # or one class is always first
-    metadata = described("train", model=NETWORK)
+    metadata = make_metadata("train", model=NETWORK)
     write_safetensors(Path("a.safetensors"), dict(network.state_dict()), metadata)
     x = (torch.rand(32, 1, 4, 4) < 0.5).float()  # spikes, so that noise can delete some
     save_file({"x": x, "y": torch.randint(3, (32,))}, "images.safetensors")
@@ -114,7 +114,7 @@ def said(typed: Any, *words: str) -> dict[str, Any]:
     """Its exit code, the report and what else it printed."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = run(typed, [*words, "--json"])
+        code = run_app(typed, [*words, "--json"])
     lines = out.getvalue().strip().splitlines()
     return {
         "code": code,
@@ -125,7 +125,7 @@ def said(typed: Any, *words: str) -> dict[str, Any]:
 
 def make_small() -> None:
     """The demo with little of everything; no picture is drawn, and nothing waits for a disk."""
-    part = mnist._part
+    part = mnist._read_split
 
     def beginning(*args: Any, **kwargs: Any) -> ImageSplit:
         found = part(*args, **kwargs)
@@ -133,7 +133,7 @@ def make_small() -> None:
         return dataclasses.replace(found, images=found.images[:40], labels=found.labels[:40])
 
     def blank(figure: object, path: Path) -> None:
-        with replacing(path) as temporary:
+        with replace_file(path) as temporary:
             temporary.write_text(SVG, "utf-8")
 
     for module, name, value in (

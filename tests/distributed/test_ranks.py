@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from snnprune.cli import app
 from snnprune.cli.app import may_speak
-from snnprune.distributed.gradients import Replicated
-from snnprune.distributed.norms import synchronised
-from snnprune.distributed.ranks import ALONE, Ranks, joined
+from snnprune.distributed.gradients import ReplicatedNetwork
+from snnprune.distributed.norms import synchronise_batchnorms
+from snnprune.distributed.ranks import ALONE, Ranks, join_ranks
 from snnprune.errors import InputError, PeerError, StoppedError, UsageError
-from snnprune.runtime import Place, place
+from snnprune.runtime import ProcessRank, read_process_rank
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -62,7 +62,7 @@ def test_events_are_parted_along_their_samples() -> None:
 
 @given(batches=st.integers(0, 30), size=st.integers(1, 6))
 def test_every_batch_is_dealt_to_one_rank(batches: int, size: int) -> None:
-    dealt = [list(ranks.dealt(range(batches))) for ranks in of(size)]
+    dealt = [list(ranks.deal(range(batches))) for ranks in of(size)]
     assert sorted(number for mine in dealt for number in mine) == list(range(batches))
     assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
 
@@ -86,8 +86,8 @@ def test_alone_a_batchnorm_and_its_gradient_are_torchs_own_to_the_bit() -> None:
         if ranks is None:
             norm(x).square().sum().backward()
         else:
-            with synchronised(ranks):
-                copies = Replicated(norm, norm, ranks, x)
+            with synchronise_batchnorms(ranks):
+                copies = ReplicatedNetwork(norm, norm, ranks, x)
                 copies.backward(copies(x).square().sum())
         found.append({**norm.state_dict(), "grad": norm.weight.grad})
     for key, value in found[0].items():
@@ -99,14 +99,14 @@ def test_without_all_that_torchrun_sets_a_process_is_alone(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_process(monkeypatch, 1, 2)
-    assert place() == Place(rank=1, size=2, local_rank=1)
+    assert read_process_rank() == ProcessRank(rank=1, size=2, local_rank=1)
     monkeypatch.delenv(missing)
-    assert place() == Place()
+    assert read_process_rank() == ProcessRank()
 
 
 def test_one_process_of_torchrun_touches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     as_process(monkeypatch, 0, 1)
-    with joined("cpu") as ranks:
+    with join_ranks("cpu") as ranks:
         assert ranks == ALONE
         assert not torch.distributed.is_initialized()
 
@@ -120,7 +120,7 @@ def test_a_device_that_processes_cannot_share_is_refused(
 ) -> None:
     as_process(monkeypatch, 7, 8)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    with pytest.raises(UsageError, match=hint), joined(device):
+    with pytest.raises(UsageError, match=hint), join_ranks(device):
         pass
 
 

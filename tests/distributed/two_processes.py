@@ -24,10 +24,10 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from snnprune.cli.app import app
-from snnprune.cli.failures import run as run_app
-from snnprune.distributed.gradients import Replicated
-from snnprune.distributed.norms import synchronised
-from snnprune.distributed.ranks import ALONE, Ranks, joined
+from snnprune.cli.failures import run_app as run_app
+from snnprune.distributed.gradients import ReplicatedNetwork
+from snnprune.distributed.norms import synchronise_batchnorms
+from snnprune.distributed.ranks import ALONE, Ranks, join_ranks
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
 from snnprune.measure.calibrate import calibrate
@@ -114,7 +114,7 @@ def normed(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Output, and gradients and buffers after two passes; the loss is the sum of slope * y**2."""
     x = x.clone().requires_grad_()
-    with synchronised(ranks, counts=counts):
+    with synchronise_batchnorms(ranks, counts=counts):
         norm(x.detach() * 2)
         y = norm(x)
     ((y.square() * slope).sum() * counts).backward()
@@ -160,7 +160,7 @@ def a_library_s_own_batchnorm_goes_through_too(ranks: Ranks) -> None:
 @check
 def batchnorm_called_as_a_function_goes_through_too(ranks: Ranks) -> None:
     x = drawn(5, 3)
-    with synchronised(ranks):
+    with synchronise_batchnorms(ranks):
         found = functional.batch_norm(x.split([3, 2])[ranks.rank], None, None, training=True)
     close(found, functional.batch_norm(x, None, None, training=True).split([3, 2])[ranks.rank])
 
@@ -182,7 +182,7 @@ def a_rank_that_stands_in_changes_nothing(ranks: Ranks) -> None:
 def a_variance_far_from_zero_mean_does_not_cancel_in_float32(ranks: Ranks) -> None:
     norm = nn.BatchNorm1d(1, momentum=1.0).train()
     x = (torch.arange(1000) % 2).float().add(4096.0).view(-1, 1)
-    with synchronised(ranks):
+    with synchronise_batchnorms(ranks):
         norm(x.split([300, 700])[ranks.rank])
     assert norm.running_var is not None
     assert abs(norm.running_var.item() - 250 / 999) < 1e-6
@@ -192,7 +192,7 @@ def a_variance_far_from_zero_mean_does_not_cancel_in_float32(ranks: Ranks) -> No
 def batchnorm_takes_what_autocast_makes(ranks: Ranks) -> None:
     x = drawn(5, 3, dtype=torch.float32)
     norm = nn.BatchNorm1d(3).train()
-    with synchronised(ranks):
+    with synchronise_batchnorms(ranks):
         y = norm(x.split([3, 2])[ranks.rank].bfloat16().requires_grad_())
     y.float().sum().backward()
     assert y.dtype == torch.bfloat16
@@ -204,7 +204,7 @@ def batchnorm_takes_what_autocast_makes(ranks: Ranks) -> None:
 def batchnorm_in_eval_mode_is_left_alone(ranks: Ranks) -> None:
     norm = nn.BatchNorm1d(3).double().eval()
     x = drawn(2 + ranks.rank, 3)
-    with synchronised(ranks):
+    with synchronise_batchnorms(ranks):
         assert torch.equal(norm(x), functional.batch_norm(x, *_statistics(norm)))
     assert norm.num_batches_tracked == torch.tensor(0)
 
@@ -241,8 +241,8 @@ def smooth(*, unused: bool) -> Smooth:
 def trained(module: Smooth, sizes: list[int], pieces: int, ranks: Ranks) -> dict[str, Tensor]:
     """The state after a step on batches of these sizes, each taken in `pieces`."""
     optimizer = torch.optim.SGD(module.parameters(), lr=0.5, momentum=0.9, weight_decay=0.01)
-    with synchronised(ranks):
-        copies = Replicated(module, lambda x: module(x), ranks, drawn(2, 1, 4, 4))
+    with synchronise_batchnorms(ranks):
+        copies = ReplicatedNetwork(module, lambda x: module(x), ranks, drawn(2, 1, 4, 4))
     for seed, size in enumerate(sizes):
         optimizer.zero_grad()
         x, y = drawn(size, 1, 4, 4, seed=seed), torch.arange(size) % 2
@@ -251,7 +251,7 @@ def trained(module: Smooth, sizes: list[int], pieces: int, ranks: Ranks) -> dict
             part = ranks.part(some_x, some_y)
             last = number == pieces - 1
             with (
-                synchronised(ranks, counts=part.counts),
+                synchronise_batchnorms(ranks, counts=part.counts),
                 contextlib.nullcontext() if last else copies.apart(),
             ):
                 logits = copies(part.x)
@@ -313,7 +313,7 @@ def stepped(*sizes: int, ranks: Ranks) -> dict[str, Tensor]:
 @check
 def wrapping_leaves_the_module_as_it_was(ranks: Ranks) -> None:
     module, untouched = smooth(unused=False), smooth(unused=False)
-    Replicated(module, lambda x: module(x), ranks, drawn(2, 1, 4, 4))
+    ReplicatedNetwork(module, lambda x: module(x), ranks, drawn(2, 1, 4, 4))
     close(module.state_dict(), untouched.state_dict(), 0)
     assert all(parameter.grad is None for parameter in module.parameters())
 
@@ -432,7 +432,7 @@ def outcomes(ranks: Ranks) -> Iterator[tuple[str, str]]:
 
 def main(model: str, results: Path) -> None:
     told = printed_by_commands(model, results.parent)
-    with joined("cpu") as ranks:
+    with join_ranks("cpu") as ranks:
         checked = dict(outcomes(ranks))
         commands = ranks.gathered(told)
     if ranks.first:

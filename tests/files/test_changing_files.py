@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from snnprune.data.dataset import DataOptions
-from snnprune.data.imagefolder import _picture
+from snnprune.data.imagefolder import _decode_picture
 from snnprune.errors import InputError
-from snnprune.files.readable import reading, unchanging
+from snnprune.files.readable import open_for_reading, require_unchanging
 
 SCRIPT = Path(__file__).with_name("changing.py")
 COMMANDS = [
@@ -68,9 +68,9 @@ def test_a_file_that_is_written_to_with_its_old_size_and_time_has_changed(tmp_pa
         path.write_bytes(b"two")
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
-    with pytest.raises(InputError, match="changed while it was read"), reading(path):
+    with pytest.raises(InputError, match="changed while it was read"), open_for_reading(path):
         rewrite()
-    with pytest.raises(InputError, match="changed while it was read"), unchanging(path):
+    with pytest.raises(InputError, match="changed while it was read"), require_unchanging(path):
         rewrite()
 
 
@@ -78,9 +78,9 @@ def test_a_file_that_is_gone_or_another_when_it_is_opened_again_has_changed(tmp_
     path, other = tmp_path / "x", tmp_path / "y"
     path.write_bytes(b"one")
     other.write_bytes(b"one")
-    with pytest.raises(InputError, match="changed while it was read"), unchanging(path):
+    with pytest.raises(InputError, match="changed while it was read"), require_unchanging(path):
         other.replace(path)
-    with pytest.raises(InputError, match="no such file"), unchanging(path):
+    with pytest.raises(InputError, match="no such file"), require_unchanging(path):
         path.unlink()
 
 
@@ -95,9 +95,9 @@ def test_a_fault_that_a_change_explains_is_told_as_the_change(tmp_path: Path) ->
         os.truncate(path, 1)
         fails()
 
-    with pytest.raises(InputError, match="changed while it was read"), reading(path):
+    with pytest.raises(InputError, match="changed while it was read"), open_for_reading(path):
         fails_when_cut()
-    with pytest.raises(ValueError, match="makes no sense"), reading(path):
+    with pytest.raises(ValueError, match="makes no sense"), open_for_reading(path):
         fails()
 
 
@@ -118,7 +118,7 @@ def test_a_picture_that_is_cut_while_it_is_decoded_does_not_end_the_process(
     if not child:
         monkeypatch.setattr(Image.Image, "convert", cut_first)
         try:
-            _picture(path, DataOptions(channels=1))
+            _decode_picture(path, DataOptions(channels=1))
         except InputError as error:
             os._exit(3 if "changed while it was read" in str(error) else 4)
         os._exit(0)
@@ -134,7 +134,7 @@ def test_a_nir_graph_that_is_cut_while_it_is_read_is_refused(
     import numpy as np
 
     from snnprune.checkpoint import nir
-    from snnprune.checkpoint.nir import array_of
+    from snnprune.checkpoint.nir import read_array
 
     path = tmp_path / "x.nir"
     with h5py.File(path, "w") as file:
@@ -145,10 +145,10 @@ def test_a_nir_graph_that_is_cut_while_it_is_read_is_refused(
 
     def cut_first(dataset: h5py.Dataset) -> np.ndarray:
         os.truncate(path, path.stat().st_size // 2)
-        return array_of(dataset)
+        return read_array(dataset)
 
     assert run("inspect", path).returncode == 0
-    monkeypatch.setattr(nir, "array_of", cut_first)
+    monkeypatch.setattr(nir, "read_array", cut_first)
     done = run("inspect", path)
     assert done.returncode == 3
     assert done.stderr.startswith(f"error: {path}: changed while it was read")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from snnprune.errors import OutputError
-from snnprune.files.together import replacing
+from snnprune.files.together import replace_file
 from snnprune.files.writing import require_free
 
 NOBODY = 65534
@@ -55,7 +55,7 @@ def swapping(monkeypatch: pytest.MonkeyPatch) -> Swapping:
 
 
 def write(path: Path, *, within: Path | None = None) -> None:
-    with replacing(path, within=within) as temporary:
+    with replace_file(path, within=within) as temporary:
         temporary.write_text("ours")
 
 

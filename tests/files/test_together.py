@@ -10,7 +10,7 @@ import pytest
 from disturbances import disturbed, left_in
 
 from snnprune.errors import OutputError
-from snnprune.files.together import replacing, together
+from snnprune.files.together import replace_file, replace_together
 from snnprune.files.writing import write_text
 
 WAITING = """
@@ -33,7 +33,7 @@ while time.monotonic() < until:
 
 
 def write_all(paths: list[Path], text: str) -> None:
-    with together(*paths) as staged:
+    with replace_together(*paths) as staged:
         for path in staged:
             path.write_text(text)
 
@@ -84,14 +84,14 @@ def test_the_first_is_renamed_last_and_all_are_flushed_before(
 
 def test_what_the_block_raises_leaves_what_was_there(paths: list[Path], tmp_path: Path) -> None:
     write_all(paths, "old")
-    with pytest.raises(OSError, match="Is a directory"), together(*paths) as staged:
+    with pytest.raises(OSError, match="Is a directory"), replace_together(*paths) as staged:
         staged[0].parent.write_text("new")
     assert texts(paths) == ["old"] * 3
     assert left_in(tmp_path) == []
 
 
 def test_an_error_names_the_file_and_not_the_temporary_one(paths: list[Path]) -> None:
-    with pytest.raises(OutputError) as caught, together(*paths) as staged:
+    with pytest.raises(OutputError) as caught, replace_together(*paths) as staged:
         raise OutputError("is full", file=staged[1])
     assert caught.value.file == str(paths[1])
     paths[1] = paths[1].with_name("n" * 300)
@@ -116,7 +116,7 @@ def test_where_there_are_no_second_names_the_old_files_are_copied(
 
 def test_a_file_that_is_left_unwritten_stays(paths: list[Path]) -> None:
     write_all(paths, "old")
-    with together(*paths) as staged:
+    with replace_together(*paths) as staged:
         staged[1].write_text("new")
     assert texts(paths) == ["old", "new", "old"]
 
@@ -157,7 +157,7 @@ def test_within_a_folder_no_link_leads_out_of_it(tmp_path: Path) -> None:
     for folder in (run, victim):
         folder.mkdir()
     (run / "state").symlink_to(victim)
-    with pytest.raises(OutputError), replacing(run / "state" / "step", within=run):
+    with pytest.raises(OutputError), replace_file(run / "state" / "step", within=run):
         pass
     assert list(victim.iterdir()) == []
 

@@ -55,12 +55,12 @@ class UnpromisedError(Exception):
 
 
 def _checkpoint(file: str) -> Read:
-    from snnprune.checkpoint.read import describe, read_checkpoint
+    from snnprune.checkpoint.read import describe_checkpoint, read_checkpoint
     from snnprune.errors import InputError
 
     def read(bench: Bench, folder: Path) -> object:
         with contextlib.suppress(InputError):
-            describe(folder / file)
+            describe_checkpoint(folder / file)
         return read_checkpoint(folder / file, allow_nonfinite=True)
 
     return read
@@ -69,11 +69,11 @@ def _checkpoint(file: str) -> Read:
 @functools.cache
 def _subject(bench: Bench, name: str) -> Any:
     """The network of the bench with the weights of one of its files, traced on its images."""
-    from snnprune.jobs.targets.opening import open_subject
-    from snnprune.jobs.targets.options import SubjectOptions
+    from snnprune.jobs.targets.opening import open_target
+    from snnprune.jobs.targets.options import TargetOptions
 
-    return open_subject(
-        SubjectOptions(checkpoint=bench.folder / name, data=f"tensors:{bench.images}")
+    return open_target(
+        TargetOptions(checkpoint=bench.folder / name, data=f"tensors:{bench.images}")
     )
 
 
@@ -95,16 +95,16 @@ def _calibration(bench: Bench, folder: Path) -> object:
 
 
 def _mask(bench: Bench, folder: Path) -> object:
-    from snnprune.jobs.train.holding import held_masks
+    from snnprune.jobs.train.holding import read_fixed_masks
 
     subject = _subject(bench, PRUNED)
-    return held_masks(subject.network, subject.checkpoint, folder / MASK, asked=True)
+    return read_fixed_masks(subject.network, subject.checkpoint, folder / MASK, asked=True)
 
 
 def _state(bench: Bench, folder: Path) -> object:
-    from snnprune.training.runs.state import States
+    from snnprune.training.runs.state import StateStore
 
-    return States(folder / "run/state").newest()
+    return StateStore(folder / "run/state").read_newest()
 
 
 def _recipe(bench: Bench, folder: Path) -> object:
@@ -144,14 +144,14 @@ def _spikes(bench: Bench, folder: Path) -> object:
 def _command(kind: str, number: int = 0) -> Read:
     """A whole command of a kind of the corpus, of which one line may tell of an error."""
     from snnprune.cli.app import app
-    from snnprune.cli.failures import run
+    from snnprune.cli.failures import run_app
 
     def read(bench: Bench, folder: Path) -> object:
         line = KINDS[kind].lines(folder, folder / "out", bench.folder)[number]
         (folder / "out").mkdir(exist_ok=True)
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = run(app, line)
+            code = run_app(app, line)
         if code not in ALLOWED or "Traceback" in err.getvalue():
             raise UnpromisedError(f"exit code {code}: {err.getvalue()[-2000:]}")
         return refused(code)

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
 
-from snnprune.files.together import replacing
+from snnprune.files.together import replace_file
 
 BLANK = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9" width="9pt" height="9pt"/>'
 
 
 def _blank(figure: object, path: Path) -> None:
-    with replacing(path) as temporary:
+    with replace_file(path) as temporary:
         temporary.write_bytes(BLANK)
 
 
@@ -24,7 +24,7 @@ def undisturbed() -> Iterator[None]:
     """Nothing is synced, no picture is drawn, and warnings of libraries are not told."""
     with (
         patch.object(os, "fsync", lambda handle: None),
-        patch("snnprune.report.plots.canvas.save", _blank),
+        patch("snnprune.report.plots.canvas.save_figure", _blank),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")

@@ -24,7 +24,7 @@ from zoo import (
     seen,
 )
 
-from snnprune.graph.hooks import watching
+from snnprune.graph.hooks import observe
 from snnprune.graph.network import Network
 from snnprune.graph.steps import StepCount
 from snnprune.graph.trace import trace
@@ -91,7 +91,7 @@ class Behaviour:
     def test_the_output_is_bit_identical_while_watched_and_after(self, case: Case) -> None:
         told: list[str] = []
         before = outputs(case.network, case.x)
-        with watching(
+        with observe(
             case.network, on_membrane=lambda n, u: told.append(n), on_spikes=lambda n, s: None
         ):
             during = outputs(case.network, case.x)
@@ -111,7 +111,7 @@ class Behaviour:
                 raise RuntimeError("stop")
 
         try:
-            with watching(case.network, on_membrane=look):
+            with observe(case.network, on_membrane=look):
                 output(case.network, case.x)
         except RuntimeError:
             assert fails
@@ -129,7 +129,7 @@ class Behaviour:
 
     def test_the_shapes_of_the_spikes_tell_the_time_steps(self, case: Case) -> None:
         count = StepCount(case.network)
-        with watching(case.network, on_spikes=count.on_spikes):
+        with observe(case.network, on_spikes=count.on_spikes):
             output(case.network, case.x)
         membranes, _ = seen(case.network, case.x)
         steps, samples = membranes[next(iter(case.network.neurons))].shape[:2]

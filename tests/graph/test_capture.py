@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snnprune.graph.hooks import Observer, watching
+from snnprune.graph.hooks import Observer, observe
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
 from snnprune.models import ModelSpec, build_model
@@ -41,7 +41,7 @@ def test_membranes_and_spikes_equal_a_simulation_of_the_equations(network: Netwo
     def keep(kind: str) -> Observer:
         return lambda name, tensor: seen.__setitem__(f"{kind} {name}", tensor)
 
-    with watching(network, on_membrane=keep("u"), on_spikes=keep("s")):
+    with observe(network, on_membrane=keep("u"), on_spikes=keep("s")):
         network.module(x)
     expected = simulated(network.module, x)
     torch.testing.assert_close(
@@ -57,7 +57,7 @@ def test_the_output_is_bit_identical_while_watching_and_after(network: Network) 
     x = torch.rand(3, 1, 28, 28)
     before = network.module(x)
     nothing = lambda name, tensor: None  # noqa: E731
-    with watching(
+    with observe(
         network, on_input=nothing, on_membrane=nothing, on_spikes=nothing, on_norm=nothing
     ):
         during = network.module(x)
@@ -69,7 +69,7 @@ def test_the_output_is_bit_identical_while_watching_and_after(network: Network) 
 def test_the_tensor_that_enters_a_layer_is_seen(network: Network) -> None:
     x = torch.rand(3, 1, 28, 28)
     seen: dict[str, Tensor] = {}
-    with watching(network, on_input=seen.__setitem__):
+    with observe(network, on_input=seen.__setitem__):
         network.module(x)
     assert set(seen) == set(network.layers)
     assert torch.equal(seen["encoder.conv.weight"], x)
@@ -80,7 +80,7 @@ def test_everything_comes_off_after_an_exception(network: Network) -> None:
     def fail(name: str, tensor: Tensor) -> None:
         raise RuntimeError("stop")
 
-    with pytest.raises(RuntimeError, match="stop"), watching(network, on_membrane=fail):
+    with pytest.raises(RuntimeError, match="stop"), observe(network, on_membrane=fail):
         network.module(torch.rand(1, 1, 28, 28))
     for neuron in network.neurons.values():
         assert neuron.module.on_membrane is None

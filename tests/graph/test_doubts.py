@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.graph.network import Network
-from snnprune.graph.steps import Paces, doubts, paces_of
+from snnprune.graph.steps import StepCounts, count_steps, list_doubts
 from snnprune.graph.trace import trace
 
 STEPS = 5
@@ -44,19 +44,19 @@ def network() -> Network:
 
 def test_steps_and_calls_are_counted_on_one_batch() -> None:
     found = network()
-    paces = paces_of(found, torch.rand(3, 6))
+    paces = count_steps(found, torch.rand(3, 6))
     assert set(paces.steps) == set(found.neurons)
     assert set(paces.steps.values()) == {STEPS}
     assert set(paces.calls.values()) == {STEPS}
-    assert not list(doubts(found, paces))
+    assert not list(list_doubts(found, paces))
 
 
 def test_neurons_of_one_step_behind_layers_that_are_called_again_smell() -> None:
     found = network()
-    paces = paces_of(found, torch.rand(3, 6))
+    paces = count_steps(found, torch.rand(3, 6))
     name = next(iter(found.neurons))
-    odd = Paces(steps={**paces.steps, name: 1}, calls=paces.calls)
-    (line,) = doubts(found, odd)
+    odd = StepCounts(steps={**paces.steps, name: 1}, calls=paces.calls)
+    (line,) = list_doubts(found, odd)
     assert line == f"{name} makes one time step though what drives it is called {STEPS} times"
 
 
@@ -66,7 +66,7 @@ def test_a_neuron_per_time_step_smells() -> None:
     many = {f"{name} ({number})": replace(one, name=f"{name} ({number})") for number in range(4)}
     steps = dict.fromkeys(many, 1)
     split = replace(found, neurons={**found.neurons, **many})
-    lines = list(doubts(split, Paces(steps=steps, calls={})))
+    lines = list(list_doubts(split, StepCounts(steps=steps, calls={})))
     assert len(lines) == 1
     assert lines[0].startswith("first.weight drives 4 neurons of one time step each")
 
@@ -84,6 +84,6 @@ def test_a_layer_that_drives_a_neuron_and_the_one_that_gets_its_spikes_smells() 
             "second.weight": replace(layer, links=(*layer.links, false_link)),
         },
     )
-    (line,) = doubts(wrong, Paces(steps={}, calls={}))
+    (line,) = list_doubts(wrong, StepCounts(steps={}, calls={}))
     assert line.startswith(f"second.weight drives {names[1]} and {names[2]}")
-    assert not list(doubts(found, Paces(steps={}, calls={})))
+    assert not list(list_doubts(found, StepCounts(steps={}, calls={})))

@@ -23,11 +23,11 @@ from hand_written import (
 )
 from torch import Tensor, nn
 
-from snnprune.graph.hooks import watching
+from snnprune.graph.hooks import observe
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
 from snnprune.measure.calibrate import calibrate
-from snnprune.measure.collector import _gain_by_channel
+from snnprune.measure.collector import _find_channel_gain
 from snnprune.measure.evaluation import evaluate
 from snnprune.pruning.criteria import load_criterion
 from snnprune.pruning.criteria.evidence import NetworkEvidence
@@ -211,7 +211,7 @@ def test_membranes_equal_an_independent_simulation(name: str) -> None:
     seen: list[Tensor] = []
     fired_then: list[Tensor] = []
     network = trace(lively(build), x)
-    with watching(
+    with observe(
         network,
         on_membrane=lambda n, u: seen.append(u.clone()) if n == neuron else None,
         on_spikes=lambda n, s: fired_then.append(s.clone()) if n == neuron else None,
@@ -234,7 +234,7 @@ def seen_by(network: Network, x: Tensor, neuron: str, layer: str) -> tuple[Tenso
     """The membranes of a neuron and the mean input of a layer."""
     membranes: list[Tensor] = []
     inputs: list[Tensor] = []
-    with watching(
+    with observe(
         network,
         on_membrane=lambda n, u: membranes.append(u.clone()) if n == neuron else None,
         on_input=lambda n, y: inputs.append(y.clone()) if n == layer else None,
@@ -283,7 +283,7 @@ def test_a_norm_by_hand_is_probed_where_channels_and_places_are_as_many() -> Non
     module: Any = lively(lambda: HandNorm(8))
     x = torch.rand(8, 8, 8, 8, 8)
     gain = module(x + 1) - module(x)
-    found = _gain_by_channel(gain.abs(), 8)
+    found = _find_channel_gain(gain.abs(), 8)
     assert found is not None
     torch.testing.assert_close(found.double(), 0.7 * scale_of(module), rtol=1e-3, atol=0)
 

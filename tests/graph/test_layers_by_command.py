@@ -100,7 +100,10 @@ def test_a_pruned_file_loads_where_it_came_from_and_layers_that_are_left_are_nam
 
 
 def test_a_line_without_other_weights_is_as_before() -> None:
-    from snnprune.cli.tables import sparsity_line
+    from snnprune.cli.tables import format_sparsity_line
 
     totals = {"prunable": 10, "kept": 1, "pruned": 9, "weights": 10, "parameters": 12}
-    assert sparsity_line(totals) == "pruned 9 of 10 weights: 90.00% (75.00% of all 12 parameters)"
+    assert (
+        format_sparsity_line(totals)
+        == "pruned 9 of 10 weights: 90.00% (75.00% of all 12 parameters)"
+    )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from snnprune.graph.trace import trace
-from snnprune.jobs.prune.combining import not_fitted
+from snnprune.jobs.prune.combining import list_unfitted
 from snnprune.pruning.oneshot import Plan
 
 STEPS = 3
@@ -134,10 +134,10 @@ def test_weights_of_a_cell_are_pruned_and_their_gradients_known(kind: str) -> No
     for key in keys:
         assert torch.equal(network.module.get_parameter(key) == 0, ~cut.masks[key])
     names = ", ".join(keys)
-    assert not_fitted(network, "lsq+tune", cut.masks) == [
+    assert list_unfitted(network, "lsq+tune", cut.masks) == [
         f"lsq leaves the kept weights of some layers as they are: {names}: {why}"
     ]
-    assert not_fitted(network, "tune", cut.masks) == []
+    assert list_unfitted(network, "tune", cut.masks) == []
 
 
 class Uses(nn.Module):
@@ -184,7 +184,7 @@ def test_a_tied_parameter_is_pruned_in_one_form_and_not_refitted() -> None:
     dense = network.weight("W").clone()
     masks = shot.prune(Plan(criterion="magnitude", repair="lsq", allocation="local"), 0.5).masks
     assert torch.equal(network.weight("W"), dense * masks["W"])
-    (warning,) = not_fitted(network, "lsq", masks)
+    (warning,) = list_unfitted(network, "lsq", masks)
     assert warning.endswith("W: it is applied in two forms")
 
 

@@ -10,7 +10,7 @@ from layer_twins import CONV, LINEAR, Neuron, Way, spread
 from torch import Tensor, nn
 from torch.nn import functional
 
-from snnprune.graph.hooks import watching
+from snnprune.graph.hooks import observe
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
 from snnprune.measure.workload import LayerWork, Workload
@@ -53,7 +53,7 @@ def scores(shot: OneShot, criterion: str) -> Scores:
 
 def work(network: Network, x: Tensor) -> dict[str, LayerWork]:
     found = Workload()
-    with watching(network, on_layer=found.on_layer):
+    with observe(network, on_layer=found.on_layer):
         output(network, x)
     return dict(found.layers)
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from snnprune.graph.mode import evaluating
+from snnprune.graph.mode import use_eval_mode
 
 
 def test_each_part_is_put_back_into_its_own_mode_also_after_an_exception() -> None:
@@ -10,9 +10,9 @@ def test_each_part_is_put_back_into_its_own_mode_also_after_an_exception() -> No
     module[1].eval()  # frozen by the user
     module[0].register_forward_hook(lambda child, *_: seen.append(child.training))
     seen: list[bool] = []
-    with pytest.raises(RuntimeError), evaluating(module):
+    with pytest.raises(RuntimeError), use_eval_mode(module):
         module(torch.zeros(2, 3))  # three inputs for a layer of one
-    with evaluating(module):
+    with use_eval_mode(module):
         module(torch.zeros(2, 1))
     assert seen == [False]
     assert [child.training for child in module.modules()] == [True, True, False]

@@ -10,9 +10,16 @@ from torch import Tensor, nn
 from snnprune import calibrate, evaluate, trace
 from snnprune.distributed.ranks import Ranks
 from snnprune.errors import InputError, UsageError
-from snnprune.graph.forward import Counted, Forward, called, counted, fed, forward_of
+from snnprune.graph.forward import (
+    CountedForward,
+    Forward,
+    call_module,
+    feed_batches,
+    load_forward,
+    make_counted_forward,
+)
 from snnprune.graph.network import Network
-from snnprune.training.microbatch import pieces
+from snnprune.training.microbatch import split_batch
 
 DRAWN = torch.Generator().manual_seed(0)
 X, Y = 4 * torch.rand(5, 6, generator=DRAWN), torch.arange(5) % 3
@@ -75,7 +82,7 @@ CASES: list[tuple[str, Tensor, list[Tensor]]] = [
 def test_each_time_step_is_a_call_and_outputs_are_stacked(
     name: str, x: Tensor, steps: list[Tensor]
 ) -> None:
-    net, run = Net().eval(), forward_of(name, None)
+    net, run = Net().eval(), load_forward(name, None)
     wanted = by_hand(net, steps)
     assert wanted[0].ne(wanted[-1]).any() == (len(steps) > 1)
     for _ in range(2):  # each batch begins at rest
@@ -87,12 +94,12 @@ def test_each_time_step_is_a_call_and_outputs_are_stacked(
 @pytest.mark.parametrize("name", [None, "whole"])
 def test_whole_is_a_plain_call(name: str | None) -> None:
     net = Net().eval()
-    assert torch.equal(forward_of(name, None)(net, X), by_hand(net, [X])[0])
-    assert forward_of(name, None) is called
+    assert torch.equal(load_forward(name, None)(net, X), by_hand(net, [X])[0])
+    assert load_forward(name, None) is call_module
 
 
 def test_in_training_a_membrane_is_put_back_and_a_statistic_is_not() -> None:
-    net, run = Net(), forward_of("repeat:2", None)
+    net, run = Net(), load_forward("repeat:2", None)
     with torch.no_grad():
         wanted = by_hand(net, [X, X])
     for number in (1, 2):
@@ -110,7 +117,7 @@ def test_in_training_a_membrane_is_put_back_and_a_statistic_is_not() -> None:
 def test_of_several_outputs_the_first_counts(outputs: Callable[[Tensor], Any]) -> None:
     net = Net().eval()
     several = nn.Sequential(net, Calls(outputs))
-    assert torch.equal(forward_of("repeat:2", None)(several, X), by_hand(net, [X, X]))
+    assert torch.equal(load_forward("repeat:2", None)(several, X), by_hand(net, [X, X]))
 
 
 class Calls(nn.Module):
@@ -127,7 +134,7 @@ class Calls(nn.Module):
 @pytest.mark.parametrize("output", [{"y": X}, [X, X], None, ()])
 def test_what_cannot_be_stacked_is_told(output: object) -> None:
     with pytest.raises(InputError, match=rf"puts out a {type(output).__name__} at a time step"):
-        forward_of("repeat:2", None)(Calls(lambda _: output), X)
+        load_forward("repeat:2", None)(Calls(lambda _: output), X)
 
 
 def test_a_module_that_works_in_place_sees_the_same_input_at_each_step() -> None:
@@ -138,7 +145,7 @@ def test_a_module_that_works_in_place_sees_the_same_input_at_each_step() -> None
         return x.add_(1)
 
     x = X.clone()
-    forward_of("repeat:3", None)(Calls(adds), x)
+    load_forward("repeat:3", None)(Calls(adds), x)
     assert all(torch.equal(one, X) for one in (*seen, x))
 
 
@@ -146,16 +153,16 @@ def test_a_module_that_works_in_place_sees_the_same_input_at_each_step() -> None
 @pytest.mark.parametrize("batch", [{"x": X}, [X, X, X]])
 def test_a_batch_of_another_kind_needs_a_function(name: str | None, batch: Any) -> None:
     with pytest.raises(InputError, match=r"a (dict|list) of .*file\.py:function$") as caught:
-        forward_of(name, None)(Net(), batch)
+        load_forward(name, None)(Net(), batch)
     assert caught.value.field == "--data"
 
 
 @pytest.mark.parametrize("name", ["", "repeat", "repeat:-1", "repeat:1.5", "repeat:²", "Steps"])
 def test_an_unknown_way_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=r"^--forward: "):
-        forward_of(name, None)
+        load_forward(name, None)
     with pytest.raises(InputError, match=r"^model\.forward: "):
-        forward_of(name, None, fields=("model.forward", "model.name"))
+        load_forward(name, None, fields=("model.forward", "model.name"))
 
 
 def run_by(forward: Forward) -> Network:
@@ -163,7 +170,7 @@ def run_by(forward: Forward) -> Network:
 
 
 def test_step_by_step_knows_the_samples_of_batches_without_labels() -> None:
-    run = forward_of("steps", None)
+    run = load_forward("steps", None)
     assert run_by(run).count_samples(EVENTS, None) == 5
     assert run_by(run).count_samples(EVENTS, Y) == 5
     with pytest.raises(InputError, match=r"shape \(5, 4, 6\) with 5 labels has no time first"):
@@ -172,7 +179,7 @@ def test_step_by_step_knows_the_samples_of_batches_without_labels() -> None:
 
 def test_samples_are_looked_for_where_the_output_says() -> None:
     batch = {"events": torch.zeros(7, 4, 3), "mask": torch.ones(2, 4)}
-    run = counted(called, batch, torch.zeros(4, 10), "auto")
+    run = make_counted_forward(call_module, batch, torch.zeros(4, 10), "auto")
     assert run_by(run).count_samples(batch, None) == 4
     assert (
         run_by(run).count_samples({"events": torch.zeros(7, 3, 3), "mask": torch.ones(2, 3)}, None)
@@ -198,9 +205,9 @@ def test_a_tensor_is_as_long_as_it_is_unless_the_output_says_otherwise(
     output: Any, reading: Any, count: int
 ) -> None:
     x = torch.zeros(7, 4, 3)
-    run = counted(called, x, output, reading)
+    run = make_counted_forward(call_module, x, output, reading)
     assert run_by(run).count_samples(x, None) == count
-    assert isinstance(run, Counted) == (count != 7)
+    assert isinstance(run, CountedForward) == (count != 7)
 
 
 def as_dict(x: Tensor, y: Tensor) -> dict[str, Any]:
@@ -233,7 +240,7 @@ def test_a_network_is_run_as_it_was_traced_unless_another_way_is_given() -> None
     doubling = trace(net, X, run=lambda net, x: net(2 * x))
     plain, batches, double = trace(net, X), [(X, Y)], [(2 * X, Y)]
     assert evaluate(doubling, batches) == evaluate(plain, double)
-    assert evaluate(doubling, batches, run=called) == evaluate(plain, batches)
+    assert evaluate(doubling, batches, run=call_module) == evaluate(plain, batches)
     seen, usual = (
         calibrate(*of).layers["hidden.weight"] for of in ((doubling, batches), (plain, double))
     )
@@ -249,7 +256,7 @@ def test_a_network_is_read_as_it_says_unless_another_way_is_given() -> None:
 def test_a_batch_is_fed_to_the_device_of_the_module() -> None:
     with torch.device("meta"):
         net = Net()
-    ((x, y),) = fed([as_dict(X, Y)], net)
+    ((x, y),) = feed_batches([as_dict(X, Y)], net)
     assert y is not None
     assert {x["events"].device.type, x["labels"].device.type, y.device.type} == {"meta"}
 
@@ -258,17 +265,20 @@ def test_step_by_step_batches_are_cut_along_their_samples_where_time_is_as_long(
     x, y, along = (
         torch.rand(4, 4, 6),
         torch.arange(4),
-        run_by(forward_of("steps", None)).sample_axis,
+        run_by(load_forward("steps", None)).sample_axis,
     )
-    halves = list(pieces(x, y, 2, along=along))
+    halves = list(split_batch(x, y, 2, along=along))
     assert [half.shape for half, _ in halves] == [(4, 2, 6), (4, 2, 6)]
     assert torch.equal(torch.cat([half for half, _ in halves], 1), x)
     assert Ranks(rank=1, size=2).part(x, y, along=along).x.shape == (4, 2, 6)
-    assert run_by(called).sample_axis is None
+    assert run_by(call_module).sample_axis is None
 
 
 def test_a_function_that_cannot_read_an_output_is_left_to_who_needs_it() -> None:
     def fails(output: object) -> Tensor:
         raise InputError("not this one")
 
-    assert counted(called, torch.zeros(7, 4, 3), torch.zeros(4, 10), fails) is called
+    assert (
+        make_counted_forward(call_module, torch.zeros(7, 4, 3), torch.zeros(4, 10), fails)
+        is call_module
+    )

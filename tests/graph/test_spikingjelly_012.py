@@ -29,12 +29,12 @@ from zoo import (
 )
 
 from snnprune.data.batches import Batches
-from snnprune.graph.hooks import watching
-from snnprune.graph.libraries import building, library_of, put_at_rest
-from snnprune.graph.mode import evaluating
+from snnprune.graph.hooks import observe
+from snnprune.graph.libraries import allow_missing_kernels, library_of, reset_states
+from snnprune.graph.mode import use_eval_mode
 from snnprune.graph.trace import trace
 from snnprune.measure.evaluation import evaluate
-from snnprune.measure.gradients import weight_gradients
+from snnprune.measure.gradients import compute_weight_gradients
 from snnprune.recipe.methods import TrainingSection
 from snnprune.training.step import Trainer
 
@@ -91,7 +91,7 @@ def test_filters_are_put_at_rest_with_the_neurons() -> None:
     with torch.no_grad():
         first = module(images(2, 3) + 1)
         assert not torch.equal(module(images(2, 3) + 1), first)
-        put_at_rest(module)
+        reset_states(module)
         assert torch.equal(module(images(2, 3) + 1), first)
 
 
@@ -99,7 +99,7 @@ def test_every_batch_begins_at_rest() -> None:
     module, x = made("containers")
     network = trace(module, x)
     expected = output(network, x)
-    with evaluating(module), watching(network, on_membrane=lambda n, u: None) as start:
+    with use_eval_mode(module), observe(network, on_membrane=lambda n, u: None) as start:
         for size in (2, 1, 2):  # the library itself refuses another size without a reset
             start()
             put_out = module(x[:, :size])
@@ -163,7 +163,7 @@ class ForKernels(nn.Module):
 
 def for_kernels(backend: str = "cupy") -> Any:
     torch.manual_seed(0)
-    with building():
+    with allow_missing_kernels():
         made = ForKernels().eval()
     for one in (made.bn1, made.bn2):
         nn.init.constant_(one.bias, 0.7)
@@ -177,7 +177,7 @@ PICTURES, LABELS = images(4, 1, 10, 10), torch.tensor([0, 3, 1, 9])
 def test_a_network_for_kernels_can_be_made_without_them_by_the_tool_alone() -> None:
     with pytest.raises(AssertionError, match="CuPy"):
         ForKernels()
-    with building(), pytest.raises(NotImplementedError):
+    with allow_missing_kernels(), pytest.raises(NotImplementedError):
         neuron.MultiStepIFNode(backend="none")
     for_kernels()
     with pytest.raises(AssertionError, match="CuPy"):
@@ -191,7 +191,9 @@ def test_a_network_for_kernels_is_found_out_about_without_them() -> None:
         before = inner_state(module)
         network = trace(module, PICTURES)
         known = calibrated(network, PICTURES)
-        gradients = weight_gradients(network, Batches(begin=lambda: [(PICTURES, None)]), "gradient")
+        gradients = compute_weight_gradients(
+            network, Batches(begin=lambda: [(PICTURES, None)]), "gradient"
+        )
         evaluation = evaluate(network, [(PICTURES, LABELS)])
         assert {one.backend for one in (module.spikes1, module.spikes2)} == {backend}
         assert inner_state(module) == before
@@ -223,8 +225,8 @@ def test_the_kernels_come_back_after_an_exception() -> None:
 
     with (
         pytest.raises(RuntimeError, match="stop"),
-        evaluating(module),
-        watching(network, on_membrane=look),
+        use_eval_mode(module),
+        observe(network, on_membrane=look),
     ):
         module(PICTURES)
     assert module.spikes1.backend == module.spikes2.backend == "cupy"
@@ -233,7 +235,7 @@ def test_the_kernels_come_back_after_an_exception() -> None:
 def test_the_kernels_of_single_steps_rest_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neuron, "cupy", object())
     spikes = neuron.LIFNode(cupy_fp32_inference=True, **LIF)
-    with evaluating(spikes):
+    with use_eval_mode(spikes):
         assert not spikes.cupy_fp32_inference
     with LIBRARY.recording(spikes, lambda distance: None):
         assert not spikes.cupy_fp32_inference
@@ -264,7 +266,7 @@ def test_commands_run_a_network_for_kernels_where_these_are_not(
     assert done.returncode == 0, done.stderr
     done = run("eval", "pruned.pth", *flags)
     assert done.returncode == 0, done.stderr
-    with building():
+    with allow_missing_kernels():
         ForKernels().load_state_dict(torch.load("pruned.pth", weights_only=True))
 
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from zoo import One, calibrated, images, inner_state, left_out, log_crisis, output, scored, seen
 
 from snnprune.data.batches import Batches
-from snnprune.graph.libraries import building, library_of
+from snnprune.graph.libraries import allow_missing_kernels, library_of
 from snnprune.graph.trace import trace
-from snnprune.measure.gradients import weight_gradients
+from snnprune.measure.gradients import compute_weight_gradients
 
 with warnings.catch_warnings():
     # torch.jit.script and escapes in docstrings, which the old package still uses
@@ -223,7 +223,7 @@ KERNELS = {
 def test_a_node_for_kernels_is_found_out_about_without_them(name: str) -> None:
     with pytest.raises(ImportError, match="CuPy"):
         KERNELS[name]()
-    with building():
+    with allow_missing_kernels():
         spikes: Any = KERNELS[name]()
     torch.manual_seed(0)
     module = multi_step(nn.Sequential(layer.Conv2d(1, 4, 3), layer.BatchNorm2d(4), spikes)).eval()
@@ -234,7 +234,7 @@ def test_a_node_for_kernels_is_found_out_about_without_them(name: str) -> None:
         before = inner_state(module)
         network = trace(module, x)
         known = calibrated(network, x)
-        gradients = weight_gradients(
+        gradients = compute_weight_gradients(
             network.with_readout(lambda spikes: spikes.mean((0, 3, 4))),
             Batches(begin=lambda: [(x, torch.zeros(2, dtype=torch.long))]),
             "gradient",

@@ -23,8 +23,8 @@ from zoo import (
     seen,
 )
 
-from snnprune.graph.libraries import library_of, put_at_rest
-from snnprune.graph.mode import evaluating
+from snnprune.graph.libraries import library_of, reset_states
+from snnprune.graph.mode import use_eval_mode
 from snnprune.graph.trace import trace
 
 with warnings.catch_warnings():
@@ -115,11 +115,11 @@ def test_a_neuron_of_which_kernels_would_be_made_runs_as_it_was_written(
     assert links_of(found)["3"] == (["5"], ["4"], [], False)
     # on a GPU this is what would make a kernel
     monkeypatch.setattr(neuron.FlexSN, "_multi_step", lambda *_: pytest.fail("it was asked"))
-    with torch.no_grad(), evaluating(module):
+    with torch.no_grad(), use_eval_mode(module):
         again = module(FRAMES)
     monkeypatch.undo()
     with torch.no_grad():
-        put_at_rest(module)
+        reset_states(module)
         assert torch.equal(module(FRAMES), again)
     assert "_multi_step" not in vars(flexible)
 
@@ -127,7 +127,7 @@ def test_a_neuron_of_which_kernels_would_be_made_runs_as_it_was_written(
 def test_a_back_end_that_is_no_kernel_stays() -> None:
     node = neuron.IFNode()
     node.backend = "gemm"  # as SlidingPSN had in what came before 2.0.0
-    with evaluating(node):
+    with use_eval_mode(node):
         assert node.backend == "gemm"
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from zoo import One, calibrated, images, left_out, links_of, lively, output
 
-from snnprune.graph.libraries import library_of, put_at_rest
+from snnprune.graph.libraries import library_of, reset_states
 from snnprune.graph.trace import trace
 
 with warnings.catch_warnings():
@@ -118,7 +118,7 @@ def test_integrators_and_filters_are_put_at_rest_with_the_neurons() -> None:
     with torch.no_grad():
         first = module(images(2, 3) + 1)
         assert not torch.equal(module(images(2, 3) + 1), first)
-        put_at_rest(module)
+        reset_states(module)
         assert torch.equal(module(images(2, 3) + 1), first)
 
 

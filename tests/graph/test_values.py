@@ -6,12 +6,12 @@ from torch import nn
 
 from snnprune.distributed.device import choose_device
 from snnprune.errors import UsageError
-from snnprune.graph.making import holding
+from snnprune.graph.making import replace_tensors
 
 
 def test_values_go_where_the_network_is() -> None:
     module = nn.Linear(3, 2, device="meta")
-    with holding(module, {"weight": torch.ones(2, 3)}):
+    with replace_tensors(module, {"weight": torch.ones(2, 3)}):
         assert module.weight.device.type == "meta"  # as what is computed with it
     assert module.weight.device.type == "meta"
 
@@ -19,7 +19,7 @@ def test_values_go_where_the_network_is() -> None:
 def test_nothing_is_copied_that_lies_there() -> None:
     module, other = nn.Linear(3, 2), torch.ones(2, 3)
     own, before = module.weight, module.weight.data_ptr()
-    with holding(module, {"weight": other}):
+    with replace_tensors(module, {"weight": other}):
         assert module.weight is own
         assert module.weight.data_ptr() == other.data_ptr()
     assert module.weight.data_ptr() == before

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.utils._pytree import tree_leaves
 
-from snnprune.graph.hooks import watching
+from snnprune.graph.hooks import observe
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
 from snnprune.measure.calibrate import calibrate
@@ -77,7 +77,7 @@ def seen(network: Network, x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tens
     def keep(kept: dict[str, list[Tensor]]) -> Callable[[str, Tensor], None]:
         return lambda name, tensor: kept.setdefault(name, []).append(tensor.clone())
 
-    with watching(network, on_membrane=keep(membranes), on_spikes=keep(spikes)):
+    with observe(network, on_membrane=keep(membranes), on_spikes=keep(spikes)):
         output(network, x)
     joined = {name: torch.cat(found) for name, found in membranes.items()}
     return joined, {name: torch.cat(found) for name, found in spikes.items()}

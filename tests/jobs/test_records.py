@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from snnprune.files.writing import sha256_of
-from snnprune.jobs.consent import Named, record_of, remember, sha256_of_code
+from snnprune.files.writing import hash_file
+from snnprune.jobs.consent import NamedCode, hash_code, read_record, remember
 
 
 @pytest.fixture(autouse=True)
@@ -17,29 +17,29 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "state" / "snnprune"
 
 
-CODE = (Named(path=("model", "name"), reference="own.py:build"),)
+CODE = (NamedCode(path=("model", "name"), reference="own.py:build"),)
 
 
 def test_a_note_tells_the_hash_of_what_was_run_in_a_folder(state: Path) -> None:
-    assert record_of(Path("r")) == {}
+    assert read_record(Path("r")) == {}
     assert remember(Path("r"), CODE)
-    assert record_of(Path("r")) == {"own.py:build": sha256_of(Path("own.py"))}
-    assert record_of(Path("other")) == {}
+    assert read_record(Path("r")) == {"own.py:build": hash_file(Path("own.py"))}
+    assert read_record(Path("other")) == {}
     for folder in (state, state / "runs"):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def test_runs_of_seeds_and_of_a_grid_have_that_of_the_whole() -> None:
     remember(Path("r"), CODE)
-    assert record_of(Path("r/conv-snn-mnist/seed-1")) == record_of(Path("r")) != {}
-    assert record_of(Path("r/a/b/c")) == {}
+    assert read_record(Path("r/conv-snn-mnist/seed-1")) == read_record(Path("r")) != {}
+    assert read_record(Path("r/a/b/c")) == {}
 
 
 def test_a_link_to_a_folder_is_the_folder() -> None:
     Path("theirs").mkdir()
     remember(Path("r"), CODE)
     Path("r").symlink_to("theirs")
-    assert record_of(Path("r")) == {}
+    assert read_record(Path("r")) == {}
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_damaged_note_is_none(text: str, state: Path) -> None:
     remember(Path("r"), CODE)
     for note in (state / "runs").iterdir():
         note.write_text(text)
-    assert record_of(Path("r")).get("own.py:build") in (None, "3")
+    assert read_record(Path("r")).get("own.py:build") in (None, "3")
 
 
 def test_where_no_note_can_be_made_the_run_is_told(
@@ -57,7 +57,7 @@ def test_where_no_note_can_be_made_the_run_is_told(
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "own.py"))
     assert not remember(Path("r"), CODE)
-    assert record_of(Path("r")) == {}
+    assert read_record(Path("r")) == {}
     assert remember(Path("r"), ())  # there is nothing to note
 
 
@@ -74,10 +74,10 @@ def test_the_file_of_a_module_is_found_without_importing_it() -> None:
     Path("boom").mkdir()
     Path("boom/__init__.py").write_text("raise SystemExit(1)\n", "utf-8")
     Path("boom/net.py").write_text("raise SystemExit(2)\n", "utf-8")
-    assert sha256_of_code("boom.net:build") == sha256_of(Path("boom/net.py"))
-    assert sha256_of_code("boom:build") == sha256_of(Path("boom/__init__.py"))
+    assert hash_code("boom.net:build") == hash_file(Path("boom/net.py"))
+    assert hash_code("boom:build") == hash_file(Path("boom/__init__.py"))
     import yaml.nodes
 
-    assert sha256_of_code("yaml.nodes:Node") == sha256_of(Path(yaml.nodes.__file__))
+    assert hash_code("yaml.nodes:Node") == hash_file(Path(yaml.nodes.__file__))
     for absent in ("nothing_here:x", "yaml.nothing:x", "sys:x", "gone.py:x", "__main__:x", ".:x"):
-        assert sha256_of_code(absent) is None
+        assert hash_code(absent) is None

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.models import ModelSpec, build_model
-from snnprune.report.provenance import described
+from snnprune.report.provenance import make_metadata
 
 SPEC = ModelSpec(
     name="conv-snn",
@@ -28,7 +28,7 @@ def module() -> nn.Module:
 
 
 def write(path: Path, tensors: dict[str, Tensor]) -> None:
-    write_safetensors(path, tensors, described("train", model=SPEC))
+    write_safetensors(path, tensors, make_metadata("train", model=SPEC))
 
 
 def halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,17 +11,17 @@ from spiking_networks import NETWORKS, STEPS, changed, images, made, spikes_of
 from torch import Tensor, nn
 
 from snnprune.errors import InputError, NonFiniteError
-from snnprune.graph.making import snapshot
+from snnprune.graph.making import copy_tensors
 from snnprune.graph.network import Network
 from snnprune.graph.readout import Readout
 from snnprune.graph.trace import trace
 from snnprune.measure.agreement import (
     Agreement,
-    about_agreement,
-    compared_answers,
-    compared_outputs,
+    compare_answers,
+    compare_outputs,
+    describe_agreement,
 )
-from snnprune.measure.agreement_pass import agreement, agreements
+from snnprune.measure.agreement_pass import agreement, measure_agreements
 
 
 class Inputs(nn.Module):
@@ -142,14 +142,14 @@ def test_spikes_with_the_samples_before_time_are_put_in_order(silent_first: bool
 
 def test_the_network_holds_afterwards_what_it_held() -> None:
     module, x = made(NETWORKS["snnTorch"]), images(4, 1, 8, 8)
-    network, before = trace(module, x), snapshot(module)
+    network, before = trace(module, x), copy_tensors(module)
     parameters = dict(module.named_parameters())
     other = changed(module)
     held(network, other, x)
     nan = {"fc.bias": torch.full((10,), torch.nan)}
     with pytest.raises(NonFiniteError):
         held(network, nan, x, readout=Readout())
-    after = snapshot(module)
+    after = copy_tensors(module)
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert all(parameters[key] is value for key, value in module.named_parameters())
     assert all(not hook for part in module.modules() for hook in (part._forward_hooks,))
@@ -174,7 +174,7 @@ def test_several_others_are_compared_in_one_go_as_one_by_one() -> None:
     module, x = made(NETWORKS["built in"]), images(4, 1, 8, 8)
     network = trace(module, x)
     others = [changed(module, seed) for seed in (1, 2)]
-    together = agreements(network, {}, others, [(x, None)])
+    together = measure_agreements(network, {}, others, [(x, None)])
     assert together == [held(network, other, x, readout=Readout()) for other in others]
     assert together[0] != together[1]
 
@@ -186,12 +186,12 @@ def test_answers_are_counted_as_numpy_counts_them() -> None:
     table = np.zeros((2, 2), dtype=int)
     first, other = a.argmax(1) == y, b.argmax(1) == y
     np.add.at(table, (first.astype(int), other.astype(int)), 1)
-    answers = compared_answers(*map(torch.from_numpy, (a, b, y)))
+    answers = compare_answers(*map(torch.from_numpy, (a, b, y)))
     assert [[answers.neither, answers.only_other], [answers.only_first, answers.both]] == (
         table.tolist()
     )
     assert answers.accuracies == (first.mean(), other.mean())
-    outputs = compared_outputs(torch.from_numpy(a), torch.from_numpy(b))
+    outputs = compare_outputs(torch.from_numpy(a), torch.from_numpy(b))
     assert outputs.same_class == np.sum(a.argmax(1) == b.argmax(1))
 
 
@@ -262,9 +262,9 @@ def test_a_report_has_counts_beside_the_shares() -> None:
     found = agreement(
         trace(module, x), {}, changed(module), [(x, torch.arange(4))], readout=Readout()
     )
-    told = about_agreement(found)
+    told = describe_agreement(found)
     assert told is not None
-    assert about_agreement(None) is None
+    assert describe_agreement(None) is None
     neuron = told["neurons"]["encoder.neuron"]
     assert neuron["agreement"] == sum(neuron["same"]) / sum(neuron["places"])
     assert len(neuron["agreement_by_step"]) == STEPS

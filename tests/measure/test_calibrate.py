@@ -13,7 +13,7 @@ from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.links import Layer
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
-from snnprune.measure.alignment import membrane_axis
+from snnprune.measure.alignment import find_membrane_axis
 from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import (
     LATER_NEURON_FIELDS,
@@ -233,4 +233,4 @@ def test_the_channels_of_a_membrane_are_found_or_refused(
     kind: Any, shape: tuple[int, ...], axis: int | None
 ) -> None:
     layer = Layer(weight="w", kind=kind, shape=(3, 1, 3, 3), encoding=False)
-    assert membrane_axis(layer, torch.Size(shape)) == axis
+    assert find_membrane_axis(layer, torch.Size(shape)) == axis

@@ -11,7 +11,7 @@ from snnprune.errors import InputError
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
 from snnprune.measure.second_moments.collect import Grams
-from snnprune.measure.second_moments.rows import usage_of
+from snnprune.measure.second_moments.rows import count_usage
 
 
 def grams(network: Network, *, filtered: bool, size: int = 4) -> Grams:
@@ -162,4 +162,4 @@ def test_a_few_rows_of_many_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_no_batch_is_an_error() -> None:
     with pytest.raises(InputError, match="no samples"):
-        usage_of(made("linears"), Batches(begin=list))
+        count_usage(made("linears"), Batches(begin=list))

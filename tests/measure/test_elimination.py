@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnprune.measure.second_moments.obs import inverse_of, losses
+from snnprune.measure.second_moments.obs import compute_losses, invert
 
 RIDGE = 1e-2
 
@@ -49,7 +49,7 @@ def case(size: int, seed: int, out: int = 3) -> tuple[np.ndarray, Tensor]:
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_values_are_those_of_a_search_that_solves_anew_at_each_step(size: int, seed: int) -> None:
     h, rows = case(size, seed)
-    found = losses(inverse_of(torch.from_numpy(hessian(size, seed))[None], RIDGE), rows)[0]
+    found = compute_losses(invert(torch.from_numpy(hessian(size, seed))[None], RIDGE), rows)[0]
     for values, row in zip(found.numpy(), rows[0].numpy(), strict=True):
         order, added = searched(h, row)
         expected = np.maximum.accumulate(added)
@@ -62,14 +62,14 @@ def test_rows_that_lose_a_little_at_first_lose_no_less_later() -> None:
     """Two inputs that are the same: one goes for nothing, the other with both weights."""
     matrix = torch.ones(1, 2, 2, dtype=torch.float64)
     weights = torch.tensor([[[1.0, 2.0]]])
-    first, second = losses(inverse_of(matrix, 1e-9), weights)[0, 0].tolist()
+    first, second = compute_losses(invert(matrix, 1e-9), weights)[0, 0].tolist()
     assert first == pytest.approx(0, abs=1e-8)
     assert second == pytest.approx(9)  # (1 + 2)^2 E[x^2]
 
 
 def test_all_at_once_is_the_first_look_of_the_surgeon() -> None:
     h, rows = case(6, 5)
-    found = losses(inverse_of(torch.from_numpy(hessian(6, 5))[None], RIDGE), rows, share=1.0)
+    found = compute_losses(invert(torch.from_numpy(hessian(6, 5))[None], RIDGE), rows, share=1.0)
     expected = rows[0].numpy() ** 2 / np.diag(np.linalg.inv(h))
     np.testing.assert_allclose(found[0].numpy(), expected, rtol=1e-9)
 
@@ -90,7 +90,7 @@ def in_pairs(h: np.ndarray, w: np.ndarray) -> dict[int, float]:
 
 def test_several_at_a_time_go_by_one_look_and_are_made_up_for_together() -> None:
     h, rows = case(7, 2)
-    found = losses(inverse_of(torch.from_numpy(hessian(7, 2))[None], RIDGE), rows, share=0.5)[0]
+    found = compute_losses(invert(torch.from_numpy(hessian(7, 2))[None], RIDGE), rows, share=0.5)[0]
     for values, row in zip(found.numpy(), rows[0].numpy(), strict=True):
         expected = in_pairs(h, row)
         np.testing.assert_allclose(values, [expected[q] for q in range(7)], rtol=1e-7)
@@ -99,31 +99,31 @@ def test_several_at_a_time_go_by_one_look_and_are_made_up_for_together() -> None
 def test_independent_inputs_are_worth_their_own_energy() -> None:
     matrix = torch.diag(torch.tensor([1.0, 4.0, 0.25], dtype=torch.float64))[None]
     weights = torch.tensor([[[3.0, -1.0, 2.0]]])
-    found = losses(inverse_of(matrix, 0.0), weights)
+    found = compute_losses(invert(matrix, 0.0), weights)
     torch.testing.assert_close(found, torch.tensor([[[9.0, 4.0, 1.0]]], dtype=torch.float64))
 
 
 def test_each_group_has_its_own_inputs() -> None:
     matrices = torch.stack([torch.from_numpy(hessian(5, seed)) for seed in (1, 2)])
     rows = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
-    together = losses(inverse_of(matrices, RIDGE), rows)
+    together = compute_losses(invert(matrices, RIDGE), rows)
     for group in range(2):
         part = slice(group, group + 1)
-        alone = losses(inverse_of(matrices[part], RIDGE), rows[part])
+        alone = compute_losses(invert(matrices[part], RIDGE), rows[part])
         torch.testing.assert_close(together[part], alone)
 
 
 def test_little_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = torch.from_numpy(hessian(6, 1))[None]
     rows = torch.randn(1, 5, 6, generator=torch.Generator().manual_seed(1))
-    whole = losses(inverse_of(matrix, RIDGE), rows)
+    whole = compute_losses(invert(matrix, RIDGE), rows)
     monkeypatch.setattr("snnprune.measure.second_moments.obs.MEMORY", 8 * 36 * 2)
-    torch.testing.assert_close(losses(inverse_of(matrix, RIDGE), rows), whole)
+    torch.testing.assert_close(compute_losses(invert(matrix, RIDGE), rows), whole)
 
 
 def test_a_layer_without_input_loses_next_to_nothing() -> None:
-    found = losses(
-        inverse_of(torch.zeros(1, 3, 3, dtype=torch.float64), RIDGE), torch.ones(1, 2, 3)
+    found = compute_losses(
+        invert(torch.zeros(1, 3, 3, dtype=torch.float64), RIDGE), torch.ones(1, 2, 3)
     )
     assert found.isfinite().all()
     assert float(found.max()) < 1e-10

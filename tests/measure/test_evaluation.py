@@ -12,7 +12,7 @@ from snnprune.graph.network import Network
 from snnprune.graph.readout import Reading
 from snnprune.graph.trace import trace
 from snnprune.measure.evaluation import evaluate
-from snnprune.measure.loss import time_averaged_loss
+from snnprune.measure.loss import compute_time_averaged_loss
 from snnprune.models.lif import LIF, Dynamics
 
 # beta 0.5, threshold 1: a constant 2 fires at both steps, 0.75 only at the second, 0 never.
@@ -202,5 +202,5 @@ def test_nothing_is_kept_for_a_gradient(network: Network) -> None:
 
 def test_the_loss_of_a_sample_is_its_mean_over_time() -> None:
     steps = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]])  # (T, N, classes)
-    found = time_averaged_loss(steps, labels(0, 1))
+    found = compute_time_averaged_loss(steps, labels(0, 1))
     torch.testing.assert_close(found, torch.full((2,), (SURE + EVEN) / 2))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from snnprune.measure.second_moments.gram import GramSum
-from snnprune.measure.second_moments.obs import fitted
+from snnprune.measure.second_moments.obs import fit_weights
 
 RIDGE = 1e-2
 
@@ -53,9 +53,9 @@ def test_every_row_is_the_ridge_solution_of_what_it_keeps(
     keep = torch.rand(groups, out, size, generator=drawn) <= share
     start = torch.randn(groups, out, size, generator=drawn, dtype=torch.float64)
     taken = moments(x, y)
-    found = fitted(
+    found = fit_weights(
         taken.gram(free=False).compute_matrix(),
-        taken.covariance(free=False),
+        taken.compute_covariance(free=False),
         keep,
         start,
         ridge=RIDGE,
@@ -70,9 +70,9 @@ def test_a_row_that_keeps_nothing_is_0_beside_one_that_keeps_all() -> None:
     keep = torch.tensor([[[False] * 6, [True] * 6]])
     start = torch.ones(1, 2, 6, dtype=torch.float64)
     taken = moments(x, y)
-    found = fitted(
+    found = fit_weights(
         taken.gram(free=False).compute_matrix(),
-        taken.covariance(free=False),
+        taken.compute_covariance(free=False),
         keep,
         start,
         ridge=RIDGE,
@@ -87,9 +87,9 @@ def test_weights_of_silent_inputs_stay_what_they_are() -> None:
     y = inputs(1, 50, 3, alike=0.3, seed=2)
     start = torch.full((1, 3, 6), 2.0, dtype=torch.float64)
     taken, keep = moments(x, y), torch.ones(1, 3, 6, dtype=torch.bool)
-    found = fitted(
+    found = fit_weights(
         taken.gram(free=False).compute_matrix(),
-        taken.covariance(free=False),
+        taken.compute_covariance(free=False),
         keep,
         start,
         ridge=RIDGE,
@@ -104,7 +104,9 @@ def test_a_layer_that_gets_nothing_stays_what_it_is() -> None:
     nothing = torch.zeros(1, 4, 4, dtype=torch.float64)
     start = torch.arange(12, dtype=torch.float64).view(1, 3, 4)
     keep = start % 2 == 0
-    found = fitted(nothing, torch.zeros(1, 4, 3, dtype=torch.float64), keep, start, ridge=RIDGE)
+    found = fit_weights(
+        nothing, torch.zeros(1, 4, 3, dtype=torch.float64), keep, start, ridge=RIDGE
+    )
     assert torch.equal(found, start * keep)
 
 
@@ -115,7 +117,7 @@ def test_the_covariances_of_a_free_mean_are_those_of_numpy() -> None:
         together = np.cov(torch.cat([x[group], y[group]], 1).numpy().T, bias=True)
         gram, cross = (
             taken.gram(free=True).compute_matrix()[group],
-            taken.covariance(free=True)[group],
+            taken.compute_covariance(free=True)[group],
         )
         np.testing.assert_allclose(gram.numpy(), together[:4, :4], rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(cross.numpy(), together[:4, 4:], rtol=1e-9, atol=1e-12)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnprune.measure.second_moments.rows import Course
+from snnprune.measure.second_moments.rows import InputCourse
 
 STEPS, SAMPLES, DECAY = 4, 3, 0.5
 
@@ -22,8 +22,8 @@ def added_up(x: Tensor, decay: float) -> Tensor:
     return torch.stack(found)
 
 
-def course(calls: int, *, ends: bool = False, batch_first: bool = False) -> Course:
-    return Course(calls=calls, steps=STEPS, decay=DECAY, ends=ends, batch_first=batch_first)
+def course(calls: int, *, ends: bool = False, batch_first: bool = False) -> InputCourse:
+    return InputCourse(calls=calls, steps=STEPS, decay=DECAY, ends=ends, batch_first=batch_first)
 
 
 def test_all_steps_at_once_are_added_up_along_time() -> None:
@@ -55,7 +55,7 @@ def test_an_output_has_the_mean_over_time_at_once(batch_first: bool) -> None:
 
 
 def test_an_output_has_the_mean_over_time_at_the_last_step_alone() -> None:
-    ends = Course(calls=STEPS, steps=STEPS, decay=1.0, ends=True)
+    ends = InputCourse(calls=STEPS, steps=STEPS, decay=1.0, ends=True)
     x, gathered = inputs(), ends.begun(SAMPLES)
     found = [gathered(now) for now in x]
     assert found[:-1] == [None] * (STEPS - 1)
@@ -65,13 +65,13 @@ def test_an_output_has_the_mean_over_time_at_the_last_step_alone() -> None:
 @pytest.mark.parametrize(
     "unknown",
     [
-        Course(calls=1, steps=STEPS, decay=None),
-        Course(calls=1, steps=None, decay=DECAY),
-        Course(calls=1, steps=1, decay=DECAY),
-        Course(calls=2, steps=STEPS, decay=DECAY),
+        InputCourse(calls=1, steps=STEPS, decay=None),
+        InputCourse(calls=1, steps=None, decay=DECAY),
+        InputCourse(calls=1, steps=1, decay=DECAY),
+        InputCourse(calls=2, steps=STEPS, decay=DECAY),
     ],
 )
-def test_what_is_not_known_or_has_no_time_stays_as_it_is(unknown: Course) -> None:
+def test_what_is_not_known_or_has_no_time_stays_as_it_is(unknown: InputCourse) -> None:
     x = inputs().flatten(0, 1)
     assert unknown.begun(SAMPLES)(x) is x
 

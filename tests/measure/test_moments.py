@@ -6,7 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snnprune.measure.sums import ChannelHistogram, ChannelMean, ChannelMoments, StepMoments, blocks
+from snnprune.measure.sums import (
+    ChannelHistogram,
+    ChannelMean,
+    ChannelMoments,
+    StepMoments,
+    reshape_to_blocks,
+)
 
 
 @settings(max_examples=50, deadline=None)
@@ -105,14 +111,14 @@ def test_the_histogram_equals_numpys_with_the_outside_on_either_end() -> None:
 @pytest.mark.parametrize("axis", [-1, -2, -3, -4])
 def test_blocks_hold_every_value_under_its_channel(axis: int) -> None:
     x = torch.arange(2 * 3 * 4 * 5).view(2, 3, 4, 5).float()
-    found = torch.cat([block.movedim(1, 0).flatten(1) for block in blocks(x, axis)], 1)
+    found = torch.cat([block.movedim(1, 0).flatten(1) for block in reshape_to_blocks(x, axis)], 1)
     expected = x.movedim(axis, 0).flatten(1)
     assert torch.equal(found.sort(1).values, expected.sort(1).values)
 
 
 def test_a_large_tensor_comes_in_several_blocks() -> None:
     x = torch.zeros(5, 2, 2**10, 2**9)
-    assert [len(block) for block in blocks(x, -3)] == [1] * 5
+    assert [len(block) for block in reshape_to_blocks(x, -3)] == [1] * 5
 
 
 @settings(max_examples=30, deadline=None)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from snnprune.graph.calls import LayerCall
 from snnprune.graph.links import LayerKind
-from snnprune.measure.second_moments.rows import currents, patches, places
+from snnprune.measure.second_moments.rows import compute_currents, count_places, extract_patches
 
 LAYERS: dict[LayerKind, Callable[..., Tensor]] = {
     "conv1d": functional.conv1d,
@@ -27,10 +27,10 @@ def drawn(*shape: int) -> Tensor:
 def made(call: LayerCall) -> tuple[Tensor, int]:
     """What the rows of a call give, (samples, places, out), and the places that were announced."""
     x = call.samples
-    rows = patches(x, call)
-    by_group = currents(rows, call.weight)  # (groups, samples * places, out / groups)
+    rows = extract_patches(x, call)
+    by_group = compute_currents(rows, call.weight)  # (groups, samples * places, out / groups)
     given = by_group.transpose(0, 1).flatten(1).unflatten(0, (len(x), -1))
-    return given, places(x, call)
+    return given, count_places(x, call)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from snnprune.data.batches import Batches
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
-from snnprune.measure.gradients import FINDERS, Found, weight_gradients
+from snnprune.measure.gradients import FINDERS, Found, compute_weight_gradients
 
 EVERY = sorted(FINDERS)
 
@@ -61,15 +61,16 @@ def mean_and_square_alone(network: Network) -> tuple[dict[str, Tensor], dict[str
 def test_gradients_and_their_squares_are_those_of_samples_run_alone(name: str) -> None:
     network = traced(name)
     means, squares = mean_and_square_alone(network)
-    close(weight_gradients(network, Batches(begin=batches), "gradient"), means)
-    close(weight_gradients(network, Batches(begin=batches), "squared-gradient"), squares)
+    close(compute_weight_gradients(network, Batches(begin=batches), "gradient"), means)
+    close(compute_weight_gradients(network, Batches(begin=batches), "squared-gradient"), squares)
 
 
 @pytest.mark.parametrize("need", EVERY)
 def test_the_size_of_batches_does_not_matter(need: Found) -> None:
     network = traced("own")
     whole, parts = (
-        weight_gradients(network, Batches(begin=partial(batches, size)), need) for size in (5, 1)
+        compute_weight_gradients(network, Batches(begin=partial(batches, size)), need)
+        for size in (5, 1)
     )
     close(parts, whole, rel=1e-3 if need == "hessian-gradient" else 1e-5)
 
@@ -97,7 +98,7 @@ def test_absolute_values_are_taken_before_the_sum_over_time_and_places() -> None
     x = x.detach()
     assert current.grad is not None
     by_hand = torch.einsum("tni,tno->oi", x.abs(), current.grad.abs()) / len(PICTURES)
-    found = weight_gradients(
+    found = compute_weight_gradients(
         trace(module, PICTURES[:1]), Batches(begin=batches), "absolute-gradient"
     )
     close(found, {"fc.weight": by_hand})
@@ -121,7 +122,11 @@ def test_the_hessian_times_the_gradient_is_that_of_a_second_backward_pass() -> N
     slopes = torch.autograd.grad(mean, weights, create_graph=True)
     half = sum((slope.square().sum() for slope in slopes), torch.zeros(())) / 2
     expected = dict(zip(network.layers, torch.autograd.grad(half, weights), strict=True))
-    close(weight_gradients(network, Batches(begin=batches), "hessian-gradient"), expected, rel=1e-2)
+    close(
+        compute_weight_gradients(network, Batches(begin=batches), "hessian-gradient"),
+        expected,
+        rel=1e-2,
+    )
 
 
 def test_weights_that_are_0_do_not_move_along_the_gradient() -> None:
@@ -137,7 +142,11 @@ def test_weights_that_are_0_do_not_move_along_the_gradient() -> None:
     along = sum((s * d).sum() for s, d in zip(slopes, alive, strict=True))
     assert isinstance(along, Tensor)
     expected = dict(zip(network.layers, torch.autograd.grad(along, weights), strict=True))
-    close(weight_gradients(network, Batches(begin=batches), "hessian-gradient"), expected, rel=1e-2)
+    close(
+        compute_weight_gradients(network, Batches(begin=batches), "hessian-gradient"),
+        expected,
+        rel=1e-2,
+    )
 
 
 class Chain(nn.Module):
@@ -159,7 +168,7 @@ def test_flow_is_the_product_of_absolute_matrices() -> None:
     nn.init.uniform_(module.norm.weight, -1.0, 1.0)
     module.norm.get_buffer("running_var").uniform_(0.1, 2.0)
     module.norm.get_buffer("running_mean").uniform_(-2.0, 2.0)
-    found = weight_gradients(trace(module, PICTURES[:1]), Batches(begin=batches), "flow")
+    found = compute_weight_gradients(trace(module, PICTURES[:1]), Batches(begin=batches), "flow")
 
     first = module.fc1.weight.detach().double().abs()
     second = module.fc2.weight.detach().double().abs()
@@ -177,7 +186,7 @@ def test_flow_is_the_product_of_absolute_matrices() -> None:
 @pytest.mark.parametrize("name", ["SpikingJelly", "snnTorch", "sinabs", "norse", "samples first"])
 def test_as_much_flows_through_each_layer(name: str) -> None:
     network = traced(name)
-    found = weight_gradients(network, Batches(begin=batches), "flow")
+    found = compute_weight_gradients(network, Batches(begin=batches), "flow")
     sums = [float((network.weight(key).abs() * found[key]).sum()) for key in network.layers]
     assert sums[0] > 0
     assert sums == pytest.approx([sums[0]] * len(sums), rel=1e-5)
@@ -186,7 +195,7 @@ def test_as_much_flows_through_each_layer(name: str) -> None:
 def test_flow_of_a_deep_network_does_not_overflow() -> None:
     torch.manual_seed(0)
     deep = nn.Sequential(nn.Flatten(), nn.Linear(128, 8), nn.Unflatten(1, (8,)), *blocks(60))
-    found = weight_gradients(trace(deep, PICTURES[:1]), Batches(begin=batches), "flow")
+    found = compute_weight_gradients(trace(deep, PICTURES[:1]), Batches(begin=batches), "flow")
     assert all(bool(value.isfinite().all()) for value in found.values())
     assert float(found["1.weight"].max()) > torch.finfo(torch.float32).max
 
@@ -245,7 +254,7 @@ def test_nothing_is_left_changed(name: str, need: Found) -> None:
     last = list(module.parameters())[-1]
     last.grad = torch.ones_like(last)
     before = state_of(module)
-    weight_gradients(network, Batches(begin=batches), need)
+    compute_weight_gradients(network, Batches(begin=batches), need)
     assert same(before, state_of(module))
     assert torch.equal(last.grad, torch.ones_like(last))
 
@@ -260,7 +269,9 @@ def test_nothing_is_left_changed(name: str, need: Found) -> None:
         return output
 
     with pytest.raises(KeyboardInterrupt):
-        weight_gradients(network.with_forward(breaks), Batches(begin=lambda: batches(1)), need)
+        compute_weight_gradients(
+            network.with_forward(breaks), Batches(begin=lambda: batches(1)), need
+        )
     assert same(before, state_of(module))
 
 
@@ -278,7 +289,9 @@ def test_an_exception_in_the_middle_of_a_step_puts_weights_back() -> None:
         return module(x)
 
     with pytest.raises(KeyboardInterrupt):
-        weight_gradients(network.with_forward(breaks), Batches(begin=batches), "hessian-gradient")
+        compute_weight_gradients(
+            network.with_forward(breaks), Batches(begin=batches), "hessian-gradient"
+        )
     assert same(before, state_of(network.module))
 
 
@@ -293,8 +306,8 @@ def test_a_weight_behind_a_mask_of_torch_is_found_at_its_parameter(need: Found) 
     prune.custom_from_mask(masked.conv2, "weight", mask)
     network = trace(masked, PICTURES[:1])
     weight = masked.conv2.weight
-    expected = weight_gradients(trace(plain, PICTURES[:1]), Batches(begin=batches), need)
-    found = weight_gradients(network, Batches(begin=batches), need)
+    expected = compute_weight_gradients(trace(plain, PICTURES[:1]), Batches(begin=batches), need)
+    found = compute_weight_gradients(network, Batches(begin=batches), need)
     close(found, {"conv2.weight_orig": expected["conv2.weight"] * mask})
     assert masked.conv2.weight is weight
 
@@ -303,16 +316,22 @@ def test_without_labels_the_classes_that_the_network_chooses_are_taken() -> None
     network = traced("own")
     chosen = network.module(PICTURES).sum(0).argmax(1)
     assert not torch.equal(chosen, LABELS)
-    found = weight_gradients(network, Batches(begin=lambda: batches(labelled=False)), "gradient")
-    labelled = weight_gradients(network, Batches(begin=lambda: [(PICTURES, chosen)]), "gradient")
+    found = compute_weight_gradients(
+        network, Batches(begin=lambda: batches(labelled=False)), "gradient"
+    )
+    labelled = compute_weight_gradients(
+        network, Batches(begin=lambda: [(PICTURES, chosen)]), "gradient"
+    )
     close(found, labelled)
 
 
 def test_moved_weights_keep_the_labels_of_the_network_as_it_was() -> None:
     network = traced("own")
     chosen = network.module(PICTURES).sum(0).argmax(1)
-    found = weight_gradients(network, Batches(begin=lambda: [(PICTURES, None)]), "hessian-gradient")
-    labelled = weight_gradients(
+    found = compute_weight_gradients(
+        network, Batches(begin=lambda: [(PICTURES, None)]), "hessian-gradient"
+    )
+    labelled = compute_weight_gradients(
         network, Batches(begin=lambda: [(PICTURES, chosen)]), "hessian-gradient"
     )
     close(found, labelled, rel=1e-12)
@@ -320,7 +339,9 @@ def test_moved_weights_keep_the_labels_of_the_network_as_it_was() -> None:
 
 def test_other_readouts_have_other_losses() -> None:
     network = traced("own")
-    found = weight_gradients(network.with_readout("mean"), Batches(begin=batches), "gradient")
+    found = compute_weight_gradients(
+        network.with_readout("mean"), Batches(begin=batches), "gradient"
+    )
     module = copy.deepcopy(network.module)
     loss = functional.cross_entropy(module(PICTURES).mean(0), LABELS)
     slopes = torch.autograd.grad(loss, [module.get_parameter(key) for key in network.layers])
@@ -362,9 +383,9 @@ def test_neurons_in_somebodys_code_have_gradients_but_no_flow() -> None:
     torch.manual_seed(0)
     network = trace(ByHand(), PICTURES[:1])
     _, squares = mean_and_square_alone(network)
-    close(weight_gradients(network, Batches(begin=batches), "squared-gradient"), squares)
+    close(compute_weight_gradients(network, Batches(begin=batches), "squared-gradient"), squares)
     with pytest.raises(InputError, match="comparison in somebody's code"):
-        weight_gradients(network, Batches(begin=batches), "flow")
+        compute_weight_gradients(network, Batches(begin=batches), "flow")
 
 
 class Mixing(Own):
@@ -380,9 +401,9 @@ def test_samples_that_a_network_mixes_have_no_squares() -> None:
     network = trace(Mixing().eval(), PICTURES)
     before = state_of(network.module)
     with pytest.raises(InputError, match=r"conv1\.weight: the gradients of the samples"):
-        weight_gradients(network, Batches(begin=lambda: batches(5)), "squared-gradient")
+        compute_weight_gradients(network, Batches(begin=lambda: batches(5)), "squared-gradient")
     assert same(before, state_of(network.module))
-    assert weight_gradients(network, Batches(begin=lambda: batches(5)), "gradient")
+    assert compute_weight_gradients(network, Batches(begin=lambda: batches(5)), "gradient")
 
 
 def detached(module: nn.Module, x: Tensor) -> Tensor:
@@ -393,21 +414,23 @@ def detached(module: nn.Module, x: Tensor) -> Tensor:
 @pytest.mark.parametrize("need", EVERY)
 def test_a_network_that_detaches_is_an_input_error(need: Found) -> None:
     with pytest.raises(InputError, match="no gradient reaches the weights"):
-        weight_gradients(traced("own").with_forward(detached), Batches(begin=batches), need)
+        compute_weight_gradients(traced("own").with_forward(detached), Batches(begin=batches), need)
 
 
 @pytest.mark.parametrize("need", EVERY)
 def test_no_samples_are_an_input_error(need: Found) -> None:
     with pytest.raises(InputError, match="no samples"):
-        weight_gradients(traced("own"), Batches(begin=list), need)
+        compute_weight_gradients(traced("own"), Batches(begin=list), need)
 
 
 def test_a_label_that_is_no_class_and_a_loss_that_is_nan_are_told() -> None:
     network = traced("own")
     with pytest.raises(InputError, match="label 4 for a network of 4 classes"):
-        weight_gradients(network, Batches(begin=lambda: [(PICTURES, LABELS + 1)]), "gradient")
+        compute_weight_gradients(
+            network, Batches(begin=lambda: [(PICTURES, LABELS + 1)]), "gradient"
+        )
     with pytest.raises(NonFiniteError, match="NaN or infinity"):
-        weight_gradients(
+        compute_weight_gradients(
             network.with_forward(lambda module, x: module(x) * torch.nan),
             Batches(begin=batches),
             "gradient",
@@ -423,5 +446,7 @@ def test_a_weight_that_no_gradient_reaches_is_left_out() -> None:
         return logits
 
     for need in ("gradient", "squared-gradient", "absolute-gradient", "hessian-gradient"):
-        found = weight_gradients(traced("own").with_forward(half), Batches(begin=batches), need)
+        found = compute_weight_gradients(
+            traced("own").with_forward(half), Batches(begin=batches), need
+        )
         assert set(found) == {"conv2.weight", "fc.weight"}

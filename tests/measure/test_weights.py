@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from snnprune.measure.agreement import change, together
+from snnprune.measure.agreement import measure_change, sum_changes
 
 
 def test_a_change_is_counted_by_hand() -> None:
-    found = change(torch.tensor([3.0, 0.0, 4.0, 1.0]), torch.tensor([3.0, 2.0, 0.0, 0.0]))
+    found = measure_change(torch.tensor([3.0, 0.0, 4.0, 1.0]), torch.tensor([3.0, 2.0, 0.0, 0.0]))
     assert (found.values, found.changed) == (4, 3)
     assert (found.zeros_first, found.zeros_other) == (1, 2)
     assert (found.kept_by_both, found.kept_by_either, found.overlap) == (1, 4, 0.25)
@@ -19,8 +19,8 @@ def test_a_change_is_counted_by_hand() -> None:
 def test_tensors_of_several_layers_count_as_one() -> None:
     a, b = torch.randn(3, 4), torch.randn(5)
     c, d = a * (a > 0), b * (b > 0)
-    whole = change(torch.cat([a.flatten(), b]), torch.cat([c.flatten(), d]))
-    both = together([change(a, c), change(b, d)])
+    whole = measure_change(torch.cat([a.flatten(), b]), torch.cat([c.flatten(), d]))
+    both = sum_changes([measure_change(a, c), measure_change(b, d)])
     assert both.kept_by_both == whole.kept_by_both
     assert both.changed == whole.changed
     assert both.relative == pytest.approx(whole.relative)
@@ -29,17 +29,17 @@ def test_tensors_of_several_layers_count_as_one() -> None:
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float16, torch.complex64])
 def test_any_type_is_the_same_as_itself(dtype: torch.dtype) -> None:
     values = torch.tensor([0, 1, 1]).to(dtype)
-    found = change(values, values.clone())
+    found = measure_change(values, values.clone())
     assert (found.changed, found.relative, found.overlap) == (0, 0.0, 1.0)
 
 
 def test_not_a_number_is_the_same_as_itself_and_no_relative_change() -> None:
     nan = torch.tensor([torch.nan, 1.0])
-    assert change(nan, nan.clone()).changed == 0
-    found = change(nan, torch.ones(2))
+    assert measure_change(nan, nan.clone()).changed == 0
+    found = measure_change(nan, torch.ones(2))
     assert (found.changed, found.relative) == (1, None)
 
 
 def test_a_change_from_nothing_is_no_ratio() -> None:
-    assert change(torch.zeros(2), torch.ones(2)).relative is None
-    assert change(torch.zeros(2), torch.zeros(2)).overlap == 1
+    assert measure_change(torch.zeros(2), torch.ones(2)).relative is None
+    assert measure_change(torch.zeros(2), torch.zeros(2)).overlap == 1

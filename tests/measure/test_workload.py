@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from snnprune.graph.calls import LayerCall
 from snnprune.graph.trace import trace
 from snnprune.measure.evaluation import evaluate
-from snnprune.measure.workload import Energy, LayerWork, Workload, operations
+from snnprune.measure.workload import Energy, LayerWork, Workload, count_operations
 from snnprune.models import ModelSpec, build_model
 
 T, N = 4, 5
@@ -159,12 +159,12 @@ def test_spikingjelly_counts_the_same_but_for_weights_that_are_zero() -> None:
         kind="conv2d", input=spikes, weight=layer.weight, groups=1, geometry={"padding": 1}
     )
     ones = torch.ones_like(layer.weight)
-    whole = operations(call, spikes != 0, ones)
+    whole = count_operations(call, spikes != 0, ones)
     assert by_spikingjelly(layer, spikes) == whole
     with torch.no_grad():
         layer.weight[torch.rand(layer.weight.shape) < 0.9] = 0
     assert by_spikingjelly(layer, spikes) == whole
-    assert operations(call, spikes != 0, layer.weight != 0) < whole / 5
+    assert count_operations(call, spikes != 0, layer.weight != 0) < whole / 5
 
 
 def test_a_padded_grouped_convolution_is_counted_one_by_one() -> None:
@@ -173,7 +173,7 @@ def test_a_padded_grouped_convolution_is_counted_one_by_one() -> None:
     weight = torch.rand(6, 2, 3, 2, generator=drawn).round()
     geometry = {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2)}
     call = LayerCall(kind="conv2d", input=x, weight=weight, groups=2, geometry=geometry)
-    found = operations(call, x != 0, weight != 0)
+    found = count_operations(call, x != 0, weight != 0)
     assert found == sum(pairs(x, weight))
 
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from snnprune.checkpoint.weights import prunable_weights
+from snnprune.checkpoint.weights import find_prunable_weights
 from snnprune.errors import InputError, UsageError
-from snnprune.models import MODELS, ModelSpec, accepts, build_model
+from snnprune.models import MODELS, ModelSpec, build_model, has_argument
 
 ONE_OF_EACH_CLASS = ["conv-snn", "res-snn-19-light", "snn-vgg-16", "6conv2fc"]
 SMALL = 6  # pixels; conv-snn halves them by default three times
@@ -25,7 +25,7 @@ def build(name: str, **args: Any) -> nn.Module:
 
 def prunable_count(module: nn.Module) -> int:
     state = module.state_dict()
-    return sum(state[key].numel() for key in prunable_weights(state))
+    return sum(state[key].numel() for key in find_prunable_weights(state))
 
 
 def residual_stage(inputs: int, outputs: int, blocks: int, *, reshaped: bool) -> int:
@@ -103,7 +103,7 @@ def test_6conv2fc_has_the_layers_of_spikingjellys_cifar10net() -> None:
 
 
 def shapes_of_weights(state: dict[str, torch.Tensor]) -> Counter[tuple[int, ...]]:
-    return Counter(tuple(state[key].shape) for key in prunable_weights(state))
+    return Counter(tuple(state[key].shape) for key in find_prunable_weights(state))
 
 
 @pytest.mark.parametrize(
@@ -186,8 +186,8 @@ def test_the_neurons_are_as_the_arguments_say() -> None:
 
 def test_accepts_knows_the_parameters_of_a_builder() -> None:
     spec = ModelSpec(name="conv-snn")
-    assert accepts(spec, "width")
-    assert not accepts(ModelSpec(name="snn-vgg-16"), "width")
+    assert has_argument(spec, "width")
+    assert not has_argument(ModelSpec(name="snn-vgg-16"), "width")
 
 
 @pytest.mark.parametrize(

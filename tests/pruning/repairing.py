@@ -10,7 +10,7 @@ from pruned_networks import batches, made, rested
 from torch import Tensor, nn
 
 from snnprune.data.batches import Batches
-from snnprune.graph.making import snapshot
+from snnprune.graph.making import copy_tensors
 from snnprune.graph.network import Network
 from snnprune.masks import Masks
 from snnprune.pruning.repair.pruned import Pruned
@@ -29,7 +29,7 @@ def masks_of(network: Network, kept: float = 0.5) -> dict[str, Tensor]:
 
 def cut(network: Network, masks: Masks, **given: Any) -> Pruned:
     """The network with its weights put to 0, as a repair gets it."""
-    dense = snapshot(network.module)
+    dense = copy_tensors(network.module)
     with torch.no_grad():
         for key, mask in masks.items():
             network.module.get_parameter(key).mul_(mask)

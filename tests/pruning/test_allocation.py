@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from snnprune.errors import InputError, UsageError
-from snnprune.masks import Masks, pruned
+from snnprune.masks import Masks, count_pruned
 from snnprune.pruning.allocation import ALLOCATIONS, load_allocation
 from snnprune.pruning.allocation.candidates import Candidates
 
@@ -83,7 +83,7 @@ def test_every_allocation_prunes_exactly_the_count_and_every_zero(
     count = data.draw(st.integers(subject.zeros(subject.keys), subject.size(subject.keys)))
     assume(possible(name, subject, count))
     masks = load_allocation(name)(subject, count)
-    assert pruned(masks) == count
+    assert count_pruned(masks) == count
     assert set(masks) == set(subject.keys)
     assert all(masks[key].shape == subject.magnitudes[key].shape for key in subject.keys)
     assert not any(bool(masks[key][subject.magnitudes[key] == 0].any()) for key in subject.keys)
@@ -210,7 +210,7 @@ def test_pools_dense_leaves_unscored_layers_as_they_are() -> None:
 
 
 def test_pools_dense_refuses_more_than_the_scored_layers_hold() -> None:
-    assert pruned(load_allocation("pools-dense")(two_layers(), 4)) == 4
+    assert count_pruned(load_allocation("pools-dense")(two_layers(), 4)) == 4
     with pytest.raises(InputError) as caught:
         load_allocation("pools-dense")(two_layers(), 5)
     assert str(caught.value) == (
@@ -230,4 +230,4 @@ def test_a_file_of_the_users_own_allocates(tmp_path: Path) -> None:
     )
     allocation = load_allocation(f"{tmp_path / 'mine.py'}:keep_all")
     masks: dict[str, Tensor] = allocation(two_layers(), 3)
-    assert pruned(masks) == 0
+    assert count_pruned(masks) == 0

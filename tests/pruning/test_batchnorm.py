@@ -12,7 +12,7 @@ from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
 from snnprune.models import ModelSpec, build_model
 from snnprune.models.lif import LIF, Dynamics
-from snnprune.pruning.repair.batchnorm import batchnorms, recalibrate_batchnorm
+from snnprune.pruning.repair.batchnorm import find_batchnorms, recalibrate_batchnorm
 
 SIZES = (7, 12, 5)  # of the batches
 
@@ -23,7 +23,7 @@ def network() -> Network:
     torch.manual_seed(0)
     args = {"width": 4, "depth": 3, "size": 8, "time_steps": 3, "in_channels": 2}
     module = build_model(ModelSpec(name="conv-snn", args=args)).eval()
-    for norm in batchnorms(module).values():
+    for norm in find_batchnorms(module).values():
         nn.init.uniform_(norm.weight, 0.5, 1.5)
         nn.init.uniform_(norm.bias, 0.0, 0.5)
         assert norm.running_mean is not None
@@ -52,7 +52,7 @@ def test_the_first_statistics_are_those_of_all_images_together(network: Network)
     recalibrate_batchnorm(network, batches())
     weight = network.weight("encoder.conv.weight").double()
     current = functional.conv2d(images().double(), weight, padding=1)
-    norm = batchnorms(network.module)["encoder.norm.running_var"]
+    norm = find_batchnorms(network.module)["encoder.norm.running_var"]
     expected_mean, expected_var = current.mean((0, 2, 3)), current.var((0, 2, 3), correction=1)
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -62,12 +62,12 @@ def test_the_first_statistics_are_those_of_all_images_together(network: Network)
 
 def test_every_norm_gets_what_training_on_one_batch_would_give(network: Network) -> None:
     reference = copy.deepcopy(network.module)
-    for norm in batchnorms(reference).values():
+    for norm in find_batchnorms(reference).values():
         norm.momentum = 1.0
     with torch.no_grad():
         reference.train()(images())
     recalibrate_batchnorm(network, [(images(), None)])
-    found, expected = batchnorms(network.module), batchnorms(reference)
+    found, expected = find_batchnorms(network.module), find_batchnorms(reference)
     assert list(found) == [
         "encoder.norm.running_var",
         "blocks.0.norm.running_var",
@@ -88,7 +88,7 @@ def test_only_running_statistics_change(network: Network) -> None:
 
 
 def test_counters_momentum_and_modes_are_as_they_were(network: Network) -> None:
-    norms = list(batchnorms(network.module).values())
+    norms = list(find_batchnorms(network.module).values())
     for index, norm in enumerate(norms):
         norm.momentum = 0.1 * (index + 1)
     norms[0].train()
@@ -111,7 +111,7 @@ def test_an_exception_on_the_way_leaves_everything_as_it_was(network: Network) -
     assert list(after) == list(state)
     assert all(torch.equal(after[key], state[key]) for key in state)
     assert modes(network) == before
-    assert {norm.momentum for norm in batchnorms(network.module).values()} == {0.1}
+    assert {norm.momentum for norm in find_batchnorms(network.module).values()} == {0.1}
 
 
 def test_every_batch_counts_by_its_images_not_by_its_place(network: Network) -> None:
@@ -121,7 +121,7 @@ def test_every_batch_counts_by_its_images_not_by_its_place(network: Network) -> 
     recalibrate_batchnorm(network, [(images()[:1], None), (images()[1:], None)])
     recalibrate_batchnorm(other, [(images()[1:], None), (images()[:1], None)])
     key = "encoder.norm.running_var"
-    first, second = batchnorms(network.module)[key], batchnorms(other.module)[key]
+    first, second = find_batchnorms(network.module)[key], find_batchnorms(other.module)[key]
     torch.testing.assert_close(first.running_var, second.running_var)
 
 
@@ -130,7 +130,7 @@ def test_a_last_batch_of_one_sample_counts_though_it_has_no_variance() -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), LIF(Dynamics()))
     network = trace(Steps(module).eval(), x)
     recalibrate_batchnorm(network, [(x[:4], None), (x[4:], None)])
-    norm = next(iter(batchnorms(network.module).values()))
+    norm = next(iter(find_batchnorms(network.module).values()))
     current = module[0](x).detach()
     torch.testing.assert_close(norm.running_mean, current.mean(0))
     torch.testing.assert_close(norm.running_var, current.var(0))
@@ -157,7 +157,7 @@ def test_no_batches_leave_the_statistics_as_they_were(network: Network) -> None:
 
 def test_a_norm_without_running_statistics_is_left_alone() -> None:
     module = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False), nn.BatchNorm1d(3))
-    assert list(batchnorms(module)) == ["1.running_var"]
+    assert list(find_batchnorms(module)) == ["1.running_var"]
 
 
 def test_dropout_stays_off_also_in_a_network_that_was_training() -> None:
@@ -170,7 +170,7 @@ def test_dropout_stays_off_also_in_a_network_that_was_training() -> None:
     x = torch.rand(20, 1, 8, 8)
     recalibrate_batchnorm(network, [(x, None)])
     current = functional.conv2d(x, network.weight("1.encoder.conv.weight"), padding=1)
-    found = batchnorms(module)["1.encoder.norm.running_var"].running_mean
+    found = find_batchnorms(module)["1.encoder.norm.running_var"].running_mean
     torch.testing.assert_close(found, current.mean((0, 2, 3)))
     assert all(modes(network).values())
 

@@ -14,11 +14,11 @@ from snnprune.models import ModelSpec, build_model
 from snnprune.models.lif import LIF, Dynamics
 from snnprune.pruning.criteria import load_criterion
 from snnprune.pruning.oneshot import OneShot, Plan
-from snnprune.pruning.repair.batchnorm import batchnorms
+from snnprune.pruning.repair.batchnorm import find_batchnorms
 from snnprune.pruning.repair.pruned import silence
 from snnprune.pruning.score import Scores, score
-from snnprune.pruning.structure.channels import ChannelCutting, channel_groups
-from snnprune.pruning.structure.compact import resized, slim
+from snnprune.pruning.structure.channels import ChannelCutting, find_channel_groups
+from snnprune.pruning.structure.compact import resize_module, slim
 
 SPECS = {
     "conv-snn": {"width": 6, "depth": 3, "size": 8, "time_steps": 2, "in_channels": 2},
@@ -32,7 +32,7 @@ def network_of(name: str) -> tuple[Network, Tensor]:
     """A built-in network whose statistics and shifts are such that its neurons fire, and images."""
     torch.manual_seed(0)
     module = build_model(ModelSpec(name=name, args=SPECS[name])).eval()
-    for norm in batchnorms(module).values():
+    for norm in find_batchnorms(module).values():
         nn.init.uniform_(norm.weight, 0.5, 1.5)
         nn.init.uniform_(norm.bias, 0.3, 1.2)
         assert norm.running_mean is not None
@@ -64,7 +64,7 @@ def test_the_smaller_network_puts_out_what_the_masked_one_does(name: str) -> Non
     network, x = network_of(name)
     cutting = cut(network, 0.4)
     small = slim(network, network.module.state_dict(), cutting.removed)
-    module = resized(
+    module = resize_module(
         build_model(ModelSpec(name=name, args=SPECS[name])),
         {key: tuple(tensor.shape) for key, tensor in small.items()},
     ).eval()
@@ -135,7 +135,7 @@ def test_a_removed_channel_never_spikes_and_leaves_the_others_as_they_were() -> 
 
 def test_what_is_added_in_a_residual_block_goes_together() -> None:
     network, _ = network_of("res-snn-19-light")
-    groups = {group.layers[0]: group for group in channel_groups(network).groups}
+    groups = {group.layers[0]: group for group in find_channel_groups(network).groups}
     first = groups["blocks.0.conv.weight"]  # 64 to 128 channels: a shortcut, then identities
     assert first.layers == (
         "blocks.0.conv.weight",
@@ -153,7 +153,7 @@ def test_what_is_added_in_a_residual_block_goes_together() -> None:
 
 
 def test_neurons_that_are_the_output_keep_their_channels() -> None:
-    found = channel_groups(network_of("6conv2fc")[0])
+    found = find_channel_groups(network_of("6conv2fc")[0])
     assert found.reasons == {"voters.linear.weight": "its spikes are the output"}
     assert "hidden.linear.weight" in [group.layers[0] for group in found.groups]
 
@@ -173,7 +173,7 @@ class Grouped(nn.Module):
 
 
 def test_a_grouped_convolution_keeps_its_channels_with_that_reason() -> None:
-    found = channel_groups(trace(Grouped().eval(), torch.rand(1, 2, 8, 8)))
+    found = find_channel_groups(trace(Grouped().eval(), torch.rand(1, 2, 8, 8)))
     assert [group.layers for group in found.groups] == [("a.weight",)]
     assert found.reasons == {
         "b.weight": "a grouped convolution",
@@ -199,7 +199,7 @@ class Joined(nn.Module):
 
 def test_spikes_that_are_added_go_together_and_spikes_side_by_side_do_not() -> None:
     added, beside = (
-        channel_groups(trace(Joined(adds=adds).eval(), torch.rand(1, 2, 8, 8))).groups
+        find_channel_groups(trace(Joined(adds=adds).eval(), torch.rand(1, 2, 8, 8))).groups
         for adds in (True, False)
     )
     assert [(group.layers, group.readers) for group in added] == [
@@ -225,7 +225,7 @@ class Currents(nn.Module):
 
 
 def test_layers_whose_currents_are_side_by_side_keep_their_channels_with_that_reason() -> None:
-    found = channel_groups(trace(Currents().eval(), torch.rand(1, 2, 8, 8)))
+    found = find_channel_groups(trace(Currents().eval(), torch.rand(1, 2, 8, 8)))
     assert found.groups == ()
     reason = "currents of several layers are laid side by side"
     assert [found.reasons[key] for key in ("a.weight", "b.weight")] == [reason, reason]
@@ -257,7 +257,7 @@ def test_sizes_are_told_by_the_smaller_layers() -> None:
         **{f"1.{k}": torch.ones(5) for k in ("weight", "bias", "running_mean", "running_var")},
         "3.weight": torch.zeros(3, 20),
     }
-    resized(module, {key: tuple(tensor.shape) for key, tensor in small.items()})
+    resize_module(module, {key: tuple(tensor.shape) for key, tensor in small.items()})
     sizes = [repr(part) for part in module]
     assert sizes[0].startswith("Conv2d(2, 5,")
     assert sizes[1].startswith("BatchNorm2d(5,")
@@ -268,7 +268,7 @@ def test_sizes_are_told_by_the_smaller_layers() -> None:
 @pytest.mark.parametrize("shape", [(7, 4, 3, 3), (5, 4, 1, 1), (5, 4)])
 def test_what_is_no_part_of_a_layer_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="cannot be a part of"):
-        resized(nn.Sequential(nn.Conv2d(4, 6, 3)), {"0.weight": shape})
+        resize_module(nn.Sequential(nn.Conv2d(4, 6, 3)), {"0.weight": shape})
 
 
 def test_the_score_of_a_channel_is_the_mean_of_its_weights() -> None:

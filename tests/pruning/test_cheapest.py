@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snnprune.errors import InputError
-from snnprune.pruning.allocation.curves import Curve, cheapest, lower_hull
+from snnprune.pruning.allocation.curves import Curve, choose_cheapest, lower_hull
 
 Point = tuple[int, float]
 
@@ -56,7 +56,7 @@ def test_no_way_of_sharing_is_cheaper(
     curves, sizes = problem
     most = sum(max(p for p, _ in points_of(curves[key], sizes[key])) for key in curves)
     count = round(part * most)
-    counts = cheapest(curves, sizes, count)
+    counts = choose_cheapest(curves, sizes, count)
     assert sum(counts.values()) == count
     assert cost_of(curves, sizes, counts) == pytest.approx(best_by_trying(curves, sizes, count))
 
@@ -67,20 +67,20 @@ def test_a_layer_that_costs_less_per_weight_goes_first() -> None:
         "b": [(0.0, 0.0), (0.5, 4.0), (0.9, 8.0)],  # 0.08, then 0.1
     }
     sizes = {"a": 100, "b": 100}
-    assert cheapest(curves, sizes, 40) == {"a": 40, "b": 0}
-    assert cheapest(curves, sizes, 110) == {"a": 50, "b": 60}
-    assert cheapest(curves, sizes, 150) == {"a": 60, "b": 90}
+    assert choose_cheapest(curves, sizes, 40) == {"a": 40, "b": 0}
+    assert choose_cheapest(curves, sizes, 110) == {"a": 50, "b": 60}
+    assert choose_cheapest(curves, sizes, 150) == {"a": 60, "b": 90}
 
 
 def test_what_is_pruned_already_stays_so() -> None:
     curves: dict[str, Curve] = {"a": [(0.5, 0.0), (0.9, 9.0)], "b": [(0.0, 0.0), (0.9, 0.1)]}
-    assert cheapest(curves, {"a": 10, "b": 10}, 3) == {"a": 5, "b": 0}
-    assert cheapest(curves, {"a": 10, "b": 10}, 9) == {"a": 5, "b": 4}
+    assert choose_cheapest(curves, {"a": 10, "b": 10}, 3) == {"a": 5, "b": 0}
+    assert choose_cheapest(curves, {"a": 10, "b": 10}, 9) == {"a": 5, "b": 4}
 
 
 def test_more_than_was_measured_is_refused() -> None:
     with pytest.raises(InputError, match="19 weights to prune, but no more than 18"):
-        cheapest({"a": [(0.0, 0.0), (0.9, 1.0)], "b": [(0.9, 2.0)]}, {"a": 10, "b": 10}, 19)
+        choose_cheapest({"a": [(0.0, 0.0), (0.9, 1.0)], "b": [(0.9, 2.0)]}, {"a": 10, "b": 10}, 19)
 
 
 def test_the_hull_leaves_out_what_lies_above_it_and_keeps_the_cheaper_of_two() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from snnprune.errors import InputError
-from snnprune.masks import pruned
+from snnprune.masks import count_pruned
 from snnprune.pruning.allocation import ALLOCATIONS, load_allocation
 from snnprune.pruning.allocation.candidates import Candidates
 
@@ -68,7 +68,7 @@ def test_the_count_is_exact_and_the_lowest_of_each_layer_go(
         assert name in PARTLY
         return
     masks = {key: mask & subject.kept(key) for key, mask in masks.items()}
-    assert pruned(masks) == max(count, subject.zeros(subject.keys))
+    assert count_pruned(masks) == max(count, subject.zeros(subject.keys))
     for key, mask in masks.items():
         assert mask.shape == subject.magnitudes[key].shape
         stays, goes = subject.scores[key][mask], subject.scores[key][~mask]

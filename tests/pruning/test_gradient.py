@@ -11,7 +11,7 @@ from snnprune.data.batches import Batches
 from snnprune.graph.forward import Batch
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
-from snnprune.measure.gradients import FINDERS, Found, weight_gradients
+from snnprune.measure.gradients import FINDERS, Found, compute_weight_gradients
 from snnprune.models.lif import LIF, Dynamics
 from snnprune.pruning.criteria import CRITERIA, load_criterion
 from snnprune.pruning.criteria.criterion import Evidence
@@ -125,7 +125,7 @@ def batches() -> list[Batch]:
 def scored(network: Network, name: str) -> dict[str, Tensor]:
     criterion = load_criterion(name)
     need: Found = criterion.needs  # type: ignore[assignment]  # of a gradient criterion
-    found = weight_gradients(network, Batches(begin=batches), need)
+    found = compute_weight_gradients(network, Batches(begin=batches), need)
     return {
         key: criterion(Evidence(weight=network.weight(key), key=key, found=found[key]))
         for key in network.layers

@@ -8,15 +8,15 @@ from pruned_networks import PICTURES, batches, made
 from torch import Tensor
 
 from snnprune.errors import InputError, UsageError
-from snnprune.graph.making import snapshot
+from snnprune.graph.making import copy_tensors
 from snnprune.graph.network import Network
-from snnprune.masks import Masks, prunable, pruned
+from snnprune.masks import Masks, count_prunable, count_pruned
 from snnprune.measure.calibrate import calibrate
 from snnprune.pruning.allocation import load_allocation
 from snnprune.pruning.criteria import CRITERIA, load_criterion
 from snnprune.pruning.criteria.criterion import Criterion
 from snnprune.pruning.oneshot import OneShot, Plan
-from snnprune.pruning.prune import Cut, prune
+from snnprune.pruning.prune import PruneResult, prune
 from snnprune.pruning.repair import REPAIRS
 from snnprune.pruning.score import Scores
 
@@ -35,7 +35,7 @@ def made_ready(name: str = "convolved") -> OneShot:
 def state(one: OneShot) -> dict[str, Tensor]:
     """A copy of the module's tensors."""
     assert one.network is not None
-    return snapshot(one.network.module)
+    return copy_tensors(one.network.module)
 
 
 def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
@@ -98,7 +98,7 @@ def test_the_count_is_exact_after_any_number_of_steps(
 ) -> None:
     one = made_ready()
     cut = one.prune(Plan(criterion=criterion, repair=repair, steps=steps), 0.8)
-    assert pruned(cut.masks) == round(0.8 * prunable(cut.masks))
+    assert count_pruned(cut.masks) == round(0.8 * count_prunable(cut.masks))
     now = state(one)
     assert all(not now[key][~mask].any() for key, mask in cut.masks.items())
     assert cut.already_zero == 0
@@ -116,7 +116,7 @@ def test_a_second_step_prunes_more_of_what_is_left() -> None:
 
     def cutting(
         weights: Mapping[str, Tensor], scores: Scores, sparsity: float, alive: Masks | None
-    ) -> Cut:
+    ) -> PruneResult:
         seen.append(alive if alive is not None else {})
         return prune(
             weights, scores, sparsity=sparsity, allocation=load_allocation("global"), alive=alive
@@ -124,8 +124,8 @@ def test_a_second_step_prunes_more_of_what_is_left() -> None:
 
     cut = one.prune(Plan(criterion="magnitude", steps=3), 0.8, cutting)
     assert seen[0] == {}
-    assert [pruned(masks) for masks in seen[1:]] == [
-        round((1 - 0.2 ** (n / 3)) * prunable(cut.masks)) for n in (1, 2)
+    assert [count_pruned(masks) for masks in seen[1:]] == [
+        round((1 - 0.2 ** (n / 3)) * count_prunable(cut.masks)) for n in (1, 2)
     ]
     for before, after in zip(seen[1:], (*seen[2:], cut.masks), strict=True):
         assert all(not (after[key] & ~before[key]).any() for key in after)
@@ -138,8 +138,8 @@ def test_weights_that_were_0_before_are_counted_once_and_stay_so() -> None:
     one = OneShot(network, weights_of(network), batches=batches)
     for steps in (1, 2):
         cut = one.prune(Plan(criterion="magnitude", repair="obs", steps=steps), 0.7)
-        count = round(0.7 * prunable(cut.masks))
-        assert pruned(cut.masks) == count
+        count = round(0.7 * count_prunable(cut.masks))
+        assert count_pruned(cut.masks) == count
         assert cut.already_zero == 30
         assert cut.warnings == (f"30 of the {count} pruned weights were 0 already",)
         assert not cut.masks["conv2.weight"].view(-1)[:30].any()
@@ -241,4 +241,4 @@ def test_a_name_that_is_not_known_is_told(plan: Plan) -> None:
 @pytest.mark.parametrize("criterion", sorted(CRITERIA.rows))
 def test_every_criterion_prunes_exactly(criterion: str) -> None:
     cut = made_ready("snnTorch").prune(Plan(criterion=criterion), 0.6)
-    assert pruned(cut.masks) == round(0.6 * prunable(cut.masks))
+    assert count_pruned(cut.masks) == round(0.6 * count_prunable(cut.masks))

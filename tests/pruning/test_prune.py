@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from snnprune.errors import InputError, UsageError
-from snnprune.masks import masked, prunable, pruned
+from snnprune.masks import apply_masks, count_prunable, count_pruned
 from snnprune.pruning.allocation import ALLOCATIONS, load_allocation
 from snnprune.pruning.allocation.candidates import Allocation, Candidates
 from snnprune.pruning.criteria import load_criterion
 from snnprune.pruning.criteria.criterion import Criterion, Evidence, criterion
-from snnprune.pruning.prune import Cut, prune, require_sparsity
+from snnprune.pruning.prune import PruneResult, prune, require_sparsity
 from snnprune.pruning.score import Scores, score
 
 GLOBAL = load_allocation("global")
@@ -34,7 +34,7 @@ def by(name: str, weights: Weights, *, seed: int = 0) -> Scores:
     return score(weights, load_criterion(name), name=name, seed=seed)
 
 
-def cut(weights: Weights, sparsity: float, allocation: Allocation = GLOBAL) -> Cut:
+def cut(weights: Weights, sparsity: float, allocation: Allocation = GLOBAL) -> PruneResult:
     return prune(weights, by("magnitude", weights), sparsity=sparsity, allocation=allocation)
 
 
@@ -59,8 +59,8 @@ def test_the_count_is_the_rounded_share_of_all_weights(
 ) -> None:
     weights = drawn((5, 4, 3, 3), (82, 10))
     result = cut(weights, sparsity, load_allocation(name))
-    assert pruned(result.masks) == expected
-    assert prunable(result.masks) == 1000
+    assert count_pruned(result.masks) == expected
+    assert count_prunable(result.masks) == 1000
     assert result.already_zero == 0
 
 
@@ -105,7 +105,7 @@ def test_old_zeros_are_counted_once_and_told() -> None:
     weights = drawn((10, 10))
     weights["a"][:3] = 0.0
     result = cut(weights, 0.5)
-    assert pruned(result.masks) == 50
+    assert count_pruned(result.masks) == 50
     assert not result.masks["a"][:3].any()
     assert result.already_zero == 30
     assert result.warnings == ("30 of the 50 pruned weights were 0 already",)
@@ -141,8 +141,8 @@ def test_a_layer_that_is_pruned_whole_is_told() -> None:
 def test_any_precision_of_weights_gives_the_exact_count(dtype: torch.dtype, name: str) -> None:
     weights = drawn((20, 50), dtype=dtype)
     result = prune(weights, by(name, weights), sparsity=0.9, allocation=GLOBAL)
-    assert pruned(result.masks) == 900
-    after = masked(weights, result.masks)
+    assert count_pruned(result.masks) == 900
+    after = apply_masks(weights, result.masks)
     assert after["a"].dtype == dtype
     assert int((after["a"] == 0).sum()) == 900
 
@@ -174,7 +174,7 @@ def test_exactly_the_count_or_all_zeros_are_pruned_and_none_revived(
     zeros = sum(values.count(0.0) for values in layers)
     result = cut(weights, sparsity)
     total = sum(len(values) for values in layers)
-    assert pruned(result.masks) == max(zeros, round(sparsity * total))
+    assert count_pruned(result.masks) == max(zeros, round(sparsity * total))
     assert result.already_zero == zeros
     assert all(not bool(result.masks[key][weights[key] == 0].any()) for key in weights)
 
@@ -205,7 +205,7 @@ def test_random_is_the_same_for_a_seed_and_another_for_another() -> None:
     assert torch.equal(first["a"], again["a"])
     assert not torch.equal(first["a"], other["a"])
     assert not torch.equal(first["a"], first["b"])
-    assert pruned(first) == pruned(other) == 400
+    assert count_pruned(first) == count_pruned(other) == 400
 
 
 HINT = "a share is written as 0.95, not 95"
@@ -232,7 +232,7 @@ def test_a_sparsity_outside_its_range_is_a_usage_error(sparsity: float, message:
 
 def test_masked_zeroes_what_is_pruned_and_keeps_order_and_type() -> None:
     tensors = {"b": torch.tensor([1.0, -2.0]).half(), "a": torch.tensor([3])}
-    after = masked(tensors, {"b": torch.tensor([False, True])})
+    after = apply_masks(tensors, {"b": torch.tensor([False, True])})
     assert list(after) == ["b", "a"]
     assert after["b"].tolist() == [0.0, -2.0]
     assert after["b"].dtype == torch.float16
@@ -240,7 +240,7 @@ def test_masked_zeroes_what_is_pruned_and_keeps_order_and_type() -> None:
 
 
 def test_masked_makes_zeros_of_what_was_not_finite() -> None:
-    after = masked({"a": torch.tensor([math.nan, 1.0])}, {"a": torch.tensor([False, True])})
+    after = apply_masks({"a": torch.tensor([math.nan, 1.0])}, {"a": torch.tensor([False, True])})
     assert after["a"].tolist() == [0.0, 1.0]
 
 

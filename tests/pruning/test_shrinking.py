@@ -19,8 +19,8 @@ from snnprune.pruning.criteria import load_criterion
 from snnprune.pruning.repair.pruned import silence
 from snnprune.pruning.score import score
 from snnprune.pruning.structure.channels import ChannelCutting
-from snnprune.pruning.structure.compact import axis_of, slim, smaller_shapes
-from snnprune.pruning.structure.structure import metadata_of
+from snnprune.pruning.structure.compact import find_axis, find_smaller_shapes, slim
+from snnprune.pruning.structure.structure import format_metadata
 
 SMALL = {
     "0.weight": (5, 4, 3, 3),
@@ -95,7 +95,7 @@ def test_the_shrunk_network_puts_out_what_the_masked_one_does(
             module.get_parameter(key).mul_(mask)
     silence(module, cut.silenced)
     small = slim(network, module.state_dict(), cutting.removed)
-    part = snnprune.shrink(make(), smaller_shapes(module, small)).eval()
+    part = snnprune.shrink(make(), find_smaller_shapes(module, small)).eval()
     part.load_state_dict(small)
     functional.reset_net(module)
     with torch.no_grad():
@@ -110,7 +110,7 @@ def test_the_shrunk_network_puts_out_what_the_masked_one_does(
 def test_a_description_is_a_table_its_text_or_a_file_that_has_it(tmp_path: Path) -> None:
     lists = {key: list(shape) for key, shape in SMALL.items()}
     state = snnprune.shrink(layers(), SMALL).state_dict()
-    write_safetensors(tmp_path / "small.safetensors", state, metadata_of(SMALL))
+    write_safetensors(tmp_path / "small.safetensors", state, format_metadata(SMALL))
     for description in (lists, json.dumps(lists), tmp_path / "small.safetensors"):
         found = snnprune.shrink(layers(), description)
         found.load_state_dict(state)
@@ -225,4 +225,4 @@ def test_layers_that_do_not_work_at_any_size_are_refused(
 def test_where_the_values_of_a_neuron_have_its_channels(
     shape: tuple[int, ...], axis: int | None, found: int | None
 ) -> None:
-    assert axis_of(Tensor(torch.zeros(shape)), 8, axis) == found
+    assert find_axis(Tensor(torch.zeros(shape)), 8, axis) == found

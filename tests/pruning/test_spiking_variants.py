@@ -22,11 +22,11 @@ from snnprune.measure.calibration import (
     NeuronStatistics,
 )
 from snnprune.models.lif import LIF, Dynamics
-from snnprune.pruning.allocation.levels import flip_energies, flip_levels
+from snnprune.pruning.allocation.levels import compute_flip_energies, compute_flip_levels
 from snnprune.pruning.criteria import load_criterion
 from snnprune.pruning.criteria.criterion import Evidence
 from snnprune.pruning.criteria.density import log_density_at_threshold, log_density_of_histogram
-from snnprune.pruning.criteria.spiking import predicted_flips
+from snnprune.pruning.criteria.spiking import compute_flip_energy
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # third-party imports
@@ -301,17 +301,17 @@ def test_predicted_flips_are_those_of_a_simulated_layer() -> None:
         drives=(DriveStatistics(name="n", neuron=spiking, bn_scale=1.5 * double),),
     )
     evidence = Evidence(weight=torch.from_numpy(weight), key="w", statistics=statistics)
-    energies = predicted_flips(evidence)
+    energies = compute_flip_energy(evidence)
     predicted = (energies * torch.from_numpy(gone)).sum(1).sqrt()
     assert flips.min() > 0.01  # of 20 000 samples
     np.testing.assert_allclose(predicted.numpy(), flips, rtol=0.15)
     queue = torch.from_numpy(gone.flatten()).nonzero().squeeze(1)
-    assert flip_levels(energies, queue)[-1].item() == pytest.approx(flips.mean(), rel=0.05)
+    assert compute_flip_levels(energies, queue)[-1].item() == pytest.approx(flips.mean(), rel=0.05)
 
 
 def test_flips_are_known_of_every_layer_that_drives_a_neuron(case: Case) -> None:
     weights = {key: case.network.weight(key) for key in case.network.layers}
-    energies = flip_energies(weights, case.network, case.calibration)
+    energies = compute_flip_energies(weights, case.network, case.calibration)
     assert set(energies) == {"first.0.weight", "conv.weight"}
     p = load_criterion("sf-std")(case.evidence()).exp()
     torch.testing.assert_close(energies["conv.weight"], 2 / math.pi * p**2)

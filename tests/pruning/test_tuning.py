@@ -13,7 +13,13 @@ from snnprune.data.batches import Batches
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.forward import Batch
 from snnprune.pruning.repair.pruned import Pruned
-from snnprune.pruning.repair.tuning import AT_ONCE, TEMPERATURE, _apart, _pieces, tune
+from snnprune.pruning.repair.tuning import (
+    AT_ONCE,
+    TEMPERATURE,
+    _compute_divergence,
+    _iter_pieces,
+    tune,
+)
 
 TUNED = ("convolved", "SpikingJelly at once", "snnTorch", "linears", "tied")
 
@@ -135,12 +141,14 @@ def test_the_loss_is_the_scaled_divergence_of_the_softmax() -> None:
     made, wanted = torch.tensor([[0.0, 8.0]]), torch.tensor([[8.0, 0.0]])
     p = 1 / (1 + torch.tensor(-1.0).exp())
     expected = 64 * (p * (p / (1 - p)).log() + (1 - p) * ((1 - p) / p).log())
-    torch.testing.assert_close(_apart(made, wanted), expected)
-    assert float(_apart(made, made)) == pytest.approx(0, abs=1e-5)
+    torch.testing.assert_close(_compute_divergence(made, wanted), expected)
+    assert float(_compute_divergence(made, made)) == pytest.approx(0, abs=1e-5)
 
 
 def pieces(x: Tensor, y: Tensor | None, name: str = "convolved") -> list[tuple[Tensor, int]]:
-    return list(_pieces(replace(pruned(name), batches=Batches(begin=lambda: [(x, y)])), epoch=0))
+    return list(
+        _iter_pieces(replace(pruned(name), batches=Batches(begin=lambda: [(x, y)])), epoch=0)
+    )
 
 
 def test_batches_are_mixed_and_cut_along_their_samples() -> None:

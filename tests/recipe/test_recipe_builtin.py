@@ -7,7 +7,7 @@ import pytest
 from snnprune.recipe import loading
 from snnprune.recipe.errors import RecipeError
 from snnprune.recipe.loading import builtin_recipes, load_recipe
-from snnprune.recipe.schema import runs_of
+from snnprune.recipe.schema import expand_grid
 
 
 def test_the_built_in_recipes_are_these() -> None:
@@ -73,11 +73,11 @@ def test_the_recipes_of_kim_et_al_do_as_their_code(name: str) -> None:
 
 def test_the_recipes_of_figures_have_what_the_figures_show() -> None:
     three, five = load_recipe("paper-figure-3"), load_recipe("paper-figure-5")
-    assert list(runs_of(three)) == [
+    assert list(expand_grid(three)) == [
         *("snn-vgg-16-cifar10", "snn-vgg-16-cifar100"),
         *("res-snn-19-cifar10", "res-snn-19-cifar100"),
     ]
-    assert list(runs_of(five)) == ["res-snn-19-cifar10", "res-snn-19-cifar100"]
+    assert list(expand_grid(five)) == ["res-snn-19-cifar10", "res-snn-19-cifar100"]
     assert three.search is not None
     assert five.imp is not None
     assert three.search.dense

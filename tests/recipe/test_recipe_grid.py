@@ -6,7 +6,7 @@ import pytest
 
 from snnprune.recipe.document import parse_text
 from snnprune.recipe.dumping import dump_recipe
-from snnprune.recipe.schema import Recipe, runs_of
+from snnprune.recipe.schema import Recipe, expand_grid
 
 
 def recipe(grid: dict[str, Any] | None = None, **data: Any) -> Recipe:
@@ -26,7 +26,7 @@ def recipe(grid: dict[str, Any] | None = None, **data: Any) -> Recipe:
 
 def test_a_grid_is_a_recipe_for_each_pair_that_differs_by_the_two_names_alone() -> None:
     whole = recipe()
-    runs = runs_of(whole)
+    runs = expand_grid(whole)
     assert [(one.model.name, one.data.name) for one in runs.values()] == [
         *(("snn-vgg-16", "mnist"), ("snn-vgg-16", "cifar10")),
         *(("conv-snn", "mnist"), ("conv-snn", "cifar10")),
@@ -39,12 +39,12 @@ def test_a_grid_is_a_recipe_for_each_pair_that_differs_by_the_two_names_alone() 
 
 
 def test_without_a_grid_there_are_no_runs_beside_the_recipe_itself() -> None:
-    assert runs_of(recipe().model_copy(update={"grid": None})) == {}
+    assert expand_grid(recipe().model_copy(update={"grid": None})) == {}
 
 
 def test_a_folder_has_the_last_part_of_a_path_in_its_name() -> None:
     own = {"data": ["mnist", "tensors:/some where/x y.pt"], "models": ["conv-snn", "../a.py:net"]}
-    assert list(runs_of(recipe(own))) == [
+    assert list(expand_grid(recipe(own))) == [
         *("conv-snn-mnist", "conv-snn-x-y.pt"),
         *("a.py-net-mnist", "a.py-net-x-y.pt"),
     ]

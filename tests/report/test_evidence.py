@@ -12,8 +12,8 @@ import torch
 from safetensors import safe_open
 from valid_reports import assert_valid
 
-from snnprune.jobs.reports.__main__ import made
-from snnprune.report.evidence import score_histogram
+from snnprune.jobs.reports.__main__ import make_schema
+from snnprune.report.evidence import make_score_histogram
 from snnprune.report.schema import text
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -22,7 +22,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def test_every_weight_is_in_one_bin() -> None:
     scores = torch.tensor([1.0, 10.0, 100.0, 0.0, 0.0])
     mask = torch.tensor([False, True, True, False, True])
-    found = score_histogram(scores, mask, "linear")
+    found = make_score_histogram(scores, mask, "linear")
     assert (sum(found.kept), sum(found.pruned), found.lowest) == (2, 1, (1, 1))
     assert found.edges[0] == 0
     assert found.edges[-1] == pytest.approx(2)
@@ -33,7 +33,7 @@ def test_every_weight_is_in_one_bin() -> None:
 
 def test_logarithms_are_brought_to_base_10() -> None:
     scores = torch.tensor([math.log(1e-3), math.log(1e-1), -math.inf])
-    found = score_histogram(scores, torch.tensor([True, True, False]), "log")
+    found = make_score_histogram(scores, torch.tensor([True, True, False]), "log")
     assert found.edges[0] == pytest.approx(-3)
     assert found.edges[-1] == pytest.approx(-1)
     assert found.lowest == (0, 1)
@@ -41,19 +41,19 @@ def test_logarithms_are_brought_to_base_10() -> None:
 
 @pytest.mark.parametrize("scores", [torch.zeros(3), torch.full((3,), -2.0)])
 def test_scores_without_logarithms_have_no_bins(scores: torch.Tensor) -> None:
-    found = score_histogram(scores, torch.tensor([True, False, True]), "linear")
+    found = make_score_histogram(scores, torch.tensor([True, False, True]), "linear")
     assert found.edges == ()
     assert found.lowest == (2, 1)
 
 
 def test_equal_scores_are_in_one_bin_of_some_width() -> None:
-    found = score_histogram(torch.full((4,), 5.0), torch.ones(4, dtype=torch.bool), "linear")
+    found = make_score_histogram(torch.full((4,), 5.0), torch.ones(4, dtype=torch.bool), "linear")
     assert max(found.kept) == 4
     assert found.edges[0] < found.edges[-1]
 
 
 def test_the_schema_in_the_package_is_that_of_the_types() -> None:
-    assert text() == made()
+    assert text() == make_schema()
 
 
 @pytest.mark.parametrize(

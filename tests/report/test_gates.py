@@ -13,23 +13,23 @@ from hypothesis import strategies as st
 
 from snnprune.errors import GateError, InputError
 from snnprune.report.gates.ci import append_step_summary, write_junit
-from snnprune.report.gates.gate import Count, Measured, Verdict, error_of, judge
+from snnprune.report.gates.gate import Measurements, Proportion, Verdict, judge, make_gate_error
 from snnprune.report.gates.gates import read_limits
 
-FOUND = Measured(
-    layers={"a": Count(part=90, whole=100), "b": Count(part=0, whole=10)},
+FOUND = Measurements(
+    layers={"a": Proportion(part=90, whole=100), "b": Proportion(part=0, whole=10)},
     size=1000,
-    right=Count(part=79, whole=100),
-    right_before=Count(part=80, whole=100),
+    right=Proportion(part=79, whole=100),
+    right_before=Proportion(part=80, whole=100),
     operations=1000,
     energy=Fraction(46, 10),
     samples=10,
-    silent=Count(part=3, whole=60),
-    same=Count(part=999, whole=1000),
+    silent=Proportion(part=3, whole=60),
+    same=Proportion(part=999, whole=1000),
 )
 
 
-def verdict(name: str, limit: str, found: Measured = FOUND) -> Verdict:
+def verdict(name: str, limit: str, found: Measurements = FOUND) -> Verdict:
     (one,) = judge(read_limits({name: limit}), found)
     return one
 
@@ -56,7 +56,7 @@ def test_each_gate_is_met_on_its_limit_and_not_beyond(name: str, kept: str, brok
 
 
 def test_nearly_as_many_as_were_asked_for_are_too_few() -> None:
-    found = dataclasses.replace(FOUND, layers={"a": Count(part=89_999, whole=100_000)})
+    found = dataclasses.replace(FOUND, layers={"a": Proportion(part=89_999, whole=100_000)})
     assert verdict("min-sparsity", "0.9", found).met is False
     assert "89,999 of 100,000" in verdict("min-sparsity", "0.9", found).found
 
@@ -66,7 +66,7 @@ def test_what_prune_prunes_for_a_sparsity_meets_it_from_both_sides(
     sparsity: object, weights: int
 ) -> None:
     share, pruned = float(str(sparsity)), round(float(str(sparsity)) * weights)
-    found = dataclasses.replace(FOUND, layers={"a": Count(part=pruned, whole=weights)})
+    found = dataclasses.replace(FOUND, layers={"a": Proportion(part=pruned, whole=weights)})
     none, whole = pruned == 0 and share > 0, pruned == weights and share < 1  # by rounding alone
     assert verdict("min-sparsity", str(sparsity), found).met is not none
     for name in ("max-sparsity", "max-layer-sparsity"):
@@ -74,7 +74,7 @@ def test_what_prune_prunes_for_a_sparsity_meets_it_from_both_sides(
 
 
 def test_a_share_that_no_float_holds_is_compared_exactly() -> None:
-    found = dataclasses.replace(FOUND, right=Count(part=1, whole=10), samples=10)
+    found = dataclasses.replace(FOUND, right=Proportion(part=1, whole=10), samples=10)
     assert float(Fraction(1, 10)) > Fraction(1, 10)  # a float would not do
     assert verdict("min-accuracy", "0.1", found).met is True
 
@@ -83,7 +83,7 @@ def test_what_was_not_measured_is_not_judged_and_an_error_before_all_others() ->
     found = dataclasses.replace(FOUND, right=None, missing={"right": "the images have no labels"})
     verdicts = judge(read_limits({"min-sparsity": "0.99", "min-accuracy": "0.5"}), found)
     assert [one.met for one in verdicts] == [False, None]
-    error = error_of(verdicts, "x.safetensors")
+    error = make_gate_error(verdicts, "x.safetensors")
     assert isinstance(error, InputError)
     assert error.field == "--min-accuracy"
     assert "no labels" in str(error)
@@ -93,7 +93,7 @@ def test_all_gates_are_listed_and_those_that_failed_are_named() -> None:
     limits = {"min-sparsity": "0.99", "max-size": "10", "max-dead": "60"}
     verdicts = judge(read_limits(limits), FOUND)
     assert [one.met for one in verdicts] == [False, False, True]
-    error = error_of(verdicts, "x.safetensors")
+    error = make_gate_error(verdicts, "x.safetensors")
     assert isinstance(error, GateError)
     assert error.exit_code == 4
     assert "2 of 3 gates not met" in str(error)
@@ -153,7 +153,7 @@ def test_without_the_variable_nothing_is_written(monkeypatch: pytest.MonkeyPatch
 
 
 def test_no_gate_needs_what_nobody_measures() -> None:
-    known = {field.name for field in dataclasses.fields(Measured)}
+    known = {field.name for field in dataclasses.fields(Measurements)}
     from snnprune.report.gates.gates import GATES
 
     needs = itertools.chain.from_iterable(gate.needs for gate in GATES.values())

@@ -11,7 +11,14 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from snnprune.report.pages.page import change, in_bytes, in_joules, percent, points, small_percent
+from snnprune.report.pages.page import (
+    format_bytes,
+    format_change,
+    format_joules,
+    format_points,
+    percent,
+    small_percent,
+)
 from snnprune.report.pages.writing import write_pages, write_report
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -48,8 +55,8 @@ def test_the_page_shows_the_numbers_of_the_report(html: str, report: Any) -> Non
         percent(after["accuracy"], 2),
         f"{report['totals']['kept']:,}",
         f"{(work['macs'] + work['acs']) / work['samples']:,.0f}",
-        in_joules(work["energy_pj"]),
-        in_bytes(sizes["packed"]),
+        format_joules(work["energy_pj"]),
+        format_bytes(sizes["packed"]),
         percent(report["agreement"]["spike_agreement"], 2),
         report["inputs"][0]["sha256"],
         report["outputs"][0]["sha256"],
@@ -175,19 +182,24 @@ def test_long_lists_are_cut_and_say_so(tmp_path: Path) -> None:
 
 def test_numbers_read_well() -> None:
     made = {
-        change(200, 100): "-50.0 %",
-        change(100, 100.01): "under 0.1 %",
-        change(100, 100): "same",
-        points(0.5, 0.495): "-0.50 points",
-        in_joules(0.5): "0.5 pJ",
-        in_joules(1_500_000): "1.5 µJ",
-        in_bytes(999): "999 bytes",
-        in_bytes(1500): "1.5 kB",
+        format_change(200, 100): "-50.0 %",
+        format_change(100, 100.01): "under 0.1 %",
+        format_change(100, 100): "same",
+        format_points(0.5, 0.495): "-0.50 points",
+        format_joules(0.5): "0.5 pJ",
+        format_joules(1_500_000): "1.5 µJ",
+        format_bytes(999): "999 bytes",
+        format_bytes(1500): "1.5 kB",
         small_percent(0.00012): "0.012 %",
         small_percent(0.09): "9.0 %",
     }
     assert all(text == wanted for text, wanted in made.items())
-    assert {change(0, 5), change(None, 5), percent(None), points(None, 0.5)} == {"–"}
+    assert {
+        format_change(0, 5),
+        format_change(None, 5),
+        percent(None),
+        format_points(None, 0.5),
+    } == {"–"}
 
 
 def test_a_report_in_the_way_is_refused_before_any_work(

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from snnprune.report.curves import Summary, summarised
-from snnprune.report.plots.canvas import looks, remaining, ticks
-from snnprune.report.plots.heat import short
+from snnprune.report.curves import CurveSummary, summarize_runs
+from snnprune.report.plots.canvas import choose_line_styles, choose_ticks, compute_position
+from snnprune.report.plots.heat import shorten_names
 from snnprune.report.plots.layers import plot_densities, plot_firing_rates
 from snnprune.report.plots.summary import Tile, plot_grid, plot_search, plot_tickets
 
-Plot = Callable[[list[Path], Summary, str], None]
+Plot = Callable[[list[Path], CurveSummary, str], None]
 PLOTS: tuple[Plot, ...] = (
     plot_tickets,
     plot_densities,
@@ -42,9 +42,9 @@ def ticket(method: str, sparsity: float, accuracy: float, names: list[str]) -> d
     }
 
 
-def summary(*methods: str, seeds: int = 2, names: tuple[str, ...] = ("a", "b")) -> Summary:
+def summary(*methods: str, seeds: int = 2, names: tuple[str, ...] = ("a", "b")) -> CurveSummary:
     layers = list(names)
-    return summarised(
+    return summarize_runs(
         [
             [
                 ticket("dense", 0.0, 0.9, layers),
@@ -89,8 +89,8 @@ def test_any_name_can_be_drawn(plot: Plot, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("plot", PLOTS)
-@pytest.mark.parametrize("found", [summarised([[]]), summary(), summary("imp", seeds=1)])
-def test_little_or_nothing_can_be_drawn(plot: Plot, found: Summary, tmp_path: Path) -> None:
+@pytest.mark.parametrize("found", [summarize_runs([[]]), summary(), summary("imp", seeds=1)])
+def test_little_or_nothing_can_be_drawn(plot: Plot, found: CurveSummary, tmp_path: Path) -> None:
     plot([tmp_path / "picture.svg"], found, "conv-snn")
     assert (tmp_path / "picture.svg").stat().st_size > 1000
 
@@ -121,7 +121,7 @@ def test_what_is_close_to_dense_is_drawn_again_enlarged_where_something_collapse
 ) -> None:
     rows = [ticket("dense", 0.0, 0.9, []), ticket("random", 0.9, 0.1, [])]
     rows += [ticket("imp", sparsity, 0.9 - sparsity / 50, []) for sparsity in (0.5, 0.9)]
-    plot_tickets([tmp_path / "a.svg"], summarised([rows]), "conv-snn")
+    plot_tickets([tmp_path / "a.svg"], summarize_runs([rows]), "conv-snn")
     whole, enlarged = figures[0].axes
     assert whole.get_ylim()[0] < 10
     assert 84 <= enlarged.get_ylim()[0] < 88.2
@@ -162,27 +162,27 @@ def test_titles_as_long_as_a_path_leave_room_for_the_axes(tmp_path: Path) -> Non
 
 
 def test_each_halving_of_the_weights_is_one_step_on_the_axis() -> None:
-    assert [remaining(1 - 0.5**n) for n in (0, 1, 2, 5)] == [0, 1, 2, 5]
+    assert [compute_position(1 - 0.5**n) for n in (0, 1, 2, 5)] == [0, 1, 2, 5]
 
 
 def test_the_axis_names_the_usual_sparsities() -> None:
-    assert ticks([0.5, 0.8, 0.9, 0.95, 0.98]) == [0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98]
-    assert ticks([0.25, 0.99]) == [0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99]
-    assert ticks([0.9]) == [0.9]
-    assert 0.415 in ticks([0.415, 0.43])
+    assert choose_ticks([0.5, 0.8, 0.9, 0.95, 0.98]) == [0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98]
+    assert choose_ticks([0.25, 0.99]) == [0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99]
+    assert choose_ticks([0.9]) == [0.9]
+    assert 0.415 in choose_ticks([0.415, 0.43])
 
 
 def test_random_tickets_are_grey_and_no_two_methods_look_alike() -> None:
-    given = looks(["a", "random", "b", "c", "d", "e", "f"])
+    given = choose_line_styles(["a", "random", "b", "c", "d", "e", "f"])
     assert given["random"].color == "#888888"
     assert len({look.color for look in given.values()}) == 7
     assert len({(look.marker, look.dashes) for look in given.values()}) == 7
 
 
 def test_names_lose_the_modules_that_all_share_and_their_middle() -> None:
-    assert short(["net.a.conv1", "net.a.conv2"]) == ["…conv1", "…conv2"]
-    assert short(["net.a", "other.a"]) == ["net.a", "other.a"]
-    assert short(["net.a"]) == ["net.a"]
-    (long,) = short(["abc" + "x" * 90 + "end"])
+    assert shorten_names(["net.a.conv1", "net.a.conv2"]) == ["…conv1", "…conv2"]
+    assert shorten_names(["net.a", "other.a"]) == ["net.a", "other.a"]
+    assert shorten_names(["net.a"]) == ["net.a"]
+    (long,) = shorten_names(["abc" + "x" * 90 + "end"])
     assert re.fullmatch(r"abcx+…x+end", long)
     assert len(long) == 34

@@ -12,10 +12,10 @@ from snnprune.data.batches import Batches
 from snnprune.graph.trace import trace
 from snnprune.measure.calibrate import calibrate
 from snnprune.models.lif import LIF, Dynamics
-from snnprune.theory.accumulation import Accumulated, accumulated, first_empty
-from snnprune.theory.crisis import crises_of_layers
-from snnprune.theory.moving import moved
-from snnprune.theory.spreading import Spread, Spreading
+from snnprune.theory.accumulation import AccumulatedFlips, accumulate_flips, find_first_empty
+from snnprune.theory.crisis import measure_crises
+from snnprune.theory.moving import measure_shifts
+from snnprune.theory.spreading import FlipSpread, SpreadCollector
 
 
 class Chain(nn.Module):
@@ -44,17 +44,17 @@ class Chain(nn.Module):
 
 def spread_of(
     model: nn.Module, x: Tensor, change: float, *batches: Tensor
-) -> tuple[tuple[Accumulated, ...], dict[str, Spread]]:
+) -> tuple[tuple[AccumulatedFlips, ...], dict[str, FlipSpread]]:
     network = trace(model, x)
     linear = {n: one for n, one in model.named_modules() if isinstance(one, nn.Linear)}
     changed = {
         f"{name}.weight": layer.weight.detach() + change * torch.randn_like(layer.weight)
         for name, layer in linear.items()
     }
-    calibration, spreading = calibrate(network, [x]), Spreading()
-    crises = crises_of_layers(network, calibration, changed, Batches(begin=lambda: [x]))
-    moved(network, changed, calibration.neurons, batches or [x], spreading=spreading)
-    return accumulated(network, calibration, crises, spreading.found, [x]), spreading.found
+    calibration, spreading = calibrate(network, [x]), SpreadCollector()
+    crises = measure_crises(network, calibration, changed, Batches(begin=lambda: [x]))
+    measure_shifts(network, changed, calibration.neurons, batches or [x], spreading=spreading)
+    return accumulate_flips(network, calibration, crises, spreading.found, [x]), spreading.found
 
 
 many = st.fixed_dictionaries(
@@ -109,7 +109,7 @@ def test_the_bound_says_something_where_changes_are_small() -> None:
     last = found[-1].bound
     assert last is not None
     assert 0 < float(last[-1]) < 0.01
-    assert first_empty(found) is None
+    assert find_first_empty(found) is None
 
 
 class Relay(nn.Module):
@@ -134,9 +134,9 @@ def test_hits_are_counted_by_hand() -> None:
     network = trace(model, x)
     # 0.8 fires at the second step, with 0.5 it does not; 2.0 no longer reaches the second neuron
     halved = torch.tensor([[0.5, 0.0], [0.0, 1.0]])
-    spreading = Spreading()
+    spreading = SpreadCollector()
     changed = {"first.weight": halved, "second.weight": torch.diag(torch.tensor([1.0, 0.5]))}
-    moved(network, changed, ["neuron1", "neuron2"], [x], spreading=spreading)
+    measure_shifts(network, changed, ["neuron1", "neuron2"], [x], spreading=spreading)
     first, second = spreading.found["neuron1"], spreading.found["neuron2"]
     assert list(spreading.found) == ["neuron1", "neuron2"]
     assert first.places.tolist() == [6, 6]
@@ -171,11 +171,11 @@ def test_an_error_of_unknown_way_has_no_bound(change: float) -> None:
     x = torch.rand(16, 5)
     network = trace(model, x)
     weight = model.first.weight.detach()
-    spreading, calibration = Spreading(), calibrate(network, [x])
-    moved(network, {"first.weight": change * weight}, ["neuron"], [x], spreading=spreading)
-    (found,) = accumulated(network, calibration, [], spreading.found, [x])
+    spreading, calibration = SpreadCollector(), calibrate(network, [x])
+    measure_shifts(network, {"first.weight": change * weight}, ["neuron"], [x], spreading=spreading)
+    (found,) = accumulate_flips(network, calibration, [], spreading.found, [x])
     assert found.bound is None
-    assert first_empty([found]) is None
+    assert find_first_empty([found]) is None
 
 
 def test_the_batches_do_not_matter() -> None:

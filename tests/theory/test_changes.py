@@ -30,7 +30,7 @@ def test_quantized_weights_are_near_few_and_keep_zeros_and_signs(
     weight: torch.Tensor, bits: int, per_channel: bool
 ) -> None:
     weight[0, 0] = 0
-    found = changes.quantized(weight, bits, per_channel=per_channel)
+    found = changes.quantize_weight(weight, bits, per_channel=per_channel)
     rows, whole = found.flatten(1).double(), weight.flatten(1).double()
     largest = whole.abs().amax(1, keepdim=True) if per_channel else whole.abs().max()
     step = largest / (2 ** (bits - 1) - 1)
@@ -43,25 +43,25 @@ def test_quantized_weights_are_near_few_and_keep_zeros_and_signs(
 
 
 def test_two_bits_are_three_values() -> None:
-    found = changes.quantized(torch.tensor([[-2.0, -0.9, 0.3, 1.1]]), 2, per_channel=False)
+    found = changes.quantize_weight(torch.tensor([[-2.0, -0.9, 0.3, 1.1]]), 2, per_channel=False)
     assert found.tolist() == [[-2.0, 0.0, 0.0, 2.0]]
 
 
 def test_a_channel_of_zeros_stays_one() -> None:
-    found = changes.quantized(torch.zeros(2, 3), 4, per_channel=True)
+    found = changes.quantize_weight(torch.zeros(2, 3), 4, per_channel=True)
     assert found.tolist() == torch.zeros(2, 3).tolist()
 
 
 @given(weights)
 @settings(max_examples=100)
 def test_all_ranks_are_the_weight_itself(weight: torch.Tensor) -> None:
-    found, _ = changes.low_rank(weight, 1.0)
+    found, _ = changes.reduce_rank(weight, 1.0)
     assert torch.allclose(found, weight, atol=1e-5 * float(weight.abs().max()))
 
 
 def test_a_linear_layer_is_nearest_of_its_rank() -> None:
     weight = torch.randn(8, 6, generator=draws())
-    found, numbers = changes.low_rank(weight, 0.5)
+    found, numbers = changes.reduce_rank(weight, 0.5)
     assert torch.linalg.matrix_rank(found) == 3
     assert numbers == 3 * (8 + 6)
     lost = torch.linalg.svdvals(weight)[3:].square().sum()
@@ -72,44 +72,44 @@ def test_a_convolution_of_low_rank_is_found_again() -> None:
     outer, inner = torch.randn(8, 2, generator=draws(1)), torch.randn(6, 3, generator=draws(2))
     core = torch.randn(2, 3, 3, 3, generator=draws(3))
     weight = torch.einsum("rskl,or,is->oikl", core, outer, inner)
-    found, numbers = changes.low_rank(weight, 0.5)
+    found, numbers = changes.reduce_rank(weight, 0.5)
     assert torch.allclose(found, weight, atol=1e-4)
     assert numbers == 4 * 3 * 9 + 8 * 4 + 6 * 3
 
 
 def test_ranks_of_a_convolution_are_those_that_it_has() -> None:
     weight = torch.randn(16, 1, 3, 3, generator=draws())  # of rank 9 at most over its outputs
-    found, numbers = changes.low_rank(weight, 0.75)
+    found, numbers = changes.reduce_rank(weight, 0.75)
     assert torch.linalg.matrix_rank(found.flatten(1)) == 7
     assert numbers == 7 * 1 * 9 + 16 * 7 + 1 * 1
 
 
 def test_a_convolution_of_one_place_is_a_linear_layer() -> None:
     weight = torch.randn(64, 32, 1, 1, generator=draws())
-    found, numbers = changes.low_rank(weight, 0.5)
-    linear, wanted = changes.low_rank(weight.flatten(1), 0.5)
+    found, numbers = changes.reduce_rank(weight, 0.5)
+    linear, wanted = changes.reduce_rank(weight.flatten(1), 0.5)
     assert torch.equal(found.flatten(1), linear)
     assert numbers == wanted == 16 * (64 + 32)
 
 
 def test_a_convolution_of_groups_stays() -> None:
     weight = torch.randn(8, 2, 3, 3, generator=draws())
-    found, numbers = changes.low_rank(weight, 0.5, groups=4)
+    found, numbers = changes.reduce_rank(weight, 0.5, groups=4)
     assert torch.equal(found, weight)
     assert numbers == weight.numel()
 
 
 def test_smallest_weights_go_in_the_exact_number() -> None:
     weight = torch.tensor([[3.0, -1.0], [2.0, -0.5]])
-    assert changes.without_smallest(weight, 0.5).tolist() == [[3.0, 0.0], [2.0, 0.0]]
+    assert changes.drop_smallest(weight, 0.5).tolist() == [[3.0, 0.0], [2.0, 0.0]]
 
 
 def test_noise_has_the_size_that_was_asked_for() -> None:
     weight = torch.randn(200, 200, generator=draws(1)) * 3
-    moved = changes.noisy(weight, 0.1, draws(2)) - weight
+    moved = changes.add_weight_noise(weight, 0.1, draws(2)) - weight
     assert float(moved.std()) == pytest.approx(0.3, rel=0.02)
     x = torch.rand(100, 100, generator=draws(3))
-    added = changes.with_gaussian(x, 0.5, draws(4)) - x
+    added = changes.add_gaussian_noise(x, 0.5, draws(4)) - x
     assert float(added.std()) == pytest.approx(0.5 * float(x.std()), rel=0.03)
 
 
@@ -119,7 +119,7 @@ def spikes(steps: int = 50, places: int = 400) -> torch.Tensor:
 
 def test_deletions_only_delete_and_insertions_only_insert() -> None:
     x = spikes()
-    gone, made = (f(x, 0.2, draws()) for f in (changes.with_deletions, changes.with_insertions))
+    gone, made = (f(x, 0.2, draws()) for f in (changes.delete_spikes, changes.insert_spikes))
     assert (gone <= x).all()
     assert float(gone.sum() / x.sum()) == pytest.approx(0.8, abs=0.02)
     assert (made >= x).all()
@@ -130,7 +130,7 @@ def test_deletions_only_delete_and_insertions_only_insert() -> None:
 def test_jitter_moves_spikes_by_one_step_and_no_farther() -> None:
     x = torch.zeros(9, 1000)
     x[4] = 1
-    found = changes.with_jitter(x, 0.6, draws(), axis=0)
+    found = changes.jitter_spikes(x, 0.6, draws(), axis=0)
     counts = found.sum(1)
     assert counts.sum() == 1000
     assert set(counts.nonzero().squeeze(1).tolist()) == {3, 4, 5}
@@ -141,6 +141,6 @@ def test_jitter_moves_spikes_by_one_step_and_no_farther() -> None:
 def test_at_the_ends_of_a_course_spikes_stay_in_it() -> None:
     x = torch.zeros(3, 500)
     x[0] = x[2] = 1
-    found = changes.with_jitter(x, 1.0, draws(), axis=0)
+    found = changes.jitter_spikes(x, 1.0, draws(), axis=0)
     assert (found.sum(0) >= 1).all()
     assert set(found.unique().tolist()) == {0.0, 1.0}

@@ -11,22 +11,30 @@ from snnprune.errors import UsageError
 from snnprune.theory import widths
 from snnprune.theory.construction import (
     CHUNK,
-    Built,
-    Chosen,
-    Target,
-    all_spikes,
-    build,
-    choose,
-    compare,
-    random_spikes,
-    random_target,
+    ChosenNeurons,
+    EquivalentNetwork,
+    SmallNetwork,
+    build_equivalent,
+    choose_neurons,
+    compare_networks,
+    draw_spikes,
+    draw_target,
+    enumerate_spikes,
 )
-from snnprune.theory.neuron import Dynamics, require_memoryless
-from snnprune.theory.trials import Given, by_density, by_margin, count, margin_of, steps, whole
+from snnprune.theory.neuron import NeuronDynamics, require_memoryless
+from snnprune.theory.trials import (
+    TrialInputs,
+    choose_by_density,
+    choose_by_margin,
+    count_failures,
+    measure_margin,
+    try_lemmas,
+    try_network,
+)
 from snnprune.theory.widths import Setting
 
-HARD = Dynamics(threshold=0.5, beta=0.5, reset=0.0)
-SOFT = Dynamics(threshold=0.5, beta=0.4, reset=None)
+HARD = NeuronDynamics(threshold=0.5, beta=0.5, reset=0.0)
+SOFT = NeuronDynamics(threshold=0.5, beta=0.4, reset=None)
 
 
 def test_a_neuron_by_hand() -> None:
@@ -38,74 +46,76 @@ def test_a_neuron_by_hand() -> None:
     assert membranes.tolist() == pytest.approx([0.4, 0.56, 0.124, 0.6496])
 
 
-def exact_partners(target: Target) -> Built:
+def exact_partners(target: SmallNetwork) -> EquivalentNetwork:
     """A network whose weights are those of the target."""
     layers = tuple(
-        Chosen(place=torch.zeros(w.shape).long(), incoming=torch.full_like(w, 0.7), outgoing=w)
+        ChosenNeurons(
+            place=torch.zeros(w.shape).long(), incoming=torch.full_like(w, 0.7), outgoing=w
+        )
         for w in target.weights
     )
-    return Built(layers=layers, worst=0.0, kept=0)
+    return EquivalentNetwork(layers=layers, worst=0.0, kept=0)
 
 
-@given(st.integers(0, 10**6), st.sampled_from([HARD, SOFT, Dynamics(reset=0.3)]))
+@given(st.integers(0, 10**6), st.sampled_from([HARD, SOFT, NeuronDynamics(reset=0.3)]))
 @settings(max_examples=200)
-def test_with_the_same_weights_every_spike_is_the_same(seed: int, dynamics: Dynamics) -> None:
-    target = random_target(3, 2, dynamics, (seed,))
-    assert compare(target, exact_partners(target), all_spikes(3, 3)).same
+def test_with_the_same_weights_every_spike_is_the_same(seed: int, dynamics: NeuronDynamics) -> None:
+    target = draw_target(3, 2, dynamics, (seed,))
+    assert compare_networks(target, exact_partners(target), enumerate_spikes(3, 3)).same
 
 
 @pytest.mark.parametrize(
     "dynamics",
     [
-        Dynamics(threshold=0.5, beta=0.5, reset=0.6),
-        Dynamics(threshold=0.5, beta=0.5, reset=-0.3),
-        Dynamics(threshold=0.5, beta=0.9, reset=None),
+        NeuronDynamics(threshold=0.5, beta=0.5, reset=0.6),
+        NeuronDynamics(threshold=0.5, beta=0.5, reset=-0.3),
+        NeuronDynamics(threshold=0.5, beta=0.9, reset=None),
     ],
     ids=["reset above the threshold", "reset below 0", "soft reset, slow decay"],
 )
-def test_dynamics_that_are_refused_do_fail(dynamics: Dynamics) -> None:
+def test_dynamics_that_are_refused_do_fail(dynamics: NeuronDynamics) -> None:
     with pytest.raises(UsageError):
         require_memoryless(dynamics, 1.0)
     failures = 0
     for seed in range(20):
-        target = random_target(3, 2, dynamics, (seed,))
+        target = draw_target(3, 2, dynamics, (seed,))
         found = exact_partners(target)
         near_one = [
-            Chosen(
+            ChosenNeurons(
                 place=c.place,
                 incoming=torch.full_like(c.incoming, 0.51 + 0.4 * (seed % 2)),
                 outgoing=c.outgoing,
             )
             for c in found.layers
         ]
-        built = Built(layers=tuple(near_one), worst=0.0, kept=0)
-        failures += not compare(target, built, random_spikes(8, 200, 3, 0.7, (seed,))).same
+        built = EquivalentNetwork(layers=tuple(near_one), worst=0.0, kept=0)
+        failures += not compare_networks(target, built, draw_spikes(8, 200, 3, 0.7, (seed,))).same
     assert failures > 0
 
 
-@pytest.mark.parametrize("dynamics", [HARD, SOFT, Dynamics(reset=0.49)], ids=str)
-def test_dynamics_that_are_taken_do_not(dynamics: Dynamics) -> None:
+@pytest.mark.parametrize("dynamics", [HARD, SOFT, NeuronDynamics(reset=0.49)], ids=str)
+def test_dynamics_that_are_taken_do_not(dynamics: NeuronDynamics) -> None:
     require_memoryless(dynamics, 1.0)
 
 
 def test_the_nearest_of_those_that_fire_is_kept() -> None:
     target = torch.tensor([[0.1, -0.4], [0.5, 0.0]]).double()
-    chosen = choose(target, 500, 0.5, span=1.0, key=("here",))
+    chosen = choose_neurons(target, 500, 0.5, span=1.0, key=("here",))
     assert (chosen.incoming >= 0.5).all()
     assert float(chosen.errors(target).max()) < 0.05
-    more = choose(target, 5000, 0.5, span=1.0, key=("here",))
+    more = choose_neurons(target, 5000, 0.5, span=1.0, key=("here",))
     assert float(more.errors(target).mean()) < float(chosen.errors(target).mean())
 
 
 def test_without_a_virtual_neuron_that_fires_there_is_no_partner() -> None:
-    chosen = choose(torch.zeros(2, 2).double(), 1, 0.999, span=1.0, key=("none",))
+    chosen = choose_neurons(torch.zeros(2, 2).double(), 1, 0.999, span=1.0, key=("none",))
     assert bool((chosen.place < 0).any())
     assert bool(chosen.errors(torch.zeros(2, 2).double()).isinf().any())
 
 
 def test_the_same_key_draws_the_same_and_chunks_are_drawn_on_their_own() -> None:
     target = torch.rand(2, 2, generator=torch.Generator().manual_seed(0)).double() - 0.5
-    once, again = (choose(target, CHUNK + 7, 0.5, span=1.0, key=(1,)) for _ in range(2))
+    once, again = (choose_neurons(target, CHUNK + 7, 0.5, span=1.0, key=(1,)) for _ in range(2))
     assert torch.equal(once.place, again.place)
     assert torch.equal(once.outgoing, again.outgoing)
 
@@ -125,37 +135,39 @@ def test_within_the_margin_no_spike_flips_in_a_thousand_networks(seed: int) -> N
 
 def assert_the_same_within_the_margin(seed: int) -> None:
     """Whenever every weight is within (1 - beta) m / N of its own, all spikes are the same."""
-    target = random_target(3, 2, HARD, (seed,))
-    spikes = all_spikes(3, 3)
-    near = (1 - HARD.beta) * margin_of(target, spikes) / 3
+    target = draw_target(3, 2, HARD, (seed,))
+    spikes = enumerate_spikes(3, 3)
+    near = (1 - HARD.beta) * measure_margin(target, spikes) / 3
     draws = torch.Generator().manual_seed(seed)
     moved = tuple(
-        Chosen(
+        ChosenNeurons(
             place=torch.zeros(w.shape).long(),
             incoming=0.5 + 0.5 * torch.rand(w.shape, generator=draws).double(),
             outgoing=w + near * (2 * torch.rand(w.shape, generator=draws).double() - 1),
         )
         for w in target.weights
     )
-    assert compare(target, Built(layers=moved, worst=near, kept=0), spikes).same
+    assert compare_networks(
+        target, EquivalentNetwork(layers=moved, worst=near, kept=0), spikes
+    ).same
 
 
 def test_the_whole_theorem_keeps_its_promise_over_seeds() -> None:
     setting = Setting(neurons=2, layers=2, steps=2, delta=0.2)
-    drawn = Given(setting=setting, dynamics=HARD)
+    drawn = TrialInputs(setting=setting, dynamics=HARD)
     found = [
-        whole(drawn, seed=seed, width=width, error=error)
+        try_network(drawn, seed=seed, width=width, error=error)
         for seed in range(60)
-        for width, error in (by_margin(drawn, seed),)
+        for width, error in (choose_by_margin(drawn, seed),)
     ]
-    within = count(one.within for one in found)
+    within = count_failures(one.within for one in found)
     assert within.compute_interval()[0] <= setting.delta
     assert all(one.compared.same for one in found if one.within)
 
 
 def test_the_single_steps_fail_as_often_as_the_exact_chance_says() -> None:
     setting = Setting(neurons=3, threshold=0.5, delta=0.2)
-    found = {s.name: s for s in steps(setting, 0.3, 2000, 0, lambda items, **_: items)}
+    found = {s.name: s for s in try_lemmas(setting, 0.3, 2000, 0, lambda items, **_: items)}
     for name in ("C.1", "C.2", "C.3", "4.1 as printed"):
         low, high = found[name].count.compute_interval()
         exact = found[name].exact
@@ -167,47 +179,47 @@ def test_the_single_steps_fail_as_often_as_the_exact_chance_says() -> None:
 
 
 def test_every_input_is_tried_where_there_are_few() -> None:
-    spikes = all_spikes(2, 2)
+    spikes = enumerate_spikes(2, 2)
     rows = {tuple(sample.flatten().tolist()) for sample in spikes.transpose(0, 1)}
     assert rows == set(itertools.product((0.0, 1.0), repeat=4))
 
 
 def test_a_width_of_a_million_takes_no_memory_of_a_million() -> None:
-    target = random_target(3, 1, HARD, (0,))
-    built = build(target, 1_000_000, span=1.0, key=(0,))
+    target = draw_target(3, 1, HARD, (0,))
+    built = build_equivalent(target, 1_000_000, span=1.0, key=(0,))
     assert built.worst < 1e-4
     assert built.kept <= 9
 
 
 def test_the_width_by_density_is_that_of_theorem_4_3() -> None:
     setting = Setting(neurons=3, layers=1, steps=2, delta=0.2)
-    drawn = Given(setting=setting, dynamics=HARD)
-    width, error = by_density(drawn)
-    found = whole(drawn, seed=0, width=width, error=error)
-    assert found.width == widths.network(setting, widths.best_error(setting))
+    drawn = TrialInputs(setting=setting, dynamics=HARD)
+    width, error = choose_by_density(drawn)
+    found = try_network(drawn, seed=0, width=width, error=error)
+    assert found.width == widths.network_width(setting, widths.best_error(setting))
 
 
 def test_samples_are_compared_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    target = random_target(3, 2, HARD, (0,))
-    built = build(target, 40, span=1, key=(0,))  # so few that spikes differ
-    spikes = random_spikes(4, 50, 3, 0.5, (0,))
-    at_once = compare(target, built, spikes)
+    target = draw_target(3, 2, HARD, (0,))
+    built = build_equivalent(target, 40, span=1, key=(0,))  # so few that spikes differ
+    spikes = draw_spikes(4, 50, 3, 0.5, (0,))
+    at_once = compare_networks(target, built, spikes)
     monkeypatch.setattr("snnprune.theory.construction.MOST_MEMBRANES", 4 * 9 * 7)
-    assert compare(target, built, spikes) == at_once
+    assert compare_networks(target, built, spikes) == at_once
     assert at_once.flipped > 0
     assert at_once.places == 4 * 50 * 3 * 2
     assert 0 < at_once.struck < at_once.samples == 50
-    each = [compare(target, built, spikes, one).struck_one for one in range(50)]
+    each = [compare_networks(target, built, spikes, one).struck_one for one in range(50)]
     assert sum(each) == at_once.struck
 
 
 def test_a_weight_at_the_end_of_the_span_is_found_as_often_as_promised() -> None:
     setting = Setting(neurons=1, delta=0.2, largest=0.9999)
     weights = torch.tensor([[[0.9999]]], dtype=torch.float64)
-    drawn = Given(setting=setting, dynamics=HARD, weights=weights)
-    width, error = by_margin(drawn, 0)
-    went = (whole(drawn, seed=s, width=width, error=error).within for s in range(400))
-    low, high = count(went).compute_interval()
+    drawn = TrialInputs(setting=setting, dynamics=HARD, weights=weights)
+    width, error = choose_by_margin(drawn, 0)
+    went = (try_network(drawn, seed=s, width=width, error=error).within for s in range(400))
+    low, high = count_failures(went).compute_interval()
     assert low <= 0.2 <= high + 0.02  # the bound is nearly met
 
 
@@ -215,6 +227,6 @@ def test_a_weight_at_the_end_of_the_span_is_found_as_often_as_promised() -> None
 def test_errors_past_the_span_keep_the_promise_of_the_single_steps(p_sup: float) -> None:
     setting = Setting(neurons=3, delta=0.2, p_sup=p_sup)
     error = widths.best_error(setting)
-    for step in steps(setting, error, 300, 0, lambda items, **_: items):
+    for step in try_lemmas(setting, error, 300, 0, lambda items, **_: items):
         if step.name != "4.1 as printed":
             assert step.count.compute_interval()[0] <= 0.2, step.name

@@ -13,8 +13,8 @@ from snnprune.graph.trace import trace
 from snnprune.measure.calibrate import calibrate
 from snnprune.models.lif import LIF, Dynamics
 from snnprune.theory import bounds
-from snnprune.theory.crisis import Crisis, crises_of_layers
-from snnprune.theory.moving import moved
+from snnprune.theory.crisis import CrisisEstimate, measure_crises
+from snnprune.theory.moving import measure_shifts
 
 
 class Small(nn.Module):
@@ -37,7 +37,7 @@ class Small(nn.Module):
         return self.neuron(torch.stack([current] * self.steps))
 
 
-def crisis_of(seed: int, change: float, **how: Any) -> tuple[Small, Crisis, int]:
+def crisis_of(seed: int, change: float, **how: Any) -> tuple[Small, CrisisEstimate, int]:
     torch.manual_seed(seed)
     model = Small(**how).eval()
     shape = (8, 6) if how["linear"] else (4, 2, 5, 5)
@@ -45,9 +45,7 @@ def crisis_of(seed: int, change: float, **how: Any) -> tuple[Small, Crisis, int]
     network = trace(model, x)
     weight = model.layer.get_parameter("weight").detach()
     changed = {"layer.weight": weight + change * torch.randn_like(weight)}
-    (found,) = crises_of_layers(
-        network, calibrate(network, [x]), changed, Batches(begin=lambda: [x])
-    )
+    (found,) = measure_crises(network, calibrate(network, [x]), changed, Batches(begin=lambda: [x]))
     return model, found, how["steps"]
 
 
@@ -127,7 +125,7 @@ def test_flips_are_counted_by_hand_and_the_first_of_a_course_apart() -> None:
     network = trace(model, x)
     # 0.8: silent, then fires at 1.2; with 0.5 it is silent at 0.75. 2.0 fires twice either way
     changed = {"layer.weight": torch.tensor([[0.5, 0.0], [0.0, 1.0]])}
-    happened, currents = moved(network, changed, ["neuron"], [x])
+    happened, currents = measure_shifts(network, changed, ["neuron"], [x])
     found = happened["neuron"]
     assert found.places.tolist() == [4, 4]
     assert found.flips.tolist() == [1, 0]
@@ -143,7 +141,7 @@ def test_after_a_flip_a_place_is_no_longer_clean() -> None:
     model = OneToOne().eval()
     x = torch.tensor([[1.2, 0.0]])
     network = trace(model, x)
-    happened, _ = moved(network, {"layer.weight": 0.5 * torch.eye(2)}, ["neuron"], [x])
+    happened, _ = measure_shifts(network, {"layer.weight": 0.5 * torch.eye(2)}, ["neuron"], [x])
     found = happened["neuron"]
     assert found.flips.tolist() == [2, 0]  # it fires at both steps, or at none (0.6, 0.9)
     assert found.first.tolist() == [1, 0]
@@ -168,9 +166,7 @@ def test_a_layer_that_is_used_twice_goes_further_than_its_current_says() -> None
     model, x = Twice().eval(), torch.ones(4, 2)
     network = trace(model, x)
     changed = {"layer.weight": 0.35 * torch.eye(2)}  # 0.8 becomes 0.7, by 0.05 and 0.05
-    (found,) = crises_of_layers(
-        network, calibrate(network, [x]), changed, Batches(begin=lambda: [x])
-    )
+    (found,) = measure_crises(network, calibrate(network, [x]), changed, Batches(begin=lambda: [x]))
     assert found.error.tolist() == pytest.approx([0.05, 0.05])
     assert not found.followed
     assert found.compute_flipped().tolist() == [0.5, 0.5]  # at the first step
@@ -186,8 +182,8 @@ def test_the_batches_do_not_matter() -> None:
     network = trace(model, x[:2])
     weight = model.layer.get_parameter("weight").detach()
     changed = {"layer.weight": 0.8 * weight}
-    one, _ = moved(network, changed, ["neuron"], [x])
-    many, _ = moved(network, changed, ["neuron"], [x[:5], x[5:7], x[7:]])
+    one, _ = measure_shifts(network, changed, ["neuron"], [x])
+    many, _ = measure_shifts(network, changed, ["neuron"], [x[:5], x[5:7], x[7:]])
     for name, values in vars(one["neuron"]).items():
         assert torch.allclose(values, getattr(many["neuron"], name), rtol=1e-6), name
 

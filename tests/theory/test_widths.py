@@ -41,8 +41,8 @@ def test_a_network_by_hand() -> None:
     assert setting.flips == 2 * 4 * 3 * 4
     eps = 0.001
     block = math.ceil(2 / (0.25 * eps) * math.log(4 * 3 / (0.2 - 96 * eps)))
-    assert widths.network(setting, eps) == 2 * block
-    assert widths.network_as_printed(setting, eps) == 4 * block
+    assert widths.network_width(setting, eps) == 2 * block
+    assert widths.network_width_as_printed(setting, eps) == 4 * block
 
 
 def test_larger_weights_fire_more_and_are_farther_apart() -> None:
@@ -71,7 +71,7 @@ def test_the_best_error_is_allowed_and_none_beside_it_is_better(setting: Setting
 @settings(max_examples=1000)
 def test_the_chances_of_failure_stay_below_delta(setting: Setting) -> None:
     eps = widths.best_error(setting)
-    block = widths.network(setting, eps) // setting.neurons
+    block = widths.network_width(setting, eps) // setting.neurons
     lost = widths.failure(setting, eps, block) * setting.layers + setting.flips * eps
     assert lost <= setting.delta * (1 + 1e-9)
 
@@ -133,7 +133,7 @@ def test_a_number_outside_its_range_is_refused_by_its_flag(change: str) -> None:
 
 def test_a_margin_of_nothing_holds_nothing() -> None:
     with pytest.raises(UsageError, match="on the threshold itself"):
-        widths.margin(THREE, 0.0)
+        widths.width_by_margin(THREE, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -171,4 +171,4 @@ def test_the_chance_of_a_near_weight_is_the_least_there_is(
 
 def test_a_width_that_nobody_can_count_is_refused() -> None:
     with pytest.raises(UsageError, match="virtual neurons"):
-        widths.margin(Setting(neurons=3), 1e-320)
+        widths.width_by_margin(Setting(neurons=3), 1e-320)

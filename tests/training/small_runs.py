@@ -13,14 +13,14 @@ from torch import Tensor
 from snnprune.data.dataset import DataSet
 from snnprune.masks import Masks
 from snnprune.recipe.schema import Recipe
-from snnprune.training.average import copied
+from snnprune.training.average import copy_to_cpu
 from snnprune.training.imp import imp
-from snnprune.training.methods import Cell
-from snnprune.training.rounds import Rounds
+from snnprune.training.methods import Round
+from snnprune.training.rounds import ImpRun
 from snnprune.training.runs.run import Unsaved
 from snnprune.training.setup import open_recipe_data
 from snnprune.training.step import Trainer
-from snnprune.training.tickets import Tickets
+from snnprune.training.tickets import TicketResults
 
 CPU = torch.device("cpu")
 EPOCHS, STEPS = 3, 3  # per epoch
@@ -96,14 +96,14 @@ class Found:
         self.kept, self.starts, self.recipe = Kept(), dict[str, Start](), recipe
         self.data = data or open_recipe_data(recipe)
         with pytest.MonkeyPatch.context() as patch:
-            train = Rounds.train
+            train = ImpRun.train
 
-            def watched(rounds: Rounds, cell: Cell) -> None:
+            def watched(rounds: ImpRun, cell: Round) -> None:
                 self.starts[cell.folder] = _start(rounds)
                 train(rounds, cell)
 
-            patch.setattr(Rounds, "train", watched)
-            self.tickets: Tickets = imp(recipe, self.data, device=CPU, run=self.kept)
+            patch.setattr(ImpRun, "train", watched)
+            self.tickets: TicketResults = imp(recipe, self.data, device=CPU, run=self.kept)
 
     def epochs(self, method: str, number: int) -> list[dict[str, Any]]:
         """Its rows of a round."""
@@ -111,10 +111,10 @@ class Found:
         return [row for row in rows if (row["method"], row["round"]) == (method, number)]
 
 
-def _start(rounds: Rounds) -> Start:
+def _start(rounds: ImpRun) -> Start:
     trainer = rounds.trainer
     return Start(
-        tensors=copied(trainer.module),
+        tensors=copy_to_cpu(trainer.module),
         masks=trainer.masking.copy_masks(),
         trainer=trainer,
         remembered=len(trainer.optimizer.state),

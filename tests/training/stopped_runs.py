@@ -11,11 +11,11 @@ from torch import Tensor
 from snnprune.errors import StoppedError
 from snnprune.jobs.train import looping
 from snnprune.jobs.train.looping import LoopOptions, LoopRun
-from snnprune.training.runs.stopping import Stop
+from snnprune.training.runs.stopping import StopSignal
 from snnprune.training.step import Trainer
 
 
-class After(Stop):
+class After(StopSignal):
     """A stop that is asked for while that batch, from 1, is trained on."""
 
     def __init__(self, batch: int) -> None:
@@ -38,7 +38,7 @@ def stopped_after(batch: int) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "train_on", counting)
-        patch.setattr(looping, "stopping", lambda: contextlib.nullcontext(stop))
+        patch.setattr(looping, "catch_signals", lambda: contextlib.nullcontext(stop))
         yield
 
 

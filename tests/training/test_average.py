@@ -45,7 +45,7 @@ def test_it_is_the_sum_of_the_weights_after_each_step_by_powers_of_the_decay() -
     for step in range(5):
         subject.train_on(*batch(step))
         seen.append(state(subject))
-    with subject.as_kept():
+    with subject.use_kept_weights():
         kept = state(subject)
     for key, parameter in subject.module.named_parameters():
         expected = DECAY**5 * seen[0][key]
@@ -59,7 +59,7 @@ def test_running_statistics_are_kept_as_they_are_and_the_weights_come_back() -> 
     subject = trainer()
     subject.train_on(*batch(0))
     before = state(subject)
-    with subject.as_kept():
+    with subject.use_kept_weights():
         kept = state(subject)
     after = state(subject)
     assert all(torch.equal(before[key], after[key]) for key in before)
@@ -74,7 +74,7 @@ def test_what_is_pruned_has_no_part_in_it(steps: int) -> None:
     subject.hold({"linear.weight": mask})
     for step in range(steps):
         subject.train_on(*batch(step + 1))
-    with subject.as_kept():
+    with subject.use_kept_weights():
         kept = state(subject)["linear.weight"]
     assert not kept[~mask].any()
     assert kept[mask].all()

@@ -7,21 +7,21 @@ from typing import Any
 import pytest
 import torch
 
-from snnprune.training.average import Best
+from snnprune.training.average import BestWeights
 from snnprune.training.fit import Position
-from snnprune.training.runs.state import count, number, require_alike, require_names
+from snnprune.training.runs.state import read_count, read_number, require_alike, require_names
 
 AT = Position(epoch=1, step=2, loss_sum=5.5, correct=3, seen=8)
 
 
 def taken_up(**changed: Any) -> Position:
-    return Position.taken_up({**asdict(AT), **changed}, epochs=3, steps=4)
+    return Position.from_state({**asdict(AT), **changed}, epochs=3, steps=4)
 
 
 def test_a_position_comes_back_as_it_was() -> None:
     assert taken_up() == AT
     last = Position(epoch=3)
-    assert Position.taken_up(asdict(last), epochs=3, steps=4) == last
+    assert Position.from_state(asdict(last), epochs=3, steps=4) == last
 
 
 @pytest.mark.parametrize(
@@ -49,24 +49,24 @@ def test_a_position_that_cannot_be_is_refused(changed: dict[str, Any]) -> None:
 
 
 def test_a_count_is_a_whole_number_up_to_the_most() -> None:
-    assert count({"a": 3}, "a", most=3) == 3
+    assert read_count({"a": 3}, "a", most=3) == 3
     with pytest.raises(ValueError, match="a cannot be 4"):
-        count({"a": 4}, "a", most=3)
+        read_count({"a": 4}, "a", most=3)
     with pytest.raises(KeyError):
-        count({}, "a")
+        read_count({}, "a")
 
 
 def test_a_number_of_many_digits_is_told_in_few() -> None:
     with pytest.raises(ValueError, match=r"a cannot be 1,180,591") as told:
-        count({"a": 2**70 * 10**300}, "a", most=1)
+        read_count({"a": 2**70 * 10**300}, "a", most=1)
     assert len(str(told.value)) < 120
 
 
 def test_a_number_is_finite() -> None:
-    assert number({"a": 3}, "a") == 3.0
+    assert read_number({"a": 3}, "a") == 3.0
     for wrong in (math.inf, True, None, "3"):
         with pytest.raises(ValueError, match="a cannot be"):
-            number({"a": wrong}, "a")
+            read_number({"a": wrong}, "a")
 
 
 def test_names_are_exactly_those() -> None:
@@ -92,10 +92,10 @@ def test_tensors_are_alike_by_name_shape_and_type() -> None:
 def test_the_best_weights_are_of_an_epoch_that_was() -> None:
     module = torch.nn.Linear(2, 3)
     tensors = module.state_dict()
-    best = Best()
+    best = BestWeights()
     best.restore({"epoch": 1, "accuracy": 0.5}, tensors, module=module, epochs=2)
     assert (best.epoch, best.accuracy) == (1, 0.5)
-    Best().restore({"epoch": None, "accuracy": None}, {}, module=module, epochs=2)
+    BestWeights().restore({"epoch": None, "accuracy": None}, {}, module=module, epochs=2)
     for position, held in (
         ({"epoch": 2, "accuracy": 0.5}, tensors),
         ({"epoch": 1, "accuracy": 1.5}, tensors),
@@ -104,4 +104,4 @@ def test_the_best_weights_are_of_an_epoch_that_was() -> None:
         ({"epoch": 1, "accuracy": 0.5}, {}),
     ):
         with pytest.raises(ValueError, match=r"cannot be|missing|too many"):
-            Best().restore(position, held, module=module, epochs=2)
+            BestWeights().restore(position, held, module=module, epochs=2)

@@ -103,7 +103,7 @@ def test_it_counts_what_the_run_then_does(
     named = [checkpoint(run, path, tmp_path)] if command == "finetune" else []
     asked = (command, *named, "--recipe", path, "--out", out, "--json", "-q")
     before = set(tmp_path.rglob("*"))
-    monkeypatch.setattr(tickets_module, "draw", lambda *_: [])  # pictures take long
+    monkeypatch.setattr(tickets_module, "draw_run", lambda *_: [])  # pictures take long
     report = as_json(run(*asked, "--dry-run"))
     assert set(tmp_path.rglob("*")) == before
     told = report["dry_run"]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from snnprune.masks import Masks
 from snnprune.recipe.schema import Recipe
-from snnprune.training.early_bird import EarlyTickets, hamming, told_of
-from snnprune.training.rounds import Rounds
+from snnprune.training.early_bird import EarlyTickets, describe_early_tickets, hamming
+from snnprune.training.rounds import ImpRun
 
 SPARSITIES = [0.5, 0.8]
 
@@ -40,14 +40,14 @@ class Watched(Found):
     def __init__(self, asked: Recipe) -> None:
         self.given: dict[int, list[Masks]] = {}
         with pytest.MonkeyPatch.context() as patch:
-            cut = Rounds._cut
+            cut = ImpRun._cut
 
-            def watched(rounds: Rounds, cell: Any) -> Masks:
+            def watched(rounds: ImpRun, cell: Any) -> Masks:
                 masks = cut(rounds, cell)
                 self.given.setdefault(cell.round, []).append(masks)
                 return masks
 
-            patch.setattr(Rounds, "_cut", watched)
+            patch.setattr(ImpRun, "_cut", watched)
             super().__init__(asked)
 
 
@@ -158,11 +158,11 @@ def test_a_dense_run_that_was_ended_is_no_baseline_and_a_whole_one_is(images: Pa
     assert [row["round"] for row in ended.tickets.rows] == [1, 2]
     assert [row["round"] for row in whole.tickets.rows] == [0, 1, 2]
     assert "round-00" in ended.kept.tensors
-    assert told_of(ended.kept.rows) == [
+    assert describe_early_tickets(ended.kept.rows) == [
         "the dense run ended after epoch 5, when all tickets were drawn: there is no dense "
         "accuracy to compare with; train gives one"
     ]
-    lines = told_of(whole.kept.rows)
+    lines = describe_early_tickets(whole.kept.rows)
     assert len(lines) == 2
     assert lines[0].startswith("imp at 50%: masks did not settle")
 

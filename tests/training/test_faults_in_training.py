@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from snnprune.errors import told_by_torch
+from snnprune.errors import convert_torch_error
 
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
@@ -50,7 +50,7 @@ def asking(run: Run, tmp_path: Path) -> Run:
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than the runs."""
-    monkeypatch.setattr("snnprune.jobs.train.tickets.draw", lambda *_: [])
+    monkeypatch.setattr("snnprune.jobs.train.tickets.draw_run", lambda *_: [])
 
 
 def told(done: Done) -> str:
@@ -207,7 +207,7 @@ def test_why_a_data_worker_is_gone_is_looked_up_where_torch_does_not_say(
 
     with pytest.raises(RuntimeError) as raised:
         Loader().next()
-    error = told_by_torch(raised.value)
+    error = convert_torch_error(raised.value)
     assert error is not None
     assert error.exit_code == code
 

@@ -21,9 +21,9 @@ from snnprune.jobs.train.options import FinetuneFiles
 from snnprune.models import ModelSpec
 from snnprune.models.conv_snn import conv_snn
 from snnprune.recipe.schema import Recipe
-from snnprune.report.provenance import DataSpec, described
-from snnprune.training.finetune import tuned
-from snnprune.training.runs.stopping import Stop
+from snnprune.report.provenance import DataSpec, make_metadata
+from snnprune.training.finetune import make_finetune_recipe
+from snnprune.training.runs.stopping import StopSignal
 from snnprune.training.step import Trainer
 
 pytestmark = pytest.mark.usefixtures("unrendered")
@@ -135,7 +135,7 @@ def test_it_takes_a_tenth_of_the_epochs_at_a_tenth_of_the_rate(
     epochs = rows(asked.out, "epoch")
     assert [row["epoch"] for row in epochs] == [0, 1]
     assert epochs[0]["learning_rate"] < 0.1
-    training = tuned(asked.recipe).training
+    training = make_finetune_recipe(asked.recipe).training
     assert training.epochs == 2
     assert training.learning_rate == pytest.approx(0.1)
 
@@ -149,7 +149,9 @@ def test_the_section_says_how_long_and_the_schedule_keeps_its_shape(images: Path
         "warmup_epochs": 10,
     }
     section = {"epochs": 20, "learning_rate": 0.5}
-    training_now = tuned(recipe(images, training=training, finetune=section)).training
+    training_now = make_finetune_recipe(
+        recipe(images, training=training, finetune=section)
+    ).training
     assert (training_now.epochs, training_now.learning_rate) == (20, 0.5)
     assert (training_now.warmup_epochs, training_now.step_epochs) == (2, (10, 16))
 
@@ -254,7 +256,7 @@ def test_a_dense_checkpoint_is_trained_on_with_a_warning(
 def test_a_file_that_contradicts_the_recipe_is_told(
     images: Path, tmp_path: Path, asked: LoopOptions
 ) -> None:
-    metadata = described(
+    metadata = make_metadata(
         "train",
         model=ModelSpec(name="conv-snn", args={**MODEL, "time_steps": 3}),
         data=DataSpec(name=f"tensors:{images}", validation=0.25, seed=7),
@@ -323,7 +325,7 @@ def test_gradual_pruning_that_does_not_fit_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-class After(Stop):
+class After(StopSignal):
     """A stop that is asked for while batch number `after`, from 1, is trained on."""
 
     def __init__(self, after: int, count: Callable[[], int]) -> None:
@@ -347,7 +349,7 @@ def stopped_after(batches: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "train_on", counting)
         stop = After(batches, lambda: done[0])
-        patch.setattr(looping, "stopping", lambda: contextlib.nullcontext(stop))
+        patch.setattr(looping, "catch_signals", lambda: contextlib.nullcontext(stop))
         yield
 
 

@@ -11,10 +11,10 @@ from torch import Tensor
 from snnprune.errors import InputError
 from snnprune.recipe.methods import GradualSection
 from snnprune.recipe.schema import Recipe
-from snnprune.training.gradual import targets
+from snnprune.training.gradual import compute_targets
 from snnprune.training.setup import open_recipe_data
 from snnprune.training.step import Trainer
-from snnprune.training.train import Trained, train
+from snnprune.training.train import TrainedNetwork, train
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def recipe(images: Path, training: Mapping[str, Any] | None = None, **gradual: A
     return recipe_for(images, training, gradual={"sparsity": 0.8, "steps": 4, **gradual})
 
 
-def trained(asked: Recipe, run: Kept | None = None) -> Trained:
+def trained(asked: Recipe, run: Kept | None = None) -> TrainedNetwork:
     return train(asked, open_recipe_data(asked), device=CPU, run=run)
 
 
@@ -57,12 +57,12 @@ def test_the_schedule_is_cubic_and_prunes_at_even_distances() -> None:
     section = GradualSection(sparsity=0.8, start_epoch=1, end_epoch=3, steps=4)
     # from batch 10 to 30, by fives; 0.8 (1 - (3/4)^3) = 0.4625, then 0.7, 0.7875, 0.8
     expected = {15: 0.4625, 20: 0.7, 25: 0.7875, 30: 0.8}
-    assert targets(section, epochs=8, steps_per_epoch=10) == pytest.approx(expected)
+    assert compute_targets(section, epochs=8, steps_per_epoch=10) == pytest.approx(expected)
 
 
 def test_the_schedule_goes_on_from_what_is_pruned_already() -> None:
     section = GradualSection(sparsity=0.8, end_epoch=1, steps=2)
-    found = targets(section, epochs=2, steps_per_epoch=4, first=0.4)
+    found = compute_targets(section, epochs=2, steps_per_epoch=4, first=0.4)
     assert found == pytest.approx({2: 0.8 - 0.4 / 8, 4: 0.8})
 
 
@@ -74,7 +74,7 @@ def test_it_ends_by_the_sparsity_whatever_the_number_of_steps(
     epochs: int, per_epoch: int, steps: int, settings: dict[str, int]
 ) -> None:
     section = GradualSection(sparsity=0.9, steps=steps, **settings)  # type: ignore[arg-type]  # whole numbers
-    found = targets(section, epochs, per_epoch)
+    found = compute_targets(section, epochs, per_epoch)
     assert found[max(found)] == pytest.approx(0.9)
     assert 1 <= min(found) <= max(found) <= epochs * per_epoch
     assert list(found.values()) == sorted(found.values())
@@ -115,7 +115,7 @@ def test_what_the_average_remembers_of_pruned_weights_is_not_kept(
     images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
-    as_kept = Trainer.as_kept
+    as_kept = Trainer.use_kept_weights
 
     def watched(trainer: Trainer) -> Any:
         context = as_kept(trainer)
@@ -132,7 +132,7 @@ def test_what_the_average_remembers_of_pruned_weights_is_not_kept(
 
         return Looking()
 
-    monkeypatch.setattr(Trainer, "as_kept", watched)
+    monkeypatch.setattr(Trainer, "use_kept_weights", watched)
     trained(recipe(images, {"ema": 0.9}, end_epoch=EPOCHS))
     assert len(seen) >= EPOCHS * len(WEIGHTS)
     assert not any(seen)
@@ -180,5 +180,5 @@ def test_what_cannot_prune_is_refused_before_the_first_step(
 def test_by_default_it_is_done_after_three_quarters_of_the_epochs(images: Path) -> None:
     section = recipe(images).gradual
     assert section is not None
-    assert max(targets(section, 8, STEPS)) == 6 * STEPS
-    assert list(targets(section, EPOCHS, STEPS)) == [2, 3, 4, 6]
+    assert max(compute_targets(section, 8, STEPS)) == 6 * STEPS
+    assert list(compute_targets(section, EPOCHS, STEPS)) == [2, 3, 4, 6]

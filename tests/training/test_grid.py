@@ -16,11 +16,11 @@ from valid_reports import assert_valid
 
 from snnprune.errors import InputError, StoppedError
 from snnprune.jobs.train import tickets
-from snnprune.jobs.train.grids import Grid, run_grid
+from snnprune.jobs.train.grids import GridResult, run_grid
 from snnprune.jobs.train.looping import LoopOptions
 from snnprune.jobs.train.loops import JOBS
 from snnprune.recipe.loading import load_recipe
-from snnprune.recipe.schema import runs_of
+from snnprune.recipe.schema import expand_grid
 
 Run = Callable[..., Any]
 NETWORK = """
@@ -40,7 +40,7 @@ ROUNDS = ("imp.rounds=2", "imp.rewind_epoch=1", "imp.round_epochs=1")
 @pytest.fixture(autouse=True)
 def without_their_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of each run take longer than the runs."""
-    monkeypatch.setattr(tickets, "draw", lambda *_: [])
+    monkeypatch.setattr(tickets, "draw_run", lambda *_: [])
 
 
 @pytest.fixture
@@ -79,11 +79,11 @@ def figure(number: int, places: dict[str, str], out: Path, *more: str) -> LoopOp
     return LoopOptions(command=run, recipe=recipe, out=out, device="cpu")
 
 
-def grid(options: LoopOptions) -> Grid:
+def grid(options: LoopOptions) -> GridResult:
     return run_grid(JOBS[options.command], options)
 
 
-def methods(found: Grid) -> dict[str, list[tuple[str, float]]]:
+def methods(found: GridResult) -> dict[str, list[tuple[str, float]]]:
     """What each run has a point of, the dense network first."""
     return {
         one["folder"]: [
@@ -139,7 +139,7 @@ def test_a_run_of_the_grid_is_to_the_bit_one_that_is_run_alone(
     options = figure(5, places, tmp_path / "run")
     grid(options)
     name = "nets.py-build-two"
-    alone = replace(options, recipe=runs_of(options.recipe)[name], out=tmp_path / "alone")
+    alone = replace(options, recipe=expand_grid(options.recipe)[name], out=tmp_path / "alone")
     JOBS["imp"](alone, *_silent())
     assert results(tmp_path / "run" / name) == results(tmp_path / "alone")
 
@@ -166,7 +166,7 @@ def test_runs_of_other_machines_are_brought_together(
     places: dict[str, str], tmp_path: Path
 ) -> None:
     options = figure(5, places, tmp_path / "run")
-    for name, recipe in runs_of(options.recipe).items():
+    for name, recipe in expand_grid(options.recipe).items():
         JOBS["imp"](replace(options, recipe=recipe, out=options.out / name), *_silent())
     found = grid(replace(options, resume=True))
     assert found.finished_before

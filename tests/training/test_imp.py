@@ -27,7 +27,7 @@ from snnprune.data.dataset import DataSet
 from snnprune.data.images import ImageSplit
 from snnprune.models.conv_snn import conv_snn
 from snnprune.recipe.schema import Recipe
-from snnprune.runtime import drawing
+from snnprune.runtime import seed_draws
 from snnprune.training.setup import open_recipe_data
 from snnprune.training.train import train
 
@@ -50,7 +50,7 @@ class Algorithm1:
     def __init__(self, data: DataSet, *, rewind_statistics: bool) -> None:
         assert isinstance(data.train, ImageSplit)
         self.images, self.rewind_statistics = data.train, rewind_statistics
-        with drawing(0, "weights"):
+        with seed_draws(0, "weights"):
             self.network = conv_snn(
                 in_channels=1, size=6, classes=2, width=2, depth=2, time_steps=2
             )
@@ -174,7 +174,7 @@ def test_every_round_begins_with_all_tensors_of_the_epoch_that_is_rewound_to(
 
 def after_epochs(images: Path, epochs: int) -> Mapping[str, Tensor]:
     """The dense network after that many of the recipe's epochs."""
-    with drawing(0, "weights"):
+    with seed_draws(0, "weights"):
         network = conv_snn(in_channels=1, size=6, classes=2, width=2, depth=2, time_steps=2)
     if epochs == 0:
         return network.state_dict()

@@ -14,8 +14,8 @@ from snnprune.masks import Masks
 from snnprune.recipe.methods import TrainingSection
 from snnprune.recipe.schema import Recipe
 from snnprune.training import gradual
-from snnprune.training.early_bird import EarlyBird, hamming
-from snnprune.training.gradual import Surgery
+from snnprune.training.early_bird import EarlyBirdDetector, hamming
+from snnprune.training.gradual import DynamicSurgery
 from snnprune.training.step import Trainer
 
 SPARSITIES = [0.4, 0.7, 0.9]
@@ -39,7 +39,7 @@ def operated(weights: list[float], alive: list[bool], kept: int) -> list[bool]:
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([weights]))
     trainer.hold({}, {"weight": torch.tensor([alive])})
-    Surgery(trainer, kept, (0,))()
+    DynamicSurgery(trainer, kept, (0,))()
     assert torch.equal(layer.weight.detach(), torch.tensor([weights]))  # they stay latent
     return trainer.masking.passing["weight"].flatten().tolist()
 
@@ -72,7 +72,7 @@ def test_surgery_becomes_rarer_with_the_steps(monkeypatch: pytest.MonkeyPatch) -
             before = torch.zeros(1, 2, dtype=torch.bool)
             trainer.masking.passing = {"weight": before}
             trainer.step = step
-            Surgery(trainer, 2, (seed,))()
+            DynamicSurgery(trainer, 2, (seed,))()
             done += trainer.masking.passing["weight"] is not before
         counts.append(done / 400)
     assert counts[0] == 1
@@ -116,7 +116,7 @@ def bird(distance: float, *places: int) -> list[bool]:
             yield {"a": torch.arange(10) != place}
 
     given = masks()
-    watched = EarlyBird(distance, lambda: next(given))
+    watched = EarlyBirdDetector(distance, lambda: next(given))
     return [watched.settled() for _ in places]
 
 

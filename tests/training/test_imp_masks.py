@@ -15,10 +15,10 @@ from snnprune.errors import InputError
 from snnprune.jobs.train import tickets
 from snnprune.jobs.train.looping import LoopOptions
 from snnprune.jobs.train.tickets import imp_recipe
-from snnprune.masks import Masks, kept, pruned
+from snnprune.masks import Masks, count_kept, count_pruned
 from snnprune.recipe.schema import Recipe
 from snnprune.training.imp import imp
-from snnprune.training.rounds import Rounds
+from snnprune.training.rounds import ImpRun
 from snnprune.training.setup import open_recipe_data
 from snnprune.training.step import Trainer
 
@@ -67,7 +67,7 @@ def test_exactly_as_many_as_asked_are_pruned_and_zero(method: str, found: Found)
     for number, sparsity in enumerate(SPARSITIES):
         masks = masks_of(found, method)[number]
         tensors = found.kept.tensors[f"{method}/round-{number + 1:02}"]
-        assert pruned(masks) == round(sparsity * total) == rows[number]["pruned"]
+        assert count_pruned(masks) == round(sparsity * total) == rows[number]["pruned"]
         assert all(not tensors[key][~mask].any() for key, mask in masks.items())
         assert rows[number]["layers"] == [
             {"weight": key, "kept": int(mask.sum()), "weights": mask.numel()}
@@ -134,7 +134,7 @@ def test_a_round_prunes_what_the_command_prunes_of_the_network_of_the_round_befo
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tickets, "draw", lambda *_: [])  # it takes longer than the run
+    monkeypatch.setattr(tickets, "draw_run", lambda *_: [])  # it takes longer than the run
     asked = recipe(images, methods=[method])
     data = asked.data.model_copy(update={"validation": 0.0})
     asked = asked.model_copy(update={"data": data})
@@ -214,7 +214,7 @@ def test_bn_repair_takes_the_statistics_of_the_pruned_early_network(images: Path
 def test_what_cannot_prune_is_refused_before_anything_is_trained(
     settings: dict[str, Any], told: str, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Rounds, "train", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(ImpRun, "train", lambda *_: pytest.fail("trained"))
     asked = recipe(images, **settings)
     with pytest.raises(InputError, match=told):
         imp(asked, open_recipe_data(asked), device=CPU)
@@ -238,4 +238,4 @@ def test_the_same_run_gives_the_same_result(found: Found, images: Path) -> None:
     for folder, tensors in found.kept.tensors.items():
         assert same(tensors, again.kept.tensors[folder])
     assert again.kept.rows == found.kept.rows
-    assert min(kept(masks) for masks in found.kept.masks.values() if masks) > 0
+    assert min(count_kept(masks) for masks in found.kept.masks.values() if masks) > 0

@@ -65,7 +65,7 @@ IMP: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # training, imp
 def without_pictures() -> Iterator[None]:
     """They take longer than the runs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tickets, "draw", lambda *_: [])
+        patch.setattr(tickets, "draw_run", lambda *_: [])
         yield
 
 

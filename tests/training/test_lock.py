@@ -11,7 +11,7 @@ import pytest
 
 from snnprune.errors import OutputError
 from snnprune.training.runs import ownership
-from snnprune.training.runs.ownership import locked
+from snnprune.training.runs.ownership import lock_folder
 
 HOLD = """
 import runpy, sys, time
@@ -24,7 +24,7 @@ with locked(Path(sys.argv[1])):
 
 
 def test_a_second_run_is_refused_and_told_of_the_first(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(OutputError) as caught, locked(tmp_path):
+    with lock_folder(tmp_path), pytest.raises(OutputError) as caught, lock_folder(tmp_path):
         pass
     told = str(caught.value)
     assert f"process {os.getpid()} on {socket.gethostname()} since 20" in told
@@ -33,7 +33,7 @@ def test_a_second_run_is_refused_and_told_of_the_first(tmp_path: Path) -> None:
 
 def test_the_lock_is_free_after_the_block(tmp_path: Path) -> None:
     for _ in range(2):
-        with locked(tmp_path / "run") as warnings:
+        with lock_folder(tmp_path / "run") as warnings:
             assert warnings == ()
 
 
@@ -42,25 +42,28 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "locked\n"
-        with pytest.raises(OutputError, match=f"process {process.pid} on"), locked(tmp_path):
+        with pytest.raises(OutputError, match=f"process {process.pid} on"), lock_folder(tmp_path):
             pass
         process.send_signal(signal.SIGKILL)
         process.wait(30)
     assert f"process {process.pid} on" in (tmp_path / "run.lock").read_text()
-    with locked(tmp_path):
+    with lock_folder(tmp_path):
         assert f"process {os.getpid()} on" in (tmp_path / "run.lock").read_text()
 
 
 def test_a_lock_that_is_taken_away_holds_for_nobody(tmp_path: Path) -> None:
-    with locked(tmp_path):
+    with lock_folder(tmp_path):
         (tmp_path / "run.lock").unlink()
-        with locked(tmp_path), pytest.raises(OutputError), locked(tmp_path):
+        with lock_folder(tmp_path), pytest.raises(OutputError), lock_folder(tmp_path):
             pass
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_the_output(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot be written"), locked(tmp_path / "file" / "run"):
+    with (
+        pytest.raises(OutputError, match="cannot be written"),
+        lock_folder(tmp_path / "file" / "run"),
+    ):
         pass
 
 
@@ -70,7 +73,7 @@ def test_a_full_disk_is_an_error_of_the_output(
 ) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     monkeypatch.setattr(os, "ftruncate", lambda handle, _: os.dup2(full, handle))
-    with pytest.raises(OutputError, match="No space left"), locked(tmp_path / "run"):
+    with pytest.raises(OutputError, match="No space left"), lock_folder(tmp_path / "run"):
         pass
     os.close(full)
 
@@ -82,5 +85,5 @@ def test_where_the_file_system_has_no_locks_there_is_a_warning(
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr("snnprune.training.runs.ownership.fcntl.flock", unsupported)
-    with locked(tmp_path) as warnings:
+    with lock_folder(tmp_path) as warnings:
         assert "Operation not supported" in warnings[0]

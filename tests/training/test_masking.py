@@ -8,10 +8,10 @@ import torch
 from small_networks import Own, images, traced
 from torch import Tensor, nn, optim
 
-from snnprune.masks import highest
+from snnprune.masks import select_highest
 from snnprune.measure.evaluation import evaluate
 from snnprune.training.edge_popup.parametrization import TopScores
-from snnprune.training.edge_popup.subnetwork import searching
+from snnprune.training.edge_popup.subnetwork import randomize_network
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -89,10 +89,10 @@ def test_masks_are_made_once_a_step_and_follow_every_optimizer(
 
     def counted(values: Tensor, count: int) -> Tensor:
         made.append(count)
-        return highest(values, count)
+        return select_highest(values, count)
 
-    monkeypatch.setattr("snnprune.training.edge_popup.parametrization.highest", counted)
-    with searching(network, weights="signed-constant", kept=0.5, seed=0) as found:
+    monkeypatch.setattr("snnprune.training.edge_popup.parametrization.select_highest", counted)
+    with randomize_network(network, weights="signed-constant", kept=0.5, seed=0) as found:
         optimizer, before = OPTIMIZERS[name](list(found.scores.values())), found.masks()
         module(x).square().sum().backward()
         for _ in range(3):
@@ -108,7 +108,7 @@ def test_masks_are_made_once_a_step_and_follow_every_optimizer(
 
 def test_a_pass_in_inference_mode_spoils_no_training_step() -> None:
     network, x = traced(), images(2, 1, 8, 8)
-    with searching(network, weights="kaiming-normal", kept=0.5, seed=0) as found:
+    with randomize_network(network, weights="kaiming-normal", kept=0.5, seed=0) as found:
         found.load_scores({key: -scores.detach() for key, scores in found.scores.items()})
         with torch.inference_mode():
             network.module(x)
@@ -118,7 +118,7 @@ def test_a_pass_in_inference_mode_spoils_no_training_step() -> None:
 
 def test_reads_at_every_time_step_share_their_memory() -> None:
     module, x = Own(), images(4, 6)
-    with searching(traced(module, x), weights="kaiming-normal", kept=0.5, seed=0):
+    with randomize_network(traced(module, x), weights="kaiming-normal", kept=0.5, seed=0):
         first, second = module.fc.weight, module.fc.weight
         assert first is not second
         assert first.data_ptr() == second.data_ptr()
@@ -127,7 +127,7 @@ def test_reads_at_every_time_step_share_their_memory() -> None:
 def test_what_is_seen_of_a_pass_is_the_same_whether_masks_were_made_in_it_or_before() -> None:
     module, x = Own(), images(4, 6)
     network = traced(module, x)
-    with searching(network, weights="kaiming-normal", kept=0.5, seed=0) as found:
+    with randomize_network(network, weights="kaiming-normal", kept=0.5, seed=0) as found:
         found.load_scores(found.scores)  # counts as a change
         seen = [evaluate(network, [(x, torch.zeros(4, dtype=torch.int64))]) for _ in range(2)]
     assert seen[0] == seen[1]
@@ -135,7 +135,7 @@ def test_what_is_seen_of_a_pass_is_the_same_whether_masks_were_made_in_it_or_bef
 
 def test_autocast_leaves_scores_and_their_gradients_in_float32() -> None:
     network, x = traced(), images(2, 1, 8, 8)
-    with searching(network, weights="kaiming-normal", kept=0.5, seed=0) as found:
+    with randomize_network(network, weights="kaiming-normal", kept=0.5, seed=0) as found:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             out = network.module(x)
         out.float().sum().backward()
@@ -146,7 +146,7 @@ def test_autocast_leaves_scores_and_their_gradients_in_float32() -> None:
 
 def test_a_copy_computes_the_same_and_has_scores_of_its_own() -> None:
     network, x = traced(), images(2, 1, 8, 8)
-    with searching(network, weights="kaiming-normal", kept=0.5, seed=0) as found:
+    with randomize_network(network, weights="kaiming-normal", kept=0.5, seed=0) as found:
         before = network.module(x)
         copied = copy.deepcopy(network.module)
         assert torch.equal(copied(x), before)
@@ -158,7 +158,7 @@ def test_a_copy_computes_the_same_and_has_scores_of_its_own() -> None:
 def test_the_state_of_a_users_own_neuron_beside_a_weight_is_still_put_at_rest() -> None:
     module, x = Own(), images(4, 6)
     network = traced(module, x)
-    with searching(network, weights="kaiming-normal", kept=0.5, seed=0), torch.no_grad():
+    with randomize_network(network, weights="kaiming-normal", kept=0.5, seed=0), torch.no_grad():
         with network.reset_between_batches() as reset:
             reset()
             first = module(x)

@@ -158,7 +158,7 @@ def test_what_is_kept_is_masked_and_what_is_trained_on_is_not() -> None:
     subject.hold({}, chosen)
     subject.train_on(*next(batches()))
     latent = {key: weight(subject, key) for key in KEYS}
-    with subject.as_kept():
+    with subject.use_kept_weights():
         for key, mask in chosen.items():
             assert torch.equal(weight(subject, key), latent[key] * mask)
     for key, mask in chosen.items():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_runs import CPU, Found, recipe_for, write_images
 
-from snnprune.masks import Masks, prunable, pruned
+from snnprune.masks import Masks, count_prunable, count_pruned
 from snnprune.training.setup import open_recipe_data
 from snnprune.training.train import train
 
@@ -37,7 +37,7 @@ def differ(one: Masks, other: Masks) -> bool:
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_gradual_pruning_takes_any_criterion(images: Path, by_size: Masks, criterion: str) -> None:
     masks = gradually(images, criterion)
-    assert pruned(masks) == round(0.8 * prunable(masks))
+    assert count_pruned(masks) == round(0.8 * count_prunable(masks))
     assert differ(masks, by_size)
 
 
@@ -48,5 +48,5 @@ def test_imp_takes_any_criterion_for_a_method(images: Path, criterion: str) -> N
     masks = Found(recipe_for(images, imp=section)).kept.masks
     for number, sparsity in enumerate(sparsities, start=1):
         by_size, found = (masks[f"{method}/round-{number:02}"] for method in methods)
-        assert pruned(found) == round(sparsity * prunable(found))
+        assert count_pruned(found) == round(sparsity * count_prunable(found))
         assert differ(found, by_size)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from snnprune.recipe.methods import TrainingSection
-from snnprune.training.optimizer import learning_rate
+from snnprune.training.optimizer import compute_learning_rate
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 FAULTY = Path(__file__).parent.parent / "training" / "faulty.py"
@@ -60,7 +60,7 @@ def test_steps_that_overflow_are_counted_and_the_schedule_waits_for_them(
     taken = 0
     for row in rows:
         taken += STEPS - row["skipped"]
-        assert row["learning_rate"] == learning_rate(training, max(taken - 1, 0), STEPS)
+        assert row["learning_rate"] == compute_learning_rate(training, max(taken - 1, 0), STEPS)
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     told = f"the gradient of {sum(skipped)} batches overflowed in fp16: no step was taken with them"
     assert told in report["warnings"]

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from snnprune.cli.training import Change
+from snnprune.cli.training import AllowedChange
 from snnprune.errors import InputError, NonFiniteError, OutputError, StoppedError
 from snnprune.jobs.train import looping
 from snnprune.jobs.train.looping import LoopOptions, LoopRun
@@ -23,8 +23,8 @@ from snnprune.jobs.train.train import train_recipe
 from snnprune.measure.evaluation import evaluate
 from snnprune.recipe.schema import Recipe
 from snnprune.runtime import SILENT
-from snnprune.training.runs.changes import made_with
-from snnprune.training.runs.stopping import Stop
+from snnprune.training.runs.changes import collect_conditions
+from snnprune.training.runs.stopping import StopSignal
 from snnprune.training.step import Trainer
 
 EPOCHS, STEPS = 2, 3  # per epoch
@@ -54,7 +54,7 @@ def build():
 """
 
 
-class After(Stop):
+class After(StopSignal):
     """A stop that is asked for while batch number `after`, from 1, is trained on."""
 
     def __init__(self, after: int) -> None:
@@ -127,7 +127,7 @@ def stop_after(asked: LoopOptions, batches: int, monkeypatch: pytest.MonkeyPatch
 
     Counted.batches = 0
     with monkeypatch.context() as patch:
-        patch.setattr(looping, "stopping", lambda: contextlib.nullcontext(After(batches)))
+        patch.setattr(looping, "catch_signals", lambda: contextlib.nullcontext(After(batches)))
         with pytest.raises(StoppedError) as caught:
             run(asked)
     return str(caught.value)
@@ -172,7 +172,7 @@ def test_stopped_after_every_single_step_it_ends_bit_identical(
     assert results(asked.out) == results(undisturbed.out)
 
 
-class WhileEvaluating(Stop):
+class WhileEvaluating(StopSignal):
     """A stop that is asked for in the evaluation number `number`, from 1."""
 
     def __init__(self, number: int, patch: pytest.MonkeyPatch) -> None:
@@ -195,7 +195,7 @@ def test_stopped_while_it_validates_it_ends_after_the_epoch(
     asked = options(images, tmp_path / "run")
     with monkeypatch.context() as patch:
         stop = WhileEvaluating(1, patch)
-        patch.setattr(looping, "stopping", lambda: contextlib.nullcontext(stop))
+        patch.setattr(looping, "catch_signals", lambda: contextlib.nullcontext(stop))
         with pytest.raises(StoppedError, match=f"in epoch 1 after step {STEPS} of {STEPS}"):
             run(asked)
     assert len((asked.out / "metrics.jsonl").read_text().splitlines()) == 1
@@ -214,7 +214,7 @@ def test_a_run_that_has_done_its_last_step_is_finished_all_the_same(
 ) -> None:
     asked = options(images, tmp_path / "run")
     stop = WhileEvaluating(number, monkeypatch)
-    monkeypatch.setattr(looping, "stopping", lambda: contextlib.nullcontext(stop))
+    monkeypatch.setattr(looping, "catch_signals", lambda: contextlib.nullcontext(stop))
     run(asked)
     assert results(asked.out) == expected
 
@@ -296,7 +296,7 @@ def of_an_abacus(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     asked = options(images, tmp_path / "run")
     made = {"snnprune": "0.0", "torch": "1.0", "device": "abacus", "processes": "3"}
     with monkeypatch.context() as patch:
-        patch.setattr(looping, "made_with", lambda *_: made)
+        patch.setattr(looping, "collect_conditions", lambda *_: made)
         stop_after(asked, 1, monkeypatch)
     return asked
 
@@ -320,22 +320,22 @@ def test_another_number_of_threads_is_no_other_device(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = options(images, tmp_path / "run")
-    made = {**made_with(torch.device("cpu")), "device": "cpu (99 threads)"}
+    made = {**collect_conditions(torch.device("cpu")), "device": "cpu (99 threads)"}
     with monkeypatch.context() as patch:
-        patch.setattr(looping, "made_with", lambda *_: made)
+        patch.setattr(looping, "collect_conditions", lambda *_: made)
         stop_after(asked, 1, monkeypatch)
     [warning] = resumed(asked).report["warnings"]
     assert warning.startswith("device: cpu (99 threads) in the run, cpu (")
 
 
 def test_what_may_be_changed_is_what_a_run_says_that_it_is_made_with() -> None:
-    assert {str(change) for change in Change} == set(made_with(torch.device("cpu")))
+    assert {str(change) for change in AllowedChange} == set(collect_conditions(torch.device("cpu")))
 
 
 def test_another_torch_or_machine_that_is_allowed_is_told_and_remembered(
     of_an_abacus: LoopOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = tuple(Change)
+    changes = tuple(AllowedChange)
     stop_after(replace(of_an_abacus, resume=True, allowed=changes), 1, monkeypatch)
     warnings = resumed(of_an_abacus).report["warnings"]
     assert [warning.partition(" in the run, ")[0] for warning in warnings] == [

@@ -189,13 +189,13 @@ def test_a_run_of_another_torch_is_exit_code_3_until_the_change_is_allowed(
     recipe: Callable[[int], Path], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from snnprune.jobs.train import looping
-    from snnprune.training.runs.changes import made_with
+    from snnprune.training.runs.changes import collect_conditions
 
     out = tmp_path / "run"
     command = ("train", "--recipe", recipe(2), "--out", out, "--device", "cpu")
-    made = {**made_with(torch.device("cpu")), "torch": "1.0"}
+    made = {**collect_conditions(torch.device("cpu")), "torch": "1.0"}
     with monkeypatch.context() as patch:
-        patch.setattr(looping, "made_with", lambda *_: made)
+        patch.setattr(looping, "collect_conditions", lambda *_: made)
         assert run(*command).returncode == 0
     (out / "DONE").unlink()
     refused = run("train", "--resume", "--out", out, "--device", "cpu")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from snnprune.recipe.methods import TrainingSection
-from snnprune.training.optimizer import learning_rate
+from snnprune.training.optimizer import compute_learning_rate
 
 STEPS_PER_EPOCH = 5
 
@@ -16,7 +16,7 @@ def rates(**settings: Any) -> list[float]:
     """The rate of every step of a run of ten epochs of five steps, with a peak of 0.8."""
     training = TrainingSection(**{"epochs": 10, "learning_rate": 0.8, **settings})
     steps = training.epochs * STEPS_PER_EPOCH
-    return [learning_rate(training, step, STEPS_PER_EPOCH) for step in range(steps)]
+    return [compute_learning_rate(training, step, STEPS_PER_EPOCH) for step in range(steps)]
 
 
 def test_cosine_starts_at_the_peak_is_half_in_the_middle_and_ends_near_zero() -> None:
@@ -88,4 +88,4 @@ def test_the_epochs_of_a_step_schedule_are_counted_from_the_start_of_the_run() -
 
 def test_a_run_of_one_step_takes_it_at_the_peak() -> None:
     training = TrainingSection(epochs=1, learning_rate=0.5)
-    assert learning_rate(training, 0, 1) == 0.5
+    assert compute_learning_rate(training, 0, 1) == 0.5

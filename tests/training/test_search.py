@@ -20,7 +20,7 @@ from snnprune.models.conv_snn import conv_snn
 from snnprune.recipe.dumping import dump_recipe
 from snnprune.recipe.loading import load_recipe
 from snnprune.recipe.schema import Recipe
-from snnprune.training.edge_popup.subnetwork import drawn_scores, drawn_weight
+from snnprune.training.edge_popup.subnetwork import draw_scores, draw_weight
 from snnprune.training.search import search
 from snnprune.training.setup import open_recipe_data
 from snnprune.training.train import train
@@ -119,11 +119,11 @@ class EdgePopup:
         self.network = small_network()
         shapes = {key: self.network.get_parameter(key).shape for key in WEIGHTS}
         self.weights = {
-            key: drawn_weight(shape, "signed-constant", kept=kept, seed=0, key=key)
+            key: draw_weight(shape, "signed-constant", kept=kept, seed=0, key=key)
             for key, shape in shapes.items()
         }
         self.scores = {
-            key: nn.Parameter(drawn_scores(shape, seed=0, key=key)) for key, shape in shapes.items()
+            key: nn.Parameter(draw_scores(shape, seed=0, key=key)) for key, shape in shapes.items()
         }
         for name, parameter in self.network.named_parameters():
             if name not in WEIGHTS:
@@ -274,11 +274,11 @@ def test_scores_learn_under_every_setting_of_training(
     kept = kept_of(recipe(images, training, sparsities=[0.5]))
     tensors, masks = kept.tensors["sparsity-0.5"], kept.masks["sparsity-0.5"]
     first = {
-        key: highest(drawn_scores(mask.shape, seed=0, key=key), 0.5) for key, mask in masks.items()
+        key: highest(draw_scores(mask.shape, seed=0, key=key), 0.5) for key, mask in masks.items()
     }
     assert not same(masks, first)
     for key, mask in masks.items():
-        drawn = drawn_weight(mask.shape, "signed-constant", kept=0.5, seed=0, key=key)
+        drawn = draw_weight(mask.shape, "signed-constant", kept=0.5, seed=0, key=key)
         assert torch.equal(tensors[key], drawn * mask)
 
 

@@ -59,7 +59,7 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # training, search
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than the runs."""
-    monkeypatch.setattr(tickets, "draw", lambda *_: [])
+    monkeypatch.setattr(tickets, "draw_run", lambda *_: [])
 
 
 @pytest.fixture(scope="module")

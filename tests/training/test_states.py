@@ -15,10 +15,10 @@ from snnprune.training.runs.state import (
     HASH,
     POSITION,
     State,
-    States,
-    hash_of,
+    StateStore,
+    hash_state,
     read_state,
-    taking_up,
+    take_up,
     write_state,
 )
 
@@ -93,28 +93,28 @@ def test_a_state_that_is_cut_off_is_found(kept: int, tmp_path: Path) -> None:
 def test_a_position_that_is_no_json_is_refused_though_its_hash_fits(tmp_path: Path) -> None:
     path, text = tmp_path / "state.safetensors", "[" * 100_000
     tensors = {"model/weight": torch.zeros(1)}
-    metadata = {POSITION: text, HASH: hash_of(text, tensors)}
+    metadata = {POSITION: text, HASH: hash_state(text, tensors)}
     write_safetensors(path, tensors, metadata)
     with pytest.raises(InputError, match="its position is not JSON"):
         read_state(path)
 
 
 def test_the_two_newest_are_kept_by_number_and_not_by_text(tmp_path: Path) -> None:
-    states = States(tmp_path)
+    states = StateStore(tmp_path)
     for number in (9, 999_999, 1_000_000):
         states.save(number, some_state(number))
     assert names(tmp_path) == ["step-1000000.safetensors", "step-999999.safetensors"]
-    newest, warnings = states.newest()
+    newest, warnings = states.read_newest()
     assert newest is not None
     assert (newest.position["epoch"], warnings) == (1_000_000, ())
 
 
 def test_a_damaged_newest_state_gives_way_to_the_one_before(tmp_path: Path) -> None:
-    states = States(tmp_path)
+    states = StateStore(tmp_path)
     states.save(1, some_state(1))
     states.save(2, some_state(2))
     (tmp_path / "step-000002.safetensors").write_bytes(b"")
-    newest, warnings = states.newest()
+    newest, warnings = states.read_newest()
     assert newest is not None
     assert newest.position["epoch"] == 1
     assert len(warnings) == 1
@@ -123,7 +123,7 @@ def test_a_damaged_newest_state_gives_way_to_the_one_before(tmp_path: Path) -> N
 
 
 def test_a_state_that_was_gone_back_from_does_not_outlive_the_next_one(tmp_path: Path) -> None:
-    states = States(tmp_path)
+    states = StateStore(tmp_path)
     states.save(10, some_state())
     (tmp_path / "step-000020.safetensors").write_bytes(b"torn")
     states.save(12, some_state(12))
@@ -134,19 +134,19 @@ def test_when_all_are_damaged_it_is_said(tmp_path: Path) -> None:
     for number in (1, 2):
         (tmp_path / f"step-00000{number}.safetensors").write_bytes(b"torn")
     with pytest.raises(InputError, match=r"no state is whole.*--force starts again"):
-        States(tmp_path).newest()
+        StateStore(tmp_path).read_newest()
 
 
 def test_without_states_there_is_none(tmp_path: Path) -> None:
     (tmp_path / "step-x.safetensors").touch()
-    assert States(tmp_path).newest() == (None, ())
-    assert States(tmp_path / "nothing").newest() == (None, ())
+    assert StateStore(tmp_path).read_newest() == (None, ())
+    assert StateStore(tmp_path / "nothing").read_newest() == (None, ())
 
 
 def test_what_does_not_fit_the_network_is_told_with_the_file(tmp_path: Path) -> None:
     write_state(tmp_path / "s.safetensors", some_state())
     with pytest.raises(InputError, match=r"s\.safetensors: does not fit the run"):  # noqa: SIM117
-        with taking_up(read_state(tmp_path / "s.safetensors")) as state:
+        with take_up(read_state(tmp_path / "s.safetensors")) as state:
             torch.nn.Linear(2, 2).load_state_dict(dict(state.groups["model"]))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from snnprune.training.runs.stopping import stopping
+from snnprune.training.runs.stopping import catch_signals
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def raise_signal(number: int) -> None:
     ],
 )
 def test_a_signal_is_noted_and_nothing_else_happens(number: int, code: int, word: str) -> None:
-    with stopping() as stop:
+    with catch_signals() as stop:
         assert not stop
         raise_signal(number)
         assert stop
@@ -40,7 +40,7 @@ def test_a_signal_is_noted_and_nothing_else_happens(number: int, code: int, word
 
 
 def test_a_second_ctrl_c_interrupts_at_once() -> None:
-    with stopping() as stop:
+    with catch_signals() as stop:
         raise_signal(signal.SIGINT)
         assert stop
         with pytest.raises(KeyboardInterrupt):
@@ -56,7 +56,7 @@ def test_a_second_signal_of_slurm_ends_like_sigterm(monkeypatch: pytest.MonkeyPa
 
     before = signal.signal(signal.SIGTERM, end)
     try:
-        with stopping():
+        with catch_signals():
             raise_signal(signal.SIGUSR1)
             with pytest.raises(EndedError):
                 raise_signal(signal.SIGUSR1)
@@ -67,7 +67,7 @@ def test_a_second_signal_of_slurm_ends_like_sigterm(monkeypatch: pytest.MonkeyPa
 def test_the_handlers_are_as_before_after_the_block() -> None:
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     before = [signal.getsignal(number) for number in numbers]
-    with stopping():
+    with catch_signals():
         assert all(
             signal.getsignal(number) != handler
             for number, handler in zip(numbers, before, strict=True)
@@ -79,7 +79,7 @@ def test_the_handlers_are_as_before_after_the_block() -> None:
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with stopping() as stop:
+        with catch_signals() as stop:
             raise_signal(signal.SIGINT)
         assert not stop
     finally:
@@ -90,7 +90,7 @@ def test_beside_the_main_thread_nothing_is_noted() -> None:
     seen = []
 
     def work() -> None:
-        with stopping() as stop:
+        with catch_signals() as stop:
             seen.append(bool(stop))
 
     thread = threading.Thread(target=work)

@@ -20,8 +20,8 @@ from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
 from snnprune.graph.network import Network
 from snnprune.measure.evaluation import evaluate
-from snnprune.measure.loss import time_averaged_loss
-from snnprune.training.edge_popup.subnetwork import Subnetwork, searching
+from snnprune.measure.loss import compute_time_averaged_loss
+from snnprune.training.edge_popup.subnetwork import Subnetwork, randomize_network
 
 
 def built(name: str) -> tuple[Network, Tensor]:
@@ -64,7 +64,7 @@ def everything(module: nn.Module) -> dict[str, Any]:
 def test_only_scores_learn_and_all_else_stays_as_it_is(name: str) -> None:
     network, x = built(name)
     module = network.module
-    with searching(network, weights="signed-constant", kept=0.5, seed=0) as found:
+    with randomize_network(network, weights="signed-constant", kept=0.5, seed=0) as found:
         learning = {id(p) for p in module.parameters() if p.requires_grad}
         assert learning == {id(scores) for scores in found.scores.values()}
         fixed = {n: p.clone() for n, p in module.named_parameters() if not p.requires_grad}
@@ -82,7 +82,7 @@ def test_only_scores_learn_and_all_else_stays_as_it_is(name: str) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_plain_state_dict_gives_the_same_outputs_in_a_fresh_network(name: str) -> None:
     network, x = built(name)
-    with searching(network, weights="kaiming-normal", kept=0.3, seed=0) as found:
+    with randomize_network(network, weights="kaiming-normal", kept=0.3, seed=0) as found:
         search_for(found, x)
         expected, written, masks = output(network, x), found.state_dict(), found.masks()
     fresh = NETWORKS[name][0]()
@@ -100,7 +100,7 @@ def test_the_plain_state_dict_gives_the_same_outputs_in_a_fresh_network(name: st
 def test_afterwards_the_network_is_as_it_was(name: str) -> None:
     network, x = built(name)
     before, plain = everything(network.module), output(network, x)
-    with searching(network, weights="kaiming-normal", kept=0.3, seed=0) as found:
+    with randomize_network(network, weights="kaiming-normal", kept=0.3, seed=0) as found:
         search_for(found, x)
     assert everything(network.module) == before
     assert torch.equal(output(network, x), plain)
@@ -111,7 +111,7 @@ def test_it_is_as_it_was_after_an_exception_too() -> None:
     before = everything(network.module)
     with (
         pytest.raises(ZeroDivisionError),
-        searching(network, weights="kaiming-normal", kept=0.3, seed=0),
+        randomize_network(network, weights="kaiming-normal", kept=0.3, seed=0),
     ):
         raise ZeroDivisionError
     assert everything(network.module) == before
@@ -137,7 +137,7 @@ def test_buffers_come_back_whatever_a_pass_made_of_them(samples: int) -> None:
     module: Any = network.module
     before = module.last.clone()
     with (
-        searching(network, weights="kaiming-normal", kept=0.5, seed=0),
+        randomize_network(network, weights="kaiming-normal", kept=0.5, seed=0),
         torch.inference_mode(),
     ):
         module(images(samples, 1, 8, 8))
@@ -150,7 +150,7 @@ def test_biases_are_gone_norms_are_plain_and_their_statistics_are_new_and_live()
     for parameter in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
         nn.init.uniform_(parameter, 2, 3)
     network, x = traced(module), images(4, 1, 8, 8)
-    with searching(network, weights="kaiming-normal", kept=0.5, seed=0) as found:
+    with randomize_network(network, weights="kaiming-normal", kept=0.5, seed=0) as found:
         state = found.state_dict()
         assert not state["classifier.bias"].any()
         assert state["blocks.0.norm.weight"].eq(1).all()
@@ -164,7 +164,7 @@ def test_biases_are_gone_norms_are_plain_and_their_statistics_are_new_and_live()
 def test_a_weight_under_two_names_has_one_score_and_stays_one_weight() -> None:
     network, x = built("own")
     module: Any = network.module
-    with searching(network, weights="kaiming-normal", kept=0.5, seed=0) as found:
+    with randomize_network(network, weights="kaiming-normal", kept=0.5, seed=0) as found:
         assert set(found.scores) == {"weight", "fc.weight"}
         search_for(found, x)
         assert torch.equal(module.weight, module.again.weight)
@@ -180,11 +180,11 @@ def test_a_weight_under_two_names_has_one_score_and_stays_one_weight() -> None:
 
 def test_scores_can_be_taken_up_again() -> None:
     network, x = built("conv-snn")
-    with searching(network, weights="kaiming-normal", kept=0.5, seed=0) as found:
+    with randomize_network(network, weights="kaiming-normal", kept=0.5, seed=0) as found:
         search_for(found, x)
         scores = {key: score.detach().clone() for key, score in found.scores.items()}
         masks = found.masks()
-    with searching(network, weights="kaiming-normal", kept=0.5, seed=0) as found:
+    with randomize_network(network, weights="kaiming-normal", kept=0.5, seed=0) as found:
         assert any(not torch.equal(mask, masks[key]) for key, mask in found.masks().items())
         found.load_scores(scores)
         assert all(torch.equal(mask, masks[key]) for key, mask in found.masks().items())
@@ -192,7 +192,7 @@ def test_scores_can_be_taken_up_again() -> None:
 
 def test_a_layer_of_few_weights_keeps_one() -> None:
     network = traced(conv_snn(width=1, depth=1, size=1, classes=2), images(2, 1, 1, 1))
-    with searching(network, weights="kaiming-normal", kept=0.1, seed=0) as found:
+    with randomize_network(network, weights="kaiming-normal", kept=0.1, seed=0) as found:
         kept = {key: int(mask.sum()) for key, mask in found.masks().items()}
     assert kept == {"encoder.conv.weight": 1, "classifier.weight": 1}
 
@@ -214,7 +214,7 @@ def test_a_search_runs_in_distributed_data_parallel() -> None:
     for wrap in (lambda module: module, DistributedDataParallel):
         with (
             one_process(),
-            searching(network, weights="kaiming-normal", kept=0.5, seed=0) as found,
+            randomize_network(network, weights="kaiming-normal", kept=0.5, seed=0) as found,
         ):
             module = wrap(network.module.train())
             optimizer = optim.SGD(found.scores.values(), lr=0.1)
@@ -281,7 +281,7 @@ def test_weights_that_are_no_plain_parameters_are_refused(name: str) -> None:
     before = list(network.module.state_dict())
     with (
         pytest.raises(InputError) as caught,
-        searching(network, weights="kaiming-normal", kept=0.5, seed=0),
+        randomize_network(network, weights="kaiming-normal", kept=0.5, seed=0),
     ):
         pytest.fail("it began")
     assert str(caught.value).startswith(line)
@@ -292,7 +292,7 @@ def test_weights_that_are_no_plain_parameters_are_refused(name: str) -> None:
 def test_what_is_no_share_cannot_be_kept(kept: float) -> None:
     with (
         pytest.raises(InputError, match="cannot be kept"),
-        searching(traced(), weights="kaiming-normal", kept=kept, seed=0),
+        randomize_network(traced(), weights="kaiming-normal", kept=kept, seed=0),
     ):
         pytest.fail("it began")
 
@@ -307,14 +307,14 @@ def bundled(count: int) -> tuple[ImageSplit, ImageSplit]:
 def test_a_search_on_real_images_finds_a_subnetwork_far_above_chance() -> None:
     train, test = bundled(500)
     network = traced(conv_snn(width=8, size=28, depth=3), images(2, 1, 28, 28))
-    with searching(network, weights="signed-constant", kept=0.5, seed=0) as found:
+    with randomize_network(network, weights="signed-constant", kept=0.5, seed=0) as found:
         module = network.module.train()
         optimizer = optim.SGD(found.scores.values(), lr=0.3, momentum=0.9)
         for epoch in range(4):
             for x, y in train.shuffled(50, key=(0, epoch), device="cpu", augment=Augmentation()):
                 assert y is not None
                 optimizer.zero_grad()
-                time_averaged_loss(module(x), y).mean().backward()
+                compute_time_averaged_loss(module(x), y).mean().backward()
                 optimizer.step()
         accuracy = evaluate(network, test.batches(250)).accuracy
     assert accuracy is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from snnprune.training.runs.metrics import TensorBoard, scalars
+from snnprune.training.runs.metrics import TensorBoard, iter_scalars
 
 EPOCH = {
     "kind": "epoch",
@@ -45,16 +45,16 @@ def points(folder: Path, name: str) -> list[tuple[int, float]]:
 
 
 def test_an_epoch_is_measured_below_the_name_of_its_method_without_what_is_unknown() -> None:
-    assert dict(scalars(EPOCH)) == {
+    assert dict(iter_scalars(EPOCH)) == {
         "imp/train_loss": 0.5,
         "imp/train_accuracy": 0.75,
         "imp/learning_rate": 0.1,
     }
-    assert dict(scalars({"kind": "epoch", "epoch": 1, "train_loss": 2})) == {"train_loss": 2.0}
+    assert dict(iter_scalars({"kind": "epoch", "epoch": 1, "train_loss": 2})) == {"train_loss": 2.0}
 
 
 def test_a_ticket_is_measured_with_its_layers_and_neurons() -> None:
-    assert dict(scalars(TICKET)) == {
+    assert dict(iter_scalars(TICKET)) == {
         "imp/validation_accuracy": 0.75,
         "imp/sparsity_asked": 0.9,
         "imp/sparsity": 0.89,
@@ -63,12 +63,12 @@ def test_a_ticket_is_measured_with_its_layers_and_neurons() -> None:
         "imp/firing_rate/spikes": 0.2,
         "imp/density/conv.weight": 0.25,
     }
-    assert "imp/sparsity" in dict(scalars({**TICKET, "test": None}))
+    assert "imp/sparsity" in dict(iter_scalars({**TICKET, "test": None}))
 
 
 def test_names_are_escaped_and_values_finite() -> None:
     row = {"method": "a\x1b\ud800", "train_loss": float("nan"), "learning_rate": 0.1}
-    assert list(scalars(row)) == [("a\\x1b\\ud800/learning_rate", 0.1)]
+    assert list(iter_scalars(row)) == [("a\\x1b\\ud800/learning_rate", 0.1)]
 
 
 def write(folder: Path, numbers: range, loss: float, after: int | None = None) -> None:

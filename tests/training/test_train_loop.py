@@ -20,18 +20,18 @@ from snnprune.recipe.loading import load_recipe
 from snnprune.recipe.schema import Recipe
 from snnprune.training.setup import open_recipe_data
 from snnprune.training.step import Trainer
-from snnprune.training.train import Trained, train
+from snnprune.training.train import TrainedNetwork, train
 
 CPU = torch.device("cpu")
 # A fifth of the bundled images and half the width: enough to learn from, in a second.
 SHORT = ("data.validation=0.8", "model.args.width=4")
 
 
-def trained_by(recipe: Recipe) -> Trained:
+def trained_by(recipe: Recipe) -> TrainedNetwork:
     return train(recipe, open_recipe_data(recipe), device=CPU)
 
 
-def run(*overrides: str) -> Trained:
+def run(*overrides: str) -> TrainedNetwork:
     recipe = load_recipe("smoke", [*SHORT, *overrides])
     data = open_recipe_data(recipe)
     assert isinstance(data.validation, ImageSplit)
@@ -40,11 +40,11 @@ def run(*overrides: str) -> Trained:
 
 
 @cache
-def short_run() -> Trained:
+def short_run() -> TrainedNetwork:
     return run()
 
 
-def weights(trained: Trained) -> dict[str, Tensor]:
+def weights(trained: TrainedNetwork) -> dict[str, Tensor]:
     return dict(trained.network.module.state_dict())
 
 

@@ -16,11 +16,11 @@ from snnprune.checkpoint.torch.machine import (
     TABLE,
     TUPLE,
     Machine,
-    Made,
     MalformedPickleError,
-    Named,
-    Table,
-    Unread,
+    PickledCall,
+    PickledDict,
+    PickledGlobal,
+    UnreadValue,
     instruction,
 )
 
@@ -53,12 +53,12 @@ def _(on: Machine) -> None:
     if on.stack:
         on.stack.pop()
     else:
-        on.marked()
+        on.pop_to_mark()
 
 
 @instruction(pickle.POP_MARK)
 def _(on: Machine) -> None:
-    on.marked()
+    on.pop_to_mark()
 
 
 @instruction(pickle.DUP)
@@ -107,23 +107,23 @@ def _(on: Machine) -> None:
 
 @instruction(pickle.LONG1)
 def _(on: Machine) -> None:
-    _integer(on, on.number(1))
+    _push_integer(on, on.number(1))
 
 
 @instruction(pickle.LONG4)
 def _(on: Machine) -> None:
-    _integer(on, on.number(4))
+    _push_integer(on, on.number(4))
 
 
 @instruction(pickle.INT)
 def _(on: Machine) -> None:
     line = on.line()
-    on.stack.append(line == b"01" if line in (b"00", b"01") else _parsed(line))
+    on.stack.append(line == b"01" if line in (b"00", b"01") else _parse_integer(line))
 
 
 @instruction(pickle.LONG)
 def _(on: Machine) -> None:
-    on.stack.append(_parsed(on.line().removesuffix(b"L")))
+    on.stack.append(_parse_integer(on.line().removesuffix(b"L")))
 
 
 @instruction(pickle.FLOAT)
@@ -140,18 +140,18 @@ def _(on: Machine) -> None:
     on.stack.append(struct.unpack(">d", on.take(8))[0])
 
 
-def _integer(on: Machine, size: int) -> None:
+def _push_integer(on: Machine, size: int) -> None:
     if size > LARGEST_NUMBER:
         on.skip(size)
-        on.stack.append(Unread("long number"))
+        on.stack.append(UnreadValue("long number"))
     else:
         on.charge(SMALL + size)
         on.stack.append(int.from_bytes(on.take(size), "little", signed=True))
 
 
-def _parsed(digits: bytes) -> object:
+def _parse_integer(digits: bytes) -> object:
     if len(digits) > 2 * LARGEST_NUMBER:
-        return Unread("long number")
+        return UnreadValue("long number")
     try:
         return int(digits)
     except ValueError:
@@ -163,32 +163,32 @@ def _parsed(digits: bytes) -> object:
 
 @instruction(pickle.SHORT_BINUNICODE)
 def _(on: Machine) -> None:
-    _text(on, on.number(1))
+    _push_text(on, on.number(1))
 
 
 @instruction(pickle.BINUNICODE)
 def _(on: Machine) -> None:
-    _text(on, on.number(4))
+    _push_text(on, on.number(4))
 
 
 @instruction(pickle.BINUNICODE8)
 def _(on: Machine) -> None:
-    _text(on, on.number(8))
+    _push_text(on, on.number(8))
 
 
 @instruction(pickle.SHORT_BINSTRING)
 def _(on: Machine) -> None:
-    _old_text(on, on.number(1))
+    _push_old_text(on, on.number(1))
 
 
 @instruction(pickle.BINSTRING)
 def _(on: Machine) -> None:
-    _old_text(on, on.number(4))
+    _push_old_text(on, on.number(4))
 
 
 @instruction(pickle.UNICODE)
 def _(on: Machine) -> None:
-    _decoded(on, on.line(), "raw-unicode-escape")
+    _push_decoded(on, on.line(), "raw-unicode-escape")
 
 
 @instruction(pickle.STRING)
@@ -197,45 +197,45 @@ def _(on: Machine) -> None:
     if len(line) < 2 or line[:1] not in b"'\"" or line[:1] != line[-1:]:
         raise MalformedPickleError("holds text without its quotes")
     if b"\\" in line or not line.isascii():  # of Python 2, where no key of a state_dict needs it
-        on.stack.append(Unread("text"))
+        on.stack.append(UnreadValue("text"))
     else:
-        _decoded(on, line[1:-1], "utf-8")
+        _push_decoded(on, line[1:-1], "utf-8")
 
 
 @instruction(pickle.SHORT_BINBYTES)
 def _(on: Machine) -> None:
-    _bytes(on, on.number(1))
+    _push_bytes(on, on.number(1))
 
 
 @instruction(pickle.BINBYTES)
 def _(on: Machine) -> None:
-    _bytes(on, on.number(4))
+    _push_bytes(on, on.number(4))
 
 
 @instruction(pickle.BINBYTES8, pickle.BYTEARRAY8)
 def _(on: Machine) -> None:
-    _bytes(on, on.number(8))
+    _push_bytes(on, on.number(8))
 
 
-def _text(on: Machine, size: int) -> None:
+def _push_text(on: Machine, size: int) -> None:
     if size > LONGEST:
         on.skip(size)
-        on.stack.append(Unread("long text"))
+        on.stack.append(UnreadValue("long text"))
     else:
-        _decoded(on, on.take(size), "utf-8")
+        _push_decoded(on, on.take(size), "utf-8")
 
 
-def _old_text(on: Machine, size: int) -> None:
+def _push_old_text(on: Machine, size: int) -> None:
     """Text of Python 2, which may be bytes."""
     try:
         str(on.data[on.place : on.place + min(size, LONGEST)], "utf-8")
     except UnicodeDecodeError:
-        _bytes(on, size)
+        _push_bytes(on, size)
     else:
-        _text(on, size)
+        _push_text(on, size)
 
 
-def _decoded(on: Machine, data: bytes, encoding: str) -> None:
+def _push_decoded(on: Machine, data: bytes, encoding: str) -> None:
     on.charge(TUPLE + 4 * len(data))  # a character may take as many bytes
     try:
         on.stack.append(str(data, encoding, "surrogatepass"))
@@ -243,10 +243,10 @@ def _decoded(on: Machine, data: bytes, encoding: str) -> None:
         raise MalformedPickleError("its text is damaged") from None
 
 
-def _bytes(on: Machine, size: int) -> None:
+def _push_bytes(on: Machine, size: int) -> None:
     if size > LONGEST_NAME:
         on.skip(size)
-        on.stack.append(Unread("bytes"))
+        on.stack.append(UnreadValue("bytes"))
     else:
         on.charge(TUPLE + size)
         on.stack.append(on.take(size))
@@ -282,7 +282,7 @@ def _(on: Machine) -> None:
 
 @instruction(pickle.TUPLE)
 def _(on: Machine) -> None:
-    found = on.marked()
+    found = on.pop_to_mark()
     on.charge(TUPLE + 8 * len(found))
     on.stack.append(tuple(found))
 
@@ -295,34 +295,34 @@ def _(on: Machine) -> None:
 
 @instruction(pickle.LIST)
 def _(on: Machine) -> None:
-    found = on.marked()
+    found = on.pop_to_mark()
     on.stack.append(found)
 
 
 @instruction(pickle.EMPTY_DICT)
 def _(on: Machine) -> None:
     on.charge(TABLE)
-    on.stack.append(Table(on.place - 1))
+    on.stack.append(PickledDict(on.place - 1))
 
 
 @instruction(pickle.DICT)
 def _(on: Machine) -> None:
-    found = on.marked()
+    found = on.pop_to_mark()
     on.charge(TABLE)
-    table = Table(on.place - 1)
+    table = PickledDict(on.place - 1)
     _put_all(on, table, found)
     on.stack.append(table)
 
 
 @instruction(pickle.EMPTY_SET)
 def _(on: Machine) -> None:
-    on.stack.append(on.call(Named("builtins", "set"), ()))
+    on.stack.append(on.call(PickledGlobal("builtins", "set"), ()))
 
 
 @instruction(pickle.FROZENSET)
 def _(on: Machine) -> None:
-    found = on.marked()
-    on.stack.append(on.call(Named("builtins", "frozenset"), (found,)))
+    found = on.pop_to_mark()
+    on.stack.append(on.call(PickledGlobal("builtins", "frozenset"), (found,)))
 
 
 @instruction(pickle.APPEND)
@@ -333,7 +333,7 @@ def _(on: Machine) -> None:
 
 @instruction(pickle.APPENDS, pickle.ADDITEMS)
 def _(on: Machine) -> None:
-    found = on.marked()
+    found = on.pop_to_mark()
     on.add(on.stack[-1], found)
 
 
@@ -345,7 +345,7 @@ def _(on: Machine) -> None:
 
 @instruction(pickle.SETITEMS)
 def _(on: Machine) -> None:
-    found = on.marked()
+    found = on.pop_to_mark()
     _put_all(on, on.stack[-1], found)
 
 
@@ -361,7 +361,7 @@ def _put_all(on: Machine, holder: object, found: list[object]) -> None:
 
 @instruction(pickle.PUT)
 def _(on: Machine) -> None:
-    on.memorise(_index(on))
+    on.memorise(_read_index(on))
 
 
 @instruction(pickle.BINPUT)
@@ -383,7 +383,7 @@ def _(on: Machine) -> None:
 
 @instruction(pickle.GET)
 def _(on: Machine) -> None:
-    on.remember(_index(on))
+    on.remember(_read_index(on))
 
 
 @instruction(pickle.BINGET)
@@ -398,8 +398,8 @@ def _(on: Machine) -> None:
     on.remember(on.number(4))
 
 
-def _index(on: Machine) -> int:
-    number = _parsed(on.line())
+def _read_index(on: Machine) -> int:
+    number = _parse_integer(on.line())
     if not isinstance(number, int) or number < 0:
         raise MalformedPickleError("numbers its objects in no order")
     return number
@@ -410,28 +410,28 @@ def _index(on: Machine) -> int:
 
 @instruction(pickle.GLOBAL)
 def _(on: Machine) -> None:
-    on.stack.append(_named(on, _name(on.line()), _name(on.line())))
+    on.stack.append(_make_global(on, _decode_name(on.line()), _decode_name(on.line())))
 
 
 @instruction(pickle.STACK_GLOBAL)
 def _(on: Machine) -> None:
     name, module = on.stack.pop(), on.stack.pop()
-    on.stack.append(_named(on, module, name))
+    on.stack.append(_make_global(on, module, name))
 
 
 @instruction(pickle.EXT1)
 def _(on: Machine) -> None:
-    _registered(on, 1)
+    _push_registered(on, 1)
 
 
 @instruction(pickle.EXT2)
 def _(on: Machine) -> None:
-    _registered(on, 2)
+    _push_registered(on, 2)
 
 
 @instruction(pickle.EXT4)
 def _(on: Machine) -> None:
-    _registered(on, 4)
+    _push_registered(on, 4)
 
 
 @instruction(pickle.REDUCE, pickle.NEWOBJ)
@@ -444,18 +444,20 @@ def _(on: Machine) -> None:
 def _(on: Machine) -> None:
     _, arguments, function = on.stack.pop(), on.stack.pop(), on.stack.pop()
     on.charge(OBJECT)
-    on.stack.append(Made(function, arguments, on.place - 1))
+    on.stack.append(PickledCall(function, arguments, on.place - 1))
 
 
 @instruction(pickle.INST)
 def _(on: Machine) -> None:
-    found = on.marked()
-    on.stack.append(on.call(_named(on, _name(on.line()), _name(on.line())), tuple(found)))
+    found = on.pop_to_mark()
+    on.stack.append(
+        on.call(_make_global(on, _decode_name(on.line()), _decode_name(on.line())), tuple(found))
+    )
 
 
 @instruction(pickle.OBJ)
 def _(on: Machine) -> None:
-    function, *arguments = on.marked() or [None]
+    function, *arguments = on.pop_to_mark() or [None]
     on.stack.append(on.call(function, tuple(arguments)))
 
 
@@ -467,7 +469,7 @@ def _(on: Machine) -> None:
 
 @instruction(pickle.PERSID)
 def _(on: Machine) -> None:
-    on.stack.append(on.meaning.persistent(_name(on.line())))
+    on.stack.append(on.meaning.persistent(_decode_name(on.line())))
 
 
 @instruction(pickle.BINPERSID)
@@ -481,11 +483,11 @@ def _(_: Machine) -> None:
     raise MalformedPickleError("has parts outside itself")
 
 
-def _name(line: bytes) -> str:
+def _decode_name(line: bytes) -> str:
     return line[: LONGEST_NAME + 1].decode("utf-8", "replace")
 
 
-def _named(on: Machine, module: object, name: object) -> Named:
+def _make_global(on: Machine, module: object, name: object) -> PickledGlobal:
     if not isinstance(module, str) or not isinstance(name, str):
         raise MalformedPickleError("names a class by what is no text")
     if max(len(module), len(name)) > LONGEST_NAME:
@@ -493,9 +495,9 @@ def _named(on: Machine, module: object, name: object) -> Named:
     found = on.names.get((module, name))
     if found is None:
         on.charge(NAME + 4 * (len(module) + len(name)))
-        found = on.names[module, name] = Named(RENAMED.get(module, module), name)
+        found = on.names[module, name] = PickledGlobal(RENAMED.get(module, module), name)
     return found
 
 
-def _registered(on: Machine, size: int) -> None:
-    on.stack.append(Named("copyreg", f"extension {on.number(size)}"))
+def _push_registered(on: Machine, size: int) -> None:
+    on.stack.append(PickledGlobal("copyreg", f"extension {on.number(size)}"))

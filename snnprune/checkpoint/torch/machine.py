@@ -33,7 +33,7 @@ LONGEST_NAME = 1024
 """Characters of the name of a class or function."""
 
 
-class Table(dict[Any, Any]):
+class PickledDict(dict[Any, Any]):
     """A dict of a file; a key that is neither text nor a number is an `OddKey`."""
 
     __slots__ = ("place",)
@@ -44,7 +44,7 @@ class Table(dict[Any, Any]):
         """Where in the pickle the instruction is that makes it."""
 
 
-class Named:
+class PickledGlobal:
     """A class or function that a file names."""
 
     __slots__ = ("full", "module", "name")
@@ -57,7 +57,7 @@ class Named:
         return self.full
 
 
-class Made:
+class PickledCall:
     """What would come of calling something, which nobody calls."""
 
     __slots__ = ("arguments", "by", "items", "listed", "place", "state")
@@ -68,13 +68,13 @@ class Made:
         self.place = place
         self.state: object = None
         """What it would be told to become, as a dict of its attributes."""
-        self.items: Table | None = None
+        self.items: PickledDict | None = None
         """What would be put into it by key; of a module its tensors by name, once asked for."""
         self.listed: list[object] = []
         """What would be added to it."""
 
 
-class Unread:
+class UnreadValue:
     """Text, bytes or a number too long to matter."""
 
     __slots__ = ("what",)
@@ -108,9 +108,9 @@ def as_key(key: object) -> object:
 
 def kind_of(value: object) -> str:
     """The type that a value has in the file: `list`, `pathlib.PosixPath`."""
-    if isinstance(value, Made):
-        return kind_of(value.by) if isinstance(value.by, Made) else str(value.by)
-    if isinstance(value, Unread):
+    if isinstance(value, PickledCall):
+        return kind_of(value.by) if isinstance(value.by, PickledCall) else str(value.by)
+    if isinstance(value, UnreadValue):
         return value.what
     known = {"Table": "dict", "Named": "class", "Described": "Tensor", "View": "storage"}
     return known.get(type(value).__name__, type(value).__name__)
@@ -153,7 +153,7 @@ def instruction(*opcodes: bytes) -> Callable[[Instruction], Instruction]:
 class Meaning:
     """What calls and persistent ids stand for, by who knows the file's format."""
 
-    called: Callable[[Named, object, int], object]
+    called: Callable[[PickledGlobal, object, int], object]
     """Of a function or class, its arguments and the place of the call: a value, or a `Made`."""
     persistent: Callable[[object], object]
     """Of an id that leads out of the pickle."""
@@ -170,7 +170,7 @@ class Machine:
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: list[Any] = []
-        self.names: dict[tuple[str, str], Named] = {}
+        self.names: dict[tuple[str, str], PickledGlobal] = {}
         self.kept = 0
         """How many places of `memo` are taken."""
 
@@ -181,7 +181,7 @@ class Machine:
             MalformedPickleError: it is none, or makes more than its size allows.
         """
         self.stack, self.marks, self.memo, self.kept = [], [], [], 0
-        with _uncollected():
+        with _pause_garbage_collection():
             return self._run()
 
     def _run(self) -> Any:
@@ -236,7 +236,7 @@ class Machine:
         self.place = end + 1
         return taken
 
-    def marked(self) -> list[Any]:
+    def pop_to_mark(self) -> list[Any]:
         """What was pushed since the last mark, which goes."""
         found, self.stack = self.stack, self.marks.pop()
         return found
@@ -260,24 +260,24 @@ class Machine:
     def call(self, function: object, arguments: object) -> object:
         """What stands for the call."""
         self.charge(OBJECT)
-        if isinstance(function, Named):
+        if isinstance(function, PickledGlobal):
             return self.meaning.called(function, arguments, self.place - 1)
-        return Made(function, arguments, self.place - 1)
+        return PickledCall(function, arguments, self.place - 1)
 
     def put(self, holder: object, key: object, value: object) -> None:
         """`holder[key] = value`."""
         self.charge(ITEM)
-        if isinstance(holder, Made):
+        if isinstance(holder, PickledCall):
             if holder.items is None:
-                holder.items = Table(holder.place)
+                holder.items = PickledDict(holder.place)
             holder = holder.items
-        if not isinstance(holder, Table):
+        if not isinstance(holder, PickledDict):
             raise MalformedPickleError("puts something by key into what is no dict")
         holder[as_key(key)] = value
 
     def add(self, holder: object, values: list[Any]) -> None:
         """`holder.extend(values)`."""
-        if isinstance(holder, Made):
+        if isinstance(holder, PickledCall):
             holder = holder.listed
         if not isinstance(holder, list):
             raise MalformedPickleError("adds something to what is no list")
@@ -285,17 +285,17 @@ class Machine:
 
     def build(self, holder: object, state: object) -> None:
         """`holder.__setstate__(state)`."""
-        if isinstance(holder, Made):
+        if isinstance(holder, PickledCall):
             # told twice, it might be anything
-            holder.state = Unread("contradiction") if holder.state is not None else state
-        elif isinstance(holder, Told):
+            holder.state = UnreadValue("contradiction") if holder.state is not None else state
+        elif isinstance(holder, StateReceiver):
             holder.told(state)
-        elif not isinstance(holder, Table):
+        elif not isinstance(holder, PickledDict):
             raise MalformedPickleError("gives a state to what has none")
 
 
 @contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
+def _pause_garbage_collection() -> Iterator[None]:
     """Without garbage collection, which would go through all objects again and again."""
     was_on = gc.isenabled()
     gc.disable()
@@ -306,7 +306,7 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-class Told(ABC):
+class StateReceiver(ABC):
     """A stand-in that wants to know when it is given a state."""
 
     __slots__ = ()

@@ -18,9 +18,14 @@ from typing import BinaryIO
 from torch import Tensor
 
 from snnprune.checkpoint.torch.machine import CutPickleError, Machine, MalformedPickleError
-from snnprune.checkpoint.torch.parts import Opened, damaged, machine, refusing
-from snnprune.checkpoint.torch.stand_ins import Tensors
-from snnprune.checkpoint.torch.stored_tensors import Storage, View, rebuilt
+from snnprune.checkpoint.torch.parts import (
+    TorchFile,
+    convert_pickle_errors,
+    damaged_error,
+    make_machine,
+)
+from snnprune.checkpoint.torch.stand_ins import PickledTensors
+from snnprune.checkpoint.torch.stored_tensors import Storage, View, rebuild_tensor
 
 MAGIC = 0x1950A86A20F9469CFC6C
 """The first pickle."""
@@ -32,7 +37,7 @@ FIRST_READ = 2**23
 """Bytes read at first; where the pickles go on, eight times as many, and so on."""
 
 
-def open_legacy(file: BinaryIO, path: Path) -> Opened:
+def open_legacy(file: BinaryIO, path: Path) -> TorchFile:
     """The file with its pickles read and its storages found.
 
     Raises:
@@ -48,25 +53,25 @@ def open_legacy(file: BinaryIO, path: Path) -> Opened:
         length *= 8
 
 
-def _open_pickles(data: bytes, size: int, file: BinaryIO, path: Path) -> Opened:
-    tensors = Tensors()
-    reading = machine(data, tensors, size)
-    with refusing(path, partial=len(data) < size):
+def _open_pickles(data: bytes, size: int, file: BinaryIO, path: Path) -> TorchFile:
+    tensors = PickledTensors()
+    reading = make_machine(data, tensors, size)
+    with convert_pickle_errors(path, partial=len(data) < size):
         _require_head(reading)
         begin = reading.place
         root = reading.run()
         end = reading.place
         keys = reading.run()
     if not isinstance(keys, list) or not all(type(key) in (str, int) for key in keys):
-        raise damaged("the list of its storages is none", path)
-    _find(file, tensors, keys, reading.place, path)
-    return Opened(format="old", root=root, tensors=tensors, begin=begin, end=end, first=begin)
+        raise damaged_error("the list of its storages is none", path)
+    _find_storages(file, tensors, keys, reading.place, path)
+    return TorchFile(format="old", root=root, tensors=tensors, begin=begin, end=end, first=begin)
 
 
-def write(
+def write_legacy(
     file: BinaryIO,
     out: BinaryIO,
-    held: Opened,
+    held: TorchFile,
     pickled: bytes,
     parts: Mapping[Storage, Tensor | None],
 ) -> None:
@@ -90,25 +95,27 @@ def _require_head(reading: Machine) -> None:
     reading.run()  # the sizes of numbers where it was written
 
 
-def _find(file: BinaryIO, tensors: Tensors, keys: list[object], at: int, path: Path) -> None:
+def _find_storages(
+    file: BinaryIO, tensors: PickledTensors, keys: list[object], at: int, path: Path
+) -> None:
     """Note where each storage lies; its elements are counted in eight bytes before it."""
     size = file.seek(0, 2)
     for key in keys:
         storage = tensors.storages.get(key)
         if storage is None or storage.begin >= 0:
-            raise damaged(f"the storage {key} is not described, or twice there", path)
+            raise damaged_error(f"the storage {key} is not described, or twice there", path)
         file.seek(at)
         count = int.from_bytes(file.read(8), "little")
         if count != storage.count:
-            raise damaged(
+            raise damaged_error(
                 f"storage {key} has {count:,} elements, {storage.count:,} are claimed", path
             )
         storage.begin = at + 8
         at = storage.begin + storage.nbytes
         if at > size:
-            raise damaged(f"{size:,} of at least {at:,} bytes", path)
+            raise damaged_error(f"{size:,} of at least {at:,} bytes", path)
     if lost := [key for key, storage in tensors.storages.items() if storage.begin < 0]:
-        raise damaged(f"the storage {lost[0]} is missing", path)
+        raise damaged_error(f"the storage {lost[0]} is missing", path)
 
 
 MEMBERS = {"pickle", "storages", "tensors"}
@@ -121,32 +128,34 @@ MOST_MEMBERS = 100
 
 def is_torch(file: BinaryIO) -> bool:
     """Whether a tar archive has the members of a torch file."""
-    return _members(file).keys() >= MEMBERS
+    return _read_members(file).keys() >= MEMBERS
 
 
-def open_tar(file: BinaryIO, path: Path) -> Opened:
+def open_tar(file: BinaryIO, path: Path) -> TorchFile:
     """The archive with its pickle read and its storages found.
 
     Raises:
         InputError: it is damaged.
     """
-    members = _members(file)
+    members = _read_members(file)
     size = file.seek(0, 2)
     if any(begin + length > size for begin, length in members.values()):
-        raise damaged("a member of the tar archive is cut", path)
-    tensors = Tensors()
+        raise damaged_error("a member of the tar archive is cut", path)
+    tensors = PickledTensors()
     try:
-        with refusing(path):
-            _read_storages(_machine(file, members["storages"], tensors), tensors, members)
-            _read_tensors(_machine(file, members["tensors"], tensors), tensors)
-            root = _machine(file, members["pickle"], tensors).run()
+        with convert_pickle_errors(path):
+            _read_storages(
+                _make_member_machine(file, members["storages"], tensors), tensors, members
+            )
+            _read_tensors(_make_member_machine(file, members["tensors"], tensors), tensors)
+            root = _make_member_machine(file, members["pickle"], tensors).run()
     except (struct.error, TypeError, ValueError):
-        raise damaged("its list of tensors is none", path) from None
+        raise damaged_error("its list of tensors is none", path) from None
     begin, length = members["pickle"]
-    return Opened(format="tar", root=root, tensors=tensors, begin=begin, end=begin + length)
+    return TorchFile(format="tar", root=root, tensors=tensors, begin=begin, end=begin + length)
 
 
-def _members(file: BinaryIO) -> dict[str, tuple[int, int]]:
+def _read_members(file: BinaryIO) -> dict[str, tuple[int, int]]:
     """Where the bytes of each member begin, and how many they are.
 
     Not read by `tarfile`, whose headers can be made to take for ever.
@@ -165,14 +174,18 @@ def _members(file: BinaryIO) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _machine(file: BinaryIO, member: tuple[int, int], tensors: Tensors) -> Machine:
+def _make_member_machine(
+    file: BinaryIO, member: tuple[int, int], tensors: PickledTensors
+) -> Machine:
     file.seek(member[0])
-    return machine(file.read(member[1]), tensors, 0)
+    return make_machine(file.read(member[1]), tensors, 0)
 
 
-def _read_storages(reading: Machine, tensors: Tensors, members: dict[str, tuple[int, int]]) -> None:
-    for _ in range(_count(reading)):
-        key, location, kind = _three(reading)
+def _read_storages(
+    reading: Machine, tensors: PickledTensors, members: dict[str, tuple[int, int]]
+) -> None:
+    for _ in range(_read_count(reading)):
+        key, location, kind = _read_triple(reading)
         count = reading.number(8)
         storage = tensors.storage(kind, key, location, count)
         storage.begin = members["storages"][0] + reading.place
@@ -186,9 +199,9 @@ def _read_storages(reading: Machine, tensors: Tensors, members: dict[str, tuple[
         tensors.others[target] = View(whole.storage, whole.offset + offset, count)
 
 
-def _read_tensors(reading: Machine, tensors: Tensors) -> None:
-    for _ in range(_count(reading)):
-        key, storage, _ = _three(reading)
+def _read_tensors(reading: Machine, tensors: PickledTensors) -> None:
+    for _ in range(_read_count(reading)):
+        key, storage, _ = _read_triple(reading)
         dimensions = reading.number(8) & 0xFFFFFFFF
         if dimensions > 64:
             raise MalformedPickleError("has a tensor of too many dimensions")
@@ -196,21 +209,21 @@ def _read_tensors(reading: Machine, tensors: Tensors) -> None:
         stride = struct.unpack(f"<{dimensions}q", reading.take(8 * dimensions))
         offset = struct.unpack("<q", reading.take(8))[0]
         arguments = (tensors.others.get(storage), offset, size, stride)
-        found = rebuilt("torch._utils._rebuild_tensor", arguments, -1)
+        found = rebuild_tensor("torch._utils._rebuild_tensor", arguments, -1)
         if found is None or key in tensors.others:
             raise MalformedPickleError("has a tensor twice")
         tensors.all.append(found)
         tensors.others[key] = found
 
 
-def _count(reading: Machine) -> int:
+def _read_count(reading: Machine) -> int:
     count = reading.run()
     if type(count) is not int or not 0 <= count <= len(reading.data):
         raise MalformedPickleError("does not say how many there are")
     return count
 
 
-def _three(reading: Machine) -> tuple[object, object, object]:
+def _read_triple(reading: Machine) -> tuple[object, object, object]:
     value = reading.run()
     if not isinstance(value, tuple) or len(value) != 3 or type(value[0]) is not int:
         raise MalformedPickleError("has a line of another form")

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from snnprune.checkpoint.torch.machine import CutPickleError, Machine, MalformedPickleError
-from snnprune.checkpoint.torch.stand_ins import CodeError, Tensors
+from snnprune.checkpoint.torch.stand_ins import CodeError, PickledTensors
 from snnprune.checkpoint.torch.stored_tensors import Storage
 from snnprune.errors import InputError
-from snnprune.files.readable import COPY_AGAIN, changed
+from snnprune.files.readable import COPY_AGAIN, changed_error
 
 SAVE_STATE_DICT = "save the state_dict instead: torch.save(model.state_dict(), FILE)"
 
@@ -33,13 +33,13 @@ class StoredPart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opened:
+class TorchFile:
     """A torch file whose pickle has been read and whose storages have been found."""
 
     format: str
     """`zip`, `old` or `tar`."""
     root: object
-    tensors: Tensors
+    tensors: PickledTensors
     begin: int
     """Where in the file its pickle begins."""
     end: int
@@ -51,7 +51,7 @@ class Opened:
     """Of a zip archive, by the key of the storage in it."""
 
 
-def bytes_in(file: BinaryIO, storage: Storage, path: Path) -> Tensor:
+def read_storage_bytes(file: BinaryIO, storage: Storage, path: Path) -> Tensor:
     """The bytes of a storage as they lie in the file, (bytes,) uint8.
 
     Raises:
@@ -60,11 +60,11 @@ def bytes_in(file: BinaryIO, storage: Storage, path: Path) -> Tensor:
     found = torch.empty(storage.nbytes, dtype=torch.uint8)
     file.seek(storage.begin)
     if file.readinto(found.numpy().data) != storage.nbytes:  # type: ignore[attr-defined]  # BinaryIO's own
-        raise changed(path)
+        raise changed_error(path)
     return found
 
 
-def turned(data: Tensor, storage: Storage, *, swapped: bool) -> Tensor:
+def swap_byte_order(data: Tensor, storage: Storage, *, swapped: bool) -> Tensor:
     """The same bytes in this machine's order, and back; of complex numbers, each part."""
     size = storage.dtype.itemsize // (2 if storage.dtype.is_complex else 1)
     if not swapped or size == 1:
@@ -78,7 +78,7 @@ def is_other_order(name: bytes) -> bool:
 
 
 @contextlib.contextmanager
-def refusing(path: Path, *, partial: bool = False) -> Iterator[None]:
+def convert_pickle_errors(path: Path, *, partial: bool = False) -> Iterator[None]:
     """What is wrong with a pickle is an `InputError`; a cut is not where a part was read only."""
     try:
         yield
@@ -92,7 +92,7 @@ def refusing(path: Path, *, partial: bool = False) -> Iterator[None]:
     except CutPickleError as error:
         if partial:
             raise
-        raise damaged(str(error), path) from None
+        raise damaged_error(str(error), path) from None
     except MalformedPickleError as error:
         raise InputError(
             f"is a pickle that torch.save did not write, or damaged: {error}",
@@ -101,11 +101,11 @@ def refusing(path: Path, *, partial: bool = False) -> Iterator[None]:
         ) from None
 
 
-def machine(data: bytes, tensors: Tensors, size: int) -> Machine:
+def make_machine(data: bytes, tensors: PickledTensors, size: int) -> Machine:
     """A machine for the pickles in `data`, of a file of `size` bytes."""
     return Machine(data, tensors.meaning(), allowance=size)
 
 
-def damaged(what: str, path: Path) -> InputError:
+def damaged_error(what: str, path: Path) -> InputError:
     """The error of a file that is cut, or whose parts do not fit each other."""
     return InputError(f"truncated or damaged: {what}", file=path, hint=COPY_AGAIN)

@@ -32,12 +32,12 @@ class Node:
     text: str | None = None
     get: int | None = None
     """The number in the memo that it comes from."""
-    pairs: list[Pair] = field(default_factory=list)
+    pairs: list[DictItem] = field(default_factory=list)
     """What is put into it by key."""
 
 
 @dataclass(eq=False, slots=True)
-class Pair:
+class DictItem:
     """A key and its value, and the end of both."""
 
     key: Node
@@ -46,7 +46,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class MemoStep:
     """An instruction about the memo, or one that is not written again (`number` < 0)."""
 
     begin: int
@@ -56,28 +56,28 @@ class Step:
 
 
 @dataclass(kw_only=True)
-class Structure:
+class PickleTree:
     """The tree of a pickle, and its memo."""
 
     root: Node
     by_place: dict[int, Node]
     """Values by `made`."""
     memo: dict[int, Node]
-    steps: list[Step]
+    steps: list[MemoStep]
     """In the order of the pickle."""
 
-    def resolved(self, node: Node) -> Node:
+    def resolve(self, node: Node) -> Node:
         """The value itself where it comes from the memo."""
         return node if node.get is None else self.memo[node.get]
 
 
-def structure_of(data: bytes) -> Structure:
+def parse_pickle_tree(data: bytes) -> PickleTree:
     """The tree of the pickle.
 
     Raises:
         OddPickleError: it does what Python's pickler never does.
     """
-    made = _Maker()
+    made = _TreeBuilder()
     try:
         operations = list(pickletools.genops(data))
         ends = [place for _, _, place in operations[1:]] + [len(data)]
@@ -85,28 +85,28 @@ def structure_of(data: bytes) -> Structure:
             made.follow(opcode, argument, int(place or 0), int(end or 0))
     except (IndexError, KeyError, ValueError):  # text that is no UTF-8 is a ValueError too
         raise OddPickleError from None
-    return Structure(root=made.stack[-1], by_place=made.by_place, memo=made.memo, steps=made.steps)
+    return PickleTree(root=made.stack[-1], by_place=made.by_place, memo=made.memo, steps=made.steps)
 
 
 class _Mark(Node):
     """No value, but where some begin."""
 
 
-class _Maker:
+class _TreeBuilder:
     """The stack of the pickle, with nodes for its values."""
 
     def __init__(self) -> None:
         self.stack: list[Node] = []
         self.by_place: dict[int, Node] = {}
         self.memo: dict[int, Node] = {}
-        self.steps: list[Step] = []
+        self.steps: list[MemoStep] = []
 
     def follow(
         self, opcode: pickletools.OpcodeInfo, argument: object, place: int, end: int
     ) -> None:
         name = opcode.name
         if name in IDLE:
-            self.steps.append(Step(place, end, -1, False))
+            self.steps.append(MemoStep(place, end, -1, False))
         elif name == "MARK":
             self.stack.append(_Mark(place, end, place))
         elif name in PUTS:
@@ -123,38 +123,38 @@ class _Maker:
             raise OddPickleError
         self.memo[number] = self.stack[-1]
         self.stack[-1].end = end
-        self.steps.append(Step(place, end, number, True))
+        self.steps.append(MemoStep(place, end, number, True))
 
     def _fill(self, name: str, end: int) -> None:
         count = {"SETITEM": 2, "APPEND": 1, "BUILD": 1}.get(name)
-        found = self._marked()[1:] if count is None else self._taken(count)
+        found = self._marked()[1:] if count is None else self._pop_values(count)
         if not self.stack or isinstance(self.stack[-1], _Mark):
             raise OddPickleError
         holder = self.stack[-1]
         holder.end = end
         if name.startswith("SETITEM"):
             for key, value in zip(found[::2], found[1::2], strict=True):
-                holder.pairs.append(Pair(key, value, end if count else value.end))
+                holder.pairs.append(DictItem(key, value, end if count else value.end))
 
     def _push(self, opcode: pickletools.OpcodeInfo, argument: object, place: int, end: int) -> None:
         if pickletools.markobject in opcode.stack_before:
             taken = self._marked()
         else:
-            taken = self._taken(len(opcode.stack_before))
+            taken = self._pop_values(len(opcode.stack_before))
         node = Node(taken[0].begin if taken else place, end, place)
         if opcode.name in GETS:
             node.get = int(str(argument))
             self.memo[node.get]  # which must be there
-            self.steps.append(Step(place, end, node.get, False))
+            self.steps.append(MemoStep(place, end, node.get, False))
         elif isinstance(argument, str) and "UNICODE" in opcode.name:
             node.text = argument
         elif opcode.name == "DICT":
             pairs = zip(taken[1::2], taken[2::2], strict=True)
-            node.pairs = [Pair(key, value, value.end) for key, value in pairs]
+            node.pairs = [DictItem(key, value, value.end) for key, value in pairs]
         self.by_place[place] = node
         self.stack.append(node)
 
-    def _taken(self, count: int) -> list[Node]:
+    def _pop_values(self, count: int) -> list[Node]:
         taken = self.stack[len(self.stack) - count :] if count else []
         del self.stack[len(self.stack) - count :]
         if len(taken) < count or any(isinstance(node, _Mark) for node in taken):
@@ -186,14 +186,14 @@ class Editor:
     """What is to be written of a pickle."""
 
     data: bytes
-    structure: Structure
+    structure: PickleTree
     edits: list[Edit] = field(default_factory=list)
     copied: Node | None = None
     """An object that is changed in one place and stays in others: there its edits do not hold."""
     slot: Node | None = None
     """That place."""
 
-    def edited(self) -> bytes:
+    def apply_edits(self) -> bytes:
         """The whole pickle with its edits.
 
         Raises:
@@ -213,7 +213,7 @@ class Editor:
         if depth > DEEPEST:
             raise OddPickleError
         at = begin
-        for stop in self._stops(begin, end, edits):
+        for stop in self._list_stops(begin, end, edits):
             if stop.begin < at:  # within what was replaced
                 continue
             self._written.append(self.data[at : stop.begin])
@@ -226,12 +226,12 @@ class Editor:
                 self._write_step(stop, range(begin, end), shift, depth)
         self._written.append(self.data[at:end])
 
-    def _stops(self, begin: int, end: int, edits: list[Edit]) -> list[Edit | Step | Node]:
+    def _list_stops(self, begin: int, end: int, edits: list[Edit]) -> list[Edit | MemoStep | Node]:
         """Where bytes are not just copied, in order; of two at one place the longer one first."""
         steps = self.structure.steps
         first = bisect_left(steps, begin, key=lambda step: step.begin)
         last = bisect_left(steps, end, key=lambda step: step.begin)
-        found: list[Edit | Step | Node] = []
+        found: list[Edit | MemoStep | Node] = []
         if self.slot is not None and begin <= self.slot.begin < end:
             found.append(self.slot)
         found += [edit for edit in edits if begin <= edit.begin < end]
@@ -245,7 +245,7 @@ class Editor:
         self.slot = None  # where the object is written again, it is as it was
         self._write(self.copied.begin, self.copied.end, self.edits, shift=shift)
 
-    def _write_step(self, step: Step, within: range, shift: int, depth: int) -> None:
+    def _write_step(self, step: MemoStep, within: range, shift: int, depth: int) -> None:
         inside = bool(shift) and self.structure.memo[step.number].begin in within
         number = step.number + (shift if inside else 0)
         if step.is_put:
@@ -258,13 +258,13 @@ class Editor:
             self._write(node.begin, node.end, [], shift=shift if inside else 0, depth=depth + 1)
 
 
-def text(value: object) -> bytes:
+def encode_text(value: object) -> bytes:
     """The instruction that pushes a text."""
     data = str(value).encode("utf-8", "surrogatepass")
     return pickle.BINUNICODE + len(data).to_bytes(4, "little") + data
 
 
-def number(value: int) -> bytes:
+def encode_number(value: int) -> bytes:
     """The instruction that pushes an integer."""
     if 0 <= value < 2**31:
         return pickle.BININT + value.to_bytes(4, "little")
@@ -272,26 +272,26 @@ def number(value: int) -> bytes:
     return pickle.LONG1 + bytes([len(data)]) + data
 
 
-def named(module: str, name: str) -> bytes:
+def encode_global(module: str, name: str) -> bytes:
     """The instruction that pushes a class or function."""
     return pickle.GLOBAL + f"{module}\n{name}\n".encode()
 
 
-def flag(value: bool | None) -> bytes:
+def encode_flag(value: bool | None) -> bytes:
     """The instruction that pushes True, False or None."""
     return {True: pickle.NEWTRUE, False: pickle.NEWFALSE, None: pickle.NONE}[value]
 
 
-def stored(*parts: bytes) -> bytes:
+def encode_persistent(*parts: bytes) -> bytes:
     """The instructions that push what a persistent id leads to."""
-    return several(*parts) + pickle.BINPERSID
+    return encode_tuple(*parts) + pickle.BINPERSID
 
 
-def several(*parts: bytes) -> bytes:
+def encode_tuple(*parts: bytes) -> bytes:
     """The instructions that push a tuple."""
     return pickle.MARK + b"".join(parts) + pickle.TUPLE
 
 
-def called(function: bytes, *arguments: bytes) -> bytes:
+def encode_call(function: bytes, *arguments: bytes) -> bytes:
     """The instructions that push what a call makes."""
-    return function + several(*arguments) + pickle.REDUCE
+    return function + encode_tuple(*arguments) + pickle.REDUCE

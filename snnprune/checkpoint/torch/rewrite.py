@@ -19,17 +19,22 @@ from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.safetensors import bytes_of
 from snnprune.checkpoint.torch import old_formats, zip_format
 from snnprune.checkpoint.torch.machine import MalformedPickleError
-from snnprune.checkpoint.torch.parts import Opened, machine, turned
+from snnprune.checkpoint.torch.parts import TorchFile, make_machine, swap_byte_order
 from snnprune.checkpoint.torch.pickle_edit import OddPickleError
-from snnprune.checkpoint.torch.stand_ins import Tensors
-from snnprune.checkpoint.torch.state_dict import Found, entries_in, state_dict_in
-from snnprune.checkpoint.torch.storage_plan import Apart, Plan, edited, planned
-from snnprune.checkpoint.torch.stored_tensors import STORAGES, Described, Storage
-from snnprune.checkpoint.torch.torch_file import opened
+from snnprune.checkpoint.torch.stand_ins import PickledTensors
+from snnprune.checkpoint.torch.state_dict import StoredStateDict, find_state_dict, list_entries
+from snnprune.checkpoint.torch.storage_plan import (
+    RewritePlan,
+    SeparateStorage,
+    edit_pickle,
+    plan_rewrite,
+)
+from snnprune.checkpoint.torch.stored_tensors import STORAGES, Storage, StoredTensor
+from snnprune.checkpoint.torch.torch_file import open_torch_file
 from snnprune.errors import InputError
-from snnprune.files.readable import reading
-from snnprune.files.together import replacing
-from snnprune.text import counted, first_few
+from snnprune.files.readable import open_for_reading
+from snnprune.files.together import replace_file
+from snnprune.text import format_count, format_names
 
 
 def rewrite(source: Checkpoint, out: Path, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
@@ -41,20 +46,20 @@ def rewrite(source: Checkpoint, out: Path, tensors: Mapping[str, Tensor]) -> tup
         InputError: the file is damaged, or of a form in which keys or shapes cannot change.
         OutputError: `out` cannot be written.
     """
-    with reading(source.path) as file:
-        held = opened(file, source.path)
-        found = state_dict_in(held.root, source.path, source.entry)
-        plan = planned(file, held, found, source, tensors)
+    with open_for_reading(source.path) as file:
+        held = open_torch_file(file, source.path)
+        found = find_state_dict(held.root, source.path, source.entry)
+        plan = plan_rewrite(file, held, found, source, tensors)
         if plan.apart or plan.renamed or plan.left_out:
             _write_edited(file, held, found, plan, source.path, out)
         else:
             _write_patched(file, held, plan, out)
-    return _notes(held, plan)
+    return _list_notes(held, plan)
 
 
-def _write_patched(file: BinaryIO, held: Opened, plan: Plan, out: Path) -> None:
+def _write_patched(file: BinaryIO, held: TorchFile, plan: RewritePlan, out: Path) -> None:
     """The same bytes but for those of the changed storages, and their CRCs."""
-    with replacing(out) as temporary, temporary.open("w+b") as written:
+    with replace_file(out) as temporary, temporary.open("w+b") as written:
         file.seek(0)
         shutil.copyfileobj(file, written, 2**20)
         for storage, data in plan.patches.items():
@@ -62,13 +67,13 @@ def _write_patched(file: BinaryIO, held: Opened, plan: Plan, out: Path) -> None:
             written.write(data.numpy().data)
             part = held.parts.get(storage.key)
             if part is not None:
-                crc = _crc(written, storage.begin, part.size).to_bytes(4, "little")
+                crc = _compute_crc(written, storage.begin, part.size).to_bytes(4, "little")
                 for place in part.crcs:
                     written.seek(place)
                     written.write(crc)
 
 
-def _crc(file: BinaryIO, begin: int, size: int) -> int:
+def _compute_crc(file: BinaryIO, begin: int, size: int) -> int:
     file.seek(begin)
     crc = 0
     while size:
@@ -78,17 +83,22 @@ def _crc(file: BinaryIO, begin: int, size: int) -> int:
 
 
 def _write_edited(
-    file: BinaryIO, held: Opened, found: Found, plan: Plan, path: Path, out: Path
+    file: BinaryIO,
+    held: TorchFile,
+    found: StoredStateDict,
+    plan: RewritePlan,
+    path: Path,
+    out: Path,
 ) -> None:
     """The file with another pickle; storages that it does not lead to any more are left out."""
-    added = _storages_apart(held, found, plan)
+    added = _plan_separate_storages(held, found, plan)
     file.seek(held.begin)
     try:
         if held.format == "tar":
             raise OddPickleError
-        pickled = edited(file.read(held.end - held.begin), held, found, plan, added)
+        pickled = edit_pickle(file.read(held.end - held.begin), held, found, plan, added)
         known = {**held.tensors.storages, **{a.storage.key: a.storage for a in added.values()}}
-        left = [known[key] for key in _keys_in(pickled)]
+        left = [known[key] for key in _find_storage_keys(pickled)]
     except (OddPickleError, MalformedPickleError, KeyError):
         raise InputError(
             "is of a form in which keys, or tensors that share their values, cannot change",
@@ -96,53 +106,57 @@ def _write_edited(
             hint="write a .safetensors file instead",
         ) from None
     parts = {apart.storage: apart.data for apart in added.values()} | plan.patches
-    write = zip_format.write if held.format == "zip" else old_formats.write
-    with replacing(out) as temporary, temporary.open("w+b") as written:
+    write = zip_format.write_zip if held.format == "zip" else old_formats.write_legacy
+    with replace_file(out) as temporary, temporary.open("w+b") as written:
         write(file, written, held, pickled, {storage: parts.get(storage) for storage in left})
 
 
-def _keys_in(pickled: bytes) -> list[object]:
+def _find_storage_keys(pickled: bytes) -> list[object]:
     """The keys of the storages that a pickle leads to."""
-    tensors = Tensors()
-    machine(pickled, tensors, len(pickled)).run()
+    tensors = PickledTensors()
+    make_machine(pickled, tensors, len(pickled)).run()
     return list(tensors.storages)
 
 
-def _storages_apart(held: Opened, found: Found, plan: Plan) -> dict[str, Apart]:
+def _plan_separate_storages(
+    held: TorchFile, found: StoredStateDict, plan: RewritePlan
+) -> dict[str, SeparateStorage]:
     """A storage for each tensor that needs one; those that were one and are alike have one."""
-    added: dict[str, Apart] = {}
-    alike: dict[object, list[Apart]] = {}
+    added: dict[str, SeparateStorage] = {}
+    alike: dict[object, list[SeparateStorage]] = {}
     count = 0
     for key, values in plan.apart.items():
         tensor = found.select_tensors()[key]
         ties = alike.setdefault((tensor.storage, tensor.offset, tensor.shape, tensor.stride), [])
-        same = (apart for apart in ties if _same(apart.values, values))
+        same = (apart for apart in ties if _is_same(apart.values, values))
         apart = next(same, None)
         if apart is None:
             while (name := str(count)) in held.tensors.storages:
                 count += 1
             count += 1
-            apart = _apart(tensor, values, name, swapped=held.swapped)
+            apart = _make_separate_storage(tensor, values, name, swapped=held.swapped)
             ties.append(apart)
         added[key] = apart
     return added
 
 
-def _apart(tensor: Described, values: Tensor, key: str, *, swapped: bool) -> Apart:
+def _make_separate_storage(
+    tensor: StoredTensor, values: Tensor, key: str, *, swapped: bool
+) -> SeparateStorage:
     old = tensor.storage
     assert old is not None
     count = values.nbytes if tensor.untyped else values.numel()
-    kind = _kind_of(values, old)
+    kind = _choose_storage_class(values, old)
     storage = Storage(key, kind, old.location, count)
     flat = values.as_strided((values.numel(),), (1,))
-    return Apart(
+    return SeparateStorage(
         storage=storage,
-        data=turned(bytes_of(flat).clone(), storage, swapped=swapped),
+        data=swap_byte_order(bytes_of(flat).clone(), storage, swapped=swapped),
         values=values,
     )
 
 
-def _kind_of(values: Tensor, old: Storage) -> str:
+def _choose_storage_class(values: Tensor, old: Storage) -> str:
     """The class of a storage for these values, which may be of another type than the old ones."""
     name = str(values.dtype).removeprefix("torch.")
     if STORAGES[old.kind] == name:
@@ -150,21 +164,21 @@ def _kind_of(values: Tensor, old: Storage) -> str:
     return next((kind for kind, dtype in STORAGES.items() if dtype == name), old.kind)
 
 
-def _same(left: Tensor, right: Tensor) -> bool:
+def _is_same(left: Tensor, right: Tensor) -> bool:
     """Whether two tensors have one shape and the same bits."""
     return left.shape == right.shape and torch.equal(bytes_of(left), bytes_of(right))
 
 
-def _notes(held: Opened, plan: Plan) -> tuple[str, ...]:
+def _list_notes(held: TorchFile, plan: RewritePlan) -> tuple[str, ...]:
     notes = []
-    entries = entries_in(held.root) or {}
+    entries = list_entries(held.root) or {}
     if any("optimizer" in str(key) for key in entries):
         notes.append("the optimizer's state is as it was, also of weights that are pruned now")
     if plan.shared:
         notes.append(
-            f"{counted(plan.shared, 'tensor')} shared values with what stays as it was, and "
+            f"{format_count(plan.shared, 'tensor')} shared values with what stays as it was, and "
             "have their own now"
         )
     if plan.unfit:
-        notes.append(f"left as they were in the module: {first_few(plan.unfit)}")
+        notes.append(f"left as they were in the module: {format_names(plan.unfit)}")
     return tuple(notes)

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from snnprune.checkpoint.torch.machine import Made, MalformedPickleError, Meaning, Named, Table
-from snnprune.checkpoint.torch.stored_tensors import STORAGES, Described, Storage, View, rebuilt
+from snnprune.checkpoint.torch.machine import (
+    MalformedPickleError,
+    Meaning,
+    PickledCall,
+    PickledDict,
+    PickledGlobal,
+)
+from snnprune.checkpoint.torch.stored_tensors import (
+    STORAGES,
+    Storage,
+    StoredTensor,
+    View,
+    rebuild_tensor,
+)
 
 MAPPINGS = ("collections.OrderedDict", "builtins.dict")
 """Dicts that are made empty by a call and filled afterwards."""
@@ -20,24 +32,24 @@ class CodeError(Exception):
     """The file calls what no trainer saves; its text is the name of that."""
 
 
-class Tensors:
+class PickledTensors:
     """The tensors and storages that a file's pickles speak of."""
 
     def __init__(self) -> None:
         self.storages: dict[object, Storage] = {}
-        self.all: list[Described] = []
+        self.all: list[StoredTensor] = []
         """Every tensor, wherever it lies."""
-        self.others: dict[object, Described | View] = {}
+        self.others: dict[object, StoredTensor | View] = {}
         """What a bare number or text leads to, as in tar files."""
         self.names: dict[str, None] = {}
         """Of every class and function that was called, in their order."""
-        self._harmless: set[Named] = set()
+        self._harmless: set[PickledGlobal] = set()
 
     def meaning(self) -> Meaning:
         """What calls and persistent ids stand for."""
         return Meaning(called=self.called, persistent=self.persistent)
 
-    def called(self, function: Named, arguments: object, place: int) -> object:
+    def called(self, function: PickledGlobal, arguments: object, place: int) -> object:
         """What a call stands for.
 
         Raises:
@@ -48,14 +60,14 @@ class Tensors:
             self.names[function.full] = None
             self._harmless.add(function)
         name = function.full
-        if (found := rebuilt(name, arguments, place)) is not None:
+        if (found := rebuild_tensor(name, arguments, place)) is not None:
             self.all.append(found)
             return found
         if name in MAPPINGS and arguments == ():
-            return Table(place)
+            return PickledDict(place)
         if name == "torch.Size" and _is_sizes(arguments):
             return tuple(arguments[0])  # type: ignore[index]  # as was seen
-        return Made(function, arguments, place)
+        return PickledCall(function, arguments, place)
 
     def persistent(self, identity: object) -> object:
         """The storage that an id leads to, the class of a module, or a tensor of a tar file."""
@@ -66,8 +78,8 @@ class Tensors:
         if identity[0] == "module":  # with the source of its class
             return identity[1]
         if identity[0] == "storage" and len(identity) in (5, 6):
-            return self._view(*identity[1:])
-        if isinstance(identity[0], Named):  # a module of a tar file
+            return self._make_view(*identity[1:])
+        if isinstance(identity[0], PickledGlobal):  # a module of a tar file
             return identity[0]
         raise MalformedPickleError("refers to what is no storage")
 
@@ -78,7 +90,7 @@ class Tensors:
             raise MalformedPickleError("refers to what is no storage")
         return self.others[identity]
 
-    def _view(
+    def _make_view(
         self, kind: object, key: object, location: object, count: object, part: object = None
     ) -> View:
         if type(key) not in (str, int) or not _is_count(count):
@@ -86,7 +98,7 @@ class Tensors:
         storage = self.storage(kind, key, location, count)  # type: ignore[arg-type]  # as above
         if part is None:
             return View(storage, 0, storage.count)
-        return _part(storage, part)
+        return _parse_view(storage, part)
 
     def storage(self, kind: object, key: object, location: object, count: int) -> Storage:
         """The storage under `key`; one that is described in two ways is in doubt.
@@ -94,7 +106,9 @@ class Tensors:
         Raises:
             MalformedPickleError: its class is none of a storage.
         """
-        name = kind.name if isinstance(kind, Named) and kind.module.startswith("torch") else ""
+        name = (
+            kind.name if isinstance(kind, PickledGlobal) and kind.module.startswith("torch") else ""
+        )
         if name not in STORAGES:
             raise MalformedPickleError("refers to what is no storage")
         new = Storage(key, name, location, count)
@@ -104,13 +118,13 @@ class Tensors:
         return known
 
 
-def _require_harmless(function: Named) -> None:
+def _require_harmless(function: PickledGlobal) -> None:
     runs = function.module == "builtins" and function.name in RUNNING
     if runs or function.module.partition(".")[0] in ATTACKS:
         raise CodeError(function.full)
 
 
-def _part(storage: Storage, part: object) -> View:
+def _parse_view(storage: Storage, part: object) -> View:
     """`(key, offset, size)` of a view, which torch wrote before 0.2."""
     if not isinstance(part, tuple) or len(part) != 3 or not all(map(_is_count, part[1:])):
         raise MalformedPickleError("refers to a part of a storage without its size")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from snnprune.checkpoint.torch.machine import Named, Told, kind_of
+from snnprune.checkpoint.torch.machine import PickledGlobal, StateReceiver, kind_of
 
 DTYPES = {
     name: getattr(torch, name)
@@ -82,7 +82,7 @@ class View:
     count: int
 
 
-class Described(Told):
+class StoredTensor(StateReceiver):
     """A tensor of the file."""
 
     __slots__ = (
@@ -115,7 +115,9 @@ class Described(Told):
             self.kind = self.kind or "given other values after it was made"
 
 
-def rebuilt(function: str, arguments: object, place: int, depth: int = 0) -> Described | None:
+def rebuild_tensor(
+    function: str, arguments: object, place: int, depth: int = 0
+) -> StoredTensor | None:
     """The tensor that a function of torch would make; None where it makes none.
 
     What the function would not take gives a tensor of the kind `not as torch saves it`.
@@ -126,43 +128,45 @@ def rebuilt(function: str, arguments: object, place: int, depth: int = 0) -> Des
     try:
         return rebuild(arguments, place, depth)
     except (TypeError, ValueError, KeyError, IndexError, OverflowError):
-        return Described(place, "not as torch saves it")
+        return StoredTensor(place, "not as torch saves it")
 
 
-def _plain(arguments: Any, place: int, _: int) -> Described:
+def _rebuild_plain(arguments: Any, place: int, _: int) -> StoredTensor:
     """`_rebuild_tensor(storage, offset, size, stride)` and `_v2`, with what autograd needs."""
     view, offset, size, stride, *more = arguments
-    found = _on_storage(Described(place), view, offset, size, stride)
+    found = _place_on_storage(StoredTensor(place), view, offset, size, stride)
     found.grad = bool(more) and more[0] is True
     if len(more) > 2 and more[2]:  # whether it is conjugated or negated
         found.kind = "a conjugated or negated view"
     return found
 
 
-def _typed(arguments: Any, place: int, _: int) -> Described:
+def _rebuild_typed(arguments: Any, place: int, _: int) -> StoredTensor:
     """`_rebuild_tensor_v3`, whose storage knows no type."""
     view, offset, size, stride, grad, _, dtype, *more = arguments
-    found = Described(place)
+    found = StoredTensor(place)
     found.grad = grad is True
     found.untyped = True
     if dtype.name not in DTYPES:
         found.kind = f"of {dtype.name}"
         return found
     found.dtype = DTYPES[dtype.name]
-    _on_storage(found, view, offset, size, stride)
+    _place_on_storage(found, view, offset, size, stride)
     if more and more[0]:
         found.kind = "a conjugated or negated view"
     return found
 
 
-def _quantised(arguments: Any, place: int, _: int) -> Described:
+def _rebuild_quantised(arguments: Any, place: int, _: int) -> StoredTensor:
     view, offset, size, stride, *_ = arguments
-    found = _on_storage(Described(place), view, offset, size, stride)
+    found = _place_on_storage(StoredTensor(place), view, offset, size, stride)
     found.kind = "quantised"
     return found
 
 
-def _on_storage(found: Described, view: Any, offset: Any, size: Any, stride: Any) -> Described:
+def _place_on_storage(
+    found: StoredTensor, view: Any, offset: Any, size: Any, stride: Any
+) -> StoredTensor:
     """The tensor with its place in the storage, or with what is wrong about it."""
     if not isinstance(view, View):
         found.kind = f"made of a {kind_of(view)}"
@@ -170,22 +174,22 @@ def _on_storage(found: Described, view: Any, offset: Any, size: Any, stride: Any
     found.storage = view.storage
     if not found.untyped:
         found.dtype = view.storage.dtype
-    found.shape, found.stride = _sizes(size), _sizes(stride)
+    found.shape, found.stride = _read_sizes(size), _read_sizes(stride)
     if len(found.shape) != len(found.stride):
         raise ValueError
     step = found.dtype.itemsize // view.storage.dtype.itemsize or 1
-    found.offset = _sizes((offset,))[0] + view.offset // step
+    found.offset = _read_sizes((offset,))[0] + view.offset // step
     _require_inside(found, view.count * view.storage.dtype.itemsize)
     return found
 
 
-def _sizes(values: Any) -> tuple[int, ...]:
+def _read_sizes(values: Any) -> tuple[int, ...]:
     if not all(type(value) is int and 0 <= value < 2**59 for value in values) or len(values) > 64:
         raise ValueError
     return tuple(values)
 
 
-def _require_inside(found: Described, stored: int) -> None:
+def _require_inside(found: StoredTensor, stored: int) -> None:
     """Note where a tensor claims more bytes than there are."""
     claimed = math.prod(found.shape) * found.dtype.itemsize
     last = sum((n - 1) * step for n, step in zip(found.shape, found.stride, strict=True))
@@ -199,30 +203,34 @@ def _require_inside(found: Described, stored: int) -> None:
         found.doubt = f"reaches to byte {reach:,}, {stored:,} are stored", "save it again"
 
 
-def _parameter(arguments: Any, _: int, __: int) -> Described:
+def _rebuild_parameter(arguments: Any, _: int, __: int) -> StoredTensor:
     """`_rebuild_parameter(data, requires_grad, hooks)`, the class itself, and Variables of 0.3."""
     found = arguments[0]
-    if not isinstance(found, Described):
+    if not isinstance(found, StoredTensor):
         raise TypeError
     found.is_parameter, found.grad = True, arguments[1:2] != (False,)
     return found
 
 
-def _subclass(arguments: Any, _: int, depth: int) -> Described:
+def _rebuild_subclass(arguments: Any, _: int, depth: int) -> StoredTensor:
     """`_rebuild_from_type_v2(function, type, arguments, attributes)`."""
     function, kind, inner, *_ = arguments
     if depth > 4:
         raise ValueError
-    found = rebuilt(str(function), inner, -1, depth + 1) if isinstance(function, Named) else None
+    found = (
+        rebuild_tensor(str(function), inner, -1, depth + 1)
+        if isinstance(function, PickledGlobal)
+        else None
+    )
     if found is None:
         raise TypeError
-    if not (isinstance(kind, Named) and str(kind) in PLAIN):
+    if not (isinstance(kind, PickledGlobal) and str(kind) in PLAIN):
         found.kind = "of a class of its own"
     return found
 
 
-def _of_kind(kind: str) -> Any:
-    return lambda _, place, __: Described(place, kind)
+def _make_odd_rebuilder(kind: str) -> Any:
+    return lambda _, place, __: StoredTensor(place, kind)
 
 
 PLAIN = (
@@ -236,25 +244,25 @@ PLAIN = (
 _UTILS = "torch._utils._rebuild_"
 
 REBUILDERS = {
-    f"{_UTILS}tensor": _plain,
-    f"{_UTILS}tensor_v2": _plain,
-    f"{_UTILS}tensor_v3": _typed,
-    f"{_UTILS}qtensor": _quantised,
-    f"{_UTILS}parameter": _parameter,
-    f"{_UTILS}parameter_with_state": _parameter,
-    f"{_UTILS}sparse_tensor": _of_kind("sparse"),
-    f"{_UTILS}sparse_csr_tensor": _of_kind("sparse"),
-    f"{_UTILS}nested_tensor": _of_kind("nested"),
-    f"{_UTILS}meta_tensor_no_storage": _of_kind("without values"),
-    f"{_UTILS}wrapper_subclass": _of_kind("of a class of its own"),
-    f"{_UTILS}device_tensor_from_numpy": _of_kind("of another device, as a NumPy array"),
-    f"{_UTILS}device_tensor_from_cpu_tensor": _of_kind("of another device"),
-    f"{_UTILS}xla_tensor": _of_kind("of another device, as a NumPy array"),
-    "torch.nested._internal.nested_tensor._rebuild_njt": _of_kind("nested"),
-    "torch._tensor._rebuild_from_type_v2": _subclass,
-    "torch._tensor._rebuild_from_type": _subclass,
-    "torch.tensor._rebuild_from_type": _subclass,
-    "torch.tensor._rebuild_from_type_v2": _subclass,
-    "torch.nn.parameter.Parameter": _parameter,
-    "torch.autograd.variable.Variable": _parameter,
+    f"{_UTILS}tensor": _rebuild_plain,
+    f"{_UTILS}tensor_v2": _rebuild_plain,
+    f"{_UTILS}tensor_v3": _rebuild_typed,
+    f"{_UTILS}qtensor": _rebuild_quantised,
+    f"{_UTILS}parameter": _rebuild_parameter,
+    f"{_UTILS}parameter_with_state": _rebuild_parameter,
+    f"{_UTILS}sparse_tensor": _make_odd_rebuilder("sparse"),
+    f"{_UTILS}sparse_csr_tensor": _make_odd_rebuilder("sparse"),
+    f"{_UTILS}nested_tensor": _make_odd_rebuilder("nested"),
+    f"{_UTILS}meta_tensor_no_storage": _make_odd_rebuilder("without values"),
+    f"{_UTILS}wrapper_subclass": _make_odd_rebuilder("of a class of its own"),
+    f"{_UTILS}device_tensor_from_numpy": _make_odd_rebuilder("of another device, as a NumPy array"),
+    f"{_UTILS}device_tensor_from_cpu_tensor": _make_odd_rebuilder("of another device"),
+    f"{_UTILS}xla_tensor": _make_odd_rebuilder("of another device, as a NumPy array"),
+    "torch.nested._internal.nested_tensor._rebuild_njt": _make_odd_rebuilder("nested"),
+    "torch._tensor._rebuild_from_type_v2": _rebuild_subclass,
+    "torch._tensor._rebuild_from_type": _rebuild_subclass,
+    "torch.tensor._rebuild_from_type": _rebuild_subclass,
+    "torch.tensor._rebuild_from_type_v2": _rebuild_subclass,
+    "torch.nn.parameter.Parameter": _rebuild_parameter,
+    "torch.autograd.variable.Variable": _rebuild_parameter,
 }

@@ -11,15 +11,20 @@ from torch import Tensor
 
 from snnprune.checkpoint.contents import Contents
 from snnprune.checkpoint.torch import old_formats, zip_format
-from snnprune.checkpoint.torch.parts import Opened, bytes_in, damaged, turned
-from snnprune.checkpoint.torch.state_dict import Found, notes_on, state_dict_in
-from snnprune.checkpoint.torch.stored_tensors import Described, Storage
+from snnprune.checkpoint.torch.parts import (
+    TorchFile,
+    damaged_error,
+    read_storage_bytes,
+    swap_byte_order,
+)
+from snnprune.checkpoint.torch.state_dict import StoredStateDict, find_state_dict, list_notes
+from snnprune.checkpoint.torch.stored_tensors import Storage, StoredTensor
 from snnprune.errors import InputError
-from snnprune.files.readable import reading
-from snnprune.text import first_few, is_text
+from snnprune.files.readable import open_for_reading
+from snnprune.text import format_names, is_text
 
 
-def opened(file: BinaryIO, path: Path) -> Opened:
+def open_torch_file(file: BinaryIO, path: Path) -> TorchFile:
     """What torch.save was given, as stand-ins, and where the storages are.
 
     Raises:
@@ -51,21 +56,21 @@ def read(path: Path, *, entry: str | None = None, values: bool = True) -> Conten
     Raises:
         InputError: the file is damaged, holds code or no state_dict, or lies about a tensor.
     """
-    with reading(path) as file:
-        source = opened(file, path)
-        found = state_dict_in(source.root, path, entry)
-        plain = plain_tensors(found, path)
-        tensors = _values(file, source, plain, path) if values else _outlines(plain)
+    with open_for_reading(path) as file:
+        source = open_torch_file(file, path)
+        found = find_state_dict(source.root, path, entry)
+        plain = select_plain_tensors(found, path)
+        tensors = _read_values(file, source, plain, path) if values else _make_outlines(plain)
     return Contents(
         tensors=tensors,
         metadata={},
-        notes=(*notes_on(found, source.root), *_foreign(source)),
+        notes=(*list_notes(found, source.root), *_iter_foreign_notes(source)),
         entry=found.entry,
         odd=found.select_odd(),
     )
 
 
-def outline(path: Path, *, entry: str | None = None) -> Contents:
+def read_outline(path: Path, *, entry: str | None = None) -> Contents:
     """The same with tensors on `meta`: their values are not read.
 
     Raises:
@@ -74,7 +79,7 @@ def outline(path: Path, *, entry: str | None = None) -> Contents:
     return read(path, entry=entry, values=False)
 
 
-def plain_tensors(found: Found, path: Path) -> dict[str, Described]:
+def select_plain_tensors(found: StoredStateDict, path: Path) -> dict[str, StoredTensor]:
     """The tensors that are not left alone.
 
     Raises:
@@ -94,30 +99,30 @@ def plain_tensors(found: Found, path: Path) -> dict[str, Described]:
     return {name: tensor for name, tensor in found.select_tensors().items() if name not in odd}
 
 
-def _foreign(source: Opened) -> Iterator[str]:
+def _iter_foreign_notes(source: TorchFile) -> Iterator[str]:
     """A note on what else the file holds."""
     names = [name for name in source.tensors.names if not name.startswith(PLAIN)]
     if names:
-        yield f"objects of other code are left as they are, and none was made: {first_few(names)}"
+        yield f"objects of other code are left as they are, and none was made: {format_names(names)}"
 
 
-def view_of(data: Tensor, tensor: Described) -> Tensor:
+def view_of(data: Tensor, tensor: StoredTensor) -> Tensor:
     """A tensor over the bytes of its storage, (bytes,) uint8 in this machine's order."""
     return torch.empty(0, dtype=tensor.dtype).set_(
         data.untyped_storage(), tensor.offset, tensor.shape, tensor.stride
     )
 
 
-def _require_honest(name: str, tensor: Described, path: Path) -> None:
+def _require_honest(name: str, tensor: StoredTensor, path: Path) -> None:
     if tensor.doubt is not None:
         what, hint = tensor.doubt
         raise InputError(what, file=path, field=name, hint=hint)
     if tensor.storage is not None and tensor.storage.doubt is not None:
-        raise damaged(f"the storage of {name} {tensor.storage.doubt}", path)
+        raise damaged_error(f"the storage of {name} {tensor.storage.doubt}", path)
 
 
-def _values(
-    file: BinaryIO, source: Opened, plain: dict[str, Described], path: Path
+def _read_values(
+    file: BinaryIO, source: TorchFile, plain: dict[str, StoredTensor], path: Path
 ) -> dict[str, Tensor]:
     data: dict[Storage, Tensor] = {}
     tensors = {}
@@ -125,12 +130,14 @@ def _values(
         storage = tensor.storage
         assert storage is not None
         if storage not in data:
-            data[storage] = turned(bytes_in(file, storage, path), storage, swapped=source.swapped)
+            data[storage] = swap_byte_order(
+                read_storage_bytes(file, storage, path), storage, swapped=source.swapped
+            )
         tensors[name] = view_of(data[storage], tensor)
     return tensors
 
 
-def _outlines(plain: dict[str, Described]) -> dict[str, Tensor]:
+def _make_outlines(plain: dict[str, StoredTensor]) -> dict[str, Tensor]:
     return {
         name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
         for name, tensor in plain.items()

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from snnprune.checkpoint.torch.parts import (
     SAVE_STATE_DICT,
-    Opened,
     StoredPart,
-    damaged,
+    TorchFile,
+    convert_pickle_errors,
+    damaged_error,
     is_other_order,
-    machine,
-    refusing,
+    make_machine,
 )
-from snnprune.checkpoint.torch.stand_ins import Tensors
+from snnprune.checkpoint.torch.stand_ins import PickledTensors
 from snnprune.checkpoint.torch.stored_tensors import Storage
 from snnprune.errors import InputError
 
@@ -35,7 +35,7 @@ MOST = 250_000
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ArchivePart:
     """One part of an archive, by its line in the directory."""
 
     name: str
@@ -49,33 +49,33 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PartOffsets:
     """Where a part's bytes begin, and where its CRC-32 stands outside the directory."""
 
     begin: int
     crcs: tuple[int, ...]
 
 
-def parts_of(file: BinaryIO, path: Path) -> list[Part]:
+def read_parts(file: BinaryIO, path: Path) -> list[ArchivePart]:
     """The parts in the order of the directory, which follow each other in the file.
 
     Raises:
         InputError: there is no directory, or it does not fit the file.
     """
     size = file.seek(0, 2)
-    begin, length, count = _directory(file, size, path)
+    begin, length, count = _find_directory(file, size, path)
     if count > MOST:
         raise InputError(f"has {count:,} parts, more than {MOST:,}", file=path)
     file.seek(begin)
     data = file.read(length)
     try:
-        parts = list(_entries(data, begin, count))
+        parts = list(_parse_entries(data, begin, count))
     except (struct.error, IndexError, ValueError):
-        raise _none(path) from None
+        raise _no_archive_error(path) from None
     return parts
 
 
-def require_apart(parts: list[Part], size: int, path: Path) -> None:
+def require_apart(parts: list[ArchivePart], size: int, path: Path) -> None:
     """Refuse an archive whose parts overlap, which would grow when it is read.
 
     Raises:
@@ -87,12 +87,12 @@ def require_apart(parts: list[Part], size: int, path: Path) -> None:
     position, names = 0, set()
     for part in sorted(parts, key=lambda part: part.header):
         if part.header < position or part.name in names:
-            raise damaged(f"the part {part.name} is there twice or overlaps another", path)
+            raise damaged_error(f"the part {part.name} is there twice or overlaps another", path)
         names.add(part.name)
         position = part.header + 30 + len(part.name) + part.size
 
 
-def place_of(file: BinaryIO, part: Part, path: Path) -> Place:
+def read_part_offsets(file: BinaryIO, part: ArchivePart, path: Path) -> PartOffsets:
     """Where the bytes of a part are, by its local header.
 
     Raises:
@@ -101,40 +101,40 @@ def place_of(file: BinaryIO, part: Part, path: Path) -> Place:
     file.seek(part.header)
     head = file.read(30)
     if len(head) < 30 or head[:4] != LOCAL:
-        raise damaged(f"the part {part.name} is not where the directory says", path)
+        raise damaged_error(f"the part {part.name} is not where the directory says", path)
     flags, (name, extra) = struct.unpack_from("<H", head, 6)[0], struct.unpack_from("<2H", head, 26)
     if file.read(name) != part.name.encode("utf-8", "surrogateescape"):
-        raise damaged(f"the part {part.name} is not where the directory says", path)
+        raise damaged_error(f"the part {part.name} is not where the directory says", path)
     begin = part.header + 30 + name + extra
     if begin + part.size > file.seek(0, 2):
-        raise damaged(f"the part {part.name} is cut", path)
+        raise damaged_error(f"the part {part.name} is cut", path)
     if not flags & 8:  # else the CRC follows the bytes
-        return Place(begin, (part.crc, part.header + 14))
+        return PartOffsets(begin, (part.crc, part.header + 14))
     file.seek(begin + part.size)
     marked = file.read(4) == DESCRIPTOR
-    return Place(begin, (part.crc, begin + part.size + 4) if marked else (part.crc,))
+    return PartOffsets(begin, (part.crc, begin + part.size + 4) if marked else (part.crc,))
 
 
-def _directory(file: BinaryIO, size: int, path: Path) -> tuple[int, int, int]:
+def _find_directory(file: BinaryIO, size: int, path: Path) -> tuple[int, int, int]:
     """Where the directory begins, its length and how many parts it has."""
     file.seek(max(0, size - 66_000))
     tail = file.read()
     at = tail.rfind(END)
     if at < 0 or len(tail) - at < 22:
-        raise _none(path)
+        raise _no_archive_error(path)
     count, length, begin = struct.unpack_from("<H2L", tail, at + 10)
     if at >= 20 and tail[at - 20 : at - 16] == LOCATOR:
         file.seek(min(struct.unpack_from("<Q", tail, at - 12)[0], size))
         large = file.read(56)
         if len(large) < 56 or large[:4] != END64:
-            raise _none(path)
+            raise _no_archive_error(path)
         count, length, begin = struct.unpack_from("<3Q", large, 32)
     if begin + length > size:
-        raise _none(path)
+        raise _no_archive_error(path)
     return begin, length, count
 
 
-def _entries(data: bytes, begin: int, count: int) -> Iterator[Part]:
+def _parse_entries(data: bytes, begin: int, count: int) -> Iterator[ArchivePart]:
     at = 0
     for _ in range(count):
         if data[at : at + 4] != ENTRY:
@@ -143,14 +143,14 @@ def _entries(data: bytes, begin: int, count: int) -> Iterator[Part]:
         packed, size, name, extra, comment = struct.unpack_from("<2L3H", data, at + 20)
         header = struct.unpack_from("<L", data, at + 42)[0]
         more = data[at + 46 + name : at + 46 + name + extra]
-        size, packed, header = _large([size, packed, header], more)
+        size, packed, header = _read_large_fields([size, packed, header], more)
         text = data[at + 46 : at + 46 + name].decode("utf-8", "surrogateescape")
         plain = not method and not flags & 1 and size == packed
-        yield Part(text, size, header, begin + at + 16, plain)
+        yield ArchivePart(text, size, header, begin + at + 16, plain)
         at += 46 + name + extra + comment
 
 
-def _large(values: list[int], more: bytes) -> list[int]:
+def _read_large_fields(values: list[int], more: bytes) -> list[int]:
     """Size, packed size and place, from the field for large archives where they are there."""
     at = 0
     while at + 4 <= len(more) and LARGE in values:
@@ -163,35 +163,35 @@ def _large(values: list[int], more: bytes) -> list[int]:
     return values
 
 
-def _none(path: Path) -> InputError:
-    return damaged("the zip archive has no directory at its end", path)
+def _no_archive_error(path: Path) -> InputError:
+    return damaged_error("the zip archive has no directory at its end", path)
 
 
 ALIGNMENT = 64
 """Bytes, so that tensors can be mapped into memory."""
 
 
-def open_zip(file: BinaryIO, path: Path) -> Opened:
+def open_zip(file: BinaryIO, path: Path) -> TorchFile:
     """The archive with its pickle read and its storages found.
 
     Raises:
         InputError: it is damaged, of another kind, or would grow when it is read.
     """
-    parts = parts_of(file, path)
+    parts = read_parts(file, path)
     _require_torch(parts, file.seek(0, 2), path)
-    top = _top(parts)
+    top = _find_top_folder(parts)
     by_name = {part.name: part for part in parts}
     pickle = by_name[f"{top}data.pkl"]
-    begin = place_of(file, pickle, path).begin
-    tensors = Tensors()
-    with refusing(path):
-        root = machine(_read(file, pickle, path), tensors, file.seek(0, 2)).run()
+    begin = read_part_offsets(file, pickle, path).begin
+    tensors = PickledTensors()
+    with convert_pickle_errors(path):
+        root = make_machine(_read_part(file, pickle, path), tensors, file.seek(0, 2)).run()
     order = by_name.get(f"{top}byteorder")
-    swapped = order is not None and is_other_order(_read(file, order, path)[:10])
-    stored = {key: _found(file, key, tensors, by_name.get(f"{top}data/{key}"), path)
+    swapped = order is not None and is_other_order(_read_part(file, order, path)[:10])
+    stored = {key: _locate_storage(file, key, tensors, by_name.get(f"{top}data/{key}"), path)
               for key in tensors.storages}  # fmt: skip
     end = begin + pickle.size
-    return Opened(
+    return TorchFile(
         format="zip",
         root=root,
         tensors=tensors,
@@ -202,10 +202,10 @@ def open_zip(file: BinaryIO, path: Path) -> Opened:
     )
 
 
-def write(
+def write_zip(
     file: BinaryIO,
     out: BinaryIO,
-    _: Opened,
+    _: TorchFile,
     pickled: bytes,
     parts: Mapping[Storage, Tensor | None],
 ) -> None:
@@ -213,8 +213,8 @@ def write(
 
     What else is in it stays, in its order; bytes begin at multiples of 64, as torch wants them.
     """
-    there = parts_of(file, Path())
-    top = _top(there)
+    there = read_parts(file, Path())
+    top = _find_top_folder(there)
     names = {f"{top}data/{storage.key}": storage for storage in parts}
     with zipfile.ZipFile(out, "w") as archive:
         for part in there:
@@ -223,7 +223,7 @@ def write(
             elif (storage := names.pop(part.name, None)) is not None:
                 _add_storage(archive, part.name, storage, parts[storage], file)
             elif not part.name.startswith(f"{top}data/"):
-                _add(archive, part.name, _read(file, part, Path()))
+                _add(archive, part.name, _read_part(file, part, Path()))
         for name, storage in names.items():
             _add_storage(archive, name, storage, parts[storage], file)
 
@@ -247,28 +247,28 @@ def _add(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) -> None:
     archive.writestr(entry, data)
 
 
-def _found(
-    file: BinaryIO, key: object, tensors: Tensors, part: Part | None, path: Path
+def _locate_storage(
+    file: BinaryIO, key: object, tensors: PickledTensors, part: ArchivePart | None, path: Path
 ) -> StoredPart:
     """Note where a storage lies; the part that it is in."""
     storage = tensors.storages[key]
     if part is None:
-        raise damaged(f"the part of storage {key} is missing", path)
+        raise damaged_error(f"the part of storage {key} is missing", path)
     if part.size < storage.nbytes and storage.doubt is None:
-        raise damaged(
+        raise damaged_error(
             f"storage {key!r} claims {storage.nbytes:,} bytes, {part.size:,} are stored", path
         )
-    place = place_of(file, part, path)
+    place = read_part_offsets(file, part, path)
     storage.begin = place.begin
     return StoredPart(part.size, place.crcs)
 
 
-def _read(file: BinaryIO, part: Part, path: Path) -> bytes:
-    file.seek(place_of(file, part, path).begin)
+def _read_part(file: BinaryIO, part: ArchivePart, path: Path) -> bytes:
+    file.seek(read_part_offsets(file, part, path).begin)
     return file.read(part.size)
 
 
-def _require_torch(parts: list[Part], size: int, path: Path) -> None:
+def _require_torch(parts: list[ArchivePart], size: int, path: Path) -> None:
     names = [part.name for part in parts]
     if names and all(name.endswith(".npy") for name in names):
         raise InputError(
@@ -280,7 +280,7 @@ def _require_torch(parts: list[Part], size: int, path: Path) -> None:
             file=path,
             hint=SAVE_STATE_DICT,
         )
-    if _top(parts) is None:
+    if _find_top_folder(parts) is None:
         raise InputError(
             "is a zip archive without the data.pkl of a torch file",
             file=path,
@@ -295,7 +295,7 @@ def _require_torch(parts: list[Part], size: int, path: Path) -> None:
     require_apart(parts, size, path)
 
 
-def _top(parts: list[Part]) -> str | None:
+def _find_top_folder(parts: list[ArchivePart]) -> str | None:
     """The folder in the archive that everything is in, with a slash behind it."""
     names = (part.name for part in parts if part.name.endswith("/data.pkl"))
     found = next((name for name in names if name.count("/") == 1), None)

@@ -20,28 +20,28 @@ LIBRARIES: tuple[NeuronLibrary, ...] = (OWN, SPIKINGJELLY, SNNTORCH, SINABS, NOR
 
 def library_of(module: nn.Module) -> NeuronLibrary | None:
     """The library whose spiking neuron `module` is, or None if it is something else."""
-    names = _names(module)
+    names = _list_class_names(module)
     known = (one for one in LIBRARIES if names.intersection(one.base_classes))
     return next((one for one in known if not names.intersection(one.other_classes)), None)
 
 
-def put_at_rest(network: nn.Module) -> None:
+def reset_states(network: nn.Module) -> None:
     """Reset what has a state in a network: neurons, and integrators that never spike."""
-    for module, one in _with_state(network):
+    for module, one in _iter_stateful(network):
         one.reset(module)
 
 
 @contextlib.contextmanager
-def plainly(network: nn.Module) -> Iterator[None]:
+def use_plain_operations(network: nn.Module) -> Iterator[None]:
     """Run what has a state by operations of torch, whatever kernels its author chose."""
     with contextlib.ExitStack() as stack:
-        for module, one in _with_state(network):
+        for module, one in _iter_stateful(network):
             stack.enter_context(one.plain(module))
         yield
 
 
 @contextlib.contextmanager
-def building() -> Iterator[None]:
+def allow_missing_kernels() -> Iterator[None]:
     """Let networks be made that ask for kernels which are not installed."""
     with contextlib.ExitStack() as stack:
         for one in LIBRARIES:
@@ -49,15 +49,15 @@ def building() -> Iterator[None]:
         yield
 
 
-def _with_state(network: nn.Module) -> Iterator[tuple[nn.Module, NeuronLibrary]]:
+def _iter_stateful(network: nn.Module) -> Iterator[tuple[nn.Module, NeuronLibrary]]:
     for module in network.modules():
-        names = _names(module)
+        names = _list_class_names(module)
         for one in LIBRARIES:
             if names.intersection(one.base_classes + one.stateful_classes):
                 yield module, one
 
 
-def _names(module: nn.Module) -> set[str]:
+def _list_class_names(module: nn.Module) -> set[str]:
     return {f"{base.__module__}.{base.__qualname__}" for base in type(module).__mro__}
 
 
@@ -66,8 +66,8 @@ __all__ = [
     "MembraneSink",
     "NeuronConstants",
     "NeuronLibrary",
-    "building",
+    "allow_missing_kernels",
     "library_of",
-    "plainly",
-    "put_at_rest",
+    "reset_states",
+    "use_plain_operations",
 ]

@@ -32,7 +32,7 @@ class NeuronConstants:
     reset: Reset | None = None
 
 
-def _as_it_is(_: nn.Module) -> AbstractContextManager[None]:
+def _leave_as_is(_: nn.Module) -> AbstractContextManager[None]:
     return nullcontext()
 
 
@@ -47,9 +47,9 @@ class NeuronLibrary:
     recording: Callable[[nn.Module, MembraneSink], AbstractContextManager[None]]
     """While open, every forward pass of the module hands its membrane to the sink."""
     reset: Callable[[nn.Module], None]
-    learning: Callable[[nn.Module], AbstractContextManager[None]] = _as_it_is
+    learning: Callable[[nn.Module], AbstractContextManager[None]] = _leave_as_is
     """While open, the module has its surrogate gradient in eval mode too."""
-    plain: Callable[[nn.Module], AbstractContextManager[None]] = _as_it_is
+    plain: Callable[[nn.Module], AbstractContextManager[None]] = _leave_as_is
     """While open, the module runs no kernel that hides its membrane or needs another machine."""
     building: Callable[[], AbstractContextManager[None]] = nullcontext
     """While open, modules that ask for such a kernel can be made where it is not installed."""
@@ -61,7 +61,7 @@ class NeuronLibrary:
     """Names of buffers that hold a state, in the shape of a batch, and are in state dicts."""
 
 
-def per_channel(threshold: Tensor | float) -> Tensor:
+def reshape_per_channel(threshold: Tensor | float) -> Tensor:
     """() or (C,) from any shape that a membrane (N, C, ...) takes part in; without gradient.
 
     Where thresholds differ within a channel it is their mean over everything.

@@ -17,7 +17,7 @@ from snnprune.graph.libraries.library import (
     MembraneSink,
     NeuronConstants,
     NeuronLibrary,
-    per_channel,
+    reshape_per_channel,
 )
 
 SPIKING = {
@@ -41,20 +41,20 @@ REFRACTORY = {
 
 
 @contextlib.contextmanager
-def _recording(module: Any, sink: MembraneSink) -> Iterator[None]:
+def _record_membranes(module: Any, sink: MembraneSink) -> Iterator[None]:
     activation = module.activation
     fires = "threshold" in getattr(activation, "__globals__", ())
     if hasattr(module.p, "rho_reset") or not fires:  # refractory, or a step of somebody's own
         yield
         return
-    module.activation = _telling(activation, sink)
+    module.activation = _make_recording_step(activation, sink)
     try:
         yield
     finally:
         module.activation = activation
 
 
-def _telling(activation: FunctionType, sink: MembraneSink) -> FunctionType:
+def _make_recording_step(activation: FunctionType, sink: MembraneSink) -> FunctionType:
     """The same step, with a `threshold` of its own that tells what it is given, v - v_th."""
     known = activation.__globals__
     fire: Callable[..., Tensor] = known["threshold"]
@@ -72,18 +72,18 @@ def _telling(activation: FunctionType, sink: MembraneSink) -> FunctionType:
     )
 
 
-def _constants(module: Any) -> NeuronConstants:
+def _read_constants(module: Any) -> NeuronConstants:
     p = getattr(module.p, "lif", None) or getattr(module.p, "lif_adex", None) or module.p
     leaks = hasattr(p, "tau_mem_inv")
     return NeuronConstants(
-        threshold=per_channel(p.v_th),
-        beta=_decay(p, module.dt),
+        threshold=reshape_per_channel(p.v_th),
+        beta=_compute_decay(p, module.dt),
         decay_input=leaks,
         fires_at_threshold=False,
     )
 
 
-def _decay(p: Any, dt: float) -> float | None:
+def _compute_decay(p: Any, dt: float) -> float | None:
     """1 - dt / tau_mem, where the membrane does nothing else by itself."""
     if type(p).__name__ == "IAFParameters":
         return 1.0
@@ -104,7 +104,7 @@ NORSE = NeuronLibrary(
         for file, names in (SPIKING | REFRACTORY).items()
         for name in names
     ),
-    constants=_constants,
-    recording=_recording,
+    constants=_read_constants,
+    recording=_record_membranes,
     reset=_reset,
 )

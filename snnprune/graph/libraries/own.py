@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from snnprune.graph.libraries.library import MembraneSink, NeuronConstants, NeuronLibrary
 
 
-def _constants(module: Any) -> NeuronConstants:
+def _read_constants(module: Any) -> NeuronConstants:
     known = module.dynamics
     return NeuronConstants(
         threshold=known.threshold, beta=known.beta, decay_input=known.decay_input
@@ -17,7 +17,7 @@ def _constants(module: Any) -> NeuronConstants:
 
 
 @contextlib.contextmanager
-def _recording(module: Any, sink: MembraneSink) -> Iterator[None]:
+def _record_membranes(module: Any, sink: MembraneSink) -> Iterator[None]:
     def record(u: Tensor) -> None:
         sink(u - module.dynamics.threshold)
 
@@ -35,7 +35,7 @@ def _reset(module: nn.Module) -> None:
 OWN = NeuronLibrary(
     name="snnprune",
     base_classes=("snnprune.models.lif.LIF",),
-    constants=_constants,
-    recording=_recording,
+    constants=_read_constants,
+    recording=_record_membranes,
     reset=_reset,
 )

@@ -11,11 +11,11 @@ from snnprune.graph.libraries.library import (
     MembraneSink,
     NeuronConstants,
     NeuronLibrary,
-    per_channel,
+    reshape_per_channel,
 )
 
 
-class _Recorder:
+class _RecordingSpikeFunction:
     """A spike function that tells v_mem - threshold, once per time step."""
 
     def __init__(self, spike_fn: Any, sink: MembraneSink) -> None:
@@ -33,24 +33,24 @@ class _Recorder:
 
 
 @contextlib.contextmanager
-def _recording(module: Any, sink: MembraneSink) -> Iterator[None]:
+def _record_membranes(module: Any, sink: MembraneSink) -> Iterator[None]:
     spike_fn = module.spike_fn
     if spike_fn is None:  # somebody's leaky integrator, made of an LIF
         yield
         return
-    module.spike_fn = _Recorder(spike_fn, sink)
+    module.spike_fn = _RecordingSpikeFunction(spike_fn, sink)
     try:
         yield
     finally:
         module.spike_fn = spike_fn
 
 
-def _constants(module: Any) -> NeuronConstants:
+def _read_constants(module: Any) -> NeuronConstants:
     # what ALIF calls spike_threshold is a state
     threshold = module.b0 if hasattr(module, "b0") else module.spike_threshold
     decay = module.alpha_mem_calculated.detach()
     return NeuronConstants(
-        threshold=0.0 if threshold is None else per_channel(threshold),
+        threshold=0.0 if threshold is None else reshape_per_channel(threshold),
         beta=float(decay) if decay.numel() == 1 else None,
         decay_input=bool(module.norm_input),
     )
@@ -68,8 +68,8 @@ def _reset(module: Any) -> None:
 SINABS = NeuronLibrary(
     name="sinabs",
     base_classes=("sinabs.layers.lif.LIF", "sinabs.layers.alif.ALIF"),
-    constants=_constants,
-    recording=_recording,
+    constants=_read_constants,
+    recording=_record_membranes,
     reset=_reset,
     other_classes=("sinabs.layers.exp_leak.ExpLeak",),
     stateful_classes=("sinabs.layers.stateful_layer.StatefulLayer",),

@@ -12,10 +12,10 @@ FIRING = ("fire", "fire_inhibition")  # both take the membrane potential last
 
 
 @contextlib.contextmanager
-def _recording(module: Any, sink: MembraneSink) -> Iterator[None]:
+def _record_membranes(module: Any, sink: MembraneSink) -> Iterator[None]:
     originals = {name: getattr(module, name) for name in FIRING}
     for name, original in originals.items():
-        setattr(module, name, _telling(module, original, sink))
+        setattr(module, name, _make_recording_fire(module, original, sink))
     try:
         yield
     finally:
@@ -23,7 +23,9 @@ def _recording(module: Any, sink: MembraneSink) -> Iterator[None]:
             delattr(module, name)  # the method of the class shows again
 
 
-def _telling(module: Any, fire: Callable[..., Any], sink: MembraneSink) -> Callable[..., Any]:
+def _make_recording_fire(
+    module: Any, fire: Callable[..., Any], sink: MembraneSink
+) -> Callable[..., Any]:
     def call(*args: Any) -> Any:
         membrane: Tensor = args[-1]
         sink((membrane - module.threshold).unsqueeze(0))
@@ -32,7 +34,7 @@ def _telling(module: Any, fire: Callable[..., Any], sink: MembraneSink) -> Calla
     return call
 
 
-def _constants(module: Any) -> NeuronConstants:
+def _read_constants(module: Any) -> NeuronConstants:
     beta = getattr(module, "beta", None)
     return NeuronConstants(
         threshold=module.threshold.detach(),
@@ -49,7 +51,7 @@ def _reset(module: Any) -> None:
 SNNTORCH = NeuronLibrary(
     name="snnTorch",
     base_classes=("snntorch._neurons.neurons.SpikingNeuron",),
-    constants=_constants,
-    recording=_recording,
+    constants=_read_constants,
+    recording=_record_membranes,
     reset=_reset,
 )

@@ -12,15 +12,20 @@ from snnprune.graph.libraries.library import (
     NeuronConstants,
     NeuronLibrary,
     Reset,
-    per_channel,
+    reshape_per_channel,
 )
-from snnprune.graph.libraries.spikingjelly_kernels import automatic, building, plain, step_by_step
+from snnprune.graph.libraries.spikingjelly_kernels import (
+    build_without_kernels,
+    choose_automatically,
+    run_plain_operations,
+    run_step_by_step,
+)
 
 OLD = "spikingjelly.clock_driven."  # up to 0.0.0.0.12
 NONLINEAR = ("QIFNode", "EIFNode", "IzhikevichNode")  # they have no one decay
 
 
-class _Recorder(nn.Module):
+class _RecordingSurrogate(nn.Module):
     """A surrogate function that tells what it is given, u - u_th, once per time step."""
 
     spiking = False  # ComplementaryLIFNode would use a step function of its own instead
@@ -36,7 +41,7 @@ class _Recorder(nn.Module):
 
 
 @contextlib.contextmanager
-def _recording(module: Any, sink: MembraneSink) -> Iterator[None]:
+def _record_membranes(module: Any, sink: MembraneSink) -> Iterator[None]:
     if type(module).__name__ == "ILIFNode":  # counts spikes, and takes no other surrogate
         yield
         return
@@ -44,8 +49,8 @@ def _recording(module: Any, sink: MembraneSink) -> Iterator[None]:
     children = module._modules
     held = children if "surrogate_function" in children else vars(module)
     surrogate = held["surrogate_function"]
-    with plain(module), step_by_step(module), automatic():
-        held["surrogate_function"] = _Recorder(surrogate, sink)
+    with run_plain_operations(module), run_step_by_step(module), choose_automatically():
+        held["surrogate_function"] = _RecordingSurrogate(surrogate, sink)
         try:
             yield
         finally:
@@ -53,23 +58,23 @@ def _recording(module: Any, sink: MembraneSink) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _learning(module: nn.Module) -> Iterator[None]:
+def _enable_gradients(module: nn.Module) -> Iterator[None]:
     """In eval mode nodes of some versions run kernels that have no gradient."""
-    with plain(module), step_by_step(module):
+    with run_plain_operations(module), run_step_by_step(module):
         yield
 
 
-def _constants(module: Any) -> NeuronConstants:
+def _read_constants(module: Any) -> NeuronConstants:
     threshold = module.v_threshold
     return NeuronConstants(
-        threshold=per_channel(threshold) if isinstance(threshold, Tensor) else threshold,
-        beta=_decay(module),
+        threshold=reshape_per_channel(threshold) if isinstance(threshold, Tensor) else threshold,
+        beta=_compute_decay(module),
         decay_input=_decays_input(module),
-        reset=_reset_by_a_spike(module),
+        reset=_find_reset(module),
     )
 
 
-def _decay(module: Any) -> float | None:
+def _compute_decay(module: Any) -> float | None:
     """1 - 1/tau; an integrate-and-fire neuron forgets nothing."""
     if {base.__name__ for base in type(module).__mro__}.intersection(NONLINEAR):
         return None
@@ -83,10 +88,10 @@ def _decay(module: Any) -> float | None:
 def _decays_input(module: Any) -> bool:
     """Before 0.0.0.0.10 nothing else could be chosen."""
     old = any(base.__module__.startswith(OLD) for base in type(module).__mro__)
-    return bool(getattr(module, "decay_input", old and _decay(module) not in (None, 1.0)))
+    return bool(getattr(module, "decay_input", old and _compute_decay(module) not in (None, 1.0)))
 
 
-def _reset_by_a_spike(module: Any) -> Reset | None:
+def _find_reset(module: Any) -> Reset | None:
     if not hasattr(module, "v_reset"):
         return None
     return "soft" if module.v_reset is None else "hard"
@@ -104,12 +109,12 @@ SPIKINGJELLY = NeuronLibrary(
         "spikingjelly.activation_based.neuron.BaseNode",  # 0.0.0.0.14
         "spikingjelly.clock_driven.neuron.BaseNode",  # up to 0.0.0.0.12
     ),
-    constants=_constants,
-    recording=_recording,
+    constants=_read_constants,
+    recording=_record_membranes,
     reset=_reset,
-    learning=_learning,
-    plain=plain,
-    building=building,
+    learning=_enable_gradients,
+    plain=run_plain_operations,
+    building=build_without_kernels,
     stateful_classes=(
         "spikingjelly.activation_based.base.MemoryModule",
         "spikingjelly.clock_driven.base.MemoryModule",

@@ -28,15 +28,15 @@ OPERATIONS = ("if_", "lif", "plif", "qif", "eif", "izhikevich", "clif", "activat
 
 
 @contextlib.contextmanager
-def plain(module: nn.Module) -> Iterator[None]:
+def run_plain_operations(module: nn.Module) -> Iterator[None]:
     """Run a node or a layer by torch's operations, on any machine, whatever its author chose."""
     # past the setters, which would ask for the package of the kernel when it is put back
     held = vars(module)
-    with _replaced(held, _without_kernels(module, held)):
+    with _replace_attributes(held, _drop_kernels(module, held)):
         yield
 
 
-def _without_kernels(module: Any, held: Mapping[str, Any]) -> dict[str, Any]:
+def _drop_kernels(module: Any, held: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {
         name: "torch" for name in ("backend", "_backend") if held.get(name) in KERNELS
     }
@@ -45,17 +45,17 @@ def _without_kernels(module: Any, held: Mapping[str, Any]) -> dict[str, Any]:
     if held.get("_neuron_precision") is not None:
         found["_neuron_precision"] = None
     if hasattr(module, "_torch_scan"):  # FlexSN of 2.x, which has kernels made on a GPU
-        found["_multi_step"] = partial(_scanned, module)
+        found["_multi_step"] = partial(_scan_steps, module)
     return found
 
 
-def _scanned(module: Any, inputs: Any, states: Any, static_inputs: Any, store: bool) -> Any:
+def _scan_steps(module: Any, inputs: Any, states: Any, static_inputs: Any, store: bool) -> Any:
     module._validate_operands(inputs, states, static_inputs, "m")
     return module._torch_scan(inputs, states, static_inputs, store)
 
 
 @contextlib.contextmanager
-def step_by_step(module: Any) -> Iterator[None]:
+def run_step_by_step(module: Any) -> Iterator[None]:
     """Keep a node off its kernels for eval mode, without changing a bit of what it puts out.
 
     It leaves them in training mode, where a node of 0.0.0.0.14 has another formula for one case
@@ -67,8 +67,8 @@ def step_by_step(module: Any) -> Iterator[None]:
     held = vars(module)
     changes: dict[str, Any] = {"training": True}
     if not module.training and module.v_reset is not None and hasattr(module, CHARGE):
-        changes[CHARGE] = partial(_charged_as_in_its_kernel, module)
-    with _replaced(held, changes):
+        changes[CHARGE] = partial(_charge_as_kernel, module)
+    with _replace_attributes(held, changes):
         yield
 
 
@@ -81,13 +81,13 @@ def _is_faster_in_eval_mode(module: nn.Module) -> bool:
     )
 
 
-def _charged_as_in_its_kernel(module: Any, x: Tensor, v: Tensor, tau: float) -> Tensor:
+def _charge_as_kernel(module: Any, x: Tensor, v: Tensor, tau: float) -> Tensor:
     charged: Tensor = module.neuronal_charge_no_decay_input(x, v, 0.0, tau)
     return charged
 
 
 @contextlib.contextmanager
-def automatic() -> Iterator[None]:
+def choose_automatically() -> Iterator[None]:
     """Let 2.x take its own way for an unknown surrogate function, whatever the environment says.
 
     Where a variable as SJ_LIF_CUDA_IMPLEMENTATION asks for a kernel it refuses that on a GPU.
@@ -98,28 +98,30 @@ def automatic() -> Iterator[None]:
         for selection in selections:
             if getattr(selection, "_requested", "auto") != "auto":
                 changes = {"_requested": "auto", "_selections": {}}
-                stack.enter_context(_replaced(vars(selection), changes))
+                stack.enter_context(_replace_attributes(vars(selection), changes))
         yield
 
 
 @contextlib.contextmanager
-def building() -> Iterator[None]:
+def build_without_kernels() -> Iterator[None]:
     """Let nodes that ask for a kernel be made without its package: none of them will run it."""
     with contextlib.ExitStack() as stack:
         for name, check in CHECKS.items():
             held = vars(sys.modules[name]) if name in sys.modules else {}
             if check in held:
-                stack.enter_context(_replaced(held, {check: partial(_checked, held[check])}))
+                stack.enter_context(
+                    _replace_attributes(held, {check: partial(_check_backend, held[check])})
+                )
         yield
 
 
-def _checked(check: Callable[[str], None], backend: str) -> None:
+def _check_backend(check: Callable[[str], None], backend: str) -> None:
     if backend not in KERNELS:
         check(backend)
 
 
 @contextlib.contextmanager
-def _replaced(held: dict[str, Any], values: Mapping[str, Any]) -> Iterator[None]:
+def _replace_attributes(held: dict[str, Any], values: Mapping[str, Any]) -> Iterator[None]:
     """Other values in a dictionary of attributes; afterwards they are as they were, or gone."""
     before = {name: held[name] for name in values if name in held}
     held.update(values)

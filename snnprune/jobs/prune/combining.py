@@ -12,24 +12,24 @@ from snnprune.checkpoint.soundness import is_finite
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.network import Network
 from snnprune.jobs.prune.options import PruneOptions
-from snnprune.jobs.targets.binding import load
-from snnprune.jobs.targets.target import Subject
-from snnprune.masks import Masks, masked
+from snnprune.jobs.targets.binding import load_tensors
+from snnprune.jobs.targets.target import Target
+from snnprune.masks import Masks, apply_masks
 from snnprune.pruning.oneshot import Plan
 from snnprune.pruning.repair import BY_LAYER, NONE
-from snnprune.pruning.repair.batchnorm import batchnorms
-from snnprune.pruning.repair.pruned import unfitted
+from snnprune.pruning.repair.batchnorm import find_batchnorms
+from snnprune.pruning.repair.pruned import explain_unfitted
 from snnprune.pruning.structure.structure import UNSTRUCTURED
 from snnprune.text import layer_name
 
 
-def choose_repair(subject: Subject, asked: str | None, *, otherwise: str | None = None) -> str:
+def choose_repair(subject: Target, asked: str | None, *, otherwise: str | None = None) -> str:
     """The repair asked for, else `otherwise`, else `bn` where the network has BatchNorm and data.
 
     Raises:
         InputError: the repair that was asked for needs what is missing.
     """
-    normalised = subject.runnable is not None and bool(batchnorms(subject.runnable.module))
+    normalised = subject.runnable is not None and bool(find_batchnorms(subject.runnable.module))
     if asked is None:
         return otherwise or ("bn" if normalised else NONE)
     if asked != NONE and subject.runnable is None:
@@ -49,10 +49,10 @@ def choose_repair(subject: Subject, asked: str | None, *, otherwise: str | None 
     return asked
 
 
-def not_fitted(network: Network | None, repair: str, masks: Masks) -> list[str]:
+def list_unfitted(network: Network | None, repair: str, masks: Masks) -> list[str]:
     """A warning where a repair leaves layers as they are, with the reasons."""
     by_layer = [name for name in repair.split("+") if name in BY_LAYER]
-    found = unfitted(network, masks) if network is not None and by_layer else {}
+    found = explain_unfitted(network, masks) if network is not None and by_layer else {}
     if not found:
         return []
     reasons: dict[str, list[str]] = {}
@@ -62,8 +62,8 @@ def not_fitted(network: Network | None, repair: str, masks: Masks) -> list[str]:
     return [f"{'+'.join(by_layer)} leaves the kept weights of some layers as they are: {told}"]
 
 
-def pruned_tensors(
-    subject: Subject, masks: Masks, changed: Mapping[str, Tensor]
+def load_pruned_tensors(
+    subject: Target, masks: Masks, changed: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """The checkpoint's tensors, pruned and repaired; the subject's network is left holding them.
 
@@ -76,24 +76,24 @@ def pruned_tensors(
     # a parameter that has two names in the file is pruned under both
     tied = subject.prunable.find_tied()
     all_masks = {name: mask for key, mask in masks.items() for name in tied.get(key, (key,))}
-    tensors = masked(subject.checkpoint.tensors, all_masks)
+    tensors = apply_masks(subject.checkpoint.tensors, all_masks)
     if subject.network is None:
         return tensors
-    for key in _repairable(subject.network.module):
+    for key in _iter_repairable(subject.network.module):
         if key in changed and key in tensors:
-            tensors[key] = _stored(changed[key], tensors[key], all_masks.get(key), key)
-    load(subject.network.module, tensors)  # what is measured now is what the file will hold
+            tensors[key] = _convert_to_stored(changed[key], tensors[key], all_masks.get(key), key)
+    load_tensors(subject.network.module, tensors)  # what is measured now is what the file will hold
     return tensors
 
 
-def _repairable(module: nn.Module) -> Iterator[str]:
+def _iter_repairable(module: nn.Module) -> Iterator[str]:
     """What a repair may change: parameters and running statistics, but no state of a neuron."""
     yield from (name for name, _ in module.named_parameters(remove_duplicate=False))
     names = [name for name, _ in module.named_buffers(remove_duplicate=False)]
     yield from (name for name in names if name.endswith(("running_mean", "running_var")))
 
 
-def _stored(repaired: Tensor, before: Tensor, mask: Tensor | None, key: str) -> Tensor:
+def _convert_to_stored(repaired: Tensor, before: Tensor, mask: Tensor | None, key: str) -> Tensor:
     """A tensor in the type that the file keeps it in; 0 where it is pruned."""
     if mask is not None:
         repaired = torch.where(mask, repaired, torch.zeros_like(repaired))
@@ -114,14 +114,14 @@ BEST = Plan(criterion="sf-obs", allocation="lamp-magnitude", repair="obs")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class MethodChoice:
     """How it is pruned, and why so."""
 
     plan: Plan
     why: str
 
 
-def choose(subject: Subject, options: PruneOptions) -> Choice:
+def choose_methods(subject: Target, options: PruneOptions) -> MethodChoice:
     """What was asked for, and for the rest the best known for what is at hand.
 
     Beside a criterion that was asked for, the allocation is the one that fits its scores and the
@@ -130,7 +130,7 @@ def choose(subject: Subject, options: PruneOptions) -> Choice:
     Raises:
         InputError: the repair that was asked for cannot be had.
     """
-    criterion, allocation, repair, why = _defaults(subject, options)
+    criterion, allocation, repair, why = _choose_defaults(subject, options)
     if options.structure not in (None, UNSTRUCTURED):
         allocation = None  # channels and patterns have their own way
     plan = Plan(
@@ -139,10 +139,12 @@ def choose(subject: Subject, options: PruneOptions) -> Choice:
         repair=choose_repair(subject, options.repair, otherwise=repair),
         steps=options.steps or 1,
     )
-    return Choice(plan=plan, why=why)
+    return MethodChoice(plan=plan, why=why)
 
 
-def _defaults(subject: Subject, options: PruneOptions) -> tuple[str, str | None, str | None, str]:
+def _choose_defaults(
+    subject: Target, options: PruneOptions
+) -> tuple[str, str | None, str | None, str]:
     """Criterion, allocation, repair (None: what fits), and why."""
     if options.criterion is not None:
         return options.criterion, None, None, "asked for"

@@ -11,23 +11,23 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from snnprune.data.batches import copied, described, mapped, tensors
+from snnprune.data.batches import copy_batch, describe_batch, iter_tensors, map_tensors
 from snnprune.errors import InputError
 from snnprune.graph.links import Layer
-from snnprune.graph.mode import bare, evaluating
-from snnprune.jobs.targets.binding import load
-from snnprune.jobs.targets.opening import built, example_of
-from snnprune.jobs.targets.target import Subject
+from snnprune.graph.mode import unwrap, use_eval_mode
+from snnprune.jobs.targets.binding import load_tensors
+from snnprune.jobs.targets.opening import build_module, read_example
+from snnprune.jobs.targets.target import Target
 from snnprune.masks import Masks
-from snnprune.models import argument, build_model
-from snnprune.plugins.user_code import calling_user_code
-from snnprune.pruning.structure.channels import Removed
-from snnprune.pruning.structure.compact import Layers, resized, slim, smaller_shapes
+from snnprune.models import build_model, read_argument
+from snnprune.plugins.user_code import guard_user_code
+from snnprune.pruning.structure.channels import RemovedChannels
+from snnprune.pruning.structure.compact import Layers, find_smaller_shapes, resize_module, slim
 from snnprune.pruning.structure.structure import Shapes
-from snnprune.runtime import generator
+from snnprune.runtime import make_generator
 
 
-class _Doubling(TorchFunctionMode):
+class _DoubleMode(TorchFunctionMode):
     """float64 wherever code asks for float32, as `(membrane > 0).float()` does."""
 
     def __torch_function__(
@@ -38,21 +38,21 @@ class _Doubling(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         asked = torch.Tensor.double if func is torch.Tensor.float else func
-        named = {key: _doubled(value) for key, value in (kwargs or {}).items()}
-        return asked(*map(_doubled, args), **named)
+        named = {key: _replace_float32(value) for key, value in (kwargs or {}).items()}
+        return asked(*map(_replace_float32, args), **named)
 
 
-def _doubled(value: Any) -> Any:
+def _replace_float32(value: Any) -> Any:
     return torch.float64 if value is torch.float32 else value
 
 
 @contextlib.contextmanager
-def in_double() -> Iterator[None]:
+def use_double() -> Iterator[None]:
     """float64 in place of float32 for all that the block asks of torch."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        with _Doubling():
+        with _DoubleMode():
             yield
     finally:
         torch.set_default_dtype(before)
@@ -67,7 +67,7 @@ IN_FLOAT = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Small:
+class CompactModel:
     """A network without the channels that are gone."""
 
     tensors: dict[str, Tensor]
@@ -76,14 +76,16 @@ class Small:
     """Of the tensors that are not as large as the model's own code makes them."""
 
 
-def kept_as_masks(error: InputError) -> str:
+def warn_of_masks(error: InputError) -> str:
     """A warning that there is no smaller network, with the reason in one line."""
     why = str(error.message).partition("\n")[0]
     where = f"{error.field}: " if error.field and not error.field.startswith("-") else ""
     return "the file keeps the network's shapes, with zeros where channels are gone: " + where + why
 
 
-def smaller(subject: Subject, whole: Mapping[str, Tensor], masks: Masks, removed: Removed) -> Small:
+def build_compact_model(
+    subject: Target, whole: Mapping[str, Tensor], masks: Masks, removed: RemovedChannels
+) -> CompactModel:
     """The network with `whole` tensors, without the channels that are gone from them.
 
     Raises:
@@ -93,17 +95,17 @@ def smaller(subject: Subject, whole: Mapping[str, Tensor], masks: Masks, removed
     network = subject.network
     assert network is not None
     cut = slim(network, whole, removed)
-    shapes = smaller_shapes(_fresh(subject), cut)
-    small = Small(tensors=cut, masks=slim(network, masks, removed), shapes=shapes)
+    shapes = find_smaller_shapes(_build_fresh(subject), cut)
+    small = CompactModel(tensors=cut, masks=slim(network, masks, removed), shapes=shapes)
     _require_same(subject, whole, small, removed)
     return small
 
 
-def _fresh(subject: Subject) -> nn.Module:
+def _build_fresh(subject: Target) -> nn.Module:
     """The module as its code makes it."""
     assert subject.spec is not None
     assert subject.network is not None
-    module = bare(build_model(subject.spec))
+    module = unwrap(build_model(subject.spec))
     held = {id(one) for one in subject.network.module.parameters()}
     if any(id(one) in held for one in module.parameters()):
         raise InputError(f"{subject.spec.name} gives the same module at each call")
@@ -111,43 +113,51 @@ def _fresh(subject: Subject) -> nn.Module:
 
 
 def _require_same(
-    subject: Subject, whole: Mapping[str, Tensor], small: Small, removed: Removed
+    subject: Target, whole: Mapping[str, Tensor], small: CompactModel, removed: RemovedChannels
 ) -> None:
     """Run both networks on calibration images."""
-    x, kept = _example(subject), _kept(removed)
+    x, kept = _make_example(subject), _find_kept_channels(removed)
     try:
-        with in_double():
-            ran = [one.double() for one in _both(subject, whole, small)]
-            pairs, tolerance = _compared(subject, ran, mapped(_as_double, x), kept), TOLERANCE
+        with use_double():
+            ran = [one.double() for one in _build_both(subject, whole, small)]
+            pairs, tolerance = (
+                _compare_networks(subject, ran, map_tensors(_convert_to_double, x), kept),
+                TOLERANCE,
+            )
     except InputError:  # code that asks for float32, or that cannot run at this size
-        ran = _both(subject, whole, small)
-        pairs, tolerance = _compared(subject, ran, x, kept), IN_FLOAT
+        ran = _build_both(subject, whole, small)
+        pairs, tolerance = _compare_networks(subject, ran, x, kept), IN_FLOAT
     for name, one, other in pairs:
-        if not _close(one, other, tolerance):
+        if not _is_close(one, other, tolerance):
             raise InputError(f"{name} not the same without these channels")
 
 
-def _both(subject: Subject, whole: Mapping[str, Tensor], small: Small) -> list[nn.Module]:
+def _build_both(
+    subject: Target, whole: Mapping[str, Tensor], small: CompactModel
+) -> list[nn.Module]:
     """The whole network and the small one, new and at rest."""
     assert subject.spec is not None
-    modules = built(subject.spec, subject.checkpoint), resized(_fresh(subject), small.shapes)
+    modules = (
+        build_module(subject.spec, subject.checkpoint),
+        resize_module(_build_fresh(subject), small.shapes),
+    )
     for module, held in zip(modules, (whole, small.tensors), strict=True):
-        load(module, held)
+        load_tensors(module, held)
     return [module.to(subject.device) for module in modules]
 
 
-Compared = list[tuple[str, Tensor, Tensor]]
+OutputPairs = list[tuple[str, Tensor, Tensor]]
 
 
-def _compared(
-    subject: Subject, modules: list[nn.Module], x: Any, kept: Mapping[str, Tensor]
-) -> Compared:
+def _compare_networks(
+    subject: Target, modules: list[nn.Module], x: Any, kept: Mapping[str, Tensor]
+) -> OutputPairs:
     """What both networks put out, and the currents of their layers by channel, side by side."""
     assert subject.network is not None
     found = []
     for module in modules:
-        with _currents(module, subject.network.layers) as sums:
-            found.append((_output(subject, module, x), sums))
+        with _record_currents(module, subject.network.layers) as sums:
+            found.append((_run_network(subject, module, x), sums))
     (whole, currents), (part, fewer) = found
     if [one.shape for one in whole] != [one.shape for one in part]:
         raise InputError("what it puts out has other shapes without these channels")
@@ -160,18 +170,18 @@ def _compared(
     return pairs
 
 
-def _output(subject: Subject, module: nn.Module, x: Any) -> list[Tensor]:
+def _run_network(subject: Target, module: nn.Module, x: Any) -> list[Tensor]:
     assert subject.network is not None
     forward = subject.network.forward
-    what = f"running it without these channels on {described(x)}"
-    with torch.random.fork_rng(), calling_user_code(what, field="--model"):
+    what = f"running it without these channels on {describe_batch(x)}"
+    with torch.random.fork_rng(), guard_user_code(what, field="--model"):
         torch.manual_seed(subject.options.seed)  # for what it draws
-        with torch.no_grad(), evaluating(module):
-            return [*tensors(forward(module, copied(x, subject.device)))]
+        with torch.no_grad(), use_eval_mode(module):
+            return [*iter_tensors(forward(module, copy_batch(x, subject.device)))]
 
 
 @contextlib.contextmanager
-def _currents(module: nn.Module, layers: Mapping[str, Layer]) -> Iterator[dict[str, Tensor]]:
+def _record_currents(module: nn.Module, layers: Mapping[str, Layer]) -> Iterator[dict[str, Tensor]]:
     """Sums of |current| by channel (C,) over all else, by weight key, of what the block runs."""
     sums: dict[str, Tensor] = {}
 
@@ -181,12 +191,12 @@ def _currents(module: nn.Module, layers: Mapping[str, Layer]) -> Iterator[dict[s
                 by_channel = output.double().abs().movedim(axis, -1).flatten(0, -2).sum(0)
                 sums[key] = sums.get(key, 0) + by_channel
 
-        return _owner(module, key).register_forward_hook(add)
+        return _find_owner(module, key).register_forward_hook(add)
 
     hooks = [
         watch(key, layer.current_axis)
         for key, layer in layers.items()
-        if isinstance(_owner(module, key), Layers)
+        if isinstance(_find_owner(module, key), Layers)
     ]
     try:
         yield sums
@@ -195,32 +205,32 @@ def _currents(module: nn.Module, layers: Mapping[str, Layer]) -> Iterator[dict[s
             hook.remove()
 
 
-def _owner(module: nn.Module, key: str) -> nn.Module:
+def _find_owner(module: nn.Module, key: str) -> nn.Module:
     return module.get_submodule(key.rpartition(".")[0])
 
 
-def _kept(removed: Removed) -> dict[str, Tensor]:
+def _find_kept_channels(removed: RemovedChannels) -> dict[str, Tensor]:
     return {key: removed.of(group) for group in removed.groups for key in group.layers}
 
 
-def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
+def _is_close(one: Tensor, other: Tensor, tolerance: float) -> bool:
     if one.shape != other.shape:
         return False
     scale = max(1.0, float(one.double().abs().max())) if one.numel() else 1.0
     return torch.allclose(one.double(), other.double(), rtol=0, atol=tolerance * scale)
 
 
-def _as_double(one: Any) -> Any:
+def _convert_to_double(one: Any) -> Any:
     return one.double() if isinstance(one, Tensor) and one.is_floating_point() else one
 
 
-def _example(subject: Subject) -> Any:
+def _make_example(subject: Target) -> Any:
     """Some images, or noise where there are none."""
     assert subject.spec is not None
     if subject.data is not None:
-        found = example_of(subject.spec, subject.data, subject.device, count=IMAGES)
+        found = read_example(subject.spec, subject.data, subject.device, count=IMAGES)
         assert found is not None
         return found.x
-    channels, size = (argument(subject.spec, name) for name in ("in_channels", "size"))
-    drawn = generator(subject.options.seed, "example")
+    channels, size = (read_argument(subject.spec, name) for name in ("in_channels", "size"))
+    drawn = make_generator(subject.options.seed, "example")
     return torch.rand(2, channels, size, size, generator=drawn).to(subject.device)

@@ -12,7 +12,7 @@ from snnprune.errors import InputError
 from snnprune.masks import Masks
 from snnprune.pruning.allocation import load_allocation
 from snnprune.pruning.oneshot import PrunePlan
-from snnprune.pruning.prune import Cut, prune
+from snnprune.pruning.prune import PruneResult, prune
 from snnprune.pruning.score import Scores
 from snnprune.text import did_you_mean
 
@@ -30,11 +30,11 @@ class LayerCutting:
         scores: Scores,
         sparsity: float,
         alive: Masks | None,
-    ) -> Cut:
+    ) -> PruneResult:
         """Masks with exact counts in each named layer, and in the others together."""
-        way = self._way(sparsity)
+        way = self._compute_progress(sparsity)
         cuts = [
-            cut_alone(key, weights, scores, _after(own, way), alive)
+            cut_alone(key, weights, scores, _interpolate_sparsity(own, way), alive)
             for key, own in self.layers.items()
         ]
         others = {key: weight for key, weight in weights.items() if key not in self.layers}
@@ -43,9 +43,9 @@ class LayerCutting:
             cuts.append(
                 prune(others, scores, sparsity=sparsity, allocation=allocation, alive=alive)
             )
-        return _together(cuts, list(weights))
+        return _merge_cuts(cuts, list(weights))
 
-    def _way(self, sparsity: float) -> float:
+    def _compute_progress(self, sparsity: float) -> float:
         """How far a step is on the way to the end, in (0, 1], in logarithms of what is kept."""
         if sparsity >= self.final:
             return 1.0
@@ -58,7 +58,7 @@ def cut_alone(
     scores: Scores,
     sparsity: float,
     alive: Masks | None,
-) -> Cut:
+) -> PruneResult:
     """The mask of one layer alone, of exactly that sparsity."""
     return prune(
         {key: weights[key]},
@@ -69,14 +69,14 @@ def cut_alone(
     )
 
 
-def _after(sparsity: float, way: float) -> float:
+def _interpolate_sparsity(sparsity: float, way: float) -> float:
     """What is pruned when a layer is `way` of the way to `sparsity`; there it is that exactly."""
     return sparsity if way == 1 else 1 - (1 - sparsity) ** way
 
 
-def _together(cuts: list[Cut], order: list[str]) -> Cut:
+def _merge_cuts(cuts: list[PruneResult], order: list[str]) -> PruneResult:
     masks = {key: mask for cut in cuts for key, mask in cut.masks.items()}
-    return Cut(
+    return PruneResult(
         masks={key: masks[key] for key in order},
         already_zero=sum(cut.already_zero for cut in cuts),
         warnings=tuple(warning for cut in cuts for warning in cut.warnings),

@@ -9,24 +9,24 @@ from typing import Any
 from torch import Tensor
 
 from snnprune.checkpoint.packed import pack
-from snnprune.export.sizes import sizes_of
-from snnprune.jobs.environment import Cost
-from snnprune.jobs.targets.target import Subject
+from snnprune.export.sizes import measure_sizes
+from snnprune.jobs.environment import StageTimer
+from snnprune.jobs.targets.target import Target
 from snnprune.masks import Masks
 from snnprune.measure.agreement import Agreement
-from snnprune.measure.agreement_pass import agreements
+from snnprune.measure.agreement_pass import measure_agreements
 from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import Calibration
 from snnprune.measure.evaluation import Evaluation, evaluate
 from snnprune.measure.workload import Energy, Workload
 from snnprune.pruning.score import Scores
-from snnprune.report.evidence import crises, membranes, score_histogram
-from snnprune.report.frame import about_evaluation, about_workload
+from snnprune.report.evidence import describe_membranes, make_score_histogram, predict_flips
+from snnprune.report.frame import describe_evaluation, describe_workload
 from snnprune.runtime import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class WantedMeasures:
     """What is worth its time."""
 
     evaluation: bool = True
@@ -37,7 +37,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class TestResult:
     """A network on the images that it is measured on."""
 
     evaluation: Evaluation
@@ -45,42 +45,47 @@ class Look:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Looks:
+class BeforeAfter:
     """Before and after; None where nothing could be run or nobody asked."""
 
-    before: Look | None
-    after: Look | None
+    before: TestResult | None
+    after: TestResult | None
 
     @property
     def evaluations(self) -> tuple[Evaluation | None, Evaluation | None]:
         """Before and after."""
-        return _evaluation(self.before), _evaluation(self.after)
+        return _get_evaluation(self.before), _get_evaluation(self.after)
 
     def about(self, energy: Energy) -> dict[str, Any]:
         """For a report."""
         before, after = self.evaluations
         both = {"before": self.before, "after": self.after}
         work = {
-            name: about_workload(look.workload, look.evaluation.samples, energy)
+            name: describe_workload(look.workload, look.evaluation.samples, energy)
             for name, look in both.items()
             if look is not None and look.workload is not None
         }
         return {
-            "before": about_evaluation(before),
-            "after": about_evaluation(after),
+            "before": describe_evaluation(before),
+            "after": describe_evaluation(after),
             "workload": work or None,
         }
 
 
-def _evaluation(look: Look | None) -> Evaluation | None:
+def _get_evaluation(look: TestResult | None) -> Evaluation | None:
     return None if look is None else look.evaluation
 
 
-class Measuring:
+class NetworkMeter:
     """Runs the subject's network, with whatever weights it holds."""
 
     def __init__(
-        self, subject: Subject, wanted: Wanted, limit: int | None, progress: Progress, cost: Cost
+        self,
+        subject: Target,
+        wanted: WantedMeasures,
+        limit: int | None,
+        progress: Progress,
+        cost: StageTimer,
     ) -> None:
         """`limit` is the number of images; None takes all."""
         self.subject, self.wanted, self.limit = subject, wanted, limit
@@ -94,15 +99,15 @@ class Measuring:
             return subject.missing or "there is no network"
         return None
 
-    def look(self, label: str) -> Look | None:
+    def look(self, label: str) -> TestResult | None:
         """Accuracy, firing and work, where there are network and images."""
         if not self._runs:
             return None
         workload = Workload() if self.wanted.workload else None
         found = self._evaluated(self.subject.measured, label, workload)
-        return Look(evaluation=found, workload=workload)
+        return TestResult(evaluation=found, workload=workload)
 
-    def tested(self) -> Evaluation | None:
+    def evaluate_test(self) -> Evaluation | None:
         """On the test images, where there are some and the looks are at those of `--eval-data`."""
         subject = self.subject
         known = self._runs and subject.data is not None and subject.data.test is not None
@@ -118,7 +123,7 @@ class Measuring:
         with self.cost.stage("evaluation"):
             return evaluate(
                 self.subject.require_runnable(),
-                self._batches(label, split),
+                self._open_batches(label, split),
                 workload=workload,
                 images=split,
             )
@@ -129,10 +134,12 @@ class Measuring:
         if not self.wanted.agreement or network is None or self.missing:
             return None
         with self.cost.stage("evaluation"):
-            batches = self._batches("comparing spikes", self.subject.measured)
-            return agreements(network, self.subject.checkpoint.tensors, [tensors], batches)[0]
+            batches = self._open_batches("comparing spikes", self.subject.measured)
+            return measure_agreements(network, self.subject.checkpoint.tensors, [tensors], batches)[
+                0
+            ]
 
-    def _batches(self, label: str, split: str) -> Iterator[Any]:
+    def _open_batches(self, label: str, split: str) -> Iterator[Any]:
         return self.subject.batches(split, self.limit).track(self.progress, label)
 
     def evidence(
@@ -142,7 +149,7 @@ class Measuring:
         if not self.wanted.evidence:
             return None
         histograms = {
-            key: asdict(score_histogram(values, masks[key], scores.scale))
+            key: asdict(make_score_histogram(values, masks[key], scores.scale))
             for key, values in scores.values.items()
         }
         network, weights = self.subject.runnable, self.subject.find_weights()
@@ -152,15 +159,18 @@ class Measuring:
         batches = self.subject.calibration_batches().track(self.progress, "calibrating after")
         with self.cost.stage("calibration"):
             after = calibrate(network, batches)
-        predicted = crises(weights, masks, network, before)
+        predicted = predict_flips(weights, masks, network, before)
         return {
             "samples": after.samples,
             "edges": before.histogram_edges.tolist(),
-            "before": {name: asdict(found) for name, found in membranes(before).items()},
-            "after": {name: asdict(found) for name, found in membranes(after).items()},
+            "before": {name: asdict(found) for name, found in describe_membranes(before).items()},
+            "after": {name: asdict(found) for name, found in describe_membranes(after).items()},
             "crises": {name: asdict(found) for name, found in predicted.items()},
             "input_rates": {
-                key: {"before": _input_rate(before, key), "after": _input_rate(after, key)}
+                key: {
+                    "before": _read_input_rate(before, key),
+                    "after": _read_input_rate(after, key),
+                }
                 for key in weights
                 if key in before.layers and key in after.layers
             },
@@ -173,14 +183,14 @@ class Measuring:
             return None
         source = self.subject.checkpoint
         return {
-            "before": _sizes(source.in_file(source.tensors)),
-            "after": _sizes(source.in_file(after)),
+            "before": _measure_sizes(source.in_file(source.tensors)),
+            "after": _measure_sizes(source.in_file(after)),
         }
 
 
-def _input_rate(calibration: Calibration, key: str) -> float:
+def _read_input_rate(calibration: Calibration, key: str) -> float:
     return float(calibration.layers[key].input_rate.mean())
 
 
-def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    return sizes_of(tensors.values(), pack(tensors)).as_dict()
+def _measure_sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    return measure_sizes(tensors.values(), pack(tensors)).as_dict()

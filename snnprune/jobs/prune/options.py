@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from snnprune.checkpoint.write import require_writable_as
-from snnprune.errors import UsageError, wrong
+from snnprune.errors import UsageError, error_class_for
 from snnprune.files.writing import require_apart, require_free
-from snnprune.jobs.consent import as_flag, code_in, require_consent
-from snnprune.jobs.targets.options import SubjectOptions
+from snnprune.jobs.consent import find_code, format_as_flag, require_consent
+from snnprune.jobs.targets.options import TargetOptions
 from snnprune.measure.workload import Energy
 from snnprune.pruning.allocation import ALLOCATIONS
 from snnprune.pruning.criteria import CRITERIA
@@ -19,11 +19,11 @@ from snnprune.pruning.repair import require_repair
 from snnprune.pruning.structure.structure import CHANNELS, UNSTRUCTURED, Structure, parse_structure
 from snnprune.recipe.pruning import PruneSection, load_prune_section
 from snnprune.report.gates.gate import Limit
-from snnprune.text import share_meant
+from snnprune.text import suggest_share
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class AccuracyTarget:
     """An accuracy to hold, in place of a sparsity; one of the two is set."""
 
     accuracy: float | None = None
@@ -47,10 +47,10 @@ class Target:
 class PruneOptions:
     """What the command line asks for; None takes the default that fits the subject."""
 
-    subject: SubjectOptions
+    subject: TargetOptions
     out: Path
     sparsities: tuple[float, ...] = ()
-    target: Target | None = None
+    target: AccuracyTarget | None = None
     criterion: str | None = None
     allocation: str | None = None
     repair: str | None = None
@@ -76,12 +76,12 @@ class PruneOptions:
         return [*self.subject.list_inputs(), *filter(None, (self.calibration, self.recipe))]
 
     @property
-    def places(self) -> tuple[Place, ...]:
+    def places(self) -> tuple[OutputPaths, ...]:
         """Where the files of each sparsity go; of a target there is one."""
         if len(self.sparsities) < 2:
-            return (Place(out=self.out, report_folder=self.report_folder),)
+            return (OutputPaths(out=self.out, report_folder=self.report_folder),)
         return tuple(
-            Place(
+            OutputPaths(
                 out=self.out.with_name(f"{self.out.stem}-{sparsity:g}{self.out.suffix}"),
                 report_folder=self.report_folder,
                 report_name=f"report-{sparsity:g}.json",
@@ -91,7 +91,7 @@ class PruneOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class OutputPaths:
     """A pruned file and what lies beside it."""
 
     out: Path
@@ -121,7 +121,7 @@ class Place:
         return self.out, self.mask_file, self.report_file
 
 
-def completed(options: PruneOptions) -> PruneOptions:
+def complete_options(options: PruneOptions) -> PruneOptions:
     """The options with what their recipe says where the flags say nothing, all of it checked.
 
     Raises:
@@ -132,9 +132,9 @@ def completed(options: PruneOptions) -> PruneOptions:
     if options.recipe is not None:
         section = load_prune_section(options.recipe)
         _require_consent(options, section)
-        options = _with_recipe(options, section)
+        options = _apply_recipe(options, section)
     _require_names(options)
-    options = _with_pattern(options)
+    options = _apply_pattern(options)
     _require_one_goal(options)
     require_writable_as(options.subject.checkpoint, options.out)
     for place in options.places:
@@ -157,15 +157,15 @@ def _require_consent(options: PruneOptions, section: PruneSection) -> None:
         if getattr(options, name)
     }
     require_consent(
-        code_in(section.model_copy(update=dict.fromkeys(given)), within="prune"),
+        find_code(section.model_copy(update=dict.fromkeys(given)), within="prune"),
         file=options.recipe,
         typed=tuple(part for text in given.values() for part in (text, *text.split("+"))),
         trusted=options.trust_recipe,
-        typed_as=as_flag,
+        typed_as=format_as_flag,
     )
 
 
-def _with_recipe(options: PruneOptions, section: PruneSection) -> PruneOptions:
+def _apply_recipe(options: PruneOptions, section: PruneSection) -> PruneOptions:
     given = () if section.sparsity is None else (section.sparsity,)
     flags_say = options.sparsities or options.target
     return replace(
@@ -180,7 +180,7 @@ def _with_recipe(options: PruneOptions, section: PruneSection) -> PruneOptions:
     )
 
 
-def _with_pattern(options: PruneOptions) -> PruneOptions:
+def _apply_pattern(options: PruneOptions) -> PruneOptions:
     """The options with the sparsity that an N:M pattern brings.
 
     Raises:
@@ -251,14 +251,14 @@ def _require_one_goal(options: PruneOptions) -> None:
     _require_reachable(target)
 
 
-def _require_reachable(target: Target) -> None:
+def _require_reachable(target: AccuracyTarget) -> None:
     """Refuse a target that is no share, and a resolution that is no step."""
     accuracy, drop = target.accuracy, target.drop
     if (accuracy is None) == (drop is None):
         raise UsageError("is given beside --target-accuracy", field=target.flag)
     if accuracy is not None and not 0 <= accuracy <= 1:
-        raise wrong(target.flag)(
-            f"{accuracy:g} is outside [0, 1]", field=target.flag, hint=share_meant(accuracy)
+        raise error_class_for(target.flag)(
+            f"{accuracy:g} is outside [0, 1]", field=target.flag, hint=suggest_share(accuracy)
         )
     if drop is not None and not 0 <= drop < 100:
         raise UsageError(

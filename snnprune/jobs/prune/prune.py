@@ -7,37 +7,37 @@ from collections.abc import Iterator
 from typing import Any
 
 from snnprune.errors import SnnpruneError
-from snnprune.jobs.gating import told_outside
-from snnprune.jobs.prune.filing import Filing
-from snnprune.jobs.prune.measuring import Look
-from snnprune.jobs.prune.options import Place, PruneOptions, completed
-from snnprune.jobs.prune.pruned import Pruned, Pruning
+from snnprune.jobs.gating import publish_verdicts
+from snnprune.jobs.prune.filing import PruneWriter
+from snnprune.jobs.prune.measuring import TestResult
+from snnprune.jobs.prune.options import OutputPaths, PruneOptions, complete_options
+from snnprune.jobs.prune.pruned import PrunedFile, PruneOutcome
 from snnprune.jobs.prune.target_sparsity import Search
-from snnprune.jobs.prune.work import Work
-from snnprune.jobs.targets.reporting import report_on
+from snnprune.jobs.prune.work import PruneJob
+from snnprune.jobs.targets.reporting import make_target_report
 from snnprune.runtime import Progress
 
 
-def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruning:
+def prune_checkpoint(options: PruneOptions, progress: Progress) -> PruneOutcome:
     """Prune a checkpoint and write each pruned file with its masks and its report.
 
     Raises:
         SnnpruneError: whatever is wrong; no file is half-written then, and the message names those
             that were written before.
     """
-    options = completed(options)
-    work = Work(options, progress)
-    search, found = work.searched() if options.target is not None else (None, None)
+    options = complete_options(options)
+    work = PruneJob(options, progress)
+    search, found = work.search_goal() if options.target is not None else (None, None)
     before = work.measure_before()
-    files: list[Pruned] = []
+    files: list[PrunedFile] = []
     for sparsity, place in found or work.goals:
-        with _naming(files):
-            files.append(_filed(work, sparsity, place, search, before))
+        with _name_files_in_errors(files):
+            files.append(_write_pruned(work, sparsity, place, search, before))
     verdicts = {one.place.out.name: one.verdicts for one in files}
-    warnings = told_outside("prune", verdicts, options.junit)
-    report = files[0].report if len(files) == 1 else _report_on_all(work, files)
+    warnings = publish_verdicts("prune", verdicts, options.junit)
+    report = files[0].report if len(files) == 1 else _make_joint_report(work, files)
     report = {**report, "warnings": [*report["warnings"], *warnings]}
-    return Pruning(
+    return PruneOutcome(
         files=tuple(files),
         choice=work.choice,
         allocation=work.allocation,
@@ -47,7 +47,7 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> Pruning:
 
 
 @contextlib.contextmanager
-def _naming(files: list[Pruned]) -> Iterator[None]:
+def _name_files_in_errors(files: list[PrunedFile]) -> Iterator[None]:
     """An error in the block tells which files are there."""
     try:
         yield
@@ -58,23 +58,27 @@ def _naming(files: list[Pruned]) -> Iterator[None]:
         raise
 
 
-def _filed(
-    work: Work, sparsity: float, place: Place, search: Search | None, before: Look | None
-) -> Pruned:
-    made = work.made_for(sparsity)
-    filing = Filing(
+def _write_pruned(
+    work: PruneJob,
+    sparsity: float,
+    place: OutputPaths,
+    search: Search | None,
+    before: TestResult | None,
+) -> PrunedFile:
+    made = work.prune_to(sparsity)
+    filing = PruneWriter(
         work=work, sparsity=sparsity, place=place, made=made, search=search, before=before
     )
-    return filing.filed()
+    return filing.write_pruned()
 
 
-def _report_on_all(work: Work, files: list[Pruned]) -> dict[str, Any]:
+def _make_joint_report(work: PruneJob, files: list[PrunedFile]) -> dict[str, Any]:
     """One report with those of all files in it."""
     known = work.subject.checkpoint.notes
     warnings = dict.fromkeys(
         text for one in files for text in one.report["warnings"] if text not in known
     )
-    report = report_on(
+    report = make_target_report(
         work.subject,
         "prune",
         warnings=tuple(warnings),

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from snnprune.errors import SnnpruneError
-from snnprune.jobs.prune.combining import Choice
-from snnprune.jobs.prune.options import Place
+from snnprune.jobs.prune.combining import MethodChoice
+from snnprune.jobs.prune.options import OutputPaths
 from snnprune.jobs.prune.target_sparsity import Search
 from snnprune.jobs.targets.layers import LayerRow
 from snnprune.measure.evaluation import Evaluation
@@ -16,12 +16,12 @@ from snnprune.report.gates.gate import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pruned:
+class PrunedFile:
     """What came of one sparsity."""
 
     sparsity: float | None
     """As asked for, or found; None where each layer has its own."""
-    place: Place
+    place: OutputPaths
     rows: tuple[LayerRow, ...]
     """Counted in the file that was written."""
     totals: dict[str, int]
@@ -39,11 +39,11 @@ class Pruned:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pruning:
+class PruneOutcome:
     """What came of a command."""
 
-    files: tuple[Pruned, ...]
-    choice: Choice
+    files: tuple[PrunedFile, ...]
+    choice: MethodChoice
     allocation: str
     search: Search | None
     report: dict[str, Any]

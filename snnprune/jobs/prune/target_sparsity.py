@@ -11,13 +11,13 @@ from torch import Tensor
 from snnprune.data.batches import Batches
 from snnprune.data.images import ImageSplit
 from snnprune.errors import GateError, InputError, UsageError
-from snnprune.jobs.prune.compact_model import Small
-from snnprune.jobs.prune.options import Target
-from snnprune.jobs.targets.target import Subject
+from snnprune.jobs.prune.compact_model import CompactModel
+from snnprune.jobs.prune.options import AccuracyTarget
+from snnprune.jobs.targets.target import Target
 from snnprune.measure.calibration import Calibration
 from snnprune.measure.evaluation import evaluate
-from snnprune.pruning.prune import Cut
-from snnprune.pruning.structure.channels import Removed
+from snnprune.pruning.prune import PruneResult
+from snnprune.pruning.structure.channels import RemovedChannels
 from snnprune.quantities import Natural, Share
 from snnprune.runtime import Progress
 
@@ -52,7 +52,7 @@ def bisect(
     return tuple(tries)
 
 
-def best(tries: tuple[Try, ...]) -> Try | None:
+def choose_best(tries: tuple[Try, ...]) -> Try | None:
     """The highest sparsity that held; None where none did."""
     return max((one for one in tries if one.held), key=lambda one: one.sparsity, default=None)
 
@@ -62,7 +62,7 @@ AT_LEAST = 16  # fewer measure nothing
 
 
 @dataclass(frozen=True, kw_only=True)
-class Validation:
+class ValidationImages:
     """Images with labels, and where they are from."""
 
     split: str
@@ -82,9 +82,9 @@ class Validation:
         ]
 
 
-def validation_of(
-    subject: Subject, calibration: Calibration | None, limit: int | None
-) -> Validation:
+def choose_validation(
+    subject: Target, calibration: Calibration | None, limit: int | None
+) -> ValidationImages:
     """The validation split, else a seeded part of the training images, at most `limit` of them.
 
     Raises:
@@ -93,19 +93,19 @@ def validation_of(
     subject.require_runnable()
     assert subject.data is not None
     if subject.data.validation is not None:
-        return Validation(split="validation", batches=subject.batches("validation", limit))
+        return ValidationImages(split="validation", batches=subject.batches("validation", limit))
     if not isinstance(subject.data.train, ImageSplit):
-        return Validation(split="training", batches=subject.batches("train", limit))
-    held = _held_out(subject, calibration, limit or MOST)
+        return ValidationImages(split="training", batches=subject.batches("train", limit))
+    held = _hold_out_images(subject, calibration, limit or MOST)
     batches = held.batches(subject.options.batch_size, device=subject.device)
-    return Validation(split="training", batches=batches, apart=True)
+    return ValidationImages(split="training", batches=batches, apart=True)
 
 
-def _held_out(subject: Subject, calibration: Calibration | None, most: int) -> ImageSplit:
+def _hold_out_images(subject: Target, calibration: Calibration | None, most: int) -> ImageSplit:
     """Training images of the same seeded order as those for calibration, after them."""
     images = subject.data.train if subject.data else None
     assert isinstance(images, ImageSplit)
-    seed, used = _used(subject, calibration)
+    seed, used = _read_used_images(subject, calibration)
     # `sample` takes them in the order of the seed as long as one is left over
     count = min(used + most, len(images) - 1)
     if count - used < AT_LEAST:
@@ -117,7 +117,7 @@ def _held_out(subject: Subject, calibration: Calibration | None, most: int) -> I
     return images.sample(count, seed).subset(slice(used, count))
 
 
-def _used(subject: Subject, calibration: Calibration | None) -> tuple[int, int]:
+def _read_used_images(subject: Target, calibration: Calibration | None) -> tuple[int, int]:
     """The seed of the calibration images and how many of that order are used."""
     seed, samples = subject.options.seed, subject.options.samples
     if calibration is None:
@@ -131,7 +131,9 @@ def _used(subject: Subject, calibration: Calibration | None) -> tuple[int, int]:
     return seed, max(samples, calibration.samples)
 
 
-def accuracy_on(subject: Subject, validation: Validation, progress: Progress) -> tuple[float, int]:
+def measure_accuracy(
+    subject: Target, validation: ValidationImages, progress: Progress
+) -> tuple[float, int]:
     """The accuracy of the network as it is now, in [0, 1], and the number of images.
 
     Raises:
@@ -145,14 +147,14 @@ def accuracy_on(subject: Subject, validation: Validation, progress: Progress) ->
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
+class PrunedModel:
     """A pruned network: its masks and all tensors of its file."""
 
-    cut: Cut
+    cut: PruneResult
     tensors: dict[str, Tensor]
-    removed: Removed | None = None
+    removed: RemovedChannels | None = None
     """Whole channels that are gone, where they were to go."""
-    small: Small | None = None
+    small: CompactModel | None = None
     """The same without channels that are gone, which is written then."""
     notes: tuple[str, ...] = ()
     """Why there is none, where channels were to go."""
@@ -180,13 +182,13 @@ class Search:
         return {**asdict(self), "tries": [asdict(one) for one in self.tries]}
 
 
-def look_for(
-    target: Target,
+def search_target(
+    target: AccuracyTarget,
     *,
-    make: Callable[[float], Made],
+    make: Callable[[float], PrunedModel],
     accuracy: Callable[[], tuple[float, int]],
     split: str,
-) -> tuple[Search, float, Made]:
+) -> tuple[Search, float, PrunedModel]:
     """Measure the dense network, then bisect; the search, the sparsity found and its network.
 
     `accuracy` is that of what the network holds, with the number of images; `make` fills it.
@@ -196,7 +198,7 @@ def look_for(
         GateError: no sparsity that was tried holds it.
     """
     dense, images = accuracy()
-    wanted, kept = target.below(dense), dict[float, Made]()
+    wanted, kept = target.below(dense), dict[float, PrunedModel]()
     if wanted <= 0:
         raise UsageError(
             f"leaves nothing to hold: the dense network has {dense:.2%} on {images:,} images",
@@ -213,7 +215,7 @@ def look_for(
         return found
 
     tries = bisect(accuracy_at, target=wanted, resolution=target.resolution)
-    found = best(tries)
+    found = choose_best(tries)
     if found is None:
         lowest = min(tries, key=lambda one: one.sparsity)
         raise GateError(

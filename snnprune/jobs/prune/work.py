@@ -6,36 +6,36 @@ from dataclasses import replace
 
 from snnprune.checkpoint.write import SAFETENSORS, require_plain
 from snnprune.errors import InputError, UsageError
-from snnprune.jobs.calibrate import calibrated, knowing_its_data
-from snnprune.jobs.environment import Cost
-from snnprune.jobs.gating import BY_COUNTING, BY_RUNNING, need
-from snnprune.jobs.prune.combining import choose, pruned_tensors
-from snnprune.jobs.prune.compact_model import kept_as_masks, smaller
+from snnprune.jobs.calibrate import calibrate_target, fill_data_from_statistics
+from snnprune.jobs.environment import StageTimer
+from snnprune.jobs.gating import BY_COUNTING, BY_RUNNING, has_limit_on
+from snnprune.jobs.prune.combining import choose_methods, load_pruned_tensors
+from snnprune.jobs.prune.compact_model import build_compact_model, warn_of_masks
 from snnprune.jobs.prune.cutting import LayerCutting, require_layers
-from snnprune.jobs.prune.measuring import Look, Measuring, Wanted
-from snnprune.jobs.prune.options import Place, PruneOptions
+from snnprune.jobs.prune.measuring import NetworkMeter, TestResult, WantedMeasures
+from snnprune.jobs.prune.options import OutputPaths, PruneOptions
 from snnprune.jobs.prune.target_sparsity import (
-    Made,
+    PrunedModel,
     Search,
-    Validation,
-    accuracy_on,
-    look_for,
-    validation_of,
+    ValidationImages,
+    choose_validation,
+    measure_accuracy,
+    search_target,
 )
-from snnprune.jobs.score import evidence, one_shot
-from snnprune.jobs.targets.binding import load
-from snnprune.jobs.targets.opening import open_subject
-from snnprune.jobs.targets.target import Subject
+from snnprune.jobs.score import one_shot, read_or_calibrate
+from snnprune.jobs.targets.binding import load_tensors
+from snnprune.jobs.targets.opening import open_target
+from snnprune.jobs.targets.target import Target
 from snnprune.measure.calibration import Calibration
 from snnprune.pruning.oneshot import Cutting, OneShot, Plan
-from snnprune.pruning.prune import default_allocation
+from snnprune.pruning.prune import choose_default_allocation
 from snnprune.pruning.structure.channels import ChannelCutting
 from snnprune.pruning.structure.patterns import PatternCutting
 from snnprune.pruning.structure.structure import UNSTRUCTURED, Structure, parse_structure
 from snnprune.runtime import Progress
 
 
-def cutting_of(structure: Structure, subject: Subject, plan: Plan) -> Cutting | None:
+def make_cutting(structure: Structure, subject: Target, plan: Plan) -> Cutting | None:
     """What cuts to a structure; None for weights one by one.
 
     Raises:
@@ -60,22 +60,22 @@ FEW = 50
 BY_LAYER = "by layer"  # in place of an allocation, where a recipe names every layer
 
 
-class Work:
+class PruneJob:
     """A checkpoint, opened, and all that its files share."""
 
     def __init__(self, options: PruneOptions, progress: Progress) -> None:
-        self.options, self.progress, self.cost = options, progress, Cost()
+        self.options, self.progress, self.cost = options, progress, StageTimer()
         self.structure = parse_structure(options.structure or UNSTRUCTURED)
-        self.subject = open_subject(knowing_its_data(options.subject, options.calibration))
+        self.subject = open_target(fill_data_from_statistics(options.subject, options.calibration))
         for place in options.places:
             if place.out.suffix.lower() in SAFETENSORS:
                 require_plain(self.subject.checkpoint)
         self.subject.prunable.require_one_by_one()
-        self.measuring = Measuring(
-            self.subject, _wanted(options), options.eval_samples, progress, self.cost
+        self.measuring = NetworkMeter(
+            self.subject, _choose_measures(options), options.eval_samples, progress, self.cost
         )
         _require_judgeable(options, self.measuring)
-        self.choice = choose(self.subject, options)
+        self.choice = choose_methods(self.subject, options)
         require_layers(options.layers, self.subject.find_weights(), options.recipe)
         self.plan = self.choice.plan.load()
         with self.cost.stage("calibration"):
@@ -83,67 +83,69 @@ class Work:
         self.one_shot: OneShot = one_shot(self.subject, self.calibration, progress)
         with self.cost.stage("scoring"):
             self.scores = self.one_shot.scores(self.plan)
-        shared_out = self.choice.plan.allocation or default_allocation(self.scores)
+        shared_out = self.choice.plan.allocation or choose_default_allocation(self.scores)
         named_all = options.layers.keys() >= self.subject.find_weights().keys()
         self.allocation = BY_LAYER if named_all else shared_out
-        self.made: dict[float, Made] = {}
+        self.made: dict[float, PrunedModel] = {}
         """Networks that a search has made already, by sparsity."""
         self.notes: list[str] = []
 
     @property
-    def goals(self) -> list[tuple[float, Place]]:
+    def goals(self) -> list[tuple[float, OutputPaths]]:
         """Each sparsity and where its file goes; 0 where only named layers are pruned."""
         sparsities = self.options.sparsities or (0.0,)
         return list(zip(sparsities, self.options.places, strict=True))
 
-    def measure_before(self) -> Look | None:
+    def measure_before(self) -> TestResult | None:
         """Accuracy, firing and work of the dense network, which the module then holds."""
         self.one_shot.restore()
         return self.measuring.look("evaluating before")
 
-    def searched(self) -> tuple[Search, list[tuple[float, Place]]]:
+    def search_goal(self) -> tuple[Search, list[tuple[float, OutputPaths]]]:
         """The search for the target, and the goal that it found."""
         target, limit = self.options.target, self.options.eval_samples
         assert target is not None
-        validation = validation_of(self.subject, self.calibration, limit)
+        validation = choose_validation(self.subject, self.calibration, limit)
         self.one_shot.restore()
-        search, sparsity, made = look_for(
+        search, sparsity, made = search_target(
             target,
-            make=self._make,
-            accuracy=lambda: self._accuracy_on(validation),
+            make=self._prune_and_repair,
+            accuracy=lambda: self._measure_accuracy(validation),
             split=validation.split,
         )
         self.made[sparsity] = made
-        self.notes = [*validation.warnings, *few(search.images)]
+        self.notes = [*validation.warnings, *warn_of_few_images(search.images)]
         return search, [(sparsity, self.options.places[0])]
 
-    def made_for(self, sparsity: float) -> Made:
+    def prune_to(self, sparsity: float) -> PrunedModel:
         """The network pruned to a sparsity and repaired, which the module then holds."""
-        made = self.made.pop(sparsity) if sparsity in self.made else self._make(sparsity)
-        made = self._without_channels(made)
+        made = (
+            self.made.pop(sparsity) if sparsity in self.made else self._prune_and_repair(sparsity)
+        )
+        made = self._add_compact_model(made)
         if self.subject.network is not None:
-            load(self.subject.network.module, made.tensors)
+            load_tensors(self.subject.network.module, made.tensors)
         return made
 
     def _calibration(self) -> Calibration | None:
         """Statistics, also for a criterion that needs none where the report can have them."""
         file, subject = self.options.calibration, self.subject
         if file is None and subject.runnable is not None:
-            return calibrated(subject, self.progress)
-        return evidence(subject, self.plan.criterion, file, self.progress)
+            return calibrate_target(subject, self.progress)
+        return read_or_calibrate(subject, self.plan.criterion, file, self.progress)
 
-    def _make(self, sparsity: float) -> Made:
+    def _prune_and_repair(self, sparsity: float) -> PrunedModel:
         """Prune the dense network and repair it."""
         layers, plan, subject = self.options.layers, self.plan, self.subject
-        shaped = cutting_of(self.structure, subject, plan.names)
+        shaped = make_cutting(self.structure, subject, plan.names)
         cutting = LayerCutting(layers, plan, sparsity) if layers else shaped
         with self.cost.stage("pruning and repair"):
             cut = self.one_shot.prune(plan, sparsity, cutting, structured=shaped is not None)
-            tensors = pruned_tensors(subject, cut.masks, self.one_shot.tensors())
+            tensors = load_pruned_tensors(subject, cut.masks, self.one_shot.tensors())
         removed = shaped.removed if isinstance(shaped, ChannelCutting) else None
-        return Made(cut=cut, tensors=tensors, removed=removed)
+        return PrunedModel(cut=cut, tensors=tensors, removed=removed)
 
-    def _without_channels(self, made: Made) -> Made:
+    def _add_compact_model(self, made: PrunedModel) -> PrunedModel:
         """The same with its smaller network, or why there is none."""
         if made.removed is None:
             return made
@@ -151,35 +153,37 @@ class Work:
             if self.options.out.suffix.lower() not in SAFETENSORS:
                 raise InputError("only a .safetensors file can say which channels are gone")
             with self.cost.stage("pruning and repair"):
-                small = smaller(self.subject, made.tensors, made.cut.masks, made.removed)
+                small = build_compact_model(
+                    self.subject, made.tensors, made.cut.masks, made.removed
+                )
         except InputError as error:
-            return replace(made, notes=(kept_as_masks(error),))
+            return replace(made, notes=(warn_of_masks(error),))
         return replace(made, small=small)
 
-    def _accuracy_on(self, validation: Validation) -> tuple[float, int]:
+    def _measure_accuracy(self, validation: ValidationImages) -> tuple[float, int]:
         with self.cost.stage("search"):
-            return accuracy_on(self.subject, validation, self.progress)
+            return measure_accuracy(self.subject, validation, self.progress)
 
 
-def few(images: int) -> list[str]:
+def warn_of_few_images(images: int) -> list[str]:
     """A warning where an accuracy moves in large steps."""
     if images >= FEW:
         return []
     return [f"the sparsity was looked for on {images} images, each {100 / images:.1f} points"]
 
 
-def _wanted(options: PruneOptions) -> Wanted:
+def _choose_measures(options: PruneOptions) -> WantedMeasures:
     """What gates and report ask for."""
     reported = options.report_folder is not None
-    return Wanted(
+    return WantedMeasures(
         evaluation=options.evaluate,
-        workload=reported or need(options.limits, BY_COUNTING),
-        agreement=options.evaluate and (reported or need(options.limits, ("same",))),
+        workload=reported or has_limit_on(options.limits, BY_COUNTING),
+        agreement=options.evaluate and (reported or has_limit_on(options.limits, ("same",))),
         evidence=reported,
     )
 
 
-def _require_judgeable(options: PruneOptions, measuring: Measuring) -> None:
+def _require_judgeable(options: PruneOptions, measuring: NetworkMeter) -> None:
     """Refuse, before any work is done, gates that nothing could be held against.
 
     Raises:
@@ -187,7 +191,7 @@ def _require_judgeable(options: PruneOptions, measuring: Measuring) -> None:
         InputError: there are no network or no images.
     """
     for limit in options.limits:
-        if not need([limit], BY_RUNNING):
+        if not has_limit_on([limit], BY_RUNNING):
             continue
         if not options.evaluate:
             raise UsageError("needs what --no-eval leaves out", field=limit.gate.flag)

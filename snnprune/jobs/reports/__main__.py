@@ -10,7 +10,7 @@ from snnprune.jobs.reports.reports import Report
 from snnprune.report import schema
 
 
-def made() -> str:
+def make_schema() -> str:
     """The JSON Schema of the types."""
     found: dict[str, Any] = TypeAdapter(Report).json_schema()
     whole = {
@@ -22,4 +22,4 @@ def made() -> str:
 
 
 if __name__ == "__main__":
-    Path(schema.__file__).with_name(schema.FILE).write_text(made(), encoding="utf-8")
+    Path(schema.__file__).with_name(schema.FILE).write_text(make_schema(), encoding="utf-8")

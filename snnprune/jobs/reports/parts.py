@@ -31,11 +31,11 @@ ScoreHistogram = Annotated[evidence.ScoreHistogram, AsDict()]
 Try = Annotated[target_sparsity.Try, AsDict()]
 Search = Annotated[target_sparsity.Search, AsDict()]
 Estimate = Annotated[dry_run.DryRun, AsDict(name="Estimate")]
-DemoPoint = Annotated[demo.Point, AsDict(name="DemoPoint")]
+DemoPoint = Annotated[demo.DemoMeasurement, AsDict(name="DemoPoint")]
 TheorySetting = Annotated[widths.Setting, AsDict(name="TheorySetting")]
-TheoryDynamics = Annotated[neuron.Dynamics, AsDict(name="TheoryDynamics")]
-WidthRow = Annotated[width.Row, AsDict(name="WidthRow")]
-ComparedNetworks = Annotated[construction.Compared, AsDict(name="ComparedNetworks")]
+TheoryDynamics = Annotated[neuron.NeuronDynamics, AsDict(name="TheoryDynamics")]
+WidthRow = Annotated[width.WidthStatement, AsDict(name="WidthRow")]
+ComparedNetworks = Annotated[construction.NetworkComparison, AsDict(name="ComparedNetworks")]
 Link = Annotated[layers.LinkRow, AsDict(name="Link")]
 Layer = Annotated[
     layers.LayerRow,
@@ -64,18 +64,19 @@ TensorChange = Annotated[
 ]
 LayerEffect = Annotated[measuring.LayerEffect, AsDict(more={"good": bool})]
 FailureCount = Annotated[
-    trials.Count, AsDict(name="FailureCount", more={"share": Share, "low": Share, "high": Share})
+    trials.TrialCount,
+    AsDict(name="FailureCount", more={"share": Share, "low": Share, "high": Share}),
 ]
-TheoryStep = Annotated[trials.Step, AsDict(name="TheoryStep", more={"count": FailureCount})]
+TheoryStep = Annotated[trials.LemmaTrial, AsDict(name="TheoryStep", more={"count": FailureCount})]
 BuiltNetwork = Annotated[
-    trials.Whole, AsDict(name="BuiltNetwork", more={"compared": ComparedNetworks})
+    trials.NetworkTrial, AsDict(name="BuiltNetwork", more={"compared": ComparedNetworks})
 ]
 MovedMembranes = Annotated[
-    moving.Moved,
+    moving.MembraneShift,
     AsDict(name="MovedMembranes", without=("reach",), more={"furthest": list[Number]}),
 ]
 Accumulation = Annotated[
-    accumulation.Accumulated,
+    accumulation.AccumulatedFlips,
     AsDict(name="Accumulation", more={"flipped": list[Share], "hit": list[Share]}),
 ]
 

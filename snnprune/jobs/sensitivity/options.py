@@ -8,7 +8,7 @@ from pathlib import Path
 
 from snnprune.errors import UsageError
 from snnprune.files.writing import require_free
-from snnprune.jobs.targets.options import SubjectOptions
+from snnprune.jobs.targets.options import TargetOptions
 from snnprune.pruning.prune import require_sparsity
 from snnprune.pruning.repair import require_repair
 from snnprune.report.pages.writing import PAGES
@@ -26,7 +26,7 @@ REPORT, FRAGMENT, PICTURES = (
 class SensitivityOptions:
     """What the command line asks for; None takes the default that fits the subject."""
 
-    subject: SubjectOptions
+    subject: TargetOptions
     sparsities: tuple[float, ...] = SPARSITIES
     """Of each layer alone."""
     target: float = 0.9

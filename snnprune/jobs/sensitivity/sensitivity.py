@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from snnprune.data.batches import Batches
-from snnprune.files.together import together
+from snnprune.files.together import replace_together
 from snnprune.files.writing import write_json, write_text
-from snnprune.jobs.calibrate import calibrated, knowing_its_data, read_calibration_for
-from snnprune.jobs.environment import Cost
+from snnprune.jobs.calibrate import (
+    calibrate_target,
+    fill_data_from_statistics,
+    read_calibration_for,
+)
+from snnprune.jobs.environment import StageTimer
 from snnprune.jobs.prune.combining import choose_repair
 from snnprune.jobs.prune.cutting import LayerCutting
-from snnprune.jobs.prune.target_sparsity import validation_of
-from snnprune.jobs.score import not_used, one_shot
+from snnprune.jobs.prune.target_sparsity import choose_validation
+from snnprune.jobs.score import one_shot, warn_of_unused_criterion
 from snnprune.jobs.sensitivity.options import (
     CRITERION,
     FRAGMENT,
@@ -25,13 +29,13 @@ from snnprune.jobs.sensitivity.options import (
     require_reach,
     require_sense,
 )
-from snnprune.jobs.sensitivity.trials import Bench, Trial
-from snnprune.jobs.targets.opening import open_subject
-from snnprune.jobs.targets.reporting import report_on
-from snnprune.jobs.targets.target import Subject
-from snnprune.measure.agreement import Agreement, about_agreement
+from snnprune.jobs.sensitivity.trials import LayerTrial, TrialBench
+from snnprune.jobs.targets.opening import open_target
+from snnprune.jobs.targets.reporting import make_target_report
+from snnprune.jobs.targets.target import Target
+from snnprune.measure.agreement import Agreement, describe_agreement
 from snnprune.measure.calibration import Calibration
-from snnprune.pruning.allocation.curves import cheapest
+from snnprune.pruning.allocation.curves import choose_cheapest
 from snnprune.pruning.oneshot import Plan
 from snnprune.recipe.dumping import dump_settings
 from snnprune.recipe.pruning import PruneRecipe, PruneSection
@@ -43,7 +47,7 @@ from snnprune.text import layer_name
 Rows = Mapping[str, Sequence[float | None]]
 
 
-def about_trial(trial: Trial) -> dict[str, Any]:
+def describe_trial(trial: LayerTrial) -> dict[str, Any]:
     """A trial for the report."""
     chosen = [trial.agreement.spikes[name] for name in trial.behind]
     outputs, answers = trial.agreement.outputs, trial.agreement.answers
@@ -64,13 +68,15 @@ def about_trial(trial: Trial) -> dict[str, Any]:
     }
 
 
-def by_layer(trials: Sequence[Trial], value: Callable[[Trial], float | None]) -> Rows:
+def group_by_layer(
+    trials: Sequence[LayerTrial], value: Callable[[LayerTrial], float | None]
+) -> Rows:
     """A value of each trial, by layer in the order of the sparsities."""
     keys = dict.fromkeys(trial.weight for trial in trials)
     return {key: [value(trial) for trial in trials if trial.weight == key] for key in keys}
 
 
-def fragment(
+def format_fragment(
     plan: Plan, sparsity: float, counts: Mapping[str, int], sizes: Mapping[str, int]
 ) -> str:
     """The recipe of `prune` that prunes `counts` weights of each layer."""
@@ -78,34 +84,36 @@ def fragment(
         criterion=plan.criterion,
         repair=plan.repair,
         sparsity=sparsity,
-        layers={key: shortest(count, sizes[key]) for key, count in counts.items()},
+        layers={key: shorten_sparsity(count, sizes[key]) for key, count in counts.items()},
     )
     return dump_settings(PruneRecipe(prune=section).model_dump(exclude_none=True))
 
 
-def shortest(count: int, size: int) -> float:
+def shorten_sparsity(count: int, size: int) -> float:
     """The sparsity of the fewest digits, four at least, that prunes `count` of `size` weights."""
     exact = count / size
     rounded = (round(exact, digits) for digits in range(4, 16))
     return next((one for one in rounded if one < 1 and round(one * size) == count), exact)
 
 
-def draw(folder: Path, trials: Sequence[Trial], dense: float | None, conditions: str) -> None:
+def draw_losses(
+    folder: Path, trials: Sequence[LayerTrial], dense: float | None, conditions: str
+) -> None:
     """Draw what is lost by layer and sparsity.
 
     Raises:
         OutputError: a file cannot be written.
     """
 
-    def lost(trial: Trial) -> float | None:
+    def lost(trial: LayerTrial) -> float | None:
         accuracy = trial.accuracy
         return None if accuracy is None or dense is None else 100 * (dense - accuracy)
 
-    def flipped(trial: Trial) -> float | None:
+    def flipped(trial: LayerTrial) -> float | None:
         same = trial.compute_spike_agreement()
         return None if same is None else 100 * (1 - same)
 
-    measures: dict[str, Callable[[Trial], float | None]] = {
+    measures: dict[str, Callable[[LayerTrial], float | None]] = {
         "accuracy lost (points)": lost,
         "other class than dense (%)": lambda trial: 100 * (1 - trial.same_class),
         "other spikes behind the layer (%)": flipped,
@@ -113,21 +121,21 @@ def draw(folder: Path, trials: Sequence[Trial], dense: float | None, conditions:
     plot_sensitivity(
         [folder / name for name in PICTURES],
         list(dict.fromkeys(trial.sparsity for trial in trials)),
-        {title: _named(by_layer(trials, value)) for title, value in measures.items()},
+        {title: _name_rows(group_by_layer(trials, value)) for title, value in measures.items()},
         conditions,
     )
 
 
-def _named(rows: Rows) -> Rows:
+def _name_rows(rows: Rows) -> Rows:
     return {layer_name(key): row for key, row in rows.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sensitivity:
+class SensitivityResult:
     """What came of it."""
 
     plan: Plan
-    trials: tuple[Trial, ...]
+    trials: tuple[LayerTrial, ...]
     sizes: dict[str, int]
     counts: dict[str, int]
     """Weights to prune of each layer, for the least summed divergence."""
@@ -144,7 +152,7 @@ class Sensitivity:
         return answers.accuracies[0] if answers else None
 
 
-def measure_sensitivity(options: SensitivityOptions, progress: Progress) -> Sensitivity:
+def measure_sensitivity(options: SensitivityOptions, progress: Progress) -> SensitivityResult:
     """Prune each layer alone to each sparsity, and compare with the dense network.
 
     Each trial takes one repair on the calibration images and one pass over those to compare on,
@@ -155,13 +163,13 @@ def measure_sensitivity(options: SensitivityOptions, progress: Progress) -> Sens
         SnnpruneError: whatever is wrong; no file is half-written then.
     """
     require_sense(options)
-    work = _Work(options, progress)
+    work = _SensitivityJob(options, progress)
     with work.cost.stage("trials"):
         trials = tuple(work.bench.layers(options.sparsities, progress))
     counts = work.counts(trials)
     with work.cost.stage("together"):
-        cut, together = work.bench.together(work.cutting(counts), options.target)
-    found = Sensitivity(
+        cut, together = work.bench.together(work.make_cutting(counts), options.target)
+    found = SensitivityResult(
         plan=work.bench.plan.names,
         trials=trials,
         sizes=work.sizes,
@@ -171,16 +179,16 @@ def measure_sensitivity(options: SensitivityOptions, progress: Progress) -> Sens
     )
     found = replace(found, report=work.report(found, cut.warnings))
     if options.folder is not None:
-        _write(options, found)
+        _write_results(options, found)
     return found
 
 
-class _Work:
+class _SensitivityJob:
     """A checkpoint, opened and scored, and what it is measured on."""
 
     def __init__(self, options: SensitivityOptions, progress: Progress) -> None:
-        self.options, self.cost = options, Cost()
-        self.subject = open_subject(knowing_its_data(options.subject, options.calibration))
+        self.options, self.cost = options, StageTimer()
+        self.subject = open_target(fill_data_from_statistics(options.subject, options.calibration))
         self.subject.require_runnable()
         self.subject.prunable.require_one_by_one()
         weights = self.subject.find_weights()
@@ -192,33 +200,37 @@ class _Work:
             repair=choose_repair(self.subject, options.repair),
         )
         with self.cost.stage("calibration"):
-            self.calibration = _calibration(options, self.subject, progress)
-        self.split, images = _images(options, self.subject, self.calibration)
+            self.calibration = _read_or_calibrate(options, self.subject, progress)
+        self.split, images = _choose_images(options, self.subject, self.calibration)
         one = one_shot(self.subject, self.calibration, progress)
         with self.cost.stage("scoring"):
             loaded = plan.load()
             self.scores = one.scores(loaded)
-        self.bench = Bench(subject=self.subject, work=one, plan=loaded, images=images)
+        self.bench = TrialBench(subject=self.subject, work=one, plan=loaded, images=images)
 
-    def counts(self, trials: Sequence[Trial]) -> dict[str, int]:
+    def counts(self, trials: Sequence[LayerTrial]) -> dict[str, int]:
         """How many weights of each layer to prune, for the least summed divergence."""
         curves = {key: [(zeros / self.sizes[key], 0.0)] for key, zeros in self.zeros.items()}
         for trial in trials:
             curves[trial.weight].append((trial.pruned / trial.weights, trial.divergence))
         count = round(self.options.target * sum(self.sizes.values()))
-        return cheapest(curves, self.sizes, count)
+        return choose_cheapest(curves, self.sizes, count)
 
-    def cutting(self, counts: Mapping[str, int]) -> LayerCutting:
+    def make_cutting(self, counts: Mapping[str, int]) -> LayerCutting:
         """Cuts all layers as the recipe will."""
-        own = {key: shortest(count, self.sizes[key]) for key, count in counts.items()}
+        own = {key: shorten_sparsity(count, self.sizes[key]) for key, count in counts.items()}
         return LayerCutting(own, self.bench.plan, self.options.target)
 
-    def report(self, found: Sensitivity, warnings: Sequence[str]) -> dict[str, Any]:
+    def report(self, found: SensitivityResult, warnings: Sequence[str]) -> dict[str, Any]:
         """What came of it, as JSON."""
-        return report_on(
+        return make_target_report(
             self.subject,
             "sensitivity",
-            warnings=(*self.calibration.warnings, *not_used(self.scores), *warnings),
+            warnings=(
+                *self.calibration.warnings,
+                *warn_of_unused_criterion(self.scores),
+                *warnings,
+            ),
             criterion=found.plan.criterion,
             repair=found.plan.repair,
             split=found.split,
@@ -226,25 +238,27 @@ class _Work:
             calibration_samples=self.calibration.samples,
             dense_accuracy=found.dense,
             sparsities=list(self.options.sparsities),
-            trials=[about_trial(trial) for trial in found.trials],
+            trials=[describe_trial(trial) for trial in found.trials],
             recipe={
                 "sparsity": self.options.target,
                 "pruned": found.counts,
                 "weights": found.sizes,
-                "together": about_agreement(found.together),
+                "together": describe_agreement(found.together),
             },
             cost=self.cost.report(self.subject.device),
         )
 
 
-def _calibration(options: SensitivityOptions, subject: Subject, progress: Progress) -> Calibration:
+def _read_or_calibrate(
+    options: SensitivityOptions, subject: Target, progress: Progress
+) -> Calibration:
     if options.calibration is not None:
         return read_calibration_for(subject, options.calibration)
-    return calibrated(subject, progress)
+    return calibrate_target(subject, progress)
 
 
-def _images(
-    options: SensitivityOptions, subject: Subject, calibration: Calibration
+def _choose_images(
+    options: SensitivityOptions, subject: Target, calibration: Calibration
 ) -> tuple[str, Batches]:
     """Which images to compare on, and these.
 
@@ -254,22 +268,22 @@ def _images(
     limit, split = options.eval_samples, options.split
     if split != "validation":
         return split, subject.batches(split, limit)
-    found = validation_of(subject, calibration, limit)
+    found = choose_validation(subject, calibration, limit)
     return found.split, found.batches
 
 
-def _write(options: SensitivityOptions, found: Sensitivity) -> None:
+def _write_results(options: SensitivityOptions, found: SensitivityResult) -> None:
     """Write report, recipe and pictures together, where a folder is given."""
-    recipe = fragment(found.plan, options.target, found.counts, found.sizes)
-    with together(*options.files) as staged:
+    recipe = format_fragment(found.plan, options.target, found.counts, found.sizes)
+    with replace_together(*options.files) as staged:
         place = staged[0].parent
         write_text(place / FRAGMENT, recipe)
-        draw(place, found.trials, found.dense, _conditions(found))
+        draw_losses(place, found.trials, found.dense, _format_conditions(found))
         write_json(place / REPORT, found.report)
         write_pages(place, found.report)
 
 
-def _conditions(found: Sensitivity) -> str:
+def _format_conditions(found: SensitivityResult) -> str:
     """What the numbers of the pictures depend on."""
     model, data = found.report["model"], found.report["data"]
     names = [one["name"] for one in (model, data) if one]

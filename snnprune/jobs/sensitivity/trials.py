@@ -10,16 +10,16 @@ from torch import Tensor
 
 from snnprune.data.batches import Batches
 from snnprune.jobs.prune.cutting import cut_alone
-from snnprune.jobs.targets.target import Subject
+from snnprune.jobs.targets.target import Target
 from snnprune.measure.agreement import Agreement
-from snnprune.measure.agreement_pass import agreements
+from snnprune.measure.agreement_pass import measure_agreements
 from snnprune.pruning.oneshot import OneShot, PrunePlan
-from snnprune.pruning.prune import Cut
+from snnprune.pruning.prune import PruneResult
 from snnprune.runtime import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class LayerTrial:
     """One layer at one sparsity, held against the dense network."""
 
     weight: str
@@ -53,23 +53,25 @@ class Trial:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
+class TrialBench:
     """What every trial is made with."""
 
-    subject: Subject
+    subject: Target
     work: OneShot
     plan: PrunePlan
     images: Batches
     """To compare on."""
 
-    def layers(self, sparsities: Sequence[float], progress: Progress) -> Iterator[Trial]:
+    def layers(self, sparsities: Sequence[float], progress: Progress) -> Iterator[LayerTrial]:
         """All trials, layer by layer; the network is dense again after each."""
         keys = list(self.work.weights)
         with progress.within("one layer alone", total=len(keys) * len(sparsities)):
             for key in keys:
                 yield from self._layer(key, sparsities, progress)
 
-    def together(self, cutting: Callable[..., Cut], sparsity: float) -> tuple[Cut, Agreement]:
+    def together(
+        self, cutting: Callable[..., PruneResult], sparsity: float
+    ) -> tuple[PruneResult, Agreement]:
         """The whole network, cut in one piece."""
         try:
             cut = self.work.prune(self.plan, sparsity, cutting)
@@ -78,7 +80,9 @@ class Bench:
             self.work.restore()
         return cut, self._compared([tensors])[0]
 
-    def _layer(self, key: str, sparsities: Sequence[float], progress: Progress) -> Iterator[Trial]:
+    def _layer(
+        self, key: str, sparsities: Sequence[float], progress: Progress
+    ) -> Iterator[LayerTrial]:
         counts, pruned = [], []
         for sparsity in progress.track(sparsities, label=key, total=len(sparsities)):
             try:
@@ -89,7 +93,7 @@ class Bench:
                 self.work.restore()
         links = self.subject.require_runnable().layers[key].links
         for sparsity, count, found in zip(sparsities, counts, self._compared(pruned), strict=True):
-            yield Trial(
+            yield LayerTrial(
                 weight=key,
                 sparsity=sparsity,
                 pruned=count,
@@ -100,7 +104,7 @@ class Bench:
 
     def _compared(self, pruned: Sequence[Mapping[str, Tensor]]) -> list[Agreement]:
         """Each of `pruned` with the dense network, which the module holds."""
-        return agreements(
+        return measure_agreements(
             self.subject.require_runnable(),
             {},
             pruned,

@@ -10,12 +10,12 @@ from dataclasses import replace
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from snnprune.checkpoint.checkpoint import Checkpoint, renamed
-from snnprune.checkpoint.weights import SAVED, STATES, folded
+from snnprune.checkpoint.checkpoint import Checkpoint, strip_prefix
+from snnprune.checkpoint.weights import SAVED, STATES, fold_masks
 from snnprune.errors import InputError
 from snnprune.graph.libraries import library_of
-from snnprune.graph.network import aliases
-from snnprune.text import counted, first_few
+from snnprune.graph.network import find_aliases
+from snnprune.text import format_count, format_names
 
 # What older SpikingJelly containers put into a key: `conv1.0.weight`, `sn1.module.w`.
 CONTAINER_PARTS = re.compile(r"(?<=\.)(\d+|module)\.")
@@ -24,12 +24,12 @@ Aliases = Mapping[str, tuple[str, ...]]
 """For each key of a network, all keys of the same tensor."""
 
 
-def fits(stored: Tensor, wanted: Tensor) -> bool:
+def has_shape_of(stored: Tensor, wanted: Tensor) -> bool:
     """Whether a stored tensor has the shape that the network's has; a lazy one takes any."""
     return is_lazy(wanted) or stored.shape == wanted.shape
 
 
-def without_prefix(
+def strip_network_prefix(
     checkpoint: Checkpoint, wanted: Mapping[str, Tensor], same: Aliases
 ) -> Checkpoint:
     """Without what stands before the network's keys, such as `net.` of a Lightning module."""
@@ -46,41 +46,44 @@ def without_prefix(
         return sum(f"{prefix}{key}" in given for key in wanted)
 
     best = max(sorted(prefixes), key=fitting, default="")
-    return renamed(checkpoint, best) if fitting(best) > fitting("") else checkpoint
+    return strip_prefix(checkpoint, best) if fitting(best) > fitting("") else checkpoint
 
 
-def with_new_names(checkpoint: Checkpoint, wanted: Mapping[str, Tensor]) -> Checkpoint:
+def match_container_names(checkpoint: Checkpoint, wanted: Mapping[str, Tensor]) -> Checkpoint:
     """With the keys that differ only by what a container put in, and have the same shape.
 
     Only where that leaves one key of the file and one of the network: layers of a Sequential that
     moved must not change places.
     """
     given = checkpoint.tensors
-    here, there = Counter(map(_plain, given)), Counter(map(_plain, wanted))
-    missing = {_plain(key): key for key in wanted if key not in given}
+    here, there = (
+        Counter(map(_drop_container_names, given)),
+        Counter(map(_drop_container_names, wanted)),
+    )
+    missing = {_drop_container_names(key): key for key in wanted if key not in given}
     new = {
         old: missing[plain]
-        for old, plain in ((old, _plain(old)) for old in given if old not in wanted)
+        for old, plain in ((old, _drop_container_names(old)) for old in given if old not in wanted)
         if plain in missing and here[plain] == there[plain] == 1
-        if fits(given[old], wanted[missing[plain]])
+        if has_shape_of(given[old], wanted[missing[plain]])
     }
     if not new:
         return checkpoint
-    note = f"matched {counted(len(new), 'key')} by shape: " + first_few(
+    note = f"matched {format_count(len(new), 'key')} by shape: " + format_names(
         f"{old} for {key}" for old, key in new.items()
     )
-    return replace(_named(checkpoint, new), notes=(*checkpoint.notes, note))
+    return replace(_rename_keys(checkpoint, new), notes=(*checkpoint.notes, note))
 
 
-def with_first_names(checkpoint: Checkpoint, same: Aliases) -> Checkpoint:
+def use_first_names(checkpoint: Checkpoint, same: Aliases) -> Checkpoint:
     """With the first of a tensor's names where the file has it under another one only."""
     given = checkpoint.tensors
     stored = {names: [name for name in names if name in given] for names in set(same.values())}
     new = {held[0]: names[0] for names, held in stored.items() if held and held[0] != names[0]}
-    return _named(checkpoint, new)
+    return _rename_keys(checkpoint, new)
 
 
-def _named(checkpoint: Checkpoint, new: Mapping[str, str]) -> Checkpoint:
+def _rename_keys(checkpoint: Checkpoint, new: Mapping[str, str]) -> Checkpoint:
     given = checkpoint.tensors
     return replace(
         checkpoint,
@@ -89,7 +92,7 @@ def _named(checkpoint: Checkpoint, new: Mapping[str, str]) -> Checkpoint:
     )
 
 
-def _plain(key: str) -> str:
+def _drop_container_names(key: str) -> str:
     return CONTAINER_PARTS.sub("", key)
 
 
@@ -97,7 +100,7 @@ EXTRA = "_extra_state"
 """How torch ends the key of what a module's get_extra_state gives."""
 
 
-def bound(module: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
+def bind_checkpoint(module: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint with the keys of `module`, whose state was left in it by neurons put aside.
 
     Prefixes are taken off, pruning masks folded in unless the module has them too, and names that
@@ -108,16 +111,18 @@ def bound(module: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
     Raises:
         InputError: tensors are missing, unexpected or of another shape; at most five are named.
     """
-    same = aliases(module)
+    same = find_aliases(module)
     wanted = {k: v for k, v in module.state_dict().items() if k in same and not k.endswith(EXTRA)}
-    checkpoint = without_prefix(checkpoint, wanted, same)
-    beside = _beside(checkpoint) | {key for key in checkpoint.tensors if key.endswith(EXTRA)}
-    whole = folded(checkpoint)
+    checkpoint = strip_network_prefix(checkpoint, wanted, same)
+    beside = _find_wrapper_keys(checkpoint) | {
+        key for key in checkpoint.tensors if key.endswith(EXTRA)
+    }
+    whole = fold_masks(checkpoint)
     if len(wanted.keys() & whole.tensors.keys()) > len(wanted.keys() & checkpoint.tensors.keys()):
         checkpoint = whole
-    checkpoint = with_first_names(with_new_names(checkpoint, wanted), same)
+    checkpoint = use_first_names(match_container_names(checkpoint, wanted), same)
     neurons = tuple(f"{n}." for n, m in module.named_modules() if n and library_of(m) is not None)
-    checkpoint = _at_rest(checkpoint, wanted, neurons, _states_of(module))
+    checkpoint = _drop_states(checkpoint, wanted, neurons, _find_states(module))
     absent = [
         key
         for key in wanted
@@ -129,13 +134,13 @@ def bound(module: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
     return checkpoint
 
 
-def load(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Put into `module` what it has of `tensors`, which are `bound` to it."""
     own = module.state_dict()
     module.load_state_dict({key: tensors[key] for key in own if key in tensors}, strict=False)
 
 
-def _states_of(module: nn.Module) -> set[str]:
+def _find_states(module: nn.Module) -> set[str]:
     """The keys of a network in which its neurons keep a state."""
     known = [(name, part, library_of(part)) for name, part in module.named_modules()]
     return {
@@ -147,7 +152,7 @@ def _states_of(module: nn.Module) -> set[str]:
     }
 
 
-def _at_rest(
+def _drop_states(
     checkpoint: Checkpoint,
     wanted: Mapping[str, Tensor],
     neurons: tuple[str, ...],
@@ -158,7 +163,7 @@ def _at_rest(
     extra = [key for key in given if key not in wanted]
     gone = {key for key in extra if key.startswith(neurons) or key.rpartition(".")[2] in STATES}
     kept_states = states & given.keys() & wanted.keys()
-    fresh = {key for key in kept_states if not fits(given[key], wanted[key])}
+    fresh = {key for key in kept_states if not has_shape_of(given[key], wanted[key])}
     if not gone | fresh:
         return checkpoint
     kept = {key: value for key, value in given.items() if key not in gone}
@@ -172,7 +177,7 @@ def _at_rest(
         dropped=checkpoint.dropped | {checkpoint.names.get(key, key) for key in gone},
         notes=(
             *(note for note in checkpoint.notes if SAVED not in note),
-            f"left out what neurons had saved: {first_few(sorted(gone | fresh))}",
+            f"left out what neurons had saved: {format_names(sorted(gone | fresh))}",
         ),
     )
 
@@ -185,7 +190,7 @@ def _require_fit(
     odd = [
         f"{key} {tuple(given[key].shape)} for {tuple(wanted[key].shape)}"
         for key in wanted
-        if key in given and not fits(given[key], wanted[key])
+        if key in given and not has_shape_of(given[key], wanted[key])
     ]
     for what, keys in (("missing", absent), ("unexpected", extra), ("of another shape", odd)):
         if keys:
@@ -197,7 +202,7 @@ def _require_fit(
             )
 
 
-def _beside(checkpoint: Checkpoint) -> set[str]:
+def _find_wrapper_keys(checkpoint: Checkpoint) -> set[str]:
     """The keys that lack the prefix of all others: a wrapper's own."""
     kept = {key for key in checkpoint.tensors if checkpoint.names.get(key, key) == key}
     return kept if len(kept) < len(checkpoint.tensors) else set()

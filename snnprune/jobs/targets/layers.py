@@ -57,7 +57,7 @@ class LayerRow:
         return 1 - self.kept / self.weights
 
 
-def layer_rows(
+def make_layer_rows(
     weights: Mapping[str, Tensor],
     *,
     kept: Mapping[str, Tensor] | None = None,
@@ -79,9 +79,9 @@ def layer_rows(
                 kept=int(alive.sum()),
                 input_rate=float(seen.input_rate.mean()) if seen else None,
                 input_values=seen.input_values if seen else None,
-                firing_rate=_firing_rate(seen) if seen else None,
+                firing_rate=_read_firing_rate(seen) if seen else None,
                 encoding=layer.encoding if layer else None,
-                links=tuple(_link_row(link) for link in layer.links) if layer else (),
+                links=tuple(_make_link_row(link) for link in layer.links) if layer else (),
                 criterion=scores.used(key) if scores else None,
                 reason=scores.fallback.get(key) if scores else None,
             )
@@ -89,19 +89,19 @@ def layer_rows(
     return tuple(rows)
 
 
-def _link_row(link: Link) -> LinkRow:
+def _make_link_row(link: Link) -> LinkRow:
     norms = (
         tuple(norm.variance.removesuffix(".running_var") for norm in chain) for chain in link.norms
     )
     return LinkRow(neuron=link.neuron, norms=tuple(filter(None, norms)), through=link.through)
 
 
-def _firing_rate(seen: LayerStatistics) -> float | None:
+def _read_firing_rate(seen: LayerStatistics) -> float | None:
     """Of the first neuron that the layer drives."""
     return float(seen.drives[0].neuron.firing_rate.mean()) if seen.drives else None
 
 
-def totals(
+def count_totals(
     rows: tuple[LayerRow, ...], tensors: Mapping[str, Tensor], network: Network | None
 ) -> dict[str, int]:
     """Counts over all rows, and over all `tensors` of the file or all that the network has.
@@ -109,7 +109,7 @@ def totals(
     `weights` are the values of everything of two or more dimensions, prunable or not.
     """
     prunable, kept = sum(row.weights for row in rows), sum(row.kept for row in rows)
-    held = _parameters(tensors, network)
+    held = _list_parameters(tensors, network)
     weights = sum(tensor.numel() for tensor in held if tensor.dim() > 1)
     return {
         "prunable": prunable,
@@ -120,7 +120,7 @@ def totals(
     }
 
 
-def _parameters(tensors: Mapping[str, Tensor], network: Network | None) -> list[Tensor]:
+def _list_parameters(tensors: Mapping[str, Tensor], network: Network | None) -> list[Tensor]:
     """All parameters; without the network, floats that are no running statistic."""
     if network is not None:
         return list(network.module.parameters())

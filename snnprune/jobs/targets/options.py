@@ -125,7 +125,7 @@ class NetworkOptions(DataFolderOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SubjectOptions(NetworkOptions, DeviceOptions):
+class TargetOptions(NetworkOptions, DeviceOptions):
     """A checkpoint, its network and its data; None is left to the file's own metadata."""
 
     checkpoint: Annotated[
@@ -195,7 +195,7 @@ class SubjectOptions(NetworkOptions, DeviceOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasuredOptions(SubjectOptions):
+class MeasuredOptions(TargetOptions):
     """A checkpoint, its network, its data, and what the command line says it is measured on."""
 
     test_data: Annotated[

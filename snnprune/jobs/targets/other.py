@@ -11,16 +11,16 @@ from torch import Tensor
 
 from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.read import read_checkpoint
-from snnprune.checkpoint.weights import STATES, folded, prunable_weights
+from snnprune.checkpoint.weights import STATES, find_prunable_weights, fold_masks
 from snnprune.errors import InputError
-from snnprune.jobs.targets.binding import bound, without_prefix
-from snnprune.jobs.targets.options import SubjectOptions
-from snnprune.jobs.targets.prunable import fits
-from snnprune.jobs.targets.target import Subject
-from snnprune.text import first_few
+from snnprune.jobs.targets.binding import bind_checkpoint, strip_network_prefix
+from snnprune.jobs.targets.options import TargetOptions
+from snnprune.jobs.targets.prunable import matches_pattern
+from snnprune.jobs.targets.target import Target
+from snnprune.text import format_names
 
 
-def read_subject(options: SubjectOptions) -> Checkpoint:
+def read_target(options: TargetOptions) -> Checkpoint:
     """Read the checkpoint of `options`.
 
     With `--allow-nonfinite`, a prunable weight that is NaN or infinite is taken for pruned: it is
@@ -38,9 +38,10 @@ def read_subject(options: SubjectOptions) -> Checkpoint:
         return checkpoint
     lost = {
         key: ~torch.isfinite(checkpoint.tensors[key])
-        for key in prunable_weights(checkpoint.tensors)
+        for key in find_prunable_weights(checkpoint.tensors)
         if not any(
-            fits([key, checkpoint.names.get(key, key)], pattern) for pattern in options.exclude
+            matches_pattern([key, checkpoint.names.get(key, key)], pattern)
+            for pattern in options.exclude
         )
     }
     count = sum(int(wrong.sum()) for wrong in lost.values())
@@ -49,32 +50,34 @@ def read_subject(options: SubjectOptions) -> Checkpoint:
     note = f"{count} weights that are NaN or infinite are taken for pruned"
     return replace(
         checkpoint,
-        tensors={key: _zeroed(value, lost.get(key)) for key, value in checkpoint.tensors.items()},
+        tensors={
+            key: _zero_values(value, lost.get(key)) for key, value in checkpoint.tensors.items()
+        },
         notes=(*checkpoint.notes, note),
     )
 
 
-def _zeroed(tensor: Tensor, wrong: Tensor | None) -> Tensor:
+def _zero_values(tensor: Tensor, wrong: Tensor | None) -> Tensor:
     return tensor if wrong is None else torch.where(wrong, torch.zeros_like(tensor), tensor)
 
 
-def read_other(subject: Subject, path: Path) -> Checkpoint:
+def read_other(subject: Target, path: Path) -> Checkpoint:
     """The checkpoint at `path` by the keys of `subject`, each of its tensors in the same shape.
 
     Raises:
         InputError: it is unreadable, or of another architecture; the first differences are named.
     """
-    checkpoint = read_subject(replace(subject.options, checkpoint=path))
+    checkpoint = read_target(replace(subject.options, checkpoint=path))
     mine = subject.checkpoint.tensors
     if subject.network is None:
-        other = without_prefix(folded(checkpoint), mine, {})
-        told = differences(mine, other.tensors)
+        other = strip_network_prefix(fold_masks(checkpoint), mine, {})
+        told = format_differences(mine, other.tensors)
     else:
         try:
-            other = bound(subject.network.module, checkpoint)
+            other = bind_checkpoint(subject.network.module, checkpoint)
         except InputError as error:
-            whole = without_prefix(folded(checkpoint), mine, {})
-            told = differences(mine, whole.tensors) or error.message
+            whole = strip_network_prefix(fold_masks(checkpoint), mine, {})
+            told = format_differences(mine, whole.tensors) or error.message
         else:
             told = ""
     if told:
@@ -86,7 +89,7 @@ def read_other(subject: Subject, path: Path) -> Checkpoint:
     return other
 
 
-def differences(first: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> str:
+def format_differences(first: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> str:
     """Which keys only one has, and which have another shape; nothing where none do.
 
     What neurons keep of a batch may be in either.
@@ -99,7 +102,7 @@ def differences(first: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> str
         if key in other and first[key].shape != other[key].shape and not _is_state(key)
     ]
     named = (("missing", missing), ("unexpected", unexpected), ("of another shape", odd))
-    return "; ".join(f"{len(keys)} {what}: {first_few(keys, 3)}" for what, keys in named if keys)
+    return "; ".join(f"{len(keys)} {what}: {format_names(keys, 3)}" for what, keys in named if keys)
 
 
 def _is_state(key: str) -> bool:

@@ -10,29 +10,29 @@ from torch import Tensor
 
 from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.weights import (
-    effective,
-    left_alone,
-    parametrized,
-    prunable_weights,
-    tied_tensors,
-    tiny_weights,
-    whole_name,
+    compute_effective_weight,
+    find_parametrized,
+    find_prunable_weights,
+    find_tied_tensors,
+    find_tiny_weights,
+    find_unprunable,
+    strip_part_suffix,
 )
 from snnprune.errors import InputError
 from snnprune.graph.libraries import library_of
-from snnprune.graph.network import Network, aliases
-from snnprune.text import counted, first_few, layer_name
+from snnprune.graph.network import Network, find_aliases
+from snnprune.text import format_count, format_names, layer_name
 
 
-def unused_weights(network: Network, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+def find_unused_weights(network: Network, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """The keys of `tensors` that look like weights, and met no convolution or linear layer.
 
     Such are an Embedding, an LSTM, a transposed convolution and layers that the pass left out, but
     not what other weights are made of, and no parameter of a neuron.
     """
-    same = aliases(network.module)
+    same = find_aliases(network.module)
     met = {name for key in (*network.layers, *network.made) for name in same.get(key, (key,))}
-    wholes = set(map(whole_name, met))
+    wholes = set(map(strip_part_suffix, met))
     parts = dict(network.module.named_modules(remove_duplicate=False))
     parameters = dict(network.module.named_parameters(remove_duplicate=False))
     return tuple(
@@ -40,17 +40,17 @@ def unused_weights(network: Network, tensors: Mapping[str, Tensor]) -> tuple[str
         for key, tensor in tensors.items()
         if key in parameters
         and key == next(name for name in same.get(key, (key,)) if name in tensors)
-        and whole_name(key) not in wholes
-        and _looks_like_a_weight(whole_name(key), tensor)
+        and strip_part_suffix(key) not in wholes
+        and _looks_like_a_weight(strip_part_suffix(key), tensor)
         and library_of(parts[key.rpartition(".")[0]]) is None
     )
 
 
-def warnings_on(unused: Iterable[str]) -> tuple[str, ...]:
+def warn_of_unused(unused: Iterable[str]) -> tuple[str, ...]:
     """One line that names the `unused`, where there are some."""
     keys = list(unused)
-    weights = counted(len(keys), "weight")
-    line = f"not pruned: {weights} that no convolution or linear layer uses: {first_few(keys)}"
+    weights = format_count(len(keys), "weight")
+    line = f"not pruned: {weights} that no convolution or linear layer uses: {format_names(keys)}"
     return (line,) if keys else ()
 
 
@@ -60,7 +60,7 @@ def _looks_like_a_weight(name: str, tensor: Tensor) -> bool:
     return named and tensor.is_floating_point() and 2 <= tensor.dim() <= 5
 
 
-def excluded(names: Mapping[str, Sequence[str]], patterns: Iterable[str]) -> tuple[str, ...]:
+def find_excluded(names: Mapping[str, Sequence[str]], patterns: Iterable[str]) -> tuple[str, ...]:
     """The keys of `names` of which one name fits one of `patterns`.
 
     `names` holds all names of each prunable weight by its key; a pattern may leave out the
@@ -71,7 +71,7 @@ def excluded(names: Mapping[str, Sequence[str]], patterns: Iterable[str]) -> tup
     """
     found = set[str]()
     for pattern in patterns:
-        fitting = {key for key, known in names.items() if fits(known, pattern)}
+        fitting = {key for key, known in names.items() if matches_pattern(known, pattern)}
         if not fitting:
             some = ", ".join(list(names)[:5])
             raise InputError(
@@ -83,7 +83,7 @@ def excluded(names: Mapping[str, Sequence[str]], patterns: Iterable[str]) -> tup
     return tuple(key for key in names if key in found)
 
 
-def fits(names: Sequence[str], pattern: str) -> bool:
+def matches_pattern(names: Sequence[str], pattern: str) -> bool:
     """Whether one of a weight's names fits a pattern, with or without its `.weight`."""
     return any(
         fnmatchcase(name, pattern) or fnmatchcase(layer_name(name), pattern) for name in names
@@ -91,7 +91,7 @@ def fits(names: Sequence[str], pattern: str) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prunable:
+class PrunableWeights:
     """The weights of a checkpoint, seen by its network or, without one, by its file alone."""
 
     checkpoint: Checkpoint
@@ -116,8 +116,8 @@ class Prunable:
         """
         if not self.exclude:
             return ()
-        keys, tied = (*self._found(), *self.find_made(), *self._unused()), self.find_tied()
-        left_alone = excluded({key: self._names(key, tied) for key in keys}, self.exclude)
+        keys, tied = (*self._found(), *self.find_made(), *self._look_for_unused()), self.find_tied()
+        left_alone = find_excluded({key: self._names(key, tied) for key in keys}, self.exclude)
         if not self._found().keys() - set(left_alone):
             raise InputError("leaves nothing to prune", field="--exclude")
         return left_alone
@@ -125,17 +125,17 @@ class Prunable:
     def find_unused(self) -> tuple[str, ...]:
         """Weights that no convolution or linear layer of the pass used; they are not pruned."""
         left_alone = self.find_excluded()
-        return tuple(key for key in self._unused() if key not in left_alone)
+        return tuple(key for key in self._look_for_unused() if key not in left_alone)
 
     def find_made(self) -> Mapping[str, str]:
         """Weights that are made of other parameters as a whole, as by weight norm: by what."""
-        return self.network.made if self.network else parametrized(self.checkpoint.tensors)
+        return self.network.made if self.network else find_parametrized(self.checkpoint.tensors)
 
     def find_tied(self) -> Mapping[str, tuple[str, ...]]:
         """All names of each tensor: those of the network, or without one, of the same memory."""
         if self.network is None:
-            return tied_tensors(self.checkpoint.tensors)
-        return aliases(self.network.module)
+            return find_tied_tensors(self.checkpoint.tensors)
+        return find_aliases(self.network.module)
 
     def require_one_by_one(self) -> None:
         """Refuse weights that cannot be pruned one by one, unless `--exclude` leaves them out.
@@ -158,26 +158,31 @@ class Prunable:
     def _names(self, key: str, tied: Mapping[str, tuple[str, ...]]) -> list[str]:
         """Every name of a weight, in the network and in the file, and of what it is a part of."""
         names = [*tied.get(key, (key,)), self.checkpoint.names.get(key, key)]
-        return [*names, *map(whole_name, names)]
+        return [*names, *map(strip_part_suffix, names)]
 
-    def _unused(self) -> tuple[str, ...]:
-        return unused_weights(self.network, self.checkpoint.tensors) if self.network else ()
+    def _look_for_unused(self) -> tuple[str, ...]:
+        return find_unused_weights(self.network, self.checkpoint.tensors) if self.network else ()
 
     def _found(self) -> dict[str, Tensor]:
         tensors = self.checkpoint.tensors
-        keys = set(self.network.layers if self.network else prunable_weights(tensors))
+        keys = set(self.network.layers if self.network else find_prunable_weights(tensors))
         found = {
-            key: effective(tensors, key) for key in tensors if key in keys and tensors[key].numel()
+            key: compute_effective_weight(tensors, key)
+            for key in tensors
+            if key in keys and tensors[key].numel()
         }
         if not found:
-            raise self._nothing()
+            raise self._nothing_error()
         return found
 
-    def _nothing(self) -> InputError:
+    def _nothing_error(self) -> InputError:
         """There is nothing to prune: what was left alone, and why."""
         tensors = self.checkpoint.tensors
-        others = {**left_alone(tensors), **dict.fromkeys(tiny_weights(tensors), "8-bit floats")}
-        skipped = first_few([f"{name} ({why})" for name, why in others.items()])
+        others = {
+            **find_unprunable(tensors),
+            **dict.fromkeys(find_tiny_weights(tensors), "8-bit floats"),
+        }
+        skipped = format_names([f"{name} ({why})" for name, why in others.items()])
         return InputError(
             f"nothing to prune among {len(tensors)} tensors"
             + (f"; not taken for weights of layers: {skipped}" if others else ""),

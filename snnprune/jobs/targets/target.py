@@ -9,23 +9,23 @@ import torch
 from torch import Tensor
 
 from snnprune.checkpoint.checkpoint import Checkpoint
-from snnprune.data.batches import Batches, Pair, Sampled
-from snnprune.data.dataset import GIVEN, DataSet, Split, worded
+from snnprune.data.batches import Batches, Pair, SizedPair
+from snnprune.data.dataset import GIVEN, DataSet, Split, format_split
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
 from snnprune.graph.network import Network
 from snnprune.graph.readout import Readout
-from snnprune.jobs.targets.options import SubjectOptions
-from snnprune.jobs.targets.prunable import Prunable
+from snnprune.jobs.targets.options import TargetOptions
+from snnprune.jobs.targets.prunable import PrunableWeights
 from snnprune.models import ModelSpec
-from snnprune.report.provenance import DataSpec, data_in
+from snnprune.report.provenance import DataSpec, read_data_spec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class Target:
     """A checkpoint, and as much of its network and data as is at hand."""
 
-    options: SubjectOptions
+    options: TargetOptions
     checkpoint: Checkpoint
     device: torch.device
     spec: ModelSpec | None = None
@@ -37,9 +37,9 @@ class Subject:
     """Why the network or the data is not at hand."""
 
     @property
-    def prunable(self) -> Prunable:
+    def prunable(self) -> PrunableWeights:
         """Which of its weights may be pruned."""
-        return Prunable(
+        return PrunableWeights(
             checkpoint=self.checkpoint, network=self.network, exclude=self.options.exclude
         )
 
@@ -53,10 +53,10 @@ class Subject:
 
     def batches(self, split: str, limit: int | None = None) -> Batches:
         """The images of a split (see `DataSet.of`), or a seeded sample of `limit` of them."""
-        images, size = self._split(split), self.options.batch_size
+        images, size = self._get_split(split), self.options.batch_size
         if not isinstance(images, ImageSplit):
             given = images.batches(size, device=self.device)
-            return Batches(begin=lambda: self._up_to(limit, given))
+            return Batches(begin=lambda: self._limit_samples(limit, given))
         if limit is not None:
             images = images.sample(self._whole(limit, images), self.options.seed)
         return images.batches(size, limit=limit, device=self.device)
@@ -66,13 +66,13 @@ class Subject:
         count = min(count, len(images))
         return count - 1 if count > 1 and count % self.options.batch_size == 1 else count
 
-    def _up_to(self, limit: int | None, batches: Batches) -> Iterator[Pair]:
+    def _limit_samples(self, limit: int | None, batches: Batches) -> Iterator[Pair]:
         """Batches until `limit` samples are reached; where these lie is known here."""
         samples, network = 0, self.require_runnable()
         for x, y in batches:
             plain = limit is None and not isinstance(x, Tensor)
             count = 0 if plain else network.count_samples(x, y)
-            yield Sampled.of(Pair(x, y), count) if count else Pair(x, y)
+            yield SizedPair.of(Pair(x, y), count) if count else Pair(x, y)
             samples += count
             if limit is not None and samples >= limit:
                 return
@@ -81,12 +81,12 @@ class Subject:
         """How the network's output is read; as any, where there is no network."""
         return self.network.readout if self.network is not None else Readout()
 
-    def _split(self, name: str) -> Split:
+    def _get_split(self, name: str) -> Split:
         split = self.data.of(name) if self.data else None
         if split is None:
             hints = {"test": "--test-data names some", "validation": "--eval-data names some"}
             raise InputError(
-                f"there are no {worded(name)} images", field="--data", hint=hints.get(name)
+                f"there are no {format_split(name)} images", field="--data", hint=hints.get(name)
             )
         return split
 
@@ -102,7 +102,7 @@ class Subject:
     def choose_split(self) -> str:
         """The split that a network is measured on where nothing is learnt: all that was given."""
         assert self.data is not None
-        learnt_of = data_in(self.checkpoint.metadata, asked=self.options.data) is not None
+        learnt_of = read_data_spec(self.checkpoint.metadata, asked=self.options.data) is not None
         plain = self.options.eval_data is None and self.data.test is None
         return GIVEN if plain and not learnt_of and self.data.given else self.measured
 

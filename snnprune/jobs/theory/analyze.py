@@ -9,16 +9,16 @@ from typing import Any
 from snnprune.checkpoint.write import require_writable_as, write_like
 from snnprune.errors import UsageError
 from snnprune.files.writing import require_free
-from snnprune.jobs.calibrate import calibrated
-from snnprune.jobs.targets.opening import open_subject
-from snnprune.jobs.targets.options import SubjectOptions
-from snnprune.jobs.targets.reporting import report_on
-from snnprune.jobs.targets.target import Subject
-from snnprune.jobs.theory.levels import Level
-from snnprune.jobs.theory.measuring import Effect, Measuring, about_effect, changed_by
+from snnprune.jobs.calibrate import calibrate_target
+from snnprune.jobs.targets.opening import open_target
+from snnprune.jobs.targets.options import TargetOptions
+from snnprune.jobs.targets.reporting import make_target_report
+from snnprune.jobs.targets.target import Target
+from snnprune.jobs.theory.levels import ChangeLevel
+from snnprune.jobs.theory.measuring import ChangeMeter, Effect, change_weights, describe_effect
 from snnprune.measure.evaluation import Evaluation
-from snnprune.report.frame import about_evaluation, file_entry
-from snnprune.report.provenance import described
+from snnprune.report.frame import describe_evaluation, make_file_entry
+from snnprune.report.provenance import make_metadata
 from snnprune.runtime import Progress
 
 
@@ -26,9 +26,9 @@ from snnprune.runtime import Progress
 class AnalyzeOptions:
     """What the command line asks for."""
 
-    subject: SubjectOptions
+    subject: TargetOptions
     kind: str
-    levels: tuple[Level, ...]
+    levels: tuple[ChangeLevel, ...]
     time_axis: int | None = None
     """Of a batch, where somebody says."""
     eval_samples: int | None = None
@@ -38,7 +38,7 @@ class AnalyzeOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Analyzed:
+class AnalyzeResult:
     """What came of it."""
 
     dense: Evaluation | None
@@ -48,7 +48,7 @@ class Analyzed:
     report: dict[str, Any]
 
 
-def analyze_checkpoint(options: AnalyzeOptions, progress: Progress) -> Analyzed:
+def analyze_checkpoint(options: AnalyzeOptions, progress: Progress) -> AnalyzeResult:
     """Change a checkpoint level by level, each layer alone and all together.
 
     Raises:
@@ -57,31 +57,31 @@ def analyze_checkpoint(options: AnalyzeOptions, progress: Progress) -> Analyzed:
         OutputError: the file is in the way or cannot be written.
     """
     _require_room(options)
-    subject = open_subject(options.subject)
+    subject = open_target(options.subject)
     subject.require_runnable()
-    work = Measuring(
+    work = ChangeMeter(
         subject,
-        calibrated(subject, progress),
+        calibrate_target(subject, progress),
         progress,
         eval_samples=options.eval_samples,
         time_axis=options.time_axis,
     )
-    dense = work.evaluated({}, None, "evaluating")
-    effects = tuple(work.effect(level) for level in options.levels)
+    dense = work.evaluate_changed({}, None, "evaluating")
+    effects = tuple(work.measure_effect(level) for level in options.levels)
     uncounted = work.list_uncounted() if options.levels[0].weights is not None else ()
-    notes = _written(options, subject) if options.out is not None else ()
-    outputs = [] if options.out is None else [file_entry(options.out)]
-    return Analyzed(
+    notes = _write_changed(options, subject) if options.out is not None else ()
+    outputs = [] if options.out is None else [make_file_entry(options.out)]
+    return AnalyzeResult(
         dense=dense,
         effects=effects,
         uncounted=uncounted,
-        report=report_on(
+        report=make_target_report(
             subject,
             f"analyze {options.kind}",
             warnings=(*work.calibration.warnings, *notes),
             samples=work.calibration.samples,
-            dense=about_evaluation(dense),
-            levels=[about_effect(one) for one in effects],
+            dense=describe_evaluation(dense),
+            levels=[describe_effect(one) for one in effects],
             uncounted=list(uncounted),
             outputs=outputs,
         ),
@@ -97,18 +97,18 @@ def _require_room(options: AnalyzeOptions) -> None:
     require_free(options.out, force=options.force, inputs=options.subject.list_inputs())
 
 
-def _written(options: AnalyzeOptions, subject: Subject) -> tuple[str, ...]:
+def _write_changed(options: AnalyzeOptions, subject: Target) -> tuple[str, ...]:
     """Write the checkpoint with its changed weights: a drop-in."""
     assert options.out is not None
     source, (level,) = subject.checkpoint, options.levels
-    metadata = source.metadata | described(
+    metadata = source.metadata | make_metadata(
         f"analyze {options.kind}",
         model=subject.spec,
         data=subject.data_spec,
         level=level.name,
         source_sha256=source.sha256,
     )
-    changed = changed_by(level, subject)
+    changed = change_weights(level, subject)
     notes = write_like(source, options.out, {**source.tensors, **changed}, metadata)
     before = sum(int((weight == 0).sum()) for weight in subject.find_weights().values())
     after = sum(int((weight == 0).sum()) for weight in changed.values())

@@ -13,23 +13,23 @@ from torch import Tensor
 
 from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.read import read_checkpoint
-from snnprune.checkpoint.weights import prunable_weights
+from snnprune.checkpoint.weights import find_prunable_weights
 from snnprune.errors import InputError, UsageError
-from snnprune.report.frame import file_entry, report
+from snnprune.report.frame import make_file_entry, make_report
 from snnprune.runtime import Progress
-from snnprune.text import first_few
+from snnprune.text import format_names
 from snnprune.theory import widths
-from snnprune.theory.neuron import Dynamics, require_memoryless
+from snnprune.theory.neuron import NeuronDynamics, require_memoryless
 from snnprune.theory.trials import (
-    Count,
-    Given,
-    Step,
-    Whole,
-    by_density,
-    by_margin,
-    count,
-    steps,
-    whole,
+    LemmaTrial,
+    NetworkTrial,
+    TrialCount,
+    TrialInputs,
+    choose_by_density,
+    choose_by_margin,
+    count_failures,
+    try_lemmas,
+    try_network,
 )
 from snnprune.theory.widths import Setting
 
@@ -37,7 +37,7 @@ _NUMBERS = re.compile(r"(\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Read:
+class GivenTensors:
     """Target and input, as far as they are not drawn."""
 
     setting: Setting
@@ -49,7 +49,7 @@ class Read:
     files: tuple[Checkpoint, ...]
 
 
-def read_given(target: Path | None, spikes: Path | None, setting: Setting) -> Read:
+def read_given(target: Path | None, spikes: Path | None, setting: Setting) -> GivenTensors:
     """Of the files that are asked for.
 
     Raises:
@@ -59,7 +59,7 @@ def read_given(target: Path | None, spikes: Path | None, setting: Setting) -> Re
     files = []
     if target is not None:
         files.append(checkpoint := read_checkpoint(target))
-        weights = _weights_in(checkpoint)
+        weights = _read_weights(checkpoint)
         setting = replace(
             setting,
             layers=len(weights),
@@ -68,22 +68,22 @@ def read_given(target: Path | None, spikes: Path | None, setting: Setting) -> Re
         )
     if spikes is not None:
         files.append(checkpoint := read_checkpoint(spikes, allow_nonfinite=True))
-        data = _spikes_in(checkpoint, None if weights is None else setting.neurons)
+        data = _read_spikes(checkpoint, None if weights is None else setting.neurons)
         setting = replace(setting, steps=len(data), neurons=data.shape[2])
-    return Read(setting=setting, weights=weights, spikes=data, files=tuple(files))
+    return GivenTensors(setting=setting, weights=weights, spikes=data, files=tuple(files))
 
 
-def _weights_in(checkpoint: Checkpoint) -> Tensor:
+def _read_weights(checkpoint: Checkpoint) -> Tensor:
     """The layers of a target, (L, N, N) float64, in the order of their names' numbers.
 
     Raises:
         InputError: there are none, they are not square and of one size, or there is more.
     """
-    keys = sorted(prunable_weights(checkpoint.tensors), key=_natural)
+    keys = sorted(find_prunable_weights(checkpoint.tensors), key=_natural_order)
     shapes = {tuple(checkpoint.tensors[key].shape) for key in keys}
     wrong = None
     if others := sorted(checkpoint.tensors.keys() - set(keys)):
-        wrong = f"it has {first_few(others)} too"
+        wrong = f"it has {format_names(others)} too"
     elif len(shapes) != 1 or len(shape := shapes.pop()) != 2 or shape[0] != shape[1]:
         wrong = "its weights are not all (N, N)"
     if wrong is not None:
@@ -96,12 +96,12 @@ def _weights_in(checkpoint: Checkpoint) -> Tensor:
     return torch.stack([checkpoint.tensors[key].double() for key in keys])
 
 
-def _natural(key: str) -> list[tuple[int, str]]:
+def _natural_order(key: str) -> list[tuple[int, str]]:
     """For sorting, layers.2 before layers.10: a file may have them by the letter."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in _NUMBERS.split(key)]
 
 
-def _spikes_in(checkpoint: Checkpoint, neurons: int | None) -> Tensor:
+def _read_spikes(checkpoint: Checkpoint, neurons: int | None) -> Tensor:
     """(T, samples, N) float64.
 
     Raises:
@@ -135,7 +135,7 @@ class ConstructOptions:
     """What the command line asks for."""
 
     setting: Setting
-    dynamics: Dynamics
+    dynamics: NeuronDynamics
     trials: int
     seed: int = 0
     samples: int = 1000
@@ -149,21 +149,21 @@ class ConstructOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Constructed:
+class ConstructResult:
     """What came of it."""
 
-    steps: tuple[Step, ...]
-    networks: tuple[Whole, ...]
-    within: Count
+    steps: tuple[LemmaTrial, ...]
+    networks: tuple[NetworkTrial, ...]
+    within: TrialCount
     """Whether every weight found a partner."""
-    equal: Count
+    equal: TrialCount
     """Whether every spike was the same."""
-    one: Count | None
+    one: TrialCount | None
     """Whether every spike of one random input was: what Theorem 4.3 promises, by density."""
     report: dict[str, Any]
 
 
-def theory_construct(options: ConstructOptions, progress: Progress) -> Constructed:
+def theory_construct(options: ConstructOptions, progress: Progress) -> ConstructResult:
     """Try the lemmas one by one, and the whole theorem, over seeds.
 
     Raises:
@@ -176,7 +176,7 @@ def theory_construct(options: ConstructOptions, progress: Progress) -> Construct
     widths.require_sense(setting)
     require_memoryless(dynamics, setting.span)
     error = widths.best_error(setting)
-    given = Given(
+    given = TrialInputs(
         setting=setting,
         dynamics=dynamics,
         samples=options.samples,
@@ -185,31 +185,36 @@ def theory_construct(options: ConstructOptions, progress: Progress) -> Construct
         spikes=read.spikes,
     )
     seeds = range(options.seed, options.seed + options.trials)
-    planned = [by_margin(given, s) if options.by_margin else by_density(given) for s in seeds]
+    planned = [
+        choose_by_margin(given, s) if options.by_margin else choose_by_density(given) for s in seeds
+    ]
     _require_possible(setting, [width for width, _ in planned], "networks")
     _require_possible(
         setting, [widths.layer_to_layer(setting, error, setting.delta)] * len(seeds), "layers"
     )
-    single = steps(setting, error, options.trials, options.seed, progress.track)
+    single = try_lemmas(setting, error, options.trials, options.seed, progress.track)
     networks = tuple(
-        whole(given, seed=seed, width=width, error=eps)
+        try_network(given, seed=seed, width=width, error=eps)
         for seed, (width, eps) in progress.track(
             list(zip(seeds, planned, strict=True)), label="whole networks", total=len(seeds)
         )
     )
-    within, equal = count(n.within for n in networks), count(n.compared.same for n in networks)
-    one = count(not n.compared.struck_one for n in networks)
-    return Constructed(
+    within, equal = (
+        count_failures(n.within for n in networks),
+        count_failures(n.compared.same for n in networks),
+    )
+    one = count_failures(not n.compared.struck_one for n in networks)
+    return ConstructResult(
         steps=tuple(single),
         networks=networks,
         within=within,
         equal=equal,
         one=None if options.by_margin else one,
-        report=report(
+        report=make_report(
             "theory construct",
             device=torch.device("cpu"),
             seed=options.seed,
-            inputs=[file_entry(file.path, file.sha256) for file in read.files],
+            inputs=[make_file_entry(file.path, file.sha256) for file in read.files],
             warnings=[note for file in read.files for note in file.notes],
             model=None,
             data=None,
@@ -217,11 +222,11 @@ def theory_construct(options: ConstructOptions, progress: Progress) -> Construct
             dynamics=asdict(dynamics),
             by_margin=options.by_margin,
             eps=error,
-            steps=[_about_step(step) for step in single],
+            steps=[_describe_step(step) for step in single],
             networks=[asdict(network) for network in networks],
-            within=_about_count(within),
-            equal=_about_count(equal),
-            one=_about_count(one),
+            within=_describe_count(within),
+            equal=_describe_count(equal),
+            one=_describe_count(one),
         ),
     )
 
@@ -239,10 +244,10 @@ def _require_possible(setting: Setting, planned: Sequence[int], what: str) -> No
         )
 
 
-def _about_count(found: Count) -> dict[str, Any]:
+def _describe_count(found: TrialCount) -> dict[str, Any]:
     low, high = found.compute_interval()
     return {**asdict(found), "share": found.share, "low": low, "high": high}
 
 
-def _about_step(step: Step) -> dict[str, Any]:
-    return {**asdict(step), "count": _about_count(step.count)}
+def _describe_step(step: LemmaTrial) -> dict[str, Any]:
+    return {**asdict(step), "count": _describe_count(step.count)}

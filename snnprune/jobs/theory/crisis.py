@@ -12,24 +12,24 @@ from torch import Tensor
 
 from snnprune.errors import UsageError
 from snnprune.files.writing import require_free
-from snnprune.jobs.calibrate import calibrated
-from snnprune.jobs.targets.opening import open_subject
-from snnprune.jobs.targets.options import SubjectOptions
-from snnprune.jobs.targets.reporting import report_on
-from snnprune.jobs.targets.target import Subject
+from snnprune.jobs.calibrate import calibrate_target
+from snnprune.jobs.targets.opening import open_target
+from snnprune.jobs.targets.options import TargetOptions
+from snnprune.jobs.targets.reporting import make_target_report
+from snnprune.jobs.targets.target import Target
 from snnprune.measure.calibration import Calibration
 from snnprune.pruning.prune import require_sparsity
-from snnprune.report.plots.theory import Course, plot_accumulation, plot_predictions
-from snnprune.runtime import Progress, generator
+from snnprune.report.plots.theory import FlipCourse, plot_accumulation, plot_predictions
+from snnprune.runtime import Progress, make_generator
 from snnprune.text import layer_name
-from snnprune.theory.accumulation import Accumulated, accumulated, first_empty
-from snnprune.theory.changes import noisy, without_smallest
-from snnprune.theory.crisis import Crisis, crises_of_layers
-from snnprune.theory.moving import Moved, moved
-from snnprune.theory.spreading import Spreading
+from snnprune.theory.accumulation import AccumulatedFlips, accumulate_flips, find_first_empty
+from snnprune.theory.changes import add_weight_noise, drop_smallest
+from snnprune.theory.crisis import CrisisEstimate, measure_crises
+from snnprune.theory.moving import MembraneShift, measure_shifts
+from snnprune.theory.spreading import SpreadCollector
 
 
-def about_crisis(one: Crisis) -> dict[str, Any]:
+def describe_crisis(one: CrisisEstimate) -> dict[str, Any]:
     """For a report, by channel."""
     return {
         "layer": one.layer,
@@ -44,17 +44,17 @@ def about_crisis(one: Crisis) -> dict[str, Any]:
         "bound": one.bound.tolist(),
         "correlation": one.compute_correlation(),
         "followed": one.followed,
-        "moved": about_moved(one.moved),
+        "moved": describe_shift(one.moved),
     }
 
 
-def about_moved(one: Moved) -> dict[str, list[float]]:
+def describe_shift(one: MembraneShift) -> dict[str, list[float]]:
     """The same of what membranes did."""
     values = {name: value.tolist() for name, value in vars(one).items() if name != "reach"}
     return values | {"furthest": one.compute_furthest().tolist()}
 
 
-def about_accumulated(one: Accumulated) -> dict[str, Any]:
+def describe_accumulation(one: AccumulatedFlips) -> dict[str, Any]:
     """For a report, by time step."""
     return {
         "neuron": one.neuron,
@@ -69,14 +69,17 @@ PICTURES = ("crisis", "accumulation")
 SUFFIXES = (".svg", ".png")
 
 
-def crisis_pictures(folder: Path | None) -> list[Path]:
+def list_crisis_pictures(folder: Path | None) -> list[Path]:
     """All that are drawn into a folder, if any."""
     names = [f"{name}{suffix}" for name in PICTURES for suffix in SUFFIXES]
     return [] if folder is None else [folder / name for name in names]
 
 
 def draw_crisis(
-    folder: Path, crises: Sequence[Crisis], accumulated: Sequence[Accumulated], conditions: str
+    folder: Path,
+    crises: Sequence[CrisisEstimate],
+    accumulated: Sequence[AccumulatedFlips],
+    conditions: str,
 ) -> None:
     """Predicted and measured flips of each channel; and all layers together, over time.
 
@@ -91,7 +94,7 @@ def draw_crisis(
         for one in crises
     }
     courses = {
-        one.neuron: Course(
+        one.neuron: FlipCourse(
             flipped=one.flipped.tolist(),
             hit=one.hit.tolist(),
             bound=None if one.bound is None else one.bound.tolist(),
@@ -108,7 +111,7 @@ def draw_crisis(
 class CrisisOptions:
     """What the command line asks for; one of the two changes is set."""
 
-    subject: SubjectOptions
+    subject: TargetOptions
     sparsity: float | None = None
     """Weights of each layer that go, the smallest first."""
     noise: float | None = None
@@ -120,14 +123,14 @@ class CrisisOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrisisFound:
+class CrisisResult:
     """What came of it."""
 
-    crises: tuple[Crisis, ...]
+    crises: tuple[CrisisEstimate, ...]
     """Each layer changed alone."""
-    together: Mapping[str, Moved]
+    together: Mapping[str, MembraneShift]
     """All layers changed at once, by neuron."""
-    accumulated: tuple[Accumulated, ...]
+    accumulated: tuple[AccumulatedFlips, ...]
     """The same from layer to layer and step to step; none where a neuron runs twice in a step."""
     uncounted: tuple[str, ...]
     """Changed layers behind which no neuron is known."""
@@ -136,7 +139,7 @@ class CrisisFound:
 
     def find_first_empty(self) -> tuple[str, int] | None:
         """Neuron and step from which the bound on the whole says nothing."""
-        return first_empty(self.accumulated)
+        return find_first_empty(self.accumulated)
 
     def compute_unions(self) -> list[float]:
         """Theorem 3.5 of each layer: the bound summed over its neurons, at one step of a sample."""
@@ -144,7 +147,7 @@ class CrisisFound:
         return [float((one.bound * one.moved.places).sum()) / steps for one in self.crises]
 
 
-def theory_crisis(options: CrisisOptions, progress: Progress) -> CrisisFound:
+def theory_crisis(options: CrisisOptions, progress: Progress) -> CrisisResult:
     """Change the weights of each layer alone, then of all, and count spikes that flip.
 
     Raises:
@@ -153,26 +156,26 @@ def theory_crisis(options: CrisisOptions, progress: Progress) -> CrisisFound:
         OutputError: a picture is in the way.
     """
     _require_sense(options)
-    for path in crisis_pictures(options.folder):
+    for path in list_crisis_pictures(options.folder):
         require_free(path, force=options.force, inputs=options.subject.list_inputs())
-    subject = open_subject(options.subject)
-    found = _found(options, subject, calibrated(subject, progress), progress)
+    subject = open_target(options.subject)
+    found = _measure_crisis(options, subject, calibrate_target(subject, progress), progress)
     if options.folder is not None:
         draw_crisis(
             options.folder,
             found.crises,
             found.accumulated,
-            _conditions(subject, found.calibration, options),
+            _format_conditions(subject, found.calibration, options),
         )
     return found
 
 
-def _found(
-    options: CrisisOptions, subject: Subject, calibration: Calibration, progress: Progress
-) -> CrisisFound:
-    network, spreading = subject.require_runnable(), Spreading()
-    changed = {key: _changed(key, w, options) for key, w in subject.find_weights().items()}
-    crises = crises_of_layers(
+def _measure_crisis(
+    options: CrisisOptions, subject: Target, calibration: Calibration, progress: Progress
+) -> CrisisResult:
+    network, spreading = subject.require_runnable(), SpreadCollector()
+    changed = {key: _change_weight(key, w, options) for key, w in subject.find_weights().items()}
+    crises = measure_crises(
         network,
         calibration,
         changed,
@@ -180,14 +183,14 @@ def _found(
         at_least=options.error or 0.0,
         keys=progress.track(changed, label="changing layers", total=len(changed)),
     )
-    together, _ = moved(
+    together, _ = measure_shifts(
         network,
         changed,
         calibration.neurons,
         subject.calibration_batches(),
         spreading=spreading,
     )
-    whole = accumulated(
+    whole = accumulate_flips(
         network,
         calibration,
         crises,
@@ -195,13 +198,13 @@ def _found(
         subject.calibration_batches(),
     )
     uncounted = tuple(key for key in changed if key not in {one.layer for one in crises})
-    return CrisisFound(
+    return CrisisResult(
         crises=tuple(crises),
         uncounted=uncounted,
         together=together,
         accumulated=whole,
         calibration=calibration,
-        report=report_on(
+        report=make_target_report(
             subject,
             "theory crisis",
             warnings=calibration.warnings,
@@ -209,11 +212,11 @@ def _found(
             time_steps=calibration.time_steps,
             sparsity=options.sparsity,
             noise=options.noise,
-            crises=[about_crisis(one) for one in crises],
-            together={name: about_moved(one) for name, one in together.items()},
+            crises=[describe_crisis(one) for one in crises],
+            together={name: describe_shift(one) for name, one in together.items()},
             uncounted=list(uncounted),
-            accumulation=[about_accumulated(one) for one in whole],
-            outputs=[{"path": str(path)} for path in crisis_pictures(options.folder)],
+            accumulation=[describe_accumulation(one) for one in whole],
+            outputs=[{"path": str(path)} for path in list_crisis_pictures(options.folder)],
         ),
     )
 
@@ -229,14 +232,16 @@ def _require_sense(options: CrisisOptions) -> None:
         raise UsageError(f"{options.noise:g} is outside (0, 100)", field="--noise")
 
 
-def _changed(key: str, weight: Tensor, options: CrisisOptions) -> Tensor:
+def _change_weight(key: str, weight: Tensor, options: CrisisOptions) -> Tensor:
     if options.sparsity is not None:
-        return without_smallest(weight, options.sparsity)
+        return drop_smallest(weight, options.sparsity)
     assert options.noise is not None
-    return noisy(weight, options.noise, generator(options.subject.seed, "noise", key))
+    return add_weight_noise(
+        weight, options.noise, make_generator(options.subject.seed, "noise", key)
+    )
 
 
-def _conditions(subject: Subject, calibration: Calibration, options: CrisisOptions) -> str:
+def _format_conditions(subject: Target, calibration: Calibration, options: CrisisOptions) -> str:
     names = [one.name for one in (subject.spec, subject.data_spec) if one]
     how = (
         f"{options.sparsity:.0%} of each layer's weights pruned by magnitude"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from snnprune.errors import InputError, UsageError
-from snnprune.runtime import generator
+from snnprune.runtime import make_generator
 from snnprune.theory import changes
 
 Weights = Callable[[Tensor, int], Tensor]
@@ -20,7 +20,7 @@ Input = Callable[[int], Callable[[Tensor], Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Level:
+class ChangeLevel:
     """How strongly something is changed."""
 
     name: str
@@ -32,68 +32,68 @@ class Level:
     """How many numbers a weight is stored as then, where these are fewer."""
 
 
-def quantize_levels(bits: Iterable[int], *, per_channel: bool) -> tuple[Level, ...]:
+def make_quantize_levels(bits: Iterable[int], *, per_channel: bool) -> tuple[ChangeLevel, ...]:
     """Of whole-number weights."""
 
-    def level(n: int) -> Level:
+    def level(n: int) -> ChangeLevel:
         def rounded(weight: Tensor, _: int) -> Tensor:
-            return changes.quantized(weight, n, per_channel=per_channel)
+            return changes.quantize_weight(weight, n, per_channel=per_channel)
 
-        return Level(name=f"{n} bits", value=n, weights=rounded)
+        return ChangeLevel(name=f"{n} bits", value=n, weights=rounded)
 
     return tuple(map(level, bits))
 
 
-def low_rank_levels(keeps: Iterable[float]) -> tuple[Level, ...]:
+def make_low_rank_levels(keeps: Iterable[float]) -> tuple[ChangeLevel, ...]:
     """Of decompositions."""
 
-    def level(keep: float) -> Level:
-        return Level(
+    def level(keep: float) -> ChangeLevel:
+        return ChangeLevel(
             name=f"{100 * keep:.4g}% of ranks",
             value=keep,
-            weights=lambda weight, groups: changes.low_rank(weight, keep, groups)[0],
-            parameters=lambda weight, groups: changes.low_rank(weight, keep, groups)[1],
+            weights=lambda weight, groups: changes.reduce_rank(weight, keep, groups)[0],
+            parameters=lambda weight, groups: changes.reduce_rank(weight, keep, groups)[1],
         )
 
     return tuple(map(level, keeps))
 
 
-def prune_levels(sparsities: Iterable[float]) -> tuple[Level, ...]:
+def make_prune_levels(sparsities: Iterable[float]) -> tuple[ChangeLevel, ...]:
     """Of each layer's smallest weights."""
 
-    def level(sparsity: float) -> Level:
-        return Level(
+    def level(sparsity: float) -> ChangeLevel:
+        return ChangeLevel(
             name=f"{100 * sparsity:.4g}% pruned",
             value=sparsity,
-            weights=lambda weight, _: changes.without_smallest(weight, sparsity),
+            weights=lambda weight, _: changes.drop_smallest(weight, sparsity),
         )
 
     return tuple(map(level, sparsities))
 
 
-def noise_levels(
+def make_noise_levels(
     kind: str, shares: Iterable[float], seed: int, time_axis: int | None
-) -> tuple[Level, ...]:
+) -> tuple[ChangeLevel, ...]:
     """Of the network's input; spikes jitter along `time_axis` of a batch.
 
     Raises:
         UsageError: there is no such noise.
     """
     kinds: dict[str, Callable[..., Tensor]] = {
-        "gaussian": changes.with_gaussian,
-        "delete": changes.with_deletions,
-        "insert": changes.with_insertions,
-        "jitter": changes.with_jitter,
+        "gaussian": changes.add_gaussian_noise,
+        "delete": changes.delete_spikes,
+        "insert": changes.insert_spikes,
+        "jitter": changes.jitter_spikes,
     }
     if kind not in kinds:
         known = ", ".join(kinds)
         raise UsageError(f"unknown noise {kind!r}", field="--kind", hint=f"choose from {known}")
 
-    def level(share: float) -> Level:
-        return Level(
+    def level(share: float) -> ChangeLevel:
+        return ChangeLevel(
             name=f"{kind} {share:g}",
             value=share,
-            input=partial(_Disturbing, kind, kinds[kind], share, seed, time_axis),
+            input=partial(_NoiseInjector, kind, kinds[kind], share, seed, time_axis),
         )
 
     return tuple(map(level, shares))
@@ -109,7 +109,7 @@ def require_one_tensor(batch: object) -> None:
         raise InputError("noise is for batches that are one tensor", field="--data")
 
 
-class _Disturbing:
+class _NoiseInjector:
     """Each sample by draws of its own, so that batches do not matter."""
 
     def __init__(
@@ -133,15 +133,15 @@ class _Disturbing:
                 field="--kind",
                 hint="choose gaussian",
             )
-        along = {"axis": self._time_of(x)} if self.kind == "jitter" else {}
+        along = {"axis": self._find_time_axis(x)} if self.kind == "jitter" else {}
         parts = []
         for one in x.split(1, self.samples_axis):
-            draws = generator(self.seed, "input", self.kind, self.done)
+            draws = make_generator(self.seed, "input", self.kind, self.done)
             parts.append(self.change(one, self.share, draws, **along))
             self.done += 1
         return torch.cat(parts, self.samples_axis)
 
-    def _time_of(self, x: Tensor) -> int:
+    def _find_time_axis(self, x: Tensor) -> int:
         """Time comes first, or somebody has to say where."""
         axis = self.time_axis
         if axis is None and self.samples_axis == 1:

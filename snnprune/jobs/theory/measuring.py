@@ -9,17 +9,17 @@ from typing import Any
 from torch import Tensor
 
 from snnprune.errors import InputError
-from snnprune.graph.making import holding
-from snnprune.jobs.targets.target import Subject
-from snnprune.jobs.theory.levels import Input, Level, require_one_tensor
+from snnprune.graph.making import replace_tensors
+from snnprune.jobs.targets.target import Target
+from snnprune.jobs.theory.levels import ChangeLevel, Input, require_one_tensor
 from snnprune.measure.calibration import Calibration
 from snnprune.measure.evaluation import Evaluation, evaluate
 from snnprune.pruning.criteria.density import flip_chance
 from snnprune.quantities import Natural, Share
-from snnprune.report.frame import about_evaluation
+from snnprune.report.frame import describe_evaluation
 from snnprune.runtime import Progress
 from snnprune.theory import bounds
-from snnprune.theory.moving import Moved, moved
+from snnprune.theory.moving import MembraneShift, measure_shifts
 
 GOOD = 2.0  # a prediction within this factor of what happens
 UNSEEN = 3.0  # events expected of which none may well be seen (5 %, Poisson)
@@ -67,23 +67,23 @@ class Effect:
         return max(self.layers, key=lambda one: one.measured, default=None)
 
 
-def about_effect(one: Effect) -> dict[str, Any]:
+def describe_effect(one: Effect) -> dict[str, Any]:
     """For a report."""
     return {
         "level": one.level,
         "value": one.value,
         "parameters": one.parameters,
-        "evaluation": about_evaluation(one.evaluation),
+        "evaluation": describe_evaluation(one.evaluation),
         "layers": [{**asdict(layer), "good": layer.good} for layer in one.layers],
     }
 
 
-class Measuring:
+class ChangeMeter:
     """Runs a network beside itself, changed, on the calibration images and on others."""
 
     def __init__(
         self,
-        subject: Subject,
+        subject: Target,
         calibration: Calibration,
         progress: Progress,
         *,
@@ -103,29 +103,29 @@ class Measuring:
     def find_samples_axis(self) -> int:
         """1 where time comes first; looked up once."""
         if self._axis is None:
-            self._axis = _samples_axis(self.subject, self.time_axis)
+            self._axis = _find_samples_axis(self.subject, self.time_axis)
         return self._axis
 
-    def effect(self, level: Level) -> Effect:
+    def measure_effect(self, level: ChangeLevel) -> Effect:
         """Of one level, layer by layer and on the whole."""
         if level.weights is None:
-            found = self._of_input(level)
+            found = self._measure_input(level)
             changed: dict[str, Tensor] = {}
         else:
-            changed = changed_by(level, self.subject)
-            found = self._of_layers(level, changed)
+            changed = change_weights(level, self.subject)
+            found = self._measure_layers(level, changed)
         stored = level.parameters
         return Effect(
             level=level.name,
             value=level.value,
             layers=tuple(found),
-            evaluation=self.evaluated(changed, level.input, f"evaluating {level.name}"),
+            evaluation=self.evaluate_changed(changed, level.input, f"evaluating {level.name}"),
             parameters=None
             if stored is None
-            else sum(stored(weight, groups) for weight, groups in _weights(self.subject)),
+            else sum(stored(weight, groups) for weight, groups in _list_weights(self.subject)),
         )
 
-    def evaluated(
+    def evaluate_changed(
         self, changed: Mapping[str, Tensor], disturbed: Input | None, label: str
     ) -> Evaluation | None:
         """Accuracy on the images that it is measured on."""
@@ -133,16 +133,18 @@ class Measuring:
         network = subject.require_runnable()
         split = subject.measured
         batches = subject.batches(split, limit).track(self.progress, label)
-        with holding(network.module, changed):
+        with replace_tensors(network.module, changed):
             return evaluate(
                 network,
                 batches
                 if disturbed is None
-                else _disturbed(batches, disturbed(self.find_samples_axis())),
+                else _disturb_batches(batches, disturbed(self.find_samples_axis())),
                 images=split,
             )
 
-    def _of_layers(self, level: Level, changed: Mapping[str, Tensor]) -> list[LayerEffect]:
+    def _measure_layers(
+        self, level: ChangeLevel, changed: Mapping[str, Tensor]
+    ) -> list[LayerEffect]:
         known = {
             key: drives
             for key in changed
@@ -152,25 +154,25 @@ class Measuring:
         for key in self.progress.track(known, label=level.name, total=len(known)):
             names = [drive.name for drive in known[key]]
             happened = self._moved({key: changed[key]}, names)
-            effects += [self._about(key, name, one) for name, one in happened.items()]
+            effects += [self._make_effect(key, name, one) for name, one in happened.items()]
         return effects
 
-    def _of_input(self, level: Level) -> list[LayerEffect]:
+    def _measure_input(self, level: ChangeLevel) -> list[LayerEffect]:
         happened = self._moved({}, list(self.calibration.neurons), level.input)
-        return [self._about("", name, one) for name, one in happened.items()]
+        return [self._make_effect("", name, one) for name, one in happened.items()]
 
     def _moved(
         self, changed: Mapping[str, Tensor], names: Iterable[str], disturbed: Input | None = None
-    ) -> dict[str, Moved]:
+    ) -> dict[str, MembraneShift]:
         subject = self.subject
         batches, network = subject.calibration_batches(), subject.require_runnable()
         if disturbed is None:
-            return moved(network, changed, names, batches)[0]
+            return measure_shifts(network, changed, names, batches)[0]
         change = disturbed(self.find_samples_axis())
-        return moved(network, changed, names, batches, disturbed=change)[0]
+        return measure_shifts(network, changed, names, batches, disturbed=change)[0]
 
-    def _about(self, key: str, name: str, happened: Moved) -> LayerEffect:
-        density = bounds.densities(self.calibration.neurons[name]).counted
+    def _make_effect(self, key: str, name: str, happened: MembraneShift) -> LayerEffect:
+        density = bounds.compute_densities(self.calibration.neurons[name]).counted
         predicted = flip_chance(density, happened.compute_mean())
         return LayerEffect(
             layer=key,
@@ -183,14 +185,14 @@ class Measuring:
         )
 
 
-def changed_by(level: Level, subject: Subject) -> dict[str, Tensor]:
+def change_weights(level: ChangeLevel, subject: Target) -> dict[str, Tensor]:
     """All weights as they are at a level that changes weights."""
     assert level.weights is not None
-    changed = (level.weights(weight, groups) for weight, groups in _weights(subject))
+    changed = (level.weights(weight, groups) for weight, groups in _list_weights(subject))
     return dict(zip(subject.find_weights(), changed, strict=True))
 
 
-def _weights(subject: Subject) -> list[tuple[Tensor, int]]:
+def _list_weights(subject: Target) -> list[tuple[Tensor, int]]:
     """Each with the groups of its layer."""
     layers = subject.require_runnable().layers
     return [
@@ -199,14 +201,14 @@ def _weights(subject: Subject) -> list[tuple[Tensor, int]]:
     ]
 
 
-def _disturbed(
+def _disturb_batches(
     batches: Iterable[tuple[Tensor, Tensor | None]], change: Callable[[Tensor], Tensor]
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     for x, y in batches:
         yield change(x), y
 
 
-def _samples_axis(subject: Subject, time_axis: int | None) -> int:
+def _find_samples_axis(subject: Target, time_axis: int | None) -> int:
     """1 where time comes first: by `--time-axis`, or a batch whose first dimensions differ.
 
     Raises:

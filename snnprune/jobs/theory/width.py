@@ -12,7 +12,7 @@ import torch
 from snnprune.errors import UsageError
 from snnprune.files.writing import require_free
 from snnprune.quantities import Natural
-from snnprune.report.frame import report
+from snnprune.report.frame import make_report
 from snnprune.report.plots.theory import plot_growth
 from snnprune.theory import widths
 from snnprune.theory.widths import Setting
@@ -23,7 +23,7 @@ SIZES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class WidthStatement:
     """A statement: its width at an error."""
 
     statement: str
@@ -34,11 +34,11 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Widths:
+class WidthResult:
     """All statements for one setting."""
 
     setting: Setting
-    rows: tuple[Row, ...]
+    rows: tuple[WidthStatement, ...]
     reach: float
     """Errors must be below it."""
     report: dict[str, Any]
@@ -46,7 +46,7 @@ class Widths:
 
 def theory_width(
     setting: Setting, *, error: float | None, margin: float | None, folder: Path | None, force: bool
-) -> Widths:
+) -> WidthResult:
     """The width of each statement, as printed and corrected, and a picture of how it grows.
 
     `error` is that of every statement; by default each has the best of its own.
@@ -68,14 +68,14 @@ def theory_width(
     paths = [] if folder is None else [folder / name for name in PICTURES]
     for path in paths:
         require_free(path, force=force)
-    rows = tuple(_rows(setting, error, margin))
+    rows = tuple(_make_rows(setting, error, margin))
     if paths:
-        plot_growth(paths, _growth(setting), _conditions(setting))
-    return Widths(
+        plot_growth(paths, _compute_growth(setting), _format_conditions(setting))
+    return WidthResult(
         setting=setting,
         rows=rows,
         reach=setting.reach,
-        report=report(
+        report=make_report(
             "theory width",
             device=torch.device("cpu"),
             seed=0,
@@ -91,14 +91,16 @@ def theory_width(
     )
 
 
-def _rows(setting: Setting, error: float | None, margin: float | None) -> list[Row]:
+def _make_rows(setting: Setting, error: float | None, margin: float | None) -> list[WidthStatement]:
     one, still = replace(setting, layers=1, steps=1), replace(setting, steps=1)
     eps = error or widths.best_error(setting)
     delta = setting.delta
     rows = [
-        _row("C.1", "one weight", eps, widths.single_weight(setting, eps, delta)),
-        _row("C.2", "all weights of one neuron", eps, widths.layer_weights(setting, eps, delta)),
-        _row(
+        _make_row("C.1", "one weight", eps, widths.single_weight(setting, eps, delta)),
+        _make_row(
+            "C.2", "all weights of one neuron", eps, widths.layer_weights(setting, eps, delta)
+        ),
+        _make_row(
             "C.3, 4.1",
             "all weights of a layer",
             eps,
@@ -112,16 +114,18 @@ def _rows(setting: Setting, error: float | None, margin: float | None) -> list[R
         ("C.6, 4.3", "spikes of all layers and steps", setting),
     ):
         best = error or widths.best_error(of)
-        k, printed = widths.network(of, best), widths.network_as_printed(of, best)
-        rows.append(_row(name, what, best, k, printed))
+        k, printed = widths.network_width(of, best), widths.network_width_as_printed(of, best)
+        rows.append(_make_row(name, what, best, k, printed))
     if margin is not None:
-        k, best = widths.margin(setting, margin)
-        rows.append(_row("margin", f"no flip on data with |u - u_th| >= {margin:g}", best, k))
+        k, best = widths.width_by_margin(setting, margin)
+        rows.append(_make_row("margin", f"no flip on data with |u - u_th| >= {margin:g}", best, k))
     return rows
 
 
-def _row(name: str, what: str, error: float, corrected: int, printed: int | None = None) -> Row:
-    return Row(
+def _make_row(
+    name: str, what: str, error: float, corrected: int, printed: int | None = None
+) -> WidthStatement:
+    return WidthStatement(
         statement=name,
         what=what,
         error=error,
@@ -130,22 +134,22 @@ def _row(name: str, what: str, error: float, corrected: int, printed: int | None
     )
 
 
-def _growth(setting: Setting) -> dict[str, list[tuple[int, int]]]:
+def _compute_growth(setting: Setting) -> dict[str, list[tuple[int, int]]]:
     """k of Theorem 4.3 over N, as printed and corrected, and what a layer's weights alone take."""
     found: dict[str, list[tuple[int, int]]] = {}
     for n in SIZES:
         at = replace(setting, neurons=n)
         eps = widths.best_error(at)
         for name, k in {
-            "4.3 as printed": widths.network_as_printed(at, eps),
-            "4.3 with one factor N": widths.network(at, eps),
+            "4.3 as printed": widths.network_width_as_printed(at, eps),
+            "4.3 with one factor N": widths.network_width(at, eps),
             "4.1, weights of a layer": widths.layer_to_layer(at, eps, at.delta),
         }.items():
             found.setdefault(name, []).append((n, k))
     return found
 
 
-def _conditions(setting: Setting) -> str:
+def _format_conditions(setting: Setting) -> str:
     return (
         f"L = {setting.layers}, T = {setting.steps}, u_th = {setting.threshold:g}, "
         f"beta = {setting.beta:g}, p_sup = {setting.p_sup:g}, delta = {setting.delta:g}, "

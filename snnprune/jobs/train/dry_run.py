@@ -19,31 +19,31 @@ from snnprune.data.dataset import DataSet
 from snnprune.data.images import ImageSplit
 from snnprune.distributed.device import choose_device
 from snnprune.errors import StoppedError
-from snnprune.jobs.train.finetune import Sources, begun, read_sources
-from snnprune.jobs.train.looping import LoopOptions, data_spec
+from snnprune.jobs.train.finetune import FinetuneSources, load_for_finetune, read_sources
+from snnprune.jobs.train.looping import LoopOptions, make_data_spec
 from snnprune.jobs.train.options import FinetuneFiles
-from snnprune.jobs.train.plans import Plan, Training, plan_of
+from snnprune.jobs.train.plans import PlannedTraining, TrainingPlan, make_plan
 from snnprune.jobs.train.recipes import require_names
 from snnprune.measure.evaluation import evaluate
 from snnprune.quantities import Natural
 from snnprune.recipe.schema import Recipe
-from snnprune.report.frame import report
-from snnprune.training.finetune import ready, tuned
+from snnprune.report.frame import make_report
+from snnprune.training.finetune import make_finetune_recipe, prepare_finetune
 from snnprune.training.imp import imp
 from snnprune.training.runs.opening import require_ready
 from snnprune.training.runs.run import Groups, Unsaved
-from snnprune.training.runs.stopping import Stop
+from snnprune.training.runs.stopping import StopSignal
 from snnprune.training.search import search
-from snnprune.training.setup import Setup, open_recipe_data, resolved, set_up
-from snnprune.training.tickets import parameters
-from snnprune.training.train import trained
+from snnprune.training.setup import TrainingSetup, open_recipe_data, resolve_recipe, set_up
+from snnprune.training.tickets import count_parameters
+from snnprune.training.train import train_network
 
 T = TypeVar("T")
 BATCHES = 2  # the first one pays for what is done once
 PATIENCE = 5.0  # seconds; one batch that takes longer is enough
 
 
-class Watch:
+class BatchTimer:
     """Progress that times each batch with the step that is done on it, all in seconds."""
 
     def __init__(self, device: torch.device) -> None:
@@ -78,10 +78,10 @@ class Watch:
         """Say nothing."""
 
 
-class Enough(Stop):
+class TrialStop(StopSignal):
     """True once a loop has done what there is to see."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: BatchTimer) -> None:
         super().__init__()
         self.watch = watch
 
@@ -89,7 +89,7 @@ class Enough(Stop):
         return self.watch.is_enough()
 
 
-class Sizes(Unsaved):
+class StateSizeRun(Unsaved):
     """A run that keeps nothing but the size of its last state."""
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ def forget_peak(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def peak_bytes(device: torch.device) -> int:
+def read_peak_bytes(device: torch.device) -> int:
     """What the GPU had to hold at once, or without one, this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -122,7 +122,7 @@ def peak_bytes(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # BSD counts bytes, Linux kilobytes
 
 
-def model_bytes(module: nn.Module) -> int:
+def count_model_bytes(module: nn.Module) -> int:
     """What its tensors take in a file."""
     return sum(tensor.nbytes for tensor in module.state_dict().values())
 
@@ -141,7 +141,7 @@ class DryRun:
     images: Mapping[str, Natural | None]
     """By split; None where a loader of the user's does not say."""
     steps_per_epoch: Natural
-    trainings: tuple[Training, ...]
+    trainings: tuple[PlannedTraining, ...]
     """Of one run."""
     epochs: Natural
     steps: Natural
@@ -158,7 +158,7 @@ class DryRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tried:
+class TrialOutcome:
     """What the first batches of a loop came to."""
 
     seconds_per_step: float
@@ -180,67 +180,71 @@ def dry_run(
     require_names(options.recipe)
     require_ready(options.out, resume=False, force=options.force)
     device = choose_device(options.device)
-    recipe = _of_one_run(options.recipe)
+    recipe = _select_one_run(options.recipe)
     data = open_recipe_data(recipe, options.places)
-    recipe = resolved(recipe, data)
-    tried = _tried(options.command, recipe, data, device, sources)
+    recipe = resolve_recipe(recipe, data)
+    tried = _try_loop(options.command, recipe, data, device, sources)
     gc.collect()  # the network of the trial
-    setup = set_up(tuned(recipe) if sources else recipe, data, device=device)
-    masks = begun(setup, sources)[0].masks if sources else {}
-    plan = plan_of(options.command, setup, masks)
-    found = _found(setup, plan, tried, runs=max(1, len(options.recipe.seeds)))
-    return found, report(
+    setup = set_up(make_finetune_recipe(recipe) if sources else recipe, data, device=device)
+    masks = load_for_finetune(setup, sources)[0].masks if sources else {}
+    plan = make_plan(options.command, setup, masks)
+    found = _make_dry_run(setup, plan, tried, runs=max(1, len(options.recipe.seeds)))
+    return found, make_report(
         options.command,
         device=device,
         seed=recipe.seed,
         inputs=sources.entries if sources else (),
         recipe=options.recipe.model_dump(mode="json"),
         model=recipe.model.model_dump(mode="json"),
-        data=data_spec(recipe).as_dict(),
+        data=make_data_spec(recipe).as_dict(),
         dry_run=asdict(found),
     )
 
 
-def _of_one_run(recipe: Recipe) -> Recipe:
+def _select_one_run(recipe: Recipe) -> Recipe:
     if not recipe.seeds:
         return recipe
     return recipe.model_copy(update={"seed": recipe.seeds[0], "seeds": ()})
 
 
-def _tried(
-    command: str, recipe: Recipe, data: DataSet, device: torch.device, sources: Sources | None
-) -> Tried:
+def _try_loop(
+    command: str,
+    recipe: Recipe,
+    data: DataSet,
+    device: torch.device,
+    sources: FinetuneSources | None,
+) -> TrialOutcome:
     """Run the command's own loop until it has trained on a batch or two."""
     forget_peak(device)
-    watch, sizes = Watch(device), Sizes()
+    watch, sizes = BatchTimer(device), StateSizeRun()
     how: dict[str, Any] = {
         "device": device,
         "run": sizes,
-        "stop": Enough(watch),
+        "stop": TrialStop(watch),
         "progress": watch,
     }
     with contextlib.suppress(StoppedError):
         if command == "imp":
-            imp(_with_all_steps(recipe), data, **how)
+            imp(_use_all_steps(recipe), data, **how)
         elif command == "search":
             search(recipe, data, **how)
         elif sources is None:
-            trained(set_up(recipe, data, **how))
+            train_network(set_up(recipe, data, **how))
         else:
-            _finetune(set_up(tuned(recipe), data, **how), sources)
-    return Tried(
+            _try_finetune(set_up(make_finetune_recipe(recipe), data, **how), sources)
+    return TrialOutcome(
         seconds_per_step=min(watch.seconds),
-        peak_bytes=peak_bytes(device),
+        peak_bytes=read_peak_bytes(device),
         state_bytes=sizes.state_bytes,
     )
 
 
-def _finetune(setup: Setup, sources: Sources) -> None:
-    held, teacher = begun(setup, sources)
-    trained(setup, masks=held.masks, objective=ready(setup, held.masks, teacher))
+def _try_finetune(setup: TrainingSetup, sources: FinetuneSources) -> None:
+    held, teacher = load_for_finetune(setup, sources)
+    train_network(setup, masks=held.masks, objective=prepare_finetune(setup, held.masks, teacher))
 
 
-def _with_all_steps(recipe: Recipe) -> Recipe:
+def _use_all_steps(recipe: Recipe) -> Recipe:
     """With the network of the last round, which takes the most."""
     if recipe.imp is None:
         return recipe
@@ -248,15 +252,17 @@ def _with_all_steps(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"imp": section})
 
 
-def _found(setup: Setup, plan: Plan, tried: Tried, *, runs: int) -> DryRun:
-    evaluated = _seconds_evaluating(setup)
+def _make_dry_run(
+    setup: TrainingSetup, plan: TrainingPlan, tried: TrialOutcome, *, runs: int
+) -> DryRun:
+    evaluated = _time_evaluation(setup)
     weighed = sum(training.steps * training.speed for training in plan.trainings)
-    model = model_bytes(setup.module)
+    model = count_model_bytes(setup.module)
     return DryRun(
         runs=runs,
-        parameters=parameters(setup.network),
+        parameters=count_parameters(setup.network),
         prunable=plan.prunable,
-        images={name: _count(setup.data, name) for name in ("train", "validation", "test")},
+        images={name: _count_images(setup.data, name) for name in ("train", "validation", "test")},
         steps_per_epoch=setup.steps_per_epoch,
         trainings=plan.trainings,
         epochs=runs * sum(training.epochs for training in plan.trainings),
@@ -270,7 +276,7 @@ def _found(setup: Setup, plan: Plan, tried: Tried, *, runs: int) -> DryRun:
     )
 
 
-def _seconds_evaluating(setup: Setup) -> float:
+def _time_evaluation(setup: TrainingSetup) -> float:
     """How long a batch takes in eval mode, its spikes counted."""
     batches = setup.calibration_batches(setup.recipe.training.batch_size)
     start = time.monotonic()
@@ -279,7 +285,7 @@ def _seconds_evaluating(setup: Setup) -> float:
     return time.monotonic() - start
 
 
-def _count(data: DataSet, split: str) -> int | None:
+def _count_images(data: DataSet, split: str) -> int | None:
     """Images of a split; 0 where there is none."""
     images = getattr(data, split)
     if images is None:

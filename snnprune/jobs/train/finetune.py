@@ -12,41 +12,48 @@ from torch import nn
 from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.read import files_of, read_checkpoint
 from snnprune.errors import InputError, OutputError
-from snnprune.files.writing import sha256_of
-from snnprune.jobs.targets.binding import bound, load
-from snnprune.jobs.train.holding import Held, held_masks, masks_beside
-from snnprune.jobs.train.looping import LoopOptions, LoopRun, Say, Work, data_spec, working
+from snnprune.files.writing import hash_file
+from snnprune.jobs.targets.binding import bind_checkpoint, load_tensors
+from snnprune.jobs.train.holding import FixedMasks, find_mask_file, read_fixed_masks
+from snnprune.jobs.train.looping import (
+    LoopJob,
+    LoopOptions,
+    LoopRun,
+    Say,
+    make_data_spec,
+    prepare_loop,
+)
 from snnprune.jobs.train.options import FinetuneFiles
-from snnprune.jobs.train.train import finish
-from snnprune.masks import prunable, pruned
-from snnprune.models import ModelSpec, argument
+from snnprune.jobs.train.train import write_training
+from snnprune.masks import count_prunable, count_pruned
+from snnprune.models import ModelSpec, read_argument
 from snnprune.recipe.schema import Recipe
-from snnprune.report.provenance import DataSpec, data_in, model_in
+from snnprune.report.provenance import DataSpec, read_data_spec, read_model_spec
 from snnprune.runtime import SILENT, Progress
-from snnprune.training.finetune import finetune, tuned
+from snnprune.training.finetune import finetune, make_finetune_recipe
 from snnprune.training.methods import PRUNED
 from snnprune.training.runs.folder import RunFolder
-from snnprune.training.runs.run import RunFrom, require_same_inputs
-from snnprune.training.setup import Setup, set_up, spec_of
-from snnprune.training.train import Trained
+from snnprune.training.runs.run import RunWithInputs, require_same_inputs
+from snnprune.training.setup import TrainingSetup, set_up, spec_of
+from snnprune.training.train import TrainedNetwork
 
 
-def contradictions(checkpoint: Checkpoint, recipe: Recipe) -> tuple[str, ...]:
+def list_contradictions(checkpoint: Checkpoint, recipe: Recipe) -> tuple[str, ...]:
     """A line for each; a file that says nothing contradicts nothing."""
     metadata = checkpoint.metadata
-    model = model_in(metadata, asked=recipe.model.name)
-    data = data_in(metadata, asked=recipe.data.name)
+    model = read_model_spec(metadata, asked=recipe.model.name)
+    data = read_data_spec(metadata, asked=recipe.data.name)
     name = checkpoint.path.name
-    found = _of_models(model, spec_of(recipe)) if model else []
-    found += _of_data(data, data_spec(recipe)) if data else []
+    found = _compare_models(model, spec_of(recipe)) if model else []
+    found += _compare_data(data, make_data_spec(recipe)) if data else []
     return tuple(f"{name} {line}" for line in found)
 
 
-def _of_models(own: ModelSpec, asked: ModelSpec) -> list[str]:
+def _compare_models(own: ModelSpec, asked: ModelSpec) -> list[str]:
     if own.name != asked.name:
         return [f"says that it is of the model {own.name}, the recipe names {asked.name}"]
     names = dict.fromkeys([*own.args, *asked.args])
-    pairs = ((name, argument(own, name), argument(asked, name)) for name in names)
+    pairs = ((name, read_argument(own, name), read_argument(asked, name)) for name in names)
     return [
         f"says that its model has {name} {before}, that of the recipe has {now}"
         for name, before, now in pairs
@@ -54,7 +61,7 @@ def _of_models(own: ModelSpec, asked: ModelSpec) -> list[str]:
     ]
 
 
-def _of_data(own: DataSpec, asked: DataSpec) -> list[str]:
+def _compare_data(own: DataSpec, asked: DataSpec) -> list[str]:
     if own.name != asked.name:
         return [f"says that it was trained on {own.name}, the recipe names {asked.name}"]
     if asked.validation == 0 or (own.validation, own.seed) == (asked.validation, asked.seed):
@@ -66,7 +73,7 @@ def _of_data(own: DataSpec, asked: DataSpec) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sources:
+class FinetuneSources:
     """The files as they were read."""
 
     checkpoint: Checkpoint
@@ -96,30 +103,30 @@ def finetune_checkpoint(
             the run to resume began with.
         SnnpruneError: see `working`.
     """
-    tuned(options.recipe)  # refused before anything is read
+    make_finetune_recipe(options.recipe)  # refused before anything is read
     sources = read_sources(files)
     _require_apart(sources, options)
-    with working(replace(options, arguments=files.arguments), say) as work:
+    with prepare_loop(replace(options, arguments=files.arguments), say) as work:
         if work.finished:
-            return _unchanged(work.as_it_was(), sources)
+            return _require_same_sources(work.read_result(), sources)
         setup = set_up(
-            tuned(work.recipe),
+            make_finetune_recipe(work.recipe),
             work.data,
             device=work.device,
-            run=RunFrom(work.run, sources.hashes),
+            run=RunWithInputs(work.run, sources.hashes),
             stop=work.stop,
             progress=progress,
             ranks=work.ranks,
         )
-        held, teacher = begun(setup, sources)
+        held, teacher = load_for_finetune(setup, sources)
         say(held.describe())
         found = finetune(setup, held.masks, teacher)
-        notes = (*sources.checkpoint.notes, *contradictions(sources.checkpoint, setup.recipe))
+        notes = (*sources.checkpoint.notes, *list_contradictions(sources.checkpoint, setup.recipe))
         notes += held.notes
         return work.by_first(lambda folder: _finish(work, folder, found, sources, held, notes))
 
 
-def read_sources(files: FinetuneFiles) -> Sources:
+def read_sources(files: FinetuneFiles) -> FinetuneSources:
     """Read what `files` names, with the masks that lie beside the checkpoint.
 
     Raises:
@@ -127,11 +134,11 @@ def read_sources(files: FinetuneFiles) -> Sources:
     """
     checkpoint = read_checkpoint(files.checkpoint, entry=files.state_dict)
     teacher = read_checkpoint(files.teacher) if files.teacher else None
-    masks = files.masks or masks_beside(files.checkpoint)
-    entries = [_entry("checkpoint", checkpoint.path, checkpoint.sha256)]
-    entries += [_entry("masks", masks, sha256_of(masks))] if masks else []
-    entries += [_entry("teacher", teacher.path, teacher.sha256)] if teacher else []
-    return Sources(
+    masks = files.masks or find_mask_file(files.checkpoint)
+    entries = [_make_entry("checkpoint", checkpoint.path, checkpoint.sha256)]
+    entries += [_make_entry("masks", masks, hash_file(masks))] if masks else []
+    entries += [_make_entry("teacher", teacher.path, teacher.sha256)] if teacher else []
+    return FinetuneSources(
         checkpoint=checkpoint,
         teacher=teacher,
         masks=masks,
@@ -140,35 +147,37 @@ def read_sources(files: FinetuneFiles) -> Sources:
     )
 
 
-def begun(setup: Setup, sources: Sources) -> tuple[Held, Setup | None]:
+def load_for_finetune(
+    setup: TrainingSetup, sources: FinetuneSources
+) -> tuple[FixedMasks, TrainingSetup | None]:
     """Put the checkpoint into the network of `setup`; its masks, and the teacher beside it.
 
     Raises:
         InputError: a file does not fit the network.
     """
-    checkpoint = _loaded(setup.module, sources.checkpoint)
-    held = held_masks(setup.network, checkpoint, sources.masks, asked=sources.asked)
+    checkpoint = _load_checkpoint(setup.module, sources.checkpoint)
+    held = read_fixed_masks(setup.network, checkpoint, sources.masks, asked=sources.asked)
     assert setup.recipe.finetune is not None
     if sources.teacher is None:
         return held, None
     if setup.recipe.finetune.distillation == 0:
         note = "--teacher is not used: finetune.distillation is 0"
         return replace(held, notes=(*held.notes, note)), None
-    teacher = setup.with_args()
-    _loaded(teacher.module, sources.teacher)
+    teacher = setup.rebuild_with_args()
+    _load_checkpoint(teacher.module, sources.teacher)
     return held, teacher
 
 
-def _loaded(module: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
+def _load_checkpoint(module: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint by the keys of `module`, which has its tensors now."""
-    with _blaming_the_recipe():
-        fitting = bound(module, checkpoint)
-    load(module, fitting.tensors)
+    with _blame_recipe():
+        fitting = bind_checkpoint(module, checkpoint)
+    load_tensors(module, fitting.tensors)
     return fitting
 
 
 @contextlib.contextmanager
-def _blaming_the_recipe() -> Iterator[None]:
+def _blame_recipe() -> Iterator[None]:
     """There is no --model here: the recipe names it."""
     try:
         yield
@@ -178,7 +187,7 @@ def _blaming_the_recipe() -> Iterator[None]:
         raise
 
 
-def _require_apart(sources: Sources, options: LoopOptions) -> None:
+def _require_apart(sources: FinetuneSources, options: LoopOptions) -> None:
     """Refuse to clear a folder in which an input lies."""
     if not options.force:
         return
@@ -193,29 +202,29 @@ def _require_apart(sources: Sources, options: LoopOptions) -> None:
                 )
 
 
-def _unchanged(finished: LoopRun, sources: Sources) -> LoopRun:
+def _require_same_sources(finished: LoopRun, sources: FinetuneSources) -> LoopRun:
     """A finished run, which must be one of the same files."""
     before = {entry["role"]: entry["sha256"] for entry in finished.report["inputs"]}
     require_same_inputs(sources.hashes, before, finished.out)
     return finished
 
 
-def _entry(role: str, path: Path, sha256: str) -> dict[str, str]:
+def _make_entry(role: str, path: Path, sha256: str) -> dict[str, str]:
     return {"role": role, "path": str(path), "sha256": sha256}
 
 
 def _finish(
-    work: Work,
+    work: LoopJob,
     folder: RunFolder,
-    found: Trained,
-    sources: Sources,
-    held: Held,
+    found: TrainedNetwork,
+    sources: FinetuneSources,
+    held: FixedMasks,
     notes: tuple[str, ...],
 ) -> LoopRun:
     """Write the run's results."""
     folder.warnings += [note for note in notes if note not in folder.warnings]
     before = next(row for row in folder.rows if row.get("method") == PRUNED)
-    return finish(
+    return write_training(
         work,
         folder,
         found,
@@ -223,7 +232,7 @@ def _finish(
         before=before["test"] or before["measured"],
         masks={
             "from": held.origin,
-            "pruned": pruned(held.masks),
-            "prunable": prunable(held.masks),
+            "pruned": count_pruned(held.masks),
+            "prunable": count_prunable(held.masks),
         },
     )

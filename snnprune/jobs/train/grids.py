@@ -7,25 +7,25 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from snnprune.distributed.device import choose_device
-from snnprune.files.writing import sha256_of
+from snnprune.files.writing import hash_file
 from snnprune.jobs.train.dry_run import DryRun, dry_run
 from snnprune.jobs.train.looping import LoopOptions, Say
 from snnprune.jobs.train.pictures import draw_grid
 from snnprune.jobs.train.recipes import require_names
 from snnprune.jobs.train.seeds import Job, Sweep, begin_around, run_seeds
 from snnprune.models import build_model
-from snnprune.recipe.schema import Recipe, runs_of
-from snnprune.report.curves import about_curves
-from snnprune.report.frame import report
+from snnprune.recipe.schema import Recipe, expand_grid
+from snnprune.report.curves import describe_curves
+from snnprune.report.frame import make_report
 from snnprune.report.pages.writing import write_report
-from snnprune.runtime import SILENT, Progress, place
+from snnprune.runtime import SILENT, Progress, read_process_rank
 from snnprune.training.runs.opening import holds_run, require_ready
-from snnprune.training.runs.ownership import RECIPE, REPORT, sums_below, vouch
-from snnprune.training.setup import open_recipe_data, resolved, spec_of
+from snnprune.training.runs.ownership import RECIPE, REPORT, find_sums, vouch
+from snnprune.training.setup import open_recipe_data, resolve_recipe, spec_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid:
+class GridResult:
     """What came of all runs."""
 
     runs: Mapping[str, Sweep]
@@ -40,7 +40,7 @@ class Grid:
 
 def run_grid(
     job: Job, options: LoopOptions, progress: Progress = SILENT, say: Say = lambda _: None
-) -> Grid:
+) -> GridResult:
     """Run `job` for every pair of the recipe's grid, each in `OUT/MODEL-DATA`, all its seeds too.
 
     Raises:
@@ -48,15 +48,17 @@ def run_grid(
     """
     require_names(options.recipe)
     runs: dict[str, Sweep] = {}
-    each = dict(_of_each(options))
-    if place().first:
+    each = dict(_iter_options(options))
+    if read_process_rank().first:
         _require_all(each.values())
         begun = any(own.resume for own in each.values())
         begin_around(options, begun=begun, runs=each.keys())
     for number, (name, own) in enumerate(each.items(), start=1):
         say(f"run {number} of {len(each)}: {name}")
         runs[name] = run_seeds(job, own, progress, say)
-    return Grid(runs=runs, report=_together(options, runs) if place().first else {})
+    return GridResult(
+        runs=runs, report=_write_grid(options, runs) if read_process_rank().first else {}
+    )
 
 
 def dry_grid(options: LoopOptions) -> tuple[Mapping[str, DryRun], dict[str, Any]]:
@@ -66,9 +68,9 @@ def dry_grid(options: LoopOptions) -> tuple[Mapping[str, DryRun], dict[str, Any]
         SnnpruneError: what a run would raise before or in its first batch.
     """
     require_ready(options.out, resume=False, force=options.force)
-    tried = {name: dry_run(own) for name, own in _of_each(options)}
+    tried = {name: dry_run(own) for name, own in _iter_options(options)}
     reports = [told for _, told in tried.values()]
-    found = report(
+    found = make_report(
         options.command,
         device=choose_device(options.device),
         seed=options.recipe.seed,
@@ -90,31 +92,32 @@ def _require_all(each: Iterable[LoopOptions]) -> None:
         InputError: a data set is missing, or a network cannot be built for it.
     """
     for own in each:
-        recipe = resolved(own.recipe, open_recipe_data(own.recipe, own.places))
+        recipe = resolve_recipe(own.recipe, open_recipe_data(own.recipe, own.places))
         build_model(spec_of(recipe), field="model")
 
 
-def _of_each(options: LoopOptions) -> Iterator[tuple[str, LoopOptions]]:
+def _iter_options(options: LoopOptions) -> Iterator[tuple[str, LoopOptions]]:
     """The options of each run by the name of its folder."""
-    for name, recipe in runs_of(options.recipe).items():
+    for name, recipe in expand_grid(options.recipe).items():
         folder = options.out / name
         resume = options.resume and holds_run(folder)
         own = replace(options, recipe=recipe, out=folder, around=options.out, resume=resume)
         yield name, own
 
 
-def _together(options: LoopOptions, runs: Mapping[str, Sweep]) -> dict[str, Any]:
+def _write_grid(options: LoopOptions, runs: Mapping[str, Sweep]) -> dict[str, Any]:
     """Write what the runs come to: a picture and a report of all."""
     reports = {name: sweep.report for name, sweep in runs.items()}
     pictures = draw_grid(
-        options.out, [(_resolved(reports[name]), sweep.summary) for name, sweep in runs.items()]
+        options.out,
+        [(_read_resolved(reports[name]), sweep.summary) for name, sweep in runs.items()],
     )
     paths = [options.out / name / REPORT for name in runs]
-    found = report(
+    found = make_report(
         options.command,
         device=choose_device(options.device),
         seed=options.recipe.seed,
-        inputs=[{"path": str(path), "sha256": sha256_of(path)} for path in paths],
+        inputs=[{"path": str(path), "sha256": hash_file(path)} for path in paths],
         warnings=[f"{name}: {line}" for name, one in reports.items() for line in one["warnings"]],
         recipe=options.recipe.model_dump(mode="json"),
         model=None,
@@ -124,18 +127,18 @@ def _together(options: LoopOptions, runs: Mapping[str, Sweep]) -> dict[str, Any]
                 "folder": name,
                 "model": reports[name]["model"],
                 "data": reports[name]["data"],
-                "summary": about_curves(sweep.summary),
+                "summary": describe_curves(sweep.summary),
             }
             for name, sweep in runs.items()
         ],
         outputs=[{"path": str(options.out / name)} for name in pictures],
     )
     pages = [path.name for path in write_report(options.out, found, within=options.out)]
-    vouch(options.out, [RECIPE, *pictures, *pages, *sums_below(options.out, runs)])
+    vouch(options.out, [RECIPE, *pictures, *pages, *find_sums(options.out, runs)])
     return found
 
 
-def _resolved(told: Mapping[str, Any]) -> Recipe:
+def _read_resolved(told: Mapping[str, Any]) -> Recipe:
     """The recipe of a run with what the data filled in, as its report has it."""
     recipe = Recipe.model_validate(told["recipe"], strict=False)
     model = recipe.model.model_copy(update={"args": told["model"]["args"]})

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from snnprune.checkpoint.checkpoint import Checkpoint
-from snnprune.checkpoint.mask_file import partner_of, read_masks
+from snnprune.checkpoint.mask_file import read_masks, read_partner
 from snnprune.errors import InputError
 from snnprune.graph.network import Network
-from snnprune.masks import Masks, prunable, pruned
-from snnprune.text import counted
-from snnprune.training.ranking import all_alive, prunable_weights
+from snnprune.masks import Masks, count_prunable, count_pruned
+from snnprune.text import format_count
+from snnprune.training.ranking import copy_prunable_weights, make_full_masks
 from snnprune.training.runs.ownership import BEST, MASK, MODEL
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
+class FixedMasks:
     """Masks for every layer of a network."""
 
     masks: Masks
@@ -30,13 +30,11 @@ class Held:
 
     def describe(self) -> str:
         """How much they prune, and why."""
-        share = pruned(self.masks) / prunable(self.masks)
-        return (
-            f"holding {share:.2%} of {counted(prunable(self.masks), 'weight')} at 0: {self.origin}"
-        )
+        share = count_pruned(self.masks) / count_prunable(self.masks)
+        return f"holding {share:.2%} of {format_count(count_prunable(self.masks), 'weight')} at 0: {self.origin}"
 
 
-def masks_beside(checkpoint: Path) -> Path | None:
+def find_mask_file(checkpoint: Path) -> Path | None:
     """The mask file that `prune`, or a run, wrote beside a checkpoint; None without one."""
     names = [f"{checkpoint.stem}.mask.safetensors", f"{checkpoint.name}.mask.safetensors"]
     names += [MASK] if checkpoint.name in (MODEL, BEST) else []
@@ -44,7 +42,9 @@ def masks_beside(checkpoint: Path) -> Path | None:
     return next((path for path in found if path.is_file()), None)
 
 
-def held_masks(network: Network, checkpoint: Checkpoint, path: Path | None, *, asked: bool) -> Held:
+def read_fixed_masks(
+    network: Network, checkpoint: Checkpoint, path: Path | None, *, asked: bool
+) -> FixedMasks:
     """The masks of the file at `path`, or without one, of what is 0 in `checkpoint`.
 
     `network` has the weights of `checkpoint`. A weight without a mask is kept whole. A file that
@@ -53,17 +53,17 @@ def held_masks(network: Network, checkpoint: Checkpoint, path: Path | None, *, a
     Raises:
         InputError: nothing can be pruned, or the file is not of this network.
     """
-    weights = prunable_weights(network)
+    weights = copy_prunable_weights(network)
     if path is None:
         masks = {key: weight != 0 for key, weight in weights.items()}
-        notes = () if pruned(masks) else ("nothing is pruned: no prunable weight is 0",)
-        return Held(masks=masks, origin="those that are 0 in the checkpoint", notes=notes)
-    named, unused = _of_network(read_masks(path), network, checkpoint, path)
-    masks = all_alive(weights) | named
+        notes = () if count_pruned(masks) else ("nothing is pruned: no prunable weight is 0",)
+        return FixedMasks(masks=masks, origin="those that are 0 in the checkpoint", notes=notes)
+    named, unused = _rename_masks(read_masks(path), network, checkpoint, path)
+    masks = make_full_masks(weights) | named
     more = sum(int((weights[key] != 0)[~mask].sum()) for key, mask in masks.items())
     if more and not asked:
         raise InputError(
-            f"prunes {counted(more, 'weight')} that are not 0 in {checkpoint.path.name}",
+            f"prunes {format_count(more, 'weight')} that are not 0 in {checkpoint.path.name}",
             file=path,
             hint="--masks holds them at 0 all the same",
         )
@@ -71,8 +71,8 @@ def held_masks(network: Network, checkpoint: Checkpoint, path: Path | None, *, a
         _require_partner(path, checkpoint, masks, weights)
     lines = [f"no layer uses {key}: its mask is not held" for key in unused]
     if more:
-        lines.append(f"{path.name} prunes {counted(more, 'weight')} that were not 0")
-    return Held(masks=masks, origin=f"masks of {path.name}", notes=tuple(lines))
+        lines.append(f"{path.name} prunes {format_count(more, 'weight')} that were not 0")
+    return FixedMasks(masks=masks, origin=f"masks of {path.name}", notes=tuple(lines))
 
 
 def _require_partner(
@@ -85,7 +85,7 @@ def _require_partner(
     Raises:
         InputError: they were written with another file, and say something else.
     """
-    partner = partner_of(path)
+    partner = read_partner(path)
     if partner is None or partner == checkpoint.sha256:
         return
     if all(torch.equal(mask, weights[key] != 0) for key, mask in masks.items()):
@@ -97,7 +97,7 @@ def _require_partner(
     )
 
 
-def _of_network(
+def _rename_masks(
     masks: Masks, network: Network, checkpoint: Checkpoint, path: Path
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Masks by the keys of the network, from those by the keys of the checkpoint's file.

@@ -16,31 +16,31 @@ from pydantic import TypeAdapter, ValidationError
 
 from snnprune.data.dataset import DataOptions, DataSet
 from snnprune.distributed.device import choose_device
-from snnprune.distributed.ranks import Ranks, joined
+from snnprune.distributed.ranks import Ranks, join_ranks
 from snnprune.errors import (
     InputError,
     NonFiniteError,
     OutputError,
     StoppedError,
+    convert_torch_error,
     says_out_of_memory,
-    told_by_torch,
 )
 from snnprune.jobs.train.recipes import require_names
-from snnprune.plugins.references import references_in
+from snnprune.plugins.references import iter_references
 from snnprune.recipe.methods import TrainingSection
 from snnprune.recipe.schema import Recipe
-from snnprune.report.frame import doubts_on, report
+from snnprune.report.frame import doubt_evaluation, make_report
 from snnprune.report.pages.writing import write_report
-from snnprune.report.provenance import DataSpec, described
+from snnprune.report.provenance import DataSpec, make_metadata
 from snnprune.report.schema.parts import Finetune, Tickets, Train
-from snnprune.training.early_bird import told_of
-from snnprune.training.runs.changes import made_with
+from snnprune.training.early_bird import describe_early_tickets
+from snnprune.training.runs.changes import collect_conditions
 from snnprune.training.runs.folder import RunFolder
 from snnprune.training.runs.opening import open_run, require_ready
 from snnprune.training.runs.ownership import RECIPE, REPORT
-from snnprune.training.runs.run import Run, RunTogether, StopTogether
-from snnprune.training.runs.stopping import Stop, stopping
-from snnprune.training.setup import open_recipe_data, resolved, spec_of
+from snnprune.training.runs.run import Run, SharedRun, SharedStop
+from snnprune.training.runs.stopping import StopSignal, catch_signals
+from snnprune.training.setup import open_recipe_data, resolve_recipe, spec_of
 
 Say = Callable[[str], None]
 
@@ -78,7 +78,7 @@ class LoopOptions:
             words += ["--device", self.device]
         if self.data_root is not None:
             words += ["--data-root", str(self.data_root)]
-        for name, text in references_in(self.recipe.model.args):  # no file names code
+        for name, text in iter_references(self.recipe.model.args):  # no file names code
             words += ["--set", f"model.args.{name}={text}"]
         return shlex.join(words)
 
@@ -94,7 +94,7 @@ class LoopRun:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class LoopJob:
     """What a loop needs, and the folder that its run is kept in."""
 
     options: LoopOptions
@@ -106,15 +106,15 @@ class Work:
     folder: RunFolder | None
     """Ours; None on all ranks but the first."""
     run: Run
-    stop: Stop
+    stop: StopSignal
     finished: bool
     """Whether the folder holds a whole run that is to be left alone."""
 
     def by_first(self, ending: Callable[[RunFolder], LoopRun]) -> LoopRun:
         """What `ending` gives on the first rank, where the folder is; the others wait for it."""
-        return self.ranks.by_first(lambda: ending(self._folder()))
+        return self.ranks.by_first(lambda: ending(self._get_folder()))
 
-    def as_it_was(self) -> LoopRun:
+    def read_result(self) -> LoopRun:
         """The result of a run that was finished before.
 
         Raises:
@@ -126,8 +126,8 @@ class Work:
         self, outputs: Sequence[str], *, inputs: Sequence[Mapping[str, str]] = (), **findings: Any
     ) -> LoopRun:
         """Write the report about what the loop found and left in `outputs`; then `DONE`."""
-        folder = self._folder()
-        found = report(
+        folder = self._get_folder()
+        found = make_report(
             self.options.command,
             device=self.device,
             seed=self.recipe.seed,
@@ -137,16 +137,16 @@ class Work:
                     [
                         *folder.warnings,
                         *self.data.doubts,
-                        *_idle(self.recipe, self.options.command),
-                        *_doubts(folder.rows),
-                        *_overflows(folder.rows),
-                        *told_of(folder.rows),
+                        *_list_idle_settings(self.recipe, self.options.command),
+                        *_iter_doubts(folder.rows),
+                        *_iter_overflows(folder.rows),
+                        *describe_early_tickets(folder.rows),
                     ]
                 )
             ),
             recipe=folder.recipe.model_dump(mode="json"),
             model=self.recipe.model.model_dump(mode="json"),
-            data=data_spec(self.recipe).as_dict(),
+            data=make_data_spec(self.recipe).as_dict(),
             **findings,
             outputs=[{"path": str(folder.folder / name)} for name in outputs],
         )
@@ -154,13 +154,13 @@ class Work:
         folder.finish([*outputs, *(path.name for path in pages)])
         return LoopRun(out=folder.folder, report=found)
 
-    def _folder(self) -> RunFolder:
+    def _get_folder(self) -> RunFolder:
         assert self.folder is not None
         return self.folder
 
 
 @contextlib.contextmanager
-def working(options: LoopOptions, say: Say = lambda _: None) -> Iterator[Work]:
+def prepare_loop(options: LoopOptions, say: Say = lambda _: None) -> Iterator[LoopJob]:
     """The block in which a loop runs; everything that can be refused early is.
 
     Raises:
@@ -170,31 +170,31 @@ def working(options: LoopOptions, say: Say = lambda _: None) -> Iterator[Work]:
         StoppedError: a signal came; the run can be resumed.
     """
     require_names(options.recipe)
-    with joined(options.device) as ranks, contextlib.ExitStack() as stack:
+    with join_ranks(options.device) as ranks, contextlib.ExitStack() as stack:
         if ranks.first:
             require_ready(options.out, resume=options.resume, force=options.force)
         device = choose_device(options.device)
         with ranks.one_before_others(options.download):
             data = open_recipe_data(options.recipe, options.places)
-        recipe = resolved(options.recipe, data)
-        made = made_with(device, ranks.size)
-        folder = _opened(options, recipe, made, say, stack) if ranks.first else None
-        stop = stack.enter_context(stopping())
+        recipe = resolve_recipe(options.recipe, data)
+        made = collect_conditions(device, ranks.size)
+        folder = _open_run_folder(options, recipe, made, say, stack) if ranks.first else None
+        stop = stack.enter_context(catch_signals())
         together = ranks.size > 1
-        yield Work(
+        yield LoopJob(
             options=options,
             recipe=recipe,
             data=data,
             device=device,
             ranks=ranks,
             folder=folder,
-            run=folder if folder and not together else RunTogether(folder, ranks),
-            stop=StopTogether(stop, ranks) if together else stop,
+            run=folder if folder and not together else SharedRun(folder, ranks),
+            stop=SharedStop(stop, ranks) if together else stop,
             finished=bool(ranks.shared(folder.is_finished() if folder else None)),
         )
 
 
-def _opened(
+def _open_run_folder(
     options: LoopOptions,
     recipe: Recipe,
     made: Mapping[str, str],
@@ -202,7 +202,7 @@ def _opened(
     stack: contextlib.ExitStack,
 ) -> RunFolder:
     """The run's folder, locked until `stack` is left."""
-    metadata = described(options.command, model=spec_of(recipe), data=data_spec(recipe))
+    metadata = make_metadata(options.command, model=spec_of(recipe), data=make_data_spec(recipe))
     folder = stack.enter_context(
         open_run(
             options.out,
@@ -215,26 +215,26 @@ def _opened(
             allowed=options.allowed,
         )
     )
-    stack.enter_context(_telling_how_to_go_on(options, folder))
+    stack.enter_context(_explain_resume(options, folder))
     return folder
 
 
-def _doubts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _iter_doubts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """On what each network of a run does on the images that it was measured on."""
     for row in rows:
         if row["kind"] == "ticket":
             name = f"{row['method']} at {row['sparsity_asked']:.0%}"
-            yield from doubts_on(row["test"] or row.get("measured"), of=name)
+            yield from doubt_evaluation(row["test"] or row.get("measured"), of=name)
 
 
-def _overflows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _iter_overflows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """How many batches nothing was learnt from."""
     if skipped := sum(row.get("skipped", 0) for row in rows):
         batches = "batch" if skipped == 1 else "batches"
         yield f"the gradient of {skipped} {batches} overflowed in fp16: no step was taken with them"
 
 
-def _idle(recipe: Recipe, command: str) -> list[str]:
+def _list_idle_settings(recipe: Recipe, command: str) -> list[str]:
     """What the recipe asks for and nothing comes of."""
     section = recipe.imp
     if command != "imp" or section is None or section.early_bird is None:
@@ -251,7 +251,7 @@ def _read_back(folder: RunFolder) -> LoopRun:
     path = folder.folder / REPORT
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        _reports().validate_python(found, strict=True)  # "0.5" is no number
+        _make_report_adapter().validate_python(found, strict=True)  # "0.5" is no number
     except ValidationError as error:
         raise InputError(
             "is no report of a run that came to its end", file=path, hint="--force trains again"
@@ -264,12 +264,12 @@ def _read_back(folder: RunFolder) -> LoopRun:
 
 
 @functools.cache
-def _reports() -> TypeAdapter[Any]:
+def _make_report_adapter() -> TypeAdapter[Any]:
     """Those that the loops write."""
     return TypeAdapter(Train | Finetune | Tickets)
 
 
-def data_spec(recipe: Recipe) -> DataSpec:
+def make_data_spec(recipe: Recipe) -> DataSpec:
     """The data of a recipe, as its checkpoints remember them."""
     data = recipe.data
     return DataSpec(
@@ -281,7 +281,7 @@ def data_spec(recipe: Recipe) -> DataSpec:
 
 
 @contextlib.contextmanager
-def _telling_how_to_go_on(options: LoopOptions, run: RunFolder) -> Iterator[None]:
+def _explain_resume(options: LoopOptions, run: RunFolder) -> Iterator[None]:
     """Errors that end a run name the command or the state from which it goes on."""
     try:
         yield
@@ -293,19 +293,19 @@ def _telling_how_to_go_on(options: LoopOptions, run: RunFolder) -> Iterator[None
             error.hint = f"free some space, then: {options.resume_command}"
         raise
     except NonFiniteError as error:
-        if last := run.states.newest_path():
+        if last := run.states.find_newest():
             error.hint = f"{error.hint}; the last good state is {last}"
         raise
     except Exception as error:
-        known = told_by_torch(error)
+        known = convert_torch_error(error)
         if known is None:
             raise
         if says_out_of_memory(error):
-            known.hint = _smaller(options.recipe.training)
+            known.hint = _suggest_less_memory(options.recipe.training)
         raise known from error
 
 
-def _smaller(training: TrainingSection) -> str:
+def _suggest_less_memory(training: TrainingSection) -> str:
     """How a step takes less memory; the pieces of a batch give the same steps."""
     half = max(1, training.batch_size // 2)
     return (

@@ -5,21 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from snnprune.masks import Masks, kept
-from snnprune.models import argument
+from snnprune.masks import Masks, count_kept
+from snnprune.models import read_argument
 from snnprune.pruning.criteria import load_criterion
 from snnprune.quantities import Natural, Share
 from snnprune.recipe.methods import ImpSection, SearchSection
 from snnprune.recipe.schema import Recipe
 from snnprune.report.curves import DENSE
-from snnprune.training.methods import EDGE_POPUP, FINETUNED, GRADUAL, Cell, cells, method_of
-from snnprune.training.ranking import prunable_weights
-from snnprune.training.searches import search_cells, share_kept
-from snnprune.training.setup import Setup, spec_of
+from snnprune.training.methods import (
+    EDGE_POPUP,
+    FINETUNED,
+    GRADUAL,
+    Round,
+    list_rounds,
+    load_method,
+)
+from snnprune.training.ranking import copy_prunable_weights
+from snnprune.training.searches import list_search_rounds, share_kept
+from snnprune.training.setup import TrainingSetup, spec_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
+class PlannedTraining:
     """One of the trainings of a run."""
 
     method: str
@@ -34,10 +41,10 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TrainingPlan:
     """The trainings of a run, and what goes with them."""
 
-    trainings: tuple[Training, ...]
+    trainings: tuple[PlannedTraining, ...]
     prunable: int
     evaluated_batches: int
     """To measure, choose and calibrate on, in the whole run."""
@@ -49,61 +56,63 @@ class Plan:
     """Copies of the network in a state beside those of its first one."""
 
 
-def plan_of(command: str, setup: Setup, masks: Masks) -> Plan:
+def make_plan(command: str, setup: TrainingSetup, masks: Masks) -> TrainingPlan:
     """The plan for the recipe of `setup`; `masks` are those that `finetune` begins with.
 
     Raises:
         InputError: a criterion or allocation cannot be had.
     """
     recipe = setup.recipe
-    sizes = {key: weight.numel() for key, weight in prunable_weights(setup.network).items()}
+    sizes = {key: weight.numel() for key, weight in copy_prunable_weights(setup.network).items()}
     if command == "imp":
-        return _of_imp(recipe.imp or ImpSection(), setup, sizes)
+        return _plan_imp(recipe.imp or ImpSection(), setup, sizes)
     if command == "search":
-        return _of_search(recipe.search or SearchSection(), setup, sizes)
-    return _of_training(setup, sizes, masks)
+        return _plan_search(recipe.search or SearchSection(), setup, sizes)
+    return _plan_training(setup, sizes, masks)
 
 
-def _of_training(setup: Setup, sizes: Mapping[str, int], masks: Masks) -> Plan:
+def _plan_training(setup: TrainingSetup, sizes: Mapping[str, int], masks: Masks) -> TrainingPlan:
     """One training: dense, with masks that are held, or pruning on the way."""
     recipe, total = setup.recipe, sum(sizes.values())
     gradual, epochs = recipe.gradual, recipe.training.epochs
-    alive = kept(masks) if masks else total
+    alive = count_kept(masks) if masks else total
     method = FINETUNED if masks else DENSE
     calibrations = 0
     if gradual is not None:
         method, alive = GRADUAL, total - round(gradual.sparsity * total)
-        calibrations = gradual.steps * _calibration(setup, gradual.criterion, gradual.samples)
-    only = _training(method, 0, 1 - alive / total, alive, epochs, setup)
+        calibrations = gradual.steps * _count_calibration(setup, gradual.criterion, gradual.samples)
+    only = _make_training(method, 0, 1 - alive / total, alive, epochs, setup)
     best = setup.data.validation is not None
-    passes = (2 if masks else 1) * (_measured(setup) + _batches(setup, "validation"))
-    return Plan(
+    passes = (2 if masks else 1) * (_count_measured(setup) + _count_batches(setup, "validation"))
+    return TrainingPlan(
         trainings=(only,),
         prunable=total,
-        evaluated_batches=epochs * _batches(setup, "validation") + passes + calibrations,
+        evaluated_batches=epochs * _count_batches(setup, "validation") + passes + calibrations,
         models=1 + best,
         masks=int(bool(masks) or gradual is not None),
         models_in_state=int(best),
     )
 
 
-def _of_imp(section: ImpSection, setup: Setup, sizes: Mapping[str, int]) -> Plan:
+def _plan_imp(section: ImpSection, setup: TrainingSetup, sizes: Mapping[str, int]) -> TrainingPlan:
     """The dense network, then the rounds of every method."""
-    total, rounds = sum(sizes.values()), cells(section, setup.recipe.training.epochs)
+    total, rounds = sum(sizes.values()), list_rounds(section, setup.recipe.training.epochs)
     calibrations = sum(
-        _calibration(setup, method_of(cell.method).criterion, section.samples)
+        _count_calibration(setup, load_method(cell.method).criterion, section.samples)
         for cell in rounds
         if cell.round > 0
     )
     if section.drawn_while_dense:  # every ticket after every epoch
         calibrations *= setup.recipe.training.epochs
     if section.early_time_steps is not None:
-        setup.with_args(time_steps=section.early_time_steps)  # refused where it cannot be built
-    early = _share_of_time(section, setup.recipe)
-    return _of_cells(
+        setup.rebuild_with_args(
+            time_steps=section.early_time_steps
+        )  # refused where it cannot be built
+    early = _compute_time_share(section, setup.recipe)
+    return _plan_rounds(
         setup,
         tuple(
-            _training(
+            _make_training(
                 cell.method,
                 cell.round,
                 cell.sparsity,
@@ -120,53 +129,55 @@ def _of_imp(section: ImpSection, setup: Setup, sizes: Mapping[str, int]) -> Plan
     )
 
 
-def _of_search(section: SearchSection, setup: Setup, sizes: Mapping[str, int]) -> Plan:
+def _plan_search(
+    section: SearchSection, setup: TrainingSetup, sizes: Mapping[str, int]
+) -> TrainingPlan:
     """The dense network if asked for, then a search for every sparsity."""
 
-    def alive(cell: Cell) -> int:
+    def alive(cell: Round) -> int:
         if cell.method != EDGE_POPUP:
             return sum(sizes.values())
         return sum(max(1, round(share_kept(cell.sparsity) * size)) for size in sizes.values())
 
-    found = search_cells(section, setup.recipe.training.epochs)
+    found = list_search_rounds(section, setup.recipe.training.epochs)
     trainings = tuple(
-        _training(cell.method, cell.round, cell.sparsity, alive(cell), cell.epochs, setup)
+        _make_training(cell.method, cell.round, cell.sparsity, alive(cell), cell.epochs, setup)
         for cell in found
     )
-    return _of_cells(setup, trainings, sum(sizes.values()), 0, models_in_state=0)
+    return _plan_rounds(setup, trainings, sum(sizes.values()), 0, models_in_state=0)
 
 
-def _of_cells(
-    setup: Setup,
-    trainings: tuple[Training, ...],
+def _plan_rounds(
+    setup: TrainingSetup,
+    trainings: tuple[PlannedTraining, ...],
     total: int,
     calibrations: int,
     *,
     models_in_state: int,
-) -> Plan:
+) -> TrainingPlan:
     epochs = sum(training.epochs for training in trainings)
-    tests = len(trainings) * _measured(setup)
-    return Plan(
+    tests = len(trainings) * _count_measured(setup)
+    return TrainingPlan(
         trainings=trainings,
         prunable=total,
-        evaluated_batches=epochs * _batches(setup, "validation") + tests + calibrations,
+        evaluated_batches=epochs * _count_batches(setup, "validation") + tests + calibrations,
         models=len(trainings),
         masks=sum(training.method != DENSE for training in trainings),
         models_in_state=models_in_state,
     )
 
 
-def _training(
+def _make_training(
     method: str,
     number: int,
     sparsity: float,
     alive: int,
     epochs: int,
-    setup: Setup,
+    setup: TrainingSetup,
     *,
     speed: float = 1.0,
-) -> Training:
-    return Training(
+) -> PlannedTraining:
+    return PlannedTraining(
         method=method,
         round=number,
         sparsity=sparsity,
@@ -177,19 +188,19 @@ def _training(
     )
 
 
-def _calibration(setup: Setup, criterion: str, samples: int) -> int:
+def _count_calibration(setup: TrainingSetup, criterion: str, samples: int) -> int:
     """Batches that statistics for the criterion are taken on."""
     if load_criterion(criterion, field="criterion").needs == "weight":
         return 0
     return -(-samples // setup.recipe.training.batch_size)
 
 
-def _measured(setup: Setup) -> int:
+def _count_measured(setup: TrainingSetup) -> int:
     """Batches of a pass over what a network is measured on."""
-    return _batches(setup, setup.data.measured)
+    return _count_batches(setup, setup.data.measured)
 
 
-def _batches(setup: Setup, split: str) -> int:
+def _count_batches(setup: TrainingSetup, split: str) -> int:
     """Batches of a pass over a split; what a loader of the user's gives is taken for one."""
     images = setup.data.of(split)
     if images is None:
@@ -198,9 +209,9 @@ def _batches(setup: Setup, split: str) -> int:
     return 1 if count is None else count
 
 
-def _share_of_time(section: ImpSection, recipe: Recipe) -> float:
+def _compute_time_share(section: ImpSection, recipe: Recipe) -> float:
     """What a step of the early rounds takes of one with all time steps."""
-    steps = argument(spec_of(recipe), "time_steps", field="model.name")
+    steps = read_argument(spec_of(recipe), "time_steps", field="model.name")
     if section.early_time_steps is None or not isinstance(steps, int):
         return 1.0
     return section.early_time_steps / steps

@@ -13,7 +13,7 @@ from snnprune.plugins.forwards import require_forward
 from snnprune.plugins.user_code import is_reference
 from snnprune.pruning.allocation import ALLOCATIONS
 from snnprune.pruning.criteria import CRITERIA
-from snnprune.recipe.errors import problem_of
+from snnprune.recipe.errors import make_problem
 from snnprune.recipe.schema import Recipe
 from snnprune.recipe.section import Count, Section
 from snnprune.text import did_you_mean
@@ -78,7 +78,7 @@ def require_arguments(model: str, args: Mapping[str, Any]) -> None:
     try:
         known.model_validate(dict(args))
     except ValidationError as error:
-        found = problem_of(error.errors()[0], 0, root=known)
+        found = make_problem(error.errors()[0], 0, root=known)
         field = f"model.args.{found.field}"
         raise InputError(found.message, field=field, hint=found.hint) from None
 
@@ -112,7 +112,7 @@ def require_names(recipe: Recipe) -> None:
 
 
 @contextlib.contextmanager
-def of_file(file: str) -> Iterator[None]:
+def name_file_in_errors(file: str) -> Iterator[None]:
     """Errors in the block are of this recipe where they name no other file."""
     try:
         yield

@@ -7,24 +7,24 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from snnprune.distributed.device import choose_device
-from snnprune.files.writing import sha256_of, write_text
+from snnprune.files.writing import hash_file, write_text
 from snnprune.jobs.train.looping import LoopOptions, LoopRun, Say
-from snnprune.jobs.train.pictures import draw
+from snnprune.jobs.train.pictures import draw_run
 from snnprune.recipe.dumping import dump_recipe
 from snnprune.recipe.loading import load_recipe
 from snnprune.recipe.schema import Recipe
-from snnprune.report.curves import Summary, about_curves, summarised
-from snnprune.report.frame import report
+from snnprune.report.curves import CurveSummary, describe_curves, summarize_runs
+from snnprune.report.frame import make_report
 from snnprune.report.pages.writing import write_report
-from snnprune.runtime import SILENT, Progress, place
+from snnprune.runtime import SILENT, Progress, read_process_rank
 from snnprune.training.runs.changes import require_same
 from snnprune.training.runs.opening import holds_run, require_ready
 from snnprune.training.runs.ownership import (
     RECIPE,
     REPORT,
     begin_again,
+    find_sums,
     require_ours,
-    sums_below,
     vouch,
 )
 
@@ -35,7 +35,7 @@ Job = Callable[[LoopOptions, Progress, Say], LoopRun]
 class Sweep:
     """What came of all runs."""
 
-    summary: Summary
+    summary: CurveSummary
     report: Mapping[str, Any]
     finished_before: bool
 
@@ -51,14 +51,14 @@ def run_seeds(
     if not options.recipe.seeds:
         run = job(options, progress, say)
         return Sweep(
-            summary=summarised([run.report["tickets"]]),
+            summary=summarize_runs([run.report["tickets"]]),
             report=run.report,
             finished_before=run.finished_before,
         )
-    if place().first:
+    if read_process_rank().first:
         begin_around(options)
-    runs = [job(_of_seed(options, seed), progress, say) for seed in options.recipe.seeds]
-    return _together(options, runs)
+    runs = [job(_make_seed_options(options, seed), progress, say) for seed in options.recipe.seeds]
+    return _write_sweep(options, runs)
 
 
 def begin_around(options: LoopOptions, *, begun: bool = False, runs: Collection[str] = ()) -> None:
@@ -85,36 +85,36 @@ def begin_around(options: LoopOptions, *, begun: bool = False, runs: Collection[
     write_text(path, dump_recipe(options.recipe), within=options.out)
 
 
-def _of_seed(options: LoopOptions, seed: int) -> LoopOptions:
+def _make_seed_options(options: LoopOptions, seed: int) -> LoopOptions:
     folder = options.out / f"seed-{seed}"
     recipe = options.recipe.model_copy(update={"seed": seed, "seeds": ()})
     return replace(options, recipe=recipe, out=folder, resume=options.resume and holds_run(folder))
 
 
-def _together(options: LoopOptions, runs: list[LoopRun]) -> Sweep:
+def _write_sweep(options: LoopOptions, runs: list[LoopRun]) -> Sweep:
     """Write what the runs come to: pictures and a report of their mean and spread."""
-    summary = summarised([run.report["tickets"] for run in runs])
+    summary = summarize_runs([run.report["tickets"] for run in runs])
     done = all(run.finished_before for run in runs)
-    if not place().first:
+    if not read_process_rank().first:
         return Sweep(summary=summary, report={}, finished_before=done)
     recipe = Recipe.model_validate(runs[0].report["recipe"], strict=False)
-    pictures = draw(options.out, summary, recipe)
-    found = report(
+    pictures = draw_run(options.out, summary, recipe)
+    found = make_report(
         options.command,
         device=choose_device(options.device),
         seed=options.recipe.seeds[0],
         seeds=list(options.recipe.seeds),
         inputs=[
-            {"path": str(run.out / REPORT), "sha256": sha256_of(run.out / REPORT)} for run in runs
+            {"path": str(run.out / REPORT), "sha256": hash_file(run.out / REPORT)} for run in runs
         ],
         warnings=[warning for run in runs for warning in run.report["warnings"]],
         recipe=options.recipe.model_dump(mode="json"),
         model=runs[0].report["model"],
         data=runs[0].report["data"],
-        summary=about_curves(summary),
+        summary=describe_curves(summary),
         outputs=[{"path": str(options.out / name)} for name in pictures],
     )
     pages = [path.name for path in write_report(options.out, found, within=options.out)]
-    below = sums_below(options.out, (run.out.name for run in runs))
+    below = find_sums(options.out, (run.out.name for run in runs))
     vouch(options.out, [RECIPE, *pictures, *pages, *below])
     return Sweep(summary=summary, report=found, finished_before=done)

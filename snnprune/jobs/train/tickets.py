@@ -8,17 +8,17 @@ import torch
 
 from snnprune.data.dataset import DataSet
 from snnprune.distributed.ranks import Ranks
-from snnprune.jobs.train.looping import LoopOptions, LoopRun, Say, Work, working
-from snnprune.jobs.train.pictures import draw
+from snnprune.jobs.train.looping import LoopJob, LoopOptions, LoopRun, Say, prepare_loop
+from snnprune.jobs.train.pictures import draw_run
 from snnprune.recipe.schema import Recipe
-from snnprune.report.curves import about_curves, summarised
+from snnprune.report.curves import describe_curves, summarize_runs
 from snnprune.runtime import SILENT, Progress
 from snnprune.training.imp import imp
 from snnprune.training.runs.folder import RunFolder
 from snnprune.training.runs.run import Run
-from snnprune.training.runs.stopping import Stop
+from snnprune.training.runs.stopping import StopSignal
 from snnprune.training.search import search
-from snnprune.training.tickets import Tickets
+from snnprune.training.tickets import TicketResults
 
 
 class TicketLoop(Protocol):
@@ -31,10 +31,10 @@ class TicketLoop(Protocol):
         *,
         device: torch.device,
         run: Run | None,
-        stop: Stop,
+        stop: StopSignal,
         progress: Progress,
         ranks: Ranks,
-    ) -> Tickets:
+    ) -> TicketResults:
         """The tickets of `recipe`, each kept in `run`."""
         ...
 
@@ -45,9 +45,9 @@ def find_tickets(loop: TicketLoop, options: LoopOptions, progress: Progress, say
     Raises:
         SnnpruneError: see `working`.
     """
-    with working(options, say) as work:
+    with prepare_loop(options, say) as work:
         if work.finished:
-            return work.as_it_was()
+            return work.read_result()
         found = loop(
             work.recipe,
             work.data,
@@ -57,14 +57,14 @@ def find_tickets(loop: TicketLoop, options: LoopOptions, progress: Progress, say
             progress=progress,
             ranks=work.ranks,
         )
-        return work.by_first(lambda folder: _finish(work, folder, found))
+        return work.by_first(lambda folder: _write_tickets(work, folder, found))
 
 
-def _finish(work: Work, folder: RunFolder, found: Tickets) -> LoopRun:
+def _write_tickets(work: LoopJob, folder: RunFolder, found: TicketResults) -> LoopRun:
     """Draw, and write the report."""
-    summary = summarised([found.rows])
-    pictures = draw(folder.folder, summary, work.recipe)
-    return work.finish(pictures, tickets=list(found.rows), summary=about_curves(summary))
+    summary = summarize_runs([found.rows])
+    pictures = draw_run(folder.folder, summary, work.recipe)
+    return work.finish(pictures, tickets=list(found.rows), summary=describe_curves(summary))
 
 
 def imp_recipe(

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from snnprune.jobs.train.looping import LoopOptions, LoopRun, Say, Work, working
-from snnprune.jobs.train.pictures import draw
-from snnprune.report.curves import summarised
-from snnprune.report.frame import about_evaluation
+from snnprune.jobs.train.looping import LoopJob, LoopOptions, LoopRun, Say, prepare_loop
+from snnprune.jobs.train.pictures import draw_run
+from snnprune.report.curves import summarize_runs
+from snnprune.report.frame import describe_evaluation
 from snnprune.runtime import SILENT, Progress
 from snnprune.training.runs.folder import RunFolder
 from snnprune.training.runs.ownership import BEST, MODEL
-from snnprune.training.train import Trained, train
+from snnprune.training.train import TrainedNetwork, train
 
 
 def train_recipe(
@@ -24,9 +24,9 @@ def train_recipe(
     Raises:
         SnnpruneError: see `working`.
     """
-    with working(options, say) as work:
+    with prepare_loop(options, say) as work:
         if work.finished:
-            return work.as_it_was()
+            return work.read_result()
         found = train(
             work.recipe,
             work.data,
@@ -36,13 +36,13 @@ def train_recipe(
             progress=progress,
             ranks=work.ranks,
         )
-        return work.by_first(lambda folder: finish(work, folder, found))
+        return work.by_first(lambda folder: write_training(work, folder, found))
 
 
-def finish(
-    work: Work,
+def write_training(
+    work: LoopJob,
     folder: RunFolder,
-    trained: Trained,
+    trained: TrainedNetwork,
     *,
     inputs: Sequence[Mapping[str, str]] = (),
     **findings: Any,
@@ -51,18 +51,18 @@ def finish(
     epochs = trained.epochs
     best = None if trained.best_epoch is None else epochs[trained.best_epoch]
     tickets = [row for row in folder.rows if row["kind"] == "ticket"]
-    pictures = draw(folder.folder, summarised([tickets]), work.recipe)
+    pictures = draw_run(folder.folder, summarize_runs([tickets]), work.recipe)
     return work.finish(
-        [*_write(folder, trained), *pictures],
+        [*_write_networks(folder, trained), *pictures],
         inputs=inputs,
         **findings,
         epochs=[asdict(epoch) for epoch in epochs],
         best=best and asdict(best),
-        test=about_evaluation(trained.test),
+        test=describe_evaluation(trained.test),
         tickets=tickets,
     )
 
 
-def _write(run: RunFolder, trained: Trained) -> list[str]:
+def _write_networks(run: RunFolder, trained: TrainedNetwork) -> list[str]:
     """Write checkpoints and masks; their names."""
     return run.write({MODEL: trained.tensors, BEST: trained.best}, trained.masks)

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from snnprune.data.batches import Batches
 from snnprune.graph.network import Network
-from snnprune.measure.gradients.flow import flow
-from snnprune.measure.gradients.passes import Passes
+from snnprune.measure.gradients.flow import compute_flow
+from snnprune.measure.gradients.passes import GradientPasses
 from snnprune.measure.gradients.per_weight import (
-    absolute_gradient,
-    hessian_gradient,
-    mean_gradient,
-    squared_gradient,
+    compute_absolute_gradient,
+    compute_hessian_gradient,
+    compute_mean_gradient,
+    compute_squared_gradient,
 )
 
 Found = Literal["gradient", "squared-gradient", "absolute-gradient", "hessian-gradient", "flow"]
@@ -21,16 +21,16 @@ Found = Literal["gradient", "squared-gradient", "absolute-gradient", "hessian-gr
 `absolute-gradient` E[sum over time and places of |x| |dL/dI|] with the layer's input x and output
 I, `hessian-gradient` H g of the mean loss, `flow` dR/d|w| of SynFlow; E is the mean over samples.
 """
-FINDERS: Mapping[Found, Callable[[Passes], dict[str, Tensor]]] = {
-    "gradient": mean_gradient,
-    "squared-gradient": squared_gradient,
-    "absolute-gradient": absolute_gradient,
-    "hessian-gradient": hessian_gradient,
-    "flow": flow,
+FINDERS: Mapping[Found, Callable[[GradientPasses], dict[str, Tensor]]] = {
+    "gradient": compute_mean_gradient,
+    "squared-gradient": compute_squared_gradient,
+    "absolute-gradient": compute_absolute_gradient,
+    "hessian-gradient": compute_hessian_gradient,
+    "flow": compute_flow,
 }
 
 
-def weight_gradients(
+def compute_weight_gradients(
     network: Network,
     batches: Batches,
     need: Found,
@@ -49,8 +49,8 @@ def weight_gradients(
         InputError: there is no sample, no gradient can be had, or samples cannot be told apart.
         NonFiniteError: the loss is NaN or infinite.
     """
-    passes = Passes(network=network, batches=batches, read=network.new_reader(), seed=seed)
+    passes = GradientPasses(network=network, batches=batches, read=network.new_reader(), seed=seed)
     return FINDERS[need](passes)
 
 
-__all__ = ["FINDERS", "Found", "Passes", "weight_gradients"]
+__all__ = ["FINDERS", "Found", "GradientPasses", "compute_weight_gradients"]

@@ -11,22 +11,22 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from snnprune.data.batches import mapped
+from snnprune.data.batches import map_tensors
 from snnprune.errors import InputError
-from snnprune.graph.calls import LayerCall, NormCall, norm_call
-from snnprune.graph.layer_calls import candidates
+from snnprune.graph.calls import LayerCall, NormCall, read_norm_call
+from snnprune.graph.layer_calls import iter_candidates
 from snnprune.graph.network import Network
 from snnprune.measure.gradients.passes import (
-    Means,
-    Passes,
-    differentiable,
-    holding,
+    GradientPasses,
+    SampleMeans,
+    compute_slopes,
+    enable_gradients,
+    replace_weights,
     require_gradient,
-    slopes,
 )
 
 
-def flow(passes: Passes) -> dict[str, Tensor]:
+def compute_flow(passes: GradientPasses) -> dict[str, Tensor]:
     """dR/d|w| where R is what all outputs add up to for an input of ones.
 
     Layers have their weights' absolute values and no bias, a BatchNorm is its factor
@@ -36,18 +36,18 @@ def flow(passes: Passes) -> dict[str, Tensor]:
     Raises:
         InputError: a neuron is no module, and nothing can take its place.
     """
-    network, means = passes.network, Means()
+    network, means = passes.network, SampleMeans()
     with (
-        differentiable(network) as weights,
+        enable_gradients(network) as weights,
         # a gradient has the type of what it is of
-        holding(weights, {key: weight.data.double() for key, weight in weights.items()}),
+        replace_weights(weights, {key: weight.data.double() for key, weight in weights.items()}),
         network.reset_between_batches() as start,
-        _letting_through(network),
+        _pass_through_neurons(network),
         _Linear(weights.values()),
     ):
-        for steps, _ in passes.outputs(start, _ones):
+        for steps, _ in passes.outputs(start, _fill_with_ones):
             require_gradient(steps)
-            found = slopes(steps.sum(), list(weights.values()))
+            found = compute_slopes(steps.sum(), list(weights.values()))
             for key, slope in zip(weights, found, strict=True):
                 means.add(key, None if slope is None else slope.abs())
             means.samples += steps.shape[1]
@@ -55,11 +55,11 @@ def flow(passes: Passes) -> dict[str, Tensor]:
     return means.result()
 
 
-def _ones(batch: Any) -> Any:
+def _fill_with_ones(batch: Any) -> Any:
     """Ones for x; of a batch of another kind for its real numbers, not for lengths and the like."""
     if isinstance(batch, Tensor):
         return torch.ones_like(batch)
-    return mapped(lambda t: torch.ones_like(t) if _is_real(t) else t, batch)
+    return map_tensors(lambda t: torch.ones_like(t) if _is_real(t) else t, batch)
 
 
 class _Linear(TorchFunctionMode):
@@ -73,11 +73,11 @@ class _Linear(TorchFunctionMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        for one in candidates(function, args, kwargs):
+        for one in iter_candidates(function, args, kwargs):
             if one.is_layer or self._is_weight(one.raw):
-                return _carried(one.read())
-        if norm := norm_call(function, args, kwargs):
-            return _scaled(norm)
+                return _apply_layer(one.read())
+        if norm := read_norm_call(function, args, kwargs):
+            return _apply_norm(norm)
         return function(*args, **kwargs)
 
     def _is_weight(self, raw: Tensor) -> bool:
@@ -85,13 +85,13 @@ class _Linear(TorchFunctionMode):
         return id(raw) in self.weights or id(raw._base) in self.weights
 
 
-def _carried(call: LayerCall) -> Tensor:
-    made = call.applied(call.samples.double(), call.weight.abs().double())
+def _apply_layer(call: LayerCall) -> Tensor:
+    made = call.apply_weight(call.samples.double(), call.weight.abs().double())
     before = call.input.shape[: call.input.dim() - 1 - call.space]
     return call.returned(made.reshape(*before, *made.shape[1:]))
 
 
-def _scaled(call: NormCall) -> Tensor:
+def _apply_norm(call: NormCall) -> Tensor:
     factor = torch.ones((), dtype=torch.float64, device=call.input.device)
     if call.variance is not None:
         factor = factor / (call.variance.double() + call.eps).sqrt()
@@ -101,7 +101,7 @@ def _scaled(call: NormCall) -> Tensor:
 
 
 @contextlib.contextmanager
-def _letting_through(network: Network) -> Iterator[None]:
+def _pass_through_neurons(network: Network) -> Iterator[None]:
     """In the block spiking neurons put out what they are given, in the form of their output."""
     with contextlib.ExitStack() as stack:
         for name, neuron in network.neurons.items():
@@ -112,22 +112,22 @@ def _letting_through(network: Network) -> Iterator[None]:
                     hint="synflow needs neurons that are modules of a known library",
                 )
             given: list[Tensor] = []
-            enter, leave = _entering(given), _leaving(given, name)
+            enter, leave = _make_entry_hook(given), _make_exit_hook(given, name)
             module = neuron.module
             stack.callback(module.register_forward_pre_hook(enter, with_kwargs=True).remove)
             stack.callback(module.register_forward_hook(leave).remove)
         yield
 
 
-def _entering(given: list[Tensor]) -> Callable[[nn.Module, Any, Any], Any]:
+def _make_entry_hook(given: list[Tensor]) -> Callable[[nn.Module, Any, Any], Any]:
     def enter(_: nn.Module, args: Any, kwargs: Any) -> Any:
         given.append(next(leaf for leaf in tree_leaves((args, kwargs)) if _is_real(leaf)))
-        return tree_map(_apart, (args, kwargs))
+        return tree_map(_detach_leaf, (args, kwargs))
 
     return enter
 
 
-def _leaving(given: list[Tensor], name: str) -> Callable[[nn.Module, Any, Any], Any]:
+def _make_exit_hook(given: list[Tensor], name: str) -> Callable[[nn.Module, Any, Any], Any]:
     def leave(_: nn.Module, __: Any, output: Any) -> Any:
         x = given.pop()
         if not any(_is_real(leaf) and leaf.shape == x.shape for leaf in tree_leaves(output)):
@@ -144,6 +144,6 @@ def _is_real(leaf: object) -> bool:
     return isinstance(leaf, Tensor) and leaf.is_floating_point()
 
 
-def _apart(leaf: Any) -> Any:
+def _detach_leaf(leaf: Any) -> Any:
     """What the neuron itself is run on, only for the form of its output."""
     return leaf.detach().float() if _is_real(leaf) else leaf

@@ -14,16 +14,16 @@ from torch.autograd.graph import GradientEdge
 
 from snnprune.data.batches import Batches
 from snnprune.errors import InputError, NonFiniteError
-from snnprune.graph.forward import device_of, telling_of_labels
-from snnprune.graph.mode import evaluating
+from snnprune.graph.forward import device_of, explain_label_errors
+from snnprune.graph.mode import use_eval_mode
 from snnprune.graph.network import Network
 from snnprune.graph.readout import OutputReader
-from snnprune.measure.loss import checked_labels, time_averaged_loss
-from snnprune.runtime import drawing
+from snnprune.measure.loss import check_labels, compute_time_averaged_loss
+from snnprune.runtime import seed_draws
 
 
 @contextlib.contextmanager
-def differentiable(network: Network) -> Iterator[dict[str, nn.Parameter]]:
+def enable_gradients(network: Network) -> Iterator[dict[str, nn.Parameter]]:
     """Eval mode with surrogate gradients, asked for by the weights of layers alone.
 
     Gives these by key. Afterwards everything asks for what it asked for before; no `.grad` is
@@ -32,9 +32,9 @@ def differentiable(network: Network) -> Iterator[dict[str, nn.Parameter]]:
     module = network.module
     weights = {key: module.get_parameter(key) for key in network.layers}
     with contextlib.ExitStack() as stack:
-        stack.enter_context(evaluating(module))
+        stack.enter_context(use_eval_mode(module))
         for part in module.modules():
-            stack.callback(_tensors_back(part))
+            stack.callback(_make_restorer(part))
         for neuron in network.neurons.values():
             if not neuron.sites:
                 stack.enter_context(neuron.library.learning(neuron.module))
@@ -47,7 +47,7 @@ def differentiable(network: Network) -> Iterator[dict[str, nn.Parameter]]:
         yield weights
 
 
-def _tensors_back(part: nn.Module) -> Callable[[], object]:
+def _make_restorer(part: nn.Module) -> Callable[[], object]:
     """Puts back tensors that are attributes, as a weight that is made of others at each call."""
     attributes: dict[str, Any] = vars(part)
     before = {name: value for name, value in attributes.items() if isinstance(value, Tensor)}
@@ -55,7 +55,9 @@ def _tensors_back(part: nn.Module) -> Callable[[], object]:
 
 
 @contextlib.contextmanager
-def holding(weights: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -> Iterator[None]:
+def replace_weights(
+    weights: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]
+) -> Iterator[None]:
     """In the block the weights have these values, by key; then they are the same tensors again."""
     before = {key: weights[key].data for key in values}
     try:
@@ -68,7 +70,7 @@ def holding(weights: Mapping[str, nn.Parameter], values: Mapping[str, Tensor]) -
 
 
 @dataclass(frozen=True, kw_only=True)
-class Passes:
+class GradientPasses:
     """A network and the data that it is run on."""
 
     network: Network
@@ -87,25 +89,25 @@ class Passes:
         for number, (x, y) in enumerate(network.feed(self.batches)):
             start()
             samples = network.count_samples(x, y)
-            with drawing(self.seed, "gradients", number, device=device_of(network.module)):
+            with seed_draws(self.seed, "gradients", number, device=device_of(network.module)):
                 output = network.run(fill(x))
-            with telling_of_labels(x, y):
+            with explain_label_errors(x, y):
                 steps = self.read(output, samples)
             yield steps, y
 
-    def losses(self, start: Callable[[], None]) -> Iterator[Tensor]:
+    def compute_losses(self, start: Callable[[], None]) -> Iterator[Tensor]:
         """Of each batch the losses (N,) of its samples, with their graph."""
         for number, (steps, y) in enumerate(self.outputs(start)):
             if number == len(self.chosen):
-                self.chosen.append(_labels(steps.detach().sum(0), y))
-            losses = time_averaged_loss(steps, self.chosen[number])
+                self.chosen.append(_choose_labels(steps.detach().sum(0), y))
+            losses = compute_time_averaged_loss(steps, self.chosen[number])
             if not math.isfinite(float(losses.detach().sum())):
                 raise NonFiniteError("the network puts out NaN or infinity", field="--data")
             require_gradient(losses)
             yield losses
 
 
-class Means:
+class SampleMeans:
     """Means over samples of something per weight, in float64."""
 
     def __init__(self) -> None:
@@ -124,7 +126,7 @@ class Means:
         return {key: (found / self.samples).cpu() for key, found in self.sums.items()}
 
 
-def slopes(
+def compute_slopes(
     losses: Tensor,
     of: Sequence[Tensor] | Sequence[GradientEdge],
     *,
@@ -157,6 +159,6 @@ def require_gradient(output: Tensor) -> None:
         )
 
 
-def _labels(scores: Tensor, y: Tensor | None) -> Tensor:
+def _choose_labels(scores: Tensor, y: Tensor | None) -> Tensor:
     """The labels that there are, or the class that the network chooses."""
-    return scores.argmax(1) if y is None else checked_labels(y, scores)
+    return scores.argmax(1) if y is None else check_labels(y, scores)

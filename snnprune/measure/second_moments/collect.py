@@ -7,10 +7,10 @@ from torch import Tensor
 
 from snnprune.data.batches import Batches
 from snnprune.graph.calls import LayerCall
-from snnprune.graph.mode import evaluating
+from snnprune.graph.mode import use_eval_mode
 from snnprune.graph.network import Network
 from snnprune.measure.second_moments.gram import Gram, GramSum
-from snnprune.measure.second_moments.rows import Rows, Usage, run_to, usage_of
+from snnprune.measure.second_moments.rows import RowSampler, Usage, count_usage, run_until
 
 
 class Grams:
@@ -31,7 +31,7 @@ class Grams:
     def measure_usage(self) -> Usage:
         """How the network uses its layers."""
         if self._usage is None:
-            self._usage = usage_of(self.network, self.batches)
+            self._usage = count_usage(self.network, self.batches)
         return self._usage
 
     @torch.no_grad()
@@ -39,9 +39,11 @@ class Grams:
         """The Gram matrix of a layer; None for one that a pass does not use."""
         if not self.measure_usage().calls[key]:
             return None
-        rows = Rows(self.network, key, self.measure_usage(), filtered=self.filtered, seed=self.seed)
+        rows = RowSampler(
+            self.network, key, self.measure_usage(), filtered=self.filtered, seed=self.seed
+        )
         moments = GramSum()
-        with evaluating(self.network.module):
+        with use_eval_mode(self.network.module):
             for number, (x, y) in enumerate(self.network.feed(self.batches)):
 
                 def see(row: Tensor, call: LayerCall) -> None:
@@ -49,7 +51,7 @@ class Grams:
                     self._keep(key, call)
 
                 on_layer = rows.watched(self.network.count_samples(x, y), number, see)
-                run_to(self.network, x, on_layer)
+                run_until(self.network, x, on_layer)
         return moments.gram(free=is_free(self.network, key))
 
     def weight(self, key: str) -> Tensor | None:
@@ -64,7 +66,7 @@ class Grams:
             self._weights[key] = call.weight.detach().to("cpu", copy=True)
 
 
-def bias_key(network: Network, key: str) -> str | None:
+def find_bias_key(network: Network, key: str) -> str | None:
     """The key of the bias of a layer, where it has one beside its weight."""
     name = f"{key.removesuffix('weight')}bias"
     return name if name in dict(network.module.named_parameters()) else None
@@ -72,4 +74,4 @@ def bias_key(network: Network, key: str) -> str | None:
 
 def is_free(network: Network, key: str) -> bool:
     """Whether a bias, or a normalisation behind it, takes up the mean of what a layer gives."""
-    return network.layers[key].normalised or bias_key(network, key) is not None
+    return network.layers[key].normalised or find_bias_key(network, key) is not None

@@ -41,7 +41,7 @@ class GramSum:
 
     def add(self, x: Tensor, y: Tensor | None = None) -> None:
         """Take in rows (groups, n, d), and their targets (groups, n, out / groups)."""
-        products = _products(x)
+        products = _multiply_rows(x)
         self.second = self.second.to(x.device).add_(products) if self.rows else products
         self.sum = self.sum.to(x.device) + x.sum(1, dtype=torch.float64)
         self.rows += x.shape[1]
@@ -63,7 +63,7 @@ class GramSum:
             second=self.second / self.rows, mean=self.compute_mean(), rows=self.rows, free=free
         )
 
-    def covariance(self, *, free: bool) -> Tensor:
+    def compute_covariance(self, *, free: bool) -> Tensor:
         """E[x y'], (groups, d, out / groups), less the product of the means if `free`."""
         second = self.cross / self.rows
         if not free:
@@ -71,7 +71,7 @@ class GramSum:
         return second - self.compute_mean().unsqueeze(2) * self.compute_target_mean().unsqueeze(1)
 
 
-def _products(x: Tensor) -> Tensor:
+def _multiply_rows(x: Tensor) -> Tensor:
     """x' x, float64, each half of which is the other's mirror image."""
     spikes = bool((x * x == x).all())
     # counts of spikes that meet are whole numbers, exact in float32 below 2^24 rows

@@ -9,7 +9,9 @@ TOLERANCE = 1e-6  # of the residual, relative to the right side
 STEPS = 200  # of conjugate gradients at most
 
 
-def fitted(second: Tensor, cross: Tensor, keep: Tensor, start: Tensor, *, ridge: float) -> Tensor:
+def fit_weights(
+    second: Tensor, cross: Tensor, keep: Tensor, start: Tensor, *, ridge: float
+) -> Tensor:
     """Weights W (groups, out, d) that minimise E|y - W x|^2 + ridge s |W - start|^2 where kept.
 
     `second` is E[x x'], (groups, d, d), `cross` E[x y'], (groups, d, out), both float64; `keep`
@@ -57,7 +59,7 @@ WORK = 1e11  # of multiplications, some 5 s on a CPU core
 MEMORY = 2**27  # bytes of the inverses that are in work
 
 
-def losses(inverses: Tensor, weights: Tensor, *, share: float | None = None) -> Tensor:
+def compute_losses(inverses: Tensor, weights: Tensor, *, share: float | None = None) -> Tensor:
     """What the removal of each weight adds to E|dW x|^2, where those left make up for it.
 
     `inverses` has H^-1 of H = E[x x'], (groups, d, d) float64, see `inverse_of`; `weights` is
@@ -69,17 +71,17 @@ def losses(inverses: Tensor, weights: Tensor, *, share: float | None = None) -> 
     One at a time where that is little work. In a wide layer a `share` of the weights that are left
     goes at a time; where it is 1, the values are those of the first look.
     """
-    share = _share(weights) if share is None else share
+    share = _choose_share(weights) if share is None else share
     found = torch.empty_like(weights, dtype=torch.float64)
     for group, (inverse, rows) in enumerate(zip(inverses, weights.double(), strict=True)):
         at_once = max(1, MEMORY // (8 * inverse.numel()))
         for first in range(0, len(rows), at_once):
             some = slice(first, first + at_once)
-            found[group, some] = _eliminated(inverse, rows[some], share)
+            found[group, some] = _eliminate_rows(inverse, rows[some], share)
     return found
 
 
-def inverse_of(matrix: Tensor, ridge: float) -> Tensor:
+def invert(matrix: Tensor, ridge: float) -> Tensor:
     """The inverse of `matrix` (..., d, d) with `damping` added to its diagonal."""
     raised = matrix.clone()
     raised.diagonal(dim1=-2, dim2=-1).add_(damping(matrix, ridge).unsqueeze(-1))
@@ -91,13 +93,13 @@ def damping(matrix: Tensor, ridge: float) -> Tensor:
     return ridge * matrix.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=1e-12)
 
 
-def _share(weights: Tensor) -> float:
+def _choose_share(weights: Tensor) -> float:
     groups, out, size = weights.shape
     share = groups * out * float(size) ** 3 / WORK
     return min(1.0, share) if share * size > 1 else 0.0
 
 
-def _eliminated(inverse: Tensor, weights: Tensor, share: float) -> Tensor:
+def _eliminate_rows(inverse: Tensor, weights: Tensor, share: float) -> Tensor:
     """The values of rows (R, d) under one H^-1 (d, d)."""
     levels = torch.empty_like(weights)
     left = torch.arange(len(inverse), device=weights.device).expand(len(weights), -1)
@@ -112,11 +114,11 @@ def _eliminated(inverse: Tensor, weights: Tensor, share: float) -> Tensor:
         levels.scatter_(1, left.gather(1, gone), risen)
         level, left = risen[:, -1:], left.gather(1, stay)
         if left.shape[1]:
-            inverses, weights = _without(inverses, weights, gone, stay)
+            inverses, weights = _remove_weights(inverses, weights, gone, stay)
     return levels
 
 
-def _without(
+def _remove_weights(
     inverses: Tensor, weights: Tensor, gone: Tensor, stay: Tensor
 ) -> tuple[Tensor, Tensor]:
     """H^-1 (R, n, n) and weights (R, n) of what stays, once the weights of `gone` are 0."""

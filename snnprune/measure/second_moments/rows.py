@@ -14,15 +14,15 @@ from torch import Tensor
 from snnprune.data.batches import Batches
 from snnprune.errors import InputError
 from snnprune.graph.calls import LayerCall, NormCall
-from snnprune.graph.hooks import watching
+from snnprune.graph.hooks import observe
 from snnprune.graph.links import Layer
-from snnprune.graph.mode import evaluating
+from snnprune.graph.mode import use_eval_mode
 from snnprune.graph.network import Network
 from snnprune.graph.steps import StepCount
-from snnprune.runtime import generator
+from snnprune.runtime import make_generator
 
 
-def patches(x: Tensor, call: LayerCall) -> Tensor:
+def extract_patches(x: Tensor, call: LayerCall) -> Tensor:
     """The rows (groups, n, in / groups * kernel) that `x`, (samples, C_in, *space), gives.
 
     A row lies as a weight of (in / groups, *kernel) does, flattened; there is one for every place
@@ -34,20 +34,20 @@ def patches(x: Tensor, call: LayerCall) -> Tensor:
     picking = torch.eye(kernel.numel(), dtype=x.dtype, device=x.device)
     # each channel by itself through filters that pick one place of the kernel
     single = x.reshape(-1, 1, *x.shape[2:])
-    seen = call.applied(single, picking.view(-1, 1, *kernel), groups=1)
+    seen = call.apply_weight(single, picking.view(-1, 1, *kernel), groups=1)
     by_group = seen.reshape(len(x), call.groups, -1, seen.shape[2:].numel())
     return by_group.permute(1, 0, 3, 2).flatten(1, 2)
 
 
-def places(x: Tensor, call: LayerCall) -> int:
+def count_places(x: Tensor, call: LayerCall) -> int:
     """How many rows a sample of `x` gives."""
     if call.kind == "linear":
         return 1
     one = x.new_ones(1, 1, *call.weight.shape[2:])
-    return call.applied(x[:1, :1], one, groups=1).numel()
+    return call.apply_weight(x[:1, :1], one, groups=1).numel()
 
 
-def currents(rows: Tensor, weight: Tensor) -> Tensor:
+def compute_currents(rows: Tensor, weight: Tensor) -> Tensor:
     """What a layer makes of rows (groups, n, d), without its bias: (groups, n, out / groups)."""
     return rows @ weight.reshape(len(rows), -1, rows.shape[2]).mT
 
@@ -56,7 +56,7 @@ BATCH_FIRST = frozenset({"sinabs"})  # libraries that fold (N, T) into one dimen
 
 
 @dataclass(frozen=True, kw_only=True)
-class Course:
+class InputCourse:
     """How the inputs of a layer follow each other in time, and what becomes of them."""
 
     calls: int
@@ -114,7 +114,7 @@ class _StepByStep:
         return self.gathered / self.calls if self.calls == self.ends_at else None
 
 
-def course_of(network: Network, layer: Layer, *, calls: int, steps: int | None) -> Course:
+def find_course(network: Network, layer: Layer, *, calls: int, steps: int | None) -> InputCourse:
     """The course of a layer's inputs: to the membrane that it drives, or to the network's output.
 
     What drives neurons of different or unknown decay is left as it is, and so is a layer in the
@@ -124,7 +124,7 @@ def course_of(network: Network, layer: Layer, *, calls: int, steps: int | None) 
     driven = {network.neurons[link.neuron].constants.beta for link in layer.links}
     last = layer is [*network.layers.values()][-1]
     ends = last and not layer.links and not layer.encoding
-    return Course(
+    return InputCourse(
         calls=calls,
         steps=steps,
         decay=1.0 if ends else (driven.pop() if len(driven) == 1 else None),
@@ -137,7 +137,7 @@ ROWS_PER_INPUT, LEAST_ROWS = 16, 2**14
 SPREAD = 4  # samples that rows are drawn from, for each that would do: places of one are alike
 
 
-class Reached(BaseException):
+class PassEnd(BaseException):
     """A pass has come to where it ends. No error, and no user's `except` is to take it."""
 
 
@@ -153,7 +153,7 @@ class Usage:
 
 
 @torch.no_grad()
-def usage_of(network: Network, batches: Batches) -> Usage:
+def count_usage(network: Network, batches: Batches) -> Usage:
     """Count the batches, and what the first of them calls.
 
     Raises:
@@ -162,8 +162,8 @@ def usage_of(network: Network, batches: Batches) -> Usage:
     calls: Counter[str] = Counter()
     steps, taken, number = StepCount(network), 0, 0
     with (
-        evaluating(network.module),
-        watching(
+        use_eval_mode(network.module),
+        observe(
             network, on_layer=lambda key, _: calls.update([key]), on_spikes=steps.on_spikes
         ) as start,
     ):
@@ -178,7 +178,7 @@ def usage_of(network: Network, batches: Batches) -> Usage:
     return Usage(batches=number, calls=calls, steps=steps.of(taken))
 
 
-class Rows:
+class RowSampler:
     """Draws rows of a layer's input: in passes of two networks over a batch, the same."""
 
     def __init__(
@@ -187,9 +187,9 @@ class Rows:
         """With `filtered`, rows are what has come together in the membrane."""
         layer = network.layers[key]
         self.key, self.seed, self.calls = key, seed, usage.calls[key]
-        self.course: Course | None = None
+        self.course: InputCourse | None = None
         if filtered:
-            self.course = course_of(network, layer, calls=self.calls, steps=usage.steps)
+            self.course = find_course(network, layer, calls=self.calls, steps=usage.steps)
         size = torch.Size(layer.shape[1:]).numel()
         wanted = max(LEAST_ROWS, ROWS_PER_INPUT * size)
         self.quota = -(-wanted // (usage.batches * max(1, self.calls)))
@@ -218,25 +218,25 @@ class Rows:
             if x is not None and one is not None:
                 self._ones += float(one.sum())
                 self._samples += len(one)
-                see(self._some(x, call, batch, met), call)
+                see(self._draw_rows(x, call, batch, met), call)
             if met == self.calls:
-                raise Reached
+                raise PassEnd
 
         return on_layer
 
-    def _some(self, x: Tensor, call: LayerCall, batch: int, met: int) -> Tensor:
-        drawn = generator(self.seed, "rows", self.key, batch, met)
-        enough = SPREAD * -(-self.quota // max(1, places(x, call)))
+    def _draw_rows(self, x: Tensor, call: LayerCall, batch: int, met: int) -> Tensor:
+        drawn = make_generator(self.seed, "rows", self.key, batch, met)
+        enough = SPREAD * -(-self.quota // max(1, count_places(x, call)))
         picked = torch.randperm(len(x), generator=drawn)[:enough]
-        rows = patches(x[picked.to(x.device)], call)
+        rows = extract_patches(x[picked.to(x.device)], call)
         chosen = torch.randperm(rows.shape[1], generator=drawn)[: self.quota]
         return rows[:, chosen.to(rows.device)]
 
 
-_AS_IT_IS = Course(calls=1, steps=None, decay=None)
+_AS_IT_IS = InputCourse(calls=1, steps=None, decay=None)
 
 
-def run_to(
+def run_until(
     network: Network,
     x: Any,
     on_layer: Callable[[str, LayerCall], None],
@@ -244,7 +244,7 @@ def run_to(
     on_norm: Callable[[str, NormCall], None] = lambda _, __: None,
 ) -> None:
     """Run one batch until `on_layer` ends it; see `watching` for `on_norm`."""
-    watched = watching(network, on_layer=on_layer, on_norm=on_norm)
-    with watched as start, contextlib.suppress(Reached):
+    watched = observe(network, on_layer=on_layer, on_norm=on_norm)
+    with watched as start, contextlib.suppress(PassEnd):
         start()
         network.run(x)

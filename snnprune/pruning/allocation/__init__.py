@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from snnprune.plugins.registry import Registry, Row
-from snnprune.plugins.user_code import guarded
+from snnprune.plugins.registry import Registry, RegistryRow
+from snnprune.plugins.user_code import guard_function
 
 if TYPE_CHECKING:
     from snnprune.pruning.allocation.candidates import Allocation
@@ -23,36 +23,40 @@ ALLOCATIONS = Registry(
     kind="allocation",
     group="snnprune.allocations",
     rows={
-        "global": Row(target=f"{RULES}:prune_globally", summary="one ranking over all layers"),
-        "local": Row(target=f"{RULES}:prune_locally", summary="the same sparsity in every layer"),
-        "pools": Row(
+        "global": RegistryRow(
+            target=f"{RULES}:prune_globally", summary="one ranking over all layers"
+        ),
+        "local": RegistryRow(
+            target=f"{RULES}:prune_locally", summary="the same sparsity in every layer"
+        ),
+        "pools": RegistryRow(
             target=f"{RULES}:prune_in_pools",
             summary="unscored layers as magnitude would prune them, the rest by score",
         ),
-        "pools-alike": Row(
+        "pools-alike": RegistryRow(
             target=f"{RULES}:prune_pools_alike",
             summary="the same sparsity in unscored and in scored layers",
         ),
-        "pools-dense": Row(
+        "pools-dense": RegistryRow(
             target=f"{RULES}:prune_scored_only", summary="unscored layers stay dense"
         ),
-        "lamp": Row(
+        "lamp": RegistryRow(
             target=f"{LEVELS}:prune_by_lamp",
             summary="one ranking of each score's part in what its layer would still have",
         ),
-        "lamp-magnitude": Row(
+        "lamp-magnitude": RegistryRow(
             target=f"{LEVELS}:prune_by_lamp_of_magnitudes",
             summary="from each layer as many as lamp would by magnitude, chosen by score",
         ),
-        "flips": Row(
+        "flips": RegistryRow(
             target=f"{LEVELS}:prune_by_flips",
             summary="the same predicted share of flipped spikes behind every layer",
         ),
-        "erk": Row(
+        "erk": RegistryRow(
             target=f"{SHAPES}:prune_as_random_graphs",
             summary="density by shape, as Erdos-Renyi graphs with kernels",
         ),
-        "uniform-plus": Row(
+        "uniform-plus": RegistryRow(
             target=f"{SHAPES}:prune_uniformly_plus",
             summary="local, but a dense first convolution and at most 80 % of the last layer",
         ),
@@ -67,4 +71,4 @@ def load_allocation(name: str, *, field: str = "--allocation") -> Allocation:
         InputError: there is none.
     """
     allocation: Allocation = ALLOCATIONS.load(name, field=field)
-    return guarded(allocation, name, field=field)
+    return guard_function(allocation, name, field=field)

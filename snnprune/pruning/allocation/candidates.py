@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from snnprune.masks import Masks, lowest
+from snnprune.masks import Masks, select_lowest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +55,13 @@ class Candidates:
         """How many weights these layers have."""
         return sum(self.magnitudes[key].numel() for key in keys)
 
-    def queue(self, key: str) -> Tensor:
+    def order_alive(self, key: str) -> Tensor:
         """Flat places of what is alive, in the order in which it goes, as `lowest` has it."""
         alive = self.kept(key).flatten().nonzero().squeeze(1)
         by_size = alive[self.magnitudes[key].flatten()[alive].argsort(stable=True)]
         return by_size[self.scores[key].flatten()[by_size].argsort(stable=True)]
 
-    def in_weight(self, key: str, queue: Tensor) -> Tensor:
+    def map_to_weight(self, key: str, queue: Tensor) -> Tensor:
         """The same flat places in the weight (out, in / groups, *kernel)."""
         return self.places[key].to(queue.device)[queue] if key in self.places else queue
 
@@ -74,25 +74,25 @@ class Candidates:
 
     def lowest(self, keys: list[str], count: int) -> dict[str, Tensor]:
         """Masks that prune the `count` lowest-scored weights of these layers together."""
-        return self._masks({key: self.scores[key] for key in keys}, count)
+        return self._make_masks({key: self.scores[key] for key in keys}, count)
 
-    def lowest_magnitudes(self, count: int) -> dict[str, Tensor]:
+    def prune_lowest_magnitudes(self, count: int) -> dict[str, Tensor]:
         """Masks that prune the `count` smallest weights of all layers together."""
-        return self._masks({key: self._size(key) for key in self.keys}, count)
+        return self._make_masks({key: self._compute_magnitudes(key) for key in self.keys}, count)
 
-    def _masks(self, scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    def _make_masks(self, scores: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
         if not scores:
             return {}
         flat = torch.cat([score.flatten() for score in scores.values()])
-        ties = torch.cat([self._size(key).flatten() for key in scores])
-        kept = ~lowest(flat, count, ties_by=ties)
+        ties = torch.cat([self._compute_magnitudes(key).flatten() for key in scores])
+        kept = ~select_lowest(flat, count, ties_by=ties)
         pieces = kept.split([score.numel() for score in scores.values()])
         return {
             key: piece.view(score.shape)
             for (key, score), piece in zip(scores.items(), pieces, strict=True)
         }
 
-    def _size(self, key: str) -> Tensor:
+    def _compute_magnitudes(self, key: str) -> Tensor:
         """|w|, -1 for what is pruned already: what is alive and 0 goes after that."""
         return self.magnitudes[key].masked_fill(~self.kept(key), -1.0)
 

@@ -13,7 +13,9 @@ Point = tuple[int, float]
 """Pruned weights, and what they cost."""
 
 
-def cheapest(curves: Mapping[str, Curve], sizes: Mapping[str, int], count: int) -> dict[str, int]:
+def choose_cheapest(
+    curves: Mapping[str, Curve], sizes: Mapping[str, int], count: int
+) -> dict[str, int]:
     """How many weights to prune in each layer, `count` in all, for the least summed cost.
 
     A layer's cost is the lower convex hull of its points, which straight lines join: the best that
@@ -25,7 +27,7 @@ def cheapest(curves: Mapping[str, Curve], sizes: Mapping[str, int], count: int) 
     Raises:
         InputError: `count` is more than all layers lose at their highest sparsities.
     """
-    hulls = {key: lower_hull(_points(curve, sizes[key])) for key, curve in curves.items()}
+    hulls = {key: lower_hull(_make_points(curve, sizes[key])) for key, curve in curves.items()}
     most = sum(hull[-1][0] for hull in hulls.values())
     if count > most:
         raise InputError(
@@ -35,7 +37,7 @@ def cheapest(curves: Mapping[str, Curve], sizes: Mapping[str, int], count: int) 
         )
     chosen = {key: hull[0][0] for key, hull in hulls.items()}
     left = count - sum(chosen.values())
-    for _, key, length in sorted(_pieces(hulls), key=lambda piece: piece[0]):
+    for _, key, length in sorted(_list_pieces(hulls), key=lambda piece: piece[0]):
         taken = max(0, min(length, left))
         chosen[key] += taken
         left -= taken
@@ -58,11 +60,11 @@ def _bends_up(a: Point, b: Point, c: Point) -> bool:
     return (b[1] - a[1]) * (c[0] - b[0]) < (c[1] - b[1]) * (b[0] - a[0])
 
 
-def _points(curve: Curve, size: int) -> list[Point]:
+def _make_points(curve: Curve, size: int) -> list[Point]:
     return [(round(sparsity * size), cost) for sparsity, cost in curve]
 
 
-def _pieces(hulls: Mapping[str, Sequence[Point]]) -> list[tuple[float, str, int]]:
+def _list_pieces(hulls: Mapping[str, Sequence[Point]]) -> list[tuple[float, str, int]]:
     """Cost per weight, layer and weights of each piece; a layer's later pieces cost no less."""
     return [
         ((b[1] - a[1]) / (b[0] - a[0]), key, b[0] - a[0])

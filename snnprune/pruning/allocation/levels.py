@@ -11,14 +11,14 @@ from torch import Tensor
 from snnprune.errors import InputError
 from snnprune.graph.links import Layer
 from snnprune.graph.network import Network
-from snnprune.masks import lowest
+from snnprune.masks import select_lowest
 from snnprune.measure.calibration import Calibration, LayerStatistics
 from snnprune.pruning.allocation.candidates import Candidates
 from snnprune.pruning.criteria.criterion import Evidence
-from snnprune.pruning.criteria.spiking import predicted_flips
+from snnprune.pruning.criteria.spiking import compute_flip_energy
 
 
-def flip_energies(
+def compute_flip_energies(
     weights: Mapping[str, Tensor], network: Network, calibration: Calibration
 ) -> dict[str, Tensor]:
     """`predicted_flips` of each layer of which it is known what it does to spikes, by weight key.
@@ -29,9 +29,9 @@ def flip_energies(
         InputError: the calibration is of a version that did not take what this needs.
     """
     return {
-        key: predicted_flips(
+        key: compute_flip_energy(
             Evidence(
-                weight=_applied(weight, network.layers[key], calibration.layers[key]),
+                weight=_get_applied_weight(weight, network.layers[key], calibration.layers[key]),
                 key=key,
                 groups=network.layers[key].groups,
                 statistics=calibration.layers[key],
@@ -42,7 +42,7 @@ def flip_energies(
     }
 
 
-def places_in_weight(network: Network) -> dict[str, Tensor]:
+def find_weight_indices(network: Network) -> dict[str, Tensor]:
     """Where each value of a parameter is in its weight, flat, of those that lie otherwise."""
     places = {}
     for key, layer in network.layers.items():
@@ -52,12 +52,12 @@ def places_in_weight(network: Network) -> dict[str, Tensor]:
     return places
 
 
-def _applied(held: Tensor, layer: Layer, statistics: LayerStatistics) -> Tensor:
+def _get_applied_weight(held: Tensor, layer: Layer, statistics: LayerStatistics) -> Tensor:
     """The weight (out, in / groups, *kernel) that the network applies."""
     return layer.weight_of(held) if statistics.weight is None else statistics.weight
 
 
-def flip_levels(energies: Tensor, queue: Tensor) -> Tensor:
+def compute_flip_levels(energies: Tensor, queue: Tensor) -> Tensor:
     """The predicted share of flipped spikes as the places of `queue` go one by one, (n,) float64.
 
     `energies` (out, ...) are e_ij; of each output the root of the sum of those gone, then the mean.
@@ -88,9 +88,9 @@ def prune_by_lamp(candidates: Candidates, count: int) -> dict[str, Tensor]:
     of one that grows as w^2. What goes last in a layer has 1, so no layer is emptied while another
     has more than one weight. Scores below 0 count as 0.
     """
-    queues = {key: candidates.queue(key) for key in candidates.keys}
-    taken = _by_lamp(candidates, queues, _left(candidates, count))
-    return _masks(candidates, queues, taken)
+    queues = {key: candidates.order_alive(key) for key in candidates.keys}
+    taken = _count_by_lamp(candidates, queues, _count_remaining(candidates, count))
+    return _make_masks(candidates, queues, taken)
 
 
 def prune_by_lamp_of_magnitudes(candidates: Candidates, count: int) -> dict[str, Tensor]:
@@ -98,7 +98,7 @@ def prune_by_lamp_of_magnitudes(candidates: Candidates, count: int) -> dict[str,
 
     For scores that know what a weight is worth within its layer, and not what layers are worth.
     """
-    queues = {key: candidates.queue(key) for key in candidates.keys}
+    queues = {key: candidates.order_alive(key) for key in candidates.keys}
     by_size = replace(
         candidates,
         scores={
@@ -109,9 +109,9 @@ def prune_by_lamp_of_magnitudes(candidates: Candidates, count: int) -> dict[str,
         scale="linear",
         degree=1,
     )
-    order = {key: by_size.queue(key) for key in candidates.keys}
-    taken = _by_lamp(by_size, order, _left(candidates, count))
-    return _masks(candidates, queues, taken)
+    order = {key: by_size.order_alive(key) for key in candidates.keys}
+    taken = _count_by_lamp(by_size, order, _count_remaining(candidates, count))
+    return _make_masks(candidates, queues, taken)
 
 
 def prune_by_flips(candidates: Candidates, count: int) -> dict[str, Tensor]:
@@ -127,20 +127,20 @@ def prune_by_flips(candidates: Candidates, count: int) -> dict[str, Tensor]:
             field="--allocation",
             hint="give --model and --data, or choose lamp",
         )
-    queues = {key: candidates.queue(key) for key in candidates.keys}
+    queues = {key: candidates.order_alive(key) for key in candidates.keys}
     known = {key: queues[key] for key in candidates.keys if key in candidates.flips}
-    left = _left(candidates, count)
-    by_lamp = _by_lamp(candidates, queues, left) if len(known) < len(queues) else {}
+    left = _count_remaining(candidates, count)
+    by_lamp = _count_by_lamp(candidates, queues, left) if len(known) < len(queues) else {}
     outside = {key: by_lamp[key] for key in queues if key not in known}
     levels = {
-        key: flip_levels(candidates.flips[key], candidates.in_weight(key, queue))
+        key: compute_flip_levels(candidates.flips[key], candidates.map_to_weight(key, queue))
         for key, queue in known.items()
     }
-    taken = _lowest_levels(candidates, known, levels, left - sum(outside.values()))
-    return _masks(candidates, queues, {**outside, **taken})
+    taken = _count_lowest_levels(candidates, known, levels, left - sum(outside.values()))
+    return _make_masks(candidates, queues, {**outside, **taken})
 
 
-def lamp_levels(energies: Tensor) -> Tensor:
+def compute_lamp_levels(energies: Tensor) -> Tensor:
     """log of e_u / (e_u + e_u+1 + ...) of rising log energies (n,), 0 for the last."""
     rest = energies.flip(0).logcumsumexp(0).flip(0)
     levels = energies - rest
@@ -150,36 +150,41 @@ def lamp_levels(energies: Tensor) -> Tensor:
     return levels
 
 
-def _left(candidates: Candidates, count: int) -> int:
+def _count_remaining(candidates: Candidates, count: int) -> int:
     """How many are to go beside what is pruned already."""
     return max(0, count - candidates.zeros(candidates.keys))
 
 
-def _by_lamp(candidates: Candidates, queues: Queues, count: int) -> dict[str, int]:
+def _count_by_lamp(candidates: Candidates, queues: Queues, count: int) -> dict[str, int]:
     levels = {
-        key: lamp_levels(_log_energies(candidates, key)[queue]) for key, queue in queues.items()
+        key: compute_lamp_levels(_compute_log_energies(candidates, key)[queue])
+        for key, queue in queues.items()
     }
-    return _lowest_levels(candidates, queues, levels, count)
+    return _count_lowest_levels(candidates, queues, levels, count)
 
 
-def _log_energies(candidates: Candidates, key: str) -> Tensor:
+def _compute_log_energies(candidates: Candidates, key: str) -> Tensor:
     """log of what grows as w^2, flat, float64."""
     scores = candidates.scores[key].flatten().double()
     logs = scores if candidates.scale == "log" else scores.clamp(min=0).log()
     return logs * (2 / (1 if key in candidates.by_magnitude else candidates.degree))
 
 
-def _lowest_levels(
+def _count_lowest_levels(
     candidates: Candidates, queues: Queues, levels: Mapping[str, Tensor], count: int
 ) -> dict[str, int]:
     """How many of each layer are among the `count` lowest levels; equals by magnitude."""
     if not queues:
         return {}
     sizes = [candidates.magnitudes[key].flatten()[queue] for key, queue in queues.items()]
-    chosen = lowest(torch.cat([levels[key] for key in queues]), count, ties_by=torch.cat(sizes))
+    chosen = select_lowest(
+        torch.cat([levels[key] for key in queues]), count, ties_by=torch.cat(sizes)
+    )
     pieces = chosen.split([len(queue) for queue in queues.values()])
     return {key: int(piece.sum()) for key, piece in zip(queues, pieces, strict=True)}
 
 
-def _masks(candidates: Candidates, queues: Queues, taken: Mapping[str, int]) -> dict[str, Tensor]:
+def _make_masks(
+    candidates: Candidates, queues: Queues, taken: Mapping[str, int]
+) -> dict[str, Tensor]:
     return {key: candidates.without(key, queue[: taken[key]]) for key, queue in queues.items()}

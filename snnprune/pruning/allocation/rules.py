@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from snnprune.errors import InputError
-from snnprune.masks import capped_shares, shares
+from snnprune.masks import deal_capped_shares, deal_shares
 from snnprune.pruning.allocation.candidates import Candidates
 
 
@@ -18,8 +18,8 @@ def prune_as_random_graphs(candidates: Candidates, count: int) -> dict[str, Tens
     proportions = [sum(candidates.magnitudes[key].shape) for key in keys]
     sizes = [candidates.size([key]) for key in keys]
     alive = [size - candidates.zeros([key]) for key, size in zip(keys, sizes, strict=True)]
-    kept = capped_shares(proportions, sum(sizes) - count, caps=alive)
-    return _pruned(candidates, dict(zip(keys, map(int.__sub__, sizes, kept), strict=True)))
+    kept = deal_capped_shares(proportions, sum(sizes) - count, caps=alive)
+    return _prune_lowest(candidates, dict(zip(keys, map(int.__sub__, sizes, kept), strict=True)))
 
 
 def prune_uniformly_plus(candidates: Candidates, count: int) -> dict[str, Tensor]:
@@ -46,22 +46,22 @@ def prune_uniformly_plus(candidates: Candidates, count: int) -> dict[str, Tensor
             hint="choose local or erk",
         )
     fixed = {} if first is None else {first: limits[first]}
-    dealt = _uniform(candidates, count, fixed)
+    dealt = _count_uniformly(candidates, count, fixed)
     if last is not None and dealt[last] > limits[last]:
-        dealt = _uniform(candidates, count, {**fixed, last: limits[last]})
-    return _pruned(candidates, dealt)
+        dealt = _count_uniformly(candidates, count, {**fixed, last: limits[last]})
+    return _prune_lowest(candidates, dealt)
 
 
-def _uniform(candidates: Candidates, count: int, fixed: dict[str, int]) -> dict[str, int]:
+def _count_uniformly(candidates: Candidates, count: int, fixed: dict[str, int]) -> dict[str, int]:
     """How many weights go from each layer: as `fixed`, and the same share of the others."""
     free = [key for key in candidates.keys if key not in fixed]
     sizes = [candidates.size([key]) for key in free]
     floors = [candidates.zeros([key]) for key in free]
-    dealt = shares(sizes, count - sum(fixed.values()), floors=floors)
+    dealt = deal_shares(sizes, count - sum(fixed.values()), floors=floors)
     return {**fixed, **dict(zip(free, dealt, strict=True))}
 
 
-def _pruned(candidates: Candidates, counts: dict[str, int]) -> dict[str, Tensor]:
+def _prune_lowest(candidates: Candidates, counts: dict[str, int]) -> dict[str, Tensor]:
     """Masks that prune so many of each layer, the lowest-scored."""
     return {key: candidates.lowest([key], counts[key])[key] for key in candidates.keys}
 
@@ -80,7 +80,7 @@ def prune_globally(candidates: Candidates, count: int) -> dict[str, Tensor]:
 def prune_locally(candidates: Candidates, count: int) -> dict[str, Tensor]:
     """The same sparsity in every layer."""
     groups = [[key] for key in candidates.keys]
-    return _each_its_share(candidates, groups, count)
+    return _prune_groups_equally(candidates, groups, count)
 
 
 def prune_in_pools(candidates: Candidates, count: int) -> dict[str, Tensor]:
@@ -91,7 +91,7 @@ def prune_in_pools(candidates: Candidates, count: int) -> dict[str, Tensor]:
     """
     outside = candidates.pool(by_magnitude=True)
     scored = candidates.pool(by_magnitude=False)
-    by_magnitude = candidates.lowest_magnitudes(count)
+    by_magnitude = candidates.prune_lowest_magnitudes(count)
     taken = sum(int((~by_magnitude[key]).sum()) for key in outside)
     return {
         **{key: by_magnitude[key] for key in outside},
@@ -102,7 +102,7 @@ def prune_in_pools(candidates: Candidates, count: int) -> dict[str, Tensor]:
 def prune_pools_alike(candidates: Candidates, count: int) -> dict[str, Tensor]:
     """The same sparsity in the magnitude-scored layers together and in the others together."""
     groups = [candidates.pool(by_magnitude=flag) for flag in (True, False)]
-    return _each_its_share(candidates, [group for group in groups if group], count)
+    return _prune_groups_equally(candidates, [group for group in groups if group], count)
 
 
 def prune_scored_only(candidates: Candidates, count: int) -> dict[str, Tensor]:
@@ -120,11 +120,11 @@ def prune_scored_only(candidates: Candidates, count: int) -> dict[str, Tensor]:
     return {**kept, **candidates.lowest(scored, left)}
 
 
-def _each_its_share(
+def _prune_groups_equally(
     candidates: Candidates, groups: list[list[str]], count: int
 ) -> dict[str, Tensor]:
     sizes = [candidates.size(group) for group in groups]
     floors = [candidates.zeros(group) for group in groups]
-    dealt = zip(groups, shares(sizes, count, floors=floors), strict=True)
+    dealt = zip(groups, deal_shares(sizes, count, floors=floors), strict=True)
     masks = [candidates.lowest(group, share) for group, share in dealt]
     return {key: mask for group in masks for key, mask in group.items()}

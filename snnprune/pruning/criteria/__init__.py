@@ -7,72 +7,76 @@ imports no torch.
 from dataclasses import replace
 
 from snnprune.errors import InputError
-from snnprune.plugins.registry import Registry, Row
-from snnprune.plugins.user_code import guarded, is_reference, require_own
+from snnprune.plugins.registry import Registry, RegistryRow
+from snnprune.plugins.user_code import guard_function, is_reference, require_own
 from snnprune.pruning.criteria.criterion import Criterion, Evidence, Needs, Scale, criterion
 
 CRITERIA = Registry(
     kind="criterion",
     group="snnprune.pruning.criteria",
     rows={
-        "sf": Row(
+        "sf": RegistryRow(
             target="snnprune.pruning.criteria.spiking:sf",
             summary="probability that removing the weight changes a spike (Eq. 12)",
         ),
-        "sf-std": Row(
+        "sf-std": RegistryRow(
             target="snnprune.pruning.criteria.spiking:sf_std",
             summary="sf once means are given back: the input's standard deviation for its rate",
         ),
-        "sf-steps": Row(
+        "sf-steps": RegistryRow(
             target="snnprune.pruning.criteria.spiking:sf_steps",
             summary="sf with a Gaussian of the membrane for each time step",
         ),
-        "sf-histogram": Row(
+        "sf-histogram": RegistryRow(
             target="snnprune.pruning.criteria.spiking:sf_histogram",
             summary="sf with the density counted around the threshold",
         ),
-        "magnitude": Row(target="snnprune.pruning.criteria.weight:magnitude", summary="|w|"),
-        "wanda": Row(
+        "magnitude": RegistryRow(
+            target="snnprune.pruning.criteria.weight:magnitude", summary="|w|"
+        ),
+        "wanda": RegistryRow(
             target="snnprune.pruning.criteria.weight:wanda",
             summary="|w| times the norm of its input",
         ),
-        "taylor": Row(
+        "taylor": RegistryRow(
             target="snnprune.pruning.criteria.gradient:taylor",
             summary="|w dL/dw|, the first-order change of the loss",
         ),
-        "fisher": Row(
+        "fisher": RegistryRow(
             target="snnprune.pruning.criteria.gradient:fisher",
             summary="w^2 E[(dL/dw)^2] / 2, squares sample by sample",
         ),
-        "snip": Row(
+        "snip": RegistryRow(
             target="snnprune.pruning.criteria.gradient:snip",
             summary="sensitivity of the loss to the connection; ranks as taylor",
         ),
-        "grasp": Row(
+        "grasp": RegistryRow(
             target="snnprune.pruning.criteria.gradient:grasp",
             summary="what gradient flow loses with the weight, w (H g)",
         ),
-        "synflow": Row(
+        "synflow": RegistryRow(
             target="snnprune.pruning.criteria.gradient:synflow",
             summary="|w| dR/d|w|, the paths through the weight; of the data only the shape",
         ),
-        "sf-loss": Row(
+        "sf-loss": RegistryRow(
             target="snnprune.pruning.criteria.gradient:sf_loss",
             summary="bound on the change of the loss through all spikes it carries",
         ),
-        "obs": Row(
+        "obs": RegistryRow(
             target="snnprune.pruning.criteria.obs:obs",
             summary="what is lost when the rest of its row makes up for it (OBS)",
         ),
-        "obs-membrane": Row(
+        "obs-membrane": RegistryRow(
             target="snnprune.pruning.criteria.obs:obs_membrane",
             summary="obs with inputs as a membrane adds them up",
         ),
-        "sf-obs": Row(
+        "sf-obs": RegistryRow(
             target="snnprune.pruning.criteria.obs:sf_obs",
             summary="chance that a spike changes though the rest of its row makes up for it",
         ),
-        "random": Row(target="snnprune.pruning.criteria.weight:random", summary="uniform, by seed"),
+        "random": RegistryRow(
+            target="snnprune.pruning.criteria.weight:random", summary="uniform, by seed"
+        ),
     },
 )
 
@@ -91,7 +95,7 @@ def load_criterion(name: str, *, field: str = "--criterion") -> Criterion:
         )
     if is_reference(name):
         require_own(found.function, name, field=field)
-    return replace(found, name=name, function=guarded(found.function, name, field=field))
+    return replace(found, name=name, function=guard_function(found.function, name, field=field))
 
 
 __all__ = ["CRITERIA", "Criterion", "Evidence", "Needs", "Scale", "criterion", "load_criterion"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from snnprune.pruning.criteria.weight import rate_per_weight, too_old
+from snnprune.pruning.criteria.weight import rate_per_weight, too_old_error
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,7 +115,7 @@ def log_flip_chance(evidence: Evidence, effect: Tensor, density: Density) -> Ten
     assert evidence.statistics is not None
     response = log_response(evidence.statistics, density)
     if response is None:
-        raise too_old(evidence, "membrane statistics that this takes")
+        raise too_old_error(evidence, "membrane statistics that this takes")
     weight = evidence.weight.double().abs()
     per_output = response.reshape(-1, *[1] * (weight.dim() - 1))
     return weight.log() + rate_per_weight(effect.log(), evidence) + per_output

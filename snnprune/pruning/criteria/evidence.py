@@ -14,7 +14,7 @@ from snnprune.errors import InputError
 from snnprune.graph.links import Layer
 from snnprune.graph.network import Network
 from snnprune.measure.calibration import Calibration, LayerStatistics
-from snnprune.measure.gradients import Found, weight_gradients
+from snnprune.measure.gradients import Found, compute_weight_gradients
 from snnprune.measure.second_moments.collect import Grams
 from snnprune.pruning.criteria.criterion import Criterion, Evidence, Needs
 
@@ -107,7 +107,7 @@ class EvidenceSource:
         if needs == "weight":
             return NetworkEvidence()
         if needs in BY_GRADIENT:
-            return NetworkEvidence(gradients=self._gradients(cast(Found, needs)))
+            return NetworkEvidence(gradients=self._compute_gradients(cast(Found, needs)))
         if needs not in BY_GRAM:
             return NetworkEvidence(calibration=self.calibrate())
         filtered = needs == "membrane-gram"
@@ -117,10 +117,10 @@ class EvidenceSource:
             grams=Grams(self.network, self.batches, filtered=filtered, seed=self.seed),
         )
 
-    def _gradients(self, found: Found) -> Mapping[str, Tensor]:
+    def _compute_gradients(self, found: Found) -> Mapping[str, Tensor]:
         assert self.network is not None
         assert self.batches is not None
-        return weight_gradients(self.network, self.batches, found, seed=self.seed)
+        return compute_weight_gradients(self.network, self.batches, found, seed=self.seed)
 
 
 def _as_applied(weight: Tensor, layer: Layer | None, made: Tensor | None) -> Tensor:

@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def _weight_and_found(evidence: Evidence) -> tuple[Tensor, Tensor]:
+def _get_weight_and_gradient(evidence: Evidence) -> tuple[Tensor, Tensor]:
     """The weight and what a backward pass found for it, float64."""
     weight, found = evidence.weight.double(), evidence.found
     assert found is not None
     return weight, found.to(weight.device)
 
 
-def _first_order(evidence: Evidence) -> Tensor:
-    weight, gradient = _weight_and_found(evidence)
+def _compute_first_order(evidence: Evidence) -> Tensor:
+    weight, gradient = _get_weight_and_gradient(evidence)
     return (weight * gradient).abs()
 
 
@@ -29,7 +29,7 @@ def taylor(evidence: Evidence) -> Tensor:
     The square root of the first-order importance of Molchanov et al. 2019, arXiv 1906.10771, for a
     single weight, with the gradient of all calibration data together.
     """
-    return _first_order(evidence)
+    return _compute_first_order(evidence)
 
 
 @criterion(needs="gradient")
@@ -40,7 +40,7 @@ def snip(evidence: Evidence) -> Tensor:
     changes no ranking and is left out, and takes one batch at initialisation; here it is a trained
     network and all calibration data, so that it ranks as `taylor` does.
     """
-    return _first_order(evidence)
+    return _compute_first_order(evidence)
 
 
 @criterion(needs="squared-gradient", degree=2)
@@ -50,7 +50,7 @@ def fisher(evidence: Evidence) -> Tensor:
     With the diagonal of the empirical Fisher matrix for that of the Hessian; Theis et al. 2018,
     arXiv 1801.05787, for single weights.
     """
-    weight, square = _weight_and_found(evidence)
+    weight, square = _get_weight_and_gradient(evidence)
     return 0.5 * weight.square() * square
 
 
@@ -62,7 +62,7 @@ def grasp(evidence: Evidence) -> Tensor:
     logits by a temperature of 200 and looks at an initialisation; here it is a trained network and
     the loss as it is.
     """
-    weight, product = _weight_and_found(evidence)
+    weight, product = _get_weight_and_gradient(evidence)
     return weight * product
 
 
@@ -73,7 +73,7 @@ def synflow(evidence: Evidence) -> Tensor:
     Tanaka et al. 2020, arXiv 2006.05467, with spiking neurons replaced by the identity. The
     original ranks anew in 100 steps, which `--steps` does.
     """
-    weight, flow = _weight_and_found(evidence)
+    weight, flow = _get_weight_and_gradient(evidence)
     return weight.abs() * flow
 
 
@@ -85,5 +85,5 @@ def sf_loss(evidence: Evidence) -> Tensor:
     carries, so that gains at one time or place do not cancel losses at another. Where `sf` ends at
     the spikes of the next neuron, this goes on to the loss. snnprune's own.
     """
-    weight, effect = _weight_and_found(evidence)
+    weight, effect = _get_weight_and_gradient(evidence)
     return weight.abs() * effect

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from snnprune.measure.second_moments.obs import inverse_of, losses
+from snnprune.measure.second_moments.obs import compute_losses, invert
 from snnprune.pruning.criteria.criterion import Evidence, criterion
 from snnprune.pruning.criteria.density import log_density_at_threshold, log_response
 
@@ -28,7 +28,7 @@ def obs(evidence: Evidence) -> Tensor:
     w_q^2 / [H^-1]_qq, H = E[x x'] of the layer's own inputs, in the exact order of removal: after
     each the rest of the row makes up for it (arXiv 2208.11580, Algorithm 1). See `grams.losses`.
     """
-    return _losses(evidence)
+    return _compute_losses(evidence)
 
 
 @criterion(needs="membrane-gram", degree=2)
@@ -38,7 +38,7 @@ def obs_membrane(evidence: Evidence) -> Tensor:
     What counts is not the error of a current but that of the membrane potential, in which the
     errors of earlier steps live on; resets are left out.
     """
-    return _losses(evidence)
+    return _compute_losses(evidence)
 
 
 @criterion(needs="membrane-gram", degree=2)
@@ -54,7 +54,7 @@ def sf_obs(evidence: Evidence) -> Tensor:
     a spike. Where several neurons are driven their factors are added; where none is known, as in
     the last layer, the density is that of a Gaussian as wide as the current, at its mean.
     """
-    return _losses(evidence) * flip_gain(
+    return _compute_losses(evidence) * flip_gain(
         evidence.weight.double(), evidence.gram, evidence.statistics
     ).reshape(-1, *[1] * (evidence.weight.dim() - 1))
 
@@ -66,19 +66,19 @@ def flip_gain(weight: Tensor, gram: Gram | None, statistics: LayerStatistics | N
         response = log_response(statistics, log_density_at_threshold)
         assert response is not None  # a Gaussian always has a density
         return response.mul(2).exp()
-    rows = by_group(weight.to(gram.second.device), gram)
+    rows = reshape_by_group(weight.to(gram.second.device), gram)
     variance = ((rows @ gram.compute_matrix()) * rows).sum(2).flatten()
     return 1 / (2 * math.pi * variance.clamp(min=1e-12)).to(weight.device)
 
 
-def by_group(weight: Tensor, gram: Gram) -> Tensor:
+def reshape_by_group(weight: Tensor, gram: Gram) -> Tensor:
     """A weight as rows (groups, out / groups, d)."""
     groups, size, _ = gram.second.shape
     return weight.reshape(groups, -1, size)
 
 
-def _losses(evidence: Evidence) -> Tensor:
+def _compute_losses(evidence: Evidence) -> Tensor:
     assert evidence.gram is not None
     matrix = evidence.gram.compute_matrix()  # on the network's device, the weight on the CPU
-    rows = by_group(evidence.weight.double(), evidence.gram).to(matrix.device)
-    return losses(inverse_of(matrix, RIDGE), rows).reshape(evidence.weight.shape).cpu()
+    rows = reshape_by_group(evidence.weight.double(), evidence.gram).to(matrix.device)
+    return compute_losses(invert(matrix, RIDGE), rows).reshape(evidence.weight.shape).cpu()

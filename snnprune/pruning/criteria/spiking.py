@@ -29,7 +29,7 @@ def sf(evidence: Evidence) -> Tensor:
     neurons, as behind a sum of currents, has the sum of their P. A weight on a silent input scores
     -inf.
     """
-    return log_flip_chance(evidence, _rate(evidence), log_density_at_threshold)
+    return log_flip_chance(evidence, _input_rate(evidence), log_density_at_threshold)
 
 
 @criterion(needs="spikes", scale="log")
@@ -52,7 +52,7 @@ def sf_steps(evidence: Evidence) -> Tensor:
     A membrane that starts at rest is far from the threshold at first, and the steps together are no
     Gaussian even where each of them is. snnprune's own.
     """
-    return log_flip_chance(evidence, _rate(evidence), log_density_over_steps)
+    return log_flip_chance(evidence, _input_rate(evidence), log_density_over_steps)
 
 
 @criterion(needs="spikes", scale="log")
@@ -61,10 +61,10 @@ def sf_histogram(evidence: Evidence) -> Tensor:
 
     No shape is assumed; `snnprune.pruning.criteria.density` has the estimator. snnprune's own.
     """
-    return log_flip_chance(evidence, _rate(evidence), log_density_of_histogram)
+    return log_flip_chance(evidence, _input_rate(evidence), log_density_of_histogram)
 
 
-def predicted_flips(evidence: Evidence) -> Tensor:
+def compute_flip_energy(evidence: Evidence) -> Tensor:
     """e_ij, float64: sqrt(sum of e_ij over the pruned i) is the chance that a spike of j flips.
 
     e_ij = (2 / pi) w_ij^2 Var(x_i) (|gamma_j| / sqrt(sigma_j^2 + eps) N(u_th,j; mu_j, var_j))^2
@@ -76,7 +76,7 @@ def predicted_flips(evidence: Evidence) -> Tensor:
     return squared_gaussian_flip_chance(sf_std(evidence))
 
 
-def _rate(evidence: Evidence) -> Tensor:
+def _input_rate(evidence: Evidence) -> Tensor:
     """Mean |x| of each input channel, (C_in,)."""
     assert evidence.statistics is not None
     return evidence.statistics.input_rate

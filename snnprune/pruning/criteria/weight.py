@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from snnprune.errors import InputError
 from snnprune.pruning.criteria.criterion import Evidence, criterion
-from snnprune.runtime import generator
+from snnprune.runtime import make_generator
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +23,7 @@ def random(evidence: Evidence) -> Tensor:
     """Uniform in [0, 1), the same for the same seed and weight key: the baseline to beat."""
     import torch
 
-    drawn = generator(evidence.seed, "random criterion", evidence.key)
+    drawn = make_generator(evidence.seed, "random criterion", evidence.key)
     # float64: ties would fall back to magnitude
     return torch.rand(evidence.weight.shape, generator=drawn, dtype=torch.float64)
 
@@ -54,7 +54,7 @@ def mean_square(evidence: Evidence) -> Tensor:
         return statistics.input_square
     if statistics.input_values == "binary":
         return statistics.input_rate
-    raise too_old(evidence, "mean squares of inputs")
+    raise too_old_error(evidence, "mean squares of inputs")
 
 
 def variance(evidence: Evidence) -> Tensor:
@@ -70,7 +70,7 @@ def variance(evidence: Evidence) -> Tensor:
     return (mean_square(evidence) - mean.square()).clamp(min=0)
 
 
-def too_old(evidence: Evidence, lacks: str) -> InputError:
+def too_old_error(evidence: Evidence, lacks: str) -> InputError:
     """That the statistics are of a version that did not take what a criterion needs."""
     return InputError(
         f"the calibration has no {lacks}", field=evidence.key, hint="run snnprune calibrate again"

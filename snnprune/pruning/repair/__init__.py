@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from snnprune.errors import InputError
-from snnprune.plugins.registry import Registry, Row
-from snnprune.plugins.user_code import guarded, is_reference
+from snnprune.plugins.registry import Registry, RegistryRow
+from snnprune.plugins.user_code import guard_function, is_reference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,23 +24,23 @@ REPAIRS = Registry(
     kind="repair",
     group="snnprune.repairs",
     rows={
-        "bn": Row(
+        "bn": RegistryRow(
             target="snnprune.pruning.repair.batchnorm:rematched",
             summary="BatchNorm statistics moved by what pruning changed on the calibration data",
         ),
-        "mean": Row(
+        "mean": RegistryRow(
             target="snnprune.pruning.repair.layerwise:give_back_means",
             summary="the mean of each channel's current given back, in bias or BatchNorm",
         ),
-        "lsq": Row(
+        "lsq": RegistryRow(
             target="snnprune.pruning.repair.layerwise:refit",
             summary="kept weights fitted to the dense network's currents, layer by layer",
         ),
-        "obs": Row(
+        "obs": RegistryRow(
             target="snnprune.pruning.repair.layerwise:choose_and_refit",
             summary="which weights of a layer stay is chosen anew, then as lsq",
         ),
-        "tune": Row(
+        "tune": RegistryRow(
             target="snnprune.pruning.repair.tuning:tune",
             summary="kept weights tuned to the dense network's outputs by surrogate gradients",
         ),
@@ -58,20 +58,22 @@ def load_repairs(name: str, *, field: str = "--repair") -> tuple[Repair, ...]:
         InputError: one cannot be had.
     """
     parts = [] if name == NONE else name.split("+")
-    return tuple(_checked(REPAIRS.load(part, field=field), part, field=field) for part in parts)
+    return tuple(
+        _check_result(REPAIRS.load(part, field=field), part, field=field) for part in parts
+    )
 
 
-def _checked(repair: Repair, name: str, *, field: str) -> Repair:
+def _check_result(repair: Repair, name: str, *, field: str) -> Repair:
     """`repair`, and what somebody's own gives back is what it has to be."""
     if not is_reference(name):
         return repair
-    told = guarded(repair, name, field=field)
+    told = guard_function(repair, name, field=field)
 
     def call(pruned: Pruned) -> Masks:
         found = told(pruned)
         if not _are_masks(found, pruned.masks):
             raise InputError(
-                f"{name} returned {_described(found)}",
+                f"{name} returned {_describe_value(found)}",
                 field=field,
                 hint="expected the masks of all weights, as many kept in each as it was given",
             )
@@ -92,7 +94,7 @@ def _is_like(found: Any, mask: Tensor) -> bool:
     return (shape, dtype) == (mask.shape, mask.dtype) and int(found.sum()) == int(mask.sum())
 
 
-def _described(found: object) -> str:
+def _describe_value(found: object) -> str:
     return "other masks" if isinstance(found, Mapping) else type(found).__name__
 
 

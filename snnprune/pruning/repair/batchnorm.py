@@ -14,12 +14,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from snnprune.graph.calls import NormCall
 from snnprune.graph.forward import Batch
-from snnprune.graph.hooks import NormObserver, watching
-from snnprune.graph.making import holding
-from snnprune.graph.mode import evaluating
+from snnprune.graph.hooks import NormObserver, observe
+from snnprune.graph.making import replace_tensors
+from snnprune.graph.mode import use_eval_mode
 from snnprune.graph.network import Network
 from snnprune.masks import Masks
-from snnprune.measure.sums import ChannelMoments, blocks
+from snnprune.measure.sums import ChannelMoments, reshape_to_blocks
 from snnprune.pruning.repair.pruned import Pruned, silence
 
 FLAT = 1e-10
@@ -42,12 +42,12 @@ class DenseNorm:
         """Gain and shift, (C,) float64: deviation and mean of what leaves it before its own scale
         and shift, over all calls together.
         """
-        entered = _together(moments for calls in self.calls.values() for moments in calls)
+        entered = _merge_moments(moments for calls in self.calls.values() for moments in calls)
         sigma = (self.variance.double() + self.eps).sqrt()
         gain = (entered.compute_variance() + self.eps).sqrt() / sigma
         return gain, (entered.mean - self.mean) / sigma
 
-    def matched(self, dense: ChannelMoments, now: ChannelMoments) -> tuple[Tensor, Tensor]:
+    def match_statistics(self, dense: ChannelMoments, now: ChannelMoments) -> tuple[Tensor, Tensor]:
         """The running mean and variance, (C,) float64, under which `now` leaves it as `dense` does.
 
         With m and v the mean and variance of what enters (d dense, p pruned) and M, V as held:
@@ -59,7 +59,7 @@ class DenseNorm:
         """
         mean, variance = self.mean.double(), self.variance.double()
         ratio = torch.where(
-            _flat(dense) | _flat(now), 1.0, now.compute_variance() / dense.compute_variance()
+            _flatten(dense) | _flatten(now), 1.0, now.compute_variance() / dense.compute_variance()
         )
         least = (self.eps / (variance + self.eps)).clamp(min=LEAST)  # or V' would be negative
         ratio = ratio.maximum(least)
@@ -68,7 +68,7 @@ class DenseNorm:
         return mean + moved, grown.clamp(min=0)
 
 
-def dense_norms(pruned: Pruned) -> dict[str, DenseNorm]:
+def measure_dense_norms(pruned: Pruned) -> dict[str, DenseNorm]:
     """The normalisations of the dense network on the calibration images, by running variance."""
     network, module = pruned.network, pruned.network.module
     buffers = {id(buffer) for buffer in module.buffers()}
@@ -81,11 +81,11 @@ def dense_norms(pruned: Pruned) -> dict[str, DenseNorm]:
             return
         if key not in norms:
             norms[key] = DenseNorm(call.mean.clone(), call.variance.clone(), call.eps)
-        norms[key].calls[batch].append(_moments(call))
+        norms[key].calls[batch].append(_compute_moments(call))
 
-    with torch.no_grad(), evaluating(module), holding(module, pruned.dense):
+    with torch.no_grad(), use_eval_mode(module), replace_tensors(module, pruned.dense):
         for number, (x, _) in enumerate(pruned.network.feed(pruned.batches)):
-            with watching(network, on_norm=partial(keep, number)) as start:
+            with observe(network, on_norm=partial(keep, number)) as start:
                 start()
                 pruned.network.run(x)
     return norms
@@ -113,8 +113,8 @@ class Matching:
             if dense is None:
                 return
             self.dense[key].merge(dense)
-            self.now[key].merge(_moments(call))
-            mean, variance = self.norms[key].matched(self.dense[key], self.now[key])
+            self.now[key].merge(_compute_moments(call))
+            mean, variance = self.norms[key].match_statistics(self.dense[key], self.now[key])
             assert call.mean is not None
             assert call.variance is not None
             call.mean.copy_(mean)
@@ -127,33 +127,33 @@ class Matching:
 def match(pruned: Pruned, norms: Mapping[str, DenseNorm]) -> None:
     """Set the running statistics of the pruned network by all calibration images."""
     module, matching = pruned.network.module, Matching(norms)
-    with evaluating(module):
+    with use_eval_mode(module):
         for number, (x, _) in enumerate(pruned.network.feed(pruned.batches)):
-            with watching(pruned.network, on_norm=matching.on_norm(number)) as start:
+            with observe(pruned.network, on_norm=matching.on_norm(number)) as start:
                 start()
                 pruned.network.run(x)
     silence(module, pruned.silenced)
 
 
-def _moments(call: NormCall) -> ChannelMoments:
+def _compute_moments(call: NormCall) -> ChannelMoments:
     found = ChannelMoments()
-    for block in blocks(call.input, 1 - call.input.dim()):  # (N, C, ...)
+    for block in reshape_to_blocks(call.input, 1 - call.input.dim()):  # (N, C, ...)
         found.add(block)
     return found
 
 
-def _together(moments: Iterator[ChannelMoments]) -> ChannelMoments:
+def _merge_moments(moments: Iterator[ChannelMoments]) -> ChannelMoments:
     whole = ChannelMoments()
     for one in moments:
         whole.merge(one)
     return whole
 
 
-def _flat(moments: ChannelMoments) -> Tensor:
+def _flatten(moments: ChannelMoments) -> Tensor:
     return moments.compute_variance() <= FLAT * moments.mean**2
 
 
-def batchnorms(module: nn.Module) -> dict[str, _BatchNorm]:
+def find_batchnorms(module: nn.Module) -> dict[str, _BatchNorm]:
     """The normalisations that keep running statistics, by the key of their variance."""
     return {
         f"{name}.running_var": child
@@ -169,17 +169,17 @@ def recalibrate_batchnorm(network: Network, batches: Iterable[Batch]) -> None:
     Meanwhile each normalises by the batch in hand, so that what follows sees repaired inputs. No
     weight changes, nothing else is in training mode, and no label is read.
     """
-    norms = batchnorms(network.module)
+    norms = find_batchnorms(network.module)
     moments: dict[str, ChannelMoments] = defaultdict(ChannelMoments)
 
     def add(key: str, call: NormCall) -> None:
-        for block in blocks(call.input, 1 - call.input.dim()):  # (N, C, ...)
+        for block in reshape_to_blocks(call.input, 1 - call.input.dim()):  # (N, C, ...)
             moments[key].add(block)
 
     with (
-        evaluating(network.module),
-        normalising_by_batch(norms.values()),
-        watching(network, on_norm=add) as start,
+        use_eval_mode(network.module),
+        normalise_by_batch(norms.values()),
+        observe(network, on_norm=add) as start,
     ):
         for x, _ in network.feed(batches):
             start()
@@ -197,12 +197,12 @@ def _set_statistics(norm: _BatchNorm, seen: ChannelMoments) -> None:
 
 
 @contextlib.contextmanager
-def normalising_by_batch(norms: Iterable[_BatchNorm]) -> Iterator[None]:
+def normalise_by_batch(norms: Iterable[_BatchNorm]) -> Iterator[None]:
     """Let `norms` use batch statistics and keep none, in the block alone.
 
     A batch with one value per channel has no variance: there the running statistics do.
     """
-    before = [(norm, norm.training, norm.momentum, _count(norm)) for norm in norms]
+    before = [(norm, norm.training, norm.momentum, _read_count(norm)) for norm in norms]
     hooks = [norm.register_forward_pre_hook(_train_if_several) for norm, *_ in before]
     try:
         for norm, *_ in before:
@@ -221,11 +221,11 @@ def _train_if_several(norm: nn.Module, args: tuple[Tensor, ...]) -> None:
     norm.training = args[0].numel() > args[0].shape[1]
 
 
-def _count(norm: _BatchNorm) -> int:
+def _read_count(norm: _BatchNorm) -> int:
     return 0 if norm.num_batches_tracked is None else int(norm.num_batches_tracked)
 
 
-class BatchForm:
+class BatchNormForm:
     """BatchNorms in the form in which a batch's own statistics may take the place of those held.
 
     With m, v the moments of what enters in the dense network, M, V those that it holds:
@@ -239,7 +239,7 @@ class BatchForm:
 
     def __init__(self, module: nn.Module, dense: Mapping[str, DenseNorm]) -> None:
         """`dense` are the norms of the dense network, by running variance; others are left out."""
-        norms = batchnorms(module)
+        norms = find_batchnorms(module)
         self.norms = {norms[key]: norm for key, norm in dense.items() if key in norms}
         self.forms = {norm: held.compute_form() for norm, held in self.norms.items()}
         self.plain = {
@@ -249,7 +249,7 @@ class BatchForm:
         }
 
     @contextlib.contextmanager
-    def tuning(self) -> Iterator[None]:
+    def tune_affine(self) -> Iterator[None]:
         """In the block scales and shifts are those of the form; after it, in the network's own."""
         self._turn(lambda gain, mean, scale, shift: (scale * gain, shift + scale * mean))
         try:
@@ -258,12 +258,12 @@ class BatchForm:
             self._turn(lambda gain, mean, scale, shift: (scale / gain, shift - scale / gain * mean))
 
     @contextlib.contextmanager
-    def normalising(self) -> Iterator[None]:
+    def normalise_by_batch(self) -> Iterator[None]:
         """Let them normalise by the batch in the block, also those without scale and shift."""
         try:
             for norm, (gain, shift) in self.plain.items():
                 norm.__dict__.update(weight=gain, bias=shift)
-            with normalising_by_batch(self.norms):
+            with normalise_by_batch(self.norms):
                 yield
         finally:
             for norm in self.plain:
@@ -283,7 +283,7 @@ class BatchForm:
 
 def rematched(pruned: Pruned) -> Masks:
     """Statistics under which the pruned network normalises as the dense one; see `matching`."""
-    norms = dense_norms(pruned)
+    norms = measure_dense_norms(pruned)
     if norms:
         match(pruned, norms)
     return pruned.masks

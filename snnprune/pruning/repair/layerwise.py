@@ -8,18 +8,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from snnprune.data.batches import copied
+from snnprune.data.batches import copy_batch
 from snnprune.graph.calls import LayerCall
-from snnprune.graph.making import holding
-from snnprune.graph.mode import evaluating
+from snnprune.graph.making import replace_tensors
+from snnprune.graph.mode import use_eval_mode
 from snnprune.masks import Masks
-from snnprune.measure.second_moments.collect import bias_key, is_free
+from snnprune.measure.second_moments.collect import find_bias_key, is_free
 from snnprune.measure.second_moments.gram import GramSum
-from snnprune.measure.second_moments.obs import damping, fitted, inverse_of, losses
-from snnprune.measure.second_moments.rows import Rows, Usage, currents, run_to, usage_of
+from snnprune.measure.second_moments.obs import compute_losses, damping, fit_weights, invert
+from snnprune.measure.second_moments.rows import (
+    RowSampler,
+    Usage,
+    compute_currents,
+    count_usage,
+    run_until,
+)
 from snnprune.pruning.criteria.obs import RIDGE, flip_gain
-from snnprune.pruning.repair.batchnorm import DenseNorm, Matching, dense_norms, match
-from snnprune.pruning.repair.pruned import Pruned, silence, unfitted
+from snnprune.pruning.repair.batchnorm import DenseNorm, Matching, match, measure_dense_norms
+from snnprune.pruning.repair.pruned import Pruned, explain_unfitted, silence
 
 
 @torch.no_grad()
@@ -32,7 +38,7 @@ def give_back_means(pruned: Pruned) -> Masks:
     """
     layers = _Layers.of(pruned, norms={}, filtered=False)
     for key in pruned.masks:
-        for name, held in _takers(pruned, key).items():
+        for name, held in _find_takers(pruned, key).items():
             held.copy_(pruned.dense[name])  # an earlier repair has moved it
     for key in layers.keys("giving back means"):
         moments = layers.moments(key)
@@ -41,7 +47,7 @@ def give_back_means(pruned: Pruned) -> Masks:
         mean = moments.compute_mean()
         rows = weight.double().reshape(*mean.shape[:1], -1, mean.shape[1])
         made = (rows @ mean.unsqueeze(2)).flatten()
-        _shift(pruned, key, moments.compute_target_mean().flatten() - made)
+        _shift_current(pruned, key, moments.compute_target_mean().flatten() - made)
         silence(pruned.network.module, pruned.silenced)
     return pruned.masks
 
@@ -55,7 +61,7 @@ def refit(pruned: Pruned) -> Masks:
     (at the end: the mean over time). Means go to the bias where there is one; the statistics of
     each BatchNorm are matched to what enters it, meanwhile and at last.
     """
-    norms = dense_norms(pruned)
+    norms = measure_dense_norms(pruned)
     layers = _Layers.of(pruned, norms=norms, filtered=True)
     for key in layers.keys("least squares"):
         layers.fit(key, layers.moments(key), pruned.masks[key])
@@ -73,7 +79,7 @@ def choose_and_refit(pruned: Pruned) -> Masks:
     """
     if pruned.fixed:
         return refit(pruned)
-    norms = dense_norms(pruned)
+    norms = measure_dense_norms(pruned)
     layers = _Layers.of(pruned, norms=norms, filtered=True)
     masks = dict(pruned.masks)
     for key in layers.keys("choosing and least squares"):
@@ -96,12 +102,12 @@ class _Layers:
 
     @classmethod
     def of(cls, pruned: Pruned, *, norms: Mapping[str, DenseNorm], filtered: bool) -> _Layers:
-        usage = usage_of(pruned.network, pruned.batches)
+        usage = count_usage(pruned.network, pruned.batches)
         return cls(pruned, usage, norms, filtered)
 
     def keys(self, label: str) -> Iterator[str]:
         """Those that were pruned and are used as they are."""
-        left = unfitted(self.pruned.network, self.pruned.masks)
+        left = explain_unfitted(self.pruned.network, self.pruned.masks)
         used = [
             key
             for key in self.pruned.network.layers
@@ -112,23 +118,23 @@ class _Layers:
     def moments(self, key: str) -> GramSum:
         """Of the pruned network's inputs, and of the currents that the dense one makes then."""
         network, module = self.pruned.network, self.pruned.network.module
-        rows = Rows(network, key, self.usage, filtered=self.filtered, seed=self.pruned.seed)
+        rows = RowSampler(network, key, self.usage, filtered=self.filtered, seed=self.pruned.seed)
         weight = network.layers[key].weight_of(self.pruned.dense[key])
         matching, moments = Matching(self.norms), GramSum()
-        with evaluating(module):
+        with use_eval_mode(module):
             for number, (x, y) in enumerate(network.feed(self.pruned.batches)):
                 wanted: list[Tensor] = []
                 samples = network.count_samples(x, y)
 
                 def see_dense(row: Tensor, _: LayerCall, wanted: list[Tensor] = wanted) -> None:
-                    wanted.append(currents(row, weight))
+                    wanted.append(compute_currents(row, weight))
 
                 def see(row: Tensor, _: LayerCall, wanted: list[Tensor] = wanted) -> None:
                     moments.add(row, wanted.pop(0))
 
-                with holding(module, self.pruned.dense):
-                    run_to(network, copied(x), rows.watched(samples, number, see_dense))
-                run_to(
+                with replace_tensors(module, self.pruned.dense):
+                    run_until(network, copy_batch(x), rows.watched(samples, number, see_dense))
+                run_until(
                     network,
                     x,
                     rows.watched(samples, number, see),
@@ -143,12 +149,12 @@ class _Layers:
         layer = self.pruned.network.layers[key]
         dense = layer.weight_of(self.pruned.dense[key]).double()
         matrix = gram.compute_matrix()
-        inverse = inverse_of(matrix, RIDGE)
-        cross = moments.covariance(free=gram.free)
+        inverse = invert(matrix, RIDGE)
+        cross = moments.compute_covariance(free=gram.free)
         rows = dense.reshape(len(inverse), -1, inverse.shape[1])
         pull = damping(matrix, RIDGE).view(-1, 1, 1) * rows.mT
         best = (inverse @ (cross + pull)).mT  # were none pruned
-        worth = losses(inverse, best)
+        worth = compute_losses(inverse, best)
         calibration = self.pruned.calibration
         statistics = calibration.layers.get(key) if calibration else None
         gain = flip_gain(dense, gram, statistics).to(worth.device)
@@ -169,9 +175,11 @@ class _Layers:
         shape = (len(matrix), -1, matrix.shape[1])
         start = layer.weight_of(self.pruned.dense[key]).double().reshape(shape)
         keep = layer.weight_of(mask.to(weight.device)).reshape(shape)
-        found = fitted(matrix, moments.covariance(free=gram.free), keep, start, ridge=RIDGE)
+        found = fit_weights(
+            matrix, moments.compute_covariance(free=gram.free), keep, start, ridge=RIDGE
+        )
         weight.copy_(layer.parameter_of(found.reshape(layer.shape)))
-        bias = bias_key(network, key)
+        bias = find_bias_key(network, key)
         if bias is not None:
             made = (found @ gram.mean.unsqueeze(2)).flatten()
             was = self.pruned.dense[bias].double()
@@ -179,16 +187,16 @@ class _Layers:
             network.module.get_parameter(bias).copy_(was + missing)
 
 
-def _shift(pruned: Pruned, key: str, by: Tensor) -> None:
+def _shift_current(pruned: Pruned, key: str, by: Tensor) -> None:
     """Add to a layer's current, per channel."""
-    for name, held in _takers(pruned, key).items():
-        held.add_(by if name == bias_key(pruned.network, key) else -by)
+    for name, held in _find_takers(pruned, key).items():
+        held.add_(by if name == find_bias_key(pruned.network, key) else -by)
 
 
-def _takers(pruned: Pruned, key: str) -> dict[str, Tensor]:
+def _find_takers(pruned: Pruned, key: str) -> dict[str, Tensor]:
     """What takes up the mean of a layer's current, by key: its bias, or running means behind it."""
     held = pruned.network.module.state_dict(keep_vars=True)
-    bias = bias_key(pruned.network, key)
+    bias = find_bias_key(pruned.network, key)
     if bias is not None:
         return {bias: held[bias]}
     chains = [chain for link in pruned.network.layers[key].links for chain in link.norms if chain]

@@ -42,13 +42,13 @@ Repair = Callable[[Pruned], Masks]
 """Mends the module in place; the masks that hold now, with as many weights in each layer."""
 
 
-def unfitted(network: Network, keys: Iterable[str]) -> dict[str, str]:
+def explain_unfitted(network: Network, keys: Iterable[str]) -> dict[str, str]:
     """Weights that no repair goes through layer by layer, and why."""
-    found = {key: _why_unfitted(network, network.layers[key]) for key in keys}
+    found = {key: _explain_layer(network, network.layers[key]) for key in keys}
     return {key: why for key, why in found.items() if why is not None}
 
 
-def _why_unfitted(network: Network, layer: Layer) -> str | None:
+def _explain_layer(network: Network, layer: Layer) -> str | None:
     if layer.unseen:
         return layer.unseen
     if layer.weight in network.settled.layouts:

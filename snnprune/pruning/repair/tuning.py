@@ -13,17 +13,22 @@ from torch.nn import functional
 from torch.optim import Adam
 from torch.optim.lr_scheduler import OneCycleLR
 
-from snnprune.data.batches import copied
+from snnprune.data.batches import copy_batch
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.forward import device_of
-from snnprune.graph.making import holding
+from snnprune.graph.making import replace_tensors
 from snnprune.graph.network import Network
 from snnprune.masks import Masks
-from snnprune.measure.gradients.passes import differentiable, require_gradient
-from snnprune.measure.second_moments.collect import bias_key
-from snnprune.pruning.repair.batchnorm import BatchForm, batchnorms, dense_norms, match
+from snnprune.measure.gradients.passes import enable_gradients, require_gradient
+from snnprune.measure.second_moments.collect import find_bias_key
+from snnprune.pruning.repair.batchnorm import (
+    BatchNormForm,
+    find_batchnorms,
+    match,
+    measure_dense_norms,
+)
 from snnprune.pruning.repair.pruned import Pruned, silence
-from snnprune.runtime import drawing, generator
+from snnprune.runtime import make_generator, seed_draws
 
 EPOCHS, LEARNING_RATE, TEMPERATURE = 10, 3e-3, 8.0
 AT_ONCE = 64  # samples of a step; a calibration batch may hold several
@@ -42,34 +47,34 @@ def tune(pruned: Pruned) -> Masks:
         InputError: no gradient reaches the weights, or there is no batch of two samples.
         NonFiniteError: the loss is NaN or infinite.
     """
-    norms = dense_norms(pruned)
-    form = BatchForm(pruned.network.module, norms)
-    with differentiable(pruned.network), _asked_for(pruned), form.tuning():
-        tuning = _Tuning(pruned, form)
+    norms = measure_dense_norms(pruned)
+    form = BatchNormForm(pruned.network.module, norms)
+    with enable_gradients(pruned.network), _request_gradients(pruned), form.tune_affine():
+        tuning = _Tuner(pruned, form)
         for epoch in pruned.progress.track(range(EPOCHS), label="tuning", total=EPOCHS):
-            for number, (x, samples) in enumerate(_pieces(pruned, epoch)):
+            for number, (x, samples) in enumerate(_iter_pieces(pruned, epoch)):
                 device = device_of(pruned.network.module)
-                with drawing(pruned.seed, "tune", epoch, number, device=device):
+                with seed_draws(pruned.seed, "tune", epoch, number, device=device):
                     tuning.step(x, samples)
     match(pruned, norms)
     return pruned.masks
 
 
-def tuned(network: Network, masks: Masks) -> list[str]:
+def list_tuned_keys(network: Network, masks: Masks) -> list[str]:
     """The keys of what is tuned: pruned weights, their biases, scale and shift of BatchNorms."""
-    biases = [bias_key(network, key) for key in masks]
-    norms = [variance.removesuffix("running_var") for variance in batchnorms(network.module)]
+    biases = [find_bias_key(network, key) for key in masks]
+    norms = [variance.removesuffix("running_var") for variance in find_batchnorms(network.module)]
     affine = [f"{norm}{kind}" for norm in norms for kind in ("weight", "bias")]
     own = dict(network.module.named_parameters(remove_duplicate=False))
     return [key for key in (*masks, *filter(None, biases), *affine) if key in own]
 
 
 @contextlib.contextmanager
-def _asked_for(pruned: Pruned) -> Iterator[None]:
+def _request_gradients(pruned: Pruned) -> Iterator[None]:
     """Gradients of what is tuned and nothing else; each `.grad` is as it was afterwards."""
     parameters = dict(pruned.network.module.named_parameters(remove_duplicate=False))
     before = [(parameter, parameter.grad) for parameter in parameters.values()]
-    keys = tuned(pruned.network, pruned.masks)
+    keys = list_tuned_keys(pruned.network, pruned.masks)
     try:
         for parameter, _ in before:
             parameter.requires_grad_(False)
@@ -82,18 +87,20 @@ def _asked_for(pruned: Pruned) -> Iterator[None]:
             parameter.grad = gradient
 
 
-class _Tuning:
+class _Tuner:
     """The optimizer and what it works on."""
 
-    def __init__(self, pruned: Pruned, form: BatchForm) -> None:
+    def __init__(self, pruned: Pruned, form: BatchNormForm) -> None:
         self.form = form
         self.pruned, self.module = pruned, pruned.network.module
-        parameters = [self.module.get_parameter(key) for key in tuned(pruned.network, pruned.masks)]
+        parameters = [
+            self.module.get_parameter(key) for key in list_tuned_keys(pruned.network, pruned.masks)
+        ]
         self.masks = [
             (weight := self.module.get_parameter(key), mask.to(weight.device))
             for key, mask in pruned.masks.items()
         ]
-        steps = EPOCHS * sum(1 for _ in _pieces(pruned, 0))
+        steps = EPOCHS * sum(1 for _ in _iter_pieces(pruned, 0))
         if not steps:
             raise InputError("no batch of two samples or more to tune on", field="--data")
         self.optimizer = Adam(parameters, lr=LEARNING_RATE)
@@ -102,10 +109,10 @@ class _Tuning:
 
     def step(self, x: Any, samples: int) -> None:
         """One step on the images `x`."""
-        with torch.no_grad(), holding(self.module, self.pruned.dense):
-            wanted = self._logits(copied(x), samples)
-        with self.form.normalising():
-            loss = _apart(self._logits(x, samples), wanted)
+        with torch.no_grad(), replace_tensors(self.module, self.pruned.dense):
+            wanted = self._compute_logits(copy_batch(x), samples)
+        with self.form.normalise_by_batch():
+            loss = _compute_divergence(self._compute_logits(x, samples), wanted)
         if not math.isfinite(float(loss.detach())):
             raise NonFiniteError("tuning left the finite numbers", hint="choose another --repair")
         require_gradient(loss)
@@ -118,27 +125,27 @@ class _Tuning:
                 weight.mul_(mask)
         silence(self.module, self.pruned.silenced)
 
-    def _logits(self, x: Any, samples: int) -> Tensor:
+    def _compute_logits(self, x: Any, samples: int) -> Tensor:
         """Summed over time, (N, classes)."""
         network = self.pruned.network
         with network.reset_between_batches():
             return network.new_reader()(network.run(x), samples).sum(0)
 
 
-def _apart(made: Tensor, wanted: Tensor) -> Tensor:
+def _compute_divergence(made: Tensor, wanted: Tensor) -> Tensor:
     """T^2 KL(wanted || made) of softmax(logits / T), mean over samples, in nats."""
     log_q, log_p = ((logits / TEMPERATURE).log_softmax(1) for logits in (made, wanted))
     apart = functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
     return TEMPERATURE**2 * apart
 
 
-def _pieces(pruned: Pruned, epoch: int) -> Iterator[tuple[Any, int]]:
+def _iter_pieces(pruned: Pruned, epoch: int) -> Iterator[tuple[Any, int]]:
     """The calibration batches, each mixed and cut into pieces, with their numbers of samples.
 
     Which parts of a batch of another kind than x have samples is not known: it stays whole.
     """
     network = pruned.network
-    least = 2 if batchnorms(network.module) else 1  # one sample may have no variance
+    least = 2 if find_batchnorms(network.module) else 1  # one sample may have no variance
     for number, (x, y) in enumerate(network.feed(pruned.batches)):
         samples = network.count_samples(x, y)
         if not isinstance(x, Tensor):
@@ -150,7 +157,7 @@ def _pieces(pruned: Pruned, epoch: int) -> Iterator[tuple[Any, int]]:
             continue
         if axis is None:
             axis = 0 if len(x) == samples else 1  # events have time first
-        drawn = generator(pruned.seed, "tune", epoch, number)
+        drawn = make_generator(pruned.seed, "tune", epoch, number)
         for places in torch.randperm(samples, generator=drawn).split(AT_ONCE):
             if len(places) >= least:
                 yield x.index_select(axis, places.to(x.device)), len(places)

@@ -12,14 +12,14 @@ from torch import Tensor
 from snnprune.errors import InputError
 from snnprune.graph.links import Layer, Link, Norm
 from snnprune.graph.network import Network
-from snnprune.masks import Masks, lowest
-from snnprune.measure.second_moments.collect import bias_key
-from snnprune.pruning.prune import Cut
+from snnprune.masks import Masks, select_lowest
+from snnprune.measure.second_moments.collect import find_bias_key
+from snnprune.pruning.prune import PruneResult
 from snnprune.pruning.score import Scores
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class ChannelGroup:
     """Neurons that have their channels in common, by what drives them and what they feed."""
 
     neurons: tuple[str, ...]
@@ -35,15 +35,15 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grouped:
+class ChannelGroups:
     """The groups of a network, and why other layers keep all of their channels."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[ChannelGroup, ...]
     reasons: dict[str, str]
     """By weight key."""
 
 
-def channel_groups(network: Network) -> Grouped:
+def find_channel_groups(network: Network) -> ChannelGroups:
     """The groups of output channels that can be removed.
 
     Layers that drive one neuron share its channels. So do neurons whose spikes reach one another
@@ -54,33 +54,33 @@ def channel_groups(network: Network) -> Grouped:
         key: "drives no neuron" for key, layer in network.layers.items() if not layer.links
     }
     groups = []
-    for neurons in _joined(network):
+    for neurons in _join_neurons(network):
         layers = [key for key, layer in network.layers.items() if _drives(layer, neurons)]
-        reason = _reason(network, neurons, layers)
+        reason = _explain_fixed(network, neurons, layers)
         if reason is not None:
             reasons |= dict.fromkeys(layers, reason)
             continue
         reading = {k: layer for k, layer in network.layers.items() if {*layer.sources} & {*neurons}}
         alone = {k for k, layer in reading.items() if _reads_alone(layer, neurons)}
         groups.append(
-            Group(
+            ChannelGroup(
                 neurons=tuple(neurons),
                 layers=tuple(layers),
                 channels=network.layers[layers[0]].shape[0],
-                norms=tuple(dict.fromkeys(_norms(network, layers))),
+                norms=tuple(dict.fromkeys(_iter_norm_keys(network, layers))),
                 readers=tuple(key for key in reading if key in alone),
                 mixed=tuple(key for key in reading if key not in alone),
             )
         )
-    return Grouped(groups=tuple(groups), reasons=reasons)
+    return ChannelGroups(groups=tuple(groups), reasons=reasons)
 
 
-def _joined(network: Network) -> list[list[str]]:
+def _join_neurons(network: Network) -> list[list[str]]:
     """The neurons, those that share channels together."""
     parts: list[set[str]] = [{name} for name in network.neurons]
     ties = [{name, *neuron.identities} for name, neuron in network.neurons.items()]
     ties += [{link.neuron for link in layer.links} for layer in network.layers.values()]
-    ties += [{*layer.sources} for layer in network.layers.values() if _adds(layer)]
+    ties += [{*layer.sources} for layer in network.layers.values() if _is_adding(layer)]
     for tie in ties:
         touched = [part for part in parts if part & tie]
         parts = [part for part in parts if not part & tie]
@@ -89,21 +89,21 @@ def _joined(network: Network) -> list[list[str]]:
     return [[name for name in network.neurons if name in part] for part in parts]
 
 
-def _adds(layer: Layer) -> bool:
+def _is_adding(layer: Layer) -> bool:
     """Whether it reads a sum of spikes of several neurons."""
     return len(layer.sources) > 1 and not layer.side_by_side
 
 
 def _reads_alone(layer: Layer, neurons: list[str]) -> bool:
     """Whether each of its inputs is of the same channel of these neurons, and of no other."""
-    return {*layer.sources} <= {*neurons} and (len(layer.sources) == 1 or _adds(layer))
+    return {*layer.sources} <= {*neurons} and (len(layer.sources) == 1 or _is_adding(layer))
 
 
 def _drives(layer: Layer, neurons: list[str]) -> bool:
     return any(link.neuron in neurons for link in layer.links)
 
 
-def _reason(network: Network, neurons: list[str], keys: list[str]) -> str | None:
+def _explain_fixed(network: Network, neurons: list[str], keys: list[str]) -> str | None:
     """Why the channels of a group cannot be removed."""
     layers = [network.layers[key] for key in keys]
     if not layers:
@@ -124,16 +124,16 @@ def _reason(network: Network, neurons: list[str], keys: list[str]) -> str | None
         return "its spikes are the output"
     if any(network.neurons[name].gated for name in neurons):
         return "something else decides whether its neuron spikes"
-    by_hand = any(norm.eps is None for norm in _all_norms(links))
+    by_hand = any(norm.eps is None for norm in _list_norms(links))
     return "its normalisation is written by hand" if by_hand else None
 
 
-def _norms(network: Network, keys: list[str]) -> Iterator[str]:
+def _iter_norm_keys(network: Network, keys: list[str]) -> Iterator[str]:
     for key in keys:
-        yield from (norm.variance for norm in _all_norms([*network.layers[key].links]))
+        yield from (norm.variance for norm in _list_norms([*network.layers[key].links]))
 
 
-def _all_norms(links: list[Link]) -> list[Norm]:
+def _list_norms(links: list[Link]) -> list[Norm]:
     return [norm for link in links for chain in link.norms for norm in chain]
 
 
@@ -142,14 +142,14 @@ LEAST = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
-class Removed:
+class RemovedChannels:
     """Channels that are gone, by the first layer of their group."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[ChannelGroup, ...]
     kept: Mapping[str, Tensor]
     """(channels,) bool, by the key of the group's first layer."""
 
-    def of(self, group: Group) -> Tensor:
+    def of(self, group: ChannelGroup) -> Tensor:
         """Which channels of a group are kept."""
         return self.kept[group.layers[0]]
 
@@ -174,8 +174,8 @@ class ChannelCutting:
 
     def __init__(self, network: Network, *, locally: bool = False) -> None:
         self.network, self.locally = network, locally
-        self.grouped: Grouped = channel_groups(network)
-        self.removed = Removed(groups=(), kept={})
+        self.grouped: ChannelGroups = find_channel_groups(network)
+        self.removed = RemovedChannels(groups=(), kept={})
         """What was cut last."""
         if not self.grouped.groups:
             first = next(iter(self.grouped.reasons.items()), ("", "no layer"))
@@ -185,24 +185,27 @@ class ChannelCutting:
 
     def __call__(
         self, weights: Mapping[str, Tensor], scores: Scores, sparsity: float, alive: Masks | None
-    ) -> Cut:
+    ) -> PruneResult:
         """The masks under which the channels of the lowest scores are gone."""
         groups = [g for g in self.grouped.groups if all(key in weights for key in g.layers)]
-        worth = {g.layers[0]: _worth(g, scores, self.network.layers) for g in groups}
-        kept = self._kept(worth, sparsity)
-        self.removed = removed = Removed(groups=tuple(groups), kept=kept)
+        worth = {g.layers[0]: _score_channels(g, scores, self.network.layers) for g in groups}
+        kept = self._choose_kept(worth, sparsity)
+        self.removed = removed = RemovedChannels(groups=tuple(groups), kept=kept)
         masks = {key: weight != 0 for key, weight in weights.items()}
         masks = {k: m if alive is None else alive[k] for k, m in masks.items()}
         zeros = sum(int((~mask).sum()) for mask in masks.values())
-        low = [*self._low(sparsity)]
-        return Cut(
-            masks=without(removed, masks, self.network.layers),
+        low = [*self._iter_low(sparsity)]
+        return PruneResult(
+            masks=drop_channels(removed, masks, self.network.layers),
             already_zero=zeros,
-            warnings=(*(f"{k} keeps its channels: {r}" for k, r in self._left(groups)), *low),
-            silenced=silenced(self.network, removed),
+            warnings=(
+                *(f"{k} keeps its channels: {r}" for k, r in self._iter_left_layers(groups)),
+                *low,
+            ),
+            silenced=find_silenced(self.network, removed),
         )
 
-    def _low(self, sparsity: float) -> Iterator[str]:
+    def _iter_low(self, sparsity: float) -> Iterator[str]:
         """What of a cut comes near to a collapse."""
         counts = {g.layers[0]: self.removed.of(g) for g in self.removed.groups}
         of = sum(len(kept) for kept in counts.values())
@@ -213,10 +216,10 @@ class ChannelCutting:
                 "each layer stays"
             )
         for key, kept in counts.items():
-            if int(kept.sum()) <= least(len(kept)) < len(kept):
+            if int(kept.sum()) <= count_least(len(kept)) < len(kept):
                 yield f"{key} keeps {int(kept.sum())} of {len(kept)} channels, the least it may"
 
-    def _left(self, groups: list[Group]) -> Iterator[tuple[str, str]]:
+    def _iter_left_layers(self, groups: list[ChannelGroup]) -> Iterator[tuple[str, str]]:
         """Layers that keep their channels, and why; that the last one does needs no word."""
         plain = ("drives no neuron", "its spikes are the output")
         yield from ((key, why) for key, why in self.grouped.reasons.items() if why not in plain)
@@ -224,12 +227,14 @@ class ChannelCutting:
             if group not in groups:
                 yield group.layers[0], "a layer of its group is left out"
 
-    def _kept(self, worth: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+    def _choose_kept(self, worth: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
         parts = [{key: one} for key, one in worth.items()] if self.locally else [dict(worth)]
-        return {key: kept for part in parts for key, kept in _highest(part, sparsity).items()}
+        return {
+            key: kept for part in parts for key, kept in _select_highest(part, sparsity).items()
+        }
 
 
-def _worth(group: Group, scores: Scores, layers: Mapping[str, Layer]) -> Tensor:
+def _score_channels(group: ChannelGroup, scores: Scores, layers: Mapping[str, Layer]) -> Tensor:
     """A score for each channel, (channels,) float64."""
     found = []
     for key in group.layers:
@@ -239,32 +244,34 @@ def _worth(group: Group, scores: Scores, layers: Mapping[str, Layer]) -> Tensor:
     return torch.stack(found).mean(0)
 
 
-def least(channels: int) -> int:
+def count_least(channels: int) -> int:
     """How many channels of a group stay at least."""
     return max(1, math.ceil(LEAST * channels))
 
 
-def _highest(worth: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+def _select_highest(worth: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
     """Which channels are kept, of each group at least the `least`."""
-    safe = {key: _comparable(one) for key, one in worth.items()}
+    safe = {key: _normalise_worth(one) for key, one in worth.items()}
     flat = torch.cat([*safe.values()])
     count = min(round(sparsity * len(flat)), int(flat.isfinite().sum()))
-    gone = lowest(flat, count, ties_by=torch.cat([*worth.values()]))
+    gone = select_lowest(flat, count, ties_by=torch.cat([*worth.values()]))
     pieces = gone.split([len(one) for one in safe.values()])
     return {key: ~piece for key, piece in zip(safe, pieces, strict=True)}
 
 
-def _comparable(worth: Tensor) -> Tensor:
+def _normalise_worth(worth: Tensor) -> Tensor:
     """What ranks the channels of a group among those of others; infinite where they must stay."""
     order = worth.argsort(stable=True)
     ranked = worth[order]
     left = ranked.flip(0).cumsum(0).flip(0)  # of what does not go before
     share = torch.where(left > 0, ranked / left, 0.0)
-    share[len(share) - least(len(share)) :] = torch.inf
+    share[len(share) - count_least(len(share)) :] = torch.inf
     return torch.empty_like(share).index_copy_(0, order, share)
 
 
-def without(removed: Removed, masks: Masks, layers: Mapping[str, Layer]) -> dict[str, Tensor]:
+def drop_channels(
+    removed: RemovedChannels, masks: Masks, layers: Mapping[str, Layer]
+) -> dict[str, Tensor]:
     """`masks` without what makes and what reads the channels that are gone."""
     masks = {key: layers[key].weight_of(mask).clone() for key, mask in masks.items()}
     for group in removed.groups:
@@ -272,12 +279,12 @@ def without(removed: Removed, masks: Masks, layers: Mapping[str, Layer]) -> dict
         for key in group.layers:
             masks[key][~kept] = False
         for key in group.readers:
-            if key in masks and (columns := columns_of(kept, masks[key])) is not None:
+            if key in masks and (columns := find_columns(kept, masks[key])) is not None:
                 masks[key][:, ~columns] = False
     return {key: layers[key].parameter_of(mask) for key, mask in masks.items()}
 
 
-def columns_of(kept: Tensor, weight: Tensor) -> Tensor | None:
+def find_columns(kept: Tensor, weight: Tensor) -> Tensor | None:
     """Which inputs of a weight (out, in, *kernel) come from channels that are kept.
 
     Behind a flattening each channel has as many inputs as it has places, next to each other. None
@@ -289,7 +296,7 @@ def columns_of(kept: Tensor, weight: Tensor) -> Tensor | None:
     return kept.repeat_interleave(places)
 
 
-def silenced(network: Network, removed: Removed) -> dict[str, Tensor]:
+def find_silenced(network: Network, removed: RemovedChannels) -> dict[str, Tensor]:
     """What must be 0 beside weights, so that a channel that is gone has no current: by key, True
     where it is 0. Biases, and scale, shift and mean of BatchNorms.
     """
@@ -299,7 +306,7 @@ def silenced(network: Network, removed: Removed) -> dict[str, Tensor]:
         gone = ~removed.of(group)
         norms = [variance.removesuffix("running_var") for variance in group.norms]
         kinds = ("weight", "bias", "running_mean")
-        names = [bias_key(network, key) for key in group.layers]
+        names = [find_bias_key(network, key) for key in group.layers]
         names += [f"{norm}{kind}" for norm in norms for kind in kinds]
         found |= {name: gone for name in names if name in own and own[name].shape == gone.shape}
     return found

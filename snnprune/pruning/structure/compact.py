@@ -13,11 +13,11 @@ from torch.nn.parameter import is_lazy
 
 from snnprune.errors import InputError
 from snnprune.graph.links import Neuron
-from snnprune.graph.mode import bare
-from snnprune.graph.network import Network, aliases
-from snnprune.measure.second_moments.collect import bias_key
-from snnprune.pruning.structure.channels import Group, Removed, columns_of
-from snnprune.pruning.structure.structure import Description, Shapes, shapes_of
+from snnprune.graph.mode import unwrap
+from snnprune.graph.network import Network, find_aliases
+from snnprune.measure.second_moments.collect import find_bias_key
+from snnprune.pruning.structure.channels import ChannelGroup, RemovedChannels, find_columns
+from snnprune.pruning.structure.structure import Description, Shapes, load_shapes
 
 OF_NORMS = ("weight", "bias", "running_mean", "running_var")
 
@@ -32,7 +32,9 @@ class Slice:
     """(length of that dimension,) bool."""
 
 
-def slim(network: Network, tensors: Mapping[str, Tensor], removed: Removed) -> dict[str, Tensor]:
+def slim(
+    network: Network, tensors: Mapping[str, Tensor], removed: RemovedChannels
+) -> dict[str, Tensor]:
     """`tensors` of the whole network, cut down to the channels that are kept.
 
     They may be those of its state dict or in the form of these, as masks; what is not there needs
@@ -42,23 +44,23 @@ def slim(network: Network, tensors: Mapping[str, Tensor], removed: Removed) -> d
         InputError: a layer makes or reads the channels in a way that cannot be cut.
     """
     small = dict(tensors)
-    for one in slices(network, removed):
+    for one in list_slices(network, removed):
         if one.key in small:
             places = one.kept.nonzero().flatten().to(small[one.key].device)
             small[one.key] = small[one.key].index_select(one.axis, places)
     return small
 
 
-def slices(network: Network, removed: Removed) -> list[Slice]:
+def list_slices(network: Network, removed: RemovedChannels) -> list[Slice]:
     """What must be cut of the tensors of a network, each dimension of each tensor once.
 
     Raises:
         InputError: see `slim`.
     """
-    held, same = network.module.state_dict(), aliases(network.module)
-    found: dict[tuple[str, int], tuple[Group, Slice]] = {}
+    held, same = network.module.state_dict(), find_aliases(network.module)
+    found: dict[tuple[str, int], tuple[ChannelGroup, Slice]] = {}
     for group in removed.groups:
-        for one in _of_group(network, group, removed.of(group), held):
+        for one in _iter_group_slices(network, group, removed.of(group), held):
             if held[one.key].shape[one.axis] != len(one.kept):
                 raise InputError("has another number of channels", field=one.key)
             for name in same.get(one.key, (one.key,)):
@@ -69,13 +71,13 @@ def slices(network: Network, removed: Removed) -> list[Slice]:
     return [one for _, one in found.values()]
 
 
-def _of_group(
-    network: Network, group: Group, kept: Tensor, held: Mapping[str, Tensor]
+def _iter_group_slices(
+    network: Network, group: ChannelGroup, kept: Tensor, held: Mapping[str, Tensor]
 ) -> Iterator[Slice]:
     for key in group.layers:
         _require_plain(network, key, held)
         yield Slice(key=key, axis=0, kept=kept)
-    biases = (bias_key(network, key) for key in group.layers)
+    biases = (find_bias_key(network, key) for key in group.layers)
     norms = (v.removesuffix("running_var") + kind for v in group.norms for kind in OF_NORMS)
     for vector in (*filter(None, biases), *norms):
         if vector in held:
@@ -84,12 +86,12 @@ def _of_group(
         raise InputError("reads the channels beside others", field=key)
     for key in group.readers:
         _require_plain(network, key, held)
-        columns = columns_of(kept, held[key])
+        columns = find_columns(kept, held[key])
         if columns is None:
             raise InputError("reads the channels in a way that cannot be cut", field=key)
         yield Slice(key=key, axis=1, kept=columns)
     for name in group.neurons:
-        yield from _of_neuron(network, network.neurons[name], kept, held)
+        yield from _iter_neuron_slices(network, network.neurons[name], kept, held)
 
 
 def _require_plain(network: Network, key: str, held: Mapping[str, Tensor]) -> None:
@@ -98,7 +100,7 @@ def _require_plain(network: Network, key: str, held: Mapping[str, Tensor]) -> No
         raise InputError("is not the weight as it is applied", field=key)
 
 
-def _of_neuron(
+def _iter_neuron_slices(
     network: Network, neuron: Neuron, kept: Tensor, held: Mapping[str, Tensor]
 ) -> Iterator[Slice]:
     """Values of a neuron that it has by channel, as a learnt decay."""
@@ -109,12 +111,12 @@ def _of_neuron(
         prefix = f"{name}." if name else ""
         for key, value in held.items():
             own = key.startswith(prefix) and "." not in key[len(prefix) :]
-            axis = axis_of(value, len(kept), neuron.axis)
+            axis = find_axis(value, len(kept), neuron.axis)
             if own and axis is not None and prefix not in layers:
                 yield Slice(key=key, axis=axis, kept=kept)
 
 
-def axis_of(value: Tensor, channels: int, axis: int | None) -> int | None:
+def find_axis(value: Tensor, channels: int, axis: int | None) -> int | None:
     """Which dimension of a neuron's values has its channels, from the front; None where none has.
 
     `axis` is that of its membrane, from the end. Values of one dimension may be laid along it by
@@ -153,17 +155,17 @@ def shrink(model: Module, description: Description) -> Module:
         InputError: there is no such file or description, it names what the model does not have, or
             a shape is no part of the model's. The model is as it was then.
     """
-    resized(bare(model), shapes_of(description))
+    resize_module(unwrap(model), load_shapes(description))
     return model
 
 
-def resized(module: nn.Module, shapes: Shapes) -> nn.Module:
+def resize_module(module: nn.Module, shapes: Shapes) -> nn.Module:
     """`module` with tensors of the given shapes, by state-dict key.
 
     Raises:
         InputError: see `shrink`; the module is as it was then.
     """
-    owners = dict(_owners(module))
+    owners = dict(_iter_owners(module))
     for key, shape in shapes.items():
         if key not in owners:
             raise InputError(
@@ -180,16 +182,16 @@ def resized(module: nn.Module, shapes: Shapes) -> nn.Module:
     return module
 
 
-def smaller_shapes(module: nn.Module, tensors: Mapping[str, Tensor]) -> Shapes:
+def find_smaller_shapes(module: nn.Module, tensors: Mapping[str, Tensor]) -> Shapes:
     """The shapes of those of `tensors` that are not as large as in `module`."""
     return {
         key: tuple(tensors[key].shape)
-        for key, (_, own) in _owners(module)
+        for key, (_, own) in _iter_owners(module)
         if key in tensors and not is_lazy(own) and own.shape != tensors[key].shape
     }
 
 
-def _owners(module: nn.Module) -> Iterator[tuple[str, tuple[nn.Module, Tensor]]]:
+def _iter_owners(module: nn.Module) -> Iterator[tuple[str, tuple[nn.Module, Tensor]]]:
     """Each tensor of the state dict and the module that it is directly in."""
     for name, part in module.named_modules(remove_duplicate=False):
         saved = {

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from snnprune.graph.links import Layer
 from snnprune.masks import Masks
-from snnprune.pruning.prune import Cut
+from snnprune.pruning.prune import PruneResult
 from snnprune.pruning.score import Scores
 from snnprune.pruning.structure.structure import Structure
 
@@ -27,23 +27,25 @@ class PatternCutting:
 
     def __call__(
         self, weights: Mapping[str, Tensor], scores: Scores, _: float, alive: Masks | None
-    ) -> Cut:
+    ) -> PruneResult:
         """The N of each M with the highest scores; ties by |w|, then the last stay."""
-        kept = {key: _alive(key, weight, alive) for key, weight in weights.items()}
+        kept = {key: _get_mask(key, weight, alive) for key, weight in weights.items()}
         masks = {
-            key: kept[key] & self._mask(key, scores.values[key], weight)
+            key: kept[key] & self._make_mask(key, scores.values[key], weight)
             if self.suits(self._weight(key, weight))
             else kept[key]
             for key, weight in weights.items()
         }
         zeros = sum(int((~mask).sum()) for mask in kept.values())
-        return Cut(masks=masks, already_zero=zeros, warnings=tuple(self._notes(weights)))
+        return PruneResult(
+            masks=masks, already_zero=zeros, warnings=tuple(self._list_notes(weights))
+        )
 
     def _weight(self, key: str, held: Tensor) -> Tensor:
         layer = self.layers.get(key)
         return held if layer is None else layer.weight_of(held)
 
-    def _mask(self, key: str, scores: Tensor, held: Tensor) -> Tensor:
+    def _make_mask(self, key: str, scores: Tensor, held: Tensor) -> Tensor:
         """The pattern's mask in the form of the parameter."""
         mask = self.mask(self._weight(key, scores), self._weight(key, held))
         layer = self.layers.get(key)
@@ -64,7 +66,7 @@ class PatternCutting:
         kept.scatter_(-1, order[..., :goes], False)
         return kept.flatten(-2).movedim(-1, 1)
 
-    def _notes(self, weights: Mapping[str, Tensor]) -> list[str]:
+    def _list_notes(self, weights: Mapping[str, Tensor]) -> list[str]:
         name, group = self.structure.name, self.structure.group
         return [
             f"{key} has no {name}: {weight.shape[1]} inputs are no multiple of {group}"
@@ -73,5 +75,5 @@ class PatternCutting:
         ]
 
 
-def _alive(key: str, weight: Tensor, alive: Masks | None) -> Tensor:
+def _get_mask(key: str, weight: Tensor, alive: Masks | None) -> Tensor:
     return weight != 0 if alive is None else alive[key]

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from snnprune.checkpoint.read import describe
+from snnprune.checkpoint.read import describe_checkpoint
 from snnprune.checkpoint.safetensors import MalformedJsonError, is_shape, parse
-from snnprune.errors import InputError, wrong
+from snnprune.errors import InputError, error_class_for
 from snnprune.text import did_you_mean
 
 UNSTRUCTURED, CHANNELS = "unstructured", "channels"
@@ -48,15 +48,15 @@ def parse_structure(text: str, *, field: str = "--structure") -> Structure:
     found = re.fullmatch(r"(\d+):(\d+)", text)
     kept, group = map(int, found.groups()) if found else (0, 0)
     if not 0 < kept < group <= LARGEST_GROUP:
-        raise wrong(field)(
+        raise error_class_for(field)(
             f"unknown structure {text!r}",
             field=field,
-            hint=_hint(text),
+            hint=_format_hint(text),
         )
     return Structure(name=text, kept=kept, group=group)
 
 
-def _hint(text: str) -> str:
+def _format_hint(text: str) -> str:
     """What may have been meant, or all there is."""
     meant = did_you_mean(text, (UNSTRUCTURED, CHANNELS))
     if meant.startswith("did"):
@@ -75,13 +75,13 @@ Shapes = Mapping[str, tuple[int, ...]]
 Description = str | Path | Mapping[str, Sequence[int]]
 
 
-def metadata_of(shapes: Shapes) -> dict[str, str]:
+def format_metadata(shapes: Shapes) -> dict[str, str]:
     """The metadata of a file that holds tensors of these shapes, smaller than its model's."""
     text = json.dumps({key: list(shape) for key, shape in shapes.items()})
     return {STRUCTURE: CHANNELS, SMALLER: text}
 
 
-def shapes_in(metadata: Mapping[str, str], held: Shapes) -> Shapes | None:
+def read_shapes(metadata: Mapping[str, str], held: Shapes) -> Shapes | None:
     """The shapes that a file describes; None for one as large as its model.
 
     `held` are those of all its tensors, which counted before files described theirs.
@@ -91,26 +91,26 @@ def shapes_in(metadata: Mapping[str, str], held: Shapes) -> Shapes | None:
     """
     if metadata.get(STRUCTURE) != CHANNELS:
         return None
-    return _parsed(metadata[SMALLER]) if SMALLER in metadata else held
+    return _parse_shapes(metadata[SMALLER]) if SMALLER in metadata else held
 
 
-def shapes_of(description: Description) -> Shapes:
+def load_shapes(description: Description) -> Shapes:
     """The shapes that a file (by its path), JSON text or a mapping describes.
 
     Raises:
         InputError: it describes none.
     """
     if isinstance(description, Mapping):
-        return _checked(description)
+        return _check_shapes(description)
     if isinstance(description, str) and description.lstrip().startswith("{"):
-        return _parsed(description)
-    return _read(Path(description))
+        return _parse_shapes(description)
+    return _read_description(Path(description))
 
 
-def _read(path: Path) -> Shapes:
-    about = describe(path)
+def _read_description(path: Path) -> Shapes:
+    about = describe_checkpoint(path)
     try:
-        shapes = shapes_in(about.metadata, {info.name: info.shape for info in about.tensors})
+        shapes = read_shapes(about.metadata, {info.name: info.shape for info in about.tensors})
     except InputError as error:
         error.file = str(path)
         raise
@@ -124,14 +124,14 @@ def _read(path: Path) -> Shapes:
     return shapes
 
 
-def _parsed(text: str) -> Shapes:
+def _parse_shapes(text: str) -> Shapes:
     try:
-        return _checked(parse(text.encode("utf-8", "surrogatepass")))
+        return _check_shapes(parse(text.encode("utf-8", "surrogatepass")))
     except MalformedJsonError as error:
         raise InputError(f"the text {error}", field=SMALLER) from None
 
 
-def _checked(shapes: object) -> Shapes:
+def _check_shapes(shapes: object) -> Shapes:
     if not isinstance(shapes, Mapping):
         raise InputError("is not a table of shapes", field=SMALLER)
     for key, shape in shapes.items():

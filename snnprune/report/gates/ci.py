@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from snnprune.files.together import replacing
+from snnprune.files.together import replace_file
 from snnprune.report.gates.gate import Verdict
-from snnprune.text import printable, row, table
+from snnprune.text import format_row, format_table, make_printable
 
 
 def write_junit(path: Path, command: str, verdicts: Mapping[str, Sequence[Verdict]]) -> None:
@@ -20,10 +20,10 @@ def write_junit(path: Path, command: str, verdicts: Mapping[str, Sequence[Verdic
     """
     root = ElementTree.Element("testsuites", name=f"snnprune {command}")
     for name, found in verdicts.items():
-        _add_suite(root, printable(name), found)
+        _add_suite(root, make_printable(name), found)
     tree = ElementTree.ElementTree(root)
     ElementTree.indent(tree)
-    with replacing(path) as temporary:
+    with replace_file(path) as temporary:
         tree.write(temporary, encoding="utf-8", xml_declaration=True)
 
 
@@ -37,12 +37,12 @@ def _add_suite(root: ElementTree.Element, name: str, verdicts: Sequence[Verdict]
         errors=str(sum(one.met is None for one in verdicts)),
     )
     for one in verdicts:
-        title = printable(f"{one.gate} {one.limit}")
+        title = make_printable(f"{one.gate} {one.limit}")
         case = ElementTree.SubElement(suite, "testcase", classname=name, name=title)
         if one.met is not True:
             kind = "failure" if one.met is False else "error"
-            ElementTree.SubElement(case, kind, message=printable(one.found), type=one.gate)
-        ElementTree.SubElement(case, "system-out").text = printable(one.found)
+            ElementTree.SubElement(case, kind, message=make_printable(one.found), type=one.gate)
+        ElementTree.SubElement(case, "system-out").text = make_printable(one.found)
 
 
 VARIABLE = "GITHUB_STEP_SUMMARY"
@@ -54,7 +54,7 @@ def append_step_summary(command: str, verdicts: Mapping[str, Sequence[Verdict]])
     path = os.environ.get(VARIABLE)
     if not path:
         return None
-    text = "\n".join(_section(command, name, found) for name, found in verdicts.items())
+    text = "\n".join(_format_section(command, name, found) for name, found in verdicts.items())
     try:
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(text + "\n")
@@ -63,7 +63,7 @@ def append_step_summary(command: str, verdicts: Mapping[str, Sequence[Verdict]])
     return None
 
 
-def _section(command: str, name: str, verdicts: Sequence[Verdict]) -> str:
+def _format_section(command: str, name: str, verdicts: Sequence[Verdict]) -> str:
     body = [(one.gate, one.limit, one.found, SIGNS[one.met]) for one in verdicts]
-    lines = table(("gate", "limit", "found", ""), body)
-    return f"### snnprune {command}: {row([printable(name)])}\n\n{lines}\n"
+    lines = format_table(("gate", "limit", "found", ""), body)
+    return f"### snnprune {command}: {format_row([make_printable(name)])}\n\n{lines}\n"

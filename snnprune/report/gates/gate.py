@@ -11,7 +11,7 @@ from snnprune.errors import GateError, InputError, SnnpruneError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Count:
+class Proportion:
     """So many of so many."""
 
     part: int
@@ -24,33 +24,33 @@ class Count:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class Measurements:
     """A checkpoint in numbers; None where nobody measured, and `missing` says why."""
 
-    layers: Mapping[str, Count]
+    layers: Mapping[str, Proportion]
     """Pruned weights, by weight key."""
     size: int
     """Bytes of the file or files."""
-    right: Count | None = None
+    right: Proportion | None = None
     """Labelled samples that are classified right."""
-    right_before: Count | None = None
+    right_before: Proportion | None = None
     """The same of the baseline."""
     operations: int | None = None
     """Effective synaptic operations, over all samples."""
     energy: Fraction | None = None
     """Of them, in pJ."""
     samples: int = 0
-    silent: Count | None = None
+    silent: Proportion | None = None
     """Channels that never spike."""
-    same: Count | None = None
+    same: Proportion | None = None
     """Spikes that are as in the baseline."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """Why something was not measured, by the name of its field."""
 
-    def count_pruned(self) -> Count:
+    def count_pruned(self) -> Proportion:
         """Of all layers."""
         counts = self.layers.values()
-        return Count(part=sum(c.part for c in counts), whole=sum(c.whole for c in counts))
+        return Proportion(part=sum(c.part for c in counts), whole=sum(c.whole for c in counts))
 
 
 Judgement = tuple[bool, float, str]
@@ -78,7 +78,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gate:
+class GateRule:
     """A flag, and how what follows it is read and judged."""
 
     name: str
@@ -88,7 +88,7 @@ class Gate:
     """Fields of `Measured`."""
     read: Callable[[str, str], Any]
     """From what was written and the flag to a limit."""
-    judge: Callable[[Any, Measured], Judgement]
+    judge: Callable[[Any, Measurements], Judgement]
 
     @property
     def flag(self) -> str:
@@ -100,11 +100,11 @@ class Gate:
 class Limit:
     """A gate with the limit that somebody set."""
 
-    gate: Gate
+    gate: GateRule
     text: str
     value: Any
 
-    def verdict(self, measured: Measured) -> Verdict:
+    def verdict(self, measured: Measurements) -> Verdict:
         """Hold it against what was measured."""
         gate = self.gate
         lacking = [need for need in gate.needs if getattr(measured, need) is None]
@@ -123,28 +123,28 @@ class Limit:
         )
 
 
-def at_most(limit: Fraction, found: Fraction, words: str) -> Judgement:
+def check_at_most(limit: Fraction, found: Fraction, words: str) -> Judgement:
     """Whether what was found is no more than the limit."""
     return found <= limit, float(found), words
 
 
-def at_least(limit: Fraction, found: Fraction, words: str) -> Judgement:
+def check_at_least(limit: Fraction, found: Fraction, words: str) -> Judgement:
     """Whether what was found is no less than the limit."""
     return found >= limit, float(found), words
 
 
-def judge(limits: Sequence[Limit], measured: Measured) -> tuple[Verdict, ...]:
+def judge(limits: Sequence[Limit], measured: Measurements) -> tuple[Verdict, ...]:
     """Each of them, whatever came of the others."""
     return tuple(limit.verdict(measured) for limit in limits)
 
 
-def error_of(verdicts: Sequence[Verdict], file: object) -> SnnpruneError | None:
+def make_gate_error(verdicts: Sequence[Verdict], file: object) -> SnnpruneError | None:
     """The error of gates that are not met; before it, that of gates that could not be judged."""
     unknown = [one for one in verdicts if one.met is None]
     failed = [one for one in verdicts if one.met is False]
     if unknown:
         return InputError(
-            f"cannot be judged: {unknown[0].found}{_others(unknown)}",
+            f"cannot be judged: {unknown[0].found}{_format_others(unknown)}",
             file=file,
             field=f"--{unknown[0].gate}",
             hint="a gate that cannot be judged is not met",
@@ -155,6 +155,6 @@ def error_of(verdicts: Sequence[Verdict], file: object) -> SnnpruneError | None:
     return None
 
 
-def _others(verdicts: Sequence[Verdict]) -> str:
+def _format_others(verdicts: Sequence[Verdict]) -> str:
     names = ", ".join(f"--{one.gate}" for one in verdicts[1:])
     return f"; nor can {names}" if names else ""

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from snnprune import __version__
 from snnprune.report.pages.page import Page
 from snnprune.report.plots.canvas import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
-from snnprune.text import printable
+from snnprune.text import make_printable
 
 SVG = "http://www.w3.org/2000/svg"
 LINK = "{http://www.w3.org/1999/xlink}href"
@@ -46,15 +46,15 @@ NUMBER = re.compile(r"-?\d+\.\d{3,}")
 REFERENCE = re.compile(r"url\(#([\w-]+)\)")
 
 
-def drawn_inline(draw: Callable[[Path], None], name: str) -> str:
+def draw_inline(draw: Callable[[Path], None], name: str) -> str:
     """The SVG that `draw` writes to a path, for a page in which `name` is its own alone."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "picture.svg"
         draw(path)
-        return inline(path.read_text("utf-8"), name)
+        return make_inline(path.read_text("utf-8"), name)
 
 
-def inline(text: str, name: str) -> str:
+def make_inline(text: str, name: str) -> str:
     """An SVG of matplotlib without what a page has itself; its ids begin with `name`."""
     ElementTree.register_namespace("", SVG)
     root = ElementTree.fromstring(text)
@@ -96,19 +96,19 @@ def _adapt(part: ElementTree.Element, name: str) -> None:
     part.tail = None
 
 
-def html(page: Page) -> str:
+def render_html(page: Page) -> str:
     """The whole text; pictures are ours and stand in it as they are."""
     style = files("snnprune.report.pages").joinpath("page.css").read_text("utf-8")
-    return _template().render(
+    return _load_template().render(
         page=page,
         style=Markup(style),
-        style_hash=_hash(style),
+        style_hash=_hash_style(style),
         version=__version__,
     )
 
 
 @cache
-def _environment() -> Environment:
+def _make_environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("snnprune.report.pages", "."),
         autoescape=True,
@@ -116,15 +116,15 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["shown"] = printable
+    environment.filters["shown"] = make_printable
     environment.filters["drawn"] = Markup
     return environment
 
 
-def _template() -> Template:
-    return _environment().get_template("page.html")
+def _load_template() -> Template:
+    return _make_environment().get_template("page.html")
 
 
-def _hash(style: str) -> str:
+def _hash_style(style: str) -> str:
     """As a content security policy names an inline style that it allows."""
     return base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()

@@ -11,26 +11,26 @@ from snnprune import text
 
 BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 NOTHING = "–"
-percent = partial(text.percent, sign=" %", unknown=NOTHING)
-small_percent = partial(text.small_percent, sign=" %", unknown=NOTHING)
+percent = partial(text.format_percent, sign=" %", unknown=NOTHING)
+small_percent = partial(text.format_small_percent, sign=" %", unknown=NOTHING)
 
 
-def whole(count: float | None) -> str:
+def format_whole(count: float | None) -> str:
     """A count, or a mean of counts: whole from 100 on."""
-    return NOTHING if count is None else text.whole(count)
+    return NOTHING if count is None else text.format_whole(count)
 
 
-def rate(value: float | None) -> str:
+def format_rate(value: float | None) -> str:
     """Spikes per neuron per time step."""
     return NOTHING if value is None else f"{value:.4f}"
 
 
-def in_joules(picojoules: float | None) -> str:
+def format_joules(picojoules: float | None) -> str:
     """An energy in the unit that leaves a number from 1 to 1000."""
-    return NOTHING if picojoules is None else text.in_joules(picojoules)
+    return NOTHING if picojoules is None else text.format_joules(picojoules)
 
 
-def in_bytes(count: float | None) -> str:
+def format_bytes(count: float | None) -> str:
     """A size in the unit that leaves a number from 1 to 1000."""
     if count is None:
         return NOTHING
@@ -38,7 +38,7 @@ def in_bytes(count: float | None) -> str:
     return f"{count / size:.4g} {unit}" if size > 1 else f"{count:,.0f} bytes"
 
 
-def change(before: float | None, after: float | None) -> str:
+def format_change(before: float | None, after: float | None) -> str:
     """How much less or more, relative to before."""
     if before is None or after is None or not before:
         return NOTHING
@@ -48,7 +48,7 @@ def change(before: float | None, after: float | None) -> str:
     return f"{100 * relative:+.1f} %" if abs(relative) >= 5e-4 else "under 0.1 %"
 
 
-def points(before: float | None, after: float | None) -> str:
+def format_points(before: float | None, after: float | None) -> str:
     """The difference of two shares, in percentage points."""
     if before is None or after is None:
         return NOTHING
@@ -56,7 +56,7 @@ def points(before: float | None, after: float | None) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class TextTable:
     """Rows of text; a cell that is None is not known."""
 
     titles: Sequence[str]
@@ -67,7 +67,7 @@ class Table:
     kind: Literal["table"] = "table"
 
 
-def without_unknown(table: Table, unknown: str) -> Table:
+def drop_unknown_columns(table: TextTable, unknown: str) -> TextTable:
     """The table without the columns of numbers of which none is known."""
     known = [
         number
@@ -110,18 +110,18 @@ class Facts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lines:
+class TextLines:
     """Text, a line each."""
 
     lines: Sequence[str]
     kind: Literal["lines"] = "lines"
 
 
-Block = Table | Pictures | Facts | Lines
+Block = TextTable | Pictures | Facts | TextLines
 
 
 @dataclass(frozen=True, kw_only=True)
-class Section:
+class PageSection:
     """What belongs under one title."""
 
     title: str
@@ -149,4 +149,4 @@ class Page:
     verdict: str
     """What came of the gates, or nothing."""
     headlines: Sequence[Headline]
-    sections: Sequence[Section]
+    sections: Sequence[PageSection]

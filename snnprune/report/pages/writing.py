@@ -6,29 +6,37 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-from snnprune.files.together import together
-from snnprune.files.writing import as_json, write_text
-from snnprune.report.pages.card import card
-from snnprune.report.pages.html import html
-from snnprune.report.pages.page import Headline, Page, in_bytes, in_joules, percent, points, whole
-from snnprune.report.pages.sections import sections_of
+from snnprune.files.together import replace_together
+from snnprune.files.writing import format_json, write_text
+from snnprune.report.pages.card import render_card
+from snnprune.report.pages.html import render_html
+from snnprune.report.pages.page import (
+    Headline,
+    Page,
+    format_bytes,
+    format_joules,
+    format_points,
+    format_whole,
+    percent,
+)
+from snnprune.report.pages.sections import make_sections
 
 Report = Mapping[str, Any]
 
 
-def page_of(report: Report) -> Page:
+def compose_page(report: Report) -> Page:
     """Headlines of what matters, then a section for each thing that the report is about."""
     return Page(
         title=f"snnprune {report['command']}",
-        subtitle=_subtitle(report),
+        subtitle=_format_subtitle(report),
         ok=report["ok"],
-        verdict=_verdict(report),
-        headlines=list(_headlines(report)),
-        sections=sections_of(report),
+        verdict=_format_verdict(report),
+        headlines=list(_iter_headlines(report)),
+        sections=make_sections(report),
     )
 
 
-def _subtitle(report: Report) -> str:
+def _format_subtitle(report: Report) -> str:
     """The files that it is about; of a run, its model and data; of several, their folders."""
     files = [PurePath(one["path"]).name for one in report["inputs"]]
     named = [one["name"] for one in (report.get("model"), report.get("data")) if one]
@@ -36,7 +44,7 @@ def _subtitle(report: Report) -> str:
     return ", ".join(several or files or named)
 
 
-def _verdict(report: Report) -> str:
+def _format_verdict(report: Report) -> str:
     gates = [one for part in (report, *report.get("files", [])) for one in part.get("gates", [])]
     if not gates:
         return ""
@@ -44,7 +52,7 @@ def _verdict(report: Report) -> str:
     return f"{met} of {len(gates)} gates met"
 
 
-def _headlines(report: Report) -> Iterator[Headline]:
+def _iter_headlines(report: Report) -> Iterator[Headline]:
     totals, last = report.get("totals"), report.get("after") or report.get("evaluation")
     first = report.get("before") or {}
     if totals and "prunable" in totals:
@@ -54,31 +62,35 @@ def _headlines(report: Report) -> Iterator[Headline]:
         )
     if last and last["accuracy"] is not None:
         before = first.get("accuracy")
-        note = "" if before is None else points(before, last["accuracy"])
+        note = "" if before is None else format_points(before, last["accuracy"])
         yield Headline(name="accuracy", value=percent(last["accuracy"], 2), note=note)
-    yield from _answers(report)
-    yield from _work(report)
+    yield from _iter_answer_headlines(report)
+    yield from _iter_work_headlines(report)
     sizes = (report.get("sizes") or {}).get("after")
     if sizes:
         yield Headline(
-            name="packed", value=in_bytes(sizes["packed"]), note=f"dense {in_bytes(sizes['dense'])}"
+            name="packed",
+            value=format_bytes(sizes["packed"]),
+            note=f"dense {format_bytes(sizes['dense'])}",
         )
     same = (report.get("agreement") or {}).get("spike_agreement")
     if same is not None:
         yield Headline(name="spikes as before", value=percent(same, 2))
 
 
-def _answers(report: Report) -> Iterator[Headline]:
+def _iter_answer_headlines(report: Report) -> Iterator[Headline]:
     """How often two networks that were run together are right, where nothing else says so."""
     answers = (report.get("agreement") or {}).get("answers")
     if not answers or "after" in report or report.get("evaluation"):
         return
     first, other = answers["accuracies"]
     yield Headline(name="accuracy of the first", value=percent(first, 2))
-    yield Headline(name="accuracy of the other", value=percent(other, 2), note=points(first, other))
+    yield Headline(
+        name="accuracy of the other", value=percent(other, 2), note=format_points(first, other)
+    )
 
 
-def _work(report: Report) -> Iterator[Headline]:
+def _iter_work_headlines(report: Report) -> Iterator[Headline]:
     work = report.get("workload") or {}
     first, last = (work.get("before"), work.get("after")) if "after" in work else (None, work)
     if not last:
@@ -86,8 +98,10 @@ def _work(report: Report) -> Iterator[Headline]:
     done = (last["macs"] + last["acs"]) / last["samples"]
     before = first and (first["macs"] + first["acs"]) / first["samples"]
     note = f"a sample, {done / before:.0%} of before" if before else "a sample"
-    yield Headline(name="synaptic operations", value=whole(done), note=note)
-    yield Headline(name="energy", value=in_joules(last["energy_pj"]), note="a sample, arithmetic")
+    yield Headline(name="synaptic operations", value=format_whole(done), note=note)
+    yield Headline(
+        name="energy", value=format_joules(last["energy_pj"]), note="a sample, arithmetic"
+    )
 
 
 REPORT = "report.json"
@@ -105,7 +119,7 @@ def write_report(
     Raises:
         OutputError: one cannot be written.
     """
-    return _written(folder, report, FILES, within)
+    return _write_files(folder, report, FILES, within)
 
 
 def write_pages(folder: Path, report: Mapping[str, Any]) -> tuple[Path, ...]:
@@ -114,24 +128,24 @@ def write_pages(folder: Path, report: Mapping[str, Any]) -> tuple[Path, ...]:
     Raises:
         OutputError: one cannot be written.
     """
-    return _written(folder, report, PAGES, None)
+    return _write_files(folder, report, PAGES, None)
 
 
-def _written(
+def _write_files(
     folder: Path, report: Mapping[str, Any], names: tuple[str, ...], within: Path | None
 ) -> tuple[Path, ...]:
-    texts = _texts(report)
+    texts = _render_texts(report)
     paths = tuple(folder / name for name in names)
-    with together(*paths, within=within) as staged:
+    with replace_together(*paths, within=within) as staged:
         for name, path in zip(names, staged, strict=True):
             write_text(path, texts[name])
     return paths
 
 
-def _texts(report: Mapping[str, Any]) -> dict[str, str]:
+def _render_texts(report: Mapping[str, Any]) -> dict[str, str]:
     """By the name of the file."""
-    page = page_of(report)
+    page = compose_page(report)
     return {
-        REPORT: as_json(report),
-        **dict(zip(PAGES, (html(page), card(page, report)), strict=True)),
+        REPORT: format_json(report),
+        **dict(zip(PAGES, (render_html(page), render_card(page, report)), strict=True)),
     }

@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from snnprune.data.dataset import worded
-from snnprune.report.plots.canvas import BLACK, Look, drawn, remaining, show_sparsities
-from snnprune.text import printable
+from snnprune.data.dataset import format_split
+from snnprune.report.plots.canvas import (
+    BLACK,
+    LineStyle,
+    compute_position,
+    show_sparsities,
+    write_figure,
+)
+from snnprune.text import make_printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +27,7 @@ BESIDE = 0.02  # of a doubling of the sparsity: how far apart spreads of one spa
 
 
 @dataclass(frozen=True, kw_only=True)
-class Level:
+class AccuracyLevel:
     """An accuracy in [0, 1]; the deviation is None where there is one measurement."""
 
     mean: float
@@ -39,11 +45,11 @@ class Level:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mark:
+class CurveMark:
     """What was measured at one sparsity, in [0, 1)."""
 
     sparsity: float
-    level: Level
+    level: AccuracyLevel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +57,8 @@ class Curve:
     """One line of a picture."""
 
     label: str
-    marks: Sequence[Mark]
-    look: Look
+    marks: Sequence[CurveMark]
+    look: LineStyle
 
     @property
     def spread(self) -> bool:
@@ -64,7 +70,7 @@ def plot_accuracy(
     paths: Sequence[Path],
     curves: Sequence[Curve],
     *,
-    dense: Level | None,
+    dense: AccuracyLevel | None,
     conditions: str,
     split: str = "test",
 ) -> None:
@@ -74,15 +80,19 @@ def plot_accuracy(
         OutputError: a file cannot be written.
     """
     levels = [mark.level for curve in curves for mark in curve.marks]
-    whole = _around([*levels, *([dense] if dense else [])])
-    near = _near(levels, dense)
-    views = [whole, near] if near and _height(whole) > ENLARGED * _height(near) else [whole]
-    with drawn(paths, size=(1 + 5.4 * len(views), 4.4), conditions=conditions) as figure:
+    whole = _find_limits([*levels, *([dense] if dense else [])])
+    near = _find_close_limits(levels, dense)
+    views = (
+        [whole, near]
+        if near and _measure_height(whole) > ENLARGED * _measure_height(near)
+        else [whole]
+    )
+    with write_figure(paths, size=(1 + 5.4 * len(views), 4.4), conditions=conditions) as figure:
         panels = figure.subplots(1, len(views), squeeze=False)[0]
         for axes, view in zip(panels, views, strict=True):
             draw_curves(axes, curves, dense)
             axes.set_ylim(100 * view[0], 100 * view[1])
-        panels[0].set_ylabel(f"{worded(split)} accuracy (%)")
+        panels[0].set_ylabel(f"{format_split(split)} accuracy (%)")
         if len(views) > 1:
             panels[1].set_title("enlarged")
         handles, labels = panels[0].get_legend_handles_labels()
@@ -90,11 +100,11 @@ def plot_accuracy(
         figure.legend(handles, labels, loc="outside lower center", ncols=across, handlelength=3.5)
 
 
-def _height(view: tuple[float, float]) -> float:
+def _measure_height(view: tuple[float, float]) -> float:
     return view[1] - view[0]
 
 
-def _around(levels: Iterable[Level]) -> tuple[float, float]:
+def _find_limits(levels: Iterable[AccuracyLevel]) -> tuple[float, float]:
     """Limits in which all of `levels` are seen, with a margin."""
     levels = list(levels)
     low = min((level.low for level in levels), default=0.0)
@@ -103,29 +113,31 @@ def _around(levels: Iterable[Level]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _near(levels: Sequence[Level], dense: Level | None) -> tuple[float, float] | None:
+def _find_close_limits(
+    levels: Sequence[AccuracyLevel], dense: AccuracyLevel | None
+) -> tuple[float, float] | None:
     """Limits close to dense, or to the best; None where hardly anything lies there."""
     best = dense.mean if dense else max((level.mean for level in levels), default=0.0)
     close = [level for level in levels if level.mean >= best - NEAR]
     if len(close) < 2:
         return None
-    low, high = _around([*close, *([dense] if dense else [])])
+    low, high = _find_limits([*close, *([dense] if dense else [])])
     return max(low, best - NEAR), high
 
 
-def draw_curves(axes: Axes, curves: Sequence[Curve], dense: Level | None) -> None:
+def draw_curves(axes: Axes, curves: Sequence[Curve], dense: AccuracyLevel | None) -> None:
     """All lines on one pair of axes, accuracies in percent."""
     if dense is not None:
         draw_level(axes, dense, "dense", linestyle=":")
     for number, curve in enumerate(curves):
         aside = BESIDE * (number - (len(curves) - 1) / 2) if curve.spread else 0.0
-        draw_curve(axes, curve, [remaining(mark.sparsity) + aside for mark in curve.marks])
+        draw_curve(axes, curve, [compute_position(mark.sparsity) + aside for mark in curve.marks])
     sparsities = [mark.sparsity for curve in curves for mark in curve.marks]
     show_sparsities(axes, sparsities or [0.0])
     axes.grid()
 
 
-def draw_level(axes: Axes, level: Level, label: str, *, linestyle: str) -> None:
+def draw_level(axes: Axes, level: AccuracyLevel, label: str, *, linestyle: str) -> None:
     """A level right across, with its spread as a band, in percent."""
     axes.axhline(100 * level.mean, color=BLACK, linewidth=1, linestyle=linestyle, label=label)
     if level.deviation is not None:
@@ -139,7 +151,7 @@ def draw_curve(axes: Axes, curve: Curve, x: Sequence[float]) -> None:
         x,
         [100 * level.mean for level in levels],
         yerr=[100 * (level.deviation or 0.0) for level in levels] if curve.spread else None,
-        label=printable(curve.label, 60),
+        label=make_printable(curve.label, 60),
         color=curve.look.color,
         linestyle=curve.look.dashes,
         marker=curve.look.marker,

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from snnprune.files.together import replacing
+from snnprune.files.together import replace_file
 from snnprune.report.curves import RANDOM
-from snnprune.text import printable
+from snnprune.text import make_printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +30,7 @@ BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = (  # Okabe and Ito 2008, Color Un
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class LineStyle:
     """How a line is drawn, in the words of matplotlib."""
 
     color: str
@@ -39,17 +39,17 @@ class Look:
 
 
 LOOKS = (
-    Look(color=BLUE, marker="o"),
-    Look(color=VERMILLION, marker="s", dashes=(0, (6, 2))),
-    Look(color=GREEN, marker="^", dashes=(0, (6, 1, 1, 1))),
-    Look(color=PURPLE, marker="D", dashes=(0, (3, 1))),
-    Look(color=ORANGE, marker="v", dashes=(0, (6, 1, 1, 1, 1, 1))),
-    Look(color=SKY, marker="P", dashes=(0, (1, 1))),
+    LineStyle(color=BLUE, marker="o"),
+    LineStyle(color=VERMILLION, marker="s", dashes=(0, (6, 2))),
+    LineStyle(color=GREEN, marker="^", dashes=(0, (6, 1, 1, 1))),
+    LineStyle(color=PURPLE, marker="D", dashes=(0, (3, 1))),
+    LineStyle(color=ORANGE, marker="v", dashes=(0, (6, 1, 1, 1, 1, 1))),
+    LineStyle(color=SKY, marker="P", dashes=(0, (1, 1))),
 )
-RANDOM_LOOK = Look(color=GREY, marker="x", dashes=(0, (2, 2)))
+RANDOM_LOOK = LineStyle(color=GREY, marker="x", dashes=(0, (2, 2)))
 
 
-def looks(methods: Sequence[str]) -> Mapping[str, Look]:
+def choose_line_styles(methods: Sequence[str]) -> Mapping[str, LineStyle]:
     """One for each method; grey for random tickets, over again where there are many."""
     others = [method for method in methods if method != RANDOM]
     given = {method: LOOKS[number % len(LOOKS)] for number, method in enumerate(others)}
@@ -65,34 +65,34 @@ MARGIN = 0.04  # of the axis, beside the outermost points
 MOST = 0.99999  # sparsity; 1 lies at infinity
 
 
-def remaining(sparsity: float) -> float:
+def compute_position(sparsity: float) -> float:
     """Where a sparsity in [0, 1) lies: each time the weights are halved, it is as much further."""
     return float(-np.log2(1 - min(sparsity, MOST)))
 
 
 def show_sparsities(axes: Axes, sparsities: Sequence[float]) -> None:
     """Let the x axis of `axes`, whose points lie at `remaining`, span `sparsities`."""
-    low, high = remaining(min(sparsities)), remaining(max(sparsities))
-    axes.set_xlim(low - _margin(low, high), high + _margin(low, high))
-    shown = ticks(sparsities)
-    axes.set_xticks([remaining(one) for one in shown], [f"{100 * one:.4g}" for one in shown])
+    low, high = compute_position(min(sparsities)), compute_position(max(sparsities))
+    axes.set_xlim(low - _compute_margin(low, high), high + _compute_margin(low, high))
+    shown = choose_ticks(sparsities)
+    axes.set_xticks([compute_position(one) for one in shown], [f"{100 * one:.4g}" for one in shown])
     axes.set_xlabel("sparsity (% of prunable weights), by weights left")
 
 
-def ticks(sparsities: Sequence[float]) -> list[float]:
+def choose_ticks(sparsities: Sequence[float]) -> list[float]:
     """Round sparsities in the range of those given, and of these if few are; none too close."""
-    low, high = remaining(min(sparsities)), remaining(max(sparsities))
-    margin, least = _margin(low, high), APART * max(high - low, 0.1)
+    low, high = compute_position(min(sparsities)), compute_position(max(sparsities))
+    margin, least = _compute_margin(low, high), APART * max(high - low, 0.1)
     chosen: list[float] = []
     for one in (*ROUND, *(sparsities if len(sparsities) < 4 else ())):
-        at = remaining(one)
-        far = all(abs(at - remaining(other)) >= least for other in chosen)
+        at = compute_position(one)
+        far = all(abs(at - compute_position(other)) >= least for other in chosen)
         if low - margin <= at <= high + margin and far:
             chosen.append(one)
     return sorted(chosen)
 
 
-def _margin(low: float, high: float) -> float:
+def _compute_margin(low: float, high: float) -> float:
     return max(MARGIN * (high - low), 0.0 if high - low > 1 else 0.3)
 
 
@@ -112,7 +112,9 @@ TITLE_PER_INCH = 14.5  # characters of the title
 
 
 @contextmanager
-def drawn(paths: Sequence[Path], *, size: tuple[float, float], conditions: str) -> Iterator[Figure]:
+def write_figure(
+    paths: Sequence[Path], *, size: tuple[float, float], conditions: str
+) -> Iterator[Figure]:
     """A figure of `size` inches with `conditions` above it, written to `paths` after the block.
 
     Raises:
@@ -125,25 +127,25 @@ def drawn(paths: Sequence[Path], *, size: tuple[float, float], conditions: str) 
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box stands for it
         figure = Figure(figsize=size, layout="constrained")
         yield figure
-        title = wrapped(conditions, int(size[0] * TITLE_PER_INCH))
+        title = wrap_text(conditions, int(size[0] * TITLE_PER_INCH))
         figure.suptitle(title, x=0.01, ha="left", fontsize=9)
         for path in paths:
-            save(figure, path)
+            save_figure(figure, path)
 
 
-def save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as what its suffix says.
 
     Raises:
         OutputError: `path` cannot be written.
     """
-    with replacing(path) as temporary:
+    with replace_file(path) as temporary:
         # no date: the same numbers give the same file
         metadata = {"Date": None} if path.suffix == ".svg" else None
         figure.savefig(temporary, format=path.suffix[1:], dpi=150, metadata=metadata)
 
 
-def wrapped(text: str, width: int) -> str:
+def wrap_text(text: str, width: int) -> str:
     """The text in lines of at most `width` characters."""
-    parts = (textwrap.wrap(printable(line), width) for line in text.splitlines())
+    parts = (textwrap.wrap(make_printable(line), width) for line in text.splitlines())
     return "\n".join(line for lines in parts for line in lines)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from snnprune.report.plots.canvas import VERMILLION, drawn
-from snnprune.text import printable
+from snnprune.report.plots.canvas import VERMILLION, write_figure
+from snnprune.text import make_printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ DARK = 0.55  # of the brightness, below which a number is white
 
 
 @dataclass(frozen=True, kw_only=True)
-class Panel:
+class HeatPanel:
     """One method: a row for each name, a column for each sparsity; None where nothing is known."""
 
     title: str
@@ -37,7 +37,7 @@ class Panel:
 
 def plot_heat(
     paths: Sequence[Path],
-    panels: Sequence[Panel],
+    panels: Sequence[HeatPanel],
     *,
     measure: str,
     conditions: str,
@@ -52,40 +52,40 @@ def plot_heat(
     """
     panels = [panel for panel in panels if panel.rows]
     across = min(len(panels), SIDE_BY_SIDE)
-    with drawn(paths, size=_size(panels, across), conditions=conditions) as figure:
+    with write_figure(paths, size=_choose_size(panels, across), conditions=conditions) as figure:
         if not panels:
             figure.text(0.5, 0.3, f"{measure}: not measured", ha="center")
             return
-        grid = figure.subplots(_down(panels, across), across, squeeze=False)
-        norm, colors = _scale(panels, highest, log=log)
+        grid = figure.subplots(_count_rows(panels, across), across, squeeze=False)
+        norm, colors = _make_scale(panels, highest, log=log)
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
         for number, (axes, panel) in enumerate(zip(grid.flat, panels, strict=False)):
-            mesh = _draw(axes, panel, norm, colors, text)
+            mesh = _draw_panel(axes, panel, norm, colors, text)
             if number % across:
                 axes.set_yticklabels([])
         figure.colorbar(mesh, ax=grid, label=measure, aspect=40, pad=0.01, format="{x:g}")
 
 
-def _down(panels: Sequence[Panel], across: int) -> int:
+def _count_rows(panels: Sequence[HeatPanel], across: int) -> int:
     """Rows of panels."""
     return -(-len(panels) // across)
 
 
-def _size(panels: Sequence[Panel], across: int) -> tuple[float, float]:
+def _choose_size(panels: Sequence[HeatPanel], across: int) -> tuple[float, float]:
     """Inches, by the number of squares and the length of the names."""
     if not panels:
         return 5.0, 1.4
     columns = max(len(panel.columns) for panel in panels)
     rows = max(len(panel.rows) for panel in panels)
-    longest = max(len(name) for panel in panels for name in short(list(panel.rows)))
+    longest = max(len(name) for panel in panels for name in shorten_names(list(panel.rows)))
     width = across * (0.25 + columns * (WIDE if columns <= NUMBERED else NARROW))
-    height = _down(panels, across) * (HIGH * rows + 0.9)
+    height = _count_rows(panels, across) * (HIGH * rows + 0.9)
     return max(5.0, width + 0.075 * longest + 1.2), height + 0.8
 
 
-def _scale(
-    panels: Sequence[Panel], highest: float | None, *, log: bool
+def _make_scale(
+    panels: Sequence[HeatPanel], highest: float | None, *, log: bool
 ) -> tuple[Normalize, Colormap]:
     """The colours of the values of all panels."""
     import matplotlib as mpl
@@ -100,8 +100,8 @@ def _scale(
     return LogNorm(min([*values, top / 2]), top), colors
 
 
-def _draw(
-    axes: Axes, panel: Panel, norm: Normalize, colors: Colormap, text: Callable[[float], str]
+def _draw_panel(
+    axes: Axes, panel: HeatPanel, norm: Normalize, colors: Colormap, text: Callable[[float], str]
 ) -> QuadMesh:
     values = np.array(
         [[np.nan if value is None else value for value in row] for row in panel.rows.values()]
@@ -110,20 +110,20 @@ def _draw(
     shown = np.where(values == 0, np.finfo(float).tiny, values)
     mesh = axes.pcolormesh(shown, norm=norm, cmap=colors, edgecolors="white", linewidth=0.5)
     axes.invert_yaxis()
-    axes.set_title(printable(panel.title, 40))
+    axes.set_title(make_printable(panel.title, 40))
     axes.set_xlabel("sparsity (%)")
     axes.set_xticks(
         [column + 0.5 for column in range(len(panel.columns))], panel.columns, rotation=90
     )
-    axes.set_yticks([row + 0.5 for row in range(len(panel.rows))], short(list(panel.rows)))
+    axes.set_yticks([row + 0.5 for row in range(len(panel.rows))], shorten_names(list(panel.rows)))
     axes.tick_params(length=0, labelsize=8)
     axes.spines[:].set_visible(False)
     if len(panel.columns) <= NUMBERED:
-        _write(axes, values, norm, colors, text)
+        _write_values(axes, values, norm, colors, text)
     return mesh
 
 
-def _write(
+def _write_values(
     axes: Axes,
     values: np.ndarray[tuple[int, int], np.dtype[np.float64]],
     norm: Normalize,
@@ -143,17 +143,17 @@ def _write(
         )
 
 
-def short(names: Sequence[str]) -> list[str]:
+def shorten_names(names: Sequence[str]) -> list[str]:
     """Names that fit beside their rows, without the modules and the middle that can be missed."""
     parts = [name.split(".") for name in names]
     modules = zip(*(each[:-1] for each in parts), strict=False)
     shared = len(list(takewhile(lambda module: len(set(module)) == 1, modules)))
     if len(names) > 1 and shared:
-        return [_cut(f"…{printable('.'.join(each[shared:]))}") for each in parts]
-    return [_cut(printable(name)) for name in names]
+        return [_shorten_name(f"…{make_printable('.'.join(each[shared:]))}") for each in parts]
+    return [_shorten_name(make_printable(name)) for name in names]
 
 
-def _cut(name: str) -> str:
+def _shorten_name(name: str) -> str:
     if len(name) <= LONGEST:
         return name
     head = LONGEST // 3

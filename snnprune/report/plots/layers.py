@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from snnprune.report.curves import Point, Summary
-from snnprune.report.plots.heat import Panel, plot_heat
-from snnprune.text import in_percent, layer_name
+from snnprune.report.curves import CurvePoint, CurveSummary
+from snnprune.report.plots.heat import HeatPanel, plot_heat
+from snnprune.text import format_percent_number, layer_name
 
 
 def plot_sensitivity(
@@ -23,11 +23,11 @@ def plot_sensitivity(
     Raises:
         OutputError: a file cannot be written.
     """
-    columns = [in_percent(sparsity) for sparsity in sparsities]
+    columns = [format_percent_number(sparsity) for sparsity in sparsities]
     plot_heat(
         paths,
         [
-            Panel(title=title, columns=columns, rows=rows)
+            HeatPanel(title=title, columns=columns, rows=rows)
             for title, rows in measures.items()
             if any(value is not None for row in rows.values() for value in row)
         ],
@@ -37,28 +37,28 @@ def plot_sensitivity(
     )
 
 
-def plot_densities(paths: Sequence[Path], summary: Summary, conditions: str) -> None:
+def plot_densities(paths: Sequence[Path], summary: CurveSummary, conditions: str) -> None:
     """Draw the share of weights kept, in percent, by layer and sparsity, a panel for each method.
 
     Raises:
         OutputError: a file cannot be written.
     """
 
-    def densities(point: Point) -> Mapping[str, float]:
+    def densities(point: CurvePoint) -> Mapping[str, float]:
         return {layer_name(weight): 100 * density for weight, density in point.densities.items()}
 
     plot_heat(
         paths,
-        _panels(summary, densities, []),
+        _make_panels(summary, densities, []),
         measure="weights kept (%)",
-        conditions=f"{conditions}\n{_seeds(summary)}",
+        conditions=f"{conditions}\n{_format_seeds(summary)}",
         highest=100.0,
         text=lambda value: f"{value:.0f}" if value >= 9.95 else f"{value:.2g}",
         log=True,
     )
 
 
-def plot_firing_rates(paths: Sequence[Path], summary: Summary, conditions: str) -> None:
+def plot_firing_rates(paths: Sequence[Path], summary: CurveSummary, conditions: str) -> None:
     """Draw spikes per neuron per time step, by neuron and sparsity, dense first.
 
     Raises:
@@ -67,30 +67,32 @@ def plot_firing_rates(paths: Sequence[Path], summary: Summary, conditions: str) 
     dense = [summary.dense] if summary.dense else []
     plot_heat(
         paths,
-        _panels(summary, lambda point: point.firing_rates, dense),
+        _make_panels(summary, lambda point: point.firing_rates, dense),
         measure="spikes per neuron\nper time step",
-        conditions=f"{conditions}\n{_seeds(summary)}",
+        conditions=f"{conditions}\n{_format_seeds(summary)}",
         text=lambda value: f"{value:.3f}".removeprefix("0"),
     )
 
 
-def _panels(
-    summary: Summary, values: Callable[[Point], Mapping[str, float]], before: Sequence[Point]
-) -> list[Panel]:
+def _make_panels(
+    summary: CurveSummary,
+    values: Callable[[CurvePoint], Mapping[str, float]],
+    before: Sequence[CurvePoint],
+) -> list[HeatPanel]:
     """A panel for each method with `before` as its first columns."""
     panels = []
     for method in summary.list_methods():
         points = [*before, *summary.of(method)]
         names = dict.fromkeys(name for point in points for name in values(point))
         panels.append(
-            Panel(
+            HeatPanel(
                 title=method,
-                columns=[in_percent(point.sparsity) for point in points],
+                columns=[format_percent_number(point.sparsity) for point in points],
                 rows={name: [values(point).get(name) for point in points] for name in names},
             )
         )
     return panels
 
 
-def _seeds(summary: Summary) -> str:
+def _format_seeds(summary: CurveSummary) -> str:
     return "one seed" if summary.seeds < 2 else f"mean of {summary.seeds} seeds"

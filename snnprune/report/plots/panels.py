@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from snnprune.report.plots.canvas import BLACK, BLUE, GREY, ORANGE, STYLE, VERMILLION, save
-from snnprune.text import printable
+from snnprune.report.plots.canvas import BLACK, BLUE, GREY, ORANGE, STYLE, VERMILLION, save_figure
+from snnprune.text import make_printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ LONGEST = 34  # characters of a title
 
 
 @contextmanager
-def _panel(path: Path, title: str, left: float = 0.04) -> Iterator[Axes]:
+def _draw_panel(path: Path, title: str, left: float = 0.04) -> Iterator[Axes]:
     """Axes of a small picture; `path` has it after the block."""
     from matplotlib import style
     from matplotlib.figure import Figure
@@ -30,8 +30,8 @@ def _panel(path: Path, title: str, left: float = 0.04) -> Iterator[Axes]:
         figure = Figure(figsize=SIZE)
         axes = figure.add_axes((left, BOTTOM, 0.97 - left, HEIGHT))
         yield axes
-        axes.set_title(_short(printable(title)))
-        save(figure, path)
+        axes.set_title(_shorten_title(make_printable(title)))
+        save_figure(figure, path)
 
 
 def plot_membrane(
@@ -50,15 +50,15 @@ def plot_membrane(
     Raises:
         OutputError: `path` cannot be written.
     """
-    low, high = _span(edges, before, after)
+    low, high = _find_span(edges, before, after)
     inner = slice(low + 1, high + 1)
     bounds = edges[low : high + 1]
-    with _panel(path, title) as axes:
+    with _draw_panel(path, title) as axes:
         if radius is not None:
             reach = min(radius, bounds[-1]), max(-radius, bounds[0])
             axes.axvspan(reach[1], reach[0], color=ORANGE, alpha=0.25, linewidth=0)
-        axes.stairs(_shares(before)[inner], bounds, fill=True, color=GREY, alpha=0.45)
-        axes.stairs(_shares(after)[inner], bounds, color=BLUE, linewidth=1.1)
+        axes.stairs(_compute_shares(before)[inner], bounds, fill=True, color=GREY, alpha=0.45)
+        axes.stairs(_compute_shares(after)[inner], bounds, color=BLUE, linewidth=1.1)
         axes.axvline(0, color=BLACK, linewidth=0.8, linestyle="--")
         axes.set_xlim(bounds[0], bounds[-1])
         axes.set_yticks([])
@@ -76,11 +76,11 @@ def plot_scores(
     Raises:
         OutputError: `path` cannot be written.
     """
-    with _panel(path, title) as axes:
+    with _draw_panel(path, title) as axes:
         axes.stairs(pruned, edges, fill=True, color=VERMILLION, alpha=0.55)
         both = [one + other for one, other in zip(kept, pruned, strict=True)]
         axes.stairs(both, edges, baseline=list(pruned), fill=True, color=BLUE, alpha=0.75)
-        axes.set_xlim(_lower_end(edges, both), edges[-1])
+        axes.set_xlim(_find_lower_end(edges, both), edges[-1])
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("log10 score", labelpad=1)
@@ -92,7 +92,7 @@ def plot_flips(path: Path, predicted: Sequence[float], measured: Sequence[float]
     Raises:
         OutputError: `path` cannot be written.
     """
-    with _panel(path, "", left=0.26) as axes:
+    with _draw_panel(path, "", left=0.26) as axes:
         seen = [value for value in (*predicted, *measured) if value > 0]
         low, high = min(seen, default=1e-3) / 2, min(1.2, 2 * max(seen, default=1.0))
         axes.plot([low, high], [low, high], color=BLACK, linewidth=0.8, linestyle="--")
@@ -110,18 +110,18 @@ def plot_flips(path: Path, predicted: Sequence[float], measured: Sequence[float]
         axes.minorticks_off()
 
 
-def _short(title: str) -> str:
+def _shorten_title(title: str) -> str:
     if len(title) <= LONGEST:
         return title
     return f"{title[: LONGEST // 3]}…{title[1 - LONGEST + LONGEST // 3 :]}"
 
 
-def _shares(counts: Sequence[int]) -> list[float]:
+def _compute_shares(counts: Sequence[int]) -> list[float]:
     total = max(1, sum(counts))
     return [count / total for count in counts]
 
 
-def _span(edges: Sequence[float], *histograms: Sequence[int]) -> tuple[int, int]:
+def _find_span(edges: Sequence[float], *histograms: Sequence[int]) -> tuple[int, int]:
     """The inner bins, from and to, that hold all but a thousandth of each side of each histogram.
 
     The threshold is always seen, with a little on either side.
@@ -129,7 +129,7 @@ def _span(edges: Sequence[float], *histograms: Sequence[int]) -> tuple[int, int]
     zero = sum(edge < 0 for edge in edges)
     first, last = zero - 8, zero + 8
     for counts in histograms:
-        shares, total = _shares(counts)[1:-1], 0.0
+        shares, total = _compute_shares(counts)[1:-1], 0.0
         inside = []
         for number, share in enumerate(shares):
             total += share
@@ -140,7 +140,7 @@ def _span(edges: Sequence[float], *histograms: Sequence[int]) -> tuple[int, int]
     return max(0, first), min(len(edges) - 1, last)
 
 
-def _lower_end(edges: Sequence[float], counts: Sequence[int]) -> float:
+def _find_lower_end(edges: Sequence[float], counts: Sequence[int]) -> float:
     """Where all but a thousandth of the weights begin: scores near 0 have logarithms far below."""
     total, seen = sum(counts), 0
     for edge, count in zip(edges, counts, strict=False):

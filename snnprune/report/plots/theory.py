@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snnprune.report.plots.canvas import BLACK, BLUE, drawn, looks
-from snnprune.text import printable
+from snnprune.report.plots.canvas import BLACK, BLUE, choose_line_styles, write_figure
+from snnprune.text import make_printable
 
 NAMED_NEURONS = 10  # neurons that the legend has room for
 LEAST_SHARE = 1e-4  # of a bound, what is smaller lies on the edge
 
 
 @dataclass(frozen=True, kw_only=True)
-class Course:
+class FlipCourse:
     """Over the time steps, up to the neurons of one name."""
 
     flipped: Sequence[float]
@@ -26,20 +26,20 @@ class Course:
 
 
 def plot_accumulation(
-    paths: Sequence[Path], courses: Mapping[str, Course], conditions: str
+    paths: Sequence[Path], courses: Mapping[str, FlipCourse], conditions: str
 ) -> None:
     """Draw the share of other spikes over time, and beside it that of samples with its bound.
 
     Raises:
         OutputError: a file cannot be written.
     """
-    with drawn(paths, size=(8.4, 4.0), conditions=conditions) as figure:
+    with write_figure(paths, size=(8.4, 4.0), conditions=conditions) as figure:
         left, right = figure.subplots(1, 2)
-        own = looks(list(courses))
+        own = choose_line_styles(list(courses))
         for number, (name, course) in enumerate(courses.items()):
             look = own[name]
             times = range(1, len(course.flipped) + 1)
-            label = printable(name, 30) if number < NAMED_NEURONS else None
+            label = make_printable(name, 30) if number < NAMED_NEURONS else None
             how = {"color": look.color, "marker": look.marker, "markersize": 3.5}
             left.plot(times, [100 * share for share in course.flipped], label=label, **how)
             right.plot(times, [max(share, LEAST_SHARE) for share in course.hit], **how)
@@ -68,13 +68,13 @@ def plot_failures(
         OutputError: a file cannot be written.
     """
     height = 0.9 + 0.32 * len(counts)
-    with drawn(paths, size=(6.0, height), conditions=conditions) as figure:
+    with write_figure(paths, size=(6.0, height), conditions=conditions) as figure:
         axes = figure.subplots()
         for row, found in enumerate(counts.values()):
             axes.plot([found["low"], found["high"]], [row, row], color=BLUE, linewidth=2)
             axes.plot(found["share"], row, color=BLUE, marker="o", markersize=5)
         axes.axvline(allowed, color=BLACK, linewidth=0.8, linestyle="--")
-        axes.set_yticks(range(len(counts)), [printable(name, 40) for name in counts])
+        axes.set_yticks(range(len(counts)), [make_printable(name, 40) for name in counts])
         axes.invert_yaxis()
         axes.set_xlim(left=0)
         axes.set_xlabel("share of trials that failed")
@@ -89,9 +89,9 @@ def plot_growth(
     Raises:
         OutputError: a file cannot be written.
     """
-    with drawn(paths, size=(6.4, 4.2), conditions=conditions) as figure:
+    with write_figure(paths, size=(6.4, 4.2), conditions=conditions) as figure:
         axes = figure.subplots()
-        for name, look in looks(list(curves)).items():
+        for name, look in choose_line_styles(list(curves)).items():
             points = curves.get(name, [])
             if points:
                 axes.plot(
@@ -127,18 +127,18 @@ def plot_predictions(
     Raises:
         OutputError: a file cannot be written.
     """
-    with drawn(paths, size=(6.0, 4.6), conditions=conditions) as figure:
+    with write_figure(paths, size=(6.0, 4.6), conditions=conditions) as figure:
         axes = figure.subplots()
         known = [v for both in points.values() for each in both for v in each if v > LEAST_CHANCE]
         low = max(LEAST_CHANCE, min(known, default=LEAST_CHANCE) / 2)
         axes.plot([low, 1], [low, 1], color=BLACK, linewidth=0.8, linestyle="--")
-        for number, (name, look) in enumerate(looks(list(points)).items()):
+        for number, (name, look) in enumerate(choose_line_styles(list(points)).items()):
             if name not in points:
                 continue
             both = ([max(value, low) for value in each] for each in points[name])
             axes.plot(
                 *both,
-                label=printable(name, 40) if number < NAMED_LAYERS else None,
+                label=make_printable(name, 40) if number < NAMED_LAYERS else None,
                 color=look.color,
                 marker=look.marker,
                 markersize=3.5,

@@ -36,21 +36,21 @@ class AsDict:
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        return handler.generate_schema(_typed_dict(source, self))
+        return handler.generate_schema(_make_typed_dict(source, self))
 
 
 @cache
-def _typed_dict(source: Any, how: AsDict) -> Any:
+def _make_typed_dict(source: Any, how: AsDict) -> Any:
     """The closed TypedDict with the keys of a dataclass."""
     hints = get_type_hints(source, include_extras=True)
     names = [one.name for one in fields(source) if one.name not in how.without]
-    keys = [(name, how.more.get(name) or _in_json(hints[name])) for name in names]
+    keys = [(name, how.more.get(name) or _convert_hint(hints[name])) for name in names]
     place = names.index(how.before) if how.before else len(names)
     keys[place:place] = [(name, how.more[name]) for name in how.more if name not in names]
     return closed(TypedDict(how.name or source.__name__, dict(keys)))  # type: ignore[operator]
 
 
-def _in_json(hint: Any) -> Any:
+def _convert_hint(hint: Any) -> Any:
     """What JSON has of a type: dicts of dataclasses, lists of tuples and of vectors."""
     if hint is Tensor:
         return list[float]
@@ -58,12 +58,12 @@ def _in_json(hint: Any) -> Any:
         return Annotated[hint, AsDict()]
     origin, args = get_origin(hint), get_args(hint)
     if origin is tuple:
-        several = GenericAlias(list, (_in_json(args[0]),))
+        several = GenericAlias(list, (_convert_hint(args[0]),))
         if args[1:] == (...,):
             return several
         return Annotated[several, Field(min_length=len(args), max_length=len(args))]
     if origin in (Union, UnionType):
-        return reduce(or_, map(_in_json, args))
+        return reduce(or_, map(_convert_hint, args))
     if origin is Mapping:
-        return GenericAlias(dict, (args[0], _in_json(args[1])))
+        return GenericAlias(dict, (args[0], _convert_hint(args[1])))
     return hint

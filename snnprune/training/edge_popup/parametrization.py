@@ -16,13 +16,13 @@ from torch.nn.utils import parametrize
 from snnprune.checkpoint.weights import MASK, ORIGINAL
 from snnprune.errors import InputError
 from snnprune.graph.network import Network
-from snnprune.masks import highest
+from snnprune.masks import select_highest
 
 PLAIN = "a search needs plain parameters: give the network as it is before that"
 
 
 @contextlib.contextmanager
-def parametrized(owner: nn.Module, name: str, part: nn.Module) -> Iterator[None]:
+def attach_parametrization(owner: nn.Module, name: str, part: nn.Module) -> Iterator[None]:
     """`owner.name` is what `part` makes of it, in the block."""
     order = list(owner._parameters)
     parametrize.register_parametrization(owner, name, part)
@@ -36,15 +36,15 @@ def parametrized(owner: nn.Module, name: str, part: nn.Module) -> Iterator[None]
             owner._parameters[each] = owner._parameters.pop(each)
 
 
-def place_of(module: nn.Module, key: str) -> tuple[nn.Module, str]:
+def find_owner(module: nn.Module, key: str) -> tuple[nn.Module, str]:
     """The module that holds a parameter, and the parameter's name in it."""
     path, _, name = key.rpartition(".")
     return module.get_submodule(path), name
 
 
-def places_of(module: nn.Module, names: Iterable[str]) -> list[tuple[nn.Module, str]]:
+def find_owners(module: nn.Module, names: Iterable[str]) -> list[tuple[nn.Module, str]]:
     """Where a parameter is held; a module that has several names itself counts once."""
-    places = [place_of(module, name) for name in names]
+    places = [find_owner(module, name) for name in names]
     return list({(id(owner), name): (owner, name) for owner, name in places}.values())
 
 
@@ -60,11 +60,11 @@ def require_plain(network: Network) -> None:
     for key, how in network.made.items():
         raise InputError(f"is made by {how}", field=key, hint=PLAIN)
     for key in network.layers:
-        if reason := _obstacle(*place_of(network.module, key)):
+        if reason := _find_obstacle(*find_owner(network.module, key)):
             raise InputError(reason, field=key, hint=PLAIN)
 
 
-def _obstacle(owner: nn.Module, name: str) -> str | None:
+def _find_obstacle(owner: nn.Module, name: str) -> str | None:
     if isinstance(owner, parametrize.ParametrizationList):
         return "is parametrized already"
     if name.endswith(ORIGINAL) and hasattr(owner, name.removesuffix(ORIGINAL) + MASK):
@@ -85,7 +85,7 @@ class TopScores(nn.Module):
         super().__init__()
         self.scores = nn.Parameter(scores)
         self.count = count
-        self.known = Known()
+        self.known = CachedWeight()
 
     def forward(self, weight: Tensor) -> Tensor:
         """The effective weight, in the shape and type of `weight`."""
@@ -96,7 +96,7 @@ class TopScores(nn.Module):
     @torch.no_grad()
     def mask(self) -> Tensor:
         """True = kept, in the shape and layout of the scores."""
-        kept = highest(self.scores.abs().reshape(-1), self.count).view(self.scores.shape)
+        kept = select_highest(self.scores.abs().reshape(-1), self.count).view(self.scores.shape)
         return torch.empty_like(self.scores, dtype=torch.bool).copy_(kept)
 
     def effective(self, weight: Tensor) -> Tensor:
@@ -117,14 +117,14 @@ class TopScores(nn.Module):
 
 
 @dataclass(slots=True, eq=False)  # slots: no look for a neuron's state goes into it
-class Known:
+class CachedWeight:
     """The effective weight of tensors in a known state."""
 
     state: tuple[object, ...] | None = None
     effective: Tensor | None = None
 
-    def __deepcopy__(self, _: object) -> Known:
-        return Known()
+    def __deepcopy__(self, _: object) -> CachedWeight:
+        return CachedWeight()
 
 
 class _StraightThrough(Function):
@@ -132,7 +132,7 @@ class _StraightThrough(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, weight: Tensor, scores: Tensor, effective: Tensor, known: Known
+        ctx: Any, weight: Tensor, scores: Tensor, effective: Tensor, known: CachedWeight
     ) -> Tensor:
         ctx.save_for_backward(weight, scores)
         ctx.known = known

@@ -15,12 +15,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from snnprune.errors import InputError
 from snnprune.graph.network import Network
-from snnprune.runtime import generator
+from snnprune.runtime import make_generator
 from snnprune.training.edge_popup.parametrization import (
     TopScores,
-    parametrized,
-    place_of,
-    places_of,
+    attach_parametrization,
+    find_owner,
+    find_owners,
     require_plain,
 )
 
@@ -28,35 +28,33 @@ WeightDraw = Literal["signed-constant", "kaiming-normal"]
 """Weights of one absolute value and a random sign, or normally distributed."""
 
 
-def drawn_weight(
-    shape: torch.Size, draw: WeightDraw, *, kept: float, seed: int, key: str
-) -> Tensor:
+def draw_weight(shape: torch.Size, draw: WeightDraw, *, kept: float, seed: int, key: str) -> Tensor:
     """A weight (out, in / groups, *kernel) in float32, the same on every device.
 
     Its standard deviation is that of He et al. 2015 (arXiv 1502.01852, fan-in, gain sqrt 2)
     over sqrt(kept), so that an input current varies as much as with all weights there.
     """
-    normal = torch.randn(shape, generator=generator(seed, "search weights", key))
-    deviation = math.sqrt(2 / (fan_in(shape) * kept))
+    normal = torch.randn(shape, generator=make_generator(seed, "search weights", key))
+    deviation = math.sqrt(2 / (count_fan_in(shape) * kept))
     if draw == "signed-constant":
         return torch.full(shape, deviation).copysign(normal)
     return normal * deviation
 
 
-def drawn_scores(shape: torch.Size, *, seed: int, key: str) -> Tensor:
+def draw_scores(shape: torch.Size, *, seed: int, key: str) -> Tensor:
     """Scores in float32, uniform within 1 / sqrt(fan-in): kaiming-uniform with a = sqrt 5."""
     scores = torch.empty(shape)
-    source = generator(seed, "search scores", key)
+    source = make_generator(seed, "search scores", key)
     return nn.init.kaiming_uniform_(scores, a=math.sqrt(5), generator=source)
 
 
-def fan_in(shape: torch.Size) -> int:
+def count_fan_in(shape: torch.Size) -> int:
     """How many inputs an output of a weight (out, in / groups, *kernel) has."""
     return math.prod(shape[1:])
 
 
 @contextlib.contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
+def freeze(module: nn.Module) -> Iterator[None]:
     """No parameter learns in the block; after it, parameters and buffers have their old values."""
     flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     values = [(parameter, parameter.detach().clone()) for parameter, _ in flags]
@@ -96,7 +94,7 @@ def neutralise(network: Network, names: Iterable[str]) -> None:
     Gamma 1, beta 0, running statistics as in a new network.
     """
     for name in names:
-        owner, own_name = place_of(network.module, name)
+        owner, own_name = find_owner(network.module, name)
         bias = owner._parameters.get(own_name.replace("weight", "bias"))
         if bias is not None and bias is not owner._parameters[own_name]:
             bias.zero_()
@@ -160,7 +158,7 @@ class Subnetwork:
 
 
 @contextlib.contextmanager
-def searching(
+def randomize_network(
     network: Network, *, weights: WeightDraw, kept: float, seed: int
 ) -> Iterator[Subnetwork]:
     """The network's module becomes a random one of which each layer keeps the share `kept`.
@@ -185,23 +183,23 @@ def searching(
     module = network.module
     keys = tuple(module.state_dict())
     names = {key: tuple(network.tied(key)) for key in network.layers}
-    with frozen(module), contextlib.ExitStack() as stack:
+    with freeze(module), contextlib.ExitStack() as stack:
         neutralise(network, [name for each in names.values() for name in each])
         parts = {}
         for key in network.layers:
             weight = module.get_parameter(key)
             with torch.no_grad():
-                weight.copy_(drawn_weight(weight.shape, weights, kept=kept, seed=seed, key=key))
-            parts[key] = _part(weight, kept, seed, key)
-            for owner, name in places_of(module, names[key]):
-                stack.enter_context(parametrized(owner, name, parts[key]))
+                weight.copy_(draw_weight(weight.shape, weights, kept=kept, seed=seed, key=key))
+            parts[key] = _make_scores(weight, kept, seed, key)
+            for owner, name in find_owners(module, names[key]):
+                stack.enter_context(attach_parametrization(owner, name, parts[key]))
         yield Subnetwork(network=network, parts=parts, names=names, keys=keys)
 
 
-def _part(weight: Tensor, kept: float, seed: int, key: str) -> TopScores:
+def _make_scores(weight: Tensor, kept: float, seed: int, key: str) -> TopScores:
     """Scores for a weight, on its device, in its layout and at least in float32."""
     dtype = torch.promote_types(weight.dtype, torch.float32)
     scores = torch.empty_like(weight, dtype=dtype, requires_grad=False)
-    scores.copy_(drawn_scores(weight.shape, seed=seed, key=key))
+    scores.copy_(draw_scores(weight.shape, seed=seed, key=key))
     # nothing passes an empty layer, and no gradient that could fill it
     return TopScores(scores, max(1, round(kept * weight.numel())))

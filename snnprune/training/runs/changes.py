@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from snnprune.distributed.device import device_name, versions
+from snnprune.distributed.device import collect_versions, device_name
 from snnprune.errors import InputError
 from snnprune.recipe.schema import Recipe
 
@@ -20,8 +20,8 @@ def require_same(recipe: Recipe, of_run: Recipe, folder: Path) -> None:
     Raises:
         InputError: a setting differs; each is listed with both values.
     """
-    before, now = (_flat(each.model_dump(mode="json")) for each in (of_run, recipe))
-    found = differences(before, now)
+    before, now = (_flatten(each.model_dump(mode="json")) for each in (of_run, recipe))
+    found = list_differences(before, now)
     if found:
         more = [f"{len(found) - SHOWN} more"] * (len(found) > SHOWN)
         raise InputError(
@@ -31,18 +31,18 @@ def require_same(recipe: Recipe, of_run: Recipe, folder: Path) -> None:
         )
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def list_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """A line for each name whose values differ."""
     return [
-        f"{name}: {_told(before.get(name, ABSENT))} in the run, {_told(now.get(name, ABSENT))} now"
+        f"{name}: {_format_value(before.get(name, ABSENT))} in the run, {_format_value(now.get(name, ABSENT))} now"
         for name in dict.fromkeys([*before, *now])
         if before.get(name, ABSENT) != now.get(name, ABSENT)
     ]
 
 
-def made_with(device: torch.device, processes: int = 1) -> dict[str, str]:
+def collect_conditions(device: torch.device, processes: int = 1) -> dict[str, str]:
     """What the last bits of a result depend on beside the recipe."""
-    known = versions()
+    known = collect_versions()
     return {
         "snnprune": known["snnprune"],
         "torch": known["torch"],
@@ -51,7 +51,7 @@ def made_with(device: torch.device, processes: int = 1) -> dict[str, str]:
     }
 
 
-def accepted(
+def check_differences(
     before: Mapping[str, str], now: Mapping[str, str], allowed: Collection[str], folder: Path
 ) -> list[str]:
     """A warning for each difference of what a run is `made_with`; `allowed` are names in it.
@@ -64,40 +64,41 @@ def accepted(
     refused = [
         name
         for name in dict.fromkeys([*before, *now])
-        if name not in allowed and _kind(before.get(name, "")) != _kind(now.get(name, ""))
+        if name not in allowed
+        and _strip_details(before.get(name, "")) != _strip_details(now.get(name, ""))
     ]
     if refused:
         flags = " ".join(f"--allow-change {name}" for name in refused)
         raise InputError(
-            "; ".join(told for told in differences(before, now) if _name(told) in refused),
+            "; ".join(told for told in list_differences(before, now) if _get_name(told) in refused),
             file=folder,
             hint=f"{flags} goes on all the same",
         )
-    return list(map(_may_differ, differences(before, now)))
+    return list(map(_format_warning, list_differences(before, now)))
 
 
-def _kind(made: str) -> str:
+def _strip_details(made: str) -> str:
     return made.partition(" (")[0]
 
 
-def _name(difference: str) -> str:
+def _get_name(difference: str) -> str:
     return difference.partition(":")[0]
 
 
-def _may_differ(difference: str) -> str:
+def _format_warning(difference: str) -> str:
     return f"{difference}: the result may differ in its last bits from that of an undisturbed run"
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """`{"training": {"epochs": 3}}` as `{"training.epochs": 3}`."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
+            flat |= _flatten(value, f"{prefix}{name}.")
         else:
             flat[f"{prefix}{name}"] = value
     return flat
 
 
-def _told(value: object) -> str:
+def _format_value(value: object) -> str:
     return "not set" if value is ABSENT else str(value)

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from snnprune.checkpoint.mask_file import write_masks
 from snnprune.checkpoint.safetensors import write_safetensors
-from snnprune.files.folders import as_output_error, held, open_folder
-from snnprune.files.together import together
+from snnprune.files.folders import as_output_error, close_after, open_folder
+from snnprune.files.together import replace_together
 from snnprune.files.writing import write_text
 from snnprune.masks import Masks
 from snnprune.recipe.dumping import dump_recipe
 from snnprune.recipe.schema import Recipe
 from snnprune.training.runs import metrics
-from snnprune.training.runs.changes import accepted
+from snnprune.training.runs.changes import check_differences
 from snnprune.training.runs.metrics import Metrics, TensorBoard
 from snnprune.training.runs.ownership import (
     DONE,
@@ -26,12 +26,12 @@ from snnprune.training.runs.ownership import (
     RECIPE,
     STATES,
     clear,
-    kept,
+    list_results,
     sweep_all,
     vouch,
 )
 from snnprune.training.runs.run import Groups
-from snnprune.training.runs.state import State, States, count, require_names, taking_up
+from snnprune.training.runs.state import State, StateStore, read_count, require_names, take_up
 
 TEMPORARY = ".snnprune-*.tmp"
 
@@ -58,7 +58,7 @@ class RunFolder:
         self.metadata = metadata
         self.resume, self.say, self.allowed = resume, say, allowed
         self.metrics = Metrics(folder / METRICS)
-        self.states = States(folder / STATES)
+        self.states = StateStore(folder / STATES)
         self.warnings: list[str] = []
         self.board: TensorBoard | None = None
 
@@ -80,7 +80,7 @@ class RunFolder:
             OutputError: nothing can be written.
         """
         with as_output_error(self.folder):
-            state = self._taken_up() if self.resume else None
+            state = self._resume() if self.resume else None
             if not self.resume:
                 self._start()
         if self.recipe.output.tensorboard:
@@ -140,7 +140,7 @@ class RunFolder:
         filled = {name: tensors for name, tensors in networks.items() if tensors}
         names = [*filled, *([MASK] if masks else [])]
         place = self.folder / folder
-        with together(*(place / name for name in names), within=self.folder) as staged:
+        with replace_together(*(place / name for name in names), within=self.folder) as staged:
             for path, tensors in zip(staged, filled.values(), strict=False):
                 write_safetensors(path, tensors, told)
             if masks:
@@ -149,7 +149,7 @@ class RunFolder:
 
     def finish(self, results: Iterable[str]) -> None:
         """Hash the recipe, the metrics, what was kept and `results`; say that the run is whole."""
-        vouch(self.folder, (RECIPE, METRICS, *kept(self.folder), *results))
+        vouch(self.folder, (RECIPE, METRICS, *list_results(self.folder), *results))
 
     def _write(self, name: str, text: str) -> None:
         write_text(self.folder / name, text, within=self.folder)
@@ -158,26 +158,26 @@ class RunFolder:
         """Make the folder that of a new run."""
         clear(self.folder)
         self._write(RECIPE, dump_recipe(self.recipe))
-        with held(open_folder(self.folder, [STATES])):
+        with close_after(open_folder(self.folder, [STATES])):
             pass  # it is there now
         self.metrics.cut(0)
 
-    def _taken_up(self) -> State | None:
+    def _resume(self) -> State | None:
         sweep_all(self.folder)
-        state, warnings = self.states.newest()
+        state, warnings = self.states.read_newest()
         self.warnings += warnings
         if state is None:  # it ended in its first epoch
             self.metrics.cut(0)
             return None
         self.say(f"going on from {state.path}")
-        with taking_up(state):
+        with take_up(state):
             known = state.position
-            told = accepted(known["made_with"], self.made, self.allowed, self.folder)
+            told = check_differences(known["made_with"], self.made, self.allowed, self.folder)
             require_names(known, ("loop", "rows", "made_with", "warnings"))
             if not isinstance(known["warnings"], list) or not all(
                 isinstance(line, str) for line in known["warnings"]
             ):
                 raise ValueError("its warnings are not lines of text")
-            self.metrics.cut(count(known, "rows"))
+            self.metrics.cut(read_count(known, "rows"))
             self.warnings = [*known["warnings"], *self.warnings, *told]
             return replace(state, position=known["loop"])

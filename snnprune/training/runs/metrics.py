@@ -12,11 +12,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from snnprune.data.dataset import worded
+from snnprune.data.dataset import format_split
 from snnprune.errors import InputError
-from snnprune.files.folders import as_output_error, held, open_folder, opened_in
+from snnprune.files.folders import as_output_error, close_after, open_file_in, open_folder
 from snnprune.files.writing import write_text
-from snnprune.text import printable
+from snnprune.text import make_printable
 from snnprune.training.runs.state import START_AGAIN
 
 ADDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT
@@ -35,7 +35,7 @@ class Metrics:
         Raises:
             InputError: there are fewer, or one is no row.
         """
-        lines = self._whole_lines()[:count]
+        lines = self._read_whole_lines()[:count]
         if len(lines) < count:
             raise InputError(
                 f"has {len(lines)} whole lines, {count} were written",
@@ -58,17 +58,17 @@ class Metrics:
             os.fsync(handle)
         self.rows.append(dict(row))
 
-    def _whole_lines(self) -> list[str]:
+    def _read_whole_lines(self) -> list[str]:
         with as_output_error(self.path):
             try:
                 with self._opened(os.O_RDONLY) as handle:
-                    text = _text_of(handle)
+                    text = _read_text(handle)
             except FileNotFoundError:
                 return []
         return [f"{line}\n" for line in text.split("\n")[:-1]]  # what follows the last \n was cut
 
     def _opened(self, flags: int) -> contextlib.AbstractContextManager[int]:
-        return opened_in(self.path.parent, [self.path.name], flags)
+        return open_file_in(self.path.parent, [self.path.name], flags)
 
     def _row(self, line: str) -> dict[str, Any]:
         try:
@@ -81,7 +81,7 @@ class Metrics:
         return row
 
 
-def _text_of(handle: int) -> str:
+def _read_text(handle: int) -> str:
     with os.fdopen(handle, encoding="utf-8", errors="replace", closefd=False) as file:
         return file.read()
 
@@ -110,12 +110,12 @@ class TensorBoard:
         """
         self.folder, self.warn = folder, warn
         self._file: BinaryIO | None = None
-        with self._telling():
+        with self._warn_of_errors():
             from tensorboard.compat.proto.event_pb2 import SessionLog
 
             # the names of later files sort after those of earlier ones
             name = f"events.out.tfevents.{time.time():.6f}.{os.getpid()}"
-            self._file = _created(folder, name)
+            self._file = _create_file(folder, name)
             self._write(file_version="brain.Event:2")
             purged = 0 if after is None else after + 1
             self._write(step=purged, session_log=SessionLog(status=SessionLog.START))
@@ -125,16 +125,16 @@ class TensorBoard:
         """Write what a row measures, `number` batches into the run."""
         if self._file is None:
             return
-        with self._telling():
+        with self._warn_of_errors():
             from torch.utils.tensorboard.summary import scalar
 
-            for name, value in scalars(row):
+            for name, value in iter_scalars(row):
                 self._write(step=number, summary=scalar(name, value))
             self._file.flush()
 
     def close(self) -> None:
         """Close the file."""
-        with self._telling():
+        with self._warn_of_errors():
             self._close()
 
     def _close(self) -> None:
@@ -149,7 +149,7 @@ class TensorBoard:
         RecordWriter(self._file).write(Event(wall_time=time.time(), **event).SerializeToString())
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _warn_of_errors(self) -> Iterator[None]:
         """A block whose errors, whatever they are, become a warning and end the writing."""
         try:
             yield
@@ -158,32 +158,32 @@ class TensorBoard:
                 self._close()
             missing = isinstance(error, ImportError)
             reason = "the package tensorboard cannot be imported" if missing else repr(error)
-            self.warn(f"{self.folder}: no more TensorBoard events: {printable(reason)}")
+            self.warn(f"{self.folder}: no more TensorBoard events: {make_printable(reason)}")
 
 
-def _created(folder: Path, name: str) -> BinaryIO:
+def _create_file(folder: Path, name: str) -> BinaryIO:
     """A new file; a link in the place of its folder is not followed."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    with held(open_folder(folder.parent, [folder.name])) as handle:
+    with close_after(open_folder(folder.parent, [folder.name])) as handle:
         return os.fdopen(os.open(name, flags, 0o666, dir_fd=handle), "wb")
 
 
-def scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def iter_scalars(row: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """Names and finite values of what a row measures, below the name of its method."""
     method = f"{row['method']}/" if "method" in row else ""
-    for name, value in _measured(row):
+    for name, value in _iter_measured(row):
         if value is not None and math.isfinite(value):
-            yield printable(f"{method}{name}"), float(value)
+            yield make_printable(f"{method}{name}"), float(value)
 
 
-def _measured(row: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
+def _iter_measured(row: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:
     """As rows have it, with shares in place of counts."""
     yield from ((name, row[name]) for name in MEASURED if name in row)
     if "pruned" in row:
         yield "sparsity", row["pruned"] / row["prunable"]
     found = row.get("test") or row.get("measured") or {"labelled": 0}
     if found["labelled"]:
-        images = worded(found.get("images", "test"))
+        images = format_split(found.get("images", "test"))
         yield f"{images}_accuracy", found["correct"] / found["labelled"]
         yield f"{images}_loss", found["loss_sum"] / found["labelled"]
     for name, rate in found.get("firing_rates", {}).items():

@@ -36,7 +36,7 @@ def open_run(
         OutputError: another process has it, see `require_ready`, or it cannot be written.
         InputError: there is no run to resume, or one of another recipe.
     """
-    with ownership.locked(folder) as warnings:
+    with ownership.lock_folder(folder) as warnings:
         try:
             require_ready(folder, resume=resume, force=force)
             if resume:
@@ -48,7 +48,7 @@ def open_run(
             with contextlib.closing(run):
                 yield run
         finally:
-            if not _holdings(folder):  # it did not come to a beginning
+            if not _list_contents(folder):  # it did not come to a beginning
                 (folder / ownership.NAME).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
                     folder.rmdir()
@@ -88,7 +88,7 @@ def _require_empty(folder: Path) -> None:
     if holds_run(folder):
         hint = "--resume continues it, --force replaces it"
         raise OutputError("holds an unfinished run", file=folder, hint=hint)
-    if _holdings(folder):
+    if _list_contents(folder):
         raise OutputError("is not empty", file=folder, hint="--force replaces what is in it")
 
 
@@ -104,7 +104,7 @@ def holds_run(folder: Path) -> bool:
     return any(folder.glob(f"seed-*/{RECIPE}"))
 
 
-def _holdings(folder: Path) -> list[Path]:
+def _list_contents(folder: Path) -> list[Path]:
     """What is in it, beside what a run that never began left."""
     if not folder.is_dir():
         return []

@@ -16,35 +16,35 @@ from pathlib import Path
 from snnprune.errors import OutputError
 from snnprune.files.folders import (
     as_output_error,
-    held,
-    names_in,
-    not_ours,
+    close_after,
+    list_names,
+    not_ours_error,
+    open_file_in,
     open_folder,
-    opened_in,
-    status_in,
+    read_status,
     sweep,
 )
-from snnprune.files.together import together
-from snnprune.files.writing import sums_of
+from snnprune.files.together import replace_together
+from snnprune.files.writing import compute_sums
 from snnprune.training.runs import metrics, state
 
 NAME = "run.lock"
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[tuple[str, ...]]:
+def lock_folder(folder: Path) -> Iterator[tuple[str, ...]]:
     """Hold `run.lock` in `folder`, which is made where it is missing; gives warnings.
 
     Raises:
         OutputError: another process holds it, or it cannot be written.
     """
-    file, warnings = _held(folder)
+    file, warnings = _acquire_lock(folder)
     with file:
         _sign(file, folder)
         yield warnings
 
 
-def _held(folder: Path) -> tuple[TextIOWrapper, tuple[str, ...]]:
+def _acquire_lock(folder: Path) -> tuple[TextIOWrapper, tuple[str, ...]]:
     while True:
         file = _open_lock(folder)
         warnings = _lock(file, folder)
@@ -56,7 +56,7 @@ def _held(folder: Path) -> tuple[TextIOWrapper, tuple[str, ...]]:
 def _open_lock(folder: Path) -> TextIOWrapper:
     with as_output_error(folder / NAME):
         folder.mkdir(parents=True, exist_ok=True)
-        with opened_in(folder, [NAME], os.O_RDWR | os.O_APPEND | os.O_CREAT) as handle:
+        with open_file_in(folder, [NAME], os.O_RDWR | os.O_APPEND | os.O_CREAT) as handle:
             return os.fdopen(os.dup(handle), "a+", encoding="utf-8")
 
 
@@ -65,13 +65,13 @@ def _lock(file: TextIOWrapper, folder: Path) -> tuple[str, ...]:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise _taken(file, folder) from None
+        raise _taken_error(file, folder) from None
     except OSError as error:
         return (f"{folder}: cannot be locked ({error.strerror}): start no second run in it",)
     return ()
 
 
-def _taken(file: TextIOWrapper, folder: Path) -> OutputError:
+def _taken_error(file: TextIOWrapper, folder: Path) -> OutputError:
     with file:
         file.seek(0)
         holder = file.read(200) or "another process"
@@ -123,20 +123,20 @@ def require_ours(folder: Path, runs: Collection[str] = ()) -> None:
     if not folder.is_dir():
         return
     with as_output_error(folder):
-        for handle, place in _folders(folder):
-            for name in names_in(handle):
+        for handle, place in _iter_folders(folder):
+            for name in list_names(handle):
                 top = place == folder
                 _require_ours(handle, name, place / name, named=top and name in runs, top=top)
 
 
 def _require_ours(handle: int, name: str, path: Path, *, named: bool, top: bool) -> None:
-    found = status_in(handle, name)
+    found = read_status(handle, name)
     if found is None:
         return
     if (named or _names_folder(name, top=top)) and not stat.S_ISDIR(found.st_mode):
-        raise not_ours(path, found, "a folder")
+        raise not_ours_error(path, found, "a folder")
     if _names_file(name) and not stat.S_ISREG(found.st_mode):
-        raise not_ours(path, found, "a regular file")
+        raise not_ours_error(path, found, "a regular file")
 
 
 def _names_file(name: str) -> bool:
@@ -154,11 +154,11 @@ def clear(folder: Path) -> None:
     Raises:
         OSError: something cannot be deleted.
     """
-    for handle, place in _folders(folder):
+    for handle, place in _iter_folders(folder):
         if place == folder:
             _delete(handle, OF_RUN)
         elif place == folder / STATES:
-            _delete(handle, filter(state.NAME.fullmatch, names_in(handle)))
+            _delete(handle, filter(state.NAME.fullmatch, list_names(handle)))
         elif RESULT.fullmatch(place.name):
             _delete(handle, OF_RESULT)
         sweep(handle)
@@ -166,43 +166,43 @@ def clear(folder: Path) -> None:
 
 def sweep_all(folder: Path) -> None:
     """Delete what a process that was killed was writing."""
-    for handle, _ in _folders(folder):
+    for handle, _ in _iter_folders(folder):
         sweep(handle)
 
 
-def kept(folder: Path) -> list[str]:
+def list_results(folder: Path) -> list[str]:
     """The results in the folders of rounds and searches, by their paths below `folder`."""
     return sorted(
         str((place / name).relative_to(folder))
-        for handle, place in _folders(folder)
+        for handle, place in _iter_folders(folder)
         if RESULT.fullmatch(place.name) and place != folder
         for name in OF_RESULT
         if _is_file(handle, name)
     )
 
 
-def _folders(folder: Path) -> Iterator[tuple[int, Path]]:
+def _iter_folders(folder: Path) -> Iterator[tuple[int, Path]]:
     """The run's folder, that of its states, and those of rounds, which may lie in one of a method.
 
     Open; a link is never followed.
     """
-    with held(open_folder(folder, make=False)) as handle:
+    with close_after(open_folder(folder, make=False)) as handle:
         yield handle, folder
-        for name in names_in(handle):
+        for name in list_names(handle):
             if _is_folder(handle, name) and not AROUND.fullmatch(name):
-                yield from _folder_below(handle, folder / name)
+                yield from _iter_folders_below(handle, folder / name)
 
 
-def _folder_below(above: int, place: Path) -> Iterator[tuple[int, Path]]:
+def _iter_folders_below(above: int, place: Path) -> Iterator[tuple[int, Path]]:
     """One in the run's folder, and the results in it where it is a method's."""
     ours = _names_folder(place.name, top=True)
-    with held(_open_folder(above, place.name)) as handle:
+    with close_after(_open_folder(above, place.name)) as handle:
         if ours:
             yield handle, place
             return
-        for name in names_in(handle):
+        for name in list_names(handle):
             if name.startswith("round-") and RESULT.fullmatch(name) and _is_folder(handle, name):
-                with held(_open_folder(handle, name)) as result:
+                with close_after(_open_folder(handle, name)) as result:
                     yield result, place / name
 
 
@@ -211,12 +211,12 @@ def _open_folder(above: int, name: str) -> int:
 
 
 def _is_folder(handle: int, name: str) -> bool:
-    found = status_in(handle, name)
+    found = read_status(handle, name)
     return found is not None and stat.S_ISDIR(found.st_mode)
 
 
 def _is_file(handle: int, name: str) -> bool:
-    found = status_in(handle, name)
+    found = read_status(handle, name)
     return found is not None and stat.S_ISREG(found.st_mode)
 
 
@@ -233,8 +233,8 @@ def vouch(folder: Path, names: Iterable[str]) -> None:
         OutputError: a file cannot be read, or these cannot be written.
     """
     with as_output_error(folder):
-        lines = sums_of(folder, names)
-    with together(folder / DONE, folder / SUMS, within=folder) as (done, sums):
+        lines = compute_sums(folder, names)
+    with replace_together(folder / DONE, folder / SUMS, within=folder) as (done, sums):
         sums.write_text(lines, encoding="utf-8", newline="\n")
         done.touch()
 
@@ -245,6 +245,6 @@ def begin_again(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def sums_below(folder: Path, names: Iterable[str]) -> list[str]:
+def find_sums(folder: Path, names: Iterable[str]) -> list[str]:
     """The lists of hashes in folders of that name, which vouch for what is in them."""
     return [f"{name}/{SUMS}" for name in names if (folder / name / SUMS).is_file()]

@@ -11,9 +11,9 @@ from torch import Tensor
 from snnprune.distributed.ranks import Ranks
 from snnprune.errors import InputError, StoppedError
 from snnprune.masks import Masks
-from snnprune.training.runs.changes import differences
-from snnprune.training.runs.state import START_AGAIN, State, taking_up
-from snnprune.training.runs.stopping import TERMINATED, Stop
+from snnprune.training.runs.changes import list_differences
+from snnprune.training.runs.state import START_AGAIN, State, take_up
+from snnprune.training.runs.stopping import TERMINATED, StopSignal
 
 Groups = Mapping[str, Mapping[str, Tensor]]
 
@@ -79,7 +79,7 @@ class Unsaved:
         """Keep nothing."""
 
 
-class RunTogether:
+class SharedRun:
     """The first rank's `run`, of which the others see states and rows.
 
     Its methods are called by all ranks; what fails on the first ends the others too.
@@ -122,34 +122,34 @@ class RunTogether:
             self.run.keep(folder, tensors, masks, metadata)
 
 
-class StopTogether(Stop):
+class SharedStop(StopSignal):
     """True on every rank once a signal came to one; asking is a step that all take together.
 
     So it is once whoever started one of them is gone: nobody could end the others any more.
     """
 
-    def __init__(self, own: Stop, ranks: Ranks) -> None:
+    def __init__(self, own: StopSignal, ranks: Ranks) -> None:
         super().__init__()
         self.own, self.ranks, self.launcher = own, ranks, os.getppid()
 
     def __bool__(self) -> bool:
         self.signal = self.own.signal
-        return self.ranks.any(bool(self.own) or self._left_alone())
+        return self.ranks.any(bool(self.own) or self._is_left_alone())
 
     def error(self, where: str) -> StoppedError:
         """As of one process; or that the launcher was killed, as by the system for its memory."""
-        if self.signal is None and self._left_alone():
+        if self.signal is None and self._is_left_alone():
             return StoppedError(f"the launcher is gone: stopped {where}", exit_code=TERMINATED)
         return super().error(where)
 
-    def _left_alone(self) -> bool:
+    def _is_left_alone(self) -> bool:
         return os.getppid() != self.launcher
 
 
 INPUTS = "inputs"
 
 
-class RunFrom:
+class RunWithInputs:
     """`run`, whose states remember the SHA-256 of what it began with."""
 
     def __init__(self, run: Run, inputs: Mapping[str, str]) -> None:
@@ -169,7 +169,7 @@ class RunFrom:
         """
         state = self.run.begin()
         if state is not None:
-            with taking_up(state):
+            with take_up(state):
                 require_same_inputs(self.inputs, state.position.get(INPUTS, {}), state.path)
         return state
 
@@ -198,5 +198,5 @@ def require_same_inputs(now: Mapping[str, str], of_run: Mapping[str, str], where
     Raises:
         InputError: a hash differs, or one of them was not there; both are told.
     """
-    if found := differences(of_run, now):
+    if found := list_differences(of_run, now):
         raise InputError("; ".join(found), file=where, hint=f"give the same files; {START_AGAIN}")

@@ -20,22 +20,22 @@ from snnprune.checkpoint.safetensors import read as read_safetensors
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.checkpoint.soundness import require_sound
 from snnprune.errors import InputError
-from snnprune.files.folders import held, names_in, open_folder
+from snnprune.files.folders import close_after, list_names, open_folder
 
 
-def count(known: Mapping[str, Any], name: str, *, most: int | None = None) -> int:
+def read_count(known: Mapping[str, Any], name: str, *, most: int | None = None) -> int:
     """A whole number from 0 on, and up to `most`."""
     value = known[name]
     if type(value) is not int or value < 0 or (most is not None and value > most):
-        raise ValueError(f"{name} cannot be {_told(value)}")
+        raise ValueError(f"{name} cannot be {_format_value(value)}")
     return value
 
 
-def number(known: Mapping[str, Any], name: str) -> float:
+def read_number(known: Mapping[str, Any], name: str) -> float:
     """A number that is neither NaN nor infinite."""
     value = known[name]
     if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError(f"{name} cannot be {_told(value)}")
+        raise ValueError(f"{name} cannot be {_format_value(value)}")
     return float(value)
 
 
@@ -59,7 +59,7 @@ def require_alike(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -
             )
 
 
-def _told(value: object) -> str:
+def _format_value(value: object) -> str:
     text = repr(value) if not isinstance(value, int) else f"{value:,}"
     return text if len(text) < 80 else f"{text[:80]}..."
 
@@ -94,7 +94,7 @@ def write_state(path: Path, state: State, *, within: Path | None = None) -> None
         for name, tensor in named.items()
     }
     position = json.dumps(state.position, allow_nan=False)
-    metadata = {"format": "pt", POSITION: position, HASH: hash_of(position, tensors)}
+    metadata = {"format": "pt", POSITION: position, HASH: hash_state(position, tensors)}
     write_safetensors(path, tensors, metadata, within=within)
 
 
@@ -106,7 +106,7 @@ def read_state(path: Path) -> State:
     """
     contents = read_safetensors(path)
     position = contents.metadata.get(POSITION, "")
-    if contents.metadata.get(HASH) != hash_of(position, contents.tensors):
+    if contents.metadata.get(HASH) != hash_state(position, contents.tensors):
         raise InputError("does not fit its hash", file=path)
     groups: dict[str, dict[str, Tensor]] = {}
     for key, tensor in contents.tensors.items():
@@ -122,7 +122,7 @@ def read_state(path: Path) -> State:
 
 
 @contextlib.contextmanager
-def taking_up(state: State) -> Iterator[State]:
+def take_up(state: State) -> Iterator[State]:
     """A block that puts what is in `state` where it belongs.
 
     Raises:
@@ -137,7 +137,7 @@ def taking_up(state: State) -> Iterator[State]:
         ) from error
 
 
-def hash_of(position: str, tensors: Mapping[str, Tensor]) -> str:
+def hash_state(position: str, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of the position and of every tensor's name, type, shape and bytes."""
     found = hashlib.sha256(position.encode())
     for name, tensor in tensors.items():
@@ -150,7 +150,7 @@ def hash_of(position: str, tensors: Mapping[str, Tensor]) -> str:
 NAME = re.compile(r"step-(\d+)\.safetensors")
 
 
-class States:
+class StateStore:
     """States by the number of batches that were done."""
 
     def __init__(self, folder: Path) -> None:
@@ -171,7 +171,7 @@ class States:
                 with contextlib.suppress(OSError):
                     self._delete([path])
 
-    def newest(self) -> tuple[State | None, tuple[str, ...]]:
+    def read_newest(self) -> tuple[State | None, tuple[str, ...]]:
         """The newest state that is whole, and a warning for each later one; None without any.
 
         Raises:
@@ -190,7 +190,7 @@ class States:
             f"no state is whole: the last one {last.message}", file=last.file, hint=START_AGAIN
         )
 
-    def newest_path(self) -> Path | None:
+    def find_newest(self) -> Path | None:
         """The file of the newest state, unread."""
         numbered = self._numbered()
         return numbered[max(numbered)] if numbered else None
@@ -206,13 +206,13 @@ class States:
 
     def _opened(self) -> contextlib.AbstractContextManager[int]:
         """The folder; a link in its place is not followed."""
-        return held(open_folder(self.folder.parent, [self.folder.name], make=False))
+        return close_after(open_folder(self.folder.parent, [self.folder.name], make=False))
 
     def _numbered(self) -> dict[int, Path]:
         """By number: as text, 999999 would come after 1000000."""
         try:
             with self._opened() as handle:
-                names = names_in(handle)
+                names = list_names(handle)
         except OSError:
             return {}
         matches = filter(None, map(NAME.fullmatch, names))

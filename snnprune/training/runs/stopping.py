@@ -14,7 +14,7 @@ WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 INTERRUPTED, TERMINATED = 130, 143
 
 
-class Stop:
+class StopSignal:
     """False until a signal asks the run to end."""
 
     def __init__(self) -> None:
@@ -32,13 +32,13 @@ class Stop:
         )
 
 
-NEVER = Stop()
+NEVER = StopSignal()
 
 
 @contextlib.contextmanager
-def stopping() -> Iterator[Stop]:
+def catch_signals() -> Iterator[StopSignal]:
     """The first signal is noted; a second one ends the process at once, as it would without us."""
-    stop = Stop()
+    stop = StopSignal()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread may handle signals
         return

@@ -25,8 +25,8 @@ from typing import Any
 
 from torch import nn
 
-from snnprune.jobs.targets.opening import open_subject
-from snnprune.jobs.targets.options import SubjectOptions
+from snnprune.jobs.targets.opening import open_target
+from snnprune.jobs.targets.options import TargetOptions
 from snnprune.measure.evaluation import evaluate
 from snnprune.pruning.criteria import CRITERIA
 from snnprune.pruning.oneshot import OneShot, Plan
@@ -136,8 +136,8 @@ class Network:
     ) -> None:
         """`change` is done to the network after it was loaded; `test_data` as in the command."""
         built_in = ":" not in net.model
-        self.subject = open_subject(
-            SubjectOptions(
+        self.subject = open_target(
+            TargetOptions(
                 checkpoint=folder / "model.safetensors",
                 model=None if built_in else net.model,
                 model_args={} if built_in else net.args,

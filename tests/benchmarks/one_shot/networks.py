@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from snnprune.models.blocks import Encoder, SpikingLinear, as_steps, per_step
+from snnprune.models.blocks import Encoder, SpikingLinear, apply_per_step, as_steps
 from snnprune.models.lif import LIF, Dynamics
 from snnprune.models.resnet19 import Residual
 
@@ -25,8 +25,8 @@ class SmallResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits per time step from images (N, 1, 28, 28)."""
-        spikes = self.blocks(per_step(self.pool, self.encoder(x)))
-        return self.classifier(per_step(self.pool, spikes).flatten(2))
+        spikes = self.blocks(apply_per_step(self.pool, self.encoder(x)))
+        return self.classifier(apply_per_step(self.pool, spikes).flatten(2))
 
 
 class Plain(nn.Module):
@@ -39,7 +39,7 @@ class Plain(nn.Module):
         self.neuron = LIF(dynamics)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.neuron(per_step(self.conv, x))
+        return self.neuron(apply_per_step(self.conv, x))
 
 
 class Bare(nn.Module):
@@ -58,7 +58,7 @@ class Bare(nn.Module):
         """Logits per time step from images (N, 1, 28, 28)."""
         spikes = as_steps(x).expand(self.time_steps, -1, -1, -1, -1)
         for block in self.blocks:
-            spikes = per_step(self.pool, block(spikes))
+            spikes = apply_per_step(self.pool, block(spikes))
         return self.classifier(self.hidden(spikes.flatten(2)))
 
 

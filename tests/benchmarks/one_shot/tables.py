@@ -7,7 +7,7 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
-from snnprune.report.plots.heat import Panel, plot_heat
+from snnprune.report.plots.heat import HeatPanel, plot_heat
 
 Plan = tuple[str, str, str]
 """Criterion, allocation, repair."""
@@ -100,7 +100,7 @@ def draw(path: Path, losses: Losses) -> None:
             losses.items(), key=lambda item: statistics.mean(item[1][0.9].values())
         )
     }
-    panel = Panel(title="", columns=[f"{s:.0%}" for s in sparsities], rows=rows)
+    panel = HeatPanel(title="", columns=[f"{s:.0%}" for s in sparsities], rows=rows)
     plot_heat(
         [path],
         [panel],

@@ -7,20 +7,20 @@ from operator import itemgetter
 from pathlib import PurePath
 from typing import Any
 
-from snnprune.data.dataset import worded
+from snnprune.data.dataset import format_split
 from snnprune.report.pages.page import (
     NOTHING,
     Block,
-    Lines,
-    Section,
-    Table,
-    change,
-    in_bytes,
-    in_joules,
+    PageSection,
+    TextLines,
+    TextTable,
+    format_bytes,
+    format_change,
+    format_joules,
+    format_points,
+    format_rate,
+    format_whole,
     percent,
-    points,
-    rate,
-    whole,
 )
 
 NAMES = {
@@ -32,37 +32,37 @@ NAMES = {
 }
 
 
-def sizes(report: Mapping[str, Any]) -> Section | None:
+def make_sizes_section(report: Mapping[str, Any]) -> PageSection | None:
     """Of an export; before and after stand in the comparison."""
     found = report.get("sizes")
     if not found or "dense" not in found:
         return None
     rows = [
-        [what, in_bytes(found[name]), percent(found[name] / max(1, found["dense"]))]
+        [what, format_bytes(found[name]), percent(found[name] / max(1, found["dense"]))]
         for name, what in NAMES.items()
     ]
-    table = Table(titles=("tensors", "size", "of dense"), rows=rows)
-    return Section(title="Size", blocks=[table])
+    table = TextTable(titles=("tensors", "size", "of dense"), rows=rows)
+    return PageSection(title="Size", blocks=[table])
 
 
 SIGNS = {True: "met", False: "NOT MET", None: "not judged"}
 
 
-def gates(report: Mapping[str, Any]) -> Section | None:
+def make_gates_section(report: Mapping[str, Any]) -> PageSection | None:
     """A row for each gate; a table for each of several files."""
-    parts = [("", report), *((_name(one), one) for one in report.get("files", []))]
-    tables = [_table(name, part["gates"]) for name, part in parts if part.get("gates")]
-    return Section(title="Gates", blocks=tables) if tables else None
+    parts = [("", report), *((_name_file(one), one) for one in report.get("files", []))]
+    tables = [_make_gate_table(name, part["gates"]) for name, part in parts if part.get("gates")]
+    return PageSection(title="Gates", blocks=tables) if tables else None
 
 
-def _name(one: Mapping[str, Any]) -> str:
+def _name_file(one: Mapping[str, Any]) -> str:
     """Of a pruned file: the first that is written for it."""
     return PurePath(one["outputs"][0]["path"]).name
 
 
-def _table(name: str, found: Sequence[Mapping[str, Any]]) -> Table:
+def _make_gate_table(name: str, found: Sequence[Mapping[str, Any]]) -> TextTable:
     rows = [[f"--{one['gate']}", one["limit"], SIGNS[one["met"]], one["found"]] for one in found]
-    return Table(titles=("gate", "limit", "", "found"), rows=rows, names=4, caption=name)
+    return TextTable(titles=("gate", "limit", "", "found"), rows=rows, names=4, caption=name)
 
 
 Report = Mapping[str, Any]
@@ -74,31 +74,31 @@ ENERGY = (
 )
 
 
-def comparison(report: Report) -> Section | None:
+def make_comparison_section(report: Report) -> PageSection | None:
     """A row for each measure; one column where there is nothing to compare with."""
-    before, after = _views(report)
+    before, after = _collect_views(report)
     if not after:
         return None
-    rows = list(_rows(before, after))
+    rows = list(_iter_rows(before, after))
     pair = bool(before)
     titles = ("", "before", "after", "change") if pair else ("", "measured")
-    table = Table(titles=titles, rows=[row if pair else (row[0], row[2]) for row in rows])
-    note = energy_note(after)
-    blocks: list[Block] = [table, *([Lines(lines=[note])] if note else [])]
-    return Section(title="Before and after" if pair else "Measured", blocks=blocks)
+    table = TextTable(titles=titles, rows=[row if pair else (row[0], row[2]) for row in rows])
+    note = format_energy_note(after)
+    blocks: list[Block] = [table, *([TextLines(lines=[note])] if note else [])]
+    return PageSection(title="Before and after" if pair else "Measured", blocks=blocks)
 
 
-def _views(report: Report) -> tuple[dict[str, Any], dict[str, Any]]:
+def _collect_views(report: Report) -> tuple[dict[str, Any], dict[str, Any]]:
     """What is known of the network before and after: evaluation, workload, sizes and totals."""
     if "before" in report or "after" in report:
-        return _view(report, "before"), _view(report, "after")
+        return _collect_view(report, "before"), _collect_view(report, "after")
     alone = {name: report.get(name) for name in ("evaluation", "workload", "totals")}
     if "kept" not in (alone["totals"] or {}):  # of something else than pruned weights
         alone["totals"] = None
     return {}, {name: value for name, value in alone.items() if value}
 
 
-def _view(report: Report, when: str) -> dict[str, Any]:
+def _collect_view(report: Report, when: str) -> dict[str, Any]:
     parts = {
         "evaluation": report.get(when),
         "workload": (report.get("workload") or {}).get(when),
@@ -109,15 +109,15 @@ def _view(report: Report, when: str) -> dict[str, Any]:
     return {name: value for name, value in parts.items() if value}
 
 
-def _rows(before: Report, after: Report) -> Iterator[Row]:
-    yield from _of_totals(before.get("totals"), after.get("totals"))
-    yield from _of_evaluations(before.get("evaluation"), after.get("evaluation"))
-    yield from _of_test(after.get("test"))
-    yield from _of_workloads(before.get("workload"), after.get("workload"))
-    yield from _of_sizes(before.get("sizes"), after.get("sizes"))
+def _iter_rows(before: Report, after: Report) -> Iterator[Row]:
+    yield from _iter_total_rows(before.get("totals"), after.get("totals"))
+    yield from _iter_evaluation_rows(before.get("evaluation"), after.get("evaluation"))
+    yield from _iter_test_rows(after.get("test"))
+    yield from _iter_workload_rows(before.get("workload"), after.get("workload"))
+    yield from _iter_size_rows(before.get("sizes"), after.get("sizes"))
 
 
-def _both(
+def _measure_both(
     measure: Callable[[Report], float | None], before: Report | None, after: Report | None
 ) -> tuple[float | None, float | None]:
     """A measure of what is known before and after."""
@@ -125,38 +125,43 @@ def _both(
     return one, other
 
 
-def _of_totals(before: Report | None, after: Report | None) -> Iterator[Row]:
+def _iter_total_rows(before: Report | None, after: Report | None) -> Iterator[Row]:
     if not after:
         return
-    one, other = _both(lambda found: found["pruned"] / found["prunable"], before, after)
+    one, other = _measure_both(lambda found: found["pruned"] / found["prunable"], before, after)
     yield "sparsity of the prunable weights", percent(one, 2), percent(other, 2), NOTHING
-    one, other = _both(lambda found: found["kept"], before, after)
-    yield "weights kept", whole(one), whole(other), change(one, other)
+    one, other = _measure_both(lambda found: found["kept"], before, after)
+    yield "weights kept", format_whole(one), format_whole(other), format_change(one, other)
 
 
-def _of_evaluations(before: Report | None, after: Report | None) -> Iterator[Row]:
+def _iter_evaluation_rows(before: Report | None, after: Report | None) -> Iterator[Row]:
     if not after:
         return
-    one, other = _both(lambda found: found["accuracy"], before, after)
-    yield f"accuracy{_on(after)}", percent(one, 2), percent(other, 2), points(one, other)
+    one, other = _measure_both(lambda found: found["accuracy"], before, after)
+    yield (
+        f"accuracy{_format_images(after)}",
+        percent(one, 2),
+        percent(other, 2),
+        format_points(one, other),
+    )
     named = {"silent": "channels that never spike", "saturated": "channels that always spike"}
     for name, what in named.items():
-        yield what, _channels(before, name), _channels(after, name), NOTHING
+        yield what, _format_channels(before, name), _format_channels(after, name), NOTHING
 
 
-def _on(evaluation: Report) -> str:
+def _format_images(evaluation: Report) -> str:
     """Which images, where they have labels."""
     if not evaluation["labelled"]:
         return ""
-    return f" ({evaluation['labelled']:,} {worded(evaluation['images'])} images)"
+    return f" ({evaluation['labelled']:,} {format_split(evaluation['images'])} images)"
 
 
-def _of_test(test: Report | None) -> Iterator[Row]:
+def _iter_test_rows(test: Report | None) -> Iterator[Row]:
     if test and test["accuracy"] is not None:
-        yield f"accuracy{_on(test)}", NOTHING, percent(test["accuracy"], 2), NOTHING
+        yield f"accuracy{_format_images(test)}", NOTHING, percent(test["accuracy"], 2), NOTHING
 
 
-def _channels(evaluation: Report | None, name: str) -> str:
+def _format_channels(evaluation: Report | None, name: str) -> str:
     if not evaluation:
         return NOTHING
     found = evaluation["activity"].values()
@@ -171,20 +176,25 @@ OPERATIONS: Mapping[str, Callable[[Report], float]] = {
 }
 
 
-def _per_sample(measure: Callable[[Report], float]) -> Callable[[Report], float]:
+def _divide_by_samples(measure: Callable[[Report], float]) -> Callable[[Report], float]:
     return lambda work: measure(work) / work["samples"]
 
 
-def _of_workloads(before: Report | None, after: Report | None) -> Iterator[Row]:
+def _iter_workload_rows(before: Report | None, after: Report | None) -> Iterator[Row]:
     if not after:
         return
     for name, measure in OPERATIONS.items():
-        one, other = _both(_per_sample(measure), before, after)
-        yield name, whole(one), whole(other), change(one, other)
-    one, other = _both(lambda work: work["energy_pj"], before, after)
-    yield "energy a sample", in_joules(one), in_joules(other), change(one, other)
-    one, other = _both(lambda work: work["active"] / max(1, work["outputs"]), before, after)
-    yield "share of outputs that are spikes", rate(one), rate(other), change(one, other)
+        one, other = _measure_both(_divide_by_samples(measure), before, after)
+        yield name, format_whole(one), format_whole(other), format_change(one, other)
+    one, other = _measure_both(lambda work: work["energy_pj"], before, after)
+    yield "energy a sample", format_joules(one), format_joules(other), format_change(one, other)
+    one, other = _measure_both(lambda work: work["active"] / max(1, work["outputs"]), before, after)
+    yield (
+        "share of outputs that are spikes",
+        format_rate(one),
+        format_rate(other),
+        format_change(one, other),
+    )
 
 
 SIZES = {
@@ -196,15 +206,15 @@ SIZES = {
 }
 
 
-def _of_sizes(before: Report | None, after: Report | None) -> Iterator[Row]:
+def _iter_size_rows(before: Report | None, after: Report | None) -> Iterator[Row]:
     if not after:
         return
     for name, what in SIZES.items():
-        one, other = _both(itemgetter(name), before, after)
-        yield what, in_bytes(one), in_bytes(other), change(one, other)
+        one, other = _measure_both(itemgetter(name), before, after)
+        yield what, format_bytes(one), format_bytes(other), format_change(one, other)
 
 
-def energy_note(after: Report) -> str | None:
+def format_energy_note(after: Report) -> str | None:
     work = after.get("workload")
     if not work:
         return None

@@ -7,28 +7,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from snnprune.data.dataset import worded
-from snnprune.report.pages.html import drawn_inline, inline
+from snnprune.data.dataset import format_split
+from snnprune.report.pages.html import draw_inline, make_inline
 from snnprune.report.pages.page import (
     NOTHING,
     Block,
-    Lines,
+    PageSection,
     Picture,
     Pictures,
-    Section,
-    Table,
-    in_bytes,
-    in_joules,
+    TextLines,
+    TextTable,
+    drop_unknown_columns,
+    format_bytes,
+    format_joules,
+    format_whole,
     percent,
-    whole,
-    without_unknown,
 )
-from snnprune.report.pages.sections.comparison import energy_note
-from snnprune.report.plots.accuracy import Curve, Level, Mark, plot_accuracy
-from snnprune.report.plots.canvas import looks
+from snnprune.report.pages.sections.comparison import format_energy_note
+from snnprune.report.plots.accuracy import AccuracyLevel, Curve, CurveMark, plot_accuracy
+from snnprune.report.plots.canvas import choose_line_styles
 
 
-def drawn(report: Mapping[str, Any], name: str) -> Path | None:
+def find_picture(report: Mapping[str, Any], name: str) -> Path | None:
     """The SVG of that name among the command's outputs, where it is there."""
     paths = (Path(one["path"]) for one in report.get("outputs", []))
     return next((path for path in paths if path.name == f"{name}.svg" and path.is_file()), None)
@@ -41,86 +41,94 @@ Measured = Mapping[str, Sequence[tuple[float, Sequence[float]]]]
 MAPS = {"densities": "What is kept of each layer.", "firing-rates": "How much each neuron fires."}
 
 
-def sparsities(report: Report) -> Section | None:
+def make_sparsities_section(report: Report) -> PageSection | None:
     """Several files of one `prune`, or the points of a demo."""
     files = [one for one in report.get("files", []) if one["after"]]
     if files:
         found: dict[str, Any] = {
-            "pruned": [(_sparsity(one["totals"]), _known(one["after"])) for one in files]
+            "pruned": [
+                (_compute_sparsity(one["totals"]), _list_accuracies(one["after"])) for one in files
+            ]
         }
-        dense = _known(files[0]["before"])
+        dense = _list_accuracies(files[0]["before"])
     elif report.get("points"):
         found = {}
         for one in report["points"]:
             method = f"{one['criterion']}, {one['repair']}"
             accuracy = one["correct"] / one["labelled"]
             found.setdefault(method, []).append((one["pruned"] / one["prunable"], [accuracy]))
-        dense = _known(report["dense"])
+        dense = _list_accuracies(report["dense"])
     else:
         return None
     split = files[0]["after"]["images"] if files else "test"
-    blocks = _curves(found, dense, split, drawn(report, "accuracy"))
+    blocks = _make_curve_blocks(found, dense, split, find_picture(report, "accuracy"))
     if files:
-        blocks[-1:] = _files(files)
-    return Section(title="Accuracy and sparsity", blocks=blocks)
+        blocks[-1:] = _make_file_blocks(files)
+    return PageSection(title="Accuracy and sparsity", blocks=blocks)
 
 
-def _files(files: Sequence[Report]) -> list[Block]:
+def _make_file_blocks(files: Sequence[Report]) -> list[Block]:
     """What each file comes to, below the network that they are from."""
-    rows = [_row("before", files[0], "before")]
+    rows = [_format_row("before", files[0], "before")]
     for one in files:
-        rows.append(_row(PurePath(one["outputs"][0]["path"]).name, one, "after"))
+        rows.append(_format_row(PurePath(one["outputs"][0]["path"]).name, one, "after"))
     titles = ("file", "sparsity", "accuracy", "spikes as before", "operations a sample")
-    table = Table(titles=(*titles, "energy a sample", "packed"), rows=rows)
+    table = TextTable(titles=(*titles, "energy a sample", "packed"), rows=rows)
     work = files[0].get("workload")
-    note = energy_note({"workload": work["after"]}) if work else ""
-    return [without_unknown(table, NOTHING), *([Lines(lines=[note])] if note else [])]
+    note = format_energy_note({"workload": work["after"]}) if work else ""
+    return [drop_unknown_columns(table, NOTHING), *([TextLines(lines=[note])] if note else [])]
 
 
-def _row(name: str, one: Report, when: str) -> list[str]:
+def _format_row(name: str, one: Report, when: str) -> list[str]:
     work = (one.get("workload") or {}).get(when)
     same = (one.get("agreement") or {}).get("spike_agreement") if when == "after" else None
     weight = (one.get("sizes") or {}).get(when)
     done = (work["macs"] + work["acs"]) / work["samples"] if work else None
     return [
         name,
-        percent(_sparsity(one["totals" if when == "after" else "totals_before"]), 2),
+        percent(_compute_sparsity(one["totals" if when == "after" else "totals_before"]), 2),
         percent((one[when] or {}).get("accuracy"), 2),
         percent(same, 2),
-        whole(done),
-        in_joules(work["energy_pj"] if work else None),
-        in_bytes(weight["packed"] if weight else None),
+        format_whole(done),
+        format_joules(work["energy_pj"] if work else None),
+        format_bytes(weight["packed"] if weight else None),
     ]
 
 
-def tickets(report: Report) -> Section | None:
+def make_tickets_section(report: Report) -> PageSection | None:
     """The summary of `imp`, `search` and several seeds."""
     summary = report.get("summary")
     if not summary or not summary["points"]:
         return None
-    found, known = _measured(summary)
-    blocks = _curves(found, known, summary["accuracies_on"], drawn(report, "accuracy"))
+    found, known = _collect_accuracies(summary)
+    blocks = _make_curve_blocks(
+        found, known, summary["accuracies_on"], find_picture(report, "accuracy")
+    )
     for name, caption in MAPS.items():
-        path = drawn(report, name)
-        blocks += [_as_it_is(path, caption)] if path else []
-    return Section(title="Accuracy and sparsity", blocks=blocks)
+        path = find_picture(report, name)
+        blocks += [_embed_picture(path, caption)] if path else []
+    return PageSection(title="Accuracy and sparsity", blocks=blocks)
 
 
-def grid(report: Report) -> Section | None:
+def make_grid_section(report: Report) -> PageSection | None:
     """The summaries of several networks and data sets, below the picture of all."""
     runs = [one for one in report.get("runs", []) if one.get("summary", {}).get("points")]
     if not runs:
         return None
-    made = drawn(report, "accuracy")
-    blocks: list[Block] = [_as_it_is(made, "Accuracy and sparsity.")] if made else []
+    made = find_picture(report, "accuracy")
+    blocks: list[Block] = [_embed_picture(made, "Accuracy and sparsity.")] if made else []
     for one in runs:
-        found, dense = _measured(one["summary"])
+        found, dense = _collect_accuracies(one["summary"])
         name = f"{one['model']['name']}, {one['data']['name']}"
-        blocks.append(_table(found, dense, f"{name}: {worded(one['summary']['accuracies_on'])}"))
-    return Section(title="Accuracy and sparsity", blocks=blocks)
+        blocks.append(
+            _make_accuracy_table(
+                found, dense, f"{name}: {format_split(one['summary']['accuracies_on'])}"
+            )
+        )
+    return PageSection(title="Accuracy and sparsity", blocks=blocks)
 
 
-def tries(report: Report) -> Section | None:
+def make_tries_section(report: Report) -> PageSection | None:
     """What was tried to hold a target."""
     search = report.get("search")
     if not search:
@@ -131,14 +139,14 @@ def tries(report: Report) -> Section | None:
     ]
     caption = (
         f"Looked for {percent(search['target'], 2)} on {search['images']:,} "
-        f"{worded(search['split'])} images, where the dense network has "
+        f"{format_split(search['split'])} images, where the dense network has "
         f"{percent(search['dense'], 2)}."
     )
-    table = Table(titles=("sparsity", "accuracy", "held"), rows=rows, caption=caption)
-    return Section(title="Search", blocks=[table])
+    table = TextTable(titles=("sparsity", "accuracy", "held"), rows=rows, caption=caption)
+    return PageSection(title="Search", blocks=[table])
 
 
-def epochs(report: Report) -> Section | None:
+def make_epochs_section(report: Report) -> PageSection | None:
     """Loss and accuracy of a training."""
     found = report.get("epochs")
     if not found:
@@ -154,20 +162,20 @@ def epochs(report: Report) -> Section | None:
         for one in found
     ]
     titles = ("epoch", "training loss", "training accuracy", "validation accuracy", "learning rate")
-    return Section(title="Epochs", blocks=[Table(titles=titles, rows=rows)], folded=True)
+    return PageSection(title="Epochs", blocks=[TextTable(titles=titles, rows=rows)], folded=True)
 
 
-def _sparsity(totals: Report) -> float:
+def _compute_sparsity(totals: Report) -> float:
     return float(totals["pruned"] / totals["prunable"])
 
 
-def _known(evaluation: Report | None) -> list[float]:
+def _list_accuracies(evaluation: Report | None) -> list[float]:
     if evaluation is None or evaluation["accuracy"] is None:
         return []
     return [evaluation["accuracy"]]
 
 
-def _measured(summary: Report) -> tuple[Measured, Sequence[float]]:
+def _collect_accuracies(summary: Report) -> tuple[Measured, Sequence[float]]:
     """The accuracies of a summary by method, and those of the dense network."""
     found: dict[str, Any] = {}
     for one in summary["points"]:
@@ -177,43 +185,49 @@ def _measured(summary: Report) -> tuple[Measured, Sequence[float]]:
     return found, dense["accuracies"] if dense else []
 
 
-def _as_it_is(path: Path, caption: str) -> Pictures:
+def _embed_picture(path: Path, caption: str) -> Pictures:
     """A coloured map, which is drawn for light paper."""
-    svg = inline(path.read_text("utf-8"), path.stem)
+    svg = make_inline(path.read_text("utf-8"), path.stem)
     return Pictures(
         pictures=[Picture(svg=svg, alt=caption, on_white=True)], caption=caption, wide=True
     )
 
 
-def _curves(found: Measured, dense: Sequence[float], split: str, made: Path | None) -> list[Block]:
+def _make_curve_blocks(
+    found: Measured, dense: Sequence[float], split: str, made: Path | None
+) -> list[Block]:
     """The picture, where there are accuracies, and the numbers."""
-    table = _table(found, dense, worded(split).capitalize())
+    table = _make_accuracy_table(found, dense, format_split(split).capitalize())
     if not any(accuracies for marks in found.values() for _, accuracies in marks):
         return [table]
-    svg = inline(made.read_text("utf-8"), "accuracy") if made else _plot(found, dense, split)
+    svg = (
+        make_inline(made.read_text("utf-8"), "accuracy")
+        if made
+        else _plot_curves(found, dense, split)
+    )
     picture = Picture(svg=svg, alt="Accuracy against sparsity")
     return [Pictures(pictures=[picture], caption="", wide=True), table]
 
 
-def _table(found: Measured, dense: Sequence[float], what: str) -> Table:
+def _make_accuracy_table(found: Measured, dense: Sequence[float], what: str) -> TextTable:
     """A row for each method and a column for each sparsity; the caption begins with `what`."""
     steps = sorted({round(sparsity, 4) for marks in found.values() for sparsity, _ in marks})
     rows = []
     for method, marks in found.items():
         by_step = {round(sparsity, 4): accuracies for sparsity, accuracies in marks}
-        rows.append([method, *(_level_text(by_step.get(step, [])) for step in steps)])
+        rows.append([method, *(_format_level(by_step.get(step, [])) for step in steps)])
     titles = ("method", *(f"{100 * step:.4g} %" for step in steps))
-    caption = f"{what} accuracy; dense {_level_text(dense)}"
-    return Table(titles=titles, rows=rows, caption=caption)
+    caption = f"{what} accuracy; dense {_format_level(dense)}"
+    return TextTable(titles=titles, rows=rows, caption=caption)
 
 
-def _plot(found: Measured, dense: Sequence[float], split: str) -> str:
-    look = looks(list(found))
+def _plot_curves(found: Measured, dense: Sequence[float], split: str) -> str:
+    look = choose_line_styles(list(found))
     curves = [
         Curve(
             label=method,
             marks=[
-                Mark(sparsity=sparsity, level=_level(accuracies))
+                CurveMark(sparsity=sparsity, level=_make_level(accuracies))
                 for sparsity, accuracies in sorted(marks)
                 if accuracies
             ],
@@ -223,20 +237,20 @@ def _plot(found: Measured, dense: Sequence[float], split: str) -> str:
     ]
 
     def draw(path: Path) -> None:
-        level = _level(dense) if dense else None
+        level = _make_level(dense) if dense else None
         plot_accuracy([path], curves, dense=level, conditions="", split=split)
 
-    return drawn_inline(draw, "accuracy")
+    return draw_inline(draw, "accuracy")
 
 
-def _level(accuracies: Sequence[float]) -> Level:
+def _make_level(accuracies: Sequence[float]) -> AccuracyLevel:
     spread = statistics.stdev(accuracies) if len(accuracies) > 1 else None
-    return Level(mean=statistics.fmean(accuracies), deviation=spread)
+    return AccuracyLevel(mean=statistics.fmean(accuracies), deviation=spread)
 
 
-def _level_text(accuracies: Sequence[float]) -> str:
+def _format_level(accuracies: Sequence[float]) -> str:
     if not accuracies:
         return NOTHING
-    level = _level(accuracies)
+    level = _make_level(accuracies)
     spread = "" if level.deviation is None else f" ± {100 * level.deviation:.2f}"
     return f"{100 * level.mean:.2f}{spread} %"

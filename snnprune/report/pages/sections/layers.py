@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from snnprune.report.pages.html import drawn_inline
+from snnprune.report.pages.html import draw_inline
 from snnprune.report.pages.page import (
     NOTHING,
     Block,
-    Lines,
+    PageSection,
     Picture,
     Pictures,
-    Section,
-    Table,
+    TextLines,
+    TextTable,
+    drop_unknown_columns,
+    format_whole,
     percent,
-    whole,
-    without_unknown,
 )
 from snnprune.report.plots.panels import plot_scores
 from snnprune.text import layer_name
@@ -25,14 +25,14 @@ from snnprune.text import layer_name
 PANELS = 36
 
 
-def scores(report: Mapping[str, Any]) -> Section | None:
+def make_scores_section(report: Mapping[str, Any]) -> PageSection | None:
     """A small histogram for each layer."""
     found = (report.get("evidence") or {}).get("scores") or report.get("score_histograms") or {}
     drawable = {key: one for key, one in found.items() if one["edges"]}
     if not drawable:
         return None
     pictures = [
-        _panel(layer_name(key), one, f"scores{number}")
+        _draw_panel(layer_name(key), one, f"scores{number}")
         for number, (key, one) in enumerate(list(drawable.items())[:PANELS])
     ]
     more = f" The first {PANELS} of {len(drawable)} layers." if len(drawable) > PANELS else ""
@@ -40,26 +40,26 @@ def scores(report: Mapping[str, Any]) -> Section | None:
         "Weights by the logarithm of their score: blue kept, orange pruned. Colours overlap where "
         f"repair, a later step or a structure chose other weights than the scores alone.{more}"
     )
-    return Section(title="Scores", blocks=[Pictures(pictures=pictures, caption=caption)])
+    return PageSection(title="Scores", blocks=[Pictures(pictures=pictures, caption=caption)])
 
 
-def _panel(name: str, found: Mapping[str, Any], mark: str) -> Picture:
+def _draw_panel(name: str, found: Mapping[str, Any], mark: str) -> Picture:
     def draw(path: Path) -> None:
         plot_scores(path, name, found["edges"], found["kept"], found["pruned"])
 
-    return Picture(svg=drawn_inline(draw, mark), alt=f"Histogram of the scores of {name}")
+    return Picture(svg=draw_inline(draw, mark), alt=f"Histogram of the scores of {name}")
 
 
 Report = Mapping[str, Any]
 MOST = 400  # rows of a page; report.json has all
 
 
-def layers(report: Report) -> Section | None:
+def make_layers_section(report: Report) -> PageSection | None:
     """Density, rates, work and criterion of each prunable layer."""
     found = report.get("layers")
     if not found or "kept" not in found[0]:
         return None
-    work, samples = _work(report)
+    work, samples = _read_work(report)
     titles = ["layer", "shape", "weights", "kept", "density", "input", "input rate"]
     titles += ["operations a sample"] if work else []
     criteria = any(row["criterion"] for row in found)
@@ -74,48 +74,50 @@ def layers(report: Report) -> Section | None:
             f"{row['kept']:,}",
             percent(row["kept"] / row["weights"]),
             row["input_values"] or NOTHING,
-            _input_rate(row, report.get("evidence") or {}),
+            _format_input_rate(row, report.get("evidence") or {}),
         ]
-        cells += [whole((done["macs"] + done["acs"]) / samples) if done else NOTHING] * bool(work)
+        cells += [format_whole((done["macs"] + done["acs"]) / samples) if done else NOTHING] * bool(
+            work
+        )
         rows.append([*cells, *([row["criterion"] or NOTHING] if criteria else [])])
     blocks: list[Block] = [
-        without_unknown(Table(titles=titles, rows=rows), NOTHING),
-        *_left_out(found, MOST),
-        *_reasons(found),
+        drop_unknown_columns(TextTable(titles=titles, rows=rows), NOTHING),
+        *_note_left_out(found, MOST),
+        *_note_reasons(found),
     ]
-    return Section(title="Layers", blocks=blocks)
+    return PageSection(title="Layers", blocks=blocks)
 
 
-def _input_rate(row: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
+def _format_input_rate(row: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
     """Of the dense network, and of the pruned one where both were run."""
     if both := evidence.get("input_rates", {}).get(row["weight"]):
         return f"{both['before']:.3f} → {both['after']:.3f}"
     return NOTHING if row["input_rate"] is None else f"{row['input_rate']:.3f}"
 
 
-def _work(report: Report) -> tuple[Mapping[str, Any], int]:
+def _read_work(report: Report) -> tuple[Mapping[str, Any], int]:
     """Operations by layer, after where there are both, and the number of samples."""
     found = report.get("workload") or {}
     found = found.get("after", found) or {}
     return found.get("layers", {}), found.get("samples", 1)
 
 
-def _left_out(rows: list[Any], most: int) -> list[Lines]:
+def _note_left_out(rows: list[Any], most: int) -> list[TextLines]:
     more = len(rows) - most
-    return [Lines(lines=[f"{more:,} more are in the JSON report."])] if more > 0 else []
+    return [TextLines(lines=[f"{more:,} more are in the JSON report."])] if more > 0 else []
 
 
-def _reasons(rows: list[Any]) -> list[Lines]:
+def _note_reasons(rows: list[Any]) -> list[TextLines]:
     """Why layers were scored by magnitude."""
     reasons: dict[str, list[str]] = {}
     for row in rows:
         if row["reason"]:
             reasons.setdefault(row["reason"], []).append(layer_name(row["weight"]))
     lines = [f"By magnitude: {', '.join(names)} ({why})." for why, names in reasons.items()]
-    return [Lines(lines=lines)] if lines else []
+    return [TextLines(lines=lines)] if lines else []
 
 
-def changes(report: Report) -> Section | None:
+def make_changes_section(report: Report) -> PageSection | None:
     """How much each tensor of two checkpoints differs."""
     found = report.get("layers")
     if not found or "relative_change" not in found[0]:
@@ -125,11 +127,11 @@ def changes(report: Report) -> Section | None:
         for row in found[:MOST]
     ]
     titles = ("layer", "relative change", "overlap of the kept weights")
-    blocks: list[Block] = [Table(titles=titles, rows=rows), *_left_out(found, MOST)]
-    return Section(title="Weights", blocks=blocks)
+    blocks: list[Block] = [TextTable(titles=titles, rows=rows), *_note_left_out(found, MOST)]
+    return PageSection(title="Weights", blocks=blocks)
 
 
-def trials(report: Report) -> Section | None:
+def make_trials_section(report: Report) -> PageSection | None:
     """Accuracy by the layer that alone was pruned, and its sparsity."""
     found = report.get("trials")
     if not found:
@@ -145,4 +147,6 @@ def trials(report: Report) -> Section | None:
     what = "Accuracy" if accurate else "Share of images with the class of the dense network"
     titles = ("layer", *(percent(step, 0) for step in steps))
     caption = f"{what} where that layer alone is pruned so far."
-    return Section(title="Sensitivity", blocks=[Table(titles=titles, rows=rows, caption=caption)])
+    return PageSection(
+        title="Sensitivity", blocks=[TextTable(titles=titles, rows=rows, caption=caption)]
+    )

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from snnprune.report.pages.html import drawn_inline
+from snnprune.report.pages.html import draw_inline
 from snnprune.report.pages.page import (
     NOTHING,
     Block,
-    Lines,
+    PageSection,
     Picture,
     Pictures,
-    Section,
-    Table,
+    TextLines,
+    TextTable,
+    drop_unknown_columns,
     small_percent,
-    without_unknown,
 )
 from snnprune.report.plots.panels import plot_flips, plot_membrane
 
@@ -34,32 +34,37 @@ FLIPS = (
 )
 
 
-def neurons(report: Report) -> Section | None:
+def make_neurons_section(report: Report) -> PageSection | None:
     """Firing, dead channels and flips of each layer of neurons."""
-    names = _names(report)
+    names = _list_names(report)
     if not names:
         return None
     predicted = (report.get("evidence") or {}).get("crises", {})
     same = (report.get("agreement") or {}).get("neurons", {})
-    rows = [_row(report, name, predicted.get(name), same.get(name)) for name in names[:MOST]]
+    rows = [_format_row(report, name, predicted.get(name), same.get(name)) for name in names[:MOST]]
     titles = ["neuron", "channels", "never spike", "always spike", "firing rate"]
     compared = bool(same)
     titles += ["flips predicted", "flips measured"] if compared else []
-    table = Table(titles=titles, rows=[row if compared else row[:5] for row in rows])
-    blocks: list[Block] = [without_unknown(table, NOTHING), *_flips(names, predicted, same)]
-    blocks += [Lines(lines=[FLIPS])] if compared and predicted else []
-    return Section(title="Neurons", blocks=blocks)
+    table = TextTable(titles=titles, rows=[row if compared else row[:5] for row in rows])
+    blocks: list[Block] = [
+        drop_unknown_columns(table, NOTHING),
+        *_draw_flips(names, predicted, same),
+    ]
+    blocks += [TextLines(lines=[FLIPS])] if compared and predicted else []
+    return PageSection(title="Neurons", blocks=blocks)
 
 
-def _names(report: Report) -> list[str]:
+def _list_names(report: Report) -> list[str]:
     last = report.get("after") or report.get("evaluation") or {}
     same = (report.get("agreement") or {}).get("neurons", {})
     return list(dict.fromkeys([*last.get("activity", {}), *same, *report.get("membranes", {})]))
 
 
-def _row(report: Report, name: str, seen: Report | None, same: Report | None) -> list[str | None]:
-    first, last = (_evaluation(report, when).get("activity", {}).get(name) for when in (0, 1))
-    rates = [_evaluation(report, when).get("firing_rates", {}).get(name) for when in (0, 1)]
+def _format_row(
+    report: Report, name: str, seen: Report | None, same: Report | None
+) -> list[str | None]:
+    first, last = (_read_evaluation(report, when).get("activity", {}).get(name) for when in (0, 1))
+    rates = [_read_evaluation(report, when).get("firing_rates", {}).get(name) for when in (0, 1)]
     if same and rates == [None, None]:
         rates = same["firing_rates"]
     calibrated = report.get("membranes", {}).get(name)
@@ -68,26 +73,26 @@ def _row(report: Report, name: str, seen: Report | None, same: Report | None) ->
     return [
         name,
         f"{last['channels']:,}" if last else NOTHING,
-        _arrow(*(one and f"{one['silent']:,}" for one in (first, last))),
-        _arrow(*(one and f"{one['saturated']:,}" for one in (first, last))),
-        _arrow(*(None if rate is None else f"{rate:.4f}" for rate in rates)),
+        _format_arrow(*(one and f"{one['silent']:,}" for one in (first, last))),
+        _format_arrow(*(one and f"{one['saturated']:,}" for one in (first, last))),
+        _format_arrow(*(None if rate is None else f"{rate:.4f}" for rate in rates)),
         small_percent(seen["flips"] if seen else None),
         small_percent(1 - same["agreement"] if same else None),
     ]
 
 
-def _evaluation(report: Report, when: int) -> Report:
+def _read_evaluation(report: Report, when: int) -> Report:
     if "after" in report:
         return report["after" if when else "before"] or {}
     return (report.get("evaluation") or {}) if when else {}
 
 
-def _arrow(before: str | None, after: str | None) -> str:
+def _format_arrow(before: str | None, after: str | None) -> str:
     known = [one for one in (before, after) if one is not None]
     return " → ".join(known) or NOTHING
 
 
-def _flips(names: list[str], predicted: Report, same: Report) -> list[Pictures]:
+def _draw_flips(names: list[str], predicted: Report, same: Report) -> list[Pictures]:
     pairs = [
         (predicted[name]["flips"], 1 - same[name]["agreement"])
         for name in names
@@ -96,7 +101,7 @@ def _flips(names: list[str], predicted: Report, same: Report) -> list[Pictures]:
     if len(pairs) < 2:
         return []
     expected, measured = zip(*pairs, strict=True)
-    svg = drawn_inline(lambda path: plot_flips(path, expected, measured), "flips")
+    svg = draw_inline(lambda path: plot_flips(path, expected, measured), "flips")
     alt = "Measured share of flipped spikes over the predicted one, a point for each neuron"
     return [
         Pictures(
@@ -106,7 +111,7 @@ def _flips(names: list[str], predicted: Report, same: Report) -> list[Pictures]:
     ]
 
 
-def membranes(report: Report) -> Section | None:
+def make_membranes_section(report: Report) -> PageSection | None:
     """A small histogram for each neuron."""
     evidence = report.get("evidence") or {}
     before, after = (evidence.get(when) or {} for when in ("before", "after"))
@@ -124,7 +129,7 @@ def membranes(report: Report) -> Section | None:
     if not found:
         return None
     pictures = [
-        _panel(name, edges, one, f"membrane{number}")
+        _draw_panel(name, edges, one, f"membrane{number}")
         for number, (name, one) in enumerate(list(found.items())[:PANELS])
     ]
     colours = (
@@ -135,18 +140,18 @@ def membranes(report: Report) -> Section | None:
     )
     caption = (
         "Membrane potential before reset, about the threshold (dashed), over all channels. "
-        f"{colours}{_more(len(found))}"
+        f"{colours}{_format_more(len(found))}"
     )
-    return Section(title="Membranes", blocks=[Pictures(pictures=pictures, caption=caption)])
+    return PageSection(title="Membranes", blocks=[Pictures(pictures=pictures, caption=caption)])
 
 
-def _panel(name: str, edges: Sequence[float], found: Histograms, mark: str) -> Picture:
+def _draw_panel(name: str, edges: Sequence[float], found: Histograms, mark: str) -> Picture:
     def draw(path: Path) -> None:
         plot_membrane(path, name, edges, *found)
 
     alt = f"Histogram of the membrane potential of {name} about its threshold"
-    return Picture(svg=drawn_inline(draw, mark), alt=alt)
+    return Picture(svg=draw_inline(draw, mark), alt=alt)
 
 
-def _more(count: int) -> str:
+def _format_more(count: int) -> str:
     return f"The first {PANELS} of {count}; the JSON report has all." if count > PANELS else ""

@@ -7,19 +7,26 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from snnprune.report.pages.page import Block, Facts, Lines, Section, Table, without_unknown
+from snnprune.report.pages.page import (
+    Block,
+    Facts,
+    PageSection,
+    TextLines,
+    TextTable,
+    drop_unknown_columns,
+)
 
 Report = Mapping[str, Any]
 CHOICES = ("allocation", "repair", "steps", "structure", "split")
 
 
-def warnings(report: Report) -> Section | None:
+def make_warnings_section(report: Report) -> PageSection | None:
     """What the command warned of."""
     lines = report.get("warnings")
-    return Section(title="Warnings", blocks=[Lines(lines=lines)]) if lines else None
+    return PageSection(title="Warnings", blocks=[TextLines(lines=lines)]) if lines else None
 
 
-def origin(report: Report) -> Section:
+def make_origin_section(report: Report) -> PageSection:
     """Command, choices, seed, device, versions, files and their hashes."""
     several = report.get("files", [])
     known = {**several[0], **report} if several else report  # all were pruned in the same way
@@ -31,7 +38,7 @@ def origin(report: Report) -> Section:
         *([("command", command)] if command else []),
         *([("criterion", f"{known['criterion']} ({why})")] if why else []),
         *pairs,
-        *((what, _named(one)) for what in ("model", "data") if (one := report.get(what))),
+        *((what, _format_named(one)) for what in ("model", "data") if (one := report.get(what))),
         ("seed", str(report["seed"])),
         ("device", report["device"]),
         ("versions", ", ".join(f"{name} {text}" for name, text in report["versions"].items())),
@@ -39,12 +46,12 @@ def origin(report: Report) -> Section:
     files = [("read", one) for one in report["inputs"]]
     files += [("written", one) for part in (report, *several) for one in part.get("outputs", [])]
     rows = [[what, one["path"], one.get("sha256")] for what, one in files]
-    table = without_unknown(Table(titles=("", "file", "SHA-256"), rows=rows, names=2), "")
+    table = drop_unknown_columns(TextTable(titles=("", "file", "SHA-256"), rows=rows, names=2), "")
     blocks: list[Block] = [Facts(pairs=facts), *([replace(table, names=3)] if files else [])]
-    return Section(title="How to get this again", blocks=blocks)
+    return PageSection(title="How to get this again", blocks=blocks)
 
 
-def _named(found: Report) -> str:
+def _format_named(found: Report) -> str:
     """A model or data set with its arguments, in a line."""
     rest = {key: value for key, value in found.items() if key != "name" and value}
     args = rest.pop("args", {})

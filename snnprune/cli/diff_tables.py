@@ -48,8 +48,8 @@ def format_diff_lines(diff: CheckpointDiff) -> list[str]:
     """The same in numbers for all of both networks."""
     total = diff.compute_total()
     lines = [
-        f"changed {total.changed:,} of {total.values:,} weights, |B-A|/|A| {_format_relative(total)}, "
-        f"kept weights overlap {total.overlap:.1%}",
+        f"changed {total.changed:,} of {total.values:,} weights, "
+        f"|B-A|/|A| {_format_relative(total)}, kept weights overlap {total.overlap:.1%}",
         f"zeros: {total.zeros_first:,} in A, {total.zeros_other:,} in B",
         *format_excluded_lines(diff.report),
     ]
@@ -138,7 +138,8 @@ def format_sensitivity_lines(found: SensitivityResult, options: SensitivityOptio
     repaired = found.report["calibration_samples"]
     pruned, weights = sum(found.counts.values()), sum(found.sizes.values())
     lines = [
-        f"{len(found.trials)} trials on {found.together.samples:,} {format_split(found.split)} images",
+        f"{len(found.trials)} trials on {found.together.samples:,} "
+        f"{format_split(found.split)} images",
         f"criterion {found.plan.criterion}, repair {found.plan.repair} on {repaired:,} images",
         *format_excluded_lines(found.report),
         f"all layers together for the least divergence: pruned {pruned:,} of {weights:,} weights",

@@ -294,7 +294,8 @@ class ProgressLines:
 def _format_state(stage: Stage, now: float) -> str:
     """How far a stage is, how long it took and how long it will take."""
     count = f"{stage.done:,} of {'?' if stage.total is None else f'{stage.total:,}'}"
-    return f"{stage.label}: {count}, {format_clock(stage.elapsed(now))}, {format_clock(stage.left(now))} left"
+    elapsed, left = format_clock(stage.elapsed(now)), format_clock(stage.left(now))
+    return f"{stage.label}: {count}, {elapsed}, {left} left"
 
 
 def _format_spent(stage: Stage) -> str:

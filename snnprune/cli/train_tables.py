@@ -35,7 +35,8 @@ def render_dry_run(found: DryRun) -> list[RenderableType]:
         f"of {found.seconds_per_step:.3g} s, "
         f"evaluated batches of {found.seconds_per_evaluated_batch:.3g} s",
         f"about {format_clock(found.seconds)} in all; peak memory {format_size(found.peak_bytes)}; "
-        f"on disk states {format_size(found.state_bytes)}, results {format_size(found.result_bytes)}",
+        f"on disk states {format_size(found.state_bytes)}, "
+        f"results {format_size(found.result_bytes)}",
     ]
 
 

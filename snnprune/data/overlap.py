@@ -94,7 +94,8 @@ def note_overlap(data: DataSet, fields: Mapping[str, str]) -> DataSet:
     for name, field in fields.items():
         for other in LEARNT_FROM[name]:
             shared, of = splits[name].shared(splits[other])
-            what = f"{shared} of the {of} {format_split(name)} images looked at are {format_split(other)}"
+            images, others = format_split(name), format_split(other)
+            what = f"{shared} of the {of} {images} images looked at are {others}"
             if 2 * shared > of:
                 raise InputError(
                     f"{what} images",

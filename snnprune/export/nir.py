@@ -30,8 +30,8 @@ def collect_notes(seen: RecordedNetwork, time_step: float | None) -> tuple[str, 
         )
     if soft := sum(_is_soft(neuron.module) for neuron in seen.network.neurons.values()):
         notes.append(
-            f"NIR has the reset to a potential alone: {format_count(soft, 'layer')} of neurons that "
-            "subtract the threshold, or do not reset, are exported with a reset to 0"
+            f"NIR has the reset to a potential alone: {format_count(soft, 'layer')} of neurons "
+            "that subtract the threshold, or do not reset, are exported with a reset to 0"
         )
     return tuple(notes)
 

@@ -40,14 +40,14 @@ def describe_restless(found: Mapping[str, str], *, draws: bool) -> Iterator[str]
     dropping = [place for place, what in found.items() if what == DROPPING]
     if by_batch:
         yield (
-            f"BatchNorm by the batch's own mean and variance in eval mode: {_format_places(by_batch)}; "
-            "accuracy depends on what is in a batch, layers before it go by magnitude, and no "
+            "BatchNorm by the batch's own mean and variance in eval mode: "
+            f"{_format_places(by_batch)}; accuracy depends on what is in a batch, layers before it go by magnitude, and no "
             "repair reaches it"
         )
     if dropping:
         yield (
-            f"dropout stays active in eval mode: {_format_places(dropping)}; left as the network has it, "
-            "and drawn by --seed"
+            f"dropout stays active in eval mode: {_format_places(dropping)}; "
+            "left as the network has it, and drawn by --seed"
         )
     elif draws:
         yield "the network draws at random in eval mode; its draws are those of --seed"

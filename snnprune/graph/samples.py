@@ -96,8 +96,8 @@ def _place_by_labels(
         doubts = (_explain_mixing(x),)
     elif not fitting:
         doubts = (
-            f"the network takes dimension {found[0].axis} of {describe_batch(x)} for its samples, and "
-            f"{labels} labels come with it: time and samples look swapped",
+            f"the network takes dimension {found[0].axis} of {describe_batch(x)} for its samples, "
+            f"and {labels} labels come with it: time and samples look swapped",
         )
     return Placement(network=_laid_out(network, fitting), doubts=doubts)
 
@@ -117,8 +117,8 @@ def _place_without_labels(
         doubts.append(_explain_mixing(x))
     elif len(axes) > 1 or len(x) == x.shape[1]:
         doubts.append(
-            f"which dimension of {describe_batch(x)} has its samples is not to be seen: {count} are "
-            "counted; labels beside it would tell"
+            f"which dimension of {describe_batch(x)} has its samples is not to be seen: {count} "
+            "are counted; labels beside it would tell"
         )
     return Placement(network=placed, doubts=tuple(doubts))
 
@@ -143,8 +143,8 @@ def _laid_out(network: Network, found: list[TurnedBatch]) -> Network:
 
 def _explain_mixing(x: Tensor) -> str:
     return (
-        f"what the network puts out for a sample depends on the others in {describe_batch(x)}: does it "
-        "take samples for time steps?"
+        f"what the network puts out for a sample depends on the others in {describe_batch(x)}: "
+        "does it take samples for time steps?"
     )
 
 

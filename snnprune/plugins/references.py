@@ -97,7 +97,8 @@ def explain_text_argument(args: Mapping[str, Any], *, flag: str) -> Iterator[Non
     except InputError as error:
         meant = ((k, v) for k, v in args.items() if type(v) is str and looks_like_reference(v))
         for name, value in meant:
-            told = f"{name} is text; {_format_argument(flag + name, value)} names an object, if it is there"
+            flagged = _format_argument(flag + name, value)
+            told = f"{name} is text; {flagged} names an object, if it is there"
             error.hint = f"{told}; {error.hint}" if error.hint else told
         raise
 

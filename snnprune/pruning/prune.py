@@ -110,9 +110,8 @@ def _compute_magnitude(weight: Tensor) -> Tensor:
 def warn_of_zeros(masks: Masks, zeros: int, count: int) -> list[str]:
     """What is worth saying where `zeros` weights were 0 before, and `count` were to be pruned."""
     if zeros > count:
-        return [
-            f"{zeros} of {count_prunable(masks)} weights are 0 already, more than the {count} asked for"
-        ]
+        weights = count_prunable(masks)
+        return [f"{zeros} of {weights} weights are 0 already, more than the {count} asked for"]
     return [f"{zeros} of the {count_pruned(masks)} pruned weights were 0 already"] if zeros else []
 
 

@@ -326,7 +326,8 @@ def _encode_tensor(tensor: StoredTensor, apart: SeparateStorage, *, with_view: b
     storage, values = apart.storage, apart.values
     kind = encode_global("torch.storage" if tensor.untyped else "torch", storage.kind)
     place = encode_persistent(
-        encode_text("storage"), kind, encode_text(storage.key), encode_text(storage.location), encode_number(storage.count),
+        encode_text("storage"), kind, encode_text(storage.key), encode_text(storage.location),
+        encode_number(storage.count),
         *([encode_flag(None)] if with_view else []),
     )  # fmt: skip
     shape, stride = (

@@ -103,7 +103,8 @@ def _iter_foreign_notes(source: TorchFile) -> Iterator[str]:
     """A note on what else the file holds."""
     names = [name for name in source.tensors.names if not name.startswith(PLAIN)]
     if names:
-        yield f"objects of other code are left as they are, and none was made: {format_names(names)}"
+        listed = format_names(names)
+        yield f"objects of other code are left as they are, and none was made: {listed}"
 
 
 def view_of(data: Tensor, tensor: StoredTensor) -> Tensor:

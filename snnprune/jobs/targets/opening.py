@@ -114,8 +114,8 @@ def _note_derived_weights(network: Network | None) -> list[str]:
     if made:
         how = network.made[made[0]]
         notes.append(
-            f"{format_names(made)}: the network makes the weights that it applies of these, by {how}: "
-            "zeros in the file are not zeros in the network"
+            f"{format_names(made)}: the network makes the weights that it applies of these, "
+            f"by {how}: zeros in the file are not zeros in the network"
         )
     if kept:
         notes.append(f"left alone: {format_names(kept)}, which kernels are made with")

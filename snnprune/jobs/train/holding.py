@@ -30,8 +30,9 @@ class FixedMasks:
 
     def describe(self) -> str:
         """How much they prune, and why."""
-        share = count_pruned(self.masks) / count_prunable(self.masks)
-        return f"holding {share:.2%} of {format_count(count_prunable(self.masks), 'weight')} at 0: {self.origin}"
+        weights = count_prunable(self.masks)
+        share = count_pruned(self.masks) / weights
+        return f"holding {share:.2%} of {format_count(weights, 'weight')} at 0: {self.origin}"
 
 
 def find_mask_file(checkpoint: Path) -> Path | None:

@@ -26,8 +26,9 @@ TASK = {"type": "image-classification", "name": "Image classification"}
 
 def render_card(page: Page, report: Mapping[str, Any]) -> str:
     """Front matter as the Hugging Face Hub reads it, then the page without its pictures."""
+    front = yaml.safe_dump(_make_front_matter(report), sort_keys=False, allow_unicode=True)
     parts = [
-        f"---\n{yaml.safe_dump(_make_front_matter(report), sort_keys=False, allow_unicode=True)}---",
+        f"---\n{front}---",
         f"# {escape_markup(page.title)}: {escape_markup(page.subtitle)}",
         *([f"**{escape_markup(page.verdict)}**"] if page.verdict else []),
         *(part for section in page.sections for part in _iter_section_lines(section)),

@@ -33,10 +33,12 @@ def require_same(recipe: Recipe, of_run: Recipe, folder: Path) -> None:
 
 def list_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """A line for each name whose values differ."""
+    names = dict.fromkeys([*before, *now])
+    pairs = ((name, before.get(name, ABSENT), now.get(name, ABSENT)) for name in names)
     return [
-        f"{name}: {_format_value(before.get(name, ABSENT))} in the run, {_format_value(now.get(name, ABSENT))} now"
-        for name in dict.fromkeys([*before, *now])
-        if before.get(name, ABSENT) != now.get(name, ABSENT)
+        f"{name}: {_format_value(then)} in the run, {_format_value(value)} now"
+        for name, then, value in pairs
+        if then != value
     ]
 
 

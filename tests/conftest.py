@@ -18,7 +18,7 @@ from needed import require_all
 from valid_reports import assert_valid
 
 from snnprune.cli.app import app
-from snnprune.cli.failures import run_app as run_app
+from snnprune.cli.failures import run_app
 from snnprune.files.together import replace_file
 
 require_all()

@@ -12,18 +12,19 @@ import pytest
 import snnprune
 
 ROOT = Path(snnprune.__file__).parent
-ORDER: tuple[tuple[str, ...], ...] = ("errors", "version", "moved", "quantities")(
-    "text", "runtime", "masks"
-)("files", "plugins")("checkpoint", "recipe")(
-    "data",
-)("graph", "distributed")("models", "measure", "export")(
-    "pruning",
-)("report", "theory")(
-    "training",
-)(
-    "jobs",
-)(
-    "cli",
+ORDER: tuple[tuple[str, ...], ...] = (
+    ("errors", "version", "moved", "quantities"),
+    ("text", "runtime", "masks"),
+    ("files", "plugins"),
+    ("checkpoint", "recipe"),
+    ("data",),
+    ("graph", "distributed"),
+    ("models", "measure", "export"),
+    ("pruning",),
+    ("report", "theory"),
+    ("training",),
+    ("jobs",),
+    ("cli",),
 )
 LEVEL = {package: level for level, packages in enumerate(ORDER, start=1) for package in packages}
 
@@ -129,8 +130,8 @@ def test_no_neuron_library_is_imported() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        *("cli", "recipe", "models", "data", "plugins.registry", "report.provenance")
-        * ("pruning.criteria", "pruning.allocation", "jobs.train.recipes", "report.gates.limits")
+        *("cli", "recipe", "models", "data", "plugins.registry", "report.provenance"),
+        *("pruning.criteria", "pruning.allocation", "jobs.train.recipes", "report.gates.limits"),
     ],
 )
 def test_what_is_asked_before_any_work_imports_no_torch(module: str) -> None:

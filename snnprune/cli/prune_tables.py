@@ -106,8 +106,8 @@ def format_work_lines(found: EvaluateResult) -> list[str]:
         f"synaptic operations of a sample: {format_per_sample(total.macs, samples)} MACs, "
         f"{format_per_sample(total.acs, samples)} ACs; "
         f"dense {format_per_sample(total.dense, samples)}",
-        f"energy {format_joules(energy.of(total) / samples)} a sample at {energy.mac:g} pJ a MAC and "
-        f"{energy.ac:g} pJ an AC, memory traffic left out",
+        f"energy {format_joules(energy.of(total) / samples)} a sample at {energy.mac:g} pJ a MAC "
+        f"and {energy.ac:g} pJ an AC, memory traffic left out",
     ]
     if active.outputs:
         lines.append(

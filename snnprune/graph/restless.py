@@ -41,7 +41,8 @@ def describe_restless(found: Mapping[str, str], *, draws: bool) -> Iterator[str]
     if by_batch:
         yield (
             "BatchNorm by the batch's own mean and variance in eval mode: "
-            f"{_format_places(by_batch)}; accuracy depends on what is in a batch, layers before it go by magnitude, and no "
+            f"{_format_places(by_batch)}; "
+            "accuracy depends on what is in a batch, layers before it go by magnitude, and no "
             "repair reaches it"
         )
     if dropping:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from snnprune.cli.app import app
-from snnprune.cli.failures import run_app as run_app
+from snnprune.cli.failures import run_app
 
 MODEL, CALIBRATION, MASK = "model.safetensors", "calibration.safetensors", "mask.safetensors"
 PRUNED, SCORES, IMAGES = "pruned.safetensors", "scores.safetensors", "images.safetensors"

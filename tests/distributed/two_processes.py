@@ -24,7 +24,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from snnprune.cli.app import app
-from snnprune.cli.failures import run_app as run_app
+from snnprune.cli.failures import run_app
 from snnprune.distributed.gradients import ReplicatedNetwork
 from snnprune.distributed.norms import synchronise_batchnorms
 from snnprune.distributed.ranks import ALONE, Ranks, join_ranks

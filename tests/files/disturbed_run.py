@@ -28,7 +28,7 @@ import snnprune.cli.console
 import snnprune.jobs.prune.prune
 import snnprune.jobs.train.finetune  # noqa: F401
 from snnprune.cli.app import app
-from snnprune.cli.failures import run_app as run_app
+from snnprune.cli.failures import run_app
 from snnprune.training.runs.opening import holds_run
 
 HOW, FOLDER, COUNT = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])

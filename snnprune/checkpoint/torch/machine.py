@@ -112,7 +112,12 @@ def kind_of(value: object) -> str:
         return kind_of(value.by) if isinstance(value.by, PickledCall) else str(value.by)
     if isinstance(value, UnreadValue):
         return value.what
-    known = {"Table": "dict", "Named": "class", "Described": "Tensor", "View": "storage"}
+    known = {
+        "PickledDict": "dict",
+        "PickledGlobal": "class",
+        "StoredTensor": "Tensor",
+        "View": "storage",
+    }
     return known.get(type(value).__name__, type(value).__name__)
 
 

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from snnprune import __version__
+from snnprune.version import __version__
 from snnprune.errors import UsageError
 
 DEVICES = ("cpu", "cuda")

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from snnprune import __version__
+from snnprune.version import __version__
 from snnprune.report.pages.page import Page
 from snnprune.report.plots.canvas import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
 from snnprune.text import make_printable

@@ -88,7 +88,7 @@ class Calibration:
     warnings: tuple[str, ...] = ()
 
 
-FORMAT = "snnprune.measure"
+FORMAT = "snnprune.calibration"
 NEURON_FIELDS = ("membrane_mean", "membrane_var", "membrane_histogram", "threshold")
 # files of before they were taken lack these: what needs one of them says so
 LATER_NEURON_FIELDS = ("membrane_mean_step", "membrane_var_step")

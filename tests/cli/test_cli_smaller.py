@@ -200,7 +200,7 @@ def test_a_network_that_cannot_be_followed_keeps_its_shapes_and_is_told_why(
     full = torch.load(dense, weights_only=True)
     assert {k: v.shape for k, v in load_file(out).items()} == {k: v.shape for k, v in full.items()}
     with safe_open(out, "pt") as file:
-        assert not {"snnprune.pruning.structure", "snnprune.smaller"} & file.metadata().keys()
+        assert not {"snnprune.structure", "snnprune.smaller"} & file.metadata().keys()
     assert report["after"]["correct"] == evaluated(run, out, name)["correct"]
 
 
@@ -224,7 +224,7 @@ def test_a_description_that_lies_is_refused_in_one_line(
     networks: ModuleType, smaller: str, texts: tuple[str, ...], run: Run, tmp_path: Path
 ) -> None:
     state = networks.FixedWidth().state_dict()
-    metadata = {"snnprune.pruning.structure": "channels", "snnprune.smaller": smaller}
+    metadata = {"snnprune.structure": "channels", "snnprune.smaller": smaller}
     write_safetensors(tmp_path / "lie.safetensors", state, metadata)
     done = run("eval", tmp_path / "lie.safetensors", *model("FixedWidth"), *FEW[:2])
     assert_one_line(done, 3, "lie.safetensors", *texts)

@@ -127,7 +127,7 @@ def test_a_file_that_lies_about_its_channels_is_refused(run: Run, tmp_path: Path
     state = build_model(spec).state_dict()
     state["blocks.0.conv.weight"] = state["blocks.0.conv.weight"][:5]
     metadata = make_metadata("prune", model=spec, data=DataSpec(name="fashion-mnist-mini"))
-    metadata |= {"snnprune.pruning.structure": "channels"}
+    metadata |= {"snnprune.structure": "channels"}
     write_safetensors(tmp_path / "lie.safetensors", state, metadata)
     done = run("eval", tmp_path / "lie.safetensors")
     assert_one_line(done, 3, "running the model")

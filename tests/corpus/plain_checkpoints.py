@@ -73,7 +73,7 @@ def metadata_that_name_code_and_nonsense(bench: Bench) -> Files:
     lies = {
         "snnprune.model": json.dumps({"name": "os:system", "args": {"command": "touch hostile"}}),
         "snnprune.data": json.dumps({"name": "hostile.py:run"}),
-        "snnprune.pruning.structure": "\x1b[31m",
+        "snnprune.structure": "\x1b[31m",
         "snnprune.version": "\x1b[31m::error::",
     }
     return {"model.safetensors": changed(bench.bytes_of(MODEL), metadata=lies)}

@@ -193,7 +193,7 @@ def test_a_calibration_file_is_as_documented(work: Path, run: Run) -> None:
     rows = table_under(PAGE, "Tensors of the calibration file")
     documented = {row[0].partition("/")[0]: (row[1], row[2]) for row in rows}
     tensors, weights = load_file("c.safetensors"), load_file("model.safetensors")
-    steps = json.loads(found["snnprune.measure"])["time_steps"]
+    steps = json.loads(found["snnprune.calibration"])["time_steps"]
     assert {name.partition("/")[0] for name in tensors} == documented.keys()
     for name, tensor in tensors.items():
         shape, dtype = documented[name.partition("/")[0]]

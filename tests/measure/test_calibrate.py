@@ -210,7 +210,7 @@ def test_a_file_of_before_steps_and_squares_were_taken_is_read_without_them(
 
 def test_a_file_that_is_no_calibration_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
-    for metadata in ({}, {"snnprune.measure": "[]"}, {"snnprune.measure": "{"}):
+    for metadata in ({}, {"snnprune.calibration": "[]"}, {"snnprune.measure": "{"}):
         write_safetensors(path, {"a": torch.zeros(1)}, metadata)
         with pytest.raises(InputError, match="not a calibration file"):
             read_calibration(path)

@@ -123,7 +123,7 @@ def test_a_description_is_a_table_its_text_or_a_file_that_has_it(tmp_path: Path)
 def test_a_file_from_before_descriptions_says_its_shapes_by_its_tensors(tmp_path: Path) -> None:
     state = snnprune.shrink(layers(), SMALL).state_dict()
     path = tmp_path / "old.safetensors"
-    write_safetensors(path, state, {"snnprune.pruning.structure": "channels"})
+    write_safetensors(path, state, {"snnprune.structure": "channels"})
     snnprune.shrink(layers(), str(path)).load_state_dict(state)
 
 

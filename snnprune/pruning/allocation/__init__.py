@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 RULES = "snnprune.pruning.allocation.rules"
 LEVELS = "snnprune.pruning.allocation.levels"
-SHAPES = "snnprune.pruning.allocation.rules"
 
 ALLOCATIONS = Registry(
     kind="allocation",
@@ -53,11 +52,11 @@ ALLOCATIONS = Registry(
             summary="the same predicted share of flipped spikes behind every layer",
         ),
         "erk": RegistryRow(
-            target=f"{SHAPES}:prune_as_random_graphs",
+            target=f"{RULES}:prune_as_random_graphs",
             summary="density by shape, as Erdos-Renyi graphs with kernels",
         ),
         "uniform-plus": RegistryRow(
-            target=f"{SHAPES}:prune_uniformly_plus",
+            target=f"{RULES}:prune_uniformly_plus",
             summary="local, but a dense first convolution and at most 80 % of the last layer",
         ),
     },

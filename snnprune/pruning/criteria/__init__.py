@@ -13,7 +13,7 @@ from snnprune.pruning.criteria.criterion import Criterion, Evidence, Needs, Scal
 
 CRITERIA = Registry(
     kind="criterion",
-    group="snnprune.pruning.criteria",
+    group="snnprune.criteria",
     rows={
         "sf": RegistryRow(
             target="snnprune.pruning.criteria.spiking:sf",

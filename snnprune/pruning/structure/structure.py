@@ -64,7 +64,7 @@ def _format_hint(text: str) -> str:
     return f"choose {UNSTRUCTURED}, {CHANNELS} or N:M with 0 < N < M <= {LARGEST_GROUP}, as 2:4"
 
 
-STRUCTURE = "snnprune.pruning.structure"
+STRUCTURE = "snnprune.structure"
 """Metadata of a file: `channels` where its layers are smaller than those of its model."""
 SMALLER = "snnprune.smaller"
 """Metadata of such a file: JSON from the model's key to the shape of what is smaller."""

@@ -6,8 +6,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from snnprune.version import __version__
 from snnprune.errors import UsageError
+from snnprune.version import __version__
 
 DEVICES = ("cpu", "cuda")
 LIBRARIES = ("torch", "torchvision", "numpy", "safetensors", "pydantic")

@@ -16,11 +16,11 @@ COMMANDS = {
 }
 PROBE = """
 import sys
-from snnprune.cli import app
-from snnprune.cli.failures import run
+from snnprune.cli.app import app
+from snnprune.cli.failures import run_app
 
 commands = {commands!r}
-print([run(app, [name, {path!r}, *flags]) for name, flags in commands.items()])
+print([run_app(app, [name, {path!r}, *flags]) for name, flags in commands.items()])
 print("torch" in sys.modules)
 """
 

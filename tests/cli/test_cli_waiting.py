@@ -25,7 +25,7 @@ import threading
 import time
 
 import torch
-from snnprune import criteria
+from snnprune import criterion as scoring
 from snnprune.models.conv_snn import conv_snn
 
 X, Y = torch.zeros(4, 1, 28, 28), torch.zeros(4, dtype=torch.int64)
@@ -112,7 +112,7 @@ def data():
     return [(X, Y)]
 
 
-@criteria.criterion(needs="weight")
+@scoring(needs="weight")
 def criterion(evidence):
     begun()
     time.sleep(10_000)

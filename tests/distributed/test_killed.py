@@ -28,9 +28,9 @@ import sys
 from datetime import timedelta
 
 from snnprune.cli import main
-from snnprune.distributed import joining
+from snnprune.distributed import ranks
 
-joining.TIMEOUT = timedelta(seconds=float(sys.argv[1]))
+ranks.TIMEOUT = timedelta(seconds=float(sys.argv[1]))
 main(sys.argv[2:])
 """
 

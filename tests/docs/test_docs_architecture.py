@@ -57,7 +57,11 @@ def test_every_file_that_is_named_is_there(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_module_and_object_that_is_named_is_there(page: Path) -> None:
     named = re.findall(r"`((?:\w+\.)+\w+)(?:\(\))?`", page.read_text("utf-8"))
-    ours = [name for name in named if name.split(".")[0] in ROOMS and not name.endswith((".py", ".json"))]
+    ours = [
+        name
+        for name in named
+        if name.split(".")[0] in ROOMS and not name.endswith((".py", ".json"))
+    ]
     assert [name for name in ours if not is_there(name)] == []
 
 

@@ -26,7 +26,7 @@ EXAMPLES = DOCS / "ci"
 def folder(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with a trained network, `gate.sh`, and what the page's commands leave."""
     folder = tmp_path_factory.mktemp("ci")
-    shutil.copytree(trained, folder / "training" / "smoke")
+    shutil.copytree(trained, folder / "runs" / "smoke")
     shutil.copy(trained / "model.safetensors", folder)
     shutil.copy(EXAMPLES / "gate.sh", folder)
     return folder
@@ -74,7 +74,7 @@ def test_every_block_runs_as_pasted_and_prints_what_the_page_shows(shown: dict[i
 def test_the_command_of_the_page_on_reports_leaves_what_it_shows(
     run: Run, trained: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(trained, tmp_path / "training" / "smoke")
+    shutil.copytree(trained, tmp_path / "runs" / "smoke")
     (block,) = (block for block in blocks_of("reports.md") if "runnable" in block.marks)
     with in_folder(tmp_path):
         done = run(*shlex.split(block.text)[1:])

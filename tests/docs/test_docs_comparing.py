@@ -28,7 +28,7 @@ def ran(text: str, run: Run) -> str:
 def test_every_block_runs_as_pasted_and_prints_what_the_page_shows(
     run: Run, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(trained, tmp_path / "training" / "smoke")
+    shutil.copytree(trained, tmp_path / "runs" / "smoke")
     outputs = {}
     with in_folder(tmp_path):
         for block in blocks_of(PAGE):

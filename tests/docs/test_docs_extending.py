@@ -24,7 +24,7 @@ PAGE = "extending.md"
 @pytest.fixture
 def work(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder that the page starts from."""
-    shutil.copytree(trained, tmp_path / "training" / "smoke")
+    shutil.copytree(trained, tmp_path / "runs" / "smoke")
     monkeypatch.setattr(libraries, "LIBRARIES", libraries.LIBRARIES)  # the page adds a row
     with in_folder(tmp_path):
         yield tmp_path

@@ -34,7 +34,7 @@ def blocks(mark: str | None) -> list[Block]:
 
 @pytest.fixture
 def folder(trained: Path, tmp_path: Path) -> Path:
-    shutil.copytree(trained, tmp_path / "training" / "smoke")
+    shutil.copytree(trained, tmp_path / "runs" / "smoke")
     return tmp_path
 
 

@@ -15,7 +15,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def test_every_block_runs_as_pasted_and_prints_what_the_page_shows(
     run: Run, trained: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(trained, tmp_path / "training" / "smoke")
+    shutil.copytree(trained, tmp_path / "runs" / "smoke")
     outputs: dict[int, str] = {}
     with in_folder(tmp_path):
         for block in blocks_of(PAGE):

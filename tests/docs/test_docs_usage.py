@@ -22,7 +22,7 @@ PAGE = "usage.md"
 def shell_output(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
     """Runs the page from top to bottom; what the shell blocks printed, by line of the page."""
     folder = tmp_path_factory.mktemp("usage")
-    shutil.copytree(trained, folder / "training" / "smoke")
+    shutil.copytree(trained, folder / "runs" / "smoke")
     with in_folder(folder):
         return {block.line: printed(block) for block in blocks_of(PAGE)}
 

@@ -16,8 +16,8 @@ from snnprune.files.writing import write_text
 WAITING = """
 import sys, time
 from pathlib import Path
-from snnprune.files import together
-with together(Path(sys.argv[1]) / "a") as (staged,):
+from snnprune.files.together import replace_together
+with replace_together(Path(sys.argv[1]) / "a") as (staged,):
     staged.write_text("half")
     print("written", flush=True)
     time.sleep(60)
@@ -25,7 +25,7 @@ with together(Path(sys.argv[1]) / "a") as (staged,):
 BUSY = """
 import sys, time
 from pathlib import Path
-from snnprune.files import write_text
+from snnprune.files.writing import write_text
 until = time.monotonic() + 1
 while time.monotonic() < until:
     write_text(Path(sys.argv[1]), "new")

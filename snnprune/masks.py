@@ -73,8 +73,8 @@ def deal_shares(sizes: list[int], count: int, *, floors: list[int]) -> list[int]
 def deal_capped_shares(proportions: list[int], count: int, *, caps: list[int]) -> list[int]:
     """`count` dealt out in `proportions`, none above its cap, all whole numbers.
 
-    What a cap cuts off goes to the others; rounding is that of `shares`. Where `count` is more than
-    all caps together the caps are the answer.
+    What a cap cuts off goes to the others; rounding is that of `deal_shares`. Where `count` is more
+    than all caps together the caps are the answer.
     """
     full = _find_capped(proportions, count, caps)
     left = count - sum(caps[index] for index in full)

@@ -25,7 +25,7 @@ class Checkpoint:
     metadata: dict[str, str]
     """Of safetensors; empty for other files."""
     sha256: str
-    """Of the file; of a sharded checkpoint, see `shards.sha256_of_all`."""
+    """Of the file; of a sharded checkpoint, see `shards.hash_all_files`."""
     notes: tuple[str, ...]
     """What was done on the way in and what looks odd, one line each."""
     names: Mapping[str, str] = field(default_factory=dict)

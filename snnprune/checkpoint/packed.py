@@ -152,7 +152,7 @@ class Packing:
     table: dict[str, PackedEntry]
     """Of those that are packed, by name."""
     bound: float
-    """Bytes that all of them take at least, packed or not: see `Entry`."""
+    """Bytes that all of them take at least, packed or not: see `PackedEntry`."""
 
     def count_bytes(self) -> int:
         """Of all of them, as they are stored."""

@@ -271,7 +271,7 @@ def write_safetensors(
 
     The data lies in that order too, unless a tensor would then start at a multiple of less than
     its item size and could not be mapped: then wider items come first. `within` is as for
-    `files.replacing`.
+    `files.together.replace_file`.
 
     Raises:
         InputError: a dtype or name has no place in the format.

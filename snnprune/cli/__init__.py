@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     claim_stdout()
     with report_workers_once():
         code = run_app(app, list(sys.argv[1:] if arguments is None else arguments))
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nobody is left to take what `run` raises
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nobody is left to take what `run_app` raises
     with contextlib.suppress(OutputError, ReaderLeftError):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -37,7 +37,7 @@ DROP = GATES["max-accuracy-drop"]
 
 @expand_options
 def check(
-    subject: MeasuredOptions,
+    target: MeasuredOptions,
     show: ShowFlags,
     gates: GateFlags,
     page: ReportFlags,
@@ -80,7 +80,7 @@ def check(
 
     screen = Screen(show, report=page.report, force=page.force, junit=gates.junit)
     options = CheckOptions(
-        subject=replace(subject, readout=readout),
+        target=replace(target, readout=readout),
         limits=limits,
         baseline=baseline,
         sha256=sha256,
@@ -146,7 +146,7 @@ def export(
             values=values,
             state_dict=state_dict,
             force=force,
-            subject=TargetOptions(
+            target=TargetOptions(
                 **vars(network), checkpoint=checkpoint, state_dict=state_dict, device="cpu"
             ),
         )
@@ -182,7 +182,7 @@ def demo(
 
 
 @expand_options
-def inspect(subject: TargetOptions, show: ShowFlags) -> None:
+def inspect(target: TargetOptions, show: ShowFlags) -> None:
     """Show what is in a checkpoint. Runs no code of the file."""
     from snnprune.cli.console import Screen
     from snnprune.cli.tables import (
@@ -197,7 +197,7 @@ def inspect(subject: TargetOptions, show: ShowFlags) -> None:
     from snnprune.jobs.inspect import inspect_checkpoint
 
     screen = Screen(show)
-    found = inspect_checkpoint(subject)
+    found = inspect_checkpoint(target)
     lines = [
         f"{found.checkpoint.container}, {len(found.checkpoint.tensors):,} tensors, "
         f"{len(found.skipped):,} of them not prunable",
@@ -218,7 +218,7 @@ def inspect(subject: TargetOptions, show: ShowFlags) -> None:
 
 @expand_options
 def calibrate(
-    subject: TargetOptions,
+    target: TargetOptions,
     show: ShowFlags,
     out: Annotated[
         Path,
@@ -240,7 +240,7 @@ def calibrate(
 
     screen = Screen(show, report=report, force=force)
     found = calibrate_checkpoint(
-        replace(subject, samples=samples, strict=strict, hold_out=HOLD_OUT),
+        replace(target, samples=samples, strict=strict, hold_out=HOLD_OUT),
         out,
         force=force,
         progress=screen.progress(),
@@ -252,7 +252,7 @@ def calibrate(
 
 @expand_options
 def evaluate(
-    subject: MeasuredOptions,
+    target: MeasuredOptions,
     show: ShowFlags,
     energy: EnergyFlags,
     page: ReportFlags,
@@ -276,7 +276,7 @@ def evaluate(
     require_split(split)
     screen = Screen(show, report=page.report, force=page.force)
     found = evaluate_checkpoint(
-        replace(subject, readout=readout),
+        replace(target, readout=readout),
         split=split,
         limit=samples,
         energy=energy.energy(),

@@ -84,7 +84,7 @@ def diff(
 @expand_options
 def sensitivity(
     scoring: ScoringFlags,
-    subject: MeasuredOptions,
+    target: MeasuredOptions,
     show: ShowFlags,
     sparsities: Annotated[
         str, typer.Option(metavar="S,S...", help="What each layer alone is pruned to.")
@@ -128,15 +128,15 @@ def sensitivity(
 
     screen = Screen(show)
     options = SensitivityOptions(
-        subject=replace(
-            subject,
+        target=replace(
+            target,
             samples=scoring.samples,
             readout=readout,
             strict=scoring.strict,
             hold_out=HOLD_OUT,
         ),
         sparsities=asked,
-        target=sparsity,
+        sparsity=sparsity,
         criterion=scoring.criterion,
         repair=repair,
         calibration=scoring.calibration,
@@ -146,7 +146,7 @@ def sensitivity(
         force=scoring.force,
     )
     found = measure_sensitivity(options, screen.progress())
-    tables = make_sensitivity_tables(found, screen.width, target=sparsity, classes=show.verbose)
+    tables = make_sensitivity_tables(found, screen.width, sparsity=sparsity, classes=show.verbose)
     screen.result(*tables, *format_sensitivity_lines(found, options), report=found.report)
 
 

@@ -112,7 +112,7 @@ def _format_relative(change: Change) -> str:
 
 
 def make_sensitivity_tables(
-    found: SensitivityResult, width: int, *, target: float, classes: bool
+    found: SensitivityResult, width: int, *, sparsity: float, classes: bool
 ) -> list[Table]:
     """A line per layer: accuracy, spikes behind it, divergence and the sparsity of the recipe."""
     measures: dict[str, Callable[[LayerTrial], str]] = {
@@ -130,7 +130,7 @@ def make_sensitivity_tables(
     titles, rows = _make_layer_rows("divergence", found, lambda trial: f"{trial.divergence:.3f}")
     for row, (key, count) in zip(rows, found.counts.items(), strict=True):
         row.append(f"{count / found.sizes[key]:.1%}")
-    return [*tables, *make_tables_abreast([*titles, f"for {target:.4g}"], rows, width)]
+    return [*tables, *make_tables_abreast([*titles, f"for {sparsity:.4g}"], rows, width)]
 
 
 def format_sensitivity_lines(found: SensitivityResult, options: SensitivityOptions) -> list[str]:

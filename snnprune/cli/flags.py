@@ -1,6 +1,6 @@
 """Flags that several commands share, written down once.
 
-Those of the checkpoint that a command works on are `jobs.subjects.options`. A command takes
+Those of the checkpoint that a command works on are `jobs.targets.options`. A command takes
 `scoring: ScoringFlags` and `options.expand_options` gives it one flag per field.
 """
 
@@ -148,7 +148,7 @@ class GoalFlags(Options):
         return parse_sparsities(self.sparsity)
 
     @property
-    def target(self) -> AccuracyTarget | None:
+    def accuracy_target(self) -> AccuracyTarget | None:
         """What to look for, where that is asked for."""
         from snnprune.jobs.prune.options import AccuracyTarget
 

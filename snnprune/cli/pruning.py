@@ -25,7 +25,7 @@ from snnprune.pruning.repair import REPAIRS
 @expand_options
 def score(
     scoring: ScoringFlags,
-    subject: MeasuredOptions,
+    target: MeasuredOptions,
     show: ShowFlags,
     out: Annotated[
         Path | None,
@@ -40,7 +40,7 @@ def score(
 
     screen = Screen(show, report=report, force=scoring.force)
     found = score_checkpoint(
-        replace(subject, samples=scoring.samples, strict=scoring.strict, hold_out=HOLD_OUT),
+        replace(target, samples=scoring.samples, strict=scoring.strict, hold_out=HOLD_OUT),
         criterion=scoring.criterion,
         calibration_file=scoring.calibration,
         out=out,
@@ -60,7 +60,7 @@ def score(
 @expand_options
 def prune(
     scoring: ScoringFlags,
-    subject: MeasuredOptions,
+    target: MeasuredOptions,
     show: ShowFlags,
     goal: GoalFlags,
     gates: GateFlags,
@@ -120,15 +120,15 @@ def prune(
 
     screen = Screen(show, report=report, force=scoring.force, junit=gates.junit)
     options = PruneOptions(
-        subject=replace(
-            subject,
+        target=replace(
+            target,
             samples=scoring.samples,
             readout=readout,
             strict=scoring.strict,
             hold_out=HOLD_OUT,
         ),
         sparsities=goal.sparsities,
-        target=goal.target,
+        accuracy_target=goal.accuracy_target,
         out=out,
         criterion=scoring.criterion,
         allocation=allocation,

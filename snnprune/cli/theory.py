@@ -68,7 +68,7 @@ def _parse_levels(
 def _run_analysis(
     kind: str,
     levels: tuple[ChangeLevel, ...],
-    subject: MeasuredOptions,
+    target: MeasuredOptions,
     images: SampleFlags,
     show: ShowFlags,
     out: Path | None = None,
@@ -80,7 +80,7 @@ def _run_analysis(
 
     screen = Screen(show, report=images.report, force=images.force)
     options = AnalyzeOptions(
-        subject=replace(subject, samples=images.samples, readout=images.readout),
+        target=replace(target, samples=images.samples, readout=images.readout),
         kind=kind,
         levels=levels,
         time_axis=time_axis,
@@ -97,7 +97,7 @@ def _run_analysis(
 @analyze_app.command()
 @expand_options
 def quantize(
-    subject: MeasuredOptions,
+    target: MeasuredOptions,
     images: SampleFlags,
     show: ShowFlags,
     bits: Annotated[
@@ -117,13 +117,13 @@ def quantize(
         bits, "--bits", "a number of bits from 2 to 16", lambda n: n in range(2, 17)
     )
     levels = make_quantize_levels(map(int, numbers), per_channel=per == "channel")
-    _run_analysis("quantize", levels, subject, images, show, out)
+    _run_analysis("quantize", levels, target, images, show, out)
 
 
 @analyze_app.command()
 @expand_options
 def lowrank(
-    subject: MeasuredOptions,
+    target: MeasuredOptions,
     images: SampleFlags,
     show: ShowFlags,
     keep: Annotated[
@@ -135,13 +135,13 @@ def lowrank(
     from snnprune.jobs.theory.levels import make_low_rank_levels
 
     shares = _parse_levels(keep, "--keep", "a share in (0, 1]", lambda share: 0 < share <= 1)
-    _run_analysis("lowrank", make_low_rank_levels(shares), subject, images, show, out)
+    _run_analysis("lowrank", make_low_rank_levels(shares), target, images, show, out)
 
 
 @analyze_app.command()
 @expand_options
 def prune(
-    subject: MeasuredOptions,
+    target: MeasuredOptions,
     images: SampleFlags,
     show: ShowFlags,
     sparsity: Annotated[
@@ -154,13 +154,13 @@ def prune(
     shares = _parse_levels(
         sparsity, "--sparsity", "a share in [0, 1)", lambda share: 0 <= share < 1
     )
-    _run_analysis("prune", make_prune_levels(shares), subject, images, show)
+    _run_analysis("prune", make_prune_levels(shares), target, images, show)
 
 
 @analyze_app.command()
 @expand_options
 def noise(
-    subject: MeasuredOptions,
+    target: MeasuredOptions,
     images: SampleFlags,
     show: ShowFlags,
     kind: Annotated[
@@ -185,8 +185,8 @@ def noise(
     highest = LOUDEST if kind == "gaussian" else 1.0
     wanted = f"a level of {kind} in (0, {highest:g}]"
     shares = _parse_levels(level, "--level", wanted, lambda share: 0 < share <= highest)
-    levels = make_noise_levels(kind, shares, subject.seed, time_axis)
-    _run_analysis("noise", levels, subject, images, show, time_axis=time_axis)
+    levels = make_noise_levels(kind, shares, target.seed, time_axis)
+    _run_analysis("noise", levels, target, images, show, time_axis=time_axis)
 
 
 theory_app = typer.Typer(
@@ -225,7 +225,7 @@ class SettingFlags(Options):
 @theory_app.command()
 @expand_options
 def crisis(
-    subject: TargetOptions,
+    target: TargetOptions,
     show: ShowFlags,
     sparsity: Annotated[
         float | None,
@@ -261,7 +261,7 @@ def crisis(
 
     screen = Screen(show, report=report, force=force)
     options = CrisisOptions(
-        subject=replace(subject, samples=samples),
+        target=replace(target, samples=samples),
         sparsity=0.5 if sparsity is None and noise is None else sparsity,
         noise=noise,
         error=error,

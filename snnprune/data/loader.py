@@ -154,7 +154,7 @@ def open_loader_split(
 def wrap_batches(
     returned: Any, function: Callable[[], Any], reference: str, *, whole: bool, field: str
 ) -> LoaderSplit | None:
-    """What `function` returned as batches; see `loader_split`."""
+    """What `function` returned as batches; see `open_loader_split`."""
     if returned is None:
         return None
     _require_iterable(returned, reference, field)

@@ -26,7 +26,7 @@ def open_tensors(file: Path, options: DataOptions) -> DataSet:
     """
     from snnprune.checkpoint.read import read_checkpoint
 
-    # Its own refusal of NaN speaks of weights; `_samples` refuses it in words about data.
+    # Its own refusal of NaN speaks of weights; `_check_samples` refuses it in words about data.
     tensors = read_checkpoint(file, allow_nonfinite=True).tensors
     train = _read_split(tensors, "", file)
     if train is None:

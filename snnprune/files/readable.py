@@ -42,10 +42,10 @@ def require_regular_file(path: Path) -> int:
 
 
 def require_readable(path: Path) -> None:
-    """Refuse a file that `reading` would refuse, before the work to read it is begun.
+    """Refuse a file that `open_for_reading` would refuse, before the work to read it is begun.
 
     Raises:
-        InputError: as `require_regular_file` and `reading`.
+        InputError: as `require_regular_file` and `open_for_reading`.
     """
     require_regular_file(path)
     with open_for_reading(path):

@@ -67,7 +67,7 @@ def replace_together(*paths: Path, within: Path | None = None) -> Iterator[tuple
 def replace_file(path: Path, *, within: Path | None = None) -> Iterator[Path]:
     """A temporary path that takes the place of `path` when the block ends without an error.
 
-    As `together` of one file. The mode is what the umask gives a new file.
+    As `replace_together` of one file. The mode is what the umask gives a new file.
 
     Raises:
         OutputError: it cannot be written, or what has its place is no regular file.

@@ -67,7 +67,7 @@ def hash_file(path: Path) -> str:
 
 
 def write_text(path: Path, text: str, *, within: Path | None = None) -> None:
-    """Write `text` as UTF-8, whole or not at all; `within` is as for `replacing`.
+    """Write `text` as UTF-8, whole or not at all; `within` is as for `replace_file`.
 
     Raises:
         OutputError: it cannot be written.

@@ -92,7 +92,7 @@ class _Assembly:
 
     def _find_resting(self) -> frozenset[int]:
         """The sites that no other shares its place in the code with."""
-        sites = self.seen.follower.comparisons.sites.found
+        sites = self.seen.tracer.comparisons.sites.found
         places = [site.place for site in sites]
         first = [one.first for one in self.found]
         return frozenset(site.index for site in first if places.count(site.place) == 1)

@@ -78,7 +78,7 @@ def measure_decays(
     told = dict[str, Decay | None]()
     for group in _group_sites(base, list(sites)):
         moved = _MembraneProbe(module, base, group, settled)
-        with moved.follower.trace_calls(scripts=True):
+        with moved.tracer.trace_calls(scripts=True):
             run()
         told |= {key: moved.decay(key, sites[key]) for key in group}
     found = {key: told[key] for key in sites}
@@ -121,7 +121,7 @@ class _MembraneProbe:
         self.met = Counter[str]()
         self.steps: dict[str, Tensor] = {}
         """By how much, 0 where it was not, in the shape of u - u_th."""
-        self.follower = Tracer(module, Observers(on_site=self.on_site), settled)
+        self.tracer = Tracer(module, Observers(on_site=self.on_site), settled)
 
     def on_site(self, site: ThresholdSite, distance: Tensor, spikes: Tensor) -> None:
         self.trail.take(site, distance, spikes)
@@ -136,10 +136,10 @@ class _MembraneProbe:
         """Add to whatever form of the membrane the network goes on with."""
         done = set[int]()
         for form in site.events[-1].compared.forms:
-            tensor = (self.follower.notes.tensors.get(form) or _return_none)()
+            tensor = (self.tracer.notes.tensors.get(form) or _return_none)()
             if form.layer or form.norm or form.neuron or tensor is None:
                 continue
-            if self.follower.notes.of(tensor) is not form:
+            if self.tracer.notes.of(tensor) is not form:
                 continue  # something else is in it by now, as spikes where it was compared in place
             if not tensor.is_floating_point() or 0 in tensor.stride():
                 continue
@@ -149,7 +149,7 @@ class _MembraneProbe:
                 with torch.no_grad(), torch._C.DisableTorchFunction():
                     tensor.data.add_(steps.view(tensor.shape).to(tensor.dtype))
         if done:
-            self.follower.comparisons.stirred.add(site.key)
+            self.tracer.comparisons.stirred.add(site.key)
         return bool(done)
 
     def decay(self, key: str, axis: int | None) -> Decay | None:

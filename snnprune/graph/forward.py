@@ -112,7 +112,8 @@ class SteppedForward:
 def load_forward(
     name: str | None, model: str | None, *, fields: tuple[str, str] = ("--forward", "--model")
 ) -> Forward:
-    """The way of that name, the user's own function or `called`; their failures are told as theirs.
+    """The way of that name, the user's own function or `call_module`; their failures are told as
+    theirs.
 
     `model` is the name of the model, and `fields` what errors call the two.
 

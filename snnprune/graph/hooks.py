@@ -62,24 +62,24 @@ def observe(
         on_norm=on_norm,
         on_site=on_site,
     )
-    follower = Tracer(network.module, observers, network.settled)
+    tracer = Tracer(network.module, observers, network.settled)
     with contextlib.ExitStack() as stack:
         reset = stack.enter_context(network.reset_between_batches())
         redraw = stack.enter_context(_seed_draws(network))
         if sites or {on_input, on_layer, on_current, on_norm} != {_observe_nothing}:
-            stack.enter_context(follower.trace_calls(scripts=bool(sites)))
+            stack.enter_context(tracer.trace_calls(scripts=bool(sites)))
         for name, neuron in network.neurons.items():
             if on_membrane is not _observe_nothing:
                 sink = partial(on_membrane, name)
                 stack.enter_context(neuron.library.recording(neuron.module, sink))
             if on_spikes is not _observe_nothing and not neuron.sites:
-                hook = _make_spike_hook(partial(on_spikes, name), follower)
+                hook = _make_spike_hook(partial(on_spikes, name), tracer)
                 stack.callback(neuron.module.register_forward_hook(hook).remove)
 
         def start() -> None:
             reset()
             redraw()
-            follower.start()
+            tracer.start()
 
         yield start
 
@@ -118,10 +118,10 @@ def _limit_to_layers(network: Network, observer: Observer) -> Observer:
 
 
 def _make_spike_hook(
-    sink: Callable[[Tensor], None], follower: Tracer
+    sink: Callable[[Tensor], None], tracer: Tracer
 ) -> Callable[[nn.Module, Any, Any], None]:
     def hook(_: nn.Module, __: Any, output: Any) -> None:
-        with follower.apart():
+        with tracer.apart():
             sink(output[0] if isinstance(output, tuple) else output)
 
     return hook

@@ -27,7 +27,7 @@ TOLERANCE = 1e-3  # of a factor that is taken for 1 - beta
 
 
 def merge_neurons_behind(origins: Iterable[Origin]) -> dict[str, bool]:
-    """`neurons_behind` all of these together."""
+    """The neurons behind all of these together."""
     united: dict[str, bool] = {}
     for origin in origins:
         for neuron, gated in find_neurons_behind(origin).items():

@@ -42,7 +42,7 @@ class Network:
     kept: tuple[str, ...] = ()
     """Parameters that weights are made with and that are no weights, as positions and delays."""
     restless: Mapping[str, str] = field(default_factory=dict)
-    """Modules that do in eval mode as in training, and what: see `network.restless`."""
+    """Modules that do in eval mode as in training, and what: see `graph.restless`."""
     draws: int | None = None
     """The seed of what it draws at random in eval mode; None where it draws nothing."""
     settled: TraceSettings = field(default_factory=TraceSettings)
@@ -63,7 +63,7 @@ class Network:
         return [name for name, other in named if other is parameter]
 
     def feed(self, batches: Iterable[Batch]) -> Iterator[Pair]:
-        """Each batch as `run` takes it; see `network.feeding.fed`.
+        """Each batch as `run` takes it; see `graph.forward.feed_batches`.
 
         Raises:
             InputError: a batch has no tensor, NaN or infinity, or labels that do not fit.

@@ -20,7 +20,7 @@ T = TypeVar("T")
 Tensors = Mapping[str, Tensor]
 """By state-dict key; what is not in it stays as the module has it."""
 Watched = AbstractContextManager[Callable[[], None]]
-"""See `network.watching`."""
+"""See `graph.hooks.observe`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -84,7 +84,7 @@ class _TracePasses:
     def seen(self, settled: TraceSettings) -> TraceRecord:
         """What is met on a pass."""
         found = TraceRecord(self.module, settled)
-        with found.follower.trace_calls(scripts=True):
+        with found.tracer.trace_calls(scripts=True):
             found.finish(self.once())
         return found
 

@@ -56,7 +56,7 @@ class TraceRecord:
         self.restless: dict[str, str] = {}
         """What is done as in training, by module."""
         self.trail = MembraneTrail()
-        self.follower = Tracer(
+        self.tracer = Tracer(
             module,
             Observers(
                 on_layer=self.on_layer,
@@ -73,7 +73,7 @@ class TraceRecord:
         )
 
     def on_layer(self, weight: str, call: LayerCall, neuron: str | None) -> None:
-        origins = self.follower.find_origins(call.input)
+        origins = self.tracer.find_origins(call.input)
         fed = neuron is not None or any(origin.fed for origin in origins)
         if neuron is not None:
             self.drives.setdefault(neuron, []).append(make_recurrent_term(weight))
@@ -123,13 +123,13 @@ class TraceRecord:
         self.contested[weight] = counts.layout or Layout.of(counts.shape)
 
     def on_made(self, made: ComposedWeight, call: LayerCall, weight: Tensor) -> None:
-        for neuron, gated in merge_neurons_behind(self.follower.find_origins(call.input)).items():
+        for neuron, gated in merge_neurons_behind(self.tracer.find_origins(call.input)).items():
             self.sources[neuron] = self.sources.get(neuron, False) or gated
         shapes = {key: self.module.get_parameter(key).shape for key in made.keys}
         alike = [key for key, shape in shapes.items() if shape == weight.shape]
         self.made.update(dict.fromkeys(alike or made.keys, made.how))
         if made.keys not in self.wholes:
-            with self.follower.apart():
+            with self.tracer.apart():
                 self.wholes[made.keys] = weight.detach().clone()
 
     def on_unseen(self, keys: tuple[str, ...], how: str) -> None:
@@ -142,11 +142,11 @@ class TraceRecord:
 
     def on_compared(self, site: ThresholdSite, operand: Tensor) -> None:
         if site.key not in self.axes:
-            self.axes[site.key] = self.follower.axis(operand)
+            self.axes[site.key] = self.tracer.axis(operand)
 
     def finish(self, output: Any) -> None:
         # a membrane may be put out beside the spikes
-        origins = self.follower.find_origins(output)
+        origins = self.tracer.find_origins(output)
         self.put_out = [term.neuron for origin in origins for term in find_terms(origin)]
         for neuron, gated in merge_neurons_behind(origins).items():
             self.sources.setdefault(neuron, gated)
@@ -156,7 +156,7 @@ class TraceRecord:
 
         What compares a membrane to reset it counts for no neuron of its own.
         """
-        sites = {site.key: site for site in self.follower.comparisons.sites.found}
+        sites = {site.key: site for site in self.tracer.comparisons.sites.found}
         steps = [site for site in sites.values() if site.key in self.sources]
         driven = [term.neuron for drive in self.drives.values() for term in drive if term.neuron]
         for key in driven:
@@ -177,7 +177,7 @@ class TraceRecord:
     def list_populations(self) -> list[Population]:
         """The neurons that are comparisons whose spikes go somewhere."""
         self._link_through_neurons()
-        sites = [site for site in self.follower.comparisons.sites.found if site.key in self.sources]
+        sites = [site for site in self.tracer.comparisons.sites.found if site.key in self.sources]
         firsts = {key: kept[0] for key, kept in self.trail.distances.items()}
         return group_populations(sites, firsts)
 

@@ -40,28 +40,28 @@ def calibrate_checkpoint(
     """Calibrate a checkpoint and write the statistics to `out`; several processes share the work.
 
     Raises:
-        SnnpruneError: see `open_subject` and `calibrated`; or `out` cannot be written.
+        SnnpruneError: see `open_target` and `calibrate_target`; or `out` cannot be written.
     """
     require_free(out, force=force, inputs=options.list_inputs())
     with join_ranks(options.device) as ranks:
         with ranks.one_before_others(options.download):
-            subject = open_target(options)
-        calibration = calibrate_target(subject, progress, ranks)
+            target = open_target(options)
+        calibration = calibrate_target(target, progress, ranks)
         rows = make_layer_rows(
-            subject.find_weights(), network=subject.network, calibration=calibration
+            target.find_weights(), network=target.network, calibration=calibration
         )
-        report = ranks.by_first(lambda: _write_statistics(out, subject, calibration, rows))
+        report = ranks.by_first(lambda: _write_statistics(out, target, calibration, rows))
     return CalibrateResult(rows=rows, calibration=calibration, report=report)
 
 
 def _write_statistics(
-    out: Path, subject: Target, calibration: Calibration, rows: tuple[LayerRow, ...]
+    out: Path, target: Target, calibration: Calibration, rows: tuple[LayerRow, ...]
 ) -> dict[str, Any]:
     """Write the statistics; the report."""
-    metadata = make_metadata("calibrate", model=subject.spec, data=subject.data_spec)
+    metadata = make_metadata("calibrate", model=target.spec, data=target.data_spec)
     write_calibration(out, calibration, metadata)
     return make_target_report(
-        subject,
+        target,
         "calibrate",
         warnings=calibration.warnings,
         samples=calibration.samples,
@@ -73,24 +73,24 @@ def _write_statistics(
     )
 
 
-def calibrate_target(subject: Target, progress: Progress, ranks: Ranks = ALONE) -> Calibration:
-    """The statistics of the subject's network on its training images.
+def calibrate_target(target: Target, progress: Progress, ranks: Ranks = ALONE) -> Calibration:
+    """The statistics of the target's network on its training images.
 
     Raises:
         InputError: the network or the data is missing; or, with `--strict`, a neuron cannot be
             explained.
     """
-    network = subject.require_runnable()
-    weights = subject.find_weights()  # refused before the pass where they can be
-    batches = subject.calibration_batches().track(progress, "calibrating")
-    data, options = subject.data_spec, subject.options
+    network = target.require_runnable()
+    weights = target.find_weights()  # refused before the pass where they can be
+    batches = target.calibration_batches().track(progress, "calibrating")
+    data, options = target.data_spec, target.options
     source = {
         "data": data.name if data else "",
         "seed": str(options.seed),
-        **_describe_conditions(subject),
+        **_describe_conditions(target),
     }
     found = calibrate(network, batches, source=source, ranks=ranks)
-    require_explained(found, subject, weights)
+    require_explained(found, target, weights)
     if found.samples >= MIN_SAMPLES:
         return found
     few = f"calibrated on {found.samples} images; at least {MIN_SAMPLES} are advised"
@@ -98,7 +98,7 @@ def calibrate_target(subject: Target, progress: Progress, ranks: Ranks = ALONE) 
 
 
 def require_explained(
-    calibration: Calibration, subject: Target, weights: Collection[str], file: Path | None = None
+    calibration: Calibration, target: Target, weights: Collection[str], file: Path | None = None
 ) -> None:
     """With `--strict`, refuse statistics in which a neuron that one of `weights` drives is missing.
 
@@ -110,32 +110,32 @@ def require_explained(
         for key, seen in calibration.layers.items()
         if seen.refused is not None and key in weights
     }
-    if not subject.options.strict or not refused:
+    if not target.options.strict or not refused:
         return
     named = "; ".join(f"{key}: {reason}" for key, reason in list(refused.items())[:5])
     raise InputError(
         f"{len(refused)} of {len(weights)} layers left without statistics: {named}",
-        file=file or subject.checkpoint.path,
+        file=file or target.checkpoint.path,
         field="--strict",
         hint="--exclude leaves a layer alone; without --strict it is scored by magnitude",
     )
 
 
-def _describe_conditions(subject: Target) -> dict[str, str]:
+def _describe_conditions(target: Target) -> dict[str, str]:
     """What statistics depend on beside the data; a calibration file of another is refused."""
-    options = subject.options
+    options = target.options
     return {
-        "checkpoint_sha256": subject.checkpoint.sha256,
-        "state_dict": subject.checkpoint.entry or "",
-        "model": _format_model(subject),
+        "checkpoint_sha256": target.checkpoint.sha256,
+        "state_dict": target.checkpoint.entry or "",
+        "model": _format_model(target),
         "forward": "" if options.forward in (None, WHOLE) else options.forward,
         "links": json.dumps(dict(options.links), sort_keys=True) if options.links else "",
     }
 
 
-def _format_model(subject: Target) -> str:
+def _format_model(target: Target) -> str:
     """The model and all its arguments: thresholds and decay are no tensors of the checkpoint."""
-    spec = subject.spec
+    spec = target.spec
     return json.dumps([spec.name, dict(spec.args)], sort_keys=True) if spec else ""
 
 
@@ -145,7 +145,7 @@ def fill_data_from_statistics(options: TargetOptions, path: Path | None) -> Targ
     return replace(options, learnt_from=(name,)) if name else options
 
 
-def read_calibration_for(subject: Target, path: Path) -> Calibration:
+def read_calibration_for(target: Target, path: Path) -> Calibration:
     """A calibration file, checked to be of this checkpoint.
 
     Raises:
@@ -153,13 +153,13 @@ def read_calibration_for(subject: Target, path: Path) -> Calibration:
             neuron could not be explained when it was taken.
     """
     calibration = read_calibration(path)
-    same = _describe_conditions(subject)
+    same = _describe_conditions(target)
     if any(calibration.source.get(name, "") != value for name, value in same.items()):
         raise InputError(
-            f"was not taken on {subject.checkpoint.path.name} and its model as they are now",
+            f"was not taken on {target.checkpoint.path.name} and its model as they are now",
             file=path,
             field="--calibration",
             hint="run snnprune calibrate again, with the flags of this command",
         )
-    require_explained(calibration, subject, subject.find_weights(), path)
+    require_explained(calibration, target, target.find_weights(), path)
     return calibration

@@ -46,13 +46,13 @@ from snnprune.runtime import Progress
 class CheckOptions:
     """What the command line asks for."""
 
-    subject: TargetOptions
+    target: TargetOptions
     limits: tuple[Limit, ...]
     baseline: Path | None = None
     sha256: str | None = None
     """What the checkpoint's has to be, or a list that has it."""
     split: str | None = None
-    """None: see `Subject.asked_for`."""
+    """None: see `Target.asked_for`."""
     samples: int | None = None
     energy: Energy
     junit: Path | None = None
@@ -82,18 +82,18 @@ def check_checkpoint(options: CheckOptions, progress: Progress) -> CheckResult:
     """
     _require_sense(options)
     if options.sha256 is not None:
-        require_sha256(options.subject.checkpoint, options.sha256)
-    subject = open_target(options.subject)
-    second = None if options.baseline is None else read_other(subject, options.baseline)
-    rows = make_layer_rows(subject.find_weights(), network=subject.network)
-    ran = _GateRunner(options, subject, second, progress).run_network()
-    found = collect_measurements(rows, files_of(options.subject.checkpoint), ran, options.energy)
-    result = judge_gates(options.limits, found, options.subject.checkpoint)
-    name = options.subject.checkpoint.name
+        require_sha256(options.target.checkpoint, options.sha256)
+    target = open_target(options.target)
+    second = None if options.baseline is None else read_other(target, options.baseline)
+    rows = make_layer_rows(target.find_weights(), network=target.network)
+    ran = _GateRunner(options, target, second, progress).run_network()
+    found = collect_measurements(rows, files_of(options.target.checkpoint), ran, options.energy)
+    result = judge_gates(options.limits, found, options.target.checkpoint)
+    name = options.target.checkpoint.name
     warnings = publish_verdicts("check", {name: result.verdicts}, options.junit)
-    counted = count_totals(rows, subject.checkpoint.tensors, subject.network)
+    counted = count_totals(rows, target.checkpoint.tensors, target.network)
     report = _make_report(
-        options, subject, second, ran, warnings, totals=counted, layers=as_dicts(rows)
+        options, target, second, ran, warnings, totals=counted, layers=as_dicts(rows)
     )
     return CheckResult(
         verdicts=result.verdicts,
@@ -115,7 +115,7 @@ def _require_sense(options: CheckOptions) -> None:
                 hint="give --baseline FILE, the checkpoint before pruning",
             )
     if options.junit is not None:
-        inputs = [*options.subject.list_inputs(), *([options.baseline] if options.baseline else [])]
+        inputs = [*options.target.list_inputs(), *([options.baseline] if options.baseline else [])]
         require_free(options.junit, force=options.force, inputs=inputs)
 
 
@@ -124,16 +124,16 @@ class _GateRunner:
     """Runs the network as far as the gates need it."""
 
     options: CheckOptions
-    subject: Target
+    target: Target
     second: Checkpoint | None
     progress: Progress
 
     def run_network(self) -> RunResults:
-        limits, network = self.options.limits, self.subject.runnable
+        limits, network = self.options.limits, self.target.runnable
         if not has_limit_on(limits, BY_RUNNING):
             return RunResults()
         if network is None:
-            return RunResults(missing=self.subject.missing)
+            return RunResults(missing=self.target.missing)
         workload = Workload() if has_limit_on(limits, BY_COUNTING) else None
         compared = self._compared(network) if has_limit_on(limits, BY_COMPARING) else None
         return RunResults(
@@ -144,8 +144,8 @@ class _GateRunner:
         )
 
     def _evaluated(self, network: Network, workload: Workload | None) -> Evaluation:
-        subject, split, limit = self.subject, self.choose_split(), self.options.samples
-        batches = subject.batches(split, limit).track(self.progress, "evaluating")
+        target, split, limit = self.target, self.choose_split(), self.options.samples
+        batches = target.batches(split, limit).track(self.progress, "evaluating")
         return evaluate(
             network,
             batches,
@@ -155,19 +155,19 @@ class _GateRunner:
 
     def choose_split(self) -> str:
         """Which images it is run on."""
-        return self.options.split or self.subject.choose_split()
+        return self.options.split or self.target.choose_split()
 
     def _compared(self, network: Network) -> Agreement:
         assert self.second is not None
-        subject, split, limit = self.subject, self.choose_split(), self.options.samples
-        batches = subject.batches(split, limit).track(self.progress, "comparing")
-        before, now = self.second.tensors, subject.checkpoint.tensors
+        target, split, limit = self.target, self.choose_split(), self.options.samples
+        batches = target.batches(split, limit).track(self.progress, "comparing")
+        before, now = self.second.tensors, target.checkpoint.tensors
         return measure_agreements(network, before, [now], batches)[0]
 
 
 def _make_report(
     options: CheckOptions,
-    subject: Target,
+    target: Target,
     second: Checkpoint | None,
     ran: RunResults,
     warnings: tuple[str, ...],
@@ -175,7 +175,7 @@ def _make_report(
 ) -> dict[str, Any]:
     samples = ran.evaluation.samples if ran.evaluation else 0
     report = make_target_report(
-        subject,
+        target,
         "check",
         warnings=(
             *(second.notes if second else ()),
@@ -183,7 +183,7 @@ def _make_report(
             *doubt_evaluation(describe_evaluation(ran.evaluation)),
         ),
         split=ran.evaluation.images if ran.evaluation else None,
-        size_bytes=sum(path.stat().st_size for path in files_of(options.subject.checkpoint)),
+        size_bytes=sum(path.stat().st_size for path in files_of(options.target.checkpoint)),
         evaluation=describe_evaluation(ran.evaluation),
         workload=ran.workload and describe_workload(ran.workload, samples, options.energy),
         agreement=describe_agreement(ran.agreement),

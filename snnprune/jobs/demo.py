@@ -106,51 +106,51 @@ def run_demo(options: DemoOptions, progress: Progress) -> DemoResult:
     train_recipe(
         LoopOptions(recipe=recipe, out=run, device=options.device, force=options.force), progress
     )
-    subject = open_target(
+    target = open_target(
         TargetOptions(
             checkpoint=run / "model.safetensors", device=options.device, seed=options.seed
         )
     )
-    calibration = calibrate_target(subject, progress)
-    dense = _evaluate_test(subject)
-    work = one_shot(subject, calibration)
+    calibration = calibrate_target(target, progress)
+    dense = _evaluate_test(target)
+    work = one_shot(target, calibration)
     variants = list(product(PLANS, SPARSITIES))
     points = tuple(
-        _prune_point(subject, work, options.out / "pruned", *variant)
+        _prune_point(target, work, options.out / "pruned", *variant)
         for variant in progress.track(variants, label="pruning", total=len(variants))
     )
     found = DemoResult(
         dense=dense,
         points=points,
         minutes=(time.monotonic() - start) / 60,
-        report=_make_report(options.out, subject, dense, points, calibration.warnings),
+        report=_make_report(options.out, target, dense, points, calibration.warnings),
     )
-    _write(options, subject, calibration, found)
+    _write(options, target, calibration, found)
     return found
 
 
-def _evaluate_test(subject: Target) -> Evaluation:
-    return evaluate(subject.require_runnable(), subject.batches("test"))
+def _evaluate_test(target: Target) -> Evaluation:
+    return evaluate(target.require_runnable(), target.batches("test"))
 
 
 def _prune_point(
-    subject: Target, work: OneShot, folder: Path, plan: Plan, sparsity: float
+    target: Target, work: OneShot, folder: Path, plan: Plan, sparsity: float
 ) -> DemoMeasurement:
     """Prune one way, write the file, measure it."""
     cut = work.prune(plan, sparsity)
-    tensors = load_pruned_tensors(subject, cut.masks, work.tensors())
+    tensors = load_pruned_tensors(target, cut.masks, work.tensors())
     metadata = make_metadata(
         "demo",
-        model=subject.spec,
-        data=subject.data_spec,
+        model=target.spec,
+        data=target.data_spec,
         criterion=plan.criterion,
         repair=plan.repair,
         sparsity=sparsity,
-        source_sha256=subject.checkpoint.sha256,
+        source_sha256=target.checkpoint.sha256,
     )
     name = f"{plan.criterion}-{plan.repair}-{round(100 * sparsity)}.safetensors"
     write_safetensors(folder / name, tensors, metadata)
-    after = _evaluate_test(subject)
+    after = _evaluate_test(target)
     return DemoMeasurement(
         criterion=plan.criterion,
         repair=plan.repair,
@@ -164,13 +164,13 @@ def _prune_point(
 
 def _make_report(
     folder: Path,
-    subject: Target,
+    target: Target,
     dense: Evaluation,
     points: Sequence[DemoMeasurement],
     warnings: Sequence[str],
 ) -> dict[str, Any]:
     return make_target_report(
-        subject,
+        target,
         "demo",
         dense=describe_evaluation(dense),
         points=[asdict(point) for point in points],
@@ -181,17 +181,17 @@ def _make_report(
 
 def _write(
     options: DemoOptions,
-    subject: Target,
+    target: Target,
     calibration: Calibration,
     found: DemoResult,
 ) -> None:
     folder, dense = options.out, found.dense
     write_calibration(folder / OUTPUTS[0], calibration, make_metadata("demo"))
     write_text(folder / TABLE, format_markdown_table(found.points, dense))
-    assert subject.spec is not None
-    assert subject.data_spec is not None
+    assert target.spec is not None
+    assert target.data_spec is not None
     conditions = (
-        f"{subject.spec.name}, {subject.data_spec.name}, T = {calibration.time_steps}, "
+        f"{target.spec.name}, {target.data_spec.name}, T = {calibration.time_steps}, "
         f"{dense.labelled:,} test images, seed {options.seed}\n"
         "pruned in one shot, no training afterwards"
     )

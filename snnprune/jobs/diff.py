@@ -72,31 +72,31 @@ def diff_checkpoints(
         InputError: a checkpoint is unreadable, the two are of different architectures, or data was
             asked for by name and there is no network to run on it.
     """
-    subject = open_target(options)
+    target = open_target(options)
     if options.data is not None:
-        subject.require_runnable()
-    second = read_other(subject, other)
-    layers = _compare_layers(subject, second)
+        target.require_runnable()
+    second = read_other(target, other)
+    layers = _compare_layers(target, second)
     known = {one.key for one in layers}
     others = tuple(
         one
-        for one in _compare_tensors(subject.checkpoint.tensors, second.tensors)
+        for one in _compare_tensors(target.checkpoint.tensors, second.tensors)
         if one.key not in known and one.change.changed
     )
-    split = split or (subject.choose_split() if subject.runnable else "")
-    found = _measure_agreement(subject, second, split, limit, progress)
+    split = split or (target.choose_split() if target.runnable else "")
+    found = _measure_agreement(target, second, split, limit, progress)
     diff = CheckpointDiff(
-        layers=layers, others=others, agreement=found, not_run=subject.missing, report={}
+        layers=layers, others=others, agreement=found, not_run=target.missing, report={}
     )
-    return replace(diff, report=_make_report(subject, second, diff, split))
+    return replace(diff, report=_make_report(target, second, diff, split))
 
 
-def _compare_layers(subject: Target, second: Checkpoint) -> tuple[TensorDiff, ...]:
+def _compare_layers(target: Target, second: Checkpoint) -> tuple[TensorDiff, ...]:
     """Weights as they are in the network, where a pruning mask lies beside them too."""
     same = PrunableWeights(
-        checkpoint=second, network=subject.network, exclude=subject.options.exclude
+        checkpoint=second, network=target.network, exclude=target.options.exclude
     )
-    return tuple(_compare_tensors(subject.find_weights(), same.find_weights()))
+    return tuple(_compare_tensors(target.find_weights(), same.find_weights()))
 
 
 def _compare_tensors(first: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[TensorDiff]:
@@ -108,24 +108,24 @@ def _compare_tensors(first: Mapping[str, Tensor], other: Mapping[str, Tensor]) -
 
 
 def _measure_agreement(
-    subject: Target, second: Checkpoint, split: str, limit: int | None, progress: Progress
+    target: Target, second: Checkpoint, split: str, limit: int | None, progress: Progress
 ) -> Agreement | None:
-    network = subject.runnable
+    network = target.runnable
     if network is None:
         return None
-    batches = subject.batches(split, limit).track(progress, "comparing")
-    return measure_agreements(network, subject.checkpoint.tensors, [second.tensors], batches)[0]
+    batches = target.batches(split, limit).track(progress, "comparing")
+    return measure_agreements(network, target.checkpoint.tensors, [second.tensors], batches)[0]
 
 
 def _make_report(
-    subject: Target, second: Checkpoint, diff: CheckpointDiff, split: str
+    target: Target, second: Checkpoint, diff: CheckpointDiff, split: str
 ) -> dict[str, Any]:
     report = make_target_report(
-        subject,
+        target,
         "diff",
         warnings=[
-            *(note for note in second.notes if note not in subject.checkpoint.notes),
-            *doubt_agreement(diff.agreement, (subject.checkpoint.path.name, second.path.name)),
+            *(note for note in second.notes if note not in target.checkpoint.notes),
+            *doubt_agreement(diff.agreement, (target.checkpoint.path.name, second.path.name)),
         ],
         split=split if diff.agreement else None,
         not_run=diff.not_run if diff.agreement is None else None,

@@ -43,10 +43,10 @@ def evaluate_checkpoint(
     """
     with join_ranks(options.device) as ranks:
         with ranks.one_before_others(options.download):
-            subject = open_target(options)
-        network, weights = subject.require_runnable(), subject.find_weights()
-        split = split or subject.choose_split()
-        batches = subject.batches(split, limit).track(progress, "evaluating")
+            target = open_target(options)
+        network, weights = target.require_runnable(), target.find_weights()
+        split = split or target.choose_split()
+        batches = target.batches(split, limit).track(progress, "evaluating")
         workload = Workload()
         evaluation = evaluate(
             network,
@@ -60,7 +60,7 @@ def evaluate_checkpoint(
         replace(row, firing_rate=rates.get(row.neuron or ""))
         for row in make_layer_rows(weights, network=network)
     )
-    counted = count_totals(rows, subject.checkpoint.tensors, network)
+    counted = count_totals(rows, target.checkpoint.tensors, network)
     return EvaluateResult(
         rows=rows,
         totals=counted,
@@ -68,7 +68,7 @@ def evaluate_checkpoint(
         workload=workload,
         energy=energy,
         report=make_target_report(
-            subject,
+            target,
             "eval",
             warnings=doubt_evaluation(describe_evaluation(evaluation)),
             split=split,

@@ -40,7 +40,7 @@ class ExportOptions:
     state_dict: str | None = None
     """Which dict of a torch file is meant."""
     force: bool = False
-    subject: TargetOptions | None = None
+    target: TargetOptions | None = None
     """What it says of the network, for a format that needs it."""
 
 
@@ -71,8 +71,8 @@ def export_checkpoint(options: ExportOptions) -> ExportResult:
     tensors = checkpoint.in_file(checkpoint.tensors)
     weights = [key for key, tensor in tensors.items() if is_prunable(key, tensor)]
     try:
-        subject, seen = _record_network(options)
-        if subject is not None and subject.checkpoint.sha256 != checkpoint.sha256:
+        target, seen = _record_network(options)
+        if target is not None and target.checkpoint.sha256 != checkpoint.sha256:
             raise changed_error(options.checkpoint)  # the network was read from it once more
         packing = pack(tensors, precision=options.values, lossy=weights)
         found = ExportContents(
@@ -83,7 +83,7 @@ def export_checkpoint(options: ExportOptions) -> ExportResult:
     except InputError as error:
         error.file = error.file or str(options.checkpoint)
         raise
-    known = subject.checkpoint if subject else checkpoint
+    known = target.checkpoint if target else checkpoint
     notes = (*known.notes, *_note_negative_zeros(options, tensors, weights), *told)
     return ExportResult(
         sizes=sizes,
@@ -95,7 +95,7 @@ def export_checkpoint(options: ExportOptions) -> ExportResult:
             seed=0,
             inputs=[make_file_entry(checkpoint.path, checkpoint.sha256)],
             warnings=notes,
-            **describe_target(subject),
+            **describe_target(target),
             container=checkpoint.container,
             to=options.to,
             values=options.values,
@@ -109,9 +109,9 @@ def export_checkpoint(options: ExportOptions) -> ExportResult:
 
 def _record_network(options: ExportOptions) -> tuple[Target, RecordedNetwork] | tuple[None, None]:
     """What the format needs beside the tensors."""
-    if not FORMATS[options.to].needs_network or options.subject is None:
+    if not FORMATS[options.to].needs_network or options.target is None:
         return None, None
-    return run_once(options.subject, field=f"--to {options.to}")
+    return run_once(options.target, field=f"--to {options.to}")
 
 
 def _note_negative_zeros(
@@ -151,7 +151,7 @@ def _require_sense(options: ExportOptions) -> None:
 
 def _require_no_network(options: ExportOptions) -> None:
     """Refuse flags that say something of the network, where none is built."""
-    asked = options.subject
+    asked = options.target
     if FORMATS[options.to].needs_network or asked is None:
         return
     values = {

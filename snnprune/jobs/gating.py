@@ -45,7 +45,7 @@ class RunResults:
 
 
 def has_limit_on(limits: Iterable[Limit], fields: Sequence[str]) -> bool:
-    """Whether a limit is about one of `fields` of `Measured`."""
+    """Whether a limit is about one of `fields` of `Measurements`."""
     return bool({name for limit in limits for name in limit.gate.needs} & set(fields))
 
 

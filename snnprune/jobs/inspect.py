@@ -36,55 +36,55 @@ class InspectResult:
 
 def inspect_checkpoint(options: TargetOptions) -> InspectResult:
     """Look into a checkpoint, and trace its network where the model is known."""
-    subject = open_target(options)
-    tensors = subject.checkpoint.tensors
-    rows = make_layer_rows(subject.find_weights(), network=subject.network)
-    tied = subject.prunable.find_tied()
-    weights = (*(row.weight for row in rows), *subject.prunable.find_excluded())
+    target = open_target(options)
+    tensors = target.checkpoint.tensors
+    rows = make_layer_rows(target.find_weights(), network=target.network)
+    tied = target.prunable.find_tied()
+    weights = (*(row.weight for row in rows), *target.prunable.find_excluded())
     prunable = {name for key in weights for name in tied.get(key, (key,))}
     skipped = tuple(key for key in tensors if key not in prunable)
-    counted = count_totals(rows, tensors, subject.network)
-    paces = _count_paces(subject)
+    counted = count_totals(rows, tensors, target.network)
+    paces = _count_paces(target)
     return InspectResult(
-        checkpoint=subject.checkpoint,
+        checkpoint=target.checkpoint,
         rows=rows,
         totals=counted,
         skipped=skipped,
-        made=subject.prunable.find_made(),
-        unlinked=subject.missing if subject.network is None else None,
-        report=_make_report(subject, rows, counted, paces),
+        made=target.prunable.find_made(),
+        unlinked=target.missing if target.network is None else None,
+        report=_make_report(target, rows, counted, paces),
     )
 
 
-def _count_paces(subject: Target) -> StepCounts | None:
+def _count_paces(target: Target) -> StepCounts | None:
     """How many steps the neurons make on two samples, where the links are known."""
-    if subject.network is None or subject.spec is None:
+    if target.network is None or target.spec is None:
         return None
-    example = read_example(subject.spec, subject.data, subject.device)
+    example = read_example(target.spec, target.data, target.device)
     if example is None:
         return None
     what = f"running the model on {describe_batch(example.x)}"
     with guard_user_code(what, field="--model"):
-        return count_steps(subject.network, example.x)
+        return count_steps(target.network, example.x)
 
 
 def _make_report(
-    subject: Target, rows: tuple[LayerRow, ...], counted: dict[str, int], paces: StepCounts | None
+    target: Target, rows: tuple[LayerRow, ...], counted: dict[str, int], paces: StepCounts | None
 ) -> dict[str, Any]:
-    network = subject.network
+    network = target.network
     neurons = network.neurons.values() if network else ()
     return make_target_report(
-        subject,
+        target,
         "inspect",
         warnings=[*list_doubts(network, paces)] if network and paces else [],
-        container=subject.checkpoint.container,
-        size_bytes=sum(path.stat().st_size for path in files_of(subject.checkpoint.path)),
-        metadata=subject.checkpoint.metadata,
-        tensors=len(subject.checkpoint.tensors),
+        container=target.checkpoint.container,
+        size_bytes=sum(path.stat().st_size for path in files_of(target.checkpoint.path)),
+        metadata=target.checkpoint.metadata,
+        tensors=len(target.checkpoint.tensors),
         totals=counted,
         layers=as_dicts(rows),
-        made=dict(subject.prunable.find_made()),
-        unused=list(subject.prunable.find_unused()),
+        made=dict(target.prunable.find_made()),
+        unused=list(target.prunable.find_unused()),
         neurons=[
             {
                 "name": neuron.name,

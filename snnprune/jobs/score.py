@@ -56,28 +56,28 @@ def score_checkpoint(
     if out is not None:
         sources = [*options.list_inputs(), *([calibration_file] if calibration_file else [])]
         require_free(out, force=force, inputs=sources)
-    subject = open_target(options)
-    subject.prunable.require_one_by_one()
-    choice = choose_criterion(subject, criterion, calibrated=calibration_file is not None)
-    calibration = read_or_calibrate(subject, choice.plan.criterion, calibration_file, progress)
-    scores = one_shot(subject, calibration, progress).scores(choice.plan)
+    target = open_target(options)
+    target.prunable.require_one_by_one()
+    choice = choose_criterion(target, criterion, calibrated=calibration_file is not None)
+    calibration = read_or_calibrate(target, choice.plan.criterion, calibration_file, progress)
+    scores = one_shot(target, calibration, progress).scores(choice.plan)
     if out is not None:
-        _write_scores(out, scores, subject)
-    weights = subject.find_weights()
-    rows = make_layer_rows(weights, network=subject.network, calibration=calibration, scores=scores)
+        _write_scores(out, scores, target)
+    weights = target.find_weights()
+    rows = make_layer_rows(weights, network=target.network, calibration=calibration, scores=scores)
     return ScoreResult(
         rows=rows,
         scores=scores,
         why=choice.why,
         report=make_target_report(
-            subject,
+            target,
             "score",
             warnings=(
                 *(calibration.warnings if calibration else ()),
                 *warn_of_unused_criterion(scores),
-                *warn_of_unused(subject.prunable.find_unused()),
+                *warn_of_unused(target.prunable.find_unused()),
             ),
-            unused=list(subject.prunable.find_unused()),
+            unused=list(target.prunable.find_unused()),
             criterion=scores.criterion,
             criterion_because=choice.why,
             scale=scores.scale,
@@ -99,51 +99,51 @@ def warn_of_unused_criterion(scores: Scores) -> list[str]:
 
 
 def one_shot(
-    subject: Target, calibration: Calibration | None, progress: Progress = SILENT
+    target: Target, calibration: Calibration | None, progress: Progress = SILENT
 ) -> OneShot:
-    """The subject's network, ready to be scored and pruned."""
+    """The target's network, ready to be scored and pruned."""
     return OneShot(
-        subject.network,
-        subject.find_weights(),
-        batches=subject.calibration_batches if subject.runnable is not None else None,
+        target.network,
+        target.find_weights(),
+        batches=target.calibration_batches if target.runnable is not None else None,
         calibration=calibration,
-        seed=subject.options.seed,
+        seed=target.options.seed,
         progress=progress,
     )
 
 
-def choose_criterion(subject: Target, asked: str | None, *, calibrated: bool) -> CriterionChoice:
+def choose_criterion(target: Target, asked: str | None, *, calibrated: bool) -> CriterionChoice:
     """The criterion asked for; by default `sf` where it can work, else `magnitude`."""
     if asked is not None:
         name, why = asked, "asked for"
-    elif subject.network is not None and calibrated:
+    elif target.network is not None and calibrated:
         name, why = "sf", "the network and its calibration are at hand"
-    elif subject.runnable is not None:
+    elif target.runnable is not None:
         name, why = "sf", "the network and its data are at hand"
     else:
-        name, why = "magnitude", subject.missing or "the network is not at hand"
+        name, why = "magnitude", target.missing or "the network is not at hand"
     return CriterionChoice(plan=Plan(criterion=name).load(), why=why)
 
 
 def read_or_calibrate(
-    subject: Target, criterion: Criterion, calibration_file: Path | None, progress: Progress
+    target: Target, criterion: Criterion, calibration_file: Path | None, progress: Progress
 ) -> Calibration | None:
     """The calibration file's statistics, or fresh ones where the criterion needs them."""
     if calibration_file is not None:
-        return read_calibration_for(subject, calibration_file)
+        return read_calibration_for(target, calibration_file)
     if criterion.needs == "weight":
         return None
-    return calibrate_target(subject, progress)
+    return calibrate_target(target, progress)
 
 
-def _write_scores(out: Path, scores: Scores, subject: Target) -> None:
+def _write_scores(out: Path, scores: Scores, target: Target) -> None:
     metadata = make_metadata(
         "score",
-        model=subject.spec,
-        data=subject.data_spec,
+        model=target.spec,
+        data=target.data_spec,
         criterion=scores.criterion,
         scale=scores.scale,
-        source_sha256=subject.checkpoint.sha256,
+        source_sha256=target.checkpoint.sha256,
     )
     values = {key: value.float() for key, value in scores.values.items()}
-    write_safetensors(out, subject.checkpoint.in_file(values), metadata)
+    write_safetensors(out, target.checkpoint.in_file(values), metadata)

@@ -26,7 +26,7 @@ def agreement(
     run: Forward | None = None,
     readout: str | Reading | Readout | None = None,
 ) -> Agreement:
-    """How alike the network is with `dense` and with `other` in it; see `agreements`.
+    """How alike the network is with `dense` and with `other` in it; see `measure_agreements`.
 
     `run` is how a batch is run, where it is not run as the network was traced. Without `readout`
     only spikes are compared.

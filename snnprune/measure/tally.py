@@ -228,7 +228,7 @@ def _course_error(neuron: str) -> InputError:
 
 
 def _count_spikes(call: NeuronCall, other: Tensor) -> Tensor:
-    """What `_Sums` takes, (2, 4, T), of a call and the other network's spikes at it."""
+    """What `_SpikeSums` takes, (2, 4, T), of a call and the other network's spikes at it."""
     first = call.spikes
     values = (call.split_by_time(each) for each in (first == other, first, other))
     orders = [

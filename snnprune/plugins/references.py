@@ -1,8 +1,8 @@
 """Values that stand for objects: `package.module:Class`, `file.py:name`, on a command line alone.
 
 A `Reference` is text that somebody typed where an object may be meant. Files keep it so that they
-tell what it was; read back it is `Recalled` and stands for nothing, as no file chooses what is
-imported.
+tell what it was; read back it is `StoredReference` and stands for nothing, as no file chooses what
+is imported.
 """
 
 import contextlib
@@ -55,12 +55,14 @@ def encode_references(value: Any) -> Any:
 
 
 def decode_references(args: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments as a file has them that `kept` wrote."""
+    """Arguments as a file has them that `encode_references` wrote."""
     return {name: _decode_value(value) for name, value in args.items()}
 
 
 def decode_section(section: dict[str, Any]) -> Any:
-    """A section of a file, what is in it read already; `Recalled` where it stands for one."""
+    """A section of a file, what is in it read already; `StoredReference` where it stands for
+    one.
+    """
     text = section.get(KEPT)
     is_one = len(section) == 1 and isinstance(text, str) and looks_like_reference(text)
     return StoredReference(text) if is_one else section

@@ -1,7 +1,7 @@
 """What a file that snnprune writes says of itself: its own model and data, as JSON in metadata.
 
 Only built-in names are taken from a file: a stranger's file must not choose code to run. Arguments
-that were objects come back as `Recalled`, which build nothing.
+that were objects come back as `StoredReference`, which build nothing.
 """
 
 import json

@@ -43,8 +43,9 @@ def accumulate_flips(
     """`spread` is of all layers of `crises` changed at once; `batches` are those of all of these.
 
     As long as no spike is another, an error has come from the changed weights alone: the first that
-    flips does so by an error that the `Crisis` of its own layers know, and is near enough for it.
-    There is no bound from a neuron on that may hear of a changed layer without a `Crisis`.
+    flips does so by an error that the `CrisisEstimate` of its own layers know, and is near enough
+    for it. There is no bound from a neuron on that may hear of a changed layer without a
+    `CrisisEstimate`.
     """
     radii = _sum_radii(crises)
     counts = count_near(network, list(radii.items()), batches)

@@ -170,7 +170,7 @@ def width_by_margin(setting: Setting, distance: float) -> tuple[int, float]:
 
 
 def best_error(setting: Setting) -> float:
-    """The error at which `network` is smallest.
+    """The error at which `network_width` is smallest.
 
     With b = N C L T and A = N^2 L the derivative of log(A / (delta - b eps)) / eps is 0 where
     z = delta / (delta - b eps) solves z - log z = 1 + log(A / delta), z > 1.

@@ -19,7 +19,8 @@ from snnprune.training.train import TrainedNetwork, train_network
 def finetune(
     setup: TrainingSetup, masks: Masks, teacher: TrainingSetup | None = None
 ) -> TrainedNetwork:
-    """Train the network of `setup`, whose recipe is `tuned`, with the weights that it has.
+    """Train the network of `setup`, whose recipe is that of fine-tuning, with the weights that it
+    has.
 
     What `masks` prune is 0 throughout; with a section `gradual` more is pruned on the way. The
     network of `teacher` is learnt from beside the labels. Test images are looked at before and

@@ -146,7 +146,7 @@ class Hooks:
 
 def fit(
     trainer: Trainer,
-    stretch: TrainSpan,
+    span: TrainSpan,
     hooks: Hooks,
     *,
     at: Position,
@@ -160,25 +160,25 @@ def fit(
             be taken.
         StoppedError: `stop` became true; the position is saved.
     """
-    while at.epoch < stretch.epochs:
-        at = _train_epoch(trainer, stretch, hooks, at, stop, progress)
+    while at.epoch < span.epochs:
+        at = _train_epoch(trainer, span, hooks, at, stop, progress)
         require_finite(trainer.module, at.epoch)
-        if at.epoch + 1 == stretch.epochs:
+        if at.epoch + 1 == span.epochs:
             trainer.require_stepped()
-        place = _format_position(stretch, at, trainer)
+        place = _format_position(span, at, trainer)
         if not stop:
             with trainer.use_kept_weights():
                 held_out = hooks.held_out()
             ended = hooks.after_epoch(_make_epoch(at, held_out, trainer))
-            at = Position(epoch=stretch.epochs if ended else at.epoch + 1)
+            at = Position(epoch=span.epochs if ended else at.epoch + 1)
         hooks.save(at)
-        if stop and at.epoch < stretch.epochs:
+        if stop and at.epoch < span.epochs:
             raise stop.error(place)
 
 
 def _train_epoch(
     trainer: Trainer,
-    stretch: TrainSpan,
+    span: TrainSpan,
     hooks: Hooks,
     at: Position,
     stop: StopSignal,
@@ -186,14 +186,14 @@ def _train_epoch(
 ) -> Position:
     """The rest of an epoch, or as much of it as comes before a stop."""
     trainer.module.train()
-    batches = stretch.images.shuffled(
-        stretch.batch_size,
-        key=(*stretch.key, at.epoch),
-        device=stretch.device,
-        augment=stretch.augment,
+    batches = span.images.shuffled(
+        span.batch_size,
+        key=(*span.key, at.epoch),
+        device=span.device,
+        augment=span.augment,
         start=at.step,
     )
-    label = f"epoch {at.epoch + 1}/{stretch.epochs}"
+    label = f"epoch {at.epoch + 1}/{span.epochs}"
     start, before = time.monotonic(), at.seen
     for x, y in progress.track(batches, label=label, total=trainer.steps_per_epoch - at.step):
         if y is None:
@@ -202,8 +202,8 @@ def _train_epoch(
         own = (trainer.ranks.rank,) if trainer.ranks.size > 1 else ()
         steps = trainer.step
         with (
-            _locate_errors(stretch, at, trainer),
-            seed_draws(*stretch.key, at.epoch, "network", at.step, *own, device=stretch.device),
+            _locate_errors(span, at, trainer),
+            seed_draws(*span.key, at.epoch, "network", at.step, *own, device=span.device),
         ):
             loss, correct = trainer.train_on(x, y)
         hooks.after_step()
@@ -218,17 +218,17 @@ def _train_epoch(
 
 
 @contextlib.contextmanager
-def _locate_errors(stretch: TrainSpan, at: Position, trainer: Trainer) -> Iterator[None]:
+def _locate_errors(span: TrainSpan, at: Position, trainer: Trainer) -> Iterator[None]:
     """What is not finite is told with the epoch and the batch that it was met in."""
     try:
         yield
     except NonFiniteError as error:
-        error.message += f", {_format_position(stretch, at, trainer)}"
+        error.message += f", {_format_position(span, at, trainer)}"
         raise
 
 
-def _format_position(stretch: TrainSpan, at: Position, trainer: Trainer) -> str:
-    name = f"{stretch.name}, " if stretch.name else ""
+def _format_position(span: TrainSpan, at: Position, trainer: Trainer) -> str:
+    name = f"{span.name}, " if span.name else ""
     return f"in {name}epoch {at.epoch + 1} after step {at.step} of {trainer.steps_per_epoch}"
 
 

@@ -45,12 +45,12 @@ def imp(
     rounds = ImpRun(setup)
     taken_up = rounds.begin()
     with progress.within("run", total=rounds.steps, done=rounds.steps_done):
-        for cell in rounds.left():
+        for round_ in rounds.left():
             if not taken_up:
-                masks = rounds.pruned(cell)
-                rounds.rewind(cell)
-                rounds.hold(cell, masks)
-            rounds.train(cell)
-            rounds.measure(cell)
+                masks = rounds.pruned(round_)
+                rounds.rewind(round_)
+                rounds.hold(round_, masks)
+            rounds.train(round_)
+            rounds.measure(round_)
             taken_up = False
     return collect_tickets(setup.recipe, setup.run.rows)

@@ -68,66 +68,66 @@ class ImpRun(TrainingSequence):
             self._restore(state)
         return True
 
-    def pruned(self, cell: Round) -> Masks:
+    def pruned(self, round_: Round) -> Masks:
         """The masks of a round, by the network that the one before left; none for the dense one."""
-        if cell.round == 0:
+        if round_.round == 0:
             return {}
         if self.tickets:
             return self._drawn(self.tickets)
-        if cell.round == 1:  # of every method
+        if round_.round == 1:  # of every method
             self.setup = self.early
             self.setup.load(self.dense)
             self.trainer = self.setup.trainer()
-        return self._cut(cell)
+        return self._cut(round_)
 
-    def rewind(self, cell: Round) -> None:
+    def rewind(self, round_: Round) -> None:
         """Go back to the early weights, or to the early learning rate alone."""
         trained = copy_to_cpu(self.setup.module)
-        self._enter(cell)
+        self._enter(round_)
         self.setup.load(trained)
-        if cell.round > 0 and self.section.rewind == "weights":
+        if round_.round > 0 and self.section.rewind == "weights":
             stay = set() if self.section.rewind_statistics else self.setup.list_buffers()
             early = {key: self.early_weights[key] for key in trained.keys() - stay}
             self.setup.load(trained | early)
-        self.trainer = self._make_trainer(cell)
+        self.trainer = self._make_trainer(round_)
 
-    def hold(self, cell: Round, masks: Masks) -> None:
+    def hold(self, round_: Round, masks: Masks) -> None:
         """Prune, and repair what the recipe wants repaired."""
         passing: Masks = {}
-        if load_method(cell.method).returning:
+        if load_method(round_.method).returning:
             masks, passing = split_returning(self.setup.network, masks)
         self.trainer.hold(masks, passing)
         self.returnable = count_kept(passing)
-        if cell.round > 0 and self.section.repair == "bn":
+        if round_.round > 0 and self.section.repair == "bn":
             with self.trainer.masking.apply_passing(), self.setup.seed_loader("repair"):
                 batches = self.setup.calibration_batches(self.section.samples)
                 recalibrate_batchnorm(self.setup.network, batches)
 
-    def measure(self, cell: Round) -> None:
+    def measure(self, round_: Round) -> None:
         """Look at the test images, if there are some, once, and keep the network and its masks.
 
         A dense run that was ended early is no baseline: its network is kept and not measured.
         """
         run, masks = self.full.run, self.trainer.masking.copy_masks()
         epochs = [row for row in run.rows if row["kind"] == "epoch"]
-        whole = cell.round > 0 or len(epochs) == cell.epochs
+        whole = round_.round > 0 or len(epochs) == round_.epochs
         with self.trainer.use_kept_weights():
             tensors = copy_to_cpu(self.setup.module)
-            row = self._row(cell, masks, epochs[-1]["validation_accuracy"]) if whole else None
-        if cell.round == 0:
+            row = self._row(round_, masks, epochs[-1]["validation_accuracy"]) if whole else None
+        if round_.round == 0:
             self.dense = tensors
         # with fewer time steps it is another network: that which was trained and measured
         other = None if self.setup is self.full else make_model_note(spec_of(self.setup.recipe))
-        run.keep(cell.folder, apply_masks(tensors, masks), masks, other)
+        run.keep(round_.folder, apply_masks(tensors, masks), masks, other)
         if row is not None:
             run.log(row)
 
     def _row(
-        self, cell: Round, masks: Masks, validation_accuracy: float | None
+        self, round_: Round, masks: Masks, validation_accuracy: float | None
     ) -> Mapping[str, object]:
         """As before, with when its ticket was drawn."""
-        row = super()._row(cell, masks, validation_accuracy)
-        if self.tickets is None or cell.round == 0:
+        row = super()._row(round_, masks, validation_accuracy)
+        if self.tickets is None or round_.round == 0:
             return row
         return {**row, "early_bird": self.tickets.drawn[self.number].about}
 
@@ -136,9 +136,9 @@ class ImpRun(TrainingSequence):
         if self.section.early_bird is None or not self.section.drawn_while_dense:
             return None
         cuts = {
-            number: functools.partial(self._cut, cell)
-            for number, cell in enumerate(self.cells)
-            if cell.round > 0
+            number: functools.partial(self._cut, round_)
+            for number, round_ in enumerate(self.cells)
+            if round_.round > 0
         }
         stay = self.section.rewind == "learning-rate"
         return EarlyTickets(
@@ -152,28 +152,28 @@ class ImpRun(TrainingSequence):
         self.setup.load(drawn.weights or self.dense)
         return drawn.masks
 
-    def _enter(self, cell: Round) -> None:
+    def _enter(self, round_: Round) -> None:
         """Take the network that `cell` trains, and who may end it early."""
-        self.setup = self.full if cell.last else self.early
+        self.setup = self.full if round_.last else self.early
         self.bird = None
         # the dense run is what all are compared with, the last round what is kept
-        if self.section.early_bird is not None and cell.round > 0 and not cell.last:
+        if self.section.early_bird is not None and round_.round > 0 and not round_.last:
             following = self.cells[self.number + 1]
             self.bird = EarlyBirdDetector(self.section.early_bird, lambda: self._cut(following))
 
-    def _make_trainer(self, cell: Round) -> Trainer:
-        if cell.round == 0:
+    def _make_trainer(self, round_: Round) -> Trainer:
+        if round_.round == 0:
             return self.setup.trainer()
         if self.section.rewind == "learning-rate":  # the schedule of the dense run goes on at R
             first = self.section.rewind_epoch * self.full.steps_per_epoch
             return self.setup.trainer(first_step=first)
         # the same schedule, restarted and as long as the round
-        training = self.full.recipe.training.model_copy(update={"epochs": cell.epochs})
+        training = self.full.recipe.training.model_copy(update={"epochs": round_.epochs})
         return self.setup.trainer(training)
 
-    def _cut(self, cell: Round) -> Masks:
+    def _cut(self, round_: Round) -> Masks:
         """Masks for `cell` of the network as trained; weights that may return are all ranked."""
-        ranking, masking = self.rankings[cell.method], self.trainer.masking
+        ranking, masking = self.rankings[round_.method], self.trainer.masking
         with self.trainer.average.use_averages():
             weights = copy_prunable_weights(self.setup.network)
             alive = {
@@ -181,21 +181,21 @@ class ImpRun(TrainingSequence):
                 **{key: mask.cpu() for key, mask in masking.held.items()},
             }
             with masking.apply_passing():
-                return ranking.cut(self.setup, cell.sparsity, weights=weights, alive=alive).masks
+                return ranking.cut(self.setup, round_.sparsity, weights=weights, alive=alive).masks
 
-    def _hooks(self, cell: Round) -> Hooks:
-        hooks = super()._hooks(cell)
-        if self.section.surgery != "dns" or not load_method(cell.method).returning:
+    def _hooks(self, round_: Round) -> Hooks:
+        hooks = super()._hooks(round_)
+        if self.section.surgery != "dns" or not load_method(round_.method).returning:
             return hooks
-        key = (self.full.recipe.seed, cell.round)
+        key = (self.full.recipe.seed, round_.round)
         return replace(hooks, after_step=DynamicSurgery(self.trainer, self.returnable, key))
 
-    def _key(self, cell: Round) -> tuple[object, ...]:
-        return ("round", cell.round)
+    def _key(self, round_: Round) -> tuple[object, ...]:
+        return ("round", round_.round)
 
-    def _ends(self, cell: Round, epochs: int) -> bool:
-        if cell.round == 0 and self.tickets:
-            complete = self.tickets.look(epochs, last=epochs == cell.epochs)
+    def _ends(self, round_: Round, epochs: int) -> bool:
+        if round_.round == 0 and self.tickets:
+            complete = self.tickets.look(epochs, last=epochs == round_.epochs)
             return complete and epochs > self.section.rewind_epoch  # whose weights are wanted
         return self.bird is not None and self.bird.settled()
 
@@ -219,11 +219,11 @@ class ImpRun(TrainingSequence):
     def _restore(self, state: State) -> None:
         known, groups = state.position, state.groups
         self.number = read_count(known, "cell", most=len(self.cells) - 1)
-        cell = self.cells[self.number]
-        self._enter(cell)
-        self.trainer = self._make_trainer(cell)
-        self.at = resume_trainer(self.trainer, known, groups, epochs=cell.epochs)
-        require_epochs(self.full.run.rows, self.at, cell)
+        round_ = self.cells[self.number]
+        self._enter(round_)
+        self.trainer = self._make_trainer(round_)
+        self.at = resume_trainer(self.trainer, known, groups, epochs=round_.epochs)
+        require_epochs(self.full.run.rows, self.at, round_)
         self.returnable = read_count(
             known, "returnable", most=count_prunable(self.trainer.masking.passing)
         )

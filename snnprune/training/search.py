@@ -45,9 +45,9 @@ def search(
     searches = SearchRun(setup)
     searches.begin()
     with progress.within("run", total=searches.steps, done=searches.steps_done):
-        for cell in searches.left():
-            with searches.mask_network(cell) as network:
-                searches.train(cell)
+        for round_ in searches.left():
+            with searches.mask_network(round_) as network:
+                searches.train(round_)
                 found = searches.found(network)
-            searches.measure(cell, found)
+            searches.measure(round_, found)
     return collect_tickets(setup.recipe, setup.run.rows)

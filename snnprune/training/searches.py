@@ -62,23 +62,23 @@ class SearchRun(TrainingSequence):
             self.first = state.groups["first"]
 
     @contextlib.contextmanager
-    def mask_network(self, cell: Round) -> Iterator[Subnetwork | None]:
+    def mask_network(self, round_: Round) -> Iterator[Subnetwork | None]:
         """The block in which the network is a random one under masks; None: it is itself.
 
         Every sparsity begins with the same weights, scores and batches.
         """
         self.setup.load(self.first)
-        if cell.method == DENSE:
-            self._prepare_optimizer(cell)
+        if round_.method == DENSE:
+            self._prepare_optimizer(round_)
             yield None
             return
         with randomize_network(
             self.setup.network,
             weights=self.section.weights,
-            kept=share_kept(cell.sparsity),
+            kept=share_kept(round_.sparsity),
             seed=self.setup.recipe.seed,
         ) as network:
-            self._prepare_optimizer(cell)
+            self._prepare_optimizer(round_)
             yield network
 
     def found(self, network: Subnetwork | None) -> SearchedNetwork:
@@ -89,21 +89,21 @@ class SearchRun(TrainingSequence):
             masks = {key: mask.cpu() for key, mask in network.masks().items()}
             return SearchedNetwork(tensors=network.state_dict(), masks=masks)
 
-    def measure(self, cell: Round, found: SearchedNetwork) -> None:
+    def measure(self, round_: Round, found: SearchedNetwork) -> None:
         """Look at the test images once, with the plain network, and keep it."""
         run = self.setup.run
         self.setup.load(found.tensors)
-        row = self._row(cell, found.masks, run.rows[-1]["validation_accuracy"])
-        run.keep(cell.folder, found.tensors, found.masks)
-        run.log({**row, "k": share_kept(cell.sparsity)})
+        row = self._row(round_, found.masks, run.rows[-1]["validation_accuracy"])
+        run.keep(round_.folder, found.tensors, found.masks)
+        run.log({**row, "k": share_kept(round_.sparsity)})
 
-    def _prepare_optimizer(self, cell: Round) -> None:
+    def _prepare_optimizer(self, round_: Round) -> None:
         """A fresh optimizer, or the one of the run that is taken up."""
-        training = self.setup.recipe.training.model_copy(update={"epochs": cell.epochs})
+        training = self.setup.recipe.training.model_copy(update={"epochs": round_.epochs})
         self.trainer = self.setup.trainer(training)
         if self.state is not None:
             with take_up(self.state) as state:
-                resume_trainer(self.trainer, state.position, state.groups, epochs=cell.epochs)
+                resume_trainer(self.trainer, state.position, state.groups, epochs=round_.epochs)
             self.state = None
 
     def _key(self, _: Round) -> tuple[object, ...]:

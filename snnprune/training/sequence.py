@@ -47,17 +47,19 @@ class TrainingSequence:
             yield self.cells[self.number]
             self.number, self.at = self.number + 1, Position()
 
-    def train(self, cell: Round) -> None:
+    def train(self, round_: Round) -> None:
         """Train from where it is to the end of `cell`, saving on the way."""
-        key = () if cell.method == DENSE else self._key(cell)  # the dense one is that of `train`
-        stretch = self.setup.make_span(epochs=cell.epochs, key=key, name=cell.label)
+        key = (
+            () if round_.method == DENSE else self._key(round_)
+        )  # the dense one is that of `train`
+        span = self.setup.make_span(epochs=round_.epochs, key=key, name=round_.label)
         stop, progress = self.full.stop, self.full.progress
-        total = cell.epochs * self.full.steps_per_epoch
-        with progress.within(cell.label, total=total, done=self._steps_of(self.at)):
-            hooks = self._hooks(cell)
-            fit(self.trainer, stretch, hooks, at=self.at, stop=stop, progress=progress)
+        total = round_.epochs * self.full.steps_per_epoch
+        with progress.within(round_.label, total=total, done=self._steps_of(self.at)):
+            hooks = self._hooks(round_)
+            fit(self.trainer, span, hooks, at=self.at, stop=stop, progress=progress)
 
-    def _key(self, cell: Round) -> tuple[object, ...]:
+    def _key(self, round_: Round) -> tuple[object, ...]:
         """What tells the draws of a training from those of the dense one."""
         raise NotImplementedError
 
@@ -74,24 +76,24 @@ class TrainingSequence:
         raise NotImplementedError
 
     def _row(
-        self, cell: Round, masks: Masks, validation_accuracy: float | None
+        self, round_: Round, masks: Masks, validation_accuracy: float | None
     ) -> Mapping[str, object]:
         """What metrics tell of the network that `cell` trained, measured now."""
         return make_ticket_row(
             self.setup,
             masks or make_dense_masks(self.setup.network),
-            method=cell.method,
-            round=cell.round,
-            asked=cell.sparsity,
+            method=round_.method,
+            round=round_.round,
+            asked=round_.sparsity,
             validation_accuracy=validation_accuracy,
             measured=self.setup.measure(),
         )
 
-    def _hooks(self, cell: Round) -> Hooks:
+    def _hooks(self, round_: Round) -> Hooks:
         def after_epoch(epoch: EpochResult) -> bool:
-            row = {"kind": "epoch", "method": cell.method, "round": cell.round}
+            row = {"kind": "epoch", "method": round_.method, "round": round_.round}
             self.full.run.log({**row, **asdict(epoch)})
-            return self._ends(cell, epoch.epoch + 1)
+            return self._ends(round_, epoch.epoch + 1)
 
         return Hooks(held_out=self.setup.accuracy, save=self._save, after_epoch=after_epoch)
 
@@ -107,7 +109,7 @@ class TrainingSequence:
         self.full.run.save(self.steps_done, position, groups)
 
     def _steps_before(self, number: int) -> int:
-        epochs = sum(cell.epochs for cell in self.cells[:number])
+        epochs = sum(round_.epochs for round_ in self.cells[:number])
         return epochs * self.full.steps_per_epoch
 
     def _steps_of(self, at: Position) -> int:

@@ -29,7 +29,7 @@ class TicketResults:
     recipe: Recipe
     """With what the data filled in."""
     rows: tuple[Mapping[str, Any], ...]
-    """One for each network that was measured, as `ticket` makes them."""
+    """One for each network that was measured, as `make_ticket_row` makes them."""
 
 
 def make_ticket_row(
@@ -66,7 +66,7 @@ def make_ticket_row(
 
 
 def require_epochs(
-    rows: Sequence[Mapping[str, Any]], at: Position, cell: Round | None = None
+    rows: Sequence[Mapping[str, Any]], at: Position, round_: Round | None = None
 ) -> None:
     """Refuse metrics that tell of other epochs than those before `at`; of `cell`, or of all.
 
@@ -78,9 +78,9 @@ def require_epochs(
     except ValidationError as error:
         line = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
         raise ValueError(f"the metrics hold what is no row: {line}") from error
-    told = [row for row in rows if row["kind"] == "epoch" and _is_of(row, cell)]
-    ended = cell is not None and 0 < len(told) < at.epoch == cell.epochs
-    odd = cell is None and len(told) != len(rows)
+    told = [row for row in rows if row["kind"] == "epoch" and _is_of(row, round_)]
+    ended = round_ is not None and 0 < len(told) < at.epoch == round_.epochs
+    odd = round_ is None and len(told) != len(rows)
     if odd or (len(told) != at.epoch and not ended):
         raise ValueError(f"the metrics tell of {len(told)} epochs, it is after {at.epoch}")
 
@@ -91,10 +91,10 @@ def _make_row_adapter() -> TypeAdapter[Any]:
     return TypeAdapter(list[Row])
 
 
-def _is_of(row: Mapping[str, Any], cell: Round | None) -> bool:
+def _is_of(row: Mapping[str, Any], round_: Round | None) -> bool:
     """Whether a row is of the training of `cell`; without one, of the only training."""
     named = (row.get("method"), row.get("round"))
-    return named == ((None, None) if cell is None else (cell.method, cell.round))
+    return named == ((None, None) if round_ is None else (round_.method, round_.round))
 
 
 def count_parameters(network: Network) -> int:

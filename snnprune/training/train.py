@@ -102,8 +102,8 @@ def train_network(
     if gradual:
         hooks = replace(hooks, after_step=gradual)
     with setup.progress.within("run", total=epochs * steps, done=at.epoch * steps + at.step):
-        stretch = setup.make_span(epochs=epochs)
-        fit(trainer, stretch, hooks, at=at, stop=setup.stop, progress=setup.progress)
+        span = setup.make_span(epochs=epochs)
+        fit(trainer, span, hooks, at=at, stop=setup.stop, progress=setup.progress)
     with trainer.use_kept_weights():
         return _measure_result(setup, trainer, best)
 

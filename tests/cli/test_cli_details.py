@@ -95,21 +95,21 @@ def test_the_accuracy_after_is_of_the_written_file_also_in_half_precision(
 
 
 def test_a_limited_evaluation_is_a_sample_over_all_classes(model_file: Path) -> None:
-    subject = open_target(TargetOptions(checkpoint=model_file))
-    (x, y), *rest = subject.batches("test", 50)
-    first = next(iter(subject.batches("test")))[0]
+    target = open_target(TargetOptions(checkpoint=model_file))
+    (x, y), *rest = target.batches("test", 50)
+    first = next(iter(target.batches("test")))[0]
     assert not rest
     assert y is not None
     assert len(x) == 50
     assert not torch.equal(x, first[:50])
-    again = next(iter(subject.batches("test", 50)))[0]
+    again = next(iter(target.batches("test", 50)))[0]
     assert torch.equal(x, again)
 
 
 def test_no_batch_of_one_image_reaches_a_batchnorm(model_file: Path) -> None:
-    subject = open_target(TargetOptions(checkpoint=model_file, samples=33, batch_size=16))
-    assert [len(x) for x, _ in subject.calibration_batches()] == [16, 16]
-    assert subject.calibration_batches().count == 2
+    target = open_target(TargetOptions(checkpoint=model_file, samples=33, batch_size=16))
+    assert [len(x) for x, _ in target.calibration_batches()] == [16, 16]
+    assert target.calibration_batches().count == 2
 
 
 def test_a_model_argument_is_laid_over_those_of_the_file_setting_by_setting(
@@ -118,12 +118,12 @@ def test_a_model_argument_is_laid_over_those_of_the_file_setting_by_setting(
     args = {**SMOKE, "neuron": {"beta": 0.75, "threshold": 0.9}}
     path = tmp_path / "m.safetensors"
     save_file(load_file(model_file), path, metadata=metadata(args))
-    subject = open_target(
+    target = open_target(
         TargetOptions(checkpoint=path, model_args={"neuron": {"beta": 0.25}, "time_steps": 3})
     )
-    assert subject.spec is not None
-    assert subject.spec.args["neuron"] == {"beta": 0.25, "threshold": 0.9}
-    assert (subject.spec.args["time_steps"], subject.spec.args["width"]) == (3, 4)
+    assert target.spec is not None
+    assert target.spec.args["neuron"] == {"beta": 0.25, "threshold": 0.9}
+    assert (target.spec.args["time_steps"], target.spec.args["width"]) == (3, 4)
 
 
 def test_the_training_split_of_the_users_own_data_is_remembered(
@@ -135,9 +135,9 @@ def test_the_training_split_of_the_users_own_data_is_remembered(
     path = tmp_path / "m.safetensors"
     note = {"snnprune.data": json.dumps({"name": data, "validation": 0.25, "seed": 3})}
     save_file(load_file(model_file), path, metadata={**metadata(SMOKE), **note})
-    subject = open_target(TargetOptions(checkpoint=path, data=data))
-    assert sum(len(x) for x, _ in subject.batches("train")) == 30
-    assert sum(len(x) for x, _ in subject.batches("validation")) == 10
+    target = open_target(TargetOptions(checkpoint=path, data=data))
+    assert sum(len(x) for x, _ in target.batches("train")) == 30
+    assert sum(len(x) for x, _ in target.batches("validation")) == 10
     assert open_target(TargetOptions(checkpoint=path)).data is None  # a file may not choose it
 
 

@@ -228,8 +228,8 @@ def test_links_are_carried_to_where_the_network_is_traced(own: dict[str, Any]) -
 
     @app.command()
     @expand_options
-    def take(subject: TargetOptions) -> None:
-        asked.append(subject)
+    def take(target: TargetOptions) -> None:
+        asked.append(target)
 
     links = ("--link", "a.weight=lif", "--link", "b.weight=none")
     assert CliRunner().invoke(app, ["own.pth", *links]).exit_code == 0

@@ -211,9 +211,9 @@ def test_the_best_of_tries_is_one_that_held() -> None:
 
 
 def test_images_held_out_are_none_of_the_calibration(untrained: Path) -> None:
-    subject = open_target(TargetOptions(checkpoint=untrained, samples=32, batch_size=32))
-    held = choose_validation(subject, None, 100)
-    (calibrated,) = [x.flatten(1) for x, _ in subject.calibration_batches()]
+    target = open_target(TargetOptions(checkpoint=untrained, samples=32, batch_size=32))
+    held = choose_validation(target, None, 100)
+    (calibrated,) = [x.flatten(1) for x, _ in target.calibration_batches()]
     images = torch.cat([x.flatten(1) for x, _ in held.batches])
     assert held.split == "training"
     assert len(images) == 100

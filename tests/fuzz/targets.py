@@ -83,22 +83,21 @@ def _calibration(bench: Bench, folder: Path) -> object:
     from snnprune.pruning.criteria.evidence import NetworkEvidence
     from snnprune.pruning.score import score
 
-    subject = _subject(bench, MODEL)
-    evidence = NetworkEvidence(calibration=read_calibration_for(subject, folder / CALIBRATION))
+    target = _subject(bench, MODEL)
+    evidence = NetworkEvidence(calibration=read_calibration_for(target, folder / CALIBRATION))
     criteria = [
         load_criterion(name, field="-") for name in ("sf", "sf-steps", "sf-histogram", "wanda")
     ]
     return [
-        score(subject.weights, each, network=subject.network, evidence=evidence)
-        for each in criteria
+        score(target.weights, each, network=target.network, evidence=evidence) for each in criteria
     ]
 
 
 def _mask(bench: Bench, folder: Path) -> object:
     from snnprune.jobs.train.holding import read_fixed_masks
 
-    subject = _subject(bench, PRUNED)
-    return read_fixed_masks(subject.network, subject.checkpoint, folder / MASK, asked=True)
+    target = _subject(bench, PRUNED)
+    return read_fixed_masks(target.network, target.checkpoint, folder / MASK, asked=True)
 
 
 def _state(bench: Bench, folder: Path) -> object:

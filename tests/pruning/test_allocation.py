@@ -66,12 +66,12 @@ def kept(masks: Masks) -> dict[str, list[bool]]:
     return {key: mask.flatten().tolist() for key, mask in masks.items()}
 
 
-def possible(name: str, subject: Candidates, count: int) -> bool:
+def possible(name: str, target: Candidates, count: int) -> bool:
     """Whether an allocation can do it at all, by its own words."""
-    outside, scored = (subject.pool(by_magnitude=flag) for flag in (True, False))
+    outside, scored = (target.pool(by_magnitude=flag) for flag in (True, False))
     if name == "global":
         return not (outside and scored)
-    return name != "pools-dense" or count - subject.zeros(outside) <= subject.size(scored)
+    return name != "pools-dense" or count - target.zeros(outside) <= target.size(scored)
 
 
 @pytest.mark.parametrize("name", ALLOCATIONS.rows)
@@ -79,14 +79,14 @@ def possible(name: str, subject: Candidates, count: int) -> bool:
 def test_every_allocation_prunes_exactly_the_count_and_every_zero(
     name: str, layers: list[Layer], data: st.DataObject
 ) -> None:
-    subject = candidates(layers)
-    count = data.draw(st.integers(subject.zeros(subject.keys), subject.size(subject.keys)))
-    assume(possible(name, subject, count))
-    masks = load_allocation(name)(subject, count)
+    target = candidates(layers)
+    count = data.draw(st.integers(target.zeros(target.keys), target.size(target.keys)))
+    assume(possible(name, target, count))
+    masks = load_allocation(name)(target, count)
     assert count_pruned(masks) == count
-    assert set(masks) == set(subject.keys)
-    assert all(masks[key].shape == subject.magnitudes[key].shape for key in subject.keys)
-    assert not any(bool(masks[key][subject.magnitudes[key] == 0].any()) for key in subject.keys)
+    assert set(masks) == set(target.keys)
+    assert all(masks[key].shape == target.magnitudes[key].shape for key in target.keys)
+    assert not any(bool(masks[key][target.magnitudes[key] == 0].any()) for key in target.keys)
 
 
 @pytest.mark.parametrize("name", ALLOCATIONS.rows)
@@ -94,13 +94,13 @@ def test_every_allocation_prunes_exactly_the_count_and_every_zero(
 def test_within_a_layer_nothing_kept_scores_below_anything_pruned(
     name: str, layers: list[Layer], data: st.DataObject
 ) -> None:
-    subject = candidates(layers)
-    count = data.draw(st.integers(subject.zeros(subject.keys), subject.size(subject.keys)))
-    assume(possible(name, subject, count))
-    for key, mask in load_allocation(name)(subject, count).items():
-        stays, goes = subject.scores[key][mask], subject.scores[key][~mask]
-        if name == "pools-dense" and key in subject.by_magnitude:
-            assert torch.equal(mask, subject.magnitudes[key] != 0)
+    target = candidates(layers)
+    count = data.draw(st.integers(target.zeros(target.keys), target.size(target.keys)))
+    assume(possible(name, target, count))
+    for key, mask in load_allocation(name)(target, count).items():
+        stays, goes = target.scores[key][mask], target.scores[key][~mask]
+        if name == "pools-dense" and key in target.by_magnitude:
+            assert torch.equal(mask, target.magnitudes[key] != 0)
         elif len(stays) and len(goes):
             assert goes.max() <= stays.min()
 
@@ -112,23 +112,23 @@ def test_the_same_candidates_give_the_same_masks(name: str) -> None:
 
 
 def test_global_ranks_all_layers_together_and_ties_by_magnitude() -> None:
-    subject = Candidates(
+    target = Candidates(
         scores={"a": torch.tensor([1.0, 5.0]), "b": torch.tensor([1.0, 2.0])},
         magnitudes={"a": torch.tensor([0.4, 0.1]), "b": torch.tensor([0.3, 0.2])},
         criterion="sf",
     )
     rank = load_allocation("global")
-    assert kept(rank(subject, 1)) == {"a": [True, True], "b": [False, True]}
-    assert kept(rank(subject, 3)) == {"a": [False, True], "b": [False, False]}
+    assert kept(rank(target, 1)) == {"a": [True, True], "b": [False, True]}
+    assert kept(rank(target, 3)) == {"a": [False, True], "b": [False, False]}
 
 
 @pytest.mark.parametrize("outside", [frozenset(), frozenset({"a", "b"})])
 def test_global_takes_scores_of_one_kind(outside: frozenset[str]) -> None:
     mixed = two_layers()
-    subject = Candidates(
+    target = Candidates(
         scores=mixed.scores, magnitudes=mixed.magnitudes, criterion="sf", by_magnitude=outside
     )
-    assert kept(load_allocation("global")(subject, 2)) == {
+    assert kept(load_allocation("global")(target, 2)) == {
         "a": [False, True, False],
         "b": [True, True, True, True],
     }
@@ -143,15 +143,15 @@ def test_global_refuses_scores_of_two_kinds() -> None:
 
 
 def test_local_takes_the_same_share_of_every_layer() -> None:
-    subject = candidates([([(2, 1.0)] * 10, False), ([(1, 5.0)] * 20, False)])
-    masks = load_allocation("local")(subject, 15)
+    target = candidates([([(2, 1.0)] * 10, False), ([(1, 5.0)] * 20, False)])
+    masks = load_allocation("local")(target, 15)
     assert {key: int((~mask).sum()) for key, mask in masks.items()} == {"a": 5, "b": 10}
 
 
 def test_local_takes_more_where_more_is_zero_already() -> None:
     weights: list[tuple[int, float]] = [(0, 1.0)] * 8 + [(1, 1.0)] * 2
-    subject = candidates([(weights, False), ([(1, 1.0)] * 10, False)])
-    masks = load_allocation("local")(subject, 10)
+    target = candidates([(weights, False), ([(1, 1.0)] * 10, False)])
+    masks = load_allocation("local")(target, 10)
     assert {key: int((~mask).sum()) for key, mask in masks.items()} == {"a": 8, "b": 2}
 
 
@@ -166,7 +166,7 @@ def test_pools_takes_from_unscored_layers_what_magnitude_would() -> None:
 
 def test_pools_is_magnitude_pruning_where_the_score_is_the_magnitude() -> None:
     mixed = two_layers()
-    subject = Candidates(
+    target = Candidates(
         scores=mixed.magnitudes,
         magnitudes=mixed.magnitudes,
         criterion="magnitude",
@@ -174,7 +174,7 @@ def test_pools_is_magnitude_pruning_where_the_score_is_the_magnitude() -> None:
     )
     plain = Candidates(scores=mixed.magnitudes, magnitudes=mixed.magnitudes, criterion="magnitude")
     for count in range(8):
-        pooled = load_allocation("pools")(subject, count)
+        pooled = load_allocation("pools")(target, count)
         assert kept(pooled) == kept(load_allocation("global")(plain, count))
 
 
@@ -184,10 +184,10 @@ def test_pools_does_not_take_what_is_pruned_already_for_a_large_weight() -> None
     alive = {"a": torch.tensor([False, True, True]), "b": torch.tensor([True, True])}
     scores = {key: size.masked_fill(~alive[key], -math.inf) for key, size in sizes.items()}
     outside = frozenset({"a"})
-    subject = Candidates(
+    target = Candidates(
         scores=scores, magnitudes=sizes, criterion="sf", by_magnitude=outside, alive=alive
     )
-    assert kept(load_allocation("pools")(subject, 3)) == {
+    assert kept(load_allocation("pools")(target, 3)) == {
         "a": [False, False, True],
         "b": [False, True],
     }
@@ -195,8 +195,8 @@ def test_pools_does_not_take_what_is_pruned_already_for_a_large_weight() -> None
 
 def test_pools_alike_takes_the_same_share_of_both_pools() -> None:
     weights: list[tuple[int, float]] = [(1, 1.0)] * 10
-    subject = candidates([(weights, True), (weights, True), (weights, False), ([(3, 2.0)], False)])
-    masks = load_allocation("pools-alike")(subject, 20)
+    target = candidates([(weights, True), (weights, True), (weights, False), ([(3, 2.0)], False)])
+    masks = load_allocation("pools-alike")(target, 20)
     by_layer = {key: int((~mask).sum()) for key, mask in masks.items()}
     assert by_layer["a"] + by_layer["b"] == 13  # 20 * 20 / 31 = 12.9
     assert by_layer["c"] + by_layer["d"] == 7

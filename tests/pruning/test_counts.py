@@ -57,20 +57,20 @@ def subjects(draw: st.DrawFn) -> Candidates:
 
 @pytest.mark.parametrize("name", ALLOCATIONS.rows)
 @settings(max_examples=60, deadline=None)
-@given(subject=subjects(), share=st.floats(0, 1))
+@given(target=subjects(), share=st.floats(0, 1))
 def test_the_count_is_exact_and_the_lowest_of_each_layer_go(
-    name: str, subject: Candidates, share: float
+    name: str, target: Candidates, share: float
 ) -> None:
-    count = round(share * subject.size(subject.keys))
+    count = round(share * target.size(target.keys))
     try:
-        masks = load_allocation(name)(subject, count)
+        masks = load_allocation(name)(target, count)
     except InputError:
         assert name in PARTLY
         return
-    masks = {key: mask & subject.kept(key) for key, mask in masks.items()}
-    assert count_pruned(masks) == max(count, subject.zeros(subject.keys))
+    masks = {key: mask & target.kept(key) for key, mask in masks.items()}
+    assert count_pruned(masks) == max(count, target.zeros(target.keys))
     for key, mask in masks.items():
-        assert mask.shape == subject.magnitudes[key].shape
-        stays, goes = subject.scores[key][mask], subject.scores[key][~mask]
+        assert mask.shape == target.magnitudes[key].shape
+        stays, goes = target.scores[key][mask], target.scores[key][~mask]
         if name != "pools-dense" and len(stays) and len(goes):
             assert goes.max() <= stays.min()

@@ -25,7 +25,7 @@ def scores() -> dict[str, Tensor]:
     return {"a": drawn["a"], "b": 50 * drawn["b"], "c": 1e-3 * drawn["c"]}
 
 
-def subject(scores: dict[str, Tensor], **others: object) -> Candidates:
+def target(scores: dict[str, Tensor], **others: object) -> Candidates:
     about = {"magnitudes": {key: torch.ones_like(score) for key, score in scores.items()}, **others}
     return Candidates(scores=scores, criterion="mine", **about)  # type: ignore[arg-type]  # by name
 
@@ -45,7 +45,7 @@ def test_lamp_prunes_what_its_formula_ranks_lowest(scores: dict[str, Tensor], co
         for key, s_all in ((key, score.flatten().numpy()) for key, score in scores.items())
     }
     cut = np.sort(np.concatenate(list(lamp.values())))[count]
-    masks = load_allocation("lamp")(subject(scores), count)
+    masks = load_allocation("lamp")(target(scores), count)
     for key, mask in masks.items():
         assert mask.flatten().tolist() == (lamp[key] >= cut).tolist()
 
@@ -54,44 +54,44 @@ def test_lamp_gives_logarithms_and_squares_of_scores_the_same_masks(
     scores: dict[str, Tensor],
 ) -> None:
     lamp = load_allocation("lamp")
-    expected = lamp(subject(scores), 100)
+    expected = lamp(target(scores), 100)
     logs = {key: score.log() for key, score in scores.items()}
     squares = {key: score**2 for key, score in scores.items()}
-    assert same(lamp(subject(logs, scale="log"), 100), expected)
-    assert same(lamp(subject(squares, degree=2), 100), expected)
+    assert same(lamp(target(logs, scale="log"), 100), expected)
+    assert same(lamp(target(squares, degree=2), 100), expected)
     twice = {key: 2 * log for key, log in logs.items()}
-    assert same(lamp(subject(twice, scale="log", degree=2), 100), expected)
+    assert same(lamp(target(twice, scale="log", degree=2), 100), expected)
 
 
 def test_lamp_ranks_logarithms_whose_scores_underflow() -> None:
     far = torch.tensor([-2000.0, -2000.0 + math.log(2)])  # 1 / (1 + 4)
     near = torch.tensor([-1.0, -1.0 + math.log(3)])  # 1 / (1 + 9)
-    masks = load_allocation("lamp")(subject({"far": far, "near": near}, scale="log"), 1)
+    masks = load_allocation("lamp")(target({"far": far, "near": near}, scale="log"), 1)
     assert gone(masks) == {"far": 0, "near": 1}
 
 
 def test_lamp_takes_layers_scored_by_magnitude_in_degree_one(scores: dict[str, Tensor]) -> None:
     lamp = load_allocation("lamp")
     mixed = {**{key: score**2 for key, score in scores.items()}, "c": scores["c"]}
-    masks = lamp(subject(mixed, degree=2, by_magnitude=frozenset({"c"})), 100)
-    assert same(masks, lamp(subject(scores), 100))
+    masks = lamp(target(mixed, degree=2, by_magnitude=frozenset({"c"})), 100)
+    assert same(masks, lamp(target(scores), 100))
 
 
 def test_lamp_leaves_every_layer_its_best_weight(scores: dict[str, Tensor]) -> None:
     silent = {**scores, "silent": torch.zeros(3, 3)}
-    masks = load_allocation("lamp")(subject(silent), 108 + 24 + 18 + 9 - 4)
+    masks = load_allocation("lamp")(target(silent), 108 + 24 + 18 + 9 - 4)
     assert {key: int(mask.sum()) for key, mask in masks.items()} == dict.fromkeys(silent, 1)
 
 
 def test_lamp_takes_negative_scores_for_zero_in_their_order() -> None:
     scores = {"a": torch.tensor([-3.0, -5.0, 1.0]), "b": torch.tensor([2.0, 2.0])}
-    masks = load_allocation("lamp")(subject(scores), 1)
+    masks = load_allocation("lamp")(target(scores), 1)
     assert masks["a"].tolist() == [True, False, True]
 
 
 def test_lamp_keeps_infinite_scores_to_the_end() -> None:
     scores = {"a": torch.tensor([math.inf, math.inf, 1.0]), "b": torch.tensor([1.0, 3.0])}
-    assert gone(load_allocation("lamp")(subject(scores), 2)) == {"a": 1, "b": 1}
+    assert gone(load_allocation("lamp")(target(scores), 2)) == {"a": 1, "b": 1}
 
 
 def predicted(energies: Tensor, gone: Tensor) -> float:
@@ -114,7 +114,7 @@ def test_flips_takes_every_layer_to_the_same_predicted_share(
     scores: dict[str, Tensor], count: int
 ) -> None:
     energies = {key: score.flip(0) ** 2 for key, score in scores.items()}
-    masks = load_allocation("flips")(subject(scores, flips=energies), count)
+    masks = load_allocation("flips")(target(scores, flips=energies), count)
     assert sum(gone(masks).values()) == count
     now = [predicted(energies[key], ~mask) for key, mask in masks.items()]
     then = [
@@ -127,7 +127,7 @@ def test_flips_takes_every_layer_to_the_same_predicted_share(
 
 def test_flips_takes_of_unknown_layers_what_lamp_would(scores: dict[str, Tensor]) -> None:
     known = {"a": scores["a"] ** 2, "b": 1e9 * scores["b"]}
-    candidates = subject(scores, flips=known)
+    candidates = target(scores, flips=known)
     by_lamp, masks = (load_allocation(name)(candidates, 80) for name in ("lamp", "flips"))
     assert gone(masks)["c"] == gone(by_lamp)["c"] > 0
     assert gone(masks) != gone(by_lamp)
@@ -138,13 +138,13 @@ def test_flips_counts_what_goes_beside_what_was_pruned_already() -> None:
     alive = {"a": torch.tensor([[False, True, True]]), "b": torch.ones(1, 3, dtype=torch.bool)}
     flips = {"a": torch.tensor([[9.0, 4.0, 1.0]]), "b": torch.tensor([[1.0, 2.0, 7.0]])}
     # beside the one of a, sqrt(4) of a against sqrt(1) and sqrt(1 + 2) of b
-    masks = load_allocation("flips")(subject(scores, flips=flips, alive=alive), 3)
+    masks = load_allocation("flips")(target(scores, flips=flips, alive=alive), 3)
     assert gone(masks) == {"a": 1, "b": 2}
 
 
 def test_flips_without_statistics_says_what_it_needs(scores: dict[str, Tensor]) -> None:
     with pytest.raises(InputError) as caught:
-        load_allocation("flips")(subject(scores), 10)
+        load_allocation("flips")(target(scores), 10)
     assert str(caught.value) == (
         "--allocation: flips needs statistics of spikes. give --model and --data, or choose lamp"
     )

@@ -98,9 +98,9 @@ class Found:
         with pytest.MonkeyPatch.context() as patch:
             train = ImpRun.train
 
-            def watched(rounds: ImpRun, cell: Round) -> None:
-                self.starts[cell.folder] = _start(rounds)
-                train(rounds, cell)
+            def watched(rounds: ImpRun, round_: Round) -> None:
+                self.starts[round_.folder] = _start(rounds)
+                train(rounds, round_)
 
             patch.setattr(ImpRun, "train", watched)
             self.tickets: TicketResults = imp(recipe, self.data, device=CPU, run=self.kept)

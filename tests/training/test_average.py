@@ -40,14 +40,14 @@ def state(of: Trainer) -> dict[str, Tensor]:
 
 
 def test_it_is_the_sum_of_the_weights_after_each_step_by_powers_of_the_decay() -> None:
-    subject = trainer()
-    seen = [state(subject)]
+    target = trainer()
+    seen = [state(target)]
     for step in range(5):
-        subject.train_on(*batch(step))
-        seen.append(state(subject))
-    with subject.use_kept_weights():
-        kept = state(subject)
-    for key, parameter in subject.module.named_parameters():
+        target.train_on(*batch(step))
+        seen.append(state(target))
+    with target.use_kept_weights():
+        kept = state(target)
+    for key, parameter in target.module.named_parameters():
         expected = DECAY**5 * seen[0][key]
         for step in range(1, 6):
             expected = expected + (1 - DECAY) * DECAY ** (5 - step) * seen[step][key]
@@ -56,25 +56,25 @@ def test_it_is_the_sum_of_the_weights_after_each_step_by_powers_of_the_decay() -
 
 
 def test_running_statistics_are_kept_as_they_are_and_the_weights_come_back() -> None:
-    subject = trainer()
-    subject.train_on(*batch(0))
-    before = state(subject)
-    with subject.use_kept_weights():
-        kept = state(subject)
-    after = state(subject)
+    target = trainer()
+    target.train_on(*batch(0))
+    before = state(target)
+    with target.use_kept_weights():
+        kept = state(target)
+    after = state(target)
     assert all(torch.equal(before[key], after[key]) for key in before)
-    for name, _ in subject.module.named_buffers():
+    for name, _ in target.module.named_buffers():
         assert torch.equal(kept[name], before[name])
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])
 def test_what_is_pruned_has_no_part_in_it(steps: int) -> None:
-    subject, mask = trainer(), torch.rand(3, 4, generator=torch.Generator().manual_seed(0)) < 0.5
-    subject.train_on(*batch(0))
-    subject.hold({"linear.weight": mask})
+    target, mask = trainer(), torch.rand(3, 4, generator=torch.Generator().manual_seed(0)) < 0.5
+    target.train_on(*batch(0))
+    target.hold({"linear.weight": mask})
     for step in range(steps):
-        subject.train_on(*batch(step + 1))
-    with subject.use_kept_weights():
-        kept = state(subject)["linear.weight"]
+        target.train_on(*batch(step + 1))
+    with target.use_kept_weights():
+        kept = state(target)["linear.weight"]
     assert not kept[~mask].any()
     assert kept[mask].all()

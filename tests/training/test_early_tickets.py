@@ -42,9 +42,9 @@ class Watched(Found):
         with pytest.MonkeyPatch.context() as patch:
             cut = ImpRun._cut
 
-            def watched(rounds: ImpRun, cell: Any) -> Masks:
-                masks = cut(rounds, cell)
-                self.given.setdefault(cell.round, []).append(masks)
+            def watched(rounds: ImpRun, round_: Any) -> Masks:
+                masks = cut(rounds, round_)
+                self.given.setdefault(round_.round, []).append(masks)
                 return masks
 
             patch.setattr(ImpRun, "_cut", watched)

@@ -42,8 +42,8 @@ def test_channels_last_gives_the_same_numbers() -> None:
 def test_channels_last_leaves_the_weights_of_volumes_as_they_are() -> None:
     module = nn.Sequential(nn.Conv3d(1, 2, 3), nn.Flatten(), nn.Linear(2, 2))
     training = TrainingSection(epochs=1, learning_rate=0.1, channels_last=True)
-    subject = Trainer(Network(module=module), training, steps_per_epoch=1)
-    subject.train_on(torch.rand(4, 1, 3, 3, 3), torch.arange(4) % 2)
+    target = Trainer(Network(module=module), training, steps_per_epoch=1)
+    target.train_on(torch.rand(4, 1, 3, 3, 3), torch.arange(4) % 2)
 
 
 def test_under_autocast_the_layers_are_narrow_and_the_membranes_float32(
@@ -56,12 +56,12 @@ def test_under_autocast_the_layers_are_narrow_and_the_membranes_float32(
         return fire(current, dynamics)
 
     monkeypatch.setattr("snnprune.models.lif.fire", seen)
-    subject = trainer(precision="bf16")
+    target = trainer(precision="bf16")
     entered.clear()
-    convolution = subject.module.get_submodule("blocks.0.conv")
+    convolution = target.module.get_submodule("blocks.0.conv")
     convolution.register_forward_hook(lambda *call: drives.append(call[-1].dtype))
     for x, y in batches():
-        subject.train_on(x, y)
+        target.train_on(x, y)
     assert entered == [torch.float32] * 2 * 3
     assert drives == [torch.bfloat16] * 3
-    assert {p.dtype for p in subject.module.parameters()} == {torch.float32}
+    assert {p.dtype for p in target.module.parameters()} == {torch.float32}

@@ -70,18 +70,16 @@ def weight(of: Trainer, key: str) -> Tensor:
 def test_held_weights_and_all_that_is_remembered_of_them_are_zero_after_every_step(
     settings: dict[str, Any],
 ) -> None:
-    subject, chosen = trainer(**settings), masks()
+    target, chosen = trainer(**settings), masks()
     given = list(batches())
     for x, y in given[:2]:  # there is something to forget
-        subject.train_on(x, y)
-    subject.hold(chosen)
+        target.train_on(x, y)
+    target.hold(chosen)
     for x, y in given[2:]:
-        subject.train_on(x, y)
+        target.train_on(x, y)
         for key, mask in chosen.items():
-            parameter = subject.module.get_parameter(key)
-            about = [
-                v for v in subject.optimizer.state[parameter].values() if v.shape == mask.shape
-            ]
+            parameter = target.module.get_parameter(key)
+            about = [v for v in target.optimizer.state[parameter].values() if v.shape == mask.shape]
             assert len(about) == (2 if "optimizer" in settings else 1)
             for tensor in (parameter.detach(), *about):
                 assert not tensor[~mask].any()
@@ -92,46 +90,46 @@ def test_held_weights_and_all_that_is_remembered_of_them_are_zero_after_every_st
 def test_masks_that_change_forget_what_is_pruned_before_the_next_step(
     settings: dict[str, Any],
 ) -> None:
-    subject, chosen = trainer(**settings), masks()
+    target, chosen = trainer(**settings), masks()
     for x, y in batches():
-        subject.train_on(x, y)
-    subject.hold(chosen)
+        target.train_on(x, y)
+    target.hold(chosen)
     for key, mask in chosen.items():
-        parameter = subject.module.get_parameter(key)
-        for about in subject.optimizer.state[parameter].values():
+        parameter = target.module.get_parameter(key)
+        for about in target.optimizer.state[parameter].values():
             assert about.shape != mask.shape or not about[~mask].any()
 
 
 def test_the_gradients_of_held_weights_are_no_part_of_the_norm_that_is_clipped() -> None:
-    subject, chosen = trainer(clip_norm=0.01, momentum=0.0, weight_decay=0.0), masks()
-    subject.hold(chosen)
+    target, chosen = trainer(clip_norm=0.01, momentum=0.0, weight_decay=0.0), masks()
+    target.hold(chosen)
     (x, y) = next(batches())
-    functional.cross_entropy(subject.module(x), y).backward()
-    gradients = {name: p.grad for name, p in subject.module.named_parameters()}
+    functional.cross_entropy(target.module(x), y).backward()
+    gradients = {name: p.grad for name, p in target.module.named_parameters()}
     alive = {
         name: g * chosen.get(name, torch.ones(())) for name, g in gradients.items() if g is not None
     }
     norm = torch.cat([g.flatten() for g in alive.values()]).norm()
     everything = torch.cat([g.flatten() for g in gradients.values() if g is not None]).norm()
     assert everything > 1.05 * norm
-    before = {name: p.detach().clone() for name, p in subject.module.named_parameters()}
-    subject.train_on(x, y)
-    for name, parameter in subject.module.named_parameters():
+    before = {name: p.detach().clone() for name, p in target.module.named_parameters()}
+    target.train_on(x, y)
+    for name, parameter in target.module.named_parameters():
         step = before[name] - parameter.detach()
         torch.testing.assert_close(step, 0.1 * 0.01 * alive[name] / norm, rtol=1e-3, atol=1e-7)
 
 
 def test_a_passing_mask_gives_every_weight_the_gradient_of_the_masked_one_and_its_decay() -> None:
-    subject, chosen = trainer(momentum=0.0), masks()
-    subject.hold({}, chosen)
+    target, chosen = trainer(momentum=0.0), masks()
+    target.hold({}, chosen)
     x, y = next(batches())
-    before = {name: p.detach().clone() for name, p in subject.module.named_parameters()}
+    before = {name: p.detach().clone() for name, p in target.module.named_parameters()}
     latent = {name: p.clone().requires_grad_() for name, p in before.items()}
     through = {key: StraightThrough.apply(latent[key], chosen[key]) for key in KEYS}
-    logits = torch.func.functional_call(subject.module, {**latent, **through}, (x,))
+    logits = torch.func.functional_call(target.module, {**latent, **through}, (x,))
     functional.cross_entropy(logits, y).backward()
-    subject.train_on(x, y)
-    for name, parameter in subject.module.named_parameters():
+    target.train_on(x, y)
+    for name, parameter in target.module.named_parameters():
         gradient = latent[name].grad
         assert gradient is not None
         expected = before[name] - 0.1 * (gradient + 0.1 * before[name])
@@ -143,37 +141,37 @@ def test_a_passing_mask_gives_every_weight_the_gradient_of_the_masked_one_and_it
 
 
 def test_the_loss_of_a_passing_mask_is_that_of_the_masked_network() -> None:
-    subject, chosen = trainer(), masks()
-    subject.hold({}, chosen)
+    target, chosen = trainer(), masks()
+    target.hold({}, chosen)
     x, y = next(batches())
-    zeroed = {key: weight(subject, key) * mask for key, mask in chosen.items()}
+    zeroed = {key: weight(target, key) * mask for key, mask in chosen.items()}
     expected = functional.cross_entropy(
-        torch.func.functional_call(subject.module, zeroed, (x,)), y
+        torch.func.functional_call(target.module, zeroed, (x,)), y
     ).item()
-    assert subject.train_on(x, y)[0] == pytest.approx(expected)
+    assert target.train_on(x, y)[0] == pytest.approx(expected)
 
 
 def test_what_is_kept_is_masked_and_what_is_trained_on_is_not() -> None:
-    subject, chosen = trainer(), masks()
-    subject.hold({}, chosen)
-    subject.train_on(*next(batches()))
-    latent = {key: weight(subject, key) for key in KEYS}
-    with subject.use_kept_weights():
+    target, chosen = trainer(), masks()
+    target.hold({}, chosen)
+    target.train_on(*next(batches()))
+    latent = {key: weight(target, key) for key in KEYS}
+    with target.use_kept_weights():
         for key, mask in chosen.items():
-            assert torch.equal(weight(subject, key), latent[key] * mask)
+            assert torch.equal(weight(target, key), latent[key] * mask)
     for key, mask in chosen.items():
-        assert torch.equal(weight(subject, key), latent[key])
+        assert torch.equal(weight(target, key), latent[key])
         assert latent[key][~mask].all()
 
 
 def test_an_error_in_a_step_leaves_the_latent_weights_as_they_were() -> None:
-    subject = trainer()
-    subject.hold({}, masks())
-    before = {key: weight(subject, key) for key in KEYS}
+    target = trainer()
+    target.hold({}, masks())
+    before = {key: weight(target, key) for key in KEYS}
     x, y = next(batches())
     with pytest.raises(InputError, match="label 10"):
-        subject.train_on(x, y + 100)
-    assert all(torch.equal(weight(subject, key), before[key]) for key in KEYS)
+        target.train_on(x, y + 100)
+    assert all(torch.equal(weight(target, key), before[key]) for key in KEYS)
 
 
 def test_a_taken_up_trainer_goes_on_with_both_kinds_of_masks() -> None:

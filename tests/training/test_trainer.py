@@ -44,60 +44,60 @@ def weights(of: Trainer) -> Tensor:
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_the_per_step_loss_is_the_mean_over_time_of_the_cross_entropies(smoothing: float) -> None:
-    subject, (x, y) = trainer(label_smoothing=smoothing), batch()
+    target, (x, y) = trainer(label_smoothing=smoothing), batch()
     losses = [
         functional.cross_entropy(step, y, label_smoothing=smoothing).item()
-        for step in subject.module(x)
+        for step in target.module(x)
     ]
-    assert subject.train_on(x, y)[0] == pytest.approx(sum(losses) / 2)
+    assert target.train_on(x, y)[0] == pytest.approx(sum(losses) / 2)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_the_mean_loss_is_the_cross_entropy_of_the_mean_logits(smoothing: float) -> None:
-    subject, (x, y) = trainer(loss="mean", label_smoothing=smoothing), batch()
-    first, second = subject.module(x)
+    target, (x, y) = trainer(loss="mean", label_smoothing=smoothing), batch()
+    first, second = target.module(x)
     expected = functional.cross_entropy((first + second) / 2, y, label_smoothing=smoothing)
-    assert subject.train_on(x, y)[0] == pytest.approx(expected.item())
+    assert target.train_on(x, y)[0] == pytest.approx(expected.item())
 
 
 def test_the_right_ones_are_counted_on_the_sum_over_time_before_the_step() -> None:
-    subject, (x, y) = trainer(), batch()
-    first, second = subject.module(x)
+    target, (x, y) = trainer(), batch()
+    first, second = target.module(x)
     expected = int(((first + second).argmax(1) == y).sum())
-    assert subject.train_on(x, y)[1] == expected
+    assert target.train_on(x, y)[1] == expected
 
 
 def test_a_step_of_sgd_goes_against_the_gradient_and_the_decay() -> None:
-    subject, (x, y) = trainer(weight_decay=0.01, schedule="constant"), batch()
-    before = weights(subject)
-    subject.objective(subject.module(x), x, y).backward()
-    gradients = [p.grad for p in subject.module.parameters() if p.grad is not None]
+    target, (x, y) = trainer(weight_decay=0.01, schedule="constant"), batch()
+    before = weights(target)
+    target.objective(target.module(x), x, y).backward()
+    gradients = [p.grad for p in target.module.parameters() if p.grad is not None]
     gradient = torch.cat([each.flatten() for each in gradients])
-    subject.train_on(x, y)
-    torch.testing.assert_close(weights(subject), before - 0.1 * (gradient + 0.01 * before))
+    target.train_on(x, y)
+    torch.testing.assert_close(weights(target), before - 0.1 * (gradient + 0.01 * before))
 
 
 def test_a_first_step_of_adamw_moves_every_weight_by_the_rate() -> None:
-    subject, (x, y) = trainer(optimizer="adamw", learning_rate=0.01, schedule="constant"), batch()
-    before = weights(subject)
-    subject.train_on(x, y)
-    moved = (weights(subject) - before).abs()
+    target, (x, y) = trainer(optimizer="adamw", learning_rate=0.01, schedule="constant"), batch()
+    before = weights(target)
+    target.train_on(x, y)
+    moved = (weights(target) - before).abs()
     torch.testing.assert_close(moved, torch.full_like(moved, 0.01), rtol=1e-3, atol=0)
 
 
 def test_steps_count_and_take_the_rate_of_the_schedule() -> None:
-    subject, (x, y) = trainer(schedule="step", step_epochs=(1,)), batch()
+    target, (x, y) = trainer(schedule="step", step_epochs=(1,)), batch()
     seen = []
     for _ in range(6):
-        subject.train_on(x, y)
-        seen.append(subject.optimizer.param_groups[0]["lr"])
-    assert subject.step == 6
+        target.train_on(x, y)
+        seen.append(target.optimizer.param_groups[0]["lr"])
+    assert target.step == 6
     assert seen == pytest.approx([0.1] * 5 + [0.01])
 
 
 def test_many_steps_learn_the_batch() -> None:
-    subject, (x, y) = trainer(learning_rate=1.0, momentum=0.9, schedule="constant"), batch()
-    losses = [subject.train_on(x, y)[0] for _ in range(20)]
+    target, (x, y) = trainer(learning_rate=1.0, momentum=0.9, schedule="constant"), batch()
+    losses = [target.train_on(x, y)[0] for _ in range(20)]
     assert losses[-1] < losses[0] / 4
 
 
@@ -123,35 +123,35 @@ def test_a_clip_norm_above_the_gradient_changes_nothing() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_is_an_error_and_changes_no_weight(value: float) -> None:
-    subject, (x, y) = trainer(momentum=0.9, weight_decay=0.1), batch()
-    subject.train_on(x, y)
-    before = weights(subject)
+    target, (x, y) = trainer(momentum=0.9, weight_decay=0.1), batch()
+    target.train_on(x, y)
+    before = weights(target)
     x[2, 1] = value
     with pytest.raises(NonFiniteError) as caught:
-        subject.train_on(x, y)
+        target.train_on(x, y)
     assert "loss is nan: the batch itself is not finite. lower the learning rate" in str(
         caught.value
     )
-    assert torch.equal(weights(subject), before)
-    assert subject.step == 1
+    assert torch.equal(weights(target), before)
+    assert target.step == 1
 
 
 def test_the_run_can_go_on_after_a_loss_that_was_not_finite() -> None:
-    subject, undisturbed, (x, y) = trainer(momentum=0.9), trainer(momentum=0.9), batch()
+    target, undisturbed, (x, y) = trainer(momentum=0.9), trainer(momentum=0.9), batch()
     with pytest.raises(NonFiniteError):
-        subject.train_on(x * math.nan, y)
-    subject.train_on(x, y)
+        target.train_on(x * math.nan, y)
+    target.train_on(x, y)
     undisturbed.train_on(x, y)
-    assert torch.equal(weights(subject), weights(undisturbed))
+    assert torch.equal(weights(target), weights(undisturbed))
 
 
 def test_bf16_trains_weights_that_stay_in_float32() -> None:
-    subject, (x, y) = trainer(precision="bf16"), batch()
-    before = weights(subject)
-    loss, _ = subject.train_on(x, y)
+    target, (x, y) = trainer(precision="bf16"), batch()
+    before = weights(target)
+    loss, _ = target.train_on(x, y)
     assert loss == pytest.approx(trainer().train_on(x, y)[0], rel=0.02)
-    assert weights(subject).dtype == torch.float32
-    assert not torch.equal(weights(subject), before)
+    assert weights(target).dtype == torch.float32
+    assert not torch.equal(weights(target), before)
 
 
 def test_fp16_is_refused_without_a_gpu() -> None:
@@ -229,12 +229,12 @@ def test_the_loss_scale_and_skipped_steps_are_taken_up_too() -> None:
 
 
 def test_what_is_of_another_network_is_not_taken() -> None:
-    subject = trainer(momentum=0.9)
-    subject.train_on(*batch())
-    groups = {**subject.groups()}
+    target = trainer(momentum=0.9)
+    target.train_on(*batch())
+    groups = {**target.groups()}
     groups["optimizer"] = {"momentum_buffer/nothing.weight": torch.zeros(3, 4)}
     with pytest.raises(KeyError, match="nothing"):
-        trainer(momentum=0.9).restore(subject.position(), groups)
+        trainer(momentum=0.9).restore(target.position(), groups)
     groups["optimizer"] = {"momentum_buffer/steps.0.weight": torch.zeros(3, 5)}
     with pytest.raises(ValueError, match="has shape"):
-        trainer(momentum=0.9).restore(subject.position(), groups)
+        trainer(momentum=0.9).restore(target.position(), groups)

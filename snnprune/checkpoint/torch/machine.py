@@ -159,7 +159,9 @@ class Meaning:
     """What calls and persistent ids stand for, by who knows the file's format."""
 
     called: Callable[[PickledGlobal, object, int], object]
-    """Of a function or class, its arguments and the place of the call: a value, or a `Made`."""
+    """Of a function or class, its arguments and the place of the call: a value, or a
+    `PickledCall`.
+    """
     persistent: Callable[[object], object]
     """Of an id that leads out of the pickle."""
 

@@ -23,26 +23,26 @@ from snnprune.pruning.structure.structure import UNSTRUCTURED
 from snnprune.text import layer_name
 
 
-def choose_repair(subject: Target, asked: str | None, *, otherwise: str | None = None) -> str:
+def choose_repair(target: Target, asked: str | None, *, otherwise: str | None = None) -> str:
     """The repair asked for, else `otherwise`, else `bn` where the network has BatchNorm and data.
 
     Raises:
         InputError: the repair that was asked for needs what is missing.
     """
-    normalised = subject.runnable is not None and bool(find_batchnorms(subject.runnable.module))
+    normalised = target.runnable is not None and bool(find_batchnorms(target.runnable.module))
     if asked is None:
         return otherwise or ("bn" if normalised else NONE)
-    if asked != NONE and subject.runnable is None:
+    if asked != NONE and target.runnable is None:
         raise InputError(
-            f"{asked} needs the network and data: {subject.missing or 'they are not at hand'}",
-            file=subject.checkpoint.path,
+            f"{asked} needs the network and data: {target.missing or 'they are not at hand'}",
+            file=target.checkpoint.path,
             field="--repair",
             hint="choose none",
         )
     if "bn" in asked.split("+") and not normalised:
         raise InputError(
             "there is no BatchNorm to repair: the network has none",
-            file=subject.checkpoint.path,
+            file=target.checkpoint.path,
             field="--repair",
             hint="choose none",
         )
@@ -63,9 +63,9 @@ def list_unfitted(network: Network | None, repair: str, masks: Masks) -> list[st
 
 
 def load_pruned_tensors(
-    subject: Target, masks: Masks, changed: Mapping[str, Tensor]
+    target: Target, masks: Masks, changed: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The checkpoint's tensors, pruned and repaired; the subject's network is left holding them.
+    """The checkpoint's tensors, pruned and repaired; the target's network is left holding them.
 
     `changed` are those of the network that are not as they were, by state-dict key. What no repair
     touched is taken from the file itself, in its own type.
@@ -74,15 +74,15 @@ def load_pruned_tensors(
         NonFiniteError: a value does not fit into the type that the file keeps it in.
     """
     # a parameter that has two names in the file is pruned under both
-    tied = subject.prunable.find_tied()
+    tied = target.prunable.find_tied()
     all_masks = {name: mask for key, mask in masks.items() for name in tied.get(key, (key,))}
-    tensors = apply_masks(subject.checkpoint.tensors, all_masks)
-    if subject.network is None:
+    tensors = apply_masks(target.checkpoint.tensors, all_masks)
+    if target.network is None:
         return tensors
-    for key in _iter_repairable(subject.network.module):
+    for key in _iter_repairable(target.network.module):
         if key in changed and key in tensors:
             tensors[key] = _convert_to_stored(changed[key], tensors[key], all_masks.get(key), key)
-    load_tensors(subject.network.module, tensors)  # what is measured now is what the file will hold
+    load_tensors(target.network.module, tensors)  # what is measured now is what the file will hold
     return tensors
 
 
@@ -121,7 +121,7 @@ class MethodChoice:
     why: str
 
 
-def choose_methods(subject: Target, options: PruneOptions) -> MethodChoice:
+def choose_methods(target: Target, options: PruneOptions) -> MethodChoice:
     """What was asked for, and for the rest the best known for what is at hand.
 
     Beside a criterion that was asked for, the allocation is the one that fits its scores and the
@@ -130,26 +130,26 @@ def choose_methods(subject: Target, options: PruneOptions) -> MethodChoice:
     Raises:
         InputError: the repair that was asked for cannot be had.
     """
-    criterion, allocation, repair, why = _choose_defaults(subject, options)
+    criterion, allocation, repair, why = _choose_defaults(target, options)
     if options.structure not in (None, UNSTRUCTURED):
         allocation = None  # channels and patterns have their own way
     plan = Plan(
         criterion=criterion,
         allocation=options.allocation or allocation,
-        repair=choose_repair(subject, options.repair, otherwise=repair),
+        repair=choose_repair(target, options.repair, otherwise=repair),
         steps=options.steps or 1,
     )
     return MethodChoice(plan=plan, why=why)
 
 
 def _choose_defaults(
-    subject: Target, options: PruneOptions
+    target: Target, options: PruneOptions
 ) -> tuple[str, str | None, str | None, str]:
     """Criterion, allocation, repair (None: what fits), and why."""
     if options.criterion is not None:
         return options.criterion, None, None, "asked for"
-    if subject.runnable is not None:
+    if target.runnable is not None:
         return BEST.criterion, BEST.allocation, BEST.repair, "the network and its data are at hand"
-    if subject.network is not None and options.calibration is not None:
+    if target.network is not None and options.calibration is not None:
         return "sf", None, "none", "the network and its calibration are at hand"
-    return "magnitude", "lamp", "none", subject.missing or "the network is not at hand"
+    return "magnitude", "lamp", "none", target.missing or "the network is not at hand"

@@ -84,7 +84,7 @@ def warn_of_masks(error: InputError) -> str:
 
 
 def build_compact_model(
-    subject: Target, whole: Mapping[str, Tensor], masks: Masks, removed: RemovedChannels
+    target: Target, whole: Mapping[str, Tensor], masks: Masks, removed: RemovedChannels
 ) -> CompactModel:
     """The network with `whole` tensors, without the channels that are gone from them.
 
@@ -92,72 +92,72 @@ def build_compact_model(
         InputError: something reads the channels in a way that cannot be cut, the smaller network
             does not run, or it does something else.
     """
-    network = subject.network
+    network = target.network
     assert network is not None
     cut = slim(network, whole, removed)
-    shapes = find_smaller_shapes(_build_fresh(subject), cut)
+    shapes = find_smaller_shapes(_build_fresh(target), cut)
     small = CompactModel(tensors=cut, masks=slim(network, masks, removed), shapes=shapes)
-    _require_same(subject, whole, small, removed)
+    _require_same(target, whole, small, removed)
     return small
 
 
-def _build_fresh(subject: Target) -> nn.Module:
+def _build_fresh(target: Target) -> nn.Module:
     """The module as its code makes it."""
-    assert subject.spec is not None
-    assert subject.network is not None
-    module = unwrap(build_model(subject.spec))
-    held = {id(one) for one in subject.network.module.parameters()}
+    assert target.spec is not None
+    assert target.network is not None
+    module = unwrap(build_model(target.spec))
+    held = {id(one) for one in target.network.module.parameters()}
     if any(id(one) in held for one in module.parameters()):
-        raise InputError(f"{subject.spec.name} gives the same module at each call")
+        raise InputError(f"{target.spec.name} gives the same module at each call")
     return module
 
 
 def _require_same(
-    subject: Target, whole: Mapping[str, Tensor], small: CompactModel, removed: RemovedChannels
+    target: Target, whole: Mapping[str, Tensor], small: CompactModel, removed: RemovedChannels
 ) -> None:
     """Run both networks on calibration images."""
-    x, kept = _make_example(subject), _find_kept_channels(removed)
+    x, kept = _make_example(target), _find_kept_channels(removed)
     try:
         with use_double():
-            ran = [one.double() for one in _build_both(subject, whole, small)]
+            ran = [one.double() for one in _build_both(target, whole, small)]
             pairs, tolerance = (
-                _compare_networks(subject, ran, map_tensors(_convert_to_double, x), kept),
+                _compare_networks(target, ran, map_tensors(_convert_to_double, x), kept),
                 TOLERANCE,
             )
     except InputError:  # code that asks for float32, or that cannot run at this size
-        ran = _build_both(subject, whole, small)
-        pairs, tolerance = _compare_networks(subject, ran, x, kept), IN_FLOAT
+        ran = _build_both(target, whole, small)
+        pairs, tolerance = _compare_networks(target, ran, x, kept), IN_FLOAT
     for name, one, other in pairs:
         if not _is_close(one, other, tolerance):
             raise InputError(f"{name} not the same without these channels")
 
 
 def _build_both(
-    subject: Target, whole: Mapping[str, Tensor], small: CompactModel
+    target: Target, whole: Mapping[str, Tensor], small: CompactModel
 ) -> list[nn.Module]:
     """The whole network and the small one, new and at rest."""
-    assert subject.spec is not None
+    assert target.spec is not None
     modules = (
-        build_module(subject.spec, subject.checkpoint),
-        resize_module(_build_fresh(subject), small.shapes),
+        build_module(target.spec, target.checkpoint),
+        resize_module(_build_fresh(target), small.shapes),
     )
     for module, held in zip(modules, (whole, small.tensors), strict=True):
         load_tensors(module, held)
-    return [module.to(subject.device) for module in modules]
+    return [module.to(target.device) for module in modules]
 
 
 OutputPairs = list[tuple[str, Tensor, Tensor]]
 
 
 def _compare_networks(
-    subject: Target, modules: list[nn.Module], x: Any, kept: Mapping[str, Tensor]
+    target: Target, modules: list[nn.Module], x: Any, kept: Mapping[str, Tensor]
 ) -> OutputPairs:
     """What both networks put out, and the currents of their layers by channel, side by side."""
-    assert subject.network is not None
+    assert target.network is not None
     found = []
     for module in modules:
-        with _record_currents(module, subject.network.layers) as sums:
-            found.append((_run_network(subject, module, x), sums))
+        with _record_currents(module, target.network.layers) as sums:
+            found.append((_run_network(target, module, x), sums))
     (whole, currents), (part, fewer) = found
     if [one.shape for one in whole] != [one.shape for one in part]:
         raise InputError("what it puts out has other shapes without these channels")
@@ -170,14 +170,14 @@ def _compare_networks(
     return pairs
 
 
-def _run_network(subject: Target, module: nn.Module, x: Any) -> list[Tensor]:
-    assert subject.network is not None
-    forward = subject.network.forward
+def _run_network(target: Target, module: nn.Module, x: Any) -> list[Tensor]:
+    assert target.network is not None
+    forward = target.network.forward
     what = f"running it without these channels on {describe_batch(x)}"
     with torch.random.fork_rng(), guard_user_code(what, field="--model"):
-        torch.manual_seed(subject.options.seed)  # for what it draws
+        torch.manual_seed(target.options.seed)  # for what it draws
         with torch.no_grad(), use_eval_mode(module):
-            return [*iter_tensors(forward(module, copy_batch(x, subject.device)))]
+            return [*iter_tensors(forward(module, copy_batch(x, target.device)))]
 
 
 @contextlib.contextmanager
@@ -224,13 +224,13 @@ def _convert_to_double(one: Any) -> Any:
     return one.double() if isinstance(one, Tensor) and one.is_floating_point() else one
 
 
-def _make_example(subject: Target) -> Any:
+def _make_example(target: Target) -> Any:
     """Some images, or noise where there are none."""
-    assert subject.spec is not None
-    if subject.data is not None:
-        found = read_example(subject.spec, subject.data, subject.device, count=IMAGES)
+    assert target.spec is not None
+    if target.data is not None:
+        found = read_example(target.spec, target.data, target.device, count=IMAGES)
         assert found is not None
         return found.x
-    channels, size = (read_argument(subject.spec, name) for name in ("in_channels", "size"))
-    drawn = make_generator(subject.options.seed, "example")
-    return torch.rand(2, channels, size, size, generator=drawn).to(subject.device)
+    channels, size = (read_argument(target.spec, name) for name in ("in_channels", "size"))
+    drawn = make_generator(target.options.seed, "example")
+    return torch.rand(2, channels, size, size, generator=drawn).to(target.device)

@@ -92,7 +92,7 @@ class PruneWriter:
         rows = self._make_rows(written)
         outcome = self._judge_gates(rows, looks, found.agreement, out)
         told = self.sparsity if work.options.sparsities or self.search else None
-        counted = count_totals(rows, self._whole(written), work.subject.network)
+        counted = count_totals(rows, self._whole(written), work.target.network)
         report = self._make_report(
             warnings=(*self._list_warnings(notes), *_list_doubts(looks)),
             sparsity_asked=told,
@@ -134,15 +134,15 @@ class PruneWriter:
         return make_layer_rows(
             {key: whole[key] for key in masks},
             kept=masks,
-            network=work.subject.network,
+            network=work.target.network,
             calibration=work.calibration,
             scores=work.scores,
         )
 
     def _count_totals_before(self) -> dict[str, int]:
-        subject = self.work.subject
-        rows = make_layer_rows(subject.find_weights())
-        return count_totals(rows, subject.checkpoint.tensors, subject.network)
+        target = self.work.target
+        rows = make_layer_rows(target.find_weights())
+        return count_totals(rows, target.checkpoint.tensors, target.network)
 
     def _judge_gates(
         self,
@@ -153,7 +153,7 @@ class PruneWriter:
     ) -> GateResult:
         work, (before, after) = self.work, looks.evaluations
         ran = RunResults(
-            evaluation=drop_channels(self.made.channels, after, work.subject.network),
+            evaluation=drop_channels(self.made.channels, after, work.target.network),
             before=before,
             workload=None if looks.after is None else looks.after.workload,
             agreement=agreement,
@@ -167,22 +167,22 @@ class PruneWriter:
             *(work.calibration.warnings if work.calibration else ()),
             *warn_of_unused_criterion(work.scores),
             *work.notes,
-            *(work.subject.doubts if work.options.evaluate else ()),
+            *(work.target.doubts if work.options.evaluate else ()),
             *self.made.cut.warnings,
             *self.made.notes,
-            *warn_of_unused(work.subject.prunable.find_unused()),
-            *list_unfitted(work.subject.network, work.choice.plan.repair, self.made.cut.masks),
+            *warn_of_unused(work.target.prunable.find_unused()),
+            *list_unfitted(work.target.network, work.choice.plan.repair, self.made.cut.masks),
             *notes,
         )
 
     def _written(self, out: Path, mask_file: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         """Write the pruned file and its masks; the tensors as they are read back, and notes."""
         work, made = self.work, self.made
-        source, plan = work.subject.checkpoint, work.choice.plan
+        source, plan = work.target.checkpoint, work.choice.plan
         metadata = source.metadata | make_metadata(
             "prune",
-            model=work.subject.spec,
-            data=work.subject.data_spec,
+            model=work.target.spec,
+            data=work.target.data_spec,
             criterion=plan.criterion,
             allocation=work.allocation,
             repair=plan.repair,
@@ -206,7 +206,7 @@ class PruneWriter:
     def _make_report(self, **found: Any) -> dict[str, Any]:
         work, plan = self.work, self.work.choice.plan
         return make_target_report(
-            work.subject,
+            work.target,
             "prune",
             criterion=plan.criterion,
             criterion_because=work.choice.why,
@@ -217,7 +217,7 @@ class PruneWriter:
             channels=dict(self.made.channels),
             smaller=self._list_compact_shapes(),
             layers_asked=dict(work.options.layers),
-            unused=list(work.subject.prunable.find_unused()),
-            cost=work.cost.report(work.subject.device),
+            unused=list(work.target.prunable.find_unused()),
+            cost=work.cost.report(work.target.device),
             **found,
         )

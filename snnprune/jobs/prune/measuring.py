@@ -77,26 +77,26 @@ def _get_evaluation(look: TestResult | None) -> Evaluation | None:
 
 
 class NetworkMeter:
-    """Runs the subject's network, with whatever weights it holds."""
+    """Runs the target's network, with whatever weights it holds."""
 
     def __init__(
         self,
-        subject: Target,
+        target: Target,
         wanted: WantedMeasures,
         limit: int | None,
         progress: Progress,
         cost: StageTimer,
     ) -> None:
         """`limit` is the number of images; None takes all."""
-        self.subject, self.wanted, self.limit = subject, wanted, limit
+        self.target, self.wanted, self.limit = target, wanted, limit
         self.progress, self.cost = progress, cost
 
     @property
     def missing(self) -> str | None:
         """Why nothing can be run, if so."""
-        subject = self.subject
-        if subject.network is None or subject.data is None:
-            return subject.missing or "there is no network"
+        target = self.target
+        if target.network is None or target.data is None:
+            return target.missing or "there is no network"
         return None
 
     def look(self, label: str) -> TestResult | None:
@@ -104,25 +104,25 @@ class NetworkMeter:
         if not self._runs:
             return None
         workload = Workload() if self.wanted.workload else None
-        found = self._evaluated(self.subject.measured, label, workload)
+        found = self._evaluated(self.target.measured, label, workload)
         return TestResult(evaluation=found, workload=workload)
 
     def evaluate_test(self) -> Evaluation | None:
         """On the test images, where there are some and the looks are at those of `--eval-data`."""
-        subject = self.subject
-        known = self._runs and subject.data is not None and subject.data.test is not None
-        if not known or subject.measured == "test":
+        target = self.target
+        known = self._runs and target.data is not None and target.data.test is not None
+        if not known or target.measured == "test":
             return None
         return self._evaluated("test", "evaluating on test images", None)
 
     @property
     def _runs(self) -> bool:
-        return self.wanted.evaluation and self.subject.runnable is not None and not self.missing
+        return self.wanted.evaluation and self.target.runnable is not None and not self.missing
 
     def _evaluated(self, split: str, label: str, workload: Workload | None) -> Evaluation:
         with self.cost.stage("evaluation"):
             return evaluate(
-                self.subject.require_runnable(),
+                self.target.require_runnable(),
                 self._open_batches(label, split),
                 workload=workload,
                 images=split,
@@ -130,17 +130,17 @@ class NetworkMeter:
 
     def compared(self, tensors: Mapping[str, Tensor]) -> Agreement | None:
         """How alike the checkpoint and the network with `tensors` are, on the same images."""
-        network = self.subject.runnable
+        network = self.target.runnable
         if not self.wanted.agreement or network is None or self.missing:
             return None
         with self.cost.stage("evaluation"):
-            batches = self._open_batches("comparing spikes", self.subject.measured)
-            return measure_agreements(network, self.subject.checkpoint.tensors, [tensors], batches)[
+            batches = self._open_batches("comparing spikes", self.target.measured)
+            return measure_agreements(network, self.target.checkpoint.tensors, [tensors], batches)[
                 0
             ]
 
     def _open_batches(self, label: str, split: str) -> Iterator[Any]:
-        return self.subject.batches(split, self.limit).track(self.progress, label)
+        return self.target.batches(split, self.limit).track(self.progress, label)
 
     def evidence(
         self, masks: Masks, scores: Scores, before: Calibration | None
@@ -152,11 +152,11 @@ class NetworkMeter:
             key: asdict(make_score_histogram(values, masks[key], scores.scale))
             for key, values in scores.values.items()
         }
-        network, weights = self.subject.runnable, self.subject.find_weights()
+        network, weights = self.target.runnable, self.target.find_weights()
         if network is None or before is None:
             none: dict[str, Any] = {"before": {}, "after": {}, "crises": {}, "input_rates": {}}
             return {"samples": 0, "edges": [], **none, "scores": histograms}
-        batches = self.subject.calibration_batches().track(self.progress, "calibrating after")
+        batches = self.target.calibration_batches().track(self.progress, "calibrating after")
         with self.cost.stage("calibration"):
             after = calibrate(network, batches)
         predicted = predict_flips(weights, masks, network, before)
@@ -181,7 +181,7 @@ class NetworkMeter:
         """What all tensors weigh, before and after."""
         if not self.wanted.evidence:
             return None
-        source = self.subject.checkpoint
+        source = self.target.checkpoint
         return {
             "before": _measure_sizes(source.in_file(source.tensors)),
             "after": _measure_sizes(source.in_file(after)),

@@ -45,12 +45,12 @@ class AccuracyTarget:
 
 @dataclass(frozen=True, kw_only=True)
 class PruneOptions:
-    """What the command line asks for; None takes the default that fits the subject."""
+    """What the command line asks for; None takes the default that fits the target."""
 
-    subject: TargetOptions
+    target: TargetOptions
     out: Path
     sparsities: tuple[float, ...] = ()
-    target: AccuracyTarget | None = None
+    accuracy_target: AccuracyTarget | None = None
     criterion: str | None = None
     allocation: str | None = None
     repair: str | None = None
@@ -73,7 +73,7 @@ class PruneOptions:
 
     def list_inputs(self) -> list[Path]:
         """The files that are read, none of which may be the output."""
-        return [*self.subject.list_inputs(), *filter(None, (self.calibration, self.recipe))]
+        return [*self.target.list_inputs(), *filter(None, (self.calibration, self.recipe))]
 
     @property
     def places(self) -> tuple[OutputPaths, ...]:
@@ -136,7 +136,7 @@ def complete_options(options: PruneOptions) -> PruneOptions:
     _require_names(options)
     options = _apply_pattern(options)
     _require_one_goal(options)
-    require_writable_as(options.subject.checkpoint, options.out)
+    require_writable_as(options.target.checkpoint, options.out)
     for place in options.places:
         for path in place.files:
             require_free(path, force=options.force, inputs=options.list_inputs())
@@ -167,7 +167,7 @@ def _require_consent(options: PruneOptions, section: PruneSection) -> None:
 
 def _apply_recipe(options: PruneOptions, section: PruneSection) -> PruneOptions:
     given = () if section.sparsity is None else (section.sparsity,)
-    flags_say = options.sparsities or options.target
+    flags_say = options.sparsities or options.accuracy_target
     return replace(
         options,
         sparsities=options.sparsities if flags_say else given,
@@ -194,7 +194,7 @@ def _apply_pattern(options: PruneOptions) -> PruneOptions:
         )
     if not structure.is_pattern:
         return options
-    if options.target is not None or set(options.sparsities) - {structure.sparsity}:
+    if options.accuracy_target is not None or set(options.sparsities) - {structure.sparsity}:
         raise UsageError(
             f"{structure.name} is a sparsity of {structure.sparsity:g}; leave others out",
             field="--structure",
@@ -233,38 +233,38 @@ def _require_one_goal(options: PruneOptions) -> None:
         require_sparsity(sparsity)
     if len({f"{sparsity:g}" for sparsity in options.sparsities}) < len(options.sparsities):
         raise UsageError("names a sparsity twice", field="--sparsity")
-    target = options.target
-    if target is None:
+    wanted = options.accuracy_target
+    if wanted is None:
         if not options.sparsities and not options.layers:
             raise UsageError(
                 "missing", field="--sparsity", hint="or give --target-accuracy or a recipe with one"
             )
         return
     if options.sparsities:
-        raise UsageError("is given beside --sparsity", field=target.flag, hint="leave one out")
+        raise UsageError("is given beside --sparsity", field=wanted.flag, hint="leave one out")
     if options.layers:
         raise UsageError(
             "is given beside a recipe in which layers have a sparsity of their own",
-            field=target.flag,
+            field=wanted.flag,
             hint="leave one out",
         )
-    _require_reachable(target)
+    _require_reachable(wanted)
 
 
-def _require_reachable(target: AccuracyTarget) -> None:
+def _require_reachable(wanted: AccuracyTarget) -> None:
     """Refuse a target that is no share, and a resolution that is no step."""
-    accuracy, drop = target.accuracy, target.drop
+    accuracy, drop = wanted.accuracy, wanted.drop
     if (accuracy is None) == (drop is None):
-        raise UsageError("is given beside --target-accuracy", field=target.flag)
+        raise UsageError("is given beside --target-accuracy", field=wanted.flag)
     if accuracy is not None and not 0 <= accuracy <= 1:
-        raise error_class_for(target.flag)(
-            f"{accuracy:g} is outside [0, 1]", field=target.flag, hint=suggest_share(accuracy)
+        raise error_class_for(wanted.flag)(
+            f"{accuracy:g} is outside [0, 1]", field=wanted.flag, hint=suggest_share(accuracy)
         )
     if drop is not None and not 0 <= drop < 100:
         raise UsageError(
             f"{drop:g} is no number of percentage points in [0, 100)",
-            field=target.flag,
+            field=wanted.flag,
             hint="percentage points are written as 1.5",
         )
-    if not 1e-4 <= target.resolution <= 0.25:
-        raise UsageError(f"{target.resolution:g} is outside [0.0001, 0.25]", field="--resolution")
+    if not 1e-4 <= wanted.resolution <= 0.25:
+        raise UsageError(f"{wanted.resolution:g} is outside [0.0001, 0.25]", field="--resolution")

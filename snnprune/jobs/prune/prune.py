@@ -27,7 +27,7 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> PruneOutcome:
     """
     options = complete_options(options)
     work = PruneJob(options, progress)
-    search, found = work.search_goal() if options.target is not None else (None, None)
+    search, found = work.search_goal() if options.accuracy_target is not None else (None, None)
     before = work.measure_before()
     files: list[PrunedFile] = []
     for sparsity, place in found or work.goals:
@@ -74,16 +74,16 @@ def _write_pruned(
 
 def _make_joint_report(work: PruneJob, files: list[PrunedFile]) -> dict[str, Any]:
     """One report with those of all files in it."""
-    known = work.subject.checkpoint.notes
+    known = work.target.checkpoint.notes
     warnings = dict.fromkeys(
         text for one in files for text in one.report["warnings"] if text not in known
     )
     report = make_target_report(
-        work.subject,
+        work.target,
         "prune",
         warnings=tuple(warnings),
         files=[one.report for one in files],
-        cost=work.cost.report(work.subject.device),
+        cost=work.cost.report(work.target.device),
     )
     errors = [one.error.as_dict() for one in files if one.error is not None]
     return {**report, "ok": False, "error": errors[0]} if errors else report

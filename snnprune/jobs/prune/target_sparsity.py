@@ -83,29 +83,29 @@ class ValidationImages:
 
 
 def choose_validation(
-    subject: Target, calibration: Calibration | None, limit: int | None
+    target: Target, calibration: Calibration | None, limit: int | None
 ) -> ValidationImages:
     """The validation split, else a seeded part of the training images, at most `limit` of them.
 
     Raises:
         InputError: network or data are missing, or all training images are calibrated on.
     """
-    subject.require_runnable()
-    assert subject.data is not None
-    if subject.data.validation is not None:
-        return ValidationImages(split="validation", batches=subject.batches("validation", limit))
-    if not isinstance(subject.data.train, ImageSplit):
-        return ValidationImages(split="training", batches=subject.batches("train", limit))
-    held = _hold_out_images(subject, calibration, limit or MOST)
-    batches = held.batches(subject.options.batch_size, device=subject.device)
+    target.require_runnable()
+    assert target.data is not None
+    if target.data.validation is not None:
+        return ValidationImages(split="validation", batches=target.batches("validation", limit))
+    if not isinstance(target.data.train, ImageSplit):
+        return ValidationImages(split="training", batches=target.batches("train", limit))
+    held = _hold_out_images(target, calibration, limit or MOST)
+    batches = held.batches(target.options.batch_size, device=target.device)
     return ValidationImages(split="training", batches=batches, apart=True)
 
 
-def _hold_out_images(subject: Target, calibration: Calibration | None, most: int) -> ImageSplit:
+def _hold_out_images(target: Target, calibration: Calibration | None, most: int) -> ImageSplit:
     """Training images of the same seeded order as those for calibration, after them."""
-    images = subject.data.train if subject.data else None
+    images = target.data.train if target.data else None
     assert isinstance(images, ImageSplit)
-    seed, used = _read_used_images(subject, calibration)
+    seed, used = _read_used_images(target, calibration)
     # `sample` takes them in the order of the seed as long as one is left over
     count = min(used + most, len(images) - 1)
     if count - used < AT_LEAST:
@@ -117,9 +117,9 @@ def _hold_out_images(subject: Target, calibration: Calibration | None, most: int
     return images.sample(count, seed).subset(slice(used, count))
 
 
-def _read_used_images(subject: Target, calibration: Calibration | None) -> tuple[int, int]:
+def _read_used_images(target: Target, calibration: Calibration | None) -> tuple[int, int]:
     """The seed of the calibration images and how many of that order are used."""
-    seed, samples = subject.options.seed, subject.options.samples
+    seed, samples = target.options.seed, target.options.samples
     if calibration is None:
         return seed, samples
     if calibration.source.get("seed", str(seed)) != str(seed):
@@ -132,7 +132,7 @@ def _read_used_images(subject: Target, calibration: Calibration | None) -> tuple
 
 
 def measure_accuracy(
-    subject: Target, validation: ValidationImages, progress: Progress
+    target: Target, validation: ValidationImages, progress: Progress
 ) -> tuple[float, int]:
     """The accuracy of the network as it is now, in [0, 1], and the number of images.
 
@@ -140,7 +140,7 @@ def measure_accuracy(
         InputError: they have no labels.
     """
     batches = validation.batches.track(progress, "evaluating on validation images")
-    found = evaluate(subject.require_runnable(), batches)
+    found = evaluate(target.require_runnable(), batches)
     if found.accuracy is None:
         raise InputError("has no labels to hold an accuracy on", field="--data")
     return found.accuracy, found.labelled
@@ -183,7 +183,7 @@ class Search:
 
 
 def search_target(
-    target: AccuracyTarget,
+    goal: AccuracyTarget,
     *,
     make: Callable[[float], PrunedModel],
     accuracy: Callable[[], tuple[float, int]],
@@ -198,11 +198,11 @@ def search_target(
         GateError: no sparsity that was tried holds it.
     """
     dense, images = accuracy()
-    wanted, kept = target.below(dense), dict[float, PrunedModel]()
+    wanted, kept = goal.below(dense), dict[float, PrunedModel]()
     if wanted <= 0:
         raise UsageError(
             f"leaves nothing to hold: the dense network has {dense:.2%} on {images:,} images",
-            field=target.flag,
+            field=goal.flag,
             hint="ask for more",
         )
 
@@ -214,21 +214,21 @@ def search_target(
             kept[sparsity] = made
         return found
 
-    tries = bisect(accuracy_at, target=wanted, resolution=target.resolution)
+    tries = bisect(accuracy_at, target=wanted, resolution=goal.resolution)
     found = choose_best(tries)
     if found is None:
         lowest = min(tries, key=lambda one: one.sparsity)
         raise GateError(
             f"{wanted:.2%} is not held at {lowest.sparsity:g}, the lowest sparsity tried "
             f"({lowest.accuracy:.2%}); the dense network has {dense:.2%} on {images:,} images",
-            field=target.flag,
+            field=goal.flag,
         )
     search = Search(
         split=split,
         images=images,
         dense=dense,
         target=wanted,
-        resolution=target.resolution,
+        resolution=goal.resolution,
         tries=tries,
     )
     return search, found.sparsity, kept[found.sparsity]

@@ -35,24 +35,24 @@ from snnprune.pruning.structure.structure import UNSTRUCTURED, Structure, parse_
 from snnprune.runtime import Progress
 
 
-def make_cutting(structure: Structure, subject: Target, plan: Plan) -> Cutting | None:
+def make_cutting(structure: Structure, target: Target, plan: Plan) -> Cutting | None:
     """What cuts to a structure; None for weights one by one.
 
     Raises:
         InputError: channels are asked for, and there is no network or none that can go.
     """
     if structure.is_pattern:
-        return PatternCutting(structure, subject.network.layers if subject.network else None)
+        return PatternCutting(structure, target.network.layers if target.network else None)
     if structure.name == UNSTRUCTURED:
         return None
-    if subject.network is None:
+    if target.network is None:
         raise InputError(
-            f"channels need the network: {subject.missing}",
-            file=subject.checkpoint.path,
+            f"channels need the network: {target.missing}",
+            file=target.checkpoint.path,
             field="--structure",
             hint="give --model, or choose N:M",
         )
-    return ChannelCutting(subject.network, locally=plan.allocation == "local")
+    return ChannelCutting(target.network, locally=plan.allocation == "local")
 
 
 FEW = 50
@@ -66,25 +66,25 @@ class PruneJob:
     def __init__(self, options: PruneOptions, progress: Progress) -> None:
         self.options, self.progress, self.cost = options, progress, StageTimer()
         self.structure = parse_structure(options.structure or UNSTRUCTURED)
-        self.subject = open_target(fill_data_from_statistics(options.subject, options.calibration))
+        self.target = open_target(fill_data_from_statistics(options.target, options.calibration))
         for place in options.places:
             if place.out.suffix.lower() in SAFETENSORS:
-                require_plain(self.subject.checkpoint)
-        self.subject.prunable.require_one_by_one()
+                require_plain(self.target.checkpoint)
+        self.target.prunable.require_one_by_one()
         self.measuring = NetworkMeter(
-            self.subject, _choose_measures(options), options.eval_samples, progress, self.cost
+            self.target, _choose_measures(options), options.eval_samples, progress, self.cost
         )
         _require_judgeable(options, self.measuring)
-        self.choice = choose_methods(self.subject, options)
-        require_layers(options.layers, self.subject.find_weights(), options.recipe)
+        self.choice = choose_methods(self.target, options)
+        require_layers(options.layers, self.target.find_weights(), options.recipe)
         self.plan = self.choice.plan.load()
         with self.cost.stage("calibration"):
             self.calibration = self._calibration()
-        self.one_shot: OneShot = one_shot(self.subject, self.calibration, progress)
+        self.one_shot: OneShot = one_shot(self.target, self.calibration, progress)
         with self.cost.stage("scoring"):
             self.scores = self.one_shot.scores(self.plan)
         shared_out = self.choice.plan.allocation or choose_default_allocation(self.scores)
-        named_all = options.layers.keys() >= self.subject.find_weights().keys()
+        named_all = options.layers.keys() >= self.target.find_weights().keys()
         self.allocation = BY_LAYER if named_all else shared_out
         self.made: dict[float, PrunedModel] = {}
         """Networks that a search has made already, by sparsity."""
@@ -103,12 +103,12 @@ class PruneJob:
 
     def search_goal(self) -> tuple[Search, list[tuple[float, OutputPaths]]]:
         """The search for the target, and the goal that it found."""
-        target, limit = self.options.target, self.options.eval_samples
-        assert target is not None
-        validation = choose_validation(self.subject, self.calibration, limit)
+        wanted, limit = self.options.accuracy_target, self.options.eval_samples
+        assert wanted is not None
+        validation = choose_validation(self.target, self.calibration, limit)
         self.one_shot.restore()
         search, sparsity, made = search_target(
-            target,
+            wanted,
             make=self._prune_and_repair,
             accuracy=lambda: self._measure_accuracy(validation),
             split=validation.split,
@@ -123,25 +123,25 @@ class PruneJob:
             self.made.pop(sparsity) if sparsity in self.made else self._prune_and_repair(sparsity)
         )
         made = self._add_compact_model(made)
-        if self.subject.network is not None:
-            load_tensors(self.subject.network.module, made.tensors)
+        if self.target.network is not None:
+            load_tensors(self.target.network.module, made.tensors)
         return made
 
     def _calibration(self) -> Calibration | None:
         """Statistics, also for a criterion that needs none where the report can have them."""
-        file, subject = self.options.calibration, self.subject
-        if file is None and subject.runnable is not None:
-            return calibrate_target(subject, self.progress)
-        return read_or_calibrate(subject, self.plan.criterion, file, self.progress)
+        file, target = self.options.calibration, self.target
+        if file is None and target.runnable is not None:
+            return calibrate_target(target, self.progress)
+        return read_or_calibrate(target, self.plan.criterion, file, self.progress)
 
     def _prune_and_repair(self, sparsity: float) -> PrunedModel:
         """Prune the dense network and repair it."""
-        layers, plan, subject = self.options.layers, self.plan, self.subject
-        shaped = make_cutting(self.structure, subject, plan.names)
+        layers, plan, target = self.options.layers, self.plan, self.target
+        shaped = make_cutting(self.structure, target, plan.names)
         cutting = LayerCutting(layers, plan, sparsity) if layers else shaped
         with self.cost.stage("pruning and repair"):
             cut = self.one_shot.prune(plan, sparsity, cutting, structured=shaped is not None)
-            tensors = load_pruned_tensors(subject, cut.masks, self.one_shot.tensors())
+            tensors = load_pruned_tensors(target, cut.masks, self.one_shot.tensors())
         removed = shaped.removed if isinstance(shaped, ChannelCutting) else None
         return PrunedModel(cut=cut, tensors=tensors, removed=removed)
 
@@ -153,16 +153,14 @@ class PruneJob:
             if self.options.out.suffix.lower() not in SAFETENSORS:
                 raise InputError("only a .safetensors file can say which channels are gone")
             with self.cost.stage("pruning and repair"):
-                small = build_compact_model(
-                    self.subject, made.tensors, made.cut.masks, made.removed
-                )
+                small = build_compact_model(self.target, made.tensors, made.cut.masks, made.removed)
         except InputError as error:
             return replace(made, notes=(warn_of_masks(error),))
         return replace(made, small=small)
 
     def _measure_accuracy(self, validation: ValidationImages) -> tuple[float, int]:
         with self.cost.stage("search"):
-            return measure_accuracy(self.subject, validation, self.progress)
+            return measure_accuracy(self.target, validation, self.progress)
 
 
 def warn_of_few_images(images: int) -> list[str]:
@@ -198,7 +196,7 @@ def _require_judgeable(options: PruneOptions, measuring: NetworkMeter) -> None:
         if measuring.missing:
             raise InputError(
                 f"cannot be judged: {measuring.missing}",
-                file=options.subject.checkpoint,
+                file=options.target.checkpoint,
                 field=limit.gate.flag,
                 hint="give --model and --data",
             )

@@ -24,12 +24,12 @@ REPORT, FRAGMENT, PICTURES = (
 
 @dataclass(frozen=True, kw_only=True)
 class SensitivityOptions:
-    """What the command line asks for; None takes the default that fits the subject."""
+    """What the command line asks for; None takes the default that fits the target."""
 
-    subject: TargetOptions
+    target: TargetOptions
     sparsities: tuple[float, ...] = SPARSITIES
     """Of each layer alone."""
-    target: float = 0.9
+    sparsity: float = 0.9
     """Of all layers together, in the recipe."""
     criterion: str | None = None
     repair: str | None = None
@@ -55,7 +55,7 @@ def require_sense(options: SensitivityOptions) -> None:
     """
     for sparsity in options.sparsities:
         require_sparsity(sparsity, field="--sparsities")
-    require_sparsity(options.target)
+    require_sparsity(options.sparsity)
     if len({f"{sparsity:g}" for sparsity in options.sparsities}) < len(options.sparsities):
         raise UsageError("names a sparsity twice", field="--sparsities")
     if options.repair is not None:
@@ -63,7 +63,7 @@ def require_sense(options: SensitivityOptions) -> None:
     calibration = [options.calibration] if options.calibration else []
     for path in options.files:
         require_free(
-            path, force=options.force, inputs=[*options.subject.list_inputs(), *calibration]
+            path, force=options.force, inputs=[*options.target.list_inputs(), *calibration]
         )
 
 
@@ -74,9 +74,9 @@ def require_reach(options: SensitivityOptions, sizes: Collection[int]) -> None:
         UsageError: it is beyond the highest of the sparsities.
     """
     highest = max(options.sparsities)
-    if round(options.target * sum(sizes)) > sum(round(highest * size) for size in sizes):
+    if round(options.sparsity * sum(sizes)) > sum(round(highest * size) for size in sizes):
         raise UsageError(
-            f"{options.target:g} of all weights is more than the {highest:g} that is measured",
+            f"{options.sparsity:g} of all weights is more than the {highest:g} that is measured",
             field="--sparsity",
             hint="give higher --sparsities",
         )

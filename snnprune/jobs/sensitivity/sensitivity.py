@@ -168,7 +168,7 @@ def measure_sensitivity(options: SensitivityOptions, progress: Progress) -> Sens
         trials = tuple(work.bench.layers(options.sparsities, progress))
     counts = work.counts(trials)
     with work.cost.stage("together"):
-        cut, together = work.bench.together(work.make_cutting(counts), options.target)
+        cut, together = work.bench.together(work.make_cutting(counts), options.sparsity)
     found = SensitivityResult(
         plan=work.bench.plan.names,
         trials=trials,
@@ -188,43 +188,43 @@ class _SensitivityJob:
 
     def __init__(self, options: SensitivityOptions, progress: Progress) -> None:
         self.options, self.cost = options, StageTimer()
-        self.subject = open_target(fill_data_from_statistics(options.subject, options.calibration))
-        self.subject.require_runnable()
-        self.subject.prunable.require_one_by_one()
-        weights = self.subject.find_weights()
+        self.target = open_target(fill_data_from_statistics(options.target, options.calibration))
+        self.target.require_runnable()
+        self.target.prunable.require_one_by_one()
+        weights = self.target.find_weights()
         self.sizes = {key: weight.numel() for key, weight in weights.items()}
         self.zeros = {key: int((weight == 0).sum()) for key, weight in weights.items()}
         require_reach(options, self.sizes.values())
         plan = Plan(
             criterion=options.criterion or CRITERION,
-            repair=choose_repair(self.subject, options.repair),
+            repair=choose_repair(self.target, options.repair),
         )
         with self.cost.stage("calibration"):
-            self.calibration = _read_or_calibrate(options, self.subject, progress)
-        self.split, images = _choose_images(options, self.subject, self.calibration)
-        one = one_shot(self.subject, self.calibration, progress)
+            self.calibration = _read_or_calibrate(options, self.target, progress)
+        self.split, images = _choose_images(options, self.target, self.calibration)
+        one = one_shot(self.target, self.calibration, progress)
         with self.cost.stage("scoring"):
             loaded = plan.load()
             self.scores = one.scores(loaded)
-        self.bench = TrialBench(subject=self.subject, work=one, plan=loaded, images=images)
+        self.bench = TrialBench(target=self.target, work=one, plan=loaded, images=images)
 
     def counts(self, trials: Sequence[LayerTrial]) -> dict[str, int]:
         """How many weights of each layer to prune, for the least summed divergence."""
         curves = {key: [(zeros / self.sizes[key], 0.0)] for key, zeros in self.zeros.items()}
         for trial in trials:
             curves[trial.weight].append((trial.pruned / trial.weights, trial.divergence))
-        count = round(self.options.target * sum(self.sizes.values()))
+        count = round(self.options.sparsity * sum(self.sizes.values()))
         return choose_cheapest(curves, self.sizes, count)
 
     def make_cutting(self, counts: Mapping[str, int]) -> LayerCutting:
         """Cuts all layers as the recipe will."""
         own = {key: shorten_sparsity(count, self.sizes[key]) for key, count in counts.items()}
-        return LayerCutting(own, self.bench.plan, self.options.target)
+        return LayerCutting(own, self.bench.plan, self.options.sparsity)
 
     def report(self, found: SensitivityResult, warnings: Sequence[str]) -> dict[str, Any]:
         """What came of it, as JSON."""
         return make_target_report(
-            self.subject,
+            self.target,
             "sensitivity",
             warnings=(
                 *self.calibration.warnings,
@@ -240,25 +240,25 @@ class _SensitivityJob:
             sparsities=list(self.options.sparsities),
             trials=[describe_trial(trial) for trial in found.trials],
             recipe={
-                "sparsity": self.options.target,
+                "sparsity": self.options.sparsity,
                 "pruned": found.counts,
                 "weights": found.sizes,
                 "together": describe_agreement(found.together),
             },
-            cost=self.cost.report(self.subject.device),
+            cost=self.cost.report(self.target.device),
         )
 
 
 def _read_or_calibrate(
-    options: SensitivityOptions, subject: Target, progress: Progress
+    options: SensitivityOptions, target: Target, progress: Progress
 ) -> Calibration:
     if options.calibration is not None:
-        return read_calibration_for(subject, options.calibration)
-    return calibrate_target(subject, progress)
+        return read_calibration_for(target, options.calibration)
+    return calibrate_target(target, progress)
 
 
 def _choose_images(
-    options: SensitivityOptions, subject: Target, calibration: Calibration
+    options: SensitivityOptions, target: Target, calibration: Calibration
 ) -> tuple[str, Batches]:
     """Which images to compare on, and these.
 
@@ -267,14 +267,14 @@ def _choose_images(
     """
     limit, split = options.eval_samples, options.split
     if split != "validation":
-        return split, subject.batches(split, limit)
-    found = choose_validation(subject, calibration, limit)
+        return split, target.batches(split, limit)
+    found = choose_validation(target, calibration, limit)
     return found.split, found.batches
 
 
 def _write_results(options: SensitivityOptions, found: SensitivityResult) -> None:
     """Write report, recipe and pictures together, where a folder is given."""
-    recipe = format_fragment(found.plan, options.target, found.counts, found.sizes)
+    recipe = format_fragment(found.plan, options.sparsity, found.counts, found.sizes)
     with replace_together(*options.files) as staged:
         place = staged[0].parent
         write_text(place / FRAGMENT, recipe)

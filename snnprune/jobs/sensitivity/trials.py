@@ -56,7 +56,7 @@ class LayerTrial:
 class TrialBench:
     """What every trial is made with."""
 
-    subject: Target
+    target: Target
     work: OneShot
     plan: PrunePlan
     images: Batches
@@ -91,7 +91,7 @@ class TrialBench:
                 pruned.append(self.work.tensors())
             finally:
                 self.work.restore()
-        links = self.subject.require_runnable().layers[key].links
+        links = self.target.require_runnable().layers[key].links
         for sparsity, count, found in zip(sparsities, counts, self._compared(pruned), strict=True):
             yield LayerTrial(
                 weight=key,
@@ -105,7 +105,7 @@ class TrialBench:
     def _compared(self, pruned: Sequence[Mapping[str, Tensor]]) -> list[Agreement]:
         """Each of `pruned` with the dense network, which the module holds."""
         return measure_agreements(
-            self.subject.require_runnable(),
+            self.target.require_runnable(),
             {},
             pruned,
             self.images,

@@ -135,7 +135,7 @@ def bind_checkpoint(module: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
 
 
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put into `module` what it has of `tensors`, which are `bound` to it."""
+    """Put into `module` what it has of `tensors`, bound to it."""
     own = module.state_dict()
     module.load_state_dict({key: tensors[key] for key in own if key in tensors}, strict=False)
 

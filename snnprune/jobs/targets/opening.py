@@ -1,4 +1,4 @@
-"""From what a command line says to a subject: read, build, load, open."""
+"""From what a command line says to a target: read, build, load, open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A second checkpoint of the network that a subject has."""
+"""A second checkpoint of the network that a target has."""
 
 from __future__ import annotations
 
@@ -61,20 +61,20 @@ def _zero_values(tensor: Tensor, wrong: Tensor | None) -> Tensor:
     return tensor if wrong is None else torch.where(wrong, torch.zeros_like(tensor), tensor)
 
 
-def read_other(subject: Target, path: Path) -> Checkpoint:
-    """The checkpoint at `path` by the keys of `subject`, each of its tensors in the same shape.
+def read_other(target: Target, path: Path) -> Checkpoint:
+    """The checkpoint at `path` by the keys of `target`, each of its tensors in the same shape.
 
     Raises:
         InputError: it is unreadable, or of another architecture; the first differences are named.
     """
-    checkpoint = read_target(replace(subject.options, checkpoint=path))
-    mine = subject.checkpoint.tensors
-    if subject.network is None:
+    checkpoint = read_target(replace(target.options, checkpoint=path))
+    mine = target.checkpoint.tensors
+    if target.network is None:
         other = strip_network_prefix(fold_masks(checkpoint), mine, {})
         told = format_differences(mine, other.tensors)
     else:
         try:
-            other = bind_checkpoint(subject.network.module, checkpoint)
+            other = bind_checkpoint(target.network.module, checkpoint)
         except InputError as error:
             whole = strip_network_prefix(fold_masks(checkpoint), mine, {})
             told = format_differences(mine, whole.tensors) or error.message
@@ -82,7 +82,7 @@ def read_other(subject: Target, path: Path) -> Checkpoint:
             told = ""
     if told:
         raise InputError(
-            f"is no checkpoint of the same network as {subject.checkpoint.path.name}: {told}",
+            f"is no checkpoint of the same network as {target.checkpoint.path.name}: {told}",
             file=path,
             hint="diff compares two checkpoints of one architecture",
         )

@@ -19,50 +19,50 @@ def run_once(options: TargetOptions, *, field: str) -> tuple[Target, RecordedNet
     """The network of a checkpoint and what it does on a batch of its data, or a blank picture.
 
     Raises:
-        InputError: there is no network, or nothing to run it on; or as `open_subject`.
+        InputError: there is no network, or nothing to run it on; or as `open_target`.
     """
-    subject = open_target(options)
-    if subject.network is None or subject.spec is None:
+    target = open_target(options)
+    if target.network is None or target.spec is None:
         raise InputError(
-            subject.missing or "no network",
-            file=subject.checkpoint.path,
+            target.missing or "no network",
+            file=target.checkpoint.path,
             field=field,
-            hint="give --data" if subject.spec else "give --model",
+            hint="give --data" if target.spec else "give --model",
         )
-    example = read_example(subject.spec, subject.data, subject.device, count=SAMPLES)
+    example = read_example(target.spec, target.data, target.device, count=SAMPLES)
     assert example is not None, "it was traced with one"
-    return subject, record_first_calls(subject.network, example.x)
+    return target, record_first_calls(target.network, example.x)
 
 
 def make_target_report(
-    subject: Target, command: str, *, warnings: Sequence[str] = (), **findings: Any
+    target: Target, command: str, *, warnings: Sequence[str] = (), **findings: Any
 ) -> dict[str, Any]:
     """The report of a command that worked on one checkpoint."""
     return make_report(
         command,
-        device=subject.device,
-        seed=subject.options.seed,
-        inputs=[make_file_entry(subject.checkpoint.path, subject.checkpoint.sha256)],
-        warnings=(*subject.checkpoint.notes, *warnings),
-        excluded=subject.prunable.find_excluded(),
-        **describe_target(subject),
+        device=target.device,
+        seed=target.options.seed,
+        inputs=[make_file_entry(target.checkpoint.path, target.checkpoint.sha256)],
+        warnings=(*target.checkpoint.notes, *warnings),
+        excluded=target.prunable.find_excluded(),
+        **describe_target(target),
         **findings,
     )
 
 
-def describe_target(subject: Target | None) -> dict[str, Any]:
+def describe_target(target: Target | None) -> dict[str, Any]:
     """Which model and data a report is about, if any."""
-    if subject is None:
+    if target is None:
         return {"model": None, "data": None}
-    model, data = subject.spec, subject.data_spec
+    model, data = target.spec, target.data_spec
     return {
         "model": model
-        and {"name": model.name, "args": dict(model.args), **_describe_forward(subject)},
+        and {"name": model.name, "args": dict(model.args), **_describe_forward(target)},
         "data": data and data.as_dict(),
     }
 
 
-def _describe_forward(subject: Target) -> dict[str, str]:
+def _describe_forward(target: Target) -> dict[str, str]:
     """The function that ran it, where it is the user's own."""
-    named = subject.options.forward
+    named = target.options.forward
     return {} if named is None else {"forward": named}

@@ -44,7 +44,7 @@ class Target:
         )
 
     def find_weights(self) -> dict[str, Tensor]:
-        """As `Prunable.weights`."""
+        """As `PrunableWeights.weights`."""
         return self.prunable.find_weights()
 
     def calibration_batches(self) -> Batches:

@@ -26,7 +26,7 @@ from snnprune.runtime import Progress
 class AnalyzeOptions:
     """What the command line asks for."""
 
-    subject: TargetOptions
+    target: TargetOptions
     kind: str
     levels: tuple[ChangeLevel, ...]
     time_axis: int | None = None
@@ -57,11 +57,11 @@ def analyze_checkpoint(options: AnalyzeOptions, progress: Progress) -> AnalyzeRe
         OutputError: the file is in the way or cannot be written.
     """
     _require_room(options)
-    subject = open_target(options.subject)
-    subject.require_runnable()
+    target = open_target(options.target)
+    target.require_runnable()
     work = ChangeMeter(
-        subject,
-        calibrate_target(subject, progress),
+        target,
+        calibrate_target(target, progress),
         progress,
         eval_samples=options.eval_samples,
         time_axis=options.time_axis,
@@ -69,14 +69,14 @@ def analyze_checkpoint(options: AnalyzeOptions, progress: Progress) -> AnalyzeRe
     dense = work.evaluate_changed({}, None, "evaluating")
     effects = tuple(work.measure_effect(level) for level in options.levels)
     uncounted = work.list_uncounted() if options.levels[0].weights is not None else ()
-    notes = _write_changed(options, subject) if options.out is not None else ()
+    notes = _write_changed(options, target) if options.out is not None else ()
     outputs = [] if options.out is None else [make_file_entry(options.out)]
     return AnalyzeResult(
         dense=dense,
         effects=effects,
         uncounted=uncounted,
         report=make_target_report(
-            subject,
+            target,
             f"analyze {options.kind}",
             warnings=(*work.calibration.warnings, *notes),
             samples=work.calibration.samples,
@@ -93,24 +93,24 @@ def _require_room(options: AnalyzeOptions) -> None:
         return
     if len(options.levels) != 1:
         raise UsageError("is of one level", field="-o", hint="give one alone")
-    require_writable_as(options.subject.checkpoint, options.out)
-    require_free(options.out, force=options.force, inputs=options.subject.list_inputs())
+    require_writable_as(options.target.checkpoint, options.out)
+    require_free(options.out, force=options.force, inputs=options.target.list_inputs())
 
 
-def _write_changed(options: AnalyzeOptions, subject: Target) -> tuple[str, ...]:
+def _write_changed(options: AnalyzeOptions, target: Target) -> tuple[str, ...]:
     """Write the checkpoint with its changed weights: a drop-in."""
     assert options.out is not None
-    source, (level,) = subject.checkpoint, options.levels
+    source, (level,) = target.checkpoint, options.levels
     metadata = source.metadata | make_metadata(
         f"analyze {options.kind}",
-        model=subject.spec,
-        data=subject.data_spec,
+        model=target.spec,
+        data=target.data_spec,
         level=level.name,
         source_sha256=source.sha256,
     )
-    changed = change_weights(level, subject)
+    changed = change_weights(level, target)
     notes = write_like(source, options.out, {**source.tensors, **changed}, metadata)
-    before = sum(int((weight == 0).sum()) for weight in subject.find_weights().values())
+    before = sum(int((weight == 0).sum()) for weight in target.find_weights().values())
     after = sum(int((weight == 0).sum()) for weight in changed.values())
     if after < before:
         notes = (*notes, f"{before - after:,} weights that were 0 are not any more")

@@ -111,7 +111,7 @@ def draw_crisis(
 class CrisisOptions:
     """What the command line asks for; one of the two changes is set."""
 
-    subject: TargetOptions
+    target: TargetOptions
     sparsity: float | None = None
     """Weights of each layer that go, the smallest first."""
     noise: float | None = None
@@ -157,29 +157,29 @@ def theory_crisis(options: CrisisOptions, progress: Progress) -> CrisisResult:
     """
     _require_sense(options)
     for path in list_crisis_pictures(options.folder):
-        require_free(path, force=options.force, inputs=options.subject.list_inputs())
-    subject = open_target(options.subject)
-    found = _measure_crisis(options, subject, calibrate_target(subject, progress), progress)
+        require_free(path, force=options.force, inputs=options.target.list_inputs())
+    target = open_target(options.target)
+    found = _measure_crisis(options, target, calibrate_target(target, progress), progress)
     if options.folder is not None:
         draw_crisis(
             options.folder,
             found.crises,
             found.accumulated,
-            _format_conditions(subject, found.calibration, options),
+            _format_conditions(target, found.calibration, options),
         )
     return found
 
 
 def _measure_crisis(
-    options: CrisisOptions, subject: Target, calibration: Calibration, progress: Progress
+    options: CrisisOptions, target: Target, calibration: Calibration, progress: Progress
 ) -> CrisisResult:
-    network, spreading = subject.require_runnable(), SpreadCollector()
-    changed = {key: _change_weight(key, w, options) for key, w in subject.find_weights().items()}
+    network, spreading = target.require_runnable(), SpreadCollector()
+    changed = {key: _change_weight(key, w, options) for key, w in target.find_weights().items()}
     crises = measure_crises(
         network,
         calibration,
         changed,
-        subject.calibration_batches(),
+        target.calibration_batches(),
         at_least=options.error or 0.0,
         keys=progress.track(changed, label="changing layers", total=len(changed)),
     )
@@ -187,7 +187,7 @@ def _measure_crisis(
         network,
         changed,
         calibration.neurons,
-        subject.calibration_batches(),
+        target.calibration_batches(),
         spreading=spreading,
     )
     whole = accumulate_flips(
@@ -195,7 +195,7 @@ def _measure_crisis(
         calibration,
         crises,
         spreading.found,
-        subject.calibration_batches(),
+        target.calibration_batches(),
     )
     uncounted = tuple(key for key in changed if key not in {one.layer for one in crises})
     return CrisisResult(
@@ -205,7 +205,7 @@ def _measure_crisis(
         accumulated=whole,
         calibration=calibration,
         report=make_target_report(
-            subject,
+            target,
             "theory crisis",
             warnings=calibration.warnings,
             samples=calibration.samples,
@@ -237,12 +237,12 @@ def _change_weight(key: str, weight: Tensor, options: CrisisOptions) -> Tensor:
         return drop_smallest(weight, options.sparsity)
     assert options.noise is not None
     return add_weight_noise(
-        weight, options.noise, make_generator(options.subject.seed, "noise", key)
+        weight, options.noise, make_generator(options.target.seed, "noise", key)
     )
 
 
-def _format_conditions(subject: Target, calibration: Calibration, options: CrisisOptions) -> str:
-    names = [one.name for one in (subject.spec, subject.data_spec) if one]
+def _format_conditions(target: Target, calibration: Calibration, options: CrisisOptions) -> str:
+    names = [one.name for one in (target.spec, target.data_spec) if one]
     how = (
         f"{options.sparsity:.0%} of each layer's weights pruned by magnitude"
         if options.sparsity is not None

@@ -83,7 +83,7 @@ class ChangeMeter:
 
     def __init__(
         self,
-        subject: Target,
+        target: Target,
         calibration: Calibration,
         progress: Progress,
         *,
@@ -91,19 +91,19 @@ class ChangeMeter:
         time_axis: int | None,
     ) -> None:
         """`time_axis` is that of a batch, where somebody says."""
-        self.subject, self.calibration, self.progress = subject, calibration, progress
+        self.target, self.calibration, self.progress = target, calibration, progress
         self.eval_samples, self.time_axis = eval_samples, time_axis
         self._axis: int | None = None
 
     def list_uncounted(self) -> tuple[str, ...]:
         """Layers that drive nothing that could be counted."""
         seen = self.calibration.layers
-        return tuple(k for k in self.subject.find_weights() if not (k in seen and seen[k].drives))
+        return tuple(k for k in self.target.find_weights() if not (k in seen and seen[k].drives))
 
     def find_samples_axis(self) -> int:
         """1 where time comes first; looked up once."""
         if self._axis is None:
-            self._axis = _find_samples_axis(self.subject, self.time_axis)
+            self._axis = _find_samples_axis(self.target, self.time_axis)
         return self._axis
 
     def measure_effect(self, level: ChangeLevel) -> Effect:
@@ -112,7 +112,7 @@ class ChangeMeter:
             found = self._measure_input(level)
             changed: dict[str, Tensor] = {}
         else:
-            changed = change_weights(level, self.subject)
+            changed = change_weights(level, self.target)
             found = self._measure_layers(level, changed)
         stored = level.parameters
         return Effect(
@@ -122,17 +122,17 @@ class ChangeMeter:
             evaluation=self.evaluate_changed(changed, level.input, f"evaluating {level.name}"),
             parameters=None
             if stored is None
-            else sum(stored(weight, groups) for weight, groups in _list_weights(self.subject)),
+            else sum(stored(weight, groups) for weight, groups in _list_weights(self.target)),
         )
 
     def evaluate_changed(
         self, changed: Mapping[str, Tensor], disturbed: Input | None, label: str
     ) -> Evaluation | None:
         """Accuracy on the images that it is measured on."""
-        subject, limit = self.subject, self.eval_samples
-        network = subject.require_runnable()
-        split = subject.measured
-        batches = subject.batches(split, limit).track(self.progress, label)
+        target, limit = self.target, self.eval_samples
+        network = target.require_runnable()
+        split = target.measured
+        batches = target.batches(split, limit).track(self.progress, label)
         with replace_tensors(network.module, changed):
             return evaluate(
                 network,
@@ -164,8 +164,8 @@ class ChangeMeter:
     def _moved(
         self, changed: Mapping[str, Tensor], names: Iterable[str], disturbed: Input | None = None
     ) -> dict[str, MembraneShift]:
-        subject = self.subject
-        batches, network = subject.calibration_batches(), subject.require_runnable()
+        target = self.target
+        batches, network = target.calibration_batches(), target.require_runnable()
         if disturbed is None:
             return measure_shifts(network, changed, names, batches)[0]
         change = disturbed(self.find_samples_axis())
@@ -185,19 +185,19 @@ class ChangeMeter:
         )
 
 
-def change_weights(level: ChangeLevel, subject: Target) -> dict[str, Tensor]:
+def change_weights(level: ChangeLevel, target: Target) -> dict[str, Tensor]:
     """All weights as they are at a level that changes weights."""
     assert level.weights is not None
-    changed = (level.weights(weight, groups) for weight, groups in _list_weights(subject))
-    return dict(zip(subject.find_weights(), changed, strict=True))
+    changed = (level.weights(weight, groups) for weight, groups in _list_weights(target))
+    return dict(zip(target.find_weights(), changed, strict=True))
 
 
-def _list_weights(subject: Target) -> list[tuple[Tensor, int]]:
+def _list_weights(target: Target) -> list[tuple[Tensor, int]]:
     """Each with the groups of its layer."""
-    layers = subject.require_runnable().layers
+    layers = target.require_runnable().layers
     return [
         (weight, layers[key].groups if key in layers else 1)
-        for key, weight in subject.find_weights().items()
+        for key, weight in target.find_weights().items()
     ]
 
 
@@ -208,7 +208,7 @@ def _disturb_batches(
         yield change(x), y
 
 
-def _find_samples_axis(subject: Target, time_axis: int | None) -> int:
+def _find_samples_axis(target: Target, time_axis: int | None) -> int:
     """1 where time comes first: by `--time-axis`, or a batch whose first dimensions differ.
 
     Raises:
@@ -216,9 +216,9 @@ def _find_samples_axis(subject: Target, time_axis: int | None) -> int:
     """
     if time_axis is not None:
         return int(time_axis == 0)
-    for x, y in subject.calibration_batches():
+    for x, y in target.calibration_batches():
         require_one_tensor(x)
-        samples = subject.require_runnable().count_samples(x, y)
+        samples = target.require_runnable().count_samples(x, y)
         if x.dim() < 2 or x.shape[0] != x.shape[1] or samples == 1:
             return 0 if x.shape[0] == samples else 1
     raise InputError(

@@ -101,7 +101,7 @@ def finetune_checkpoint(
     Raises:
         InputError: a file cannot be read, does not fit the recipe's model, or is not the one that
             the run to resume began with.
-        SnnpruneError: see `working`.
+        SnnpruneError: see `prepare_loop`.
     """
     make_finetune_recipe(options.recipe)  # refused before anything is read
     sources = read_sources(files)

@@ -98,9 +98,9 @@ def _plan_imp(section: ImpSection, setup: TrainingSetup, sizes: Mapping[str, int
     """The dense network, then the rounds of every method."""
     total, rounds = sum(sizes.values()), list_rounds(section, setup.recipe.training.epochs)
     calibrations = sum(
-        _count_calibration(setup, load_method(cell.method).criterion, section.samples)
-        for cell in rounds
-        if cell.round > 0
+        _count_calibration(setup, load_method(round_.method).criterion, section.samples)
+        for round_ in rounds
+        if round_.round > 0
     )
     if section.drawn_while_dense:  # every ticket after every epoch
         calibrations *= setup.recipe.training.epochs
@@ -113,15 +113,15 @@ def _plan_imp(section: ImpSection, setup: TrainingSetup, sizes: Mapping[str, int
         setup,
         tuple(
             _make_training(
-                cell.method,
-                cell.round,
-                cell.sparsity,
-                total - round(cell.sparsity * total),
-                cell.epochs,
+                round_.method,
+                round_.round,
+                round_.sparsity,
+                total - round(round_.sparsity * total),
+                round_.epochs,
                 setup,
-                speed=1.0 if cell.last else early,
+                speed=1.0 if round_.last else early,
             )
-            for cell in rounds
+            for round_ in rounds
         ),
         total,
         calibrations,
@@ -134,15 +134,17 @@ def _plan_search(
 ) -> TrainingPlan:
     """The dense network if asked for, then a search for every sparsity."""
 
-    def alive(cell: Round) -> int:
-        if cell.method != EDGE_POPUP:
+    def alive(round_: Round) -> int:
+        if round_.method != EDGE_POPUP:
             return sum(sizes.values())
-        return sum(max(1, round(share_kept(cell.sparsity) * size)) for size in sizes.values())
+        return sum(max(1, round(share_kept(round_.sparsity) * size)) for size in sizes.values())
 
     found = list_search_rounds(section, setup.recipe.training.epochs)
     trainings = tuple(
-        _make_training(cell.method, cell.round, cell.sparsity, alive(cell), cell.epochs, setup)
-        for cell in found
+        _make_training(
+            round_.method, round_.round, round_.sparsity, alive(round_), round_.epochs, setup
+        )
+        for round_ in found
     )
     return _plan_rounds(setup, trainings, sum(sizes.values()), 0, models_in_state=0)
 

@@ -43,7 +43,7 @@ def find_tickets(loop: TicketLoop, options: LoopOptions, progress: Progress, say
     """Run `loop`, and leave a run folder with pictures and a report; or the one that is finished.
 
     Raises:
-        SnnpruneError: see `working`.
+        SnnpruneError: see `prepare_loop`.
     """
     with prepare_loop(options, say) as work:
         if work.finished:
@@ -73,7 +73,7 @@ def imp_recipe(
     """Find tickets, and leave a run folder with a model and masks for every round.
 
     Raises:
-        SnnpruneError: see `working`.
+        SnnpruneError: see `prepare_loop`.
     """
     return find_tickets(imp, options, progress, say)
 
@@ -84,6 +84,6 @@ def search_recipe(
     """Search, and leave a run folder with a model and masks for every sparsity.
 
     Raises:
-        SnnpruneError: see `working`.
+        SnnpruneError: see `prepare_loop`.
     """
     return find_tickets(search, options, progress, say)

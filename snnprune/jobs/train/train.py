@@ -22,7 +22,7 @@ def train_recipe(
     """Train, and leave a run folder: recipe first, checkpoints, report, hashes, `DONE` last.
 
     Raises:
-        SnnpruneError: see `working`.
+        SnnpruneError: see `prepare_loop`.
     """
     with prepare_loop(options, say) as work:
         if work.finished:

@@ -62,7 +62,7 @@ MEMORY = 2**27  # bytes of the inverses that are in work
 def compute_losses(inverses: Tensor, weights: Tensor, *, share: float | None = None) -> Tensor:
     """What the removal of each weight adds to E|dW x|^2, where those left make up for it.
 
-    `inverses` has H^-1 of H = E[x x'], (groups, d, d) float64, see `inverse_of`; `weights` is
+    `inverses` has H^-1 of H = E[x x'], (groups, d, d) float64, see `invert`; `weights` is
     (groups, out, d). From each row the weight of the least w_q^2 / [H^-1]_qq is taken out, the
     others make up for it, H^-1 loses its row and column, and so on (Hassibi and Stork 1993; row by
     row as Frantar and Alistarh 2022, arXiv 2208.11580). A row's values never fall on the way, so

@@ -243,7 +243,7 @@ def run_until(
     *,
     on_norm: Callable[[str, NormCall], None] = lambda _, __: None,
 ) -> None:
-    """Run one batch until `on_layer` ends it; see `watching` for `on_norm`."""
+    """Run one batch until `on_layer` ends it; see `observe` for `on_norm`."""
     watched = observe(network, on_layer=on_layer, on_norm=on_norm)
     with watched as start, contextlib.suppress(PassEnd):
         start()

@@ -21,7 +21,8 @@ from snnprune.pruning.criteria.spiking import compute_flip_energy
 def compute_flip_energies(
     weights: Mapping[str, Tensor], network: Network, calibration: Calibration
 ) -> dict[str, Tensor]:
-    """`predicted_flips` of each layer of which it is known what it does to spikes, by weight key.
+    """`compute_flip_energy` of each layer of which it is known what it does to spikes, by weight
+    key.
 
     Linear layers without BatchNorm and the encoding layer are among them.
 
@@ -118,7 +119,7 @@ def prune_by_flips(candidates: Candidates, count: int) -> dict[str, Tensor]:
     """As much from each layer as lets equally many of the spikes behind it flip; snnprune's own.
 
     The share of spikes of channel j that flip is predicted to be sqrt(sum of e_ij over the pruned
-    i), a layer's the mean over its channels; see `criteria.spiking.predicted_flips`. Layers of
+    i), a layer's the mean over its channels; see `compute_flip_energy`. Layers of
     which nothing is known, as the last, lose what `lamp` over all layers would take from them.
     """
     if not candidates.flips:

@@ -1,7 +1,7 @@
 """The chance that a change of the membrane flips its spike, to first order: P = p(u_th) E|du|.
 
-Eq. 12 of Yao et al. 2023, arXiv 2305.12148. The density p(u_th) is that of `criteria.density`, and
-du the change of the membrane before reset.
+Eq. 12 of Yao et al. 2023, arXiv 2305.12148. The density p(u_th) is that of
+`pruning.criteria.density`, and du the change of the membrane before reset.
 """
 
 from __future__ import annotations

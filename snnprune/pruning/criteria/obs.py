@@ -26,7 +26,8 @@ def obs(evidence: Evidence) -> Tensor:
     """Optimal Brain Surgeon, row by row; Hassibi and Stork 1993, Frantar and Alistarh 2022.
 
     w_q^2 / [H^-1]_qq, H = E[x x'] of the layer's own inputs, in the exact order of removal: after
-    each the rest of the row makes up for it (arXiv 2208.11580, Algorithm 1). See `grams.losses`.
+    each the rest of the row makes up for it (arXiv 2208.11580, Algorithm 1). See
+    `second_moments.obs`.
     """
     return _compute_losses(evidence)
 

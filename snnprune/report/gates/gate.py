@@ -85,7 +85,7 @@ class GateRule:
     help: str
     unit: str
     needs: tuple[str, ...]
-    """Fields of `Measured`."""
+    """Fields of `Measurements`."""
     read: Callable[[str, str], Any]
     """From what was written and the flag to a limit."""
     judge: Callable[[Any, Measurements], Judgement]

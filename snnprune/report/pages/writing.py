@@ -114,7 +114,7 @@ def write_report(
 ) -> tuple[Path, ...]:
     """Write `report.json` and its pages into `folder`, together; the files.
 
-    `within` is as for `files.together`.
+    `within` is as for `files.together.replace_together`.
 
     Raises:
         OutputError: one cannot be written.

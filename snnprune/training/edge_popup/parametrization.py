@@ -26,7 +26,8 @@ def attach_parametrization(owner: nn.Module, name: str, part: nn.Module) -> Iter
     """`owner.name` is what `part` makes of it, in the block."""
     order = list(owner._parameters)
     parametrize.register_parametrization(owner, name, part)
-    # a class of torch's would hide from `network.at_rest` that the states in it are a user's
+    # a class of torch's would hide from `Network.reset_between_batches` that the states in it are a
+    # user's
     type(owner).__module__ = type(owner).__bases__[0].__module__
     try:
         yield

@@ -170,7 +170,7 @@ def randomize_network(
     embeddings, weights that no layer uses. A weight under several names has one score.
 
     The links of `network` hold in the block, but neurons that are comparisons in somebody's code
-    are not seen by `network.watching` there. After it the module is as it was before.
+    are not seen by `graph.hooks.observe` there. After it the module is as it was before.
 
     Raises:
         InputError: `kept` is not in (0, 1], or a weight cannot be masked.

@@ -56,7 +56,7 @@ def collect_conditions(device: torch.device, processes: int = 1) -> dict[str, st
 def check_differences(
     before: Mapping[str, str], now: Mapping[str, str], allowed: Collection[str], folder: Path
 ) -> list[str]:
-    """A warning for each difference of what a run is `made_with`; `allowed` are names in it.
+    """A warning for each difference of what a run was made with; `allowed` are names in it.
 
     The number of a CPU's threads makes it no other device.
 

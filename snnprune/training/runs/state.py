@@ -83,7 +83,7 @@ class State:
 def write_state(path: Path, state: State, *, within: Path | None = None) -> None:
     """Write the file whole or not at all; no more than one tensor is copied at a time.
 
-    `within` is as for `files.replacing`.
+    `within` is as for `files.together.replace_file`.
 
     Raises:
         OutputError: it cannot be written.

@@ -137,7 +137,7 @@ class ImpRun(TrainingSequence):
             return None
         cuts = {
             number: functools.partial(self._cut, round_)
-            for number, round_ in enumerate(self.cells)
+            for number, round_ in enumerate(self.rounds)
             if round_.round > 0
         }
         stay = self.section.rewind == "learning-rate"
@@ -158,7 +158,7 @@ class ImpRun(TrainingSequence):
         self.bird = None
         # the dense run is what all are compared with, the last round what is kept
         if self.section.early_bird is not None and round_.round > 0 and not round_.last:
-            following = self.cells[self.number + 1]
+            following = self.rounds[self.number + 1]
             self.bird = EarlyBirdDetector(self.section.early_bird, lambda: self._cut(following))
 
     def _make_trainer(self, round_: Round) -> Trainer:
@@ -218,8 +218,8 @@ class ImpRun(TrainingSequence):
 
     def _restore(self, state: State) -> None:
         known, groups = state.position, state.groups
-        self.number = read_count(known, "cell", most=len(self.cells) - 1)
-        round_ = self.cells[self.number]
+        self.number = read_count(known, "cell", most=len(self.rounds) - 1)
+        round_ = self.rounds[self.number]
         self._enter(round_)
         self.trainer = self._make_trainer(round_)
         self.at = resume_trainer(self.trainer, known, groups, epochs=round_.epochs)

@@ -54,10 +54,10 @@ class SearchRun(TrainingSequence):
         if self.state is None:
             return
         with take_up(self.state) as state:
-            self.number = read_count(state.position, "cell", most=len(self.cells) - 1)
-            epochs, steps = self.cells[self.number].epochs, self.setup.steps_per_epoch
+            self.number = read_count(state.position, "cell", most=len(self.rounds) - 1)
+            epochs, steps = self.rounds[self.number].epochs, self.setup.steps_per_epoch
             self.at = Position.from_state(state.position["at"], epochs=epochs, steps=steps)
-            require_epochs(self.setup.run.rows, self.at, self.cells[self.number])
+            require_epochs(self.setup.run.rows, self.at, self.rounds[self.number])
             require_alike(state.groups["first"], self.first)
             self.first = state.groups["first"]
 

@@ -23,18 +23,18 @@ class TrainingSequence:
 
     trainer: Trainer
 
-    def __init__(self, setup: TrainingSetup, cells: list[Round]) -> None:
+    def __init__(self, setup: TrainingSetup, rounds: list[Round]) -> None:
         self.full = setup
         self.setup = setup
         """With the network that is trained now."""
-        self.cells = cells
+        self.rounds = rounds
         self.number = 0
         self.at = Position()
 
     @property
     def steps(self) -> int:
         """Batches of the whole run, as far as no training ends early."""
-        return self._steps_before(len(self.cells))
+        return self._steps_before(len(self.rounds))
 
     @property
     def steps_done(self) -> int:
@@ -43,8 +43,8 @@ class TrainingSequence:
 
     def left(self) -> Iterator[Round]:
         """The trainings from the one at hand on."""
-        while self.number < len(self.cells):
-            yield self.cells[self.number]
+        while self.number < len(self.rounds):
+            yield self.rounds[self.number]
             self.number, self.at = self.number + 1, Position()
 
     def train(self, round_: Round) -> None:
@@ -109,7 +109,7 @@ class TrainingSequence:
         self.full.run.save(self.steps_done, position, groups)
 
     def _steps_before(self, number: int) -> int:
-        epochs = sum(round_.epochs for round_ in self.cells[:number])
+        epochs = sum(round_.epochs for round_ in self.rounds[:number])
         return epochs * self.full.steps_per_epoch
 
     def _steps_of(self, at: Position) -> int:

@@ -203,7 +203,7 @@ def test_tracing_does_not_import_torch_s_compiler() -> None:
 import sys
 import torch
 from snnprune.models import ModelSpec, build_model
-from snnprune.graph import trace
+from snnprune.graph.trace import trace
 trace(build_model(ModelSpec(name="conv-snn", args={"width": 2})), torch.rand(1, 1, 28, 28))
 print("torch._dynamo" in sys.modules)
 """

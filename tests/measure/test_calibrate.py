@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import snntorch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.errors import InputError, NonFiniteError
@@ -140,6 +141,18 @@ def test_a_neuron_that_never_spikes_is_named() -> None:
     network = network_of(threshold=1e6)
     found = calibrate(network, [(torch.rand(2, 1, 28, 28), None)])
     assert "encoder.neuron never spikes on the calibration data" in found.warnings
+
+
+@pytest.mark.parametrize(("above", "rate"), [(0.0, 0.0), (0.5, 1.0)])
+def test_a_membrane_at_the_threshold_is_no_spike_of_a_neuron_that_has_to_be_above_it(
+    above: float, rate: float
+) -> None:
+    module = nn.Sequential(nn.Linear(1, 1, bias=False), snntorch.Leaky(beta=0.5, init_hidden=True))
+    nn.init.ones_(module[0].weight)
+    x = torch.full((3, 1), 1.0 + above)  # the membrane is that after one step; the threshold is 1
+    found = calibrate(trace(module, x), [(x, None)])
+    (neuron,) = found.neurons.values()
+    assert neuron.firing_rate.tolist() == [rate]
 
 
 def test_nothing_to_calibrate_on_is_refused() -> None:

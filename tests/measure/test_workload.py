@@ -212,6 +212,23 @@ def operations_of_ones(inputs: int, outputs: int, size: int) -> int:
     return inputs * outputs * (3 * size - 2) ** 2
 
 
+@pytest.mark.parametrize(
+    ("values", "macs", "acs"),
+    [((1, 0, -1), 0, 4), ((1, 0, 1), 0, 4), ((2, 0, -1), 4, 0), ((-2, 0, 0), 2, 0)],
+)
+def test_inputs_of_plus_and_minus_one_are_only_added_and_others_multiplied(
+    values: tuple[int, ...], macs: int, acs: int
+) -> None:
+    layer = nn.Linear(3, 2, bias=False)
+    nn.init.ones_(layer.weight)
+    x = torch.tensor([values], dtype=torch.float32)
+    work = Workload()
+    module = nn.Sequential(layer, snntorch.Leaky(beta=0.5, init_hidden=True))
+    evaluate(trace(module, x), [(x, torch.tensor([0]))], workload=work)
+    (found,) = work.layers.values()
+    assert (found.macs, found.acs, found.dense) == (macs, acs, 6)
+
+
 def test_energy_is_that_of_the_operations() -> None:
     work = LayerWork(dense=100, macs=10, acs=1000)
     assert Energy().of(work) == pytest.approx(46 + 900)

@@ -22,7 +22,7 @@ from snnprune.errors import StoppedError
 from snnprune.jobs.train.finetune import FinetuneSources, load_for_finetune, read_sources
 from snnprune.jobs.train.looping import LoopOptions, make_data_spec
 from snnprune.jobs.train.options import FinetuneFiles
-from snnprune.jobs.train.plans import PlannedTraining, TrainingPlan, make_plan
+from snnprune.jobs.train.plans import Training, TrainingPlan, make_plan
 from snnprune.jobs.train.recipes import require_names
 from snnprune.measure.evaluation import evaluate
 from snnprune.quantities import Natural
@@ -141,7 +141,7 @@ class DryRun:
     images: Mapping[str, Natural | None]
     """By split; None where a loader of the user's does not say."""
     steps_per_epoch: Natural
-    trainings: tuple[PlannedTraining, ...]
+    trainings: tuple[Training, ...]
     """Of one run."""
     epochs: Natural
     steps: Natural

@@ -26,7 +26,7 @@ from snnprune.training.setup import TrainingSetup, spec_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedTraining:
+class Training:
     """One of the trainings of a run."""
 
     method: str
@@ -44,7 +44,7 @@ class PlannedTraining:
 class TrainingPlan:
     """The trainings of a run, and what goes with them."""
 
-    trainings: tuple[PlannedTraining, ...]
+    trainings: tuple[Training, ...]
     prunable: int
     evaluated_batches: int
     """To measure, choose and calibrate on, in the whole run."""
@@ -151,7 +151,7 @@ def _plan_search(
 
 def _plan_rounds(
     setup: TrainingSetup,
-    trainings: tuple[PlannedTraining, ...],
+    trainings: tuple[Training, ...],
     total: int,
     calibrations: int,
     *,
@@ -178,8 +178,8 @@ def _make_training(
     setup: TrainingSetup,
     *,
     speed: float = 1.0,
-) -> PlannedTraining:
-    return PlannedTraining(
+) -> Training:
+    return Training(
         method=method,
         round=number,
         sparsity=sparsity,

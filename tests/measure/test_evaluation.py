@@ -54,6 +54,20 @@ def test_counts_losses_and_firing_rates_are_those_worked_out_by_hand(network: Ne
     assert result.firing_rates == {"neuron": pytest.approx(5 / 12)}
 
 
+def test_a_channel_that_never_spikes_is_silent_and_one_that_always_does_is_saturated(
+    network: Network,
+) -> None:
+    # the first fires at both steps of both images, the second at none
+    always = torch.tensor([[2.0, 0.0], [2.0, 0.0]])
+    activity = evaluate(network, [(always, labels(0, 0))]).activity["neuron"]
+    assert (activity.channels, activity.silent, activity.saturated) == (2, 1, 1)
+    # 3 of 4 and 1 of 4: neither
+    mixed = torch.tensor([[2.0, 0.75], [0.75, 0.0]])
+    activity = evaluate(network, [(mixed, labels(0, 0))]).activity["neuron"]
+    assert (activity.silent, activity.saturated) == (0, 0)
+    assert activity.firing_rate == pytest.approx(4 / 8)
+
+
 def test_batches_of_any_size_give_the_same_counts(network: Network) -> None:
     whole = evaluate(network, [(X, labels(0, 1, 1))])
     parts = evaluate(network, [(X[:1], labels(0)), (X[1:], labels(1, 1))])

@@ -11,6 +11,7 @@ from torch.nn import functional
 from snnprune.errors import InputError
 from snnprune.graph.network import Network
 from snnprune.recipe.methods import TrainingSection
+from snnprune.training.masking import MaskKeeper
 from snnprune.training.step import Trainer
 
 KEYS = ("first.weight", "second.weight")
@@ -197,3 +198,13 @@ def test_a_taken_up_trainer_goes_on_with_both_kinds_of_masks() -> None:
 def test_a_mask_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"mask of first\.weight has shape \[2, 2\]"):
         trainer().hold({KEYS[0]: torch.ones(2, 2, dtype=torch.bool)})
+
+
+def test_weights_that_are_pruned_are_zero_from_the_moment_that_their_masks_are_held() -> None:
+    module = TwoLayers()
+    before = {key: module.get_parameter(key).detach().clone() for key in KEYS}
+    keeper, held = MaskKeeper(module), masks()
+    keeper.set(held, passing={})
+    for key in KEYS:
+        assert torch.equal(module.get_parameter(key), before[key] * held[key])
+        assert not held[key].all()

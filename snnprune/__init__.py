@@ -7,7 +7,7 @@ a module of yours to the smaller layers of a file that `prune --structure channe
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from snnprune import moved as moved  # imports of before keep working
+from snnprune import moved as moved
 from snnprune.version import __version__
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from snnprune.checkpoint.read import (
     read_checkpoint,
 )
 from snnprune.checkpoint.safetensors import bytes_of, write_safetensors
-from snnprune.checkpoint.soundness import is_finite
 from snnprune.checkpoint.weights import (
     compute_effective_weight,
     find_parametrized,
@@ -25,6 +24,7 @@ from snnprune.checkpoint.weights import (
     find_saved_states,
     find_tied_tensors,
     fold_masks,
+    is_finite,
     is_prunable,
     strip_part_suffix,
 )

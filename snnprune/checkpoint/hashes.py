@@ -4,8 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from snnprune.checkpoint.read import files_of, hash_checkpoint
-from snnprune.checkpoint.sniff import sniff_container
+from snnprune.checkpoint.read import files_of, hash_checkpoint, sniff_container
 from snnprune.errors import InputError
 from snnprune.files.readable import COPY_AGAIN, require_readable
 from snnprune.files.writing import hash_file, read_sums

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from snnprune.checkpoint import safetensors
 from snnprune.checkpoint.contents import Contents
+from snnprune.checkpoint.read import sniff_container
 from snnprune.checkpoint.safetensors import MalformedJsonError, is_shape, parse
-from snnprune.checkpoint.sniff import sniff_container
 from snnprune.errors import InputError
 
 SHAPES = "snnprune.shapes"

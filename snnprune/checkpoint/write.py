@@ -7,9 +7,8 @@ from torch import Tensor
 
 from snnprune.checkpoint import nir
 from snnprune.checkpoint.checkpoint import Checkpoint
-from snnprune.checkpoint.read import hash_checkpoint, read_checkpoint
+from snnprune.checkpoint.read import hash_checkpoint, read_checkpoint, sniff_container
 from snnprune.checkpoint.safetensors import write_safetensors
-from snnprune.checkpoint.sniff import sniff_container
 from snnprune.checkpoint.torch import rewrite
 from snnprune.checkpoint.weights import fold_masks
 from snnprune.errors import InputError, UsageError

@@ -7,8 +7,17 @@ from typing import Annotated
 import typer
 
 from snnprune.cli.comparing import SplitFlag, require_split
-from snnprune.cli.flags import HOLD_OUT, ReadoutFlag, ReportFlag, ReportFlags, ShowFlags, StrictFlag
-from snnprune.cli.gate_flags import PANEL, EnergyFlags, GateFlags
+from snnprune.cli.flags import (
+    HOLD_OUT,
+    PANEL,
+    EnergyFlags,
+    GateFlags,
+    ReadoutFlag,
+    ReportFlag,
+    ReportFlags,
+    ShowFlags,
+    StrictFlag,
+)
 from snnprune.cli.options import expand_options
 from snnprune.files.readable import require_readable
 from snnprune.jobs.targets.options import (

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from typer.models import ParameterInfo
 
-from snnprune.jobs.options import Options, ReadAs
+from snnprune.jobs.targets.options import Options, ReadAs
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -26,7 +26,7 @@ from snnprune.text import format_joules, format_percent, format_whole, layer_nam
 if TYPE_CHECKING:
     from snnprune.export.sizes import Sizes
     from snnprune.jobs.evaluate import EvaluateResult
-    from snnprune.jobs.prune.pruned import PrunedFile, PruneOutcome
+    from snnprune.jobs.prune.filing import PrunedFile, PruneOutcome
     from snnprune.jobs.prune.target_sparsity import Search
 
 

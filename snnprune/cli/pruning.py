@@ -8,6 +8,8 @@ import typer
 
 from snnprune.cli.flags import (
     HOLD_OUT,
+    EnergyFlags,
+    GateFlags,
     GoalFlags,
     ReadoutFlag,
     ReportFlag,
@@ -15,7 +17,6 @@ from snnprune.cli.flags import (
     ShowFlags,
     TrustFlag,
 )
-from snnprune.cli.gate_flags import EnergyFlags, GateFlags
 from snnprune.cli.options import expand_options
 from snnprune.jobs.targets.options import MeasuredOptions
 from snnprune.pruning.allocation import ALLOCATIONS

@@ -14,7 +14,7 @@ from snnprune.text import layer_name, make_printable
 
 if TYPE_CHECKING:
     from snnprune.jobs.demo import DemoMeasurement
-    from snnprune.jobs.targets.layers import LayerRow
+    from snnprune.jobs.targets.reporting import LayerRow
     from snnprune.measure.evaluation import Evaluation
 
 
@@ -168,7 +168,7 @@ def format_excluded_lines(report: Mapping[str, Any]) -> list[str]:
 
 def format_unused_lines(report: Mapping[str, Any]) -> list[str]:
     """Which weights are not pruned because no convolution or linear layer uses them."""
-    from snnprune.jobs.targets.prunable import warn_of_unused
+    from snnprune.jobs.targets.target import warn_of_unused
 
     return [make_printable(line) for line in warn_of_unused(report["unused"])]
 

@@ -13,8 +13,7 @@ import typer
 from snnprune.cli.flags import ReadoutFlag, ReportFlag, ReportFlags, ShowFlags
 from snnprune.cli.options import expand_options
 from snnprune.errors import UsageError
-from snnprune.jobs.options import Options
-from snnprune.jobs.targets.options import MeasuredOptions, TargetOptions
+from snnprune.jobs.targets.options import MeasuredOptions, Options, TargetOptions
 
 if TYPE_CHECKING:
     from snnprune.jobs.theory.levels import ChangeLevel

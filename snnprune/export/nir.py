@@ -16,7 +16,7 @@ from snnprune.export.network import RecordedNetwork, copy_layer_values, require_
 from snnprune.export.nir_graph import export_graph, require_counterparts, require_same_course
 from snnprune.export.packages import convert_package_errors, import_package
 from snnprune.files.together import replace_file
-from snnprune.graph.links import Neuron
+from snnprune.graph.network import Neuron
 from snnprune.text import format_count
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from snnprune.graph.layout import Layout
-from snnprune.graph.links import CHANNEL_AXIS, LayerKind
+from snnprune.graph.network import CHANNEL_AXIS, LayerKind
 
 SYNONYMS = {
     "__iadd__": "add",

@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from snnprune.graph.calls import LayerCall
 from snnprune.graph.layout import Layout
-from snnprune.graph.links import NOWHERE
+from snnprune.graph.network import NOWHERE
 from snnprune.graph.origins import MOVES, VIEWS, Origin
 
 NOTE = "_snnprune_origin"

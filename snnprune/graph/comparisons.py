@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor
 
 from snnprune.graph.calls import ComparisonCall
-from snnprune.graph.observers import TracePass
 from snnprune.graph.origins import ComparedOperand, Origin, make_spike_origin, read_comparison
 from snnprune.graph.thresholds import (
     STIRRED,
@@ -19,6 +18,7 @@ from snnprune.graph.thresholds import (
     is_same_spikes,
     unscale,
 )
+from snnprune.graph.weight_uses import TracePass
 
 RESTING = 1024  # time steps of a membrane at rest that are kept until an input comes
 NEAR = 12  # operations back in which a surrogate and its spikes are found

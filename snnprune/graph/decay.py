@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.graph.libraries.library import Reset
-from snnprune.graph.links import TraceSettings
-from snnprune.graph.observers import Observers
+from snnprune.graph.network import TraceSettings
 from snnprune.graph.thresholds import ThresholdSite
 from snnprune.graph.tracer import Tracer
+from snnprune.graph.weight_uses import Observers
 
 STEP = 1e-2  # how far membranes are moved, in standard deviations
 SOME, LEAST = 0.05, 32  # share of them, and how many at least: few, for the layers behind them

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from snnprune.graph.calls import LayerCall, NormCall
 from snnprune.graph.forward import device_of
 from snnprune.graph.network import Network
-from snnprune.graph.observers import Observers
 from snnprune.graph.thresholds import ThresholdSite
 from snnprune.graph.tracer import Tracer
+from snnprune.graph.weight_uses import Observers
 from snnprune.runtime import seed_all, seed_draws
 
 Observer = Callable[[str, Tensor], None]

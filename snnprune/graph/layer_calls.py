@@ -24,7 +24,7 @@ from snnprune.graph.calls import (
     name_of,
 )
 from snnprune.graph.layout import Layout
-from snnprune.graph.links import CHANNEL_AXIS, LayerKind
+from snnprune.graph.network import CHANNEL_AXIS, LayerKind
 
 # Where the two factors stand among the arguments; what is added to their product comes first.
 PRODUCTS = {

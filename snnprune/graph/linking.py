@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from snnprune.errors import InputError
-from snnprune.graph.links import Gain, Link
-from snnprune.graph.network import Network
+from snnprune.graph.network import Gain, Link, Network
 from snnprune.graph.origins import (
     Origin,
     PassedOperation,

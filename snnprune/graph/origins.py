@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from snnprune.graph.layout import Layout
-from snnprune.graph.links import Gain, Norm
+from snnprune.graph.network import Gain, Norm
 
 # Operations that change no value: not worth telling about a link.
 VIEWS = frozenset(

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from snnprune.data.batches import copy_batch
 from snnprune.graph.hooks import observe
-from snnprune.graph.links import Layer, Neuron
 from snnprune.graph.mode import use_eval_mode
-from snnprune.graph.network import Network
+from snnprune.graph.network import Layer, Network, Neuron
 
 
 class StepCount:

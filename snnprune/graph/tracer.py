@@ -33,8 +33,8 @@ from snnprune.graph.calls import (
 from snnprune.graph.channels import WRITES, ChannelNumbers
 from snnprune.graph.comparisons import ComparisonReader
 from snnprune.graph.libraries import library_of
-from snnprune.graph.links import Gain, Norm, TraceSettings
-from snnprune.graph.observers import Observers, TracePass
+from snnprune.graph.mode import find_restless_reason
+from snnprune.graph.network import Gain, Norm, TraceSettings
 from snnprune.graph.origins import (
     MOVES,
     PICKS,
@@ -45,8 +45,7 @@ from snnprune.graph.origins import (
     make_origin,
     make_spike_origin,
 )
-from snnprune.graph.restless import find_restless_reason
-from snnprune.graph.weight_uses import WeightReader
+from snnprune.graph.weight_uses import Observers, TracePass, WeightReader
 
 # What takes from a tensor its shape alone.
 CONSTRUCTORS = frozenset(

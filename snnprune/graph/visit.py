@@ -19,12 +19,11 @@ from snnprune.graph.linking import (
     has_shared_membrane,
     merge_neurons_behind,
 )
-from snnprune.graph.links import Layer, TraceSettings
-from snnprune.graph.observers import Observers
+from snnprune.graph.network import Layer, TraceSettings
 from snnprune.graph.origins import Origin, Term, find_terms, make_recurrent_term
-from snnprune.graph.parameters import ComposedWeight
 from snnprune.graph.thresholds import ThresholdSite, is_reshaped
 from snnprune.graph.tracer import Tracer
+from snnprune.graph.weight_uses import ComposedWeight, Observers
 
 SAME = 1e-2  # relative: rounding to fewer bits makes no other weight
 

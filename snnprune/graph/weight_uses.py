@@ -1,28 +1,178 @@
-"""Weights in a forward pass: which parameter a call applies, and as what."""
+"""Weights in a forward pass: which parameter a call applies, as what, and who is told."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from snnprune.graph.calls import LayerCall, WeightCandidate, drop_repeats, name_of
+from snnprune.graph.calls import LayerCall, NormCall, WeightCandidate, drop_repeats, name_of
+from snnprune.graph.channels import OriginNotes
 from snnprune.graph.layer_calls import find_addend, iter_candidates, iter_fused_weights
 from snnprune.graph.layout import Layout, find_layout
-from snnprune.graph.observers import TracePass
-from snnprune.graph.origins import MOVES, Origin, make_origin
-from snnprune.graph.parameters import (
-    KEEPS_ORDER,
-    AppliedWeight,
-    ComposedWeight,
-    WeightPieces,
-    find_applied_weight,
+from snnprune.graph.network import TraceSettings
+from snnprune.graph.origins import MOVES, VIEWS, Origin, make_origin
+from snnprune.graph.thresholds import ThresholdSite, find_function_here
+
+KEEPS_ORDER = frozenset(
+    {"flatten", "unflatten", "view", "reshape", "squeeze", "unsqueeze", "contiguous", "clone"}
+    | {"detach", "to", "float", "half", "bfloat16", "double", "type_as", "_to_copy", "data"}
+    | {"alias", "type", "view_as", "_unsafe_view", "ravel", "reshape_as", "__getitem__", "cpu"}
+    | {"cuda", "requires_grad", "mul", "div", "expand", "expand_as"}
 )
-from snnprune.graph.thresholds import find_function_here
+"""Operations after which as many values lie as they did."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppliedWeight:
+    """The parameter that a weight is, or is an elementwise function of."""
+
+    key: str
+    layout: Layout
+    """From the parameter to the weight as the call has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightPieces:
+    """Parameters of which a weight is a piece, or the pieces of which it is put together."""
+
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComposedWeight:
+    """Parameters that a weight is made of as a whole: one of theirs changes many of its values."""
+
+    keys: tuple[str, ...]
+    how: str
+    """The last operation, and the function in whose code it is."""
+
+
+def find_applied_weight(
+    origin: Origin, shape: Sequence[int], functions: Collection[str] = ()
+) -> AppliedWeight | WeightPieces | ComposedWeight | None:
+    """What a weight of that origin and `shape` is; None if no parameter had a part in it.
+
+    `functions` are parameters that the network applies an elementwise function with f(0) = 0 to.
+    """
+    if origin.data:
+        return None
+    layout = origin.layout
+    if layout is not None and origin.parameter and _is_layout_of(layout, shape):
+        return AppliedWeight(key=origin.parameter, layout=layout)
+    keys = tuple(find_parameters_behind(origin))
+    if not keys:
+        return None
+    shaped = [key for key in keys if key in functions]
+    if len(shaped) == 1:
+        return AppliedWeight(key=shaped[0], layout=Layout.of(shape))
+    if is_only_moved(origin):
+        return WeightPieces(keys=keys)
+    how = origin.name.lstrip("_")
+    return ComposedWeight(keys=keys, how=f"{origin.written} ({how})" if origin.written else how)
+
+
+def _is_layout_of(layout: Layout, shape: Sequence[int]) -> bool:
+    """Whether a layout gives a weight of that shape; one of one dimension may be a mere factor."""
+    is_matrix = len(layout.held) > 1 or len(shape) > 1
+    return is_matrix and layout.shape == _match_shape(layout.shape, shape)
+
+
+def _match_shape(known: tuple[int, ...], shape: Sequence[int]) -> tuple[int, ...]:
+    """The known shape where it is `shape` but for dimensions of one."""
+    same = [one for one in known if one > 1] == [one for one in shape if one > 1]
+    return known if same else tuple(shape)
+
+
+def is_only_moved(origin: Origin) -> bool:
+    """Whether parameters were put together or taken apart to make it, and no value changed."""
+    steps = [origin]
+    while steps:
+        here = steps.pop()
+        if here.parents and here.name not in VIEWS | MOVES:
+            return False
+        steps += here.parents
+    return True
+
+
+def find_parameters_behind(origin: Origin) -> list[str]:
+    """The parameters that a weight is made of, those that are weights themselves."""
+    found, steps, seen = [], [origin], set[Origin]()
+    while steps:
+        here = steps.pop()
+        if here in seen:
+            continue
+        seen.add(here)
+        steps += here.parents
+        if here.parameter and not here.parents and here.layout and len(here.layout.held) > 1:
+            found.append(here.parameter)
+    return sorted(found)
+
+
+def _observe_nothing(*_: Any) -> None:
+    """Observe nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observers:
+    """Who is told what happens, mostly before it does.
+
+    None may change a tensor, but `on_norm` the statistics that the call is about to read.
+    """
+
+    on_layer: Callable[[str, LayerCall, str | None], None] = _observe_nothing
+    """Weight key, call, and the neuron module that the layer is a part of, if it is."""
+    on_layout: Callable[[str, Layout], None] = _observe_nothing
+    """Weight key, and how its parameter lies to the weight of the call that is told of next."""
+    on_made: Callable[[ComposedWeight, LayerCall, Tensor], None] = _observe_nothing
+    """What a weight is made of as a whole, the call that applies it, and the weight in its form
+    there."""
+    on_unseen: Callable[[tuple[str, ...], str], None] = _observe_nothing
+    """Keys of parameters that are applied as weights where nothing can be seen, and by what."""
+    on_current: Callable[[str, Tensor], None] = _observe_nothing
+    """Weight key, and what has come of the call that `on_layer` was told of."""
+    on_norm: Callable[[str, NormCall], None] = _observe_nothing
+    """Key of the running variance, call."""
+    on_drive: Callable[[str, tuple[Origin, ...], int | None], None] = _observe_nothing
+    """Name of a neuron module, where its input came from, and where that has its channels."""
+    on_site: Callable[[ThresholdSite, Tensor, Tensor], None] = _observe_nothing
+    """Site, u - u_th and the spikes, once they are there."""
+    on_compared: Callable[[ThresholdSite, Tensor], None] = _observe_nothing
+    """Site, and what is compared there."""
+    on_restless: Callable[[str, str], None] = _observe_nothing
+    """Module, and which of `restless` is done in it."""
+
+
+class TracePass:
+    """What all who follow a pass share."""
+
+    def __init__(self, module: nn.Module, observers: Observers, settled: TraceSettings) -> None:
+        self.observers, self.settled = observers, settled
+        self.notes = OriginNotes(module)
+        self.inside: list[str] = []
+        """Names of the modules that are being called."""
+        self.depth = 0
+        """How many neuron modules, or observers, we are inside of."""
+
+    def start(self) -> None:
+        """Begin another pass: what was met before is forgotten."""
+        self.notes.start()
+        self.inside.clear()
+
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[None]:
+        """Follow nothing in the block."""
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
+
 
 NAMELESS = "a weight of the network's own"
 """Stands for one that is no parameter, where a traced network is watched."""

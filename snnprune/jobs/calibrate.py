@@ -11,10 +11,9 @@ from typing import Any
 from snnprune.distributed.ranks import ALONE, Ranks, join_ranks
 from snnprune.errors import InputError
 from snnprune.files.writing import require_free
-from snnprune.jobs.targets.layers import LayerRow, as_dicts, make_layer_rows
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.options import TargetOptions
-from snnprune.jobs.targets.reporting import make_target_report
+from snnprune.jobs.targets.reporting import LayerRow, as_dicts, make_layer_rows, make_target_report
 from snnprune.jobs.targets.target import Target
 from snnprune.measure.calibrate import MIN_SAMPLES, calibrate
 from snnprune.measure.calibration import Calibration, read_calibration, write_calibration

@@ -22,11 +22,16 @@ from snnprune.jobs.gating import (
     judge_gates,
     publish_verdicts,
 )
-from snnprune.jobs.targets.layers import LayerRow, as_dicts, count_totals, make_layer_rows
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.other import read_other
-from snnprune.jobs.targets.reporting import make_target_report
+from snnprune.jobs.targets.reporting import (
+    LayerRow,
+    as_dicts,
+    count_totals,
+    make_layer_rows,
+    make_target_report,
+)
 from snnprune.jobs.targets.target import Target
 from snnprune.measure.agreement import Agreement, describe_agreement
 from snnprune.measure.agreement_pass import measure_agreements

@@ -13,9 +13,8 @@ from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.other import read_other
-from snnprune.jobs.targets.prunable import PrunableWeights
 from snnprune.jobs.targets.reporting import make_target_report
-from snnprune.jobs.targets.target import Target
+from snnprune.jobs.targets.target import PrunableWeights, Target
 from snnprune.measure.agreement import (
     Agreement,
     Change,

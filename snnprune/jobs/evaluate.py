@@ -6,10 +6,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from snnprune.distributed.ranks import join_ranks
-from snnprune.jobs.targets.layers import LayerRow, as_dicts, count_totals, make_layer_rows
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.options import TargetOptions
-from snnprune.jobs.targets.reporting import make_target_report
+from snnprune.jobs.targets.reporting import (
+    LayerRow,
+    as_dicts,
+    count_totals,
+    make_layer_rows,
+    make_target_report,
+)
 from snnprune.measure.evaluation import Evaluation, evaluate
 from snnprune.measure.workload import Energy, Workload, measure_footprint
 from snnprune.report.frame import describe_evaluation, describe_workload, doubt_evaluation

@@ -10,7 +10,7 @@ from typing import Any
 
 from snnprune.errors import SnnpruneError
 from snnprune.graph.network import Network
-from snnprune.jobs.targets.layers import LayerRow
+from snnprune.jobs.targets.reporting import LayerRow
 from snnprune.measure.agreement import Agreement
 from snnprune.measure.evaluation import Evaluation
 from snnprune.measure.workload import Energy, Workload

@@ -10,10 +10,15 @@ from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.read import files_of
 from snnprune.data.batches import describe_batch
 from snnprune.graph.steps import StepCounts, count_steps, list_doubts
-from snnprune.jobs.targets.layers import LayerRow, as_dicts, count_totals, make_layer_rows
 from snnprune.jobs.targets.opening import open_target, read_example
 from snnprune.jobs.targets.options import TargetOptions
-from snnprune.jobs.targets.reporting import make_target_report
+from snnprune.jobs.targets.reporting import (
+    LayerRow,
+    as_dicts,
+    count_totals,
+    make_layer_rows,
+    make_target_report,
+)
 from snnprune.jobs.targets.target import Target
 from snnprune.plugins.user_code import guard_user_code
 

@@ -9,12 +9,10 @@ from typing import Any
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.files.writing import require_free
 from snnprune.jobs.calibrate import calibrate_target, read_calibration_for
-from snnprune.jobs.targets.layers import LayerRow, as_dicts, make_layer_rows
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.options import TargetOptions
-from snnprune.jobs.targets.prunable import warn_of_unused
-from snnprune.jobs.targets.reporting import make_target_report
-from snnprune.jobs.targets.target import Target
+from snnprune.jobs.targets.reporting import LayerRow, as_dicts, make_layer_rows, make_target_report
+from snnprune.jobs.targets.target import Target, warn_of_unused
 from snnprune.measure.calibration import Calibration
 from snnprune.pruning.criteria.criterion import Criterion
 from snnprune.pruning.oneshot import OneShot, Plan, PrunePlan

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from snnprune.graph.links import NOWHERE, Layer
-from snnprune.graph.network import Network
+from snnprune.graph.network import NOWHERE, Layer, Network
 
 ONE_CHANNEL = 0  # no axis: all values are of one channel
 

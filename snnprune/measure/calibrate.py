@@ -10,9 +10,8 @@ from snnprune.distributed.ranks import ALONE, Ranks
 from snnprune.errors import InputError
 from snnprune.graph.forward import Batch, Forward
 from snnprune.graph.hooks import observe
-from snnprune.graph.links import Layer, Link, Neuron
 from snnprune.graph.mode import use_eval_mode
-from snnprune.graph.network import Network
+from snnprune.graph.network import Layer, Link, Network, Neuron
 from snnprune.measure.calibration import (
     Calibration,
     DriveStatistics,

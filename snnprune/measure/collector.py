@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from snnprune.distributed.ranks import Ranks
 from snnprune.errors import NonFiniteError
 from snnprune.graph.calls import LayerCall, NormCall
-from snnprune.graph.links import Gain, Layer, Link, Neuron, Norm
-from snnprune.graph.network import Network
+from snnprune.graph.network import Gain, Layer, Link, Network, Neuron, Norm
 from snnprune.measure.alignment import ONE_CHANNEL, align_spikes, find_channel_axis
 from snnprune.measure.sums import CalibrationSums, reshape_to_blocks
 

@@ -12,8 +12,7 @@ from snnprune.errors import InputError
 from snnprune.graph.network import Network
 from snnprune.masks import Masks
 from snnprune.pruning.criteria.criterion import Criterion, Evidence, Scale
-from snnprune.pruning.criteria.evidence import EvidenceSource, NetworkEvidence
-from snnprune.pruning.criteria.suitability import why_unsuited
+from snnprune.pruning.criteria.evidence import EvidenceSource, NetworkEvidence, why_unsuited
 from snnprune.pruning.criteria.weight import magnitude
 
 

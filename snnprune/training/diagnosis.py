@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnprune.checkpoint.soundness import is_finite
+from snnprune.checkpoint.weights import is_finite
 from snnprune.data.batches import iter_tensors
 from snnprune.errors import InputError
 

@@ -92,7 +92,7 @@ def split_returning(network: Network, masks: Masks) -> tuple[Masks, Masks]:
     The latter are of the layers that sf does not suit: the encoding layer and Linear layers
     without BatchNorm (decision A8 of docs/criteria).
     """
-    from snnprune.pruning.criteria.suitability import why_without_spikes
+    from snnprune.pruning.criteria.evidence import why_without_spikes
 
     passing = {key for key in masks if why_without_spikes(network.layers[key]) is not None}
     return (

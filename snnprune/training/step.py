@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnprune.checkpoint.soundness import is_finite
+from snnprune.checkpoint.weights import is_finite
 from snnprune.data.batches import require_labels
 from snnprune.distributed.gradients import ReplicatedNetwork
 from snnprune.distributed.norms import synchronise_batchnorms

@@ -9,9 +9,8 @@ import pytest
 import torch
 from pace import pace
 
-from snnprune.checkpoint.read import TensorInfo, describe_checkpoint, read_checkpoint
+from snnprune.checkpoint.read import HEAD, TensorInfo, describe_checkpoint, read_checkpoint
 from snnprune.checkpoint.safetensors import write_safetensors
-from snnprune.checkpoint.sniff import HEAD
 
 STATE = {
     "conv.weight": torch.ones(4, 2, 3, 3),

@@ -12,8 +12,12 @@ from torch import Tensor
 
 from snnprune.checkpoint.read import read_checkpoint
 from snnprune.checkpoint.safetensors import write_safetensors
-from snnprune.checkpoint.soundness import is_finite
-from snnprune.checkpoint.weights import find_prunable_weights, find_saved_states, is_prunable
+from snnprune.checkpoint.weights import (
+    find_prunable_weights,
+    find_saved_states,
+    is_finite,
+    is_prunable,
+)
 from snnprune.errors import InputError
 
 NAN = float("nan")

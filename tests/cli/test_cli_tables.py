@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from snnprune.cli.tables import make_link_table, make_neuron_table
-from snnprune.jobs.targets.layers import LayerRow, LinkRow
+from snnprune.jobs.targets.reporting import LayerRow, LinkRow
 
 
 def shown(table: Table, width: int) -> list[str]:

@@ -12,8 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snnprune.cli import app
-from snnprune.cli.app import may_speak
+from snnprune.cli.app import app, may_speak
 from snnprune.distributed.gradients import ReplicatedNetwork
 from snnprune.distributed.norms import synchronise_batchnorms
 from snnprune.distributed.ranks import ALONE, Ranks, join_ranks

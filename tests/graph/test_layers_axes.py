@@ -11,8 +11,7 @@ from layer_twins import Neuron
 from test_layers_products import output
 from torch import Tensor, nn
 
-from snnprune.graph.links import NOWHERE
-from snnprune.graph.network import Network
+from snnprune.graph.network import NOWHERE, Network
 from snnprune.graph.trace import trace
 from snnprune.measure.calibrate import calibrate
 

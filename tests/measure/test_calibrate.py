@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.errors import InputError, NonFiniteError
-from snnprune.graph.links import Layer
-from snnprune.graph.network import Network
+from snnprune.graph.network import Layer, Network
 from snnprune.graph.trace import trace
 from snnprune.measure.alignment import find_membrane_axis
 from snnprune.measure.calibrate import calibrate

@@ -10,7 +10,7 @@ from snnprune.data.batches import Batches
 from snnprune.errors import InputError
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
-from snnprune.measure.second_moments.collect import Grams
+from snnprune.measure.second_moments.gram import Grams
 from snnprune.measure.second_moments.rows import count_usage
 
 

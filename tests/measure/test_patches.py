@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from snnprune.graph.calls import LayerCall
-from snnprune.graph.links import LayerKind
+from snnprune.graph.network import LayerKind
 from snnprune.measure.second_moments.rows import compute_currents, count_places, extract_patches
 
 LAYERS: dict[LayerKind, Callable[..., Tensor]] = {

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snnprune.checkpoint.torch import instructions as _instructions  # noqa: F401  # fills a table
 from snnprune.checkpoint.torch.machine import CutPickleError, Machine, MalformedPickleError
 from snnprune.checkpoint.torch.stand_ins import CodeError, PickledTensors
 from snnprune.checkpoint.torch.stored_tensors import Storage

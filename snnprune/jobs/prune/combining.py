@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from snnprune.checkpoint.soundness import is_finite
+from snnprune.checkpoint.weights import is_finite
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.network import Network
 from snnprune.jobs.prune.options import PruneOptions

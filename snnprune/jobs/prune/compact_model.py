@@ -13,8 +13,8 @@ from torch.overrides import TorchFunctionMode
 
 from snnprune.data.batches import copy_batch, describe_batch, iter_tensors, map_tensors
 from snnprune.errors import InputError
-from snnprune.graph.links import Layer
 from snnprune.graph.mode import unwrap, use_eval_mode
+from snnprune.graph.network import Layer
 from snnprune.jobs.targets.binding import load_tensors
 from snnprune.jobs.targets.opening import build_module, read_example
 from snnprune.jobs.targets.target import Target

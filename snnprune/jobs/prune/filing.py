@@ -1,8 +1,9 @@
-"""One file of a pruning: written, read back, measured, gated and reported."""
+"""What came of a pruning, and its files: written, read back, measured, gated and reported."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from snnprune.checkpoint.mask_file import PARTNER, write_masks
 from snnprune.checkpoint.write import read_back, write_like
+from snnprune.errors import SnnpruneError
 from snnprune.files.together import replace_together
 from snnprune.files.writing import hash_file, write_json
 from snnprune.jobs.gating import (
@@ -19,21 +21,66 @@ from snnprune.jobs.gating import (
     drop_channels,
     judge_gates,
 )
-from snnprune.jobs.prune.combining import list_unfitted
+from snnprune.jobs.prune.combining import MethodChoice, list_unfitted
 from snnprune.jobs.prune.measuring import BeforeAfter, TestResult
 from snnprune.jobs.prune.options import OutputPaths
-from snnprune.jobs.prune.pruned import PrunedFile
 from snnprune.jobs.prune.target_sparsity import PrunedModel, Search
 from snnprune.jobs.prune.work import PruneJob
 from snnprune.jobs.score import warn_of_unused_criterion
-from snnprune.jobs.targets.layers import LayerRow, as_dicts, count_totals, make_layer_rows
-from snnprune.jobs.targets.prunable import warn_of_unused
-from snnprune.jobs.targets.reporting import make_target_report
+from snnprune.jobs.targets.reporting import (
+    LayerRow,
+    as_dicts,
+    count_totals,
+    make_layer_rows,
+    make_target_report,
+)
+from snnprune.jobs.targets.target import warn_of_unused
 from snnprune.measure.agreement import Agreement, describe_agreement
 from snnprune.measure.evaluation import Evaluation
 from snnprune.pruning.structure.structure import format_metadata
 from snnprune.report.frame import describe_evaluation, doubt_evaluation, make_file_entry
+from snnprune.report.gates.gate import Verdict
 from snnprune.report.provenance import make_metadata
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrunedFile:
+    """What came of one sparsity."""
+
+    sparsity: float | None
+    """As asked for, or found; None where each layer has its own."""
+    place: OutputPaths
+    rows: tuple[LayerRow, ...]
+    """Counted in the file that was written."""
+    totals: dict[str, int]
+    channels: Mapping[str, dict[str, int]]
+    """See `Made`."""
+    before: Evaluation | None
+    after: Evaluation | None
+    test: Evaluation | None
+    """On test images, where `after` is on the images of `--eval-data`."""
+    verdicts: tuple[Verdict, ...]
+    """Of the gates."""
+    error: SnnpruneError | None
+    """Of those that are not met."""
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneOutcome:
+    """What came of a command."""
+
+    files: tuple[PrunedFile, ...]
+    choice: MethodChoice
+    allocation: str
+    search: Search | None
+    report: dict[str, Any]
+    """Of the one file, or of all of them."""
+
+    @property
+    def error(self) -> SnnpruneError | None:
+        """Of the first file that does not meet its gates."""
+        return next((file.error for file in self.files if file.error is not None), None)
 
 
 def _list_doubts(looks: BeforeAfter) -> list[str]:

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from snnprune.export import sizes
 from snnprune.jobs import demo
 from snnprune.jobs.prune import target_sparsity
-from snnprune.jobs.targets import layers
+from snnprune.jobs.targets import reporting
 from snnprune.jobs.theory import measuring, width
 from snnprune.jobs.train import dry_run
 from snnprune.measure import agreement, workload
@@ -36,9 +36,9 @@ TheorySetting = Annotated[widths.Setting, AsDict(name="TheorySetting")]
 TheoryDynamics = Annotated[neuron.NeuronDynamics, AsDict(name="TheoryDynamics")]
 WidthRow = Annotated[width.WidthStatement, AsDict(name="WidthRow")]
 ComparedNetworks = Annotated[construction.NetworkComparison, AsDict(name="ComparedNetworks")]
-Link = Annotated[layers.LinkRow, AsDict(name="Link")]
+Link = Annotated[reporting.LinkRow, AsDict(name="Link")]
 Layer = Annotated[
-    layers.LayerRow,
+    reporting.LayerRow,
     AsDict(name="Layer", more={"neuron": str | None, "links": list[Link]}, before="links"),
 ]
 Outputs = Annotated[

@@ -1,8 +1,8 @@
-"""What the command line says of the checkpoint that a command works on, each flag once."""
+"""What the command line says of the checkpoint that a command works on, and what options are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,8 +11,29 @@ import typer
 
 from snnprune.errors import UsageError
 from snnprune.files.readable import require_readable
-from snnprune.jobs.options import Options, ReadAs
 from snnprune.plugins.forwards import require_forward
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What options derive from; a field that is annotated by typer's Option or Argument is a flag.
+
+    All others keep their default until the command sets them.
+    """
+
+    def check(self) -> None:
+        """Refuse what is wrong, before the command runs and imports torch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadAs:
+    """Annotates a field that a command line gives as something else, such as texts for a table."""
+
+    given: Any
+    """The type that typer reads; nothing given leaves the field's default."""
+    read: Callable[[Any], Any]
+    """From what was given to the field's value; called once all options have been checked."""
+
 
 FORWARD_HELP = (
     "How a batch is run: whole, repeat:T, steps or file.py:function from model and batch to output."

@@ -15,8 +15,7 @@ from snnprune.checkpoint.weights import STATES, find_prunable_weights, fold_mask
 from snnprune.errors import InputError
 from snnprune.jobs.targets.binding import bind_checkpoint, strip_network_prefix
 from snnprune.jobs.targets.options import TargetOptions
-from snnprune.jobs.targets.prunable import matches_pattern
-from snnprune.jobs.targets.target import Target
+from snnprune.jobs.targets.target import Target, matches_pattern
 from snnprune.text import format_names
 
 

@@ -1,16 +1,145 @@
-"""Reports of commands that work on one checkpoint, or on a network and its data."""
+"""Rows per layer, and reports, of commands that work on a checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from torch import Tensor
 
 from snnprune.errors import InputError
 from snnprune.export.network import RecordedNetwork, record_first_calls
+from snnprune.graph.network import Link, Network
 from snnprune.jobs.targets.opening import open_target, read_example
 from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.target import Target
+from snnprune.measure.calibration import Calibration, InputValues, LayerStatistics
+from snnprune.pruning.score import Scores
+from snnprune.quantities import Natural
 from snnprune.report.frame import make_file_entry, make_report
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkRow:
+    """A layer's way to a neuron that it drives."""
+
+    neuron: str
+    norms: tuple[tuple[str, ...], ...]
+    """What normalises on the way, in order; several lists where time steps have their own."""
+    through: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRow:
+    """A prunable layer; rates in [0, 1], None where nobody measured."""
+
+    weight: str
+    shape: tuple[Natural, ...]
+    weights: Natural
+    kept: Natural
+    input_rate: float | None = None
+    """Mean of |x| of what enters."""
+    input_values: InputValues | None = None
+    firing_rate: float | None = None
+    """Spikes per neuron per time step of the first neuron that it drives."""
+    encoding: bool | None = None
+    """Fed by the network's input through no spiking neuron; None where the links are not known."""
+    links: tuple[LinkRow, ...] = ()
+    """One for each neuron that it drives."""
+    criterion: str | None = None
+    reason: str | None = None
+    """Why it was not scored by the criterion that was asked for."""
+
+    @property
+    def neuron(self) -> str | None:
+        """The first neuron that it drives."""
+        return self.links[0].neuron if self.links else None
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the weights that is 0."""
+        return 1 - self.kept / self.weights
+
+
+def make_layer_rows(
+    weights: Mapping[str, Tensor],
+    *,
+    kept: Mapping[str, Tensor] | None = None,
+    network: Network | None = None,
+    calibration: Calibration | None = None,
+    scores: Scores | None = None,
+) -> tuple[LayerRow, ...]:
+    """A row for each of `weights`; without masks `kept`, what is not 0 counts as kept."""
+    rows = []
+    for key, weight in weights.items():
+        layer = network.layers.get(key) if network else None
+        seen = calibration.layers.get(key) if calibration else None
+        alive = kept[key] if kept is not None else weight != 0
+        rows.append(
+            LayerRow(
+                weight=key,
+                shape=tuple(weight.shape),
+                weights=weight.numel(),
+                kept=int(alive.sum()),
+                input_rate=float(seen.input_rate.mean()) if seen else None,
+                input_values=seen.input_values if seen else None,
+                firing_rate=_read_firing_rate(seen) if seen else None,
+                encoding=layer.encoding if layer else None,
+                links=tuple(_make_link_row(link) for link in layer.links) if layer else (),
+                criterion=scores.used(key) if scores else None,
+                reason=scores.fallback.get(key) if scores else None,
+            )
+        )
+    return tuple(rows)
+
+
+def _make_link_row(link: Link) -> LinkRow:
+    norms = (
+        tuple(norm.variance.removesuffix(".running_var") for norm in chain) for chain in link.norms
+    )
+    return LinkRow(neuron=link.neuron, norms=tuple(filter(None, norms)), through=link.through)
+
+
+def _read_firing_rate(seen: LayerStatistics) -> float | None:
+    """Of the first neuron that the layer drives."""
+    return float(seen.drives[0].neuron.firing_rate.mean()) if seen.drives else None
+
+
+def count_totals(
+    rows: tuple[LayerRow, ...], tensors: Mapping[str, Tensor], network: Network | None
+) -> dict[str, int]:
+    """Counts over all rows, and over all `tensors` of the file or all that the network has.
+
+    `weights` are the values of everything of two or more dimensions, prunable or not.
+    """
+    prunable, kept = sum(row.weights for row in rows), sum(row.kept for row in rows)
+    held = _list_parameters(tensors, network)
+    weights = sum(tensor.numel() for tensor in held if tensor.dim() > 1)
+    return {
+        "prunable": prunable,
+        "kept": kept,
+        "pruned": prunable - kept,
+        "weights": max(weights, prunable),
+        "parameters": sum(tensor.numel() for tensor in held),
+    }
+
+
+def _list_parameters(tensors: Mapping[str, Tensor], network: Network | None) -> list[Tensor]:
+    """All parameters; without the network, floats that are no running statistic."""
+    if network is not None:
+        return list(network.module.parameters())
+    return [
+        tensor
+        for key, tensor in tensors.items()
+        if tensor.is_floating_point() and not key.endswith(("running_mean", "running_var"))
+    ]
+
+
+def as_dicts(rows: tuple[LayerRow, ...]) -> list[dict[str, Any]]:
+    """The rows for a report."""
+    return [{**asdict(row), "neuron": row.neuron} for row in rows]
+
 
 SAMPLES = 16
 

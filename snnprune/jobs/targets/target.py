@@ -1,24 +1,206 @@
-"""What a command works on: a checkpoint, the network it belongs to, and data to run it on."""
+"""What a command works on: a checkpoint, the network it belongs to, data, and what may be
+pruned.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
 
 from snnprune.checkpoint.checkpoint import Checkpoint
+from snnprune.checkpoint.weights import (
+    compute_effective_weight,
+    find_parametrized,
+    find_prunable_weights,
+    find_tied_tensors,
+    find_tiny_weights,
+    find_unprunable,
+    strip_part_suffix,
+)
 from snnprune.data.batches import Batches, Pair, SizedPair
 from snnprune.data.dataset import GIVEN, DataSet, Split, format_split
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
-from snnprune.graph.network import Network
+from snnprune.graph.libraries import library_of
+from snnprune.graph.network import Network, find_aliases
 from snnprune.graph.readout import Readout
 from snnprune.jobs.targets.options import TargetOptions
-from snnprune.jobs.targets.prunable import PrunableWeights
 from snnprune.models import ModelSpec
 from snnprune.report.provenance import DataSpec, read_data_spec
+from snnprune.text import format_count, format_names, layer_name
+
+
+def find_unused_weights(network: Network, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """The keys of `tensors` that look like weights, and met no convolution or linear layer.
+
+    Such are an Embedding, an LSTM, a transposed convolution and layers that the pass left out, but
+    not what other weights are made of, and no parameter of a neuron.
+    """
+    same = find_aliases(network.module)
+    met = {name for key in (*network.layers, *network.made) for name in same.get(key, (key,))}
+    wholes = set(map(strip_part_suffix, met))
+    parts = dict(network.module.named_modules(remove_duplicate=False))
+    parameters = dict(network.module.named_parameters(remove_duplicate=False))
+    return tuple(
+        key
+        for key, tensor in tensors.items()
+        if key in parameters
+        and key == next(name for name in same.get(key, (key,)) if name in tensors)
+        and strip_part_suffix(key) not in wholes
+        and _looks_like_a_weight(strip_part_suffix(key), tensor)
+        and library_of(parts[key.rpartition(".")[0]]) is None
+    )
+
+
+def warn_of_unused(unused: Iterable[str]) -> tuple[str, ...]:
+    """One line that names the `unused`, where there are some."""
+    keys = list(unused)
+    weights = format_count(len(keys), "weight")
+    line = f"not pruned: {weights} that no convolution or linear layer uses: {format_names(keys)}"
+    return (line,) if keys else ()
+
+
+def _looks_like_a_weight(name: str, tensor: Tensor) -> bool:
+    """By its name, such as `weight_ih_l0`, and by the shape of a layer's weight."""
+    named = "weight" in name.rpartition(".")[2]
+    return named and tensor.is_floating_point() and 2 <= tensor.dim() <= 5
+
+
+def find_excluded(names: Mapping[str, Sequence[str]], patterns: Iterable[str]) -> tuple[str, ...]:
+    """The keys of `names` of which one name fits one of `patterns`.
+
+    `names` holds all names of each prunable weight by its key; a pattern may leave out the
+    `.weight` at the end.
+
+    Raises:
+        InputError: a pattern fits none, or together they fit all.
+    """
+    found = set[str]()
+    for pattern in patterns:
+        fitting = {key for key, known in names.items() if matches_pattern(known, pattern)}
+        if not fitting:
+            some = ", ".join(list(names)[:5])
+            raise InputError(
+                f"{pattern!r} fits no prunable weight", field="--exclude", hint=f"there are {some}"
+            )
+        found |= fitting
+    if found and len(found) == len(names):
+        raise InputError("leaves nothing to prune", field="--exclude")
+    return tuple(key for key in names if key in found)
+
+
+def matches_pattern(names: Sequence[str], pattern: str) -> bool:
+    """Whether one of a weight's names fits a pattern, with or without its `.weight`."""
+    return any(
+        fnmatchcase(name, pattern) or fnmatchcase(layer_name(name), pattern) for name in names
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrunableWeights:
+    """The weights of a checkpoint, seen by its network or, without one, by its file alone."""
+
+    checkpoint: Checkpoint
+    network: Network | None = None
+    exclude: tuple[str, ...] = ()
+    """Patterns of weights that are left alone."""
+
+    def find_weights(self) -> dict[str, Tensor]:
+        """Those that may be pruned, on the CPU, by key and in the file's order.
+
+        Raises:
+            InputError: there are none, or an `--exclude` fits none.
+        """
+        left_alone = set(self.find_excluded())
+        return {key: weight for key, weight in self._found().items() if key not in left_alone}
+
+    def find_excluded(self) -> tuple[str, ...]:
+        """The keys that `--exclude` fits.
+
+        Raises:
+            InputError: a pattern fits none, or together they leave nothing to prune.
+        """
+        if not self.exclude:
+            return ()
+        keys, tied = (*self._found(), *self.find_made(), *self._look_for_unused()), self.find_tied()
+        left_alone = find_excluded({key: self._names(key, tied) for key in keys}, self.exclude)
+        if not self._found().keys() - set(left_alone):
+            raise InputError("leaves nothing to prune", field="--exclude")
+        return left_alone
+
+    def find_unused(self) -> tuple[str, ...]:
+        """Weights that no convolution or linear layer of the pass used; they are not pruned."""
+        left_alone = self.find_excluded()
+        return tuple(key for key in self._look_for_unused() if key not in left_alone)
+
+    def find_made(self) -> Mapping[str, str]:
+        """Weights that are made of other parameters as a whole, as by weight norm: by what."""
+        return self.network.made if self.network else find_parametrized(self.checkpoint.tensors)
+
+    def find_tied(self) -> Mapping[str, tuple[str, ...]]:
+        """All names of each tensor: those of the network, or without one, of the same memory."""
+        if self.network is None:
+            return find_tied_tensors(self.checkpoint.tensors)
+        return find_aliases(self.network.module)
+
+    def require_one_by_one(self) -> None:
+        """Refuse weights that cannot be pruned one by one, unless `--exclude` leaves them out.
+
+        Raises:
+            InputError: there is one; it is named.
+        """
+        left_alone = self.find_excluded()
+        for key, how in self.find_made().items():
+            if key not in left_alone:
+                raise InputError(
+                    f"is made by {how}: a 0 in the file is no 0 in the weight that the network "
+                    "applies, or changes others",
+                    file=self.checkpoint.path,
+                    field=key,
+                    hint="save it with remove_parametrizations or remove_weight_norm applied, "
+                    "as the network applies it, or leave it out with --exclude",
+                )
+
+    def _names(self, key: str, tied: Mapping[str, tuple[str, ...]]) -> list[str]:
+        """Every name of a weight, in the network and in the file, and of what it is a part of."""
+        names = [*tied.get(key, (key,)), self.checkpoint.names.get(key, key)]
+        return [*names, *map(strip_part_suffix, names)]
+
+    def _look_for_unused(self) -> tuple[str, ...]:
+        return find_unused_weights(self.network, self.checkpoint.tensors) if self.network else ()
+
+    def _found(self) -> dict[str, Tensor]:
+        tensors = self.checkpoint.tensors
+        keys = set(self.network.layers if self.network else find_prunable_weights(tensors))
+        found = {
+            key: compute_effective_weight(tensors, key)
+            for key in tensors
+            if key in keys and tensors[key].numel()
+        }
+        if not found:
+            raise self._nothing_error()
+        return found
+
+    def _nothing_error(self) -> InputError:
+        """There is nothing to prune: what was left alone, and why."""
+        tensors = self.checkpoint.tensors
+        others = {
+            **find_unprunable(tensors),
+            **dict.fromkeys(find_tiny_weights(tensors), "8-bit floats"),
+        }
+        skipped = format_names([f"{name} ({why})" for name, why in others.items()])
+        return InputError(
+            f"nothing to prune among {len(tensors)} tensors"
+            + (f"; not taken for weights of layers: {skipped}" if others else ""),
+            file=self.checkpoint.path,
+            hint="no layer was used in the forward pass"
+            if self.network
+            else "weights are float tensors of 2 to 5 dimensions named *weight",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from snnprune.files.readable import require_readable
-from snnprune.jobs.options import Options
+from snnprune.jobs.targets.options import Options
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from snnprune.errors import InputError
 from snnprune.graph.calls import LayerCall
 from snnprune.graph.hooks import observe
-from snnprune.graph.links import Layer
-from snnprune.graph.network import Network
+from snnprune.graph.network import Layer, Network
 from snnprune.measure.gradients.passes import (
     GradientPasses,
     SampleMeans,

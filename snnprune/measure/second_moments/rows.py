@@ -15,9 +15,8 @@ from snnprune.data.batches import Batches
 from snnprune.errors import InputError
 from snnprune.graph.calls import LayerCall, NormCall
 from snnprune.graph.hooks import observe
-from snnprune.graph.links import Layer
 from snnprune.graph.mode import use_eval_mode
-from snnprune.graph.network import Network
+from snnprune.graph.network import Layer, Network
 from snnprune.graph.steps import StepCount
 from snnprune.runtime import make_generator
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from snnprune.errors import InputError
-from snnprune.graph.links import Layer
-from snnprune.graph.network import Network
+from snnprune.graph.network import Layer, Network
 from snnprune.masks import select_lowest
 from snnprune.measure.calibration import Calibration, LayerStatistics
 from snnprune.pruning.allocation.candidates import Candidates

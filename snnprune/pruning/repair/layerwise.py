@@ -13,8 +13,7 @@ from snnprune.graph.calls import LayerCall
 from snnprune.graph.making import replace_tensors
 from snnprune.graph.mode import use_eval_mode
 from snnprune.masks import Masks
-from snnprune.measure.second_moments.collect import find_bias_key, is_free
-from snnprune.measure.second_moments.gram import GramSum
+from snnprune.measure.second_moments.gram import GramSum, find_bias_key, is_free
 from snnprune.measure.second_moments.obs import compute_losses, damping, fit_weights, invert
 from snnprune.measure.second_moments.rows import (
     RowSampler,

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.data.batches import Batches
-from snnprune.graph.links import Layer
-from snnprune.graph.network import Network
+from snnprune.graph.network import Layer, Network
 from snnprune.masks import Masks
 from snnprune.measure.calibration import Calibration
 from snnprune.runtime import SILENT, Progress

@@ -20,7 +20,7 @@ from snnprune.graph.making import replace_tensors
 from snnprune.graph.network import Network
 from snnprune.masks import Masks
 from snnprune.measure.gradients.passes import enable_gradients, require_gradient
-from snnprune.measure.second_moments.collect import find_bias_key
+from snnprune.measure.second_moments.gram import find_bias_key
 from snnprune.pruning.repair.batchnorm import (
     BatchNormForm,
     find_batchnorms,

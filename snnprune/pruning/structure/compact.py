@@ -12,10 +12,9 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 
 from snnprune.errors import InputError
-from snnprune.graph.links import Neuron
 from snnprune.graph.mode import unwrap
-from snnprune.graph.network import Network, find_aliases
-from snnprune.measure.second_moments.collect import find_bias_key
+from snnprune.graph.network import Network, Neuron, find_aliases
+from snnprune.measure.second_moments.gram import find_bias_key
 from snnprune.pruning.structure.channels import ChannelGroup, RemovedChannels, find_columns
 from snnprune.pruning.structure.structure import Description, Shapes, load_shapes
 

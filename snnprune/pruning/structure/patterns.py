@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from snnprune.graph.links import Layer
+from snnprune.graph.network import Layer
 from snnprune.masks import Masks
 from snnprune.pruning.prune import PruneResult
 from snnprune.pruning.score import Scores

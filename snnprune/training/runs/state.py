@@ -18,7 +18,7 @@ from torch import Tensor
 
 from snnprune.checkpoint.safetensors import read as read_safetensors
 from snnprune.checkpoint.safetensors import write_safetensors
-from snnprune.checkpoint.soundness import require_sound
+from snnprune.checkpoint.weights import require_sound
 from snnprune.errors import InputError
 from snnprune.files.folders import close_after, list_names, open_folder
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from snnprune.data.augmentation import Augmentation
 from snnprune.data.batches import Batches, describe_batch
-from snnprune.data.catalogue import OtherData, open_data_with
 from snnprune.data.dataset import DataOptions, DataSet, Split, TrainingSplit
 from snnprune.data.images import ImageSplit
 from snnprune.data.loader import LoaderSplit
+from snnprune.data.others import OtherData, open_data_with
 from snnprune.distributed.ranks import ALONE, Ranks
 from snnprune.errors import InputError
 from snnprune.graph.forward import Forward, load_forward, load_reading

@@ -147,7 +147,7 @@ def test_a_membrane_at_the_threshold_is_no_spike_of_a_neuron_that_has_to_be_abov
     above: float, rate: float
 ) -> None:
     module = nn.Sequential(nn.Linear(1, 1, bias=False), snntorch.Leaky(beta=0.5, init_hidden=True))
-    nn.init.ones_(module[0].weight)
+    nn.init.ones_(module.get_parameter("0.weight"))
     x = torch.full((3, 1), 1.0 + above)  # the membrane is that after one step; the threshold is 1
     found = calibrate(trace(module, x), [(x, None)])
     (neuron,) = found.neurons.values()

@@ -12,9 +12,9 @@ from torch import nn
 from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.weights import fold_masks
 from snnprune.data.batches import Pair, describe_batch, has_several_labels
-from snnprune.data.catalogue import OtherData, open_data_with
 from snnprune.data.dataset import DataOptions, DataSet
 from snnprune.data.images import ImageSplit
+from snnprune.data.others import OtherData, open_data_with
 from snnprune.distributed.device import choose_device
 from snnprune.errors import InputError
 from snnprune.graph.forward import Forward, load_forward, load_reading, require_as_many

@@ -1,6 +1,4 @@
-"""Finding the links of any network by running it: what was met on a pass becomes layers and
-neurons.
-"""
+"""Finding the links of any network by running it: what a pass meets becomes layers and neurons."""
 
 from __future__ import annotations
 

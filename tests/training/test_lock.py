@@ -16,8 +16,8 @@ from snnprune.training.runs.ownership import lock_folder
 HOLD = """
 import runpy, sys, time
 from pathlib import Path
-locked = runpy.run_path(sys.argv[2])["locked"]  # not by way of torch
-with locked(Path(sys.argv[1])):
+lock_folder = runpy.run_path(sys.argv[2])["lock_folder"]  # not by way of torch
+with lock_folder(Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(60)
 """

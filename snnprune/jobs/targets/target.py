@@ -1,6 +1,4 @@
-"""What a command works on: a checkpoint, the network it belongs to, data, and what may be
-pruned.
-"""
+"""What a command works on: a checkpoint, its network, its data, and what may be pruned of it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What a criterion must know of a network, gathered once, and which layers it suits (decision
-A8).
-"""
+"""What a criterion must know of a network, gathered once, and which layers it suits (A8)."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ class ProgressBars:
 
     def track(self, items: Iterable[T], *, label: str, total: int | None = None) -> Iterator[T]:
         """Draw a bar while `items` are gone through."""
-        with self._drawn(label), self.stages.entered(label, total=total) as stage:
+        with self._draw_until_end(label), self.stages.entered(label, total=total) as stage:
             for item in items:
                 yield item
                 self.stages.advance(stage, item)
@@ -163,7 +163,7 @@ class ProgressBars:
     def within(self, label: str, *, total: int, done: int = 0) -> Iterator[None]:
         """Draw a bar above those of the block."""
         with (
-            self._drawn(label),
+            self._draw_until_end(label),
             self.stages.entered(label, total=total, done=done, block=True),
         ):
             yield
@@ -173,7 +173,7 @@ class ProgressBars:
         self.stages.text = make_printable(text)
 
     @contextmanager
-    def _drawn(self, label: str) -> Iterator[None]:
+    def _draw_until_end(self, label: str) -> Iterator[None]:
         """Draw until the outermost of the blocks ends."""
         # labels seen before keep their width, so that the bars stay where they are
         self.label_width = max(self.label_width, cell_len(make_printable(label)))

@@ -56,7 +56,7 @@ class ImageSplit:
         def begin() -> Iterator[Batch]:
             for start in starts:
                 batch = self.subset(slice(start, min(start + batch_size, end)))
-                yield batch.on(device)._normalised()
+                yield batch.on(device)._normalise()
 
         return Batches(begin=begin, count=len(starts))
 
@@ -84,9 +84,9 @@ class ImageSplit:
             batch = here.subset(order[step * batch_size : (step + 1) * batch_size])
             draws = make_generator(*key, "augment", step)
             images = augmentation.augment(batch.images, augment, draws)
-            yield replace(batch, images=images)._normalised()
+            yield replace(batch, images=images)._normalise()
 
-    def _normalised(self) -> Batch:
+    def _normalise(self) -> Batch:
         if self.images.dtype != torch.uint8:
             return self.images, self.labels
         mean, std = self._shape_per_channel(self.mean), self._shape_per_channel(self.std)

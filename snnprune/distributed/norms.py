@@ -47,10 +47,10 @@ class _BatchNormMode(TorchFunctionMode):
             call = SIGNATURE.bind(*args, **kwargs)
             call.apply_defaults()
             if call.arguments["training"]:
-                return self._normalised(**call.arguments)
+                return self._normalise(**call.arguments)
         return function(*args, **kwargs)
 
-    def _normalised(
+    def _normalise(
         self,
         *,
         input: Tensor,

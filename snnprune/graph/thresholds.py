@@ -166,7 +166,7 @@ class SiteTable:
             and not self._is_of_known_code(what, place)
         ):
             return None
-        site = before or self._known(place, drive)
+        site = before or self._find_known_site(place, drive)
         if site is None:
             site = ThresholdSite(index=len(self.found), place=place, also_equal=also_equal)
             self.found.append(site)
@@ -198,7 +198,7 @@ class SiteTable:
     def _collect_marks(self, site: ThresholdSite | None) -> set[Origin]:
         return {origin for origin, sites in self.membranes.items() if site in sites}
 
-    def _known(self, place: SiteKey, drive: list[Term]) -> ThresholdSite | None:
+    def _find_known_site(self, place: SiteKey, drive: list[Term]) -> ThresholdSite | None:
         """The site of that place, where its membrane does not tell.
 
         Two populations of neurons that one and the same current drives are two sites.

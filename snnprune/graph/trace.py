@@ -65,7 +65,7 @@ class _Assembly:
         layers = {
             key: replace(
                 layer,
-                sources=self._renamed(seen.entering.get(key, ())),
+                sources=self._rename(seen.entering.get(key, ())),
                 side_by_side=key in seen.side_by_side,
             )
             for key, layer in layers.items()
@@ -80,7 +80,7 @@ class _Assembly:
             module=self.module,
             layers=layers,
             neurons=neurons,
-            outputs=self._renamed(seen.put_out),
+            outputs=self._rename(seen.put_out),
             made={
                 key: how for key, how in seen.made.items() if key not in layers and key not in kept
             },
@@ -214,7 +214,7 @@ class _Assembly:
         """The layers in a drive; what else makes a current has a weight that is made as a whole."""
         return drop_duplicates(term.layer for term in drive if term.layer in self.seen.layers)
 
-    def _renamed(self, neurons: Collection[str | None]) -> tuple[str, ...]:
+    def _rename(self, neurons: Collection[str | None]) -> tuple[str, ...]:
         return drop_duplicates(self.names.get(name or "", name) for name in neurons)
 
     def _require(self, layers: Collection[str], neurons: Collection[str]) -> None:

@@ -243,7 +243,7 @@ class WeightReader:
         if origin.name in KEEPS_ORDER:
             after = _make_reshape_layout(before.layout.shape, tuple(result.shape))
         elif origin.name in MOVES:
-            after = self._moved(before.layout.shape, function, args, kwargs)
+            after = self._find_moves(before.layout.shape, function, args, kwargs)
         else:
             return origin
         layout = before.layout.chain(after) if after is not None else None
@@ -320,7 +320,7 @@ class WeightReader:
             return current
         return make_origin("add", (current, more), inside=tuple(self.followed.inside))
 
-    def _moved(
+    def _find_moves(
         self, shape: tuple[int, ...], function: Any, args: Any, kwargs: Any
     ) -> Layout | None:
         """What an operation does to a tensor of that shape, tried on one without memory."""

@@ -140,15 +140,15 @@ class _GateRunner:
         if network is None:
             return RunResults(missing=self.target.missing)
         workload = Workload() if has_limit_on(limits, BY_COUNTING) else None
-        compared = self._compared(network) if has_limit_on(limits, BY_COMPARING) else None
+        compared = self._compare(network) if has_limit_on(limits, BY_COMPARING) else None
         return RunResults(
-            evaluation=self._evaluated(network, workload),
+            evaluation=self._evaluate(network, workload),
             before=compared,
             workload=workload,
             agreement=compared,
         )
 
-    def _evaluated(self, network: Network, workload: Workload | None) -> Evaluation:
+    def _evaluate(self, network: Network, workload: Workload | None) -> Evaluation:
         target, split, limit = self.target, self.choose_split(), self.options.samples
         batches = target.batches(split, limit).track(self.progress, "evaluating")
         return evaluate(
@@ -162,7 +162,7 @@ class _GateRunner:
         """Which images it is run on."""
         return self.options.split or self.target.choose_split()
 
-    def _compared(self, network: Network) -> Agreement:
+    def _compare(self, network: Network) -> Agreement:
         assert self.second is not None
         target, split, limit = self.target, self.choose_split(), self.options.samples
         batches = target.batches(split, limit).track(self.progress, "comparing")

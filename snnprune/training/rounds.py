@@ -73,7 +73,7 @@ class ImpRun(TrainingSequence):
         if round_.round == 0:
             return {}
         if self.tickets:
-            return self._drawn(self.tickets)
+            return self._take_drawn_masks(self.tickets)
         if round_.round == 1:  # of every method
             self.setup = self.early
             self.setup.load(self.dense)
@@ -145,7 +145,7 @@ class ImpRun(TrainingSequence):
             self.section.early_bird, cuts, lambda: copy_to_cpu(self.setup.module) if stay else {}
         )
 
-    def _drawn(self, tickets: EarlyTickets) -> Masks:
+    def _take_drawn_masks(self, tickets: EarlyTickets) -> Masks:
         """The masks of the ticket at hand, the network being what it was drawn from."""
         drawn = tickets.drawn[self.number]
         self.setup = self.early

@@ -127,7 +127,7 @@ class _TreeBuilder:
 
     def _fill(self, name: str, end: int) -> None:
         count = {"SETITEM": 2, "APPEND": 1, "BUILD": 1}.get(name)
-        found = self._marked()[1:] if count is None else self._pop_values(count)
+        found = self._mark_memo()[1:] if count is None else self._pop_values(count)
         if not self.stack or isinstance(self.stack[-1], _Mark):
             raise OddPickleError
         holder = self.stack[-1]
@@ -138,7 +138,7 @@ class _TreeBuilder:
 
     def _push(self, opcode: pickletools.OpcodeInfo, argument: object, place: int, end: int) -> None:
         if pickletools.markobject in opcode.stack_before:
-            taken = self._marked()
+            taken = self._mark_memo()
         else:
             taken = self._pop_values(len(opcode.stack_before))
         node = Node(taken[0].begin if taken else place, end, place)
@@ -161,7 +161,7 @@ class _TreeBuilder:
             raise OddPickleError
         return taken
 
-    def _marked(self) -> list[Node]:
+    def _mark_memo(self) -> list[Node]:
         at = max(i for i, node in enumerate(self.stack) if isinstance(node, _Mark))
         found = self.stack[at:]
         del self.stack[at:]

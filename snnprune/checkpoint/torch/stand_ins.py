@@ -72,7 +72,7 @@ class PickledTensors:
     def persistent(self, identity: object) -> object:
         """The storage that an id leads to, the class of a module, or a tensor of a tar file."""
         if type(identity) in (int, str):
-            return self._numbered(identity)
+            return self._make_numbered(identity)
         if not isinstance(identity, tuple) or len(identity) < 2:
             raise MalformedPickleError("refers to what is no storage")
         if identity[0] == "module":  # with the source of its class
@@ -83,7 +83,7 @@ class PickledTensors:
             return identity[0]
         raise MalformedPickleError("refers to what is no storage")
 
-    def _numbered(self, identity: object) -> object:
+    def _make_numbered(self, identity: object) -> object:
         if isinstance(identity, str) and identity.isascii() and identity.isdigit():
             identity = int(identity[:20])
         if identity not in self.others:

@@ -135,7 +135,7 @@ class PruneWriter:
     def _write_files(self, found: PruneMeasurements, out: Path, mask_file: Path) -> PrunedFile:
         """Write the file and its masks, for the time being to `out` and `mask_file`."""
         work, looks = self.work, found.looks
-        written, notes = self._written(out, mask_file)
+        written, notes = self._write_pruned(out, mask_file)
         rows = self._make_rows(written)
         outcome = self._judge_gates(rows, looks, found.agreement, out)
         told = self.sparsity if work.options.sparsities or self.search else None
@@ -222,7 +222,9 @@ class PruneWriter:
             *notes,
         )
 
-    def _written(self, out: Path, mask_file: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    def _write_pruned(
+        self, out: Path, mask_file: Path
+    ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         """Write the pruned file and its masks; the tensors as they are read back, and notes."""
         work, made = self.work, self.made
         source, plan = work.target.checkpoint, work.choice.plan

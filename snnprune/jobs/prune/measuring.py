@@ -104,7 +104,7 @@ class NetworkMeter:
         if not self._runs:
             return None
         workload = Workload() if self.wanted.workload else None
-        found = self._evaluated(self.target.measured, label, workload)
+        found = self._evaluate(self.target.measured, label, workload)
         return TestResult(evaluation=found, workload=workload)
 
     def evaluate_test(self) -> Evaluation | None:
@@ -113,13 +113,13 @@ class NetworkMeter:
         known = self._runs and target.data is not None and target.data.test is not None
         if not known or target.measured == "test":
             return None
-        return self._evaluated("test", "evaluating on test images", None)
+        return self._evaluate("test", "evaluating on test images", None)
 
     @property
     def _runs(self) -> bool:
         return self.wanted.evaluation and self.target.runnable is not None and not self.missing
 
-    def _evaluated(self, split: str, label: str, workload: Workload | None) -> Evaluation:
+    def _evaluate(self, split: str, label: str, workload: Workload | None) -> Evaluation:
         with self.cost.stage("evaluation"):
             return evaluate(
                 self.target.require_runnable(),

@@ -78,7 +78,7 @@ class TrialBench:
             tensors = self.work.tensors()
         finally:
             self.work.restore()
-        return cut, self._compared([tensors])[0]
+        return cut, self._compare([tensors])[0]
 
     def _layer(
         self, key: str, sparsities: Sequence[float], progress: Progress
@@ -92,7 +92,7 @@ class TrialBench:
             finally:
                 self.work.restore()
         links = self.target.require_runnable().layers[key].links
-        for sparsity, count, found in zip(sparsities, counts, self._compared(pruned), strict=True):
+        for sparsity, count, found in zip(sparsities, counts, self._compare(pruned), strict=True):
             yield LayerTrial(
                 weight=key,
                 sparsity=sparsity,
@@ -102,7 +102,7 @@ class TrialBench:
                 behind=tuple(dict.fromkeys(link.neuron for link in links)),
             )
 
-    def _compared(self, pruned: Sequence[Mapping[str, Tensor]]) -> list[Agreement]:
+    def _compare(self, pruned: Sequence[Mapping[str, Tensor]]) -> list[Agreement]:
         """Each of `pruned` with the dense network, which the module holds."""
         return measure_agreements(
             self.target.require_runnable(),

@@ -114,7 +114,9 @@ class PrunableWeights:
             InputError: there are none, or an `--exclude` fits none.
         """
         left_alone = set(self.find_excluded())
-        return {key: weight for key, weight in self._found().items() if key not in left_alone}
+        return {
+            key: weight for key, weight in self._find_prunable().items() if key not in left_alone
+        }
 
     def find_excluded(self) -> tuple[str, ...]:
         """The keys that `--exclude` fits.
@@ -124,9 +126,12 @@ class PrunableWeights:
         """
         if not self.exclude:
             return ()
-        keys, tied = (*self._found(), *self.find_made(), *self._look_for_unused()), self.find_tied()
+        keys, tied = (
+            (*self._find_prunable(), *self.find_made(), *self._look_for_unused()),
+            self.find_tied(),
+        )
         left_alone = find_excluded({key: self._names(key, tied) for key in keys}, self.exclude)
-        if not self._found().keys() - set(left_alone):
+        if not self._find_prunable().keys() - set(left_alone):
             raise InputError("leaves nothing to prune", field="--exclude")
         return left_alone
 
@@ -171,7 +176,7 @@ class PrunableWeights:
     def _look_for_unused(self) -> tuple[str, ...]:
         return find_unused_weights(self.network, self.checkpoint.tensors) if self.network else ()
 
-    def _found(self) -> dict[str, Tensor]:
+    def _find_prunable(self) -> dict[str, Tensor]:
         tensors = self.checkpoint.tensors
         keys = set(self.network.layers if self.network else find_prunable_weights(tensors))
         found = {

@@ -153,15 +153,15 @@ class ChangeMeter:
         effects = []
         for key in self.progress.track(known, label=level.name, total=len(known)):
             names = [drive.name for drive in known[key]]
-            happened = self._moved({key: changed[key]}, names)
+            happened = self._measure_moves({key: changed[key]}, names)
             effects += [self._make_effect(key, name, one) for name, one in happened.items()]
         return effects
 
     def _measure_input(self, level: ChangeLevel) -> list[LayerEffect]:
-        happened = self._moved({}, list(self.calibration.neurons), level.input)
+        happened = self._measure_moves({}, list(self.calibration.neurons), level.input)
         return [self._make_effect("", name, one) for name, one in happened.items()]
 
-    def _moved(
+    def _measure_moves(
         self, changed: Mapping[str, Tensor], names: Iterable[str], disturbed: Input | None = None
     ) -> dict[str, MembraneShift]:
         target = self.target

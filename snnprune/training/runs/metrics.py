@@ -52,7 +52,7 @@ class Metrics:
             OutputError: it cannot be written, or is no file of ours.
         """
         line = json.dumps(row, allow_nan=False) + "\n"
-        with as_output_error(self.path), self._opened(ADDING) as handle:
+        with as_output_error(self.path), self._open_file(ADDING) as handle:
             with os.fdopen(handle, "a", encoding="utf-8", newline="\n", closefd=False) as file:
                 file.write(line)
             os.fsync(handle)
@@ -61,13 +61,13 @@ class Metrics:
     def _read_whole_lines(self) -> list[str]:
         with as_output_error(self.path):
             try:
-                with self._opened(os.O_RDONLY) as handle:
+                with self._open_file(os.O_RDONLY) as handle:
                     text = _read_text(handle)
             except FileNotFoundError:
                 return []
         return [f"{line}\n" for line in text.split("\n")[:-1]]  # what follows the last \n was cut
 
-    def _opened(self, flags: int) -> contextlib.AbstractContextManager[int]:
+    def _open_file(self, flags: int) -> contextlib.AbstractContextManager[int]:
         return open_file_in(self.path.parent, [self.path.name], flags)
 
     def _row(self, line: str) -> dict[str, Any]:

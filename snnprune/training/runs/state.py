@@ -164,7 +164,7 @@ class StateStore:
         """
         path = self.folder / f"step-{number:06}.safetensors"
         write_state(path, state, within=self.folder.parent)
-        numbered = self._numbered()
+        numbered = self._list_numbered()
         kept = {number, max((other for other in numbered if other < number), default=number)}
         for other, path in numbered.items():
             if other not in kept:  # also later ones, which were damaged and gone back from
@@ -178,7 +178,7 @@ class StateStore:
             InputError: there are states, and all are damaged.
         """
         warnings: list[str] = []
-        for _, path in sorted(self._numbered().items(), reverse=True):
+        for _, path in sorted(self._list_numbered().items(), reverse=True):
             try:
                 return read_state(path), tuple(warnings)
             except InputError as error:
@@ -192,26 +192,26 @@ class StateStore:
 
     def find_newest(self) -> Path | None:
         """The file of the newest state, unread."""
-        numbered = self._numbered()
+        numbered = self._list_numbered()
         return numbered[max(numbered)] if numbered else None
 
     def clear(self) -> None:
         """Delete them all."""
-        self._delete(self._numbered().values())
+        self._delete(self._list_numbered().values())
 
     def _delete(self, paths: Iterable[Path]) -> None:
         for path in paths:
-            with self._opened() as handle:
+            with self._open_folder() as handle:
                 os.unlink(path.name, dir_fd=handle)
 
-    def _opened(self) -> contextlib.AbstractContextManager[int]:
+    def _open_folder(self) -> contextlib.AbstractContextManager[int]:
         """The folder; a link in its place is not followed."""
         return close_after(open_folder(self.folder.parent, [self.folder.name], make=False))
 
-    def _numbered(self) -> dict[int, Path]:
+    def _list_numbered(self) -> dict[int, Path]:
         """By number: as text, 999999 would come after 1000000."""
         try:
-            with self._opened() as handle:
+            with self._open_folder() as handle:
                 names = list_names(handle)
         except OSError:
             return {}

@@ -105,7 +105,7 @@ def check_checkpoint(options: CheckOptions, progress: Progress) -> CheckResult:
         rows=rows,
         totals=counted,
         error=result.error,
-        report=result.entered(report),
+        report=result.add_to(report),
     )
 
 

@@ -19,7 +19,7 @@ from snnprune.data.catalogue import FORMS
 from snnprune.errors import InputError, OutputError
 from snnprune.files.writing import hash_file, write_json
 from snnprune.plugins.forwards import REPEAT
-from snnprune.plugins.user_code import find_files_here, is_reference, require_not_standard
+from snnprune.plugins.user_code import is_reference, list_places_here, require_not_standard
 from snnprune.recipe.errors import cut_text
 from snnprune.recipe.loading import parse_override
 
@@ -154,8 +154,10 @@ def _find_file(place: str) -> Path | None:
     """Where the code lies: among what is installed, and then in the current folder."""
     if place.endswith(".py"):
         return Path(place)
+    if place.partition(".")[0] == "__main__":  # whatever was started, and no module of a name
+        return None
     return _find_installed(*place.split(".")) or next(
-        filter(Path.is_file, find_files_here(place)), None
+        filter(Path.is_file, list_places_here(place)), None
     )
 
 

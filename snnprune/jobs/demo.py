@@ -13,7 +13,7 @@ from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.files.writing import write_text
 from snnprune.jobs.calibrate import calibrate_target
 from snnprune.jobs.prune.combining import BEST, load_pruned_tensors
-from snnprune.jobs.score import one_shot
+from snnprune.jobs.score import make_one_shot
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.reporting import make_target_report
@@ -113,7 +113,7 @@ def run_demo(options: DemoOptions, progress: Progress) -> DemoResult:
     )
     calibration = calibrate_target(target, progress)
     dense = _evaluate_test(target)
-    work = one_shot(target, calibration)
+    work = make_one_shot(target, calibration)
     variants = list(product(PLANS, SPARSITIES))
     points = tuple(
         _prune_point(target, work, options.out / "pruned", *variant)

@@ -138,7 +138,7 @@ class GateResult:
     verdicts: tuple[Verdict, ...]
     error: SnnpruneError | None
 
-    def entered(self, report: Mapping[str, Any]) -> dict[str, Any]:
+    def add_to(self, report: Mapping[str, Any]) -> dict[str, Any]:
         """The report with the gates in it."""
         told: dict[str, Any] = {"gates": [one.as_dict() for one in self.verdicts]}
         if self.error is not None:

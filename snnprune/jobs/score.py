@@ -58,7 +58,7 @@ def score_checkpoint(
     target.prunable.require_one_by_one()
     choice = choose_criterion(target, criterion, calibrated=calibration_file is not None)
     calibration = read_or_calibrate(target, choice.plan.criterion, calibration_file, progress)
-    scores = one_shot(target, calibration, progress).scores(choice.plan)
+    scores = make_one_shot(target, calibration, progress).scores(choice.plan)
     if out is not None:
         _write_scores(out, scores, target)
     weights = target.find_weights()
@@ -96,7 +96,7 @@ def warn_of_unused_criterion(scores: Scores) -> list[str]:
     return [f"no layer could be scored by {scores.criterion}: all went by magnitude"]
 
 
-def one_shot(
+def make_one_shot(
     target: Target, calibration: Calibration | None, progress: Progress = SILENT
 ) -> OneShot:
     """The target's network, ready to be scored and pruned."""

@@ -36,7 +36,7 @@ def module_name(path: Path) -> str:
     return f"snnprune_user_{path.stem}"
 
 
-def find_files_here(name: str) -> list[Path]:
+def list_places_here(name: str) -> list[Path]:
     """Where the current folder would have a module of that name."""
     place = Path(*name.split("."))
     return [place.with_suffix(".py"), place / "__init__.py"] if place.name else []
@@ -92,7 +92,7 @@ def is_module_class(found: Any) -> bool:
 
 def _find_file_here(reference: str) -> str | None:
     place, _, name = reference.rpartition(":")
-    file = next(filter(Path.is_file, find_files_here(place)), None)
+    file = next(filter(Path.is_file, list_places_here(place)), None)
     return f"the file of this folder is {file}:{name}" if file else None
 
 
@@ -227,7 +227,7 @@ def guard_function(function: F, reference: str, *, field: str) -> F:
 
 def is_importable(name: str) -> bool:
     """Whether there is a module of that name, for one without dots; nothing is imported."""
-    return _can_find(name) or any(map(Path.is_file, find_files_here(name)))
+    return _can_find(name) or any(map(Path.is_file, list_places_here(name)))
 
 
 def _import(reference: str, field: str) -> ModuleType:
@@ -266,7 +266,7 @@ def _is_here(name: str) -> bool:
 def _format_hidden_hint(reference: str, taken: ModuleType | None) -> str | None:
     """What to do where `taken`, of somewhere else, hides a file of the current folder."""
     name, _, wanted = reference.rpartition(":")
-    file = next(filter(Path.is_file, find_files_here(name)), None)
+    file = next(filter(Path.is_file, list_places_here(name)), None)
     origin = getattr(taken, "__file__", None)
     if name.endswith(".py") or file is None or taken is None or origin is None:
         return None

@@ -13,7 +13,7 @@ from snnprune.graph.network import Network
 from snnprune.masks import Masks
 from snnprune.measure.calibration import Calibration, DriveStatistics, NeuronStatistics
 from snnprune.pruning.criteria.criterion import Evidence, Scale
-from snnprune.pruning.criteria.density import gaussian_flip_chance, log_density_at_threshold
+from snnprune.pruning.criteria.density import compute_gaussian_flip_chance, log_density_at_threshold
 from snnprune.pruning.criteria.weight import rate_per_weight, variance
 from snnprune.quantities import Natural, Share
 
@@ -139,5 +139,5 @@ def _compute_gain(drive: DriveStatistics) -> Tensor:
 
 
 def _predict_flips_of(deviation: Tensor, density: Tensor) -> Crisis:
-    flips = gaussian_flip_chance(density, deviation)
+    flips = compute_gaussian_flip_chance(density, deviation)
     return Crisis(radius=float(deviation.mean()), flips=float(flips.mean()))

@@ -10,7 +10,7 @@ from torch import Tensor
 from snnprune.data.batches import Batches
 from snnprune.graph.network import Network
 from snnprune.measure.calibration import Calibration, DriveStatistics
-from snnprune.pruning.criteria.density import flip_chance
+from snnprune.pruning.criteria.density import compute_flip_chance
 from snnprune.theory import bounds
 from snnprune.theory.moving import MembraneShift, measure_shifts
 from snnprune.theory.nearness import count_near
@@ -46,11 +46,11 @@ class CrisisEstimate:
 
     def compute_estimate(self) -> Tensor:
         """p(u_th) E|du|, by the Gaussian density, as in Eq. 12."""
-        return flip_chance(self.densities.gaussian, self.moved.compute_mean())
+        return compute_flip_chance(self.densities.gaussian, self.moved.compute_mean())
 
     def compute_counted(self) -> Tensor:
         """The same by the counted density."""
-        return flip_chance(self.densities.counted, self.moved.compute_mean())
+        return compute_flip_chance(self.densities.counted, self.moved.compute_mean())
 
     def compute_flipped(self) -> Tensor:
         """As measured: places whose spike is the first of its course to be another."""

@@ -128,7 +128,7 @@ class _ShiftTally:
         if key not in self.layers:
             return
         if self.spreading is not None:
-            self.spreading.passed(key)
+            self.spreading.note_layer(key)
         apart = (current - self.currents[key].pop(0)).abs()
         axis = self.network.layers[key].current_axis
         largest = _reshape_to_channels(apart, axis).amax(1).double().cpu()
@@ -145,7 +145,7 @@ class _ShiftTally:
         first = course.before[course.calls]
         course.calls += 1
         if self.spreading is not None:
-            self.spreading.called(neuron, len(distance), course.calls)
+            self.spreading.note_call(neuron, len(distance), course.calls)
         for u, other in zip(first, distance, strict=True):
             self._step(neuron, course, u, other)
 

@@ -49,11 +49,11 @@ class SpreadCollector:
         self._passed: set[str] = set()
         self._after: dict[str, frozenset[str]] = {}
 
-    def passed(self, layer: str) -> None:
+    def note_layer(self, layer: str) -> None:
         """A changed layer has run."""
         self._passed.add(layer)
 
-    def called(self, neuron: str, steps: int, calls: int) -> None:
+    def note_call(self, neuron: str, steps: int, calls: int) -> None:
         """A neuron is called for so many steps, for the so-many-th time in these samples."""
         self._after.setdefault(neuron, frozenset(self._passed))
         if steps > 1 and calls > 1:

@@ -43,14 +43,15 @@ def imp(
     recipe = recipe.model_copy(update={"imp": recipe.imp or ImpSection()})
     setup = set_up(recipe, data, device=device, run=run, stop=stop, progress=progress, ranks=ranks)
     rounds = ImpRun(setup)
-    taken_up = rounds.begin()
+    resumed = rounds.resume()
     with progress.within("run", total=rounds.steps, done=rounds.steps_done):
-        for round_ in rounds.left():
-            if not taken_up:
-                masks = rounds.pruned(round_)
+        # round 0 is the dense training, which keeps the weights of the rewind epoch
+        for round_ in rounds.iter_left():
+            if not resumed:
+                masks = rounds.choose_masks(round_)
                 rounds.rewind(round_)
-                rounds.hold(round_, masks)
+                rounds.apply_masks(round_, masks)
             rounds.train(round_)
-            rounds.measure(round_)
-            taken_up = False
+            rounds.measure_and_keep(round_)
+            resumed = False
     return collect_tickets(setup.recipe, setup.run.rows)

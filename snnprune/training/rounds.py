@@ -59,7 +59,7 @@ class ImpRun(TrainingSequence):
         self.tickets = self._make_tickets()
         self.returnable = 0  # weights that are not held back and were alive as the round began
 
-    def begin(self) -> bool:
+    def resume(self) -> bool:
         """Put the run's last state back; False at the start of a new run."""
         state = self.full.run.begin()
         if state is None:
@@ -68,7 +68,7 @@ class ImpRun(TrainingSequence):
             self._restore(state)
         return True
 
-    def pruned(self, round_: Round) -> Masks:
+    def choose_masks(self, round_: Round) -> Masks:
         """The masks of a round, by the network that the one before left; none for the dense one."""
         if round_.round == 0:
             return {}
@@ -91,7 +91,7 @@ class ImpRun(TrainingSequence):
             self.setup.load(trained | early)
         self.trainer = self._make_trainer(round_)
 
-    def hold(self, round_: Round, masks: Masks) -> None:
+    def apply_masks(self, round_: Round, masks: Masks) -> None:
         """Prune, and repair what the recipe wants repaired."""
         passing: Masks = {}
         if load_method(round_.method).returning:
@@ -103,7 +103,7 @@ class ImpRun(TrainingSequence):
                 batches = self.setup.calibration_batches(self.section.samples)
                 recalibrate_batchnorm(self.setup.network, batches)
 
-    def measure(self, round_: Round) -> None:
+    def measure_and_keep(self, round_: Round) -> None:
         """Look at the test images, if there are some, once, and keep the network and its masks.
 
         A dense run that was ended early is no baseline: its network is kept and not measured.
@@ -153,7 +153,7 @@ class ImpRun(TrainingSequence):
         return drawn.masks
 
     def _enter(self, round_: Round) -> None:
-        """Take the network that `cell` trains, and who may end it early."""
+        """Take the network that `round_` trains, and who may end it early."""
         self.setup = self.full if round_.last else self.early
         self.bird = None
         # the dense run is what all are compared with, the last round what is kept
@@ -172,7 +172,7 @@ class ImpRun(TrainingSequence):
         return self.setup.trainer(training)
 
     def _cut(self, round_: Round) -> Masks:
-        """Masks for `cell` of the network as trained; weights that may return are all ranked."""
+        """Masks for `round_` of the network as trained; weights that may return are all ranked."""
         ranking, masking = self.rankings[round_.method], self.trainer.masking
         with self.trainer.average.use_averages():
             weights = copy_prunable_weights(self.setup.network)

@@ -43,11 +43,11 @@ def search(
     recipe = recipe.model_copy(update={"search": recipe.search or SearchSection()})
     setup = set_up(recipe, data, device=device, run=run, stop=stop, progress=progress, ranks=ranks)
     searches = SearchRun(setup)
-    searches.begin()
+    searches.resume()
     with progress.within("run", total=searches.steps, done=searches.steps_done):
-        for round_ in searches.left():
+        for round_ in searches.iter_left():
             with searches.mask_network(round_) as network:
                 searches.train(round_)
                 found = searches.found(network)
-            searches.measure(round_, found)
+            searches.measure_and_keep(round_, found)
     return collect_tickets(setup.recipe, setup.run.rows)

@@ -48,7 +48,7 @@ class SearchRun(TrainingSequence):
         self.first: Mapping[str, Tensor] = copy_to_cpu(setup.module)
         self.state: State | None = None
 
-    def begin(self) -> None:
+    def resume(self) -> None:
         """Go to where the run's last state is; its tensors wait for the network to be masked."""
         self.state = self.setup.run.begin()
         if self.state is None:
@@ -89,7 +89,7 @@ class SearchRun(TrainingSequence):
             masks = {key: mask.cpu() for key, mask in network.masks().items()}
             return SearchedNetwork(tensors=network.state_dict(), masks=masks)
 
-    def measure(self, round_: Round, found: SearchedNetwork) -> None:
+    def measure_and_keep(self, round_: Round, found: SearchedNetwork) -> None:
         """Look at the test images once, with the plain network, and keep it."""
         run = self.setup.run
         self.setup.load(found.tensors)

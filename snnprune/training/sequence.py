@@ -41,14 +41,14 @@ class TrainingSequence:
         """Batches up to where it is."""
         return self._steps_before(self.number) + self._steps_of(self.at)
 
-    def left(self) -> Iterator[Round]:
+    def iter_left(self) -> Iterator[Round]:
         """The trainings from the one at hand on."""
         while self.number < len(self.rounds):
             yield self.rounds[self.number]
             self.number, self.at = self.number + 1, Position()
 
     def train(self, round_: Round) -> None:
-        """Train from where it is to the end of `cell`, saving on the way."""
+        """Train from where it is to the end of `round_`, saving on the way."""
         key = (
             () if round_.method == DENSE else self._key(round_)
         )  # the dense one is that of `train`
@@ -78,7 +78,7 @@ class TrainingSequence:
     def _row(
         self, round_: Round, masks: Masks, validation_accuracy: float | None
     ) -> Mapping[str, object]:
-        """What metrics tell of the network that `cell` trained, measured now."""
+        """What metrics tell of the network that `round_` trained, measured now."""
         return make_ticket_row(
             self.setup,
             masks or make_dense_masks(self.setup.network),

@@ -68,7 +68,7 @@ def make_ticket_row(
 def require_epochs(
     rows: Sequence[Mapping[str, Any]], at: Position, round_: Round | None = None
 ) -> None:
-    """Refuse metrics that tell of other epochs than those before `at`; of `cell`, or of all.
+    """Refuse metrics that tell of other epochs than those before `at`; of `round_`, or of all.
 
     Raises:
         ValueError: they do, or hold what is no row. A training that was ended early has fewer.
@@ -92,7 +92,7 @@ def _make_row_adapter() -> TypeAdapter[Any]:
 
 
 def _is_of(row: Mapping[str, Any], round_: Round | None) -> bool:
-    """Whether a row is of the training of `cell`; without one, of the only training."""
+    """Whether a row is of the training of `round_`; without one, of the only training."""
     named = (row.get("method"), row.get("round"))
     return named == ((None, None) if round_ is None else (round_.method, round_.round))
 

@@ -12,7 +12,7 @@ import snnprune
 
 ROOT = DOCS.parent
 PACKAGE = Path(snnprune.__file__).parent
-PAGES = [DOCS / "architecture.md", ROOT / "CONTRIBUTING.md"]
+PAGES = [DOCS / "architecture.md", DOCS / "extending.md", ROOT / "CONTRIBUTING.md"]
 ROOMS = {path.stem for path in PACKAGE.iterdir() if path.suffix in ("", ".py")}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+from collections.abc import Callable
 
 from snnprune.checkpoint.torch.machine import (
     LARGEST_NUMBER,
@@ -15,17 +16,31 @@ from snnprune.checkpoint.torch.machine import (
     SMALL,
     TABLE,
     TUPLE,
+    Instruction,
     Machine,
     MalformedPickleError,
     PickledCall,
     PickledDict,
     PickledGlobal,
     UnreadValue,
-    instruction,
 )
+
+INSTRUCTIONS: dict[int, Instruction] = {}
+"""What each opcode does."""
 
 RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 """Modules that have another name since Python 3."""
+
+
+def instruction(*opcodes: bytes) -> Callable[[Instruction], Instruction]:
+    """Take the decorated function for these opcodes."""
+
+    def taken(function: Instruction) -> Instruction:
+        INSTRUCTIONS.update({opcode[0]: function for opcode in opcodes})
+        return function
+
+    return taken
+
 
 # the program itself
 

@@ -10,7 +10,7 @@ import contextlib
 import gc
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,10 +123,6 @@ def kind_of(value: object) -> str:
 
 Instruction = Callable[["Machine"], None]
 
-INSTRUCTIONS: dict[int, Instruction] = {}
-"""What each opcode does; `instructions` fills it."""
-
-
 STOP = pickle.STOP[0]
 
 ABSENT = object()
@@ -144,16 +140,6 @@ class CutPickleError(MalformedPickleError):
     """The bytes end in the middle of a pickle."""
 
 
-def instruction(*opcodes: bytes) -> Callable[[Instruction], Instruction]:
-    """Take the decorated function for these opcodes."""
-
-    def taken(function: Instruction) -> Instruction:
-        INSTRUCTIONS.update({opcode[0]: function for opcode in opcodes})
-        return function
-
-    return taken
-
-
 @dataclass(frozen=True, kw_only=True)
 class Meaning:
     """What calls and persistent ids stand for, by who knows the file's format."""
@@ -169,9 +155,18 @@ class Meaning:
 class Machine:
     """One file's pickles, run one after the other; `place` is where the next one begins."""
 
-    def __init__(self, data: bytes, meaning: Meaning, *, allowance: int = 0) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        meaning: Meaning,
+        instructions: Mapping[int, Instruction],
+        *,
+        allowance: int = 0,
+    ) -> None:
+        """`instructions` is what each opcode does; `allowance` bytes more may be made of it."""
         self.data = data
         self.meaning = meaning
+        self.instructions = instructions
         self.place = 0
         self.left, self.steps = FREE + allowance, STEPS + allowance // STEPS_OF
         self.stack: list[Any] = []
@@ -192,7 +187,7 @@ class Machine:
             return self._run()
 
     def _run(self) -> Any:
-        data, instructions = self.data, INSTRUCTIONS
+        data, instructions = self.data, self.instructions
         try:
             while (opcode := data[self.place]) != STOP:
                 self.place += 1

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snnprune.checkpoint.torch.instructions import INSTRUCTIONS
 from snnprune.checkpoint.torch.machine import CutPickleError, Machine, MalformedPickleError
 from snnprune.checkpoint.torch.stand_ins import CodeError, PickledTensors
 from snnprune.checkpoint.torch.stored_tensors import Storage
@@ -103,7 +104,7 @@ def convert_pickle_errors(path: Path, *, partial: bool = False) -> Iterator[None
 
 def make_machine(data: bytes, tensors: PickledTensors, size: int) -> Machine:
     """A machine for the pickles in `data`, of a file of `size` bytes."""
-    return Machine(data, tensors.meaning(), allowance=size)
+    return Machine(data, tensors.meaning(), INSTRUCTIONS, allowance=size)
 
 
 def damaged_error(what: str, path: Path) -> InputError:

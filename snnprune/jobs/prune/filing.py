@@ -1,4 +1,4 @@
-"""What came of a pruning, and its files: written, read back, measured, gated and reported."""
+"""What came of a pruning, and its files: measured, written, read back, gated and reported."""
 
 from __future__ import annotations
 
@@ -120,12 +120,12 @@ class PruneWriter:
         All three take their places together, the pruned file last.
         """
         work, made, measuring = self.work, self.made, self.work.measuring
-        looks = BeforeAfter(before=self.before, after=measuring.look("evaluating after"))
+        looks = BeforeAfter(before=self.before, after=measuring.measure("evaluating after"))
         found = PruneMeasurements(
             looks=looks,
             test=measuring.evaluate_test(),
-            agreement=measuring.compared(made.tensors),
-            evidence=measuring.evidence(made.cut.masks, work.scores, work.calibration),
+            agreement=measuring.measure_agreement(made.tensors),
+            evidence=measuring.collect_evidence(made.cut.masks, work.scores, work.calibration),
         )
         with replace_together(*self.place.files) as (out, mask_file, report_file):
             pruned = self._write_files(found, out, mask_file)
@@ -169,7 +169,7 @@ class PruneWriter:
             test=found.test,
             verdicts=outcome.verdicts,
             error=outcome.error,
-            report=outcome.entered(report),
+            report=outcome.add_to(report),
         )
 
     def _whole(self, written: dict[str, Tensor]) -> dict[str, Tensor]:

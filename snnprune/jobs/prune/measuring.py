@@ -99,7 +99,7 @@ class NetworkMeter:
             return target.missing or "there is no network"
         return None
 
-    def look(self, label: str) -> TestResult | None:
+    def measure(self, label: str) -> TestResult | None:
         """Accuracy, firing and work, where there are network and images."""
         if not self._runs:
             return None
@@ -128,7 +128,7 @@ class NetworkMeter:
                 images=split,
             )
 
-    def compared(self, tensors: Mapping[str, Tensor]) -> Agreement | None:
+    def measure_agreement(self, tensors: Mapping[str, Tensor]) -> Agreement | None:
         """How alike the checkpoint and the network with `tensors` are, on the same images."""
         network = self.target.runnable
         if not self.wanted.agreement or network is None or self.missing:
@@ -142,7 +142,7 @@ class NetworkMeter:
     def _open_batches(self, label: str, split: str) -> Iterator[Any]:
         return self.target.batches(split, self.limit).track(self.progress, label)
 
-    def evidence(
+    def collect_evidence(
         self, masks: Masks, scores: Scores, before: Calibration | None
     ) -> dict[str, Any] | None:
         """Membranes, scores and predictions, layer by layer; the network holds what was pruned."""

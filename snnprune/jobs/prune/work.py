@@ -22,7 +22,7 @@ from snnprune.jobs.prune.target_sparsity import (
     measure_accuracy,
     search_target,
 )
-from snnprune.jobs.score import one_shot, read_or_calibrate
+from snnprune.jobs.score import make_one_shot, read_or_calibrate
 from snnprune.jobs.targets.binding import load_tensors
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.target import Target
@@ -80,7 +80,7 @@ class PruneJob:
         self.plan = self.choice.plan.load()
         with self.cost.stage("calibration"):
             self.calibration = self._calibration()
-        self.one_shot: OneShot = one_shot(self.target, self.calibration, progress)
+        self.one_shot: OneShot = make_one_shot(self.target, self.calibration, progress)
         with self.cost.stage("scoring"):
             self.scores = self.one_shot.scores(self.plan)
         shared_out = self.choice.plan.allocation or choose_default_allocation(self.scores)
@@ -99,7 +99,7 @@ class PruneJob:
     def measure_before(self) -> TestResult | None:
         """Accuracy, firing and work of the dense network, which the module then holds."""
         self.one_shot.restore()
-        return self.measuring.look("evaluating before")
+        return self.measuring.measure("evaluating before")
 
     def search_goal(self) -> tuple[Search, list[tuple[float, OutputPaths]]]:
         """The search for the target, and the goal that it found."""

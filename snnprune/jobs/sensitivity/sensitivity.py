@@ -19,7 +19,7 @@ from snnprune.jobs.environment import StageTimer
 from snnprune.jobs.prune.combining import choose_repair
 from snnprune.jobs.prune.cutting import LayerCutting
 from snnprune.jobs.prune.target_sparsity import choose_validation
-from snnprune.jobs.score import one_shot, warn_of_unused_criterion
+from snnprune.jobs.score import make_one_shot, warn_of_unused_criterion
 from snnprune.jobs.sensitivity.options import (
     CRITERION,
     FRAGMENT,
@@ -165,10 +165,10 @@ def measure_sensitivity(options: SensitivityOptions, progress: Progress) -> Sens
     require_sense(options)
     work = _SensitivityJob(options, progress)
     with work.cost.stage("trials"):
-        trials = tuple(work.bench.layers(options.sparsities, progress))
+        trials = tuple(work.bench.try_each_layer(options.sparsities, progress))
     counts = work.counts(trials)
     with work.cost.stage("together"):
-        cut, together = work.bench.together(work.make_cutting(counts), options.sparsity)
+        cut, together = work.bench.try_together(work.make_cutting(counts), options.sparsity)
     found = SensitivityResult(
         plan=work.bench.plan.names,
         trials=trials,
@@ -202,7 +202,7 @@ class _SensitivityJob:
         with self.cost.stage("calibration"):
             self.calibration = _read_or_calibrate(options, self.target, progress)
         self.split, images = _choose_images(options, self.target, self.calibration)
-        one = one_shot(self.target, self.calibration, progress)
+        one = make_one_shot(self.target, self.calibration, progress)
         with self.cost.stage("scoring"):
             loaded = plan.load()
             self.scores = one.scores(loaded)

@@ -62,14 +62,16 @@ class TrialBench:
     images: Batches
     """To compare on."""
 
-    def layers(self, sparsities: Sequence[float], progress: Progress) -> Iterator[LayerTrial]:
+    def try_each_layer(
+        self, sparsities: Sequence[float], progress: Progress
+    ) -> Iterator[LayerTrial]:
         """All trials, layer by layer; the network is dense again after each."""
         keys = list(self.work.weights)
         with progress.within("one layer alone", total=len(keys) * len(sparsities)):
             for key in keys:
                 yield from self._layer(key, sparsities, progress)
 
-    def together(
+    def try_together(
         self, cutting: Callable[..., PruneResult], sparsity: float
     ) -> tuple[PruneResult, Agreement]:
         """The whole network, cut in one piece."""

@@ -14,7 +14,7 @@ from snnprune.jobs.targets.target import Target
 from snnprune.jobs.theory.levels import ChangeLevel, Input, require_one_tensor
 from snnprune.measure.calibration import Calibration
 from snnprune.measure.evaluation import Evaluation, evaluate
-from snnprune.pruning.criteria.density import flip_chance
+from snnprune.pruning.criteria.density import compute_flip_chance
 from snnprune.quantities import Natural, Share
 from snnprune.report.frame import describe_evaluation
 from snnprune.runtime import Progress
@@ -173,7 +173,7 @@ class ChangeMeter:
 
     def _make_effect(self, key: str, name: str, happened: MembraneShift) -> LayerEffect:
         density = bounds.compute_densities(self.calibration.neurons[name]).counted
-        predicted = flip_chance(density, happened.compute_mean())
+        predicted = compute_flip_chance(density, happened.compute_mean())
         return LayerEffect(
             layer=key,
             neuron=name,

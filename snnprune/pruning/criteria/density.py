@@ -94,17 +94,17 @@ SQUARED = 2 / math.pi
 mean is given back."""
 
 
-def flip_chance(density: Tensor, mean_change: Tensor) -> Tensor:
+def compute_flip_chance(density: Tensor, mean_change: Tensor) -> Tensor:
     """P = p(u_th) E|du|, at most 1, (C,): an estimate, no bound."""
     return (density * mean_change).clamp(max=1)
 
 
-def gaussian_flip_chance(density: Tensor, deviation: Tensor) -> Tensor:
+def compute_gaussian_flip_chance(density: Tensor, deviation: Tensor) -> Tensor:
     """The same for a Gaussian du about 0 of that standard deviation, at most 1, (C,)."""
-    return flip_chance(density * math.sqrt(SQUARED), deviation)
+    return compute_flip_chance(density * math.sqrt(SQUARED), deviation)
 
 
-def log_flip_chance(evidence: Evidence, effect: Tensor, density: Density) -> Tensor:
+def compute_log_flip_chance(evidence: Evidence, effect: Tensor, density: Density) -> Tensor:
     """log P of losing each weight alone, (out, in / groups, *kernel) float64.
 
     E|du| is |w| times the `effect` of its input, (C_in,), times what a current is in the membrane.
@@ -121,7 +121,7 @@ def log_flip_chance(evidence: Evidence, effect: Tensor, density: Density) -> Ten
     return weight.log() + rate_per_weight(effect.log(), evidence) + per_output
 
 
-def squared_gaussian_flip_chance(log_chance: Tensor) -> Tensor:
+def compute_squared_flip_chance(log_chance: Tensor) -> Tensor:
     """P^2 of each weight, where its `log_chance` is by the standard deviation of its du.
 
     Variances add up: the root of the sum over several weights of an output is the P of losing them

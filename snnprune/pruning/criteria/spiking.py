@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from snnprune.pruning.criteria.criterion import Evidence, criterion
 from snnprune.pruning.criteria.density import (
+    compute_log_flip_chance,
+    compute_squared_flip_chance,
     log_density_at_threshold,
     log_density_of_histogram,
     log_density_over_steps,
-    log_flip_chance,
-    squared_gaussian_flip_chance,
 )
 from snnprune.pruning.criteria.weight import variance
 
@@ -29,7 +29,7 @@ def sf(evidence: Evidence) -> Tensor:
     neurons, as behind a sum of currents, has the sum of their P. A weight on a silent input scores
     -inf.
     """
-    return log_flip_chance(evidence, _input_rate(evidence), log_density_at_threshold)
+    return compute_log_flip_chance(evidence, _input_rate(evidence), log_density_at_threshold)
 
 
 @criterion(needs="spikes", scale="log")
@@ -42,7 +42,7 @@ def sf_std(evidence: Evidence) -> Tensor:
     pruned weight once the mean of its current is given back, as the repairs do: an input that
     spikes always is worth as little as one that is silent, and scores -inf.
     """
-    return log_flip_chance(evidence, variance(evidence).sqrt(), log_density_at_threshold)
+    return compute_log_flip_chance(evidence, variance(evidence).sqrt(), log_density_at_threshold)
 
 
 @criterion(needs="spikes", scale="log")
@@ -52,7 +52,7 @@ def sf_steps(evidence: Evidence) -> Tensor:
     A membrane that starts at rest is far from the threshold at first, and the steps together are no
     Gaussian even where each of them is. snnprune's own.
     """
-    return log_flip_chance(evidence, _input_rate(evidence), log_density_over_steps)
+    return compute_log_flip_chance(evidence, _input_rate(evidence), log_density_over_steps)
 
 
 @criterion(needs="spikes", scale="log")
@@ -61,7 +61,7 @@ def sf_histogram(evidence: Evidence) -> Tensor:
 
     No shape is assumed; `snnprune.pruning.criteria.density` has the estimator. snnprune's own.
     """
-    return log_flip_chance(evidence, _input_rate(evidence), log_density_of_histogram)
+    return compute_log_flip_chance(evidence, _input_rate(evidence), log_density_of_histogram)
 
 
 def compute_flip_energy(evidence: Evidence) -> Tensor:
@@ -73,7 +73,7 @@ def compute_flip_energy(evidence: Evidence) -> Tensor:
     whose mean is given back, du is Gaussian and E|du| = sqrt(2 / pi) times its standard deviation.
     For several neurons the P of all add up.
     """
-    return squared_gaussian_flip_chance(sf_std(evidence))
+    return compute_squared_flip_chance(sf_std(evidence))
 
 
 def _input_rate(evidence: Evidence) -> Tensor:

@@ -1,4 +1,4 @@
-"""What is known of a layer's inputs, and the criterion that asks for no more than that."""
+"""Criteria of the weight and of what enters the layer, and what is known of a layer's inputs."""
 
 from __future__ import annotations
 

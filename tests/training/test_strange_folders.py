@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from snnprune.files.folders import BEGIN, END
 from snnprune.training.runs.ownership import OF_RUN, require_ours
 
 Run = Callable[..., Any]
@@ -194,3 +195,42 @@ def test_a_folder_of_another_run_in_it_may_be_named(tmp_path: Path) -> None:
     require_ours(tmp_path)
     with pytest.raises(Exception, match="net-data: is a link, not a folder"):
         require_ours(tmp_path, ["net-data"])
+
+
+def test_what_a_killed_process_was_writing_goes_with_the_next_resume_also_of_a_whole_run(
+    begun: Path, run: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(begun / "run", tmp_path / "run")
+    folder = tmp_path / "run"
+    assert run("train", "--resume", "--out", folder, "-q").returncode == 0
+    assert (folder / "DONE").exists()
+    left = [folder / f"{BEGIN}0123{END}", folder / "state" / f"{BEGIN}4567{END}"]
+    for place in left:
+        place.mkdir()
+        (place / "SHA256SUMS").write_text("half of i")
+    before = (folder / "SHA256SUMS").read_bytes()
+    assert run("train", "--resume", "--out", folder, "-q").returncode == 0
+    assert [place for place in left if place.exists()] == []
+    assert (folder / "SHA256SUMS").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["SHA256SUMS", "DONE"])
+def test_a_disk_that_is_full_as_the_run_is_said_to_be_whole_is_one_line(
+    name: str, folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *words: Any, **more: Any) -> Any:
+        if path.name == name:
+            raise OSError(28, "No space left on device")
+        return (write if more else touch)(path, *words, **more)
+
+    write, touch = Path.write_text, Path.touch
+    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "touch", full)
+    done = run("train", "--resume", "--out", folder, "-q")
+    assert done.returncode == 5
+    assert done.stderr.splitlines()[-1].startswith(f"error: {folder / name}: ")
+    assert "No space left on device" in done.stderr
+    assert not (folder / "DONE").exists()
+    monkeypatch.undo()
+    assert run("train", "--resume", "--out", folder, "-q").returncode == 0
+    assert (folder / "DONE").exists()

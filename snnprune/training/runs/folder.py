@@ -27,7 +27,6 @@ from snnprune.training.runs.ownership import (
     STATES,
     clear,
     list_results,
-    sweep_all,
     vouch,
 )
 from snnprune.training.runs.run import Groups
@@ -163,7 +162,6 @@ class RunFolder:
         self.metrics.cut(0)
 
     def _resume(self) -> State | None:
-        sweep_all(self.folder)
         state, warnings = self.states.read_newest()
         self.warnings += warnings
         if state is None:  # it ended in its first epoch

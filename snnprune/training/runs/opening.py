@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from snnprune.errors import InputError, OutputError
+from snnprune.files.folders import as_output_error
 from snnprune.files.writing import require_writable_folder
 from snnprune.recipe.loading import load_recipe
 from snnprune.recipe.schema import Recipe
@@ -41,6 +42,10 @@ def open_run(
             require_ready(folder, resume=resume, force=force)
             if resume:
                 require_same(recipe, load_recipe(str(folder / RECIPE)), folder)
+                with as_output_error(
+                    folder
+                ):  # a run that is whole may have died after its last file
+                    ownership.sweep_all(folder)
             run = RunFolder(
                 folder, recipe, made, metadata=metadata, resume=resume, say=say, allowed=allowed
             )

@@ -235,8 +235,10 @@ def vouch(folder: Path, names: Iterable[str]) -> None:
     with as_output_error(folder):
         lines = compute_sums(folder, names)
     with replace_together(folder / DONE, folder / SUMS, within=folder) as (done, sums):
-        sums.write_text(lines, encoding="utf-8", newline="\n")
-        done.touch()
+        with as_output_error(folder / SUMS):
+            sums.write_text(lines, encoding="utf-8", newline="\n")
+        with as_output_error(folder / DONE):
+            done.touch()
 
 
 def begin_again(folder: Path) -> None:

@@ -42,9 +42,8 @@ def open_run(
             require_ready(folder, resume=resume, force=force)
             if resume:
                 require_same(recipe, load_recipe(str(folder / RECIPE)), folder)
-                with as_output_error(
-                    folder
-                ):  # a run that is whole may have died after its last file
+                # a whole run, too, may have been killed after its last file
+                with as_output_error(folder):
                     ownership.sweep_all(folder)
             run = RunFolder(
                 folder, recipe, made, metadata=metadata, resume=resume, say=say, allowed=allowed

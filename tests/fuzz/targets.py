@@ -89,7 +89,7 @@ def _calibration(bench: Bench, folder: Path) -> object:
         load_criterion(name, field="-") for name in ("sf", "sf-steps", "sf-histogram", "wanda")
     ]
     return [
-        score(target.weights, each, network=target.network, evidence=evidence) for each in criteria
+        score(target.find_weights(), each, network=target.network, evidence=evidence) for each in criteria
     ]
 
 

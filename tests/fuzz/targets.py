@@ -67,7 +67,7 @@ def _checkpoint(file: str) -> Read:
 
 
 @functools.cache
-def _subject(bench: Bench, name: str) -> Any:
+def _open(bench: Bench, name: str) -> Any:
     """The network of the bench with the weights of one of its files, traced on its images."""
     from snnprune.jobs.targets.opening import open_target
     from snnprune.jobs.targets.options import TargetOptions
@@ -83,7 +83,7 @@ def _calibration(bench: Bench, folder: Path) -> object:
     from snnprune.pruning.criteria.evidence import NetworkEvidence
     from snnprune.pruning.score import score
 
-    target = _subject(bench, MODEL)
+    target = _open(bench, MODEL)
     evidence = NetworkEvidence(calibration=read_calibration_for(target, folder / CALIBRATION))
     criteria = [
         load_criterion(name, field="-") for name in ("sf", "sf-steps", "sf-histogram", "wanda")
@@ -96,7 +96,7 @@ def _calibration(bench: Bench, folder: Path) -> object:
 def _mask(bench: Bench, folder: Path) -> object:
     from snnprune.jobs.train.holding import read_fixed_masks
 
-    target = _subject(bench, PRUNED)
+    target = _open(bench, PRUNED)
     return read_fixed_masks(target.network, target.checkpoint, folder / MASK, asked=True)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from pages import written
 from typer.main import get_command
 
-from snnprune.cli.app import app
+from snnprune.cli.commands import app
 
 PAGE = Path(__file__).with_name("cli.md")
 INTRODUCTION = """\

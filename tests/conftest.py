@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import collections
 import contextlib
 import io
 import json
@@ -17,7 +18,7 @@ from left_out import LeftOut
 from needed import require_all
 from valid_reports import assert_valid
 
-from snnprune.cli.app import app
+from snnprune.cli.commands import app
 from snnprune.cli.failures import run_app
 from snnprune.files.together import replace_file
 
@@ -40,6 +41,18 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """One file is done before two workers have come up."""
     files = [word for word in config.args if ".py" in word]
     return 0 if files and len(files) == len(config.args) else 2
+
+
+@pytest.hookimpl(tryfirst=True)  # before what -m leaves out is chosen
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test marked `many(n)` the first n cases are for every run, the others for -m slow."""
+    seen: collections.Counter[str] = collections.Counter()
+    for item in items:
+        if mark := item.get_closest_marker("many"):
+            name = item.nodeid.partition("[")[0]
+            seen[name] += 1
+            if seen[name] > mark.args[0]:
+                item.add_marker(pytest.mark.slow)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -127,6 +127,7 @@ def test_no_neuron_library_is_imported() -> None:
     assert not names & libraries
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize(
     "module",
     [

@@ -44,6 +44,7 @@ def test_the_names_of_the_package_itself_are_there(name: str) -> None:
     assert callable(getattr(snnprune, name))
 
 
+@pytest.mark.slow
 def test_the_warning_names_the_line_of_the_caller_and_comes_once() -> None:
     code = "\nfrom snnprune.one_shot import OneShot, Plan\nfrom snnprune.one_shot import Plan"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from snnprune.cli.app import app
+from snnprune.cli.commands import app
 from snnprune.cli.console import ReaderLeftError, claim_stdout
 from snnprune.cli.failures import report_workers_once, run_app
 from snnprune.errors import OutputError

@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from snnprune.cli.app import may_speak
+from snnprune.cli.commands import may_speak
 from snnprune.cli.console import STDERR, ReaderLeftError
 from snnprune.errors import (
     InputError,
@@ -67,19 +67,24 @@ def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
 def report_workers_once() -> Iterator[None]:
     """In the block it is told once that a process that loads data is gone.
 
-    Torch raises it again where a loader is taken down, and Python shows what is raised there.
+    Torch raises it again where a loader is taken down, and Python shows what is raised there. What
+    breaks off in a process that ends while it hands on a tensor is none of the user's concern.
     """
-    before = sys.unraisablehook
+    before, uncaught, process = sys.unraisablehook, sys.excepthook, os.getpid()
 
     def tell(raised: sys.UnraisableHookArgs) -> None:
         if raised.exc_value is None or convert_torch_error(raised.exc_value) is None:
             before(raised)
 
-    sys.unraisablehook = tell
+    def tell_uncaught(kind: type[BaseException], *raised: Any) -> None:
+        if os.getpid() == process or not issubclass(kind, ConnectionError):
+            uncaught(kind, *raised)
+
+    sys.unraisablehook, sys.excepthook = tell, tell_uncaught
     try:
         yield
     finally:
-        sys.unraisablehook = before
+        sys.unraisablehook, sys.excepthook = before, uncaught
 
 
 def _handle_interrupt() -> int:

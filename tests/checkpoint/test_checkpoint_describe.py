@@ -64,6 +64,7 @@ def test_a_terabyte_is_described_from_its_header_alone(tmp_path: Path) -> None:
     assert description.size_bytes == 8 + len(header) + size
 
 
+@pytest.mark.slow
 def test_thirty_thousand_tensors_take_seconds(tmp_path: Path) -> None:
     path = tmp_path / "many.safetensors"
     tensors = {f"block.{index}.weight": torch.full((2, 2), 1.0) for index in range(30_000)}

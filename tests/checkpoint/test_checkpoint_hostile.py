@@ -39,6 +39,7 @@ def came(tmp_path_factory: pytest.TempPathFactory) -> Came:
     return {name: (what, seconds, memory) for name, what, seconds, memory in rows}
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", WANTED)
 def test_a_hostile_file_is_read_past_or_refused(came: Came, name: str) -> None:
     what, seconds, memory = came[name]

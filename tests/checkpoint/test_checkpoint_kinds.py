@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from snnprune.checkpoint.read import read_checkpoint
 from snnprune.checkpoint.weights import find_prunable_weights
-from snnprune.cli.app import app
+from snnprune.cli.commands import app
 from snnprune.errors import InputError
 
 
@@ -70,6 +70,7 @@ def bits(path: Path, key: str) -> object:
     return bytes(held.as_subclass(Tensor).contiguous().view(-1).view(torch.uint8).numpy())
 
 
+@pytest.mark.many(2)
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("key", ["fc.weight", "beside"])
 @pytest.mark.parametrize("kind", [*KINDS, *PLAIN])

@@ -401,6 +401,7 @@ def test_no_text_is_read_since_a_broken_heap_of_texts_can_hang_hdf5(
     assert set(read) == {"f", "i"}
 
 
+@pytest.mark.slow
 def test_flipped_bytes_end_in_an_answer(file: Path) -> None:
     data = file.read_bytes()
     answers = set()

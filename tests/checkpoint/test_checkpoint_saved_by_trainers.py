@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from snnprune.checkpoint.read import read_checkpoint
-from snnprune.cli.app import app
+from snnprune.cli.commands import app
 
 
 class Phase(enum.Enum):
@@ -159,6 +159,7 @@ def parts(value: Any) -> Any:
     )
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 @pytest.mark.parametrize("name", BESIDE)
 def test_everything_beside_the_weights_is_there_again(

@@ -87,6 +87,7 @@ nested = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(beside=st.dictionaries(st.text(max_size=5), nested, max_size=4), zipped=st.booleans())
 def test_anything_plain_beside_the_weights_comes_back(beside: dict[str, Any], zipped: bool) -> None:

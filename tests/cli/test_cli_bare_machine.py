@@ -28,6 +28,7 @@ BARE = {
 }
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", BARE)
 def test_a_network_is_pruned_there(tmp_path: Path, model_file: Path, name: str) -> None:
     out = tmp_path / "out.safetensors"
@@ -47,6 +48,7 @@ def test_a_network_is_pruned_there(tmp_path: Path, model_file: Path, name: str) 
     assert out.exists()
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_changes_no_bit(
     tmp_path: Path, run: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:

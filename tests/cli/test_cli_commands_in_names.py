@@ -64,6 +64,7 @@ def test_no_name_of_a_file_or_in_it_commands_a_server_or_a_terminal(
     assert OBEYED.search(said) is None, said
 
 
+@pytest.mark.slow
 def test_what_a_process_prints_and_where_it_says_that_it_wrote_commands_nothing(
     hostile: Path, process: Run, tmp_path: Path
 ) -> None:

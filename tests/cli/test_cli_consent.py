@@ -11,7 +11,7 @@ import yaml
 from one_line import assert_one_line
 from typer.main import get_command
 
-from snnprune.cli.app import app
+from snnprune.cli.commands import app
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -110,6 +110,7 @@ def test_no_recipe_calls_the_shell(process: Run) -> None:
     assert not Path("PROOF").exists()
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_code_that_only_the_recipe_names_is_not_imported(setting: str, process: Run) -> None:
     naming(setting)
@@ -120,6 +121,7 @@ def test_code_that_only_the_recipe_names_is_not_imported(setting: str, process: 
     assert not Path("out").exists()
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("setting", SETTINGS[:8])
 def test_it_is_with_consent_so_these_recipes_are_true_bait(setting: str, run: Run) -> None:
     naming(setting)
@@ -137,6 +139,7 @@ def test_every_command_asks(command: str, dry: tuple[str, ...], model_file: Path
     assert not Path("PROOF").exists()
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("command", LOOPS)
 @pytest.mark.parametrize("sections", [SHELL, {"model": {"name": "theirs.py:run"}}])
 def test_a_strangers_run_folder_is_not_resumed_into_their_code(
@@ -151,6 +154,7 @@ def test_a_strangers_run_folder_is_not_resumed_into_their_code(
     assert not Path("PROOF").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", ["criterion", "allocation", "repair"])
 def test_prune_asks_for_what_its_recipe_names(
     setting: str, model_file: Path, process: Run, run: Run
@@ -235,6 +239,7 @@ def test_a_run_of_ones_own_goes_on_without_asking_until_its_code_changes(run: Ru
     assert run("train", "--resume", "--out", "r").returncode == 0
 
 
+@pytest.mark.slow
 def test_each_of_several_seeds_goes_on_without_asking(run: Run) -> None:
     mine()
     seeds = ("--seeds", "0,1", "--out", "r")

@@ -101,6 +101,7 @@ def test_functions_of_a_module_there_are_found(folder: Path) -> None:
     assert not done.stderr.count("error")
 
 
+@pytest.mark.slow
 def test_a_module_of_a_package_there_is_found(folder: Path) -> None:
     (folder / "nets").mkdir()
     (folder / "nets" / "small.py").write_text(NET)  # a folder needs no __init__.py
@@ -110,11 +111,13 @@ def test_a_module_of_a_package_there_is_found(folder: Path) -> None:
     assert "spikes" in done.stdout
 
 
+@pytest.mark.slow
 def test_python_may_be_told_to_keep_that_folder_out(folder: Path) -> None:
     done = as_installed("inspect", "net.pth", *NAMES, PYTHONSAFEPATH="1")
     assert_one_line(done, 3, "--data: no module named 'my_net'", "path/file.py:name")
 
 
+@pytest.mark.slow
 def test_what_is_installed_is_not_hidden_by_a_file_there(folder: Path) -> None:
     (folder / "yaml.py").write_text("raise SystemExit('the wrong one')")
     (folder / "pygments.py").write_text("def build(): ...")
@@ -124,6 +127,7 @@ def test_what_is_installed_is_not_hidden_by_a_file_there(folder: Path) -> None:
     assert_one_line(done, 3, "pygments is ", "the file of this folder is pygments.py:build")
 
 
+@pytest.mark.slow
 def test_what_has_a_name_of_pythons_own_is_given_as_a_file(folder: Path) -> None:
     (folder / "json").mkdir()
     (folder / "json" / "net.py").write_text(NET)

@@ -183,6 +183,7 @@ def test_a_calibration_is_never_the_output(
     assert calibration.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_network_that_puts_out_nan_ends_with_its_own_code_and_no_file(
     model_file: Path, run: Run, tmp_path: Path
 ) -> None:

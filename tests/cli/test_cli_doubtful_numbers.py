@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from snnprune.cli.app import app
+from snnprune.cli.commands import app
 from snnprune.errors import InputError, NonFiniteError, OutputError, SnnpruneError, UsageError
 from snnprune.plugins.user_code import load_object
 from snnprune.recipe.loading import load_recipe
@@ -102,6 +102,7 @@ def warnings_of(*asked: str) -> list[str]:
     return warnings
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("data", ["holed", "holed_bare", "endless"])
 @pytest.mark.parametrize("command", ["calibrate", "score", "eval", "prune", "check", "diff"])
 def test_nan_in_a_batch_is_an_error_that_names_it(command: str, data: str) -> None:

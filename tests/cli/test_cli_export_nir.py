@@ -68,6 +68,7 @@ WORKS = {
 }
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", WORKS)
 def test_every_weight_is_in_the_graph_with_its_zeros(name: str, run: Run, tmp_path: Path) -> None:
     tensors = pruned(name, tmp_path)
@@ -107,6 +108,7 @@ STEPS = {
 }
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", STEPS)
 def test_the_time_step_that_the_constants_are_for_is_told(
     name: str, run: Run, tmp_path: Path
@@ -162,6 +164,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_a_library_cannot_export_is_one_line_and_no_file(
     name: str, run: Run, tmp_path: Path

@@ -66,6 +66,7 @@ def outputs(path: Path, x: Tensor) -> Tensor:
     return torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
 
 
+@pytest.mark.slow
 def test_a_built_in_network_puts_out_the_same_for_any_number_of_images(
     run: Run, tmp_path: Path
 ) -> None:
@@ -102,6 +103,7 @@ FIXED = {"jelly_steps", "sinabs_iaf", "norse_over_time"}
 """Those that loop over the first dimension of what they are given."""
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", WORKS)
 def test_networks_of_every_library_can_be_exported(name: str, run: Run, tmp_path: Path) -> None:
     done = from_user(run, name, tmp_path, WORKS[name])
@@ -118,6 +120,7 @@ def test_networks_of_every_library_can_be_exported(name: str, run: Run, tmp_path
     torch.testing.assert_close(outputs(tmp_path / "a.onnx", x), wanted)
 
 
+@pytest.mark.slow
 def test_what_comes_out_otherwise_is_refused_and_leaves_no_file(run: Run, tmp_path: Path) -> None:
     done = from_user(run, "noisy", tmp_path, "vectors")
     assert_one_line(done, 3, "--to onnx: ONNX Runtime puts out other values than the network")

@@ -168,6 +168,7 @@ def test_a_finished_run_is_not_overwritten(small: Path, run: Run) -> None:
     assert_one_line(run("train", "--recipe", "smoke", "--out", small), 5, "--force")
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_no_half_file(model_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.safetensors"
     command = [sys.executable, "-m", "snnprune", "prune", str(model_file), "--sparsity", "0.5"]
@@ -220,6 +221,7 @@ def test_ctrl_c_ends_with_130_a_word_and_no_half_file(endless: list[str], tmp_pa
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_sigterm_ends_with_143_and_no_half_file(endless: list[str], tmp_path: Path) -> None:
     command = [sys.executable, "-m", "snnprune", *endless]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -229,6 +231,7 @@ def test_sigterm_ends_with_143_and_no_half_file(endless: list[str], tmp_path: Pa
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early_sees_no_traceback(model_file: Path) -> None:
     command = f"{sys.executable} -m snnprune inspect {model_file} | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
@@ -250,7 +253,7 @@ def test_help_and_typos_answer_without_torch(arguments: list[str], process: Run)
     whole = seconds_of(lambda: subprocess.run(importing, check=True))
     assert any(seconds_of(lambda: process(*arguments)) < whole / 2 for _ in range(5))
     probe = (
-        "import sys; from snnprune.cli.failures import run_app; from snnprune.cli.app import app; "
+        "import sys; from snnprune.cli import app; from snnprune.cli.failures import run_app; "
         f"run_app(app, {arguments!r}); print('torch' in sys.modules, file=sys.stderr)"
     )
     done = subprocess.run(
@@ -259,6 +262,7 @@ def test_help_and_typos_answer_without_torch(arguments: list[str], process: Run)
     assert done.stderr.splitlines()[-1] == "False"
 
 
+@pytest.mark.slow
 def test_a_file_of_ten_thousand_tensors_is_shown_in_short(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "many.safetensors"
     save_file({f"layer.{index}.weight": torch.ones(1, 1) for index in range(10_000)}, path)

@@ -96,6 +96,7 @@ def training_on(run: Run, data: str) -> subprocess.CompletedProcess[str]:
     return run("train", "--recipe", "recipe.yaml", *name, "--out", "run")
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize(
     ("name", "words"),
     [

@@ -47,6 +47,7 @@ def test_training_leaves_a_run_folder_that_says_what_it_is(small: Path) -> None:
     assert report["test"]["correct"] / report["test"]["labelled"] > 0.5  # far above chance
 
 
+@pytest.mark.slow
 def test_the_resolved_recipe_trains_to_the_same_weights(
     small: Path, process: Run, tmp_path: Path
 ) -> None:

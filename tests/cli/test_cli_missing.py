@@ -16,7 +16,7 @@ COMMANDS = {
 }
 PROBE = """
 import sys
-from snnprune.cli.app import app
+from snnprune.cli.commands import app
 from snnprune.cli.failures import run_app
 
 commands = {commands!r}

@@ -121,6 +121,7 @@ def test_an_object_within_a_value_is_found_too(glue: Path, run: Run, as_json: Js
     assert rate(run, as_json, "--model-arg", "kinds.hidden=[1, glue.py:Never]", net=net) == 0
 
 
+@pytest.mark.slow
 def test_a_module_needs_no_file_name(glue: Path) -> None:
     command = [
         sys.executable,

@@ -80,6 +80,7 @@ def test_a_running_variance_of_0_is_told(model_file: Path, run: Run, tmp_path: P
     assert "variance 0" not in run("inspect", model_file).stderr
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", ["nan", "infinite", "without_labels"])
 @pytest.mark.parametrize("command", ["eval", "calibrate", "score", "check"])
 def test_no_number_comes_of_images_that_are_not_finite(
@@ -94,6 +95,7 @@ def test_no_number_comes_of_images_that_are_not_finite(
     assert_one_line(done, 3, "--data", "batch 1 has NaN or infinity in it")
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize(("name", "count"), [("few", 3), ("many", 5)])
 @pytest.mark.parametrize("command", ["eval", "diff", "score", "calibrate", "prune"])
 def test_labels_that_are_not_as_many_as_the_images_are_at_fault_and_no_readout(

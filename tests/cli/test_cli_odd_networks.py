@@ -160,6 +160,7 @@ def zeros_in_effect(odd: Any, name: str) -> int:
     return sum(int((weight == 0).sum()) for weight in weights.values())
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("criterion", ["magnitude", "sf"])
 @pytest.mark.parametrize("name", ["plain", "no_batchnorm", "lazy", "tied"])
 def test_half_of_the_weights_that_are_applied_are_0_after_a_strict_load(
@@ -172,6 +173,7 @@ def test_half_of_the_weights_that_are_applied_are_0_after_a_strict_load(
     assert zeros_in_effect(odd, name) == round(0.5 * sum(shared.values()))
 
 
+@pytest.mark.many(2)
 @pytest.mark.filterwarnings("ignore:.torch.nn.utils.weight_norm. is deprecated:FutureWarning")
 @pytest.mark.parametrize("with_network", [True, False])
 @pytest.mark.parametrize(

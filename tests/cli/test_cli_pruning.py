@@ -113,6 +113,7 @@ def test_without_flags_the_best_known_way_is_taken_and_told(prune: Run, tmp_path
     assert pruned == round(0.8 * total)
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

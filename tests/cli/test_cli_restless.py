@@ -7,7 +7,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from snnprune.cli.app import app
+from snnprune.cli.commands import app
 
 NETWORK = """
 import torch
@@ -70,6 +70,7 @@ def run(kind: str, *command: str) -> dict[str, object]:
     return found
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("kind", SAID)
 @pytest.mark.parametrize("command", ["inspect", "calibrate", "score", "prune", "eval"])
 def test_every_command_that_runs_it_says_so(place: Path, command: str, kind: str) -> None:

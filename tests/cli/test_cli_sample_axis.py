@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from snnprune.cli.app import app
+from snnprune.cli.commands import app
 from snnprune.cli.progress import count_images
 from snnprune.data.batches import Pair, SizedPair
 from snnprune.plugins.user_code import load_object
@@ -105,6 +105,7 @@ CASES = [
 ]
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize(("data", "time", "samples", "output"), CASES)
 def test_samples_steps_and_energy_are_the_same_with_labels_and_without(
     data: str, time: int, samples: int, output: str

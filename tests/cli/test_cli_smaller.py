@@ -70,6 +70,7 @@ def spikes_and_output(module: nn.Module, x: Tensor) -> tuple[Tensor, float]:
     return output, float(torch.stack(spikes).sum())
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", ["Chain", "Residual", "Learnt"])
 @pytest.mark.parametrize("repair", ["none", "bn+lsq"])
 def test_a_shrunk_network_of_ones_own_does_what_the_masked_one_does(
@@ -135,6 +136,7 @@ print(tuple(model.eval()(torch.rand(3, 1, 28, 28)).shape), model.stem[0], model.
 """
 
 
+@pytest.mark.slow
 def test_a_smaller_file_is_inspected_pruned_again_and_loaded_in_a_script(
     networks: ModuleType, run: Run, tmp_path: Path
 ) -> None:
@@ -175,6 +177,7 @@ def test_a_smaller_file_is_inspected_pruned_again_and_loaded_in_a_script(
     networks_own.load_state_dict(after)
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize(
     ("name", "why"),
     [
@@ -204,6 +207,7 @@ def test_a_network_that_cannot_be_followed_keeps_its_shapes_and_is_told_why(
     assert report["after"]["correct"] == evaluated(run, out, name)["correct"]
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize(
     ("smaller", "texts"),
     [

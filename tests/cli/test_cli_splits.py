@@ -9,7 +9,7 @@ import pytest
 from safetensors import safe_open
 from typer.testing import CliRunner
 
-from snnprune.cli.app import app
+from snnprune.cli.commands import app
 from snnprune.errors import InputError, UsageError
 
 OWN = """
@@ -89,6 +89,7 @@ def mentions(text: str) -> list[str]:
     return re.findall(r".{30}\btest\b.{30}", known.replace("\n", " "))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "imp", "search"])
 def test_no_file_of_a_run_without_test_data_speaks_of_a_test(command: str) -> None:
     shown = told(command, *MINE, "--out", "r")
@@ -109,6 +110,7 @@ def test_no_file_of_a_run_without_test_data_speaks_of_a_test(command: str) -> No
         assert row["measured"]["correct"] / 30 == row["validation_accuracy"]
 
 
+@pytest.mark.slow
 def test_without_validation_the_numbers_are_of_training_images() -> None:
     run("imp", *MINE, "--set", "data.validation=0", "--out", "r")
     report = json.loads(Path("r/report.json").read_text("utf-8"))
@@ -143,6 +145,7 @@ def test_a_set_that_is_unknown_is_refused_before_work() -> None:
     assert not Path("r").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "images", "count"),
     [("noise", "validation", 12), ("one", "train", 120), ("named", "test", 40)],
@@ -177,6 +180,7 @@ def test_what_nobody_trained_on_is_given() -> None:
     assert "(30 given images" in told("eval", str(model), "--data", "own.py:others")
 
 
+@pytest.mark.slow
 def test_targets_and_drops_work_on_data_of_ones_own() -> None:
     model = str(trained())
     dense = run("eval", model, "--data", "own.py:noise", "--split", "validation")["evaluation"]
@@ -225,6 +229,7 @@ def test_targets_and_drops_work_on_data_of_ones_own() -> None:
     assert found["search"]["split"] in {"training", "validation"}
 
 
+@pytest.mark.slow
 def test_the_card_says_which_images() -> None:
     model = str(trained())
     run(
@@ -244,6 +249,7 @@ def test_the_card_says_which_images() -> None:
     assert mentions(card) == []
 
 
+@pytest.mark.slow
 def test_finetune_measures_on_the_same_images_before_and_after() -> None:
     model = str(trained())
     run("prune", model, "--data", "own.py:noise", "--sparsity", "0.5", "-o", "p.safetensors")
@@ -305,6 +311,7 @@ def test_the_same_set_for_choosing_and_for_the_test_is_refused() -> None:
     assert "30 of the 30 test images looked at are validation images" in error.message
 
 
+@pytest.mark.slow
 def test_test_images_beside_those_of_eval_data_are_looked_at_once_and_last() -> None:
     model = str(trained())
     flags = ["--data", "own.py:named", "--eval-data", "own.py:others"]
@@ -322,6 +329,7 @@ def test_test_images_beside_those_of_eval_data_are_looked_at_once_and_last() -> 
     assert (alone["after"]["images"], alone["test"]) == ("test", None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["noise", "named"])
 def test_calibrate_and_score_leave_alone_what_prune_measures_on(data: str) -> None:
     model = str(trained("r", "--set", "data.name=own.py:others"))
@@ -336,6 +344,7 @@ def test_calibrate_and_score_leave_alone_what_prune_measures_on(data: str) -> No
     assert (scored["data"] or {}).get("validation", 0.0) == (0.1 if data == "noise" else 0.0)
 
 
+@pytest.mark.slow
 def test_what_was_trained_on_whole_is_never_called_validation() -> None:
     model = str(trained("r", "--eval-data", "own.py:others"))
     with safe_open(model, "pt") as opened:
@@ -353,6 +362,7 @@ def test_what_was_trained_on_whole_is_never_called_validation() -> None:
     assert found["split"] == "train"
 
 
+@pytest.mark.slow
 def test_a_drop_that_every_network_holds_is_refused() -> None:
     flags = ["--data", "own.py:noise", "--max-accuracy-drop", "99", "-o", "a.safetensors"]
     with pytest.raises(UsageError, match="leaves nothing to hold: the dense network has") as caught:

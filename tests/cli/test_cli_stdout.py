@@ -72,6 +72,7 @@ def wrapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_nothing_that_a_users_code_does_to_stdout_gets_into_the_result(
     wrapped: Path, process: Run, tmp_path: Path
 ) -> None:
@@ -82,6 +83,7 @@ def test_nothing_that_a_users_code_does_to_stdout_gets_into_the_result(
     assert done.stderr.count("noise") > 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ending", "words"),
     [
@@ -114,6 +116,7 @@ WORDS = (["recipes", "ls"], ["recipes", "show", "smoke"], ["--help"], ["prune", 
 ENDS = (*WORDS, ["--version"], ["env"], ["env", "--json"])
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("arguments", ENDS, ids=" ".join)
 def test_a_result_for_which_there_is_no_room_is_one_line_and_exit_code_5(
     arguments: list[str],
@@ -138,6 +141,7 @@ def test_an_error_keeps_its_code_where_its_json_has_no_room() -> None:
     assert_one_line(done, 3, "nothing.pth")
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("arguments", ENDS, ids=" ".join)
 def test_a_reader_that_left_before_the_first_line_is_no_fault(arguments: list[str]) -> None:
     gone, stdout = os.pipe()
@@ -149,6 +153,7 @@ def test_a_reader_that_left_before_the_first_line_is_no_fault(arguments: list[st
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("closed", "code"), [("env >&-", 0), ("env 2>&-", 0), ("nox 2>&-", 2)])
 def test_a_closed_stdout_or_stderr_is_no_fault(closed: str, code: int) -> None:
     command = ["sh", "-c", f"{sys.executable} -m snnprune {closed}"]
@@ -162,6 +167,7 @@ def test_an_error_that_cannot_be_told_keeps_its_code() -> None:
     assert done.returncode == 3
 
 
+@pytest.mark.slow
 def test_a_character_that_stdout_has_no_code_for_is_an_escape(
     model_file: Path, tmp_path: Path
 ) -> None:

@@ -38,6 +38,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_pattern_brings_its_own_sparsity(untrained: Path, run: Run, tmp_path: Path) -> None:
     done = run("prune", untrained, "-o", tmp_path / "p.safetensors", "--structure", "2:4", *FEW)
     assert done.returncode == 0, done.stderr
@@ -50,6 +51,7 @@ def test_a_pattern_brings_its_own_sparsity(untrained: Path, run: Run, tmp_path: 
     assert report["structure"] == "2:4"
 
 
+@pytest.mark.slow
 def test_channels_are_gone_from_a_built_in_network_which_runs_on(
     untrained: Path, run: Run, tmp_path: Path
 ) -> None:

@@ -49,6 +49,7 @@ def test_construct_prints_a_table(run: Run) -> None:
     assert "5 whole networks" in done.stdout
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -73,6 +74,7 @@ def test_what_the_theorem_does_not_cover_is_refused_with_the_reason(
     assert_one_line(run("theory", *flags), 2, *words)
 
 
+@pytest.mark.slow
 def test_crisis_shows_bound_estimate_and_count(run: Run, model_file: Path, tmp_path: Path) -> None:
     done = run("theory", "crisis", model_file, "--samples", 64, "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
@@ -208,6 +210,7 @@ def test_what_is_no_target_is_refused(
     assert_one_line(done, 3, "t.safetensors", *words)
 
 
+@pytest.mark.slow
 def test_crisis_bounds_a_given_error_and_with_v_shows_densities(run: Run, model_file: Path) -> None:
     base = ("theory", "crisis", model_file, "--samples", 64, "--noise", 0.001)
     done = run(*base, "--error", 0.05, "-v")

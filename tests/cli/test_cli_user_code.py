@@ -99,6 +99,7 @@ def dense(candidates, count):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "name", "words"),
     [
@@ -258,6 +259,7 @@ def mine(tmp_path: Path, model_file: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize(
     ("flag", "name", "words"),
     [
@@ -299,6 +301,7 @@ def test_every_fault_of_a_users_function_is_theirs_with_a_traceback_on_request_o
     assert done.stdout == ""
 
 
+@pytest.mark.slow
 def test_what_a_users_function_prints_and_warns_is_not_in_the_result(
     mine: Path, process: Run, as_json: Json
 ) -> None:

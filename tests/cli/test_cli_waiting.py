@@ -151,6 +151,7 @@ def limited(monkeypatch: pytest.MonkeyPatch, run: Run) -> Run:
     return limited_run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "name"),
     [
@@ -170,6 +171,7 @@ def test_what_never_ends_ends_at_the_limit_and_is_named(
     assert_one_line(done, 3, flag, f"never.py:{name}", "did not end in", waiting.LIMIT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", ["--criterion", "--repair"])
 def test_a_criterion_or_repair_that_never_ends_leaves_the_output_alone(
     flag: str, mine: Path, limited: Run
@@ -187,6 +189,7 @@ def test_a_criterion_or_repair_that_never_ends_leaves_the_output_alone(
     assert not list(mine.glob(".snnprune-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["loops", "endless"])
 def test_batches_that_cannot_be_counted_end_at_the_limit(
     name: str, mine: Path, limited: Run
@@ -224,6 +227,7 @@ def told_until(child: subprocess.Popen[str], word: str) -> list[str]:
     raise AssertionError(lines)
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", ["tight", "waits", "swallows", "in_c"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_code_that_never_ends_even_if_it_swallows_it(
@@ -240,6 +244,7 @@ def test_a_signal_ends_code_that_never_ends_even_if_it_swallows_it(
     assert not out or json.loads(out)["error"]["code"] == code
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_what_swallows_the_first_at_once(mine: Path) -> None:
     child = started("inspect", "model.safetensors", "--model", "never.py:swallows", grace=300)
     told_until(child, "BEGUN")
@@ -252,6 +257,7 @@ def test_a_second_signal_ends_what_swallows_the_first_at_once(mine: Path) -> Non
     assert time.monotonic() - began < 100
 
 
+@pytest.mark.slow
 def test_what_takes_long_is_named_with_its_seconds_unless_quiet(mine: Path) -> None:
     words = ("inspect", "model.safetensors", "--model", "never.py:sleeps")
     child = started(*words, first_word=0.5)
@@ -267,6 +273,7 @@ def test_what_takes_long_is_named_with_its_seconds_unless_quiet(mine: Path) -> N
     assert "still waiting" not in child.communicate(timeout=300)[1]
 
 
+@pytest.mark.slow
 def test_code_that_swallows_the_interrupt_of_the_limit_is_told_in_one_json_object(
     mine: Path,
 ) -> None:
@@ -279,6 +286,7 @@ def test_code_that_swallows_the_interrupt_of_the_limit_is_told_in_one_json_objec
     assert "never.py:swallows did not end in 1 s" in error["message"]
 
 
+@pytest.mark.slow
 def test_leaving_by_os_exit_is_told_with_json(mine: Path) -> None:
     child = started("inspect", "model.safetensors", "--model", "never.py:leaves", "--json")
     out, err = child.communicate(timeout=300)

@@ -196,6 +196,7 @@ def test_an_evaluation_is_that_of_the_plain_data(
     assert (links["layers"], links["neurons"]) == (same["layers"], same["neurons"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dict", "nested"])
 def test_scores_and_statistics_are_those_of_the_plain_data(
     kind: str, glue: Path, run: Run, as_json: Json
@@ -215,6 +216,7 @@ def test_scores_and_statistics_are_those_of_the_plain_data(
             assert torch.equal(tensors[key], wanted), (how, what, key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repair", ["bn", "mean", "lsq", "obs"])
 def test_every_repair_does_what_it_does_on_the_plain_data(
     repair: str, glue: Path, run: Run
@@ -229,6 +231,7 @@ def test_every_repair_does_what_it_does_on_the_plain_data(
         assert all(torch.equal(found[key], value) for key, value in made[-1].items())
 
 
+@pytest.mark.slow
 def test_tuning_takes_a_batch_as_it_is(glue: Path, run: Run) -> None:
     common = ("--sparsity", "0.5", "-o", "p.pth", "--repair", "obs+tune", "--steps", "2")
     done = run("prune", "net.pth", *KINDS["dict"], *common)
@@ -238,6 +241,7 @@ def test_tuning_takes_a_batch_as_it_is(glue: Path, run: Run) -> None:
     assert not torch.equal(before["out.bias"], after["out.bias"])
 
 
+@pytest.mark.slow
 def test_two_networks_and_each_layer_are_compared_on_them(
     glue: Path, run: Run, as_json: Json
 ) -> None:
@@ -249,6 +253,7 @@ def test_two_networks_and_each_layer_are_compared_on_them(
         assert found == wanted
 
 
+@pytest.mark.slow
 def test_what_is_measured_of_a_theory_is_that_of_the_plain_data(
     glue: Path, run: Run, as_json: Json
 ) -> None:
@@ -261,6 +266,7 @@ def test_what_is_measured_of_a_theory_is_that_of_the_plain_data(
     assert_one_line(done, 3, "--data: noise is for batches that are one tensor")
 
 
+@pytest.mark.slow
 def test_batches_without_labels_are_counted(glue: Path, run: Run, as_json: Json) -> None:
     ways = [("unlabelled", "run_dict"), ("uncounted", "summed_mask"), ("uncounted", "run_mask")]
     for data, forward in ways:

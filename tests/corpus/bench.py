@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from snnprune.cli.app import app
+from snnprune.cli.commands import app
 from snnprune.cli.failures import run_app
 
 MODEL, CALIBRATION, MASK = "model.safetensors", "calibration.safetensors", "mask.safetensors"

@@ -55,6 +55,7 @@ def read_before(bench: Bench, run: Run) -> Callable[[str], None]:
     return read
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("case", _of(GOOD))
 def test_a_good_file_is_read_and_nothing_else_is_done(
     case: Case, bench: Bench, run: Run, read_before: Callable[[str], None]
@@ -63,6 +64,7 @@ def test_a_good_file_is_read_and_nothing_else_is_done(
     assert faults(case, bench, run) == []
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("case", _of(BAD))
 def test_a_bad_file_is_refused_in_one_line_and_nothing_is_done(
     case: Case, bench: Bench, run: Run, read_before: Callable[[str], None]

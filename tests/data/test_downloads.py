@@ -174,6 +174,7 @@ def test_half_a_packed_file_is_told_and_to_be_deleted(packed: Path, tmp_path: Pa
         assert caught.value.hint == "delete it and get it again"
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_a_packed_file_is_told_or_changes_no_image(
     packed: Path, tmp_path: Path
 ) -> None:

@@ -24,7 +24,7 @@ from torch import nn
 from typed_commands import NETWORKS, commands, for_gpus, of_libraries, planted
 
 from snnprune.checkpoint.safetensors import write_safetensors
-from snnprune.cli.app import app
+from snnprune.cli.commands import app
 from snnprune.cli.failures import run_app
 from snnprune.data import mnist
 from snnprune.data.images import ImageSplit

@@ -14,7 +14,7 @@ import typer
 from safetensors.torch import load_file
 from typed_commands import commands, for_gpus
 
-from snnprune.cli.app import app
+from snnprune.cli.commands import app
 
 HERE = Path(__file__).parent
 LIMIT = 600  # seconds, where other suites run beside
@@ -87,6 +87,7 @@ def assert_same(said: dict[str, Any]) -> None:
     assert less_the_device(said["cpu"]["report"]) == less_the_device(said["cuda"]["report"])
 
 
+@pytest.mark.slow
 def test_every_command_does_on_a_gpu_what_it_does_on_a_cpu(tmp_path: Path) -> None:
     said = ran(tmp_path)
     for name, words in FAULTS.items():

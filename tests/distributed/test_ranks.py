@@ -12,7 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snnprune.cli.app import app, may_speak
+from snnprune.cli import commands
+from snnprune.cli.commands import may_speak
 from snnprune.distributed.gradients import ReplicatedNetwork
 from snnprune.distributed.norms import synchronise_batchnorms
 from snnprune.distributed.ranks import ALONE, Ranks, join_ranks
@@ -134,7 +135,7 @@ def test_a_command_that_cannot_be_shared_is_refused(
 
 
 def test_the_first_tells_a_fault_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "PATIENCE", 1e9)
+    monkeypatch.setattr(commands, "PATIENCE", 1e9)
     assert may_speak(InputError("no such file"))
     as_process(monkeypatch, 0, 2)
     assert may_speak(InputError("no such file"))
@@ -142,7 +143,7 @@ def test_the_first_tells_a_fault_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_another_tells_it_when_nobody_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     as_process(monkeypatch, 1, 2)
-    monkeypatch.setattr(app, "PATIENCE", 0.1)
+    monkeypatch.setattr(commands, "PATIENCE", 0.1)
     begin = time.monotonic()
     assert may_speak(InputError("no such file"))
     assert time.monotonic() - begin > 0.1
@@ -156,7 +157,7 @@ def test_who_is_ended_while_it_waits_is_silent(
     rank: int, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_process(monkeypatch, rank, 2)
-    monkeypatch.setattr(app, "PATIENCE", 30)
+    monkeypatch.setattr(commands, "PATIENCE", 30)
     before = signal.getsignal(signal.SIGTERM)
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
     assert not may_speak(error)
@@ -164,7 +165,7 @@ def test_who_is_ended_while_it_waits_is_silent(
 
 
 def test_a_stop_that_all_agreed_on_is_told_by_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "PATIENCE", 1e9)
+    monkeypatch.setattr(commands, "PATIENCE", 1e9)
     stopped = StoppedError("terminated in epoch 2", exit_code=143)
     for rank, speaks in ((0, True), (1, False)):
         as_process(monkeypatch, rank, 2)
@@ -174,7 +175,7 @@ def test_a_stop_that_all_agreed_on_is_told_by_the_first(monkeypatch: pytest.Monk
 def test_only_the_first_shows_a_result(
     run: Run, model_file: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app, "SHARING", ("inspect",))
+    monkeypatch.setattr(commands, "SHARING", ("inspect",))
     shown = {}
     for rank in (0, 1):
         as_process(monkeypatch, rank, 2)

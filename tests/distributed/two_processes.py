@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from snnprune.cli.app import app
+from snnprune.cli.commands import app
 from snnprune.cli.failures import run_app
 from snnprune.distributed.gradients import ReplicatedNetwork
 from snnprune.distributed.norms import synchronise_batchnorms

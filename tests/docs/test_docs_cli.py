@@ -13,7 +13,7 @@ import pytest
 from doc_blocks import DOCS, blocks_of, read
 from typer.main import get_command
 
-from snnprune.cli.app import app
+from snnprune.cli.commands import app
 
 SCRIPT = DOCS / "make_cli.py"
 PAGES = ("usage.md", "files.md", "extending.md", "tickets.md", "comparing.md")

@@ -25,6 +25,7 @@ def ran(text: str, run: Run) -> str:
     return printed
 
 
+@pytest.mark.slow
 def test_every_block_runs_as_pasted_and_prints_what_the_page_shows(
     run: Run, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

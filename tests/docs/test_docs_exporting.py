@@ -32,6 +32,7 @@ def printed(block: Block, run: Run) -> str:
     return found
 
 
+@pytest.mark.slow
 def test_every_block_runs_as_pasted_and_prints_what_the_page_shows(
     run: Run, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

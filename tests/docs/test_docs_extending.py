@@ -47,6 +47,7 @@ def commands(block: Block, run: Run) -> str:
     return output
 
 
+@pytest.mark.slow
 def test_every_example_of_the_page_runs_and_prints_what_it_shows(work: Path, run: Run) -> None:
     outputs = {}
     for block in blocks_of(PAGE):

@@ -73,6 +73,7 @@ def assert_documented(report: dict[str, Any]) -> None:
     assert not common & own
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize(
     "command",
     [
@@ -125,6 +126,7 @@ def test_the_run_folder_and_its_report_are_the_documented_ones(small: Path) -> N
     assert_documented(json.loads((small / "report.json").read_text()))
 
 
+@pytest.mark.slow
 def test_the_reports_of_tickets_are_the_documented_ones(tmp_path: Path) -> None:
     settings = ["data.validation=0.95", "imp.methods=[imp]", "imp.sparsities=[0.5]", "seeds=[0, 1]"]
     recipe = load_recipe("smoke", [*settings, "model.args.width=2"])

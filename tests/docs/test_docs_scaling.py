@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from doc_blocks import Block, blocks_of, read
 
-from snnprune.cli.app import SHARING
+from snnprune.cli.commands import SHARING
 
 PAGE = "scaling.md"
 
@@ -38,6 +38,7 @@ def folder(trained: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", blocks("runnable"), ids=lambda block: f"line{block.line}")
 def test_a_command_runs_as_pasted(block: Block, folder: Path) -> None:
     in_a_shell(block.text, folder)

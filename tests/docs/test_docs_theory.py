@@ -12,6 +12,7 @@ PAGE = "theory.md"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.mark.slow
 def test_every_block_runs_as_pasted_and_prints_what_the_page_shows(
     run: Run, trained: Path, tmp_path: Path
 ) -> None:

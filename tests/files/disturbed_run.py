@@ -27,7 +27,7 @@ from disturbances import KINDS, command, disturbed, left_in, made_in
 import snnprune.cli.console
 import snnprune.jobs.prune.prune
 import snnprune.jobs.train.finetune  # noqa: F401
-from snnprune.cli.app import app
+from snnprune.cli.commands import app
 from snnprune.cli.failures import run_app
 from snnprune.training.runs.opening import holds_run
 

@@ -26,7 +26,7 @@ import snnprune.jobs.diff
 import snnprune.jobs.export
 import snnprune.jobs.inspect
 import snnprune.jobs.prune.prune  # noqa: F401  # imported once for all processes
-from snnprune.cli.app import app
+from snnprune.cli.commands import app
 from snnprune.cli.failures import run_app
 
 SIDE = 1024  # 12 weights of 4 MB each

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from disturbances import command, left_in, made_in
 
-from snnprune.cli.app import app
+from snnprune.cli.commands import app
 from snnprune.cli.failures import run_app
 
 FOLDER, COMMANDS = Path(sys.argv[1]), sys.argv[2:]

@@ -43,6 +43,7 @@ def changed_at_reads(folder: Path, command: str, suffix: str, count: int) -> dic
     return found
 
 
+@pytest.mark.slow
 def test_a_file_that_changes_at_a_read_of_prune_is_refused_or_read_whole(tmp_path: Path) -> None:
     counted = changed_at_reads(tmp_path / "in", "prune", ".pth", 3)
     for name in ("cut", "grown", "rewritten", "replaced"):

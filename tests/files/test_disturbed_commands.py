@@ -27,16 +27,19 @@ def done_by(script: str, *words: object, before: tuple[str, ...] = ()) -> None:
     print(done.stdout)
 
 
+@pytest.mark.slow
 def test_prune_killed_at_every_rename_and_at_some_moments_or_on_a_small_disk(
     tmp_path: Path,
 ) -> None:
     done_by("disturbed.py", "quick", "prune", tmp_path, 2)
 
 
+@pytest.mark.slow
 def test_finetune_killed_a_few_times(tmp_path: Path) -> None:
     done_by("disturbed_run.py", "kill", tmp_path, 2)
 
 
+@pytest.mark.slow
 def test_on_a_disk_of_8_kb_that_is_full_the_old_results_stay(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     apart = ("unshare", "--map-root-user", "--mount")

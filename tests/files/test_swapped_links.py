@@ -59,6 +59,7 @@ def write(path: Path, *, within: Path | None = None) -> None:
         temporary.write_text("ours")
 
 
+@pytest.mark.many(2)
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as somebody else")
 @pytest.mark.parametrize("name", ["open", "mkdir", "rename", "link", "lstat", "stat", "fsync"])
 @pytest.mark.parametrize("number", [1, 2, 3, 4])

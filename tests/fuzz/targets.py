@@ -89,7 +89,8 @@ def _calibration(bench: Bench, folder: Path) -> object:
         load_criterion(name, field="-") for name in ("sf", "sf-steps", "sf-histogram", "wanda")
     ]
     return [
-        score(target.find_weights(), each, network=target.network, evidence=evidence) for each in criteria
+        score(target.find_weights(), each, network=target.network, evidence=evidence)
+        for each in criteria
     ]
 
 
@@ -142,7 +143,7 @@ def _spikes(bench: Bench, folder: Path) -> object:
 
 def _command(kind: str, number: int = 0) -> Read:
     """A whole command of a kind of the corpus, of which one line may tell of an error."""
-    from snnprune.cli.app import app
+    from snnprune.cli.commands import app
     from snnprune.cli.failures import run_app
 
     def read(bench: Bench, folder: Path) -> object:

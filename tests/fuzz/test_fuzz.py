@@ -32,6 +32,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield Bench(tmp_path_factory.mktemp("fuzz") / "bench")
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", TARGETS)
 def test_bent_files_are_read_or_refused_and_nothing_else(
     name: str, bench: Bench, tmp_path: Path
@@ -45,6 +46,7 @@ def test_bent_files_are_read_or_refused_and_nothing_else(
     assert [why for what, why in came if what == CRASHED] == []
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_target_reads_what_is_good_and_is_given_the_same_files_again(
     name: str, bench: Bench, tmp_path: Path
@@ -61,6 +63,7 @@ def test_every_kind_of_the_corpus_is_fuzzed_or_it_is_said_why_not() -> None:
     assert fuzzed | UNFUZZED.keys() == set(KINDS)
 
 
+@pytest.mark.slow
 def test_what_raises_hangs_fills_the_memory_or_dies_is_found(tmp_path: Path) -> None:
     script = Path(__file__).with_name("planted.py")
     command = [sys.executable, str(script), str(tmp_path / "crashes")]

@@ -82,6 +82,7 @@ def bare() -> Facts:
     return facts(lively(lambda: Joined(JOINS["add"][0])))
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("way", [way for way in JOINS if way != "add"])
 def test_neurons_whose_spikes_meet_are_whole(way: str, bare: Facts) -> None:
     join, enter = JOINS[way]

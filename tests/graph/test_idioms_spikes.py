@@ -206,6 +206,7 @@ def test_the_plain_network_is_as_a_simulation_says(expected: Facts) -> None:
         assert constants.fires_at_threshold
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("way", WAYS)
 def test_spikes_are_known_however_they_are_made_of_a_comparison(way: str, expected: Facts) -> None:
     same(facts(residual(spiking(WAYS[way]))), expected)

@@ -358,6 +358,7 @@ def expected() -> Facts:
     return facts(residual(plain))
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("way", OVER)
 def test_a_state_is_one_neuron_over_all_steps(way: str, expected: Facts) -> None:
     same(facts(residual(OVER[way])), expected)

@@ -93,6 +93,7 @@ def about(shot: OneShot, key: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.many(2)
 def test_a_layer_is_found_scored_and_counted_as_its_twin(
     case: tuple[Way, OneShot, OneShot],
 ) -> None:
@@ -114,6 +115,7 @@ def compare(way: Way, plain: Scores, written: Scores) -> None:
     torch.testing.assert_close(written.values[WRITTEN], expected, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("criterion", ["magnitude", "wanda", "taylor", "obs", "sf-obs", "sf-loss"])
 @pytest.mark.parametrize("name", THOROUGH)
 def test_criteria_give_scores_in_the_form_of_the_parameter(name: str, criterion: str) -> None:
@@ -121,6 +123,7 @@ def test_criteria_give_scores_in_the_form_of_the_parameter(name: str, criterion:
     compare(WAYS[name], scores(plain, criterion), scores(written, criterion))
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("repair", ["bn", "mean", "lsq", "obs"])
 @pytest.mark.parametrize("name", THOROUGH)
 def test_repairs_leave_the_same_network_as_of_its_twin(name: str, repair: str) -> None:

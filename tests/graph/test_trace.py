@@ -197,6 +197,7 @@ def test_a_network_can_be_traced_again_after_a_pass_of_real_data() -> None:
     assert first.layers == second.layers
 
 
+@pytest.mark.slow
 def test_tracing_does_not_import_torch_s_compiler() -> None:
     """Which would add a second to each command; torch does so for a plain dispatch mode."""
     script = """

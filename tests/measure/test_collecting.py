@@ -116,6 +116,7 @@ def test_a_network_has_the_same_gram_at_once_and_step_by_step(key: str, filtered
     torch.testing.assert_close(one.second, other.second, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_size_of_batches_does_not_matter_and_nothing_stays_behind(name: str) -> None:
     network = made(name)

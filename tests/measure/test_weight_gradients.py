@@ -242,6 +242,7 @@ def same(before: list[object], after: list[object]) -> bool:
     )
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("need", EVERY)
 @pytest.mark.parametrize("name", ["own", "SpikingJelly", "snnTorch"])
 def test_nothing_is_left_changed(name: str, need: Found) -> None:

@@ -126,6 +126,7 @@ def test_conv_snn_doubles_its_channels_up_to_four_times(
         assert network(torch.rand(2, 1, size, size)).shape == (4, 2, 7)
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", MODELS.rows)
 @pytest.mark.parametrize(
     ("in_channels", "size", "classes", "time_steps"), [(1, 9, 3, 1), (2, 12, 11, 2)]

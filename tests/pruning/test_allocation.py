@@ -74,6 +74,7 @@ def possible(name: str, target: Candidates, count: int) -> bool:
     return name != "pools-dense" or count - target.zeros(outside) <= target.size(scored)
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", ALLOCATIONS.rows)
 @given(layers=LAYERS, data=st.data())
 def test_every_allocation_prunes_exactly_the_count_and_every_zero(
@@ -89,6 +90,7 @@ def test_every_allocation_prunes_exactly_the_count_and_every_zero(
     assert not any(bool(masks[key][target.magnitudes[key] == 0].any()) for key in target.keys)
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", ALLOCATIONS.rows)
 @given(layers=LAYERS, data=st.data())
 def test_within_a_layer_nothing_kept_scores_below_anything_pruned(

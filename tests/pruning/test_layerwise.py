@@ -146,6 +146,7 @@ def test_a_readout_is_fitted_to_the_mean_over_time() -> None:
     torch.testing.assert_close(given.mean(0), wanted.mean(0), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_under_masks_that_keep_all_weights_stay(name: str) -> None:
     of = whole(name)
@@ -160,6 +161,7 @@ def test_under_masks_that_keep_all_weights_stay(name: str) -> None:
             close(of.network.weight(key), of.dense[key].double())
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("repair", LAYERWISE)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_pruned_weights_stay_0_and_nothing_else_is_left_behind(name: str, repair: str) -> None:
@@ -301,6 +303,7 @@ MEANS = {
 }
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("name", MEANS)
 def test_every_channel_gets_the_mean_of_its_current_back(name: str, times: int) -> None:

@@ -111,6 +111,7 @@ def after(network: Network, repair: str, sparsity: float) -> tuple[Tensor, Masks
         return network.module(PICTURES), masks
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("repair", REPAIRED)
@@ -125,6 +126,7 @@ def test_the_same_function_with_other_statistics_is_repaired_to_the_same(
     assert apart < (0.02 if "tune" in repair else 1e-4)
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", NORMALISED)
 @pytest.mark.parametrize("repair", REPAIRED)
 def test_where_nothing_is_pruned_nothing_changes_to_the_bit(repair: str, name: str) -> None:
@@ -208,6 +210,7 @@ def test_a_norm_by_the_batch_is_seen_and_its_layer_left_to_magnitude(kind: str) 
     assert plain.obstacle is None
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("repair", REPAIRED)
 def test_statistics_that_each_pass_takes_anew_stay_as_they_were(repair: str) -> None:
     network = KINDS["training"]()

@@ -44,6 +44,7 @@ def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
     )
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("repair", ["none", *REPAIRS.rows, "obs+tune"])
 def test_the_dense_network_comes_back_bit_by_bit(repair: str) -> None:
     one = made_ready()
@@ -88,6 +89,7 @@ def test_what_was_pruned_before_does_not_matter(criterion: str, repair: str) -> 
     assert same(state(first), state(again))
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("steps", [1, 2, 3])
 @pytest.mark.parametrize(
     ("criterion", "repair"),
@@ -238,6 +240,7 @@ def test_a_name_that_is_not_known_is_told(plan: Plan) -> None:
         made_ready().prune(plan, 0.5)
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("criterion", sorted(CRITERIA.rows))
 def test_every_criterion_prunes_exactly(criterion: str) -> None:
     cut = made_ready("snnTorch").prune(Plan(criterion=criterion), 0.6)

@@ -57,6 +57,7 @@ def test_a_built_in_recipe_loads_back_equal(name: str) -> None:
     assert reloaded(load_recipe(name)) == load_recipe(name)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(name=NAMES, args=ARGUMENTS, rate=st.floats(1e-300, 1e300), seed=st.integers(0, 2**63 - 1))
 def test_any_recipe_loads_back_equal_and_of_the_same_types(

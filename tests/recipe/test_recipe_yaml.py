@@ -129,6 +129,7 @@ MERGE_BOMB = "a: &a {x: 1}\n" + "".join(
 )
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize(
     ("content", "expected"),
     [

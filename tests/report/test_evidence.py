@@ -56,6 +56,7 @@ def test_the_schema_in_the_package_is_that_of_the_types() -> None:
     assert text() == make_schema()
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize(
     ("change", "fault"),
     [

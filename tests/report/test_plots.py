@@ -88,6 +88,7 @@ def test_any_name_can_be_drawn(plot: Plot, tmp_path: Path) -> None:
     assert "\x1b" not in text
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("plot", PLOTS)
 @pytest.mark.parametrize("found", [summarize_runs([[]]), summary(), summary("imp", seeds=1)])
 def test_little_or_nothing_can_be_drawn(plot: Plot, found: CurveSummary, tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ many = st.fixed_dictionaries(
 networks = given(st.integers(0, 10**6), st.sampled_from([1e-4, 0.001, 0.01]), many)
 
 
+@pytest.mark.slow
 @networks
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 def test_the_bound_of_the_whole_holds(seed: int, change: float, how: dict[str, Any]) -> None:

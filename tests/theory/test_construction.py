@@ -165,6 +165,7 @@ def test_the_whole_theorem_keeps_its_promise_over_seeds() -> None:
     assert all(one.compared.same for one in found if one.within)
 
 
+@pytest.mark.slow
 def test_the_single_steps_fail_as_often_as_the_exact_chance_says() -> None:
     setting = Setting(neurons=3, threshold=0.5, delta=0.2)
     found = {s.name: s for s in try_lemmas(setting, 0.3, 2000, 0, lambda items, **_: items)}

@@ -64,6 +64,7 @@ many = st.fixed_dictionaries(
 layers = given(st.integers(0, 10**6), st.sampled_from([0.001, 0.05, 0.5]), many)
 
 
+@pytest.mark.slow
 @layers
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 def test_the_bounds_hold(seed: int, change: float, how: dict[str, Any]) -> None:

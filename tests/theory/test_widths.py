@@ -67,6 +67,7 @@ def test_the_best_error_is_allowed_and_none_beside_it_is_better(setting: Setting
             assert smooth(best) <= smooth(best * factor) * (1 + 1e-12)
 
 
+@pytest.mark.slow
 @given(some_settings)
 @settings(max_examples=1000)
 def test_the_chances_of_failure_stay_below_delta(setting: Setting) -> None:
@@ -81,6 +82,7 @@ def exact_of_layer(setting: Setting, eps: float, block: int) -> float:
     return widths.exact_failure(setting, eps / n, block, outputs=n, inputs=n)
 
 
+@pytest.mark.slow
 @given(st.integers(2, 12), st.floats(0.05, 0.9), st.floats(0.01, 0.5), st.floats(0.2, 1.0))
 @settings(max_examples=1000)
 def test_the_exact_chance_is_within_the_union_bound_and_the_bound_within_delta(
@@ -153,6 +155,7 @@ def test_a_target_that_the_span_does_not_hold_is_refused() -> None:
     widths.require_sense(Setting(neurons=3, span=0.58, threshold=0.3))
 
 
+@pytest.mark.slow
 @given(some_settings, st.floats(0.01, 1), st.floats(1e-6, 10))
 @settings(max_examples=1000)
 def test_the_chance_of_a_near_weight_is_the_least_there_is(

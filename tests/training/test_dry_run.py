@@ -78,6 +78,7 @@ def checkpoint(run: Run, recipe: Path, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize(
     ("command", "sections"),
     [
@@ -169,6 +170,7 @@ def test_what_would_fail_fails_now(
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_taken_is_refused_and_left(
     recipe: Callable[..., Path], run: Run, tmp_path: Path
 ) -> None:
@@ -182,6 +184,7 @@ def test_a_folder_that_is_taken_is_refused_and_left(
     assert run(*asked, "--resume").returncode == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "name"),
     [("train", "smoke"), ("imp", "fashion-mnist-mini"), ("search", "fashion-mnist-mini")],
@@ -196,6 +199,7 @@ def test_it_tries_every_recipe_whose_images_are_bundled(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_it_tries_a_large_recipe_on_files_of_the_true_form(
     run: Run, as_json: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

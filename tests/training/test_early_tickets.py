@@ -116,6 +116,7 @@ def test_each_ticket_is_of_the_epoch_in_which_its_own_masks_settled(images: Path
         assert about["settled"] or epochs == 9
 
 
+@pytest.mark.slow
 def test_the_network_that_tickets_are_drawn_from_is_to_the_bit_a_dense_one(images: Path) -> None:
     early = Found(recipe(images, 9))
     rows = Found(recipe(images, 9, early_bird=None, early_bird_ends="rounds")).epochs("dense", 0)

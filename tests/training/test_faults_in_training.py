@@ -86,6 +86,7 @@ def same(one: Path, other: Path) -> None:
         assert path.read_bytes() == (other / path.relative_to(one)).read_bytes(), path
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_pictures")
 def test_a_loss_that_is_nan_ends_with_6_and_names_epoch_step_and_layer_and_nothing_is_pruned(
     asked: Run, undisturbed: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -150,6 +151,7 @@ def test_a_lack_of_memory_ends_with_7_says_what_to_set_and_keeps_the_state(
     same(tmp_path / "run", undisturbed("train"))
 
 
+@pytest.mark.slow
 def test_a_data_worker_that_is_killed_ends_with_7_and_the_run_goes_on(
     asked_of_a_process: Run,
     undisturbed: Callable[[str], Path],
@@ -167,6 +169,7 @@ def test_a_data_worker_that_is_killed_ends_with_7_and_the_run_goes_on(
     same(tmp_path / "run", undisturbed("train"))
 
 
+@pytest.mark.slow
 def test_a_data_worker_that_is_killed_while_a_network_is_measured_ends_with_7(
     process: Run, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +215,7 @@ def test_why_a_data_worker_is_gone_is_looked_up_where_torch_does_not_say(
     assert error.exit_code == code
 
 
+@pytest.mark.slow
 def test_a_data_worker_that_ends_by_itself_is_the_users(
     asked_of_a_process: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -219,6 +223,20 @@ def test_a_data_worker_that_ends_by_itself_is_the_users(
     done = asked_of_a_process("train", data="by_workers")
     assert done.returncode == 3
     assert "exited unexpectedly" in told(done)
+
+
+def test_a_link_that_breaks_in_a_process_that_ends_is_not_shown_and_any_other_fault_is() -> None:
+    code = (
+        "import os, sys\nfrom snnprune.cli.failures import report_workers_once\n"
+        "with report_workers_once():\n"
+        "    if os.fork():\n        os.wait()\n        raise ConnectionResetError('here')\n"
+        "    for kind in (ConnectionResetError, ValueError):\n"
+        "        sys.excepthook(kind, kind('there'), None)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ConnectionResetError: there" not in done.stderr
+    assert "ValueError: there" in done.stderr
+    assert "ConnectionResetError: here" in done.stderr
 
 
 def test_a_last_batch_of_one_is_told_where_a_batchnorm_cannot_take_it(asked: Run) -> None:

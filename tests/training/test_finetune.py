@@ -353,6 +353,7 @@ def stopped_after(batches: int) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_stopped_at_any_step_it_ends_bit_identical(pruned: Path, asked: LoopOptions) -> None:
     teacher = written(pruned.with_name("dense.safetensors"), dense())
     run(asked, pruned, teacher=teacher)

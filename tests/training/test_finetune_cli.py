@@ -122,6 +122,7 @@ def test_the_recipe_of_the_run_is_enough_to_resume_it(
     assert (out / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_masks_that_a_crash_left_beside_another_file_are_refused(
     dense: Path, pruned: Path, recipe: Path, run: Run, tmp_path: Path
 ) -> None:
@@ -137,6 +138,7 @@ def test_masks_that_a_crash_left_beside_another_file_are_refused(
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_masks_beside_the_same_network_in_another_file_are_held(
     pruned: Path, recipe: Path, run: Run, tmp_path: Path
 ) -> None:

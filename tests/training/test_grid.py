@@ -94,6 +94,7 @@ def methods(found: GridResult) -> dict[str, list[tuple[str, float]]]:
     }
 
 
+@pytest.mark.slow
 def test_figure_3_is_untrained_sub_networks_beside_the_trained_network_for_each_pair(
     places: dict[str, str], tmp_path: Path
 ) -> None:
@@ -119,6 +120,7 @@ def test_figure_3_is_untrained_sub_networks_beside_the_trained_network_for_each_
     assert written == json.loads(json.dumps(found.report))
 
 
+@pytest.mark.slow
 def test_figure_5_is_all_methods_from_one_dense_network_for_each_pair(
     places: dict[str, str], tmp_path: Path
 ) -> None:
@@ -133,6 +135,7 @@ def test_figure_5_is_all_methods_from_one_dense_network_for_each_pair(
     assert {row["validation_accuracy"] for row in epochs} == {None}  # nothing is chosen
 
 
+@pytest.mark.slow
 def test_a_run_of_the_grid_is_to_the_bit_one_that_is_run_alone(
     places: dict[str, str], tmp_path: Path
 ) -> None:
@@ -144,6 +147,7 @@ def test_a_run_of_the_grid_is_to_the_bit_one_that_is_run_alone(
     assert results(tmp_path / "run" / name) == results(tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_a_grid_that_was_stopped_goes_on_in_the_run_at_hand(
     places: dict[str, str], tmp_path: Path
 ) -> None:
@@ -162,6 +166,7 @@ def test_a_grid_that_was_stopped_goes_on_in_the_run_at_hand(
     assert grid(replace(stopped, resume=True)).finished_before
 
 
+@pytest.mark.slow
 def test_runs_of_other_machines_are_brought_together(
     places: dict[str, str], tmp_path: Path
 ) -> None:
@@ -173,6 +178,7 @@ def test_runs_of_other_machines_are_brought_together(
     assert len(found.report["runs"]) == 2
 
 
+@pytest.mark.slow
 def test_every_pair_has_its_seeds(places: dict[str, str], tmp_path: Path) -> None:
     found = grid(figure(5, places, tmp_path / "run", "imp.methods=[imp]", "seeds=[0, 1]"))
     assert_valid(dict(found.report))
@@ -199,6 +205,7 @@ def test_data_that_only_the_last_run_needs_are_missed_before_the_first(
     assert not options.out.exists()
 
 
+@pytest.mark.slow
 def test_the_command_shows_a_table_for_each_pair_and_tries_them_all_before(
     places: dict[str, str], tmp_path: Path, run: Run, as_json: Callable[..., Any]
 ) -> None:

@@ -157,6 +157,7 @@ def test_the_dense_network_is_the_one_that_train_gives(images: Path) -> None:
     assert found.epochs("dense", 0) == own
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("epoch", [0, 2])
 @pytest.mark.parametrize("method", ["imp", "sf-imp-1", "random"])
 def test_every_round_begins_with_all_tensors_of_the_epoch_that_is_rewound_to(

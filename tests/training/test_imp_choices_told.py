@@ -9,7 +9,7 @@ from small_runs import write_images
 from typer.testing import CliRunner
 from valid_reports import assert_valid
 
-from snnprune.cli.app import app
+from snnprune.cli.commands import app
 
 RECIPE = """
 model: {{name: conv-snn, args: {{width: 2, depth: 2, time_steps: 3}}}}
@@ -39,6 +39,7 @@ def time_steps(model: Path) -> int:
         return int(json.loads(file.metadata()["snnprune.model"])["args"]["time_steps"])
 
 
+@pytest.mark.slow
 def test_early_time_files_have_the_steps_that_they_were_trained_with(images: Path) -> None:
     out = run(images, "[0.5, 0.75]", "early_time_steps: 2")
     models = {path.parent.name: time_steps(path) for path in out.rglob("model.safetensors")}

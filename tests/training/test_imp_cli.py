@@ -81,6 +81,7 @@ def without_pictures_of_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("snnprune.jobs.train.tickets.draw_run", lambda *_: [])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_pictures_of_seeds")
 def test_several_seeds_have_a_folder_each_and_what_they_come_to_lies_above(
     recipe: Callable[..., Path], run: Run, tmp_path: Path
@@ -113,6 +114,7 @@ def without_pictures(without_pictures_of_seeds: None, monkeypatch: pytest.Monkey
     monkeypatch.setattr("snnprune.jobs.train.seeds.draw_run", lambda *_: [])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_pictures")
 def test_a_sweep_takes_another_seed_and_leaves_those_that_are_there(
     recipe: Callable[..., Path], run: Run, tmp_path: Path

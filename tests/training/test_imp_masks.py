@@ -173,6 +173,7 @@ def test_methods_with_a_path_in_their_name_have_one_folder_each(
     assert not other.startswith("-")
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("method", ["imp", "sf-imp-2"])
 @pytest.mark.parametrize("allocation", ["local", "pools", "pools-alike"])
 def test_every_allocation_prunes_exactly_as_many(

@@ -98,6 +98,7 @@ def check(asked: LoopOptions, folder: Path) -> None:
     assert report["tickets"] == json.loads(json.dumps(whole["tickets"]))
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", IMP)
 def test_stopped_after_every_single_step_it_ends_bit_identical(
     name: str, images: Path, tmp_path: Path
@@ -107,6 +108,7 @@ def test_stopped_after_every_single_step_it_ends_bit_identical(
     check(options(recipe, tmp_path), tmp_path)
 
 
+@pytest.mark.slow
 def test_gradual_pruning_too(images: Path, tmp_path: Path) -> None:
     section = {"sparsity": 0.8, "steps": 4, "criterion": "sf"}
     recipe = recipe_for(images, {"ema": 0.5, "accumulate": 2}, gradual=section)

@@ -37,6 +37,7 @@ def test_the_lock_is_free_after_the_block(tmp_path: Path) -> None:
             assert warnings == ()
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLD, str(tmp_path), ownership.__file__]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -34,6 +34,7 @@ def differ(one: Masks, other: Masks) -> bool:
     return any(not torch.equal(mask, other[key]) for key, mask in one.items())
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_gradual_pruning_takes_any_criterion(images: Path, by_size: Masks, criterion: str) -> None:
     masks = gradually(images, criterion)

@@ -490,6 +490,7 @@ def full_from(number: int) -> Iterator[None]:
 
 
 # the first is the recipe, before which there is no run; the last is of the folder of DONE
+@pytest.mark.many(2)
 @pytest.mark.parametrize("number", range(3, 35))
 def test_a_disk_that_is_full_at_any_write_leaves_a_run_that_goes_on(
     number: int, images: Path, expected: dict[str, bytes], tmp_path: Path

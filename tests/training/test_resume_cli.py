@@ -95,6 +95,7 @@ def training(*arguments: object) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+@pytest.mark.slow
 def test_a_signal_of_slurm_saves_the_run_and_names_the_command_that_goes_on(
     recipe: Callable[[int], Path], run: Run, tmp_path: Path
 ) -> None:

@@ -120,6 +120,7 @@ def test_the_folder_itself_is_a_good_one(
         assert (folder / "novel.txt").read_text() == "mine"
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["report.json", "metrics.jsonl", "state/step-000003.safetensors"])
 @pytest.mark.parametrize("kind", ["link", "dangling", "pipe", "folder", "socket", "device"])
@@ -139,6 +140,7 @@ def test_what_is_no_regular_file_is_refused(
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", FILES)
 def test_a_link_in_the_place_of_any_file_of_ours_is_refused(
     name: str, go: Callable[[str], Any], folder: Path, victims: Path
@@ -157,6 +159,7 @@ def test_a_link_in_the_place_of_a_folder_of_ours_is_refused(
     refused(go(mode), folder / name)
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", [*LATER, *FOLDERS])
 def test_a_link_that_comes_after_the_check_leads_nowhere_either(

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from doc_blocks import assert_shown, blocks_of, in_folder
 
 PAGE = "theory.md"

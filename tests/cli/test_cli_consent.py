@@ -218,6 +218,7 @@ def test_consent_is_for_this_run_alone(run: Run) -> None:
     assert_one_line(again, 3, OFFER)
 
 
+@pytest.mark.slow
 def test_a_run_of_ones_own_goes_on_without_asking_until_its_code_changes(run: Run) -> None:
     mine()
     assert run("train", "--recipe", "mine.yaml", "--out", "r", OFFER).returncode == 0

@@ -94,6 +94,7 @@ def as_installed(*arguments: str, **environment: str) -> subprocess.CompletedPro
     )
 
 
+@pytest.mark.slow
 def test_functions_of_a_module_there_are_found(folder: Path) -> None:
     done = as_installed("eval", "net.pth", *NAMES, "--readout", "my_net:last")
     assert done.returncode == 0, done.stderr
@@ -136,6 +137,7 @@ def test_what_has_a_name_of_pythons_own_is_given_as_a_file(folder: Path) -> None
         assert_one_line(done, 3, "is of Python's standard library", file)
 
 
+@pytest.mark.slow
 def test_a_package_that_is_installed_may_lack_the_module_that_is_meant(folder: Path) -> None:
     (folder / "yaml").mkdir()
     (folder / "yaml" / "net.py").write_text(NET)

@@ -196,6 +196,7 @@ def test_whole_is_the_default(nets: Path, run: Run) -> None:
     assert_one_line(done, 3, "was not taken on own.pth")
 
 
+@pytest.mark.slow
 def test_events_without_labels_are_counted_along_their_second_dimension(
     nets: Path, run: Run, as_json: Json
 ) -> None:

@@ -193,6 +193,7 @@ def test_text_that_was_meant_to_be_an_object_is_told(glue: Path, run: Run) -> No
     assert_one_line(done, 3, "--model", "TypeError", words)
 
 
+@pytest.mark.slow
 def test_a_file_keeps_what_it_was_and_does_not_name_it_again(glue: Path, run: Run) -> None:
     flags = ("--model-arg", "neuron=glue.py:Fires", "--model-arg", "note=a:b")
     done = run("prune", *NET, *flags, "--sparsity", "0.5", "-o", "p.safetensors")

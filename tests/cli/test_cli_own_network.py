@@ -88,6 +88,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 FLAGS = ("own.pth", "--model", "own.py:build", "--data", "own.py:batches")
 
 
+@pytest.mark.slow
 def test_a_forward_function_runs_every_pass(own: dict[str, Any], run: Run) -> None:
     assert_one_line(run("score", *FLAGS), 3, "--model", "missing 1 required positional argument")
     forward = ("--forward", "own.py:forward_logits")

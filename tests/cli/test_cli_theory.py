@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.mark.slow
 def test_the_widths_are_shown_printed_and_corrected(run: Run, tmp_path: Path) -> None:
     done = run("theory", "width", "--margin", 0.01, "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr

@@ -25,6 +25,7 @@ def test_listing_and_checking_names_imports_neither_torch_nor_torchvision() -> N
     assert not loaded & {"torch", "torchvision", "numpy"}
 
 
+@pytest.mark.slow
 def test_opening_the_bundled_set_does_not_import_torchvision() -> None:
     loaded = modules_after(
         "from snnprune.data import *; open_data('fashion-mnist-mini', options=DataOptions())"

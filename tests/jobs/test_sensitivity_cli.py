@@ -73,6 +73,7 @@ def test_a_trial_is_one_layer_pruned_by_hand(
         assert trials[key, 0.0]["same_class"] == 1
 
 
+@pytest.mark.slow
 def test_the_recipe_prunes_exactly_that_much_and_prune_takes_it(
     tensors: dict[str, Tensor], run: Run
 ) -> None:

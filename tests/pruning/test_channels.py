@@ -231,6 +231,7 @@ def test_layers_whose_currents_are_side_by_side_keep_their_channels_with_that_re
     assert [found.reasons[key] for key in ("a.weight", "b.weight")] == [reason, reason]
 
 
+@pytest.mark.slow
 def test_repairs_leave_channels_that_are_gone_silent() -> None:
     network, _ = network_of("conv-snn")
     images = [(torch.rand(16, 2, 8, 8), None) for _ in range(2)]

@@ -78,6 +78,7 @@ def test_a_report_that_breaks_its_promise_is_noticed(
         assert_valid({**report, **change})
 
 
+@pytest.mark.slow
 def test_input_rates_are_those_of_calibrating_either_file(
     run: Run, model_file: Path, tmp_path: Path
 ) -> None:

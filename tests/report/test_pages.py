@@ -171,6 +171,7 @@ def test_columns_of_which_nothing_is_known_are_left_out(tmp_path: Path) -> None:
     assert "flips" not in html
 
 
+@pytest.mark.slow
 def test_long_lists_are_cut_and_say_so(tmp_path: Path) -> None:
     membrane = {"channels": 1, "silent": 0, "saturated": 0, "firing_rate": 0.1}
     found = {f"n{i}": {**membrane, "histogram": [0, 3, 4, 0]} for i in range(40)}

@@ -132,6 +132,7 @@ def test_it_counts_what_the_run_then_does(
     assert told["peak_bytes"] > 10**6
 
 
+@pytest.mark.slow
 def test_several_seeds_take_as_many_times_as_long(
     recipe: Callable[..., Path], run: Run, as_json: Callable[..., Any], tmp_path: Path
 ) -> None:

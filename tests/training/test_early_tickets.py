@@ -154,6 +154,7 @@ def test_the_dense_run_goes_on_until_it_has_the_weights_to_rewind_to(images: Pat
     assert not torch.equal(start.tensors[key], found.starts["round-00"].tensors[key])
 
 
+@pytest.mark.slow
 def test_a_dense_run_that_was_ended_is_no_baseline_and_a_whole_one_is(images: Path) -> None:
     ended, whole = Found(recipe(images, 9)), Found(recipe(images, 4))
     assert [row["round"] for row in ended.tickets.rows] == [1, 2]
@@ -175,6 +176,7 @@ def test_early_time_steps_are_those_of_the_dense_run_alone(images: Path) -> None
     assert steps == {"round-00": 1, **rounds}
 
 
+@pytest.mark.slow
 def test_exactly_the_sparsity_asked_for_is_drawn_each_time(images: Path) -> None:
     found = Watched(recipe(images, 6, methods=["sf-imp-1"]))
     for row in found.tickets.rows:

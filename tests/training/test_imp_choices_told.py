@@ -61,6 +61,7 @@ def test_early_time_files_have_the_steps_that_they_were_trained_with(images: Pat
         assert json.loads(found.stdout)["evaluation"]["time_steps"] == steps
 
 
+@pytest.mark.slow
 def test_tickets_that_the_dense_run_gave_say_when(images: Path) -> None:
     out = run(images, "[0.5, 0.75]", "early_bird: 0.1, early_bird_ends: dense")
     report = json.loads((out / "report.json").read_text())
@@ -73,6 +74,7 @@ def test_tickets_that_the_dense_run_gave_say_when(images: Path) -> None:
     assert not any("ends no round" in text for text in report["warnings"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sparsities", "told"), [("[0.5]", True), ("[0.5, 0.75]", False)])
 def test_early_bird_that_ends_nothing_says_so(images: Path, sparsities: str, told: bool) -> None:
     out = run(images, sparsities, "early_bird: 0.1")

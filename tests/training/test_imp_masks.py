@@ -125,6 +125,7 @@ def test_a_weight_that_is_alive_and_zero_is_no_pruned_one(
     assert int(masks[HELD].sum()) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "criterion"), [("imp", "magnitude"), ("sf-imp-1", "sf")])
 def test_a_round_prunes_what_the_command_prunes_of_the_network_of_the_round_before(
     method: str,

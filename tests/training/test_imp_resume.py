@@ -115,6 +115,7 @@ def test_gradual_pruning_too(images: Path, tmp_path: Path) -> None:
     check(options(recipe, tmp_path, "train"), tmp_path)
 
 
+@pytest.mark.slow
 def test_with_a_loader_of_the_users_that_shuffles_too(images: Path, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(LOADER)
     section = {"methods": ["sf-imp-1"], "sparsities": [0.5, 0.8], "repair": "bn", "samples": 7}

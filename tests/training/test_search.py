@@ -334,6 +334,7 @@ def test_a_warm_up_must_fit_into_a_search() -> None:
         load_recipe("fashion-mnist-mini", settings, run=("search",))
 
 
+@pytest.mark.slow
 def test_the_command_tables_pictures_and_says_when_nothing_is_left(
     run: Callable[..., CompletedProcess[str]], images: Path, tmp_path: Path
 ) -> None:

@@ -138,15 +138,14 @@ def limited(monkeypatch: pytest.MonkeyPatch, run: Run) -> Run:
     """Runs the tool with a limit that honest code keeps, and little patience after it."""
     monkeypatch.setattr(waiting, "GRACE", 0.3)
 
-    def limited_run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    def limited_run(*arguments: object, named: str) -> subprocess.CompletedProcess[str]:
         seconds = 2 * pace()
         while True:
             monkeypatch.setenv(waiting.LIMIT, f"{seconds:.3f}")
             done = run(*arguments)
-            if done.returncode != 3 or "BEGUN" in done.stderr:
+            if done.returncode != 3 or named in done.stderr or seconds > 100:
                 return done
-            seconds *= 4  # a busy machine held up the honest code, and the other never began
-            assert seconds < 1_000, done.stderr
+            seconds *= 4  # a busy machine held up the honest code around it for most of that
 
     return limited_run
 
@@ -167,7 +166,7 @@ def test_what_never_ends_ends_at_the_limit_and_is_named(
 ) -> None:
     flags = {"--model": "never.py:build", "--data": "never.py:data", flag: f"never.py:{name}"}
     given = [part for pair in flags.items() for part in pair]
-    done = limited("eval", "model.safetensors", *given)
+    done = limited("eval", "model.safetensors", *given, named=f"never.py:{name}")
     assert_one_line(done, 3, flag, f"never.py:{name}", "did not end in", waiting.LIMIT)
 
 
@@ -182,9 +181,8 @@ def test_a_criterion_or_repair_that_never_ends_leaves_the_output_alone(
     flags = {"--criterion": "magnitude", flag: what}
     out = ("--force", "-o", "out.safetensors")
     words = [part for pair in flags.items() for part in pair]
-    assert_one_line(
-        limited("prune", "model.safetensors", *given, *words, *out), 3, what, "did not end"
-    )
+    done = limited("prune", "model.safetensors", *given, *words, *out, named=what)
+    assert_one_line(done, 3, what, "did not end")
     assert Path("out.safetensors").read_text() == "precious"
     assert not list(mine.glob(".snnprune-*"))
 
@@ -195,7 +193,8 @@ def test_batches_that_cannot_be_counted_end_at_the_limit(
     name: str, mine: Path, limited: Run
 ) -> None:
     flags = ("--set", f"data.name=never.py:{name}", "--set", "model.name=never.py:build")
-    done = limited("train", "--recipe", "smoke", *flags, "--set", "model.args={}", "--out", "run")
+    given = ("--set", "model.args={}", "--out", "run")
+    done = limited("train", "--recipe", "smoke", *flags, *given, named=f"never.py:{name}")
     assert_one_line(done, 3, f"never.py:{name}", "did not end in")
 
 

@@ -1,7 +1,8 @@
 """Checkpoints: tensors and text metadata in a file, read without ever running what is in it.
 
-`containers` has a package for each kind of file, with `read(path) -> Contents`, and tells by
-content which one a file is; `read` and `write` are what the rest of snnprune calls.
+Each container has a file, as `safetensors.py`, or for torch files a package, with
+`read(path) -> Contents`; `read.py` tells by content which one a file is. `read` and `write` are
+what the rest of snnprune calls.
 """
 
 from snnprune.checkpoint.checkpoint import Checkpoint, strip_prefix

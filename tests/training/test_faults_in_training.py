@@ -225,15 +225,21 @@ def test_a_data_worker_that_ends_by_itself_is_the_users(
     assert "exited unexpectedly" in told(done)
 
 
-def test_a_link_that_breaks_in_a_process_that_ends_is_not_shown_and_any_other_fault_is() -> None:
-    code = (
-        "import os, sys\nfrom snnprune.cli.failures import report_workers_once\n"
-        "with report_workers_once():\n"
-        "    if os.fork():\n        os.wait()\n        raise ConnectionResetError('here')\n"
+def test_a_link_that_breaks_in_a_process_that_ends_is_not_shown_and_any_other_fault_is(
+    process: Run, trained: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "data.py").write_text(
+        "import os, sys\n"
+        "def batches():\n"
+        "    if os.fork():\n"
+        "        os.wait()\n"
+        "        sys.excepthook(ConnectionResetError, ConnectionResetError('here'), None)\n"
+        "        raise ValueError('no images')\n"
         "    for kind in (ConnectionResetError, ValueError):\n"
         "        sys.excepthook(kind, kind('there'), None)\n"
+        "    os._exit(0)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = process("eval", trained / "model.safetensors", "--data", f"{tmp_path}/data.py:batches")
     assert "ConnectionResetError: there" not in done.stderr
     assert "ValueError: there" in done.stderr
     assert "ConnectionResetError: here" in done.stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,8 +23,9 @@ from snnprune.pruning.criteria import load_criterion
 from snnprune.pruning.criteria.criterion import Criterion
 from snnprune.pruning.criteria.evidence import EvidenceSource
 from snnprune.pruning.prune import PruneResult, prune, require_sparsity, warn_of_zeros
-from snnprune.pruning.repair import load_repairs
+from snnprune.pruning.repair import TUNE, load_repairs
 from snnprune.pruning.repair.pruned import Pruned, silence
+from snnprune.pruning.repair.settings import TuneSettings
 from snnprune.pruning.score import Scores, score_network
 from snnprune.runtime import SILENT, Progress
 
@@ -44,6 +45,12 @@ class Plan:
     """One, or several in turn as `obs+tune`."""
     steps: int = 1
     """From 2 on the network is ranked and repaired again on the way."""
+    tuning: TuneSettings = field(default_factory=TuneSettings)
+
+    @property
+    def tunes(self) -> bool:
+        """Whether `tune` takes the last weights."""
+        return TUNE in self.repair.split("+")
 
     def path(self, sparsity: float, *, first: float = 0.0) -> list[float]:
         """The sparsity after each step, from what is pruned at `first`: the same share each time.
@@ -83,6 +90,9 @@ class PrunePlan:
         return self
 
 
+BEGIN = 0.5
+"""The sparsity from which `tune` goes on: up to there nothing is lost."""
+
 Cutting = Callable[[Mapping[str, Tensor], Scores, float, Masks | None], PruneResult]
 """From weights, their scores, a sparsity and what is alive to masks."""
 
@@ -99,6 +109,7 @@ class OneShot:
         weights: Mapping[str, Tensor],
         *,
         batches: Callable[[], Iterable[Batch]] | None = None,
+        tuning_batches: Batches | None = None,
         run: Forward | None = None,
         calibration: Calibration | None = None,
         seed: int = 0,
@@ -106,11 +117,13 @@ class OneShot:
     ) -> None:
         """`weights` are those that may be pruned, by key on the CPU; `batches` gives calibration
         images anew at each call. Without network or batches only the weights themselves count.
-        `run` is how a batch is run, where it is not run as the network was traced.
+        `tuning_batches` are to tune on, where these are others. `run` is how a batch is run,
+        where it is not run as the network was traced.
         """
         self.network = None if network is None else network.with_forward(run)
         self.weights = dict(weights)
         self.batches = None if batches is None else Batches(begin=batches)
+        self.tuning_batches = tuning_batches
         self.seed, self.progress = seed, progress
         self._calibration = calibration
         self._scores: dict[str, Scores] = {}
@@ -157,17 +170,27 @@ class OneShot:
         """
         require_sparsity(sparsity)
         plan = plan.load()
-        scores, path = self.scores(plan), plan.names.path(sparsity)
+        scores = self.scores(plan)
         self.calibrate()  # of the dense network, before anything is cut
         self.restore()
-        cut = self._cut(plan, self.weights, scores, cutting, path[0], None)
+        goal = self._cut(plan, self.weights, scores, cutting, sparsity, None)
+        if plan.names.tunes and not structured and sparsity > BEGIN:
+            counts = {key: int(mask.sum()) for key, mask in goal.masks.items()}
+            begin = self._cut(plan, self.weights, scores, cutting, BEGIN, None)
+            begin = replace(begin, masks=_join_masks(begin.masks, goal.masks))
+            path = plan.names.path(BEGIN)
+        else:
+            begin, counts, path = goal, {}, plan.names.path(sparsity)
+        if len(path) > 1:
+            begin = self._cut(plan, self.weights, scores, cutting, path[0], None)
         alive: Masks = {key: weight != 0 for key, weight in self.weights.items()}
-        masks = self._repair(plan, cut, alive, fixed=structured)
+        cut = begin
+        masks = self._repair(plan, cut, alive, fixed=structured, counts=counts)
         for target in path[1:]:
             weights = self._weights()
             scores = self._compute_scores(plan.criterion, weights, alive=masks)
             again = self._cut(plan, weights, scores, cutting, target, masks)
-            masks = self._repair(plan, again, masks, fixed=structured)
+            masks = self._repair(plan, again, masks, fixed=structured, counts=counts)
             zeros = warn_of_zeros(masks, cut.already_zero, round(target * count_prunable(masks)))
             warnings = (*zeros, *again.warnings)
             cut = replace(again, already_zero=cut.already_zero, warnings=warnings)
@@ -229,7 +252,15 @@ class OneShot:
         )
         return score_network(weights, criterion, source, alive=alive)
 
-    def _repair(self, plan: PrunePlan, cut: PruneResult, choosable: Masks, *, fixed: bool) -> Masks:
+    def _repair(
+        self,
+        plan: PrunePlan,
+        cut: PruneResult,
+        choosable: Masks,
+        *,
+        fixed: bool,
+        counts: Mapping[str, int],
+    ) -> Masks:
         """Mask the module and repair it; the masks that hold then, of what is `choosable`."""
         masks = cut.masks
         self._apply(masks)
@@ -256,6 +287,9 @@ class OneShot:
                     choosable=choosable,
                     silenced=cut.silenced,
                     fixed=fixed,
+                    counts=counts,
+                    tuning=plan.names.tuning,
+                    tuning_batches=self.tuning_batches,
                     seed=self.seed,
                     progress=self.progress,
                 )
@@ -290,3 +324,8 @@ class OneShot:
         assert self.network is not None
         assert self.batches is not None
         return calibrate(self.network, self.batches.track(self.progress, "calibrating"))
+
+
+def _join_masks(one: Masks, other: Masks) -> Masks:
+    """What either keeps."""
+    return {key: mask | other[key] for key, mask in one.items()}

@@ -25,7 +25,7 @@ from snnprune.pruning.criteria.evidence import EvidenceSource
 from snnprune.pruning.prune import PruneResult, prune, require_sparsity, warn_of_zeros
 from snnprune.pruning.repair import TUNE, load_repairs
 from snnprune.pruning.repair.pruned import Pruned, silence
-from snnprune.pruning.repair.settings import TuneSettings
+from snnprune.pruning.repair.settings import TuneOutcome, TuneSettings
 from snnprune.pruning.score import Scores, score_network
 from snnprune.runtime import SILENT, Progress
 
@@ -124,6 +124,8 @@ class OneShot:
         self.weights = dict(weights)
         self.batches = None if batches is None else Batches(begin=batches)
         self.tuning_batches = tuning_batches
+        self.tuned: TuneOutcome | None = None
+        """What `tune` did to what the module holds, where it did."""
         self.seed, self.progress = seed, progress
         self._calibration = calibration
         self._scores: dict[str, Scores] = {}
@@ -170,35 +172,37 @@ class OneShot:
         """
         require_sparsity(sparsity)
         plan = plan.load()
-        scores = self.scores(plan)
+        scores, path = self.scores(plan), plan.names.path(sparsity)
         self.calibrate()  # of the dense network, before anything is cut
         self.restore()
-        goal = self._cut(plan, self.weights, scores, cutting, sparsity, None)
-        if plan.names.tunes and not structured and sparsity > BEGIN:
-            counts = {key: int(mask.sum()) for key, mask in goal.masks.items()}
-            begin = self._cut(plan, self.weights, scores, cutting, BEGIN, None)
-            begin = replace(begin, masks=_join_masks(begin.masks, goal.masks))
-            path = plan.names.path(BEGIN)
-        else:
-            begin, counts, path = goal, {}, plan.names.path(sparsity)
-        if len(path) > 1:
-            begin = self._cut(plan, self.weights, scores, cutting, path[0], None)
+        cut = self._cut(plan, self.weights, scores, cutting, path[0], None)
         alive: Masks = {key: weight != 0 for key, weight in self.weights.items()}
-        cut = begin
-        masks = self._repair(plan, cut, alive, fixed=structured, counts=counts)
+        if plan.names.tunes and not structured and len(path) == 1 and sparsity > BEGIN:
+            return self._prune_gradually(plan, cut, cutting, alive)
+        masks = self._repair(plan, cut, alive, fixed=structured)
         for target in path[1:]:
             weights = self._weights()
             scores = self._compute_scores(plan.criterion, weights, alive=masks)
             again = self._cut(plan, weights, scores, cutting, target, masks)
-            masks = self._repair(plan, again, masks, fixed=structured, counts=counts)
+            masks = self._repair(plan, again, masks, fixed=structured)
             zeros = warn_of_zeros(masks, cut.already_zero, round(target * count_prunable(masks)))
             warnings = (*zeros, *again.warnings)
             cut = replace(again, already_zero=cut.already_zero, warnings=warnings)
         return replace(cut, masks=masks)
 
+    def _prune_gradually(
+        self, plan: PrunePlan, goal: PruneResult, cutting: Cutting | None, alive: Masks
+    ) -> PruneResult:
+        """Prune and repair as far as `BEGIN`, and let `tune` take what `goal` asks for beyond."""
+        cut = self._cut(plan, self.weights, self.scores(plan), cutting, BEGIN, None)
+        begin = {key: mask | goal.masks[key] for key, mask in cut.masks.items()}
+        counts = {key: int(mask.sum()) for key, mask in goal.masks.items()}
+        masks = self._repair(plan, replace(cut, masks=begin), alive, fixed=False, counts=counts)
+        return replace(goal, masks=masks)
+
     def restore(self) -> None:
         """Put the dense tensors back."""
-        self._masked = {}
+        self._masked, self.tuned = {}, None
         if self.network is not None:
             held = self.network.module.state_dict(keep_vars=True)
             with torch.no_grad():
@@ -259,7 +263,7 @@ class OneShot:
         choosable: Masks,
         *,
         fixed: bool,
-        counts: Mapping[str, int],
+        counts: Mapping[str, int] | None = None,
     ) -> Masks:
         """Mask the module and repair it; the masks that hold then, of what is `choosable`."""
         masks = cut.masks
@@ -287,14 +291,18 @@ class OneShot:
                     choosable=choosable,
                     silenced=cut.silenced,
                     fixed=fixed,
-                    counts=counts,
+                    counts=counts or {},
                     tuning=plan.names.tuning,
                     tuning_batches=self.tuning_batches,
+                    tell=self._note_tuning,
                     seed=self.seed,
                     progress=self.progress,
                 )
             )
         return masks
+
+    def _note_tuning(self, outcome: TuneOutcome) -> None:
+        self.tuned = outcome
 
     def _compute_flips(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor] | None:
         """The predicted flips of each weight, where there are statistics of the dense network."""
@@ -324,8 +332,3 @@ class OneShot:
         assert self.network is not None
         assert self.batches is not None
         return calibrate(self.network, self.batches.track(self.progress, "calibrating"))
-
-
-def _join_masks(one: Masks, other: Masks) -> Masks:
-    """What either keeps."""
-    return {key: mask | other[key] for key, mask in one.items()}

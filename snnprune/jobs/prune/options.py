@@ -10,6 +10,7 @@ from snnprune.checkpoint.write import require_writable_as
 from snnprune.errors import UsageError, error_class_for
 from snnprune.files.writing import require_apart, require_free
 from snnprune.jobs.consent import find_code, format_as_flag, require_consent
+from snnprune.jobs.prune.tune_options import TuneOptions
 from snnprune.jobs.targets.options import TargetOptions
 from snnprune.measure.workload import Energy
 from snnprune.pruning.allocation import ALLOCATIONS
@@ -56,6 +57,7 @@ class PruneOptions:
     repair: str | None = None
     steps: int | None = None
     structure: str | None = None
+    tuning: TuneOptions = field(default_factory=TuneOptions)
     layers: Mapping[str, float] = field(default_factory=dict)
     """The sparsity of layers that have one of their own, by weight key."""
     recipe: Path | None = None

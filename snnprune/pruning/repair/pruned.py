@@ -12,7 +12,7 @@ from snnprune.data.batches import Batches
 from snnprune.graph.network import Layer, Network
 from snnprune.masks import Masks
 from snnprune.measure.calibration import Calibration
-from snnprune.pruning.repair.settings import TuneSettings
+from snnprune.pruning.repair.settings import TuneOutcome, TuneSettings
 from snnprune.runtime import SILENT, Progress
 
 
@@ -39,6 +39,8 @@ class Pruned:
     tuning: TuneSettings = field(default_factory=TuneSettings)
     tuning_batches: Batches | None = None
     """Images to tune on; None: the calibration images."""
+    tell: Callable[[TuneOutcome], None] = lambda _: None
+    """Is told what `tune` did."""
     seed: int = 0
     progress: Progress = SILENT
 

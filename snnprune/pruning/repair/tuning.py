@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from snnprune.pruning.repair.batchnorm import (
     measure_dense_norms,
 )
 from snnprune.pruning.repair.pruned import Pruned, silence
+from snnprune.pruning.repair.settings import TuneOutcome
 from snnprune.pruning.repair.tuning_images import (
     BATCH,
     FLIP,
@@ -76,6 +78,7 @@ def tune(pruned: Pruned) -> Masks:
             with seed_draws(pruned.seed, "tune", number, device=device_of(network.module)):
                 tuner.step(next(pieces))
     match(pruned, norms)
+    pruned.tell(tuner.describe(None if held is None else len(held)))
     return tuner.growth.masks
 
 
@@ -142,7 +145,7 @@ class _Tuner:
         settings = pruned.tuning
         keys = list_tuned_keys(self.network, pruned.masks)
         self.growth = MaskGrowth(pruned.masks, pruned.counts, settings.steps)
-        self.taken = 0
+        self.losses: list[float] = []
         self.temperature: float | None = None
         self.answers: Tensor | None = None
         """Of the dense network, where they can be kept."""
@@ -160,20 +163,39 @@ class _Tuner:
     def step(self, piece: Piece) -> None:
         """One step on some samples, then fewer weights where it is time for it."""
         loss = self._compute_loss(piece)
-        if not math.isfinite(float(loss.detach())):
+        self.losses.append(float(loss.detach()))
+        if not math.isfinite(self.losses[-1]):
             raise NonFiniteError("tuning left the finite numbers", hint="choose another --repair")
         require_gradient(loss)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         self.schedule.step()
-        self.taken += 1
-        self.growth.grow(self.taken, self.module.get_parameter)
+        self.growth.grow(len(self.losses), self.module.get_parameter)
         with torch.no_grad():
             for key, mask in self.growth.masks.items():
                 weight = self.module.get_parameter(key)
                 weight.mul_(mask.to(weight.device))
         silence(self.module, self.pruned.silenced)
+
+    def describe(self, images: int | None) -> TuneOutcome:
+        """What was done so far, on so many images."""
+        settings, growth, losses = self.pruned.tuning, self.growth, self.losses
+        eighth = max(1, len(losses) // 8)
+        goal = min(growth.steps, len(losses) - eighth)
+        return TuneOutcome(
+            steps=len(losses),
+            images=images,
+            learning_rate=settings.learning_rate,
+            use_labels=settings.use_labels,
+            augment=settings.augment,
+            temperature=self.temperature,
+            kept_before=sum(growth.first.values()),
+            kept=sum(int(mask.sum()) for mask in growth.masks.values()),
+            loss_at_first=fmean(losses[:eighth]),
+            loss_at_goal=fmean(losses[goal : goal + eighth]),
+            loss_at_last=fmean(losses[-eighth:]),
+        )
 
     @torch.no_grad()
     def collect_answers(self, held: HeldSamples) -> Tensor:

@@ -16,7 +16,6 @@ from snnprune.jobs.shared_options import (
     require_split,
 )
 from snnprune.jobs.targets.options import MeasuredOptions, ReadAs
-from snnprune.report.pages.writing import PAGES
 
 CRITERION = "sf-obs"  # as prune takes it where network and data are at hand
 SPARSITIES = "0.5,0.7,0.8,0.9,0.95,0.98"
@@ -77,5 +76,7 @@ class SensitivityOptions(MeasuredOptions, ScoringOptions):
     @property
     def files(self) -> tuple[Path, ...]:
         """What is written."""
+        from snnprune.report.pages.writing import PAGES
+
         names = () if self.out is None else (REPORT, FRAGMENT, *PICTURES, *PAGES)
         return tuple(self.out / name for name in names if self.out is not None)

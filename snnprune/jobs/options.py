@@ -67,10 +67,6 @@ class ScoreOptions(MeasuredOptions, ScoringOptions):
     ] = None
     report: ReportFlag = None
 
-    def list_inputs(self) -> list[Path]:
-        """The files that are read, the statistics too."""
-        return [*super().list_inputs(), *filter(None, (self.calibration,))]
-
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(MeasuredOptions, ReportOptions, EnergyOptions):

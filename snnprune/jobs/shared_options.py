@@ -87,6 +87,10 @@ class ScoringOptions(PassOptions):
             CRITERIA.require(self.criterion, field="--criterion")
         super().check()
 
+    def list_inputs(self) -> list[Path]:
+        """The files that are read, the statistics too."""
+        return [*super().list_inputs(), *filter(None, (self.calibration,))]
+
 
 def require_split(name: str | None) -> None:
     """Refuse a split that no data set has.

@@ -149,8 +149,8 @@ class PruneOptions(MeasuredOptions, ScoringOptions, EnergyOptions, GateOptions, 
     """The sparsity of layers that have one of their own, by weight key; a recipe says it."""
 
     def list_inputs(self) -> list[Path]:
-        """The files that are read, none of which may be the output."""
-        return [*super().list_inputs(), *filter(None, (self.calibration, self.recipe))]
+        """The files that are read, the recipe too."""
+        return [*super().list_inputs(), *filter(None, (self.recipe,))]
 
     @property
     def gated_drop(self) -> str | None:

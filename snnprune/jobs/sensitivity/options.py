@@ -69,10 +69,6 @@ class SensitivityOptions(MeasuredOptions, ScoringOptions):
         super().check()
         require_split(self.split)
 
-    def list_inputs(self) -> list[Path]:
-        """The files that are read, the statistics too."""
-        return [*super().list_inputs(), *filter(None, (self.calibration,))]
-
     @property
     def files(self) -> tuple[Path, ...]:
         """What is written."""

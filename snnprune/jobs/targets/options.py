@@ -171,6 +171,10 @@ class PassOptions(Options):
     hold_out: float = 0.0
     """The part of the user's own images that is set aside where nothing else is to measure on."""
 
+    def list_inputs(self) -> list[Path]:
+        """The files that are read, none of which may be the output."""
+        return []
+
 
 @dataclass(frozen=True, kw_only=True)
 class TargetOptions(NetworkOptions, DeviceOptions, PassOptions):
@@ -227,13 +231,13 @@ class TargetOptions(NetworkOptions, DeviceOptions, PassOptions):
         super().check()
 
     def list_inputs(self) -> list[Path]:
-        """The files that are read, none of which may be the output."""
+        """The files that are read, those of the checkpoint and of data sets too."""
         from snnprune.checkpoint.read import files_of
 
         sets = filter(None, (self.data, self.test_data, self.eval_data))
         named = (name.partition(":") for name in sets)
         places = [Path(place) for form, _, place in named if form == "tensors"]
-        return [*files_of(self.checkpoint), *places]
+        return [*files_of(self.checkpoint), *places, *super().list_inputs()]
 
 
 @dataclass(frozen=True, kw_only=True)

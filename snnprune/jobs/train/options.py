@@ -86,10 +86,10 @@ class RecipeOptions(DataFolderOptions):
             raise UsageError(
                 "either --resume or --dry-run", hint="the one tries a run from its start"
             )
-        if self.recipe is None and not (self.resume and self.out is not None):
-            where = "or name a run: --resume --out DIR" if self.resume else None
-            hint = where or "snnprune recipes ls shows some"
-            raise UsageError("missing", field="--recipe", hint=hint)
+        if self.recipe is None and not self.resume:
+            raise UsageError("missing", field="--recipe", hint="snnprune recipes ls shows some")
+        if self.recipe is None and self.out is None:
+            raise UsageError("missing", field="--recipe", hint="or name a run: --resume --out DIR")
 
     def list_overrides(self) -> list[str]:
         """What the flags change in the recipe."""

@@ -137,12 +137,12 @@ def choose_methods(target: Target, options: PruneOptions) -> MethodChoice:
         InputError: the repair that was asked for cannot be had.
     """
     plan, why = _choose_defaults(target, options)
-    tuning = make_settings(target, options.tuning)
+    tuning = make_settings(target, options)
     repair = choose_repair(target, options.repair, otherwise=plan.repair)
     asked = (options.criterion, options.repair, options.steps)
     left_to_us = all(one is None for one in asked)
     if left_to_us and target.runnable is not None:
-        choice = choose_tuning(target, options.tuning)
+        choice = choose_tuning(target, options)
         why = f"{why}; {choice.why}"
         if choice.settings is not None:
             tuning, repair = choice.settings, TUNED

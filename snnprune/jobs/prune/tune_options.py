@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from snnprune.errors import UsageError
-from snnprune.jobs.targets.options import Options
+from snnprune.jobs.targets.options import FurtherOptions
 from snnprune.text import did_you_mean
 
 FAST, DEFAULT, THOROUGH = "fast", "default", "thorough"
@@ -19,7 +19,7 @@ PANEL = "Tuning"  # of --help
 
 
 @dataclass(frozen=True, kw_only=True)
-class TuneOptions(Options):
+class TuneOptions(FurtherOptions):
     """What the command line says of tuning; None is left to what fits the network and its data."""
 
     effort: Annotated[
@@ -82,6 +82,7 @@ class TuneOptions(Options):
         if self.tune_lr is not None and not (math.isfinite(self.tune_lr) and self.tune_lr > 0):
             raise UsageError(f"{self.tune_lr:g} is no positive number", field="--tune-lr")
         self.parse_augment()
+        super().check()
 
     @property
     def closed_form(self) -> bool:

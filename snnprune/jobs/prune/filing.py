@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +266,7 @@ class PruneWriter:
             structure=work.structure.name,
             channels=dict(self.made.channels),
             smaller=self._list_compact_shapes(),
+            tuning=None if self.made.tuned is None else asdict(self.made.tuned),
             layers_asked=dict(work.options.layers),
             unused=list(work.target.prunable.find_unused()),
             cost=work.cost.report(work.target.device),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from snnprune.jobs.prune.compact_model import CompactModel
 from snnprune.pruning.prune import PruneResult
+from snnprune.pruning.repair.settings import TuneOutcome
 from snnprune.pruning.structure.channels import RemovedChannels
 
 
@@ -18,6 +19,8 @@ class PrunedModel:
 
     cut: PruneResult
     tensors: dict[str, Tensor]
+    tuned: TuneOutcome | None = None
+    """What tuning was done."""
     removed: RemovedChannels | None = None
     """Whole channels that are gone, where they were to go."""
     small: CompactModel | None = None

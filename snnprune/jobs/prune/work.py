@@ -22,12 +22,13 @@ from snnprune.jobs.prune.target_sparsity import (
     measure_accuracy,
     search_target,
 )
+from snnprune.jobs.prune.tuning import tune_longer
 from snnprune.jobs.targets.binding import load_tensors
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.scoring import make_one_shot
 from snnprune.jobs.targets.target import Target
 from snnprune.measure.calibration import Calibration
-from snnprune.pruning.oneshot import Cutting, OneShot, Plan
+from snnprune.pruning.oneshot import Cutting, OneShot, Plan, PrunePlan
 from snnprune.pruning.prune import choose_default_allocation
 from snnprune.pruning.score import Scores
 from snnprune.pruning.structure.channels import ChannelCutting
@@ -100,7 +101,13 @@ class PruneJob:
         """Take or read the statistics that scores and repairs go by."""
         with self.cost.stage("calibration"):
             self.calibration = self._read_or_calibrate()
-        self.one_shot = make_one_shot(self.target, self.calibration, self.progress)
+        names = self.plan.names
+        self.one_shot = make_one_shot(
+            self.target,
+            self.calibration,
+            self.progress,
+            tuning_images=names.tuning.images if names.tunes else None,
+        )
 
     def score(self) -> None:
         """Score every weight of the dense network, and choose how a sparsity is shared out."""
@@ -155,15 +162,22 @@ class PruneJob:
         return read_or_calibrate(target, self.plan.criterion, file, self.progress)
 
     def _prune_and_repair(self, sparsity: float) -> PrunedModel:
-        """Prune the dense network and repair it."""
-        layers, plan, target = self.options.layers, self.plan, self.target
+        """Prune the dense network and repair it, as thoroughly as was asked for."""
+        made = self._prune_by(self.plan, sparsity)
+        if self.options.thorough:
+            made = tune_longer(made, self.plan, lambda plan: self._prune_by(plan, sparsity))
+        return made
+
+    def _prune_by(self, plan: PrunePlan, sparsity: float) -> PrunedModel:
+        layers, target = self.options.layers, self.target
         shaped = make_cutting(self.structure, target, plan.names)
         cutting = LayerCutting(layers, plan, sparsity) if layers else shaped
         with self.cost.stage("pruning and repair"):
             cut = self.one_shot.prune(plan, sparsity, cutting, structured=shaped is not None)
+            tuned = self.one_shot.tuned
             tensors = load_pruned_tensors(target, cut.masks, self.one_shot.tensors())
         removed = shaped.removed if isinstance(shaped, ChannelCutting) else None
-        return PrunedModel(cut=cut, tensors=tensors, removed=removed)
+        return PrunedModel(cut=cut, tensors=tensors, tuned=tuned, removed=removed)
 
     def _add_compact_model(self, made: PrunedModel) -> PrunedModel:
         """The same with its smaller network, or why there is none."""

@@ -14,6 +14,7 @@ from snnprune.jobs.targets import reporting
 from snnprune.jobs.theory import measuring, width
 from snnprune.jobs.train import dry_run
 from snnprune.measure import agreement, workload
+from snnprune.pruning.repair import settings
 from snnprune.quantities import Natural, Share
 from snnprune.report import evidence
 from snnprune.report.gates import gate
@@ -24,6 +25,7 @@ from snnprune.theory import accumulation, construction, moving, neuron, trials, 
 LayerWork = Annotated[workload.LayerWork, AsDict()]
 NeuronWork = Annotated[workload.NeuronWork, AsDict()]
 Sizes = Annotated[sizes.Sizes, AsDict()]
+Tuning = Annotated[settings.TuneOutcome, AsDict(name="Tuning")]
 Gate = Annotated[gate.Verdict, AsDict(name="Gate")]
 Membrane = Annotated[evidence.Membrane, AsDict()]
 Crisis = Annotated[evidence.Crisis, AsDict()]

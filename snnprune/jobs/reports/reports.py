@@ -34,6 +34,7 @@ from snnprune.jobs.reports.parts import (
     TheoryDynamics,
     TheorySetting,
     TheoryStep,
+    Tuning,
     WidthRow,
     Workload,
     Works,
@@ -122,6 +123,7 @@ class Prune(Frame):
     structure: str
     channels: dict[str, Kept]
     smaller: dict[str, list[Natural]]
+    tuning: Tuning | None
     sparsity_asked: Share | None
     layers_asked: dict[str, Share]
     search: Search | None

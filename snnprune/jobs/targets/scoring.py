@@ -10,13 +10,22 @@ from snnprune.runtime import SILENT, Progress
 
 
 def make_one_shot(
-    target: Target, calibration: Calibration | None, progress: Progress = SILENT
+    target: Target,
+    calibration: Calibration | None,
+    progress: Progress = SILENT,
+    *,
+    tuning_images: int | None = None,
 ) -> OneShot:
-    """The target's network, ready to be scored and pruned."""
+    """The target's network, ready to be scored and pruned.
+
+    `tuning_images` is how many training images a repair may tune on, where it tunes.
+    """
+    tunes = target.runnable is not None and tuning_images is not None
     return OneShot(
         target.network,
         target.find_weights(),
         batches=target.calibration_batches if target.runnable is not None else None,
+        tuning_batches=target.batches("train", tuning_images) if tunes else None,
         calibration=calibration,
         seed=target.options.seed,
         progress=progress,

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from snnprune.quantities import Natural
+
 
 @dataclass(frozen=True, kw_only=True)
 class TuneSettings:
@@ -9,7 +11,7 @@ class TuneSettings:
 
     steps: int = 480
     """Of the optimizer."""
-    learning_rate: float = 0.01
+    learning_rate: float = 0.02
     """Its peak."""
     images: int = 4096
     """Unlabelled training images, or as many as there are."""
@@ -27,17 +29,17 @@ class TuneOutcome:
     logits / t, or with labels the cross-entropy.
     """
 
-    steps: int
-    images: int | None
+    steps: Natural
+    images: Natural | None
     """None: they were not held, and went by batch by batch."""
     learning_rate: float
     use_labels: bool
     augment: tuple[str, ...]
     temperature: float | None
     """Of the logits, means over time; None with labels."""
-    kept_before: int
+    kept_before: Natural
     """Weights that were kept as it began."""
-    kept: int
+    kept: Natural
     loss_at_first: float
     loss_at_goal: float
     """As soon as all weights that were to go had gone."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.checkpoint.weights import is_finite
-from snnprune.errors import InputError, NonFiniteError
+from snnprune.errors import InputError, NonFiniteError, UsageError
 from snnprune.graph.network import Network
 from snnprune.jobs.prune.options import PruneOptions
 from snnprune.jobs.prune.tuning import choose_tuning, make_settings
@@ -114,8 +114,6 @@ BEST = Plan(criterion="sf-obs", allocation="lamp-magnitude", repair="obs")
 """The best closed form that was measured where network and data are at hand; see docs/results."""
 BY_SIZE = Plan(criterion="magnitude", allocation="lamp")
 """The same counts without scores, for repairs that choose the weights of a layer themselves."""
-TUNED = "tune"
-"""The repair where the network is tuned."""
 CHOOSING = frozenset({"obs", TUNE})
 
 
@@ -136,6 +134,7 @@ def choose_methods(target: Target, options: PruneOptions) -> MethodChoice:
     Raises:
         InputError: the repair that was asked for cannot be had.
     """
+    shaped = options.structure not in (None, UNSTRUCTURED)
     plan, why = _choose_defaults(target, options)
     tuning = make_settings(target, options)
     repair = choose_repair(target, options.repair, otherwise=plan.repair)
@@ -145,8 +144,7 @@ def choose_methods(target: Target, options: PruneOptions) -> MethodChoice:
         choice = choose_tuning(target, options)
         why = f"{why}; {choice.why}"
         if choice.settings is not None:
-            tuning, repair = choice.settings, TUNED
-    shaped = options.structure not in (None, UNSTRUCTURED)
+            tuning, repair = choice.settings, f"obs+{TUNE}" if shaped else TUNE
     if plan is BEST and not shaped and repair.split("+")[0] in CHOOSING:
         plan = BY_SIZE
     # channels and patterns have their own way
@@ -154,7 +152,32 @@ def choose_methods(target: Target, options: PruneOptions) -> MethodChoice:
     plan = replace(
         plan, allocation=allocation, repair=repair, steps=options.steps or 1, tuning=tuning
     )
+    if not plan.tunes:
+        _refuse_tuning(target, options, plan)
     return MethodChoice(plan=plan, why=why)
+
+
+def _refuse_tuning(target: Target, options: PruneOptions, plan: Plan) -> None:
+    """Refuse flags of tuning where nothing is tuned.
+
+    Raises:
+        InputError: the network or its data is missing.
+        UsageError: another repair was asked for.
+    """
+    asked = [*options.list_given(), *["--effort"] * options.thorough]
+    if not asked:
+        return
+    if target.runnable is None:
+        raise InputError(
+            f"needs the network and data: {target.missing or 'they are not at hand'}",
+            file=target.checkpoint.path,
+            field=asked[0],
+        )
+    raise UsageError(
+        f"says how to tune, and repair {plan.repair} does not",
+        field=asked[0],
+        hint="leave it out, or give --repair tune",
+    )
 
 
 def _choose_defaults(target: Target, options: PruneOptions) -> tuple[Plan, str]:

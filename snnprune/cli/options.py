@@ -99,13 +99,13 @@ def _flags(group: type[Options]) -> list[_Flag]:
 def _order_fields(group: type[Options]) -> list[tuple[str, type]]:
     """Each field and the class that has the last word on it.
 
-    Those of the group itself come first, then those of its bases, from the furthest to the next.
+    Those of the group itself come first, then those of each base, which go on from what it is of.
     """
-    bases = group.__mro__[:0:-1]
-    said = {name: kind for kind in (*bases, group) for name in inspect.get_annotations(kind)}
+    said = {name: kind for kind in group.__mro__[::-1] for name in inspect.get_annotations(kind)}
+    bases = (kind for base in group.__bases__ for kind in base.__mro__[::-1])
     return [
         (name, kind)
-        for kind in (group, *bases)
+        for kind in dict.fromkeys((group, *bases))
         for name in inspect.get_annotations(kind)
         if said[name] is kind
     ]

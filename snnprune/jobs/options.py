@@ -58,7 +58,7 @@ class CalibrateOptions(TargetOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreOptions(MeasuredOptions, ScoringOptions):
+class ScoreOptions(ScoringOptions, MeasuredOptions):
     """What `snnprune score` is asked for."""
 
     out: Annotated[
@@ -69,7 +69,7 @@ class ScoreOptions(MeasuredOptions, ScoringOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions(MeasuredOptions, ReportOptions, EnergyOptions):
+class EvaluateOptions(MeasuredOptions, EnergyOptions, ReportOptions):
     """What `snnprune eval` is asked for."""
 
     split: SplitFlag = None
@@ -112,7 +112,7 @@ class DiffOptions(MeasuredOptions, ReportOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckOptions(MeasuredOptions, EnergyOptions, ReportOptions, GateOptions):
+class CheckOptions(MeasuredOptions, GateOptions, ReportOptions, EnergyOptions):
     """What `snnprune check` is asked for."""
 
     max_accuracy_drop: Annotated[

@@ -1,12 +1,14 @@
 """How a command's parameters are made of options."""
 
 import inspect
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields
 from typing import Annotated
 
 import pytest
 import typer
 
+import snnprune.cli.commands  # noqa: F401  # has all options
 from snnprune.cli.options import expand_options
 from snnprune.errors import UsageError
 from snnprune.jobs.targets.options import FurtherOptions, Options, ReadAs
@@ -83,3 +85,15 @@ def test_what_is_read_as_something_else_shows_a_default_of_its_own() -> None:
 def test_options_are_checked_before_anything_is_read() -> None:
     with pytest.raises(UsageError, match="too many"):
         call(samples=2000, steps="no number")
+
+
+def kinds(of: type[Options] = Options) -> Iterator[type[Options]]:
+    for kind in of.__subclasses__():
+        yield kind
+        yield from kinds(kind)
+
+
+def test_a_field_of_two_bases_has_the_default_of_the_one_that_says_its_flag() -> None:
+    for kind in kinds():
+        said = {one.name: one.default for one in fields(kind) if one.default is not MISSING}
+        assert said == {name: getattr(kind, name) for name in said}, kind

@@ -96,7 +96,7 @@ class GoalOptions(FurtherOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class PruneOptions(
-    MeasuredOptions, ScoringOptions, EnergyOptions, GateOptions, GoalOptions, TuneOptions
+    ScoringOptions, MeasuredOptions, GoalOptions, TuneOptions, GateOptions, EnergyOptions
 ):
     """What the command line asks for; None takes the default that fits the target."""
 

@@ -27,7 +27,7 @@ REPORT, FRAGMENT, PICTURES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class SensitivityOptions(MeasuredOptions, ScoringOptions):
+class SensitivityOptions(ScoringOptions, MeasuredOptions):
     """What the command line asks for; None takes the default that fits the target."""
 
     sparsities: Annotated[

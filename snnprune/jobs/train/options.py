@@ -176,7 +176,7 @@ class FinetuneFiles(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneOptions(RecipeOptions, FinetuneFiles):
+class FinetuneOptions(FinetuneFiles, RecipeOptions):
     """What `snnprune finetune` is asked for."""
 
     command = "finetune"

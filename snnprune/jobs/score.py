@@ -9,8 +9,8 @@ from typing import Any
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.files.writing import require_free
 from snnprune.jobs.calibrate import calibrate_target, read_calibration_for
+from snnprune.jobs.options import ScoreOptions
 from snnprune.jobs.targets.opening import open_target
-from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.reporting import LayerRow, as_dicts, make_layer_rows, make_target_report
 from snnprune.jobs.targets.target import Target, warn_of_unused
 from snnprune.measure.calibration import Calibration
@@ -41,23 +41,15 @@ class CriterionChoice:
     why: str
 
 
-def score_checkpoint(
-    options: TargetOptions,
-    *,
-    criterion: str | None,
-    calibration_file: Path | None,
-    out: Path | None,
-    force: bool,
-    progress: Progress,
-) -> ScoreResult:
-    """Score a checkpoint's weights, and write them to `out` where it is given."""
+def score_checkpoint(options: ScoreOptions, progress: Progress) -> ScoreResult:
+    """Score a checkpoint's weights, and write them to `--out` where it is given."""
+    out, statistics = options.out, options.calibration
     if out is not None:
-        sources = [*options.list_inputs(), *([calibration_file] if calibration_file else [])]
-        require_free(out, force=force, inputs=sources)
+        require_free(out, force=options.force, inputs=options.list_inputs())
     target = open_target(options)
     target.prunable.require_one_by_one()
-    choice = choose_criterion(target, criterion, calibrated=calibration_file is not None)
-    calibration = read_or_calibrate(target, choice.plan.criterion, calibration_file, progress)
+    choice = choose_criterion(target, options.criterion, calibrated=statistics is not None)
+    calibration = read_or_calibrate(target, choice.plan.criterion, statistics, progress)
     scores = make_one_shot(target, calibration, progress).scores(choice.plan)
     if out is not None:
         _write_scores(out, scores, target)

@@ -66,7 +66,7 @@ class PruneJob:
     def __init__(self, options: PruneOptions, progress: Progress) -> None:
         self.options, self.progress, self.cost = options, progress, StageTimer()
         self.structure = parse_structure(options.structure or UNSTRUCTURED)
-        self.target = open_target(fill_data_from_statistics(options.target, options.calibration))
+        self.target = open_target(fill_data_from_statistics(options, options.calibration))
         for place in options.places:
             if place.out.suffix.lower() in SAFETENSORS:
                 require_plain(self.target.checkpoint)
@@ -172,7 +172,7 @@ def warn_of_few_images(images: int) -> list[str]:
 
 def _choose_measures(options: PruneOptions) -> WantedMeasures:
     """What gates and report ask for."""
-    reported = options.report_folder is not None
+    reported = options.report is not None
     return WantedMeasures(
         evaluation=options.evaluate,
         workload=reported or has_limit_on(options.limits, BY_COUNTING),
@@ -196,7 +196,7 @@ def _require_judgeable(options: PruneOptions, measuring: NetworkMeter) -> None:
         if measuring.missing:
             raise InputError(
                 f"cannot be judged: {measuring.missing}",
-                file=options.target.checkpoint,
+                file=options.checkpoint,
                 field=limit.gate.flag,
                 hint="give --model and --data",
             )

@@ -20,14 +20,13 @@ from snnprune.jobs.prune.combining import choose_repair
 from snnprune.jobs.prune.cutting import LayerCutting
 from snnprune.jobs.prune.target_sparsity import choose_validation
 from snnprune.jobs.score import make_one_shot, warn_of_unused_criterion
+from snnprune.jobs.sensitivity.checking import require_reach, require_sense
 from snnprune.jobs.sensitivity.options import (
     CRITERION,
     FRAGMENT,
     PICTURES,
     REPORT,
     SensitivityOptions,
-    require_reach,
-    require_sense,
 )
 from snnprune.jobs.sensitivity.trials import LayerTrial, TrialBench
 from snnprune.jobs.targets.opening import open_target
@@ -178,7 +177,7 @@ def measure_sensitivity(options: SensitivityOptions, progress: Progress) -> Sens
         split=work.split,
     )
     found = replace(found, report=work.report(found, cut.warnings))
-    if options.folder is not None:
+    if options.out is not None:
         _write_results(options, found)
     return found
 
@@ -188,7 +187,7 @@ class _SensitivityJob:
 
     def __init__(self, options: SensitivityOptions, progress: Progress) -> None:
         self.options, self.cost = options, StageTimer()
-        self.target = open_target(fill_data_from_statistics(options.target, options.calibration))
+        self.target = open_target(fill_data_from_statistics(options, options.calibration))
         self.target.require_runnable()
         self.target.prunable.require_one_by_one()
         weights = self.target.find_weights()

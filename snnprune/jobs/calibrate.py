@@ -19,6 +19,7 @@ from snnprune.jobs.targets.target import Target
 from snnprune.measure.calibrate import MIN_SAMPLES, calibrate
 from snnprune.measure.calibration import Calibration, read_calibration, write_calibration
 from snnprune.plugins.forwards import WHOLE
+from snnprune.pruning.criteria.criterion import Criterion
 from snnprune.report.evidence import describe_membranes
 from snnprune.report.frame import make_file_entry
 from snnprune.report.provenance import make_metadata
@@ -137,6 +138,17 @@ def _format_model(target: Target) -> str:
     """The model and all its arguments: thresholds and decay are no tensors of the checkpoint."""
     spec = target.spec
     return json.dumps([spec.name, dict(spec.args)], sort_keys=True) if spec else ""
+
+
+def read_or_calibrate(
+    target: Target, criterion: Criterion, calibration_file: Path | None, progress: Progress
+) -> Calibration | None:
+    """The calibration file's statistics, or fresh ones where the criterion needs them."""
+    if calibration_file is not None:
+        return read_calibration_for(target, calibration_file)
+    if criterion.needs == "weight":
+        return None
+    return calibrate_target(target, progress)
 
 
 def fill_data_from_statistics(options: AnyOptions, path: Path | None) -> AnyOptions:

@@ -27,6 +27,8 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> PruneOutcome:
     """
     options = complete_options(options)
     work = PruneJob(options, progress)
+    work.calibrate()
+    work.score()
     search, found = work.search_goal() if options.accuracy_target is not None else (None, None)
     before = work.measure_before()
     files: list[PrunedFile] = []

@@ -19,7 +19,6 @@ from snnprune.jobs.environment import StageTimer
 from snnprune.jobs.prune.combining import choose_repair
 from snnprune.jobs.prune.cutting import LayerCutting
 from snnprune.jobs.prune.target_sparsity import choose_validation
-from snnprune.jobs.score import make_one_shot, warn_of_unused_criterion
 from snnprune.jobs.sensitivity.checking import require_reach, require_sense
 from snnprune.jobs.sensitivity.options import (
     CRITERION,
@@ -31,6 +30,7 @@ from snnprune.jobs.sensitivity.options import (
 from snnprune.jobs.sensitivity.trials import LayerTrial, TrialBench
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.reporting import make_target_report
+from snnprune.jobs.targets.scoring import make_one_shot, warn_of_unused_criterion
 from snnprune.jobs.targets.target import Target
 from snnprune.measure.agreement import Agreement, describe_agreement
 from snnprune.measure.calibration import Calibration

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from snnprune.masks import Masks
+from snnprune.quantities import Natural, Share
 from snnprune.training.runs.state import read_count, require_names
 from snnprune.training.runs.state import read_number as number_of
 
@@ -57,9 +58,9 @@ class DrawnTicket:
     masks: Masks
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     """Of the dense network as it was then; empty where the ticket goes back to others."""
-    epochs: int
+    epochs: Natural
     """That the dense network had been trained for."""
-    distance: float
+    distance: Share
     """The largest between these masks and those of the epochs before, in [0, 1]."""
     settled: bool
     """Whether that was small enough; else the dense run was over."""

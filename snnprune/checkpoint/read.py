@@ -8,8 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from snnprune.checkpoint import nir, packed, shards
-from snnprune.checkpoint.checkpoint import Checkpoint
-from snnprune.checkpoint.contents import Contents
+from snnprune.checkpoint.checkpoint import Checkpoint, Contents
 from snnprune.checkpoint.safetensors import HEADER_LIMIT
 from snnprune.checkpoint.shards import is_index
 from snnprune.checkpoint.torch import old_formats, torch_file

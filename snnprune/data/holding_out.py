@@ -130,10 +130,10 @@ def _count_set_aside(part: float, samples: int, loader: DataLoader[Any]) -> int:
 
 def _hold_out_batches(split: LoaderSplit, part: float, seed: int) -> SplitPair | str:
     with seed_draws(seed, "validation", "batches"):  # the passes are ours, not the user's draws
-        first = [hash_batch(given) for given in split.given()]
+        first = [hash_batch(given) for given in split.iter_given()]
         again = first
         if not isinstance(split.iterable, list | tuple):
-            again = [hash_batch(given) for given in split.given()]
+            again = [hash_batch(given) for given in split.iter_given()]
     count = len(first)
     if count < 2:
         return "it gives one batch" if count else "it gives no batch"

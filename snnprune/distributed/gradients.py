@@ -35,7 +35,7 @@ class ReplicatedNetwork:
         self.running, self.size = _RunModule(module, compute), ranks.size
         if ranks.size == 1:
             return
-        for mine, first in zip(module.buffers(), ranks.shared(list(module.buffers())), strict=True):
+        for mine, first in zip(module.buffers(), ranks.share(list(module.buffers())), strict=True):
             mine.copy_(first)
         with _keep_buffers(module), seed_draws("example", device=_find_device(module)):
             unused = ranks.any(_leaves_some_unused(self.running, example))

@@ -83,10 +83,10 @@ def measure_agreements(
             return read(output, samples).double().mean(0) if outputs else None
 
         with explain_label_errors(batch.x, batch.y), recorder.batch():
-            wanted = batch.run(first, recorder.watched(), read=logits)
+            wanted = batch.run(first, recorder.observe_pass(), read=logits)
         for tally, tensors in zip(tallies, rest, strict=True):
             with tally.batch(samples):
-                made = batch.run(tensors, tally.watched(), read=logits)
+                made = batch.run(tensors, tally.observe_pass(), read=logits)
             if wanted is not None and made is not None:
                 tally.on_output(wanted, made, batch.y)
 
@@ -153,7 +153,7 @@ class SpikeRecorder:
         self.calls, self.fires = defaultdict(list), defaultdict(list)
         yield
 
-    def watched(self) -> AbstractContextManager[Callable[[], None]]:
+    def observe_pass(self) -> AbstractContextManager[Callable[[], None]]:
         """Watch the pass that is to be kept."""
         return observe(self.network, on_membrane=self.on_membrane, on_spikes=self.on_spikes)
 
@@ -168,7 +168,7 @@ class SpikeRecorder:
         if call.shows_order:
             self.known.setdefault(neuron, call.orders[0])
 
-    def timed(self, neuron: str) -> bool:
+    def tells_steps_apart(self, neuron: str) -> bool:
         """Whether its steps are told apart: one call that shows no time may be several."""
         calls = self.calls[neuron]
         return len(calls) > 1 or calls[0].shape is not None
@@ -261,9 +261,9 @@ class AgreementTally:
             if len(self.steps[neuron]) != len(calls):
                 raise _course_error(neuron)
             steps = torch.cat(self.steps[neuron], 2)
-            self.spikes[neuron].add(steps, timed=self.recorder.timed(neuron))
+            self.spikes[neuron].add(steps, timed=self.recorder.tells_steps_apart(neuron))
 
-    def watched(self) -> AbstractContextManager[Callable[[], None]]:
+    def observe_pass(self) -> AbstractContextManager[Callable[[], None]]:
         """Watch the other network, its membranes too.
 
         To watch them may take other kernels; both networks are run by the same ones.

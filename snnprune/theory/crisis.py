@@ -98,7 +98,7 @@ def measure_crises(
             for drive in seen.drives
             if drive.name in happened
         ]
-    reaches = [one.reached(network) for one in found]
+    reaches = [one.compute_reach(network) for one in found]
     asked = [(one.drive.name, radii) for one, (radii, _) in zip(found, reaches, strict=True)]
     near = count_near(network, asked, batches)
     return [
@@ -116,7 +116,7 @@ class _LayerChange:
     happened: MembraneShift
     error: Tensor
 
-    def reached(self, network: Network) -> tuple[Tensor, bool]:
+    def compute_reach(self, network: Network) -> tuple[Tensor, bool]:
         constants = network.neurons[self.drive.name].constants
         return bounds.compute_reach(
             constants.beta,

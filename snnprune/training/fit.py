@@ -187,7 +187,7 @@ def _train_epoch(
 ) -> Position:
     """The rest of an epoch, or as much of it as comes before a stop."""
     trainer.module.train()
-    batches = span.images.shuffled(
+    batches = span.images.shuffle(
         span.batch_size,
         key=(*span.key, at.epoch),
         device=span.device,

@@ -81,7 +81,7 @@ class SearchRun(TrainingSequence):
             self._prepare_optimizer(round_)
             yield network
 
-    def found(self, network: Subnetwork | None) -> SearchedNetwork:
+    def read_network(self, network: Subnetwork | None) -> SearchedNetwork:
         """What is to be kept of the trained network."""
         with self.trainer.use_kept_weights():
             if network is None:

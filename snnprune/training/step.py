@@ -227,7 +227,7 @@ class Trainer:
     def _not_finite_error(self, loss: float, x: Any, y: Tensor) -> NonFiniteError:
         """The error, with what is not finite first on any rank."""
         mine = find_first_nonfinite(self.module, lambda: self.logits(x, len(y)), x)
-        culprit = next(filter(None, self.ranks.gathered(mine)), None)
+        culprit = next(filter(None, self.ranks.gather(mine)), None)
         return NonFiniteError(
             f"loss is {loss}: {culprit}" if culprit else f"loss is {loss}",
             field="training",

@@ -71,9 +71,9 @@ def test_alone_everything_is_as_it_was() -> None:
     values = [1, 2.5]
     tensor = torch.rand(2)
     assert ALONE.total(values) == values
-    assert ALONE.shared(tensor) is tensor
+    assert ALONE.share(tensor) is tensor
     assert ALONE.by_first(lambda: tensor) is tensor
-    assert ALONE.gathered(tensor)[0] is tensor
+    assert ALONE.gather(tensor)[0] is tensor
     assert ALONE.any(True)
     assert not ALONE.any(False)
 

@@ -133,7 +133,7 @@ class EdgePopup:
         sgd = optim.SGD(self.scores.values(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
         averages = {key: scores.detach().clone() for key, scores in self.scores.items()}
         for epoch in range(EPOCHS):
-            batches = self.images.shuffled(
+            batches = self.images.shuffle(
                 4, key=(0, "search", epoch), device=CPU, augment=Augmentation(crop=1, flip=True)
             )
             for step, (x, y) in enumerate(batches):

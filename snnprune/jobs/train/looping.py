@@ -190,7 +190,7 @@ def prepare_loop(options: LoopOptions, say: Say = lambda _: None) -> Iterator[Lo
             folder=folder,
             run=folder if folder and not together else SharedRun(folder, ranks),
             stop=SharedStop(stop, ranks) if together else stop,
-            finished=bool(ranks.shared(folder.is_finished() if folder else None)),
+            finished=bool(ranks.share(folder.is_finished() if folder else None)),
         )
 
 

@@ -182,7 +182,7 @@ def randomize_network(
     require_plain(network)
     module = network.module
     keys = tuple(module.state_dict())
-    names = {key: tuple(network.tied(key)) for key in network.layers}
+    names = {key: tuple(network.find_tied(key)) for key in network.layers}
     with freeze(module), contextlib.ExitStack() as stack:
         neutralise(network, [name for each in names.values() for name in each])
         parts = {}

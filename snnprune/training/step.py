@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from snnprune.checkpoint.weights import is_finite
 from snnprune.data.batches import describe_batch, require_labels
-from snnprune.distributed.gradients import ReplicatedNetwork
-from snnprune.distributed.norms import synchronise_batchnorms
 from snnprune.distributed.ranks import ALONE, BatchPart, Ranks
+from snnprune.distributed.whole_batch import ReplicatedNetwork, synchronise_batchnorms
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.forward import device_of
 from snnprune.graph.libraries import use_plain_operations

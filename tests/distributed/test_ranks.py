@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from snnprune.cli import commands
 from snnprune.cli.commands import may_speak
-from snnprune.distributed.gradients import ReplicatedNetwork
-from snnprune.distributed.norms import synchronise_batchnorms
 from snnprune.distributed.ranks import ALONE, Ranks, join_ranks
+from snnprune.distributed.whole_batch import ReplicatedNetwork, synchronise_batchnorms
 from snnprune.errors import InputError, PeerError, StoppedError, UsageError
 from snnprune.runtime import ProcessRank, read_process_rank
 

@@ -25,9 +25,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from snnprune.cli.commands import app
 from snnprune.cli.failures import run_app
-from snnprune.distributed.gradients import ReplicatedNetwork
-from snnprune.distributed.norms import synchronise_batchnorms
 from snnprune.distributed.ranks import ALONE, Ranks, join_ranks
+from snnprune.distributed.whole_batch import ReplicatedNetwork, synchronise_batchnorms
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
 from snnprune.measure.calibrate import calibrate

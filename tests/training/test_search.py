@@ -20,7 +20,7 @@ from snnprune.models.conv_snn import conv_snn
 from snnprune.recipe.dumping import dump_recipe
 from snnprune.recipe.loading import load_recipe
 from snnprune.recipe.schema import Recipe
-from snnprune.training.edge_popup.subnetwork import draw_scores, draw_weight
+from snnprune.training.edge_popup import draw_scores, draw_weight
 from snnprune.training.search import search
 from snnprune.training.setup import open_recipe_data
 from snnprune.training.train import train

@@ -21,7 +21,7 @@ from snnprune.errors import InputError
 from snnprune.graph.network import Network
 from snnprune.measure.evaluation import evaluate
 from snnprune.measure.loss import compute_time_averaged_loss
-from snnprune.training.edge_popup.subnetwork import Subnetwork, randomize_network
+from snnprune.training.edge_popup import Subnetwork, randomize_network
 
 
 def built(name: str) -> tuple[Network, Tensor]:

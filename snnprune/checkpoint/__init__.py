@@ -6,7 +6,6 @@ what the rest of snnprune calls.
 """
 
 from snnprune.checkpoint.checkpoint import Checkpoint, strip_prefix
-from snnprune.checkpoint.hashes import require_sha256
 from snnprune.checkpoint.mask_file import PARTNER, read_masks, read_partner, write_masks
 from snnprune.checkpoint.packed import Packing, pack
 from snnprune.checkpoint.packed_values import AS_THEY_ARE, PRECISIONS
@@ -16,6 +15,7 @@ from snnprune.checkpoint.read import (
     describe_checkpoint,
     files_of,
     read_checkpoint,
+    require_sha256,
 )
 from snnprune.checkpoint.safetensors import bytes_of, write_safetensors
 from snnprune.checkpoint.weights import (

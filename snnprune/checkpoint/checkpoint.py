@@ -1,4 +1,4 @@
-"""A checkpoint in memory, and the keys that its tensors have in its file."""
+"""A checkpoint in memory, the keys that its tensors have in its file, and what a file holds."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -9,6 +9,26 @@ from torch import Tensor
 
 from snnprune.errors import InputError
 from snnprune.text import format_count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """The tensors and text of a file, before anything is said about their values."""
+
+    tensors: dict[str, Tensor]
+    """On the CPU (or on `meta`, where only the outline was read), in the file's order."""
+    metadata: dict[str, str]
+    notes: tuple[str, ...] = ()
+    """What was done on the way in, one line each."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """The name in the file of each tensor that goes by a shorter one here."""
+    packed: bool = False
+    """Whether the zeros were left out of the file."""
+    entry: str | None = None
+    """Which dict of a torch file the tensors are: `model`, `model.state_dict`, `.` for the top."""
+    odd: Mapping[str, str] = field(default_factory=dict)
+    """Tensors that only a file of the same container can keep, by name, and what they are."""
+
 
 T = TypeVar("T")
 

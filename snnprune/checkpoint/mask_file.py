@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from snnprune.checkpoint import safetensors
-from snnprune.checkpoint.contents import Contents
+from snnprune.checkpoint.checkpoint import Contents
 from snnprune.checkpoint.read import sniff_container
 from snnprune.checkpoint.safetensors import MalformedJsonError, is_shape, parse
 from snnprune.errors import InputError

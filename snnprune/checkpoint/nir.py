@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snnprune.checkpoint.contents import Contents
+from snnprune.checkpoint.checkpoint import Contents
 from snnprune.errors import InputError
 from snnprune.files.readable import COPY_AGAIN
 from snnprune.files.together import replace_file

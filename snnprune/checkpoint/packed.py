@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from snnprune.checkpoint import safetensors
-from snnprune.checkpoint.contents import Contents
+from snnprune.checkpoint.checkpoint import Contents
 from snnprune.checkpoint.packed_values import (
     AS_THEY_ARE,
     PRECISIONS,

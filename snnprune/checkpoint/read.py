@@ -1,4 +1,7 @@
-"""Reading a checkpoint of any container, which is told by its first bytes and not by its name."""
+"""Reading a checkpoint of any container, which is told by its first bytes and not by its name.
+
+And refusing one that is not, to the bit, what its user knows the hash of.
+"""
 
 import re
 from collections.abc import Callable, Mapping
@@ -8,8 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from snnprune.checkpoint import nir, packed, shards
-from snnprune.checkpoint.checkpoint import Checkpoint
-from snnprune.checkpoint.contents import Contents
+from snnprune.checkpoint.checkpoint import Checkpoint, Contents
 from snnprune.checkpoint.safetensors import HEADER_LIMIT
 from snnprune.checkpoint.shards import is_index
 from snnprune.checkpoint.torch import old_formats, torch_file
@@ -19,10 +21,11 @@ from snnprune.errors import InputError
 from snnprune.files.readable import (
     COPY_AGAIN,
     open_for_reading,
+    require_readable,
     require_regular_file,
     require_unchanging,
 )
-from snnprune.files.writing import hash_file
+from snnprune.files.writing import hash_file, read_sums
 from snnprune.version import KEY, __version__
 
 HEAD = 512
@@ -264,3 +267,43 @@ def _parse_version(version: str) -> tuple[int, ...] | None:
 def _make_info(name: str, tensor: Tensor) -> TensorInfo:
     dtype = str(tensor.dtype).removeprefix("torch.")
     return TensorInfo(name=name, dtype=dtype, shape=tuple(tensor.shape))
+
+
+HASH_FLAG = "--sha256"
+HASH = re.compile("[0-9a-fA-F]{64}")
+
+
+def require_sha256(path: Path, given: str) -> None:
+    """Refuse a file that is not as `given`: its SHA-256, or the file of a list that has it.
+
+    Nothing is made of what is in the file before; of an index, its shards are looked at too.
+
+    Raises:
+        InputError: it is another file or a damaged one, or the list cannot be read or lacks it.
+    """
+    require_readable(path)
+    if HASH.fullmatch(given):
+        _require_same(path, hash_checkpoint(path, sniff_container(path)), {given.lower()})
+        return
+    listed = read_sums(Path(given))
+    _require_listed(path, listed, given)  # before it is asked which other files it names
+    for shard in files_of(path)[1:]:
+        _require_listed(shard, listed, given)
+
+
+def _require_listed(path: Path, listed: Mapping[Path, set[str]], given: str) -> None:
+    if (known := listed.get(path.resolve())) is None:
+        raise InputError(
+            f"is not listed in {given}", file=path, field=HASH_FLAG, hint="name its list"
+        )
+    _require_same(path, hash_file(path), known)
+
+
+def _require_same(path: Path, found: str, known: set[str]) -> None:
+    if known != {found}:
+        raise InputError(
+            f"damaged or another file: its SHA-256 is {found}, not {', '.join(sorted(known))}",
+            file=path,
+            field=HASH_FLAG,
+            hint=COPY_AGAIN,
+        )

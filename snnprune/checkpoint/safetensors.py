@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from snnprune.checkpoint.contents import Contents
+from snnprune.checkpoint.checkpoint import Contents
 from snnprune.errors import InputError
 from snnprune.files.readable import COPY_AGAIN, changed_error, open_for_reading
 from snnprune.files.together import replace_file

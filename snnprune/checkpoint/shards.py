@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from torch import Tensor
 
 from snnprune.checkpoint import safetensors
-from snnprune.checkpoint.contents import Contents
+from snnprune.checkpoint.checkpoint import Contents
 from snnprune.checkpoint.safetensors import HEADER_LIMIT, MalformedJsonError, parse
 from snnprune.errors import InputError
 from snnprune.files.readable import COPY_AGAIN, open_for_reading, require_regular_file

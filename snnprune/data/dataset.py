@@ -85,7 +85,7 @@ class TrainingSplit(Split, Protocol):
         """How many batches `shuffled` gives."""
         ...
 
-    def shuffled(
+    def shuffle(
         self,
         batch_size: int,
         *,

@@ -65,7 +65,7 @@ class ImageSplit:
         full, rest = divmod(len(self), batch_size)
         return full + (rest > 1)  # BatchNorm has no variance over a single image
 
-    def shuffled(
+    def shuffle(
         self,
         batch_size: int,
         *,

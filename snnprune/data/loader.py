@@ -49,7 +49,7 @@ class LoaderSplit:
 
     def _limit_samples(self, limit: int | None, device: str | torch.device) -> Iterator[Pair]:
         number = samples = 0
-        for number, given in enumerate(self.given(), start=1):
+        for number, given in enumerate(self.iter_given(), start=1):
             pair = self._make_pair(given, number)
             yield _move_pair(device, pair)
             samples += 0 if limit is None else count_samples(*pair)
@@ -66,9 +66,9 @@ class LoaderSplit:
         with guard_user_code(f"counting the batches of {self.reference}", field=self.field):
             if isinstance(self.iterable, Sized):
                 return len(self.iterable)
-            return sum(1 for _ in self.given())
+            return sum(1 for _ in self.iter_given())
 
-    def shuffled(
+    def shuffle(
         self,
         batch_size: int,  # noqa: ARG002  # likewise
         *,
@@ -88,7 +88,7 @@ class LoaderSplit:
                 field="data",
                 hint="let the loader do it",
             )
-        given = self.given()
+        given = self.iter_given()
         for number in itertools.count():
             with seed_draws(*key, "loader", number):
                 batch = next(given, END)
@@ -97,7 +97,7 @@ class LoaderSplit:
             if number >= start:
                 yield _move_pair(device, self._make_pair(batch, number + 1))
 
-    def given(self) -> Iterator[Any]:
+    def iter_given(self) -> Iterator[Any]:
         """One pass over what the user's function gave, as it is.
 
         Raises:

@@ -93,7 +93,7 @@ def note_overlap(data: DataSet, fields: Mapping[str, str]) -> DataSet:
     told = []
     for name, field in fields.items():
         for other in LEARNT_FROM[name]:
-            shared, of = splits[name].shared(splits[other])
+            shared, of = splits[name].count_shared(splits[other])
             images, others = format_split(name), format_split(other)
             what = f"{shared} of the {of} {images} images looked at are {others}"
             if 2 * shared > of:
@@ -115,7 +115,7 @@ def note_copies(data: DataSet) -> DataSet:
     train, validation = _SplitSamples(data.train), _SplitSamples(data.validation)
     if not (train.is_in_memory and validation.is_in_memory):
         return data
-    shared, of = validation.shared(train)
+    shared, of = validation.count_shared(train)
     if not shared:
         return data
     told = f"{shared} of the {of} validation images looked at are training images too"
@@ -133,7 +133,7 @@ class _SplitSamples:
         self._places: set[Identity] | None = None
         self._names: list[bytes] | None = None
 
-    def shared(self, other: _SplitSamples) -> tuple[int, int]:
+    def count_shared(self, other: _SplitSamples) -> tuple[int, int]:
         """How many of its samples are the other's too, of how many that were looked at."""
         if self.split is None or other.split is None:
             return 0, 0

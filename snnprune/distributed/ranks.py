@@ -67,7 +67,7 @@ class Ranks:
         """Whether it is set on one of them: what reaches one rank, as a signal, reaches all."""
         return self.total([float(flag)])[0] > 0
 
-    def gathered(self, value: T) -> list[T]:
+    def gather(self, value: T) -> list[T]:
         """The values of all ranks, in their order; tensors in them come on the CPU."""
         if self.size == 1:
             return [value]
@@ -75,7 +75,7 @@ class Ranks:
         dist.all_gather_object(packed, _pack_value(value))
         return [_unpack_value(one) for one in packed]
 
-    def shared(self, value: T) -> T:
+    def share(self, value: T) -> T:
         """The first rank's value; tensors in it come on the CPU."""
         if self.size == 1:
             return value
@@ -85,7 +85,7 @@ class Ranks:
 
     def by_first(self, work: Callable[[], T]) -> T:
         """What `work` gives where the first rank does it, as to write a file; the others wait."""
-        return self.shared(work() if self.first else cast(T, None))
+        return self.share(work() if self.first else cast(T, None))
 
     @contextlib.contextmanager
     def one_before_others(self, needed: bool = True) -> Iterator[None]:
@@ -185,7 +185,7 @@ def join_ranks(device: str) -> Iterator[Ranks]:
             )
         ranks = Ranks(rank=here.rank, size=here.size, local_rank=here.local_rank)
         # a user's loader that shuffles must give all of them the same batches
-        torch.manual_seed(ranks.shared(torch.initial_seed()))
+        torch.manual_seed(ranks.share(torch.initial_seed()))
         yield ranks
         dist.destroy_process_group()  # not after a fault: the others may be waiting in it
 

@@ -88,7 +88,7 @@ class OriginNotes:
         if isinstance(leaf, Tensor) and hasattr(leaf, NOTE):
             delattr(leaf, NOTE)
 
-    def named(self, constant: Any) -> str:
+    def name_constant(self, constant: Any) -> str:
         """A number, or the key of a parameter or buffer, to know an operation again by."""
         if not isinstance(constant, Tensor):
             return repr(constant)

@@ -69,7 +69,7 @@ class ComparisonReader:
                 result, make_spike_origin(site.key)
             )  # it may be the membrane, compared in place
             with self.followed.apart():
-                distance, spikes = membrane.told(result)
+                distance, spikes = membrane.read_spikes(result)
                 if site.index in self.settled.resting:
                     for before in self.sites.resting.pop(site.place, []):
                         self.observers.on_site(site, *(one.view(distance.shape) for one in before))
@@ -130,7 +130,7 @@ class ComparisonReader:
             inside=tuple(self.followed.inside),
             code=find_code_here(),
             shape=tuple(u.shape),
-            written=(bool(what and what.is_turned()), self.notes.named(threshold), *asked),
+            written=(bool(what and what.is_turned()), self.notes.name_constant(threshold), *asked),
         )
 
     def _count_own_scalings(self, site: ThresholdSite, what: ComparedOperand) -> int:

@@ -101,20 +101,20 @@ def _seed_draws(network: Network) -> Iterator[Callable[[], None]]:
 def _make_layer_observer(
     network: Network, on_input: Observer, on_layer: LayerObserver
 ) -> Callable[[str, LayerCall, str | None], None]:
-    def told(weight: str, call: LayerCall, _: str | None) -> None:
+    def tell(weight: str, call: LayerCall, _: str | None) -> None:
         if weight in network.layers:
             on_input(weight, call.input)
             on_layer(weight, call)
 
-    return told
+    return tell
 
 
 def _limit_to_layers(network: Network, observer: Observer) -> Observer:
-    def told(weight: str, current: Tensor) -> None:
+    def tell(weight: str, current: Tensor) -> None:
         if weight in network.layers:
             observer(weight, current)
 
-    return told
+    return tell
 
 
 def _make_spike_hook(

@@ -168,7 +168,7 @@ def _iter_contractions(
         there = tensor.permute([letters.index(one) for one in (*free, *last)])
         return there.flatten(len(free)) if last else there.unsqueeze(-1)
 
-    def returned(result: Tensor) -> Tensor:
+    def lay_out(result: Tensor) -> Tensor:
         order = [*free, *groups, *made]
         return result.reshape([length[one] for one in order]).permute(
             [order.index(one) for one in out]
@@ -186,7 +186,7 @@ def _iter_contractions(
             weight=layout.weight(raw),
             groups=many,
             arranged=lambda result: laid(result, out, [*groups, *made]),
-            returned=returned,
+            returned=lay_out,
             channels=out.index(made[0]) - len(out) if len(made) == 1 and many == 1 else None,
         ),
     )

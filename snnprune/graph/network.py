@@ -124,7 +124,7 @@ class Layer:
         """Whether a BatchNorm stands between it and a neuron."""
         return any(chain for link in self.links for chain in link.norms)
 
-    def moved_to(self, neuron: str) -> bool:
+    def is_moved_to(self, neuron: str) -> bool:
         """Whether dimensions change places on its way to that neuron."""
         return any(link.moved for link in self.links if link.neuron == neuron)
 
@@ -207,7 +207,7 @@ class Network:
         """The weight of a layer, (out, in / groups, *kernel)."""
         return self.module.get_parameter(key).detach()
 
-    def tied(self, key: str) -> list[str]:
+    def find_tied(self, key: str) -> list[str]:
         """Every state-dict key that holds the same parameter as `key`, itself included."""
         parameter = self.module.get_parameter(key)
         named = self.module.named_parameters(remove_duplicate=False)

@@ -48,7 +48,7 @@ def _find_counting_neuron(network: Network) -> tuple[str | None, Layer | None]:
     """The first neuron with the dimensions of a layer that drives it, and that layer."""
     for neuron in network.neurons.values():
         for layer in map(network.layers.__getitem__, neuron.feeders):
-            if not layer.moved_to(neuron.name):
+            if not layer.is_moved_to(neuron.name):
                 return neuron.name, layer
     return None, None
 

@@ -293,7 +293,7 @@ class ComparedMembrane:
     turned: bool
     """Whether it is asked where there is no spike."""
 
-    def told(self, result: Tensor) -> tuple[Tensor, Tensor]:
+    def read_spikes(self, result: Tensor) -> tuple[Tensor, Tensor]:
         """u - u_th and the spikes, in the shape of the layer's output where the size is the same.
 
         A neuron that mixes time steps by a matrix flattens everything else.

@@ -285,14 +285,14 @@ def trace(
     anything = dict.fromkeys((name for name, _ in module.named_modules()), BY_BATCH)
     before = Network(module=module, neurons=known, restless=anything)
     with use_eval_mode(module), before.reset_between_batches() as reset:
-        passes = _TracePasses(module=module, example=example, run=run or _called, reset=reset)
-        seen, functions = passes.settled()
+        passes = _TracePasses(module=module, example=example, run=run or _call, reset=reset)
+        seen, functions = passes.settle()
         network = assemble_network(seen, passes.decays(seen), functions.kept)
     network = replace(network, restless=seen.restless, draws=0 if any(passes.draws) else None)
     return apply_links(network.with_forward(run), links or {})
 
 
-def _called(module: nn.Module, x: Any) -> Any:
+def _call(module: nn.Module, x: Any) -> Any:
     return module(x)  # x may be whatever the module takes
 
 
@@ -317,21 +317,21 @@ class _TracePasses:
             self.draws.append(_read_generator_states(device) != before)
             return output
 
-    def seen(self, settled: TraceSettings) -> TraceRecord:
+    def run_pass(self, settled: TraceSettings) -> TraceRecord:
         """What is met on a pass."""
         found = TraceRecord(self.module, settled)
         with found.tracer.trace_calls(scripts=True):
             found.finish(self.once())
         return found
 
-    def settled(self) -> tuple[TraceRecord, WeightFunctions]:
+    def settle(self) -> tuple[TraceRecord, WeightFunctions]:
         """What is met once it is clear what weights are made of and which use of them counts."""
-        seen, functions = self.seen(TraceSettings()), WeightFunctions()
+        seen, functions = self.run_pass(TraceSettings()), WeightFunctions()
         if seen.wholes:
             functions = find_functions(self.module, seen.wholes, self._build_wholes)
         if functions.elementwise or seen.contested:
             settled = TraceSettings(functions=functions.elementwise, layouts=seen.contested)
-            seen = self.seen(settled)
+            seen = self.run_pass(settled)
         return seen, functions
 
     def decays(self, seen: TraceRecord) -> Mapping[str, Decay]:
@@ -347,7 +347,7 @@ class _TracePasses:
         )
 
     def _build_wholes(self) -> Mapping[tuple[str, ...], Tensor]:
-        return self.seen(TraceSettings()).wholes
+        return self.run_pass(TraceSettings()).wholes
 
 
 def _read_generator_states(device: torch.device) -> list[bytes]:

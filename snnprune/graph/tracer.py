@@ -300,7 +300,7 @@ class Tracer(TorchFunctionMode):
         other = get_other_operand(args, kwargs, data[0])
         if made.name == "div" and args and args[0] is not data[0]:
             return made  # one over it is no factor
-        constant = self.notes.named(other)
+        constant = self.notes.name_constant(other)
         if made.name in SHIFTS:
             return replace(made, constant=constant)
         gain = Gain(value=other, divides=made.name == "div")

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from snnprune.checkpoint.checkpoint import Checkpoint
-from snnprune.checkpoint.hashes import require_sha256
-from snnprune.checkpoint.read import files_of
+from snnprune.checkpoint.read import files_of, require_sha256
 from snnprune.errors import SnnpruneError, UsageError
 from snnprune.files.writing import require_free
 from snnprune.graph.network import Network

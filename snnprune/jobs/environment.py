@@ -7,14 +7,28 @@ import platform
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from snnprune.data.dataset import DataOptions
 from snnprune.distributed.device import choose_device, collect_versions, device_name
+from snnprune.quantities import Natural
 from snnprune.runtime import read_peak_memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a command took."""
+
+    seconds: Mapping[str, float]
+    """By stage."""
+    peak_memory: Natural | None
+    """The most that the process has had, in bytes."""
+    peak_gpu_memory: Natural | None
+    """The same of torch on a GPU."""
 
 
 class StageTimer:
@@ -34,13 +48,13 @@ class StageTimer:
 
     def report(self, device: torch.device) -> dict[str, Any]:
         """So far, with the most memory that the process, and on a GPU torch, has had (bytes)."""
-        return {
-            "seconds": {name: round(seconds, 3) for name, seconds in self._seconds.items()},
-            "peak_memory": read_peak_memory(),
-            "peak_gpu_memory": torch.cuda.max_memory_allocated(device)
-            if device.type == "cuda"
-            else None,
-        }
+        on_gpu = device.type == "cuda"
+        cost = Cost(
+            seconds={name: round(seconds, 3) for name, seconds in self._seconds.items()},
+            peak_memory=read_peak_memory(),
+            peak_gpu_memory=torch.cuda.max_memory_allocated(device) if on_gpu else None,
+        )
+        return asdict(cost)
 
 
 def collect_environment() -> dict[str, str]:

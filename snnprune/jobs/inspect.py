@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from snnprune.checkpoint.checkpoint import Checkpoint
@@ -21,6 +21,19 @@ from snnprune.jobs.targets.reporting import (
 )
 from snnprune.jobs.targets.target import Target
 from snnprune.plugins.user_code import guard_user_code
+from snnprune.quantities import Natural
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeuronRow:
+    """Neurons of one name."""
+
+    name: str
+    library: str
+    steps: Natural | None
+    """That they make on a sample; None where that is not known."""
+    feeders: Sequence[str]
+    identities: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,13 +104,15 @@ def _make_report(
         made=dict(target.prunable.find_made()),
         unused=list(target.prunable.find_unused()),
         neurons=[
-            {
-                "name": neuron.name,
-                "library": neuron.library.name,
-                "steps": paces.steps.get(neuron.name) if paces else None,
-                "feeders": list(neuron.feeders),
-                "identities": list(neuron.identities),
-            }
+            asdict(
+                NeuronRow(
+                    name=neuron.name,
+                    library=neuron.library.name,
+                    steps=paces.steps.get(neuron.name) if paces else None,
+                    feeders=list(neuron.feeders),
+                    identities=list(neuron.identities),
+                )
+            )
             for neuron in neurons
         ],
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import reduce
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from snnprune.errors import NonFiniteError
 from snnprune.measure.loss import check_labels
-from snnprune.quantities import Natural
+from snnprune.quantities import Natural, Share
 
 T = TypeVar("T")
 
@@ -238,39 +238,72 @@ def compare_answers(first: Tensor, other: Tensor, y: Tensor) -> Answers:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class SpikeRow:
+    """A `SpikeAgreement` for a report, with the shares that follow from it."""
+
+    places: Sequence[Natural]
+    same: Sequence[Natural]
+    spikes: tuple[Sequence[float], Sequence[float]]
+    timed: bool
+    firing_rates: tuple[float, float]
+    agreement: Share
+    agreement_by_step: Sequence[Share]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgreementRow:
+    """An `Agreement` for a report, with the shares that follow from it."""
+
+    samples: Natural
+    spike_agreement: Share | None
+    neurons: Mapping[str, SpikeRow]
+    outputs: Mapping[str, Any] | None
+    answers: Mapping[str, Any] | None
+
+
+def make_agreement_row(agreement: Agreement) -> AgreementRow:
+    """Of what was counted."""
+    outputs, answers = agreement.outputs, agreement.answers
+    return AgreementRow(
+        samples=agreement.samples,
+        spike_agreement=agreement.share(),
+        neurons={name: _make_spike_row(spikes) for name, spikes in agreement.spikes.items()},
+        outputs=None if outputs is None else _describe_outputs(outputs),
+        answers=None if answers is None else _describe_answers(answers),
+    )
+
+
+def _describe_outputs(outputs: Outputs) -> dict[str, float]:
+    return {
+        **asdict(outputs),
+        "mean_difference": outputs.mean_difference,
+        "mean_cosine": outputs.mean_cosine,
+        "mean_divergence": outputs.mean_divergence,
+        "same_class_share": outputs.share,
+    }
+
+
+def _describe_answers(answers: Answers) -> dict[str, Any]:
+    return {
+        **asdict(answers),
+        "labelled": answers.labelled,
+        "accuracies": list(answers.accuracies),
+    }
+
+
+def _make_spike_row(spikes: SpikeAgreement) -> SpikeRow:
+    return SpikeRow(
+        places=list(spikes.places),
+        same=list(spikes.same),
+        spikes=(list(spikes.first), list(spikes.other)),
+        timed=spikes.timed,
+        firing_rates=spikes.rates,
+        agreement=spikes.share,
+        agreement_by_step=list(spikes.shares),
+    )
+
+
 def describe_agreement(agreement: Agreement | None) -> dict[str, Any] | None:
     """For a report."""
-    if agreement is None:
-        return None
-    outputs, answers = agreement.outputs, agreement.answers
-    return {
-        "samples": agreement.samples,
-        "spike_agreement": agreement.share(),
-        "neurons": {name: _describe_spikes(spikes) for name, spikes in agreement.spikes.items()},
-        "outputs": outputs
-        and {
-            **asdict(outputs),
-            "mean_difference": outputs.mean_difference,
-            "mean_cosine": outputs.mean_cosine,
-            "mean_divergence": outputs.mean_divergence,
-            "same_class_share": outputs.share,
-        },
-        "answers": answers
-        and {
-            **asdict(answers),
-            "labelled": answers.labelled,
-            "accuracies": list(answers.accuracies),
-        },
-    }
-
-
-def _describe_spikes(spikes: SpikeAgreement) -> dict[str, Any]:
-    return {
-        "places": list(spikes.places),
-        "same": list(spikes.same),
-        "spikes": [list(spikes.first), list(spikes.other)],
-        "timed": spikes.timed,
-        "firing_rates": list(spikes.rates),
-        "agreement": spikes.share,
-        "agreement_by_step": list(spikes.shares),
-    }
+    return None if agreement is None else asdict(make_agreement_row(agreement))

@@ -70,6 +70,6 @@ def _find_axis_by_shape(neuron: str, layers: list[Layer], shape: torch.Size) -> 
     axes = {
         axis
         for layer in layers
-        if (axis := find_membrane_axis(layer, shape, moved=layer.moved_to(neuron)))
+        if (axis := find_membrane_axis(layer, shape, moved=layer.is_moved_to(neuron)))
     }
     return axes.pop() if len(axes) == 1 else None

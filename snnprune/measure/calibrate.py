@@ -159,7 +159,7 @@ class _CollectedStatistics:
             return f"{link.neuron}: {self.seen.refused.get(link.neuron, UNSEEN)}"
         if len(neurons[link.neuron].threshold) != layer.shape[0]:
             return f"{link.neuron}: {NO_AXIS}"
-        return self.factors.refused(layer, link)
+        return self.factors.explain_refusal(layer, link)
 
 
 def _compute_time_gains(network: Network, steps: int) -> dict[str, float]:

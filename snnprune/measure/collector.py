@@ -81,7 +81,7 @@ class NormFactors:
             factor = factor / value if gain.divides else factor * value
         return factor
 
-    def refused(self, layer: Layer, link: Link) -> str | None:
+    def explain_refusal(self, layer: Layer, link: Link) -> str | None:
         """Why a link has no factor."""
         unknown = [n for chain in link.norms for n in chain if n.variance not in self.factors]
         if unknown:
@@ -154,7 +154,7 @@ class Collector:
         """Take in what all ranks have been told, in their order: then all know the same."""
         if ranks.size == 1:
             return
-        self.sums, *others = ranks.gathered(self.sums)
+        self.sums, *others = ranks.gather(self.sums)
         for other in others:
             self.sums.merge(other)
         self.factors.factors = self.sums.factors

@@ -67,7 +67,7 @@ class ActivityCount:
         for neuron, (spikes, places) in other.items():
             self._take(neuron, spikes, places)
 
-    def told(self) -> dict[str, tuple[Tensor, int]]:
+    def list_counts(self) -> dict[str, tuple[Tensor, int]]:
         """Spikes and places, by neuron name."""
         return {neuron: (spikes, self.places[neuron]) for neuron, spikes in self.spikes.items()}
 
@@ -85,7 +85,7 @@ class ActivityCount:
                 saturated=int((spikes >= places).sum()),
                 firing_rate=float(spikes.sum()) / (places * len(spikes)),
             )
-            for neuron, (spikes, places) in self.told().items()
+            for neuron, (spikes, places) in self.list_counts().items()
         }
 
     def _take(self, neuron: str, spikes: Tensor, places: int) -> None:
@@ -248,8 +248,8 @@ class _EvaluationTally:
             return
         if self.workload is not None:
             self.workload.begin()  # no membrane is sent around
-        mine = (self.sums, self.steps.moments, self.activity.told(), self.workload)
-        every = ranks.gathered(mine)
+        mine = (self.sums, self.steps.moments, self.activity.list_counts(), self.workload)
+        every = ranks.gather(mine)
         self.forget()
         for sums, moments, activity, workload in every:
             self.sums.add(sums)

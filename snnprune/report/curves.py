@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from snnprune.data.dataset import format_split
+from snnprune.quantities import Natural, Share
 from snnprune.text import escape_with_backslashes, format_percent_number, format_table
 
 DENSE, RANDOM = "dense", "random"
@@ -96,14 +97,45 @@ def summarize_runs(runs: Sequence[Iterable[Row]]) -> CurveSummary:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class PointRow:
+    """A `CurvePoint` for a report, with what follows from it."""
+
+    method: str
+    sparsity_asked: Share
+    sparsity: Share
+    pruned: Sequence[Natural]
+    prunable: Sequence[Natural]
+    accuracies: Sequence[Share]
+    accuracy_mean: Share | None
+    accuracy_deviation: float | None
+    densities: Mapping[str, Share]
+    firing_rates: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummaryRow:
+    """A `CurveSummary` for a report: counts and accuracies by seed, mean and deviation beside."""
+
+    accuracies_on: Split
+    seeds: Natural
+    dense: PointRow | None
+    points: Sequence[PointRow]
+
+
+def make_summary_row(summary: CurveSummary) -> SummaryRow:
+    """Of what the runs found."""
+    return SummaryRow(
+        accuracies_on=summary.split,
+        seeds=summary.seeds,
+        dense=None if summary.dense is None else _make_point_row(summary.dense),
+        points=[_make_point_row(point) for point in summary.points],
+    )
+
+
 def describe_curves(summary: CurveSummary) -> dict[str, Any]:
-    """The summary as JSON: counts and accuracies by seed, with mean and deviation beside them."""
-    return {
-        "accuracies_on": summary.split,
-        "seeds": summary.seeds,
-        "dense": summary.dense and _describe_point(summary.dense),
-        "points": [_describe_point(point) for point in summary.points],
-    }
+    """For a report."""
+    return asdict(make_summary_row(summary))
 
 
 def _make_point(method: str, asked: float, rows: Sequence[Row], split: Split) -> CurvePoint:
@@ -153,19 +185,19 @@ def _average_by_name(given: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return {name: statistics.fmean(found) for name, found in values.items()}
 
 
-def _describe_point(point: CurvePoint) -> dict[str, Any]:
-    return {
-        "method": point.method,
-        "sparsity_asked": point.asked,
-        "sparsity": point.sparsity,
-        "pruned": list(point.pruned),
-        "prunable": list(point.prunable),
-        "accuracies": list(point.accuracies),
-        "accuracy_mean": point.compute_mean(),
-        "accuracy_deviation": point.compute_deviation(),
-        "densities": dict(point.densities),
-        "firing_rates": dict(point.firing_rates),
-    }
+def _make_point_row(point: CurvePoint) -> PointRow:
+    return PointRow(
+        method=point.method,
+        sparsity_asked=point.asked,
+        sparsity=point.sparsity,
+        pruned=list(point.pruned),
+        prunable=list(point.prunable),
+        accuracies=list(point.accuracies),
+        accuracy_mean=point.compute_mean(),
+        accuracy_deviation=point.compute_deviation(),
+        densities=dict(point.densities),
+        firing_rates=dict(point.firing_rates),
+    )
 
 
 def make_accuracy_cells(summary: CurveSummary) -> list[list[str]]:

@@ -103,6 +103,30 @@ class Crisis:
     """Mean over channels of P = p(u_th) E|du|, at most 1: the share of spikes that flip."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class InputRates:
+    """Of what enters a layer, means of |x|."""
+
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneEvidence:
+    """What pruning did to membranes, and what it went by."""
+
+    samples: Natural
+    edges: tuple[float, ...]
+    """Of the histograms of membranes."""
+    before: Mapping[str, Membrane]
+    """By neuron name, as what follows."""
+    after: Mapping[str, Membrane]
+    crises: Mapping[str, Crisis]
+    input_rates: Mapping[str, InputRates]
+    """By weight key, as what follows."""
+    scores: Mapping[str, ScoreHistogram]
+
+
 def predict_flips(
     weights: Mapping[str, Tensor], masks: Masks, network: Network, calibration: Calibration
 ) -> dict[str, Crisis]:

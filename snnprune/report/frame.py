@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snnprune.distributed.device import collect_versions, device_name
 from snnprune.files.writing import hash_file
+from snnprune.measure.workload import Energy, LayerWork, NeuronWork, Workload
+from snnprune.quantities import Natural
 from snnprune.runtime import format_command_line
 
 if TYPE_CHECKING:
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 
     from snnprune.measure.agreement import Agreement
     from snnprune.measure.evaluation import Evaluation
-    from snnprune.measure.workload import Energy, Workload
 
 
 SCHEMA = 1  # raised when a reader of the last one would be misled
@@ -54,19 +55,38 @@ def make_file_entry(path: Path, sha256: str | None = None) -> dict[str, str]:
     return {"path": str(path), "sha256": sha256 or hash_file(path)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class WorkloadRow:
+    """A `Workload` for a report: counts over all samples, and the energy of one."""
+
+    samples: Natural
+    dense: Natural
+    macs: Natural
+    acs: Natural
+    outputs: Natural
+    active: Natural
+    updates: Natural
+    energy_pj: float
+    energy_per_mac_pj: float
+    energy_per_ac_pj: float
+    layers: Mapping[str, LayerWork]
+    neurons: Mapping[str, NeuronWork]
+
+
 def describe_workload(work: Workload, samples: int, energy: Energy) -> dict[str, Any]:
     """What was done, as counts over all samples, and the energy of one sample."""
     total = work.sum_layers()
-    return {
-        "samples": samples,
+    row = WorkloadRow(
+        samples=samples,
         **asdict(total),
         **asdict(work.sum_neurons()),
-        "energy_pj": energy.of(total) / samples,
-        "energy_per_mac_pj": energy.mac,
-        "energy_per_ac_pj": energy.ac,
-        "layers": {key: asdict(layer) for key, layer in work.layers.items()},
-        "neurons": {name: asdict(neuron) for name, neuron in work.neurons.items()},
-    }
+        energy_pj=energy.of(total) / samples,
+        energy_per_mac_pj=energy.mac,
+        energy_per_ac_pj=energy.ac,
+        layers=dict(work.layers),
+        neurons=dict(work.neurons),
+    )
+    return asdict(row)
 
 
 def describe_evaluation(evaluation: Evaluation | None) -> dict[str, Any] | None:

@@ -12,8 +12,7 @@ from snnprune.graph.forward import Batch
 from snnprune.graph.network import Network
 from snnprune.measure.calibration import Calibration, NeuronStatistics
 from snnprune.theory import bounds
-from snnprune.theory.crisis import CrisisEstimate
-from snnprune.theory.nearness import count_near
+from snnprune.theory.crisis import CrisisEstimate, count_near
 from snnprune.theory.spreading import FlipSpread
 
 

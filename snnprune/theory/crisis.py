@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from snnprune.data.batches import Batches
+from snnprune.graph.forward import Batch
+from snnprune.graph.hooks import observe
+from snnprune.graph.mode import use_eval_mode
 from snnprune.graph.network import Network
+from snnprune.measure.alignment import find_channel_axis
 from snnprune.measure.calibration import Calibration, DriveStatistics
 from snnprune.pruning.criteria.density import compute_flip_chance
 from snnprune.theory import bounds
-from snnprune.theory.moving import MembraneShift, measure_shifts
-from snnprune.theory.nearness import count_near
+from snnprune.theory.moving import MembraneShift, measure_shifts, sum_by_channel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +98,7 @@ def measure_crises(
             for drive in seen.drives
             if drive.name in happened
         ]
-    reaches = [one.reached(network) for one in found]
+    reaches = [one.compute_reach(network) for one in found]
     asked = [(one.drive.name, radii) for one, (radii, _) in zip(found, reaches, strict=True)]
     near = count_near(network, asked, batches)
     return [
@@ -111,7 +116,7 @@ class _LayerChange:
     happened: MembraneShift
     error: Tensor
 
-    def reached(self, network: Network) -> tuple[Tensor, bool]:
+    def compute_reach(self, network: Network) -> tuple[Tensor, bool]:
         constants = network.neurons[self.drive.name].constants
         return bounds.compute_reach(
             constants.beta,
@@ -136,3 +141,48 @@ def _measure_crisis(
         bound=bounds.density_bound(change.drive.neuron, radii[-1], share),
         densities=bounds.compute_densities(change.drive.neuron),
     )
+
+
+@torch.no_grad()
+def count_near(
+    network: Network,
+    radii: Sequence[tuple[str, Tensor]],
+    batches: Iterable[Batch],
+) -> list[Tensor]:
+    """Places with |u - u_th| <= r of each step and channel, (T, C) float64, in eval mode.
+
+    For each of `radii`: a neuron and its r, (T, C). A neuron may be asked about more than once.
+    """
+    tally = _Near(network, radii)
+    with use_eval_mode(network.module), observe(network, on_membrane=tally.on_membrane) as start:
+        for x, _ in network.feed(batches):
+            start()
+            tally.steps.clear()
+            network.run(x)
+    return tally.counts
+
+
+class _Near:
+    def __init__(self, network: Network, radii: Sequence[tuple[str, Tensor]]) -> None:
+        self.network = network
+        self.counts = [torch.zeros_like(radius) for _, radius in radii]
+        self.asked: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for (neuron, radius), counts in zip(radii, self.counts, strict=True):
+            self.asked[neuron].append((radius, counts))
+        self.steps: Counter[str] = Counter()
+
+    def on_membrane(self, neuron: str, distance: Tensor) -> None:
+        if neuron not in self.asked:
+            return
+        axis = find_channel_axis(self.network, neuron, distance.shape)
+        for u in distance.abs():
+            for radius, counts in self.asked[neuron]:
+                # of a neuron that runs twice in a step no later error than the last is known
+                step = min(self.steps[neuron], len(radius) - 1)
+                counts[step] += sum_by_channel(u <= _align_channels(radius[step].to(u), axis), axis)
+            self.steps[neuron] += 1
+
+
+def _align_channels(values: Tensor, axis: int | None) -> Tensor:
+    """(C,) so that it fits the channels of (N, C, ...)."""
+    return values if not axis else values.reshape([-1] + [1] * (-axis - 1))

@@ -173,7 +173,7 @@ class TrialInputs:
     spikes: Tensor | None = None
     """(T, samples, N) of an input that is not made up."""
 
-    def drawn(self, seed: int) -> tuple[SmallNetwork, Tensor]:
+    def draw(self, seed: int) -> tuple[SmallNetwork, Tensor]:
         """The target and its input spikes of a seed."""
         setting, spikes = self.setting, self.spikes
         target = draw_target(setting.neurons, setting.layers, self.dynamics, (seed,))
@@ -190,7 +190,7 @@ def choose_by_margin(given: TrialInputs, seed: int) -> tuple[int, float]:
     Raises:
         UsageError: they come so near that nobody can draw that many.
     """
-    target, spikes = given.drawn(seed)
+    target, spikes = given.draw(seed)
     width, error = widths.width_by_margin(given.setting, measure_margin(target, spikes))
     if width > WIDEST:
         raise UsageError(
@@ -209,7 +209,7 @@ def choose_by_density(given: TrialInputs) -> tuple[int, float]:
 
 def try_network(given: TrialInputs, *, seed: int, width: int, error: float) -> NetworkTrial:
     """Draw a target, data, and the big network; build the equivalent one, and run both."""
-    target, spikes = given.drawn(seed)
+    target, spikes = given.draw(seed)
     neurons, span = given.setting.neurons, given.setting.span
     built = build_equivalent(target, width // neurons, span=span, key=(seed, "network"))
     one = torch.randint(spikes.shape[1], (), generator=make_generator(seed, "one"))

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from snnprune.masks import Masks
+from snnprune.quantities import Natural, Share
 from snnprune.training.runs.state import read_count, require_names
 from snnprune.training.runs.state import read_number as number_of
 
@@ -30,7 +31,7 @@ class EarlyBirdDetector:
         self.distance, self.masks_now = distance, masks_now
         self.seen: list[Masks] = []
 
-    def settled(self) -> bool:
+    def look(self) -> bool:
         """Look at the network after an epoch; whether the masks have been alike for long enough."""
         self.seen = [*self.seen[1 - WINDOW :], self.masks_now()]
         return len(self.seen) == WINDOW and self.compute_farthest() < self.distance
@@ -38,7 +39,7 @@ class EarlyBirdDetector:
     def compute_farthest(self) -> float:
         """The largest distance of the newest mask to one of the window, in [0, 1]."""
         newest = self.seen[-1]
-        return max(hamming(newest, mask) for mask in self.seen)
+        return max(compute_hamming(newest, mask) for mask in self.seen)
 
     def groups(self, name: str = GROUP) -> dict[str, Mapping[str, Tensor]]:
         """The tensors of a state, in groups that begin with `name`."""
@@ -57,9 +58,9 @@ class DrawnTicket:
     masks: Masks
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     """Of the dense network as it was then; empty where the ticket goes back to others."""
-    epochs: int
+    epochs: Natural
     """That the dense network had been trained for."""
-    distance: float
+    distance: Share
     """The largest between these masks and those of the epochs before, in [0, 1]."""
     settled: bool
     """Whether that was small enough; else the dense run was over."""
@@ -93,7 +94,7 @@ class EarlyTickets:
         The `last` epoch draws those that have not settled.
         """
         for number, bird in list(self.waiting.items()):
-            settled = bird.settled()
+            settled = bird.look()
             if settled or last:
                 self.drawn[number] = DrawnTicket(
                     masks=bird.seen[-1],
@@ -155,7 +156,7 @@ def describe_early_tickets(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def hamming(one: Masks, other: Masks) -> float:
+def compute_hamming(one: Masks, other: Masks) -> float:
     """The share of weights that one mask keeps and the other does not."""
     apart = sum(int((mask != other[key]).sum()) for key, mask in one.items())
     return apart / sum(mask.numel() for mask in one.values())

@@ -13,6 +13,7 @@ import torch
 from snnprune.data.augmentation import Augmentation
 from snnprune.data.dataset import TrainingSplit
 from snnprune.errors import InputError, NonFiniteError
+from snnprune.quantities import Natural, Share
 from snnprune.runtime import SILENT, Progress, seed_draws
 from snnprune.training.runs.run import Groups
 from snnprune.training.runs.state import read_count, read_number, require_names
@@ -82,12 +83,12 @@ class Position:
 class EpochResult:
     """What one epoch came to; accuracies in [0, 1], loss in nats."""
 
-    epoch: int
+    epoch: Natural
     train_loss: float
-    train_accuracy: float
-    validation_accuracy: float | None
+    train_accuracy: Share
+    validation_accuracy: Share | None
     learning_rate: float
-    skipped: int = 0
+    skipped: Natural = 0
     """Batches whose gradient overflowed in fp16, so that no step was taken with them."""
 
 
@@ -186,7 +187,7 @@ def _train_epoch(
 ) -> Position:
     """The rest of an epoch, or as much of it as comes before a stop."""
     trainer.module.train()
-    batches = span.images.shuffled(
+    batches = span.images.shuffle(
         span.batch_size,
         key=(*span.key, at.epoch),
         device=span.device,

@@ -197,7 +197,7 @@ class ImpRun(TrainingSequence):
         if round_.round == 0 and self.tickets:
             complete = self.tickets.look(epochs, last=epochs == round_.epochs)
             return complete and epochs > self.section.rewind_epoch  # whose weights are wanted
-        return self.bird is not None and self.bird.settled()
+        return self.bird is not None and self.bird.look()
 
     def _save(self, at: Position) -> None:
         if self.number == 0 and (at.epoch, at.step) == (self.section.rewind_epoch, 0):

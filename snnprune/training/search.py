@@ -48,6 +48,6 @@ def search(
         for round_ in searches.iter_left():
             with searches.mask_network(round_) as network:
                 searches.train(round_)
-                found = searches.found(network)
+                found = searches.read_network(network)
             searches.measure_and_keep(round_, found)
     return collect_tickets(setup.recipe, setup.run.rows)

@@ -12,8 +12,7 @@ from snnprune.masks import Masks
 from snnprune.recipe.methods import SearchSection
 from snnprune.report.curves import DENSE
 from snnprune.training.average import copy_to_cpu
-from snnprune.training.edge_popup.parametrization import require_plain
-from snnprune.training.edge_popup.subnetwork import Subnetwork, randomize_network
+from snnprune.training.edge_popup import Subnetwork, randomize_network, require_plain
 from snnprune.training.fit import Position, resume_trainer
 from snnprune.training.methods import EDGE_POPUP, Round
 from snnprune.training.runs.state import State, read_count, require_alike, take_up
@@ -81,7 +80,7 @@ class SearchRun(TrainingSequence):
             self._prepare_optimizer(round_)
             yield network
 
-    def found(self, network: Subnetwork | None) -> SearchedNetwork:
+    def read_network(self, network: Subnetwork | None) -> SearchedNetwork:
         """What is to be kept of the trained network."""
         with self.trainer.use_kept_weights():
             if network is None:

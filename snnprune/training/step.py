@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.checkpoint.weights import is_finite
-from snnprune.data.batches import require_labels
-from snnprune.distributed.gradients import ReplicatedNetwork
-from snnprune.distributed.norms import synchronise_batchnorms
+from snnprune.data.batches import describe_batch, require_labels
 from snnprune.distributed.ranks import ALONE, BatchPart, Ranks
+from snnprune.distributed.whole_batch import ReplicatedNetwork, synchronise_batchnorms
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.forward import device_of
 from snnprune.graph.libraries import use_plain_operations
@@ -30,7 +29,6 @@ from snnprune.training.diagnosis import (
     refuse_state_leak,
 )
 from snnprune.training.masking import MaskKeeper
-from snnprune.training.microbatch import split_batch
 from snnprune.training.objective import LabelLoss, Objective
 from snnprune.training.optimizer import (
     build_optimizer,
@@ -228,7 +226,7 @@ class Trainer:
     def _not_finite_error(self, loss: float, x: Any, y: Tensor) -> NonFiniteError:
         """The error, with what is not finite first on any rank."""
         mine = find_first_nonfinite(self.module, lambda: self.logits(x, len(y)), x)
-        culprit = next(filter(None, self.ranks.gathered(mine)), None)
+        culprit = next(filter(None, self.ranks.gather(mine)), None)
         return NonFiniteError(
             f"loss is {loss}: {culprit}" if culprit else f"loss is {loss}",
             field="training",
@@ -285,3 +283,44 @@ def require_finite(module: nn.Module, epoch: int) -> None:
                 field="training",
                 hint="lower the learning rate or set clip_norm",
             )
+
+
+EVENTS = 5  # dimensions of (T, N, C, H, W)
+
+
+def split_batch(
+    x: Any, y: Tensor, count: int, *, along: int | None = None
+) -> Iterator[tuple[Any, Tensor]]:
+    """The batch in `count` pieces, or in as many as it has samples if these are fewer.
+
+    Samples lie along the dimension `along`, or without it along the one that is as long as `y`:
+    events (T, N, ...) have time first.
+
+    Raises:
+        InputError: the batch is no single tensor, or events have as many steps as samples, so that
+            it cannot be seen which is which.
+    """
+    count = min(count, len(y))
+    if not isinstance(x, Tensor):
+        yield _require_one_piece(x, count), y
+        return
+    unsure = along is None and x.dim() == EVENTS and x.shape[0] == x.shape[1]
+    if count > 1 and unsure:
+        raise InputError(
+            f"a batch of shape {tuple(x.shape)} has as many time steps as samples",
+            field="training.accumulate",
+            hint="choose another batch size, or 1 piece",
+        )
+    if along is None:
+        along = 0 if len(x) == len(y) else 1
+    yield from zip(x.tensor_split(count, along), y.tensor_split(count), strict=True)
+
+
+def _require_one_piece(batch: Any, count: int) -> Any:
+    if count > 1:
+        raise InputError(
+            f"{describe_batch(batch)} cannot be cut",
+            field="training.accumulate",
+            hint="let the loader give smaller batches, and take 1 piece",
+        )
+    return batch

@@ -4,22 +4,93 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from snnprune.graph.network import Network
 from snnprune.masks import Masks, count_prunable, count_pruned
 from snnprune.measure.evaluation import Evaluation
+from snnprune.quantities import Natural, Share
 from snnprune.recipe.schema import Recipe
 from snnprune.report.frame import describe_evaluation
-from snnprune.report.schema.parts import Row
-from snnprune.training.fit import Position
+from snnprune.report.schema import parts
+from snnprune.report.schema.as_dict import AsDict
+from snnprune.training.early_bird import DrawnTicket
+from snnprune.training.fit import EpochResult, Position
 from snnprune.training.methods import Round
 from snnprune.training.setup import TrainingSetup
 
-KIND = "ticket"
+KIND: Literal["ticket"] = "ticket"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TicketLayer:
+    """How many weights of a layer a ticket keeps."""
+
+    weight: str
+    kept: Natural
+    weights: Natural
+
+
+@dataclass(frozen=True, kw_only=True)
+class TicketRow:
+    """A network that was measured, as metrics and reports have it."""
+
+    kind: Literal["ticket"] = KIND
+    method: str
+    round: Natural
+    sparsity_asked: Share
+    """That was aimed at."""
+    pruned: Natural
+    prunable: Natural
+    parameters: Natural
+    validation_accuracy: Share | None
+    test: Mapping[str, Any] | None
+    """An evaluation on test images."""
+    measured: Mapping[str, Any] | None
+    """On validation images, or training images, where there are no test images."""
+    layers: Sequence[TicketLayer]
+
+
+EarlyBird = Annotated[
+    DrawnTicket,
+    AsDict(
+        name="EarlyBird",
+        about="Of a ticket that was drawn while the dense network trained.",
+        without=("masks", "weights"),
+    ),
+]
+Ticket = Annotated[
+    TicketRow,
+    AsDict(
+        name="Ticket",
+        more={
+            "k": NotRequired[Share],  # of `search`: the share kept, as papers on edge-popup call it
+            "test": parts.Evaluation | None,
+            "measured": NotRequired[parts.Evaluation | None],
+        },
+        before="pruned",
+        last={"early_bird": NotRequired[EarlyBird]},
+    ),
+]
+OF_EPOCH = {"train_accuracy": Share | None, "skipped": NotRequired[Natural]}
+Epoch = Annotated[EpochResult, AsDict(name="Epoch", more=OF_EPOCH)]
+EpochRow = Annotated[
+    EpochResult,
+    AsDict(
+        name="EpochRow",
+        more={
+            **OF_EPOCH,
+            "kind": Literal["epoch"],
+            "method": NotRequired[str],
+            "round": NotRequired[Natural],
+        },
+    ),
+]
+Row = Annotated[EpochRow | Ticket, Field(discriminator="kind")]
+"""A line of `metrics.jsonl`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,22 +118,22 @@ def make_ticket_row(
     `measured` is on test images; where there are none, on those that say most then.
     """
     tested = measured.images == "test"
-    return {
-        "kind": KIND,
-        "method": method,
-        "round": round,
-        "sparsity_asked": asked,
-        "pruned": count_pruned(masks),
-        "prunable": count_prunable(masks),
-        "parameters": count_parameters(setup.network),
-        "validation_accuracy": validation_accuracy,
-        "test": describe_evaluation(measured) if tested else None,
-        "measured": None if tested else describe_evaluation(measured),
-        "layers": [
-            {"weight": key, "kept": int(mask.sum()), "weights": mask.numel()}
+    row = TicketRow(
+        method=method,
+        round=round,
+        sparsity_asked=asked,
+        pruned=count_pruned(masks),
+        prunable=count_prunable(masks),
+        parameters=count_parameters(setup.network),
+        validation_accuracy=validation_accuracy,
+        test=describe_evaluation(measured) if tested else None,
+        measured=None if tested else describe_evaluation(measured),
+        layers=[
+            TicketLayer(weight=key, kept=int(mask.sum()), weights=mask.numel())
             for key, mask in masks.items()
         ],
-    }
+    )
+    return asdict(row)
 
 
 def require_epochs(

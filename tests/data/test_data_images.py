@@ -17,7 +17,7 @@ def numbered(count: int) -> ImageSplit:
 
 
 def order(split: ImageSplit, batch_size: int, *key: object) -> list[list[int]]:
-    batches = split.shuffled(batch_size, key=key, device="cpu", augment=PLAIN)
+    batches = split.shuffle(batch_size, key=key, device="cpu", augment=PLAIN)
     return [y.tolist() for _, y in batches if y is not None]
 
 
@@ -58,7 +58,7 @@ def test_limit_counts_images_exactly(limit: int, expected: list[int]) -> None:
 def test_shuffled_batches_hold_every_image_once_beside_its_label() -> None:
     split = numbered(10)
     seen = []
-    for x, y in split.shuffled(4, key=(0, 0), device="cpu", augment=PLAIN):
+    for x, y in split.shuffle(4, key=(0, 0), device="cpu", augment=PLAIN):
         assert y is not None
         assert torch.equal((x[:, 0, 0, 0] * 255).round().long(), y)
         seen += y.tolist()
@@ -78,7 +78,7 @@ def test_the_augmentation_depends_on_the_key_and_the_step() -> None:
 
     def epoch(number: int) -> torch.Tensor:
         augment = Augmentation(crop=3, flip=True)
-        batches = split.shuffled(4, key=(0, number), device="cpu", augment=augment)
+        batches = split.shuffle(4, key=(0, number), device="cpu", augment=augment)
         return torch.stack([x for x, _ in batches])
 
     assert torch.equal(epoch(0), epoch(0))
@@ -134,7 +134,7 @@ def test_a_gpu_gives_the_same_augmented_batches_as_the_cpu() -> None:
     split = ImageSplit(images=images, labels=torch.arange(50), mean=(0.5,) * 3, std=(0.2,) * 3)
     augment = Augmentation(crop=4, flip=True, cutout=5)
     cpu, gpu = (
-        list(split.shuffled(16, key=(0, 3), device=device, augment=augment))
+        list(split.shuffle(16, key=(0, 3), device=device, augment=augment))
         for device in ("cpu", "cuda")
     )
     for (x, y), (x_gpu, y_gpu) in zip(cpu, gpu, strict=True):

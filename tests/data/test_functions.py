@@ -83,7 +83,7 @@ def test_what_is_set_aside_is_never_trained_on(made: Any, opening: Opening) -> N
     assert not kept & aside
     assert len(aside) in (8, 10)  # whole batches, or a quarter of the samples
     for epoch in range(3):  # also where each pass shuffles anew
-        pairs = data.train.shuffled(8, key=(epoch,), device="cpu", augment=Augmentation())  # type: ignore[union-attr]
+        pairs = data.train.shuffle(8, key=(epoch,), device="cpu", augment=Augmentation())  # type: ignore[union-attr]
         assert {float(v) for x, _ in pairs for v in x.flatten()} == kept
         assert set(numbers(data.validation)) == aside
     assert (data.measured, data.held_out) == ("validation", 0.25)
@@ -172,7 +172,7 @@ def test_a_sampler_goes_on_without_what_is_set_aside(kind: str, opening: Opening
     reached: set[float] = set()
     counts = set()
     for epoch in range(20):
-        pairs = data.train.shuffled(8, key=(epoch,), device="cpu", augment=Augmentation())  # type: ignore[union-attr]
+        pairs = data.train.shuffle(8, key=(epoch,), device="cpu", augment=Augmentation())  # type: ignore[union-attr]
         given = [float(v) for x, _ in pairs for v in x.flatten()]
         assert not {*given} & {*aside}
         reached |= set(given)

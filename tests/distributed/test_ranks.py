@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from snnprune.cli import commands
 from snnprune.cli.commands import may_speak
-from snnprune.distributed.gradients import ReplicatedNetwork
-from snnprune.distributed.norms import synchronise_batchnorms
 from snnprune.distributed.ranks import ALONE, Ranks, join_ranks
+from snnprune.distributed.whole_batch import ReplicatedNetwork, synchronise_batchnorms
 from snnprune.errors import InputError, PeerError, StoppedError, UsageError
 from snnprune.runtime import ProcessRank, read_process_rank
 
@@ -71,9 +70,9 @@ def test_alone_everything_is_as_it_was() -> None:
     values = [1, 2.5]
     tensor = torch.rand(2)
     assert ALONE.total(values) == values
-    assert ALONE.shared(tensor) is tensor
+    assert ALONE.share(tensor) is tensor
     assert ALONE.by_first(lambda: tensor) is tensor
-    assert ALONE.gathered(tensor)[0] is tensor
+    assert ALONE.gather(tensor)[0] is tensor
     assert ALONE.any(True)
     assert not ALONE.any(False)
 

@@ -25,9 +25,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from snnprune.cli.commands import app
 from snnprune.cli.failures import run_app
-from snnprune.distributed.gradients import ReplicatedNetwork
-from snnprune.distributed.norms import synchronise_batchnorms
 from snnprune.distributed.ranks import ALONE, Ranks, join_ranks
+from snnprune.distributed.whole_batch import ReplicatedNetwork, synchronise_batchnorms
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
 from snnprune.measure.calibrate import calibrate
@@ -69,7 +68,7 @@ def a_flag_of_one_rank_is_seen_by_all(ranks: Ranks) -> None:
 
 @check
 def values_arrive_in_the_order_of_the_ranks(ranks: Ranks) -> None:
-    found = ranks.gathered({"rank": ranks.rank, "tensor": torch.full((2,), ranks.rank)})
+    found = ranks.gather({"rank": ranks.rank, "tensor": torch.full((2,), ranks.rank)})
     close(found, [{"rank": k, "tensor": torch.full((2,), k)} for k in (0, 1)])
 
 
@@ -83,7 +82,7 @@ def what_the_first_makes_all_have_and_only_the_first_makes_it(ranks: Ranks) -> N
 
     assert ranks.by_first(work).tolist() == [0, 1, 2, 3, 4]
     assert made == ([0] if ranks.first else [])
-    assert ranks.shared(ranks.rank) == 0
+    assert ranks.share(ranks.rank) == 0
 
 
 @check
@@ -91,12 +90,12 @@ def one_goes_before_the_others(ranks: Ranks) -> None:
     with ranks.one_before_others():
         before = ranks.rank
     assert before == ranks.rank
-    assert ranks.gathered(ranks.local_rank) == [0, 1]
+    assert ranks.gather(ranks.local_rank) == [0, 1]
 
 
 @check
 def what_draws_by_itself_draws_alike(ranks: Ranks) -> None:
-    first, second = ranks.gathered(torch.rand(3))
+    first, second = ranks.gather(torch.rand(3))
     assert torch.equal(first, second)
 
 
@@ -136,7 +135,7 @@ def compare_norms(
     close(gathered.pop("x"), parts[3])
     del expected["x"]
     for key, _ in whole.named_parameters():  # DDP would sum these
-        gathered[key] = torch.stack(ranks.gathered(gathered[key])).sum(0)
+        gathered[key] = torch.stack(ranks.gather(gathered[key])).sum(0)
     close(gathered, expected)
 
 
@@ -174,7 +173,7 @@ def a_rank_that_stands_in_changes_nothing(ranks: Ranks) -> None:
     gradient, of_all = found.pop("x"), expected.pop("x")
     close(gradient, of_all if ranks.first else torch.zeros_like(gradient))
     for key in ("weight", "bias"):
-        found[key] = torch.stack(ranks.gathered(found[key])).sum(0)
+        found[key] = torch.stack(ranks.gather(found[key])).sum(0)
     close(found, expected)
 
 
@@ -267,7 +266,7 @@ def compare_training(sizes: list[int], pieces: int, ranks: Ranks, *, unused: boo
     found = trained(smooth(unused=unused), sizes, pieces, ranks)
     assert list(found) == list(expected)
     close(found, expected)
-    first, second = ranks.gathered(found)
+    first, second = ranks.gather(found)
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
@@ -366,7 +365,7 @@ def calibration_is_that_of_one_process(ranks: Ranks) -> None:
         given = batches(*sizes)
         found = calibrate(network(), given, ranks=ranks)
         same_calibration(found, calibrate(network(), given))
-        same_calibration(*ranks.gathered(found))
+        same_calibration(*ranks.gather(found))
 
 
 def same_evaluation(found: Evaluation, expected: Evaluation) -> None:
@@ -427,14 +426,14 @@ def outcomes(ranks: Ranks) -> Iterator[tuple[str, str]]:
             fault = ""
         except Exception:
             fault = f"rank {ranks.rank}: {traceback.format_exc()}"
-        yield name, "".join(ranks.gathered(fault))
+        yield name, "".join(ranks.gather(fault))
 
 
 def main(model: str, results: Path) -> None:
     told = printed_by_commands(model, results.parent)
     with join_ranks("cpu") as ranks:
         checked = dict(outcomes(ranks))
-        commands = ranks.gathered(told)
+        commands = ranks.gather(told)
     if ranks.first:
         results.write_text(json.dumps({"checks": checked, "commands": commands}))
 

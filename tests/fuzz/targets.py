@@ -95,7 +95,7 @@ def _calibration(bench: Bench, folder: Path) -> object:
 
 
 def _mask(bench: Bench, folder: Path) -> object:
-    from snnprune.jobs.train.holding import read_fixed_masks
+    from snnprune.jobs.train.finetune import read_fixed_masks
 
     target = _open(bench, PRUNED)
     return read_fixed_masks(target.network, target.checkpoint, folder / MASK, asked=True)

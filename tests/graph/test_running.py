@@ -19,7 +19,7 @@ from snnprune.graph.forward import (
     make_counted_forward,
 )
 from snnprune.graph.network import Network
-from snnprune.training.microbatch import split_batch
+from snnprune.training.step import split_batch
 
 DRAWN = torch.Generator().manual_seed(0)
 X, Y = 4 * torch.rand(5, 6, generator=DRAWN), torch.arange(5) % 3

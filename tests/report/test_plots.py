@@ -10,10 +10,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from snnprune.report.curves import CurveSummary, summarize_runs
+from snnprune.report.plots.accuracy import Tile, plot_grid, plot_search, plot_tickets
 from snnprune.report.plots.canvas import choose_line_styles, choose_ticks, compute_position
-from snnprune.report.plots.heat import shorten_names
-from snnprune.report.plots.layers import plot_densities, plot_firing_rates
-from snnprune.report.plots.summary import Tile, plot_grid, plot_search, plot_tickets
+from snnprune.report.plots.layers import plot_densities, plot_firing_rates, shorten_names
 
 Plot = Callable[[list[Path], CurveSummary, str], None]
 PLOTS: tuple[Plot, ...] = (

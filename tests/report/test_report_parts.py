@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from snnprune.quantities import Natural, Share
-from snnprune.report.schema.as_dict import AsDict
+from snnprune.report.schema.as_dict import AsDict, rename_in_schema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class Outer:
     parts: tuple[Inner, ...] = ()
     sizes: Mapping[str, Natural | None]
     current: Tensor | None = None
+    names: Sequence[str] = ()
 
 
 def schema_of(how: AsDict) -> dict[str, Any]:
@@ -40,15 +42,32 @@ def test_every_field_is_a_required_key_and_there_are_no_others() -> None:
     assert found["title"] == "Named"
     assert "description" not in found
     assert found["additionalProperties"] is False
-    names = ["count", "share", "pair", "parts", "sizes", "current"]
+    names = ["count", "share", "pair", "parts", "sizes", "current", "names"]
     assert found["required"] == list(found["properties"]) == names
 
 
 def test_keys_that_are_no_fields_stand_where_they_are_put() -> None:
     how = AsDict(more={"whole": bool, "count": str}, before="pair", without=("current",))
     found = schema_of(how)
-    assert list(found["properties"]) == ["count", "share", "whole", "pair", "parts", "sizes"]
+    expected = ["count", "share", "whole", "pair", "parts", "sizes", "names"]
+    assert list(found["properties"]) == expected
     assert found["properties"]["count"]["type"] == "string"
+
+
+def test_a_part_says_what_it_is_about_and_its_last_keys_come_last() -> None:
+    how = AsDict(about="Of something.", more={"whole": bool}, last={"end": str}, before="count")
+    found = schema_of(how)
+    assert found["description"] == "Of something."
+    assert list(found["properties"])[:2] == ["whole", "count"]
+    assert list(found["properties"])[-1] == "end"
+
+
+def test_a_type_is_called_in_the_schema_as_it_is_renamed() -> None:
+    @rename_in_schema("Known")
+    class Other(TypedDict):
+        key: int
+
+    assert TypeAdapter(list[Other]).json_schema()["items"] == {"$ref": "#/$defs/Known"}
 
 
 def test_ranges_lists_and_inner_dataclasses_are_those_of_json() -> None:
@@ -58,6 +77,7 @@ def test_ranges_lists_and_inner_dataclasses_are_those_of_json() -> None:
     assert (about["pair"]["minItems"], about["pair"]["maxItems"]) == (2, 2)
     assert about["parts"]["items"] == {"$ref": "#/$defs/Inner"}
     assert inner["additionalProperties"] is False
+    assert about["names"] == {"items": {"type": "string"}, "title": "Names", "type": "array"}
     assert about["current"]["anyOf"][0] == {"items": {"type": "number"}, "type": "array"}
 
 

@@ -22,7 +22,7 @@ from snnprune.recipe.loading import load_recipe
 from snnprune.runtime import SILENT
 
 COMMAND, RECIPE, FOLDER, KILLS = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
-patch("snnprune.jobs.train.tickets.draw_run", lambda *_: []).start()  # it takes longer than the run
+patch("snnprune.jobs.train.loops.draw_run", lambda *_: []).start()  # it takes longer than the run
 
 
 def start(out: Path) -> int:

@@ -7,7 +7,7 @@ import torch
 from small_networks import conv_snn, traced
 from torch import Tensor
 
-from snnprune.training.edge_popup.subnetwork import draw_scores, draw_weight, randomize_network
+from snnprune.training.edge_popup import draw_scores, draw_weight, randomize_network
 
 CONV, LINEAR = torch.Size([64, 32, 3, 3]), torch.Size([64, 288])
 

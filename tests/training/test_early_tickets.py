@@ -11,7 +11,7 @@ from torch import Tensor
 
 from snnprune.masks import Masks
 from snnprune.recipe.schema import Recipe
-from snnprune.training.early_bird import EarlyTickets, describe_early_tickets, hamming
+from snnprune.training.early_bird import EarlyTickets, compute_hamming, describe_early_tickets
 from snnprune.training.rounds import ImpRun
 
 SPARSITIES = [0.5, 0.8]
@@ -96,7 +96,7 @@ def test_the_dense_run_ends_when_all_tickets_are_drawn_and_each_is_trained_whole
         masks = found.given[number][-1]
         assert len(found.given[number]) == 5
         assert same(found.starts[f"round-{number:02}"].masks, masks)
-        assert max(hamming(masks, other) for other in found.given[number]) < 0.9
+        assert max(compute_hamming(masks, other) for other in found.given[number]) < 0.9
 
 
 def test_each_ticket_is_of_the_epoch_in_which_its_own_masks_settled(images: Path) -> None:
@@ -107,7 +107,7 @@ def test_each_ticket_is_of_the_epoch_in_which_its_own_masks_settled(images: Path
         given, epochs = found.given[number], about["epochs"]
         assert len(given) == epochs
         far = [
-            max(hamming(given[last], mask) for mask in given[max(0, last - 4) : last + 1])
+            max(compute_hamming(given[last], mask) for mask in given[max(0, last - 4) : last + 1])
             for last in range(epochs)
         ]
         assert far[-1] == about["distance"]

@@ -15,7 +15,7 @@ from stopped_runs import results, stopped_after
 from valid_reports import assert_valid
 
 from snnprune.errors import InputError, StoppedError
-from snnprune.jobs.train import tickets
+from snnprune.jobs.train import loops
 from snnprune.jobs.train.grids import GridResult, run_grid
 from snnprune.jobs.train.looping import LoopOptions
 from snnprune.jobs.train.loops import JOBS
@@ -40,7 +40,7 @@ ROUNDS = ("imp.rounds=2", "imp.rewind_epoch=1", "imp.round_epochs=1")
 @pytest.fixture(autouse=True)
 def without_their_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of each run take longer than the runs."""
-    monkeypatch.setattr(tickets, "draw_run", lambda *_: [])
+    monkeypatch.setattr(loops, "draw_run", lambda *_: [])
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ class Algorithm1:
         self.enforce(masks)
         self.network.train()
         for epoch in range(schedule[0], schedule[0] + epochs):
-            batches = self.images.shuffled(
+            batches = self.images.shuffle(
                 4, key=(0, *key, epoch), device=CPU, augment=Augmentation(crop=1, flip=True)
             )
             for step, (x, y) in enumerate(batches):

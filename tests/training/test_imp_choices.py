@@ -14,7 +14,7 @@ from snnprune.masks import Masks
 from snnprune.recipe.methods import TrainingSection
 from snnprune.recipe.schema import Recipe
 from snnprune.training import gradual
-from snnprune.training.early_bird import EarlyBirdDetector, hamming
+from snnprune.training.early_bird import EarlyBirdDetector, compute_hamming
 from snnprune.training.gradual import DynamicSurgery
 from snnprune.training.step import Trainer
 
@@ -104,8 +104,8 @@ def test_what_dns_leaves_is_counted_as_it_is_and_not_as_it_was_asked_for(images:
 def test_the_distance_of_masks_is_the_share_of_weights_that_one_of_both_keeps() -> None:
     one = {"a": torch.tensor([True, True, False, False]), "b": torch.tensor([True])}
     other = {"a": torch.tensor([True, False, True, False]), "b": torch.tensor([True])}
-    assert hamming(one, other) == pytest.approx(2 / 5)
-    assert hamming(one, one) == 0
+    assert compute_hamming(one, other) == pytest.approx(2 / 5)
+    assert compute_hamming(one, one) == 0
 
 
 def bird(distance: float, *places: int) -> list[bool]:
@@ -117,7 +117,7 @@ def bird(distance: float, *places: int) -> list[bool]:
 
     given = masks()
     watched = EarlyBirdDetector(distance, lambda: next(given))
-    return [watched.settled() for _ in places]
+    return [watched.look() for _ in places]
 
 
 def test_five_masks_must_be_closer_than_the_distance() -> None:

@@ -78,7 +78,7 @@ def test_killed_again_and_again_it_ends_bit_identical(
 @pytest.fixture
 def without_pictures_of_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than the runs."""
-    monkeypatch.setattr("snnprune.jobs.train.tickets.draw_run", lambda *_: [])
+    monkeypatch.setattr("snnprune.jobs.train.loops.draw_run", lambda *_: [])
 
 
 @pytest.mark.slow

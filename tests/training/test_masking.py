@@ -10,8 +10,7 @@ from torch import Tensor, nn, optim
 
 from snnprune.masks import select_highest
 from snnprune.measure.evaluation import evaluate
-from snnprune.training.edge_popup.parametrization import TopScores
-from snnprune.training.edge_popup.subnetwork import randomize_network
+from snnprune.training.edge_popup import TopScores, randomize_network
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -91,7 +90,7 @@ def test_masks_are_made_once_a_step_and_follow_every_optimizer(
         made.append(count)
         return select_highest(values, count)
 
-    monkeypatch.setattr("snnprune.training.edge_popup.parametrization.select_highest", counted)
+    monkeypatch.setattr("snnprune.training.edge_popup.select_highest", counted)
     with randomize_network(network, weights="signed-constant", kept=0.5, seed=0) as found:
         optimizer, before = OPTIMIZERS[name](list(found.scores.values())), found.masks()
         module(x).square().sum().backward()

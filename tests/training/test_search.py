@@ -20,7 +20,7 @@ from snnprune.models.conv_snn import conv_snn
 from snnprune.recipe.dumping import dump_recipe
 from snnprune.recipe.loading import load_recipe
 from snnprune.recipe.schema import Recipe
-from snnprune.training.edge_popup.subnetwork import draw_scores, draw_weight
+from snnprune.training.edge_popup import draw_scores, draw_weight
 from snnprune.training.search import search
 from snnprune.training.setup import open_recipe_data
 from snnprune.training.train import train
@@ -133,7 +133,7 @@ class EdgePopup:
         sgd = optim.SGD(self.scores.values(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
         averages = {key: scores.detach().clone() for key, scores in self.scores.items()}
         for epoch in range(EPOCHS):
-            batches = self.images.shuffled(
+            batches = self.images.shuffle(
                 4, key=(0, "search", epoch), device=CPU, augment=Augmentation(crop=1, flip=True)
             )
             for step, (x, y) in enumerate(batches):

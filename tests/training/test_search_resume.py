@@ -10,9 +10,9 @@ from small_runs import recipe_for, write_images
 from stopped_runs import results, stopped_after, stopped_after_every_step
 
 from snnprune.errors import InputError, StoppedError
-from snnprune.jobs.train import tickets
+from snnprune.jobs.train import loops
 from snnprune.jobs.train.looping import LoopOptions
-from snnprune.jobs.train.tickets import search_recipe
+from snnprune.jobs.train.loops import search_recipe
 from snnprune.recipe.schema import Recipe
 
 OWN = """
@@ -59,7 +59,7 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # training, search
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than the runs."""
-    monkeypatch.setattr(tickets, "draw_run", lambda *_: [])
+    monkeypatch.setattr(loops, "draw_run", lambda *_: [])
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from snnprune.errors import InputError
 from snnprune.graph.network import Network
 from snnprune.measure.evaluation import evaluate
 from snnprune.measure.loss import compute_time_averaged_loss
-from snnprune.training.edge_popup.subnetwork import Subnetwork, randomize_network
+from snnprune.training.edge_popup import Subnetwork, randomize_network
 
 
 def built(name: str) -> tuple[Network, Tensor]:
@@ -311,7 +311,7 @@ def test_a_search_on_real_images_finds_a_subnetwork_far_above_chance() -> None:
         module = network.module.train()
         optimizer = optim.SGD(found.scores.values(), lr=0.3, momentum=0.9)
         for epoch in range(4):
-            for x, y in train.shuffled(50, key=(0, epoch), device="cpu", augment=Augmentation()):
+            for x, y in train.shuffle(50, key=(0, epoch), device="cpu", augment=Augmentation()):
                 assert y is not None
                 optimizer.zero_grad()
                 compute_time_averaged_loss(module(x), y).mean().backward()

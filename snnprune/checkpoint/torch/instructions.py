@@ -35,11 +35,11 @@ RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 def instruction(*opcodes: bytes) -> Callable[[Instruction], Instruction]:
     """Take the decorated function for these opcodes."""
 
-    def taken(function: Instruction) -> Instruction:
+    def take(function: Instruction) -> Instruction:
         INSTRUCTIONS.update({opcode[0]: function for opcode in opcodes})
         return function
 
-    return taken
+    return take
 
 
 # the program itself

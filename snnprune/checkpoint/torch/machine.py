@@ -291,7 +291,7 @@ class Machine:
             # told twice, it might be anything
             holder.state = UnreadValue("contradiction") if holder.state is not None else state
         elif isinstance(holder, StateReceiver):
-            holder.told(state)
+            holder.note_state(state)
         elif not isinstance(holder, PickledDict):
             raise MalformedPickleError("gives a state to what has none")
 
@@ -314,5 +314,5 @@ class StateReceiver(ABC):
     __slots__ = ()
 
     @abstractmethod
-    def told(self, state: object) -> None:
+    def note_state(self, state: object) -> None:
         """Take note of the state."""

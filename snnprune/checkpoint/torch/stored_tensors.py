@@ -109,7 +109,7 @@ class StoredTensor(StateReceiver):
         """Whether it requires a gradient."""
         self.is_parameter = False
 
-    def told(self, state: object) -> None:
+    def note_state(self, state: object) -> None:
         """As a parameter of torch 0.3 was told of its hooks; another state would change it."""
         if not (isinstance(state, tuple) and len(state) == 3):
             self.kind = self.kind or "given other values after it was made"

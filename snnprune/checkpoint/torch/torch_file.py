@@ -9,7 +9,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from snnprune.checkpoint.contents import Contents
+from snnprune.checkpoint.checkpoint import Contents
 from snnprune.checkpoint.torch import old_formats, zip_format
 from snnprune.checkpoint.torch.parts import (
     TorchFile,

@@ -4,31 +4,32 @@ from __future__ import annotations
 
 from typing import Annotated, NotRequired
 
-from pydantic import Field
 from typing_extensions import TypedDict
 
 from snnprune.export import sizes
-from snnprune.jobs import demo
+from snnprune.jobs import demo, environment, inspect
 from snnprune.jobs.prune import target_sparsity
+from snnprune.jobs.sensitivity import sensitivity
+from snnprune.jobs.sensitivity import trials as layer_trials
 from snnprune.jobs.targets import reporting
-from snnprune.jobs.theory import measuring, width
-from snnprune.jobs.train import dry_run
-from snnprune.measure import agreement, workload
+from snnprune.jobs.theory import crisis, measuring, width
+from snnprune.jobs.train import dry_run, grids
+from snnprune.jobs.train.reports import Summary
+from snnprune.measure import agreement
 from snnprune.pruning.repair import settings
 from snnprune.quantities import Natural, Share
-from snnprune.report import evidence
+from snnprune.report import evidence, frame
 from snnprune.report.gates import gate
 from snnprune.report.schema.as_dict import AsDict, closed
-from snnprune.report.schema.parts import Evaluation, Number
+from snnprune.report.schema.parts import Data, Evaluation, Model, Number
 from snnprune.theory import accumulation, construction, moving, neuron, trials, widths
 
-LayerWork = Annotated[workload.LayerWork, AsDict()]
-NeuronWork = Annotated[workload.NeuronWork, AsDict()]
+Workload = Annotated[frame.WorkloadRow, AsDict(name="Workload")]
 Sizes = Annotated[sizes.Sizes, AsDict()]
 Tuning = Annotated[settings.TuneOutcome, AsDict(name="Tuning")]
 Gate = Annotated[gate.Verdict, AsDict(name="Gate")]
+Evidence = Annotated[evidence.PruneEvidence, AsDict(name="Evidence")]
 Membrane = Annotated[evidence.Membrane, AsDict()]
-Crisis = Annotated[evidence.Crisis, AsDict()]
 ScoreHistogram = Annotated[evidence.ScoreHistogram, AsDict()]
 Try = Annotated[target_sparsity.Try, AsDict()]
 Search = Annotated[target_sparsity.Search, AsDict()]
@@ -81,59 +82,38 @@ Accumulation = Annotated[
     accumulation.AccumulatedFlips,
     AsDict(name="Accumulation", more={"flipped": list[Share], "hit": list[Share]}),
 ]
-
-
-@closed
-class Workload(TypedDict):
-    samples: Natural
-    dense: Natural
-    macs: Natural
-    acs: Natural
-    outputs: Natural
-    active: Natural
-    updates: Natural
-    energy_pj: Number
-    energy_per_mac_pj: Number
-    energy_per_ac_pj: Number
-    layers: dict[str, LayerWork]
-    neurons: dict[str, NeuronWork]
-
-
-@closed
-class Spikes(TypedDict):
-    places: list[Natural]
-    same: list[Natural]
-    spikes: Annotated[list[list[Number]], Field(min_length=2, max_length=2)]
-    timed: bool
-    firing_rates: Annotated[list[Number], Field(min_length=2, max_length=2)]
-    agreement: Share
-    agreement_by_step: list[Share]
-
-
-@closed
-class Agreement(TypedDict):
-    samples: Natural
-    spike_agreement: Share | None
-    neurons: dict[str, Spikes]
-    outputs: Outputs | None
-    answers: Answers | None
-
-
-@closed
-class InputRates(TypedDict):
-    before: Number
-    after: Number
-
-
-@closed
-class Evidence(TypedDict):
-    samples: Natural
-    edges: list[Number]
-    before: dict[str, Membrane]
-    after: dict[str, Membrane]
-    crises: dict[str, Crisis]
-    input_rates: dict[str, InputRates]
-    scores: dict[str, ScoreHistogram]
+Spikes = Annotated[agreement.SpikeRow, AsDict(name="Spikes")]
+Agreement = Annotated[
+    agreement.AgreementRow,
+    AsDict(
+        name="Agreement",
+        more={
+            "neurons": dict[str, Spikes],
+            "outputs": Outputs | None,
+            "answers": Answers | None,
+        },
+    ),
+]
+Cost = Annotated[environment.Cost, AsDict()]
+Neuron = Annotated[inspect.NeuronRow, AsDict(name="Neuron")]
+Trial = Annotated[
+    layer_trials.TrialRow,
+    AsDict(name="Trial", more={"outputs": Outputs | None, "answers": Answers | None}),
+]
+Fragment = Annotated[sensitivity.RecipeRow, AsDict(name="Fragment", more={"together": Agreement})]
+LevelEffect = Annotated[
+    measuring.Effect,
+    AsDict(
+        name="LevelEffect",
+        more={"evaluation": Evaluation | None, "layers": list[LayerEffect]},
+    ),
+]
+LayerCrisis = Annotated[
+    crisis.CrisisRow, AsDict(name="LayerCrisis", more={"moved": MovedMembranes})
+]
+OF_RUN = {"model": Model, "data": Data}
+GridRun = Annotated[grids.GridRun, AsDict(more={**OF_RUN, "summary": Summary})]
+TriedRun = Annotated[grids.TriedRun, AsDict(more={**OF_RUN, "dry_run": Estimate})]
 
 
 @closed
@@ -152,37 +132,3 @@ class Works(TypedDict):
 class BothSizes(TypedDict):
     before: Sizes
     after: Sizes
-
-
-@closed
-class Fragment(TypedDict):
-    sparsity: Share
-    pruned: dict[str, Natural]
-    weights: dict[str, Natural]
-    together: Agreement
-
-
-@closed
-class LevelEffect(TypedDict):
-    level: str
-    value: Number
-    parameters: Natural | None
-    evaluation: Evaluation | None
-    layers: list[LayerEffect]
-
-
-@closed
-class LayerCrisis(TypedDict):
-    layer: str
-    neuron: str
-    error: list[Number]
-    radius: list[Number]
-    density_gaussian: list[Number]
-    density_counted: list[Number]
-    estimate: list[Share]
-    estimate_counted: list[Share]
-    near: list[Share]
-    bound: list[Share]
-    correlation: Number | None
-    followed: bool
-    moved: MovedMembranes

@@ -10,23 +10,24 @@ from typing_extensions import TypedDict
 from snnprune.jobs.reports.parts import (
     Accumulation,
     Agreement,
-    Answers,
     BothSizes,
     BuiltNetwork,
     Change,
+    Cost,
     DemoPoint,
     Estimate,
     Evidence,
     FailureCount,
     Fragment,
     Gate,
+    GridRun,
     Kept,
     Layer,
     LayerCrisis,
     LevelEffect,
     Membrane,
     MovedMembranes,
-    Outputs,
+    Neuron,
     ScoreHistogram,
     Search,
     Sizes,
@@ -34,27 +35,23 @@ from snnprune.jobs.reports.parts import (
     TheoryDynamics,
     TheorySetting,
     TheoryStep,
+    Trial,
+    TriedRun,
     Tuning,
     WidthRow,
     Workload,
     Works,
 )
+from snnprune.jobs.train.reports import Finetune, Summary, Tickets, Train
 from snnprune.quantities import Natural, Share
-from snnprune.report.schema.as_dict import closed
+from snnprune.report.schema.as_dict import closed, rename_in_schema
 from snnprune.report.schema.parts import (
-    Cost,
-    Data,
     Evaluation,
     Fault,
     File,
-    Finetune,
     Frame,
-    Model,
     Number,
-    Summary,
-    Tickets,
     Totals,
-    Train,
 )
 
 
@@ -64,15 +61,6 @@ class Failure(TypedDict):
 
     ok: Literal[False]
     error: Fault
-
-
-@closed
-class Neuron(TypedDict):
-    name: str
-    library: str
-    steps: Natural | None
-    feeders: list[str]
-    identities: list[str]
 
 
 @closed
@@ -189,23 +177,6 @@ class Diff(Frame):
 
 
 @closed
-class Trial(TypedDict):
-    weight: str
-    sparsity: Share
-    pruned: Natural
-    weights: Natural
-    accuracy: Share | None
-    same_class: Share
-    divergence: Number
-    spike_agreement: Share | None
-    behind: list[str]
-    spikes_same: Natural
-    spikes_places: Natural
-    outputs: Outputs | None
-    answers: Answers | None
-
-
-@closed
 class Sensitivity(Frame):
     command: Literal["sensitivity"]
     criterion: str
@@ -244,14 +215,6 @@ class Seeds(Frame):
 
 
 @closed
-class GridRun(TypedDict):
-    folder: str
-    model: Model
-    data: Data
-    summary: Summary
-
-
-@closed
 class Grid(Frame):
     """Of several networks and data sets."""
 
@@ -262,19 +225,12 @@ class Grid(Frame):
 
 
 @closed
-class DryRun(Frame):
+@rename_in_schema("DryRun")
+class DryRunReport(Frame):
     """Of `--dry-run`."""
 
     command: Literal["train", "finetune", "imp", "search"]
     recipe: dict[str, Any]
-    dry_run: Estimate
-
-
-@closed
-class TriedRun(TypedDict):
-    folder: str
-    model: Model
-    data: Data
     dry_run: Estimate
 
 
@@ -368,7 +324,7 @@ Report = (
     | Tickets
     | Seeds
     | Grid
-    | DryRun
+    | DryRunReport
     | DryGrid
     | Demo
     | Analyze

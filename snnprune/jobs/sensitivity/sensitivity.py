@@ -27,15 +27,16 @@ from snnprune.jobs.sensitivity.options import (
     REPORT,
     SensitivityOptions,
 )
-from snnprune.jobs.sensitivity.trials import LayerTrial, TrialBench
+from snnprune.jobs.sensitivity.trials import LayerTrial, TrialBench, make_trial_row
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.reporting import make_target_report
 from snnprune.jobs.targets.scoring import make_one_shot, warn_of_unused_criterion
 from snnprune.jobs.targets.target import Target
-from snnprune.measure.agreement import Agreement, describe_agreement
+from snnprune.measure.agreement import Agreement, AgreementRow, make_agreement_row
 from snnprune.measure.calibration import Calibration
 from snnprune.pruning.allocation.curves import choose_cheapest
 from snnprune.pruning.oneshot import Plan
+from snnprune.quantities import Natural, Share
 from snnprune.recipe.dumping import dump_settings
 from snnprune.recipe.pruning import PruneRecipe, PruneSection
 from snnprune.report.pages.writing import write_pages
@@ -46,25 +47,15 @@ from snnprune.text import layer_name
 Rows = Mapping[str, Sequence[float | None]]
 
 
-def describe_trial(trial: LayerTrial) -> dict[str, Any]:
-    """A trial for the report."""
-    chosen = [trial.agreement.spikes[name] for name in trial.behind]
-    outputs, answers = trial.agreement.outputs, trial.agreement.answers
-    return {
-        "weight": trial.weight,
-        "sparsity": trial.sparsity,
-        "pruned": trial.pruned,
-        "weights": trial.weights,
-        "accuracy": trial.accuracy,
-        "same_class": trial.same_class,
-        "divergence": trial.divergence,
-        "spike_agreement": trial.compute_spike_agreement(),
-        "behind": list(trial.behind),
-        "spikes_same": sum(sum(spikes.same) for spikes in chosen),
-        "spikes_places": sum(sum(spikes.places) for spikes in chosen),
-        "outputs": asdict(outputs) if outputs else None,
-        "answers": asdict(answers) if answers else None,
-    }
+@dataclass(frozen=True, kw_only=True)
+class RecipeRow:
+    """The sparsities that cost little together, as the report has them."""
+
+    sparsity: Share
+    pruned: Mapping[str, Natural]
+    weights: Mapping[str, Natural]
+    together: AgreementRow
+    """Of the whole network pruned so and the dense one."""
 
 
 def group_by_layer(
@@ -237,13 +228,15 @@ class _SensitivityJob:
             calibration_samples=self.calibration.samples,
             dense_accuracy=found.dense,
             sparsities=list(self.options.sparsities),
-            trials=[describe_trial(trial) for trial in found.trials],
-            recipe={
-                "sparsity": self.options.sparsity,
-                "pruned": found.counts,
-                "weights": found.sizes,
-                "together": describe_agreement(found.together),
-            },
+            trials=[asdict(make_trial_row(trial)) for trial in found.trials],
+            recipe=asdict(
+                RecipeRow(
+                    sparsity=self.options.sparsity,
+                    pruned=found.counts,
+                    weights=found.sizes,
+                    together=make_agreement_row(found.together),
+                )
+            ),
             cost=self.cost.report(self.target.device),
         )
 

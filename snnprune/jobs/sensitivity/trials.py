@@ -11,10 +11,11 @@ from torch import Tensor
 from snnprune.data.batches import Batches
 from snnprune.jobs.prune.cutting import cut_alone
 from snnprune.jobs.targets.target import Target
-from snnprune.measure.agreement import Agreement
+from snnprune.measure.agreement import Agreement, Answers, Outputs
 from snnprune.measure.agreement_pass import measure_agreements
 from snnprune.pruning.oneshot import OneShot, PrunePlan
 from snnprune.pruning.prune import PruneResult
+from snnprune.quantities import Natural, Share
 from snnprune.runtime import Progress
 
 
@@ -50,6 +51,45 @@ class LayerTrial:
     def divergence(self) -> float:
         """Mean KL divergence of the output from the dense network's, in nats."""
         return self.agreement.outputs.mean_divergence if self.agreement.outputs else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRow:
+    """A `LayerTrial` for a report, with what follows from it."""
+
+    weight: str
+    sparsity: Share
+    pruned: Natural
+    weights: Natural
+    accuracy: Share | None
+    same_class: Share
+    divergence: float
+    spike_agreement: Share | None
+    behind: Sequence[str]
+    spikes_same: Natural
+    spikes_places: Natural
+    outputs: Outputs | None
+    answers: Answers | None
+
+
+def make_trial_row(trial: LayerTrial) -> TrialRow:
+    """Of one trial."""
+    behind = [trial.agreement.spikes[name] for name in trial.behind]
+    return TrialRow(
+        weight=trial.weight,
+        sparsity=trial.sparsity,
+        pruned=trial.pruned,
+        weights=trial.weights,
+        accuracy=trial.accuracy,
+        same_class=trial.same_class,
+        divergence=trial.divergence,
+        spike_agreement=trial.compute_spike_agreement(),
+        behind=list(trial.behind),
+        spikes_same=sum(sum(spikes.same) for spikes in behind),
+        spikes_places=sum(sum(spikes.places) for spikes in behind),
+        outputs=trial.agreement.outputs,
+        answers=trial.agreement.answers,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from snnprune.jobs.targets.target import Target
 from snnprune.jobs.theory.options import CrisisOptions
 from snnprune.measure.calibration import Calibration
 from snnprune.pruning.prune import require_sparsity
+from snnprune.quantities import Share
 from snnprune.report.plots.theory import FlipCourse, plot_accumulation, plot_predictions
 from snnprune.runtime import Progress, make_generator
 from snnprune.text import layer_name
@@ -29,27 +30,46 @@ from snnprune.theory.moving import MembraneShift, measure_shifts
 from snnprune.theory.spreading import SpreadCollector
 
 
-def describe_crisis(one: CrisisEstimate) -> dict[str, Any]:
-    """For a report, by channel."""
-    return {
-        "layer": one.layer,
-        "neuron": one.neuron,
-        "error": one.error.tolist(),
-        "radius": one.radius.tolist(),
-        "density_gaussian": one.densities.gaussian.tolist(),
-        "density_counted": one.densities.counted.tolist(),
-        "estimate": one.compute_estimate().tolist(),
-        "estimate_counted": one.compute_counted().tolist(),
-        "near": one.near.tolist(),
-        "bound": one.bound.tolist(),
-        "correlation": one.compute_correlation(),
-        "followed": one.followed,
-        "moved": describe_shift(one.moved),
-    }
+@dataclass(frozen=True, kw_only=True)
+class CrisisRow:
+    """A `CrisisEstimate` for a report, by channel, with what follows from it."""
+
+    layer: str
+    neuron: str
+    error: Sequence[float]
+    radius: Sequence[float]
+    density_gaussian: Sequence[float]
+    density_counted: Sequence[float]
+    estimate: Sequence[Share]
+    estimate_counted: Sequence[Share]
+    near: Sequence[Share]
+    bound: Sequence[Share]
+    correlation: float | None
+    followed: bool
+    moved: Mapping[str, Sequence[float]]
+
+
+def make_crisis_row(one: CrisisEstimate) -> CrisisRow:
+    """Of one layer and one neuron behind it."""
+    return CrisisRow(
+        layer=one.layer,
+        neuron=one.neuron,
+        error=one.error.tolist(),
+        radius=one.radius.tolist(),
+        density_gaussian=one.densities.gaussian.tolist(),
+        density_counted=one.densities.counted.tolist(),
+        estimate=one.compute_estimate().tolist(),
+        estimate_counted=one.compute_counted().tolist(),
+        near=one.near.tolist(),
+        bound=one.bound.tolist(),
+        correlation=one.compute_correlation(),
+        followed=one.followed,
+        moved=describe_shift(one.moved),
+    )
 
 
 def describe_shift(one: MembraneShift) -> dict[str, list[float]]:
-    """The same of what membranes did."""
+    """What membranes did, for a report."""
     values = {name: value.tolist() for name, value in vars(one).items() if name != "reach"}
     return values | {"furthest": one.compute_furthest().tolist()}
 
@@ -197,7 +217,7 @@ def _measure_crisis(
             time_steps=calibration.time_steps,
             sparsity=options.dropped,
             noise=options.noise,
-            crises=[describe_crisis(one) for one in crises],
+            crises=[asdict(make_crisis_row(one)) for one in crises],
             together={name: describe_shift(one) for name, one in together.items()},
             uncounted=list(uncounted),
             accumulation=[describe_accumulation(one) for one in whole],

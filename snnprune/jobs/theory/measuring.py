@@ -56,11 +56,11 @@ class Effect:
 
     level: str
     value: float
-    layers: tuple[LayerEffect, ...]
+    parameters: Natural | None
+    """Numbers that all layers are stored as, where the change makes them fewer."""
     evaluation: Evaluation | None
     """With everything changed at once, on the test images."""
-    parameters: int | None
-    """Numbers that all layers are stored as, where the change makes them fewer."""
+    layers: tuple[LayerEffect, ...]
 
     def find_first_to_break(self) -> LayerEffect | None:
         """The layer with the most flips."""

@@ -15,13 +15,33 @@ from snnprune.jobs.train.recipes import require_names
 from snnprune.jobs.train.seeds import Job, Sweep, begin_around, run_seeds
 from snnprune.models import build_model
 from snnprune.recipe.schema import Recipe, expand_grid
-from snnprune.report.curves import describe_curves
+from snnprune.report.curves import SummaryRow, make_summary_row
 from snnprune.report.frame import make_report
 from snnprune.report.pages.writing import write_report
 from snnprune.runtime import SILENT, Progress, read_process_rank
 from snnprune.training.runs.opening import holds_run, require_ready
 from snnprune.training.runs.ownership import RECIPE, REPORT, find_sums, vouch
 from snnprune.training.setup import open_recipe_data, resolve_recipe, spec_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridRun:
+    """One run, as the report of the grid has it."""
+
+    folder: str
+    model: Mapping[str, Any]
+    data: Mapping[str, Any]
+    summary: SummaryRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriedRun:
+    """One run that was tried, likewise."""
+
+    folder: str
+    model: Mapping[str, Any]
+    data: Mapping[str, Any]
+    dry_run: DryRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +98,7 @@ def dry_grid(options: LoopOptions) -> tuple[Mapping[str, DryRun], dict[str, Any]
         model=None,
         data=None,
         runs=[
-            {"folder": name, "model": told["model"], "data": told["data"], "dry_run": asdict(one)}
+            asdict(TriedRun(folder=name, model=told["model"], data=told["data"], dry_run=one))
             for (name, (one, _)), told in zip(tried.items(), reports, strict=True)
         ],
     )
@@ -123,12 +143,14 @@ def _write_grid(options: LoopOptions, runs: Mapping[str, Sweep]) -> dict[str, An
         model=None,
         data=None,
         runs=[
-            {
-                "folder": name,
-                "model": reports[name]["model"],
-                "data": reports[name]["data"],
-                "summary": describe_curves(sweep.summary),
-            }
+            asdict(
+                GridRun(
+                    folder=name,
+                    model=reports[name]["model"],
+                    data=reports[name]["data"],
+                    summary=make_summary_row(sweep.summary),
+                )
+            )
             for name, sweep in runs.items()
         ],
         outputs=[{"path": str(options.out / name)} for name in pictures],

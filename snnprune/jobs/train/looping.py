@@ -26,13 +26,13 @@ from snnprune.errors import (
     says_out_of_memory,
 )
 from snnprune.jobs.train.recipes import require_names
+from snnprune.jobs.train.reports import Finetune, Tickets, Train
 from snnprune.plugins.references import iter_references
 from snnprune.recipe.methods import TrainingSection
 from snnprune.recipe.schema import Recipe
 from snnprune.report.frame import doubt_evaluation, make_report
 from snnprune.report.pages.writing import write_report
 from snnprune.report.provenance import DataSpec, make_metadata
-from snnprune.report.schema.parts import Finetune, Tickets, Train
 from snnprune.training.early_bird import describe_early_tickets
 from snnprune.training.runs.changes import collect_conditions
 from snnprune.training.runs.folder import RunFolder
@@ -190,7 +190,7 @@ def prepare_loop(options: LoopOptions, say: Say = lambda _: None) -> Iterator[Lo
             folder=folder,
             run=folder if folder and not together else SharedRun(folder, ranks),
             stop=SharedStop(stop, ranks) if together else stop,
-            finished=bool(ranks.shared(folder.is_finished() if folder else None)),
+            finished=bool(ranks.share(folder.is_finished() if folder else None)),
         )
 
 

@@ -10,8 +10,8 @@ from snnprune.files.writing import write_text
 from snnprune.models import read_argument
 from snnprune.recipe.schema import Recipe
 from snnprune.report.curves import CurveSummary, format_markdown_table
+from snnprune.report.plots.accuracy import Tile, plot_grid, plot_search, plot_tickets
 from snnprune.report.plots.layers import plot_densities, plot_firing_rates
-from snnprune.report.plots.summary import Tile, plot_grid, plot_search, plot_tickets
 from snnprune.training.methods import EDGE_POPUP
 from snnprune.training.runs.ownership import SHOWN
 from snnprune.training.setup import spec_of

@@ -24,19 +24,19 @@ def fit_weights(
     pull = (ridge * scale).view(-1, 1, 1)
     diagonal = second.diagonal(dim1=1, dim2=2).unsqueeze(1) + pull
 
-    def applied(w: Tensor) -> Tensor:
+    def apply(w: Tensor) -> Tensor:
         return (w @ second + pull * w) * keep
 
     weights = start * keep
     right = (cross.mT + pull * weights) * keep
-    residual = right - applied(weights)
+    residual = right - apply(weights)
     enough = TOLERANCE * right.norm(dim=2, keepdim=True)
     preconditioned = residual / diagonal
     direction, slope = preconditioned, _dot(residual, preconditioned)
     for _ in range(STEPS):
         if bool((residual.norm(dim=2, keepdim=True) <= enough).all()):
             break
-        image = applied(direction)
+        image = apply(direction)
         length = _ratio(slope, _dot(direction, image))
         weights = weights + length * direction
         residual = residual - length * image

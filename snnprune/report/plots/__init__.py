@@ -1,10 +1,18 @@
 """Pictures, as SVG or PNG by the suffix; the same numbers give the same bytes."""
 
-from snnprune.report.plots.accuracy import AccuracyLevel, Curve, CurveMark, plot_accuracy
+from snnprune.report.plots.accuracy import (
+    AccuracyLevel,
+    Curve,
+    CurveMark,
+    Tile,
+    plot_accuracy,
+    plot_grid,
+    plot_search,
+    plot_tickets,
+)
 from snnprune.report.plots.canvas import LineStyle
 from snnprune.report.plots.layers import plot_densities, plot_firing_rates, plot_sensitivity
 from snnprune.report.plots.panels import plot_flips, plot_membrane, plot_scores
-from snnprune.report.plots.summary import Tile, plot_grid, plot_search, plot_tickets
 from snnprune.report.plots.theory import (
     FlipCourse,
     plot_accumulation,

@@ -1,13 +1,23 @@
-"""What happens in each layer and each neuron as a network gets sparser."""
+"""What happens in each layer and each neuron as a network gets sparser, as coloured squares."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from snnprune.report.curves import CurvePoint, CurveSummary
-from snnprune.report.plots.heat import HeatPanel, plot_heat
-from snnprune.text import format_percent_number, layer_name
+from snnprune.report.plots.canvas import VERMILLION, write_figure
+from snnprune.text import format_percent_number, layer_name, make_printable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
+    from matplotlib.colors import Colormap, Normalize
 
 
 def plot_sensitivity(
@@ -96,3 +106,144 @@ def _make_panels(
 
 def _format_seeds(summary: CurveSummary) -> str:
     return "one seed" if summary.seeds < 2 else f"mean of {summary.seeds} seeds"
+
+
+LONGEST = 34  # characters of a name
+SIDE_BY_SIDE = 3  # panels
+NUMBERED = 8  # columns up to which there is room for numbers
+WIDE, NARROW, HIGH = 0.42, 0.27, 0.22  # inches of a square
+DARK = 0.55  # of the brightness, below which a number is white
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeatPanel:
+    """One method: a row for each name, a column for each sparsity; None where nothing is known."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Mapping[str, Sequence[float | None]]
+
+
+def plot_heat(
+    paths: Sequence[Path],
+    panels: Sequence[HeatPanel],
+    *,
+    measure: str,
+    conditions: str,
+    text: Callable[[float], str],
+    highest: float | None = None,
+    log: bool = False,
+) -> None:
+    """Draw `panels` into each of `paths`; zeros stand out in a colour of their own where `log`.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    panels = [panel for panel in panels if panel.rows]
+    across = min(len(panels), SIDE_BY_SIDE)
+    with write_figure(paths, size=_choose_size(panels, across), conditions=conditions) as figure:
+        if not panels:
+            figure.text(0.5, 0.3, f"{measure}: not measured", ha="center")
+            return
+        grid = figure.subplots(_count_rows(panels, across), across, squeeze=False)
+        norm, colors = _make_scale(panels, highest, log=log)
+        for axes in grid.flat[len(panels) :]:
+            axes.set_visible(False)
+        for number, (axes, panel) in enumerate(zip(grid.flat, panels, strict=False)):
+            mesh = _draw_panel(axes, panel, norm, colors, text)
+            if number % across:
+                axes.set_yticklabels([])
+        figure.colorbar(mesh, ax=grid, label=measure, aspect=40, pad=0.01, format="{x:g}")
+
+
+def _count_rows(panels: Sequence[HeatPanel], across: int) -> int:
+    """Rows of panels."""
+    return -(-len(panels) // across)
+
+
+def _choose_size(panels: Sequence[HeatPanel], across: int) -> tuple[float, float]:
+    """Inches, by the number of squares and the length of the names."""
+    if not panels:
+        return 5.0, 1.4
+    columns = max(len(panel.columns) for panel in panels)
+    rows = max(len(panel.rows) for panel in panels)
+    longest = max(len(name) for panel in panels for name in shorten_names(list(panel.rows)))
+    width = across * (0.25 + columns * (WIDE if columns <= NUMBERED else NARROW))
+    height = _count_rows(panels, across) * (HIGH * rows + 0.9)
+    return max(5.0, width + 0.075 * longest + 1.2), height + 0.8
+
+
+def _make_scale(
+    panels: Sequence[HeatPanel], highest: float | None, *, log: bool
+) -> tuple[Normalize, Colormap]:
+    """The colours of the values of all panels."""
+    import matplotlib as mpl
+    from matplotlib.colors import LogNorm, Normalize
+
+    values = [value for panel in panels for row in panel.rows.values() for value in row if value]
+    colors = mpl.colormaps["cividis"]
+    top = highest or max(values, default=1.0)
+    if not log:
+        return Normalize(0, top), colors
+    colors = colors.with_extremes(under=VERMILLION)
+    return LogNorm(min([*values, top / 2]), top), colors
+
+
+def _draw_panel(
+    axes: Axes, panel: HeatPanel, norm: Normalize, colors: Colormap, text: Callable[[float], str]
+) -> QuadMesh:
+    values = np.array(
+        [[np.nan if value is None else value for value in row] for row in panel.rows.values()]
+    )
+    # a logarithm would take zeros for unknown values; so small a number lies below its range
+    shown = np.where(values == 0, np.finfo(float).tiny, values)
+    mesh = axes.pcolormesh(shown, norm=norm, cmap=colors, edgecolors="white", linewidth=0.5)
+    axes.invert_yaxis()
+    axes.set_title(make_printable(panel.title, 40))
+    axes.set_xlabel("sparsity (%)")
+    axes.set_xticks(
+        [column + 0.5 for column in range(len(panel.columns))], panel.columns, rotation=90
+    )
+    axes.set_yticks([row + 0.5 for row in range(len(panel.rows))], shorten_names(list(panel.rows)))
+    axes.tick_params(length=0, labelsize=8)
+    axes.spines[:].set_visible(False)
+    if len(panel.columns) <= NUMBERED:
+        _write_values(axes, values, norm, colors, text)
+    return mesh
+
+
+def _write_values(
+    axes: Axes,
+    values: np.ndarray[tuple[int, int], np.dtype[np.float64]],
+    norm: Normalize,
+    colors: Colormap,
+    text: Callable[[float], str],
+) -> None:
+    """The value in each square."""
+    for (row, column), value in np.ndenumerate(values):
+        if np.isnan(value):
+            continue
+        red, green, blue, _ = colors(norm(value) if value else 0.0)
+        bright = 0.3 * red + 0.59 * green + 0.11 * blue
+        stands_out = not value and norm.vmin  # a zero on a logarithmic scale
+        color = "white" if bright < DARK and not stands_out else "black"
+        axes.text(
+            column + 0.5, row + 0.5, text(value), ha="center", va="center", color=color, fontsize=7
+        )
+
+
+def shorten_names(names: Sequence[str]) -> list[str]:
+    """Names that fit beside their rows, without the modules and the middle that can be missed."""
+    parts = [name.split(".") for name in names]
+    modules = zip(*(each[:-1] for each in parts), strict=False)
+    shared = len(list(takewhile(lambda module: len(set(module)) == 1, modules)))
+    if len(names) > 1 and shared:
+        return [_shorten_name(f"…{make_printable('.'.join(each[shared:]))}") for each in parts]
+    return [_shorten_name(make_printable(name)) for name in names]
+
+
+def _shorten_name(name: str) -> str:
+    if len(name) <= LONGEST:
+        return name
+    head = LONGEST // 3
+    return f"{name[:head]}…{name[1 - LONGEST + head :]}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache, reduce
 from operator import or_
 from types import GenericAlias, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, with_config
 from pydantic_core import CoreSchema
@@ -15,6 +15,17 @@ from torch import Tensor
 from typing_extensions import TypedDict, get_type_hints
 
 closed = with_config(ConfigDict(extra="forbid"))
+T = TypeVar("T", bound=type)
+
+
+def rename_in_schema(name: str) -> Callable[[T], T]:
+    """The name of a type there, where another class has it already."""
+
+    def rename(kind: T) -> T:
+        kind.__name__ = kind.__qualname__ = name
+        return kind
+
+    return rename
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,10 +37,14 @@ class AsDict:
 
     name: str = ""
     """In the schema; that of the dataclass unless given."""
+    about: str = ""
+    """What the schema says of it."""
     more: Mapping[str, Any] = field(default_factory=dict)
     """Types of keys that stand beside the fields, or in the place of one."""
     before: str = ""
     """The field that this stands in front of; it comes last unless given."""
+    last: Mapping[str, Any] = field(default_factory=dict)
+    """Types of keys after all others."""
     without: tuple[str, ...] = ()
     """Fields that the dict has not."""
 
@@ -47,11 +62,15 @@ def _make_typed_dict(source: Any, how: AsDict) -> Any:
     keys = [(name, how.more.get(name) or _convert_hint(hints[name])) for name in names]
     place = names.index(how.before) if how.before else len(names)
     keys[place:place] = [(name, how.more[name]) for name in how.more if name not in names]
-    return closed(TypedDict(how.name or source.__name__, dict(keys)))  # type: ignore[operator]
+    keys += how.last.items()
+    name = how.name or source.__name__
+    made: Any = TypedDict(name, dict(keys))  # type: ignore[misc]
+    made.__doc__ = how.about or None
+    return closed(made)
 
 
 def _convert_hint(hint: Any) -> Any:
-    """What JSON has of a type: dicts of dataclasses, lists of tuples and of vectors."""
+    """What JSON has of a type: dicts of dataclasses, lists of tuples, sequences and vectors."""
     if hint is Tensor:
         return list[float]
     if is_dataclass(hint):
@@ -62,6 +81,8 @@ def _convert_hint(hint: Any) -> Any:
         if args[1:] == (...,):
             return several
         return Annotated[several, Field(min_length=len(args), max_length=len(args))]
+    if origin is Sequence:
+        return GenericAlias(list, (_convert_hint(args[0]),))
     if origin in (Union, UnionType):
         return reduce(or_, map(_convert_hint, args))
     if origin is Mapping:

@@ -93,7 +93,7 @@ class SharedRun:
     def begin(self) -> State | None:
         """The state to go on from, on every rank."""
         run = self.run
-        found = self.ranks.shared((run.begin(), run.rows) if run else None)
+        found = self.ranks.share((run.begin(), run.rows) if run else None)
         assert found is not None
         state, rows = found
         self.rows = list(rows)

@@ -7,7 +7,7 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
-from snnprune.report.plots.heat import HeatPanel, plot_heat
+from snnprune.report.plots.layers import HeatPanel, plot_heat
 
 Plan = tuple[str, str, str]
 """Criterion, allocation, repair."""

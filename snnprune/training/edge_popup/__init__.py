@@ -1,1 +1,0 @@
-"""Sub-networks of random networks, found without training a weight (edge-popup)."""

@@ -155,8 +155,8 @@ def make_demo_table(points: Sequence[DemoMeasurement]) -> Table:
     for sparsity in sparsities:
         table.add_column(f"{sparsity:.0%}", justify="right")
     for row in dict.fromkeys((point.criterion, point.repair) for point in points):
-        by_sparsity = {p.sparsity: p for p in points if (p.criterion, p.repair) == row}
-        table.add_row(*row, *(f"{by_sparsity[s].accuracy:.1%}" for s in sparsities))
+        found = {p.sparsity: p.accuracy for p in points if (p.criterion, p.repair) == row}
+        table.add_row(*row, *(f"{found[s]:.1%}" if s in found else "" for s in sparsities))
     return table
 
 

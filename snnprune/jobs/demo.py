@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from itertools import product
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.files.writing import write_text
 from snnprune.jobs.calibrate import calibrate_target
 from snnprune.jobs.options import DemoOptions
-from snnprune.jobs.prune.combining import BEST, load_pruned_tensors
+from snnprune.jobs.prune.combining import BEST, BY_SIZE, load_pruned_tensors
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.reporting import make_target_report
@@ -25,6 +24,8 @@ from snnprune.masks import count_prunable, count_pruned
 from snnprune.measure.calibration import Calibration, write_calibration
 from snnprune.measure.evaluation import Evaluation, evaluate
 from snnprune.pruning.oneshot import OneShot, Plan
+from snnprune.pruning.repair import TUNE
+from snnprune.pruning.repair.settings import TuneSettings
 from snnprune.quantities import Natural, Share
 from snnprune.recipe.loading import load_recipe
 from snnprune.report.frame import describe_evaluation
@@ -40,20 +41,59 @@ RECIPE = "fashion-mnist-mini"
 TABLE, PICTURES = "table.md", ("accuracy.svg", "accuracy.png")
 OUTPUTS = ("calibration.safetensors", TABLE, *PICTURES)
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95)
-PLANS = (
-    Plan(criterion="magnitude", repair="none"),
-    Plan(criterion="magnitude", repair="bn"),
-    Plan(criterion="sf", repair="none"),
-    Plan(criterion="sf", repair="bn"),
-    BEST,
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoRow:
+    """One way to prune, and how its curve is drawn."""
+
+    plan: Plan
+    label: str
+    look: LineStyle
+    only: tuple[float, ...] | None = None
+    """The sparsities that it is shown at; None: all."""
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """What tells it from the others."""
+        return self.plan.criterion, self.plan.repair
+
+
+SQUARES, CIRCLES = {"marker": "s", "dashes": "--"}, {"marker": "o", "dashes": "-"}
+DIAMONDS = {"marker": "D", "dashes": "-"}
+ROWS = (
+    DemoRow(
+        plan=Plan(criterion="magnitude"),
+        label="magnitude, not repaired",
+        look=LineStyle(color="#D55E00", **SQUARES),
+    ),
+    DemoRow(
+        plan=Plan(criterion="magnitude", repair="bn"),
+        label="magnitude, BatchNorm repaired",
+        look=LineStyle(color="#D55E00", **CIRCLES),
+    ),
+    DemoRow(
+        plan=Plan(criterion="sf"),
+        label="sf, not repaired",
+        look=LineStyle(color="#0072B2", **SQUARES),
+    ),
+    DemoRow(
+        plan=Plan(criterion="sf", repair="bn"),
+        label="sf, BatchNorm repaired",
+        look=LineStyle(color="#0072B2", **CIRCLES),
+    ),
+    DemoRow(
+        plan=replace(BY_SIZE, repair=BEST.repair),
+        label="weights fitted anew (--no-tune)",
+        look=LineStyle(color="#56B4E9", **DIAMONDS),
+    ),
+    DemoRow(
+        plan=replace(BY_SIZE, repair=TUNE, tuning=TuneSettings(augment=("flip",))),
+        label="tuned while pruned (default)",
+        look=LineStyle(color="#009E73", **DIAMONDS),
+        only=(0.9, 0.95),  # the demo is to end within minutes
+    ),
 )
-COLORS = {"magnitude": "#D55E00", "sf": "#0072B2", BEST.criterion: "#009E73"}
-REPAIRED = {"none": "not repaired", "bn": "BatchNorm repaired", BEST.repair: "weights repaired"}
-LOOKS = {
-    "none": {"marker": "s", "dashes": "--"},
-    "bn": {"marker": "o", "dashes": "-"},
-    BEST.repair: {"marker": "D", "dashes": "-"},
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,9 +113,9 @@ class DemoMeasurement:
         """In [0, 1]."""
         return self.correct / self.labelled
 
-    def is_of(self, plan: Plan) -> bool:
-        """Whether that plan made it."""
-        return (self.criterion, self.repair) == (plan.criterion, plan.repair)
+    def is_of(self, row: DemoRow, sparsity: float) -> bool:
+        """Whether it was made that way."""
+        return (self.criterion, self.repair, self.sparsity) == (*row.name, sparsity)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +144,8 @@ def run_demo(options: DemoOptions, progress: Progress) -> DemoResult:
     )
     calibration = calibrate_target(target, progress)
     dense = _evaluate_test(target)
-    work = make_one_shot(target, calibration)
-    variants = list(product(PLANS, SPARSITIES))
+    work = make_one_shot(target, calibration, tuning_images=TuneSettings().images)
+    variants = [(row.plan, sparsity) for row in ROWS for sparsity in row.only or SPARSITIES]
     points = tuple(
         _prune_point(target, work, options.out / "pruned", *variant)
         for variant in progress.track(variants, label="pruning", total=len(variants))
@@ -184,7 +224,7 @@ def _write(
     conditions = (
         f"{target.spec.name}, {target.data_spec.name}, T = {calibration.time_steps}, "
         f"{dense.labelled:,} test images, seed {options.seed}\n"
-        "pruned in one shot, no training afterwards"
+        "pruned in one shot, on images without labels"
     )
     plot_accuracy(
         [folder / name for name in PICTURES],
@@ -198,27 +238,26 @@ def _write(
 def format_markdown_table(points: Sequence[DemoMeasurement], dense: Evaluation) -> str:
     """Accuracies in percent: a row per criterion and repair, a column per sparsity."""
     titles = ("criterion", "repair", *(format_percent(sparsity, 0) for sparsity in SPARSITIES))
-    body = [
-        (
-            *(plan.criterion, plan.repair),
-            *(f"{100 * point.accuracy:.1f}" for point in points if point.is_of(plan)),
-        )
-        for plan in PLANS
-    ]
+    body = [(*row.name, *(_format_cell(points, row, s) for s in SPARSITIES)) for row in ROWS]
     accuracy = format_percent(dense.accuracy or 0.0, sign=" %")
     return f"{format_table(titles, body)}\n\nDense: {accuracy} of {dense.labelled:,} test images.\n"
+
+
+def _format_cell(points: Sequence[DemoMeasurement], row: DemoRow, sparsity: float) -> str:
+    found = [point for point in points if point.is_of(row, sparsity)]
+    return f"{100 * found[0].accuracy:.1f}" if found else ""
 
 
 def _make_curves(points: Sequence[DemoMeasurement]) -> list[Curve]:
     return [
         Curve(
-            label=f"{plan.criterion}, {REPAIRED[plan.repair]}",
+            label=row.label,
             marks=[
                 CurveMark(sparsity=point.sparsity, level=AccuracyLevel(mean=point.accuracy))
                 for point in points
-                if point.is_of(plan)
+                if point.is_of(row, point.sparsity)
             ],
-            look=LineStyle(color=COLORS[plan.criterion], **LOOKS[plan.repair]),
+            look=row.look,
         )
-        for plan in PLANS
+        for row in ROWS
     ]

@@ -139,7 +139,7 @@ def make_small() -> None:
     for module, name, value in (
         (demo, "RECIPE", "demo.yaml"),
         (demo, "SPARSITIES", (0.5,)),
-        (demo, "PLANS", demo.PLANS[3:4]),
+        (demo, "ROWS", demo.ROWS[3:4]),
         (mnist, "_part", beginning),
         (canvas, "save", blank),
         (os, "fsync", lambda handle: None),

@@ -153,7 +153,7 @@ def test_the_keys_of_the_report_of_demo_are_the_documented_ones(
 
     monkeypatch.setattr(demo, "train_recipe", copied)
     monkeypatch.setattr(demo, "SPARSITIES", (0.9,))
-    monkeypatch.setattr(demo, "PLANS", demo.PLANS[:1])
+    monkeypatch.setattr(demo, "ROWS", demo.ROWS[:1])
     found = demo.run_demo(DemoOptions(out=tmp_path / "demo"), SILENT).report
     # the columns of points are named in one cell
     assert_documented(found)

@@ -20,7 +20,7 @@ from rich.console import (
 )
 from rich.segment import Segment
 
-from snnprune.cli.flags import ShowFlags
+from snnprune.cli.flags import ShowOptions
 from snnprune.cli.progress import ProgressBars, ProgressLines
 from snnprune.errors import OutputError
 from snnprune.files.writing import require_apart, require_free
@@ -175,7 +175,7 @@ class Screen:
 
     def __init__(
         self,
-        flags: ShowFlags,
+        flags: ShowOptions,
         *,
         report: Path | None = None,
         force: bool = False,

@@ -146,7 +146,7 @@ def format_sensitivity_lines(found: SensitivityResult, options: SensitivityOptio
         *format_agreement_lines(found.together, found.split, ("dense", "pruned")),
     ]
     files = ", ".join(path.name for path in options.files)
-    return [*lines, f"wrote {files} to {options.folder}"] if files else lines
+    return [*lines, f"wrote {files} to {options.out}"] if files else lines
 
 
 def _make_layer_rows(

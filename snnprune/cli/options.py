@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from typer.models import ParameterInfo
 
-from snnprune.jobs.targets.options import Options, ReadAs
+from snnprune.jobs.targets.options import FurtherOptions, Options, ReadAs
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,9 +47,10 @@ def expand_options(command: F) -> F:
         }
         return command(**values, **read)
 
-    # What typer reads: the command's own flags first, then the shared ones. mypy knows neither
+    # What typer reads: the command's own flags first, then those of its options. mypy knows neither
     # that a function may be given a signature nor that `gathered` stands in for `command`.
-    parameters = [*own, *(flag.parameter for shared in flags.values() for flag in shared)]
+    shown = sorted((flag for group in flags.values() for flag in group), key=lambda flag: flag.last)
+    parameters = [*own, *(flag.parameter for flag in shown)]
     gathered.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     gathered.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return gathered  # type: ignore[return-value]
@@ -62,6 +63,8 @@ class _Flag:
     parameter: inspect.Parameter
     read: Callable[[Any], Any] | None = None
     """Makes the field's value of what typer read, where that is something else."""
+    last: bool
+    """Whether it comes after those of all other options."""
 
     @property
     def name(self) -> str:
@@ -78,25 +81,44 @@ def _read(flags: Iterable[_Flag], given: Mapping[str, Any]) -> dict[str, Any]:
     return {
         flag.name: flag.read(given[flag.name])
         for flag in flags
-        if flag.read is not None and given[flag.name]
+        if flag.read is not None and given[flag.name] is not None
     }
 
 
 def _flags(group: type[Options]) -> list[_Flag]:
-    """The fields of `group` that typer's Option or Argument annotates, in their order."""
+    """The fields of `group` that typer's Option or Argument annotates, in order."""
     hints = get_type_hints(group, include_extras=True)
-    fields = ((field, get_args(hints[field.name])) for field in dataclasses.fields(group))
-    return [_flag(field, *notes) for field, notes in fields if any(map(_is_of_typer, notes))]
+    fields = {field.name: field for field in dataclasses.fields(group)}
+    return [
+        _flag(fields[name], *notes, last=FurtherOptions in declaring.__bases__)
+        for name, declaring in _order_fields(group)
+        if any(map(_is_of_typer, notes := get_args(hints[name])))
+    ]
+
+
+def _order_fields(group: type[Options]) -> list[tuple[str, type]]:
+    """Each field and the class that has the last word on it.
+
+    Those of the group itself come first, then those of each base, which go on from what it is of.
+    """
+    said = {name: kind for kind in group.__mro__[::-1] for name in inspect.get_annotations(kind)}
+    bases = (kind for base in group.__bases__ for kind in base.__mro__[::-1])
+    return [
+        (name, kind)
+        for kind in dict.fromkeys((group, *bases))
+        for name in inspect.get_annotations(kind)
+        if said[name] is kind
+    ]
 
 
 def _is_of_typer(note: object) -> bool:
     return isinstance(note, ParameterInfo)
 
 
-def _flag(field: dataclasses.Field[Any], kind: Any, *notes: Any) -> _Flag:
+def _flag(field: dataclasses.Field[Any], kind: Any, *notes: Any, last: bool) -> _Flag:
     """The flag of a field of type `kind` that these notes annotate."""
     read = next((note for note in notes if isinstance(note, ReadAs)), None)
-    given, default = (kind, field.default) if read is None else (read.given, None)
+    given, default = (kind, field.default) if read is None else (read.given, read.default)
     info = next(filter(_is_of_typer, notes))
     annotated: Any = Annotated  # of a type that is known only here
     parameter = inspect.Parameter(
@@ -105,4 +127,4 @@ def _flag(field: dataclasses.Field[Any], kind: Any, *notes: Any) -> _Flag:
         default=inspect.Parameter.empty if default is dataclasses.MISSING else default,
         annotation=annotated[given, info],
     )
-    return _Flag(parameter=parameter, read=read.read if read else None)
+    return _Flag(parameter=parameter, read=read.read if read else None, last=last)

@@ -182,6 +182,7 @@ def format_prune_lines(found: PruneOutcome) -> list[str]:
         *(format_sparsity_line(file.totals) for file in one),
         f"criterion {plan.criterion} ({found.choice.why}), allocation {found.allocation}, "
         f"repair {plan.repair}{steps}",
+        *(_format_tuning_line(file, found) for file in found.files if file.report["tuning"]),
         *format_fallback_lines(first.rows),
         *format_excluded_lines(first.report),
         *(format_channels_line(file) for file in one if file.channels),
@@ -195,6 +196,19 @@ def format_prune_lines(found: PruneOutcome) -> list[str]:
         *_format_output_lines(found.files),
         *_format_compact_lines(found.files),
     ]
+
+
+def _format_tuning_line(file: PrunedFile, found: PruneOutcome) -> str:
+    """How long it was tuned, on what, and what that gave."""
+    tuning = file.report["tuning"]
+    name = _format_file_name(file, found)
+    images = "batch by batch" if tuning["images"] is None else f"{tuning['images']:,} images"
+    by = "their labels" if tuning["use_labels"] else "the dense network's outputs"
+    return (
+        f"{name + ': ' if name else ''}tuned by {tuning['steps']:,} steps on {images} "
+        f"and {by}: loss {tuning['loss_at_goal']:.3g} -> {tuning['loss_at_last']:.3g} "
+        "with the final masks"
+    )
 
 
 def _format_file_name(file: PrunedFile, found: PruneOutcome) -> str:

@@ -26,7 +26,14 @@ def cifar10(options: DataOptions) -> DataSet:
 
     _require(CIFAR10, "cifar10", options)
     train, test = _read_splits(CIFAR10, CIFAR10_MEAN, CIFAR10_STD, options)
-    return image_data_set("cifar10", classes=10, train=train, test=test, options=options)
+    return image_data_set(
+        "cifar10",
+        classes=10,
+        train=train,
+        test=test,
+        augmentable=("flip",),
+        options=options,
+    )
 
 
 def cifar100(options: DataOptions) -> DataSet:
@@ -39,7 +46,14 @@ def cifar100(options: DataOptions) -> DataSet:
 
     _require(CIFAR100, "cifar100", options)
     train, test = _read_splits(CIFAR100, CIFAR100_MEAN, CIFAR100_STD, options)
-    return image_data_set("cifar100", classes=100, train=train, test=test, options=options)
+    return image_data_set(
+        "cifar100",
+        classes=100,
+        train=train,
+        test=test,
+        augmentable=("flip",),
+        options=options,
+    )
 
 
 def _require(kind: Any, name: str, options: DataOptions) -> None:

@@ -120,6 +120,8 @@ class DataSet:
     """The part of `given` that was set aside for validation."""
     undivided: str | None = None
     """Why nothing could be set aside, where it should have been."""
+    augmentable: tuple[str, ...] = ()
+    """What may be done to its pictures without changing their class: `flip`."""
     overlaps: tuple[str, ...] = ()
     """What samples of two splits are the same, in words."""
 

@@ -108,6 +108,7 @@ def image_data_set(
     train: ImageSplit,
     test: ImageSplit | None,
     validation: ImageSplit | None = None,
+    augmentable: tuple[str, ...] = (),
     options: DataOptions,
 ) -> DataSet:
     """The set `name`; without `validation`, a part of its training images is set aside for it.
@@ -140,6 +141,7 @@ def image_data_set(
         given=given,
         held_out=part if given is not None and validation is not None else 0.0,
         undivided=undivided,
+        augmentable=augmentable,
     )
 
 

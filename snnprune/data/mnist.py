@@ -98,7 +98,12 @@ def fashion_mnist_mini(options: DataOptions) -> DataSet:
         for part in PARTS
     )
     return image_data_set(
-        "fashion-mnist-mini", classes=CLASSES, train=train, test=test, options=options
+        "fashion-mnist-mini",
+        classes=CLASSES,
+        train=train,
+        test=test,
+        augmentable=("flip",),
+        options=options,
     )
 
 
@@ -112,7 +117,14 @@ def fashion_mnist(options: DataOptions) -> DataSet:
 
     folder = _find_folder("fashion-mnist", FashionMNIST, options)
     train, test = (_read_split(folder, part, FASHION_MEAN, FASHION_STD) for part in PARTS)
-    return image_data_set("fashion-mnist", classes=CLASSES, train=train, test=test, options=options)
+    return image_data_set(
+        "fashion-mnist",
+        classes=CLASSES,
+        train=train,
+        test=test,
+        augmentable=("flip",),
+        options=options,
+    )
 
 
 def mnist(options: DataOptions) -> DataSet:

@@ -6,11 +6,12 @@ import json
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from snnprune.distributed.ranks import ALONE, Ranks, join_ranks
 from snnprune.errors import InputError
 from snnprune.files.writing import require_free
+from snnprune.jobs.options import CalibrateOptions
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.reporting import LayerRow, as_dicts, make_layer_rows, make_target_report
@@ -18,10 +19,13 @@ from snnprune.jobs.targets.target import Target
 from snnprune.measure.calibrate import MIN_SAMPLES, calibrate
 from snnprune.measure.calibration import Calibration, read_calibration, write_calibration
 from snnprune.plugins.forwards import WHOLE
+from snnprune.pruning.criteria.criterion import Criterion
 from snnprune.report.evidence import describe_membranes
 from snnprune.report.frame import make_file_entry
 from snnprune.report.provenance import make_metadata
 from snnprune.runtime import Progress
+
+AnyOptions = TypeVar("AnyOptions", bound=TargetOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +37,13 @@ class CalibrateResult:
     report: dict[str, Any]
 
 
-def calibrate_checkpoint(
-    options: TargetOptions, out: Path, *, force: bool, progress: Progress
-) -> CalibrateResult:
-    """Calibrate a checkpoint and write the statistics to `out`; several processes share the work.
+def calibrate_checkpoint(options: CalibrateOptions, progress: Progress) -> CalibrateResult:
+    """Calibrate a checkpoint and write the statistics; several processes share the work.
 
     Raises:
-        SnnpruneError: see `open_target` and `calibrate_target`; or `out` cannot be written.
+        SnnpruneError: see `open_target` and `calibrate_target`; or `--out` cannot be written.
     """
-    require_free(out, force=force, inputs=options.list_inputs())
+    require_free(options.out, force=options.force, inputs=options.list_inputs())
     with join_ranks(options.device) as ranks:
         with ranks.one_before_others(options.download):
             target = open_target(options)
@@ -49,7 +51,7 @@ def calibrate_checkpoint(
         rows = make_layer_rows(
             target.find_weights(), network=target.network, calibration=calibration
         )
-        report = ranks.by_first(lambda: _write_statistics(out, target, calibration, rows))
+        report = ranks.by_first(lambda: _write_statistics(options.out, target, calibration, rows))
     return CalibrateResult(rows=rows, calibration=calibration, report=report)
 
 
@@ -138,7 +140,18 @@ def _format_model(target: Target) -> str:
     return json.dumps([spec.name, dict(spec.args)], sort_keys=True) if spec else ""
 
 
-def fill_data_from_statistics(options: TargetOptions, path: Path | None) -> TargetOptions:
+def read_or_calibrate(
+    target: Target, criterion: Criterion, calibration_file: Path | None, progress: Progress
+) -> Calibration | None:
+    """The calibration file's statistics, or fresh ones where the criterion needs them."""
+    if calibration_file is not None:
+        return read_calibration_for(target, calibration_file)
+    if criterion.needs == "weight":
+        return None
+    return calibrate_target(target, progress)
+
+
+def fill_data_from_statistics(options: AnyOptions, path: Path | None) -> AnyOptions:
     """`options` that know on which set the statistics of a file were taken."""
     name = read_calibration(path).source.get("data") if path is not None else None
     return replace(options, learnt_from=(name,)) if name else options

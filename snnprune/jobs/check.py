@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from snnprune.checkpoint.checkpoint import Checkpoint
@@ -21,8 +20,8 @@ from snnprune.jobs.gating import (
     judge_gates,
     publish_verdicts,
 )
+from snnprune.jobs.options import CheckOptions
 from snnprune.jobs.targets.opening import open_target
-from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.other import read_other
 from snnprune.jobs.targets.reporting import (
     LayerRow,
@@ -35,33 +34,15 @@ from snnprune.jobs.targets.target import Target
 from snnprune.measure.agreement import Agreement, describe_agreement
 from snnprune.measure.agreement_pass import measure_agreements
 from snnprune.measure.evaluation import Evaluation, evaluate
-from snnprune.measure.workload import Energy, Workload
+from snnprune.measure.workload import Workload
 from snnprune.report.frame import (
     describe_evaluation,
     describe_workload,
     doubt_evaluation,
     make_file_entry,
 )
-from snnprune.report.gates.gate import Limit, Verdict
+from snnprune.report.gates.gate import Verdict
 from snnprune.runtime import Progress
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckOptions:
-    """What the command line asks for."""
-
-    target: TargetOptions
-    limits: tuple[Limit, ...]
-    baseline: Path | None = None
-    sha256: str | None = None
-    """What the checkpoint's has to be, or a list that has it."""
-    split: str | None = None
-    """None: see `Target.asked_for`."""
-    samples: int | None = None
-    energy: Energy
-    junit: Path | None = None
-    force: bool = False
-    """Whether a JUnit file that is there is replaced."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +67,14 @@ def check_checkpoint(options: CheckOptions, progress: Progress) -> CheckResult:
     """
     _require_sense(options)
     if options.sha256 is not None:
-        require_sha256(options.target.checkpoint, options.sha256)
-    target = open_target(options.target)
+        require_sha256(options.checkpoint, options.sha256)
+    target = open_target(options)
     second = None if options.baseline is None else read_other(target, options.baseline)
     rows = make_layer_rows(target.find_weights(), network=target.network)
     ran = _GateRunner(options, target, second, progress).run_network()
-    found = collect_measurements(rows, files_of(options.target.checkpoint), ran, options.energy)
-    result = judge_gates(options.limits, found, options.target.checkpoint)
-    name = options.target.checkpoint.name
+    found = collect_measurements(rows, files_of(options.checkpoint), ran, options.energy)
+    result = judge_gates(options.limits, found, options.checkpoint)
+    name = options.checkpoint.name
     warnings = publish_verdicts("check", {name: result.verdicts}, options.junit)
     counted = count_totals(rows, target.checkpoint.tensors, target.network)
     report = _make_report(
@@ -119,8 +100,7 @@ def _require_sense(options: CheckOptions) -> None:
                 hint="give --baseline FILE, the checkpoint before pruning",
             )
     if options.junit is not None:
-        inputs = [*options.target.list_inputs(), *([options.baseline] if options.baseline else [])]
-        require_free(options.junit, force=options.force, inputs=inputs)
+        require_free(options.junit, force=options.force, inputs=options.list_inputs())
 
 
 @dataclass(frozen=True)
@@ -148,7 +128,7 @@ class _GateRunner:
         )
 
     def _evaluate(self, network: Network, workload: Workload | None) -> Evaluation:
-        target, split, limit = self.target, self.choose_split(), self.options.samples
+        target, split, limit = self.target, self.choose_split(), self.options.limit
         batches = target.batches(split, limit).track(self.progress, "evaluating")
         return evaluate(
             network,
@@ -163,7 +143,7 @@ class _GateRunner:
 
     def _compare(self, network: Network) -> Agreement:
         assert self.second is not None
-        target, split, limit = self.target, self.choose_split(), self.options.samples
+        target, split, limit = self.target, self.choose_split(), self.options.limit
         batches = target.batches(split, limit).track(self.progress, "comparing")
         before, now = self.second.tensors, target.checkpoint.tensors
         return measure_agreements(network, before, [now], batches)[0]
@@ -187,7 +167,7 @@ def _make_report(
             *doubt_evaluation(describe_evaluation(ran.evaluation)),
         ),
         split=ran.evaluation.images if ran.evaluation else None,
-        size_bytes=sum(path.stat().st_size for path in files_of(options.target.checkpoint)),
+        size_bytes=sum(path.stat().st_size for path in files_of(options.checkpoint)),
         evaluation=describe_evaluation(ran.evaluation),
         workload=ran.workload and describe_workload(ran.workload, samples, options.energy),
         agreement=describe_agreement(ran.agreement),

@@ -12,11 +12,12 @@ from typing import Any
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.files.writing import write_text
 from snnprune.jobs.calibrate import calibrate_target
+from snnprune.jobs.options import DemoOptions
 from snnprune.jobs.prune.combining import BEST, load_pruned_tensors
-from snnprune.jobs.score import make_one_shot
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.reporting import make_target_report
+from snnprune.jobs.targets.scoring import make_one_shot
 from snnprune.jobs.targets.target import Target
 from snnprune.jobs.train.looping import LoopOptions
 from snnprune.jobs.train.train import train_recipe
@@ -53,16 +54,6 @@ LOOKS = {
     "bn": {"marker": "o", "dashes": "-"},
     BEST.repair: {"marker": "D", "dashes": "-"},
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoOptions:
-    """What the command line asks for."""
-
-    out: Path
-    seed: int = 0
-    device: str = "auto"
-    force: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

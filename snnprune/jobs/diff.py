@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from snnprune.checkpoint.checkpoint import Checkpoint
+from snnprune.jobs.options import DiffOptions
 from snnprune.jobs.targets.opening import open_target
-from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.other import read_other
 from snnprune.jobs.targets.reporting import make_target_report
 from snnprune.jobs.targets.target import PrunableWeights, Target
@@ -55,15 +54,8 @@ class CheckpointDiff:
         return sum_changes(one.change for one in self.layers)
 
 
-def diff_checkpoints(
-    options: TargetOptions,
-    other: Path,
-    *,
-    split: str | None,
-    limit: int | None,
-    progress: Progress,
-) -> CheckpointDiff:
-    """Compare two checkpoints, and run both on the images of `split`, at most `limit` of them.
+def diff_checkpoints(options: DiffOptions, progress: Progress) -> CheckpointDiff:
+    """Compare two checkpoints, and run both on the images of a split.
 
     The network is that of the first. Without network or data only tensors are compared.
 
@@ -74,7 +66,7 @@ def diff_checkpoints(
     target = open_target(options)
     if options.data is not None:
         target.require_runnable()
-    second = read_other(target, other)
+    second = read_other(target, options.other)
     layers = _compare_layers(target, second)
     known = {one.key for one in layers}
     others = tuple(
@@ -82,8 +74,8 @@ def diff_checkpoints(
         for one in _compare_tensors(target.checkpoint.tensors, second.tensors)
         if one.key not in known and one.change.changed
     )
-    split = split or (target.choose_split() if target.runnable else "")
-    found = _measure_agreement(target, second, split, limit, progress)
+    split = options.split or (target.choose_split() if target.runnable else "")
+    found = _measure_agreement(target, second, split, options.limit, progress)
     diff = CheckpointDiff(
         layers=layers, others=others, agreement=found, not_run=target.missing, report={}
     )

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from snnprune.distributed.ranks import join_ranks
+from snnprune.jobs.options import EvaluateOptions
 from snnprune.jobs.targets.opening import open_target
-from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.reporting import (
     LayerRow,
     as_dicts,
@@ -33,25 +33,18 @@ class EvaluateResult:
     report: dict[str, Any]
 
 
-def evaluate_checkpoint(
-    options: TargetOptions,
-    *,
-    split: str | None,
-    limit: int | None,
-    energy: Energy,
-    progress: Progress,
-) -> EvaluateResult:
-    """Run a checkpoint over the images of `split`, at most `limit` of them.
+def evaluate_checkpoint(options: EvaluateOptions, progress: Progress) -> EvaluateResult:
+    """Run a checkpoint over the images of a split.
 
-    None takes those that say most: test images, or all where nothing says what they are for.
-    Several processes share the work, and all return what came of it.
+    Without one it takes those that say most: test images, or all where nothing says what they are
+    for. Several processes share the work, and all return what came of it.
     """
     with join_ranks(options.device) as ranks:
         with ranks.one_before_others(options.download):
             target = open_target(options)
         network, weights = target.require_runnable(), target.find_weights()
-        split = split or target.choose_split()
-        batches = target.batches(split, limit).track(progress, "evaluating")
+        split = options.split or target.choose_split()
+        batches = target.batches(split, options.limit).track(progress, "evaluating")
         workload = Workload()
         evaluation = evaluate(
             network,
@@ -71,7 +64,7 @@ def evaluate_checkpoint(
         totals=counted,
         evaluation=evaluation,
         workload=workload,
-        energy=energy,
+        energy=options.energy,
         report=make_target_report(
             target,
             "eval",
@@ -79,7 +72,7 @@ def evaluate_checkpoint(
             split=split,
             totals=counted,
             evaluation=describe_evaluation(evaluation),
-            workload=describe_workload(workload, evaluation.samples, energy),
+            workload=describe_workload(workload, evaluation.samples, options.energy),
             footprint_bytes=measure_footprint(network.module),
             layers=as_dicts(rows),
         ),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,27 +20,11 @@ from snnprune.export.network import RecordedNetwork
 from snnprune.export.sizes import Sizes, measure_sizes
 from snnprune.files.readable import changed_error
 from snnprune.files.writing import require_free
-from snnprune.jobs.targets.options import TargetOptions
+from snnprune.jobs.options import ExportOptions
 from snnprune.jobs.targets.reporting import describe_target, run_once
 from snnprune.jobs.targets.target import Target
 from snnprune.report.frame import make_file_entry, make_report
 from snnprune.text import did_you_mean
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """What the command line asks for."""
-
-    checkpoint: Path
-    to: str
-    out: Path
-    values: str = AS_THEY_ARE
-    """Precision of the weights in a packed file."""
-    state_dict: str | None = None
-    """Which dict of a torch file is meant."""
-    force: bool = False
-    target: TargetOptions | None = None
-    """What it says of the network, for a format that needs it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +92,7 @@ def export_checkpoint(options: ExportOptions) -> ExportResult:
 
 def _record_network(options: ExportOptions) -> tuple[Target, RecordedNetwork] | tuple[None, None]:
     """What the format needs beside the tensors."""
-    if not FORMATS[options.to].needs_network or options.target is None:
+    if not FORMATS[options.to].needs_network:
         return None, None
     return run_once(options.target, field=f"--to {options.to}")
 
@@ -151,14 +134,13 @@ def _require_sense(options: ExportOptions) -> None:
 
 def _require_no_network(options: ExportOptions) -> None:
     """Refuse flags that say something of the network, where none is built."""
-    asked = options.target
-    if FORMATS[options.to].needs_network or asked is None:
+    if FORMATS[options.to].needs_network:
         return
     values = {
-        "--model": asked.model,
-        "--model-arg": asked.model_args,
-        "--forward": asked.forward,
-        "--data": asked.data,
+        "--model": options.model,
+        "--model-arg": options.model_args,
+        "--forward": options.forward,
+        "--data": options.data,
     }
     for flag, value in values.items():
         if value:

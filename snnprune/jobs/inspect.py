@@ -10,8 +10,8 @@ from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.read import files_of
 from snnprune.data.batches import describe_batch
 from snnprune.graph.steps import StepCounts, count_steps, list_doubts
+from snnprune.jobs.options import InspectOptions
 from snnprune.jobs.targets.opening import open_target, read_example
-from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.reporting import (
     LayerRow,
     as_dicts,
@@ -52,7 +52,7 @@ class InspectResult:
     report: dict[str, Any]
 
 
-def inspect_checkpoint(options: TargetOptions) -> InspectResult:
+def inspect_checkpoint(options: InspectOptions) -> InspectResult:
     """Look into a checkpoint, and trace its network where the model is known."""
     target = open_target(options)
     tensors = target.checkpoint.tensors

@@ -8,19 +8,18 @@ from typing import Any
 
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.files.writing import require_free
-from snnprune.jobs.calibrate import calibrate_target, read_calibration_for
+from snnprune.jobs.calibrate import read_or_calibrate
+from snnprune.jobs.options import ScoreOptions
 from snnprune.jobs.targets.opening import open_target
-from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.reporting import LayerRow, as_dicts, make_layer_rows, make_target_report
+from snnprune.jobs.targets.scoring import make_one_shot, warn_of_unused_criterion
 from snnprune.jobs.targets.target import Target, warn_of_unused
-from snnprune.measure.calibration import Calibration
-from snnprune.pruning.criteria.criterion import Criterion
-from snnprune.pruning.oneshot import OneShot, Plan, PrunePlan
+from snnprune.pruning.oneshot import Plan, PrunePlan
 from snnprune.pruning.score import Scores
 from snnprune.report.evidence import make_score_histogram
 from snnprune.report.frame import make_file_entry
 from snnprune.report.provenance import make_metadata
-from snnprune.runtime import SILENT, Progress
+from snnprune.runtime import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,23 +40,15 @@ class CriterionChoice:
     why: str
 
 
-def score_checkpoint(
-    options: TargetOptions,
-    *,
-    criterion: str | None,
-    calibration_file: Path | None,
-    out: Path | None,
-    force: bool,
-    progress: Progress,
-) -> ScoreResult:
-    """Score a checkpoint's weights, and write them to `out` where it is given."""
+def score_checkpoint(options: ScoreOptions, progress: Progress) -> ScoreResult:
+    """Score a checkpoint's weights, and write them to `--out` where it is given."""
+    out, statistics = options.out, options.calibration
     if out is not None:
-        sources = [*options.list_inputs(), *([calibration_file] if calibration_file else [])]
-        require_free(out, force=force, inputs=sources)
+        require_free(out, force=options.force, inputs=options.list_inputs())
     target = open_target(options)
     target.prunable.require_one_by_one()
-    choice = choose_criterion(target, criterion, calibrated=calibration_file is not None)
-    calibration = read_or_calibrate(target, choice.plan.criterion, calibration_file, progress)
+    choice = choose_criterion(target, options.criterion, calibrated=statistics is not None)
+    calibration = read_or_calibrate(target, choice.plan.criterion, statistics, progress)
     scores = make_one_shot(target, calibration, progress).scores(choice.plan)
     if out is not None:
         _write_scores(out, scores, target)
@@ -89,27 +80,6 @@ def score_checkpoint(
     )
 
 
-def warn_of_unused_criterion(scores: Scores) -> list[str]:
-    """A warning where the criterion scored nothing."""
-    if scores.by_criterion:
-        return []
-    return [f"no layer could be scored by {scores.criterion}: all went by magnitude"]
-
-
-def make_one_shot(
-    target: Target, calibration: Calibration | None, progress: Progress = SILENT
-) -> OneShot:
-    """The target's network, ready to be scored and pruned."""
-    return OneShot(
-        target.network,
-        target.find_weights(),
-        batches=target.calibration_batches if target.runnable is not None else None,
-        calibration=calibration,
-        seed=target.options.seed,
-        progress=progress,
-    )
-
-
 def choose_criterion(target: Target, asked: str | None, *, calibrated: bool) -> CriterionChoice:
     """The criterion asked for; by default `sf` where it can work, else `magnitude`."""
     if asked is not None:
@@ -121,17 +91,6 @@ def choose_criterion(target: Target, asked: str | None, *, calibrated: bool) -> 
     else:
         name, why = "magnitude", target.missing or "the network is not at hand"
     return CriterionChoice(plan=Plan(criterion=name).load(), why=why)
-
-
-def read_or_calibrate(
-    target: Target, criterion: Criterion, calibration_file: Path | None, progress: Progress
-) -> Calibration | None:
-    """The calibration file's statistics, or fresh ones where the criterion needs them."""
-    if calibration_file is not None:
-        return read_calibration_for(target, calibration_file)
-    if criterion.needs == "weight":
-        return None
-    return calibrate_target(target, progress)
 
 
 def _write_scores(out: Path, scores: Scores, target: Target) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,8 +23,9 @@ from snnprune.pruning.criteria import load_criterion
 from snnprune.pruning.criteria.criterion import Criterion
 from snnprune.pruning.criteria.evidence import EvidenceSource
 from snnprune.pruning.prune import PruneResult, prune, require_sparsity, warn_of_zeros
-from snnprune.pruning.repair import load_repairs
+from snnprune.pruning.repair import TUNE, load_repairs
 from snnprune.pruning.repair.pruned import Pruned, silence
+from snnprune.pruning.repair.settings import TuneOutcome, TuneSettings
 from snnprune.pruning.score import Scores, score_network
 from snnprune.runtime import SILENT, Progress
 
@@ -44,6 +45,12 @@ class Plan:
     """One, or several in turn as `obs+tune`."""
     steps: int = 1
     """From 2 on the network is ranked and repaired again on the way."""
+    tuning: TuneSettings = field(default_factory=TuneSettings)
+
+    @property
+    def tunes(self) -> bool:
+        """Whether `tune` takes the last weights."""
+        return TUNE in self.repair.split("+")
 
     def path(self, sparsity: float, *, first: float = 0.0) -> list[float]:
         """The sparsity after each step, from what is pruned at `first`: the same share each time.
@@ -83,6 +90,9 @@ class PrunePlan:
         return self
 
 
+BEGIN = 0.5
+"""The sparsity from which `tune` goes on: up to there nothing is lost."""
+
 Cutting = Callable[[Mapping[str, Tensor], Scores, float, Masks | None], PruneResult]
 """From weights, their scores, a sparsity and what is alive to masks."""
 
@@ -99,6 +109,7 @@ class OneShot:
         weights: Mapping[str, Tensor],
         *,
         batches: Callable[[], Iterable[Batch]] | None = None,
+        tuning_batches: Batches | None = None,
         run: Forward | None = None,
         calibration: Calibration | None = None,
         seed: int = 0,
@@ -106,11 +117,15 @@ class OneShot:
     ) -> None:
         """`weights` are those that may be pruned, by key on the CPU; `batches` gives calibration
         images anew at each call. Without network or batches only the weights themselves count.
-        `run` is how a batch is run, where it is not run as the network was traced.
+        `tuning_batches` are to tune on, where these are others. `run` is how a batch is run,
+        where it is not run as the network was traced.
         """
         self.network = None if network is None else network.with_forward(run)
         self.weights = dict(weights)
         self.batches = None if batches is None else Batches(begin=batches)
+        self.tuning_batches = tuning_batches
+        self.tuned: TuneOutcome | None = None
+        """What `tune` did to what the module holds, where it did."""
         self.seed, self.progress = seed, progress
         self._calibration = calibration
         self._scores: dict[str, Scores] = {}
@@ -162,6 +177,8 @@ class OneShot:
         self.restore()
         cut = self._cut(plan, self.weights, scores, cutting, path[0], None)
         alive: Masks = {key: weight != 0 for key, weight in self.weights.items()}
+        if plan.names.tunes and not structured and len(path) == 1 and sparsity > BEGIN:
+            return self._prune_gradually(plan, cut, cutting, alive)
         masks = self._repair(plan, cut, alive, fixed=structured)
         for target in path[1:]:
             weights = self._weights()
@@ -173,9 +190,19 @@ class OneShot:
             cut = replace(again, already_zero=cut.already_zero, warnings=warnings)
         return replace(cut, masks=masks)
 
+    def _prune_gradually(
+        self, plan: PrunePlan, goal: PruneResult, cutting: Cutting | None, alive: Masks
+    ) -> PruneResult:
+        """Prune and repair as far as `BEGIN`, and let `tune` take what `goal` asks for beyond."""
+        cut = self._cut(plan, self.weights, self.scores(plan), cutting, BEGIN, None)
+        begin = {key: mask | goal.masks[key] for key, mask in cut.masks.items()}
+        counts = {key: int(mask.sum()) for key, mask in goal.masks.items()}
+        masks = self._repair(plan, replace(cut, masks=begin), alive, fixed=False, counts=counts)
+        return replace(goal, masks=masks)
+
     def restore(self) -> None:
         """Put the dense tensors back."""
-        self._masked = {}
+        self._masked, self.tuned = {}, None
         if self.network is not None:
             held = self.network.module.state_dict(keep_vars=True)
             with torch.no_grad():
@@ -229,7 +256,15 @@ class OneShot:
         )
         return score_network(weights, criterion, source, alive=alive)
 
-    def _repair(self, plan: PrunePlan, cut: PruneResult, choosable: Masks, *, fixed: bool) -> Masks:
+    def _repair(
+        self,
+        plan: PrunePlan,
+        cut: PruneResult,
+        choosable: Masks,
+        *,
+        fixed: bool,
+        counts: Mapping[str, int] | None = None,
+    ) -> Masks:
         """Mask the module and repair it; the masks that hold then, of what is `choosable`."""
         masks = cut.masks
         self._apply(masks)
@@ -256,11 +291,18 @@ class OneShot:
                     choosable=choosable,
                     silenced=cut.silenced,
                     fixed=fixed,
+                    counts=counts or {},
+                    tuning=plan.names.tuning,
+                    tuning_batches=self.tuning_batches,
+                    tell=self._note_tuning,
                     seed=self.seed,
                     progress=self.progress,
                 )
             )
         return masks
+
+    def _note_tuning(self, outcome: TuneOutcome) -> None:
+        self.tuned = outcome
 
     def _compute_flips(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor] | None:
         """The predicted flips of each weight, where there are statistics of the dense network."""

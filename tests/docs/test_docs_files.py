@@ -16,6 +16,7 @@ from valid_reports import assert_valid
 
 from snnprune.checkpoint.mask_file import read_masks
 from snnprune.jobs import demo
+from snnprune.jobs.options import DemoOptions
 from snnprune.jobs.train.looping import LoopOptions
 from snnprune.jobs.train.loops import JOBS
 from snnprune.jobs.train.seeds import run_seeds
@@ -153,7 +154,7 @@ def test_the_keys_of_the_report_of_demo_are_the_documented_ones(
     monkeypatch.setattr(demo, "train_recipe", copied)
     monkeypatch.setattr(demo, "SPARSITIES", (0.9,))
     monkeypatch.setattr(demo, "PLANS", demo.PLANS[:1])
-    found = demo.run_demo(demo.DemoOptions(out=tmp_path / "demo"), SILENT).report
+    found = demo.run_demo(DemoOptions(out=tmp_path / "demo"), SILENT).report
     # the columns of points are named in one cell
     assert_documented(found)
     described = dict(table_under(PAGE, "Keys of demo"))["points"]

@@ -1,6 +1,7 @@
 """One-shot pruning of whole networks: exact counts, and dense tensors that come back."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from snnprune.pruning.criteria.criterion import Criterion
 from snnprune.pruning.oneshot import OneShot, Plan
 from snnprune.pruning.prune import PruneResult, prune
 from snnprune.pruning.repair import REPAIRS
+from snnprune.pruning.repair.settings import TuneSettings
 from snnprune.pruning.score import Scores
 
 NAMES = ("convolved", "snnTorch", "sinabs", "SpikingJelly at once", "tied")
@@ -30,6 +32,9 @@ def weights_of(network: Network) -> dict[str, Tensor]:
 def made_ready(name: str = "convolved") -> OneShot:
     network = made(name)
     return OneShot(network, weights_of(network), batches=batches)
+
+
+SHORT = TuneSettings(steps=16)
 
 
 def state(one: OneShot) -> dict[str, Tensor]:
@@ -49,7 +54,7 @@ def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
 def test_the_dense_network_comes_back_bit_by_bit(repair: str) -> None:
     one = made_ready()
     dense = state(one)
-    one.prune(Plan(criterion="magnitude", repair=repair), 0.7)
+    one.prune(Plan(criterion="magnitude", repair=repair, tuning=SHORT), 0.7)
     assert not same(state(one), dense)
     one.restore()
     assert same(state(one), dense)
@@ -80,7 +85,7 @@ def test_the_dense_network_comes_back_after_somebody_ran_it(name: str) -> None:
     ],
 )
 def test_what_was_pruned_before_does_not_matter(criterion: str, repair: str) -> None:
-    plan = Plan(criterion=criterion, repair=repair)
+    plan = Plan(criterion=criterion, repair=repair, tuning=SHORT)
     first, again = made_ready(), made_ready()
     first.prune(plan, 0.5)
     first.prune(Plan(criterion="magnitude", repair="mean"), 0.3)
@@ -93,13 +98,21 @@ def test_what_was_pruned_before_does_not_matter(criterion: str, repair: str) -> 
 @pytest.mark.parametrize("steps", [1, 2, 3])
 @pytest.mark.parametrize(
     ("criterion", "repair"),
-    [("magnitude", "none"), ("sf", "lsq"), ("obs-membrane", "none"), ("magnitude", "obs")],
+    [
+        ("magnitude", "none"),
+        ("sf", "lsq"),
+        ("obs-membrane", "none"),
+        ("magnitude", "obs"),
+        ("magnitude", "tune"),
+        ("sf", "obs+tune"),
+    ],
 )
 def test_the_count_is_exact_after_any_number_of_steps(
     steps: int, criterion: str, repair: str
 ) -> None:
     one = made_ready()
-    cut = one.prune(Plan(criterion=criterion, repair=repair, steps=steps), 0.8)
+    plan = Plan(criterion=criterion, repair=repair, steps=steps, tuning=SHORT)
+    cut = one.prune(plan, 0.8)
     assert count_pruned(cut.masks) == round(0.8 * count_prunable(cut.masks))
     now = state(one)
     assert all(not now[key][~mask].any() for key, mask in cut.masks.items())
@@ -245,3 +258,25 @@ def test_a_name_that_is_not_known_is_told(plan: Plan) -> None:
 def test_every_criterion_prunes_exactly(criterion: str) -> None:
     cut = made_ready("snnTorch").prune(Plan(criterion=criterion), 0.6)
     assert count_pruned(cut.masks) == round(0.6 * count_prunable(cut.masks))
+
+
+@pytest.mark.parametrize("repair", ["tune", "obs+tune"])
+def test_tuning_goes_from_half_to_the_counts_of_the_allocation(repair: str) -> None:
+    one = made_ready()
+    plan = Plan(criterion="magnitude", allocation="lamp", repair=repair, tuning=SHORT)
+    goal = one.prune(replace(plan, repair="none"), 0.9).masks
+    masks = one.prune(plan, 0.9).masks
+    assert {k: int(m.sum()) for k, m in masks.items()} == {k: int(m.sum()) for k, m in goal.items()}
+    assert one.tuned is not None
+    assert one.tuned.kept == round(0.1 * count_prunable(goal))
+    assert one.tuned.kept_before >= one.tuned.kept * 5 - len(goal)
+    one.restore()
+    assert one.tuned is None
+
+
+def test_tuning_holds_the_masks_where_no_more_than_half_goes() -> None:
+    one = made_ready()
+    plan = Plan(criterion="magnitude", allocation="lamp", repair="tune", tuning=SHORT)
+    masks = one.prune(plan, 0.4).masks
+    expected = one.prune(replace(plan, repair="none"), 0.4).masks
+    assert same(dict(masks), dict(expected))

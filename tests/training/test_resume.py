@@ -15,10 +15,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from snnprune.cli.training import AllowedChange
 from snnprune.errors import InputError, NonFiniteError, OutputError, StoppedError
 from snnprune.jobs.train import looping
 from snnprune.jobs.train.looping import LoopOptions, LoopRun
+from snnprune.jobs.train.options import AllowedChange
 from snnprune.jobs.train.train import train_recipe
 from snnprune.measure.evaluation import evaluate
 from snnprune.recipe.schema import Recipe

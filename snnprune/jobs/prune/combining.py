@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from snnprune.checkpoint.weights import is_finite
-from snnprune.errors import InputError, NonFiniteError
+from snnprune.errors import InputError, NonFiniteError, UsageError
 from snnprune.graph.network import Network
 from snnprune.jobs.prune.options import PruneOptions
+from snnprune.jobs.prune.tuning import choose_tuning, make_settings
 from snnprune.jobs.targets.binding import load_tensors
 from snnprune.jobs.targets.target import Target
 from snnprune.masks import Masks, apply_masks
 from snnprune.pruning.oneshot import Plan
-from snnprune.pruning.repair import BY_LAYER, NONE
+from snnprune.pruning.repair import BY_LAYER, NONE, TUNE
 from snnprune.pruning.repair.batchnorm import find_batchnorms
 from snnprune.pruning.repair.pruned import explain_unfitted
 from snnprune.pruning.structure.structure import UNSTRUCTURED
@@ -110,7 +111,10 @@ def _convert_to_stored(repaired: Tensor, before: Tensor, mask: Tensor | None, ke
 
 
 BEST = Plan(criterion="sf-obs", allocation="lamp-magnitude", repair="obs")
-"""The best that was measured where network and data are at hand; see docs/results."""
+"""The best closed form that was measured where network and data are at hand; see docs/results."""
+BY_SIZE = Plan(criterion="magnitude", allocation="lamp")
+"""The same counts without scores, for repairs that choose the weights of a layer themselves."""
+CHOOSING = frozenset({"obs", TUNE})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,26 +134,60 @@ def choose_methods(target: Target, options: PruneOptions) -> MethodChoice:
     Raises:
         InputError: the repair that was asked for cannot be had.
     """
-    criterion, allocation, repair, why = _choose_defaults(target, options)
-    if options.structure not in (None, UNSTRUCTURED):
-        allocation = None  # channels and patterns have their own way
-    plan = Plan(
-        criterion=criterion,
-        allocation=options.allocation or allocation,
-        repair=choose_repair(target, options.repair, otherwise=repair),
-        steps=options.steps or 1,
+    shaped = options.structure not in (None, UNSTRUCTURED)
+    plan, why = _choose_defaults(target, options)
+    tuning = make_settings(target, options)
+    repair = choose_repair(target, options.repair, otherwise=plan.repair)
+    asked = (options.criterion, options.repair, options.steps)
+    left_to_us = all(one is None for one in asked)
+    if left_to_us and target.runnable is not None:
+        choice = choose_tuning(target, options)
+        why = f"{why}; {choice.why}"
+        if choice.settings is not None:
+            tuning, repair = choice.settings, f"obs+{TUNE}" if shaped else TUNE
+    if plan is BEST and not shaped and repair.split("+")[0] in CHOOSING:
+        plan = BY_SIZE
+    # channels and patterns have their own way
+    allocation = options.allocation or (None if shaped else plan.allocation)
+    plan = replace(
+        plan, allocation=allocation, repair=repair, steps=options.steps or 1, tuning=tuning
     )
+    if not plan.tunes:
+        _refuse_tuning(target, options, plan)
     return MethodChoice(plan=plan, why=why)
 
 
-def _choose_defaults(
-    target: Target, options: PruneOptions
-) -> tuple[str, str | None, str | None, str]:
-    """Criterion, allocation, repair (None: what fits), and why."""
+def _refuse_tuning(target: Target, options: PruneOptions, plan: Plan) -> None:
+    """Refuse flags of tuning where nothing is tuned.
+
+    Raises:
+        InputError: the network or its data is missing.
+        UsageError: another repair was asked for.
+    """
+    asked = [*options.list_given(), *["--effort"] * options.thorough]
+    if not asked:
+        return
+    if target.runnable is None:
+        raise InputError(
+            f"needs the network and data: {target.missing or 'they are not at hand'}",
+            file=target.checkpoint.path,
+            field=asked[0],
+        )
+    raise UsageError(
+        f"says how to tune, and repair {plan.repair} does not",
+        field=asked[0],
+        hint="leave it out, or give --repair tune",
+    )
+
+
+def _choose_defaults(target: Target, options: PruneOptions) -> tuple[Plan, str]:
+    """Criterion, allocation and repair, and why."""
     if options.criterion is not None:
-        return options.criterion, None, None, "asked for"
+        fitting = choose_repair(target, None)
+        return Plan(criterion=options.criterion, repair=fitting), "asked for"
     if target.runnable is not None:
-        return BEST.criterion, BEST.allocation, BEST.repair, "the network and its data are at hand"
+        return BEST, "the network and its data are at hand"
     if target.network is not None and options.calibration is not None:
-        return "sf", None, "none", "the network and its calibration are at hand"
-    return "magnitude", "lamp", "none", target.missing or "the network is not at hand"
+        return Plan(criterion="sf"), "the network and its calibration are at hand"
+    why = target.missing or "the network is not at hand"
+    return Plan(criterion="magnitude", allocation="lamp"), why

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from snnprune.jobs.gating import (
 from snnprune.jobs.prune.combining import MethodChoice, list_unfitted
 from snnprune.jobs.prune.measuring import BeforeAfter, TestResult
 from snnprune.jobs.prune.options import OutputPaths
-from snnprune.jobs.prune.target_sparsity import PrunedModel, Search
+from snnprune.jobs.prune.pruned_model import PrunedModel
+from snnprune.jobs.prune.target_sparsity import Search
 from snnprune.jobs.prune.work import PruneJob
-from snnprune.jobs.score import warn_of_unused_criterion
 from snnprune.jobs.targets.reporting import (
     LayerRow,
     as_dicts,
@@ -34,6 +34,7 @@ from snnprune.jobs.targets.reporting import (
     make_layer_rows,
     make_target_report,
 )
+from snnprune.jobs.targets.scoring import warn_of_unused_criterion
 from snnprune.jobs.targets.target import warn_of_unused
 from snnprune.measure.agreement import Agreement, describe_agreement
 from snnprune.measure.evaluation import Evaluation
@@ -54,7 +55,7 @@ class PrunedFile:
     """Counted in the file that was written."""
     totals: dict[str, int]
     channels: Mapping[str, dict[str, int]]
-    """See `Made`."""
+    """See `PrunedModel`."""
     before: Evaluation | None
     after: Evaluation | None
     test: Evaluation | None
@@ -265,6 +266,7 @@ class PruneWriter:
             structure=work.structure.name,
             channels=dict(self.made.channels),
             smaller=self._list_compact_shapes(),
+            tuning=None if self.made.tuned is None else asdict(self.made.tuned),
             layers_asked=dict(work.options.layers),
             unused=list(work.target.prunable.find_unused()),
             cost=work.cost.report(work.target.device),

@@ -8,9 +8,10 @@ from typing import Any
 
 from snnprune.errors import SnnpruneError
 from snnprune.jobs.gating import publish_verdicts
+from snnprune.jobs.prune.completing import complete_options
 from snnprune.jobs.prune.filing import PrunedFile, PruneOutcome, PruneWriter
 from snnprune.jobs.prune.measuring import TestResult
-from snnprune.jobs.prune.options import OutputPaths, PruneOptions, complete_options
+from snnprune.jobs.prune.options import OutputPaths, PruneOptions
 from snnprune.jobs.prune.target_sparsity import Search
 from snnprune.jobs.prune.work import PruneJob
 from snnprune.jobs.targets.reporting import make_target_report
@@ -26,6 +27,8 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> PruneOutcome:
     """
     options = complete_options(options)
     work = PruneJob(options, progress)
+    work.calibrate()
+    work.score()
     search, found = work.search_goal() if options.accuracy_target is not None else (None, None)
     before = work.measure_before()
     files: list[PrunedFile] = []

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
-
-from torch import Tensor
 
 from snnprune.data.batches import Batches
 from snnprune.data.images import ImageSplit
 from snnprune.errors import GateError, InputError, UsageError
-from snnprune.jobs.prune.compact_model import CompactModel
 from snnprune.jobs.prune.options import AccuracyTarget
+from snnprune.jobs.prune.pruned_model import PrunedModel
 from snnprune.jobs.targets.target import Target
 from snnprune.measure.calibration import Calibration
 from snnprune.measure.evaluation import evaluate
-from snnprune.pruning.prune import PruneResult
-from snnprune.pruning.structure.channels import RemovedChannels
 from snnprune.quantities import Natural, Share
 from snnprune.runtime import Progress
 
@@ -144,25 +140,6 @@ def measure_accuracy(
     if found.accuracy is None:
         raise InputError("has no labels to hold an accuracy on", field="--data")
     return found.accuracy, found.labelled
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrunedModel:
-    """A pruned network: its masks and all tensors of its file."""
-
-    cut: PruneResult
-    tensors: dict[str, Tensor]
-    removed: RemovedChannels | None = None
-    """Whole channels that are gone, where they were to go."""
-    small: CompactModel | None = None
-    """The same without channels that are gone, which is written then."""
-    notes: tuple[str, ...] = ()
-    """Why there is none, where channels were to go."""
-
-    @property
-    def channels(self) -> Mapping[str, dict[str, int]]:
-        """Of layers that lost whole channels: how many are kept of how many, by weight key."""
-        return {} if self.removed is None else self.removed.counts()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from snnprune.checkpoint.write import SAFETENSORS, require_plain
 from snnprune.errors import InputError, UsageError
-from snnprune.jobs.calibrate import calibrate_target, fill_data_from_statistics
+from snnprune.jobs.calibrate import calibrate_target, fill_data_from_statistics, read_or_calibrate
 from snnprune.jobs.environment import StageTimer
 from snnprune.jobs.gating import BY_COUNTING, BY_RUNNING, has_limit_on
 from snnprune.jobs.prune.combining import choose_methods, load_pruned_tensors
@@ -14,21 +14,23 @@ from snnprune.jobs.prune.compact_model import build_compact_model, warn_of_masks
 from snnprune.jobs.prune.cutting import LayerCutting, require_layers
 from snnprune.jobs.prune.measuring import NetworkMeter, TestResult, WantedMeasures
 from snnprune.jobs.prune.options import OutputPaths, PruneOptions
+from snnprune.jobs.prune.pruned_model import PrunedModel
 from snnprune.jobs.prune.target_sparsity import (
-    PrunedModel,
     Search,
     ValidationImages,
     choose_validation,
     measure_accuracy,
     search_target,
 )
-from snnprune.jobs.score import make_one_shot, read_or_calibrate
+from snnprune.jobs.prune.tuning import tune_longer
 from snnprune.jobs.targets.binding import load_tensors
 from snnprune.jobs.targets.opening import open_target
+from snnprune.jobs.targets.scoring import make_one_shot
 from snnprune.jobs.targets.target import Target
 from snnprune.measure.calibration import Calibration
-from snnprune.pruning.oneshot import Cutting, OneShot, Plan
+from snnprune.pruning.oneshot import Cutting, OneShot, Plan, PrunePlan
 from snnprune.pruning.prune import choose_default_allocation
+from snnprune.pruning.score import Scores
 from snnprune.pruning.structure.channels import ChannelCutting
 from snnprune.pruning.structure.patterns import PatternCutting
 from snnprune.pruning.structure.structure import UNSTRUCTURED, Structure, parse_structure
@@ -63,10 +65,23 @@ BY_LAYER = "by layer"  # in place of an allocation, where a recipe names every l
 class PruneJob:
     """A checkpoint, opened, and all that its files share."""
 
+    calibration: Calibration | None
+    """Set by `calibrate`, as is what is pruned."""
+    one_shot: OneShot
+    scores: Scores
+    """Set by `score`, as is the allocation that fits them."""
+    allocation: str
+
     def __init__(self, options: PruneOptions, progress: Progress) -> None:
+        """Open the checkpoint; what cannot be done with it as asked is refused.
+
+        Raises:
+            UsageError: a gate is about what is not measured.
+            InputError: checkpoint, network or data cannot be used, or are missing.
+        """
         self.options, self.progress, self.cost = options, progress, StageTimer()
         self.structure = parse_structure(options.structure or UNSTRUCTURED)
-        self.target = open_target(fill_data_from_statistics(options.target, options.calibration))
+        self.target = open_target(fill_data_from_statistics(options, options.calibration))
         for place in options.places:
             if place.out.suffix.lower() in SAFETENSORS:
                 require_plain(self.target.checkpoint)
@@ -78,17 +93,29 @@ class PruneJob:
         self.choice = choose_methods(self.target, options)
         require_layers(options.layers, self.target.find_weights(), options.recipe)
         self.plan = self.choice.plan.load()
-        with self.cost.stage("calibration"):
-            self.calibration = self._calibration()
-        self.one_shot: OneShot = make_one_shot(self.target, self.calibration, progress)
-        with self.cost.stage("scoring"):
-            self.scores = self.one_shot.scores(self.plan)
-        shared_out = self.choice.plan.allocation or choose_default_allocation(self.scores)
-        named_all = options.layers.keys() >= self.target.find_weights().keys()
-        self.allocation = BY_LAYER if named_all else shared_out
         self.made: dict[float, PrunedModel] = {}
         """Networks that a search has made already, by sparsity."""
         self.notes: list[str] = []
+
+    def calibrate(self) -> None:
+        """Take or read the statistics that scores and repairs go by."""
+        with self.cost.stage("calibration"):
+            self.calibration = self._read_or_calibrate()
+        names = self.plan.names
+        self.one_shot = make_one_shot(
+            self.target,
+            self.calibration,
+            self.progress,
+            tuning_images=names.tuning.images if names.tunes else None,
+        )
+
+    def score(self) -> None:
+        """Score every weight of the dense network, and choose how a sparsity is shared out."""
+        with self.cost.stage("scoring"):
+            self.scores = self.one_shot.scores(self.plan)
+        shared_out = self.choice.plan.allocation or choose_default_allocation(self.scores)
+        named_all = self.options.layers.keys() >= self.target.find_weights().keys()
+        self.allocation = BY_LAYER if named_all else shared_out
 
     @property
     def goals(self) -> list[tuple[float, OutputPaths]]:
@@ -127,7 +154,7 @@ class PruneJob:
             load_tensors(self.target.network.module, made.tensors)
         return made
 
-    def _calibration(self) -> Calibration | None:
+    def _read_or_calibrate(self) -> Calibration | None:
         """Statistics, also for a criterion that needs none where the report can have them."""
         file, target = self.options.calibration, self.target
         if file is None and target.runnable is not None:
@@ -135,15 +162,22 @@ class PruneJob:
         return read_or_calibrate(target, self.plan.criterion, file, self.progress)
 
     def _prune_and_repair(self, sparsity: float) -> PrunedModel:
-        """Prune the dense network and repair it."""
-        layers, plan, target = self.options.layers, self.plan, self.target
+        """Prune the dense network and repair it, as thoroughly as was asked for."""
+        made = self._prune_by(self.plan, sparsity)
+        if self.options.thorough:
+            made = tune_longer(made, self.plan, lambda plan: self._prune_by(plan, sparsity))
+        return made
+
+    def _prune_by(self, plan: PrunePlan, sparsity: float) -> PrunedModel:
+        layers, target = self.options.layers, self.target
         shaped = make_cutting(self.structure, target, plan.names)
         cutting = LayerCutting(layers, plan, sparsity) if layers else shaped
         with self.cost.stage("pruning and repair"):
             cut = self.one_shot.prune(plan, sparsity, cutting, structured=shaped is not None)
+            tuned = self.one_shot.tuned
             tensors = load_pruned_tensors(target, cut.masks, self.one_shot.tensors())
         removed = shaped.removed if isinstance(shaped, ChannelCutting) else None
-        return PrunedModel(cut=cut, tensors=tensors, removed=removed)
+        return PrunedModel(cut=cut, tensors=tensors, tuned=tuned, removed=removed)
 
     def _add_compact_model(self, made: PrunedModel) -> PrunedModel:
         """The same with its smaller network, or why there is none."""
@@ -172,7 +206,7 @@ def warn_of_few_images(images: int) -> list[str]:
 
 def _choose_measures(options: PruneOptions) -> WantedMeasures:
     """What gates and report ask for."""
-    reported = options.report_folder is not None
+    reported = options.report is not None
     return WantedMeasures(
         evaluation=options.evaluate,
         workload=reported or has_limit_on(options.limits, BY_COUNTING),
@@ -196,7 +230,7 @@ def _require_judgeable(options: PruneOptions, measuring: NetworkMeter) -> None:
         if measuring.missing:
             raise InputError(
                 f"cannot be judged: {measuring.missing}",
-                file=options.target.checkpoint,
+                file=options.checkpoint,
                 field=limit.gate.flag,
                 hint="give --model and --data",
             )

@@ -16,6 +16,7 @@ from snnprune.jobs.theory import crisis, measuring, width
 from snnprune.jobs.train import dry_run, grids
 from snnprune.jobs.train.reports import Summary
 from snnprune.measure import agreement
+from snnprune.pruning.repair import settings
 from snnprune.quantities import Natural, Share
 from snnprune.report import evidence, frame
 from snnprune.report.gates import gate
@@ -25,6 +26,7 @@ from snnprune.theory import accumulation, construction, moving, neuron, trials, 
 
 Workload = Annotated[frame.WorkloadRow, AsDict(name="Workload")]
 Sizes = Annotated[sizes.Sizes, AsDict()]
+Tuning = Annotated[settings.TuneOutcome, AsDict(name="Tuning")]
 Gate = Annotated[gate.Verdict, AsDict(name="Gate")]
 Evidence = Annotated[evidence.PruneEvidence, AsDict(name="Evidence")]
 Membrane = Annotated[evidence.Membrane, AsDict()]

@@ -37,6 +37,7 @@ from snnprune.jobs.reports.parts import (
     TheoryStep,
     Trial,
     TriedRun,
+    Tuning,
     WidthRow,
     Workload,
     Works,
@@ -110,6 +111,7 @@ class Prune(Frame):
     structure: str
     channels: dict[str, Kept]
     smaller: dict[str, list[Natural]]
+    tuning: Tuning | None
     sparsity_asked: Share | None
     layers_asked: dict[str, Share]
     search: Search | None

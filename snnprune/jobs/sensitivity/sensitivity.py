@@ -19,19 +19,18 @@ from snnprune.jobs.environment import StageTimer
 from snnprune.jobs.prune.combining import choose_repair
 from snnprune.jobs.prune.cutting import LayerCutting
 from snnprune.jobs.prune.target_sparsity import choose_validation
-from snnprune.jobs.score import make_one_shot, warn_of_unused_criterion
+from snnprune.jobs.sensitivity.checking import require_reach, require_sense
 from snnprune.jobs.sensitivity.options import (
     CRITERION,
     FRAGMENT,
     PICTURES,
     REPORT,
     SensitivityOptions,
-    require_reach,
-    require_sense,
 )
 from snnprune.jobs.sensitivity.trials import LayerTrial, TrialBench, make_trial_row
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.reporting import make_target_report
+from snnprune.jobs.targets.scoring import make_one_shot, warn_of_unused_criterion
 from snnprune.jobs.targets.target import Target
 from snnprune.measure.agreement import Agreement, AgreementRow, make_agreement_row
 from snnprune.measure.calibration import Calibration
@@ -169,7 +168,7 @@ def measure_sensitivity(options: SensitivityOptions, progress: Progress) -> Sens
         split=work.split,
     )
     found = replace(found, report=work.report(found, cut.warnings))
-    if options.folder is not None:
+    if options.out is not None:
         _write_results(options, found)
     return found
 
@@ -179,7 +178,7 @@ class _SensitivityJob:
 
     def __init__(self, options: SensitivityOptions, progress: Progress) -> None:
         self.options, self.cost = options, StageTimer()
-        self.target = open_target(fill_data_from_statistics(options.target, options.calibration))
+        self.target = open_target(fill_data_from_statistics(options, options.calibration))
         self.target.require_runnable()
         self.target.prunable.require_one_by_one()
         weights = self.target.find_weights()

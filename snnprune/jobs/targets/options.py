@@ -26,11 +26,18 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FurtherOptions(Options):
+    """Options whose flags come last in `--help`, after those of all other options."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReadAs:
     """Annotates a field that a command line gives as something else, such as texts for a table."""
 
     given: Any
-    """The type that typer reads; nothing given leaves the field's default."""
+    """The type that typer reads."""
+    default: Any = None
+    """What typer takes where nothing is given; None leaves the field's own default."""
     read: Callable[[Any], Any]
     """From what was given to the field's value; called once all options have been checked."""
 
@@ -42,6 +49,13 @@ LINK_HELP = "The neuron that a weight drives, or none; repeatable."
 TEST_DATA_HELP = "Test images, where --data has none: as --data."
 EVAL_DATA_HELP = "Images to measure and judge on, neither trained nor calibrated on: as --data."
 PANEL = "Network and data"  # of --help
+
+
+def make_samples_option(help: str) -> typer.models.OptionInfo:
+    """`--samples`: how many images, of those that `help` names."""
+    option = typer.Option("--samples", metavar="N", min=1, help=help)
+    assert isinstance(option, typer.models.OptionInfo)
+    return option
 
 
 def parse_links(texts: Iterable[str]) -> dict[str, str]:
@@ -143,10 +157,27 @@ class NetworkOptions(DataFolderOptions):
     def check(self) -> None:
         """Refuse an unknown way to run a batch."""
         require_forward(self.forward)
+        super().check()
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetOptions(NetworkOptions, DeviceOptions):
+class PassOptions(Options):
+    """How images go through the network."""
+
+    readout: str = "auto"
+    strict: bool = False
+    samples: int = 1024
+    """The number of images to calibrate on."""
+    hold_out: float = 0.0
+    """The part of the user's own images that is set aside where nothing else is to measure on."""
+
+    def list_inputs(self) -> list[Path]:
+        """The files that are read, none of which may be the output."""
+        return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetOptions(NetworkOptions, DeviceOptions, PassOptions):
     """A checkpoint, its network and its data; None is left to the file's own metadata."""
 
     checkpoint: Annotated[
@@ -191,12 +222,6 @@ class TargetOptions(NetworkOptions, DeviceOptions):
     """Another set, whose images are those of the test."""
     eval_data: str | None = None
     """Another set, whose images take the place of validation images."""
-    readout: str = "auto"
-    strict: bool = False
-    samples: int = 1024
-    """The number of images to calibrate on."""
-    hold_out: float = 0.0
-    """The part of the user's own images that is set aside where nothing else is to measure on."""
     learnt_from: tuple[str, ...] = ()
     """Sets that statistics in a file were taken on."""
 
@@ -206,13 +231,13 @@ class TargetOptions(NetworkOptions, DeviceOptions):
         super().check()
 
     def list_inputs(self) -> list[Path]:
-        """The files that are read, none of which may be the output."""
+        """The files that are read, those of the checkpoint and of data sets too."""
         from snnprune.checkpoint.read import files_of
 
         sets = filter(None, (self.data, self.test_data, self.eval_data))
         named = (name.partition(":") for name in sets)
         places = [Path(place) for form, _, place in named if form == "tensors"]
-        return [*files_of(self.checkpoint), *places]
+        return [*files_of(self.checkpoint), *places, *super().list_inputs()]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from snnprune.checkpoint.write import require_writable_as, write_like
@@ -11,30 +10,15 @@ from snnprune.errors import UsageError
 from snnprune.files.writing import require_free
 from snnprune.jobs.calibrate import calibrate_target
 from snnprune.jobs.targets.opening import open_target
-from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.reporting import make_target_report
 from snnprune.jobs.targets.target import Target
 from snnprune.jobs.theory.levels import ChangeLevel
 from snnprune.jobs.theory.measuring import ChangeMeter, Effect, change_weights, describe_effect
+from snnprune.jobs.theory.options import AnalyzeOptions
 from snnprune.measure.evaluation import Evaluation
 from snnprune.report.frame import describe_evaluation, make_file_entry
 from snnprune.report.provenance import make_metadata
 from snnprune.runtime import Progress
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnalyzeOptions:
-    """What the command line asks for."""
-
-    target: TargetOptions
-    kind: str
-    levels: tuple[ChangeLevel, ...]
-    time_axis: int | None = None
-    """Of a batch, where somebody says."""
-    eval_samples: int | None = None
-    out: Path | None = None
-    """A checkpoint with the changed weights; of one level."""
-    force: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +40,9 @@ def analyze_checkpoint(options: AnalyzeOptions, progress: Progress) -> AnalyzeRe
         InputError: there is no network or no data, or the change does not fit them.
         OutputError: the file is in the way or cannot be written.
     """
-    _require_room(options)
-    target = open_target(options.target)
+    levels = options.make_levels()
+    _require_room(options, levels)
+    target = open_target(options)
     target.require_runnable()
     work = ChangeMeter(
         target,
@@ -67,9 +52,9 @@ def analyze_checkpoint(options: AnalyzeOptions, progress: Progress) -> AnalyzeRe
         time_axis=options.time_axis,
     )
     dense = work.evaluate_changed({}, None, "evaluating")
-    effects = tuple(work.measure_effect(level) for level in options.levels)
-    uncounted = work.list_uncounted() if options.levels[0].weights is not None else ()
-    notes = _write_changed(options, target) if options.out is not None else ()
+    effects = tuple(work.measure_effect(level) for level in levels)
+    uncounted = work.list_uncounted() if levels[0].weights is not None else ()
+    notes = _write_changed(options, target, levels[0]) if options.out is not None else ()
     outputs = [] if options.out is None else [make_file_entry(options.out)]
     return AnalyzeResult(
         dense=dense,
@@ -77,7 +62,7 @@ def analyze_checkpoint(options: AnalyzeOptions, progress: Progress) -> AnalyzeRe
         uncounted=uncounted,
         report=make_target_report(
             target,
-            f"analyze {options.kind}",
+            f"analyze {options.change}",
             warnings=(*work.calibration.warnings, *notes),
             samples=work.calibration.samples,
             dense=describe_evaluation(dense),
@@ -88,21 +73,21 @@ def analyze_checkpoint(options: AnalyzeOptions, progress: Progress) -> AnalyzeRe
     )
 
 
-def _require_room(options: AnalyzeOptions) -> None:
+def _require_room(options: AnalyzeOptions, levels: tuple[ChangeLevel, ...]) -> None:
     if options.out is None:
         return
-    if len(options.levels) != 1:
+    if len(levels) != 1:
         raise UsageError("is of one level", field="-o", hint="give one alone")
-    require_writable_as(options.target.checkpoint, options.out)
-    require_free(options.out, force=options.force, inputs=options.target.list_inputs())
+    require_writable_as(options.checkpoint, options.out)
+    require_free(options.out, force=options.force, inputs=options.list_inputs())
 
 
-def _write_changed(options: AnalyzeOptions, target: Target) -> tuple[str, ...]:
+def _write_changed(options: AnalyzeOptions, target: Target, level: ChangeLevel) -> tuple[str, ...]:
     """Write the checkpoint with its changed weights: a drop-in."""
     assert options.out is not None
-    source, (level,) = target.checkpoint, options.levels
+    source = target.checkpoint
     metadata = source.metadata | make_metadata(
-        f"analyze {options.kind}",
+        f"analyze {options.change}",
         model=target.spec,
         data=target.data_spec,
         level=level.name,

@@ -15,11 +15,12 @@ from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.read import read_checkpoint
 from snnprune.checkpoint.weights import find_prunable_weights
 from snnprune.errors import InputError, UsageError
+from snnprune.jobs.theory.options import ConstructOptions
 from snnprune.report.frame import make_file_entry, make_report
 from snnprune.runtime import Progress
 from snnprune.text import format_names
 from snnprune.theory import widths
-from snnprune.theory.neuron import NeuronDynamics, require_memoryless
+from snnprune.theory.neuron import require_memoryless
 from snnprune.theory.trials import (
     LemmaTrial,
     NetworkTrial,
@@ -128,24 +129,6 @@ def _read_spikes(checkpoint: Checkpoint, neurons: int | None) -> Tensor:
 
 
 MOST = 10**10  # weights that a command draws at most, over all trials
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConstructOptions:
-    """What the command line asks for."""
-
-    setting: Setting
-    dynamics: NeuronDynamics
-    trials: int
-    seed: int = 0
-    samples: int = 1000
-    rate: float = 0.5
-    """Spikes per input per time step of random inputs."""
-    by_margin: bool = True
-    target: Path | None = None
-    """A checkpoint whose weights (N, N) are the target's layers, in its order."""
-    spikes: Path | None = None
-    """Input spikes `x` (samples, T, N) in a file; else all or random ones."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ from snnprune.errors import UsageError
 from snnprune.files.writing import require_free
 from snnprune.jobs.calibrate import calibrate_target
 from snnprune.jobs.targets.opening import open_target
-from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.reporting import make_target_report
 from snnprune.jobs.targets.target import Target
+from snnprune.jobs.theory.options import CrisisOptions
 from snnprune.measure.calibration import Calibration
 from snnprune.pruning.prune import require_sparsity
 from snnprune.quantities import Share
@@ -128,21 +128,6 @@ def draw_crisis(
 
 
 @dataclass(frozen=True, kw_only=True)
-class CrisisOptions:
-    """What the command line asks for; one of the two changes is set."""
-
-    target: TargetOptions
-    sparsity: float | None = None
-    """Weights of each layer that go, the smallest first."""
-    noise: float | None = None
-    """Standard deviation of what is added to each weight, in that of its layer's weights."""
-    error: float | None = None
-    """The least eps that bounds are given for, in units of the membrane."""
-    folder: Path | None = None
-    force: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class CrisisResult:
     """What came of it."""
 
@@ -176,13 +161,13 @@ def theory_crisis(options: CrisisOptions, progress: Progress) -> CrisisResult:
         OutputError: a picture is in the way.
     """
     _require_sense(options)
-    for path in list_crisis_pictures(options.folder):
-        require_free(path, force=options.force, inputs=options.target.list_inputs())
-    target = open_target(options.target)
+    for path in list_crisis_pictures(options.out):
+        require_free(path, force=options.force, inputs=options.list_inputs())
+    target = open_target(options)
     found = _measure_crisis(options, target, calibrate_target(target, progress), progress)
-    if options.folder is not None:
+    if options.out is not None:
         draw_crisis(
-            options.folder,
+            options.out,
             found.crises,
             found.accumulated,
             _format_conditions(target, found.calibration, options),
@@ -230,22 +215,22 @@ def _measure_crisis(
             warnings=calibration.warnings,
             samples=calibration.samples,
             time_steps=calibration.time_steps,
-            sparsity=options.sparsity,
+            sparsity=options.dropped,
             noise=options.noise,
             crises=[asdict(make_crisis_row(one)) for one in crises],
             together={name: describe_shift(one) for name, one in together.items()},
             uncounted=list(uncounted),
             accumulation=[describe_accumulation(one) for one in whole],
-            outputs=[{"path": str(path)} for path in list_crisis_pictures(options.folder)],
+            outputs=[{"path": str(path)} for path in list_crisis_pictures(options.out)],
         ),
     )
 
 
 def _require_sense(options: CrisisOptions) -> None:
-    if (options.sparsity is None) == (options.noise is None):
+    if (options.dropped is None) == (options.noise is None):
         raise UsageError("one change at a time", field="--noise", hint="or --sparsity, not both")
-    if options.sparsity is not None:
-        require_sparsity(options.sparsity)
+    if options.dropped is not None:
+        require_sparsity(options.dropped)
     if options.error is not None and not 0 < options.error < math.inf:
         raise UsageError(f"{options.error:g} is no error", field="--error")
     if options.noise is not None and not 0 < options.noise < 100:
@@ -253,19 +238,17 @@ def _require_sense(options: CrisisOptions) -> None:
 
 
 def _change_weight(key: str, weight: Tensor, options: CrisisOptions) -> Tensor:
-    if options.sparsity is not None:
-        return drop_smallest(weight, options.sparsity)
+    if options.dropped is not None:
+        return drop_smallest(weight, options.dropped)
     assert options.noise is not None
-    return add_weight_noise(
-        weight, options.noise, make_generator(options.target.seed, "noise", key)
-    )
+    return add_weight_noise(weight, options.noise, make_generator(options.seed, "noise", key))
 
 
 def _format_conditions(target: Target, calibration: Calibration, options: CrisisOptions) -> str:
     names = [one.name for one in (target.spec, target.data_spec) if one]
     how = (
-        f"{options.sparsity:.0%} of each layer's weights pruned by magnitude"
-        if options.sparsity is not None
+        f"{options.dropped:.0%} of each layer's weights pruned by magnitude"
+        if options.dropped is not None
         else f"noise of {options.noise:g} standard deviations on each layer's weights"
     )
     images = f"{calibration.samples:,} images, T = {calibration.time_steps}"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from snnprune.errors import UsageError
 from snnprune.files.writing import require_free
+from snnprune.jobs.theory.options import WidthOptions
 from snnprune.quantities import Natural
 from snnprune.report.frame import make_report
 from snnprune.report.plots.theory import plot_growth
@@ -44,17 +44,16 @@ class WidthResult:
     report: dict[str, Any]
 
 
-def theory_width(
-    setting: Setting, *, error: float | None, margin: float | None, folder: Path | None, force: bool
-) -> WidthResult:
+def theory_width(options: WidthOptions) -> WidthResult:
     """The width of each statement, as printed and corrected, and a picture of how it grows.
 
-    `error` is that of every statement; by default each has the best of its own.
+    `--error` is that of every statement; by default each has the best of its own.
 
     Raises:
         UsageError: the setting is outside its range, or the theorem is empty for it.
         OutputError: a picture is in the way.
     """
+    setting, error, margin = options.setting, options.error, options.margin
     widths.require_sense(setting)
     if error is not None and not 0 < error < setting.reach:
         raise UsageError(
@@ -65,9 +64,9 @@ def theory_width(
         )
     if margin is not None and not 0 < margin < math.inf:
         raise UsageError(f"{margin:g} is not above 0", field="--margin")
-    paths = [] if folder is None else [folder / name for name in PICTURES]
+    paths = [] if options.out is None else [options.out / name for name in PICTURES]
     for path in paths:
-        require_free(path, force=force)
+        require_free(path, force=options.force)
     rows = tuple(_make_rows(setting, error, margin))
     if paths:
         plot_growth(paths, _compute_growth(setting), _format_conditions(setting))

@@ -42,11 +42,13 @@ REPAIRS = Registry(
         ),
         "tune": RegistryRow(
             target="snnprune.pruning.repair.tuning:tune",
-            summary="kept weights tuned to the dense network's outputs by surrogate gradients",
+            summary="tuned to the dense network's outputs by surrogate gradients, as weights go",
         ),
     },
 )
 NONE = "none"
+TUNE = "tune"
+"""The one that takes weights too: what comes before it prunes less far."""
 BY_LAYER = frozenset({"mean", "lsq", "obs"})
 """Those that go through the layers and need to see how each is applied."""
 
@@ -109,4 +111,4 @@ def require_repair(name: str, *, field: str = "--repair") -> None:
         REPAIRS.require(part, field=field)
 
 
-__all__ = ["BY_LAYER", "NONE", "REPAIRS", "load_repairs", "require_repair"]
+__all__ = ["BY_LAYER", "NONE", "REPAIRS", "TUNE", "load_repairs", "require_repair"]

@@ -12,6 +12,7 @@ from snnprune.data.batches import Batches
 from snnprune.graph.network import Layer, Network
 from snnprune.masks import Masks
 from snnprune.measure.calibration import Calibration
+from snnprune.pruning.repair.settings import TuneOutcome, TuneSettings
 from snnprune.runtime import SILENT, Progress
 
 
@@ -33,6 +34,13 @@ class Pruned:
     """Of tensors beside the weights, True where they must stay 0, by key."""
     fixed: bool = False
     """Whether the masks have a structure that no repair may change."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """How many weights `tune` leaves of each, by key; where there is none, as many as there are."""
+    tuning: TuneSettings = field(default_factory=TuneSettings)
+    tuning_batches: Batches | None = None
+    """Images to tune on; None: the calibration images."""
+    tell: Callable[[TuneOutcome], None] = lambda _: None
+    """Is told what `tune` did."""
     seed: int = 0
     progress: Progress = SILENT
 

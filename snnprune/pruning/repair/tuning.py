@@ -1,10 +1,11 @@
-"""Tuning of what is left by surrogate gradients, towards the dense network's outputs."""
+"""Tuning of what is left by surrogate gradients, while the masks grow to what was asked for."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -18,8 +19,9 @@ from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.forward import device_of
 from snnprune.graph.making import replace_tensors
 from snnprune.graph.network import Network
-from snnprune.masks import Masks
+from snnprune.masks import Masks, select_highest
 from snnprune.measure.gradients.passes import enable_gradients, require_gradient
+from snnprune.measure.loss import check_labels
 from snnprune.measure.second_moments.gram import find_bias_key
 from snnprune.pruning.repair.batchnorm import (
     BatchNormForm,
@@ -28,36 +30,56 @@ from snnprune.pruning.repair.batchnorm import (
     measure_dense_norms,
 )
 from snnprune.pruning.repair.pruned import Pruned, silence
-from snnprune.runtime import make_generator, seed_draws
+from snnprune.pruning.repair.settings import TuneOutcome
+from snnprune.pruning.repair.tuning_images import (
+    BATCH,
+    FLIP,
+    SHIFTS,
+    HeldSamples,
+    Piece,
+    hold_samples,
+    iter_endlessly,
+)
+from snnprune.runtime import seed_draws
 
-EPOCHS, LEARNING_RATE, TEMPERATURE = 10, 3e-3, 8.0
-AT_ONCE = 64  # samples of a step; a calibration batch may hold several
+RISE = 0.1  # of all steps: the learning rate rises
+TEMPERATURE = 2.0  # in standard deviations of the dense network's logits
+EVERY = 8  # steps between two cuts
+CUTTING = 0.6  # of all steps: after them the masks hold
 
 
 def tune(pruned: Pruned) -> Masks:
-    """Bring the network's outputs near those of the dense network, on the calibration images.
+    """Bring the network's outputs near those of the dense network while weights go one by one.
 
-    Adam on the kept weights, the biases and the scales of BatchNorms, 10 epochs, its rate rising to
-    3e-3 and falling to 0 (Smith and Topin 2018, arXiv 1708.07120). The loss is the divergence of
-    the softmax of the logits, summed over time and divided by 8, from the dense network's: so high
-    a temperature asks for the whole order of the classes, and few images are not learnt by heart.
-    No label is read.
+    Adam on the kept weights, the biases and the scales of BatchNorms, its rate rising to its peak
+    and falling to 0 (Smith and Topin 2018, arXiv 1708.07120). Every 8 steps of the first 60 % each
+    layer gives up its smallest weights, as many as the cubic schedule of Zhu and Gupta 2017 (arXiv
+    1710.01878) asks for between the number that it has and `pruned.counts`. The loss is the
+    divergence of the softmax of the logits from the dense network's, at a temperature that asks
+    for the whole order of the classes; no label is read, unless the settings ask for it.
 
     Raises:
-        InputError: no gradient reaches the weights, or there is no batch of two samples.
+        InputError: no gradient reaches the weights, there is no batch of two samples, or labels
+            are to be used and there are none.
         NonFiniteError: the loss is NaN or infinite.
     """
+    network, settings = pruned.network, pruned.tuning
+    batches = pruned.batches if pruned.tuning_batches is None else pruned.tuning_batches
+    held = hold_samples(network, batches)
     norms = measure_dense_norms(pruned)
-    form = BatchNormForm(pruned.network.module, norms)
-    with enable_gradients(pruned.network), _request_gradients(pruned), form.tune_affine():
-        tuning = _Tuner(pruned, form)
-        for epoch in pruned.progress.track(range(EPOCHS), label="tuning", total=EPOCHS):
-            for number, (x, samples) in enumerate(_iter_pieces(pruned, epoch)):
-                device = device_of(pruned.network.module)
-                with seed_draws(pruned.seed, "tune", epoch, number, device=device):
-                    tuning.step(x, samples)
+    form = BatchNormForm(network.module, norms)
+    with enable_gradients(network), _request_gradients(pruned), form.tune_affine():
+        tuner = _Tuner(pruned, form)
+        if held is not None and not settings.use_labels and SHIFTS not in settings.augment:
+            tuner.answers = tuner.collect_answers(held)
+        pieces = iter_endlessly(network, batches, held, augment=settings.augment, seed=pruned.seed)
+        steps = range(settings.steps)
+        for number in pruned.progress.track(steps, label="tuning", total=len(steps)):
+            with seed_draws(pruned.seed, "tune", number, device=device_of(network.module)):
+                tuner.step(next(pieces))
     match(pruned, norms)
-    return pruned.masks
+    pruned.tell(tuner.describe(None if held is None else len(held)))
+    return tuner.growth.masks
 
 
 def list_tuned_keys(network: Network, masks: Masks) -> list[str]:
@@ -87,77 +109,139 @@ def _request_gradients(pruned: Pruned) -> Iterator[None]:
             parameter.grad = gradient
 
 
+class MaskGrowth:
+    """Masks that grow step by step from what is kept now to `counts` of each weight."""
+
+    def __init__(self, masks: Masks, counts: Mapping[str, int], steps: int) -> None:
+        """`steps` is the number of all steps, of which the first `CUTTING` cut."""
+        self.masks = dict(masks)
+        self.first = {key: int(mask.sum()) for key, mask in masks.items()}
+        self.counts = {key: counts.get(key, kept) for key, kept in self.first.items()}
+        self.steps = max(1, int(CUTTING * steps))
+
+    def count(self, key: str, step: int) -> int:
+        """Of the weights of a layer that are kept after a step, from 1."""
+        left = (1 - min(1.0, step / self.steps)) ** 3
+        last = self.counts[key]
+        return round(last + (self.first[key] - last) * left)
+
+    def grow(self, step: int, weight_of: Callable[[str], Tensor]) -> None:
+        """After a step, let each layer's smallest weights go where it is time for it."""
+        if step > self.steps or (step % EVERY and step != self.steps):
+            return
+        for key, mask in self.masks.items():
+            count = self.count(key, step)
+            if count < int(mask.sum()):
+                size = weight_of(key).detach().abs().float().cpu().masked_fill(~mask, -1.0)
+                self.masks[key] = select_highest(size.flatten(), count).view(mask.shape)
+
+
 class _Tuner:
     """The optimizer and what it works on."""
 
     def __init__(self, pruned: Pruned, form: BatchNormForm) -> None:
-        self.form = form
-        self.pruned, self.module = pruned, pruned.network.module
-        parameters = [
-            self.module.get_parameter(key) for key in list_tuned_keys(pruned.network, pruned.masks)
-        ]
-        self.masks = [
-            (weight := self.module.get_parameter(key), mask.to(weight.device))
-            for key, mask in pruned.masks.items()
-        ]
-        steps = EPOCHS * sum(1 for _ in _iter_pieces(pruned, 0))
-        if not steps:
-            raise InputError("no batch of two samples or more to tune on", field="--data")
-        self.optimizer = Adam(parameters, lr=LEARNING_RATE)
-        rise = max(0.1, 2 / steps)  # torch's schedule needs two steps to rise
-        self.schedule = OneCycleLR(self.optimizer, LEARNING_RATE, total_steps=steps, pct_start=rise)
+        self.pruned, self.form = pruned, form
+        self.network, self.module = pruned.network, pruned.network.module
+        settings = pruned.tuning
+        keys = list_tuned_keys(self.network, pruned.masks)
+        self.growth = MaskGrowth(pruned.masks, pruned.counts, settings.steps)
+        self.losses: list[float] = []
+        self.temperature: float | None = None
+        self.answers: Tensor | None = None
+        """Of the dense network, where they can be kept."""
+        self.optimizer = Adam(
+            [self.module.get_parameter(key) for key in keys], lr=settings.learning_rate
+        )
+        rise = max(RISE, 2 / settings.steps)  # torch's schedule needs two steps to rise
+        self.schedule = OneCycleLR(
+            self.optimizer,
+            settings.learning_rate,
+            total_steps=max(settings.steps, 2),
+            pct_start=min(rise, 1.0),
+        )
 
-    def step(self, x: Any, samples: int) -> None:
-        """One step on the images `x`."""
-        with torch.no_grad(), replace_tensors(self.module, self.pruned.dense):
-            wanted = self._compute_logits(copy_batch(x), samples)
-        with self.form.normalise_by_batch():
-            loss = _compute_divergence(self._compute_logits(x, samples), wanted)
-        if not math.isfinite(float(loss.detach())):
+    def step(self, piece: Piece) -> None:
+        """One step on some samples, then fewer weights where it is time for it."""
+        loss = self._compute_loss(piece)
+        self.losses.append(float(loss.detach()))
+        if not math.isfinite(self.losses[-1]):
             raise NonFiniteError("tuning left the finite numbers", hint="choose another --repair")
         require_gradient(loss)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         self.schedule.step()
+        self.growth.grow(len(self.losses), self.module.get_parameter)
         with torch.no_grad():
-            for weight, mask in self.masks:
-                weight.mul_(mask)
+            for key, mask in self.growth.masks.items():
+                weight = self.module.get_parameter(key)
+                weight.mul_(mask.to(weight.device))
         silence(self.module, self.pruned.silenced)
 
+    def describe(self, images: int | None) -> TuneOutcome:
+        """What was done so far, on so many images."""
+        settings, growth, losses = self.pruned.tuning, self.growth, self.losses
+        eighth = max(1, len(losses) // 8)
+        goal = min(growth.steps, len(losses) - eighth)
+        return TuneOutcome(
+            steps=len(losses),
+            images=images,
+            learning_rate=settings.learning_rate,
+            use_labels=settings.use_labels,
+            augment=settings.augment,
+            temperature=self.temperature,
+            kept_before=sum(growth.first.values()),
+            kept=sum(int(mask.sum()) for mask in growth.masks.values()),
+            loss_at_first=fmean(losses[:eighth]),
+            loss_at_goal=fmean(losses[goal : goal + eighth]),
+            loss_at_last=fmean(losses[-eighth:]),
+        )
+
+    @torch.no_grad()
+    def collect_answers(self, held: HeldSamples) -> Tensor:
+        """The dense network's logits (N, classes); (2 N, classes) where images are mirrored."""
+        count = len(held) * (2 if FLIP in self.pruned.tuning.augment else 1)
+        with replace_tensors(self.module, self.pruned.dense):
+            parts = (held.take(places) for places in torch.arange(count).split(2 * BATCH))
+            return torch.cat([self._compute_logits(x, x.shape[held.axis]) for x in parts])
+
+    def _compute_loss(self, piece: Piece) -> Tensor:
+        wanted = None if self.pruned.tuning.use_labels else self._find_answers(piece)
+        with self.form.normalise_by_batch():
+            logits = self._compute_logits(piece.x, piece.samples)
+        if wanted is None:
+            if piece.y is None:
+                raise InputError("there are no labels to tune by", field="--use-labels")
+            return functional.cross_entropy(logits, check_labels(piece.y, logits))
+        if self.temperature is None:
+            self.temperature = TEMPERATURE * measure_spread(wanted)
+        return compute_divergence(logits, wanted, self.temperature)
+
+    @torch.no_grad()
+    def _find_answers(self, piece: Piece) -> Tensor:
+        """The dense network's logits of some samples, (N, classes)."""
+        if self.answers is not None and piece.places is not None:
+            return self.answers[piece.places.to(self.answers.device)]
+        with replace_tensors(self.module, self.pruned.dense):
+            return self._compute_logits(copy_batch(piece.x), piece.samples)
+
     def _compute_logits(self, x: Any, samples: int) -> Tensor:
-        """Summed over time, (N, classes)."""
-        network = self.pruned.network
-        with network.reset_between_batches():
-            return network.new_reader()(network.run(x), samples).sum(0)
+        """Mean over time, (N, classes)."""
+        with self.network.reset_between_batches():
+            return self.network.new_reader()(self.network.run(x), samples).mean(0)
 
 
-def _compute_divergence(made: Tensor, wanted: Tensor) -> Tensor:
-    """T^2 KL(wanted || made) of softmax(logits / T), mean over samples, in nats."""
-    log_q, log_p = ((logits / TEMPERATURE).log_softmax(1) for logits in (made, wanted))
-    apart = functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
-    return TEMPERATURE**2 * apart
+def measure_spread(logits: Tensor) -> float:
+    """The standard deviation of logits (N, classes) between the classes of a sample; 1 if none.
 
-
-def _iter_pieces(pruned: Pruned, epoch: int) -> Iterator[tuple[Any, int]]:
-    """The calibration batches, each mixed and cut into pieces, with their numbers of samples.
-
-    Which parts of a batch of another kind than x have samples is not known: it stays whole.
+    In its unit a temperature means the same for sums and means over any number of time steps.
     """
-    network = pruned.network
-    least = 2 if find_batchnorms(network.module) else 1  # one sample may have no variance
-    for number, (x, y) in enumerate(network.feed(pruned.batches)):
-        samples = network.count_samples(x, y)
-        if not isinstance(x, Tensor):
-            yield from [(x, samples)] * (samples >= least)
-            continue
-        axis = network.sample_axis
-        if axis is None and x.dim() > 1 and len(x) == x.shape[1] == samples > 1:
-            yield x, samples  # which is time is not to be seen
-            continue
-        if axis is None:
-            axis = 0 if len(x) == samples else 1  # events have time first
-        drawn = make_generator(pruned.seed, "tune", epoch, number)
-        for places in torch.randperm(samples, generator=drawn).split(AT_ONCE):
-            if len(places) >= least:
-                yield x.index_select(axis, places.to(x.device)), len(places)
+    spread = float((logits - logits.mean(1, keepdim=True)).square().mean().sqrt())
+    return spread if spread > 0 and math.isfinite(spread) else 1.0
+
+
+def compute_divergence(made: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+    """t^2 KL(wanted || made) of softmax(logits / t), mean over samples, in nats."""
+    log_q, log_p = ((logits / temperature).log_softmax(1) for logits in (made, wanted))
+    apart = functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+    return temperature**2 * apart

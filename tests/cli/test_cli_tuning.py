@@ -1,0 +1,221 @@
+"""`prune` that tunes: by default where it can, as asked, and never without saying so."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from snnprune.checkpoint.safetensors import write_safetensors
+from snnprune.jobs.prune.pruned_model import PrunedModel
+from snnprune.jobs.prune.tuning import TIMES, tune_longer
+from snnprune.models import ModelSpec, build_model
+from snnprune.pruning.oneshot import Plan, PrunePlan
+from snnprune.pruning.prune import PruneResult
+from snnprune.pruning.repair.settings import TuneOutcome, TuneSettings
+from snnprune.report.provenance import DataSpec, make_metadata
+
+from one_line import assert_one_line  # isort: skip
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+SHORT = ("--tune-steps", 12, "--tune-images", 96)
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that says which network and data it is of."""
+    args = {"width": 4, "depth": 2, "time_steps": 2, "in_channels": 1, "size": 28}
+    spec = ModelSpec(name="conv-snn", args=args)
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("untrained") / "model.safetensors"
+    metadata = make_metadata("train", model=spec, data=DataSpec(name="fashion-mnist-mini"))
+    write_safetensors(path, build_model(spec).state_dict(), metadata)
+    return path
+
+
+@pytest.fixture
+def prune(untrained: Path, run: Run, tmp_path: Path) -> Run:
+    """`prune("--sparsity", 0.5)`: writes p.safetensors in the test's folder, or `out`."""
+
+    def pruned(*flags: object, out: str = "p.safetensors") -> subprocess.CompletedProcess[str]:
+        few = ("--samples", 64, "--eval-samples", 64)
+        return run("prune", untrained, "-o", tmp_path / out, *few, *flags)
+
+    return pruned
+
+
+def report(tmp_path: Path, name: str = "p") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((tmp_path / f"{name}.report.json").read_text())
+    return found
+
+
+def test_it_is_tuned_by_default_and_the_report_says_how(prune: Run, tmp_path: Path) -> None:
+    done = prune("--sparsity", 0.9, *SHORT)
+    assert done.returncode == 0, done.stderr
+    found = report(tmp_path)
+    total = found["totals"]["prunable"]
+    assert (found["criterion"], found["repair"]) == ("magnitude", "tune")
+    assert found["tuning"]["steps"] == 12
+    assert found["tuning"]["images"] == 96
+    assert found["tuning"]["augment"] == ["flip"]
+    assert found["tuning"]["kept"] == total - round(0.9 * total)
+    assert found["tuning"]["kept_before"] > 0.49 * total
+    assert "tuned by 12 steps on 96 images and the dense network's outputs" in done.stdout
+    weights = [w for w in load_file(tmp_path / "p.safetensors").values() if w.dim() > 1]
+    assert sum(int((weight != 0).sum()) for weight in weights) == found["tuning"]["kept"]
+
+
+def test_the_number_of_steps_follows_from_their_cost(prune: Run, tmp_path: Path) -> None:
+    done = prune("--sparsity", 0.9, "--tune-images", 96, "--no-eval")
+    assert done.returncode == 0, done.stderr
+    assert report(tmp_path)["tuning"]["steps"] == 480
+    assert "tuned by 480 steps of 0.0" in report(tmp_path)["criterion_because"]
+
+
+def test_the_closed_form_needs_no_scores_and_is_that_of_sf_obs(prune: Run, tmp_path: Path) -> None:
+    by_scores = ("--criterion", "sf-obs", "--allocation", "lamp-magnitude", "--repair", "obs")
+    for flags, out in ((by_scores, "a"), (("--no-tune",), "b"), (("--effort", "fast"), "c")):
+        done = prune("--sparsity", 0.8, "--no-eval", *flags, out=f"{out}.safetensors")
+        assert done.returncode == 0, done.stderr
+    files = [load_file(tmp_path / f"{name}.safetensors") for name in "abc"]
+    for other in files[1:]:
+        assert all(torch.equal(files[0][key], other[key]) for key in files[0])
+    assert report(tmp_path, "b")["criterion"] == "magnitude"
+    assert report(tmp_path, "b")["tuning"] is None
+    assert "closed form was asked for" in report(tmp_path, "b")["criterion_because"]
+
+
+def test_a_seed_gives_the_same_file_again(prune: Run, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        prune("--sparsity", 0.9, "--no-eval", *SHORT, "--seed", seed, out=f"{name}.safetensors")
+    a, b, c = (load_file(tmp_path / f"{name}.safetensors") for name in "abc")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert any(not torch.equal(a[key], c[key]) for key in a)
+
+
+@pytest.mark.parametrize("structure", ["2:4", "channels"])
+def test_a_structure_holds_while_it_is_tuned(prune: Run, tmp_path: Path, structure: str) -> None:
+    asked = ("--sparsity", 0.3) if structure == "channels" else ()
+    shape = ("--structure", structure, *asked, "--no-eval")
+    done = prune(*shape, *SHORT)
+    assert done.returncode == 0, done.stderr
+    assert report(tmp_path)["repair"] == "obs+tune"
+    closed = prune(*shape, "--no-tune", out="q.safetensors")
+    assert closed.returncode == 0, closed.stderr
+    tuned, plain = (load_file(tmp_path / f"{name}.mask.safetensors") for name in "pq")
+    assert all(torch.equal(tuned[key], plain[key]) for key in plain)
+
+
+def test_labels_and_augmentation_are_as_asked(prune: Run, tmp_path: Path) -> None:
+    done = prune("--sparsity", 0.9, *SHORT, "--use-labels", "--augment", "flip,shift", "--no-eval")
+    assert done.returncode == 0, done.stderr
+    tuning = report(tmp_path)["tuning"]
+    assert (tuning["use_labels"], tuning["temperature"]) == (True, None)
+    assert tuning["augment"] == ["flip", "shift"]
+    assert "96 images and their labels" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--effort", "fas"), ("--effort", "did you mean fast?")),
+        (("--no-tune", "--effort", "thorough"), ("--no-tune", "beside --effort thorough")),
+        (("--no-tune", "--tune-steps", 3), ("--tune-steps", "nothing is tuned")),
+        (("--tune-lr", 0), ("--tune-lr", "positive")),
+        (("--augment", "flop"), ("--augment", "did you mean flip?")),
+        (("--repair", "bn", "--tune-lr", 0.1), ("--tune-lr", "repair bn does not")),
+        (("--criterion", "magnitude", "--effort", "thorough"), ("--effort", "--repair tune")),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    prune: Run, flags: tuple[object, ...], words: tuple[str, ...]
+) -> None:
+    assert_one_line(prune("--sparsity", 0.9, *flags), 2, *words)
+
+
+DETACHED = """
+import torch
+from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(9, 8), nn.Linear(8, 3)
+    def forward(self, x):
+        spikes = [(self.first(x) >= 0.1).float() for _ in range(2)]
+        return torch.stack([self.last(one) for one in spikes])
+def batches():
+    x = torch.rand(64, 9, generator=torch.Generator().manual_seed(0))
+    return [(x, torch.arange(64) % 3)]
+"""
+
+
+@pytest.fixture
+def hard(tmp_path: Path, run: Run) -> Run:
+    """`prune` of a network whose spikes let no gradient through."""
+    (tmp_path / "net.py").write_text(DETACHED)
+    scope: dict[str, Any] = {}
+    exec(DETACHED, scope)
+    torch.manual_seed(0)
+    torch.save(scope["Net"]().state_dict(), tmp_path / "net.pt")
+    where = ("--model", f"{tmp_path}/net.py:Net", "--data", f"{tmp_path}/net.py:batches")
+    out = ("-o", tmp_path / "p.safetensors", "--sparsity", 0.5)
+    return lambda *flags: run("prune", tmp_path / "net.pt", *where, *out, *flags)
+
+
+def test_without_gradients_the_closed_form_is_taken_and_told(hard: Run, tmp_path: Path) -> None:
+    done = hard()
+    assert done.returncode == 0, done.stderr
+    assert "not tuned: no gradient reaches first" in done.stdout
+    assert report(tmp_path)["repair"] == "obs"
+    assert_one_line(hard("--force", "--tune-steps", 3), 3, "--tune-steps", "no gradient reaches")
+    assert_one_line(hard("--force", "--effort", "thorough"), 3, "--effort", "no gradient reaches")
+
+
+def test_a_search_for_an_accuracy_is_tuned_where_it_is_asked_for(prune: Run) -> None:
+    done = prune("--target-accuracy", 0.05, "--resolution", 0.25)
+    assert done.returncode == 0, done.stderr
+    assert "not tuned: each sparsity that is tried would take a minute" in done.stdout
+
+
+def outcome(loss: float, steps: int) -> PrunedModel:
+    tuned = TuneOutcome(
+        steps=steps,
+        images=1,
+        learning_rate=0.1,
+        use_labels=False,
+        augment=(),
+        temperature=1.0,
+        kept_before=2,
+        kept=1,
+        loss_at_first=9.0,
+        loss_at_goal=9.0,
+        loss_at_last=loss,
+    )
+    cut = PruneResult(masks={}, already_zero=0)
+    return PrunedModel(cut=cut, tensors={}, tuned=tuned)
+
+
+@pytest.mark.parametrize(
+    ("losses", "best", "tries"),
+    [
+        ((1.0, 0.5, 0.3, 0.2), 0.2, 3),
+        ((1.0, 0.5, 0.49, 0.1), 0.49, 2),
+        ((1.0, 1.1, 0.1, 0.1), 1.0, 1),
+    ],
+)
+def test_it_goes_on_as_long_as_it_pays(losses: tuple[float, ...], best: float, tries: int) -> None:
+    plan = Plan(criterion="magnitude", repair="none", tuning=TuneSettings(steps=10)).load()
+    asked: list[int] = []
+
+    def make(longer: PrunePlan) -> PrunedModel:
+        asked.append(longer.names.tuning.steps)
+        return outcome(losses[len(asked)], asked[-1])
+
+    found = tune_longer(outcome(losses[0], 10), plan, make)
+    assert found.tuned is not None
+    assert found.tuned.loss_at_last == best
+    assert asked == [10 * times for times in TIMES[:tries]]

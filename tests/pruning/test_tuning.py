@@ -29,13 +29,13 @@ def pruned(name: str, kept: float = 0.5, **given: Any) -> Pruned:
 
 
 def apart(of: Pruned) -> float:
-    """t^2 KL of the logits from the dense network's, by its definition; t = 2 deviations."""
+    """t^2 KL of the logits from the dense network's, by its definition; t = half a deviation."""
     with torch.no_grad():
         with dense(of) as module:
             wanted = module(PICTURES).mean(0)
         with dense(replace(of, dense=of.network.module.state_dict())) as module:
             made = module(PICTURES).mean(0)
-    t = 2 * (wanted - wanted.mean(1, keepdim=True)).square().mean().sqrt()
+    t = 0.5 * (wanted - wanted.mean(1, keepdim=True)).square().mean().sqrt()
     p, q = (wanted / t).softmax(1), (made / t).softmax(1)
     return float(t**2 * (p * (p / q).log()).sum(1).mean())
 

@@ -192,12 +192,17 @@ class RowSampler:
         size = torch.Size(layer.shape[1:]).numel()
         wanted = max(LEAST_ROWS, ROWS_PER_INPUT * size)
         self.quota = -(-wanted // (usage.batches * max(1, self.calls)))
-        self._ones, self._samples = 0.0, 0
+        self.counted: list[tuple[float, int]] = []
+        """Of each call: what has come together of an input that is always 1, of all its samples,
+        and their number."""
 
     @property
     def constant(self) -> float:
         """What has come together of an input that is always 1, on average: the gain of a bias."""
-        return self._ones / self._samples
+        ones = 0.0
+        for one, _ in self.counted:
+            ones += one
+        return ones / sum(samples for _, samples in self.counted)
 
     def watched(
         self, samples_of_batch: int, batch: int, see: Callable[[Tensor, LayerCall], None]
@@ -215,8 +220,7 @@ class RowSampler:
             taken = call.samples
             x, one = gathered(taken), ones(taken.new_ones(len(taken), dtype=torch.float64))
             if x is not None and one is not None:
-                self._ones += float(one.sum())
-                self._samples += len(one)
+                self.counted.append((float(one.sum()), len(one)))
                 see(self._draw_rows(x, call, batch, met), call)
             if met == self.calls:
                 raise PassEnd

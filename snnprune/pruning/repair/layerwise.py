@@ -8,22 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from snnprune.data.batches import copy_batch
 from snnprune.graph.calls import LayerCall
-from snnprune.graph.making import replace_tensors
 from snnprune.graph.mode import use_eval_mode
 from snnprune.masks import Masks
 from snnprune.measure.second_moments.gram import GramSum, find_bias_key, is_free
 from snnprune.measure.second_moments.obs import compute_losses, damping, fit_weights, invert
-from snnprune.measure.second_moments.rows import (
-    RowSampler,
-    Usage,
-    compute_currents,
-    count_usage,
-    run_until,
-)
+from snnprune.measure.second_moments.rows import count_usage, run_until
 from snnprune.pruning.criteria.obs import RIDGE, flip_gain
 from snnprune.pruning.repair.batchnorm import DenseNorm, Matching, match, measure_dense_norms
+from snnprune.pruning.repair.dense_currents import BatchCurrents, DenseCurrents
 from snnprune.pruning.repair.pruned import Pruned, explain_unfitted, silence
 
 
@@ -94,45 +87,41 @@ class _Layers:
     """The layers of a pruned network, in the order in which data meets them."""
 
     pruned: Pruned
-    usage: Usage
+    order: tuple[str, ...]
+    """The keys of those that were pruned and are used as they are."""
+    dense: DenseCurrents
     norms: Mapping[str, DenseNorm]
     """Those of the dense network whose statistics are matched on the way."""
-    filtered: bool
 
     @classmethod
     def of(cls, pruned: Pruned, *, norms: Mapping[str, DenseNorm], filtered: bool) -> _Layers:
         usage = count_usage(pruned.network, pruned.batches)
-        return cls(pruned, usage, norms, filtered)
+        left = explain_unfitted(pruned.network, pruned.masks)
+        order = tuple(
+            key
+            for key in pruned.network.layers
+            if key in pruned.masks and usage.calls[key] and key not in left
+        )
+        return cls(pruned, order, DenseCurrents(pruned, usage, order, filtered=filtered), norms)
 
     def keys(self, label: str) -> Iterator[str]:
-        """Those that were pruned and are used as they are."""
-        left = explain_unfitted(self.pruned.network, self.pruned.masks)
-        used = [
-            key
-            for key in self.pruned.network.layers
-            if key in self.pruned.masks and self.usage.calls[key] and key not in left
-        ]
-        return self.pruned.progress.track(used, label=label, total=len(used))
+        """All of them, in turn."""
+        return self.pruned.progress.track(self.order, label=label, total=len(self.order))
 
     def moments(self, key: str) -> GramSum:
         """Of the pruned network's inputs, and of the currents that the dense one makes then."""
         network, module = self.pruned.network, self.pruned.network.module
-        rows = RowSampler(network, key, self.usage, filtered=self.filtered, seed=self.pruned.seed)
-        weight = network.layers[key].weight_of(self.pruned.dense[key])
+        recorded, rows = self.dense.take(key), self.dense.new_sampler(key)
         matching, moments = Matching(self.norms), GramSum()
         with use_eval_mode(module):
             for number, (x, y) in enumerate(network.feed(self.pruned.batches)):
-                wanted: list[Tensor] = []
+                wanted, recorded[number] = recorded[number], BatchCurrents()
+                rows.counted += wanted.counted
                 samples = network.count_samples(x, y)
 
-                def see_dense(row: Tensor, _: LayerCall, wanted: list[Tensor] = wanted) -> None:
-                    wanted.append(compute_currents(row, weight))
-
-                def see(row: Tensor, _: LayerCall, wanted: list[Tensor] = wanted) -> None:
+                def see(row: Tensor, _: LayerCall, wanted: list[Tensor] = wanted.calls) -> None:
                     moments.add(row, wanted.pop(0))
 
-                with replace_tensors(module, self.pruned.dense):
-                    run_until(network, copy_batch(x), rows.watched(samples, number, see_dense))
                 run_until(
                     network,
                     x,

@@ -43,7 +43,7 @@ from snnprune.pruning.repair.tuning_images import (
 from snnprune.runtime import seed_draws
 
 RISE = 0.1  # of all steps: the learning rate rises
-TEMPERATURE = 2.0  # in standard deviations of the dense network's logits
+TEMPERATURE = 0.5  # in standard deviations of the dense network's logits
 EVERY = 8  # steps between two cuts
 CUTTING = 0.6  # of all steps: after them the masks hold
 

@@ -69,7 +69,7 @@ def opened(name: str, form: str, chosen: argparse.Namespace) -> Network:
         0,
         chosen.data_root,
         test_data=whole,
-        tested=chosen.evaluate_test,
+        tested=chosen.tested,
         change=change,
     )
 

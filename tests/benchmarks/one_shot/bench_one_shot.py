@@ -1,14 +1,16 @@
 """One-shot pruning of trained networks: criteria, allocations and repairs side by side.
 
     python tests/benchmarks/one_shot/bench_one_shot.py train RUNS [--data-root DIR]
-    python tests/benchmarks/one_shot/bench_one_shot.py measure RUNS [--data-root DIR]
+    python tests/benchmarks/one_shot/bench_one_shot.py measure RUNS [--data-root DIR] [--tested N]
     python tests/benchmarks/one_shot/bench_one_shot.py table RUNS
 
 `train` trains the networks below with three seeds each, on the bundled images but for one that
 takes all of Fashion-MNIST and is left out where that is not there. `measure` prunes each by every
 plan to every sparsity, with 1,024 unlabelled training images to calibrate on, and adds a line to
 RUNS/results.jsonl for each; what is there is not done again, so it may be stopped at any time, and
-`--part` and `--seed` may share the work. `table` prints means and spreads and draws the heat map.
+`--part` and `--seed` may share the work. With `--data-root` the test images are those of all of
+Fashion-MNIST, of which the bundled ones are a part, 3,000 or as many as `--tested` says. `table`
+prints means and spreads and draws the heat map.
 """
 
 from __future__ import annotations
@@ -30,11 +32,12 @@ from snnprune.jobs.targets.options import TargetOptions
 from snnprune.measure.evaluation import evaluate
 from snnprune.pruning.criteria import CRITERIA
 from snnprune.pruning.oneshot import OneShot, Plan
+from snnprune.pruning.repair.settings import TuneSettings
 
 OWN = Path(__file__).with_name("networks.py")
 SEEDS = (0, 1, 2)
 BUNDLED, WHOLE = "fashion-mnist-mini", "fashion-mnist"
-TESTED = 1000  # test images: all of the bundled ones, as many of the others
+TESTED, BUNDLED_TESTED = 3000, 1000  # test images of all of Fashion-MNIST, or the bundled ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +81,19 @@ def allocations() -> Iterator[Cell]:
     yield Plan(criterion="sf-obs", allocation="global", repair="lsq"), 0.9
 
 
+def defaults() -> Iterator[Cell]:
+    """What `prune` takes without flags, and with `--no-tune`."""
+    tuned = Plan(
+        criterion="magnitude",
+        allocation="lamp",
+        repair="tune",
+        tuning=TuneSettings(augment=("flip",)),
+    )
+    for sparsity in (0.9, 0.95, 0.98, 0.5, 0.8, 0.7):
+        yield replace(tuned, repair="obs"), sparsity
+        yield tuned, sparsity
+
+
 def repairs() -> Iterator[Cell]:
     """Every repair, the main ones from 50 to 98 %."""
     own = Plan(criterion="sf-obs", allocation="lamp-magnitude", repair="obs")
@@ -96,7 +112,7 @@ def repairs() -> Iterator[Cell]:
     yield replace(lamp, repair="mean"), 0.9
 
 
-PARTS = {"repairs": repairs, "criteria": criteria, "allocations": allocations}
+PARTS = {"defaults": defaults, "repairs": repairs, "criteria": criteria, "allocations": allocations}
 
 
 def train(runs: Path, data_root: Path | None, networks: Mapping[str, Trained]) -> None:
@@ -131,7 +147,7 @@ class Network:
         data_root: Path | None = None,
         *,
         test_data: str | None = None,
-        tested: int = TESTED,
+        tested: int = BUNDLED_TESTED,
         change: Callable[[nn.Module], None] | None = None,
     ) -> None:
         """`change` is done to the network after it was loaded; `test_data` as in the command."""
@@ -155,6 +171,7 @@ class Network:
             self.subject.require_runnable(),
             self.subject.find_weights(),
             batches=lambda: iter(calibration),
+            tuning_batches=self.subject.batches("train", TuneSettings().images),
             seed=seed,
         )
 
@@ -168,7 +185,9 @@ class Network:
         return 100 * found.accuracy
 
 
-def measure(runs: Path, data_root: Path | None, parts: list[str], seeds: list[int]) -> None:
+def measure(
+    runs: Path, data_root: Path | None, parts: list[str], seeds: list[int], tested: int
+) -> None:
     """Measure what has no line yet."""
     results = runs / "results.jsonl"
     lines = results.read_text("utf-8").splitlines() if results.exists() else []
@@ -182,7 +201,14 @@ def measure(runs: Path, data_root: Path | None, parts: list[str], seeds: list[in
                 wanted = [cell for cell in cells if key_of(name, seed, *cell[1:]) not in done]
                 if not wanted:
                     continue
-                network = Network(runs / f"{name}-{seed}", NETWORKS[name], seed, data_root)
+                network = Network(
+                    runs / f"{name}-{seed}",
+                    NETWORKS[name],
+                    seed,
+                    data_root,
+                    test_data=WHOLE if data_root else None,
+                    tested=tested,
+                )
                 for _, plan, sparsity in wanted:
                     row = measured(network, plan, sparsity)
                     row["key"] = key_of(name, seed, plan, sparsity)
@@ -218,6 +244,7 @@ def main() -> None:
     parser.add_argument("command", choices=["train", "measure", "table"])
     parser.add_argument("runs", type=Path)
     parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--tested", type=int)
     parser.add_argument("--part", choices=list(PARTS), action="append")
     parser.add_argument("--seed", type=int, action="append")
     chosen = parser.parse_args()
@@ -225,7 +252,8 @@ def main() -> None:
         train(chosen.runs, chosen.data_root, NETWORKS)
     elif chosen.command == "measure":
         parts, seeds = chosen.part or list(PARTS), chosen.seed or list(SEEDS)
-        measure(chosen.runs, chosen.data_root, parts, seeds)
+        tested = chosen.tested or (TESTED if chosen.data_root else BUNDLED_TESTED)
+        measure(chosen.runs, chosen.data_root, parts, seeds, tested)
     else:
         from tables import show  # beside this file
 

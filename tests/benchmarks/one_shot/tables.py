@@ -55,7 +55,7 @@ def parts(losses: Losses) -> dict[str, list[Plan]]:
         "Criteria under LAMP, BatchNorm repaired": [p for p in losses if p[1:] == ("lamp", "bn")],
         "Criteria under LAMP, least squares": [p for p in losses if p[1:] == ("lamp", "lsq")],
         "Allocations, least squares": [p for p in losses if p[2] == "lsq" and p[1] != "lamp"],
-        "Other repairs": [p for p in losses if p[2] in ("mean", "bn+tune", "obs+tune")],
+        "Other repairs": [p for p in losses if p[2] in ("mean", "bn+tune", "obs+tune", "tune")],
         "Whole combinations": [p for p in losses if {0.5, 0.98} & losses[p].keys()],
     }
     return {

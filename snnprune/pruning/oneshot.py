@@ -23,7 +23,7 @@ from snnprune.pruning.criteria import load_criterion
 from snnprune.pruning.criteria.criterion import Criterion
 from snnprune.pruning.criteria.evidence import EvidenceSource
 from snnprune.pruning.prune import PruneResult, prune, require_sparsity, warn_of_zeros
-from snnprune.pruning.repair import TUNE, load_repairs
+from snnprune.pruning.repair import TUNE, WITHOUT_STATISTICS, load_repairs
 from snnprune.pruning.repair.pruned import Pruned, silence
 from snnprune.pruning.repair.settings import TuneOutcome, TuneSettings
 from snnprune.pruning.score import Scores, score_network
@@ -84,6 +84,12 @@ class PrunePlan:
     allocation: Allocation | None
     """None takes the one that fits the scores."""
     repairs: tuple[Repair, ...]
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether something of it looks at statistics of the dense network's neurons."""
+        looking = {*self.names.repair.split("+")} - WITHOUT_STATISTICS
+        return bool(looking) or self.criterion.needs != "weight" or self.names.allocation == "flips"
 
     def load(self) -> PrunePlan:
         """The same: it is loaded already."""
@@ -173,7 +179,8 @@ class OneShot:
         require_sparsity(sparsity)
         plan = plan.load()
         scores, path = self.scores(plan), plan.names.path(sparsity)
-        self.calibrate()  # of the dense network, before anything is cut
+        if plan.needs_statistics:
+            self.calibrate()  # of the dense network, before anything is cut
         self.restore()
         cut = self._cut(plan, self.weights, scores, cutting, path[0], None)
         alive: Masks = {key: weight != 0 for key, weight in self.weights.items()}
@@ -287,7 +294,7 @@ class OneShot:
                     dense=self._dense,
                     masks=masks,
                     batches=self.batches,
-                    calibration=self.calibrate(),
+                    calibration=self._calibration,
                     choosable=choosable,
                     silenced=cut.silenced,
                     fixed=fixed,

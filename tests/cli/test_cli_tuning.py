@@ -137,7 +137,8 @@ def test_what_does_not_go_together_is_refused(
     assert_one_line(prune("--sparsity", 0.9, *flags), 2, *words)
 
 
-DETACHED = """
+HARD = """
+import os
 import torch
 from torch import nn
 class Net(nn.Module):
@@ -145,8 +146,10 @@ class Net(nn.Module):
         super().__init__()
         self.first, self.last = nn.Linear(9, 8), nn.Linear(8, 3)
     def forward(self, x):
-        spikes = [(self.first(x) >= 0.1).float() for _ in range(2)]
-        return torch.stack([self.last(one) for one in spikes])
+        current = self.first(x)
+        if os.environ.get("DETACHED"):
+            current = current.detach()
+        return torch.stack([self.last((current >= 0.1).float()) for _ in range(2)])
 def batches():
     x = torch.rand(64, 9, generator=torch.Generator().manual_seed(0))
     return [(x, torch.arange(64) % 3)]
@@ -156,9 +159,9 @@ def batches():
 @pytest.fixture
 def hard(tmp_path: Path, run: Run) -> Run:
     """`prune` of a network whose spikes let no gradient through."""
-    (tmp_path / "net.py").write_text(DETACHED)
+    (tmp_path / "net.py").write_text(HARD)
     scope: dict[str, Any] = {}
-    exec(DETACHED, scope)
+    exec(HARD, scope)
     torch.manual_seed(0)
     torch.save(scope["Net"]().state_dict(), tmp_path / "net.pt")
     where = ("--model", f"{tmp_path}/net.py:Net", "--data", f"{tmp_path}/net.py:batches")
@@ -166,7 +169,23 @@ def hard(tmp_path: Path, run: Run) -> Run:
     return lambda *flags: run("prune", tmp_path / "net.pt", *where, *out, *flags)
 
 
-def test_without_gradients_the_closed_form_is_taken_and_told(hard: Run, tmp_path: Path) -> None:
+def test_spikes_without_a_gradient_are_given_one_and_it_is_told(hard: Run, tmp_path: Path) -> None:
+    done = hard("--tune-steps", 12)
+    assert done.returncode == 0, done.stderr
+    assert "12 steps were asked for, with a surrogate gradient of snnprune's own" in done.stdout
+    assert report(tmp_path)["tuning"]["surrogate"] is True
+    before, after = (torch.load(tmp_path / "net.pt"), load_file(tmp_path / "p.safetensors"))
+    kept = after["first.weight"] != 0
+    assert bool((after["first.weight"] != before["first.weight"])[kept].all())
+    again = hard("--force", "--repair", "tune", "--tune-steps", 12)
+    assert again.returncode == 0, again.stderr
+    assert report(tmp_path)["tuning"]["surrogate"] is True
+
+
+def test_without_gradients_the_closed_form_is_taken_and_told(
+    hard: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DETACHED", "1")
     done = hard()
     assert done.returncode == 0, done.stderr
     assert "not tuned: no gradient reaches first" in done.stdout
@@ -187,6 +206,7 @@ def outcome(loss: float, steps: int) -> PrunedModel:
         images=1,
         learning_rate=0.1,
         use_labels=False,
+        surrogate=False,
         augment=(),
         temperature=1.0,
         kept_before=2,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from snnprune.data.batches import Batches
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.forward import Batch
+from snnprune.pruning.repair import tuning
 from snnprune.pruning.repair.pruned import Pruned
 from snnprune.pruning.repair.settings import TuneSettings
 from snnprune.pruning.repair.tuning import MaskGrowth, compute_divergence, measure_spread, tune
@@ -179,6 +180,25 @@ def test_the_smallest_weights_go_while_it_tunes(name: str) -> None:
     for key, mask in masks.items():
         assert not bool((mask & ~of.masks[key]).any())
         assert not of.network.weight(key)[~mask].any()
+
+
+def test_small_weights_are_moved_less_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: dict[int, float] = {}
+
+    class Adam(torch.optim.Adam):
+        def __init__(self, groups: list[dict[str, Any]]) -> None:
+            rates.update({id(group["params"][0]): group["lr"] for group in groups})
+            super().__init__(groups)
+
+    monkeypatch.setattr(tuning, "Adam", Adam)
+    of = pruned("linears")
+    with torch.no_grad():
+        of.dense["fc1.weight"].mul_(1e-3)
+    tune(of)
+    small, large = (of.network.module.get_parameter(f"fc{n}.weight") for n in (1, 2))
+    size = float(of.dense["fc1.weight"].square().mean().sqrt())
+    assert rates[id(small)] == pytest.approx(0.4 * size)
+    assert rates[id(large)] == SHORT.learning_rate
 
 
 def test_labels_are_read_where_they_are_asked_for() -> None:

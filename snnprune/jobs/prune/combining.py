@@ -12,7 +12,7 @@ from snnprune.checkpoint.weights import is_finite
 from snnprune.errors import InputError, NonFiniteError, UsageError
 from snnprune.graph.network import Network
 from snnprune.jobs.prune.options import PruneOptions
-from snnprune.jobs.prune.tuning import choose_tuning, make_settings
+from snnprune.jobs.prune.tuning import choose_surrogate, choose_tuning, make_settings
 from snnprune.jobs.targets.binding import load_tensors
 from snnprune.jobs.targets.target import Target
 from snnprune.masks import Masks, apply_masks
@@ -145,6 +145,8 @@ def choose_methods(target: Target, options: PruneOptions) -> MethodChoice:
         why = f"{why}; {choice.why}"
         if choice.settings is not None:
             tuning, repair = choice.settings, f"obs+{TUNE}" if shaped else TUNE
+    elif TUNE in repair.split("+"):
+        tuning = choose_surrogate(target, tuning)
     if plan is BEST and not shaped and repair.split("+")[0] in CHOOSING:
         plan = BY_SIZE
     # channels and patterns have their own way

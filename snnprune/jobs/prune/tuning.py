@@ -56,9 +56,10 @@ def choose_tuning(target: Target, options: PruneOptions) -> TuneChoice:
             error.field, error.hint = asked[0], "leave it out, or choose --no-tune"
             raise
         return TuneChoice(settings=None, why=f"not tuned: {error.message}")
-    settings = make_settings(target, options)
+    settings = replace(make_settings(target, options), surrogate=cost.surrogate)
+    by = ", with a surrogate gradient of snnprune's own" if cost.surrogate else ""
     if options.tune_steps is not None:
-        return TuneChoice(settings=settings, why=f"{settings.steps} steps were asked for")
+        return TuneChoice(settings=settings, why=f"{settings.steps} steps were asked for{by}")
     budget = MINUTE * (1 if target.device.type == "cpu" else GPU)
     steps = min(STEPS, budget // max(1, cost.multiply_adds))
     size = f"{cost.multiply_adds / 1e9:.3g} G multiply-adds"
@@ -69,8 +70,17 @@ def choose_tuning(target: Target, options: PruneOptions) -> TuneChoice:
         )
     steps = max(steps, LEAST)
     return TuneChoice(
-        settings=replace(settings, steps=steps), why=f"tuned by {steps} steps of {size} each"
+        settings=replace(settings, steps=steps), why=f"tuned by {steps} steps of {size} each{by}"
     )
+
+
+def choose_surrogate(target: Target, settings: TuneSettings) -> TuneSettings:
+    """The settings for a repair that was asked for: as they are, or with a surrogate gradient."""
+    try:
+        cost = measure_step(target.require_runnable(), target.calibration_batches())
+    except InputError:  # `tune` tells what is wrong
+        return settings
+    return replace(settings, surrogate=cost.surrogate)
 
 
 def _measure_step(target: Target) -> StepCost:

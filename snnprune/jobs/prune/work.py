@@ -155,11 +155,15 @@ class PruneJob:
         return made
 
     def _read_or_calibrate(self) -> Calibration | None:
-        """Statistics, also for a criterion that needs none where the report can have them."""
-        file, target = self.options.calibration, self.target
-        if file is None and target.runnable is not None:
+        """Statistics, where something needs them or they are to be shown."""
+        file, target, options = self.options.calibration, self.target, self.options
+        shown = options.evaluate or options.report is not None or options.strict
+        if file is None and target.runnable is not None and (shown or self._needs_statistics()):
             return calibrate_target(target, self.progress)
         return read_or_calibrate(target, self.plan.criterion, file, self.progress)
+
+    def _needs_statistics(self) -> bool:
+        return self.plan.needs_statistics or self.options.accuracy_target is not None
 
     def _prune_and_repair(self, sparsity: float) -> PrunedModel:
         """Prune the dense network and repair it, as thoroughly as was asked for."""

@@ -49,6 +49,8 @@ REPAIRS = Registry(
 NONE = "none"
 TUNE = "tune"
 """The one that takes weights too: what comes before it prunes less far."""
+WITHOUT_STATISTICS = frozenset({NONE, "bn", "mean", "lsq", TUNE})
+"""Those that do not look at statistics of the dense network's neurons."""
 BY_LAYER = frozenset({"mean", "lsq", "obs"})
 """Those that go through the layers and need to see how each is applied."""
 
@@ -111,4 +113,12 @@ def require_repair(name: str, *, field: str = "--repair") -> None:
         REPAIRS.require(part, field=field)
 
 
-__all__ = ["BY_LAYER", "NONE", "REPAIRS", "TUNE", "load_repairs", "require_repair"]
+__all__ = [
+    "BY_LAYER",
+    "NONE",
+    "REPAIRS",
+    "TUNE",
+    "WITHOUT_STATISTICS",
+    "load_repairs",
+    "require_repair",
+]

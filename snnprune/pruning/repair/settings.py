@@ -17,6 +17,8 @@ class TuneSettings:
     """Unlabelled training images, or as many as there are."""
     use_labels: bool = False
     """Whether the loss is the cross-entropy of labels and not the distance to the dense network."""
+    surrogate: bool = False
+    """Whether comparisons get a gradient of snnprune's own, as the network has none there."""
     augment: tuple[str, ...] = ()
     """`flip`, `shift` or both: what may be done to an image without changing what it shows."""
 
@@ -34,6 +36,7 @@ class TuneOutcome:
     """None: they were not held, and went by batch by batch."""
     learning_rate: float
     use_labels: bool
+    surrogate: bool
     augment: tuple[str, ...]
     temperature: float | None
     """Of the logits, means over time; None with labels."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from statistics import fmean
 from typing import Any
 
@@ -19,6 +20,7 @@ from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.forward import device_of
 from snnprune.graph.making import replace_tensors
 from snnprune.graph.network import Network
+from snnprune.graph.surrogate import SurrogateGradients
 from snnprune.masks import Masks, select_highest
 from snnprune.measure.gradients.passes import enable_gradients, require_gradient
 from snnprune.measure.loss import check_labels
@@ -44,6 +46,7 @@ from snnprune.runtime import seed_draws
 
 RISE = 0.1  # of all steps: the learning rate rises
 TEMPERATURE = 0.5  # in standard deviations of the dense network's logits
+LARGEST = 0.4  # of the root mean square of a layer's dense weights: its learning rate
 EVERY = 8  # steps between two cuts
 CUTTING = 0.6  # of all steps: after them the masks hold
 
@@ -149,16 +152,23 @@ class _Tuner:
         self.temperature: float | None = None
         self.answers: Tensor | None = None
         """Of the dense network, where they can be kept."""
-        self.optimizer = Adam(
-            [self.module.get_parameter(key) for key in keys], lr=settings.learning_rate
-        )
+        groups = [self._make_group(key, settings.learning_rate) for key in keys]
+        self.optimizer = Adam(groups)
         rise = max(RISE, 2 / settings.steps)  # torch's schedule needs two steps to rise
         self.schedule = OneCycleLR(
             self.optimizer,
-            settings.learning_rate,
+            [group["lr"] for group in groups],
             total_steps=max(settings.steps, 2),
             pct_start=min(rise, 1.0),
         )
+
+    def _make_group(self, key: str, rate: float) -> dict[str, Any]:
+        """What is tuned under a key, and its rate: weights that are small are moved less far."""
+        parameter = self.module.get_parameter(key)
+        if key in self.pruned.masks:
+            size = float(self.pruned.dense[key].double().square().mean().sqrt())
+            rate = min(rate, LARGEST * size) if size > 0 else rate
+        return {"params": [parameter], "lr": rate}
 
     def step(self, piece: Piece) -> None:
         """One step on some samples, then fewer weights where it is time for it."""
@@ -188,6 +198,7 @@ class _Tuner:
             images=images,
             learning_rate=settings.learning_rate,
             use_labels=settings.use_labels,
+            surrogate=settings.surrogate,
             augment=settings.augment,
             temperature=self.temperature,
             kept_before=sum(growth.first.values()),
@@ -207,7 +218,8 @@ class _Tuner:
 
     def _compute_loss(self, piece: Piece) -> Tensor:
         wanted = None if self.pruned.tuning.use_labels else self._find_answers(piece)
-        with self.form.normalise_by_batch():
+        surrogate = SurrogateGradients() if self.pruned.tuning.surrogate else nullcontext()
+        with self.form.normalise_by_batch(), surrogate:
             logits = self._compute_logits(piece.x, piece.samples)
         if wanted is None:
             if piece.y is None:

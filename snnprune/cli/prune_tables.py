@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -182,7 +182,7 @@ def format_prune_lines(found: PruneOutcome) -> list[str]:
         *(format_sparsity_line(file.totals) for file in one),
         f"criterion {plan.criterion} ({found.choice.why}), allocation {found.allocation}, "
         f"repair {plan.repair}{steps}",
-        *(_format_tuning_line(file, found) for file in found.files if file.report["tuning"]),
+        *_format_tuning_lines(found),
         *format_fallback_lines(first.rows),
         *format_excluded_lines(first.report),
         *(format_channels_line(file) for file in one if file.channels),
@@ -198,15 +198,25 @@ def format_prune_lines(found: PruneOutcome) -> list[str]:
     ]
 
 
-def _format_tuning_line(file: PrunedFile, found: PruneOutcome) -> str:
-    """How long it was tuned, on what, and what that gave."""
-    tuning = file.report["tuning"]
-    name = _format_file_name(file, found)
+def _format_tuning_lines(found: PruneOutcome) -> list[str]:
+    """How long each was tuned, on what, and what that gave; or why none was."""
+    why = found.choice.tuning_why
+    if not any(file.report["tuning"] for file in found.files):
+        return [why] if why else []
+    lines = [
+        _format_tuning_line(file.report["tuning"], _format_file_name(file, found))
+        for file in found.files
+        if file.report["tuning"]
+    ]
+    return [*lines, *([f"tuned so because {why}"] if why else [])]
+
+
+def _format_tuning_line(tuning: Mapping[str, Any], name: str) -> str:
     images = "batch by batch" if tuning["images"] is None else f"{tuning['images']:,} images"
     by = "their labels" if tuning["use_labels"] else "the dense network's outputs"
     return (
         f"{name + ': ' if name else ''}tuned by {tuning['steps']:,} steps on {images} "
-        f"and {by}: loss {tuning['loss_at_goal']:.3g} -> {tuning['loss_at_last']:.3g} "
+        f"and {by}, loss {tuning['loss_at_goal']:.3g} -> {tuning['loss_at_last']:.3g} "
         "with the final masks"
     )
 

@@ -123,6 +123,9 @@ class MethodChoice:
 
     plan: Plan
     why: str
+    """Why this criterion."""
+    tuning_why: str | None = None
+    """Why it is tuned so, or not, where that was left to the tool."""
 
 
 def choose_methods(target: Target, options: PruneOptions) -> MethodChoice:
@@ -136,13 +139,13 @@ def choose_methods(target: Target, options: PruneOptions) -> MethodChoice:
     """
     shaped = options.structure not in (None, UNSTRUCTURED)
     plan, why = _choose_defaults(target, options)
-    tuning = make_settings(target, options)
+    tuning, tuning_why = make_settings(target, options), None
     repair = choose_repair(target, options.repair, otherwise=plan.repair)
     asked = (options.criterion, options.repair, options.steps)
     left_to_us = all(one is None for one in asked)
     if left_to_us and target.runnable is not None:
         choice = choose_tuning(target, options)
-        why = f"{why}; {choice.why}"
+        tuning_why = choice.why
         if choice.settings is not None:
             tuning, repair = choice.settings, f"obs+{TUNE}" if shaped else TUNE
     elif TUNE in repair.split("+"):
@@ -156,7 +159,7 @@ def choose_methods(target: Target, options: PruneOptions) -> MethodChoice:
     )
     if not plan.tunes:
         _refuse_tuning(target, options, plan)
-    return MethodChoice(plan=plan, why=why)
+    return MethodChoice(plan=plan, why=why, tuning_why=tuning_why)
 
 
 def _refuse_tuning(target: Target, options: PruneOptions, plan: Plan) -> None:

@@ -266,6 +266,7 @@ class PruneWriter:
             structure=work.structure.name,
             channels=dict(self.made.channels),
             smaller=self._list_compact_shapes(),
+            tuning_because=work.choice.tuning_why,
             tuning=None if self.made.tuned is None else asdict(self.made.tuned),
             layers_asked=dict(work.options.layers),
             unused=list(work.target.prunable.find_unused()),

@@ -45,7 +45,7 @@ def choose_tuning(target: Target, options: PruneOptions) -> TuneChoice:
         InputError: there are no samples, or it was asked how to tune what cannot be tuned.
     """
     if options.closed_form:
-        return TuneChoice(settings=None, why="closed form was asked for")
+        return TuneChoice(settings=None, why="not tuned: the closed form was asked for")
     if options.accuracy_target is not None and options.effort is None:
         return TuneChoice(settings=None, why=f"not tuned: {A_TRIAL}")
     asked = options.list_given() or ["--effort"] * options.thorough
@@ -70,7 +70,8 @@ def choose_tuning(target: Target, options: PruneOptions) -> TuneChoice:
         )
     steps = max(steps, LEAST)
     return TuneChoice(
-        settings=replace(settings, steps=steps), why=f"tuned by {steps} steps of {size} each{by}"
+        settings=replace(settings, steps=steps),
+        why=f"{steps} steps of {size} each take about a minute{by}",
     )
 
 

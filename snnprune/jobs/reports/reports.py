@@ -111,6 +111,7 @@ class Prune(Frame):
     structure: str
     channels: dict[str, Kept]
     smaller: dict[str, list[Natural]]
+    tuning_because: str | None
     tuning: Tuning | None
     sparsity_asked: Share | None
     layers_asked: dict[str, Share]

@@ -14,7 +14,7 @@ from snnprune.errors import InputError
 from snnprune.graph.forward import Batch, Forward
 from snnprune.graph.making import copy_tensors
 from snnprune.graph.network import Network
-from snnprune.masks import Masks, apply_masks, count_prunable
+from snnprune.masks import Masks, apply_masks, count_prunable, count_pruned
 from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import Calibration
 from snnprune.pruning.allocation import load_allocation
@@ -184,8 +184,9 @@ class OneShot:
         self.restore()
         cut = self._cut(plan, self.weights, scores, cutting, path[0], None)
         alive: Masks = {key: weight != 0 for key, weight in self.weights.items()}
-        if plan.names.tunes and not structured and len(path) == 1 and sparsity > BEGIN:
-            return self._prune_gradually(plan, cut, cutting, alive)
+        beyond = count_pruned(cut.masks) > BEGIN * count_prunable(cut.masks)
+        if plan.names.tunes and not structured and len(path) == 1 and beyond:
+            return self._prune_gradually(plan, cut, alive, own=cutting is not None)
         masks = self._repair(plan, cut, alive, fixed=structured)
         for target in path[1:]:
             weights = self._weights()
@@ -198,10 +199,14 @@ class OneShot:
         return replace(cut, masks=masks)
 
     def _prune_gradually(
-        self, plan: PrunePlan, goal: PruneResult, cutting: Cutting | None, alive: Masks
+        self, plan: PrunePlan, goal: PruneResult, alive: Masks, *, own: bool
     ) -> PruneResult:
-        """Prune and repair as far as `BEGIN`, and let `tune` take what `goal` asks for beyond."""
-        cut = self._cut(plan, self.weights, self.scores(plan), cutting, BEGIN, None)
+        """Prune and repair as far as `BEGIN`, and let `tune` take what `goal` asks for beyond.
+
+        Where layers have a sparsity of their `own`, each is pruned by half first.
+        """
+        half = replace(plan, allocation=load_allocation("local")) if own else plan
+        cut = self._cut(half, self.weights, self.scores(plan), None, BEGIN, None)
         begin = {key: mask | goal.masks[key] for key, mask in cut.masks.items()}
         counts = {key: int(mask.sum()) for key, mask in goal.masks.items()}
         masks = self._repair(plan, replace(cut, masks=begin), alive, fixed=False, counts=counts)

@@ -280,3 +280,20 @@ def test_tuning_holds_the_masks_where_no_more_than_half_goes() -> None:
     masks = one.prune(plan, 0.4).masks
     expected = one.prune(replace(plan, repair="none"), 0.4).masks
     assert same(dict(masks), dict(expected))
+
+
+def test_layers_with_a_sparsity_of_their_own_are_tuned_from_half_each() -> None:
+    one = made_ready()
+    plan = Plan(criterion="magnitude", repair="tune", tuning=SHORT)
+
+    def cutting(
+        weights: Mapping[str, Tensor], scores: Scores, _: float, alive: Masks | None
+    ) -> PruneResult:
+        local = load_allocation("local")
+        return prune(weights, scores, sparsity=0.9, allocation=local, alive=alive)
+
+    masks = one.prune(plan, 0.0, cutting).masks
+    assert one.tuned is not None
+    total = count_prunable(masks)
+    assert one.tuned.kept == total - count_pruned(masks) < 0.15 * total
+    assert one.tuned.kept_before >= 0.5 * total

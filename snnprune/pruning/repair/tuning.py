@@ -212,9 +212,12 @@ class _Tuner:
     def collect_answers(self, held: HeldSamples) -> Tensor:
         """The dense network's logits (N, classes); (2 N, classes) where images are mirrored."""
         count = len(held) * (2 if FLIP in self.pruned.tuning.augment else 1)
+        found, device = [], device_of(self.module)
         with replace_tensors(self.module, self.pruned.dense):
-            parts = (held.take(places) for places in torch.arange(count).split(2 * BATCH))
-            return torch.cat([self._compute_logits(x, x.shape[held.axis]) for x in parts])
+            for number, places in enumerate(torch.arange(count).split(2 * BATCH)):
+                with seed_draws(self.pruned.seed, "tune", "answers", number, device=device):
+                    found.append(self._compute_logits(held.take(places), len(places)))
+        return torch.cat(found)
 
     def _compute_loss(self, piece: Piece) -> Tensor:
         wanted = None if self.pruned.tuning.use_labels else self._find_answers(piece)

@@ -17,7 +17,7 @@ from snnprune.pruning.repair.batchnorm import find_batchnorms
 from snnprune.runtime import make_generator
 
 BATCH = 64  # samples of a step
-MEMORY = 2**30  # bytes of all samples that are held
+MEMORY = 2**29  # bytes of all samples that are held; twice as many while they are gathered
 SHIFT = 2  # pixels at most
 FLIP, SHIFTS = "flip", "shift"
 AUGMENTATIONS = (FLIP, SHIFTS)

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from snnprune.checkpoint.safetensors import write_safetensors
+from snnprune.jobs.prune import tuning
 from snnprune.jobs.prune.pruned_model import PrunedModel
 from snnprune.jobs.prune.tuning import TIMES, tune_longer
 from snnprune.models import ModelSpec, build_model
@@ -69,13 +70,34 @@ def test_it_is_tuned_by_default_and_the_report_says_how(prune: Run, tmp_path: Pa
     assert sum(int((weight != 0).sum()) for weight in weights) == found["tuning"]["kept"]
 
 
-def test_the_number_of_steps_follows_from_their_cost(prune: Run, tmp_path: Path) -> None:
-    done = prune("--sparsity", 0.9, "--tune-images", 96, "--no-eval")
+def test_the_number_of_steps_follows_from_their_cost(
+    prune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "STEPS", 14)
+    monkeypatch.setattr(tuning, "LEAST", 9)
+    done = prune("--sparsity", 0.9, "--no-eval", "--tune-images", 96)
     assert done.returncode == 0, done.stderr
-    assert report(tmp_path)["tuning"]["steps"] == 480
+    assert report(tmp_path)["tuning"]["steps"] == 14
     why = report(tmp_path)["tuning_because"]
-    assert why.startswith("480 steps of 0.0")
+    assert why.startswith("14 steps of 0.0")
     assert f"tuned so because {why}" in done.stdout
+    cost = float(why.split()[3]) * 1e9
+    monkeypatch.setattr(tuning, "MINUTE", int(10.5 * cost))
+    prune("--sparsity", 0.9, "--no-eval", "--tune-images", 96, out="q.safetensors")
+    assert report(tmp_path, "q")["tuning"]["steps"] == 10
+    monkeypatch.setattr(tuning, "MINUTE", int(8.5 * cost))
+    done = prune("--sparsity", 0.9, "--no-eval", out="r.safetensors")
+    assert report(tmp_path, "r")["tuning"] is None
+    assert "not tuned: 9 steps of 0.0" in done.stdout
+
+
+def test_where_half_goes_at_most_the_closed_form_is_taken(prune: Run, tmp_path: Path) -> None:
+    done = prune("--sparsity", 0.5, "--no-eval")
+    assert done.returncode == 0, done.stderr
+    assert "not tuned: no more than half of the weights go" in done.stdout
+    assert report(tmp_path)["repair"] == "obs"
+    done = prune("--sparsity", 0.5, "--no-eval", *SHORT, out="q.safetensors")
+    assert report(tmp_path, "q")["repair"] == "tune"
 
 
 def test_the_closed_form_needs_no_scores_and_is_that_of_sf_obs(prune: Run, tmp_path: Path) -> None:
@@ -167,7 +189,7 @@ def hard(tmp_path: Path, run: Run) -> Run:
     torch.manual_seed(0)
     torch.save(scope["Net"]().state_dict(), tmp_path / "net.pt")
     where = ("--model", f"{tmp_path}/net.py:Net", "--data", f"{tmp_path}/net.py:batches")
-    out = ("-o", tmp_path / "p.safetensors", "--sparsity", 0.5)
+    out = ("-o", tmp_path / "p.safetensors", "--sparsity", 0.6)
     return lambda *flags: run("prune", tmp_path / "net.pt", *where, *out, *flags)
 
 

@@ -36,7 +36,7 @@ class TuneOptions(FurtherOptions):
     tune_steps: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, help="Steps; by default 480 or what fits.", rich_help_panel=PANEL
+            metavar="N", min=1, help="Steps; by default 960 or what fits.", rich_help_panel=PANEL
         ),
     ] = None
     tune_lr: Annotated[

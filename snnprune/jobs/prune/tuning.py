@@ -9,15 +9,16 @@ from snnprune.errors import InputError
 from snnprune.jobs.prune.options import PruneOptions
 from snnprune.jobs.prune.pruned_model import PrunedModel
 from snnprune.jobs.targets.target import Target
-from snnprune.pruning.oneshot import PrunePlan
+from snnprune.pruning.oneshot import BEGIN, PrunePlan
 from snnprune.pruning.repair.settings import TuneSettings
 from snnprune.pruning.repair.tuning_cost import StepCost, measure_step
+from snnprune.pruning.structure.structure import UNSTRUCTURED
 from snnprune.text import format_names, layer_name
 
 MINUTE = 12 * 10**11
 """Multiply-adds that two cores do in about a minute of such steps."""
 GPU = 50  # times as many
-STEPS, LEAST = 480, 120
+STEPS, LEAST = TuneSettings().steps, 120
 """Steps that are enough, and the fewest that were better than the closed form alone."""
 TIMES = (3, 9, 27)
 """How many times as many steps each further try takes."""
@@ -48,7 +49,9 @@ def choose_tuning(target: Target, options: PruneOptions) -> TuneChoice:
         return TuneChoice(settings=None, why="not tuned: the closed form was asked for")
     if options.accuracy_target is not None and options.effort is None:
         return TuneChoice(settings=None, why=f"not tuned: {A_TRIAL}")
-    asked = options.list_given() or ["--effort"] * options.thorough
+    asked = options.list_given() or ["--effort"] * (options.effort is not None)
+    if not asked and _is_shallow(options):
+        return TuneChoice(settings=None, why="not tuned: no more than half of the weights go")
     try:
         cost = _measure_step(target)
     except InputError as error:
@@ -73,6 +76,12 @@ def choose_tuning(target: Target, options: PruneOptions) -> TuneChoice:
         settings=replace(settings, steps=steps),
         why=f"{steps} steps of {size} each take about a minute{by}",
     )
+
+
+def _is_shallow(options: PruneOptions) -> bool:
+    """Whether weights go one by one and no more than half of them: the closed form loses nothing."""
+    one_by_one = options.structure in (None, UNSTRUCTURED)
+    return one_by_one and 0 < max(options.sparsities, default=0.0) <= BEGIN
 
 
 def choose_surrogate(target: Target, settings: TuneSettings) -> TuneSettings:

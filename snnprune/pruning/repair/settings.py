@@ -9,7 +9,7 @@ from snnprune.quantities import Natural
 class TuneSettings:
     """Of the repair `tune`; see `snnprune.pruning.repair.tuning`."""
 
-    steps: int = 480
+    steps: int = 960
     """Of the optimizer."""
     learning_rate: float = 0.02
     """Its peak."""

@@ -79,7 +79,7 @@ def choose_tuning(target: Target, options: PruneOptions) -> TuneChoice:
 
 
 def _is_shallow(options: PruneOptions) -> bool:
-    """Whether weights go one by one and no more than half of them: the closed form loses nothing."""
+    """Whether weights go one by one and at most half of them: the closed form loses nothing."""
     one_by_one = options.structure in (None, UNSTRUCTURED)
     return one_by_one and 0 < max(options.sparsities, default=0.0) <= BEGIN
 

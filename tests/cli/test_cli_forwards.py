@@ -179,7 +179,7 @@ def test_it_does_what_a_loop_of_ones_own_does(
     for one in (forward, f"nets.py:{loop}"):
         done = run(
             "prune", *flags(name, data, one), "--sparsity", "0.5", "-o", "p.pth", "--force",
-            "--repair", "obs+tune",
+            "--repair", "obs+tune", "--tune-steps", 24,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         made[one] = torch.load("p.pth")

@@ -49,7 +49,8 @@ def prunings() -> Iterator[tuple[str, ...]]:
     """The ways to prune, but for the criteria."""
     quick = ("prune", "a.safetensors", *FEW, *CUT, "--no-eval")
     for name in (*REPAIRS.rows, "obs+tune"):
-        yield *quick, "--criterion", "sf", "--repair", name
+        tuning = ("--tune-steps", "6") if "tune" in name else ()
+        yield *quick, "--criterion", "sf", "--repair", name, *tuning
     for name in ALLOCATIONS.rows:
         criterion = "magnitude" if name == "global" else "sf"
         yield *quick, "--allocation", name, "--criterion", criterion, "--sparsity", "0.2"
@@ -98,7 +99,7 @@ def of_libraries() -> Iterator[tuple[str, ...]]:
         mine = ("--data", "tensors:images.safetensors", "--model", f"networks.py:made_{number}")
         for criterion in ("sf", "fisher", "grasp", "synflow", "obs-membrane"):
             yield "score", file, "--criterion", criterion, *mine
-        yield "prune", file, "--repair", "obs+tune", *CUT, *mine
+        yield "prune", file, "--repair", "obs+tune", "--tune-steps", "6", *CUT, *mine
         yield "theory", "crisis", file, *mine
 
 

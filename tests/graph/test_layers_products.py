@@ -15,6 +15,7 @@ from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
 from snnprune.measure.workload import LayerWork, Workload
 from snnprune.pruning.oneshot import OneShot, Plan
+from snnprune.pruning.repair.settings import TuneSettings
 from snnprune.pruning.score import Scores
 from snnprune.pruning.structure.patterns import PatternCutting
 from snnprune.pruning.structure.structure import parse_structure
@@ -131,7 +132,8 @@ def test_repairs_leave_the_same_network_as_of_its_twin(name: str, repair: str) -
 
 
 def test_tuning_leaves_the_same_network_as_of_its_twin() -> None:
-    plan = Plan(criterion="magnitude", repair="tune", allocation="local")
+    short = TuneSettings(steps=20)
+    plan = Plan(criterion="magnitude", repair="tune", allocation="local", tuning=short)
     assert_pruned_alike("w @ x.t()", plan)
 
 

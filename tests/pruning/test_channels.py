@@ -16,6 +16,7 @@ from snnprune.pruning.criteria import load_criterion
 from snnprune.pruning.oneshot import OneShot, Plan
 from snnprune.pruning.repair.batchnorm import find_batchnorms
 from snnprune.pruning.repair.pruned import silence
+from snnprune.pruning.repair.settings import TuneSettings
 from snnprune.pruning.score import Scores, score
 from snnprune.pruning.structure.channels import ChannelCutting, find_channel_groups
 from snnprune.pruning.structure.compact import resize_module, slim
@@ -239,7 +240,7 @@ def test_repairs_leave_channels_that_are_gone_silent() -> None:
     for repair in ("bn", "mean", "lsq", "obs", "obs+tune"):
         work = OneShot(network, weights, batches=lambda: iter(images))
         cutting = ChannelCutting(network)
-        plan = Plan(criterion="magnitude", repair=repair)
+        plan = Plan(criterion="magnitude", repair=repair, tuning=TuneSettings(steps=20))
         found = work.prune(plan, 0.4, cutting, structured=True)
         held = network.module.state_dict()
         for key, gone in found.silenced.items():

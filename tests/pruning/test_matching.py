@@ -15,9 +15,11 @@ from snnprune.masks import Masks
 from snnprune.pruning.oneshot import OneShot, Plan
 from snnprune.pruning.repair import REPAIRS, load_repairs
 from snnprune.pruning.repair.pruned import Pruned
+from snnprune.pruning.repair.settings import TuneSettings
 
 NORMALISED = ("convolved", "SpikingJelly at once", "SpikingJelly stepwise", "tied")
 REPAIRED = (*REPAIRS.rows, "obs+tune")
+SHORT = TuneSettings(steps=30, learning_rate=3e-3)
 
 
 class Deep(nn.Module):
@@ -106,7 +108,8 @@ def test_a_norm_behind_repaired_layers_comes_near_to_it_in_one_pass() -> None:
 def after(network: Network, repair: str, sparsity: float) -> tuple[Tensor, Masks]:
     weights = {key: network.weight(key).clone() for key in network.layers}
     one = OneShot(network, weights, batches=batches)
-    masks = one.prune(Plan(criterion="magnitude", allocation="lamp", repair=repair), sparsity).masks
+    plan = Plan(criterion="magnitude", allocation="lamp", repair=repair, tuning=SHORT)
+    masks = one.prune(plan, sparsity).masks
     with torch.no_grad():
         return network.module(PICTURES), masks
 
@@ -217,7 +220,7 @@ def test_statistics_that_each_pass_takes_anew_stay_as_they_were(repair: str) -> 
     before = {key: tensor.clone() for key, tensor in network.module.state_dict().items()}
     weights = {key: network.weight(key).clone() for key in network.layers}
     one = OneShot(network, weights, batches=batches)
-    one.prune(Plan(criterion="magnitude", repair=repair), 0.5)
+    one.prune(Plan(criterion="magnitude", repair=repair, tuning=SHORT), 0.5)
     now = network.module.state_dict()
     assert all(torch.equal(now[key], before[key]) for key in before if "norm2.running" in key)
 

@@ -184,7 +184,7 @@ def test_nothing_that_was_dense_is_told_to_have_been_0() -> None:
 def test_tensors_are_those_that_differ_and_no_others(repair: str) -> None:
     one = made_ready()
     dense = state(one)
-    cut = one.prune(Plan(criterion="magnitude", repair=repair), 0.7)
+    cut = one.prune(Plan(criterion="magnitude", repair=repair, tuning=SHORT), 0.7)
     found, now = one.tensors(), state(one)
     assert set(found) == {key for key in dense if not torch.equal(dense[key], now[key])}
     assert all(torch.equal(found[key], now[key]) for key in found)

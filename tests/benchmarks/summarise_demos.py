@@ -34,7 +34,8 @@ def main(folders: list[str]) -> None:
     print("| criterion | repair | " + " | ".join(f"{s:.0%}" for s in sparsities) + " |")
     print("|---" * (len(sparsities) + 2) + "|")
     for criterion, repair in dict.fromkeys((p["criterion"], p["repair"]) for p in points):
-        cells = [cell(accuracies(reports, criterion, repair, s)) for s in sparsities]
+        found = [accuracies(reports, criterion, repair, s) for s in sparsities]
+        cells = [cell(values) if values else "" for values in found]
         print(f"| {criterion} | {repair} | " + " | ".join(cells) + " |")
     dense = [100 * report["dense"]["accuracy"] for report in reports]
     print(f"\ndense {cell(dense)}; n = {len(reports)} seeds; {reports[0]['versions']}")

@@ -100,6 +100,7 @@ def test_where_half_goes_at_most_the_closed_form_is_taken(prune: Run, tmp_path: 
     assert report(tmp_path, "q")["repair"] == "tune"
 
 
+@pytest.mark.slow
 def test_the_closed_form_needs_no_scores_and_is_that_of_sf_obs(prune: Run, tmp_path: Path) -> None:
     by_scores = ("--criterion", "sf-obs", "--allocation", "lamp-magnitude", "--repair", "obs")
     for flags, out in ((by_scores, "a"), (("--no-tune",), "b"), (("--effort", "fast"), "c")):
@@ -121,6 +122,7 @@ def test_a_seed_gives_the_same_file_again(prune: Run, tmp_path: Path) -> None:
     assert any(not torch.equal(a[key], c[key]) for key in a)
 
 
+@pytest.mark.many(1)
 @pytest.mark.parametrize("structure", ["2:4", "channels"])
 def test_a_structure_holds_while_it_is_tuned(prune: Run, tmp_path: Path, structure: str) -> None:
     asked = ("--sparsity", 0.3) if structure == "channels" else ()
@@ -134,6 +136,7 @@ def test_a_structure_holds_while_it_is_tuned(prune: Run, tmp_path: Path, structu
     assert all(torch.equal(tuned[key], plain[key]) for key in plain)
 
 
+@pytest.mark.slow
 def test_labels_and_augmentation_are_as_asked(prune: Run, tmp_path: Path) -> None:
     done = prune("--sparsity", 0.9, *SHORT, "--use-labels", "--augment", "flip,shift", "--no-eval")
     assert done.returncode == 0, done.stderr
@@ -218,6 +221,7 @@ def test_without_gradients_the_closed_form_is_taken_and_told(
     assert_one_line(hard("--force", "--effort", "thorough"), 3, "--effort", "no gradient reaches")
 
 
+@pytest.mark.slow
 def test_a_search_for_an_accuracy_is_tuned_where_it_is_asked_for(prune: Run) -> None:
     done = prune("--target-accuracy", 0.05, "--resolution", 0.25)
     assert done.returncode == 0, done.stderr

@@ -234,8 +234,7 @@ def test_every_repair_does_what_it_does_on_the_plain_data(
 @pytest.mark.slow
 def test_tuning_takes_a_batch_as_it_is(glue: Path, run: Run) -> None:
     common = ("--sparsity", "0.5", "-o", "p.pth", "--repair", "obs+tune", "--steps", "2")
-    common = (*common, "--tune-steps", "40")
-    done = run("prune", "net.pth", *KINDS["dict"], *common)
+    done = run("prune", "net.pth", *KINDS["dict"], *common, "--tune-steps", "40")
     assert done.returncode == 0, done.stderr
     before, after = torch.load("net.pth"), torch.load("p.pth")
     assert (after["second.weight"] == 0).any()

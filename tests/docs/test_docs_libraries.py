@@ -40,7 +40,7 @@ def run_through(blocks: Iterable[Block], folder: Path, run: Run) -> dict[int, st
 
 
 # norse still uses torch.jit.script
-@pytest.mark.many(2)
+@pytest.mark.many(1)
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")
 @pytest.mark.parametrize("page", sorted({*PAGES} - WITHOUT_CODE))
 def test_every_example_of_the_page_runs(page: str, tmp_path: Path, run: Run) -> None:

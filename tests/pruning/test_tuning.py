@@ -41,6 +41,7 @@ def apart(of: Pruned) -> float:
     return float(t**2 * (p * (p / q).log()).sum(1).mean())
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", TUNED)
 def test_outputs_come_nearer_to_the_dense_networks(name: str) -> None:
     of = pruned(name)
@@ -53,6 +54,7 @@ def test_outputs_come_nearer_to_the_dense_networks(name: str) -> None:
     assert all(torch.equal(mask, of.masks[key]) for key, mask in masks.items())
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", TUNED)
 def test_nothing_else_is_left_behind(name: str) -> None:
     of = pruned(name)
@@ -171,6 +173,7 @@ def test_masks_grow_by_the_cubic_schedule_and_then_hold() -> None:
     assert growth.masks["w"].nonzero().flatten().tolist() == list(range(90, 100))
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", TUNED)
 def test_the_smallest_weights_go_while_it_tunes(name: str) -> None:
     of = pruned(name, kept=0.8)

@@ -102,7 +102,7 @@ def test_a_forward_function_runs_every_pass(own: dict[str, Any], run: Run) -> No
         done = run(command[0], *FLAGS, *command[1:], *forward)
         assert done.returncode == 0, done.stderr
     found = json.loads(Path("p.report.json").read_text())
-    assert (found["criterion"], found["repair"]) == ("sf-obs", "obs")
+    assert (found["criterion"], found["repair"]) == ("magnitude", "obs")
     assert found["model"]["forward"] == "own.py:forward_logits"
 
 

@@ -7,11 +7,10 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import typer
-from typer.main import get_command
 
 from snnprune.cli.commands import may_speak
 from snnprune.cli.console import STDERR, ReaderLeftError
@@ -37,8 +36,12 @@ class _TerminatedError(BaseException):
     """SIGTERM; no Exception, so that nobody takes it for a fault of a user's function."""
 
 
-def run_app(app: typer.Typer, arguments: list[str]) -> int:
-    """Run the app on `arguments` and return its exit code; every failure has been told then."""
+def run_app(app: Callable[..., Any], arguments: list[str]) -> int:
+    """Run the app on `arguments` and return its exit code; every failure has been told then.
+
+    `app` is what Typer makes a command of, or that command: a Typer that is called puts its own
+    `sys.excepthook` in place of another.
+    """
     signal.signal(signal.SIGTERM, _terminate)
     out, reserve = sys.stdout, [bytearray(RESERVE)]
 
@@ -50,8 +53,7 @@ def run_app(app: typer.Typer, arguments: list[str]) -> int:
         with watch_user_code(
             _say_nothing if _is_flag_set(arguments, "q", "--quiet") else _say, end
         ):
-            command = get_command(app)  # calling the app would replace `sys.excepthook`
-            code = command(arguments, prog_name="snnprune", standalone_mode=False)
+            code = app(arguments, prog_name="snnprune", standalone_mode=False)
         sys.stdout.flush()
         return _handle_interrupt() if code == INTERRUPTED else code if isinstance(code, int) else 0
     except (KeyboardInterrupt, typer.Abort):

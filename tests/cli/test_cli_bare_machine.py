@@ -28,7 +28,7 @@ BARE = {
 }
 
 
-@pytest.mark.many(2)
+@pytest.mark.many(1)
 @pytest.mark.parametrize("name", BARE)
 def test_a_network_is_pruned_there(tmp_path: Path, model_file: Path, name: str) -> None:
     out = tmp_path / "out.safetensors"

@@ -64,6 +64,7 @@ def killed_at_random(recipe: Path, folder: Path, kills: int) -> None:
     assert not list((folder / "killed").rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_bit_identical(
     recipe: Callable[[int], Path], tmp_path: Path
 ) -> None:

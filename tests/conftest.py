@@ -173,3 +173,21 @@ def model_file(small: Path) -> Path:
 def as_json() -> Callable[[Done], Any]:
     """What a command printed with --json; stdout must hold one object and nothing else."""
     return lambda done: json.loads(done.stdout)
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that says which network and data it is of."""
+    import torch  # here, as the number of its threads is set above
+
+    from snnprune.checkpoint.safetensors import write_safetensors
+    from snnprune.models import ModelSpec, build_model
+    from snnprune.report.provenance import DataSpec, make_metadata
+
+    args = {"width": 4, "depth": 2, "time_steps": 2, "in_channels": 1, "size": 28}
+    spec = ModelSpec(name="conv-snn", args=args)
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("untrained") / "model.safetensors"
+    metadata = make_metadata("train", model=spec, data=DataSpec(name="fashion-mnist-mini"))
+    write_safetensors(path, build_model(spec).state_dict(), metadata)
+    return path

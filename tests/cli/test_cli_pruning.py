@@ -17,25 +17,11 @@ from snnprune.errors import OutputError
 from snnprune.jobs.prune.target_sparsity import Try, bisect, choose_best, choose_validation
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.options import TargetOptions
-from snnprune.models import ModelSpec, build_model
-from snnprune.report.provenance import DataSpec, make_metadata
 
 from one_line import assert_one_line  # isort: skip
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 WEIGHT = "blocks.0.conv.weight"
-
-
-@pytest.fixture(scope="module")
-def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint that says which network and data it is of."""
-    args = {"width": 4, "depth": 2, "time_steps": 2, "in_channels": 1, "size": 28}
-    spec = ModelSpec(name="conv-snn", args=args)
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("untrained") / "model.safetensors"
-    metadata = make_metadata("train", model=spec, data=DataSpec(name="fashion-mnist-mini"))
-    write_safetensors(path, build_model(spec).state_dict(), metadata)
-    return path
 
 
 @pytest.fixture

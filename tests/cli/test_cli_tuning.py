@@ -10,32 +10,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.jobs.prune import tuning
 from snnprune.jobs.prune.pruned_model import PrunedModel
 from snnprune.jobs.prune.tuning import TIMES, tune_longer
-from snnprune.models import ModelSpec, build_model
 from snnprune.pruning.oneshot import Plan, PrunePlan
 from snnprune.pruning.prune import PruneResult
 from snnprune.pruning.repair.settings import TuneOutcome, TuneSettings
-from snnprune.report.provenance import DataSpec, make_metadata
 
 from one_line import assert_one_line  # isort: skip
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SHORT = ("--tune-steps", 12, "--tune-images", 96)
-
-
-@pytest.fixture(scope="module")
-def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint that says which network and data it is of."""
-    args = {"width": 4, "depth": 2, "time_steps": 2, "in_channels": 1, "size": 28}
-    spec = ModelSpec(name="conv-snn", args=args)
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("untrained") / "model.safetensors"
-    metadata = make_metadata("train", model=spec, data=DataSpec(name="fashion-mnist-mini"))
-    write_safetensors(path, build_model(spec).state_dict(), metadata)
-    return path
 
 
 @pytest.fixture

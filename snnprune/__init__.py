@@ -4,11 +4,16 @@ In a notebook: `trace` a module, `calibrate` it, `score` its weights, `prune`, `
 a module of yours to the smaller layers of a file that `prune --structure channels` wrote.
 """
 
+import sys
+import warnings
+from collections.abc import Sequence
 from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from snnprune import moved as moved
-from snnprune.version import __version__
+from snnprune.runtime import __version__
 
 if TYPE_CHECKING:
     from snnprune.graph.trace import trace
@@ -36,6 +41,68 @@ def __getattr__(name: str) -> Any:
     if name in HOME:
         return getattr(import_module(HOME[name]), name)
     raise AttributeError(f"module 'snnprune' has no attribute {name!r}")
+
+
+# documented imports of version 0.1, which work for one more release, with a DeprecationWarning
+GRAPH = ("network", "trace", "hooks", "forward", "calls", "mode", "state", "making", "libraries")
+MOVED: dict[str, tuple[str, ...]] = {
+    "agreement": ("measure.agreement", "measure.agreement_pass"),
+    "allocation": ("pruning.allocation",),
+    "allocation.candidates": ("pruning.allocation.candidates",),
+    "calibration": ("measure.calibration", "measure.calibrate"),
+    "criteria": ("pruning.criteria", "pruning.criteria.criterion"),
+    "criteria.spiking": ("pruning.criteria.spiking", "pruning.criteria.weight"),
+    "data.assembly": ("data.images",),
+    "evaluation": ("measure.evaluation",),
+    "jobs.subjects": (),
+    "jobs.subjects.opening": ("jobs.targets.opening",),
+    "jobs.subjects.options": ("jobs.targets.options",),
+    "models.dynamics": ("models.lif",),
+    "network": tuple(f"graph.{name}" for name in GRAPH),
+    "network.libraries": ("graph.libraries", "graph.libraries.library"),
+    "network.readout": ("graph.readout",),
+    "network.running": ("graph.forward",),
+    "one_shot": ("pruning.oneshot",),
+    "repair": ("pruning.repair",),
+    "scoring": ("pruning.score",),
+}
+"""Where the names of an old module are now, as parts of snnprune."""
+RENAMED = {"open_subject": "open_target", "SubjectOptions": "TargetOptions"}
+"""What is called otherwise there."""
+
+
+class MovedModules(MetaPathFinder, Loader):
+    """Finds an old module, whose names are those of the new ones."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The spec of a module that was moved; None of any other."""
+        del path, target  # the name says it all
+        part = fullname.partition("snnprune.")[2]
+        if part not in MOVED or not fullname.startswith("snnprune."):
+            return None
+        return ModuleSpec(fullname, self, is_package=True)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Warn, and have the names looked up where they are now."""
+        name = module.__name__
+        homes = [f"snnprune.{home}" for home in MOVED[name.removeprefix("snnprune.")]]
+        if homes:
+            message = f"{name} is {' and '.join(homes)} now; the old name works for one release"
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
+
+        def look_up(name: str) -> Any:
+            for home in homes if not name.startswith("__") else ():
+                found = getattr(import_module(home), RENAMED.get(name, name), None)
+                if found is not None:
+                    return found
+            raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+
+        module.__dict__["__getattr__"] = look_up
+
+
+sys.meta_path.append(MovedModules())
 
 
 __all__ = [

@@ -1,4 +1,7 @@
-"""Randomness by counting: every draw is seeded by what it is for; no generator state is saved."""
+"""What runs: version, process, memory, device and libraries, progress, seeded randomness.
+
+Randomness is by counting: every draw is seeded by what it is for; no generator state is saved.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -17,6 +21,10 @@ if TYPE_CHECKING:
     import torch
 
 
+__version__ = "0.1.0"
+KEY = "snnprune.version"
+"""Metadata of every file that snnprune writes: its own version."""
+LIBRARIES = ("torch", "torchvision", "numpy", "safetensors", "pydantic")
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
@@ -70,6 +78,36 @@ def read_peak_gpu_memory() -> int | None:
         return None
     peak: int = torch.cuda.max_memory_allocated()
     return peak
+
+
+def device_name(device: torch.device) -> str:
+    """The device as its maker calls it."""
+    import torch
+
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"{device.type} ({torch.get_num_threads()} threads)"
+
+
+def collect_versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    import platform
+
+    return {
+        "snnprune": __version__,
+        "python": platform.python_version(),
+        **{library: _read_version(library) for library in LIBRARIES},
+    }
+
+
+@cache
+def _read_version(library: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 T = TypeVar("T")

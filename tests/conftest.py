@@ -181,8 +181,9 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch  # here, as the number of its threads is set above
 
     from snnprune.checkpoint.safetensors import write_safetensors
+    from snnprune.data.dataset import DataSpec
+    from snnprune.jobs.targets.provenance import make_metadata
     from snnprune.models import ModelSpec, build_model
-    from snnprune.report.provenance import DataSpec, make_metadata
 
     args = {"width": 4, "depth": 2, "time_steps": 2, "in_channels": 1, "size": 28}
     spec = ModelSpec(name="conv-snn", args=args)

@@ -7,7 +7,6 @@ import sys
 import pytest
 
 import snnprune
-from snnprune import moved
 
 DOCUMENTED = {
     "agreement": ("agreement",),
@@ -33,10 +32,10 @@ def test_a_documented_import_of_before_works_and_says_where_it_is_now(module: st
     sys.modules.pop(f"snnprune.{module}", None)
     with pytest.warns(DeprecationWarning, match=f"snnprune.{module} is snnprune"):
         old = importlib.import_module(f"snnprune.{module}")
-    new = [importlib.import_module(f"snnprune.{home}") for home in moved.MOVED[module]]
+    new = [importlib.import_module(f"snnprune.{home}") for home in snnprune.MOVED[module]]
     for name in DOCUMENTED[module]:
-        homes = [one for one in new if hasattr(one, moved.RENAMED.get(name, name))]
-        assert getattr(old, name) is getattr(homes[0], moved.RENAMED.get(name, name))
+        homes = [one for one in new if hasattr(one, snnprune.RENAMED.get(name, name))]
+        assert getattr(old, name) is getattr(homes[0], snnprune.RENAMED.get(name, name))
 
 
 @pytest.mark.parametrize("name", [name for name in snnprune.__all__ if name != "__version__"])

@@ -8,7 +8,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from snnprune.errors import InputError
-from snnprune.text import format_count
+from snnprune.errors.text import format_count
 
 
 @dataclass(frozen=True, kw_only=True)

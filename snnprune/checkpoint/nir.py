@@ -22,9 +22,9 @@ from torch import Tensor
 
 from snnprune.checkpoint.checkpoint import Contents
 from snnprune.errors import InputError
+from snnprune.errors.text import format_names, is_text
 from snnprune.files.readable import COPY_AGAIN
 from snnprune.files.together import replace_file
-from snnprune.text import format_names, is_text
 
 if TYPE_CHECKING:
     import h5py

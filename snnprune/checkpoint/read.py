@@ -26,7 +26,7 @@ from snnprune.files.readable import (
     require_unchanging,
 )
 from snnprune.files.writing import hash_file, read_sums
-from snnprune.version import KEY, __version__
+from snnprune.runtime import KEY, __version__
 
 HEAD = 512
 """Bytes looked at: enough for a tar archive's magic, which lies at 257."""

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from snnprune.checkpoint.checkpoint import Contents
 from snnprune.errors import InputError
+from snnprune.errors.text import format_count
 from snnprune.files.readable import COPY_AGAIN, changed_error, open_for_reading
 from snnprune.files.together import replace_file
-from snnprune.text import format_count
 
 
 def bytes_of(tensor: Tensor) -> Tensor:

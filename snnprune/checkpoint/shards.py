@@ -14,9 +14,9 @@ from snnprune.checkpoint import safetensors
 from snnprune.checkpoint.checkpoint import Contents
 from snnprune.checkpoint.safetensors import HEADER_LIMIT, MalformedJsonError, parse
 from snnprune.errors import InputError
+from snnprune.errors.text import format_names
 from snnprune.files.readable import COPY_AGAIN, open_for_reading, require_regular_file
 from snnprune.files.writing import hash_file
-from snnprune.text import format_names
 
 MAP = "weight_map"
 

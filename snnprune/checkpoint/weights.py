@@ -10,7 +10,7 @@ from torch import Tensor
 
 from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.errors import InputError
-from snnprune.text import format_count, format_names
+from snnprune.errors.text import format_count, format_names
 
 ORIGINAL, MASK = "_orig", "_mask"
 """What torch.nn.utils.prune puts behind the name of a parameter."""

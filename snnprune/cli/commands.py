@@ -102,7 +102,7 @@ def version_option(
     """Prune trained spiking neural networks, by what a weight does to a spike."""
     context.with_resource(contextlib.redirect_stdout(sys.stdout))  # gives back what a screen takes
     if version:
-        from snnprune.version import __version__
+        from snnprune.runtime import __version__
 
         typer.echo(f"snnprune {__version__}")
         raise typer.Exit

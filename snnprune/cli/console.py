@@ -23,9 +23,9 @@ from rich.segment import Segment
 from snnprune.cli.flags import ShowOptions
 from snnprune.cli.progress import ProgressBars, ProgressLines
 from snnprune.errors import OutputError
+from snnprune.errors.text import disarm_line, escape_hidden, format_json_line, make_printable
 from snnprune.files.writing import require_apart, require_free
 from snnprune.runtime import SILENT, Progress, read_process_rank
-from snnprune.text import disarm_line, escape_hidden, format_json_line, make_printable
 
 STDOUT, STDERR = 1, 2
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from snnprune.cli.tables import format_excluded_lines, make_number_table, make_tables_abreast
-from snnprune.data.dataset import format_split
-from snnprune.text import format_percent, layer_name
+from snnprune.errors.text import format_percent, format_split, layer_name
 
 if TYPE_CHECKING:
     from snnprune.jobs.diff import CheckpointDiff

@@ -23,9 +23,9 @@ from snnprune.errors import (
     UsageError,
     convert_torch_error,
 )
+from snnprune.errors.text import format_json_line, make_printable
 from snnprune.plugins.waiting import watch_user_code
 from snnprune.runtime import read_process_rank
-from snnprune.text import format_json_line, make_printable
 
 BUG, INTERRUPTED, TERMINATED = 1, 130, 143
 RESERVE = 2**22  # bytes to tell in that there is no memory left

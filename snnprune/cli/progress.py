@@ -15,8 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from snnprune.errors.text import make_printable
 from snnprune.runtime import read_peak_gpu_memory, read_peak_memory
-from snnprune.text import make_printable
 
 UNIT = "images/s"
 

@@ -19,9 +19,15 @@ from snnprune.cli.tables import (
     make_number_table,
     make_plain_table,
 )
+from snnprune.errors.text import (
+    format_joules,
+    format_percent,
+    format_whole,
+    layer_name,
+    make_printable,
+)
 from snnprune.plugins.user_code import is_reference
 from snnprune.report.gates.gate import Verdict
-from snnprune.text import format_joules, format_percent, format_whole, layer_name, make_printable
 
 if TYPE_CHECKING:
     from snnprune.export.sizes import Sizes

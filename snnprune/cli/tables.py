@@ -9,8 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from snnprune.data.dataset import format_split
-from snnprune.text import layer_name, make_printable
+from snnprune.errors.text import format_split, layer_name, make_printable
 
 if TYPE_CHECKING:
     from snnprune.jobs.demo import DemoMeasurement

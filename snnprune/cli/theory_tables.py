@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from snnprune.cli.tables import format_uncounted_lines, make_number_table, make_plain_table
-from snnprune.text import format_percent, format_small_percent, layer_name, make_printable
+from snnprune.errors.text import format_percent, format_small_percent, layer_name, make_printable
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from snnprune.cli.progress import format_clock
 from snnprune.cli.tables import make_cell
+from snnprune.errors.text import format_count, format_percent_number, make_printable
 from snnprune.report.curves import CurveSummary, format_dense_line, make_accuracy_cells
-from snnprune.text import format_count, format_percent_number, make_printable
 
 if TYPE_CHECKING:
     from snnprune.jobs.train.dry_run import DryRun

@@ -11,7 +11,6 @@ from snnprune.data.dataset import (
     DataSet,
     Split,
     TrainingSplit,
-    format_split,
 )
 
 __all__ = [
@@ -23,7 +22,6 @@ __all__ = [
     "DataSet",
     "Split",
     "TrainingSplit",
-    "format_split",
     "open_data",
     "require_data",
 ]

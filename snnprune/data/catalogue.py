@@ -4,9 +4,9 @@ from pathlib import Path
 
 from snnprune.data.dataset import DataOptions, DataSet
 from snnprune.errors import error_class_for
+from snnprune.errors.text import did_you_mean
 from snnprune.plugins.registry import Registry, RegistryRow
 from snnprune.plugins.user_code import load_object
-from snnprune.text import did_you_mean
 
 DATA = Registry(
     kind="data set",

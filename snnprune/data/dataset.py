@@ -61,8 +61,22 @@ def _find_default_root() -> Path:
 SPLITS = ("train", "validation", "test")
 GIVEN = "given"
 """All that somebody gave without saying what it is for."""
-WORDS = {"train": "training"}
-"""What the images of a split are called, where it is not its name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """A data set by name and how its training images were split."""
+
+    name: str
+    validation: float = 0.0
+    seed: int = 0
+    evaluation: str | None = None
+    """Another set that choices were made on; none of the training images was set aside then."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For metadata and reports."""
+        known = {"name": self.name, "validation": self.validation, "seed": self.seed}
+        return known if self.evaluation is None else {**known, "evaluation": self.evaluation}
 
 
 class Split(Protocol):
@@ -149,8 +163,3 @@ class DataSet:
         """The images of `train`, `validation`, `test` or `given`."""
         found: Split | None = getattr(self, name)
         return found
-
-
-def format_split(split: str) -> str:
-    """What images are called in words: `test`, `validation`, `training` or `given`."""
-    return WORDS.get(split, split)

@@ -36,9 +36,9 @@ from snnprune.data.reach import (
     takes_all,
 )
 from snnprune.errors import InputError
+from snnprune.errors.text import did_you_mean
 from snnprune.plugins.user_code import guard_user_code, load_own
 from snnprune.runtime import make_generator, seed_draws
-from snnprune.text import did_you_mean
 
 Parts = dict[str, LoaderSplit | None]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from snnprune.data.batches import Pair, iter_tensors
-from snnprune.data.dataset import DataSet, Split, format_split
+from snnprune.data.dataset import DataSet, Split
 from snnprune.data.images import ImageSplit
 from snnprune.data.loader import LoaderSplit
 from snnprune.data.reach import (
@@ -23,6 +23,7 @@ from snnprune.data.reach import (
     make_ordered_loader,
 )
 from snnprune.errors import InputError
+from snnprune.errors.text import format_split
 from snnprune.runtime import seed_draws
 
 

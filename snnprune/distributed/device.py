@@ -1,16 +1,10 @@
-"""Which device to work on, and what the work is done with."""
-
-import platform
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+"""Which device to work on."""
 
 import torch
 
 from snnprune.errors import UsageError
-from snnprune.version import __version__
 
 DEVICES = ("cpu", "cuda")
-LIBRARIES = ("torch", "torchvision", "numpy", "safetensors", "pydantic")
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -37,30 +31,6 @@ def choose_device(name: str = "auto") -> torch.device:
             f"no device {name!r} here", field="--device", hint=f"choose {_format_choices()}"
         ) from error
     return device
-
-
-def device_name(device: torch.device) -> str:
-    """The device as its maker calls it."""
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    return f"{device.type} ({torch.get_num_threads()} threads)"
-
-
-def collect_versions() -> dict[str, str]:
-    """The versions that a result depends on."""
-    return {
-        "snnprune": __version__,
-        "python": platform.python_version(),
-        **{library: _read_version(library) for library in LIBRARIES},
-    }
-
-
-@cache
-def _read_version(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _format_choices() -> str:

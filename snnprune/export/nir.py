@@ -12,12 +12,12 @@ import torch
 
 from snnprune.checkpoint.read import read_checkpoint
 from snnprune.errors import InputError
+from snnprune.errors.text import format_count
 from snnprune.export.network import RecordedNetwork, copy_layer_values, require_weights
 from snnprune.export.nir_graph import export_graph, require_counterparts, require_same_course
 from snnprune.export.packages import convert_package_errors, import_package
 from snnprune.files.together import replace_file
 from snnprune.graph.network import Neuron
-from snnprune.text import format_count
 
 
 def collect_notes(seen: RecordedNetwork, time_step: float | None) -> tuple[str, ...]:

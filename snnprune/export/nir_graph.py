@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from snnprune.errors import InputError
+from snnprune.errors.text import format_count, format_names
 from snnprune.export.network import RecordedNetwork
 from snnprune.export.packages import NEEDED, convert_package_errors, import_package
-from snnprune.text import format_count, format_names
 
 CONSTANTS = ("tau", "tau_mem", "tau_syn", "r", "v_leak", "v_threshold", "v_reset", "w_in")
 """Of neurons in NIR: arrays in the shape of a sample."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from snnprune.checkpoint.packed import Packing
 from snnprune.checkpoint.safetensors import bytes_of
-from snnprune.quantities import Natural
+from snnprune.measure.quantities import Natural
 
 GZIP = 31  # window bits of zlib that make a gzip stream
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from snnprune.errors import InputError
+from snnprune.errors.text import layer_name
 from snnprune.graph.network import Gain, Link, Network
 from snnprune.graph.origins import (
     Origin,
@@ -19,7 +20,6 @@ from snnprune.graph.origins import (
     find_terms,
 )
 from snnprune.graph.thresholds import ComparisonEvent, SiteKey, ThresholdSite
-from snnprune.text import layer_name
 
 NO_NEURON = "none"
 TOLERANCE = 1e-3  # of a factor that is taken for 1 - beta

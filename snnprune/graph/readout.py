@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from snnprune.errors import InputError, error_class_for
-from snnprune.text import did_you_mean
+from snnprune.errors.text import did_you_mean
 
 Reading = Callable[[Any], Tensor]
 """From a network's raw output to floating scores (N, classes)."""

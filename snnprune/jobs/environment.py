@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from snnprune.data.dataset import DataOptions
-from snnprune.distributed.device import choose_device, collect_versions, device_name
-from snnprune.quantities import Natural
-from snnprune.runtime import read_peak_memory
+from snnprune.distributed.device import choose_device
+from snnprune.measure.quantities import Natural
+from snnprune.runtime import collect_versions, device_name, read_peak_memory
 
 
 @dataclass(frozen=True, kw_only=True)

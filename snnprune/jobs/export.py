@@ -15,6 +15,7 @@ from snnprune.checkpoint.read import files_of, read_checkpoint
 from snnprune.checkpoint.weights import is_prunable
 from snnprune.checkpoint.write import require_plain
 from snnprune.errors import InputError, UsageError
+from snnprune.errors.text import did_you_mean
 from snnprune.export.formats import FORMATS, ExportContents
 from snnprune.export.network import RecordedNetwork
 from snnprune.export.sizes import Sizes, measure_sizes
@@ -24,7 +25,6 @@ from snnprune.jobs.options import ExportOptions
 from snnprune.jobs.targets.reporting import describe_target, run_once
 from snnprune.jobs.targets.target import Target
 from snnprune.report.frame import make_file_entry, make_report
-from snnprune.text import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)

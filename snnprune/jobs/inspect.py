@@ -20,8 +20,8 @@ from snnprune.jobs.targets.reporting import (
     make_target_report,
 )
 from snnprune.jobs.targets.target import Target
+from snnprune.measure.quantities import Natural
 from snnprune.plugins.user_code import guard_user_code
-from snnprune.quantities import Natural
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from snnprune.errors import UsageError
+from snnprune.errors.text import suggest_percent
 from snnprune.jobs.targets.options import FurtherOptions, PassOptions, make_samples_option
 from snnprune.pruning.criteria import CRITERIA
 from snnprune.report.gates.gate import Limit
 from snnprune.report.gates.gates import GATES, read_limits
-from snnprune.text import suggest_percent
 
 if TYPE_CHECKING:
     from snnprune.measure.workload import Energy

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from snnprune.errors import NonFiniteError
 from snnprune.measure.loss import check_labels
-from snnprune.quantities import Natural, Share
+from snnprune.measure.quantities import Natural, Share
 
 T = TypeVar("T")
 

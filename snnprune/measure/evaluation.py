@@ -23,8 +23,8 @@ from snnprune.graph.readout import Reading, Readout
 from snnprune.graph.steps import StepCount
 from snnprune.measure.alignment import find_channel_axis
 from snnprune.measure.loss import check_labels, compute_time_averaged_loss
+from snnprune.measure.quantities import Natural
 from snnprune.measure.workload import Workload
-from snnprune.quantities import Natural
 
 
 @dataclass(frozen=True, kw_only=True)

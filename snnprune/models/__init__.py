@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from snnprune.errors import InputError, error_class_for
-from snnprune.plugins.references import explain_text_argument, flag_of, load_objects
+from snnprune.errors.text import did_you_mean
+from snnprune.plugins.references import (
+    encode_references,
+    explain_text_argument,
+    flag_of,
+    load_objects,
+)
 from snnprune.plugins.registry import Registry, RegistryRow
 from snnprune.plugins.user_code import guard_user_code, is_module_class
-from snnprune.text import did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
 
 
+NOTE = "snnprune.model"
+"""Metadata that tell of what model the weights of a file are."""
 MODELS = Registry(
     kind="model",
     group="snnprune.models",
@@ -52,6 +60,10 @@ class ModelSpec:
     name: str
     args: Mapping[str, Any] = field(default_factory=dict)
     """Numbers, text and the like; a `Reference` stands for an object of the user's."""
+
+    def as_metadata(self) -> dict[str, str]:
+        """The metadata that name it in a file of its weights."""
+        return {NOTE: json.dumps({"name": self.name, "args": encode_references(dict(self.args))})}
 
 
 def build_model(spec: ModelSpec, *, field: str = "--model") -> nn.Module:

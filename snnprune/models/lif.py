@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.errors import InputError
-from snnprune.text import did_you_mean
+from snnprune.errors.text import did_you_mean
 
 SurrogateName = Literal["atan", "triangle", "sigmoid"]
 

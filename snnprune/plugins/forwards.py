@@ -1,8 +1,8 @@
 """The built-in ways to run a batch, by name; nothing here imports torch."""
 
 from snnprune.errors import error_class_for
+from snnprune.errors.text import did_you_mean
 from snnprune.plugins.user_code import is_reference
-from snnprune.text import did_you_mean
 
 WHOLE, REPEAT, STEPS = "whole", "repeat", "steps"
 NAMES = {

@@ -10,8 +10,8 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from snnprune.errors import error_class_for
+from snnprune.errors.text import did_you_mean
 from snnprune.plugins.user_code import is_reference, load_object, load_own
-from snnprune.text import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from snnprune.errors import InputError, UsageError
+from snnprune.errors.text import suggest_share
 from snnprune.masks import Masks, count_prunable, count_pruned
 from snnprune.pruning.allocation import load_allocation
 from snnprune.pruning.allocation.candidates import Allocation, Candidates
 from snnprune.pruning.score import Scores
-from snnprune.text import suggest_share
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from snnprune.errors import InputError
+from snnprune.errors.text import did_you_mean, suggest_percent, suggest_share
 from snnprune.recipe.scalars import FLOAT
 from snnprune.recipe.schema import Recipe, find_section
-from snnprune.text import did_you_mean, suggest_percent, suggest_share
 
 MAX_NAME = 60  # characters of a stranger's text that a message repeats
 

@@ -7,9 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from snnprune.data.dataset import format_split
-from snnprune.quantities import Natural, Share
-from snnprune.text import escape_with_backslashes, format_percent_number, format_table
+from snnprune.errors.text import (
+    escape_with_backslashes,
+    format_percent_number,
+    format_split,
+    format_table,
+)
+from snnprune.measure.quantities import Natural, Share
 
 DENSE, RANDOM = "dense", "random"
 Split = Literal["test", "validation", "train"]

@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snnprune.distributed.device import collect_versions, device_name
 from snnprune.files.writing import hash_file
+from snnprune.measure.quantities import Natural
 from snnprune.measure.workload import Energy, LayerWork, NeuronWork, Workload
-from snnprune.quantities import Natural
-from snnprune.runtime import format_command_line
+from snnprune.runtime import collect_versions, device_name, format_command_line
 
 if TYPE_CHECKING:
     import torch

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from snnprune.quantities import Natural
+from snnprune.measure.quantities import Natural
 from snnprune.runtime import make_generator
 from snnprune.theory.neuron import NeuronDynamics
 

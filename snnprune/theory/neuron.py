@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from snnprune.errors import UsageError
-from snnprune.quantities import Share
+from snnprune.measure.quantities import Share
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from snnprune.errors import UsageError
-from snnprune.quantities import Natural, Share
+from snnprune.measure.quantities import Natural, Share
 from snnprune.runtime import make_generator
 from snnprune.theory import widths
 from snnprune.theory.construction import (

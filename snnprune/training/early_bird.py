@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from snnprune.masks import Masks
-from snnprune.quantities import Natural, Share
+from snnprune.measure.quantities import Natural, Share
 from snnprune.training.runs.state import read_count, require_names
 from snnprune.training.runs.state import read_number as number_of
 

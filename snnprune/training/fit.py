@@ -13,7 +13,7 @@ import torch
 from snnprune.data.augmentation import Augmentation
 from snnprune.data.dataset import TrainingSplit
 from snnprune.errors import InputError, NonFiniteError
-from snnprune.quantities import Natural, Share
+from snnprune.measure.quantities import Natural, Share
 from snnprune.runtime import SILENT, Progress, seed_draws
 from snnprune.training.runs.run import Groups
 from snnprune.training.runs.state import read_count, read_number, require_names

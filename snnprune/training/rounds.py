@@ -12,7 +12,6 @@ from torch import Tensor
 from snnprune.masks import Masks, apply_masks, count_kept, count_prunable
 from snnprune.pruning.repair.batchnorm import recalibrate_batchnorm
 from snnprune.recipe.methods import ImpSection
-from snnprune.report.provenance import make_model_note
 from snnprune.training.average import copy_to_cpu
 from snnprune.training.early_bird import (
     DRAWN,
@@ -117,7 +116,7 @@ class ImpRun(TrainingSequence):
         if round_.round == 0:
             self.dense = tensors
         # with fewer time steps it is another network: that which was trained and measured
-        other = None if self.setup is self.full else make_model_note(spec_of(self.setup.recipe))
+        other = None if self.setup is self.full else spec_of(self.setup.recipe).as_metadata()
         run.keep(round_.folder, apply_masks(tensors, masks), masks, other)
         if row is not None:
             run.log(row)

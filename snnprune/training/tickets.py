@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from snnprune.graph.network import Network
 from snnprune.masks import Masks, count_prunable, count_pruned
 from snnprune.measure.evaluation import Evaluation
-from snnprune.quantities import Natural, Share
+from snnprune.measure.quantities import Natural, Share
 from snnprune.recipe.schema import Recipe
 from snnprune.report.frame import describe_evaluation
 from snnprune.report.schema import parts

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from snnprune.errors import InputError, UsageError
+from snnprune.jobs.targets.provenance import make_metadata, read_model_spec
 from snnprune.models import ModelSpec, build_model
 from snnprune.plugins.references import (
     Reference,
@@ -25,7 +26,6 @@ from snnprune.plugins.references import (
 )
 from snnprune.recipe.dumping import dump_recipe
 from snnprune.recipe.loading import load_recipe, parse_settings
-from snnprune.report.provenance import make_metadata, read_model_spec
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Json = Callable[[subprocess.CompletedProcess[str]], Any]

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from snnprune.checkpoint.safetensors import write_safetensors
+from snnprune.data.dataset import DataSpec
+from snnprune.jobs.targets.provenance import make_metadata
 from snnprune.models import ModelSpec, build_model
-from snnprune.report.provenance import DataSpec, make_metadata
 
 from one_line import assert_one_line  # isort: skip
 

@@ -17,8 +17,9 @@ from corpus.case import Files, add, bad, good
 from corpus.spoilt import spoils
 from corpus.taken_apart import changed, contents, header_of, like, raw, with_value, written
 from snnprune.checkpoint.mask_file import SHAPES
+from snnprune.jobs.targets import provenance
 from snnprune.measure.calibration import FORMAT
-from snnprune.report import provenance
+from snnprune.models import NOTE
 
 CONV = "blocks.0.conv.weight"  # between spikes and a neuron: what sf scores
 
@@ -141,11 +142,7 @@ spoils("calibration", CALIBRATION, _calibrated)
 def as_score_writes_them(bench: Bench) -> Files:
     tensors, texts = contents(bench.bytes_of(SCORES))
     # as of a checkpoint that names no network: the scores of some layers do not fit a whole one
-    kept = {
-        key: text
-        for key, text in texts.items()
-        if key not in (provenance.MODEL, provenance.DATA_SET)
-    }
+    kept = {key: text for key, text in texts.items() if key not in (NOTE, provenance.DATA_SET)}
     return {SCORES: written(tensors, kept)}
 
 

@@ -30,9 +30,9 @@ from snnprune.data import mnist
 from snnprune.data.images import ImageSplit
 from snnprune.files.together import replace_file
 from snnprune.jobs import demo
+from snnprune.jobs.targets.provenance import make_metadata
 from snnprune.models import ModelSpec, build_model
 from snnprune.report.plots import canvas
-from snnprune.report.provenance import make_metadata
 
 NETWORK = ModelSpec(
     name="conv-snn",

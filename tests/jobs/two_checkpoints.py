@@ -7,8 +7,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from snnprune.checkpoint.safetensors import write_safetensors
+from snnprune.jobs.targets.provenance import make_metadata
 from snnprune.models import ModelSpec, build_model
-from snnprune.report.provenance import make_metadata
 
 SPEC = ModelSpec(
     name="conv-snn",

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from valid_reports import assert_valid
 
 from snnprune.jobs.reports.__main__ import make_schema
-from snnprune.report.evidence import make_score_histogram
+from snnprune.pruning.effects import make_score_histogram
 from snnprune.report.schema import text
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

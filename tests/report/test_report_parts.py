@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from snnprune.quantities import Natural, Share
+from snnprune.measure.quantities import Natural, Share
 from snnprune.report.schema.as_dict import AsDict, rename_in_schema
 
 

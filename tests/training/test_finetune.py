@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from snnprune.checkpoint.mask_file import read_masks, write_masks
+from snnprune.data.dataset import DataSpec
 from snnprune.errors import InputError, OutputError, StoppedError
+from snnprune.jobs.targets.provenance import make_metadata
 from snnprune.jobs.train import looping
 from snnprune.jobs.train.finetune import finetune_checkpoint
 from snnprune.jobs.train.looping import LoopOptions, LoopRun
@@ -21,7 +23,6 @@ from snnprune.jobs.train.options import FinetuneFiles
 from snnprune.models import ModelSpec
 from snnprune.models.conv_snn import conv_snn
 from snnprune.recipe.schema import Recipe
-from snnprune.report.provenance import DataSpec, make_metadata
 from snnprune.training.finetune import make_finetune_recipe
 from snnprune.training.runs.stopping import StopSignal
 from snnprune.training.step import Trainer

@@ -32,9 +32,9 @@ from snnprune.checkpoint.torch.storage_plan import (
 from snnprune.checkpoint.torch.stored_tensors import STORAGES, Storage, StoredTensor
 from snnprune.checkpoint.torch.torch_file import open_torch_file
 from snnprune.errors import InputError
+from snnprune.errors.text import format_count, format_names
 from snnprune.files.readable import open_for_reading
 from snnprune.files.together import replace_file
-from snnprune.text import format_count, format_names
 
 
 def rewrite(source: Checkpoint, out: Path, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from snnprune.checkpoint.torch.machine import PickledCall, PickledDict, kind_of
 from snnprune.checkpoint.torch.stored_tensors import StoredTensor
 from snnprune.errors import InputError
-from snnprune.text import format_names
+from snnprune.errors.text import format_names
 
 PARTS = ("_parameters", "_buffers", "_modules")
 

@@ -20,8 +20,8 @@ from snnprune.checkpoint.torch.parts import (
 from snnprune.checkpoint.torch.state_dict import StoredStateDict, find_state_dict, list_notes
 from snnprune.checkpoint.torch.stored_tensors import Storage, StoredTensor
 from snnprune.errors import InputError
+from snnprune.errors.text import format_names, is_text
 from snnprune.files.readable import open_for_reading
-from snnprune.text import format_names, is_text
 
 
 def open_torch_file(file: BinaryIO, path: Path) -> TorchFile:

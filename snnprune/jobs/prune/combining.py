@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from snnprune.checkpoint.weights import is_finite
 from snnprune.errors import InputError, NonFiniteError, UsageError
+from snnprune.errors.text import layer_name
 from snnprune.graph.network import Network
 from snnprune.jobs.prune.options import PruneOptions
 from snnprune.jobs.prune.tuning import choose_surrogate, choose_tuning, make_settings
@@ -21,7 +22,6 @@ from snnprune.pruning.repair import BY_LAYER, NONE, TUNE
 from snnprune.pruning.repair.batchnorm import find_batchnorms
 from snnprune.pruning.repair.pruned import explain_unfitted
 from snnprune.pruning.structure.structure import UNSTRUCTURED
-from snnprune.text import layer_name
 
 
 def choose_repair(target: Target, asked: str | None, *, otherwise: str | None = None) -> str:

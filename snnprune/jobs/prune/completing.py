@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from snnprune.checkpoint.write import require_writable_as
 from snnprune.errors import UsageError, error_class_for
+from snnprune.errors.text import suggest_share
 from snnprune.files.writing import require_apart, require_free
 from snnprune.jobs.consent import find_code, format_as_flag, require_consent
 from snnprune.jobs.prune.options import AccuracyTarget, PruneOptions
@@ -15,7 +16,6 @@ from snnprune.pruning.prune import require_sparsity
 from snnprune.pruning.repair import require_repair
 from snnprune.pruning.structure.structure import CHANNELS, UNSTRUCTURED, Structure, parse_structure
 from snnprune.recipe.pruning import PruneSection, load_prune_section
-from snnprune.text import suggest_share
 
 
 def complete_options(options: PruneOptions) -> PruneOptions:

@@ -9,12 +9,12 @@ from pathlib import Path
 from torch import Tensor
 
 from snnprune.errors import InputError
+from snnprune.errors.text import did_you_mean
 from snnprune.masks import Masks
 from snnprune.pruning.allocation import load_allocation
 from snnprune.pruning.oneshot import PrunePlan
 from snnprune.pruning.prune import PruneResult, prune
 from snnprune.pruning.score import Scores
-from snnprune.text import did_you_mean
 
 
 class LayerCutting:

@@ -27,6 +27,7 @@ from snnprune.jobs.prune.options import OutputPaths
 from snnprune.jobs.prune.pruned_model import PrunedModel
 from snnprune.jobs.prune.target_sparsity import Search
 from snnprune.jobs.prune.work import PruneJob
+from snnprune.jobs.targets.provenance import make_metadata
 from snnprune.jobs.targets.reporting import (
     LayerRow,
     as_dicts,
@@ -41,7 +42,6 @@ from snnprune.measure.evaluation import Evaluation
 from snnprune.pruning.structure.structure import format_metadata
 from snnprune.report.frame import describe_evaluation, doubt_evaluation, make_file_entry
 from snnprune.report.gates.gate import Verdict
-from snnprune.report.provenance import make_metadata
 
 
 @dataclass(frozen=True, kw_only=True)

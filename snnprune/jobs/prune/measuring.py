@@ -19,8 +19,8 @@ from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import Calibration
 from snnprune.measure.evaluation import Evaluation, evaluate
 from snnprune.measure.workload import Energy, Workload
+from snnprune.pruning.effects import describe_membranes, make_score_histogram, predict_flips
 from snnprune.pruning.score import Scores
-from snnprune.report.evidence import describe_membranes, make_score_histogram, predict_flips
 from snnprune.report.frame import describe_evaluation, describe_workload
 from snnprune.runtime import Progress
 

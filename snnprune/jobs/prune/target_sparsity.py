@@ -14,7 +14,7 @@ from snnprune.jobs.prune.pruned_model import PrunedModel
 from snnprune.jobs.targets.target import Target
 from snnprune.measure.calibration import Calibration
 from snnprune.measure.evaluation import evaluate
-from snnprune.quantities import Natural, Share
+from snnprune.measure.quantities import Natural, Share
 from snnprune.runtime import Progress
 
 

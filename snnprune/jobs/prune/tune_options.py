@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from snnprune.errors import UsageError
+from snnprune.errors.text import did_you_mean
 from snnprune.jobs.targets.options import FurtherOptions
-from snnprune.text import did_you_mean
 
 FAST, DEFAULT, THOROUGH = "fast", "default", "thorough"
 EFFORTS = (FAST, DEFAULT, THOROUGH)

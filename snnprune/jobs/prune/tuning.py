@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from snnprune.errors import InputError
+from snnprune.errors.text import format_names, layer_name
 from snnprune.jobs.prune.options import PruneOptions
 from snnprune.jobs.prune.pruned_model import PrunedModel
 from snnprune.jobs.targets.target import Target
@@ -13,7 +14,6 @@ from snnprune.pruning.oneshot import BEGIN, PrunePlan
 from snnprune.pruning.repair.settings import TuneSettings
 from snnprune.pruning.repair.tuning_cost import StepCost, measure_step
 from snnprune.pruning.structure.structure import UNSTRUCTURED
-from snnprune.text import format_names, layer_name
 
 MINUTE = 12 * 10**11
 """Multiply-adds that two cores do in about a minute of such steps."""

@@ -16,9 +16,10 @@ from snnprune.jobs.theory import crisis, measuring, width
 from snnprune.jobs.train import dry_run, grids
 from snnprune.jobs.train.reports import Summary
 from snnprune.measure import agreement
+from snnprune.measure.quantities import Natural, Share
+from snnprune.pruning import effects
 from snnprune.pruning.repair import settings
-from snnprune.quantities import Natural, Share
-from snnprune.report import evidence, frame
+from snnprune.report import frame
 from snnprune.report.gates import gate
 from snnprune.report.schema.as_dict import AsDict, closed
 from snnprune.report.schema.parts import Data, Evaluation, Model, Number
@@ -28,9 +29,9 @@ Workload = Annotated[frame.WorkloadRow, AsDict(name="Workload")]
 Sizes = Annotated[sizes.Sizes, AsDict()]
 Tuning = Annotated[settings.TuneOutcome, AsDict(name="Tuning")]
 Gate = Annotated[gate.Verdict, AsDict(name="Gate")]
-Evidence = Annotated[evidence.PruneEvidence, AsDict(name="Evidence")]
-Membrane = Annotated[evidence.Membrane, AsDict()]
-ScoreHistogram = Annotated[evidence.ScoreHistogram, AsDict()]
+Evidence = Annotated[effects.PruneEvidence, AsDict(name="Evidence")]
+Membrane = Annotated[effects.Membrane, AsDict()]
+ScoreHistogram = Annotated[effects.ScoreHistogram, AsDict()]
 Try = Annotated[target_sparsity.Try, AsDict()]
 Search = Annotated[target_sparsity.Search, AsDict()]
 Estimate = Annotated[dry_run.DryRun, AsDict(name="Estimate")]

@@ -43,7 +43,7 @@ from snnprune.jobs.reports.parts import (
     Works,
 )
 from snnprune.jobs.train.reports import Finetune, Summary, Tickets, Train
-from snnprune.quantities import Natural, Share
+from snnprune.measure.quantities import Natural, Share
 from snnprune.report.schema.as_dict import closed, rename_in_schema
 from snnprune.report.schema.parts import (
     Evaluation,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from snnprune.data.batches import Batches
+from snnprune.errors.text import layer_name
 from snnprune.files.together import replace_together
 from snnprune.files.writing import write_json, write_text
 from snnprune.jobs.calibrate import (
@@ -34,15 +35,14 @@ from snnprune.jobs.targets.scoring import make_one_shot, warn_of_unused_criterio
 from snnprune.jobs.targets.target import Target
 from snnprune.measure.agreement import Agreement, AgreementRow, make_agreement_row
 from snnprune.measure.calibration import Calibration
+from snnprune.measure.quantities import Natural, Share
 from snnprune.pruning.allocation.curves import choose_cheapest
 from snnprune.pruning.oneshot import Plan
-from snnprune.quantities import Natural, Share
 from snnprune.recipe.dumping import dump_settings
 from snnprune.recipe.pruning import PruneRecipe, PruneSection
 from snnprune.report.pages.writing import write_pages
 from snnprune.report.plots.layers import plot_sensitivity
 from snnprune.runtime import Progress
-from snnprune.text import layer_name
 
 Rows = Mapping[str, Sequence[float | None]]
 

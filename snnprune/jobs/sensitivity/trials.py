@@ -13,9 +13,9 @@ from snnprune.jobs.prune.cutting import cut_alone
 from snnprune.jobs.targets.target import Target
 from snnprune.measure.agreement import Agreement, Answers, Outputs
 from snnprune.measure.agreement_pass import measure_agreements
+from snnprune.measure.quantities import Natural, Share
 from snnprune.pruning.oneshot import OneShot, PrunePlan
 from snnprune.pruning.prune import PruneResult
-from snnprune.quantities import Natural, Share
 from snnprune.runtime import Progress
 
 

@@ -13,9 +13,9 @@ from torch.nn.parameter import is_lazy
 from snnprune.checkpoint.checkpoint import Checkpoint, strip_prefix
 from snnprune.checkpoint.weights import SAVED, STATES, fold_masks
 from snnprune.errors import InputError
+from snnprune.errors.text import format_count, format_names
 from snnprune.graph.libraries import library_of
 from snnprune.graph.network import find_aliases
-from snnprune.text import format_count, format_names
 
 # What older SpikingJelly containers put into a key: `conv1.0.weight`, `sn1.module.w`.
 CONTAINER_PARTS = re.compile(r"(?<=\.)(\d+|module)\.")

@@ -12,11 +12,12 @@ from torch import nn
 from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.weights import fold_masks
 from snnprune.data.batches import Pair, describe_batch, has_several_labels
-from snnprune.data.dataset import DataOptions, DataSet
+from snnprune.data.dataset import DataOptions, DataSet, DataSpec
 from snnprune.data.images import ImageSplit
 from snnprune.data.others import OtherData, open_data_with
 from snnprune.distributed.device import choose_device
 from snnprune.errors import InputError
+from snnprune.errors.text import format_names
 from snnprune.graph.forward import Forward, load_forward, load_reading, require_as_many
 from snnprune.graph.mode import describe_restless, unwrap
 from snnprune.graph.network import Network
@@ -26,6 +27,7 @@ from snnprune.graph.trace import trace
 from snnprune.jobs.targets.binding import bind_checkpoint, load_tensors
 from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.other import read_target
+from snnprune.jobs.targets.provenance import read_data_spec, read_model_spec
 from snnprune.jobs.targets.target import Target
 from snnprune.models import MODELS, ModelSpec, build_model, read_argument
 from snnprune.plugins.forwards import is_own_function
@@ -33,8 +35,6 @@ from snnprune.plugins.references import explain_text_argument, flag_of
 from snnprune.plugins.user_code import guard_user_code, is_reference
 from snnprune.pruning.structure.compact import resize_module
 from snnprune.pruning.structure.structure import read_shapes
-from snnprune.report.provenance import DataSpec, read_data_spec, read_model_spec
-from snnprune.text import format_names
 
 ALL_LEARNT = "the network has learnt from all of them"
 

@@ -13,10 +13,10 @@ from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.read import read_checkpoint
 from snnprune.checkpoint.weights import STATES, find_prunable_weights, fold_masks
 from snnprune.errors import InputError
+from snnprune.errors.text import format_names
 from snnprune.jobs.targets.binding import bind_checkpoint, strip_network_prefix
 from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.target import Target, matches_pattern
-from snnprune.text import format_names
 
 
 def read_target(options: TargetOptions) -> Checkpoint:

@@ -15,8 +15,8 @@ from snnprune.jobs.targets.opening import open_target, read_example
 from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.target import Target
 from snnprune.measure.calibration import Calibration, InputValues, LayerStatistics
+from snnprune.measure.quantities import Natural
 from snnprune.pruning.score import Scores
-from snnprune.quantities import Natural
 from snnprune.report.frame import make_file_entry, make_report
 
 

@@ -20,16 +20,16 @@ from snnprune.checkpoint.weights import (
     strip_part_suffix,
 )
 from snnprune.data.batches import Batches, Pair, SizedPair
-from snnprune.data.dataset import GIVEN, DataSet, Split, format_split
+from snnprune.data.dataset import GIVEN, DataSet, DataSpec, Split
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
+from snnprune.errors.text import format_count, format_names, format_split, layer_name
 from snnprune.graph.libraries import library_of
 from snnprune.graph.network import Network, find_aliases
 from snnprune.graph.readout import Readout
 from snnprune.jobs.targets.options import TargetOptions
+from snnprune.jobs.targets.provenance import read_data_spec
 from snnprune.models import ModelSpec
-from snnprune.report.provenance import DataSpec, read_data_spec
-from snnprune.text import format_count, format_names, layer_name
 
 
 def find_unused_weights(network: Network, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from snnprune.errors import UsageError
 from snnprune.files.writing import require_free
 from snnprune.jobs.calibrate import calibrate_target
 from snnprune.jobs.targets.opening import open_target
+from snnprune.jobs.targets.provenance import make_metadata
 from snnprune.jobs.targets.reporting import make_target_report
 from snnprune.jobs.targets.target import Target
 from snnprune.jobs.theory.levels import ChangeLevel
@@ -17,7 +18,6 @@ from snnprune.jobs.theory.measuring import ChangeMeter, Effect, change_weights, 
 from snnprune.jobs.theory.options import AnalyzeOptions
 from snnprune.measure.evaluation import Evaluation
 from snnprune.report.frame import describe_evaluation, make_file_entry
-from snnprune.report.provenance import make_metadata
 from snnprune.runtime import Progress
 
 

@@ -15,10 +15,10 @@ from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.read import read_checkpoint
 from snnprune.checkpoint.weights import find_prunable_weights
 from snnprune.errors import InputError, UsageError
+from snnprune.errors.text import format_names
 from snnprune.jobs.theory.options import ConstructOptions
 from snnprune.report.frame import make_file_entry, make_report
 from snnprune.runtime import Progress
-from snnprune.text import format_names
 from snnprune.theory import widths
 from snnprune.theory.neuron import require_memoryless
 from snnprune.theory.trials import (

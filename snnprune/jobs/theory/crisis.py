@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from snnprune.errors import UsageError
+from snnprune.errors.text import layer_name
 from snnprune.files.writing import require_free
 from snnprune.jobs.calibrate import calibrate_target
 from snnprune.jobs.targets.opening import open_target
@@ -18,11 +19,10 @@ from snnprune.jobs.targets.reporting import make_target_report
 from snnprune.jobs.targets.target import Target
 from snnprune.jobs.theory.options import CrisisOptions
 from snnprune.measure.calibration import Calibration
+from snnprune.measure.quantities import Share
 from snnprune.pruning.prune import require_sparsity
-from snnprune.quantities import Share
 from snnprune.report.plots.theory import FlipCourse, plot_accumulation, plot_predictions
 from snnprune.runtime import Progress, make_generator
-from snnprune.text import layer_name
 from snnprune.theory.accumulation import AccumulatedFlips, accumulate_flips, find_first_empty
 from snnprune.theory.changes import add_weight_noise, drop_smallest
 from snnprune.theory.crisis import CrisisEstimate, measure_crises

@@ -14,8 +14,8 @@ from snnprune.jobs.targets.target import Target
 from snnprune.jobs.theory.levels import ChangeLevel, Input, require_one_tensor
 from snnprune.measure.calibration import Calibration
 from snnprune.measure.evaluation import Evaluation, evaluate
+from snnprune.measure.quantities import Natural, Share
 from snnprune.pruning.criteria.density import compute_flip_chance
-from snnprune.quantities import Natural, Share
 from snnprune.report.frame import describe_evaluation
 from snnprune.runtime import Progress
 from snnprune.theory import bounds

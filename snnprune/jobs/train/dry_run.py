@@ -25,7 +25,7 @@ from snnprune.jobs.train.options import FinetuneFiles
 from snnprune.jobs.train.plans import Training, TrainingPlan, make_plan
 from snnprune.jobs.train.recipes import require_names
 from snnprune.measure.evaluation import evaluate
-from snnprune.quantities import Natural
+from snnprune.measure.quantities import Natural
 from snnprune.recipe.schema import Recipe
 from snnprune.report.frame import make_report
 from snnprune.training.finetune import make_finetune_recipe, prepare_finetune

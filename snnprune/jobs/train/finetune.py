@@ -13,10 +13,13 @@ from torch import Tensor, nn
 from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.mask_file import read_masks, read_partner
 from snnprune.checkpoint.read import files_of, read_checkpoint
+from snnprune.data.dataset import DataSpec
 from snnprune.errors import InputError, OutputError
+from snnprune.errors.text import format_count
 from snnprune.files.writing import hash_file
 from snnprune.graph.network import Network
 from snnprune.jobs.targets.binding import bind_checkpoint, load_tensors
+from snnprune.jobs.targets.provenance import read_data_spec, read_model_spec
 from snnprune.jobs.train.looping import (
     LoopJob,
     LoopOptions,
@@ -30,9 +33,7 @@ from snnprune.jobs.train.train import write_training
 from snnprune.masks import Masks, count_prunable, count_pruned
 from snnprune.models import ModelSpec, read_argument
 from snnprune.recipe.schema import Recipe
-from snnprune.report.provenance import DataSpec, read_data_spec, read_model_spec
 from snnprune.runtime import SILENT, Progress
-from snnprune.text import format_count
 from snnprune.training.finetune import finetune, make_finetune_recipe
 from snnprune.training.methods import PRUNED
 from snnprune.training.ranking import copy_prunable_weights, make_full_masks

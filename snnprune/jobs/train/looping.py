@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from snnprune.data.dataset import DataOptions, DataSet
+from snnprune.data.dataset import DataOptions, DataSet, DataSpec
 from snnprune.distributed.device import choose_device
 from snnprune.distributed.ranks import Ranks, join_ranks
 from snnprune.errors import (
@@ -25,6 +25,7 @@ from snnprune.errors import (
     convert_torch_error,
     says_out_of_memory,
 )
+from snnprune.jobs.targets.provenance import make_metadata
 from snnprune.jobs.train.recipes import require_names
 from snnprune.jobs.train.reports import Finetune, Tickets, Train
 from snnprune.plugins.references import iter_references
@@ -32,7 +33,6 @@ from snnprune.recipe.methods import TrainingSection
 from snnprune.recipe.schema import Recipe
 from snnprune.report.frame import doubt_evaluation, make_report
 from snnprune.report.pages.writing import write_report
-from snnprune.report.provenance import DataSpec, make_metadata
 from snnprune.training.early_bird import describe_early_tickets
 from snnprune.training.runs.changes import collect_conditions
 from snnprune.training.runs.folder import RunFolder

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from snnprune.masks import Masks, count_kept
+from snnprune.measure.quantities import Natural, Share
 from snnprune.models import read_argument
 from snnprune.pruning.criteria import load_criterion
-from snnprune.quantities import Natural, Share
 from snnprune.recipe.methods import ImpSection, SearchSection
 from snnprune.recipe.schema import Recipe
 from snnprune.report.curves import DENSE

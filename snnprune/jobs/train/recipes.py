@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError
 
 from snnprune.data.catalogue import require_data
 from snnprune.errors import InputError, SnnpruneError
+from snnprune.errors.text import did_you_mean
 from snnprune.models import MODELS
 from snnprune.plugins.forwards import require_forward
 from snnprune.plugins.user_code import is_reference
@@ -16,7 +17,6 @@ from snnprune.pruning.criteria import CRITERIA
 from snnprune.recipe.errors import make_problem
 from snnprune.recipe.schema import Recipe
 from snnprune.recipe.section import Count, Section
-from snnprune.text import did_you_mean
 from snnprune.training.methods import METHODS
 
 

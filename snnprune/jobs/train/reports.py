@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from typing_extensions import TypedDict
 
-from snnprune.quantities import Natural
+from snnprune.measure.quantities import Natural
 from snnprune.report import curves
 from snnprune.report.schema.as_dict import AsDict, closed
 from snnprune.report.schema.parts import Evaluation, File, Frame

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from snnprune.errors import UsageError
-from snnprune.text import did_you_mean
+from snnprune.errors.text import did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor

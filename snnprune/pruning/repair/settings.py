@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from snnprune.quantities import Natural
+from snnprune.measure.quantities import Natural
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from snnprune.checkpoint.read import describe_checkpoint
 from snnprune.checkpoint.safetensors import MalformedJsonError, is_shape, parse
 from snnprune.errors import InputError, error_class_for
-from snnprune.text import did_you_mean
+from snnprune.errors.text import did_you_mean
 
 UNSTRUCTURED, CHANNELS = "unstructured", "channels"
 LARGEST_GROUP = 64  # inputs of a group

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
+from snnprune.errors.text import format_row, format_table, make_printable
 from snnprune.files.together import replace_file
 from snnprune.report.gates.gate import Verdict
-from snnprune.text import format_row, format_table, make_printable
 
 
 def write_junit(path: Path, command: str, verdicts: Mapping[str, Sequence[Verdict]]) -> None:

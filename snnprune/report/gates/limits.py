@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from snnprune.errors import UsageError
-from snnprune.text import suggest_percent, suggest_share
+from snnprune.errors.text import suggest_percent, suggest_share
 
 NUMBER = re.compile(r"(\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)\s*(\D*)")
 LONGEST = 32  # characters; 1e999999999 is short too

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from snnprune.data.dataset import format_split
+from snnprune.errors.text import escape_markup, format_split, format_table, make_printable
 from snnprune.report.pages.page import (
     Block,
     Facts,
@@ -18,7 +18,6 @@ from snnprune.report.pages.page import (
     TextLines,
     TextTable,
 )
-from snnprune.text import escape_markup, format_table, make_printable
 
 TAGS = ("snnprune", "spiking-neural-network", "pruning", "sparsity")
 TASK = {"type": "image-classification", "name": "Image classification"}

@@ -15,10 +15,10 @@ from xml.etree import ElementTree
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from snnprune.errors.text import make_printable
 from snnprune.report.pages.page import Page
 from snnprune.report.plots.canvas import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
-from snnprune.text import make_printable
-from snnprune.version import __version__
+from snnprune.runtime import __version__
 
 SVG = "http://www.w3.org/2000/svg"
 LINK = "{http://www.w3.org/1999/xlink}href"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from snnprune import text
+from snnprune.errors import text
 
 BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 NOTHING = "–"

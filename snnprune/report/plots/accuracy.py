@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from snnprune.data.dataset import format_split
+from snnprune.errors.text import format_split, make_printable
 from snnprune.report.curves import CurvePoint, CurveSummary
 from snnprune.report.plots.canvas import (
     BLACK,
@@ -19,7 +19,6 @@ from snnprune.report.plots.canvas import (
     wrap_text,
     write_figure,
 )
-from snnprune.text import make_printable
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from snnprune.errors.text import make_printable
 from snnprune.files.together import replace_file
 from snnprune.report.curves import RANDOM
-from snnprune.text import make_printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from snnprune.errors.text import format_percent_number, layer_name, make_printable
 from snnprune.report.curves import CurvePoint, CurveSummary
 from snnprune.report.plots.canvas import VERMILLION, write_figure
-from snnprune.text import format_percent_number, layer_name, make_printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from snnprune.errors.text import make_printable
 from snnprune.report.plots.canvas import BLACK, BLUE, GREY, ORANGE, STYLE, VERMILLION, save_figure
-from snnprune.text import make_printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from snnprune.errors.text import make_printable
 from snnprune.report.plots.canvas import BLACK, BLUE, choose_line_styles, write_figure
-from snnprune.text import make_printable
 
 NAMED_NEURONS = 10  # neurons that the legend has room for
 LEAST_SHARE = 1e-4  # of a bound, what is smaller lies on the edge

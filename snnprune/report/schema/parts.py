@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from snnprune.data.dataset import DataSpec
 from snnprune.measure import evaluation
 from snnprune.measure.evaluation import Activity
-from snnprune.quantities import Natural, Share
-from snnprune.report.provenance import DataSpec
+from snnprune.measure.quantities import Natural, Share
 from snnprune.report.schema.as_dict import AsDict, closed
 
 Number = float
@@ -32,7 +32,9 @@ Evaluation = Annotated[
         before="activity",
     ),
 ]
-Data = Annotated[DataSpec, AsDict(name="Data", more={"evaluation": NotRequired[str]})]
+Data = Annotated[
+    DataSpec, AsDict(name="Data", more={"validation": Share, "evaluation": NotRequired[str]})
+]
 
 
 @closed

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from snnprune.distributed.device import collect_versions, device_name
 from snnprune.errors import InputError
 from snnprune.recipe.schema import Recipe
+from snnprune.runtime import collect_versions, device_name
 
 SHOWN = 10  # differences that an error lists
 ABSENT = object()

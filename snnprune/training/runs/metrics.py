@@ -12,11 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from snnprune.data.dataset import format_split
 from snnprune.errors import InputError
+from snnprune.errors.text import format_split, make_printable
 from snnprune.files.folders import as_output_error, close_after, open_file_in, open_folder
 from snnprune.files.writing import write_text
-from snnprune.text import make_printable
 from snnprune.training.runs.state import START_AGAIN
 
 ADDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT

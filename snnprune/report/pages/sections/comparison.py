@@ -7,7 +7,7 @@ from operator import itemgetter
 from pathlib import PurePath
 from typing import Any
 
-from snnprune.data.dataset import format_split
+from snnprune.errors.text import format_split
 from snnprune.report.pages.page import (
     NOTHING,
     Block,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from snnprune.data.dataset import format_split
+from snnprune.errors.text import format_split
 from snnprune.report.pages.html import draw_inline, make_inline
 from snnprune.report.pages.page import (
     NOTHING,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from snnprune.errors.text import layer_name
 from snnprune.report.pages.html import draw_inline
 from snnprune.report.pages.page import (
     NOTHING,
@@ -20,7 +21,6 @@ from snnprune.report.pages.page import (
     percent,
 )
 from snnprune.report.plots.panels import plot_scores
-from snnprune.text import layer_name
 
 PANELS = 36
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from snnprune.errors.text import layer_name
 from snnprune.report.pages.html import draw_inline
 from snnprune.report.pages.page import (
     NOTHING,
@@ -24,7 +25,6 @@ from snnprune.report.plots.theory import (
     plot_failures,
     plot_predictions,
 )
-from snnprune.text import layer_name
 
 Report = Mapping[str, Any]
 Points = dict[str, tuple[list[float], list[float]]]

@@ -172,3 +172,12 @@ def format_joules(picojoules: float) -> str:
 def layer_name(key: str) -> str:
     """The name of a layer: the key of its weight without `.weight`."""
     return key.removesuffix(".weight")
+
+
+SPLIT_WORDS = {"train": "training"}
+"""What the images of a split are called, where it is not its name."""
+
+
+def format_split(split: str) -> str:
+    """What images are called in words: `test`, `validation`, `training` or `given`."""
+    return SPLIT_WORDS.get(split, split)

@@ -7,34 +7,17 @@ that were objects come back as `StoredReference`, which build nothing.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from snnprune.data.catalogue import DATA
-from snnprune.models import MODELS, ModelSpec
-from snnprune.plugins.references import decode_section, encode_references
-from snnprune.quantities import Share
-from snnprune.version import KEY, __version__
+from snnprune.data.dataset import DataSpec
+from snnprune.models import MODELS, NOTE, ModelSpec
+from snnprune.plugins.references import decode_section
+from snnprune.runtime import KEY, __version__
 
 MAX_NUMBER = 2**16  # of any argument that a file may choose
 MAX_PICTURE = 2**28  # channels x pixels x time steps, likewise
-MODEL, DATA_SET = "snnprune.model", "snnprune.data"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataSpec:
-    """A data set by name and how its training images were split."""
-
-    name: str
-    validation: Share = 0.0
-    seed: int = 0
-    evaluation: str | None = None
-    """Another set that choices were made on; none of the training images was set aside then."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """For metadata and reports."""
-        known = {"name": self.name, "validation": self.validation, "seed": self.seed}
-        return known if self.evaluation is None else {**known, "evaluation": self.evaluation}
+DATA_SET = "snnprune.data"
 
 
 def make_metadata(
@@ -43,20 +26,15 @@ def make_metadata(
     """Metadata for a file; `more` is stored as `snnprune.<name>`."""
     metadata = {"format": "pt", KEY: __version__, "snnprune.command": command}
     if model is not None:
-        metadata |= make_model_note(model)
+        metadata |= model.as_metadata()
     if data is not None:
         metadata[DATA_SET] = json.dumps(data.as_dict())
     return metadata | {f"snnprune.{name}": str(value) for name, value in more.items()}
 
 
-def make_model_note(model: ModelSpec) -> dict[str, str]:
-    """The metadata that name a model."""
-    return {MODEL: json.dumps({"name": model.name, "args": encode_references(dict(model.args))})}
-
-
 def read_model_spec(metadata: Mapping[str, str], *, asked: str | None = None) -> ModelSpec | None:
     """The built-in model that a file says it is of, or the user's own one that was `asked` for."""
-    found = _parse_object(metadata.get(MODEL))
+    found = _parse_object(metadata.get(NOTE))
     args = found.get("args")
     if (
         str(found.get("name")) not in {*MODELS.rows, asked}

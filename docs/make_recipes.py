@@ -13,8 +13,7 @@ from pages import written
 from pydantic_core import PydanticUndefined
 
 from snnprune.recipe.loading import builtin_recipes
-from snnprune.recipe.pruning import PruneSection
-from snnprune.recipe.schema import Recipe, find_section
+from snnprune.recipe.schema import PruneSection, Recipe, find_section
 
 PAGE = Path(__file__).with_name("recipes.md")
 INTRODUCTION = """\

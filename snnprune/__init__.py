@@ -44,7 +44,7 @@ def __getattr__(name: str) -> Any:
 
 
 # documented imports of version 0.1, which work for one more release, with a DeprecationWarning
-GRAPH = ("network", "trace", "hooks", "forward", "calls", "mode", "state", "making", "libraries")
+GRAPH = ("network", "trace", "hooks", "forward", "calls", "state", "weight_uses", "libraries")
 MOVED: dict[str, tuple[str, ...]] = {
     "agreement": ("measure.agreement", "measure.agreement_pass"),
     "allocation": ("pruning.allocation",),
@@ -60,7 +60,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "models.dynamics": ("models.lif",),
     "network": tuple(f"graph.{name}" for name in GRAPH),
     "network.libraries": ("graph.libraries", "graph.libraries.library"),
-    "network.readout": ("graph.readout",),
+    "network.readout": ("graph.forward",),
     "network.running": ("graph.forward",),
     "one_shot": ("pruning.oneshot",),
     "repair": ("pruning.repair",),

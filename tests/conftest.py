@@ -18,9 +18,9 @@ from left_out import LeftOut
 from needed import require_all
 from valid_reports import assert_valid
 
+from snnprune.cli import run_app
 from snnprune.cli.commands import app
-from snnprune.cli.failures import run_app
-from snnprune.files.together import replace_file
+from snnprune.files.writing import replace_file
 
 require_all()
 

@@ -131,7 +131,7 @@ def test_no_neuron_library_is_imported() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        *("cli", "recipe", "models", "data", "plugins.registry", "jobs.targets.provenance"),
+        *("cli", "recipe", "models", "data", "plugins.names", "jobs.targets.provenance"),
         *("pruning.criteria", "pruning.allocation", "jobs.train.recipes", "report.gates.limits"),
     ],
 )

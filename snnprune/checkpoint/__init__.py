@@ -1,24 +1,12 @@
 """Checkpoints: tensors and text metadata in a file, read without ever running what is in it.
 
 Each container has a file, as `safetensors.py`, or for torch files a package, with
-`read(path) -> Contents`; `read.py` tells by content which one a file is. `read` and `write` are
-what the rest of snnprune calls.
+`read(path) -> Contents`; `containers.py` tells by content which one a file is, and reads and writes
+whichever it is.
 """
 
-from snnprune.checkpoint.checkpoint import Checkpoint, strip_prefix
-from snnprune.checkpoint.mask_file import PARTNER, read_masks, read_partner, write_masks
-from snnprune.checkpoint.packed import Packing, pack
-from snnprune.checkpoint.packed_values import AS_THEY_ARE, PRECISIONS
-from snnprune.checkpoint.read import (
-    Description,
-    TensorInfo,
-    describe_checkpoint,
-    files_of,
-    read_checkpoint,
-    require_sha256,
-)
-from snnprune.checkpoint.safetensors import bytes_of, write_safetensors
-from snnprune.checkpoint.weights import (
+from snnprune.checkpoint.checkpoint import (
+    Checkpoint,
     compute_effective_weight,
     find_parametrized,
     find_prunable_weights,
@@ -28,8 +16,23 @@ from snnprune.checkpoint.weights import (
     is_finite,
     is_prunable,
     strip_part_suffix,
+    strip_prefix,
 )
-from snnprune.checkpoint.write import read_back, require_plain, require_writable_as, write_like
+from snnprune.checkpoint.containers import (
+    Description,
+    TensorInfo,
+    describe_checkpoint,
+    files_of,
+    read_back,
+    read_checkpoint,
+    require_plain,
+    require_sha256,
+    require_writable_as,
+    write_like,
+)
+from snnprune.checkpoint.mask_file import PARTNER, read_masks, read_partner, write_masks
+from snnprune.checkpoint.packed import AS_THEY_ARE, PRECISIONS, Packing, pack
+from snnprune.checkpoint.safetensors import bytes_of, write_safetensors
 
 __all__ = [
     "AS_THEY_ARE",

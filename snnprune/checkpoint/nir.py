@@ -23,8 +23,8 @@ from torch import Tensor
 from snnprune.checkpoint.checkpoint import Contents
 from snnprune.errors import InputError
 from snnprune.errors.text import format_names, is_text
-from snnprune.files.readable import COPY_AGAIN
-from snnprune.files.together import replace_file
+from snnprune.files.reading import COPY_AGAIN
+from snnprune.files.writing import replace_file
 
 if TYPE_CHECKING:
     import h5py

@@ -1,7 +1,6 @@
 """`inspect`, `calibrate`, `eval`, `check`, `export`, and `demo` and `env`."""
 
-from snnprune.cli.flags import ShowOptions
-from snnprune.cli.options import expand_options
+from snnprune.cli.options import ShowOptions, expand_options
 from snnprune.jobs.options import (
     CalibrateOptions,
     CheckOptions,

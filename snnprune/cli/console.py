@@ -20,7 +20,7 @@ from rich.console import (
 )
 from rich.segment import Segment
 
-from snnprune.cli.flags import ShowOptions
+from snnprune.cli.options import ShowOptions
 from snnprune.cli.progress import ProgressBars, ProgressLines
 from snnprune.errors import OutputError
 from snnprune.errors.text import disarm_line, escape_hidden, format_json_line, make_printable
@@ -251,7 +251,7 @@ def require_room(folder: Path, *, force: bool, junit: Path | None = None) -> Non
         OutputError: one of its files is there or cannot be made.
         UsageError: `junit` is one of them.
     """
-    from snnprune.report.pages.writing import FILES
+    from snnprune.report.pages import FILES
 
     if junit is not None:
         require_apart(junit, (folder / name for name in FILES), field="--junit")
@@ -261,6 +261,6 @@ def require_room(folder: Path, *, force: bool, junit: Path | None = None) -> Non
 
 def _write_report(folder: Path, report: Mapping[str, Any]) -> Path:
     """Write a report and its pages; the page for people."""
-    from snnprune.report.pages.writing import write_report
+    from snnprune.report.pages import write_report
 
     return next(path for path in write_report(folder, report) if path.suffix == ".html")

@@ -1,4 +1,4 @@
-"""From a command that takes options to one that typer can read."""
+"""From a command that takes options to one that typer can read, and the flags of every command."""
 
 from __future__ import annotations
 
@@ -6,11 +6,45 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
+import typer
 from typer.models import ParameterInfo
 
 from snnprune.jobs.targets.options import FurtherOptions, Options, ReadAs
+
+OUTPUT = "Output"  # a panel of --help
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions(Options):
+    """How a command talks."""
+
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print one JSON object, nothing else.", rich_help_panel=OUTPUT),
+    ] = False
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet",
+            "-q",
+            help="No progress, no tables; the lines below them stay.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", "-v", help="Tracebacks of your own code.", rich_help_panel=OUTPUT
+        ),
+    ] = False
+    no_color: Annotated[
+        bool,
+        typer.Option("--no-color", help="Plain text; so does NO_COLOR.", rich_help_panel=OUTPUT),
+    ] = False
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -27,10 +27,10 @@ from snnprune.errors.text import (
     make_printable,
 )
 from snnprune.plugins.user_code import is_reference
-from snnprune.report.gates.gate import Verdict
+from snnprune.report.verdicts import Verdict
 
 if TYPE_CHECKING:
-    from snnprune.export.sizes import Sizes
+    from snnprune.export.formats import Sizes
     from snnprune.jobs.evaluate import EvaluateResult
     from snnprune.jobs.prune.filing import PrunedFile, PruneOutcome
     from snnprune.jobs.prune.target_sparsity import Search

@@ -1,7 +1,6 @@
 """`score` and `prune`."""
 
-from snnprune.cli.flags import ShowOptions
-from snnprune.cli.options import expand_options
+from snnprune.cli.options import ShowOptions, expand_options
 from snnprune.jobs.options import ScoreOptions
 from snnprune.jobs.prune.options import PruneOptions
 

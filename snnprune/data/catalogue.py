@@ -1,11 +1,13 @@
-"""The names of data sets, and opening one by its name."""
+"""The names of data sets, and opening one by its name, with images of other sets beside it."""
 
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from snnprune.data.dataset import DataOptions, DataSet
-from snnprune.errors import error_class_for
+from snnprune.data.dataset import DataOptions, DataSet, Split
+from snnprune.errors import InputError, error_class_for
 from snnprune.errors.text import did_you_mean
-from snnprune.plugins.registry import Registry, RegistryRow
+from snnprune.plugins.names import Registry, RegistryRow
 from snnprune.plugins.user_code import load_object
 
 DATA = Registry(
@@ -25,15 +27,15 @@ DATA = Registry(
             summary="70,000 grey handwritten digits, 28 x 28, 10 classes",
         ),
         "cifar10": RegistryRow(
-            target="snnprune.data.cifar:cifar10",
+            target="snnprune.data.downloads:cifar10",
             summary="60,000 colour pictures, 32 x 32, 10 classes",
         ),
         "cifar100": RegistryRow(
-            target="snnprune.data.cifar:cifar100",
+            target="snnprune.data.downloads:cifar100",
             summary="60,000 colour pictures, 32 x 32, 100 classes",
         ),
         "svhn": RegistryRow(
-            target="snnprune.data.svhn:svhn",
+            target="snnprune.data.downloads:svhn",
             summary="99,289 colour house numbers, 32 x 32, 10 classes; needs scipy",
         ),
     },
@@ -41,11 +43,11 @@ DATA = Registry(
 
 FORMS = {
     "imagefolder": RegistryRow(
-        target="snnprune.data.imagefolder:open_folder",
+        target="snnprune.data.user_files:open_folder",
         summary="imagefolder:DIR, pictures in a folder per class, or in DIR/train and DIR/test",
     ),
     "tensors": RegistryRow(
-        target="snnprune.data.tensors:open_tensors",
+        target="snnprune.data.user_files:open_tensors",
         summary="tensors:FILE, the tensors x and, optionally, y of a .safetensors or .pt file",
     ),
 }
@@ -93,3 +95,60 @@ def open_data(spec: str, *, options: DataOptions, field: str = "--data") -> Data
         spec, options, field=field
     )
     return opened
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherData:
+    """Another set, as somebody named it for the images of one split."""
+
+    name: str | None
+    field: str
+    """Where it was named, for errors."""
+
+
+def open_data_with(
+    name: str,
+    others: Mapping[str, OtherData],
+    *,
+    options: DataOptions,
+    field: str,
+    learnt_from: Collection[str] = (),
+) -> DataSet:
+    """The set `name`, its `test` and `validation` images those of `others` where these are named.
+
+    Of a set that is named for one use all images are taken, unless it says itself which are for
+    it. `learnt_from` are sets that the network was trained on before.
+
+    Raises:
+        UsageError: see `open_data`.
+        InputError: likewise; or the images that are named are learnt from.
+    """
+    from snnprune.data.overlap import note_overlap
+
+    named = {use: other for use, other in others.items() if other.name is not None}
+    if named:
+        options = replace(options, hold_out=0.0)
+    data = open_data(name, options=options, field=field)
+    plain = replace(options, validation=0.0, hold_out=0.0)
+    images = {
+        use: _open_images(other, use, plain, {name, *learnt_from}) for use, other in named.items()
+    }
+    data = replace(
+        data,
+        test=images.get("test", data.test),
+        validation=images.get("validation", data.validation),
+    )
+    return note_overlap(data, {use: other.field for use, other in named.items()})
+
+
+def _open_images(
+    other: OtherData, use: str, options: DataOptions, learnt: Collection[str]
+) -> Split | None:
+    assert other.name is not None
+    opened = open_data(other.name, options=options, field=other.field)
+    for_it = opened.of(use) or opened.test
+    if for_it is None and other.name in learnt:
+        raise InputError(
+            f"{other.name} is what the network learns from", field=other.field, hint="name others"
+        )
+    return for_it or opened.given or opened.train

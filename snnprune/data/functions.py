@@ -23,18 +23,21 @@ from torch.utils.data import (
 )
 
 from snnprune.data.dataset import SPLITS, DataOptions, DataSet
-from snnprune.data.loader import EXPECTED, LoaderSplit, open_loader_split, wrap_batches
-from snnprune.data.overlap import hash_batch, note_copies, note_overlap
-from snnprune.data.reach import (
+from snnprune.data.loader import (
+    EXPECTED,
     Identity,
+    LoaderSplit,
     batch_sampler_of,
     has_plain_batches,
     list_indices,
     locate_sample,
     make_ordered_loader,
+    open_loader_split,
     rebuild_loader,
     takes_all,
+    wrap_batches,
 )
+from snnprune.data.overlap import hash_batch, note_copies, note_overlap
 from snnprune.errors import InputError
 from snnprune.errors.text import did_you_mean
 from snnprune.plugins.user_code import guard_user_code, load_own

@@ -1,8 +1,13 @@
-"""MNIST and Fashion-MNIST, whole and in the small bundled form."""
+"""MNIST and Fashion-MNIST, whole and in the small bundled form.
+
+`python -m snnprune.data.mnist FOLDER` takes the bundled images out of Fashion-MNIST, whose four
+original files are in FOLDER. Running it again gives the same bytes.
+"""
 
 import gzip
 import math
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +17,12 @@ import torch
 from torch import Tensor
 
 from snnprune.data.dataset import DataOptions, DataSet
+from snnprune.data.downloads import DELETE, download, missing_error
 from snnprune.data.images import ImageSplit, image_data_set
-from snnprune.data.presence import DELETE, download, missing_error
 from snnprune.errors import InputError
-from snnprune.files.readable import open_for_reading
+from snnprune.files.reading import open_for_reading
+from snnprune.files.writing import replace_file
+from snnprune.runtime import derive_seed
 
 PARTS = ("train", "t10k")
 NAMES = tuple(f"{part}-{what}-ubyte" for part in PARTS for what in ("images-idx3", "labels-idx1"))
@@ -169,3 +176,40 @@ def _read_split(
 ) -> ImageSplit:
     images, labels = read_part(folder, part, hint=hint)
     return ImageSplit(images=images, labels=labels, mean=mean, std=std)
+
+
+PER_CLASS = {"train": 600, "t10k": 100}
+
+
+def write_bundled(source: Path, target: Path) -> None:
+    """Write the chosen images and labels of `source` as four IDX files into `target`."""
+    for part, count in PER_CLASS.items():
+        images, labels = read_part(source, part, hint="get the original files")
+        chosen = _choose_bundled(labels, part, count)
+        _write_idx(target / f"{part}-images-idx3-ubyte.gz", images[chosen].squeeze(1))
+        _write_idx(target / f"{part}-labels-idx1-ubyte.gz", labels[chosen].to(torch.uint8))
+
+
+def _choose_bundled(labels: Tensor, part: str, count: int) -> list[int]:
+    """The indices of `count` images per class, in order."""
+    chosen: list[int] = []
+    for label in range(CLASSES):
+        members = (labels == label).nonzero().flatten().tolist()
+        # By hash and not by torch's generator, so that no release of torch changes the choice.
+        members.sort(key=lambda index: derive_seed("fashion-mnist", part, index))
+        chosen += members[:count]
+    return sorted(chosen)
+
+
+def _write_idx(path: Path, values: Tensor) -> None:
+    with (
+        replace_file(path) as temporary,
+        temporary.open("wb") as file,
+        # No name and no time of writing in the header.
+        gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=file, mtime=0) as packed,
+    ):
+        packed.write(encode_idx(values))
+
+
+if __name__ == "__main__":
+    write_bundled(Path(sys.argv[1]), BUNDLED)

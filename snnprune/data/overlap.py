@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 from snnprune.data.batches import Pair, iter_tensors
 from snnprune.data.dataset import DataSet, Split
 from snnprune.data.images import ImageSplit
-from snnprune.data.loader import LoaderSplit
-from snnprune.data.reach import (
+from snnprune.data.loader import (
     Identity,
+    LoaderSplit,
     is_in_memory,
     list_indices,
     locate_sample,

@@ -1,24 +1,27 @@
-"""The files that a checkpoint can be exported to."""
+"""The files that a checkpoint can be exported to, and what it weighs as it is, or packed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import zstandard
 from torch import Tensor
 
+from snnprune.checkpoint.checkpoint import is_prunable
 from snnprune.checkpoint.packed import Packing
-from snnprune.checkpoint.safetensors import write_safetensors
-from snnprune.checkpoint.weights import is_prunable
+from snnprune.checkpoint.safetensors import bytes_of, write_safetensors
 from snnprune.errors import InputError
-from snnprune.export.network import RecordedNetwork
+from snnprune.export.exporters import RecordedNetwork
 from snnprune.export.nir import write_nir
 from snnprune.export.onnx import write_onnx
-from snnprune.files.together import replace_file
+from snnprune.files.writing import replace_file
+from snnprune.measure import Natural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,3 +144,46 @@ FORMATS = {
         needs_network=True,
     ),
 }
+
+
+GZIP = 31  # window bits of zlib that make a gzip stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Bytes of all tensors, without the header of a file."""
+
+    dense: Natural
+    """Zeros and all: what a plain file weighs."""
+    gzip: Natural
+    """Of all tensors one after the other, at the program's own level 6."""
+    zstd: Natural
+    """Likewise, at level 19."""
+    packed: Natural
+    """As `export --to packed` stores them."""
+    bound: Natural
+    """What any packing takes at least: values, and the entropy of where they stand, if any places
+    are as likely as any others."""
+
+    def as_dict(self) -> dict[str, int]:
+        """By name."""
+        return asdict(self)
+
+
+def measure_sizes(tensors: Iterable[Tensor], packing: Packing) -> Sizes:
+    """Measure all of them; `packing` is what `pack` made of the same tensors."""
+    gzip = zlib.compressobj(level=6, wbits=GZIP)
+    zstd = zstandard.ZstdCompressor(level=19).compressobj()
+    dense = gzipped = zipped = 0
+    for tensor in tensors:
+        raw = bytes_of(tensor.cpu()).numpy().data
+        dense += raw.nbytes
+        gzipped += len(gzip.compress(raw))
+        zipped += len(zstd.compress(raw))
+    return Sizes(
+        dense=dense,
+        gzip=gzipped + len(gzip.flush()),
+        zstd=zipped + len(zstd.flush()),
+        packed=packing.count_bytes(),
+        bound=round(packing.bound),
+    )

@@ -10,9 +10,15 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from snnprune.errors import InputError
-from snnprune.export.network import RecordedNetwork, copy_layer_values, require_weights
-from snnprune.export.packages import NEEDED, convert_package_errors, import_package
-from snnprune.files.together import replace_file
+from snnprune.export.exporters import (
+    NEEDED,
+    RecordedNetwork,
+    convert_package_errors,
+    copy_layer_values,
+    import_package,
+    require_weights,
+)
+from snnprune.files.writing import replace_file
 from snnprune.graph.libraries import use_plain_operations
 
 LARGEST = 2**31 - 2**20  # bytes of tensors: protobuf takes no file of 2 GiB

@@ -1,18 +1,26 @@
-"""Watching a network run: what enters its layers, its membranes before reset, its spikes."""
+"""Watching a network run: what enters its layers, its membranes before reset, its spikes.
+
+Once, or side by side: with several tensors on the same batches, one run after the other.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from snnprune.data.batches import copy_batch
+from snnprune.errors import InputError
 from snnprune.graph.calls import LayerCall, NormCall
-from snnprune.graph.forward import device_of
+from snnprune.graph.forward import Batch, device_of
 from snnprune.graph.network import Network
+from snnprune.graph.state import replace_tensors, use_eval_mode
 from snnprune.graph.thresholds import ThresholdSite
 from snnprune.graph.tracer import Tracer
 from snnprune.graph.weight_uses import Observers
@@ -125,3 +133,61 @@ def _make_spike_hook(
             sink(output[0] if isinstance(output, tuple) else output)
 
     return hook
+
+
+T = TypeVar("T")
+Tensors = Mapping[str, Tensor]
+"""By state-dict key; what is not in it stays as the module has it."""
+Watched = AbstractContextManager[Callable[[], None]]
+"""See `observe`."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SharedBatch:
+    """A batch on which a network is run more than once."""
+
+    network: Network
+    x: Any
+    y: Tensor | None
+
+    def count_samples(self) -> int:
+        """How many there are; see `Network.count_samples`."""
+        return self.network.count_samples(self.x, self.y)
+
+    def run(
+        self,
+        tensors: Tensors,
+        watched: Watched,
+        *,
+        disturb: Callable[[Any], Any] = lambda x: x,
+        read: Callable[[Any], T],
+    ) -> T:
+        """What is `read` of the output of the network with `tensors` in it, from rest.
+
+        It is run on a copy of the batch, since a network may work in place on what it is given, and
+        on what `disturb` makes of that.
+        """
+        with watched as start:
+            start()
+            with replace_tensors(self.network.module, tensors):
+                return read(self.network.run(disturb(copy_batch(self.x))))
+
+
+def run_side_by_side(
+    network: Network,
+    batches: Iterable[Batch],
+    compare: Callable[[SharedBatch], None],
+) -> None:
+    """Let `compare` run the network on each batch as often as it likes, in eval mode.
+
+    Raises:
+        InputError: there is no sample.
+    """
+    samples = 0
+    with use_eval_mode(network.module):
+        for x, y in network.feed(batches):
+            batch = SharedBatch(network=network, x=x, y=y)
+            compare(batch)
+            samples += batch.count_samples()
+    if not samples:
+        raise InputError("no samples to compare on", field="--data")

@@ -23,8 +23,7 @@ from snnprune.graph.calls import (
     drop_repeats,
     name_of,
 )
-from snnprune.graph.layout import Layout
-from snnprune.graph.network import CHANNEL_AXIS, LayerKind
+from snnprune.graph.network import CHANNEL_AXIS, LayerKind, Layout
 
 # Where the two factors stand among the arguments; what is added to their product comes first.
 PRODUCTS = {

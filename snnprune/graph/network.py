@@ -3,19 +3,83 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from snnprune.data.batches import Pair, count_samples
-from snnprune.graph.forward import Batch, CountedForward, Forward, call_module, feed_batches
-from snnprune.graph.layout import Layout
+from snnprune.graph.forward import (
+    Batch,
+    CountedForward,
+    Forward,
+    OutputReader,
+    Reading,
+    Readout,
+    call_module,
+    feed_batches,
+)
 from snnprune.graph.libraries import reset_states
 from snnprune.graph.libraries.library import NeuronConstants, NeuronLibrary
-from snnprune.graph.readout import OutputReader, Reading, Readout
 from snnprune.graph.state import keep_state
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """From a tensor in the form of a parameter to a weight (out, in / groups, *kernel), and back.
+
+    The parameter is looked at in the shape `view`, its dimensions are put in `order`, and what
+    comes of that is a weight of `shape`. No value changes, so that masks and scores go the same
+    way.
+    """
+
+    held: tuple[int, ...]
+    """Shape of the parameter."""
+    view: tuple[int, ...]
+    order: tuple[int, ...]
+    shape: tuple[int, ...]
+    """Of the weight."""
+
+    @classmethod
+    def of(cls, shape: Sequence[int]) -> Layout:
+        """Of a parameter of that shape that is the weight itself."""
+        same = tuple(shape)
+        return cls(held=same, view=same, order=tuple(range(len(same))), shape=same)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the parameter is the weight as it lies."""
+        return self.held == self.shape and self.in_order
+
+    @property
+    def in_order(self) -> bool:
+        """Whether no dimension changes places."""
+        return self.order == tuple(range(len(self.order)))
+
+    def weight(self, held: Tensor) -> Tensor:
+        """The weight (out, in / groups, *kernel) of a tensor in the form of the parameter."""
+        if self.is_plain:
+            return held
+        return held.reshape(self.view).permute(self.order).reshape(self.shape)
+
+    def back(self, weight: Tensor) -> Tensor:
+        """What is in the form of the weight, in that of the parameter."""
+        if self.is_plain:
+            return weight
+        seen = [self.view[place] for place in self.order]
+        inverse = sorted(range(len(self.order)), key=self.order.__getitem__)
+        return weight.reshape(seen).permute(inverse).reshape(self.held)
+
+    def chain(self, other: Layout) -> Layout | None:
+        """Both one after the other; None where no view and order says it."""
+        if self.in_order:
+            return Layout(held=self.held, view=other.view, order=other.order, shape=other.shape)
+        if other.view != tuple(self.view[place] for place in self.order):
+            return None
+        order = tuple(self.order[place] for place in other.order)
+        return Layout(held=self.held, view=self.view, order=order, shape=other.shape)
+
 
 LayerKind = Literal[
     "conv1d",
@@ -193,7 +257,7 @@ class Network:
     kept: tuple[str, ...] = ()
     """Parameters that weights are made with and that are no weights, as positions and delays."""
     restless: Mapping[str, str] = field(default_factory=dict)
-    """Modules that do in eval mode as in training, and what: see `graph.restless`."""
+    """Modules that do in eval mode as in training, and what: see `graph.calls`."""
     draws: int | None = None
     """The seed of what it draws at random in eval mode; None where it draws nothing."""
     settled: TraceSettings = field(default_factory=TraceSettings)

@@ -1,19 +1,91 @@
-"""What a pass leaves behind in a network's modules, taken back."""
+"""A network's mode, tensors and state: changed for a while, and put back as they were.
+
+Eval mode is without wrappers and compiled parts. What a pass leaves in modules is taken back.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
 
-from snnprune.graph.libraries import library_of
+from snnprune.graph.libraries import library_of, use_plain_operations
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """The network inside DataParallel, DistributedDataParallel and torch.compile."""
+    while True:
+        if isinstance(module, DataParallel | DistributedDataParallel):
+            module = module.module
+        elif isinstance(inner := getattr(module, "_orig_mod", None), nn.Module):
+            module = inner
+        else:
+            return module
+
+
+@contextlib.contextmanager
+def run_eagerly() -> Iterator[None]:
+    """Run compiled functions as they were written: nothing can be seen in compiled ones."""
+    if "torch._dynamo" not in sys.modules:  # nothing was compiled, and importing it takes seconds
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@contextlib.contextmanager
+def use_eval_mode(module: nn.Module) -> Iterator[None]:
+    """Eval mode for the block; afterwards each part is in its own mode again.
+
+    A BatchNorm that somebody froze inside a training network stays frozen. Compiled parts and
+    kernels of neuron libraries do not run: nothing can be seen in them, or they are not here.
+    """
+    modes = [(child, child.training) for child in module.modules()]
+    module.eval()
+    try:
+        with run_eagerly(), use_plain_operations(module):
+            yield
+    finally:
+        for child, training in modes:
+            child.training = training
+
+
+@contextlib.contextmanager
+def replace_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """In the block `module` has `tensors`, by state-dict key, in place of its own.
+
+    Parameters and buffers stay the objects that they are, where they are; nothing is copied that
+    lies there already.
+    """
+    held = module.state_dict(keep_vars=True)
+    own = {key: tensor for key, tensor in held.items() if key in tensors}
+    before = {key: tensor.data for key, tensor in own.items()}
+    try:
+        for key, tensor in own.items():
+            tensor.data = tensors[key].to(tensor.device)
+        yield
+    finally:
+        for key, tensor in own.items():
+            tensor.data = before[key]
+
+
+def copy_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of the parameters and buffers of `module`, by state-dict key."""
+    return {
+        key: tensor.detach().clone()
+        for key, tensor in module.state_dict(keep_vars=True).items()
+        if isinstance(tensor, Tensor)
+    }
+
 
 DEPTH = 4
 """How far down from a module a state is looked for."""

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from snnprune.data.batches import copy_batch
 from snnprune.errors import InputError
+from snnprune.graph.calls import BY_BATCH
 from snnprune.graph.decay import Decay, measure_decays
 from snnprune.graph.forward import Forward, device_of
 from snnprune.graph.libraries import library_of
-from snnprune.graph.linking import (
+from snnprune.graph.links import (
     DrivePath,
     Population,
+    TraceRecord,
     apply_links,
     choose_names,
     drop_duplicates,
@@ -26,12 +28,11 @@ from snnprune.graph.linking import (
     make_link,
     rename_terms,
 )
-from snnprune.graph.making import WeightFunctions, find_functions
-from snnprune.graph.mode import BY_BATCH, unwrap, use_eval_mode
 from snnprune.graph.network import NOWHERE, Layer, Link, Network, Neuron, TraceSettings
 from snnprune.graph.origins import Term
+from snnprune.graph.state import unwrap, use_eval_mode
 from snnprune.graph.thresholds import COMPARISON
-from snnprune.graph.visit import TraceRecord
+from snnprune.graph.weight_uses import WeightFunctions, find_functions
 
 
 def assemble_network(

@@ -1,10 +1,13 @@
-"""Weights in a forward pass: which parameter a call applies, as what, and who is told."""
+"""Weights in a forward pass: which parameter a call applies, as what, and who is told.
+
+Where functions make a weight of a parameter, what they do with a 0 in it is tried.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -12,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.graph.calls import LayerCall, NormCall, WeightCandidate, drop_repeats, name_of
-from snnprune.graph.channels import OriginNotes
 from snnprune.graph.layer_calls import find_addend, iter_candidates, iter_fused_weights
-from snnprune.graph.layout import Layout, find_layout
-from snnprune.graph.network import TraceSettings
-from snnprune.graph.origins import MOVES, VIEWS, Origin, make_origin
+from snnprune.graph.network import Layout, TraceSettings
+from snnprune.graph.origins import MOVES, VIEWS, Origin, OriginNotes, make_origin
+from snnprune.graph.state import replace_tensors
 from snnprune.graph.thresholds import ThresholdSite, find_function_here
 
 KEEPS_ORDER = frozenset(
@@ -345,3 +347,92 @@ def _undo_repeats(origin: Origin, before: Origin, result: Tensor) -> Origin:
 
 def _make_reshape_layout(before: tuple[int, ...], after: tuple[int, ...]) -> Layout:
     return Layout(held=before, view=after, order=tuple(range(len(after))), shape=after)
+
+
+def find_layout(shape: Sequence[int], strides: Sequence[int]) -> Layout | None:
+    """What an operation did to a contiguous tensor of `shape` that has those strides then.
+
+    None where it did more than put dimensions in another order.
+    """
+    own = torch.empty(tuple(shape), device="meta").stride()
+    places = [place for place, length in enumerate(shape) if length > 1]  # others say nothing
+    by_stride = {own[place]: number for number, place in enumerate(places)}
+    order = tuple(by_stride[stride] for stride in strides if stride in by_stride)
+    if sorted(order) != list(range(len(places))):
+        return None
+    view = tuple(shape[place] for place in places)
+    moved = tuple(view[place] for place in order)
+    return Layout(held=tuple(shape), view=view, order=order, shape=moved)
+
+
+Wholes = Mapping[tuple[str, ...], Tensor]
+"""Weights that are made of parameters, by the keys of these."""
+SAME = 1e-5  # relative, of values that another one has no part in
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightFunctions:
+    """The parameters that can be pruned though the weight is made of them."""
+
+    elementwise: frozenset[str] = frozenset()
+    """A 0 in them is a 0 in the weight, and touches no other."""
+    kept: Mapping[str, str] = field(default_factory=dict)
+    """Parameters that kernels are made with, such as positions, by key; the weight beside them.
+
+    A 0 of that weight takes its part out of the kernel, and touches no other.
+    """
+
+
+def find_functions(
+    module: nn.Module, wholes: Wholes, again: Callable[[], Wholes]
+) -> WeightFunctions:
+    """Find them by setting some values of each parameter to 0.
+
+    `again` runs the network and gives the weights that are made then. The smaller half of the
+    values is taken, since a quantizer may take its scale from the largest.
+    """
+    elementwise, kept = set[str](), dict[str, str]()
+    for keys, whole in wholes.items():
+        for key in keys:
+            parameter = module.get_parameter(key)
+            if parameter.shape == whole.shape:
+                if _is_free(module, key, keys, whole, again, _mask_smaller_half(parameter)):
+                    elementwise.add(key)
+            elif _has_rows(parameter, whole):
+                gone = _mask_smaller_half(parameter.flatten(2).abs().amax(2))
+                if _is_free(module, key, keys, whole, again, gone):
+                    kept |= dict.fromkeys((one for one in keys if one != key), key)
+    return WeightFunctions(elementwise=frozenset(elementwise), kept=kept)
+
+
+def _has_rows(parameter: Tensor, whole: Tensor) -> bool:
+    """Whether it has a row of values for each kernel of the weight."""
+    return parameter.dim() > 2 and whole.dim() > 2 and parameter.shape[:2] == whole.shape[:2]
+
+
+def _mask_smaller_half(values: Tensor) -> Tensor:
+    """Where the smaller half of them is."""
+    sizes = values.detach().abs().flatten()
+    gone = torch.zeros(len(sizes), dtype=torch.bool, device=sizes.device)
+    gone[sizes.argsort(stable=True)[: len(sizes) // 2]] = True
+    return gone.view(values.shape)
+
+
+def _is_free(
+    module: nn.Module,
+    key: str,
+    keys: tuple[str, ...],
+    whole: Tensor,
+    again: Callable[[], Wholes],
+    gone: Tensor,
+) -> bool:
+    """Whether a weight is 0 where `gone` is set to 0 in the parameter, and as it was elsewhere."""
+    parameter = module.get_parameter(key).detach()
+    spread = gone.reshape(*gone.shape, *[1] * (parameter.dim() - gone.dim()))
+    with replace_tensors(module, {key: parameter.masked_fill(spread, 0.0)}):
+        made = again().get(keys)
+    if made is None or made.shape != whole.shape:
+        return False
+    scale = float(whole.abs().max())
+    same = (made - whole)[~gone].abs() <= SAME * max(scale, 1e-12)
+    return bool((made[gone] == 0).all()) and bool(same.all())

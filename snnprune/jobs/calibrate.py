@@ -19,7 +19,7 @@ from snnprune.jobs.targets.reporting import LayerRow, as_dicts, make_layer_rows,
 from snnprune.jobs.targets.target import Target
 from snnprune.measure.calibrate import MIN_SAMPLES, calibrate
 from snnprune.measure.calibration import Calibration, read_calibration, write_calibration
-from snnprune.plugins.forwards import WHOLE
+from snnprune.plugins.names import WHOLE
 from snnprune.pruning.criteria.criterion import Criterion
 from snnprune.pruning.effects import describe_membranes
 from snnprune.report.frame import make_file_entry

@@ -17,8 +17,9 @@ from pydantic import BaseModel
 
 from snnprune.data.catalogue import FORMS
 from snnprune.errors import InputError, OutputError
-from snnprune.files.writing import hash_file, write_json
-from snnprune.plugins.forwards import REPEAT
+from snnprune.files.reading import hash_file
+from snnprune.files.writing import write_json
+from snnprune.plugins.names import REPEAT
 from snnprune.plugins.user_code import is_reference, list_places_here, require_not_standard
 from snnprune.recipe.errors import cut_text
 from snnprune.recipe.loading import parse_override

@@ -13,29 +13,28 @@ from snnprune.errors.text import format_percent, format_table
 from snnprune.files.writing import write_text
 from snnprune.jobs.calibrate import calibrate_target
 from snnprune.jobs.options import DemoOptions
-from snnprune.jobs.prune.combining import BEST, BY_SIZE, load_pruned_tensors
+from snnprune.jobs.prune.methods import BEST, BY_SIZE
+from snnprune.jobs.prune.pruned_model import load_pruned_tensors
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.provenance import make_metadata
 from snnprune.jobs.targets.reporting import make_target_report
-from snnprune.jobs.targets.scoring import make_one_shot
-from snnprune.jobs.targets.target import Target
+from snnprune.jobs.targets.target import Target, make_one_shot
 from snnprune.jobs.train.looping import LoopOptions
 from snnprune.jobs.train.train import train_recipe
 from snnprune.masks import count_prunable, count_pruned
+from snnprune.measure import Natural, Share
 from snnprune.measure.calibration import Calibration, write_calibration
 from snnprune.measure.evaluation import Evaluation, evaluate
-from snnprune.measure.quantities import Natural, Share
 from snnprune.pruning.oneshot import OneShot, Plan
-from snnprune.pruning.repair import TUNE
-from snnprune.pruning.repair.settings import TuneSettings
+from snnprune.pruning.repair import TUNE, TuneSettings
 from snnprune.recipe.loading import load_recipe
 from snnprune.report.frame import describe_evaluation
-from snnprune.report.pages.writing import write_report
+from snnprune.report.pages import write_report
 from snnprune.report.plots.accuracy import AccuracyLevel, Curve, CurveMark, plot_accuracy
 from snnprune.report.plots.canvas import LineStyle
 from snnprune.runtime import Progress
-from snnprune.training.runs.opening import require_ready
+from snnprune.training.runs.ownership import require_ready
 
 RECIPE = "fashion-mnist-mini"
 TABLE, PICTURES = "table.md", ("accuracy.svg", "accuracy.png")

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.jobs.options import DiffOptions
-from snnprune.jobs.targets.opening import open_target
-from snnprune.jobs.targets.other import read_other
+from snnprune.jobs.targets.opening import open_target, read_other
 from snnprune.jobs.targets.reporting import make_target_report
 from snnprune.jobs.targets.target import PrunableWeights, Target
 from snnprune.measure.agreement import (

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from snnprune.data.dataset import DataOptions
-from snnprune.distributed.device import choose_device
-from snnprune.measure.quantities import Natural
+from snnprune.distributed.ranks import choose_device
+from snnprune.measure import Natural
 from snnprune.runtime import collect_versions, device_name, read_peak_memory
 
 

@@ -9,17 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnprune.checkpoint.packed import pack
-from snnprune.checkpoint.packed_values import AS_THEY_ARE, PRECISIONS
-from snnprune.checkpoint.read import files_of, read_checkpoint
-from snnprune.checkpoint.weights import is_prunable
-from snnprune.checkpoint.write import require_plain
+from snnprune.checkpoint.checkpoint import is_prunable
+from snnprune.checkpoint.containers import files_of, read_checkpoint, require_plain
+from snnprune.checkpoint.packed import AS_THEY_ARE, PRECISIONS, pack
 from snnprune.errors import InputError, UsageError
 from snnprune.errors.text import did_you_mean
-from snnprune.export.formats import FORMATS, ExportContents
-from snnprune.export.network import RecordedNetwork
-from snnprune.export.sizes import Sizes, measure_sizes
-from snnprune.files.readable import changed_error
+from snnprune.export.exporters import RecordedNetwork
+from snnprune.export.formats import FORMATS, ExportContents, Sizes, measure_sizes
+from snnprune.files.reading import changed_error
 from snnprune.files.writing import require_free
 from snnprune.jobs.options import ExportOptions
 from snnprune.jobs.targets.reporting import describe_target, run_once

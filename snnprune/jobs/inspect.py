@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from snnprune.checkpoint.checkpoint import Checkpoint
-from snnprune.checkpoint.read import files_of
+from snnprune.checkpoint.containers import files_of
 from snnprune.data.batches import describe_batch
-from snnprune.graph.steps import StepCounts, count_steps, list_doubts
+from snnprune.graph.samples_and_steps import StepCounts, count_steps, list_doubts
 from snnprune.jobs.options import InspectOptions
 from snnprune.jobs.targets.opening import open_target, read_example
 from snnprune.jobs.targets.reporting import (
@@ -20,7 +20,7 @@ from snnprune.jobs.targets.reporting import (
     make_target_report,
 )
 from snnprune.jobs.targets.target import Target
-from snnprune.measure.quantities import Natural
+from snnprune.measure import Natural
 from snnprune.plugins.user_code import guard_user_code
 
 

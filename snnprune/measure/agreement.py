@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from snnprune.errors import NonFiniteError
-from snnprune.measure.loss import check_labels
-from snnprune.measure.quantities import Natural, Share
+from snnprune.measure import Natural, Share
+from snnprune.measure.evaluation import check_labels
 
 T = TypeVar("T")
 

@@ -17,12 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from snnprune.errors import InputError
-from snnprune.graph.forward import Batch, Forward, explain_label_errors
-from snnprune.graph.hooks import observe
+from snnprune.graph.forward import Batch, Forward, Reading, Readout, explain_label_errors
+from snnprune.graph.hooks import SharedBatch, Tensors, observe, run_side_by_side
 from snnprune.graph.libraries import library_of
 from snnprune.graph.network import Network
-from snnprune.graph.readout import Reading, Readout
-from snnprune.graph.side_by_side import SharedBatch, Tensors, run_side_by_side
 from snnprune.measure.agreement import (
     Agreement,
     Answers,
@@ -32,7 +30,7 @@ from snnprune.measure.agreement import (
     compare_answers,
     compare_outputs,
 )
-from snnprune.measure.alignment import reshape_time_first
+from snnprune.measure.channel_sums import reshape_time_first
 
 
 def agreement(

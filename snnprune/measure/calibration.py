@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 
-from snnprune.checkpoint.read import read_checkpoint
+from snnprune.checkpoint.containers import read_checkpoint
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.errors import InputError
 

@@ -1,4 +1,4 @@
-"""How well a network does, and how much it fires."""
+"""How well a network does, by its answers and its loss, and how much it fires."""
 
 from __future__ import annotations
 
@@ -11,19 +11,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from snnprune.data.dataset import GIVEN
 from snnprune.distributed.ranks import ALONE, Ranks
 from snnprune.errors import InputError, NonFiniteError
-from snnprune.graph.forward import Batch, Forward, explain_label_errors, find_scores
+from snnprune.graph.forward import (
+    Batch,
+    Forward,
+    Reading,
+    Readout,
+    explain_label_errors,
+    find_scores,
+)
 from snnprune.graph.hooks import observe
-from snnprune.graph.mode import use_eval_mode
 from snnprune.graph.network import Network
-from snnprune.graph.readout import Reading, Readout
-from snnprune.graph.steps import StepCount
-from snnprune.measure.alignment import find_channel_axis
-from snnprune.measure.loss import check_labels, compute_time_averaged_loss
-from snnprune.measure.quantities import Natural
+from snnprune.graph.samples_and_steps import StepCount
+from snnprune.graph.state import use_eval_mode
+from snnprune.measure import Natural
+from snnprune.measure.channel_sums import find_channel_axis
 from snnprune.measure.workload import Workload
 
 
@@ -302,3 +308,34 @@ class _EvaluationTally:
             classes=len(sums.classes),
             time_steps=self.steps.of(sums.samples),
         )
+
+
+def compute_time_averaged_loss(steps: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Per sample (N,), the mean over T of the cross-entropy of logits (T, N, classes)."""
+    flat = functional.cross_entropy(
+        steps.flatten(0, 1),
+        y.repeat(len(steps)),
+        reduction="none",
+        label_smoothing=label_smoothing,
+    )
+    return flat.unflatten(0, (len(steps), -1)).mean(0)
+
+
+def check_labels(y: Tensor, scores: Tensor, *, field: str = "--data") -> Tensor:
+    """The labels as int64, beside `scores` (N, classes); each must be a class.
+
+    Raises:
+        InputError: one is not, or they are not one whole number per sample.
+    """
+    if y.dim() != 1 or y.is_floating_point() or y.is_complex():
+        raise InputError(
+            f"labels of shape {tuple(y.shape)} and type {y.dtype}",
+            field=field,
+            hint="expected one whole number per sample",
+        )
+    classes = scores.shape[1]
+    y = y.to(scores.device, torch.int64)  # which alone compares with any number of classes
+    wrong = y[(y < 0) | (y >= classes)]
+    if len(wrong):
+        raise InputError(f"label {int(wrong[0])} for a network of {classes} classes", field=field)
+    return y

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.graph.calls import LayerCall
-from snnprune.measure.quantities import Natural
+from snnprune.measure import Natural
 
 ENERGY_MAC, ENERGY_AC = 4.6, 0.9
 """pJ of an operation on 32-bit floats at 45 nm (Horowitz 2014, Computing's energy problem)"""

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from snnprune.errors import InputError, error_class_for
 from snnprune.errors.text import did_you_mean
-from snnprune.plugins.references import (
+from snnprune.plugins.names import (
+    Registry,
+    RegistryRow,
     encode_references,
     explain_text_argument,
     flag_of,
     load_objects,
 )
-from snnprune.plugins.registry import Registry, RegistryRow
 from snnprune.plugins.user_code import guard_user_code, is_module_class
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ MODELS = Registry(
     group="snnprune.models",
     rows={
         "conv-snn": RegistryRow(
-            target="snnprune.models.conv_snn:conv_snn",
+            target="snnprune.models.plain:conv_snn",
             summary="plain convolutional SNN; width and depth are arguments",
         ),
         "res-snn-19": RegistryRow(
@@ -42,11 +43,11 @@ MODELS = Registry(
             summary="ResNet-19 of Kim et al. 2022: stem 64, strides 2, 2, 2",
         ),
         "snn-vgg-16": RegistryRow(
-            target="snnprune.models.vgg16:snn_vgg_16",
+            target="snnprune.models.plain:snn_vgg_16",
             summary="VGG-16 with one linear layer, as Kim et al. 2022",
         ),
         "6conv2fc": RegistryRow(
-            target="snnprune.models.six_conv:six_conv_two_fc",
+            target="snnprune.models.plain:six_conv_two_fc",
             summary="six convolutions, two linear layers and a vote, as Fang et al. 2021",
         ),
     },

@@ -30,7 +30,7 @@ TICK = 0.5  # seconds between two looks
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 TIME_IS_UP = signal.SIGVTALRM  # of all signals the one that nobody else uses
 
-SAVES_FIRST = "snnprune.training.runs.stopping"  # where the handler of signals to a run is
+SAVES_FIRST = "snnprune.training.runs"  # where the handler of signals to a run is
 
 really_exit = os._exit
 

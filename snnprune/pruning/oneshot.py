@@ -12,26 +12,32 @@ from torch import Tensor
 from snnprune.data.batches import Batches
 from snnprune.errors import InputError
 from snnprune.graph.forward import Batch, Forward
-from snnprune.graph.making import copy_tensors
 from snnprune.graph.network import Network
+from snnprune.graph.state import copy_tensors
 from snnprune.masks import Masks, apply_masks, count_prunable, count_pruned
 from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import Calibration
 from snnprune.pruning.allocation import load_allocation
-from snnprune.pruning.allocation.levels import compute_flip_energies, find_weight_indices
+from snnprune.pruning.allocation.rules import compute_flip_energies, find_weight_indices
 from snnprune.pruning.criteria import load_criterion
 from snnprune.pruning.criteria.criterion import Criterion
 from snnprune.pruning.criteria.evidence import EvidenceSource
 from snnprune.pruning.prune import PruneResult, prune, require_sparsity, warn_of_zeros
-from snnprune.pruning.repair import TUNE, WITHOUT_STATISTICS, load_repairs
-from snnprune.pruning.repair.pruned import Pruned, silence
-from snnprune.pruning.repair.settings import TuneOutcome, TuneSettings
+from snnprune.pruning.repair import (
+    TUNE,
+    WITHOUT_STATISTICS,
+    Pruned,
+    TuneOutcome,
+    TuneSettings,
+    load_repairs,
+    silence,
+)
 from snnprune.pruning.score import Scores, score_network
 from snnprune.runtime import SILENT, Progress
 
 if TYPE_CHECKING:
     from snnprune.pruning.allocation.candidates import Allocation
-    from snnprune.pruning.repair.pruned import Repair
+    from snnprune.pruning.repair import Repair
 
 
 @dataclass(frozen=True, kw_only=True)

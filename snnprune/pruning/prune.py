@@ -53,7 +53,7 @@ def prune(
     `scores` and `alive` may be of more weights than these. What is not `alive` (by default: what is
     0) is pruned already. It is pruned first and counted once; where there is more of it than that,
     it all stays pruned and a warning says so. Without an `allocation` it is that which fits the
-    scores; `flips` are those of `allocation.flips`, for one that asks for them, and `places` where
+    scores; `flips` are of `compute_flip_energies`, for one that asks for them, and `places` where
     the values of parameters are in weights that lie otherwise.
 
     Raises:

@@ -1,9 +1,9 @@
 """Recipes: the YAML file of a training run, checked whole before anything else is imported."""
 
-from snnprune.recipe.dumping import dump_recipe
 from snnprune.recipe.errors import Problem, RecipeError
 from snnprune.recipe.loading import builtin_recipes, load_recipe, parse_override, parse_settings
-from snnprune.recipe.methods import (
+from snnprune.recipe.schema import DataSection, GridSection, ModelSection, Recipe, expand_grid
+from snnprune.recipe.sections import (
     FinetuneSection,
     GradualSection,
     ImpSection,
@@ -11,7 +11,7 @@ from snnprune.recipe.methods import (
     SearchSection,
     TrainingSection,
 )
-from snnprune.recipe.schema import DataSection, GridSection, ModelSection, Recipe, expand_grid
+from snnprune.recipe.yaml_text import dump_recipe
 
 __all__ = [
     "DataSection",

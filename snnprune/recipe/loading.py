@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from snnprune.errors import InputError, SnnpruneError, UsageError
-from snnprune.plugins.references import parse_typed
-from snnprune.recipe.document import Document, Scalar, parse_bytes, parse_text
+from snnprune.plugins.names import parse_typed
 from snnprune.recipe.errors import Problem, RecipeError, RefusedTextError, format_path, make_problem
 from snnprune.recipe.scalars import parse_plain_value
-from snnprune.recipe.schema import Recipe
+from snnprune.recipe.schema import PruneRecipe, PruneSection, Recipe
+from snnprune.recipe.yaml_text import Document, Scalar, parse_bytes, parse_text
 
 MAX_BYTES = 2**18  # a recipe has hundreds; the YAML reader takes a second for a million
 
@@ -174,6 +174,30 @@ def load_recipe(source: str, overrides: Sequence[str] = (), *, run: Collection[s
         raise _make_error(details, file, document, settings, run) from None
 
 
+def load_prune_section(path: Path) -> PruneSection:
+    """Read and check the recipe of `prune`.
+
+    Raises:
+        InputError: there is no such file, or it cannot be read.
+        RecipeError: what it says is wrong.
+    """
+    file, data = read_source(str(path))
+    try:
+        document = parse_bytes(data)
+        if not isinstance(document.value, dict):
+            raise RefusedTextError(
+                Problem(line=1, message="holds no settings", hint="begin with prune:")
+            )
+    except RefusedTextError as refused:
+        raise RecipeError(file, [refused.problem]) from None
+    try:
+        return PruneRecipe.model_validate(document.value).prune
+    except ValidationError as error:
+        raise _make_recipe_error(
+            error.errors(include_url=False), file, document, root=PruneRecipe
+        ) from None
+
+
 def _require_settings(document: Document) -> Document:
     if isinstance(document.value, dict):
         return document
@@ -202,10 +226,16 @@ def _make_error(
 
 
 def _make_recipe_error(
-    details: Sequence[ErrorDetails], file: str, document: Document
+    details: Sequence[ErrorDetails],
+    file: str,
+    document: Document,
+    root: type[BaseModel] = Recipe,
 ) -> RecipeError:
     details = sorted(details, key=lambda detail: document.line_of(detail["loc"]))
-    problems = [make_problem(d, document.line_of(d["loc"])) for d in details[:MAX_PROBLEMS]]
+    problems = [
+        make_problem(detail, document.line_of(detail["loc"]), root=root)
+        for detail in details[:MAX_PROBLEMS]
+    ]
     return RecipeError(file, problems, omitted=len(details) - len(problems))
 
 

@@ -9,27 +9,25 @@ from typing import Annotated, Any, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from snnprune.plugins.references import decode_references
-from snnprune.recipe.methods import (
+from snnprune.plugins.names import decode_references
+from snnprune.recipe.sections import (
+    Count,
     FinetuneSection,
     GradualSection,
     ImpSection,
+    Name,
+    Names,
+    NotNegative,
     OutputSection,
     SearchSection,
-    TrainingSection,
-)
-from snnprune.recipe.section import (
-    Name,
-    NotNegative,
     Section,
     Seed,
     Share,
+    TrainingSection,
     make_fault,
     refuse,
     require_plain,
 )
-
-Names = Annotated[tuple[Name, ...], Field(strict=False, min_length=1)]
 
 
 class GridSection(Section):
@@ -212,6 +210,34 @@ class Recipe(Section):
         cls, search: SearchSection | None, info: ValidationInfo
     ) -> SearchSection | None:
         return _check_section(search, info, _find_search_faults)
+
+
+class PruneSection(Section):
+    """One-shot pruning of a trained checkpoint; flags of the command come before it."""
+
+    criterion: Name | None = Field(
+        default=None, description="what weights are ranked by; null: the best known"
+    )
+    allocation: Name | None = Field(
+        default=None, description="how the budget is shared; null: the one that fits"
+    )
+    repair: Name | None = Field(
+        default=None, description="what is mended afterwards, as obs or obs+tune; null: what fits"
+    )
+    steps: Count | None = Field(default=None, description="steps on the way; null: one")
+    structure: Name | None = Field(default=None, description="null: unstructured")
+    sparsity: Share | None = Field(
+        default=None, description="share of the weights pruned in layers that are not named"
+    )
+    layers: Annotated[dict[Name, Share], Field()] = Field(
+        default={}, description="sparsity of each layer that has one of its own, by weight key"
+    )
+
+
+class PruneRecipe(Section):
+    """The recipe of `prune`, a file of its own with one section."""
+
+    prune: PruneSection = Field(description="the settings of the command")
 
 
 def find_section(path: Sequence[str | int], root: type[BaseModel] | None = None) -> type[BaseModel]:

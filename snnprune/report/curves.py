@@ -13,7 +13,7 @@ from snnprune.errors.text import (
     format_split,
     format_table,
 )
-from snnprune.measure.quantities import Natural, Share
+from snnprune.measure import Natural, Share
 
 DENSE, RANDOM = "dense", "random"
 Split = Literal["test", "validation", "train"]

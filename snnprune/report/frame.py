@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from snnprune.files.writing import hash_file
-from snnprune.measure.quantities import Natural
+from snnprune.files.reading import hash_file
+from snnprune.measure import Natural
 from snnprune.measure.workload import Energy, LayerWork, NeuronWork, Workload
 from snnprune.runtime import collect_versions, device_name, format_command_line
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from snnprune.measure.calibration import NeuronStatistics
-from snnprune.pruning.criteria.density import log_density_at_threshold, log_density_of_histogram
+from snnprune.pruning.criteria.spiking import log_density_at_threshold, log_density_of_histogram
 
 FLOAT32 = 1e-6  # relative rounding of a few sums, and absolute for membranes about 1
 ROUNDING = 1e-5  # more than that is none

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from snnprune.errors import UsageError
-from snnprune.measure.quantities import Natural, Share
+from snnprune.measure import Natural, Share
 from snnprune.runtime import make_generator
 from snnprune.theory import widths
 from snnprune.theory.construction import (
     NetworkComparison,
+    NeuronDynamics,
     SmallNetwork,
     build_equivalent,
     choose_neurons,
@@ -23,7 +24,6 @@ from snnprune.theory.construction import (
     draw_target,
     enumerate_spikes,
 )
-from snnprune.theory.neuron import NeuronDynamics
 from snnprune.theory.widths import Setting
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from snnprune.errors import UsageError
-from snnprune.measure.quantities import Natural, Share
+from snnprune.measure import Natural, Share
 
 MOST = 1e100  # virtual neurons; more is nothing but a number
 

@@ -13,14 +13,14 @@ from typing import Any
 from torch import Tensor
 
 from snnprune.masks import Masks
-from snnprune.measure.quantities import Natural, Share
+from snnprune.measure import Natural, Share
+from snnprune.training.runs import Groups
 from snnprune.training.runs.state import read_count, require_names
 from snnprune.training.runs.state import read_number as number_of
 
 WINDOW = 5  # masks that are compared, those of consecutive epochs
 GROUP = "bird"
 DRAWN, WEIGHTS = "drawn", "drawn-weights"
-Groups = Mapping[str, Mapping[str, Tensor]]
 
 
 class EarlyBirdDetector:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from snnprune.errors import InputError
 from snnprune.masks import Masks, apply_masks, count_prunable, count_pruned
-from snnprune.recipe.methods import FinetuneSection, GradualSection
 from snnprune.recipe.schema import Recipe
+from snnprune.recipe.sections import FinetuneSection, GradualSection
 from snnprune.report.curves import DENSE
-from snnprune.training.average import copy_to_cpu
 from snnprune.training.methods import PRUNED
-from snnprune.training.objective import Distillation, Objective, Teacher
+from snnprune.training.optimization import Distillation, Objective, Teacher
 from snnprune.training.ranking import make_dense_masks
 from snnprune.training.setup import TrainingSetup
 from snnprune.training.tickets import make_ticket_row
 from snnprune.training.train import TrainedNetwork, train_network
+from snnprune.training.weights import copy_to_cpu
 
 
 def finetune(

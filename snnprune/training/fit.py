@@ -13,11 +13,10 @@ import torch
 from snnprune.data.augmentation import Augmentation
 from snnprune.data.dataset import TrainingSplit
 from snnprune.errors import InputError, NonFiniteError
-from snnprune.measure.quantities import Natural, Share
+from snnprune.measure import Natural, Share
 from snnprune.runtime import SILENT, Progress, seed_draws
-from snnprune.training.runs.run import Groups
+from snnprune.training.runs import NEVER, Groups, StopSignal
 from snnprune.training.runs.state import read_count, read_number, require_names
-from snnprune.training.runs.stopping import NEVER, StopSignal
 from snnprune.training.step import Trainer, require_finite
 
 

@@ -10,12 +10,11 @@ import torch
 
 from snnprune.data.dataset import DataSet
 from snnprune.distributed.ranks import ALONE, Ranks
-from snnprune.recipe.methods import ImpSection
 from snnprune.recipe.schema import Recipe
+from snnprune.recipe.sections import ImpSection
 from snnprune.runtime import SILENT, Progress
 from snnprune.training.rounds import ImpRun
-from snnprune.training.runs.run import Run
-from snnprune.training.runs.stopping import NEVER, StopSignal
+from snnprune.training.runs import NEVER, Run, StopSignal
 from snnprune.training.setup import set_up
 from snnprune.training.tickets import TicketResults, collect_tickets
 

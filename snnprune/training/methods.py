@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from snnprune.recipe.methods import ImpSection
+from snnprune.recipe.sections import ImpSection
 from snnprune.report.curves import DENSE
 
 if TYPE_CHECKING:

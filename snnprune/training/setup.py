@@ -12,31 +12,28 @@ from torch import Tensor, nn
 
 from snnprune.data.augmentation import Augmentation
 from snnprune.data.batches import Batches, describe_batch
+from snnprune.data.catalogue import OtherData, open_data_with
 from snnprune.data.dataset import DataOptions, DataSet, Split, TrainingSplit
 from snnprune.data.images import ImageSplit
 from snnprune.data.loader import LoaderSplit
-from snnprune.data.others import OtherData, open_data_with
 from snnprune.distributed.ranks import ALONE, Ranks
 from snnprune.errors import InputError
-from snnprune.graph.forward import Forward, load_forward, load_reading
-from snnprune.graph.mode import unwrap
+from snnprune.graph.forward import Forward, Readout, load_forward, load_reading
 from snnprune.graph.network import Network
-from snnprune.graph.readout import Readout
+from snnprune.graph.state import unwrap
 from snnprune.graph.trace import trace
 from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import Calibration
 from snnprune.measure.evaluation import Evaluation, evaluate
 from snnprune.models import ModelSpec, build_model, has_argument
-from snnprune.plugins.forwards import is_own_function
-from snnprune.plugins.references import explain_text_argument, flag_of
+from snnprune.plugins.names import explain_text_argument, flag_of, is_own_function
 from snnprune.plugins.user_code import guard_user_code
-from snnprune.recipe.methods import TrainingSection
 from snnprune.recipe.schema import Recipe
+from snnprune.recipe.sections import TrainingSection
 from snnprune.runtime import SILENT, Progress, seed_draws
 from snnprune.training.fit import TrainSpan
-from snnprune.training.objective import Objective
-from snnprune.training.runs.run import Run, Unsaved
-from snnprune.training.runs.stopping import NEVER, StopSignal
+from snnprune.training.optimization import Objective
+from snnprune.training.runs import NEVER, Run, StopSignal, Unsaved
 from snnprune.training.step import Trainer
 
 

@@ -11,12 +11,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from snnprune.graph.network import Network
 from snnprune.masks import Masks, count_prunable, count_pruned
+from snnprune.measure import Natural, Share
 from snnprune.measure.evaluation import Evaluation
-from snnprune.measure.quantities import Natural, Share
 from snnprune.recipe.schema import Recipe
+from snnprune.report import schema
 from snnprune.report.frame import describe_evaluation
-from snnprune.report.schema import parts
-from snnprune.report.schema.as_dict import AsDict
+from snnprune.report.schema import AsDict
 from snnprune.training.early_bird import DrawnTicket
 from snnprune.training.fit import EpochResult, Position
 from snnprune.training.methods import Round
@@ -68,8 +68,8 @@ Ticket = Annotated[
         name="Ticket",
         more={
             "k": NotRequired[Share],  # of `search`: the share kept, as papers on edge-popup call it
-            "test": parts.Evaluation | None,
-            "measured": NotRequired[parts.Evaluation | None],
+            "test": schema.Evaluation | None,
+            "measured": NotRequired[schema.Evaluation | None],
         },
         before="pruned",
         last={"early_bird": NotRequired[EarlyBird]},

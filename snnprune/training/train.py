@@ -16,18 +16,16 @@ from snnprune.measure.evaluation import Evaluation
 from snnprune.recipe.schema import Recipe
 from snnprune.report.curves import DENSE
 from snnprune.runtime import SILENT, Progress
-from snnprune.training.average import BestWeights, copy_to_cpu
 from snnprune.training.fit import EpochResult, Hooks, Position, fit, resume_trainer
-from snnprune.training.gradual import GradualPruning
 from snnprune.training.methods import FINETUNED, GRADUAL
-from snnprune.training.objective import Objective
-from snnprune.training.ranking import make_dense_masks
-from snnprune.training.runs.run import Run
+from snnprune.training.optimization import Objective
+from snnprune.training.ranking import GradualPruning, make_dense_masks
+from snnprune.training.runs import NEVER, Run, StopSignal
 from snnprune.training.runs.state import take_up
-from snnprune.training.runs.stopping import NEVER, StopSignal
 from snnprune.training.setup import TrainingSetup, set_up
 from snnprune.training.step import Trainer
 from snnprune.training.tickets import make_ticket_row, require_epochs
+from snnprune.training.weights import BestWeights, copy_to_cpu
 
 
 @dataclass(frozen=True, kw_only=True)

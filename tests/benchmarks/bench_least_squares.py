@@ -14,18 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.data.batches import Batches
-from snnprune.graph.mode import use_eval_mode
 from snnprune.graph.network import Network
+from snnprune.graph.state import use_eval_mode
 from snnprune.graph.trace import trace
-from snnprune.measure.second_moments.gram import GramSum
-from snnprune.measure.second_moments.obs import fit_weights
-from snnprune.measure.second_moments.rows import (
+from snnprune.measure.layer_inputs import (
     RowSampler,
     Usage,
     compute_currents,
     count_usage,
     run_until,
 )
+from snnprune.measure.second_moments import GramSum, fit_weights
 from snnprune.models.lif import LIF, Dynamics
 from snnprune.runtime import make_generator
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from snnprune.checkpoint.checkpoint import is_prunable
+from snnprune.checkpoint.containers import read_checkpoint
 from snnprune.checkpoint.packed import pack
-from snnprune.checkpoint.read import read_checkpoint
-from snnprune.checkpoint.weights import is_prunable
-from snnprune.export.sizes import measure_sizes
+from snnprune.export.formats import measure_sizes
 from snnprune.models import ModelSpec, build_model
 
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pace import pace
 
-from snnprune.checkpoint.read import HEAD, TensorInfo, describe_checkpoint, read_checkpoint
+from snnprune.checkpoint.containers import HEAD, TensorInfo, describe_checkpoint, read_checkpoint
 from snnprune.checkpoint.safetensors import write_safetensors
 
 STATE = {

@@ -22,11 +22,9 @@ from test_checkpoint_hostile import bent
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from snnprune.checkpoint.checkpoint import Checkpoint
-from snnprune.checkpoint.read import read_checkpoint
+from snnprune.checkpoint.checkpoint import Checkpoint, fold_masks
+from snnprune.checkpoint.containers import read_back, read_checkpoint, write_like
 from snnprune.checkpoint.safetensors import bytes_of
-from snnprune.checkpoint.weights import fold_masks
-from snnprune.checkpoint.write import read_back, write_like
 from snnprune.errors import InputError
 
 PROTOCOLS = pytest.mark.parametrize("protocol", [2, 3, 4, 5])

@@ -14,7 +14,7 @@ import torch
 from corpus.hostile_files import everything
 from pace import pace
 
-from snnprune.checkpoint.read import read_checkpoint
+from snnprune.checkpoint.containers import read_checkpoint
 from snnprune.errors import InputError
 
 WANTED = {name: wanted for name, _, wanted in everything()}

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from snnprune.checkpoint.read import read_checkpoint
-from snnprune.checkpoint.weights import find_prunable_weights
+from snnprune.checkpoint.checkpoint import find_prunable_weights
+from snnprune.checkpoint.containers import read_checkpoint
 from snnprune.cli.commands import app
 from snnprune.errors import InputError
 

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from torch import BoolTensor, Tensor
 
+from snnprune.checkpoint.containers import read_checkpoint
 from snnprune.checkpoint.mask_file import read_masks, write_masks
-from snnprune.checkpoint.read import read_checkpoint
 from snnprune.errors import InputError
 
 

@@ -16,9 +16,14 @@ import torch
 from snntorch.export_nir import export_to_nir
 from torch import Tensor, nn
 
-from snnprune.checkpoint.read import describe_checkpoint, read_checkpoint
-from snnprune.checkpoint.weights import find_prunable_weights
-from snnprune.checkpoint.write import read_back, require_writable_as, write_like
+from snnprune.checkpoint.checkpoint import find_prunable_weights
+from snnprune.checkpoint.containers import (
+    describe_checkpoint,
+    read_back,
+    read_checkpoint,
+    require_writable_as,
+    write_like,
+)
 from snnprune.errors import InputError, OutputError, UsageError
 
 

@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from snnprune.checkpoint.read import read_checkpoint
+from snnprune.checkpoint.containers import read_checkpoint
 from snnprune.errors import InputError
 
 

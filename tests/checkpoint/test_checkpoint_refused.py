@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from pace import pace
 
-from snnprune.checkpoint.read import describe_checkpoint, read_checkpoint
+from snnprune.checkpoint.containers import describe_checkpoint, read_checkpoint
 from snnprune.errors import InputError
 
 ONE = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
-from snnprune.checkpoint.read import read_checkpoint
+from snnprune.checkpoint.containers import read_checkpoint
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.errors import InputError, OutputError
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from snnprune.checkpoint.read import read_checkpoint
+from snnprune.checkpoint.containers import read_checkpoint
 from snnprune.cli.commands import app
 
 

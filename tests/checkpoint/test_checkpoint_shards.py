@@ -11,8 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from snnprune.checkpoint.read import describe_checkpoint, files_of, read_checkpoint
-from snnprune.checkpoint.write import read_back, require_writable_as, write_like
+from snnprune.checkpoint.containers import (
+    describe_checkpoint,
+    files_of,
+    read_back,
+    read_checkpoint,
+    require_writable_as,
+    write_like,
+)
 from snnprune.errors import InputError, UsageError
 
 ONE = {"b.weight": torch.arange(6.0).reshape(2, 3), "c": torch.ones(2)}

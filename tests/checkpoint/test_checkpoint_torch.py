@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snnprune.checkpoint.read import describe_checkpoint, read_checkpoint
+from snnprune.checkpoint.containers import describe_checkpoint, read_checkpoint
 from snnprune.errors import InputError
 
 STATE = {

@@ -15,7 +15,7 @@ from pace import pace
 from torch import Tensor, nn
 
 from snnprune.checkpoint.checkpoint import strip_prefix
-from snnprune.checkpoint.read import describe_checkpoint, read_checkpoint
+from snnprune.checkpoint.containers import describe_checkpoint, read_checkpoint
 from snnprune.errors import InputError
 
 STATE = {"fc.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.ones(2)}

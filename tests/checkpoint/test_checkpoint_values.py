@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from snnprune.checkpoint.read import read_checkpoint
-from snnprune.checkpoint.safetensors import write_safetensors
-from snnprune.checkpoint.weights import (
+from snnprune.checkpoint.checkpoint import (
     find_prunable_weights,
     find_saved_states,
     is_finite,
     is_prunable,
 )
+from snnprune.checkpoint.containers import read_checkpoint
+from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.errors import InputError
 
 NAN = float("nan")

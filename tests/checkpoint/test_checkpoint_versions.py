@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from snnprune import __version__
-from snnprune.checkpoint.read import describe_checkpoint, read_checkpoint
+from snnprune.checkpoint.containers import describe_checkpoint, read_checkpoint
 
 TENSORS = {"fc.weight": torch.tensor([[1.0, 0.0], [2.0, 3.0]])}
 

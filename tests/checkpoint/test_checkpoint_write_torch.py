@@ -15,10 +15,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from snnprune.checkpoint.checkpoint import Checkpoint, strip_prefix
-from snnprune.checkpoint.read import read_checkpoint
-from snnprune.checkpoint.weights import fold_masks
-from snnprune.checkpoint.write import read_back, require_writable_as, write_like
+from snnprune.checkpoint.checkpoint import Checkpoint, fold_masks, strip_prefix
+from snnprune.checkpoint.containers import (
+    read_back,
+    read_checkpoint,
+    require_writable_as,
+    write_like,
+)
 from snnprune.errors import InputError, OutputError, UsageError
 
 FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])

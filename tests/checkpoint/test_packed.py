@@ -13,9 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from snnprune.checkpoint.packed import PACKED, pack
-from snnprune.checkpoint.packed_values import count_entropy_bits, encode
-from snnprune.checkpoint.read import describe_checkpoint, read_checkpoint
+from snnprune.checkpoint.containers import describe_checkpoint, read_checkpoint
+from snnprune.checkpoint.packed import PACKED, count_entropy_bits, encode, pack
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.errors import InputError
 

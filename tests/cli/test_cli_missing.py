@@ -17,7 +17,7 @@ COMMANDS = {
 PROBE = """
 import sys
 from snnprune.cli.commands import app
-from snnprune.cli.failures import run_app
+from snnprune.cli import run_app
 
 commands = {commands!r}
 print([run_app(app, [name, {path!r}, *flags]) for name, flags in commands.items()])

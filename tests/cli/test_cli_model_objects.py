@@ -17,15 +17,15 @@ from safetensors.torch import save_file
 from snnprune.errors import InputError, UsageError
 from snnprune.jobs.targets.provenance import make_metadata, read_model_spec
 from snnprune.models import ModelSpec, build_model
-from snnprune.plugins.references import (
+from snnprune.plugins.names import (
     Reference,
     StoredReference,
     decode_references,
     load_objects,
     parse_typed,
 )
-from snnprune.recipe.dumping import dump_recipe
 from snnprune.recipe.loading import load_recipe, parse_settings
+from snnprune.recipe.yaml_text import dump_recipe
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Json = Callable[[subprocess.CompletedProcess[str]], Any]

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from snnprune.checkpoint.containers import read_checkpoint
 from snnprune.checkpoint.mask_file import write_masks
-from snnprune.checkpoint.read import read_checkpoint
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.errors import OutputError
 from snnprune.jobs.prune.target_sparsity import Try, bisect, choose_best, choose_validation

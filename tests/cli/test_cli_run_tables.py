@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from snnprune.cli.train_tables import render_summary
+from snnprune.cli.training import render_summary
 from snnprune.report.curves import CurveSummary, format_markdown_table, summarize_runs
 
 

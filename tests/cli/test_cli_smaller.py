@@ -18,7 +18,7 @@ import snnprune
 from snnprune.checkpoint.mask_file import read_masks
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.graph.libraries import reset_states
-from snnprune.graph.mode import use_eval_mode
+from snnprune.graph.state import use_eval_mode
 
 from one_line import assert_one_line  # isort: skip
 

@@ -9,9 +9,9 @@ import pytest
 from one_line import assert_one_line
 from safetensors.torch import load_file, save_file
 
-from snnprune.checkpoint.read import require_sha256
+from snnprune.checkpoint.containers import require_sha256
 from snnprune.errors import InputError
-from snnprune.files.writing import compute_sums, read_sums
+from snnprune.files.reading import compute_sums, read_sums
 from snnprune.training.runs.ownership import DONE, SUMS
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -10,12 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from snnprune.jobs.prune import tuning
+from snnprune.jobs.prune import methods
+from snnprune.jobs.prune.methods import TIMES, tune_longer
 from snnprune.jobs.prune.pruned_model import PrunedModel
-from snnprune.jobs.prune.tuning import TIMES, tune_longer
 from snnprune.pruning.oneshot import Plan, PrunePlan
 from snnprune.pruning.prune import PruneResult
-from snnprune.pruning.repair.settings import TuneOutcome, TuneSettings
+from snnprune.pruning.repair import TuneOutcome, TuneSettings
 
 from one_line import assert_one_line  # isort: skip
 
@@ -58,8 +58,8 @@ def test_it_is_tuned_by_default_and_the_report_says_how(prune: Run, tmp_path: Pa
 def test_the_number_of_steps_follows_from_their_cost(
     prune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tuning, "STEPS", 14)
-    monkeypatch.setattr(tuning, "LEAST", 9)
+    monkeypatch.setattr(methods, "STEPS", 14)
+    monkeypatch.setattr(methods, "LEAST", 9)
     done = prune("--sparsity", 0.9, "--no-eval", "--tune-images", 96)
     assert done.returncode == 0, done.stderr
     assert report(tmp_path)["tuning"]["steps"] == 14
@@ -67,10 +67,10 @@ def test_the_number_of_steps_follows_from_their_cost(
     assert why.startswith("14 steps of 0.0")
     assert f"tuned so because {why}" in done.stdout
     cost = float(why.split()[3]) * 1e9
-    monkeypatch.setattr(tuning, "MINUTE", int(10.5 * cost))
+    monkeypatch.setattr(methods, "MINUTE", int(10.5 * cost))
     prune("--sparsity", 0.9, "--no-eval", "--tune-images", 96, out="q.safetensors")
     assert report(tmp_path, "q")["tuning"]["steps"] == 10
-    monkeypatch.setattr(tuning, "MINUTE", int(8.5 * cost))
+    monkeypatch.setattr(methods, "MINUTE", int(8.5 * cost))
     done = prune("--sparsity", 0.9, "--no-eval", out="r.safetensors")
     assert report(tmp_path, "r")["tuning"] is None
     assert "not tuned: 9 steps of 0.0" in done.stdout

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from snnprune.cli import run_app
 from snnprune.cli.commands import app
-from snnprune.cli.failures import run_app
 
 MODEL, CALIBRATION, MASK = "model.safetensors", "calibration.safetensors", "mask.safetensors"
 PRUNED, SCORES, IMAGES = "pruned.safetensors", "scores.safetensors", "images.safetensors"

@@ -283,7 +283,7 @@ def most() -> int:
 
 
 def _main(folder: Path) -> None:
-    from snnprune.checkpoint.read import read_checkpoint
+    from snnprune.checkpoint.containers import read_checkpoint
     from snnprune.errors import InputError
 
     read: Callable[[Path], object] = read_checkpoint

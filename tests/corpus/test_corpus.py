@@ -7,7 +7,7 @@ import pytest
 from fuzz.undisturbed import undisturbed
 from PIL import Image
 
-import snnprune.data.cifar  # noqa: F401  # else a bad file is the first to need it
+import snnprune.data.downloads  # noqa: F401  # else a bad file is the first to need it
 from corpus.answers import Run, faults
 from corpus.bench import Bench
 from corpus.case import Case

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from snnprune.data import mnist
-from snnprune.data.bundled.make import PER_CLASS, make
 from snnprune.data.catalogue import open_data
 from snnprune.data.dataset import DataOptions, DataSet
 from snnprune.data.images import ImageSplit
+from snnprune.data.mnist import PER_CLASS, write_bundled
 from snnprune.errors import InputError
 
 
@@ -129,8 +129,8 @@ def test_the_script_takes_a_fixed_balanced_choice_and_writes_the_same_bytes_agai
     source: Path, tmp_path: Path
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    make(source, first)
-    make(source, second)
+    write_bundled(source, first)
+    write_bundled(source, second)
     assert sorted(path.name for path in first.iterdir()) == sorted(f"{n}.gz" for n in mnist.NAMES)
     for path in first.iterdir():
         assert path.read_bytes() == (second / path.name).read_bytes()

@@ -9,7 +9,7 @@ import pytest
 from snnprune.data.catalogue import DATA, FORMS, open_data, require_data
 from snnprune.data.dataset import DataOptions
 from snnprune.errors import InputError, UsageError
-from snnprune.plugins.registry import RegistryRow
+from snnprune.plugins.names import RegistryRow
 from snnprune.plugins.user_code import load_object
 
 

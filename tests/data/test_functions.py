@@ -352,7 +352,7 @@ WHOLE = ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64
 
 @pytest.mark.parametrize("kind", WHOLE)
 def test_labels_of_any_whole_type_in_numpy_and_torch(kind: str, opening: Opening) -> None:
-    from snnprune.measure.loss import check_labels
+    from snnprune.measure.evaluation import check_labels
 
     x, y = X.numpy(), (Y.numpy() % 3).astype(kind)
     data = opening(lambda: [(x[:8], y[:8]), [torch.tensor(x[8:]), torch.from_numpy(y[8:])]])

@@ -24,11 +24,11 @@ from torch import nn
 from typed_commands import NETWORKS, commands, for_gpus, of_libraries, planted
 
 from snnprune.checkpoint.safetensors import write_safetensors
+from snnprune.cli import run_app
 from snnprune.cli.commands import app
-from snnprune.cli.failures import run_app
 from snnprune.data import mnist
 from snnprune.data.images import ImageSplit
-from snnprune.files.together import replace_file
+from snnprune.files.writing import replace_file
 from snnprune.jobs import demo
 from snnprune.jobs.targets.provenance import make_metadata
 from snnprune.models import ModelSpec, build_model

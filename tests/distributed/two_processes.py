@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
+from snnprune.cli import run_app
 from snnprune.cli.commands import app
-from snnprune.cli.failures import run_app
 from snnprune.distributed.ranks import ALONE, Ranks, join_ranks
 from snnprune.distributed.whole_batch import ReplicatedNetwork, synchronise_batchnorms
 from snnprune.graph.network import Network
@@ -33,7 +33,7 @@ from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import Calibration
 from snnprune.measure.evaluation import Evaluation, evaluate
 from snnprune.models import ModelSpec, build_model
-from snnprune.recipe.methods import TrainingSection
+from snnprune.recipe.sections import TrainingSection
 from snnprune.training.step import Trainer
 
 Check = Callable[[Ranks], None]

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from doc_blocks import DOCS, assert_shown, blocks_of, first_column, in_folder
 
-from snnprune.report.gates.gates import GATES
+from snnprune.report.gates import GATES
 
 PAGE = "ci.md"
 FAST = "--criterion magnitude --repair bn"  # of the script; by default it takes the best

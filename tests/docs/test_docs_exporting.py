@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from doc_blocks import Block, assert_shown, blocks_of, first_column, in_folder, table_under
 
-from snnprune.checkpoint.packed_values import PRECISIONS
+from snnprune.checkpoint.packed import PRECISIONS
 from snnprune.export.formats import FORMATS
-from snnprune.export.nir_graph import EXPORTERS
+from snnprune.export.nir import EXPORTERS
 
 PAGE = "exporting.md"
 Run = Callable[..., subprocess.CompletedProcess[str]]

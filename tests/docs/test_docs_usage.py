@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 from doc_blocks import Block, assert_shown, blocks_of, first_column, in_folder, table_under
 
-from snnprune import errors
-from snnprune.cli import failures
+from snnprune import cli, errors
 from snnprune.data.catalogue import DATA, FORMS
 from snnprune.models import MODELS
-from snnprune.plugins.forwards import NAMES
+from snnprune.plugins.names import FORWARDS
 
 PAGE = "usage.md"
 
@@ -68,7 +67,7 @@ def test_the_table_of_exit_codes_is_complete() -> None:
         for kind in vars(errors).values()
         if isinstance(kind, type) and issubclass(kind, errors.SnnpruneError)
     }
-    ended = {0, failures.BUG, failures.INTERRUPTED, failures.TERMINATED}
+    ended = {0, cli.BUG, cli.INTERRUPTED, cli.TERMINATED}
     assert [int(row[0]) for row in table_under(PAGE, "Exit codes")] == sorted(raised | ended)
 
 
@@ -79,7 +78,7 @@ def test_the_table_of_models_is_the_tool_s() -> None:
 
 def test_the_table_of_ways_to_run_a_batch_is_complete() -> None:
     section = "When `model(x)` is not how a batch is run"
-    assert first_column(PAGE, section) == {*NAMES, "file.py:function"}
+    assert first_column(PAGE, section) == {*FORWARDS, "file.py:function"}
 
 
 def test_the_table_of_data_sets_is_complete() -> None:

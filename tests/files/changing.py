@@ -33,8 +33,8 @@ import snnprune.jobs.export
 import snnprune.jobs.inspect
 import snnprune.jobs.prune.prune
 import snnprune.jobs.score  # noqa: F401  # imported once for all processes
+from snnprune.cli import run_app
 from snnprune.cli.commands import app
-from snnprune.cli.failures import run_app
 
 READS = ("read", "readinto", "seek")
 Change = Callable[[Path, bytes, bytes], None]

@@ -29,8 +29,8 @@ import snnprune.cli.prune_tables
 import snnprune.jobs.calibrate
 import snnprune.jobs.export
 import snnprune.jobs.prune.prune  # noqa: F401
+from snnprune.cli import run_app
 from snnprune.cli.commands import app
-from snnprune.cli.failures import run_app
 
 HOW, COMMAND, FOLDER, COUNT = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
 KILLED, FULL = -signal.SIGKILL, 5

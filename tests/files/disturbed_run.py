@@ -27,9 +27,9 @@ from disturbances import KINDS, command, disturbed, left_in, made_in
 import snnprune.cli.console
 import snnprune.jobs.prune.prune
 import snnprune.jobs.train.finetune  # noqa: F401
+from snnprune.cli import run_app
 from snnprune.cli.commands import app
-from snnprune.cli.failures import run_app
-from snnprune.training.runs.opening import holds_run
+from snnprune.training.runs.ownership import holds_run
 
 HOW, FOLDER, COUNT = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 KILLED, FULL = -signal.SIGKILL, 5

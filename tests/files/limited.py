@@ -26,8 +26,8 @@ import snnprune.jobs.diff
 import snnprune.jobs.export
 import snnprune.jobs.inspect
 import snnprune.jobs.prune.prune  # noqa: F401  # imported once for all processes
+from snnprune.cli import run_app
 from snnprune.cli.commands import app
-from snnprune.cli.failures import run_app
 
 SIDE = 1024  # 12 weights of 4 MB each
 LEAST = 2**23  # bytes beyond what Python and torch have taken: less, and not even they work

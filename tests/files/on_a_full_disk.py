@@ -9,8 +9,8 @@ from pathlib import Path
 
 from disturbances import command, left_in, made_in
 
+from snnprune.cli import run_app
 from snnprune.cli.commands import app
-from snnprune.cli.failures import run_app
 
 FOLDER, COMMANDS = Path(sys.argv[1]), sys.argv[2:]
 DISK = FOLDER / "disk"

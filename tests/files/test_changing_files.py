@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from snnprune.data.dataset import DataOptions
-from snnprune.data.imagefolder import _decode_picture
+from snnprune.data.user_files import _decode_picture
 from snnprune.errors import InputError
-from snnprune.files.readable import open_for_reading, require_unchanging
+from snnprune.files.reading import open_for_reading, require_unchanging
 
 SCRIPT = Path(__file__).with_name("changing.py")
 COMMANDS = [

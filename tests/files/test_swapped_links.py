@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from snnprune.errors import OutputError
-from snnprune.files.together import replace_file
-from snnprune.files.writing import require_free
+from snnprune.files.writing import replace_file, require_free
 
 NOBODY = 65534
 Swapping = Callable[[str, int, Callable[[], None]], list[int]]

@@ -10,13 +10,12 @@ import pytest
 from disturbances import disturbed, left_in
 
 from snnprune.errors import OutputError
-from snnprune.files.together import replace_file, replace_together
-from snnprune.files.writing import write_text
+from snnprune.files.writing import replace_file, replace_together, write_text
 
 WAITING = """
 import sys, time
 from pathlib import Path
-from snnprune.files.together import replace_together
+from snnprune.files.writing import replace_together
 with replace_together(Path(sys.argv[1]) / "a") as (staged,):
     staged.write_text("half")
     print("written", flush=True)

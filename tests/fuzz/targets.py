@@ -55,7 +55,7 @@ class UnpromisedError(Exception):
 
 
 def _checkpoint(file: str) -> Read:
-    from snnprune.checkpoint.read import describe_checkpoint, read_checkpoint
+    from snnprune.checkpoint.containers import describe_checkpoint, read_checkpoint
     from snnprune.errors import InputError
 
     def read(bench: Bench, folder: Path) -> object:
@@ -108,15 +108,15 @@ def _state(bench: Bench, folder: Path) -> object:
 
 
 def _recipe(bench: Bench, folder: Path) -> object:
-    from snnprune.recipe.dumping import dump_recipe
     from snnprune.recipe.loading import load_recipe
+    from snnprune.recipe.yaml_text import dump_recipe
 
     return dump_recipe(load_recipe(str(folder / "recipe.yaml")))
 
 
 def _tensors(bench: Bench, folder: Path) -> object:
     from snnprune.data.dataset import DataOptions
-    from snnprune.data.tensors import open_tensors
+    from snnprune.data.user_files import open_tensors
 
     return open_tensors(folder / IMAGES, DataOptions(validation=0.25))
 
@@ -129,7 +129,7 @@ def _idx(bench: Bench, folder: Path) -> object:
 
 def _pictures(bench: Bench, folder: Path) -> object:
     from snnprune.data.dataset import DataOptions
-    from snnprune.data.imagefolder import open_folder
+    from snnprune.data.user_files import open_folder
 
     return open_folder(folder / "pictures", DataOptions())
 
@@ -143,8 +143,8 @@ def _spikes(bench: Bench, folder: Path) -> object:
 
 def _command(kind: str, number: int = 0) -> Read:
     """A whole command of a kind of the corpus, of which one line may tell of an error."""
+    from snnprune.cli import run_app
     from snnprune.cli.commands import app
-    from snnprune.cli.failures import run_app
 
     def read(bench: Bench, folder: Path) -> object:
         line = KINDS[kind].lines(folder, folder / "out", bench.folder)[number]

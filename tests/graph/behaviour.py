@@ -26,7 +26,7 @@ from zoo import (
 
 from snnprune.graph.hooks import observe
 from snnprune.graph.network import Network
-from snnprune.graph.steps import StepCount
+from snnprune.graph.samples_and_steps import StepCount
 from snnprune.graph.trace import trace
 from snnprune.measure.calibration import Calibration
 from snnprune.pruning.score import Scores

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.graph.network import Network
-from snnprune.graph.steps import StepCounts, count_steps, list_doubts
+from snnprune.graph.samples_and_steps import StepCounts, count_steps, list_doubts
 from snnprune.graph.trace import trace
 
 STEPS = 5

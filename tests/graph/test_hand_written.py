@@ -26,8 +26,7 @@ from torch import Tensor, nn
 from snnprune.graph.hooks import observe
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
-from snnprune.measure.calibrate import calibrate
-from snnprune.measure.collector import _find_channel_gain
+from snnprune.measure.calibrate import _find_channel_gain, calibrate
 from snnprune.measure.evaluation import evaluate
 from snnprune.pruning.criteria import load_criterion
 from snnprune.pruning.criteria.evidence import NetworkEvidence

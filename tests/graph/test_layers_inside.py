@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from snnprune.graph.trace import trace
-from snnprune.jobs.prune.combining import list_unfitted
+from snnprune.jobs.prune.methods import list_unfitted
 from snnprune.pruning.oneshot import Plan
 
 STEPS = 3

@@ -15,10 +15,9 @@ from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
 from snnprune.measure.workload import LayerWork, Workload
 from snnprune.pruning.oneshot import OneShot, Plan
-from snnprune.pruning.repair.settings import TuneSettings
+from snnprune.pruning.repair import TuneSettings
 from snnprune.pruning.score import Scores
-from snnprune.pruning.structure.patterns import PatternCutting
-from snnprune.pruning.structure.structure import parse_structure
+from snnprune.pruning.structure import PatternCutting, parse_structure
 
 WAYS = LINEAR | CONV
 PLAIN, WRITTEN = "layer.weight", "layer.w_rec"

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from snnprune.graph.mode import use_eval_mode
+from snnprune.graph.state import use_eval_mode
 
 
 def test_each_part_is_put_back_into_its_own_mode_also_after_an_exception() -> None:

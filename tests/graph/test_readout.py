@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from snnprune.errors import InputError, UsageError
-from snnprune.graph.readout import READOUTS, OutputReader, Readout
+from snnprune.graph.forward import READOUTS, OutputReader, Readout
 
 STEPS = torch.rand(4, 2, 3)  # (T, N, classes)
 

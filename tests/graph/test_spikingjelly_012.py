@@ -31,11 +31,11 @@ from zoo import (
 from snnprune.data.batches import Batches
 from snnprune.graph.hooks import observe
 from snnprune.graph.libraries import allow_missing_kernels, library_of, reset_states
-from snnprune.graph.mode import use_eval_mode
+from snnprune.graph.state import use_eval_mode
 from snnprune.graph.trace import trace
 from snnprune.measure.evaluation import evaluate
 from snnprune.measure.gradients import compute_weight_gradients
-from snnprune.recipe.methods import TrainingSection
+from snnprune.recipe.sections import TrainingSection
 from snnprune.training.step import Trainer
 
 with warnings.catch_warnings():

@@ -24,7 +24,7 @@ from zoo import (
 )
 
 from snnprune.graph.libraries import library_of, reset_states
-from snnprune.graph.mode import use_eval_mode
+from snnprune.graph.state import use_eval_mode
 from snnprune.graph.trace import trace
 
 with warnings.catch_warnings():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnprune.graph.surrogate import SurrogateGradients
+from snnprune.measure.gradient_passes import SurrogateGradients
 
 THRESHOLD = 0.5
 OTHER = torch.linspace(-2, 3, 24).view(4, 6)

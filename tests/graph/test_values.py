@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from snnprune.distributed.device import choose_device
+from snnprune.distributed.ranks import choose_device
 from snnprune.errors import UsageError
-from snnprune.graph.making import replace_tensors
+from snnprune.graph.state import replace_tensors
 
 
 def test_values_go_where_the_network_is() -> None:

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from snnprune.errors import NonFiniteError
-from snnprune.jobs.prune.combining import load_pruned_tensors
+from snnprune.jobs.prune.pruned_model import load_pruned_tensors
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.target import Target

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from snnprune.files.writing import hash_file
+from snnprune.files.reading import hash_file
 from snnprune.jobs.consent import NamedCode, hash_code, read_record, remember
 
 

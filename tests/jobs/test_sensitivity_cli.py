@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from two_checkpoints import DATA, lay_out, module
 
-from snnprune.recipe.pruning import load_prune_section
+from snnprune.recipe.loading import load_prune_section
 
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]

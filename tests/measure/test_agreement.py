@@ -11,9 +11,9 @@ from spiking_networks import NETWORKS, STEPS, changed, images, made, spikes_of
 from torch import Tensor, nn
 
 from snnprune.errors import InputError, NonFiniteError
-from snnprune.graph.making import copy_tensors
+from snnprune.graph.forward import Readout
 from snnprune.graph.network import Network
-from snnprune.graph.readout import Readout
+from snnprune.graph.state import copy_tensors
 from snnprune.graph.trace import trace
 from snnprune.measure.agreement import (
     Agreement,

@@ -13,7 +13,6 @@ from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.network import Layer, Network
 from snnprune.graph.trace import trace
-from snnprune.measure.alignment import find_membrane_axis
 from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import (
     LATER_NEURON_FIELDS,
@@ -24,6 +23,7 @@ from snnprune.measure.calibration import (
     read_calibration,
     write_calibration,
 )
+from snnprune.measure.channel_sums import find_membrane_axis
 from snnprune.models import ModelSpec, build_model
 from snnprune.models.blocks import SpikingConv
 

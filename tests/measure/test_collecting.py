@@ -10,8 +10,8 @@ from snnprune.data.batches import Batches
 from snnprune.errors import InputError
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
-from snnprune.measure.second_moments.gram import Grams
-from snnprune.measure.second_moments.rows import count_usage
+from snnprune.measure.layer_inputs import count_usage
+from snnprune.measure.second_moments import Grams
 
 
 def grams(network: Network, *, filtered: bool, size: int = 4) -> Grams:
@@ -149,8 +149,8 @@ def test_a_layer_that_a_pass_skips_has_none() -> None:
 def test_a_few_rows_of_many_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     network = made("convolved")
     whole = grams(network, filtered=False).of("conv3.weight")
-    monkeypatch.setattr("snnprune.measure.second_moments.rows.LEAST_ROWS", 40)
-    monkeypatch.setattr("snnprune.measure.second_moments.rows.ROWS_PER_INPUT", 1)
+    monkeypatch.setattr("snnprune.measure.layer_inputs.LEAST_ROWS", 40)
+    monkeypatch.setattr("snnprune.measure.layer_inputs.ROWS_PER_INPUT", 1)
     first, again = (grams(network, filtered=False).of("conv3.weight") for _ in range(2))
     assert whole is not None
     assert first is not None

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnprune.measure.second_moments.obs import compute_losses, invert
+from snnprune.measure.second_moments import compute_losses, invert
 
 RIDGE = 1e-2
 
@@ -117,7 +117,7 @@ def test_little_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = torch.from_numpy(hessian(6, 1))[None]
     rows = torch.randn(1, 5, 6, generator=torch.Generator().manual_seed(1))
     whole = compute_losses(invert(matrix, RIDGE), rows)
-    monkeypatch.setattr("snnprune.measure.second_moments.obs.MEMORY", 8 * 36 * 2)
+    monkeypatch.setattr("snnprune.measure.second_moments.MEMORY", 8 * 36 * 2)
     torch.testing.assert_close(compute_losses(invert(matrix, RIDGE), rows), whole)
 
 

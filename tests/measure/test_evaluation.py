@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.errors import InputError, UsageError
+from snnprune.graph.forward import Reading
 from snnprune.graph.network import Network
-from snnprune.graph.readout import Reading
 from snnprune.graph.trace import trace
-from snnprune.measure.evaluation import evaluate
-from snnprune.measure.loss import compute_time_averaged_loss
+from snnprune.measure.evaluation import compute_time_averaged_loss, evaluate
 from snnprune.models.lif import LIF, Dynamics
 
 # beta 0.5, threshold 1: a constant 2 fires at both steps, 0.75 only at the second, 0 never.

@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnprune.measure.second_moments.gram import GramSum
-from snnprune.measure.second_moments.obs import fit_weights
+from snnprune.measure.second_moments import GramSum, fit_weights
 
 RIDGE = 1e-2
 
@@ -133,7 +132,7 @@ def test_spikes_that_meet_are_counted_exactly_in_any_type(dtype: torch.dtype) ->
 
 
 def test_products_taken_strip_by_strip_are_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snnprune.measure.second_moments.gram.STRIP", 3)
+    monkeypatch.setattr("snnprune.measure.second_moments.STRIP", 3)
     x = inputs(2, 30, 7, alike=0.4, seed=1)
     taken = GramSum()
     taken.add(x)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnprune.measure.second_moments.rows import InputCourse
+from snnprune.measure.layer_inputs import InputCourse
 
 STEPS, SAMPLES, DECAY = 4, 3, 0.5
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snnprune.measure.sums import (
+from snnprune.measure.channel_sums import (
     ChannelHistogram,
     ChannelMean,
     ChannelMoments,

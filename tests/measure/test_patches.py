@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from snnprune.graph.calls import LayerCall
 from snnprune.graph.network import LayerKind
-from snnprune.measure.second_moments.rows import compute_currents, count_places, extract_patches
+from snnprune.measure.layer_inputs import compute_currents, count_places, extract_patches
 
 LAYERS: dict[LayerKind, Callable[..., Tensor]] = {
     "conv1d": functional.conv1d,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from snnprune.checkpoint.weights import find_prunable_weights
+from snnprune.checkpoint.checkpoint import find_prunable_weights
 from snnprune.errors import InputError, UsageError
 from snnprune.models import MODELS, ModelSpec, build_model, has_argument
 

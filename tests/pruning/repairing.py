@@ -10,10 +10,10 @@ from pruned_networks import batches, made, rested
 from torch import Tensor, nn
 
 from snnprune.data.batches import Batches
-from snnprune.graph.making import copy_tensors
 from snnprune.graph.network import Network
+from snnprune.graph.state import copy_tensors
 from snnprune.masks import Masks
-from snnprune.pruning.repair.pruned import Pruned
+from snnprune.pruning.repair import Pruned
 
 
 def masks_of(network: Network, kept: float = 0.5) -> dict[str, Tensor]:

@@ -14,9 +14,8 @@ from snnprune.models import ModelSpec, build_model
 from snnprune.models.lif import LIF, Dynamics
 from snnprune.pruning.criteria import load_criterion
 from snnprune.pruning.oneshot import OneShot, Plan
+from snnprune.pruning.repair import TuneSettings, silence
 from snnprune.pruning.repair.batchnorm import find_batchnorms
-from snnprune.pruning.repair.pruned import silence
-from snnprune.pruning.repair.settings import TuneSettings
 from snnprune.pruning.score import Scores, score
 from snnprune.pruning.structure.channels import ChannelCutting, find_channel_groups
 from snnprune.pruning.structure.compact import resize_module, slim

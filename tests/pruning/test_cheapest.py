@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snnprune.errors import InputError
-from snnprune.pruning.allocation.curves import Curve, choose_cheapest, lower_hull
+from snnprune.pruning.allocation.rules import Curve, choose_cheapest, lower_hull
 
 Point = tuple[int, float]
 

@@ -9,11 +9,14 @@ from pruned_networks import batches
 from repairing import pruned
 from torch import Tensor, nn
 
-from snnprune.measure.second_moments.rows import count_usage
-from snnprune.pruning.repair import dense_currents
-from snnprune.pruning.repair.dense_currents import DenseCurrents
-from snnprune.pruning.repair.layerwise import choose_and_refit, give_back_means, refit
-from snnprune.pruning.repair.pruned import Repair
+from snnprune.measure.layer_inputs import count_usage
+from snnprune.pruning.repair import Repair, layerwise
+from snnprune.pruning.repair.layerwise import (
+    DenseCurrents,
+    choose_and_refit,
+    give_back_means,
+    refit,
+)
 
 NETWORKS = ("convolved", "SpikingJelly at once", "SpikingJelly stepwise", "snnTorch", "tied")
 
@@ -26,7 +29,7 @@ def test_a_repair_is_the_same_to_the_bit_however_many_layers_fit(
 ) -> None:
     found: list[dict[str, Tensor]] = []
     for memory in (1, 3000, 2**29):
-        monkeypatch.setattr(dense_currents, "MEMORY", memory)
+        monkeypatch.setattr(layerwise, "MEMORY", memory)
         of = pruned(name)
         repair(of)
         found.append({key: t.clone() for key, t in of.network.module.state_dict().items()})
@@ -53,7 +56,7 @@ def counted(name: str) -> tuple[DenseCurrents, list[str], list[int]]:
 def test_one_pass_records_all_layers_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     passes = len(list(batches()))
     for memory, expected in ((2**29, 1), (1, 4)):
-        monkeypatch.setattr(dense_currents, "MEMORY", memory)
+        monkeypatch.setattr(layerwise, "MEMORY", memory)
         currents, keys, calls = counted("convolved")
         assert len(keys) == 4
         for key in keys:

@@ -11,7 +11,7 @@ from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
 from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import Calibration
-from snnprune.measure.second_moments.gram import Gram, Grams
+from snnprune.measure.second_moments import Gram, Grams
 from snnprune.models.lif import LIF, Dynamics
 from snnprune.pruning.criteria import load_criterion
 from snnprune.pruning.criteria.criterion import Evidence

@@ -19,9 +19,8 @@ from torch.nn import functional
 
 from snnprune.masks import Masks
 from snnprune.pruning.criteria.obs import RIDGE
-from snnprune.pruning.repair import load_repairs
+from snnprune.pruning.repair import Pruned, Repair, load_repairs
 from snnprune.pruning.repair.layerwise import choose_and_refit, give_back_means, refit
-from snnprune.pruning.repair.pruned import Pruned, Repair
 
 LAYERWISE: dict[str, Repair] = {"mean": give_back_means, "lsq": refit, "obs": choose_and_refit}
 

@@ -13,9 +13,7 @@ from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
 from snnprune.masks import Masks
 from snnprune.pruning.oneshot import OneShot, Plan
-from snnprune.pruning.repair import REPAIRS, load_repairs
-from snnprune.pruning.repair.pruned import Pruned
-from snnprune.pruning.repair.settings import TuneSettings
+from snnprune.pruning.repair import REPAIRS, Pruned, TuneSettings, load_repairs
 
 NORMALISED = ("convolved", "SpikingJelly at once", "SpikingJelly stepwise", "tied")
 REPAIRED = (*REPAIRS.rows, "obs+tune")

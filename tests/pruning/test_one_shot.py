@@ -9,8 +9,8 @@ from pruned_networks import PICTURES, batches, made
 from torch import Tensor
 
 from snnprune.errors import InputError, UsageError
-from snnprune.graph.making import copy_tensors
 from snnprune.graph.network import Network
+from snnprune.graph.state import copy_tensors
 from snnprune.masks import Masks, count_prunable, count_pruned
 from snnprune.measure.calibrate import calibrate
 from snnprune.pruning.allocation import load_allocation
@@ -18,8 +18,7 @@ from snnprune.pruning.criteria import CRITERIA, load_criterion
 from snnprune.pruning.criteria.criterion import Criterion
 from snnprune.pruning.oneshot import OneShot, Plan
 from snnprune.pruning.prune import PruneResult, prune
-from snnprune.pruning.repair import REPAIRS
-from snnprune.pruning.repair.settings import TuneSettings
+from snnprune.pruning.repair import REPAIRS, TuneSettings
 from snnprune.pruning.score import Scores
 
 NAMES = ("convolved", "snnTorch", "sinabs", "SpikingJelly at once", "tied")

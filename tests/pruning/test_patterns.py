@@ -8,8 +8,7 @@ from torch import Tensor
 
 from snnprune.errors import InputError, UsageError
 from snnprune.pruning.score import Scores
-from snnprune.pruning.structure.patterns import PatternCutting
-from snnprune.pruning.structure.structure import Structure, parse_structure
+from snnprune.pruning.structure import PatternCutting, Structure, parse_structure
 
 SHAPES = [(4, 8, 3, 3), (3, 16), (2, 8, 5)]
 

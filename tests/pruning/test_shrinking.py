@@ -16,11 +16,11 @@ from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.errors import InputError
 from snnprune.graph.trace import trace
 from snnprune.pruning.criteria import load_criterion
-from snnprune.pruning.repair.pruned import silence
+from snnprune.pruning.repair import silence
 from snnprune.pruning.score import score
+from snnprune.pruning.structure import format_metadata
 from snnprune.pruning.structure.channels import ChannelCutting
 from snnprune.pruning.structure.compact import find_axis, find_smaller_shapes, slim
-from snnprune.pruning.structure.structure import format_metadata
 
 SMALL = {
     "0.weight": (5, 4, 3, 3),

@@ -22,11 +22,14 @@ from snnprune.measure.calibration import (
     NeuronStatistics,
 )
 from snnprune.models.lif import LIF, Dynamics
-from snnprune.pruning.allocation.levels import compute_flip_energies, compute_flip_levels
+from snnprune.pruning.allocation.rules import compute_flip_energies, compute_flip_levels
 from snnprune.pruning.criteria import load_criterion
 from snnprune.pruning.criteria.criterion import Evidence
-from snnprune.pruning.criteria.density import log_density_at_threshold, log_density_of_histogram
-from snnprune.pruning.criteria.spiking import compute_flip_energy
+from snnprune.pruning.criteria.spiking import (
+    compute_flip_energy,
+    log_density_at_threshold,
+    log_density_of_histogram,
+)
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # third-party imports

@@ -15,9 +15,7 @@ from torch import Tensor, nn
 from snnprune.data.batches import Batches
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.forward import Batch
-from snnprune.pruning.repair import tuning
-from snnprune.pruning.repair.pruned import Pruned
-from snnprune.pruning.repair.settings import TuneSettings
+from snnprune.pruning.repair import Pruned, TuneSettings, tuning
 from snnprune.pruning.repair.tuning import MaskGrowth, compute_divergence, measure_spread, tune
 
 TUNED = ("convolved", "SpikingJelly at once", "snnTorch", "linears", "tied")

@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from snnprune.recipe.document import parse_text
-from snnprune.recipe.dumping import dump_recipe
 from snnprune.recipe.schema import Recipe, expand_grid
+from snnprune.recipe.yaml_text import dump_recipe, parse_text
 
 
 def recipe(grid: dict[str, Any] | None = None, **data: Any) -> Recipe:

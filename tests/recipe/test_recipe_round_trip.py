@@ -9,10 +9,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snnprune.recipe.dumping import dump_recipe
 from snnprune.recipe.loading import builtin_recipes, load_recipe
-from snnprune.recipe.methods import TrainingSection
 from snnprune.recipe.schema import DataSection, ModelSection, Recipe
+from snnprune.recipe.sections import TrainingSection
+from snnprune.recipe.yaml_text import dump_recipe
 
 ENCODABLE = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 LOOKALIKES = st.sampled_from(

@@ -7,8 +7,8 @@ import pytest
 from snnprune.errors import InputError
 from snnprune.recipe.errors import RecipeError
 from snnprune.recipe.loading import load_recipe
-from snnprune.recipe.methods import TrainingSection
 from snnprune.recipe.schema import Recipe
+from snnprune.recipe.sections import TrainingSection
 
 BASE = """\
 model:

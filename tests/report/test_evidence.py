@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from valid_reports import assert_valid
 
-from snnprune.jobs.reports.__main__ import make_schema
+from snnprune.jobs.reports import make_schema
 from snnprune.pruning.effects import make_score_histogram
 from snnprune.report.schema import text
 

@@ -12,9 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snnprune.errors import GateError, InputError
-from snnprune.report.gates.ci import append_step_summary, write_junit
-from snnprune.report.gates.gate import Measurements, Proportion, Verdict, judge, make_gate_error
-from snnprune.report.gates.gates import read_limits
+from snnprune.report.gates import read_limits
+from snnprune.report.verdicts import (
+    Measurements,
+    Proportion,
+    Verdict,
+    append_step_summary,
+    judge,
+    make_gate_error,
+    write_junit,
+)
 
 FOUND = Measurements(
     layers={"a": Proportion(part=90, whole=100), "b": Proportion(part=0, whole=10)},
@@ -154,7 +161,7 @@ def test_without_the_variable_nothing_is_written(monkeypatch: pytest.MonkeyPatch
 
 def test_no_gate_needs_what_nobody_measures() -> None:
     known = {field.name for field in dataclasses.fields(Measurements)}
-    from snnprune.report.gates.gates import GATES
+    from snnprune.report.gates import GATES
 
     needs = itertools.chain.from_iterable(gate.needs for gate in GATES.values())
     assert set(needs) <= known

@@ -7,25 +7,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snnprune.errors import UsageError
-from snnprune.report.gates import limits
-from snnprune.report.gates.gates import GATES, read_limits
+from snnprune.report import gates
+from snnprune.report.gates import GATES, read_limits
 
 
 @pytest.mark.parametrize(
     ("read", "text", "value"),
     [
-        (limits.parse_share, "0.9", Fraction(9, 10)),
-        (limits.parse_share, "1", Fraction(1)),
-        (limits.parse_share, "1e-3", Fraction(1, 1000)),
-        (limits.parse_share, " .5 ", Fraction(1, 2)),
-        (limits.parse_points, "1.1", Fraction(11, 10)),
-        (limits.parse_operations, "1.5M", Fraction(1_500_000)),
-        (limits.parse_operations, "2e6", Fraction(2_000_000)),
-        (limits.parse_energy, "1.2uJ", Fraction(1_200_000)),
-        (limits.parse_energy, "1.2µJ", Fraction(1_200_000)),
-        (limits.parse_energy, "7", Fraction(7)),
-        (limits.parse_size, "200kB", Fraction(200_000)),
-        (limits.parse_size, "2 MiB", Fraction(2 * 2**20)),
+        (gates.parse_share, "0.9", Fraction(9, 10)),
+        (gates.parse_share, "1", Fraction(1)),
+        (gates.parse_share, "1e-3", Fraction(1, 1000)),
+        (gates.parse_share, " .5 ", Fraction(1, 2)),
+        (gates.parse_points, "1.1", Fraction(11, 10)),
+        (gates.parse_operations, "1.5M", Fraction(1_500_000)),
+        (gates.parse_operations, "2e6", Fraction(2_000_000)),
+        (gates.parse_energy, "1.2uJ", Fraction(1_200_000)),
+        (gates.parse_energy, "1.2µJ", Fraction(1_200_000)),
+        (gates.parse_energy, "7", Fraction(7)),
+        (gates.parse_size, "200kB", Fraction(200_000)),
+        (gates.parse_size, "2 MiB", Fraction(2 * 2**20)),
     ],
 )
 def test_a_limit_is_exactly_what_was_written(read, text: str, value: Fraction) -> None:  # type: ignore[no-untyped-def]
@@ -34,7 +34,7 @@ def test_a_limit_is_exactly_what_was_written(read, text: str, value: Fraction) -
 
 @pytest.mark.parametrize(("text", "value"), [("3", (3, False)), ("5%", (Fraction(1, 20), True))])
 def test_channels_are_counted_or_a_share(text: str, value: object) -> None:
-    assert limits.parse_number_or_percent(text, "--max-dead") == value
+    assert gates.parse_number_or_percent(text, "--max-dead") == value
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
+from snnprune.report.pages import write_pages, write_report
 from snnprune.report.pages.page import (
     format_bytes,
     format_change,
@@ -19,7 +20,6 @@ from snnprune.report.pages.page import (
     percent,
     small_percent,
 )
-from snnprune.report.pages.writing import write_pages, write_report
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 FEW = ("--samples", 64, "--eval-samples", 64)

@@ -11,8 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from snnprune.measure.quantities import Natural, Share
-from snnprune.report.schema.as_dict import AsDict, rename_in_schema
+from snnprune.measure import Natural, Share
+from snnprune.report.schema import AsDict, rename_in_schema
 
 
 @dataclass(frozen=True, kw_only=True)

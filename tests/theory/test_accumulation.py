@@ -12,10 +12,13 @@ from snnprune.data.batches import Batches
 from snnprune.graph.trace import trace
 from snnprune.measure.calibrate import calibrate
 from snnprune.models.lif import LIF, Dynamics
-from snnprune.theory.accumulation import AccumulatedFlips, accumulate_flips, find_first_empty
-from snnprune.theory.crisis import measure_crises
-from snnprune.theory.moving import measure_shifts
-from snnprune.theory.spreading import FlipSpread, SpreadCollector
+from snnprune.theory.crisis import (
+    AccumulatedFlips,
+    accumulate_flips,
+    find_first_empty,
+    measure_crises,
+)
+from snnprune.theory.shifts import FlipSpread, SpreadCollector, measure_shifts
 
 
 class Chain(nn.Module):

@@ -13,6 +13,7 @@ from snnprune.theory.construction import (
     CHUNK,
     ChosenNeurons,
     EquivalentNetwork,
+    NeuronDynamics,
     SmallNetwork,
     build_equivalent,
     choose_neurons,
@@ -20,8 +21,8 @@ from snnprune.theory.construction import (
     draw_spikes,
     draw_target,
     enumerate_spikes,
+    require_memoryless,
 )
-from snnprune.theory.neuron import NeuronDynamics, require_memoryless
 from snnprune.theory.trials import (
     TrialInputs,
     choose_by_density,

@@ -14,7 +14,7 @@ from snnprune.measure.calibrate import calibrate
 from snnprune.models.lif import LIF, Dynamics
 from snnprune.theory import bounds
 from snnprune.theory.crisis import CrisisEstimate, measure_crises
-from snnprune.theory.moving import measure_shifts
+from snnprune.theory.shifts import measure_shifts
 
 
 class Small(nn.Module):

@@ -17,12 +17,12 @@ from unittest.mock import patch
 import torch._dynamo  # noqa: F401  # what an optimizer imports when it is made, once for all processes
 
 from snnprune.jobs.train.looping import LoopOptions
-from snnprune.jobs.train.loops import JOBS
+from snnprune.jobs.train.train import JOBS
 from snnprune.recipe.loading import load_recipe
 from snnprune.runtime import SILENT
 
 COMMAND, RECIPE, FOLDER, KILLS = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
-patch("snnprune.jobs.train.loops.draw_run", lambda *_: []).start()  # it takes longer than the run
+patch("snnprune.jobs.train.train.draw_run", lambda *_: []).start()  # it takes longer than the run
 
 
 def start(out: Path) -> int:

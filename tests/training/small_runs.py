@@ -13,14 +13,14 @@ from torch import Tensor
 from snnprune.data.dataset import DataSet
 from snnprune.masks import Masks
 from snnprune.recipe.schema import Recipe
-from snnprune.training.average import copy_to_cpu
 from snnprune.training.imp import imp
 from snnprune.training.methods import Round
 from snnprune.training.rounds import ImpRun
-from snnprune.training.runs.run import Unsaved
+from snnprune.training.runs import Unsaved
 from snnprune.training.setup import open_recipe_data
 from snnprune.training.step import Trainer
 from snnprune.training.tickets import TicketResults
+from snnprune.training.weights import copy_to_cpu
 
 CPU = torch.device("cpu")
 EPOCHS, STEPS = 3, 3  # per epoch

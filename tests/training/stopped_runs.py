@@ -11,7 +11,7 @@ from torch import Tensor
 from snnprune.errors import StoppedError
 from snnprune.jobs.train import looping
 from snnprune.jobs.train.looping import LoopOptions, LoopRun
-from snnprune.training.runs.stopping import StopSignal
+from snnprune.training.runs import StopSignal
 from snnprune.training.step import Trainer
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.graph.network import Network
-from snnprune.recipe.methods import TrainingSection
+from snnprune.recipe.sections import TrainingSection
 from snnprune.training.step import Trainer
 
 DECAY = 0.75

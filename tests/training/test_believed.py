@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from snnprune.training.average import BestWeights
 from snnprune.training.fit import Position
 from snnprune.training.runs.state import read_count, read_number, require_alike, require_names
+from snnprune.training.weights import BestWeights
 
 AT = Position(epoch=1, step=2, loss_sum=5.5, correct=3, seen=8)
 

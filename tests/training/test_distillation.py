@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.graph.trace import trace
-from snnprune.models.conv_snn import conv_snn
-from snnprune.recipe.methods import TrainingSection
-from snnprune.training.objective import Distillation, LabelLoss, Teacher
+from snnprune.models.plain import conv_snn
+from snnprune.recipe.sections import TrainingSection
+from snnprune.training.optimization import Distillation, LabelLoss, Teacher
 
 CLASSES, SAMPLES, STEPS = 3, 4, 2
 

@@ -11,7 +11,7 @@ import yaml
 from cifar_files import write_set
 from safetensors.torch import save_file
 
-from snnprune.jobs.train import loops
+from snnprune.jobs.train import train
 from snnprune.training.step import Trainer
 
 Run = Callable[..., Any]
@@ -104,7 +104,7 @@ def test_it_counts_what_the_run_then_does(
     named = [checkpoint(run, path, tmp_path)] if command == "finetune" else []
     asked = (command, *named, "--recipe", path, "--out", out, "--json", "-q")
     before = set(tmp_path.rglob("*"))
-    monkeypatch.setattr(loops, "draw_run", lambda *_: [])  # pictures take long
+    monkeypatch.setattr(train, "draw_run", lambda *_: [])  # pictures take long
     report = as_json(run(*asked, "--dry-run"))
     assert set(tmp_path.rglob("*")) == before
     told = report["dry_run"]

@@ -50,7 +50,7 @@ def asking(run: Run, tmp_path: Path) -> Run:
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than the runs."""
-    monkeypatch.setattr("snnprune.jobs.train.loops.draw_run", lambda *_: [])
+    monkeypatch.setattr("snnprune.jobs.train.train.draw_run", lambda *_: [])
 
 
 def told(done: Done) -> str:

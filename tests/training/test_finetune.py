@@ -21,10 +21,10 @@ from snnprune.jobs.train.finetune import finetune_checkpoint
 from snnprune.jobs.train.looping import LoopOptions, LoopRun
 from snnprune.jobs.train.options import FinetuneFiles
 from snnprune.models import ModelSpec
-from snnprune.models.conv_snn import conv_snn
+from snnprune.models.plain import conv_snn
 from snnprune.recipe.schema import Recipe
 from snnprune.training.finetune import make_finetune_recipe
-from snnprune.training.runs.stopping import StopSignal
+from snnprune.training.runs import StopSignal
 from snnprune.training.step import Trainer
 
 pytestmark = pytest.mark.usefixtures("unrendered")

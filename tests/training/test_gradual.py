@@ -9,9 +9,9 @@ from small_runs import CPU, EPOCHS, STEPS, WEIGHTS, Kept, recipe_for, write_imag
 from torch import Tensor
 
 from snnprune.errors import InputError
-from snnprune.recipe.methods import GradualSection
 from snnprune.recipe.schema import Recipe
-from snnprune.training.gradual import compute_targets
+from snnprune.recipe.sections import GradualSection
+from snnprune.training.ranking import compute_targets
 from snnprune.training.setup import open_recipe_data
 from snnprune.training.step import Trainer
 from snnprune.training.train import TrainedNetwork, train

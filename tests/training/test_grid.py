@@ -15,16 +15,16 @@ from stopped_runs import results, stopped_after
 from valid_reports import assert_valid
 
 from snnprune.errors import InputError, StoppedError
-from snnprune.jobs.train import loops
-from snnprune.jobs.train.grids import GridResult, run_grid
+from snnprune.jobs.train import train
 from snnprune.jobs.train.looping import LoopOptions
-from snnprune.jobs.train.loops import JOBS
+from snnprune.jobs.train.sweeps import GridResult, run_grid
+from snnprune.jobs.train.train import JOBS
 from snnprune.recipe.loading import load_recipe
 from snnprune.recipe.schema import expand_grid
 
 Run = Callable[..., Any]
 NETWORK = """
-from snnprune.models.conv_snn import conv_snn
+from snnprune.models.plain import conv_snn
 
 def build(in_channels, size, classes, time_steps):
     args = {"in_channels": in_channels, "size": size, "classes": classes}
@@ -40,7 +40,7 @@ ROUNDS = ("imp.rounds=2", "imp.rewind_epoch=1", "imp.round_epochs=1")
 @pytest.fixture(autouse=True)
 def without_their_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of each run take longer than the runs."""
-    monkeypatch.setattr(loops, "draw_run", lambda *_: [])
+    monkeypatch.setattr(train, "draw_run", lambda *_: [])
 
 
 @pytest.fixture

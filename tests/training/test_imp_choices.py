@@ -11,11 +11,11 @@ from torch import nn
 
 from snnprune.graph.network import Network
 from snnprune.masks import Masks
-from snnprune.recipe.methods import TrainingSection
 from snnprune.recipe.schema import Recipe
-from snnprune.training import gradual
+from snnprune.recipe.sections import TrainingSection
+from snnprune.training import ranking
 from snnprune.training.early_bird import EarlyBirdDetector, compute_hamming
-from snnprune.training.gradual import DynamicSurgery
+from snnprune.training.ranking import DynamicSurgery
 from snnprune.training.step import Trainer
 
 SPARSITIES = [0.4, 0.7, 0.9]
@@ -61,7 +61,7 @@ def test_a_round_that_keeps_nothing_or_all_operates_on_nothing_else(
 
 
 def test_surgery_becomes_rarer_with_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gradual, "DECAY", 1.0)
+    monkeypatch.setattr(ranking, "DECAY", 1.0)
     layer = nn.Linear(2, 1, bias=False)
     training = TrainingSection(epochs=1, learning_rate=0.1)
     trainer = Trainer(Network(module=layer), training, steps_per_epoch=1)

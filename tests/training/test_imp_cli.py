@@ -78,7 +78,7 @@ def test_killed_again_and_again_it_ends_bit_identical(
 @pytest.fixture
 def without_pictures_of_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than the runs."""
-    monkeypatch.setattr("snnprune.jobs.train.loops.draw_run", lambda *_: [])
+    monkeypatch.setattr("snnprune.jobs.train.train.draw_run", lambda *_: [])
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_several_seeds_have_a_folder_each_and_what_they_come_to_lies_above(
 @pytest.fixture
 def without_pictures(without_pictures_of_seeds: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor those of all together."""
-    monkeypatch.setattr("snnprune.jobs.train.seeds.draw_run", lambda *_: [])
+    monkeypatch.setattr("snnprune.jobs.train.sweeps.draw_run", lambda *_: [])
 
 
 @pytest.mark.slow

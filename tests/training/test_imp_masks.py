@@ -12,9 +12,9 @@ from torch import Tensor
 
 from snnprune.checkpoint.mask_file import read_masks
 from snnprune.errors import InputError
-from snnprune.jobs.train import loops
+from snnprune.jobs.train import train
 from snnprune.jobs.train.looping import LoopOptions
-from snnprune.jobs.train.loops import imp_recipe
+from snnprune.jobs.train.train import imp_recipe
 from snnprune.masks import Masks, count_kept, count_pruned
 from snnprune.recipe.schema import Recipe
 from snnprune.training.imp import imp
@@ -135,7 +135,7 @@ def test_a_round_prunes_what_the_command_prunes_of_the_network_of_the_round_befo
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loops, "draw_run", lambda *_: [])  # it takes longer than the run
+    monkeypatch.setattr(train, "draw_run", lambda *_: [])  # it takes longer than the run
     asked = recipe(images, methods=[method])
     data = asked.data.model_copy(update={"validation": 0.0})
     asked = asked.model_copy(update={"data": data})

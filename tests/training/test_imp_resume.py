@@ -11,10 +11,9 @@ from small_runs import recipe_for, write_images
 from stopped_runs import results, stopped_after, stopped_after_every_step
 
 from snnprune.errors import InputError, StoppedError
-from snnprune.jobs.train import loops
+from snnprune.jobs.train import train
 from snnprune.jobs.train.looping import LoopOptions, LoopRun
-from snnprune.jobs.train.loops import imp_recipe
-from snnprune.jobs.train.train import train_recipe
+from snnprune.jobs.train.train import imp_recipe, train_recipe
 from snnprune.recipe.schema import Recipe
 
 LOADER = """
@@ -65,7 +64,7 @@ IMP: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # training, imp
 def without_pictures() -> Iterator[None]:
     """They take longer than the runs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loops, "draw_run", lambda *_: [])
+        patch.setattr(train, "draw_run", lambda *_: [])
         yield
 
 

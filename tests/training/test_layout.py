@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
-from snnprune.models.conv_snn import conv_snn
 from snnprune.models.lif import fire
-from snnprune.recipe.methods import TrainingSection
+from snnprune.models.plain import conv_snn
+from snnprune.recipe.sections import TrainingSection
 from snnprune.training.step import Trainer
 
 

@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from snnprune.errors import InputError
 from snnprune.graph.network import Network
-from snnprune.recipe.methods import TrainingSection
-from snnprune.training.masking import MaskKeeper
+from snnprune.recipe.sections import TrainingSection
 from snnprune.training.step import Trainer
+from snnprune.training.weights import MaskKeeper
 
 KEYS = ("first.weight", "second.weight")
 OPTIMIZERS: dict[str, dict[str, Any]] = {

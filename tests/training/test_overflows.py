@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from snnprune.recipe.methods import TrainingSection
-from snnprune.training.optimizer import compute_learning_rate
+from snnprune.recipe.sections import TrainingSection
+from snnprune.training.optimization import compute_learning_rate
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 FAULTY = Path(__file__).parent.parent / "training" / "faulty.py"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from snnprune.errors import InputError
 from snnprune.graph.network import Network
-from snnprune.recipe.methods import TrainingSection
+from snnprune.recipe.sections import TrainingSection
 from snnprune.training.step import Trainer
 
 STEPS = 3

@@ -23,8 +23,8 @@ from snnprune.jobs.train.train import train_recipe
 from snnprune.measure.evaluation import evaluate
 from snnprune.recipe.schema import Recipe
 from snnprune.runtime import SILENT
-from snnprune.training.runs.changes import collect_conditions
-from snnprune.training.runs.stopping import StopSignal
+from snnprune.training.runs import StopSignal
+from snnprune.training.runs.state import collect_conditions
 from snnprune.training.step import Trainer
 
 EPOCHS, STEPS = 2, 3  # per epoch
@@ -38,7 +38,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 MODEL = """
 from torch import nn
-from snnprune.models.conv_snn import conv_snn
+from snnprune.models.plain import conv_snn
 
 class Dropped(nn.Module):
     def __init__(self):

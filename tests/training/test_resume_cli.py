@@ -191,7 +191,7 @@ def test_a_run_of_another_torch_is_exit_code_3_until_the_change_is_allowed(
     recipe: Callable[[int], Path], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from snnprune.jobs.train import looping
-    from snnprune.training.runs.changes import collect_conditions
+    from snnprune.training.runs.state import collect_conditions
 
     out = tmp_path / "run"
     command = ("train", "--recipe", recipe(2), "--out", out, "--device", "cpu")

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from snnprune.recipe.methods import TrainingSection
-from snnprune.training.optimizer import compute_learning_rate
+from snnprune.recipe.sections import TrainingSection
+from snnprune.training.optimization import compute_learning_rate
 
 STEPS_PER_EPOCH = 5
 

@@ -16,10 +16,10 @@ from torch.nn import functional
 from snnprune.data.augmentation import Augmentation
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError, UsageError
-from snnprune.models.conv_snn import conv_snn
-from snnprune.recipe.dumping import dump_recipe
+from snnprune.models.plain import conv_snn
 from snnprune.recipe.loading import load_recipe
 from snnprune.recipe.schema import Recipe
+from snnprune.recipe.yaml_text import dump_recipe
 from snnprune.training.edge_popup import draw_scores, draw_weight
 from snnprune.training.search import search
 from snnprune.training.setup import open_recipe_data
@@ -58,7 +58,7 @@ def images():
 UNSEARCHABLE = """
 from torch.nn.utils import prune
 from torch.nn.utils.parametrizations import weight_norm
-from snnprune.models.conv_snn import conv_snn
+from snnprune.models.plain import conv_snn
 
 def normed():
     network = conv_snn(in_channels=1, size=6, classes=2, width=2, depth=2, time_steps=2)

@@ -10,16 +10,16 @@ from small_runs import recipe_for, write_images
 from stopped_runs import results, stopped_after, stopped_after_every_step
 
 from snnprune.errors import InputError, StoppedError
-from snnprune.jobs.train import loops
+from snnprune.jobs.train import train
 from snnprune.jobs.train.looping import LoopOptions
-from snnprune.jobs.train.loops import search_recipe
+from snnprune.jobs.train.train import search_recipe
 from snnprune.recipe.schema import Recipe
 
 OWN = """
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from snnprune.models.conv_snn import conv_snn
+from snnprune.models.plain import conv_snn
 
 class Scaled(nn.Module):
     \"\"\"Weights that no seed of torch's brings back, a count of its batches, dropout.\"\"\"
@@ -59,7 +59,7 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # training, search
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take longer than the runs."""
-    monkeypatch.setattr(loops, "draw_run", lambda *_: [])
+    monkeypatch.setattr(train, "draw_run", lambda *_: [])
 
 
 @pytest.fixture(scope="module")

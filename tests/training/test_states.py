@@ -10,7 +10,7 @@ from torch import Tensor
 
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.errors import InputError, OutputError
-from snnprune.training.runs.metrics import Metrics
+from snnprune.training.runs.folder import Metrics
 from snnprune.training.runs.state import (
     HASH,
     POSITION,

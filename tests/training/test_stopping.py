@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from snnprune.training.runs.stopping import catch_signals
+from snnprune.training.runs import catch_signals
 
 
 @pytest.fixture(autouse=True)

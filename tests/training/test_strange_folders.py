@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from snnprune.files.folders import BEGIN, END
+from snnprune.files.writing import BEGIN, END
 from snnprune.training.runs.ownership import OF_RUN, require_ours
 
 Run = Callable[..., Any]
@@ -170,7 +170,7 @@ def test_a_link_that_comes_after_the_check_leads_nowhere_either(
     victims: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("snnprune.training.runs.opening.require_ours", lambda _: None)
+    monkeypatch.setattr("snnprune.training.runs.ownership.require_ours", lambda _: None)
     put("folder link" if name in FOLDERS else "link", folder / name, victims)
     done = go(mode)
     assert done.returncode in (0, 3, 5), done.stderr  # what the victims are is looked at after it

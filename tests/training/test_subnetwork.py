@@ -19,8 +19,7 @@ from snnprune.data.dataset import DataOptions
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
 from snnprune.graph.network import Network
-from snnprune.measure.evaluation import evaluate
-from snnprune.measure.loss import compute_time_averaged_loss
+from snnprune.measure.evaluation import compute_time_averaged_loss, evaluate
 from snnprune.training.edge_popup import Subnetwork, randomize_network
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from snnprune.training.runs.metrics import TensorBoard, iter_scalars
+from snnprune.training.runs.folder import TensorBoard, iter_scalars
 
 EPOCH = {
     "kind": "epoch",

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.network import Network
-from snnprune.recipe.methods import TrainingSection
+from snnprune.recipe.sections import TrainingSection
 from snnprune.training.step import Trainer, require_finite
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from snnprune.checkpoint.torch.machine import PickledCall, PickledDict, kind_of
-from snnprune.checkpoint.torch.stored_tensors import StoredTensor
+from snnprune.checkpoint.torch.stand_ins import StoredTensor
 from snnprune.errors import InputError
 from snnprune.errors.text import format_names
 

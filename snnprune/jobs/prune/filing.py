@@ -9,20 +9,20 @@ from typing import Any
 
 from torch import Tensor
 
+from snnprune.checkpoint.containers import read_back, write_like
 from snnprune.checkpoint.mask_file import PARTNER, write_masks
-from snnprune.checkpoint.write import read_back, write_like
 from snnprune.errors import SnnpruneError
-from snnprune.files.together import replace_together
-from snnprune.files.writing import hash_file, write_json
-from snnprune.jobs.gating import (
+from snnprune.files.reading import hash_file
+from snnprune.files.writing import replace_together, write_json
+from snnprune.jobs.check import (
     GateResult,
     RunResults,
     collect_measurements,
     drop_channels,
     judge_gates,
 )
-from snnprune.jobs.prune.combining import MethodChoice, list_unfitted
 from snnprune.jobs.prune.measuring import BeforeAfter, TestResult
+from snnprune.jobs.prune.methods import MethodChoice, list_unfitted
 from snnprune.jobs.prune.options import OutputPaths
 from snnprune.jobs.prune.pruned_model import PrunedModel
 from snnprune.jobs.prune.target_sparsity import Search
@@ -35,13 +35,12 @@ from snnprune.jobs.targets.reporting import (
     make_layer_rows,
     make_target_report,
 )
-from snnprune.jobs.targets.scoring import warn_of_unused_criterion
-from snnprune.jobs.targets.target import warn_of_unused
+from snnprune.jobs.targets.target import warn_of_unused, warn_of_unused_criterion
 from snnprune.measure.agreement import Agreement, describe_agreement
 from snnprune.measure.evaluation import Evaluation
-from snnprune.pruning.structure.structure import format_metadata
+from snnprune.pruning.structure import format_metadata
 from snnprune.report.frame import describe_evaluation, doubt_evaluation, make_file_entry
-from snnprune.report.gates.gate import Verdict
+from snnprune.report.verdicts import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from snnprune.checkpoint.packed import pack
-from snnprune.export.sizes import measure_sizes
+from snnprune.export.formats import measure_sizes
 from snnprune.jobs.environment import StageTimer
 from snnprune.jobs.targets.target import Target
 from snnprune.masks import Masks

@@ -12,9 +12,9 @@ from snnprune.errors import GateError, InputError, UsageError
 from snnprune.jobs.prune.options import AccuracyTarget
 from snnprune.jobs.prune.pruned_model import PrunedModel
 from snnprune.jobs.targets.target import Target
+from snnprune.measure import Natural, Share
 from snnprune.measure.calibration import Calibration
 from snnprune.measure.evaluation import evaluate
-from snnprune.measure.quantities import Natural, Share
 from snnprune.runtime import Progress
 
 

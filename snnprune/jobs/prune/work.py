@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
-from snnprune.checkpoint.write import SAFETENSORS, require_plain
+from torch import Tensor
+
+from snnprune.checkpoint.containers import SAFETENSORS, require_plain
 from snnprune.errors import InputError, UsageError
+from snnprune.errors.text import did_you_mean
 from snnprune.jobs.calibrate import calibrate_target, fill_data_from_statistics, read_or_calibrate
+from snnprune.jobs.check import BY_COUNTING, BY_RUNNING, has_limit_on
 from snnprune.jobs.environment import StageTimer
-from snnprune.jobs.gating import BY_COUNTING, BY_RUNNING, has_limit_on
-from snnprune.jobs.prune.combining import choose_methods, load_pruned_tensors
-from snnprune.jobs.prune.compact_model import build_compact_model, warn_of_masks
-from snnprune.jobs.prune.cutting import LayerCutting, require_layers
 from snnprune.jobs.prune.measuring import NetworkMeter, TestResult, WantedMeasures
+from snnprune.jobs.prune.methods import choose_methods, tune_longer
 from snnprune.jobs.prune.options import OutputPaths, PruneOptions
-from snnprune.jobs.prune.pruned_model import PrunedModel
+from snnprune.jobs.prune.pruned_model import (
+    PrunedModel,
+    build_compact_model,
+    load_pruned_tensors,
+    warn_of_masks,
+)
 from snnprune.jobs.prune.target_sparsity import (
     Search,
     ValidationImages,
@@ -22,40 +31,18 @@ from snnprune.jobs.prune.target_sparsity import (
     measure_accuracy,
     search_target,
 )
-from snnprune.jobs.prune.tuning import tune_longer
 from snnprune.jobs.targets.binding import load_tensors
 from snnprune.jobs.targets.opening import open_target
-from snnprune.jobs.targets.scoring import make_one_shot
-from snnprune.jobs.targets.target import Target
+from snnprune.jobs.targets.target import Target, make_one_shot
+from snnprune.masks import Masks
 from snnprune.measure.calibration import Calibration
+from snnprune.pruning.allocation import load_allocation
 from snnprune.pruning.oneshot import Cutting, OneShot, Plan, PrunePlan
-from snnprune.pruning.prune import choose_default_allocation
+from snnprune.pruning.prune import PruneResult, choose_default_allocation, prune
 from snnprune.pruning.score import Scores
+from snnprune.pruning.structure import UNSTRUCTURED, PatternCutting, Structure, parse_structure
 from snnprune.pruning.structure.channels import ChannelCutting
-from snnprune.pruning.structure.patterns import PatternCutting
-from snnprune.pruning.structure.structure import UNSTRUCTURED, Structure, parse_structure
 from snnprune.runtime import Progress
-
-
-def make_cutting(structure: Structure, target: Target, plan: Plan) -> Cutting | None:
-    """What cuts to a structure; None for weights one by one.
-
-    Raises:
-        InputError: channels are asked for, and there is no network or none that can go.
-    """
-    if structure.is_pattern:
-        return PatternCutting(structure, target.network.layers if target.network else None)
-    if structure.name == UNSTRUCTURED:
-        return None
-    if target.network is None:
-        raise InputError(
-            f"channels need the network: {target.missing}",
-            file=target.checkpoint.path,
-            field="--structure",
-            hint="give --model, or choose N:M",
-        )
-    return ChannelCutting(target.network, locally=plan.allocation == "local")
-
 
 FEW = 50
 """On fewer images an accuracy says little."""
@@ -237,4 +224,108 @@ def _require_judgeable(options: PruneOptions, measuring: NetworkMeter) -> None:
                 file=options.checkpoint,
                 field=limit.gate.flag,
                 hint="give --model and --data",
+            )
+
+
+def make_cutting(structure: Structure, target: Target, plan: Plan) -> Cutting | None:
+    """What cuts to a structure; None for weights one by one.
+
+    Raises:
+        InputError: channels are asked for, and there is no network or none that can go.
+    """
+    if structure.is_pattern:
+        return PatternCutting(structure, target.network.layers if target.network else None)
+    if structure.name == UNSTRUCTURED:
+        return None
+    if target.network is None:
+        raise InputError(
+            f"channels need the network: {target.missing}",
+            file=target.checkpoint.path,
+            field="--structure",
+            hint="give --model, or choose N:M",
+        )
+    return ChannelCutting(target.network, locally=plan.allocation == "local")
+
+
+class LayerCutting:
+    """Cuts named layers to their own sparsity and shares another one out among the others."""
+
+    def __init__(self, layers: Mapping[str, float], plan: PrunePlan, final: float) -> None:
+        """`final` is the sparsity of the layers that are not named, after the last step."""
+        self.layers, self.plan, self.final = layers, plan, final
+
+    def __call__(
+        self,
+        weights: Mapping[str, Tensor],
+        scores: Scores,
+        sparsity: float,
+        alive: Masks | None,
+    ) -> PruneResult:
+        """Masks with exact counts in each named layer, and in the others together."""
+        way = self._compute_progress(sparsity)
+        cuts = [
+            cut_alone(key, weights, scores, _interpolate_sparsity(own, way), alive)
+            for key, own in self.layers.items()
+        ]
+        others = {key: weight for key, weight in weights.items() if key not in self.layers}
+        if others:
+            allocation = self.plan.allocation
+            cuts.append(
+                prune(others, scores, sparsity=sparsity, allocation=allocation, alive=alive)
+            )
+        return _merge_cuts(cuts, list(weights))
+
+    def _compute_progress(self, sparsity: float) -> float:
+        """How far a step is on the way to the end, in (0, 1], in logarithms of what is kept."""
+        if sparsity >= self.final:
+            return 1.0
+        return math.log1p(-sparsity) / math.log1p(-self.final)
+
+
+def cut_alone(
+    key: str,
+    weights: Mapping[str, Tensor],
+    scores: Scores,
+    sparsity: float,
+    alive: Masks | None,
+) -> PruneResult:
+    """The mask of one layer alone, of exactly that sparsity."""
+    return prune(
+        {key: weights[key]},
+        scores,
+        sparsity=sparsity,
+        allocation=load_allocation("local"),
+        alive=alive,
+    )
+
+
+def _interpolate_sparsity(sparsity: float, way: float) -> float:
+    """What is pruned when a layer is `way` of the way to `sparsity`; there it is that exactly."""
+    return sparsity if way == 1 else 1 - (1 - sparsity) ** way
+
+
+def _merge_cuts(cuts: list[PruneResult], order: list[str]) -> PruneResult:
+    masks = {key: mask for cut in cuts for key, mask in cut.masks.items()}
+    return PruneResult(
+        masks={key: masks[key] for key in order},
+        already_zero=sum(cut.already_zero for cut in cuts),
+        warnings=tuple(warning for cut in cuts for warning in cut.warnings),
+    )
+
+
+def require_layers(
+    layers: Mapping[str, float], weights: Mapping[str, Tensor], recipe: Path | None
+) -> None:
+    """Refuse layers that are not there or may not be pruned.
+
+    Raises:
+        InputError: one is; it is named.
+    """
+    for key in layers:
+        if key not in weights:
+            raise InputError(
+                "is no weight that may be pruned",
+                file=recipe,
+                field=f"prune.layers.{key}",
+                hint=did_you_mean(key, weights),
             )

@@ -1,40 +1,42 @@
-"""From what a command line says to a target: read, build, load, open."""
+"""From what a command line says to a target: read, build, load, open.
+
+And a second checkpoint of the same network.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from snnprune.checkpoint.checkpoint import Checkpoint
-from snnprune.checkpoint.weights import fold_masks
+from snnprune.checkpoint.checkpoint import STATES, Checkpoint, find_prunable_weights, fold_masks
+from snnprune.checkpoint.containers import read_checkpoint
 from snnprune.data.batches import Pair, describe_batch, has_several_labels
+from snnprune.data.catalogue import OtherData, open_data_with
 from snnprune.data.dataset import DataOptions, DataSet, DataSpec
 from snnprune.data.images import ImageSplit
-from snnprune.data.others import OtherData, open_data_with
-from snnprune.distributed.device import choose_device
+from snnprune.distributed.ranks import choose_device
 from snnprune.errors import InputError
 from snnprune.errors.text import format_names
-from snnprune.graph.forward import Forward, load_forward, load_reading, require_as_many
-from snnprune.graph.mode import describe_restless, unwrap
+from snnprune.graph.calls import describe_restless
+from snnprune.graph.forward import Forward, Readout, load_forward, load_reading, require_as_many
 from snnprune.graph.network import Network
-from snnprune.graph.readout import Readout
-from snnprune.graph.samples import Placement, place_samples
+from snnprune.graph.samples_and_steps import Placement, place_samples
+from snnprune.graph.state import unwrap
 from snnprune.graph.trace import trace
-from snnprune.jobs.targets.binding import bind_checkpoint, load_tensors
+from snnprune.jobs.targets.binding import bind_checkpoint, load_tensors, strip_network_prefix
 from snnprune.jobs.targets.options import TargetOptions
-from snnprune.jobs.targets.other import read_target
 from snnprune.jobs.targets.provenance import read_data_spec, read_model_spec
-from snnprune.jobs.targets.target import Target
+from snnprune.jobs.targets.target import Target, matches_pattern
 from snnprune.models import MODELS, ModelSpec, build_model, read_argument
-from snnprune.plugins.forwards import is_own_function
-from snnprune.plugins.references import explain_text_argument, flag_of
+from snnprune.plugins.names import explain_text_argument, flag_of, is_own_function
 from snnprune.plugins.user_code import guard_user_code, is_reference
+from snnprune.pruning.structure import read_shapes
 from snnprune.pruning.structure.compact import resize_module
-from snnprune.pruning.structure.structure import read_shapes
 
 ALL_LEARNT = "the network has learnt from all of them"
 
@@ -276,3 +278,92 @@ def read_example(
     if not isinstance(channels, int) or not isinstance(size, int):
         return None
     return Pair(torch.zeros(count, channels, size, size, device=device), None)
+
+
+def read_target(options: TargetOptions) -> Checkpoint:
+    """Read the checkpoint of `options`.
+
+    With `--allow-nonfinite`, a prunable weight that is NaN or infinite is taken for pruned: it is
+    0 from here on, and a note says how many there were. Other tensors stay as they are.
+
+    Raises:
+        InputError: as `read_checkpoint`.
+    """
+    checkpoint = read_checkpoint(
+        options.checkpoint,
+        allow_nonfinite=options.allow_nonfinite,
+        entry=options.state_dict,
+    )
+    if not options.allow_nonfinite:
+        return checkpoint
+    lost = {
+        key: ~torch.isfinite(checkpoint.tensors[key])
+        for key in find_prunable_weights(checkpoint.tensors)
+        if not any(
+            matches_pattern([key, checkpoint.names.get(key, key)], pattern)
+            for pattern in options.exclude
+        )
+    }
+    count = sum(int(wrong.sum()) for wrong in lost.values())
+    if not count:
+        return checkpoint
+    note = f"{count} weights that are NaN or infinite are taken for pruned"
+    return replace(
+        checkpoint,
+        tensors={
+            key: _zero_values(value, lost.get(key)) for key, value in checkpoint.tensors.items()
+        },
+        notes=(*checkpoint.notes, note),
+    )
+
+
+def _zero_values(tensor: Tensor, wrong: Tensor | None) -> Tensor:
+    return tensor if wrong is None else torch.where(wrong, torch.zeros_like(tensor), tensor)
+
+
+def read_other(target: Target, path: Path) -> Checkpoint:
+    """The checkpoint at `path` by the keys of `target`, each of its tensors in the same shape.
+
+    Raises:
+        InputError: it is unreadable, or of another architecture; the first differences are named.
+    """
+    checkpoint = read_target(replace(target.options, checkpoint=path))
+    mine = target.checkpoint.tensors
+    if target.network is None:
+        other = strip_network_prefix(fold_masks(checkpoint), mine, {})
+        told = format_differences(mine, other.tensors)
+    else:
+        try:
+            other = bind_checkpoint(target.network.module, checkpoint)
+        except InputError as error:
+            whole = strip_network_prefix(fold_masks(checkpoint), mine, {})
+            told = format_differences(mine, whole.tensors) or error.message
+        else:
+            told = ""
+    if told:
+        raise InputError(
+            f"is no checkpoint of the same network as {target.checkpoint.path.name}: {told}",
+            file=path,
+            hint="diff compares two checkpoints of one architecture",
+        )
+    return other
+
+
+def format_differences(first: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> str:
+    """Which keys only one has, and which have another shape; nothing where none do.
+
+    What neurons keep of a batch may be in either.
+    """
+    missing = [key for key in first if key not in other and not _is_state(key)]
+    unexpected = [key for key in other if key not in first and not _is_state(key)]
+    odd = [
+        f"{key} {tuple(other[key].shape)} for {tuple(first[key].shape)}"
+        for key in first
+        if key in other and first[key].shape != other[key].shape and not _is_state(key)
+    ]
+    named = (("missing", missing), ("unexpected", unexpected), ("of another shape", odd))
+    return "; ".join(f"{len(keys)} {what}: {format_names(keys, 3)}" for what, keys in named if keys)
+
+
+def _is_state(key: str) -> bool:
+    return key.rpartition(".")[2] in STATES

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from snnprune.errors import UsageError
-from snnprune.files.readable import require_readable
-from snnprune.plugins.forwards import require_forward
+from snnprune.files.reading import require_readable
+from snnprune.plugins.names import require_forward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +232,7 @@ class TargetOptions(NetworkOptions, DeviceOptions, PassOptions):
 
     def list_inputs(self) -> list[Path]:
         """The files that are read, those of the checkpoint and of data sets too."""
-        from snnprune.checkpoint.read import files_of
+        from snnprune.checkpoint.containers import files_of
 
         sets = filter(None, (self.data, self.test_data, self.eval_data))
         named = (name.partition(":") for name in sets)

@@ -12,7 +12,7 @@ from typing import Any
 from snnprune.data.catalogue import DATA
 from snnprune.data.dataset import DataSpec
 from snnprune.models import MODELS, NOTE, ModelSpec
-from snnprune.plugins.references import decode_section
+from snnprune.plugins.names import decode_section
 from snnprune.runtime import KEY, __version__
 
 MAX_NUMBER = 2**16  # of any argument that a file may choose

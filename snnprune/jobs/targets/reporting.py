@@ -9,13 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from snnprune.errors import InputError
-from snnprune.export.network import RecordedNetwork, record_first_calls
+from snnprune.export.exporters import RecordedNetwork, record_first_calls
 from snnprune.graph.network import Link, Network
 from snnprune.jobs.targets.opening import open_target, read_example
 from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.target import Target
+from snnprune.measure import Natural
 from snnprune.measure.calibration import Calibration, InputValues, LayerStatistics
-from snnprune.measure.quantities import Natural
 from snnprune.pruning.score import Scores
 from snnprune.report.frame import make_file_entry, make_report
 

@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
-from snnprune.checkpoint.checkpoint import Checkpoint
-from snnprune.checkpoint.weights import (
+from snnprune.checkpoint.checkpoint import (
+    Checkpoint,
     compute_effective_weight,
     find_parametrized,
     find_prunable_weights,
@@ -24,12 +24,16 @@ from snnprune.data.dataset import GIVEN, DataSet, DataSpec, Split
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
 from snnprune.errors.text import format_count, format_names, format_split, layer_name
+from snnprune.graph.forward import Readout
 from snnprune.graph.libraries import library_of
 from snnprune.graph.network import Network, find_aliases
-from snnprune.graph.readout import Readout
 from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.provenance import read_data_spec
+from snnprune.measure.calibration import Calibration
 from snnprune.models import ModelSpec
+from snnprune.pruning.oneshot import OneShot
+from snnprune.pruning.score import Scores
+from snnprune.runtime import SILENT, Progress
 
 
 def find_unused_weights(network: Network, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
@@ -316,3 +320,33 @@ class Target:
                 hint="give --data" if self.spec else "give --model and --data",
             )
         return self.runnable
+
+
+def make_one_shot(
+    target: Target,
+    calibration: Calibration | None,
+    progress: Progress = SILENT,
+    *,
+    tuning_images: int | None = None,
+) -> OneShot:
+    """The target's network, ready to be scored and pruned.
+
+    `tuning_images` is how many training images a repair may tune on, where it tunes.
+    """
+    tunes = target.runnable is not None and tuning_images is not None
+    return OneShot(
+        target.network,
+        target.find_weights(),
+        batches=target.calibration_batches if target.runnable is not None else None,
+        tuning_batches=target.batches("train", tuning_images) if tunes else None,
+        calibration=calibration,
+        seed=target.options.seed,
+        progress=progress,
+    )
+
+
+def warn_of_unused_criterion(scores: Scores) -> list[str]:
+    """A warning where the criterion scored nothing."""
+    if scores.by_criterion:
+        return []
+    return [f"no layer could be scored by {scores.criterion}: all went by magnitude"]

@@ -11,16 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnprune.checkpoint.checkpoint import Checkpoint
-from snnprune.checkpoint.read import read_checkpoint
-from snnprune.checkpoint.weights import find_prunable_weights
+from snnprune.checkpoint.checkpoint import Checkpoint, find_prunable_weights
+from snnprune.checkpoint.containers import read_checkpoint
 from snnprune.errors import InputError, UsageError
 from snnprune.errors.text import format_names
 from snnprune.jobs.theory.options import ConstructOptions
 from snnprune.report.frame import make_file_entry, make_report
 from snnprune.runtime import Progress
 from snnprune.theory import widths
-from snnprune.theory.neuron import require_memoryless
+from snnprune.theory.construction import require_memoryless
 from snnprune.theory.trials import (
     LemmaTrial,
     NetworkTrial,

@@ -18,16 +18,20 @@ from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.reporting import make_target_report
 from snnprune.jobs.targets.target import Target
 from snnprune.jobs.theory.options import CrisisOptions
+from snnprune.measure import Share
 from snnprune.measure.calibration import Calibration
-from snnprune.measure.quantities import Share
 from snnprune.pruning.prune import require_sparsity
 from snnprune.report.plots.theory import FlipCourse, plot_accumulation, plot_predictions
 from snnprune.runtime import Progress, make_generator
-from snnprune.theory.accumulation import AccumulatedFlips, accumulate_flips, find_first_empty
 from snnprune.theory.changes import add_weight_noise, drop_smallest
-from snnprune.theory.crisis import CrisisEstimate, measure_crises
-from snnprune.theory.moving import MembraneShift, measure_shifts
-from snnprune.theory.spreading import SpreadCollector
+from snnprune.theory.crisis import (
+    AccumulatedFlips,
+    CrisisEstimate,
+    accumulate_flips,
+    find_first_empty,
+    measure_crises,
+)
+from snnprune.theory.shifts import MembraneShift, SpreadCollector, measure_shifts
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from snnprune.errors import UsageError
-from snnprune.jobs.shared_options import ReadoutFlag, ReportFlag, ReportOptions
+from snnprune.jobs.options import ReadoutFlag, ReportFlag, ReportOptions
 from snnprune.jobs.targets.options import (
     MeasuredOptions,
     Options,
@@ -23,8 +23,8 @@ from snnprune.jobs.targets.options import (
 )
 
 if TYPE_CHECKING:
-    from snnprune.jobs.theory.levels import ChangeLevel
-    from snnprune.theory.neuron import NeuronDynamics
+    from snnprune.jobs.theory.analyze import ChangeLevel
+    from snnprune.theory.construction import NeuronDynamics
     from snnprune.theory.widths import Setting
 
 
@@ -129,7 +129,7 @@ class QuantizeOptions(AnalyzeOptions):
 
     def make_levels(self) -> tuple[ChangeLevel, ...]:
         """One for each number of bits."""
-        from snnprune.jobs.theory.levels import make_quantize_levels
+        from snnprune.jobs.theory.analyze import make_quantize_levels
 
         return make_quantize_levels(self.bits, per_channel=self.per == "channel")
 
@@ -148,7 +148,7 @@ class LowRankOptions(AnalyzeOptions):
 
     def make_levels(self) -> tuple[ChangeLevel, ...]:
         """One for each share of ranks."""
-        from snnprune.jobs.theory.levels import make_low_rank_levels
+        from snnprune.jobs.theory.analyze import make_low_rank_levels
 
         return make_low_rank_levels(self.keep)
 
@@ -166,7 +166,7 @@ class DropOptions(AnalyzeOptions):
 
     def make_levels(self) -> tuple[ChangeLevel, ...]:
         """One for each sparsity."""
-        from snnprune.jobs.theory.levels import make_prune_levels
+        from snnprune.jobs.theory.analyze import make_prune_levels
 
         return make_prune_levels(self.sparsity)
 
@@ -199,7 +199,7 @@ class NoiseOptions(AnalyzeOptions):
 
     def make_levels(self) -> tuple[ChangeLevel, ...]:
         """One for each strength."""
-        from snnprune.jobs.theory.levels import make_noise_levels
+        from snnprune.jobs.theory.analyze import make_noise_levels
 
         return make_noise_levels(self.kind, self._parse_level(), self.seed, self.time_axis)
 
@@ -328,7 +328,7 @@ class ConstructOptions(SettingOptions, ReportOptions):
     @property
     def dynamics(self) -> NeuronDynamics:
         """How all neurons work."""
-        from snnprune.theory.neuron import NeuronDynamics
+        from snnprune.theory.construction import NeuronDynamics
 
         reset = None if self.soft else self.reset
         return NeuronDynamics(threshold=self.threshold, beta=self.beta, reset=reset)

@@ -11,7 +11,7 @@ import torch
 from snnprune.errors import UsageError
 from snnprune.files.writing import require_free
 from snnprune.jobs.theory.options import WidthOptions
-from snnprune.measure.quantities import Natural
+from snnprune.measure import Natural
 from snnprune.report.frame import make_report
 from snnprune.report.plots.theory import plot_growth
 from snnprune.theory import widths

@@ -17,22 +17,21 @@ from torch import nn
 
 from snnprune.data.dataset import DataSet
 from snnprune.data.images import ImageSplit
-from snnprune.distributed.device import choose_device
+from snnprune.distributed.ranks import choose_device
 from snnprune.errors import StoppedError
 from snnprune.jobs.train.finetune import FinetuneSources, load_for_finetune, read_sources
 from snnprune.jobs.train.looping import LoopOptions, make_data_spec
 from snnprune.jobs.train.options import FinetuneFiles
 from snnprune.jobs.train.plans import Training, TrainingPlan, make_plan
 from snnprune.jobs.train.recipes import require_names
+from snnprune.measure import Natural
 from snnprune.measure.evaluation import evaluate
-from snnprune.measure.quantities import Natural
 from snnprune.recipe.schema import Recipe
 from snnprune.report.frame import make_report
 from snnprune.training.finetune import make_finetune_recipe, prepare_finetune
 from snnprune.training.imp import imp
-from snnprune.training.runs.opening import require_ready
-from snnprune.training.runs.run import Groups, Unsaved
-from snnprune.training.runs.stopping import StopSignal
+from snnprune.training.runs import Groups, StopSignal, Unsaved
+from snnprune.training.runs.ownership import require_ready
 from snnprune.training.search import search
 from snnprune.training.setup import TrainingSetup, open_recipe_data, resolve_recipe, set_up
 from snnprune.training.tickets import count_parameters

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.checkpoint.checkpoint import Checkpoint
+from snnprune.checkpoint.containers import files_of, read_checkpoint
 from snnprune.checkpoint.mask_file import read_masks, read_partner
-from snnprune.checkpoint.read import files_of, read_checkpoint
 from snnprune.data.dataset import DataSpec
 from snnprune.errors import InputError, OutputError
 from snnprune.errors.text import format_count
-from snnprune.files.writing import hash_file
+from snnprune.files.reading import hash_file
 from snnprune.graph.network import Network
 from snnprune.jobs.targets.binding import bind_checkpoint, load_tensors
 from snnprune.jobs.targets.provenance import read_data_spec, read_model_spec
@@ -37,9 +37,9 @@ from snnprune.runtime import SILENT, Progress
 from snnprune.training.finetune import finetune, make_finetune_recipe
 from snnprune.training.methods import PRUNED
 from snnprune.training.ranking import copy_prunable_weights, make_full_masks
+from snnprune.training.runs import RunWithInputs, require_same_inputs
 from snnprune.training.runs.folder import RunFolder
 from snnprune.training.runs.ownership import BEST, MASK, MODEL
-from snnprune.training.runs.run import RunWithInputs, require_same_inputs
 from snnprune.training.setup import TrainingSetup, set_up, spec_of
 from snnprune.training.train import TrainedNetwork
 

@@ -1,4 +1,4 @@
-"""What the commands that train have around their loops: the run folder, signals, a way to go on."""
+"""What the commands that train have around their loops: run folder, signals, reports, going on."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from snnprune.data.dataset import DataOptions, DataSet, DataSpec
-from snnprune.distributed.device import choose_device
-from snnprune.distributed.ranks import Ranks, join_ranks
+from snnprune.distributed.ranks import Ranks, choose_device, join_ranks
 from snnprune.errors import (
     InputError,
     NonFiniteError,
@@ -27,20 +27,22 @@ from snnprune.errors import (
 )
 from snnprune.jobs.targets.provenance import make_metadata
 from snnprune.jobs.train.recipes import require_names
-from snnprune.jobs.train.reports import Finetune, Tickets, Train
-from snnprune.plugins.references import iter_references
-from snnprune.recipe.methods import TrainingSection
+from snnprune.measure import Natural
+from snnprune.plugins.names import iter_references
 from snnprune.recipe.schema import Recipe
+from snnprune.recipe.sections import TrainingSection
+from snnprune.report import curves
 from snnprune.report.frame import doubt_evaluation, make_report
-from snnprune.report.pages.writing import write_report
+from snnprune.report.pages import write_report
+from snnprune.report.schema import AsDict, Evaluation, File, Frame, closed
+from snnprune.runtime import Progress
 from snnprune.training.early_bird import describe_early_tickets
-from snnprune.training.runs.changes import collect_conditions
-from snnprune.training.runs.folder import RunFolder
-from snnprune.training.runs.opening import open_run, require_ready
-from snnprune.training.runs.ownership import RECIPE, REPORT
-from snnprune.training.runs.run import Run, SharedRun, SharedStop
-from snnprune.training.runs.stopping import StopSignal, catch_signals
+from snnprune.training.runs import Run, SharedRun, SharedStop, StopSignal, catch_signals
+from snnprune.training.runs.folder import RunFolder, open_run
+from snnprune.training.runs.ownership import RECIPE, REPORT, require_ready
+from snnprune.training.runs.state import collect_conditions
 from snnprune.training.setup import open_recipe_data, resolve_recipe, spec_of
+from snnprune.training.tickets import Epoch, Ticket
 
 Say = Callable[[str], None]
 
@@ -91,6 +93,10 @@ class LoopRun:
     report: Mapping[str, Any]
     finished_before: bool = False
     """There was nothing left to do."""
+
+
+Job = Callable[[LoopOptions, Progress, Say], LoopRun]
+"""What runs a recipe by one of the loops."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,3 +318,43 @@ def _suggest_less_memory(training: TrainingSection) -> str:
         f"begin again with --set training.accumulate={2 * training.accumulate}, which takes each "
         f"batch in pieces, or --set training.batch_size={half}"
     )
+
+
+Point = Annotated[curves.PointRow, AsDict(name="Point")]
+Summary = Annotated[
+    curves.SummaryRow,
+    AsDict(name="Summary", more={"dense": Point | None, "points": list[Point]}),
+]
+
+
+class Trained(Frame):
+    recipe: dict[str, Any]
+    epochs: list[Epoch]
+    best: Epoch | None
+    test: Evaluation | None
+    tickets: list[Ticket]
+    outputs: list[File]
+
+
+@closed
+class Train(Trained):
+    command: Literal["train"]
+
+
+Masks = TypedDict("Masks", {"from": str, "pruned": Natural, "prunable": Natural})
+
+
+@closed
+class Finetune(Trained):
+    command: Literal["finetune"]
+    before: Evaluation | None
+    masks: Masks
+
+
+@closed
+class Tickets(Frame):
+    command: Literal["imp", "search"]
+    recipe: dict[str, Any]
+    tickets: list[Ticket]
+    summary: Summary
+    outputs: list[File]

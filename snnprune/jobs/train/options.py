@@ -11,8 +11,8 @@ from typing import Annotated, ClassVar
 import typer
 
 from snnprune.errors import UsageError
-from snnprune.files.readable import require_readable
-from snnprune.jobs.shared_options import TrustFlag
+from snnprune.files.reading import require_readable
+from snnprune.jobs.options import TrustFlag
 from snnprune.jobs.targets.options import TEST_DATA_HELP, DataFolderOptions, Options
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from snnprune.files.together import replace_together
-from snnprune.files.writing import write_text
+from snnprune.files.writing import replace_together, write_text
 from snnprune.models import read_argument
 from snnprune.recipe.schema import Recipe
 from snnprune.report.curves import CurveSummary, format_markdown_table

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from snnprune.masks import Masks, count_kept
-from snnprune.measure.quantities import Natural, Share
+from snnprune.measure import Natural, Share
 from snnprune.models import read_argument
 from snnprune.pruning.criteria import load_criterion
-from snnprune.recipe.methods import ImpSection, SearchSection
 from snnprune.recipe.schema import Recipe
+from snnprune.recipe.sections import ImpSection, SearchSection
 from snnprune.report.curves import DENSE
 from snnprune.training.methods import (
     EDGE_POPUP,
@@ -21,7 +21,7 @@ from snnprune.training.methods import (
     load_method,
 )
 from snnprune.training.ranking import copy_prunable_weights
-from snnprune.training.searches import list_search_rounds, share_kept
+from snnprune.training.search import list_search_rounds, share_kept
 from snnprune.training.setup import TrainingSetup, spec_of
 
 

@@ -1,19 +1,49 @@
-"""`snnprune train`: from a recipe to a run folder, in one go or in several."""
+"""`snnprune train`, `imp` and `search`: from a recipe to a run folder, in one go or in several."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from snnprune.jobs.train.looping import LoopJob, LoopOptions, LoopRun, Say, prepare_loop
+import torch
+
+from snnprune.data.dataset import DataSet
+from snnprune.distributed.ranks import Ranks
+from snnprune.jobs.train.looping import Job, LoopJob, LoopOptions, LoopRun, Say, prepare_loop
 from snnprune.jobs.train.pictures import draw_run
-from snnprune.report.curves import summarize_runs
+from snnprune.recipe.schema import Recipe
+from snnprune.report.curves import describe_curves, summarize_runs
 from snnprune.report.frame import describe_evaluation
 from snnprune.runtime import SILENT, Progress
+from snnprune.training.imp import imp
+from snnprune.training.runs import Run, StopSignal
 from snnprune.training.runs.folder import RunFolder
 from snnprune.training.runs.ownership import BEST, MODEL
+from snnprune.training.search import search
+from snnprune.training.tickets import TicketResults
 from snnprune.training.train import TrainedNetwork, train
+
+Found = TypeVar("Found")
+Found_co = TypeVar("Found_co", covariant=True)
+
+
+class Loop(Protocol[Found_co]):
+    """`train`, `imp` or `search`."""
+
+    def __call__(
+        self,
+        recipe: Recipe,
+        data: DataSet,
+        *,
+        device: torch.device,
+        run: Run | None,
+        stop: StopSignal,
+        progress: Progress,
+        ranks: Ranks,
+    ) -> Found_co:
+        """What `recipe` comes to, each network kept in `run`."""
+        ...
 
 
 def train_recipe(
@@ -24,10 +54,46 @@ def train_recipe(
     Raises:
         SnnpruneError: see `prepare_loop`.
     """
+    return _run_loop(train, write_training, options, progress, say)
+
+
+def imp_recipe(
+    options: LoopOptions, progress: Progress = SILENT, say: Say = lambda _: None
+) -> LoopRun:
+    """Find tickets, and leave a run folder with a model and masks for every round.
+
+    Raises:
+        SnnpruneError: see `prepare_loop`.
+    """
+    return _run_loop(imp, _write_tickets, options, progress, say)
+
+
+def search_recipe(
+    options: LoopOptions, progress: Progress = SILENT, say: Say = lambda _: None
+) -> LoopRun:
+    """Search, and leave a run folder with a model and masks for every sparsity.
+
+    Raises:
+        SnnpruneError: see `prepare_loop`.
+    """
+    return _run_loop(search, _write_tickets, options, progress, say)
+
+
+JOBS: Mapping[str, Job] = {"train": train_recipe, "imp": imp_recipe, "search": search_recipe}
+
+
+def _run_loop(
+    loop: Loop[Found],
+    finish: Callable[[LoopJob, RunFolder, Found], LoopRun],
+    options: LoopOptions,
+    progress: Progress,
+    say: Say,
+) -> LoopRun:
+    """Run `loop`, and `finish` its folder with what it found; or the run that is finished."""
     with prepare_loop(options, say) as work:
         if work.finished:
             return work.read_result()
-        found = train(
+        found = loop(
             work.recipe,
             work.data,
             device=work.device,
@@ -36,7 +102,7 @@ def train_recipe(
             progress=progress,
             ranks=work.ranks,
         )
-        return work.by_first(lambda folder: write_training(work, folder, found))
+        return work.by_first(lambda folder: finish(work, folder, found))
 
 
 def write_training(
@@ -66,3 +132,10 @@ def write_training(
 def _write_networks(run: RunFolder, trained: TrainedNetwork) -> list[str]:
     """Write checkpoints and masks; their names."""
     return run.write({MODEL: trained.tensors, BEST: trained.best}, trained.masks)
+
+
+def _write_tickets(work: LoopJob, folder: RunFolder, found: TicketResults) -> LoopRun:
+    """Draw, and write the report."""
+    summary = summarize_runs([found.rows])
+    pictures = draw_run(folder.folder, summary, work.recipe)
+    return work.finish(pictures, tickets=list(found.rows), summary=describe_curves(summary))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from snnprune.plugins.registry import Registry, RegistryRow
+from snnprune.plugins.names import Registry, RegistryRow
 from snnprune.plugins.user_code import guard_function
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 
 RULES = "snnprune.pruning.allocation.rules"
-LEVELS = "snnprune.pruning.allocation.levels"
 
 ALLOCATIONS = Registry(
     kind="allocation",
@@ -40,15 +39,15 @@ ALLOCATIONS = Registry(
             target=f"{RULES}:prune_scored_only", summary="unscored layers stay dense"
         ),
         "lamp": RegistryRow(
-            target=f"{LEVELS}:prune_by_lamp",
+            target=f"{RULES}:prune_by_lamp",
             summary="one ranking of each score's part in what its layer would still have",
         ),
         "lamp-magnitude": RegistryRow(
-            target=f"{LEVELS}:prune_by_lamp_of_magnitudes",
+            target=f"{RULES}:prune_by_lamp_of_magnitudes",
             summary="from each layer as many as lamp would by magnitude, chosen by score",
         ),
         "flips": RegistryRow(
-            target=f"{LEVELS}:prune_by_flips",
+            target=f"{RULES}:prune_by_flips",
             summary="the same predicted share of flipped spikes behind every layer",
         ),
         "erk": RegistryRow(

@@ -30,7 +30,7 @@ class Candidates:
     degree: int = 1
     """The power of |w| with which a score grows; 1 for layers in `by_magnitude`."""
     flips: Mapping[str, Tensor] = field(default_factory=dict)
-    """e_ij of `allocation.flips`, (out, in / groups, *kernel), where it is known."""
+    """e_ij of `compute_flip_energies`, (out, in / groups, *kernel), where it is known."""
     places: Mapping[str, Tensor] = field(default_factory=dict)
     """Where each value of a parameter is in its weight, flat, where it lies otherwise."""
 

@@ -7,7 +7,7 @@ imports no torch.
 from dataclasses import replace
 
 from snnprune.errors import InputError
-from snnprune.plugins.registry import Registry, RegistryRow
+from snnprune.plugins.names import Registry, RegistryRow
 from snnprune.plugins.user_code import guard_function, is_reference, require_own
 from snnprune.pruning.criteria.criterion import Criterion, Evidence, Needs, Scale, criterion
 
@@ -39,27 +39,27 @@ CRITERIA = Registry(
             summary="|w| times the norm of its input",
         ),
         "taylor": RegistryRow(
-            target="snnprune.pruning.criteria.gradient:taylor",
+            target="snnprune.pruning.criteria.weight:taylor",
             summary="|w dL/dw|, the first-order change of the loss",
         ),
         "fisher": RegistryRow(
-            target="snnprune.pruning.criteria.gradient:fisher",
+            target="snnprune.pruning.criteria.weight:fisher",
             summary="w^2 E[(dL/dw)^2] / 2, squares sample by sample",
         ),
         "snip": RegistryRow(
-            target="snnprune.pruning.criteria.gradient:snip",
+            target="snnprune.pruning.criteria.weight:snip",
             summary="sensitivity of the loss to the connection; ranks as taylor",
         ),
         "grasp": RegistryRow(
-            target="snnprune.pruning.criteria.gradient:grasp",
+            target="snnprune.pruning.criteria.weight:grasp",
             summary="what gradient flow loses with the weight, w (H g)",
         ),
         "synflow": RegistryRow(
-            target="snnprune.pruning.criteria.gradient:synflow",
+            target="snnprune.pruning.criteria.weight:synflow",
             summary="|w| dR/d|w|, the paths through the weight; of the data only the shape",
         ),
         "sf-loss": RegistryRow(
-            target="snnprune.pruning.criteria.gradient:sf_loss",
+            target="snnprune.pruning.criteria.weight:sf_loss",
             summary="bound on the change of the loss through all spikes it carries",
         ),
         "obs": RegistryRow(

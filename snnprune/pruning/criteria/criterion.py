@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from snnprune.measure.calibration import LayerStatistics
-    from snnprune.measure.second_moments.gram import Gram
+    from snnprune.measure.second_moments import Gram
 
 
 Needs = Literal[

@@ -14,7 +14,7 @@ from snnprune.errors import InputError
 from snnprune.graph.network import Layer, Network
 from snnprune.measure.calibration import Calibration, LayerStatistics
 from snnprune.measure.gradients import Found, compute_weight_gradients
-from snnprune.measure.second_moments.gram import Grams
+from snnprune.measure.second_moments import Grams
 from snnprune.pruning.criteria.criterion import Criterion, Evidence, Needs
 
 BY_GRADIENT: frozenset[Needs] = frozenset(get_args(Found))

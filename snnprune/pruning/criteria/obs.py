@@ -7,15 +7,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from snnprune.measure.second_moments.obs import compute_losses, invert
+from snnprune.measure.second_moments import compute_losses, invert
 from snnprune.pruning.criteria.criterion import Evidence, criterion
-from snnprune.pruning.criteria.density import log_density_at_threshold, log_response
+from snnprune.pruning.criteria.spiking import log_density_at_threshold, log_response
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from snnprune.measure.calibration import LayerStatistics
-    from snnprune.measure.second_moments.gram import Gram
+    from snnprune.measure.second_moments import Gram
 
 
 RIDGE = 1e-2  # of the mean of the diagonal: inputs that always meet leave H singular
@@ -27,7 +27,7 @@ def obs(evidence: Evidence) -> Tensor:
 
     w_q^2 / [H^-1]_qq, H = E[x x'] of the layer's own inputs, in the exact order of removal: after
     each the rest of the row makes up for it (arXiv 2208.11580, Algorithm 1). See
-    `second_moments.obs`.
+    `measure.second_moments`.
     """
     return _compute_losses(evidence)
 

@@ -6,18 +6,23 @@ imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from snnprune.errors import InputError
-from snnprune.plugins.registry import Registry, RegistryRow
+from snnprune.measure import Natural
+from snnprune.plugins.names import Registry, RegistryRow
 from snnprune.plugins.user_code import guard_function, is_reference
+from snnprune.runtime import SILENT, Progress
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from snnprune.data.batches import Batches
+    from snnprune.graph.network import Layer, Network
     from snnprune.masks import Masks
-    from snnprune.pruning.repair.pruned import Pruned, Repair
+    from snnprune.measure.calibration import Calibration
 
 
 REPAIRS = Registry(
@@ -113,12 +118,119 @@ def require_repair(name: str, *, field: str = "--repair") -> None:
         REPAIRS.require(part, field=field)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TuneSettings:
+    """Of the repair `tune`; see `snnprune.pruning.repair.tuning`."""
+
+    steps: int = 960
+    """Of the optimizer."""
+    learning_rate: float = 0.02
+    """Its peak."""
+    images: int = 4096
+    """Unlabelled training images, or as many as there are."""
+    use_labels: bool = False
+    """Whether the loss is the cross-entropy of labels and not the distance to the dense network."""
+    surrogate: bool = False
+    """Whether comparisons get a gradient of snnprune's own, as the network has none there."""
+    augment: tuple[str, ...] = ()
+    """`flip`, `shift` or both: what may be done to an image without changing what it shows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOutcome:
+    """What tuning was done, and how far the outputs were from those of the dense network.
+
+    A loss is the mean over the steps of some eighths of the way: t^2 KL of the softmax of the
+    logits / t, or with labels the cross-entropy.
+    """
+
+    steps: Natural
+    images: Natural | None
+    """None: they were not held, and went by batch by batch."""
+    learning_rate: float
+    use_labels: bool
+    surrogate: bool
+    augment: tuple[str, ...]
+    temperature: float | None
+    """Of the logits, means over time; None with labels."""
+    kept_before: Natural
+    """Weights that were kept as it began."""
+    kept: Natural
+    loss_at_first: float
+    loss_at_goal: float
+    """As soon as all weights that were to go had gone."""
+    loss_at_last: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """A network whose module holds pruned tensors, and what it was before."""
+
+    network: Network
+    dense: Mapping[str, Tensor]
+    """Tensors of the network before any pruning, by state-dict key."""
+    masks: Masks
+    """By weight key."""
+    batches: Batches
+    calibration: Calibration | None = None
+    """Of the dense network."""
+    choosable: Masks | None = None
+    """Weights that a repair may choose; None: all. What was 0 before stays so."""
+    silenced: Mapping[str, Tensor] = field(default_factory=dict)
+    """Of tensors beside the weights, True where they must stay 0, by key."""
+    fixed: bool = False
+    """Whether the masks have a structure that no repair may change."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """How many weights `tune` leaves of each, by key; where there is none, as many as there are."""
+    tuning: TuneSettings = field(default_factory=TuneSettings)
+    tuning_batches: Batches | None = None
+    """Images to tune on; None: the calibration images."""
+    tell: Callable[[TuneOutcome], None] = lambda _: None
+    """Is told what `tune` did."""
+    seed: int = 0
+    progress: Progress = SILENT
+
+
+Repair = Callable[[Pruned], "Masks"]
+"""Mends the module in place; the masks that hold now, with as many weights in each layer."""
+
+
+def explain_unfitted(network: Network, keys: Iterable[str]) -> dict[str, str]:
+    """Weights that no repair goes through layer by layer, and why."""
+    found = {key: _explain_layer(network, network.layers[key]) for key in keys}
+    return {key: why for key, why in found.items() if why is not None}
+
+
+def _explain_layer(network: Network, layer: Layer) -> str | None:
+    if layer.unseen:
+        return layer.unseen
+    if layer.weight in network.settled.layouts:
+        return "it is applied in two forms"
+    return "a function of the network makes its weight" if layer.shaped else None
+
+
+def silence(module: nn.Module, silenced: Mapping[str, Tensor]) -> None:
+    """Put 0 where channels are gone."""
+    import torch
+
+    held = module.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for key, gone in silenced.items():
+            held[key].masked_fill_(gone.to(held[key].device), 0)
+
+
 __all__ = [
     "BY_LAYER",
     "NONE",
     "REPAIRS",
     "TUNE",
     "WITHOUT_STATISTICS",
+    "Pruned",
+    "Repair",
+    "TuneOutcome",
+    "TuneSettings",
+    "explain_unfitted",
     "load_repairs",
     "require_repair",
+    "silence",
 ]

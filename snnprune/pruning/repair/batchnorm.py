@@ -15,12 +15,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from snnprune.graph.calls import NormCall
 from snnprune.graph.forward import Batch
 from snnprune.graph.hooks import NormObserver, observe
-from snnprune.graph.making import replace_tensors
-from snnprune.graph.mode import use_eval_mode
 from snnprune.graph.network import Network
+from snnprune.graph.state import replace_tensors, use_eval_mode
 from snnprune.masks import Masks
-from snnprune.measure.sums import ChannelMoments, reshape_to_blocks
-from snnprune.pruning.repair.pruned import Pruned, silence
+from snnprune.measure.channel_sums import ChannelMoments, reshape_to_blocks
+from snnprune.pruning.repair import Pruned, silence
 
 FLAT = 1e-10
 """Of the squared mean: a smaller variance is rounding."""

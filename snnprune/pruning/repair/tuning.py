@@ -1,4 +1,7 @@
-"""Tuning of what is left by surrogate gradients, while the masks grow to what was asked for."""
+"""Tuning of what is left by surrogate gradients, while the masks grow to what was asked for.
+
+And what a step of it takes, found out on a few samples before it is decided on.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -14,25 +18,24 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim import Adam
 from torch.optim.lr_scheduler import OneCycleLR
+from torch.utils.flop_counter import FlopCounterMode
 
-from snnprune.data.batches import copy_batch
+from snnprune.data.batches import Batches, copy_batch
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.forward import device_of
-from snnprune.graph.making import replace_tensors
 from snnprune.graph.network import Network
-from snnprune.graph.surrogate import SurrogateGradients
+from snnprune.graph.state import replace_tensors
 from snnprune.masks import Masks, select_highest
-from snnprune.measure.gradients.passes import enable_gradients, require_gradient
-from snnprune.measure.loss import check_labels
-from snnprune.measure.second_moments.gram import find_bias_key
+from snnprune.measure.evaluation import check_labels
+from snnprune.measure.gradient_passes import SurrogateGradients, enable_gradients, require_gradient
+from snnprune.measure.second_moments import find_bias_key
+from snnprune.pruning.repair import Pruned, TuneOutcome, silence
 from snnprune.pruning.repair.batchnorm import (
     BatchNormForm,
     find_batchnorms,
     match,
     measure_dense_norms,
 )
-from snnprune.pruning.repair.pruned import Pruned, silence
-from snnprune.pruning.repair.settings import TuneOutcome
 from snnprune.pruning.repair.tuning_images import (
     BATCH,
     FLIP,
@@ -40,6 +43,7 @@ from snnprune.pruning.repair.tuning_images import (
     HeldSamples,
     Piece,
     hold_samples,
+    iter_batches,
     iter_endlessly,
 )
 from snnprune.runtime import seed_draws
@@ -260,3 +264,80 @@ def compute_divergence(made: Tensor, wanted: Tensor, temperature: float) -> Tens
     log_q, log_p = ((logits / temperature).log_softmax(1) for logits in (made, wanted))
     apart = functional.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
     return temperature**2 * apart
+
+
+FEW = 8  # samples that the cost of a step is found out on
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCost:
+    """Of a forward and a backward pass over the samples of one step."""
+
+    multiply_adds: int
+    """Of convolutions and products of matrices."""
+    unreached: tuple[str, ...] = ()
+    """Weights that no gradient reaches, by key."""
+    surrogate: bool = False
+    """Whether comparisons had a gradient of snnprune's own."""
+
+
+def measure_step(network: Network, batches: Batches) -> StepCost:
+    """Run a few samples forward and back; no gradient and no state is left behind.
+
+    Where no gradient reaches some weights, as spikes have none, it is tried again with comparisons
+    that have one of snnprune's own.
+
+    Raises:
+        InputError: there are no samples, or the network cannot be differentiated.
+    """
+    try:
+        plain = _measure_step(network, batches, surrogate=False)
+        if not plain.unreached:
+            return plain
+    except InputError:
+        plain = None
+    helped = _measure_step(network, batches, surrogate=True)
+    if plain is not None and len(helped.unreached) == len(plain.unreached):
+        return plain
+    return helped
+
+
+def _measure_step(network: Network, batches: Batches, *, surrogate: bool) -> StepCost:
+    """The same with comparisons as they are, or with a gradient.
+
+    Raises:
+        InputError: there are no samples, or the network cannot be differentiated.
+    """
+    piece = _take_few(network, batches)
+    counter = FlopCounterMode(display=False)
+    with (
+        enable_gradients(network) as weights,
+        network.reset_between_batches(),
+        seed_draws(0, "tune", "cost", device=device_of(network.module)),
+        counter,
+    ):
+        with SurrogateGradients() if surrogate else nullcontext():
+            logits = network.new_reader()(network.run(copy_batch(piece.x)), piece.samples).mean(0)
+        require_gradient(logits)
+        try:
+            found = torch.autograd.grad(
+                logits.logsumexp(1).sum(), list(weights.values()), allow_unused=True
+            )
+        except RuntimeError as error:
+            raise InputError(
+                f"no gradient can be had: {str(error).splitlines()[0]}", field="--model"
+            ) from error
+    unreached = (key for key, slope in zip(weights, found, strict=True) if slope is None)
+    done = counter.get_total_flops() // 2
+    return StepCost(
+        multiply_adds=done * BATCH // piece.samples,
+        unreached=tuple(unreached),
+        surrogate=surrogate,
+    )
+
+
+def _take_few(network: Network, batches: Batches) -> Piece:
+    """The first samples; a whole batch where they cannot be taken out of it."""
+    for piece in iter_batches(network, batches, ("cost",), size=FEW):
+        return piece
+    raise InputError("holds no samples", field="--data")

@@ -11,8 +11,14 @@ from snnprune.report.plots.accuracy import (
     plot_tickets,
 )
 from snnprune.report.plots.canvas import LineStyle
-from snnprune.report.plots.layers import plot_densities, plot_firing_rates, plot_sensitivity
-from snnprune.report.plots.panels import plot_flips, plot_membrane, plot_scores
+from snnprune.report.plots.layers import (
+    plot_densities,
+    plot_firing_rates,
+    plot_flips,
+    plot_membrane,
+    plot_scores,
+    plot_sensitivity,
+)
 from snnprune.report.plots.theory import (
     FlipCourse,
     plot_accumulation,

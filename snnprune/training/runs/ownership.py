@@ -1,4 +1,4 @@
-"""That a run folder is whole, and the hashes of what is in it."""
+"""Whose a run folder is: its lock, the names of what is in it, and that it is whole."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from io import TextIOWrapper
 from pathlib import Path
 
-from snnprune.errors import OutputError
-from snnprune.files.folders import (
+from snnprune.errors import InputError, OutputError
+from snnprune.files.reading import compute_sums
+from snnprune.files.writing import (
     as_output_error,
     close_after,
     list_names,
@@ -22,11 +23,11 @@ from snnprune.files.folders import (
     open_file_in,
     open_folder,
     read_status,
+    replace_together,
+    require_writable_folder,
     sweep,
 )
-from snnprune.files.together import replace_together
-from snnprune.files.writing import compute_sums
-from snnprune.training.runs import metrics, state
+from snnprune.training.runs import state
 
 NAME = "run.lock"
 
@@ -96,6 +97,7 @@ def _sign(file: TextIOWrapper, folder: Path) -> None:
 
 
 RECIPE, METRICS, STATES, REPORT = "recipe.yaml", "metrics.jsonl", "state", "report.json"
+TENSORBOARD, TEMPORARY = "tensorboard", ".snnprune-*.tmp"
 REPORTS = (REPORT, "report.html", "report.md")
 MODEL, MASK, BEST = "model.safetensors", "mask.safetensors", "best.safetensors"
 SHOWN = (
@@ -109,6 +111,64 @@ OF_RUN = (DONE, RECIPE, SUMS, METRICS, MODEL, MASK, BEST, *REPORTS, *SHOWN)
 OF_RESULT = (MODEL, MASK)
 RESULT = re.compile(r"round-\d+|dense|sparsity-[\w.+-]+")
 AROUND = re.compile(r"seed-\d+")
+
+
+def require_ready(folder: Path, *, resume: bool, force: bool) -> None:
+    """Refuse, before any work is done, a folder that a run cannot or must not use.
+
+    Raises:
+        InputError: there is no run to resume.
+        OutputError: there is something in it, nothing can be written there, or what has the name
+            of a file of ours is none.
+    """
+    if resume:
+        require_run(folder)
+    elif not force and folder.is_dir():
+        _require_empty(folder)
+    require_writable_folder(folder)
+    require_ours(folder)
+
+
+def require_run(folder: Path) -> None:
+    """Refuse a folder without a run.
+
+    Raises:
+        InputError: there is none in it.
+    """
+    if not holds_run(folder):
+        raise InputError(
+            "holds no run to resume", file=folder, hint="without --resume one is started"
+        )
+
+
+def _require_empty(folder: Path) -> None:
+    if holds_run(folder) and (folder / DONE).exists():
+        raise OutputError("holds a finished run", file=folder, hint="--force replaces it")
+    if holds_run(folder):
+        hint = "--resume continues it, --force replaces it"
+        raise OutputError("holds an unfinished run", file=folder, hint=hint)
+    if list_contents(folder):
+        raise OutputError("is not empty", file=folder, hint="--force replaces what is in it")
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether there is a run in it, finished or not, or one for each of several seeds.
+
+    Or one for each pair of a grid, which has the recipe of all around them.
+    """
+    marks = (NAME, DONE)
+    if (folder / RECIPE).is_file():
+        begun = any((folder / mark).exists() for mark in marks)
+        return begun or any(folder.glob(f"*/{RECIPE}"))
+    return any(folder.glob(f"seed-*/{RECIPE}"))
+
+
+def list_contents(folder: Path) -> list[Path]:
+    """What is in it, beside what a run that never began left."""
+    if not folder.is_dir():
+        return []
+    left = {folder / NAME, *folder.glob(TEMPORARY)}
+    return [path for path in folder.iterdir() if path not in left]
 
 
 def require_ours(folder: Path, runs: Collection[str] = ()) -> None:
@@ -144,7 +204,7 @@ def _names_file(name: str) -> bool:
 
 
 def _names_folder(name: str, *, top: bool) -> bool:
-    around = top and (name in (STATES, metrics.FOLDER) or AROUND.fullmatch(name) is not None)
+    around = top and (name in (STATES, TENSORBOARD) or AROUND.fullmatch(name) is not None)
     return around or RESULT.fullmatch(name) is not None
 
 

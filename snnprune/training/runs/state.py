@@ -1,4 +1,4 @@
-"""The folder `state/`: the two newest states of a run."""
+"""The states of a run, the two newest in its folder, and what must be as it was to go on."""
 
 from __future__ import annotations
 
@@ -16,53 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from snnprune.checkpoint.checkpoint import require_sound
 from snnprune.checkpoint.safetensors import read as read_safetensors
 from snnprune.checkpoint.safetensors import write_safetensors
-from snnprune.checkpoint.weights import require_sound
 from snnprune.errors import InputError
-from snnprune.files.folders import close_after, list_names, open_folder
-
-
-def read_count(known: Mapping[str, Any], name: str, *, most: int | None = None) -> int:
-    """A whole number from 0 on, and up to `most`."""
-    value = known[name]
-    if type(value) is not int or value < 0 or (most is not None and value > most):
-        raise ValueError(f"{name} cannot be {_format_value(value)}")
-    return value
-
-
-def read_number(known: Mapping[str, Any], name: str) -> float:
-    """A number that is neither NaN nor infinite."""
-    value = known[name]
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError(f"{name} cannot be {_format_value(value)}")
-    return float(value)
-
-
-def require_names(known: Mapping[str, Any], names: Collection[str]) -> None:
-    """Refuse a table with other names than these."""
-    if set(known) != set(names):
-        raise ValueError(f"it does not say {', '.join(names)} alone")
-
-
-def require_alike(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Refuse tensors with other names, shapes or types than those that are wanted."""
-    if tensors.keys() != wanted.keys():
-        odd = min(tensors.keys() ^ wanted.keys())
-        raise ValueError(f"{odd} is {'missing' if odd in wanted else 'too many'}")
-    for name, tensor in tensors.items():
-        like = wanted[name]
-        if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
-            raise ValueError(
-                f"{name} is {tensor.dtype} of shape {list(tensor.shape)}, "
-                f"wanted {like.dtype} of shape {list(like.shape)}"
-            )
-
-
-def _format_value(value: object) -> str:
-    text = repr(value) if not isinstance(value, int) else f"{value:,}"
-    return text if len(text) < 80 else f"{text[:80]}..."
-
+from snnprune.files.writing import close_after, list_names, open_folder
+from snnprune.recipe.schema import Recipe
+from snnprune.runtime import collect_versions, device_name
 
 POSITION, HASH = "snnprune.position", "snnprune.state_sha256"
 START_AGAIN = "--force starts again"
@@ -83,7 +43,7 @@ class State:
 def write_state(path: Path, state: State, *, within: Path | None = None) -> None:
     """Write the file whole or not at all; no more than one tensor is copied at a time.
 
-    `within` is as for `files.together.replace_file`.
+    `within` is as for `files.writing.replace_file`.
 
     Raises:
         OutputError: it cannot be written.
@@ -217,3 +177,140 @@ class StateStore:
             return {}
         matches = filter(None, map(NAME.fullmatch, names))
         return {int(match[1]): self.folder / match[0] for match in matches}
+
+
+def read_count(known: Mapping[str, Any], name: str, *, most: int | None = None) -> int:
+    """A whole number from 0 on, and up to `most`."""
+    value = known[name]
+    if type(value) is not int or value < 0 or (most is not None and value > most):
+        raise ValueError(f"{name} cannot be {_format_value(value)}")
+    return value
+
+
+def read_number(known: Mapping[str, Any], name: str) -> float:
+    """A number that is neither NaN nor infinite."""
+    value = known[name]
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{name} cannot be {_format_value(value)}")
+    return float(value)
+
+
+def require_names(known: Mapping[str, Any], names: Collection[str]) -> None:
+    """Refuse a table with other names than these."""
+    if set(known) != set(names):
+        raise ValueError(f"it does not say {', '.join(names)} alone")
+
+
+def require_alike(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Refuse tensors with other names, shapes or types than those that are wanted."""
+    if tensors.keys() != wanted.keys():
+        odd = min(tensors.keys() ^ wanted.keys())
+        raise ValueError(f"{odd} is {'missing' if odd in wanted else 'too many'}")
+    for name, tensor in tensors.items():
+        like = wanted[name]
+        if (tensor.shape, tensor.dtype) != (like.shape, like.dtype):
+            raise ValueError(
+                f"{name} is {tensor.dtype} of shape {list(tensor.shape)}, "
+                f"wanted {like.dtype} of shape {list(like.shape)}"
+            )
+
+
+def _format_value(value: object) -> str:
+    text = repr(value) if not isinstance(value, int) else f"{value:,}"
+    return text if len(text) < 80 else f"{text[:80]}..."
+
+
+SHOWN = 10  # differences that an error lists
+ABSENT = object()
+
+
+def require_same(recipe: Recipe, of_run: Recipe, folder: Path) -> None:
+    """Refuse to go on with another recipe.
+
+    Raises:
+        InputError: a setting differs; each is listed with both values.
+    """
+    before, now = (_flatten(each.model_dump(mode="json")) for each in (of_run, recipe))
+    found = list_differences(before, now)
+    if found:
+        more = [f"{len(found) - SHOWN} more"] * (len(found) > SHOWN)
+        raise InputError(
+            "; ".join([*found[:SHOWN], *more]),
+            file=folder,
+            hint="without --recipe and --set the run goes on as it began; --force starts another",
+        )
+
+
+def list_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A line for each name whose values differ."""
+    names = dict.fromkeys([*before, *now])
+    pairs = ((name, before.get(name, ABSENT), now.get(name, ABSENT)) for name in names)
+    return [
+        f"{name}: {_format_setting(then)} in the run, {_format_setting(value)} now"
+        for name, then, value in pairs
+        if then != value
+    ]
+
+
+def collect_conditions(device: torch.device, processes: int = 1) -> dict[str, str]:
+    """What the last bits of a result depend on beside the recipe."""
+    known = collect_versions()
+    return {
+        "snnprune": known["snnprune"],
+        "torch": known["torch"],
+        "device": device_name(device),
+        "processes": str(processes),
+    }
+
+
+def check_differences(
+    before: Mapping[str, str], now: Mapping[str, str], allowed: Collection[str], folder: Path
+) -> list[str]:
+    """A warning for each difference of what a run was made with; `allowed` are names in it.
+
+    The number of a CPU's threads makes it no other device.
+
+    Raises:
+        InputError: something differs that is not allowed; each is listed with both values.
+    """
+    refused = [
+        name
+        for name in dict.fromkeys([*before, *now])
+        if name not in allowed
+        and _strip_details(before.get(name, "")) != _strip_details(now.get(name, ""))
+    ]
+    if refused:
+        flags = " ".join(f"--allow-change {name}" for name in refused)
+        raise InputError(
+            "; ".join(told for told in list_differences(before, now) if _get_name(told) in refused),
+            file=folder,
+            hint=f"{flags} goes on all the same",
+        )
+    return list(map(_format_warning, list_differences(before, now)))
+
+
+def _strip_details(made: str) -> str:
+    return made.partition(" (")[0]
+
+
+def _get_name(difference: str) -> str:
+    return difference.partition(":")[0]
+
+
+def _format_warning(difference: str) -> str:
+    return f"{difference}: the result may differ in its last bits from that of an undisturbed run"
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"training": {"epochs": 3}}` as `{"training.epochs": 3}`."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _format_setting(value: object) -> str:
+    return "not set" if value is ABSENT else str(value)

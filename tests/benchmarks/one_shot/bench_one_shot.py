@@ -27,14 +27,14 @@ from typing import Any
 
 from torch import nn
 
-from snnprune.jobs.prune.tuning import MINUTE, STEPS
+from snnprune.jobs.prune.methods import MINUTE, STEPS
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.options import TargetOptions
 from snnprune.measure.evaluation import evaluate
 from snnprune.pruning.criteria import CRITERIA
 from snnprune.pruning.oneshot import OneShot, Plan
-from snnprune.pruning.repair.settings import TuneSettings
-from snnprune.pruning.repair.tuning_cost import measure_step
+from snnprune.pruning.repair import TuneSettings
+from snnprune.pruning.repair.tuning import measure_step
 
 OWN = Path(__file__).with_name("networks.py")
 SEEDS = (0, 1, 2)

@@ -1,1 +1,0 @@
-"""A small part of Fashion-MNIST, and how it was made."""

@@ -1,1 +1,0 @@
-"""The reports of all commands as types, of which the JSON Schema is made."""

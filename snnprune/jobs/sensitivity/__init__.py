@@ -1,1 +1,0 @@
-"""`snnprune sensitivity`: what each layer alone costs at each sparsity."""

@@ -1,0 +1,253 @@
+"""Passes over calibration data that look at one layer and stop behind it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from snnprune.data.batches import Batches
+from snnprune.errors import InputError
+from snnprune.graph.calls import LayerCall, NormCall
+from snnprune.graph.hooks import observe
+from snnprune.graph.network import Layer, Network
+from snnprune.graph.samples_and_steps import StepCount
+from snnprune.graph.state import use_eval_mode
+from snnprune.runtime import make_generator
+
+
+def extract_patches(x: Tensor, call: LayerCall) -> Tensor:
+    """The rows (groups, n, in / groups * kernel) that `x`, (samples, C_in, *space), gives.
+
+    A row lies as a weight of (in / groups, *kernel) does, flattened; there is one for every place
+    of the output, sample by sample.
+    """
+    if call.kind == "linear":
+        return x.unflatten(1, (call.groups, -1)).transpose(0, 1)
+    kernel = call.weight.shape[2:]
+    picking = torch.eye(kernel.numel(), dtype=x.dtype, device=x.device)
+    # each channel by itself through filters that pick one place of the kernel
+    single = x.reshape(-1, 1, *x.shape[2:])
+    seen = call.apply_weight(single, picking.view(-1, 1, *kernel), groups=1)
+    by_group = seen.reshape(len(x), call.groups, -1, seen.shape[2:].numel())
+    return by_group.permute(1, 0, 3, 2).flatten(1, 2)
+
+
+def count_places(x: Tensor, call: LayerCall) -> int:
+    """How many rows a sample of `x` gives."""
+    if call.kind == "linear":
+        return 1
+    one = x.new_ones(1, 1, *call.weight.shape[2:])
+    return call.apply_weight(x[:1, :1], one, groups=1).numel()
+
+
+def compute_currents(rows: Tensor, weight: Tensor) -> Tensor:
+    """What a layer makes of rows (groups, n, d), without its bias: (groups, n, out / groups)."""
+    return rows @ weight.reshape(len(rows), -1, rows.shape[2]).mT
+
+
+BATCH_FIRST = frozenset({"sinabs"})  # libraries that fold (N, T) into one dimension, not (T, N)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputCourse:
+    """How the inputs of a layer follow each other in time, and what becomes of them."""
+
+    calls: int
+    """Of the layer in one pass."""
+    steps: int | None
+    """T; None where it is not known."""
+    decay: float | None
+    """Of the membrane that it drives, per step; 1 for the sum that an output is; None for none."""
+    ends: bool = False
+    """Whether only what has come together at the end counts."""
+    batch_first: bool = False
+
+    def begun(self, samples: int) -> Callable[[Tensor], Tensor | None]:
+        """A function to be given the input of each call of a pass, (S, C_in, *space), in turn.
+
+        It gives what the membrane has of them: the same shape, or where only the end counts
+        (samples, C_in, *space) at the last call and None before.
+        """
+        if self.decay is None or self.steps is None or self.steps < 2:
+            return lambda x: x
+        if self.calls == self.steps:
+            return _StepByStep(self.decay, self.calls if self.ends else None)
+        if self.calls == 1:
+            whole = self.steps * samples
+            return lambda x: self._at_once(x) if len(x) == whole else x
+        return lambda x: x
+
+    def _at_once(self, x: Tensor) -> Tensor:
+        assert self.steps is not None
+        assert self.decay is not None
+        sizes = (-1, self.steps) if self.batch_first else (self.steps, -1)
+        by_time = x.unflatten(0, sizes)
+        axis = 1 if self.batch_first else 0
+        if self.ends:
+            return by_time.mean(axis)
+        gathered = by_time.movedim(axis, 0).clone()
+        for t in range(1, self.steps):
+            gathered[t] += self.decay * gathered[t - 1]
+        return gathered.movedim(0, axis).flatten(0, 1)
+
+
+class _StepByStep:
+    """The same for a layer that is called once for each time step."""
+
+    def __init__(self, decay: float, ends_at: int | None) -> None:
+        self.decay, self.ends_at = decay, ends_at
+        self.gathered: Tensor | None = None
+        self.calls = 0
+
+    def __call__(self, x: Tensor) -> Tensor | None:
+        self.gathered = x if self.gathered is None else x + self.decay * self.gathered
+        self.calls += 1
+        if self.ends_at is None:
+            return self.gathered
+        return self.gathered / self.calls if self.calls == self.ends_at else None
+
+
+def find_course(network: Network, layer: Layer, *, calls: int, steps: int | None) -> InputCourse:
+    """The course of a layer's inputs: to the membrane that it drives, or to the network's output.
+
+    What drives neurons of different or unknown decay is left as it is, and so is a layer in the
+    middle of the network of which it is not known what it drives.
+    """
+    libraries = {neuron.library.name for neuron in network.neurons.values()}
+    driven = {network.neurons[link.neuron].constants.beta for link in layer.links}
+    last = layer is [*network.layers.values()][-1]
+    ends = last and not layer.links and not layer.encoding
+    return InputCourse(
+        calls=calls,
+        steps=steps,
+        decay=1.0 if ends else (driven.pop() if len(driven) == 1 else None),
+        ends=ends,
+        batch_first=bool(libraries & BATCH_FIRST),
+    )
+
+
+ROWS_PER_INPUT, LEAST_ROWS = 16, 2**14
+SPREAD = 4  # samples that rows are drawn from, for each that would do: places of one are alike
+
+
+class PassEnd(BaseException):
+    """A pass has come to where it ends. No error, and no user's `except` is to take it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """How a pass over the calibration data uses the layers of a network."""
+
+    batches: int
+    calls: Counter[str]
+    """Of each layer, by weight key, for one batch."""
+    steps: int | None
+    """T, where the spikes tell it."""
+
+
+@torch.no_grad()
+def count_usage(network: Network, batches: Batches) -> Usage:
+    """Count the batches, and what the first of them calls.
+
+    Raises:
+        InputError: there is no batch.
+    """
+    calls: Counter[str] = Counter()
+    steps, taken, number = StepCount(network), 0, 0
+    with (
+        use_eval_mode(network.module),
+        observe(
+            network, on_layer=lambda key, _: calls.update([key]), on_spikes=steps.on_spikes
+        ) as start,
+    ):
+        for x, y in network.feed(batches):
+            if number == 0:
+                start()
+                network.run(x)
+                taken = network.count_samples(x, y)
+            number += 1
+    if not number:
+        raise InputError("no samples to calibrate on", field="--data")
+    return Usage(batches=number, calls=calls, steps=steps.of(taken))
+
+
+class RowSampler:
+    """Draws rows of a layer's input: in passes of two networks over a batch, the same."""
+
+    def __init__(
+        self, network: Network, key: str, usage: Usage, *, filtered: bool, seed: int
+    ) -> None:
+        """With `filtered`, rows are what has come together in the membrane."""
+        layer = network.layers[key]
+        self.key, self.seed, self.calls = key, seed, usage.calls[key]
+        self.course: InputCourse | None = None
+        if filtered:
+            self.course = find_course(network, layer, calls=self.calls, steps=usage.steps)
+        size = torch.Size(layer.shape[1:]).numel()
+        wanted = max(LEAST_ROWS, ROWS_PER_INPUT * size)
+        self.quota = -(-wanted // (usage.batches * max(1, self.calls)))
+        self.counted: list[tuple[float, int]] = []
+        """Of each call: what has come together of an input that is always 1, of all its samples,
+        and their number."""
+
+    @property
+    def constant(self) -> float:
+        """What has come together of an input that is always 1, on average: the gain of a bias."""
+        ones = 0.0
+        for one, _ in self.counted:
+            ones += one
+        return ones / sum(samples for _, samples in self.counted)
+
+    def watched(
+        self, samples_of_batch: int, batch: int, see: Callable[[Tensor, LayerCall], None]
+    ) -> Callable[[str, LayerCall], None]:
+        """An observer that gives `see` the rows (groups, n, d) of each call, and then ends it."""
+        course = self.course or _AS_IT_IS
+        gathered, ones = course.begun(samples_of_batch), course.begun(samples_of_batch)
+        met = 0
+
+        def on_layer(key: str, call: LayerCall) -> None:
+            nonlocal met
+            if key != self.key:
+                return
+            met += 1
+            taken = call.samples
+            x, one = gathered(taken), ones(taken.new_ones(len(taken), dtype=torch.float64))
+            if x is not None and one is not None:
+                self.counted.append((float(one.sum()), len(one)))
+                see(self._draw_rows(x, call, batch, met), call)
+            if met == self.calls:
+                raise PassEnd
+
+        return on_layer
+
+    def _draw_rows(self, x: Tensor, call: LayerCall, batch: int, met: int) -> Tensor:
+        drawn = make_generator(self.seed, "rows", self.key, batch, met)
+        enough = SPREAD * -(-self.quota // max(1, count_places(x, call)))
+        picked = torch.randperm(len(x), generator=drawn)[:enough]
+        rows = extract_patches(x[picked.to(x.device)], call)
+        chosen = torch.randperm(rows.shape[1], generator=drawn)[: self.quota]
+        return rows[:, chosen.to(rows.device)]
+
+
+_AS_IT_IS = InputCourse(calls=1, steps=None, decay=None)
+
+
+def run_until(
+    network: Network,
+    x: Any,
+    on_layer: Callable[[str, LayerCall], None],
+    *,
+    on_norm: Callable[[str, NormCall], None] = lambda _, __: None,
+) -> None:
+    """Run one batch until `on_layer` ends it; see `observe` for `on_norm`."""
+    watched = observe(network, on_layer=on_layer, on_norm=on_norm)
+    with watched as start, contextlib.suppress(PassEnd):
+        start()
+        network.run(x)

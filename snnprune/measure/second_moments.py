@@ -1,0 +1,287 @@
+"""Second moments of what enters layers, and what least squares and OBS make of them.
+
+OBS is the Optimal Brain Surgeon: the order in which it takes weights out, each row by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from snnprune.data.batches import Batches
+from snnprune.graph.calls import LayerCall
+from snnprune.graph.network import Network
+from snnprune.graph.state import use_eval_mode
+from snnprune.measure.layer_inputs import RowSampler, Usage, count_usage, run_until
+
+STRIP = 1024  # inputs whose products with all later ones are taken at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gram:
+    """Means over the rows x that a layer met; d = in / groups * kernel."""
+
+    second: Tensor
+    """E[x x'], (groups, d, d) float64."""
+    mean: Tensor
+    """E[x], (groups, d) float64."""
+    rows: int
+    """How many rows it was taken over."""
+    free: bool
+    """Whether a bias or a normalisation takes up the mean of what the layer gives."""
+
+    def compute_matrix(self) -> Tensor:
+        """What a change of the weights is measured by, (groups, d, d): the covariance if `free`."""
+        if not self.free:
+            return self.second
+        return self.second - self.mean.unsqueeze(2) * self.mean.unsqueeze(1)
+
+
+class GramSum:
+    """A `Gram` that grows row by row, and the moments of what those rows are to give."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.constant = 1.0
+        """What the rows have of an input that is always 1, on average; see `Rows.constant`."""
+        self.second = self.cross = self.sum = self.target = torch.zeros((), dtype=torch.float64)
+
+    def add(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Take in rows (groups, n, d), and their targets (groups, n, out / groups)."""
+        products = _multiply_rows(x)
+        self.second = self.second.to(x.device).add_(products) if self.rows else products
+        self.sum = self.sum.to(x.device) + x.sum(1, dtype=torch.float64)
+        self.rows += x.shape[1]
+        if y is not None:
+            self.cross = self.cross.to(x.device) + x.double().mT @ y.double()
+            self.target = self.target.to(x.device) + y.sum(1, dtype=torch.float64)
+
+    def compute_mean(self) -> Tensor:
+        """E[x], (groups, d)."""
+        return self.sum / self.rows
+
+    def compute_target_mean(self) -> Tensor:
+        """E[y], (groups, out / groups)."""
+        return self.target / self.rows
+
+    def gram(self, *, free: bool) -> Gram:
+        """What they come to."""
+        return Gram(
+            second=self.second / self.rows, mean=self.compute_mean(), rows=self.rows, free=free
+        )
+
+    def compute_covariance(self, *, free: bool) -> Tensor:
+        """E[x y'], (groups, d, out / groups), less the product of the means if `free`."""
+        second = self.cross / self.rows
+        if not free:
+            return second
+        return second - self.compute_mean().unsqueeze(2) * self.compute_target_mean().unsqueeze(1)
+
+
+def _multiply_rows(x: Tensor) -> Tensor:
+    """x' x, float64, each half of which is the other's mirror image."""
+    spikes = bool((x * x == x).all())
+    # counts of spikes that meet are whole numbers, exact in float32 below 2^24 rows
+    exact = spikes and x.shape[1] < 2**24
+    x = x.to(torch.float32 if exact else torch.float64)
+    product = x.new_empty(x.shape[0], x.shape[2], x.shape[2], dtype=torch.float64)
+    for first in range(0, x.shape[2], STRIP):
+        strip = x[..., first : first + STRIP].mT @ x[..., first:]
+        product[:, first : first + STRIP, first:] = strip
+        product[:, first:, first : first + STRIP] = strip.mT
+    return product
+
+
+class Grams:
+    """The Gram matrices of a network as it is, each taken when it is asked for.
+
+    One is kept at a time: those of a wide network together would not fit into memory.
+    """
+
+    def __init__(
+        self, network: Network, batches: Batches, *, filtered: bool, seed: int = 0
+    ) -> None:
+        """With `filtered`, of what the membranes have of the inputs; see `Course`."""
+        self.network, self.batches = network, batches
+        self.filtered, self.seed = filtered, seed
+        self._usage: Usage | None = None
+        self._weights: dict[str, Tensor] = {}
+
+    def measure_usage(self) -> Usage:
+        """How the network uses its layers."""
+        if self._usage is None:
+            self._usage = count_usage(self.network, self.batches)
+        return self._usage
+
+    @torch.no_grad()
+    def of(self, key: str) -> Gram | None:
+        """The Gram matrix of a layer; None for one that a pass does not use."""
+        if not self.measure_usage().calls[key]:
+            return None
+        rows = RowSampler(
+            self.network, key, self.measure_usage(), filtered=self.filtered, seed=self.seed
+        )
+        moments = GramSum()
+        with use_eval_mode(self.network.module):
+            for number, (x, y) in enumerate(self.network.feed(self.batches)):
+
+                def see(row: Tensor, call: LayerCall) -> None:
+                    moments.add(row)
+                    self._keep(key, call)
+
+                on_layer = rows.watched(self.network.count_samples(x, y), number, see)
+                run_until(self.network, x, on_layer)
+        return moments.gram(free=is_free(self.network, key))
+
+    def weight(self, key: str) -> Tensor | None:
+        """The weight (out, in / groups, *kernel) that a function made of the parameter.
+
+        None where it is the parameter, and before the layer's Gram matrix was taken.
+        """
+        return self._weights.get(key)
+
+    def _keep(self, key: str, call: LayerCall) -> None:
+        if self.network.layers[key].shaped and key not in self._weights:
+            self._weights[key] = call.weight.detach().to("cpu", copy=True)
+
+
+def find_bias_key(network: Network, key: str) -> str | None:
+    """The key of the bias of a layer, where it has one beside its weight."""
+    name = f"{key.removesuffix('weight')}bias"
+    return name if name in dict(network.module.named_parameters()) else None
+
+
+def is_free(network: Network, key: str) -> bool:
+    """Whether a bias, or a normalisation behind it, takes up the mean of what a layer gives."""
+    return network.layers[key].normalised or find_bias_key(network, key) is not None
+
+
+TOLERANCE = 1e-6  # of the residual, relative to the right side
+STEPS = 200  # of conjugate gradients at most
+
+
+def fit_weights(
+    second: Tensor, cross: Tensor, keep: Tensor, start: Tensor, *, ridge: float
+) -> Tensor:
+    """Weights W (groups, out, d) that minimise E|y - W x|^2 + ridge s |W - start|^2 where kept.
+
+    `second` is E[x x'], (groups, d, d), `cross` E[x y'], (groups, d, out), both float64; `keep`
+    (groups, out, d) says which weights there are, all others are 0. s is the mean of E[x^2].
+
+    Conjugate gradients, preconditioned by the diagonal, on all rows together: what costs is one
+    product of matrices a step, however many weights a row keeps.
+    """
+    scale = second.diagonal(dim1=1, dim2=2).mean(1).clamp(min=torch.finfo(second.dtype).tiny)
+    pull = (ridge * scale).view(-1, 1, 1)
+    diagonal = second.diagonal(dim1=1, dim2=2).unsqueeze(1) + pull
+
+    def apply(w: Tensor) -> Tensor:
+        return (w @ second + pull * w) * keep
+
+    weights = start * keep
+    right = (cross.mT + pull * weights) * keep
+    residual = right - apply(weights)
+    enough = TOLERANCE * right.norm(dim=2, keepdim=True)
+    preconditioned = residual / diagonal
+    direction, slope = preconditioned, _dot(residual, preconditioned)
+    for _ in range(STEPS):
+        if bool((residual.norm(dim=2, keepdim=True) <= enough).all()):
+            break
+        image = apply(direction)
+        length = _ratio(slope, _dot(direction, image))
+        weights = weights + length * direction
+        residual = residual - length * image
+        preconditioned = residual / diagonal
+        before, slope = slope, _dot(residual, preconditioned)
+        direction = preconditioned + _ratio(slope, before) * direction
+    return weights
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum(2, keepdim=True)
+
+
+def _ratio(a: Tensor, b: Tensor) -> Tensor:
+    """a / b, 0 where a row is done and both are 0."""
+    return torch.where(b == 0, torch.zeros_like(a), a / torch.where(b == 0, torch.ones_like(b), b))
+
+
+WORK = 1e11  # of multiplications, some 5 s on a CPU core
+MEMORY = 2**27  # bytes of the inverses that are in work
+
+
+def compute_losses(inverses: Tensor, weights: Tensor, *, share: float | None = None) -> Tensor:
+    """What the removal of each weight adds to E|dW x|^2, where those left make up for it.
+
+    `inverses` has H^-1 of H = E[x x'], (groups, d, d) float64, see `invert`; `weights` is
+    (groups, out, d). From each row the weight of the least w_q^2 / [H^-1]_qq is taken out, the
+    others make up for it, H^-1 loses its row and column, and so on (Hassibi and Stork 1993; row by
+    row as Frantar and Alistarh 2022, arXiv 2208.11580). A row's values never fall on the way, so
+    that they rank the weights of a row in the order of removal.
+
+    One at a time where that is little work. In a wide layer a `share` of the weights that are left
+    goes at a time; where it is 1, the values are those of the first look.
+    """
+    share = _choose_share(weights) if share is None else share
+    found = torch.empty_like(weights, dtype=torch.float64)
+    for group, (inverse, rows) in enumerate(zip(inverses, weights.double(), strict=True)):
+        at_once = max(1, MEMORY // (8 * inverse.numel()))
+        for first in range(0, len(rows), at_once):
+            some = slice(first, first + at_once)
+            found[group, some] = _eliminate_rows(inverse, rows[some], share)
+    return found
+
+
+def invert(matrix: Tensor, ridge: float) -> Tensor:
+    """The inverse of `matrix` (..., d, d) with `damping` added to its diagonal."""
+    raised = matrix.clone()
+    raised.diagonal(dim1=-2, dim2=-1).add_(damping(matrix, ridge).unsqueeze(-1))
+    return torch.cholesky_inverse(torch.linalg.cholesky(raised))
+
+
+def damping(matrix: Tensor, ridge: float) -> Tensor:
+    """`ridge` times the mean of the diagonal of `matrix` (..., d, d)."""
+    return ridge * matrix.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=1e-12)
+
+
+def _choose_share(weights: Tensor) -> float:
+    groups, out, size = weights.shape
+    share = groups * out * float(size) ** 3 / WORK
+    return min(1.0, share) if share * size > 1 else 0.0
+
+
+def _eliminate_rows(inverse: Tensor, weights: Tensor, share: float) -> Tensor:
+    """The values of rows (R, d) under one H^-1 (d, d)."""
+    levels = torch.empty_like(weights)
+    left = torch.arange(len(inverse), device=weights.device).expand(len(weights), -1)
+    inverses = inverse.expand(len(weights), -1, -1)
+    level = weights.new_zeros(len(weights), 1)
+    while left.shape[1]:
+        count = max(1, int(share * left.shape[1]))
+        saliency = weights**2 / inverses.diagonal(dim1=1, dim2=2)
+        lowest, order = saliency.sort(1)
+        gone, stay = order[:, :count], order[:, count:]
+        risen = torch.maximum(lowest[:, :count].cummax(1).values, level)
+        levels.scatter_(1, left.gather(1, gone), risen)
+        level, left = risen[:, -1:], left.gather(1, stay)
+        if left.shape[1]:
+            inverses, weights = _remove_weights(inverses, weights, gone, stay)
+    return levels
+
+
+def _remove_weights(
+    inverses: Tensor, weights: Tensor, gone: Tensor, stay: Tensor
+) -> tuple[Tensor, Tensor]:
+    """H^-1 (R, n, n) and weights (R, n) of what stays, once the weights of `gone` are 0."""
+    columns = inverses.gather(2, gone.unsqueeze(1).expand(-1, inverses.shape[1], -1))
+    among = columns.gather(1, gone.unsqueeze(2).expand(-1, -1, gone.shape[1]))
+    across = columns.gather(1, stay.unsqueeze(2).expand(-1, -1, gone.shape[1]))
+    share = torch.linalg.solve(among, across.mT).mT  # of what goes in each that stays
+    rows = inverses.gather(1, stay.unsqueeze(2).expand(-1, -1, inverses.shape[2]))
+    kept = rows.gather(2, stay.unsqueeze(1).expand(-1, stay.shape[1], -1))
+    compensated = weights.gather(1, stay) - (share @ weights.gather(1, gone).unsqueeze(2)).squeeze(
+        2
+    )
+    return kept - share @ across.mT, compensated

@@ -1,1 +1,0 @@
-"""Gates: limits that a pruned network must keep, exactly compared, for people and for CI."""

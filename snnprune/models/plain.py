@@ -1,4 +1,4 @@
-"""Networks without shortcuts: `conv-snn` of any size, VGG-16 and the six convolutions of Fang et al."""
+"""Networks without shortcuts: `conv-snn`, VGG-16 and the six convolutions of Fang et al."""
 
 from itertools import pairwise
 

@@ -27,7 +27,7 @@ from snnprune.jobs.train.options import (
 if TYPE_CHECKING:
     from snnprune.cli.console import Screen
     from snnprune.jobs.train.dry_run import DryRun
-    from snnprune.jobs.train.looping import LoopOptions
+    from snnprune.jobs.train.options import LoopOptions
     from snnprune.report.curves import CurveSummary
 
 UNITS = ("bytes", "KB", "MB", "GB", "TB")

@@ -20,7 +20,7 @@ from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.provenance import make_metadata
 from snnprune.jobs.targets.reporting import make_target_report
 from snnprune.jobs.targets.target import Target, make_one_shot
-from snnprune.jobs.train.looping import LoopOptions
+from snnprune.jobs.train.options import LoopOptions
 from snnprune.jobs.train.train import train_recipe
 from snnprune.masks import count_prunable, count_pruned
 from snnprune.measure import Natural, Share

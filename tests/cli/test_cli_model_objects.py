@@ -293,7 +293,7 @@ def test_a_setting_of_the_command_line_names_one_and_a_run_goes_on_with_it(
 
 
 def test_the_line_that_continues_a_run_names_its_objects(glue: Path) -> None:
-    from snnprune.jobs.train.looping import LoopOptions
+    from snnprune.jobs.train.options import LoopOptions
 
     Path("mine.yaml").write_text(RECIPE.format(neuron="'-'"))
     recipe = load_recipe("mine.yaml", ["model.args.options={a: glue.py:Fires}"])

@@ -13,7 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from snnprune.jobs.train.looping import LoopOptions
+from snnprune.jobs.train.options import LoopOptions
 from snnprune.jobs.train.sweeps import run_seeds
 from snnprune.jobs.train.train import JOBS
 from snnprune.recipe.loading import load_recipe

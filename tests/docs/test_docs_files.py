@@ -17,7 +17,7 @@ from valid_reports import assert_valid
 from snnprune.checkpoint.mask_file import read_masks
 from snnprune.jobs import demo
 from snnprune.jobs.options import DemoOptions
-from snnprune.jobs.train.looping import LoopOptions
+from snnprune.jobs.train.options import LoopOptions
 from snnprune.jobs.train.sweeps import run_seeds
 from snnprune.jobs.train.train import JOBS
 from snnprune.recipe.loading import load_recipe

@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import torch._dynamo  # noqa: F401  # what an optimizer imports when it is made, once for all processes
 
-from snnprune.jobs.train.looping import LoopOptions
+from snnprune.jobs.train.options import LoopOptions
 from snnprune.jobs.train.train import JOBS
 from snnprune.recipe.loading import load_recipe
 from snnprune.runtime import SILENT

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from snnprune.errors import StoppedError
 from snnprune.jobs.train import looping
-from snnprune.jobs.train.looping import LoopOptions, LoopRun
+from snnprune.jobs.train.looping import LoopRun
+from snnprune.jobs.train.options import LoopOptions
 from snnprune.training.runs import StopSignal
 from snnprune.training.step import Trainer
 

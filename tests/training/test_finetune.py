@@ -18,8 +18,8 @@ from snnprune.errors import InputError, OutputError, StoppedError
 from snnprune.jobs.targets.provenance import make_metadata
 from snnprune.jobs.train import looping
 from snnprune.jobs.train.finetune import finetune_checkpoint
-from snnprune.jobs.train.looping import LoopOptions, LoopRun
-from snnprune.jobs.train.options import FinetuneFiles
+from snnprune.jobs.train.looping import LoopRun
+from snnprune.jobs.train.options import FinetuneFiles, LoopOptions
 from snnprune.models import ModelSpec
 from snnprune.models.plain import conv_snn
 from snnprune.recipe.schema import Recipe

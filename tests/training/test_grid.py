@@ -16,7 +16,7 @@ from valid_reports import assert_valid
 
 from snnprune.errors import InputError, StoppedError
 from snnprune.jobs.train import train
-from snnprune.jobs.train.looping import LoopOptions
+from snnprune.jobs.train.options import LoopOptions
 from snnprune.jobs.train.sweeps import GridResult, run_grid
 from snnprune.jobs.train.train import JOBS
 from snnprune.recipe.loading import load_recipe

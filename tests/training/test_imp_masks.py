@@ -13,7 +13,7 @@ from torch import Tensor
 from snnprune.checkpoint.mask_file import read_masks
 from snnprune.errors import InputError
 from snnprune.jobs.train import train
-from snnprune.jobs.train.looping import LoopOptions
+from snnprune.jobs.train.options import LoopOptions
 from snnprune.jobs.train.train import imp_recipe
 from snnprune.masks import Masks, count_kept, count_pruned
 from snnprune.recipe.schema import Recipe

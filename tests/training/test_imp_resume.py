@@ -12,7 +12,8 @@ from stopped_runs import results, stopped_after, stopped_after_every_step
 
 from snnprune.errors import InputError, StoppedError
 from snnprune.jobs.train import train
-from snnprune.jobs.train.looping import LoopOptions, LoopRun
+from snnprune.jobs.train.looping import LoopRun
+from snnprune.jobs.train.options import LoopOptions
 from snnprune.jobs.train.train import imp_recipe, train_recipe
 from snnprune.recipe.schema import Recipe
 

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 
 from snnprune.errors import InputError, NonFiniteError, OutputError, StoppedError
 from snnprune.jobs.train import looping
-from snnprune.jobs.train.looping import LoopOptions, LoopRun
-from snnprune.jobs.train.options import AllowedChange
+from snnprune.jobs.train.looping import LoopRun
+from snnprune.jobs.train.options import AllowedChange, LoopOptions
 from snnprune.jobs.train.train import train_recipe
 from snnprune.measure.evaluation import evaluate
 from snnprune.recipe.schema import Recipe

@@ -19,7 +19,13 @@ from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.provenance import make_metadata
 from snnprune.jobs.targets.reporting import make_target_report
 from snnprune.jobs.targets.target import Target
-from snnprune.jobs.theory.options import AnalyzeOptions
+from snnprune.jobs.theory.options import (
+    AnalyzeOptions,
+    DropOptions,
+    LowRankOptions,
+    NoiseOptions,
+    QuantizeOptions,
+)
 from snnprune.measure import Natural, Share
 from snnprune.measure.calibration import Calibration
 from snnprune.measure.evaluation import Evaluation, evaluate
@@ -56,7 +62,7 @@ def analyze_checkpoint(options: AnalyzeOptions, progress: Progress) -> AnalyzeRe
         InputError: there is no network or no data, or the change does not fit them.
         OutputError: the file is in the way or cannot be written.
     """
-    levels = options.make_levels()
+    levels = _make_levels(options)
     _require_room(options, levels)
     target = open_target(options)
     target.require_runnable()
@@ -332,6 +338,22 @@ class ChangeLevel:
     input: Input | None = None
     parameters: Callable[[Tensor, int], int] | None = None
     """How many numbers a weight is stored as then, where these are fewer."""
+
+
+def _make_levels(options: AnalyzeOptions) -> tuple[ChangeLevel, ...]:
+    """The changes that are asked for, one after the other."""
+    match options:
+        case QuantizeOptions():
+            return make_quantize_levels(options.bits, per_channel=options.per == "channel")
+        case LowRankOptions():
+            return make_low_rank_levels(options.keep)
+        case DropOptions():
+            return make_prune_levels(options.sparsity)
+        case NoiseOptions():
+            strengths = options.parse_level()
+            return make_noise_levels(options.kind, strengths, options.seed, options.time_axis)
+        case _:
+            raise NotImplementedError(options.change)
 
 
 def make_quantize_levels(bits: Iterable[int], *, per_channel: bool) -> tuple[ChangeLevel, ...]:

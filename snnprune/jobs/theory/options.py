@@ -23,7 +23,6 @@ from snnprune.jobs.targets.options import (
 )
 
 if TYPE_CHECKING:
-    from snnprune.jobs.theory.analyze import ChangeLevel
     from snnprune.theory.construction import NeuronDynamics
     from snnprune.theory.widths import Setting
 
@@ -99,10 +98,6 @@ class AnalyzeOptions(MeasuredOptions):
     time_axis: int | None = None
     """Of a batch, where somebody says."""
 
-    def make_levels(self) -> tuple[ChangeLevel, ...]:
-        """The changes, one after the other."""
-        raise NotImplementedError
-
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeOptions(AnalyzeOptions):
@@ -127,12 +122,6 @@ class QuantizeOptions(AnalyzeOptions):
                 f"unknown {self.per!r}", field="--per", hint="choose channel or tensor"
             )
 
-    def make_levels(self) -> tuple[ChangeLevel, ...]:
-        """One for each number of bits."""
-        from snnprune.jobs.theory.analyze import make_quantize_levels
-
-        return make_quantize_levels(self.bits, per_channel=self.per == "channel")
-
 
 @dataclass(frozen=True, kw_only=True)
 class LowRankOptions(AnalyzeOptions):
@@ -146,12 +135,6 @@ class LowRankOptions(AnalyzeOptions):
     ] = _parse_ranks(RANKS)
     out: ChangedFlag = None
 
-    def make_levels(self) -> tuple[ChangeLevel, ...]:
-        """One for each share of ranks."""
-        from snnprune.jobs.theory.analyze import make_low_rank_levels
-
-        return make_low_rank_levels(self.keep)
-
 
 @dataclass(frozen=True, kw_only=True)
 class DropOptions(AnalyzeOptions):
@@ -163,12 +146,6 @@ class DropOptions(AnalyzeOptions):
         ReadAs(given=str, default=SHARES, read=_parse_shares),
         typer.Option(metavar="S[,S...]", help="Of each layer, by magnitude, in [0, 1)."),
     ] = _parse_shares(SHARES)
-
-    def make_levels(self) -> tuple[ChangeLevel, ...]:
-        """One for each sparsity."""
-        from snnprune.jobs.theory.analyze import make_prune_levels
-
-        return make_prune_levels(self.sparsity)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,15 +172,14 @@ class NoiseOptions(AnalyzeOptions):
     def check(self) -> None:
         """Refuse a level that the kind of noise has not, too."""
         super().check()
-        self._parse_level()
+        self.parse_level()
 
-    def make_levels(self) -> tuple[ChangeLevel, ...]:
-        """One for each strength."""
-        from snnprune.jobs.theory.analyze import make_noise_levels
+    def parse_level(self) -> tuple[float, ...]:
+        """The strengths.
 
-        return make_noise_levels(self.kind, self._parse_level(), self.seed, self.time_axis)
-
-    def _parse_level(self) -> tuple[float, ...]:
+        Raises:
+            UsageError: one is outside the range of its kind.
+        """
         highest = LOUDEST if self.kind == "gaussian" else 1.0
         return _parse_levels(
             self.level,

@@ -20,8 +20,8 @@ from snnprune.data.images import ImageSplit
 from snnprune.distributed.ranks import choose_device
 from snnprune.errors import StoppedError
 from snnprune.jobs.train.finetune import FinetuneSources, load_for_finetune, read_sources
-from snnprune.jobs.train.looping import LoopOptions, make_data_spec
-from snnprune.jobs.train.options import FinetuneFiles
+from snnprune.jobs.train.looping import make_data_spec
+from snnprune.jobs.train.options import FinetuneFiles, LoopOptions
 from snnprune.jobs.train.plans import Training, TrainingPlan, make_plan
 from snnprune.jobs.train.recipes import require_names
 from snnprune.measure import Natural

@@ -22,13 +22,12 @@ from snnprune.jobs.targets.binding import bind_checkpoint, load_tensors
 from snnprune.jobs.targets.provenance import read_data_spec, read_model_spec
 from snnprune.jobs.train.looping import (
     LoopJob,
-    LoopOptions,
     LoopRun,
     Say,
     make_data_spec,
     prepare_loop,
 )
-from snnprune.jobs.train.options import FinetuneFiles
+from snnprune.jobs.train.options import FinetuneFiles, LoopOptions
 from snnprune.jobs.train.train import write_training
 from snnprune.masks import Masks, count_prunable, count_pruned
 from snnprune.models import ModelSpec, read_argument

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
+from snnprune.data.dataset import DataOptions
 from snnprune.errors import UsageError
 from snnprune.files.reading import require_readable
 from snnprune.jobs.options import TrustFlag
 from snnprune.jobs.targets.options import TEST_DATA_HELP, DataFolderOptions, Options
+from snnprune.plugins.names import iter_references
+
+if TYPE_CHECKING:
+    from snnprune.recipe.schema import Recipe
 
 
 class AllowedChange(StrEnum):
@@ -180,3 +186,41 @@ class FinetuneOptions(FinetuneFiles, RecipeOptions):
     """What `snnprune finetune` is asked for."""
 
     command = "finetune"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopOptions:
+    """What the command line asks for."""
+
+    recipe: Recipe
+    out: Path
+    command: str = "train"
+    arguments: tuple[str, ...] = ()
+    """What else the command was given, for the line that continues the run."""
+    device: str = "auto"
+    data_root: Path | None = None
+    download: bool = False
+    force: bool = False
+    resume: bool = False
+    allowed: tuple[str, ...] = ()
+    """What may be another than when the run began: `torch`, `snnprune`, `device`, `processes`."""
+    around: Path | None = None
+    """The folder of a grid around `out`: it is what is to be resumed."""
+
+    @property
+    def places(self) -> DataOptions:
+        """Where data lie."""
+        return DataOptions(root=self.data_root, download=self.download)
+
+    @property
+    def resume_command(self) -> str:
+        """The command line that continues the run."""
+        folder = str(self.around or self.out)
+        words = ["snnprune", self.command, *self.arguments, "--resume", "--out", folder]
+        if self.device != "auto":
+            words += ["--device", self.device]
+        if self.data_root is not None:
+            words += ["--data-root", str(self.data_root)]
+        for name, text in iter_references(self.recipe.model.args):  # no file names code
+            words += ["--set", f"model.args.{name}={text}"]
+        return shlex.join(words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -20,7 +20,7 @@ from snnprune.jobs.consent import (
     remember,
     require_consent,
 )
-from snnprune.jobs.train.options import RecipeOptions
+from snnprune.jobs.train.options import LoopOptions, RecipeOptions
 from snnprune.models import MODELS
 from snnprune.plugins.names import require_forward
 from snnprune.plugins.user_code import is_reference
@@ -32,9 +32,6 @@ from snnprune.recipe.schema import Recipe
 from snnprune.recipe.sections import Count, Section
 from snnprune.runtime import read_process_rank
 from snnprune.training.methods import METHODS
-
-if TYPE_CHECKING:
-    from snnprune.jobs.train.looping import LoopOptions
 
 
 def read_loop(asked: RecipeOptions) -> tuple[LoopOptions, tuple[NamedCode, ...]]:
@@ -48,8 +45,6 @@ def read_loop(asked: RecipeOptions) -> tuple[LoopOptions, tuple[NamedCode, ...]]
     recipe = _load_recipe(asked)
     folder = _choose_folder(asked, recipe)
     code = _require_consent(asked, recipe, folder)
-
-    from snnprune.jobs.train.looping import LoopOptions  # imports torch
 
     options = LoopOptions(
         command=asked.command,

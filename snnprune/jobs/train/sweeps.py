@@ -13,8 +13,8 @@ from snnprune.distributed.ranks import choose_device
 from snnprune.files.reading import hash_file
 from snnprune.files.writing import write_text
 from snnprune.jobs.train.dry_run import DryRun, dry_run
-from snnprune.jobs.train.looping import Job, LoopOptions, LoopRun, Say
-from snnprune.jobs.train.pictures import draw_grid, draw_run
+from snnprune.jobs.train.looping import Job, LoopRun, Say, draw_grid, draw_run
+from snnprune.jobs.train.options import LoopOptions
 from snnprune.jobs.train.recipes import require_names
 from snnprune.models import build_model
 from snnprune.recipe.loading import load_recipe

@@ -10,8 +10,15 @@ import torch
 
 from snnprune.data.dataset import DataSet
 from snnprune.distributed.ranks import Ranks
-from snnprune.jobs.train.looping import Job, LoopJob, LoopOptions, LoopRun, Say, prepare_loop
-from snnprune.jobs.train.pictures import draw_run
+from snnprune.jobs.train.looping import (
+    Job,
+    LoopJob,
+    LoopRun,
+    Say,
+    draw_run,
+    prepare_loop,
+)
+from snnprune.jobs.train.options import LoopOptions
 from snnprune.recipe.schema import Recipe
 from snnprune.report.curves import describe_curves, summarize_runs
 from snnprune.report.frame import describe_evaluation

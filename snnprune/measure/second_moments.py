@@ -208,11 +208,12 @@ def _ratio(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(b == 0, torch.zeros_like(a), a / torch.where(b == 0, torch.ones_like(b), b))
 
 
-WORK = 1e11  # of multiplications, some 5 s on a CPU core
+WORK = 1e11  # of multiplications in one layer, some 10 s on a CPU core
 MEMORY = 2**27  # bytes of the inverses that are in work
+TOGETHER = 32  # weights that have gone whose updates of H^-1 are made together
 
 
-def compute_losses(inverses: Tensor, weights: Tensor, *, share: float | None = None) -> Tensor:
+def compute_losses(inverses: Tensor, weights: Tensor, *, exact: bool | None = None) -> Tensor:
     """What the removal of each weight adds to E|dW x|^2, where those left make up for it.
 
     `inverses` has H^-1 of H = E[x x'], (groups, d, d) float64, see `invert`; `weights` is
@@ -221,16 +222,21 @@ def compute_losses(inverses: Tensor, weights: Tensor, *, share: float | None = N
     row as Frantar and Alistarh 2022, arXiv 2208.11580). A row's values never fall on the way, so
     that they rank the weights of a row in the order of removal.
 
-    One at a time where that is little work. In a wide layer a `share` of the weights that are left
-    goes at a time; where it is 1, the values are those of the first look.
+    In a wide layer, where that is more than `WORK`, or where it is not to be `exact`, the values
+    are those of the first look: what each weight costs if it is the first to go.
     """
-    share = _choose_share(weights) if share is None else share
-    found = torch.empty_like(weights, dtype=torch.float64)
-    for group, (inverse, rows) in enumerate(zip(inverses, weights.double(), strict=True)):
-        at_once = max(1, MEMORY // (8 * inverse.numel()))
-        for first in range(0, len(rows), at_once):
+    groups, out, size = weights.shape
+    if exact is None:
+        exact = groups * out * float(size) ** 3 <= WORK
+    rows = weights.double()
+    if not exact:
+        return rows**2 / inverses.diagonal(dim1=1, dim2=2).unsqueeze(1)
+    found = torch.empty_like(rows)
+    at_once = max(1, MEMORY // (8 * size**2))
+    for group, inverse in enumerate(inverses):
+        for first in range(0, out, at_once):
             some = slice(first, first + at_once)
-            found[group, some] = _eliminate_rows(inverse, rows[some], share)
+            found[group, some] = _eliminate_rows(inverse, rows[group, some])
     return found
 
 
@@ -246,42 +252,76 @@ def damping(matrix: Tensor, ridge: float) -> Tensor:
     return ridge * matrix.diagonal(dim1=-2, dim2=-1).mean(-1).clamp(min=1e-12)
 
 
-def _choose_share(weights: Tensor) -> float:
-    groups, out, size = weights.shape
-    share = groups * out * float(size) ** 3 / WORK
-    return min(1.0, share) if share * size > 1 else 0.0
+def _eliminate_rows(inverse: Tensor, weights: Tensor) -> Tensor:
+    """The values of rows (R, d) under one H^-1 (d, d), which each row loses weights of by itself.
 
-
-def _eliminate_rows(inverse: Tensor, weights: Tensor, share: float) -> Tensor:
-    """The values of rows (R, d) under one H^-1 (d, d)."""
-    levels = torch.empty_like(weights)
-    left = torch.arange(len(inverse), device=weights.device).expand(len(weights), -1)
-    inverses = inverse.expand(len(weights), -1, -1)
-    level = weights.new_zeros(len(weights), 1)
+    Half of the weights that are left go, then H^-1 shrinks to what stays, and so on.
+    """
+    values = torch.empty_like(weights)
+    matrices = inverse.repeat(len(weights), 1, 1)
+    left = torch.arange(len(inverse), device=weights.device).repeat(len(weights), 1)
+    level = weights.new_zeros(len(weights))
     while left.shape[1]:
-        count = max(1, int(share * left.shape[1]))
-        saliency = weights**2 / inverses.diagonal(dim1=1, dim2=2)
-        lowest, order = saliency.sort(1)
-        gone, stay = order[:, :count], order[:, count:]
-        risen = torch.maximum(lowest[:, :count].cummax(1).values, level)
-        levels.scatter_(1, left.gather(1, gone), risen)
-        level, left = risen[:, -1:], left.gather(1, stay)
-        if left.shape[1]:
-            inverses, weights = _remove_weights(inverses, weights, gone, stay)
-    return levels
+        size = left.shape[1]
+        half = _Elimination(matrices, weights, level)
+        for _ in range(size // 2 if size > 2 * TOGETHER else size):
+            gone = half.remove_least()
+            values.scatter_(1, left.gather(1, gone), half.level.unsqueeze(1))
+        matrices, weights, stay = half.collect_left()
+        level, left = half.level, left.gather(1, stay)
+    return values
 
 
-def _remove_weights(
-    inverses: Tensor, weights: Tensor, gone: Tensor, stay: Tensor
-) -> tuple[Tensor, Tensor]:
-    """H^-1 (R, n, n) and weights (R, n) of what stays, once the weights of `gone` are 0."""
-    columns = inverses.gather(2, gone.unsqueeze(1).expand(-1, inverses.shape[1], -1))
-    among = columns.gather(1, gone.unsqueeze(2).expand(-1, -1, gone.shape[1]))
-    across = columns.gather(1, stay.unsqueeze(2).expand(-1, -1, gone.shape[1]))
-    share = torch.linalg.solve(among, across.mT).mT  # of what goes in each that stays
-    rows = inverses.gather(1, stay.unsqueeze(2).expand(-1, -1, inverses.shape[2]))
-    kept = rows.gather(2, stay.unsqueeze(1).expand(-1, stay.shape[1], -1))
-    compensated = weights.gather(1, stay) - (share @ weights.gather(1, gone).unsqueeze(2)).squeeze(
-        2
-    )
-    return kept - share @ across.mT, compensated
+class _Elimination:
+    """Weights of rows (R, n) that go one by one, and the H^-1 of what is left, (R, n, n).
+
+    A weight q that goes takes u u' off H^-1, u = H^-1_q / sqrt(H^-1_qq). The products of several
+    are taken off together, by one product of matrices; until then what is asked for, the diagonal
+    and a row at a time, is kept up to date by the vectors u themselves.
+    """
+
+    def __init__(self, matrices: Tensor, weights: Tensor, level: Tensor) -> None:
+        self.matrices, self.weights, self.level = matrices, weights.clone(), level
+        self.diagonal = matrices.diagonal(dim1=1, dim2=2).clone()
+        self.gone = torch.zeros_like(weights, dtype=torch.bool)
+        self.vectors = weights.new_zeros(len(weights), TOGETHER, weights.shape[1])
+        self.waiting = 0
+        self.rows = torch.arange(len(weights), device=weights.device)
+
+    def remove_least(self) -> Tensor:
+        """Take out of each row the weight that costs least; its place, (R, 1)."""
+        cost = (self.weights**2 / self.diagonal).masked_fill_(self.gone, torch.inf)
+        least, place = cost.min(1)
+        self.level = torch.maximum(self.level, least)
+        u = self._read_row(place) * self.diagonal[self.rows, place].rsqrt().unsqueeze(1)
+        at = u[self.rows, place]  # sqrt of the diagonal
+        self.weights -= u * (self.weights[self.rows, place] / at).unsqueeze(1)
+        self.diagonal -= u**2
+        self.gone[self.rows, place] = True
+        self.diagonal[self.rows, place] = 1.0  # is asked for no more
+        self.vectors[:, self.waiting] = u
+        self.waiting += 1
+        if self.waiting == TOGETHER:
+            self._update()
+        return place.unsqueeze(1)
+
+    def collect_left(self) -> tuple[Tensor, Tensor, Tensor]:
+        """H^-1 and weights of what is left, and their places (R, m)."""
+        self._update()
+        stay = (~self.gone).nonzero()[:, 1].view(len(self.rows), -1)
+        across = stay.unsqueeze(2).expand(-1, -1, self.matrices.shape[2])
+        kept = self.matrices.gather(1, across)
+        kept = kept.gather(2, stay.unsqueeze(1).expand(-1, stay.shape[1], -1))
+        return kept, self.weights.gather(1, stay), stay
+
+    def _read_row(self, place: Tensor) -> Tensor:
+        """The row of H^-1 at a place of each row of weights, (R, n)."""
+        stale = self.matrices[self.rows, place]
+        waiting = self.vectors[:, : self.waiting]
+        shares = waiting[self.rows, :, place].unsqueeze(1)
+        return torch.baddbmm(stale.unsqueeze(1), shares, waiting, alpha=-1).squeeze(1)
+
+    def _update(self) -> None:
+        waiting = self.vectors[:, : self.waiting]
+        self.matrices.baddbmm_(waiting.mT, waiting, alpha=-1)
+        self.waiting = 0

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from snnprune.measure import second_moments
 from snnprune.measure.second_moments import compute_losses, invert
 
 RIDGE = 1e-2
@@ -69,31 +70,44 @@ def test_rows_that_lose_a_little_at_first_lose_no_less_later() -> None:
 
 def test_all_at_once_is_the_first_look_of_the_surgeon() -> None:
     h, rows = case(6, 5)
-    found = compute_losses(invert(torch.from_numpy(hessian(6, 5))[None], RIDGE), rows, share=1.0)
+    found = compute_losses(invert(torch.from_numpy(hessian(6, 5))[None], RIDGE), rows, exact=False)
     expected = rows[0].numpy() ** 2 / np.diag(np.linalg.inv(h))
     np.testing.assert_allclose(found[0].numpy(), expected, rtol=1e-9)
 
 
-def in_pairs(h: np.ndarray, w: np.ndarray) -> dict[int, float]:
-    """Half of what is left at a time, each look from the best weights and inverse anew."""
-    left, found, level = list(range(len(w))), {}, 0.0
+def one_by_one(h: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """The values of a row, H^-1 losing a row and a column each time."""
+    inverse, w, left, level = np.linalg.inv(h), w.copy(), list(range(len(w))), 0.0
+    values = np.zeros(len(w))
     while left:
-        best = np.linalg.solve(h[np.ix_(left, left)], h[left] @ w)
-        worth = best**2 / np.diag(np.linalg.inv(h[np.ix_(left, left)]))
-        count = max(1, len(left) // 2)
-        gone = np.argsort(worth)[:count]
-        found.update({left[q]: max(level, worth[q]) for q in gone})
-        level = max(level, worth[gone].max())
-        left = [p for place, p in enumerate(left) if place not in gone]
-    return found
+        worth = w**2 / np.diag(inverse)
+        q = int(worth.argmin())
+        level = max(level, worth[q])
+        values[left.pop(q)] = level
+        w = np.delete(w - inverse[q] * w[q] / inverse[q, q], q)
+        inverse = inverse - np.outer(inverse[q], inverse[q]) / inverse[q, q]
+        inverse = np.delete(np.delete(inverse, q, 0), q, 1)
+    return values
 
 
-def test_several_at_a_time_go_by_one_look_and_are_made_up_for_together() -> None:
-    h, rows = case(7, 2)
-    found = compute_losses(invert(torch.from_numpy(hessian(7, 2))[None], RIDGE), rows, share=0.5)[0]
+@pytest.mark.parametrize("size", [31, 64, 65, 150, 291])
+def test_many_weights_go_as_if_each_step_were_written_out(size: int) -> None:
+    drawn = np.random.default_rng(size)
+    inputs = (drawn.random((3 * size, size)) < 0.3).astype(np.float64)
+    h = inputs.T @ inputs / len(inputs) + 0.01 * np.eye(size)
+    rows = torch.from_numpy(drawn.standard_normal((1, 3, size)))
+    found = compute_losses(torch.from_numpy(np.linalg.inv(h))[None], rows, exact=True)[0]
     for values, row in zip(found.numpy(), rows[0].numpy(), strict=True):
-        expected = in_pairs(h, row)
-        np.testing.assert_allclose(values, [expected[q] for q in range(7)], rtol=1e-7)
+        np.testing.assert_allclose(values, one_by_one(h, row), rtol=1e-8)
+
+
+def test_a_layer_that_is_too_wide_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    h, rows = torch.from_numpy(hessian(6, 5))[None], case(6, 5)[1]
+    exact = compute_losses(invert(h, RIDGE), rows)
+    monkeypatch.setattr(second_moments, "WORK", 3 * 6**3 - 1)
+    found = compute_losses(invert(h, RIDGE), rows)
+    assert torch.equal(found, compute_losses(invert(h, RIDGE), rows, exact=False))
+    assert not torch.equal(found, exact)
 
 
 def test_independent_inputs_are_worth_their_own_energy() -> None:

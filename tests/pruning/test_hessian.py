@@ -96,7 +96,7 @@ def test_the_spikes_of_a_free_mean_count_by_their_variance() -> None:
     assert sometimes == pytest.approx(0.25, rel=0.02)  # 1^2 p (1 - p)
 
 
-@pytest.mark.parametrize("name", ["obs", "obs-membrane", "sf-obs"])
+@pytest.mark.parametrize("name", ["obs", "obs-membrane", "sbc", "sf-obs"])
 def test_scores_have_the_shape_of_a_grouped_conv_and_each_row_its_own_inputs(name: str) -> None:
     drawn = torch.Generator().manual_seed(0)
     x = torch.randn(2, 50, 4, generator=drawn, dtype=torch.float64)
@@ -113,7 +113,7 @@ def test_scores_have_the_shape_of_a_grouped_conv_and_each_row_its_own_inputs(nam
 def test_scores_grow_with_the_square_of_the_weights() -> None:
     second = torch.eye(3, dtype=torch.float64)[None] + 0.2
     weight = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
-    for name in ("obs", "obs-membrane"):
+    for name in ("obs", "obs-membrane", "sbc"):
         one, double = (
             load_criterion(name)(Evidence(weight=w, key="w", gram=gram(second)))
             for w in (weight, 2 * weight)
@@ -140,6 +140,20 @@ def test_the_inputs_of_a_layer_are_taken_as_they_are_or_as_its_membrane_has_them
         torch.testing.assert_close(
             scored(name, of)["conv.weight"], load_criterion("obs")(evidence), rtol=1e-5, atol=1e-9
         )
+
+
+def test_sbc_leaves_in_the_means_of_what_the_membrane_has() -> None:
+    of = network()
+    spikes = spikes_of(of)
+    membrane = torch.stack([spikes[0], spikes[1] + 0.5 * spikes[0], torch.zeros_like(spikes[0])])
+    membrane[2] = spikes[2] + 0.5 * membrane[1]
+    rows = membrane.flatten(0, 1).double()
+    evidence = Evidence(
+        weight=of.weight("conv.weight"), key="w", gram=gram((rows.T @ rows / len(rows))[None])
+    )
+    expected = load_criterion("obs")(evidence)
+    torch.testing.assert_close(scored("sbc", of)["conv.weight"], expected, rtol=1e-5, atol=1e-9)
+    assert not torch.allclose(scored("obs-membrane", of)["conv.weight"], expected)
 
 
 def test_sf_obs_weighs_by_the_squared_chance_of_a_spike_per_current() -> None:

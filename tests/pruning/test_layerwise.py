@@ -20,9 +20,14 @@ from torch.nn import functional
 from snnprune.masks import Masks
 from snnprune.pruning.criteria.obs import RIDGE
 from snnprune.pruning.repair import Pruned, Repair, load_repairs
-from snnprune.pruning.repair.layerwise import choose_and_refit, give_back_means, refit
+from snnprune.pruning.repair.layerwise import choose_and_refit, compensate, give_back_means, refit
 
-LAYERWISE: dict[str, Repair] = {"mean": give_back_means, "lsq": refit, "obs": choose_and_refit}
+LAYERWISE: dict[str, Repair] = {
+    "mean": give_back_means,
+    "sbc": compensate,
+    "lsq": refit,
+    "obs": choose_and_refit,
+}
 
 
 def solved(
@@ -112,6 +117,19 @@ def test_the_second_layer_is_fitted_on_the_pruned_networks_own_inputs() -> None:
     mask = of.masks["fc1.weight"]
     expected = solved(rows, dense_rows @ weight.T, mask, weight, free=True)
     close(of.network.weight("fc1.weight"), expected)
+
+
+def test_each_layer_alone_makes_up_for_its_weights_on_the_dense_networks_inputs() -> None:
+    of = pruned("snnTorch")
+    compensate(of)
+    for layer, rows in (
+        ("fc1", added_up(torch.stack(dense_entering(of, "fc1")), BETA).flatten(0, 1)),
+        ("fc2", torch.stack(dense_entering(of, "fc2")).mean(0)),
+    ):
+        weight, mask = of.dense[f"{layer}.weight"], of.masks[f"{layer}.weight"]
+        expected = solved(rows, rows @ weight.T, mask, weight, free=False)
+        close(of.network.weight(f"{layer}.weight"), expected)
+    assert changed(of) == set(of.masks)
 
 
 def test_a_bias_takes_the_mean_of_what_the_membrane_misses() -> None:

@@ -70,6 +70,10 @@ CRITERIA = Registry(
             target="snnprune.pruning.criteria.obs:obs_membrane",
             summary="obs with inputs as a membrane adds them up",
         ),
+        "sbc": RegistryRow(
+            target="snnprune.pruning.criteria.obs:sbc",
+            summary="Spiking Brain Compression: obs-membrane with the means left in",
+        ),
         "sf-obs": RegistryRow(
             target="snnprune.pruning.criteria.obs:sf_obs",
             summary="chance that a spike changes though the rest of its row makes up for it",

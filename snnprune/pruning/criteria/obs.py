@@ -43,6 +43,17 @@ def obs_membrane(evidence: Evidence) -> Tensor:
 
 
 @criterion(needs="membrane-gram", degree=2)
+def sbc(evidence: Evidence) -> Tensor:
+    """Spiking Brain Compression: the surgeon on the distance of spike trains; Shi et al. 2025.
+
+    Their distance comes down to that of membranes without resets (arXiv 2506.03996), so H is that
+    of `obs_membrane`; means count in it, as nothing behind the layer is changed.
+    """
+    assert evidence.gram is not None
+    return _compute_losses(evidence, evidence.gram.second)
+
+
+@criterion(needs="membrane-gram", degree=2)
 def sf_obs(evidence: Evidence) -> Tensor:
     """The spiking-firing criterion for weights whose neighbours make up for them; snnprune's own.
 
@@ -78,8 +89,9 @@ def reshape_by_group(weight: Tensor, gram: Gram) -> Tensor:
     return weight.reshape(groups, -1, size)
 
 
-def _compute_losses(evidence: Evidence) -> Tensor:
+def _compute_losses(evidence: Evidence, matrix: Tensor | None = None) -> Tensor:
     assert evidence.gram is not None
-    matrix = evidence.gram.compute_matrix()  # on the network's device, the weight on the CPU
+    if matrix is None:
+        matrix = evidence.gram.compute_matrix()  # on the network's device, the weight on the CPU
     rows = reshape_by_group(evidence.weight.double(), evidence.gram).to(matrix.device)
     return compute_losses(invert(matrix, RIDGE), rows).reshape(evidence.weight.shape).cpu()

@@ -37,6 +37,10 @@ REPAIRS = Registry(
             target="snnprune.pruning.repair.layerwise:give_back_means",
             summary="the mean of each channel's current given back, in bias or BatchNorm",
         ),
+        "sbc": RegistryRow(
+            target="snnprune.pruning.repair.layerwise:compensate",
+            summary="kept weights make up for the others on the dense network's inputs",
+        ),
         "lsq": RegistryRow(
             target="snnprune.pruning.repair.layerwise:refit",
             summary="kept weights fitted to the dense network's currents, layer by layer",
@@ -54,9 +58,9 @@ REPAIRS = Registry(
 NONE = "none"
 TUNE = "tune"
 """The one that takes weights too: what comes before it prunes less far."""
-WITHOUT_STATISTICS = frozenset({NONE, "bn", "mean", "lsq", TUNE})
+WITHOUT_STATISTICS = frozenset({NONE, "bn", "mean", "sbc", "lsq", TUNE})
 """Those that do not look at statistics of the dense network's neurons."""
-BY_LAYER = frozenset({"mean", "lsq", "obs"})
+BY_LAYER = frozenset({"mean", "sbc", "lsq", "obs"})
 """Those that go through the layers and need to see how each is applied."""
 
 

@@ -23,6 +23,7 @@ from snnprune.measure.layer_inputs import (
     run_until,
 )
 from snnprune.measure.second_moments import (
+    Grams,
     GramSum,
     compute_losses,
     damping,
@@ -57,6 +58,30 @@ def give_back_means(pruned: Pruned) -> Masks:
         made = (rows @ mean.unsqueeze(2)).flatten()
         _shift_current(pruned, key, moments.compute_target_mean().flatten() - made)
         silence(pruned.network.module, pruned.silenced)
+    return pruned.masks
+
+
+@torch.no_grad()
+def compensate(pruned: Pruned) -> Masks:
+    """Let the kept weights of each layer make up for the others, as if it alone were pruned.
+
+    min over w' of E|w x - w' x|^2 + ridge s |w' - w|^2, x the inputs of the dense network as the
+    membrane adds them up: what the surgeon of `sbc` leaves (Shi et al. 2025, arXiv 2506.03996).
+    """
+    network, module = pruned.network, pruned.network.module
+    grams = Grams(network, pruned.batches, filtered=True, seed=pruned.seed)
+    keys = [key for key in pruned.masks if key not in explain_unfitted(network, pruned.masks)]
+    for key in pruned.progress.track(keys, label="compensating", total=len(keys)):
+        with replace_tensors(module, pruned.dense):
+            gram = grams.of(key)
+        if gram is None:
+            continue
+        layer, weight = network.layers[key], module.get_parameter(key)
+        shape = (len(gram.second), -1, gram.second.shape[2])
+        dense = layer.weight_of(pruned.dense[key]).double().reshape(shape)
+        keep = layer.weight_of(pruned.masks[key].to(weight.device)).reshape(shape)
+        found = fit_weights(gram.second, gram.second @ dense.mT, keep, dense, ridge=RIDGE)
+        weight.copy_(layer.parameter_of(found.reshape(layer.shape)))
     return pruned.masks
 
 

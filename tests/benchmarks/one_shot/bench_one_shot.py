@@ -96,6 +96,19 @@ def defaults() -> Iterator[Cell]:
         yield tuned, sparsity
 
 
+def peers() -> Iterator[Cell]:
+    """What others do: Spiking Brain Compression, and by hand, masks by magnitude and then labels."""
+    by_hand = Plan(
+        criterion="magnitude",
+        allocation="global",
+        repair="tune",
+        tuning=TuneSettings(use_labels=True, augment=("flip",)),
+    )
+    for sparsity in (0.9, 0.95, 0.98, 0.8, 0.7, 0.5):
+        yield Plan(criterion="sbc", allocation="lamp", repair="sbc+bn"), sparsity
+        yield by_hand, sparsity
+
+
 def repairs() -> Iterator[Cell]:
     """Every repair, the main ones from 50 to 98 %."""
     own = Plan(criterion="sf-obs", allocation="lamp-magnitude", repair="obs")
@@ -114,7 +127,13 @@ def repairs() -> Iterator[Cell]:
     yield replace(lamp, repair="mean"), 0.9
 
 
-PARTS = {"defaults": defaults, "repairs": repairs, "criteria": criteria, "allocations": allocations}
+PARTS = {
+    "defaults": defaults,
+    "peers": peers,
+    "repairs": repairs,
+    "criteria": criteria,
+    "allocations": allocations,
+}
 
 
 def train(runs: Path, data_root: Path | None, networks: Mapping[str, Trained]) -> None:
@@ -245,7 +264,8 @@ def measured(network: Network, plan: Plan | None, sparsity: float) -> dict[str, 
     if plan.tunes:
         plan = replace(plan, tuning=replace(plan.tuning, steps=network.count_steps()))
     try:
-        network.one_shot.prune(plan, sparsity)
+        # by hand masks are made once, and hold while the network is trained on
+        network.one_shot.prune(plan, sparsity, structured=plan.tuning.use_labels)
     except Exception as error:  # a plan that does not fit a network is a result too
         return {"accuracy": None, "error": str(error), "seconds": 0.0}
     seconds = time.perf_counter() - begun

@@ -15,12 +15,17 @@ Losses = dict[Plan, dict[float, dict[tuple[str, int], float]]]
 """Points of accuracy below the dense network, by plan, sparsity, network and seed."""
 
 
+DEFAULT: Plan = ("magnitude", "lamp", "tune")
+"""What `prune` takes without flags."""
+
+
 def show(results: Path) -> None:
     """Print the tables and draw `one-shot.png` beside `results`."""
     losses, dense, seconds = read(results)
     print(f"dense: {', '.join(f'{k} {v}' for k, v in dense_line(dense).items())}\n")
     for title, chosen in parts(losses).items():
         print(f"{title}\n\n{table(losses, chosen, seconds)}\n")
+    print(f"More lost than by {' '.join(DEFAULT)}, network by network\n\n{paired(losses)}\n")
     every = {plan: losses[plan] for chosen in parts(losses).values() for plan in chosen}
     draw(results.with_name("one-shot.png"), every)
 
@@ -79,6 +84,37 @@ def table(losses: Losses, plans: list[Plan], seconds: dict[Plan, list[float]]) -
         lines.append(f"| {' | '.join([*plan, *cells, took])} |")
     count = {len(losses[plan][0.9]) for plan in plans}
     return "\n".join([*lines, "", f"n = {', '.join(map(str, sorted(count)))} networks and seeds"])
+
+
+def paired(losses: Losses, than: Plan = DEFAULT) -> str:
+    """Rows of what a plan loses more than another on the same networks and images.
+
+    Mean and its standard error over networks and seeds, which holds what the choice of test images
+    does too; in brackets how many networks have both.
+    """
+    sparsities = sorted(losses[than])
+    head = [f"{s:.0%}" for s in sparsities]
+    lines = [f"| plan | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
+    for plan in losses:
+        if plan == than:
+            continue
+        apart = [
+            [
+                losses[plan][s][net] - lost
+                for net, lost in losses[than][s].items()
+                if net in losses[plan].get(s, {})
+            ]
+            for s in sparsities
+        ]
+        lines.append(f"| {' | '.join([' '.join(plan), *map(_with_error, apart)])} |")
+    return "\n".join(lines)
+
+
+def _with_error(apart: list[float]) -> str:
+    if len(apart) < 2:
+        return "-"
+    error = statistics.stdev(apart) / len(apart) ** 0.5
+    return f"{statistics.mean(apart):+.1f} ± {error:.1f} ({len(apart)})"
 
 
 def spread(found: list[float]) -> str:

@@ -97,7 +97,7 @@ def defaults() -> Iterator[Cell]:
 
 
 def peers() -> Iterator[Cell]:
-    """What others do: Spiking Brain Compression, and by hand, masks by magnitude and then labels."""
+    """Spiking Brain Compression; and by hand: masks by magnitude, then training by labels."""
     by_hand = Plan(
         criterion="magnitude",
         allocation="global",

@@ -122,8 +122,13 @@ def test_a_membrane_that_is_compared_in_another_scale_is_the_same_membrane() -> 
         s = fire(10 * (u - 0.5))
         return s, u * (1 - s)
 
+    def mirrored_twice(u: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
+        u = 0.5 * u + current
+        s = fire(-4 * (0.5 - u))
+        return s, u * (1 - s)
+
     expected = found(plain)
-    for step in (divided, steep):
+    for step in (divided, steep, mirrored_twice):
         other = found(step)
         # thresholds are told as 0, and the membrane as its distance to it
         same(other, expected)

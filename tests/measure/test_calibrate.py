@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import snntorch
 import torch
+from spikingjelly.activation_based.neuron import IFNode
 from torch import Tensor, nn
 
 from snnprune.checkpoint.safetensors import write_safetensors
@@ -152,6 +153,19 @@ def test_a_membrane_at_the_threshold_is_no_spike_of_a_neuron_that_has_to_be_abov
     found = calibrate(trace(module, x), [(x, None)])
     (neuron,) = found.neurons.values()
     assert neuron.firing_rate.tolist() == [rate]
+
+
+@pytest.mark.parametrize(("below", "rate"), [(0.0, 1.0), (0.5, 0.0)])
+def test_a_membrane_at_the_threshold_is_a_spike_of_a_neuron_that_need_not_be_above_it(
+    below: float, rate: float
+) -> None:
+    module = nn.Sequential(nn.Linear(1, 1, bias=False), IFNode())
+    nn.init.ones_(module.get_parameter("0.weight"))
+    x = torch.full((3, 1), 1.0 - below)
+    found = calibrate(trace(module, x), [(x, None)])
+    (neuron,) = found.neurons.values()
+    assert neuron.firing_rate.tolist() == [rate]
+    assert not any("left out" in warning for warning in found.warnings)
 
 
 def test_nothing_to_calibrate_on_is_refused() -> None:

@@ -155,6 +155,16 @@ def test_a_membrane_at_the_threshold_fires() -> None:
     assert LIF(Dynamics())(torch.ones(1, 1)).item() == 1.0
 
 
+@pytest.mark.parametrize("reset", ["hard", "soft"])
+def test_the_gradient_takes_a_membrane_at_the_threshold_for_one_that_fired(reset: Any) -> None:
+    dynamics = Dynamics(reset=reset)
+    current = torch.tensor([[1.0], [0.25], [1.0]])  # the first is at the threshold, to the bit
+    spikes, gradient = with_gradient(LIF(dynamics), current)
+    expected = with_gradient(lambda x: naive(x, dynamics)[0], current.double())
+    assert spikes.flatten().tolist() == [1.0, 0.0, 1.0]
+    torch.testing.assert_close(gradient.double(), expected[1], **TOLERANCE)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_input_keeps_the_membrane_in_float32(dtype: torch.dtype) -> None:
     neuron = LIF(Dynamics(beta=1.0, threshold=65.0))

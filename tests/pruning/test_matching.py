@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
 from snnprune.masks import Masks
+from snnprune.measure.channel_sums import ChannelMoments
 from snnprune.pruning.oneshot import OneShot, Plan
 from snnprune.pruning.repair import REPAIRS, Pruned, TuneSettings, load_repairs
+from snnprune.pruning.repair.batchnorm import DenseNorm
 
 NORMALISED = ("convolved", "SpikingJelly at once", "SpikingJelly stepwise", "tied")
 REPAIRED = (*REPAIRS.rows, "obs+tune")
@@ -175,6 +177,24 @@ def test_a_channel_that_is_constant_in_the_dense_network_is_shifted_alone() -> N
     for kind in ("mean", "var"):
         assert torch.equal(now[f"norm1.running_{kind}"][2], held[f"norm1.running_{kind}"][2])
     assert all(bool(tensor.isfinite().all()) for tensor in now.values())
+
+
+def moments(*values: float) -> ChannelMoments:
+    """Of one channel that takes these."""
+    found = ChannelMoments()
+    found.add(torch.tensor(values).view(-1, 1, 1))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("dense", "now", "mean"), [((3, 3), (1, 5, 9), 2.5), ((1, 5, 9), (3, 3), -1.5)]
+)
+def test_a_channel_that_is_constant_in_one_of_the_networks_keeps_its_variance(
+    dense: tuple[float, ...], now: tuple[float, ...], mean: float
+) -> None:
+    norm = DenseNorm(torch.tensor([0.5]), torch.tensor([2.0]), 1e-5)
+    matched = norm.match_statistics(moments(*dense), moments(*now))
+    assert [float(one) for one in matched] == [mean, 2.0]
 
 
 def test_a_norm_without_scale_and_shift_is_tuned_behind() -> None:

@@ -215,6 +215,13 @@ def test_a_histogram_of_a_gaussian_gives_its_density() -> None:
         assert found.item() == pytest.approx(log_density_at_threshold(values).item(), abs=0.05)
 
 
+def test_membranes_beyond_the_bins_are_among_those_that_a_density_is_of() -> None:
+    half_beyond = np.concatenate([np.linspace(-3.99, 3.99, 800), np.full(800, 9.0)])
+    found = log_density_of_histogram(neuron_of(half_beyond))
+    assert found is not None
+    assert found.exp().item() == pytest.approx(0.5 / 7.98, rel=0.02)
+
+
 def test_where_nothing_was_counted_the_gaussian_orders_below_half_a_count() -> None:
     near, far, never = (neuron_of(np.linspace(-1.2, -1.0, 10) - far) for far in (0, 1, 1e3))
     logs = []

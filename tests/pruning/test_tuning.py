@@ -171,6 +171,14 @@ def test_masks_grow_by_the_cubic_schedule_and_then_hold() -> None:
     assert growth.masks["w"].nonzero().flatten().tolist() == list(range(90, 100))
 
 
+def test_what_is_gone_does_not_come_back_however_far_the_optimizer_moves_it() -> None:
+    weight = torch.arange(10.0, 0.0, -1.0)
+    growth = MaskGrowth({"w": weight < 8}, {"w": 2}, steps=20)
+    for step in range(1, 21):
+        growth.grow(step, lambda _: weight)
+    assert weight[growth.masks["w"]].tolist() == [7, 6]
+
+
 @pytest.mark.many(2)
 @pytest.mark.parametrize("name", TUNED)
 def test_the_smallest_weights_go_while_it_tunes(name: str) -> None:

@@ -62,6 +62,13 @@ def test_each_gate_is_met_on_its_limit_and_not_beyond(name: str, kept: str, brok
     assert verdict(name, broken).met is False
 
 
+def test_the_layer_that_is_told_is_that_of_the_greatest_share_not_of_the_most_weights() -> None:
+    layers = {"wide": Proportion(part=50, whole=100), "small": Proportion(part=9, whole=10)}
+    found = verdict("max-layer-sparsity", "0.5", dataclasses.replace(FOUND, layers=layers))
+    assert (found.met, found.measured) == (False, 0.9)
+    assert found.found == "9 of 10 weights of small pruned"
+
+
 def test_nearly_as_many_as_were_asked_for_are_too_few() -> None:
     found = dataclasses.replace(FOUND, layers={"a": Proportion(part=89_999, whole=100_000)})
     assert verdict("min-sparsity", "0.9", found).met is False

@@ -275,3 +275,13 @@ def test_the_average_is_what_is_kept_ranked_and_measured(images: Path) -> None:
             held = [key for key in masks if method == "imp" or key not in PASSING]
             for key in held:  # no trace of what was pruned
                 assert not trainer.average.tensors[key][~masks[key]].any()
+
+
+def test_what_a_round_ranks_is_the_average_that_the_one_before_kept(images: Path) -> None:
+    found = Found(recipe(images, {"ema": 0.9}))
+    for before, after in (("round-00", "round-01"), ("round-01", "round-02")):
+        sizes = {key: found.kept.tensors[before][key].abs() for key in WEIGHTS}
+        masks = found.kept.masks[after]
+        gone = torch.cat([sizes[key][~masks[key]] for key in WEIGHTS])
+        stays = torch.cat([sizes[key][masks[key]] for key in WEIGHTS])
+        assert gone.max() <= stays.min()

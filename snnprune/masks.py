@@ -1,4 +1,4 @@
-"""Keeping the highest by position, fast enough for every step of a search."""
+"""Masks: counting and applying them, sharing a count between them, and keeping the highest."""
 
 from collections.abc import Mapping
 

@@ -45,7 +45,7 @@ def check(options: CheckOptions, show: ShowOptions) -> None:
 def export(options: ExportOptions, show: ShowOptions) -> None:
     """Write a checkpoint without its zeros, or for other programs; says what each kind weighs."""
     from snnprune.cli.console import Screen
-    from snnprune.cli.prune_tables import make_size_table
+    from snnprune.cli.tables import make_size_table
     from snnprune.jobs.export import export_checkpoint
 
     screen = Screen(show, report=options.report, force=options.force)
@@ -126,12 +126,13 @@ def calibrate(options: CalibrateOptions, show: ShowOptions) -> None:
 def evaluate(options: EvaluateOptions, show: ShowOptions) -> None:
     """Measure accuracy, loss, firing rates, sparsity, synaptic operations and energy."""
     from snnprune.cli.console import Screen
-    from snnprune.cli.prune_tables import format_work_lines, make_work_table
     from snnprune.cli.tables import (
         format_accuracy_line,
         format_excluded_lines,
         format_sparsity_line,
+        format_work_lines,
         make_firing_table,
+        make_work_table,
     )
     from snnprune.jobs.evaluate import evaluate_checkpoint
 

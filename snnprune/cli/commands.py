@@ -51,7 +51,7 @@ def may_speak(error: BaseException) -> bool:
 
 
 def _wait_for_end(seconds: float) -> bool:
-    before = signal.signal(signal.SIGTERM, _note)
+    before = signal.signal(signal.SIGTERM, _raise_ended)
     try:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -63,7 +63,7 @@ def _wait_for_end(seconds: float) -> bool:
     return False
 
 
-def _note(_: int, __: FrameType | None) -> None:
+def _raise_ended(_: int, __: FrameType | None) -> None:
     raise _EndedError
 
 

@@ -1,4 +1,4 @@
-"""What `prune` shows."""
+"""What `prune` shows; its gates are those of `check` too."""
 
 from __future__ import annotations
 
@@ -16,22 +16,13 @@ from snnprune.cli.tables import (
     format_sparsity_line,
     make_cell,
     make_layer_table,
-    make_number_table,
     make_plain_table,
 )
-from snnprune.errors.text import (
-    format_joules,
-    format_percent,
-    format_whole,
-    layer_name,
-    make_printable,
-)
+from snnprune.errors.text import format_percent, layer_name, make_printable
 from snnprune.plugins.user_code import is_reference
 from snnprune.report.verdicts import Verdict
 
 if TYPE_CHECKING:
-    from snnprune.export.formats import Sizes
-    from snnprune.jobs.evaluate import EvaluateResult
     from snnprune.jobs.prune.filing import PrunedFile, PruneOutcome
     from snnprune.jobs.prune.target_sparsity import Search
 
@@ -67,65 +58,6 @@ def format_gate_lines(verdicts: Sequence[Verdict], name: str = "") -> list[str]:
 
 def _format_verdict(one: Verdict) -> tuple[str, str, str]:
     return one.gate, make_printable(one.limit), SIGNS[one.met]
-
-
-def make_size_table(sizes: Sizes, values: str) -> Table:
-    """Bytes of the tensors as they are, compressed and packed."""
-    precision = "" if values == "exact" else f" ({values})"
-    rows = {
-        "dense": sizes.dense,
-        "gzip": sizes.gzip,
-        "zstd": sizes.zstd,
-        f"packed{precision}": sizes.packed,
-        "entropy bound": sizes.bound,
-    }
-    table = make_plain_table()
-    table.add_column("tensors")
-    table.add_column("bytes", justify="right", no_wrap=True)
-    table.add_column("of dense", justify="right", no_wrap=True)
-    for name, count in rows.items():
-        table.add_row(name, f"{count:,}", f"{count / max(sizes.dense, 1):.1%}")
-    return table
-
-
-def make_work_table(found: EvaluateResult, width: int) -> Table:
-    """Synaptic operations for a sample, by layer."""
-    samples = found.evaluation.samples
-    rows = [
-        [
-            layer_name(key),
-            format_per_sample(layer.dense, samples),
-            format_per_sample(layer.macs, samples),
-            format_per_sample(layer.acs, samples),
-            format_percent((layer.macs + layer.acs) / layer.dense if layer.dense else None),
-        ]
-        for key, layer in found.workload.layers.items()
-    ]
-    return make_number_table(["a sample", "dense", "MACs", "ACs", "done"], rows, width)
-
-
-def format_work_lines(found: EvaluateResult) -> list[str]:
-    """Totals for a sample, energy, and how sparse activations are."""
-    samples, total = found.evaluation.samples, found.workload.sum_layers()
-    active, energy = found.workload.sum_neurons(), found.energy
-    lines = [
-        f"synaptic operations of a sample: {format_per_sample(total.macs, samples)} MACs, "
-        f"{format_per_sample(total.acs, samples)} ACs; "
-        f"dense {format_per_sample(total.dense, samples)}",
-        f"energy {format_joules(energy.of(total) / samples)} a sample at {energy.mac:g} pJ a MAC "
-        f"and {energy.ac:g} pJ an AC, memory traffic left out",
-    ]
-    if active.outputs:
-        lines.append(
-            f"activation sparsity {1 - active.active / active.outputs:.2%}, "
-            f"{format_per_sample(active.updates, samples)} membrane updates a sample"
-        )
-    return lines
-
-
-def format_per_sample(count: int, samples: int) -> str:
-    """A mean of counts."""
-    return format_whole(count / samples)
 
 
 def make_sparsity_table(files: Sequence[PrunedFile]) -> Table:

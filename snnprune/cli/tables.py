@@ -9,10 +9,19 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from snnprune.errors.text import format_split, layer_name, make_printable
+from snnprune.errors.text import (
+    format_joules,
+    format_percent,
+    format_split,
+    format_whole,
+    layer_name,
+    make_printable,
+)
 
 if TYPE_CHECKING:
+    from snnprune.export.formats import Sizes
     from snnprune.jobs.demo import DemoMeasurement
+    from snnprune.jobs.evaluate import EvaluateResult
     from snnprune.jobs.targets.reporting import LayerRow
     from snnprune.measure.evaluation import Evaluation
 
@@ -246,6 +255,65 @@ def make_number_table(titles: Sequence[str], rows: Sequence[Sequence[str]], widt
     if len(rows) > MAX_ROWS:
         table.add_row(f"... and {len(rows) - MAX_ROWS:,} more; --json has all")
     return table
+
+
+def make_size_table(sizes: Sizes, values: str) -> Table:
+    """Bytes of the tensors as they are, compressed and packed."""
+    precision = "" if values == "exact" else f" ({values})"
+    rows = {
+        "dense": sizes.dense,
+        "gzip": sizes.gzip,
+        "zstd": sizes.zstd,
+        f"packed{precision}": sizes.packed,
+        "entropy bound": sizes.bound,
+    }
+    table = make_plain_table()
+    table.add_column("tensors")
+    table.add_column("bytes", justify="right", no_wrap=True)
+    table.add_column("of dense", justify="right", no_wrap=True)
+    for name, count in rows.items():
+        table.add_row(name, f"{count:,}", f"{count / max(sizes.dense, 1):.1%}")
+    return table
+
+
+def make_work_table(found: EvaluateResult, width: int) -> Table:
+    """Synaptic operations for a sample, by layer."""
+    samples = found.evaluation.samples
+    rows = [
+        [
+            layer_name(key),
+            format_per_sample(layer.dense, samples),
+            format_per_sample(layer.macs, samples),
+            format_per_sample(layer.acs, samples),
+            format_percent((layer.macs + layer.acs) / layer.dense if layer.dense else None),
+        ]
+        for key, layer in found.workload.layers.items()
+    ]
+    return make_number_table(["a sample", "dense", "MACs", "ACs", "done"], rows, width)
+
+
+def format_work_lines(found: EvaluateResult) -> list[str]:
+    """Totals for a sample, energy, and how sparse activations are."""
+    samples, total = found.evaluation.samples, found.workload.sum_layers()
+    active, energy = found.workload.sum_neurons(), found.energy
+    lines = [
+        f"synaptic operations of a sample: {format_per_sample(total.macs, samples)} MACs, "
+        f"{format_per_sample(total.acs, samples)} ACs; "
+        f"dense {format_per_sample(total.dense, samples)}",
+        f"energy {format_joules(energy.of(total) / samples)} a sample at {energy.mac:g} pJ a MAC "
+        f"and {energy.ac:g} pJ an AC, memory traffic left out",
+    ]
+    if active.outputs:
+        lines.append(
+            f"activation sparsity {1 - active.active / active.outputs:.2%}, "
+            f"{format_per_sample(active.updates, samples)} membrane updates a sample"
+        )
+    return lines
+
+
+def format_per_sample(count: int, samples: int) -> str:
+    """A mean of counts."""
+    return format_whole(count / samples)
 
 
 def format_uncounted_lines(layers: Sequence[str]) -> list[str]:

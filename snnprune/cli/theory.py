@@ -278,9 +278,7 @@ def make_accumulation_table(found: CrisisResult, width: int) -> Table:
     for one in found.accumulated:
         cells = [format_small_percent(float(one.flipped[t - 1])) for t in times]
         cells += [format_small_percent(float(one.hit[-1]))]
-        cells += [
-            "-" if each is None else f"{float(each[-1]):.2g}" for each in (one.near, one.bound)
-        ]
+        cells += [_format_last(one.near), _format_last(one.bound)]
         rows.append([layer_name(one.neuron), *cells])
     flips = [f"flips t={t}" for t in times]
     return make_number_table(["all layers changed", *flips, "hit", "near", "bound"], rows, width)

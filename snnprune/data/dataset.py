@@ -96,7 +96,7 @@ class TrainingSplit(Split, Protocol):
     """Samples that can be trained on."""
 
     def steps(self, batch_size: int) -> int:
-        """How many batches `shuffled` gives."""
+        """How many batches `shuffle` gives."""
         ...
 
     def shuffle(

@@ -61,7 +61,7 @@ class ImageSplit:
         return Batches(begin=begin, count=len(starts))
 
     def steps(self, batch_size: int) -> int:
-        """How many batches `shuffled` gives."""
+        """How many batches `shuffle` gives."""
         full, rest = divmod(len(self), batch_size)
         return full + (rest > 1)  # BatchNorm has no variance over a single image
 

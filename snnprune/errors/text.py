@@ -1,4 +1,4 @@
-"""Shares, counts, energies and layers as people read them, on a screen as in a report."""
+"""Text that people read, on a screen as in a report: safe to show, with hints, and numbers."""
 
 from __future__ import annotations
 

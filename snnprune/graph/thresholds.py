@@ -62,7 +62,7 @@ def find_code_here() -> Code:
 
 
 def find_function_here() -> str:
-    """The function whose call is being followed, as `Layer.standardised`; "" if it is torch's."""
+    """The function whose call is being followed, as `UserLayer.forward`; "" if it is torch's."""
     frame = sys._getframe(1)
     while _package_of(frame) == OURS and frame.f_back is not None:
         frame = frame.f_back

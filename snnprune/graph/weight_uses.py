@@ -147,7 +147,7 @@ class Observers:
     on_compared: Callable[[ThresholdSite, Tensor], None] = _observe_nothing
     """Site, and what is compared there."""
     on_restless: Callable[[str, str], None] = _observe_nothing
-    """Module, and which of `restless` is done in it."""
+    """Module, and what `find_restless_reason` says is done in it."""
 
 
 class TracePass:

@@ -14,14 +14,17 @@ from snnprune.checkpoint.containers import files_of, read_checkpoint, require_pl
 from snnprune.checkpoint.packed import AS_THEY_ARE, PRECISIONS, pack
 from snnprune.errors import InputError, UsageError
 from snnprune.errors.text import did_you_mean
-from snnprune.export.exporters import RecordedNetwork
+from snnprune.export.exporters import RecordedNetwork, record_first_calls
 from snnprune.export.formats import FORMATS, ExportContents, Sizes, measure_sizes
 from snnprune.files.reading import changed_error
 from snnprune.files.writing import require_free
 from snnprune.jobs.options import ExportOptions
-from snnprune.jobs.targets.reporting import describe_target, run_once
+from snnprune.jobs.targets.opening import open_target, read_example
+from snnprune.jobs.targets.reporting import describe_target
 from snnprune.jobs.targets.target import Target
 from snnprune.report.frame import make_file_entry, make_report
+
+SAMPLES = 16  # of the batch that a file is held against
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +91,24 @@ def export_checkpoint(options: ExportOptions) -> ExportResult:
 
 
 def _record_network(options: ExportOptions) -> tuple[Target, RecordedNetwork] | tuple[None, None]:
-    """What the format needs beside the tensors."""
+    """The network, and what it does on a batch of its data or a blank picture, where it is needed.
+
+    Raises:
+        InputError: there is no network, or nothing to run it on; or as `open_target`.
+    """
     if not FORMATS[options.to].needs_network:
         return None, None
-    return run_once(options.target, field=f"--to {options.to}")
+    target = open_target(options.target)
+    if target.network is None or target.spec is None:
+        raise InputError(
+            target.missing or "no network",
+            file=target.checkpoint.path,
+            field=f"--to {options.to}",
+            hint="give --data" if target.spec else "give --model",
+        )
+    example = read_example(target.spec, target.data, target.device, count=SAMPLES)
+    assert example is not None, "it was traced with one"
+    return target, record_first_calls(target.network, example.x)
 
 
 def _note_negative_zeros(

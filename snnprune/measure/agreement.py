@@ -1,4 +1,4 @@
-"""An agreement as JSON: counts, and the shares that follow from them."""
+"""How far two networks agree in spikes, outputs and answers: the counts, and their JSON."""
 
 from __future__ import annotations
 

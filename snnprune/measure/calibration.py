@@ -1,4 +1,7 @@
-"""Calibrations as safetensors files: one tensor per statistic and weight or neuron."""
+"""Calibrations: the statistics of a pass, and their file.
+
+It is a safetensors file with a tensor for each statistic and weight or neuron.
+"""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field

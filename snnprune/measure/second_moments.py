@@ -103,7 +103,7 @@ class Grams:
     def __init__(
         self, network: Network, batches: Batches, *, filtered: bool, seed: int = 0
     ) -> None:
-        """With `filtered`, of what the membranes have of the inputs; see `Course`."""
+        """With `filtered`, of what the membranes have of the inputs; see `InputCourse`."""
         self.network, self.batches = network, batches
         self.filtered, self.seed = filtered, seed
         self._usage: Usage | None = None

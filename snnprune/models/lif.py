@@ -208,7 +208,7 @@ class LIF(nn.Module):
         super().__init__()
         self.dynamics = dynamics
         self.on_membrane: Callable[[Tensor], None] | None = None
-        """Called with u (T, N, ...) before reset, while somebody records; see network.capture."""
+        """Called with u (T, N, ...) before reset, while `graph.libraries.own` records."""
 
     def forward(self, current: Tensor) -> Tensor:
         """Spikes in the type of `current`."""

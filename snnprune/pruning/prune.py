@@ -1,4 +1,4 @@
-"""From scores to masks, and from masks to a pruned checkpoint."""
+"""From scores to masks, under which exactly as many weights are pruned as was asked for."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def compose(text: str) -> yaml.Node | None:
     """The root node of `text`; None where it holds nothing.
 
     Raises:
-        Refused: it is not YAML, or holds something that a recipe may not hold.
+        RefusedTextError: it is not YAML, or holds something that a recipe may not hold.
     """
     try:
         loader = _Loader(text)
@@ -128,7 +128,7 @@ def parse_bytes(data: bytes) -> Document:
     """`parse_text` of UTF-8.
 
     Raises:
-        Refused: as `parse_text`, or the bytes are not UTF-8.
+        RefusedTextError: as `parse_text`, or the bytes are not UTF-8.
     """
     try:
         return parse_text(data.decode())
@@ -143,7 +143,7 @@ def parse_text(text: str, plain: Plain = parse_plain_value) -> Document:
     """The value of a YAML text and the lines in it.
 
     Raises:
-        Refused: it is not YAML, holds what a recipe may not hold, or sets a name twice.
+        RefusedTextError: it is not YAML, holds what a recipe may not hold, or sets a name twice.
     """
     lines: dict[Path, int] = {}
     node = compose(text)

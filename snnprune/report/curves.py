@@ -1,4 +1,4 @@
-"""Accuracies by method and sparsity as text."""
+"""Accuracy by method and sparsity, summed up over seeds: for reports, and as text."""
 
 from __future__ import annotations
 

@@ -30,12 +30,12 @@ from snnprune.theory.widths import Setting
 def exact_interval(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Clopper and Pearson's interval of a binomial's chance: at least as sure as it says."""
     tail = (1 - confidence) / 2
-    low = 0.0 if hits == 0 else _solve(lambda p: 1 - _below(hits - 1, trials, p) - tail)
-    high = 1.0 if hits == trials else _solve(lambda p: tail - _below(hits, trials, p))
+    low = 0.0 if hits == 0 else _solve(lambda p: 1 - _sum_up_to(hits - 1, trials, p) - tail)
+    high = 1.0 if hits == trials else _solve(lambda p: tail - _sum_up_to(hits, trials, p))
     return low, high
 
 
-def _below(hits: int, trials: int, chance: float) -> float:
+def _sum_up_to(hits: int, trials: int, chance: float) -> float:
     """P[X <= hits]."""
     logs = (_log_binomial(trials, k, chance) for k in range(hits + 1))
     return min(1.0, math.fsum(math.exp(log) for log in logs))

@@ -15,8 +15,7 @@ from torch import Tensor
 from snnprune.masks import Masks
 from snnprune.measure import Natural, Share
 from snnprune.training.runs import Groups
-from snnprune.training.runs.state import read_count, require_names
-from snnprune.training.runs.state import read_number as number_of
+from snnprune.training.runs.state import read_count, read_number, require_names
 
 WINDOW = 5  # masks that are compared, those of consecutive epochs
 GROUP = "bird"
@@ -129,7 +128,7 @@ class EarlyTickets:
                 masks=groups[f"{DRAWN}-{number}"],
                 weights=groups.get(f"{WEIGHTS}-{number}", {}),
                 epochs=read_count(about, "epochs"),
-                distance=number_of(about, "distance"),
+                distance=read_number(about, "distance"),
                 settled=bool(about["settled"]),
             )
         for number, bird in self.waiting.items():

@@ -44,7 +44,7 @@ def imp(
     rounds = ImpRun(setup)
     resumed = rounds.resume()
     with progress.within("run", total=rounds.steps, done=rounds.steps_done):
-        # round 0 is the dense training, which keeps the weights of the rewind epoch
+        # round 0 is the dense training: `rounds` takes the weights of the rewind epoch as it saves
         for round_ in rounds.iter_left():
             if not resumed:
                 masks = rounds.choose_masks(round_)

@@ -48,6 +48,7 @@ class TrainingSequence:
 
     def __init__(self, setup: TrainingSetup, rounds: list[Round]) -> None:
         self.full = setup
+        """With the network of the recipe, all its time steps."""
         self.setup = setup
         """With the network that is trained now."""
         self.rounds = rounds
@@ -72,9 +73,8 @@ class TrainingSequence:
 
     def train(self, round_: Round) -> None:
         """Train from where it is to the end of `round_`, saving on the way."""
-        key = (
-            () if round_.method == DENSE else self._key(round_)
-        )  # the dense one is that of `train`
+        # the dense training draws as `train` does
+        key = () if round_.method == DENSE else self._key(round_)
         span = self.setup.make_span(epochs=round_.epochs, key=key, name=round_.label)
         stop, progress = self.full.stop, self.full.progress
         total = round_.epochs * self.full.steps_per_epoch
@@ -87,7 +87,7 @@ class TrainingSequence:
         raise NotImplementedError
 
     def _ends(self, _: Round, __: int) -> bool:
-        """Whether the training of a cell is over early, after so many of its epochs."""
+        """Whether the training of a round is over early, after so many of its epochs."""
         return False
 
     def _position(self) -> dict[str, Any]:
@@ -157,10 +157,12 @@ class ImpRun(TrainingSequence):
         }
         steps = self.section.early_time_steps
         self.early = setup if steps is None else setup.rebuild_with_args(time_steps=steps)
+        """With the network of all rounds but the last, which may have fewer time steps."""
         self.setup = self.early
         self.trainer = self.early.trainer()
         self.dense: Mapping[str, Tensor] = {}
         self.early_weights: Mapping[str, Tensor] = copy_to_cpu(setup.module)
+        """The first ones, until `_save` comes to the rewind epoch."""
         self.bird: EarlyBirdDetector | None = None
         self.tickets = self._make_tickets()
         self.returnable = 0  # weights that are not held back and were alive as the round began
@@ -306,6 +308,7 @@ class ImpRun(TrainingSequence):
         return self.bird is not None and self.bird.look()
 
     def _save(self, at: Position) -> None:
+        """Save the state; at the rewind epoch of round 0 its weights are those to go back to."""
         if self.number == 0 and (at.epoch, at.step) == (self.section.rewind_epoch, 0):
             self.early_weights = copy_to_cpu(self.setup.module)
         super()._save(at)

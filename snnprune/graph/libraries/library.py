@@ -1,4 +1,4 @@
-"""Thresholds as neurons keep them, in the shape in which they are told."""
+"""What is known of a neuron library: a row of the table, and the constants of its neurons."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext

@@ -21,7 +21,7 @@ from snnprune.jobs.check import (
     drop_channels,
     judge_gates,
 )
-from snnprune.jobs.prune.measuring import BeforeAfter, TestResult
+from snnprune.jobs.prune.measuring import BeforeAfter, NetworkResult
 from snnprune.jobs.prune.methods import MethodChoice, list_unfitted
 from snnprune.jobs.prune.options import OutputPaths
 from snnprune.jobs.prune.pruned_model import PrunedModel
@@ -83,15 +83,6 @@ class PruneOutcome:
         return next((file.error for file in self.files if file.error is not None), None)
 
 
-def _list_doubts(looks: BeforeAfter) -> list[str]:
-    """On what the networks do on the images that they were measured on."""
-    dense, pruned = map(describe_evaluation, looks.evaluations)
-    known = doubt_evaluation(dense, of="the dense network")
-    told = {text.partition(":")[0] for text in known}
-    fresh = doubt_evaluation(pruned, of="the pruned network")
-    return [*known, *(text for text in fresh if text.partition(":")[0] not in told)]
-
-
 @dataclass(frozen=True, kw_only=True)
 class PruneMeasurements:
     """What was measured before anything is written."""
@@ -111,7 +102,7 @@ class PruneWriter:
     place: OutputPaths
     made: PrunedModel
     search: Search | None
-    before: TestResult | None
+    before: NetworkResult | None
     """Of the dense network."""
 
     def write_pruned(self) -> PrunedFile:
@@ -272,3 +263,12 @@ class PruneWriter:
             cost=work.cost.report(work.target.device),
             **found,
         )
+
+
+def _list_doubts(looks: BeforeAfter) -> list[str]:
+    """On what the networks do on the images that they were measured on."""
+    dense, pruned = map(describe_evaluation, looks.evaluations)
+    known = doubt_evaluation(dense, of="the dense network")
+    told = {text.partition(":")[0] for text in known}
+    fresh = doubt_evaluation(pruned, of="the pruned network")
+    return [*known, *(text for text in fresh if text.partition(":")[0] not in told)]

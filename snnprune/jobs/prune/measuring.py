@@ -37,7 +37,7 @@ class WantedMeasures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestResult:
+class NetworkResult:
     """A network on the images that it is measured on."""
 
     evaluation: Evaluation
@@ -48,8 +48,8 @@ class TestResult:
 class BeforeAfter:
     """Before and after; None where nothing could be run or nobody asked."""
 
-    before: TestResult | None
-    after: TestResult | None
+    before: NetworkResult | None
+    after: NetworkResult | None
 
     @property
     def evaluations(self) -> tuple[Evaluation | None, Evaluation | None]:
@@ -72,7 +72,7 @@ class BeforeAfter:
         }
 
 
-def _get_evaluation(look: TestResult | None) -> Evaluation | None:
+def _get_evaluation(look: NetworkResult | None) -> Evaluation | None:
     return None if look is None else look.evaluation
 
 
@@ -99,13 +99,13 @@ class NetworkMeter:
             return target.missing or "there is no network"
         return None
 
-    def measure(self, label: str) -> TestResult | None:
+    def measure(self, label: str) -> NetworkResult | None:
         """Accuracy, firing and work, where there are network and images."""
         if not self._runs:
             return None
         workload = Workload() if self.wanted.workload else None
         found = self._evaluate(self.target.measured, label, workload)
-        return TestResult(evaluation=found, workload=workload)
+        return NetworkResult(evaluation=found, workload=workload)
 
     def evaluate_test(self) -> Evaluation | None:
         """On the test images, where there are some and the looks are at those of `--eval-data`."""

@@ -14,7 +14,7 @@ from snnprune.files.writing import require_apart, require_free
 from snnprune.jobs.check import publish_verdicts
 from snnprune.jobs.consent import find_code, format_as_flag, require_consent
 from snnprune.jobs.prune.filing import PrunedFile, PruneOutcome, PruneWriter
-from snnprune.jobs.prune.measuring import TestResult
+from snnprune.jobs.prune.measuring import NetworkResult
 from snnprune.jobs.prune.options import AccuracyTarget, OutputPaths, PruneOptions
 from snnprune.jobs.prune.target_sparsity import Search
 from snnprune.jobs.prune.work import PruneJob
@@ -76,7 +76,7 @@ def _write_pruned(
     sparsity: float,
     place: OutputPaths,
     search: Search | None,
-    before: TestResult | None,
+    before: NetworkResult | None,
 ) -> PrunedFile:
     made = work.prune_to(sparsity)
     filing = PruneWriter(

@@ -15,7 +15,7 @@ from snnprune.errors.text import did_you_mean
 from snnprune.jobs.calibrate import calibrate_target, fill_data_from_statistics, read_or_calibrate
 from snnprune.jobs.check import BY_COUNTING, BY_RUNNING, has_limit_on
 from snnprune.jobs.environment import StageTimer
-from snnprune.jobs.prune.measuring import NetworkMeter, TestResult, WantedMeasures
+from snnprune.jobs.prune.measuring import NetworkMeter, NetworkResult, WantedMeasures
 from snnprune.jobs.prune.methods import choose_methods, tune_longer
 from snnprune.jobs.prune.options import OutputPaths, PruneOptions
 from snnprune.jobs.prune.pruned_model import (
@@ -110,7 +110,7 @@ class PruneJob:
         sparsities = self.options.sparsities or (0.0,)
         return list(zip(sparsities, self.options.places, strict=True))
 
-    def measure_before(self) -> TestResult | None:
+    def measure_before(self) -> NetworkResult | None:
         """Accuracy, firing and work of the dense network, which the module then holds."""
         self.one_shot.restore()
         return self.measuring.measure("evaluating before")

@@ -8,11 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from snnprune.errors import InputError
-from snnprune.export.exporters import RecordedNetwork, record_first_calls
 from snnprune.graph.network import Link, Network
-from snnprune.jobs.targets.opening import open_target, read_example
-from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.target import Target
 from snnprune.measure import Natural
 from snnprune.measure.calibration import Calibration, InputValues, LayerStatistics
@@ -139,28 +135,6 @@ def _list_parameters(tensors: Mapping[str, Tensor], network: Network | None) -> 
 def as_dicts(rows: tuple[LayerRow, ...]) -> list[dict[str, Any]]:
     """The rows for a report."""
     return [{**asdict(row), "neuron": row.neuron} for row in rows]
-
-
-SAMPLES = 16
-
-
-def run_once(options: TargetOptions, *, field: str) -> tuple[Target, RecordedNetwork]:
-    """The network of a checkpoint and what it does on a batch of its data, or a blank picture.
-
-    Raises:
-        InputError: there is no network, or nothing to run it on; or as `open_target`.
-    """
-    target = open_target(options)
-    if target.network is None or target.spec is None:
-        raise InputError(
-            target.missing or "no network",
-            file=target.checkpoint.path,
-            field=field,
-            hint="give --data" if target.spec else "give --model",
-        )
-    example = read_example(target.spec, target.data, target.device, count=SAMPLES)
-    assert example is not None, "it was traced with one"
-    return target, record_first_calls(target.network, example.x)
 
 
 def make_target_report(

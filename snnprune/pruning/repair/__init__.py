@@ -1,4 +1,4 @@
-"""Repairs: what is done after pruning to what is left, without labels and without training.
+"""Repairs: what is done after pruning to what is left; only `tune` can be told to use labels.
 
 To add one, write a function from `Pruned` to masks and name it in the table. Importing this package
 imports no torch.

@@ -71,7 +71,7 @@ def compute_position(sparsity: float) -> float:
 
 
 def show_sparsities(axes: Axes, sparsities: Sequence[float]) -> None:
-    """Let the x axis of `axes`, whose points lie at `remaining`, span `sparsities`."""
+    """Let the x axis of `axes`, whose points lie at `compute_position`, span `sparsities`."""
     low, high = compute_position(min(sparsities)), compute_position(max(sparsities))
     axes.set_xlim(low - _compute_margin(low, high), high + _compute_margin(low, high))
     shown = choose_ticks(sparsities)

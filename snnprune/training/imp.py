@@ -49,7 +49,7 @@ def imp(
             if not resumed:
                 masks = rounds.choose_masks(round_)
                 rounds.rewind(round_)
-                rounds.apply_masks(round_, masks)
+                rounds.prune_and_repair(round_, masks)
             rounds.train(round_)
             rounds.measure_and_keep(round_)
             resumed = False

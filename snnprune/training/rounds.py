@@ -199,7 +199,7 @@ class ImpRun(TrainingSequence):
             self.setup.load(trained | early)
         self.trainer = self._make_trainer(round_)
 
-    def apply_masks(self, round_: Round, masks: Masks) -> None:
+    def prune_and_repair(self, round_: Round, masks: Masks) -> None:
         """Prune, and repair what the recipe wants repaired."""
         passing: Masks = {}
         if load_method(round_.method).returning:

@@ -65,7 +65,7 @@ class Begun(Cell):
     """A membrane that is there from the first call on alone."""
 
     def forward(self, x: Tensor) -> Tensor:
-        self.u = LEAK * self.u + x if hasattr(self, "u") else x
+        self.u: Tensor = LEAK * self.u + x if hasattr(self, "u") else x
         return (self.u > THRESHOLD).float()
 
 

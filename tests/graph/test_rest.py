@@ -61,6 +61,14 @@ class InPlace(Cell):
         return (u > THRESHOLD).float()
 
 
+class Begun(Cell):
+    """A membrane that is there from the first call on alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.u: Tensor = LEAK * self.u + x if hasattr(self, "u") else x
+        return (self.u > THRESHOLD).float()
+
+
 CELLS = {
     "list": lambda: Cell([None], 0),
     "dict": lambda: Cell({"u": None}, "u"),
@@ -69,6 +77,7 @@ CELLS = {
     "deque": lambda: Cell(deque([None], maxlen=1), 0),
     "namespace": lambda: Cell(SimpleNamespace(u=None), "u"),
     "object": lambda: Cell(State(), "u"),
+    "attribute that was not there": lambda: Begun(None, "u"),
     "object below": lambda: Below(([0, State()],), "u"),
     "dict below": lambda: Below([{1: {"u": None}}], "u"),
     "in place": lambda: InPlace([torch.zeros(2, 3)], 0),

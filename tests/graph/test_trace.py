@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from snnprune.errors import InputError
+from snnprune.graph.links import is_input_scale
+from snnprune.graph.network import Gain
 from snnprune.graph.trace import trace
 from snnprune.models import ModelSpec, build_model
 from snnprune.models.lif import LIF, Dynamics
@@ -212,3 +214,11 @@ print("torch._dynamo" in sys.modules)
         [sys.executable, "-c", script], capture_output=True, check=True, text=True
     )
     assert done.stdout == "False\n"
+
+
+def test_a_quotient_by_tau_is_how_a_neuron_takes_its_input_as_a_product_is() -> None:
+    scale = torch.tensor(0.25)  # 1 - beta
+    assert is_input_scale(Gain(value=4.0, divides=True), scale)
+    assert is_input_scale(Gain(value=0.25), scale)
+    assert not is_input_scale(Gain(value=0.25, divides=True), scale)
+    assert not is_input_scale(Gain(value=4.0), scale)

@@ -41,6 +41,14 @@ def network_of(**neuron: object) -> Network:
     return trace(module, torch.rand(1, 1, 28, 28))
 
 
+def network_of_two_scales() -> Network:
+    """Of neurons of one decay, of which one takes (1 - beta) of its input."""
+    network = network_of(beta=0.5)
+    block: Any = network.module.get_submodule("blocks.0")
+    block.neuron.dynamics = replace(block.neuron.dynamics, decay_input=True)
+    return trace(network.module, torch.rand(1, 1, 28, 28))
+
+
 def drive(found: Calibration, key: str) -> DriveStatistics:
     """The only way from a layer to a neuron."""
     (only,) = found.layers[key].drives
@@ -137,6 +145,13 @@ def test_layers_whose_decay_differs_get_their_share_of_the_geometric_sum() -> No
     assert set(gains) == {1.0}
 
 
+def test_layers_of_one_decay_whose_input_is_scaled_differently_get_their_share_too() -> None:
+    found = calibrate(network_of_two_scales(), [(torch.rand(2, 1, 28, 28), None)])
+    gathered = 1 + 0.5 + 0.25 + 0.125
+    assert drive(found, "encoder.conv.weight").time_gain == gathered
+    assert drive(found, "blocks.0.conv.weight").time_gain == gathered * (1 - 0.5)
+
+
 def test_a_neuron_that_never_spikes_is_named() -> None:
     network = network_of(threshold=1e6)
     found = calibrate(network, [(torch.rand(2, 1, 28, 28), None)])
@@ -210,6 +225,14 @@ def test_a_calibration_file_gives_back_what_was_written(tmp_path: Path) -> None:
         for name in ("input_mean", "input_square"):
             assert torch.equal(getattr(layer, name), getattr(other, name))
         assert other.weight is None
+
+
+def test_a_calibration_file_gives_back_how_much_gathers_in_each_membrane(tmp_path: Path) -> None:
+    found = calibrate(network_of_two_scales(), [(torch.rand(2, 1, 28, 28), None)])
+    write_calibration(tmp_path / "c.safetensors", found, {"format": "pt"})
+    again = read_calibration(tmp_path / "c.safetensors")
+    for key in ("encoder.conv.weight", "blocks.0.conv.weight"):
+        assert drive(again, key).time_gain == drive(found, key).time_gain != 1
 
 
 def of_before(layer: LayerStatistics) -> LayerStatistics:

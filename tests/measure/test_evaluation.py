@@ -11,7 +11,12 @@ from snnprune.errors import InputError, UsageError
 from snnprune.graph.forward import Reading
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
-from snnprune.measure.evaluation import compute_time_averaged_loss, evaluate
+from snnprune.measure.evaluation import (
+    Activity,
+    ActivityCount,
+    compute_time_averaged_loss,
+    evaluate,
+)
 from snnprune.models.lif import LIF, Dynamics
 
 # beta 0.5, threshold 1: a constant 2 fires at both steps, 0.75 only at the second, 0 never.
@@ -73,6 +78,16 @@ def test_batches_of_any_size_give_the_same_counts(network: Network) -> None:
     assert (parts.samples, parts.correct) == (whole.samples, whole.correct)
     assert parts.loss_sum == pytest.approx(whole.loss_sum)
     assert parts.firing_rates == pytest.approx(whole.firing_rates)
+
+
+def test_channels_that_are_not_the_same_throughout_are_counted_as_one(network: Network) -> None:
+    count = ActivityCount(network)
+    count.add({"neuron": (torch.tensor([1.0, 2.0]).double(), 10)})
+    count.add({"neuron": (torch.tensor([0.0, 3.0, 0.0]).double(), 20)})
+    # 6 spikes of 2 x 10 and 3 x 20 places
+    assert count.result() == {
+        "neuron": Activity(channels=1, silent=0, saturated=0, firing_rate=6 / 80)
+    }
 
 
 def test_without_labels_there_is_firing_but_no_accuracy(network: Network) -> None:

@@ -212,6 +212,16 @@ def operations_of_ones(inputs: int, outputs: int, size: int) -> int:
     return inputs * outputs * (3 * size - 2) ** 2
 
 
+def test_layers_of_one_shape_that_take_other_strides_have_other_operations() -> None:
+    x, weight, work = torch.ones(2, 3, 8, 8), torch.ones(4, 3, 3, 3), Workload()
+    for stride in (1, 2, 1):
+        geometry = {"stride": stride}
+        call = LayerCall(kind="conv2d", input=x, weight=weight, groups=1, geometry=geometry)
+        work.on_layer(f"stride {stride}", call)
+    assert work.layers["stride 1"].dense == 2 * (2 * 6 * 6 * weight.numel())
+    assert work.layers["stride 2"].dense == 2 * 3 * 3 * weight.numel()
+
+
 @pytest.mark.parametrize(
     ("values", "macs", "acs"),
     [((1, 0, -1), 0, 4), ((1, 0, 1), 0, 4), ((2, 0, -1), 4, 0), ((-2, 0, 0), 2, 0)],

@@ -133,6 +133,29 @@ def test_a_removed_channel_never_spikes_and_leaves_the_others_as_they_were() -> 
     assert torch.equal(spikes[0][:, :, kept], spikes[1][:, :, kept])
 
 
+class Plain(nn.Module):
+    """A BatchNorm without scale and shift, whose mean alone lets its neuron fire; one step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, affine=False)
+        nn.init.constant_(self.norm.get_buffer("running_mean"), -2.0)
+        self.neuron, self.fc = LIF(Dynamics()), nn.Linear(4 * 36, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.neuron(self.norm(self.conv(x)).unsqueeze(0)).flatten(2))
+
+
+def test_a_removed_channel_never_spikes_behind_a_norm_without_scale_and_shift() -> None:
+    torch.manual_seed(0)
+    module, x = Plain().eval(), torch.rand(2, 2, 8, 8)
+    kept = cut(trace(module, x), 0.5).removed.kept["conv.weight"]
+    spikes = module.neuron(module.norm(module.conv(x)).unsqueeze(0))
+    assert int(kept.sum()) == 2
+    assert not spikes[:, :, ~kept].any()
+    assert spikes[:, :, kept].any()
+
+
 def test_what_is_added_in_a_residual_block_goes_together() -> None:
     network, _ = network_of("res-snn-19-light")
     groups = {group.layers[0]: group for group in find_channel_groups(network).groups}

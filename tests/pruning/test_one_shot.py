@@ -145,6 +145,32 @@ def test_a_second_step_prunes_more_of_what_is_left() -> None:
         assert all(not (after[key] & ~before[key]).any() for key in after)
 
 
+def test_a_second_step_scores_the_network_as_it_is_then() -> None:
+    one, seen, plan = made_ready(), list[Scores](), Plan(criterion="sf", steps=2)
+    assert one.network is not None
+
+    def cutting(
+        weights: Mapping[str, Tensor], scores: Scores, sparsity: float, alive: Masks | None
+    ) -> PruneResult:
+        seen.append(scores)
+        local = load_allocation("local")
+        return prune(weights, scores, sparsity=sparsity, allocation=local, alive=alive)
+
+    one.prune(replace(plan, steps=1), plan.path(0.6)[0], cutting)
+    expected = OneShot(one.network, weights_of(one.network), batches=batches).scores(plan)
+    one.prune(plan, 0.6, cutting)
+    assert same(dict(seen[-1].values), dict(expected.values))
+    assert not same(dict(seen[-1].values), dict(seen[0].values))
+
+
+def test_a_repair_chooses_among_what_the_step_before_has_left() -> None:
+    one, plan = made_ready(), Plan(criterion="random", repair="obs", steps=2)
+    before = one.prune(replace(plan, steps=1), plan.path(0.8)[0]).masks
+    after = one.prune(plan, 0.8).masks
+    assert count_pruned(after) > count_pruned(before)
+    assert all(not (after[key] & ~mask).any() for key, mask in before.items())
+
+
 def test_weights_that_were_0_before_are_counted_once_and_stay_so() -> None:
     network = made("convolved")
     with torch.no_grad():
@@ -296,3 +322,18 @@ def test_layers_with_a_sparsity_of_their_own_are_tuned_from_half_each() -> None:
     total = count_prunable(masks)
     assert one.tuned.kept == total - count_pruned(masks) < 0.15 * total
     assert one.tuned.kept_before >= 0.5 * total
+
+
+def test_what_a_layer_of_its_own_sparsity_is_to_keep_is_there_when_it_is_tuned() -> None:
+    one = made_ready()
+
+    def cutting(
+        weights: Mapping[str, Tensor], scores: Scores, _: float, alive: Masks | None
+    ) -> PruneResult:
+        local = load_allocation("local")
+        cut = prune(weights, scores, sparsity=0.9, allocation=local, alive=alive)
+        whole = torch.ones_like(cut.masks["conv1.weight"])
+        return replace(cut, masks={**cut.masks, "conv1.weight": whole})
+
+    plan = Plan(criterion="magnitude", repair="tune", tuning=SHORT)
+    assert one.prune(plan, 0.0, cutting).masks["conv1.weight"].all()

@@ -157,6 +157,17 @@ def test_hits_are_counted_by_hand() -> None:
     assert second.after == {"first.weight", "second.weight"}
 
 
+def test_a_sample_is_touched_as_soon_as_a_neuron_before_has_flipped_in_the_same_step() -> None:
+    x, spreading = torch.tensor([[0.8, 0.0]]), SpreadCollector()
+    changed = {"first.weight": torch.diag(torch.tensor([0.5, 1.0])), "second.weight": torch.eye(2)}
+    network = trace(Relay().eval(), x)
+    measure_shifts(network, changed, ["neuron1", "neuron2"], [x], spreading=spreading)
+    # neuron1 flips at the second step, so that neuron2 has 0 in place of 1 there
+    assert spreading.found["neuron1"].hit.tolist() == [0, 1]
+    assert spreading.found["neuron2"].flips.tolist() == [0, 1]
+    assert spreading.found["neuron2"].untouched.flatten().tolist() == [0, 0, 0, 0]
+
+
 @pytest.mark.parametrize("change", [1.5, 1 + 1e-6], ids=("much", "hardly"))
 def test_an_error_of_unknown_way_has_no_bound(change: float) -> None:
     """A layer without a neuron of its own before the next layer: not among what drives it."""

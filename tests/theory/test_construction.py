@@ -121,6 +121,14 @@ def test_the_same_key_draws_the_same_and_chunks_are_drawn_on_their_own() -> None
     assert torch.equal(once.outgoing, again.outgoing)
 
 
+def test_the_place_of_a_virtual_neuron_is_counted_over_all_chunks() -> None:
+    target = torch.linspace(-0.5, 0.5, 16, dtype=torch.float64).view(4, 4)
+    chosen = choose_neurons(target, 4 * CHUNK, 0.5, span=1.0, key=(1,))
+    assert int(chosen.place.min()) < CHUNK
+    assert 3 * CHUNK <= int(chosen.place.max()) < 4 * CHUNK
+    assert len(chosen.place.unique()) == target.numel()
+
+
 @given(st.integers(0, 10**6))
 @settings(max_examples=150, deadline=None)
 def test_within_the_margin_no_spike_flips(seed: int) -> None:
@@ -191,6 +199,12 @@ def test_a_width_of_a_million_takes_no_memory_of_a_million() -> None:
     built = build_equivalent(target, 1_000_000, span=1.0, key=(0,))
     assert built.worst < 1e-4
     assert built.kept <= 9
+
+
+def test_virtual_neurons_of_different_inputs_are_kept_apart() -> None:
+    built = build_equivalent(draw_target(4, 2, HARD, (0,)), 8, span=1.0, key=(0,))
+    columns = [column.tolist() for layer in built.layers for column in layer.place.T]
+    assert built.kept == sum(len({*places} - {-1}) for places in columns)
 
 
 def test_the_width_by_density_is_that_of_theorem_4_3() -> None:

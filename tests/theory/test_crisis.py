@@ -138,6 +138,15 @@ def test_flips_are_counted_by_hand_and_the_first_of_a_course_apart() -> None:
     assert found.compute_furthest().tolist() == pytest.approx([0.6, 0.0])
 
 
+def test_the_largest_change_of_a_current_is_that_of_any_batch() -> None:
+    model = OneToOne().eval()
+    x = torch.tensor([[0.8, 0.1], [0.2, 0.4]])
+    network = trace(model, x[:1])
+    changed = {"layer.weight": 0.5 * torch.eye(2)}
+    _, currents = measure_shifts(network, changed, ["neuron"], [x[:1], x[1:]])
+    assert currents["layer.weight"].tolist() == pytest.approx([0.4, 0.2])
+
+
 def test_after_a_flip_a_place_is_no_longer_clean() -> None:
     model = OneToOne().eval()
     x = torch.tensor([[1.2, 0.0]])

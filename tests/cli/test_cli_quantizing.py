@@ -189,6 +189,19 @@ def test_a_torch_file_in_half_precision_has_its_integers(run: Run, tmp_path: Pat
     assert torch.equal((integers * scale).half(), held)
 
 
+def test_a_weight_of_two_names_has_its_integers_under_both(run: Run, tmp_path: Path) -> None:
+    weight = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
+    torch.save({"a.weight": weight, "b.weight": weight}, tmp_path / "bare.pth")
+    flags = ("--sparsity", 0.5, "--bits", 4, "-o", tmp_path / "p.pth")
+    done = run("prune", tmp_path / "bare.pth", *flags)
+    assert done.returncode == 0, done.stderr
+    found = integers_of(tmp_path / "p.pth.integers.safetensors")
+    written = torch.load(tmp_path / "p.pth", weights_only=True)
+    assert found.keys() == written.keys()
+    for key, (integers, scale) in found.items():
+        assert torch.equal(integers * scale, written[key])
+
+
 def test_a_type_that_is_too_coarse_for_the_grid_is_refused() -> None:
     held = IntegerWeight(integers=torch.tensor([[30001]]).short(), scale=torch.ones(1, 1))
     require_exact({"a": held}, {"a": held.multiply()}, file=Path("x"))

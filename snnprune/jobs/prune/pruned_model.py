@@ -90,9 +90,14 @@ def load_pruned_tensors(
 
 
 def name_integers(target: Target, quantized: Quantized) -> dict[str, IntegerWeight]:
-    """The integers of each weight by key, of one that has several names under all of them."""
-    tied = target.prunable.find_tied()
-    return {name: held for key, held in quantized.weights.items() for name in tied.get(key, (key,))}
+    """The integers of each weight by key, under all names that it has in the file."""
+    tied, names = target.prunable.find_tied(), target.checkpoint.tensors
+    return {
+        name: held
+        for key, held in quantized.weights.items()
+        for name in tied.get(key, (key,))
+        if name in names
+    }
 
 
 def require_exact(

@@ -113,8 +113,6 @@ def quantize(pruned: Pruned, bits: int) -> Quantized:
     as_given = replace(pruned, dense=copy_tensors(module))
     norms = measure_dense_norms(as_given)
     layers = PrunedLayers.of(as_given, norms=norms, filtered=True)
-    found: dict[str, IntegerWeight] = {}
-    told: dict[str, LayerQuantization] = {}
     left = _explain_left(network, pruned.masks, layers.order)
     by_itself = quantize_by_rounding(
         {key: module.get_parameter(key) for key in left},
@@ -124,6 +122,7 @@ def quantize(pruned: Pruned, bits: int) -> Quantized:
         network=network,
     )
     _load_weights(network, by_itself.weights)
+    found, told = dict(by_itself.weights), dict(by_itself.layers)
     for key in layers.keys("quantizing"):
         mask, moments = pruned.masks[key], layers.moments(key)
         layers.fit(key, moments, mask)
@@ -137,8 +136,8 @@ def quantize(pruned: Pruned, bits: int) -> Quantized:
     match(as_given, norms)
     return Quantized(
         bits=bits,
-        weights={key: (found | by_itself.weights)[key] for key in pruned.masks},
-        layers={key: (told | by_itself.layers)[key] for key in pruned.masks},
+        weights={key: found[key] for key in pruned.masks},
+        layers={key: told[key] for key in pruned.masks},
     )
 
 

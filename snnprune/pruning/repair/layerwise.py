@@ -195,7 +195,7 @@ class PrunedLayers:
         mask[scores.argsort(descending=True, stable=True)[:count]] = True
         return layer.parameter_of(mask.view(dense.shape))
 
-    def fit(self, key: str, moments: GramSum, mask: Tensor) -> None:
+    def fit(self, key: str, moments: GramSum, mask: Tensor, *, ridge: float = RIDGE) -> None:
         """Set the weights, and the bias where there is one, of one layer."""
         network = self.pruned.network
         gram = moments.gram(free=is_free(network, key))
@@ -205,7 +205,7 @@ class PrunedLayers:
         start = layer.weight_of(self.pruned.dense[key]).double().reshape(shape)
         keep = layer.weight_of(mask.to(weight.device)).reshape(shape)
         found = fit_weights(
-            matrix, moments.compute_covariance(free=gram.free), keep, start, ridge=RIDGE
+            matrix, moments.compute_covariance(free=gram.free), keep, start, ridge=ridge
         )
         weight.copy_(layer.parameter_of(found.reshape(layer.shape)))
         self.give_bias(key, moments, found)

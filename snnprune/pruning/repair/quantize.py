@@ -26,6 +26,9 @@ from snnprune.pruning.repair.batchnorm import match, measure_dense_norms
 from snnprune.pruning.repair.layerwise import PrunedLayers
 
 BYTE = 8  # bits
+PULL = 1.0
+"""The ridge of the fit before: spikes that have flipped are noise in the inputs, and a fit to noisy
+inputs makes weights smaller than they should be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +106,11 @@ def quantize(pruned: Pruned, bits: int) -> Quantized:
 
     Layer by layer, as `refit` goes, and towards the currents of the network as it was given: what
     `tune` made of it is no longer the dense network's, layer by layer. First the kept weights are
-    fitted to these currents on the inputs that come of the layers before, which are quantized;
-    then each goes on its grid, and those of its row that are still free make up for its error, see
-    `measure.integers.compensate`. The scale of a row is that of the fitted one. Means go to the
-    bias where there is one, which stays a float; BatchNorm statistics are matched meanwhile and at
-    last. A layer that cannot be gone through is rounded.
+    fitted to these currents on the inputs that come of the layers before, which are quantized, and
+    pulled towards what they are; then each goes on its grid, and those of its row that are still
+    free make up for its error, see `measure.integers.compensate`. The scale of a row is that of the
+    fitted one. Means go to the bias where there is one, which stays a float; BatchNorm statistics
+    are matched meanwhile and at last. A layer that cannot be gone through is rounded.
     """
     network, module = pruned.network, pruned.network.module
     as_given = replace(pruned, dense=copy_tensors(module))
@@ -125,7 +128,7 @@ def quantize(pruned: Pruned, bits: int) -> Quantized:
     found, told = dict(by_itself.weights), dict(by_itself.layers)
     for key in layers.keys("quantizing"):
         mask, moments = pruned.masks[key], layers.moments(key)
-        layers.fit(key, moments, mask)
+        layers.fit(key, moments, mask, ridge=PULL)
         rows, scales = _quantize_layer(network, key, mask, moments, bits)
         weight = module.get_parameter(key)
         layer = network.layers[key]

@@ -121,6 +121,7 @@ def format_prune_lines(found: PruneOutcome) -> list[str]:
         f"criterion {plan.criterion} ({found.choice.why}), allocation {found.allocation}, "
         f"repair {plan.repair}{steps}",
         *_format_tuning_lines(found),
+        *_format_quantization_lines(found),
         *format_fallback_lines(first.rows),
         *format_excluded_lines(first.report),
         *(format_channels_line(file) for file in one if file.channels),
@@ -159,6 +160,29 @@ def _format_tuning_line(tuning: Mapping[str, Any], name: str) -> str:
     )
 
 
+def _format_quantization_lines(found: PruneOutcome) -> list[str]:
+    """On which grid each is, and what that costs the layer that it costs most."""
+    return [
+        _format_quantization_line(file.report["quantization"], _format_file_name(file, found))
+        for file in found.files
+        if file.report["quantization"]
+    ]
+
+
+def _format_quantization_line(quantization: Mapping[str, Any], name: str) -> str:
+    layers = quantization["layers"].values()
+    lost = [one["lost"] for one in layers if one["lost"] is not None]
+    rounded = [one["lost_by_rounding"] for one in layers if one["lost_by_rounding"] is not None]
+    cost = (
+        f"no layer's currents are off by more than {max(lost):.2%} of their square, "
+        f"{max(rounded):.2%} were it by rounding alone"
+        if lost
+        else "each rounded by itself"
+    )
+    before = f"{make_printable(name)}: " if name else ""
+    return f"{before}kept weights in {quantization['bits']} bits by output channel: {cost}"
+
+
 def _format_file_name(file: PrunedFile, found: PruneOutcome) -> str:
     """Its name, where there are several."""
     return file.place.out.name if len(found.files) > 1 else ""
@@ -186,6 +210,8 @@ def _format_compact_lines(files: tuple[PrunedFile, ...]) -> list[str]:
 def _format_output_lines(files: tuple[PrunedFile, ...]) -> list[str]:
     if len(files) > 1:
         names = ", ".join(str(one.place.out) for one in files)
-        return [f"wrote {names}, each with its masks and report"]
+        integers = ", integers" if files[0].place.integers_file else ""
+        return [f"wrote {names}, each with its masks{integers} and report"]
     place = files[0].place
-    return [f"wrote {place.out}, {place.mask_file.name} and {place.report_file.name}"]
+    beside = [place.mask_file.name, *([place.integers_file.name] if place.integers_file else [])]
+    return [f"wrote {place.out}, {', '.join(beside)} and {place.report_file.name}"]

@@ -21,6 +21,7 @@ from snnprune.jobs.train import dry_run, sweeps
 from snnprune.jobs.train.looping import Finetune, Summary, Tickets, Train
 from snnprune.measure import Natural, Share, agreement
 from snnprune.pruning import effects, repair
+from snnprune.pruning.repair import quantize
 from snnprune.report import frame, schema, verdicts
 from snnprune.report.schema import (
     AsDict,
@@ -41,6 +42,15 @@ from snnprune.theory.crisis import AccumulatedFlips
 Workload = Annotated[frame.WorkloadRow, AsDict(name="Workload")]
 Sizes = Annotated[formats.Sizes, AsDict()]
 Tuning = Annotated[repair.TuneOutcome, AsDict(name="Tuning")]
+Quantization = Annotated[
+    quantize.Quantized,
+    AsDict(
+        name="Quantization",
+        without=("weights",),
+        more={"per": Literal["channel"]},
+        before="layers",
+    ),
+]
 Gate = Annotated[verdicts.Verdict, AsDict(name="Gate")]
 Evidence = Annotated[effects.PruneEvidence, AsDict(name="Evidence")]
 Membrane = Annotated[effects.Membrane, AsDict()]
@@ -206,6 +216,7 @@ class Prune(Frame):
     smaller: dict[str, list[Natural]]
     tuning_because: str | None
     tuning: Tuning | None
+    quantization: Quantization | None
     sparsity_asked: Share | None
     layers_asked: dict[str, Share]
     search: Search | None

@@ -30,8 +30,10 @@ from snnprune.pruning.repair import (
     TuneOutcome,
     TuneSettings,
     load_repairs,
+    require_bits,
     silence,
 )
+from snnprune.pruning.repair.quantize import Quantized, quantize, quantize_by_rounding
 from snnprune.pruning.score import Scores, score_network
 from snnprune.runtime import SILENT, Progress
 
@@ -52,6 +54,8 @@ class Plan:
     steps: int = 1
     """From 2 on the network is ranked and repaired again on the way."""
     tuning: TuneSettings = field(default_factory=TuneSettings)
+    bits: int | None = None
+    """Of the grid that kept weights are put on at last; None leaves them as they are."""
 
     @property
     def tunes(self) -> bool:
@@ -138,6 +142,8 @@ class OneShot:
         self.tuning_batches = tuning_batches
         self.tuned: TuneOutcome | None = None
         """What `tune` did to what the module holds, where it did."""
+        self.quantized: Quantized | None = None
+        """The integers of what the module holds, where it was quantized."""
         self.seed, self.progress = seed, progress
         self._calibration = calibration
         self._scores: dict[str, Scores] = {}
@@ -175,15 +181,26 @@ class OneShot:
         """Prune the dense network to `sparsity` and repair it; the module holds the result.
 
         `cutting` cuts in place of the plan's allocation; no repair chooses other weights where its
-        masks are `structured`.
+        masks are `structured`. With `bits` in the plan the kept weights are quantized at last.
 
         Raises:
-            UsageError: `sparsity` is outside [0, 1).
+            UsageError: `sparsity` is outside [0, 1), or `bits` outside 2 to 16.
             InputError: criterion, allocation or repair cannot be had or do not fit.
             NonFiniteError: a repair left the finite numbers.
         """
         require_sparsity(sparsity)
         plan = plan.load()
+        bits = plan.names.bits
+        if bits is not None:
+            require_bits(bits)
+        cut = self._prune_and_repair(plan, sparsity, cutting, structured=structured)
+        if bits is not None:
+            self.quantized = self._quantize(bits, cut)
+        return cut
+
+    def _prune_and_repair(
+        self, plan: PrunePlan, sparsity: float, cutting: Cutting | None, *, structured: bool
+    ) -> PruneResult:
         scores, path = self.scores(plan), plan.names.path(sparsity)
         if plan.needs_statistics:
             self.calibrate()  # of the dense network, before anything is cut
@@ -220,7 +237,7 @@ class OneShot:
 
     def restore(self) -> None:
         """Put the dense tensors back."""
-        self._masked, self.tuned = {}, None
+        self._masked, self.tuned, self.quantized = {}, None, None
         if self.network is not None:
             held = self.network.module.state_dict(keep_vars=True)
             with torch.no_grad():
@@ -318,6 +335,37 @@ class OneShot:
                 )
             )
         return masks
+
+    def _quantize(self, bits: int, cut: PruneResult) -> Quantized:
+        """Put the kept weights on their grids, in the module where there is one."""
+        if self.network is None or self.batches is None:
+            return self._quantize_by_rounding(bits, cut.masks)
+        return quantize(
+            Pruned(
+                network=self.network,
+                dense=self._dense,
+                masks=cut.masks,
+                batches=self.batches,
+                silenced=cut.silenced,
+                seed=self.seed,
+                progress=self.progress,
+            ),
+            bits,
+        )
+
+    @torch.no_grad()
+    def _quantize_by_rounding(self, bits: int, masks: Masks) -> Quantized:
+        why = "there is no network" if self.network is None else "there are no images"
+        found = quantize_by_rounding(
+            self._weights(), masks, bits, reasons=dict.fromkeys(masks, why), network=self.network
+        )
+        for key, held in found.weights.items():
+            if self.network is None:
+                weight = self._masked[key]
+                self._masked[key] = held.multiply().to(weight.dtype)
+            else:
+                self.network.module.get_parameter(key).copy_(held.multiply())
+        return found
 
     def _note_tuning(self, outcome: TuneOutcome) -> None:
         self.tuned = outcome

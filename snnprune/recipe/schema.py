@@ -11,6 +11,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from snnprune.plugins.names import decode_references
 from snnprune.recipe.sections import (
+    Bits,
     Count,
     FinetuneSection,
     GradualSection,
@@ -226,6 +227,9 @@ class PruneSection(Section):
     )
     steps: Count | None = Field(default=None, description="steps on the way; null: one")
     structure: Name | None = Field(default=None, description="null: unstructured")
+    bits: Bits | None = Field(
+        default=None, description="of the grid that kept weights are put on; null: they are floats"
+    )
     sparsity: Share | None = Field(
         default=None, description="share of the weights pruned in layers that are not named"
     )

@@ -58,6 +58,7 @@ def prunings() -> Iterator[tuple[str, ...]]:
     yield *quick, "--structure", "2:4", *simple
     yield *quick, "--structure", "channels", *simple
     yield *quick, "--steps", "2", *simple
+    yield *quick, "--bits", "4", *simple
     yield *quick, "--calibration", "calibration.safetensors", *simple
 
 

@@ -168,11 +168,27 @@ def test_the_metadata_of_the_pruned_file_is_the_documented_one(pruned: Any) -> N
 
 
 def test_the_example_reads_the_masks(pruned: Any) -> None:
-    (block,) = (block for block in blocks_of(PAGE) if block.language == "python")
+    block, _ = (block for block in blocks_of(PAGE) if block.language == "python")
     masks = block.run_as_python()["masks"]
     expected = read_masks(Path("pruned.mask.safetensors"))
     assert masks.keys() == expected.keys()
     assert all((masks[key] == expected[key].numpy()).all() for key in expected)
+
+
+def test_the_integers_and_their_report_are_as_documented(work: Path, run: Run) -> None:
+    flags = ("--sparsity", 0.9, "--bits", 4, "--criterion", "magnitude", "--no-eval", *FEW)
+    report = report_of(run, "prune", "model.safetensors", *flags, "-o", "quantized.safetensors")
+    assert_documented(report)
+    found = report["quantization"]
+    assert set(found) == first_column(PAGE, "Keys of quantization")
+    (layer, *_) = found["layers"].values()
+    assert set(layer) == first_column(PAGE, "Keys of a quantized layer")
+    documented = first_column(PAGE, "Metadata of the pruned file")
+    assert set(metadata_of("quantized.safetensors")) == documented | {"snnprune.bits"}
+    _, block = (block for block in blocks_of(PAGE) if block.language == "python")
+    weights, expected = block.run_as_python()["weights"], load_file("quantized.safetensors")
+    assert weights.keys() == found["layers"].keys()
+    assert all((weights[key] == expected[key].numpy()).all() for key in weights)
 
 
 def test_a_score_file_is_as_documented(work: Path, run: Run) -> None:

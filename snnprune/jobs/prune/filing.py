@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from snnprune.checkpoint.containers import read_back, write_like
+from snnprune.checkpoint.integers_file import BITS, write_integers
 from snnprune.checkpoint.mask_file import PARTNER, write_masks
 from snnprune.errors import SnnpruneError
 from snnprune.files.reading import hash_file
@@ -22,9 +23,9 @@ from snnprune.jobs.check import (
     judge_gates,
 )
 from snnprune.jobs.prune.measuring import BeforeAfter, NetworkResult
-from snnprune.jobs.prune.methods import MethodChoice, list_unfitted
+from snnprune.jobs.prune.methods import MethodChoice, list_rounded, list_unfitted
 from snnprune.jobs.prune.options import OutputPaths
-from snnprune.jobs.prune.pruned_model import PrunedModel
+from snnprune.jobs.prune.pruned_model import PrunedModel, name_integers, slim_integers
 from snnprune.jobs.prune.target_sparsity import Search
 from snnprune.jobs.prune.work import PruneJob
 from snnprune.jobs.targets.provenance import make_metadata
@@ -38,6 +39,7 @@ from snnprune.jobs.targets.reporting import (
 from snnprune.jobs.targets.target import warn_of_unused, warn_of_unused_criterion
 from snnprune.measure.agreement import Agreement, describe_agreement
 from snnprune.measure.evaluation import Evaluation
+from snnprune.pruning.repair.quantize import Quantized
 from snnprune.pruning.structure import format_metadata
 from snnprune.report.frame import describe_evaluation, doubt_evaluation, make_file_entry
 from snnprune.report.verdicts import Verdict
@@ -108,7 +110,8 @@ class PruneWriter:
     def write_pruned(self) -> PrunedFile:
         """Measure the network, which the module holds, and write file, masks and report.
 
-        All three take their places together, the pruned file last.
+        With the integers, where there are some, they take their places together, the pruned file
+        last.
         """
         work, made, measuring = self.work, self.made, self.work.measuring
         looks = BeforeAfter(before=self.before, after=measuring.measure("evaluating after"))
@@ -118,15 +121,21 @@ class PruneWriter:
             agreement=measuring.measure_agreement(made.tensors),
             evidence=measuring.collect_evidence(made.cut.masks, work.scores, work.calibration),
         )
-        with replace_together(*self.place.files) as (out, mask_file, report_file):
-            pruned = self._write_files(found, out, mask_file)
+        with replace_together(*self.place.files) as (out, mask_file, report_file, *more):
+            pruned = self._write_files(found, out, mask_file, *more)
             write_json(report_file, pruned.report)
         return pruned
 
-    def _write_files(self, found: PruneMeasurements, out: Path, mask_file: Path) -> PrunedFile:
-        """Write the file and its masks, for the time being to `out` and `mask_file`."""
+    def _write_files(
+        self,
+        found: PruneMeasurements,
+        out: Path,
+        mask_file: Path,
+        integers_file: Path | None = None,
+    ) -> PrunedFile:
+        """Write the file and what lies beside it, for the time being to these places."""
         work, looks = self.work, found.looks
-        written, notes = self._write_pruned(out, mask_file)
+        written, notes = self._write_pruned(out, mask_file, integers_file)
         rows = self._make_rows(written)
         outcome = self._judge_gates(rows, looks, found.agreement, out)
         told = self.sparsity if work.options.sparsities or self.search else None
@@ -146,6 +155,7 @@ class PruneWriter:
             outputs=[
                 make_file_entry(self.place.out, hash_file(out)),
                 make_file_entry(self.place.mask_file, hash_file(mask_file)),
+                *self._list_integers_entry(integers_file),
             ],
         )
         before, after = looks.evaluations
@@ -210,13 +220,20 @@ class PruneWriter:
             *self.made.notes,
             *warn_of_unused(work.target.prunable.find_unused()),
             *list_unfitted(work.target.network, work.choice.plan.repair, self.made.cut.masks),
+            *list_rounded(self.made.quantized),
             *notes,
         )
 
+    def _list_integers_entry(self, written: Path | None) -> list[dict[str, str]]:
+        place = self.place.integers_file
+        if written is None or place is None:
+            return []
+        return [make_file_entry(place, hash_file(written))]
+
     def _write_pruned(
-        self, out: Path, mask_file: Path
+        self, out: Path, mask_file: Path, integers_file: Path | None
     ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-        """Write the pruned file and its masks; the tensors as they are read back, and notes."""
+        """Write all files but the report; the tensors as they are read back, and notes."""
         work, made = self.work, self.made
         source, plan = work.target.checkpoint, work.choice.plan
         metadata = source.metadata | make_metadata(
@@ -231,12 +248,26 @@ class PruneWriter:
             source_sha256=source.sha256,
         )
         metadata |= format_metadata(made.small.shapes) if made.small else {}
+        metadata |= {} if plan.bits is None else {BITS: str(plan.bits)}
         found = made.small or made
         masks = made.cut.masks if made.small is None else made.small.masks
         notes = write_like(source, out, found.tensors, metadata)
         partner = {PARTNER: hash_file(out)}
         write_masks(mask_file, source.in_file(masks), metadata | partner)
-        return read_back(source, out), notes
+        written = read_back(source, out)
+        if integers_file is not None:
+            integers = source.in_file(self._list_integers(written))
+            write_integers(integers_file, integers, metadata | partner)
+        return written, notes
+
+    def _list_integers(self, written: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Integers and scales of each weight of the file, in its shape."""
+        target, made = self.work.target, self.made
+        assert made.quantized is not None
+        found = name_integers(target, made.quantized)
+        if made.small is not None and made.removed is not None and target.network is not None:
+            found = slim_integers(target.network, found, made.removed)
+        return {key: held.shape_as(written[key].shape) for key, held in found.items()}
 
     def _list_compact_shapes(self) -> dict[str, list[int]]:
         """The shapes of what is smaller in the file than in its model."""
@@ -258,6 +289,7 @@ class PruneWriter:
             smaller=self._list_compact_shapes(),
             tuning_because=work.choice.tuning_why,
             tuning=None if self.made.tuned is None else asdict(self.made.tuned),
+            quantization=_describe_quantization(self.made.quantized),
             layers_asked=dict(work.options.layers),
             unused=list(work.target.prunable.find_unused()),
             cost=work.cost.report(work.target.device),
@@ -272,3 +304,11 @@ def _list_doubts(looks: BeforeAfter) -> list[str]:
     told = {text.partition(":")[0] for text in known}
     fresh = doubt_evaluation(pruned, of="the pruned network")
     return [*known, *(text for text in fresh if text.partition(":")[0] not in told)]
+
+
+def _describe_quantization(found: Quantized | None) -> dict[str, Any] | None:
+    """For a report."""
+    if found is None:
+        return None
+    layers = {key: asdict(layer) for key, layer in found.layers.items()}
+    return {"bits": found.bits, "per": "channel", "layers": layers}

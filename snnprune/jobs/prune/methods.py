@@ -15,6 +15,7 @@ from snnprune.masks import Masks
 from snnprune.pruning.oneshot import BEGIN, Plan, PrunePlan
 from snnprune.pruning.repair import BY_LAYER, NONE, TUNE, TuneSettings, explain_unfitted
 from snnprune.pruning.repair.batchnorm import find_batchnorms
+from snnprune.pruning.repair.quantize import Quantized
 from snnprune.pruning.repair.tuning import StepCost, measure_step
 from snnprune.pruning.structure import UNSTRUCTURED
 
@@ -73,7 +74,12 @@ def choose_methods(target: Target, options: PruneOptions) -> MethodChoice:
     # channels and patterns have their own way
     allocation = options.allocation or (None if shaped else plan.allocation)
     plan = replace(
-        plan, allocation=allocation, repair=repair, steps=options.steps or 1, tuning=tuning
+        plan,
+        allocation=allocation,
+        repair=repair,
+        steps=options.steps or 1,
+        tuning=tuning,
+        bits=options.bits,
     )
     if not plan.tunes:
         _refuse_tuning(target, options, plan)
@@ -153,6 +159,19 @@ def list_unfitted(network: Network | None, repair: str, masks: Masks) -> list[st
         reasons.setdefault(why, []).append(layer_name(key))
     told = "; ".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
     return [f"{'+'.join(by_layer)} leaves the kept weights of some layers as they are: {told}"]
+
+
+def list_rounded(quantized: Quantized | None) -> list[str]:
+    """A warning where weights were put on their grid each by itself, with the reasons."""
+    if quantized is None:
+        return []
+    reasons: dict[str, list[str]] = {}
+    for key, layer in quantized.layers.items():
+        if layer.reason is not None:
+            reasons.setdefault(layer.reason, []).append(layer_name(key))
+    told = "; ".join(f"{format_names(names)}: {why}" for why, names in reasons.items())
+    by_itself = f"rounded to {quantized.bits} bits each by itself, with nothing to make up for it"
+    return [f"some weights are {by_itself}: {told}"] if told else []
 
 
 @dataclass(frozen=True, kw_only=True)

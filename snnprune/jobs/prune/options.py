@@ -24,7 +24,7 @@ from snnprune.jobs.options import (
 )
 from snnprune.jobs.targets.options import FurtherOptions, MeasuredOptions, ReadAs
 from snnprune.pruning.allocation import ALLOCATIONS
-from snnprune.pruning.repair import REPAIRS
+from snnprune.pruning.repair import FEWEST_BITS, MOST_BITS, REPAIRS, require_bits
 from snnprune.report.gates import parse_points
 
 FAST, DEFAULT, THOROUGH = "fast", "default", "thorough"
@@ -245,6 +245,14 @@ class PruneOptions(
             metavar="NAME", help="unstructured, N:M along the inputs (as 2:4), or channels."
         ),
     ] = None
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Put kept weights on a grid of integers per output channel, "
+            f"{FEWEST_BITS} to {MOST_BITS} bits.",
+        ),
+    ] = None
     recipe: Annotated[
         Path | None,
         typer.Option(
@@ -266,6 +274,12 @@ class PruneOptions(
     layers: Mapping[str, float] = field(default_factory=dict)
     """The sparsity of layers that have one of their own, by weight key; a recipe says it."""
 
+    def check(self) -> None:
+        """Refuse a grid that is none."""
+        if self.bits is not None:
+            require_bits(self.bits)
+        super().check()
+
     def list_inputs(self) -> list[Path]:
         """The files that are read, the recipe too."""
         return [*super().list_inputs(), *filter(None, (self.recipe,))]
@@ -278,13 +292,15 @@ class PruneOptions(
     @property
     def places(self) -> tuple[OutputPaths, ...]:
         """Where the files of each sparsity go; of a target there is one."""
+        quantized = self.bits is not None
         if len(self.sparsities) < 2:
-            return (OutputPaths(out=self.out, report_folder=self.report),)
+            return (OutputPaths(out=self.out, report_folder=self.report, quantized=quantized),)
         return tuple(
             OutputPaths(
                 out=self.out.with_name(f"{self.out.stem}-{sparsity:g}{self.out.suffix}"),
                 report_folder=self.report,
                 report_name=f"report-{sparsity:g}.json",
+                quantized=quantized,
             )
             for sparsity in self.sparsities
         )
@@ -297,11 +313,18 @@ class OutputPaths:
     out: Path
     report_folder: Path | None = None
     report_name: str = "report.json"
+    quantized: bool = False
+    """Whether there are integers to be written."""
 
     @property
     def mask_file(self) -> Path:
         """Where the masks go."""
         return self.out.with_name(f"{self._name}.mask.safetensors")
+
+    @property
+    def integers_file(self) -> Path | None:
+        """Where the integers go, where there are some."""
+        return self.out.with_name(f"{self._name}.integers.safetensors") if self.quantized else None
 
     @property
     def report_file(self) -> Path:
@@ -316,6 +339,6 @@ class OutputPaths:
         return self.out.stem if self.out.suffix == ".safetensors" else self.out.name
 
     @property
-    def files(self) -> tuple[Path, Path, Path]:
-        """All three."""
-        return self.out, self.mask_file, self.report_file
+    def files(self) -> tuple[Path, ...]:
+        """All of them: the pruned file, the masks, the report, and the integers last."""
+        return self.out, self.mask_file, self.report_file, *filter(None, (self.integers_file,))

@@ -157,6 +157,7 @@ def _apply_recipe(options: PruneOptions, section: PruneSection) -> PruneOptions:
         repair=options.repair or section.repair,
         steps=options.steps or section.steps,
         structure=options.structure or section.structure,
+        bits=options.bits or section.bits,
         layers=section.layers,
     )
 

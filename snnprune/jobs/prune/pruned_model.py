@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from snnprune.checkpoint.checkpoint import is_finite
 from snnprune.data.batches import copy_batch, describe_batch, iter_tensors, map_tensors
 from snnprune.errors import InputError, NonFiniteError
-from snnprune.graph.network import Layer
+from snnprune.graph.network import Layer, Network
 from snnprune.graph.state import unwrap, use_eval_mode
 from snnprune.jobs.targets.binding import load_tensors
 from snnprune.jobs.targets.opening import build_module, read_example
@@ -27,6 +28,7 @@ from snnprune.models import build_model, read_argument
 from snnprune.plugins.user_code import guard_user_code
 from snnprune.pruning.prune import PruneResult
 from snnprune.pruning.repair import TuneOutcome
+from snnprune.pruning.repair.quantize import IntegerWeight, Quantized
 from snnprune.pruning.structure import Shapes
 from snnprune.pruning.structure.channels import RemovedChannels
 from snnprune.pruning.structure.compact import Layers, find_smaller_shapes, resize_module, slim
@@ -48,6 +50,8 @@ class PrunedModel:
     tensors: dict[str, Tensor]
     tuned: TuneOutcome | None = None
     """What tuning was done."""
+    quantized: Quantized | None = None
+    """The integers of the weights, where they were asked for."""
     removed: RemovedChannels | None = None
     """Whole channels that are gone, where they were to go."""
     small: CompactModel | None = None
@@ -76,13 +80,58 @@ def load_pruned_tensors(
     tied = target.prunable.find_tied()
     all_masks = {name: mask for key, mask in masks.items() for name in tied.get(key, (key,))}
     tensors = apply_masks(target.checkpoint.tensors, all_masks)
-    if target.network is None:
-        return tensors
-    for key in _iter_repairable(target.network.module):
+    network = target.network
+    for key in all_masks if network is None else _iter_repairable(network.module):
         if key in changed and key in tensors:
             tensors[key] = _convert_to_stored(changed[key], tensors[key], all_masks.get(key), key)
-    load_tensors(target.network.module, tensors)  # what is measured now is what the file will hold
+    if network is not None:
+        load_tensors(network.module, tensors)  # what is measured now is what the file will hold
     return tensors
+
+
+def name_integers(target: Target, quantized: Quantized) -> dict[str, IntegerWeight]:
+    """The integers of each weight by key, under all names that it has in the file."""
+    tied, names = target.prunable.find_tied(), target.checkpoint.tensors
+    return {
+        name: held
+        for key, held in quantized.weights.items()
+        for name in tied.get(key, (key,))
+        if name in names
+    }
+
+
+def require_exact(
+    integers: Mapping[str, IntegerWeight], tensors: Mapping[str, Tensor], *, file: Path
+) -> None:
+    """Refuse grids that the file's own type is too coarse for.
+
+    Raises:
+        InputError: the integers cannot be read back from a weight.
+    """
+    for key, held in integers.items():
+        stored = tensors[key].reshape(held.integers.shape).double()
+        if not torch.equal((stored / held.scale.double()).round(), held.integers.double()):
+            raise InputError(
+                f"a grid of so many bits does not fit into {str(tensors[key].dtype)[6:]}",
+                file=file,
+                field=key,
+                hint="choose fewer --bits, or convert the checkpoint to float32",
+            )
+
+
+def slim_integers(
+    network: Network, integers: Mapping[str, IntegerWeight], removed: RemovedChannels
+) -> dict[str, IntegerWeight]:
+    """The same without the channels that are gone."""
+    cut = slim(network, {key: one.integers for key, one in integers.items()}, removed)
+    spread = {key: one.scale.expand_as(one.integers) for key, one in integers.items()}
+    scales = slim(network, spread, removed)
+    for key, one in integers.items():
+        for axis in (axis for axis, size in enumerate(one.scale.shape) if size == 1):
+            scales[key] = scales[key].narrow(axis, 0, 1)
+    return {
+        key: IntegerWeight(integers=cut[key], scale=scales[key].contiguous()) for key in integers
+    }
 
 
 def _iter_repairable(module: nn.Module) -> Iterator[str]:

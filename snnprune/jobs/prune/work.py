@@ -22,6 +22,8 @@ from snnprune.jobs.prune.pruned_model import (
     PrunedModel,
     build_compact_model,
     load_pruned_tensors,
+    name_integers,
+    require_exact,
     warn_of_masks,
 )
 from snnprune.jobs.prune.target_sparsity import (
@@ -165,10 +167,15 @@ class PruneJob:
         cutting = LayerCutting(layers, plan, sparsity) if layers else shaped
         with self.cost.stage("pruning and repair"):
             cut = self.one_shot.prune(plan, sparsity, cutting, structured=shaped is not None)
-            tuned = self.one_shot.tuned
-            tensors = load_pruned_tensors(target, cut.masks, self.one_shot.tensors())
+            tuned, quantized = self.one_shot.tuned, self.one_shot.quantized
+            integers = {} if quantized is None else name_integers(target, quantized)
+            weights = {key: held.multiply() for key, held in integers.items()}
+            tensors = load_pruned_tensors(target, cut.masks, self.one_shot.tensors() | weights)
+            require_exact(integers, tensors, file=target.checkpoint.path)
         removed = shaped.removed if isinstance(shaped, ChannelCutting) else None
-        return PrunedModel(cut=cut, tensors=tensors, tuned=tuned, removed=removed)
+        return PrunedModel(
+            cut=cut, tensors=tensors, tuned=tuned, quantized=quantized, removed=removed
+        )
 
     def _add_compact_model(self, made: PrunedModel) -> PrunedModel:
         """The same with its smaller network, or why there is none."""

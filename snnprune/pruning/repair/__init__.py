@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from snnprune.errors import InputError
+from snnprune.errors import InputError, error_class_for
 from snnprune.measure import Natural
 from snnprune.plugins.names import Registry, RegistryRow
 from snnprune.plugins.user_code import guard_function, is_reference
@@ -122,6 +122,25 @@ def require_repair(name: str, *, field: str = "--repair") -> None:
         REPAIRS.require(part, field=field)
 
 
+FEWEST_BITS, MOST_BITS = 2, 16
+"""Of the grids that kept weights may be put on; see `snnprune.pruning.repair.quantize`."""
+
+
+def require_bits(bits: int, *, field: str = "--bits") -> None:
+    """Refuse a grid that is none.
+
+    Raises:
+        UsageError: so many bits are outside 2 to 16, and `field` is a flag.
+        InputError: likewise, in a file.
+    """
+    if not FEWEST_BITS <= bits <= MOST_BITS:
+        raise error_class_for(field)(
+            f"{bits} is outside {FEWEST_BITS} to {MOST_BITS}",
+            field=field,
+            hint="chips mostly take 8 or 4",
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class TuneSettings:
     """Of the repair `tune`; see `snnprune.pruning.repair.tuning`."""
@@ -225,6 +244,8 @@ def silence(module: nn.Module, silenced: Mapping[str, Tensor]) -> None:
 
 __all__ = [
     "BY_LAYER",
+    "FEWEST_BITS",
+    "MOST_BITS",
     "NONE",
     "REPAIRS",
     "TUNE",
@@ -235,6 +256,7 @@ __all__ = [
     "TuneSettings",
     "explain_unfitted",
     "load_repairs",
+    "require_bits",
     "require_repair",
     "silence",
 ]

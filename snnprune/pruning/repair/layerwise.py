@@ -45,7 +45,7 @@ def give_back_means(pruned: Pruned) -> Masks:
     bias of the dense one; where there is none, the running mean of the BatchNorm that comes next
     takes it off. A layer with neither stays as it is.
     """
-    layers = _Layers.of(pruned, norms={}, filtered=False)
+    layers = PrunedLayers.of(pruned, norms={}, filtered=False)
     for key in pruned.masks:
         for name, held in _find_takers(pruned, key).items():
             held.copy_(pruned.dense[name])  # an earlier repair has moved it
@@ -95,7 +95,7 @@ def refit(pruned: Pruned) -> Masks:
     each BatchNorm are matched to what enters it, meanwhile and at last.
     """
     norms = measure_dense_norms(pruned)
-    layers = _Layers.of(pruned, norms=norms, filtered=True)
+    layers = PrunedLayers.of(pruned, norms=norms, filtered=True)
     for key in layers.keys("least squares"):
         layers.fit(key, layers.moments(key), pruned.masks[key])
     match(pruned, norms)
@@ -113,7 +113,7 @@ def choose_and_refit(pruned: Pruned) -> Masks:
     if pruned.fixed:
         return refit(pruned)
     norms = measure_dense_norms(pruned)
-    layers = _Layers.of(pruned, norms=norms, filtered=True)
+    layers = PrunedLayers.of(pruned, norms=norms, filtered=True)
     masks = dict(pruned.masks)
     for key in layers.keys("choosing and least squares"):
         moments = layers.moments(key)
@@ -124,7 +124,7 @@ def choose_and_refit(pruned: Pruned) -> Masks:
 
 
 @dataclass(frozen=True)
-class _Layers:
+class PrunedLayers:
     """The layers of a pruned network, in the order in which data meets them."""
 
     pruned: Pruned
@@ -135,7 +135,7 @@ class _Layers:
     """Those of the dense network whose statistics are matched on the way."""
 
     @classmethod
-    def of(cls, pruned: Pruned, *, norms: Mapping[str, DenseNorm], filtered: bool) -> _Layers:
+    def of(cls, pruned: Pruned, *, norms: Mapping[str, DenseNorm], filtered: bool) -> PrunedLayers:
         usage = count_usage(pruned.network, pruned.batches)
         left = explain_unfitted(pruned.network, pruned.masks)
         order = tuple(
@@ -195,7 +195,7 @@ class _Layers:
         mask[scores.argsort(descending=True, stable=True)[:count]] = True
         return layer.parameter_of(mask.view(dense.shape))
 
-    def fit(self, key: str, moments: GramSum, mask: Tensor) -> None:
+    def fit(self, key: str, moments: GramSum, mask: Tensor, *, ridge: float = RIDGE) -> None:
         """Set the weights, and the bias where there is one, of one layer."""
         network = self.pruned.network
         gram = moments.gram(free=is_free(network, key))
@@ -205,15 +205,19 @@ class _Layers:
         start = layer.weight_of(self.pruned.dense[key]).double().reshape(shape)
         keep = layer.weight_of(mask.to(weight.device)).reshape(shape)
         found = fit_weights(
-            matrix, moments.compute_covariance(free=gram.free), keep, start, ridge=RIDGE
+            matrix, moments.compute_covariance(free=gram.free), keep, start, ridge=ridge
         )
         weight.copy_(layer.parameter_of(found.reshape(layer.shape)))
-        bias = find_bias_key(network, key)
+        self.give_bias(key, moments, found)
+
+    def give_bias(self, key: str, moments: GramSum, rows: Tensor) -> None:
+        """Set the bias of a layer, where it has one, by what `rows` (groups, out, d) lack."""
+        bias = find_bias_key(self.pruned.network, key)
         if bias is not None:
-            made = (found @ gram.mean.unsqueeze(2)).flatten()
+            made = (rows @ moments.compute_mean().unsqueeze(2)).flatten()
             was = self.pruned.dense[bias].double()
             missing = (moments.compute_target_mean().flatten() - made) / moments.constant
-            network.module.get_parameter(bias).copy_(was + missing)
+            self.pruned.network.module.get_parameter(bias).copy_(was + missing)
 
 
 def _shift_current(pruned: Pruned, key: str, by: Tensor) -> None:

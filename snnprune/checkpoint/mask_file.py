@@ -1,7 +1,10 @@
-"""Mask files: one bit per weight, set where the weight is kept.
+"""Files beside a pruned one: its masks, and the integers of a quantized network.
 
-A safetensors file with one uint8 tensor per weight under the weight's key: the mask flattened,
-eight positions a byte, the first in the lowest bit. The shapes are in the metadata as JSON.
+A mask file is a safetensors file with one uint8 tensor per weight under the weight's key: the mask
+flattened, True = kept, eight positions a byte, the first in the lowest bit. The shapes are in the
+metadata as JSON. An integer file has the integers of each weight under its key and in its shape,
+int8 or beyond 8 bits int16, and under `KEY.scale` the float32 scale of each output channel, in a
+shape that broadcasts against them.
 """
 
 import json
@@ -97,3 +100,25 @@ def _not_a_mask_file_error(path: Path) -> InputError:
     return InputError(
         "is not a mask file", file=path, hint="snnprune prune writes one beside its output"
     )
+
+
+BITS = "snnprune.bits"
+"""Metadata of a quantized file, and of its integers."""
+SCALE = ".scale"
+
+
+def write_integers(
+    path: Path, weights: Mapping[str, tuple[Tensor, Tensor]], metadata: Mapping[str, str]
+) -> None:
+    """Write integers and scales of each weight, by its key.
+
+    Raises:
+        InputError: a weight has the name of another one's scale.
+        OutputError: `path` cannot be written.
+    """
+    tensors: dict[str, Tensor] = {}
+    for key, (integers, scale) in weights.items():
+        if f"{key}{SCALE}" in weights:
+            raise InputError("is a weight's name and another one's scale", field=f"{key}{SCALE}")
+        tensors |= {key: integers.contiguous(), f"{key}{SCALE}": scale.contiguous()}
+    safetensors.write_safetensors(path, tensors, metadata)

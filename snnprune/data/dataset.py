@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from snnprune.data.augmentation import Augmentation
     from snnprune.data.batches import Batches
 
 
@@ -77,6 +76,18 @@ class DataSpec:
         """For metadata and reports."""
         known = {"name": self.name, "validation": self.validation, "seed": self.seed}
         return known if self.evaluation is None else {**known, "evaluation": self.evaluation}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """Which changes a training picture may undergo."""
+
+    crop: int = 0
+    """Pixels of black added on every side before a crop of the old size is cut out."""
+    flip: bool = False
+    """Whether every other picture, by chance, is mirrored left to right."""
+    cutout: int = 0
+    """Side in pixels of the black square that is put into every picture; 0: none."""
 
 
 class Split(Protocol):

@@ -1,18 +1,75 @@
-"""From two splits in memory to a data set with validation images."""
+"""Images in memory: how training varies them, and from two splits to a data set."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
+from torch.nn import functional as F
 
-from snnprune.data import augmentation
-from snnprune.data.augmentation import Augmentation
 from snnprune.data.batches import Batches
-from snnprune.data.dataset import DataOptions, DataSet
+from snnprune.data.dataset import Augmentation, DataOptions, DataSet
 from snnprune.errors import InputError
 from snnprune.runtime import make_generator
+
+
+def vary_images(images: Tensor, augmentation: Augmentation, generator: Generator) -> Tensor:
+    """`images` (N, C, H, W), each shifted, mirrored and holed by draws of its own.
+
+    The draws are made where `generator` is: one on the CPU gives every device the same pictures.
+
+    Raises:
+        InputError: something is to be done and `images` has another number of dimensions.
+    """
+    if augmentation != Augmentation() and images.ndim != 4:
+        raise InputError(
+            f"crop, flip and cutout need pictures (N, C, H, W), not {tuple(images.shape)}",
+            hint="switch augmentation off",
+        )
+    if augmentation.crop:
+        images = _crop(images, augmentation.crop, generator)
+    if augmentation.flip:
+        images = _flip(images, generator)
+    # last, so that the draws of the others are the same without it
+    return _cut_holes(images, augmentation.cutout, generator) if augmentation.cutout else images
+
+
+def _crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
+    count, _, height, width = images.shape
+    padded = F.pad(images, (padding,) * 4)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, C, 2p+1, 2p+1, H, W), a view
+    down, right = _draw_below(2 * padding + 1, (2, count), generator).to(images.device)
+    return windows[torch.arange(count, device=images.device), :, down, right]
+
+
+def _flip(images: Tensor, generator: Generator) -> Tensor:
+    mirrored = _draw_below(2, (len(images), 1, 1, 1), generator).to(images.device, torch.bool)
+    return torch.where(mirrored, images.flip(-1), images)
+
+
+def _cut_holes(images: Tensor, side: int, generator: Generator) -> Tensor:
+    """Black squares whose centre is anywhere; what lies beyond an edge is lost.
+
+    DeVries and Taylor 2017, arXiv 1708.04552.
+    """
+    count, _, height, width = images.shape
+    rows = _mark_hidden(height, side, count, generator)
+    columns = _mark_hidden(width, side, count, generator)
+    holes = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)  # (N, 1, H, W)
+    return images.masked_fill(holes.to(images.device), 0)
+
+
+def _mark_hidden(length: int, side: int, count: int, generator: Generator) -> Tensor:
+    """(count, length): whether a place is within `side` places around a centre drawn for each."""
+    first = _draw_below(length, (count, 1), generator) - side // 2
+    places = torch.arange(length, device=first.device)
+    return (places >= first) & (places < first + side)
+
+
+def _draw_below(below: int, shape: tuple[int, ...], generator: Generator) -> Tensor:
+    return torch.randint(below, shape, generator=generator, device=generator.device)
+
 
 Device = str | torch.device
 Batch = tuple[Tensor, Tensor | None]
@@ -83,7 +140,7 @@ class ImageSplit:
         for step in range(start, self.steps(batch_size)):
             batch = here.subset(order[step * batch_size : (step + 1) * batch_size])
             draws = make_generator(*key, "augment", step)
-            images = augmentation.augment(batch.images, augment, draws)
+            images = vary_images(batch.images, augment, draws)
             yield replace(batch, images=images)._normalise()
 
     def _normalise(self) -> Batch:

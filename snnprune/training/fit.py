@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from snnprune.data.augmentation import Augmentation
-from snnprune.data.dataset import TrainingSplit
+from snnprune.data.dataset import Augmentation, TrainingSplit
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.measure import Natural, Share
 from snnprune.runtime import SILENT, Progress, seed_draws

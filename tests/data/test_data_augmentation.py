@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnprune.data.augmentation import Augmentation, augment
+from snnprune.data.dataset import Augmentation
+from snnprune.data.images import vary_images
 from snnprune.errors import InputError
 from snnprune.runtime import make_generator
 
@@ -37,7 +38,7 @@ def variants(image: Tensor, crop: int, flip: bool) -> dict[tuple[int, int, bool]
 @pytest.mark.parametrize(("crop", "flip"), [(2, False), (0, True), (2, True)])
 def test_every_picture_is_one_of_its_own_shifts_and_all_kinds_occur(crop: int, flip: bool) -> None:
     images = pictures(200, 2, 5, 7)
-    changed = augment(images, Augmentation(crop=crop, flip=flip), make_generator(0))
+    changed = vary_images(images, Augmentation(crop=crop, flip=flip), make_generator(0))
     assert (changed.shape, changed.dtype) == (images.shape, images.dtype)
     seen = set()
     for before, after in zip(images, changed, strict=True):
@@ -64,7 +65,7 @@ def test_every_picture_has_one_hole_around_a_place_of_its_own_and_all_places_occ
     side: int,
 ) -> None:
     images = pictures(400, 2, 5, 7)
-    changed = augment(images, Augmentation(cutout=side), make_generator(0))
+    changed = vary_images(images, Augmentation(cutout=side), make_generator(0))
     assert (changed.shape, changed.dtype) == (images.shape, images.dtype)
     places = [(row, column) for row in range(5) for column in range(7)]
     seen = set()
@@ -76,39 +77,39 @@ def test_every_picture_has_one_hole_around_a_place_of_its_own_and_all_places_occ
 
 
 def test_a_hole_larger_than_the_picture_may_leave_nothing() -> None:
-    changed = augment(pictures(height=4, width=4), Augmentation(cutout=8), make_generator(0))
+    changed = vary_images(pictures(height=4, width=4), Augmentation(cutout=8), make_generator(0))
     assert not changed.any()
 
 
 def test_crops_and_flips_are_the_same_with_a_hole_on_top() -> None:
     images = pictures(height=8)
-    plain = augment(images, Augmentation(crop=2, flip=True), make_generator(3))
-    changed = augment(images, Augmentation(crop=2, flip=True, cutout=3), make_generator(3))
+    plain = vary_images(images, Augmentation(crop=2, flip=True), make_generator(3))
+    changed = vary_images(images, Augmentation(crop=2, flip=True, cutout=3), make_generator(3))
     assert not torch.equal(changed, plain)
     assert torch.equal(torch.where(changed == 0, changed, plain), changed)
 
 
 def test_images_of_one_batch_are_changed_independently() -> None:
     same = pictures(1, 1, 9, 9).repeat(100, 1, 1, 1)
-    changed = augment(same, Augmentation(crop=3, flip=True), make_generator(0))
+    changed = vary_images(same, Augmentation(crop=3, flip=True), make_generator(0))
     assert len({image.numpy().tobytes() for image in changed}) > 50  # of 98 possible
 
 
 def test_nothing_to_do_gives_the_images_back_untouched() -> None:
     images = pictures()
-    assert augment(images, Augmentation(), make_generator(0)) is images
+    assert vary_images(images, Augmentation(), make_generator(0)) is images
 
 
 def test_the_given_images_are_not_changed() -> None:
     images = pictures()
     before = images.clone()
-    augment(images, Augmentation(crop=2, flip=True), make_generator(0))
+    vary_images(images, Augmentation(crop=2, flip=True), make_generator(0))
     assert torch.equal(images, before)
 
 
 def test_about_half_of_the_pictures_are_mirrored() -> None:
     images = pictures(1000, 1, 1, 2)
-    changed = augment(images, Augmentation(flip=True), make_generator(0))
+    changed = vary_images(images, Augmentation(flip=True), make_generator(0))
     mirrored = int((changed != images).flatten(1).any(1).sum())
     assert 420 < mirrored < 580  # 5 standard deviations around 500
 
@@ -116,10 +117,10 @@ def test_about_half_of_the_pictures_are_mirrored() -> None:
 def test_float_images_are_cropped_too() -> None:
     images = pictures().float()
     augmentation = Augmentation(crop=1, flip=True)
-    expected = augment(pictures(), augmentation, make_generator(3)).float()
-    assert torch.equal(augment(images, augmentation, make_generator(3)), expected)
+    expected = vary_images(pictures(), augmentation, make_generator(3)).float()
+    assert torch.equal(vary_images(images, augmentation, make_generator(3)), expected)
 
 
 def test_samples_that_are_no_pictures_cannot_be_cropped() -> None:
     with pytest.raises(InputError, match=r"pictures \(N, C, H, W\), not \(4, 10\)"):
-        augment(torch.zeros(4, 10), Augmentation(crop=1), make_generator(0))
+        vary_images(torch.zeros(4, 10), Augmentation(crop=1), make_generator(0))

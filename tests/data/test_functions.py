@@ -23,9 +23,8 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from snnprune.data.augmentation import Augmentation
 from snnprune.data.catalogue import open_data
-from snnprune.data.dataset import DataOptions, DataSet
+from snnprune.data.dataset import Augmentation, DataOptions, DataSet
 from snnprune.errors import InputError
 
 HOLD_OUT = DataOptions(hold_out=0.25, seed=3)

@@ -19,12 +19,11 @@ from torch.nn import functional
 
 from snnprune.errors import UsageError
 from snnprune.graph.trace import trace
-from snnprune.measure.integers import choose_scales
 from snnprune.pruning.criteria.obs import RIDGE
 from snnprune.pruning.oneshot import OneShot, Plan
 from snnprune.pruning.repair import Pruned, layerwise
 from snnprune.pruning.repair.layerwise import refit
-from snnprune.pruning.repair.quantize import quantize, quantize_by_rounding
+from snnprune.pruning.repair.quantize import choose_scales, quantize, quantize_by_rounding
 from snnprune.pruning.structure import PatternCutting, parse_structure
 
 

@@ -22,8 +22,7 @@ from small_runs import (
 from torch import Tensor, nn
 from torch.nn import functional
 
-from snnprune.data.augmentation import Augmentation
-from snnprune.data.dataset import DataSet
+from snnprune.data.dataset import Augmentation, DataSet
 from snnprune.data.images import ImageSplit
 from snnprune.models.plain import conv_snn
 from snnprune.recipe.schema import Recipe

@@ -13,7 +13,7 @@ from small_runs import CPU, EPOCHS, STEPS, WEIGHTS, Kept, recipe_for, same, writ
 from torch import Tensor, nn, optim
 from torch.nn import functional
 
-from snnprune.data.augmentation import Augmentation
+from snnprune.data.dataset import Augmentation
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError, UsageError
 from snnprune.models.plain import conv_snn

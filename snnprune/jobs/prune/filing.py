@@ -10,8 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from snnprune.checkpoint.containers import read_back, write_like
-from snnprune.checkpoint.integers_file import BITS, write_integers
-from snnprune.checkpoint.mask_file import PARTNER, write_masks
+from snnprune.checkpoint.mask_file import BITS, PARTNER, write_integers, write_masks
 from snnprune.errors import SnnpruneError
 from snnprune.files.reading import hash_file
 from snnprune.files.writing import replace_together, write_json

@@ -1,4 +1,8 @@
-"""Kept weights on a grid of integers, layer by layer, as the last thing that is done to them."""
+"""Kept weights on a grid of integers, layer by layer, as the last thing that is done to them.
+
+A row is the weights of one output channel. Its grid is the whole multiples of its scale from
+-(2^(bits-1) - 1) to 2^(bits-1) - 1; 0 is on it, so that pruned weights stay 0.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +16,7 @@ from snnprune.graph.network import Layer, Network
 from snnprune.graph.state import copy_tensors
 from snnprune.masks import Masks
 from snnprune.measure import Natural
-from snnprune.measure.integers import (
-    QuantizedRows,
-    choose_scales,
-    multiply_scales,
-    quantize_rows,
-    round_to_grid,
-)
-from snnprune.measure.second_moments import GramSum, is_free
+from snnprune.measure.second_moments import GramSum, damping, invert, is_free
 from snnprune.pruning.criteria.obs import RIDGE
 from snnprune.pruning.repair import Pruned, explain_unfitted
 from snnprune.pruning.repair.batchnorm import match, measure_dense_norms
@@ -223,3 +220,200 @@ def _describe(
         lost=None if rows is None else rows.lost,
         reason=reason,
     )
+
+
+GREEDY_WORK = 1e10  # of values that the order of OBQ goes over, half a minute on a CPU core
+OWN_WORK = 1e12  # of multiplications of a Cholesky factor for each row, about a minute
+MEMORY = 2**27  # bytes of the inverses that are in work
+
+
+def count_levels(bits: int) -> int:
+    """The largest integer of a grid of so many bits."""
+    return int(2 ** (bits - 1)) - 1
+
+
+def choose_scales(weights: Tensor, bits: int) -> Tensor:
+    """max|w| / (2^(bits-1) - 1) of each row of (..., d), as (..., 1) float32; 1 for a row of 0."""
+    largest = weights.double().abs().amax(-1, keepdim=True)
+    scales = (largest / count_levels(bits)).float().clamp(min=torch.finfo(torch.float32).tiny)
+    return torch.where(largest == 0, torch.ones_like(scales), scales)
+
+
+def round_to_grid(weights: Tensor, scales: Tensor, bits: int) -> Tensor:
+    """The nearest integers of `weights` (..., d) under `scales` (..., 1): whole, float64."""
+    levels = count_levels(bits)
+    return (weights.double() / scales.double()).round().clamp(-levels, levels)
+
+
+def multiply_scales(integers: Tensor, scales: Tensor) -> Tensor:
+    """The weights of a grid: products in float32, the same wherever they are taken.
+
+    The grid can be read back from them: w / scale is off an integer k by no more than k 2^-23, and
+    k is below 2^15.
+    """
+    return integers.float() * scales
+
+
+def compute_currents_lost(matrix: Tensor, change: Tensor) -> Tensor:
+    """E|dw x|^2 of each row of `change` (groups, out, d) under E[x x'] (groups, d, d)."""
+    return ((change @ matrix) * change).sum(-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedRows:
+    """Rows on their grid, and what that costs of E|w x|^2."""
+
+    integers: Tensor
+    """(groups, out, d), whole, float64."""
+    lost: float
+    """E|dw x|^2 over E|w x|^2, of all rows together."""
+    lost_by_rounding: float
+    """The same, were each weight rounded by itself."""
+
+
+def quantize_rows(
+    matrix: Tensor, weights: Tensor, keep: Tensor, scales: Tensor, bits: int, *, ridge: float
+) -> QuantizedRows:
+    """Rows (groups, out, d) on their grid, each weight's error made up for by the others.
+
+    See `compensate`. A row that simple rounding serves better, as the clamp at the end of the grid
+    may bring about, is rounded.
+    """
+    weights = weights.double() * keep
+    rounded = round_to_grid(weights, scales, bits)
+    found = compensate(matrix, weights, keep, scales, bits, ridge=ridge)
+    plain = compute_currents_lost(matrix, rounded * scales - weights)
+    made_up = compute_currents_lost(matrix, found * scales - weights)
+    whole = compute_currents_lost(matrix, weights).sum().clamp(min=torch.finfo(plain.dtype).tiny)
+    return QuantizedRows(
+        integers=torch.where((made_up <= plain).unsqueeze(-1), found, rounded),
+        lost=float(torch.minimum(made_up, plain).sum() / whole),
+        lost_by_rounding=float(plain.sum() / whole),
+    )
+
+
+def compensate(
+    matrix: Tensor, weights: Tensor, keep: Tensor, scales: Tensor, bits: int, *, ridge: float
+) -> Tensor:
+    """Integers (groups, out, d) near `weights`, by the least E|dw x|^2 that a greedy way finds.
+
+    `matrix` is E[x x'] or a covariance, (groups, d, d) float64, `keep` (groups, out, d) says which
+    weights there are: the others are 0 and stay so; `scales` is (groups, out, 1). One weight of a
+    row after the other is put on the grid, and those of the row that are kept and still free make
+    up for its error e_q by dw = -e_q [H^-1]_:q / [H^-1]_qq, with H the matrix of the kept columns
+    and `ridge` times the mean of its diagonal added (Frantar and Alistarh 2022, arXiv 2208.11580,
+    Eq. 7). With n kept weights in a row:
+
+    * while the sum of n^3 over the rows is at most `GREEDY_WORK`, in the order of OBQ: the weight
+      whose error costs least, e_q^2 / [H^-1]_qq, comes first;
+    * while a third of it is at most `OWN_WORK`, inputs of the largest E[x^2] come first, as in GPTQ
+      (Frantar et al. 2023, arXiv 2210.17323), by a Cholesky factor of each row's own inverse;
+    * beyond that by one factor for all rows. What a pruned column would have to take is put to 0
+      when its turn comes and made up for by those after it (Frantar and Alistarh 2023, arXiv
+      2301.00774).
+    """
+    work = float(keep.sum(-1).double().pow(3).sum())
+    found = torch.zeros_like(weights, dtype=torch.float64)
+    for group, second in enumerate(matrix):
+        rows, kept = weights[group].double(), keep[group]
+        if work / 3 > OWN_WORK:
+            found[group] = _sweep_together(second, rows, kept, scales[group], bits, ridge)
+        else:
+            greedy = work <= GREEDY_WORK
+            found[group] = _compensate_rows(second, rows, kept, scales[group], bits, ridge, greedy)
+    return found
+
+
+def _compensate_rows(
+    second: Tensor,
+    weights: Tensor,
+    keep: Tensor,
+    scales: Tensor,
+    bits: int,
+    ridge: float,
+    greedy: bool,
+) -> Tensor:
+    """Integers (out, d), each row under the inverse of its own kept columns."""
+    scales = scales.double()
+    raised = second + damping(second, ridge) * torch.eye(len(second)).to(second)
+    # kept columns first, those of the largest E[x^2] before the others
+    loud = second.diagonal().argsort(descending=True, stable=True)
+    columns = loud[keep[:, loud].int().argsort(dim=1, descending=True, stable=True)]
+    counts = keep.sum(1)
+    order = counts.argsort(descending=True, stable=True)
+    found = torch.zeros_like(weights)
+    first = 0
+    while first < len(order) and (size := int(counts[order[first]])):
+        some = order[first : first + max(1, MEMORY // (8 * size**2))]
+        places = columns[some, :size]
+        there = torch.arange(size, device=places.device) < counts[some].unsqueeze(1)
+        inverses = _invert_among(raised, places, there)
+        rows = weights[some].gather(1, places)
+        if greedy:
+            integers = _quantize_cheapest_first(inverses, rows, scales[some], bits)
+        else:
+            factors = torch.linalg.cholesky(inverses, upper=True)
+            integers = _sweep(factors, rows, there, scales[some], bits)
+        found[some] = found[some].scatter(1, places, integers * there)
+        first += len(some)
+    return found
+
+
+def _invert_among(matrix: Tensor, places: Tensor, there: Tensor) -> Tensor:
+    """Inverses (R, n, n) of `matrix` (d, d) among `places` (R, n), where they are `there`.
+
+    The others have the inverse 1 by themselves: they take no part.
+    """
+    among = matrix[places.unsqueeze(2), places.unsqueeze(1)]
+    among = among * (there.unsqueeze(2) & there.unsqueeze(1))
+    among.diagonal(dim1=1, dim2=2).add_((~there).to(among.dtype))
+    return torch.cholesky_inverse(torch.linalg.cholesky(among))
+
+
+def _quantize_cheapest_first(
+    inverses: Tensor, weights: Tensor, scales: Tensor, bits: int
+) -> Tensor:
+    """Integers of rows (R, n), each under its H^-1 (R, n, n), in the order of OBQ.
+
+    H^-1 loses the row and column of what has been put on the grid.
+    """
+    found, free = torch.zeros_like(weights), torch.ones_like(weights, dtype=torch.bool)
+    for _ in range(weights.shape[1]):
+        nearest = round_to_grid(weights, scales, bits)
+        error = weights - nearest * scales
+        cost = error**2 / inverses.diagonal(dim1=1, dim2=2)
+        place = cost.masked_fill(~free, torch.inf).argmin(1, keepdim=True)
+        column = inverses.gather(2, place.unsqueeze(1).expand(-1, weights.shape[1], -1)).squeeze(2)
+        share = column / column.gather(1, place)
+        found.scatter_(1, place, nearest.gather(1, place))
+        free.scatter_(1, place, False)
+        weights = weights - error.gather(1, place) * share
+        inverses.baddbmm_(column.unsqueeze(2), share.unsqueeze(1), alpha=-1)
+    return found
+
+
+def _sweep_together(
+    second: Tensor, weights: Tensor, keep: Tensor, scales: Tensor, bits: int, ridge: float
+) -> Tensor:
+    """Integers (out, d) by one factor of the inverse of all columns."""
+    loud = second.diagonal().argsort(descending=True, stable=True)
+    inverse = invert(second[loud][:, loud], ridge)
+    factor = torch.linalg.cholesky(inverse, upper=True).unsqueeze(0)
+    swept = _sweep(factor, weights[:, loud], keep[:, loud], scales.double(), bits)
+    return torch.zeros_like(weights).index_copy(1, loud, swept)
+
+
+def _sweep(factors: Tensor, weights: Tensor, keep: Tensor, scales: Tensor, bits: int) -> Tensor:
+    """Integers of rows (R, n) from the first column to the last.
+
+    `factors` (R or 1, n, n) are upper, U' U = H^-1: its row i over U_ii is the column of what is
+    left of the inverse when i comes, over its diagonal.
+    """
+    weights, found = weights.clone(), torch.zeros_like(weights)
+    for place in range(weights.shape[1]):
+        held = weights[:, place : place + 1]
+        nearest = round_to_grid(held, scales, bits) * keep[:, place : place + 1]
+        found[:, place : place + 1] = nearest
+        row = factors[:, place, place:]
+        weights[:, place:] -= (held - nearest * scales) * row / row[:, :1]
+    return found

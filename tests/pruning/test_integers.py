@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnprune.measure import integers
-from snnprune.measure.integers import (
+from snnprune.pruning.repair import quantize
+from snnprune.pruning.repair.quantize import (
     choose_scales,
     compensate,
     compute_currents_lost,
@@ -77,7 +77,7 @@ def test_rows_that_do_not_fit_into_memory_together_come_to_the_same(
     weights = weights * keep
     scales = choose_scales(weights, 4)
     whole = compensate(matrix, weights, keep, scales, 4, ridge=RIDGE)
-    monkeypatch.setattr(integers, "MEMORY", 8 * 30**2)
+    monkeypatch.setattr(quantize, "MEMORY", 8 * 30**2)
     assert torch.equal(compensate(matrix, weights, keep, scales, 4, ridge=RIDGE), whole)
     assert not whole[0, 3].any()
 
@@ -87,9 +87,9 @@ def test_in_a_fixed_order_the_weights_are_those_of_gptq(monkeypatch: pytest.Monk
     with an inverse that is taken anew."""
     matrix, weights, keep = drawn(24, 8, 1.0)
     scales = choose_scales(weights, 4)
-    monkeypatch.setattr(integers, "GREEDY_WORK", 0)
+    monkeypatch.setattr(quantize, "GREEDY_WORK", 0)
     own = compensate(matrix, weights, keep, scales, 4, ridge=RIDGE)
-    monkeypatch.setattr(integers, "OWN_WORK", 0)
+    monkeypatch.setattr(quantize, "OWN_WORK", 0)
     together = compensate(matrix, weights, keep, scales, 4, ridge=RIDGE)
     assert torch.equal(own, together)
     raised = matrix[0] + RIDGE * matrix[0].diagonal().mean() * torch.eye(24)
@@ -114,7 +114,7 @@ def test_each_way_beats_rounding_and_the_dearer_one_the_cheaper(
     found = [round_to_grid(weights, scales, 4)]
     for limit in ("", "GREEDY_WORK", "OWN_WORK"):
         if limit:
-            monkeypatch.setattr(integers, limit, 0)
+            monkeypatch.setattr(quantize, limit, 0)
         found.insert(1, compensate(matrix, weights, keep, scales, 4, ridge=RIDGE))
     rounded, together, own, greedy = (lost(matrix, one, scales, weights) for one in found)
     assert rounded > 1.2 * together

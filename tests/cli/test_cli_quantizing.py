@@ -118,6 +118,7 @@ def test_tuned_weights_are_quantized_too_and_the_same_twice(prune: Run, tmp_path
     assert all(torch.equal(tensors[key], other[key]) for key in tensors)
 
 
+@pytest.mark.slow
 def test_a_pattern_holds(prune: Run, tmp_path: Path) -> None:
     done = prune("--structure", "2:4", "--bits", 4, *QUICK, "--no-eval")
     assert done.returncode == 0, done.stderr
@@ -126,6 +127,7 @@ def test_a_pattern_holds(prune: Run, tmp_path: Path) -> None:
     assert ((groups != 0).sum(-1) <= 2).all()
 
 
+@pytest.mark.slow
 def test_channels_that_are_gone_are_gone_from_the_integers(
     prune: Run, run: Run, tmp_path: Path, as_json: Callable[..., Any]
 ) -> None:
@@ -137,6 +139,7 @@ def test_channels_that_are_gone_are_gone_from_the_integers(
     assert again["evaluation"]["correct"] == report(tmp_path)["after"]["correct"]
 
 
+@pytest.mark.slow
 def test_several_sparsities_have_their_integers_each(prune: Run, tmp_path: Path) -> None:
     done = prune("--sparsity", "0.5,0.8", "--bits", 4, *QUICK, "--no-eval")
     assert done.returncode == 0, done.stderr

@@ -76,6 +76,7 @@ def test_the_number_of_steps_follows_from_their_cost(
     assert "not tuned: 9 steps of 0.0" in done.stdout
 
 
+@pytest.mark.slow
 def test_where_half_goes_at_most_the_closed_form_is_taken(prune: Run, tmp_path: Path) -> None:
     done = prune("--sparsity", 0.5, "--no-eval")
     assert done.returncode == 0, done.stderr
@@ -107,7 +108,7 @@ def test_a_seed_gives_the_same_file_again(prune: Run, tmp_path: Path) -> None:
     assert any(not torch.equal(a[key], c[key]) for key in a)
 
 
-@pytest.mark.many(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("structure", ["2:4", "channels"])
 def test_a_structure_holds_while_it_is_tuned(prune: Run, tmp_path: Path, structure: str) -> None:
     asked = ("--sparsity", 0.3) if structure == "channels" else ()

@@ -95,6 +95,7 @@ def test_a_calibration_file_of_two_is_that_of_one(
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_one_that_fails_ends_all_and_says_why(model_file: Path, tmp_path: Path) -> None:
     (tmp_path / "loader.py").write_text(FAILING_LOADER)
     words = ["-m", "snnprune", "eval", model_file, "--data", "loader.py:batches"]

@@ -60,6 +60,7 @@ def pruned(dense: Path, own: Path, run: Run, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_network_of_ones_own_is_pruned_and_trained_on_for_several_seeds(
     pruned: Path, dense: Path, recipe: Path, run: Run, as_json: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ def killed(recipe: Path, folder: Path, kills: int) -> None:
     assert not list((folder / "killed").rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_bit_identical(
     recipe: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -29,16 +29,7 @@ def cifar10(options: DataOptions) -> DataSet:
     """
     from torchvision.datasets import CIFAR10
 
-    _require_cifar(CIFAR10, "cifar10", options)
-    train, test = _read_splits(CIFAR10, CIFAR10_MEAN, CIFAR10_STD, options)
-    return image_data_set(
-        "cifar10",
-        classes=10,
-        train=train,
-        test=test,
-        augmentable=("flip",),
-        options=options,
-    )
+    return _open_cifar(CIFAR10, "cifar10", 10, (CIFAR10_MEAN, CIFAR10_STD), options)
 
 
 def cifar100(options: DataOptions) -> DataSet:
@@ -49,11 +40,22 @@ def cifar100(options: DataOptions) -> DataSet:
     """
     from torchvision.datasets import CIFAR100
 
-    _require_cifar(CIFAR100, "cifar100", options)
-    train, test = _read_splits(CIFAR100, CIFAR100_MEAN, CIFAR100_STD, options)
+    return _open_cifar(CIFAR100, "cifar100", 100, (CIFAR100_MEAN, CIFAR100_STD), options)
+
+
+def _open_cifar(
+    kind: Any,
+    name: str,
+    classes: int,
+    channels: tuple[Channels, Channels],
+    options: DataOptions,
+) -> DataSet:
+    """The set whose pictures torchvision's `kind` reads; `channels` are means and deviations."""
+    _require_cifar(kind, name, options)
+    train, test = _read_splits(kind, *channels, options)
     return image_data_set(
-        "cifar100",
-        classes=100,
+        name,
+        classes=classes,
         train=train,
         test=test,
         augmentable=("flip",),

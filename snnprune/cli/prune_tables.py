@@ -18,7 +18,7 @@ from snnprune.cli.tables import (
     make_layer_table,
     make_plain_table,
 )
-from snnprune.errors.text import format_percent, layer_name, make_printable
+from snnprune.errors.text import format_percent, format_small_percent, layer_name, make_printable
 from snnprune.plugins.user_code import is_reference
 from snnprune.report.verdicts import Verdict
 
@@ -174,8 +174,8 @@ def _format_quantization_line(quantization: Mapping[str, Any], name: str) -> str
     lost = [one["lost"] for one in layers if one["lost"] is not None]
     rounded = [one["lost_by_rounding"] for one in layers if one["lost_by_rounding"] is not None]
     cost = (
-        f"no layer's currents are off by more than {max(lost):.2%} of their square, "
-        f"{max(rounded):.2%} were it by rounding alone"
+        f"no layer's currents are off by more than {format_small_percent(max(lost))} of their "
+        f"square, {format_small_percent(max(rounded))} were it by rounding alone"
         if lost
         else "each rounded by itself"
     )

@@ -65,6 +65,7 @@ def assert_the_same(tmp_path: Path, bits: int, name: str = "p") -> dict[str, Ten
     return tensors
 
 
+@pytest.mark.many(1)
 @pytest.mark.parametrize("bits", [4, 8, 12])
 def test_the_integers_beside_the_file_are_its_weights(
     prune: Run, tmp_path: Path, bits: int

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 from two_processes import CHECKS, COMMANDS
 
@@ -50,14 +51,24 @@ def ended(process: subprocess.Popen[str], seconds: float) -> tuple[str, str]:
         raise
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def told(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("two")
-    results = folder / "results.json"
-    process = torchrun(HERE / "two_processes.py", model_file, results, folder=folder)
-    out, err = ended(process, 240)
-    assert process.returncode == 0, err
-    return {**json.loads(results.read_text("utf-8")), "folder": folder, "printed": out + err}
+    """What two processes told, started once for all processes that run tests."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "two"
+    known = folder / "told.json"
+    with FileLock(f"{folder}.lock"):
+        if not known.exists():
+            folder.mkdir()
+            results = folder / "results.json"
+            process = torchrun(HERE / "two_processes.py", model_file, results, folder=folder)
+            out, err = ended(process, 240)
+            assert process.returncode == 0, err
+            found = json.loads(results.read_text("utf-8"))
+            known.write_text(
+                json.dumps({**found, "model": str(model_file), "printed": out + err}), "utf-8"
+            )
+    return {**json.loads(known.read_text("utf-8")), "folder": folder}
 
 
 @pytest.mark.parametrize("name", CHECKS)
@@ -71,12 +82,12 @@ def test_nothing_is_printed_beside_the_results(told: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_prints_once_and_what_one_process_prints(
-    command: str, told: dict[str, Any], model_file: Path, run: Run, tmp_path: Path
+    command: str, told: dict[str, Any], run: Run, tmp_path: Path
 ) -> None:
     first, second = (said[command] for said in told["commands"])
     assert second == {"code": 0, "out": "", "err": ""}
     out = ["-o", tmp_path / "one.safetensors"] if command == "calibrate" else []
-    alone = run(command, model_file, "--json", "--samples", 300, *out)
+    alone = run(command, told["model"], "--json", "--samples", 300, *out)
     found, expected = json.loads(first["out"]), json.loads(alone.stdout)
     if command == "calibrate":
         assert found.pop("outputs") != expected.pop("outputs")  # other names and last digits
@@ -87,10 +98,10 @@ def test_a_command_prints_once_and_what_one_process_prints(
 
 
 def test_a_calibration_file_of_two_is_that_of_one(
-    told: dict[str, Any], model_file: Path, run: Run, tmp_path: Path
+    told: dict[str, Any], run: Run, tmp_path: Path
 ) -> None:
     out = tmp_path / "one.safetensors"
-    run("calibrate", model_file, "--samples", 300, "-o", out)
+    run("calibrate", told["model"], "--samples", 300, "-o", out)
     found, expected = load_file(told["folder"] / "two.safetensors"), load_file(out)
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 

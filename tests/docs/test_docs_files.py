@@ -43,7 +43,17 @@ def pruning(model_file: Path, run: Run, tmp_path_factory: pytest.TempPathFactory
     """A folder with `model.safetensors`, pruned by default, and the report of that."""
     folder = tmp_path_factory.mktemp("pruning")
     shutil.copy(model_file, folder)
-    flags = ("--sparsity", 0.9, "-o", "pruned.safetensors", "--eval-samples", 64, *FEW)
+    flags = (
+        "--sparsity",
+        0.9,
+        "-o",
+        "pruned.safetensors",
+        "--eval-samples",
+        64,
+        *FEW,
+        "--tune-steps",
+        16,
+    )
     with in_folder(folder):
         return folder, report_of(run, "prune", "model.safetensors", *flags)
 

@@ -24,6 +24,11 @@ from snnprune.graph.libraries import use_plain_operations
 LARGEST = 2**31 - 2**20  # bytes of tensors: protobuf takes no file of 2 GiB
 NOTICEABLE = 1e-3
 SHARE = 0.01  # of the outputs' mean size, by which they may differ on the average
+DRAWS = {
+    *("Bernoulli", "Dropout", "Multinomial"),
+    *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+}
+"""Operators that draw at random, from numbers of their own; no Dropout is left in eval mode."""
 
 
 @torch.no_grad()
@@ -115,12 +120,35 @@ def _read_constants(path: Path) -> dict[str, Tensor]:
         return {one.name: torch.from_numpy(helper.to_array(one).copy()) for one in held}
 
 
+def _require_no_draws(path: Path) -> None:
+    """What happens to be drawn alike in one run is not in the next.
+
+    Raises:
+        InputError: the file draws at random.
+    """
+    onnx = import_package("onnx", to="onnx")
+    with convert_package_errors("onnx", to="onnx"):
+        model = onnx.load(path)
+    graphs = [model.graph, *model.functions]
+    for graph in graphs:  # grows by those of loops and branches
+        for node in graph.node:
+            if node.op_type in DRAWS:
+                raise InputError(
+                    f"the network draws at random ({node.op_type}), "
+                    "and ONNX Runtime draws other numbers",
+                    field="--to onnx",
+                    hint="draw the input's spikes outside the network",
+                )
+            graphs += [held.g for held in node.attribute if held.HasField("g")]
+
+
 def _check_outputs(path: Path, seen: RecordedNetwork, wanted: list[Tensor]) -> tuple[str, ...]:
     """Notes where rounding can be seen, or the size of a batch is fixed.
 
     Raises:
-        InputError: the outputs are others.
+        InputError: the outputs are others, or would be another time.
     """
+    _require_no_draws(path)
     runtime, x = import_package("onnxruntime", to="onnx"), seen.sample
     with convert_package_errors("ONNX Runtime", to="onnx"):
         runtime.set_default_logger_severity(3)  # errors; C++ prints past Python's stderr

@@ -327,6 +327,32 @@ def noisy() -> nn.Module:
     return Coded()
 
 
+def drawn_in_vain() -> nn.Module:
+    class Coded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = own_neurons()
+
+        def forward(self, x: Tensor) -> Tensor:
+            spikes: Tensor = self.layers(x * (torch.rand_like(x) < 2))
+            return spikes
+
+    return Coded()
+
+
+def otherwise_compiled() -> nn.Module:
+    class Twofold(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = own_neurons()
+
+        def forward(self, x: Tensor) -> Tensor:
+            spikes: Tensor = self.layers(x)
+            return 2 * spikes if torch.compiler.is_compiling() else spikes
+
+    return Twofold()
+
+
 def own_neurons() -> nn.Module:
     class Step(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

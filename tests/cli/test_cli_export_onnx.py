@@ -120,11 +120,24 @@ def test_networks_of_every_library_can_be_exported(name: str, run: Run, tmp_path
     torch.testing.assert_close(outputs(tmp_path / "a.onnx", x), wanted)
 
 
-@pytest.mark.slow
-def test_what_comes_out_otherwise_is_refused_and_leaves_no_file(run: Run, tmp_path: Path) -> None:
-    done = from_user(run, "noisy", tmp_path, "vectors")
-    assert_one_line(done, 3, "--to onnx: ONNX Runtime puts out other values than the network")
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("otherwise_compiled", "ONNX Runtime puts out other values than the network"),
+        ("noisy", "the network draws at random (RandomUniformLike)"),
+    ],
+)
+def test_what_comes_out_otherwise_is_refused_and_leaves_no_file(
+    name: str, reason: str, run: Run, tmp_path: Path
+) -> None:
+    done = from_user(run, name, tmp_path, "vectors")
+    assert_one_line(done, 3, f"--to onnx: {reason}")
     assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
+
+
+def test_a_network_that_draws_is_refused_though_it_came_out_alike(run: Run, tmp_path: Path) -> None:
+    done = from_user(run, "drawn_in_vain", tmp_path, "vectors")
+    assert_one_line(done, 3, "--to onnx: the network draws at random (RandomUniformLike)")
 
 
 def test_a_loop_outside_the_network_is_refused(run: Run, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@
 takes all of Fashion-MNIST and is left out where that is not there. `measure` prunes each by every
 plan to every sparsity, with 1,024 unlabelled training images to calibrate on, and adds a line to
 RUNS/results.jsonl for each; what is there is not done again, so it may be stopped at any time, and
-`--part`, `--seed` and `--network` may share the work. With `--data-root` the test images are those
-of all of Fashion-MNIST, of which the bundled ones are a part, 3,000 or as many as `--tested` says.
+`--part`, `--seed`, `--network` and `--sparsity` may share the work. With `--data-root` the test
+images are those of all of Fashion-MNIST, of which the bundled ones are a part, 3,000 or as many as
+`--tested` says.
 `table` prints means and spreads and draws the heat map.
 """
 
@@ -217,9 +218,10 @@ def measure(
     parts: list[str],
     seeds: list[int],
     networks: list[str],
+    sparsities: list[float] | None,
     tested: int,
 ) -> None:
-    """Measure what has no line yet."""
+    """Measure what has no line yet, at the sparsities given or at all."""
     results = runs / "results.jsonl"
     lines = results.read_text("utf-8").splitlines() if results.exists() else []
     done = {tuple(json.loads(line)["key"]) for line in lines}
@@ -228,8 +230,9 @@ def measure(
             for name in networks:
                 if not (runs / f"{name}-{seed}" / "model.safetensors").exists():
                     continue
-                cells = [("dense", None, 0.0), *((part, plan, s) for plan, s in PARTS[part]())]
-                wanted = [cell for cell in cells if key_of(name, seed, *cell[1:]) not in done]
+                cells: list[tuple[Plan | None, float]] = [(None, 0.0)]
+                cells += [c for c in PARTS[part]() if not sparsities or c[1] in sparsities]
+                wanted = [cell for cell in cells if key_of(name, seed, *cell) not in done]
                 if not wanted:
                     continue
                 network = Network(
@@ -240,7 +243,7 @@ def measure(
                     test_data=WHOLE if data_root else None,
                     tested=tested,
                 )
-                for _, plan, sparsity in wanted:
+                for plan, sparsity in wanted:
                     row = measured(network, plan, sparsity)
                     row["key"] = key_of(name, seed, plan, sparsity)
                     done.add(tuple(row["key"]))
@@ -282,6 +285,7 @@ def main() -> None:
     parser.add_argument("--tested", type=int)
     parser.add_argument("--part", choices=list(PARTS), action="append")
     parser.add_argument("--seed", type=int, action="append")
+    parser.add_argument("--sparsity", type=float, action="append")
     chosen = parser.parse_args()
     if chosen.command == "train":
         train(chosen.runs, chosen.data_root, NETWORKS)
@@ -289,7 +293,7 @@ def main() -> None:
         parts, seeds = chosen.part or list(PARTS), chosen.seed or list(SEEDS)
         tested = chosen.tested or (TESTED if chosen.data_root else BUNDLED_TESTED)
         networks = chosen.network or list(NETWORKS)
-        measure(chosen.runs, chosen.data_root, parts, seeds, networks, tested)
+        measure(chosen.runs, chosen.data_root, parts, seeds, networks, chosen.sparsity, tested)
     else:
         from tables import show  # beside this file
 

@@ -37,6 +37,8 @@ LIMIT = 2000  # characters of one error line
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run `snnprune` and leave the process with its exit code."""
+    # torch reads it at its first tensor: pages of 2 MiB in place of 4 KiB for large ones
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     claim_stdout()
     with report_workers_once():
         code = run_app(_run_command, list(sys.argv[1:] if arguments is None else arguments))

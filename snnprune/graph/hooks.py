@@ -46,15 +46,17 @@ def observe(
     on_membrane: Observer = _observe_nothing,
     on_spikes: Observer = _observe_nothing,
     on_norm: NormObserver = _observe_nothing,
+    give: Callable[[str], Tensor | None] = _observe_nothing,
 ) -> Iterator[Callable[[], None]]:
     """Tell the observers what happens in the block; the network's output stays bit-identical.
 
-    Gives the function that begins a batch: everything is put at rest.
+    Yields the function that begins a batch: everything is put at rest.
 
     `on_input` gets a weight key and the tensor (..., C_in, *space) that enters its layer,
     `on_layer` the key and the whole call, `on_current` the key and what came of that call,
     `on_membrane` a neuron and u - u_th before reset (T, N, C, ...), `on_spikes` a neuron and
     its spikes, `on_norm` the key of a running variance and the call that is about to normalise.
+    `give` gets the key of a weight and may have what its layer gives, so that it is not run.
     All hooks come off when the block ends, also by an exception.
     """
     sites = {site: n.name for n in network.neurons.values() for site in n.sites}
@@ -67,6 +69,7 @@ def observe(
     observers = Observers(
         on_layer=_make_layer_observer(network, on_input, on_layer),
         on_current=_limit_to_layers(network, on_current),
+        give=lambda weight: give(weight) if weight in network.layers else None,
         on_norm=on_norm,
         on_site=on_site,
     )

@@ -136,6 +136,8 @@ class Observers:
     there."""
     on_unseen: Callable[[tuple[str, ...], str], None] = _observe_nothing
     """Keys of parameters that are applied as weights where nothing can be seen, and by what."""
+    give: Callable[[str], Tensor | None] = _observe_nothing
+    """Weight key: what the call that `on_layer` was told of gives, if it is not to be run."""
     on_current: Callable[[str, Tensor], None] = _observe_nothing
     """Weight key, and what has come of the call that `on_layer` was told of."""
     on_norm: Callable[[str, NormCall], None] = _observe_nothing

@@ -2,33 +2,82 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from snnprune.data.batches import Batches
 from snnprune.errors import InputError
-from snnprune.graph.calls import LayerCall, NormCall
-from snnprune.graph.hooks import observe
+from snnprune.graph.calls import LayerCall
 from snnprune.graph.network import Layer, Network
+from snnprune.graph.replay import CallGraph, CallTracing, PassEnd
 from snnprune.graph.samples_and_steps import StepCount
 from snnprune.graph.state import use_eval_mode
 from snnprune.runtime import make_generator
 
 
-def extract_patches(x: Tensor, call: LayerCall) -> Tensor:
+def extract_patches(x: Tensor, call: LayerCall, picked: Tensor | None = None) -> Tensor:
     """The rows (groups, n, in / groups * kernel) that `x`, (samples, C_in, *space), gives.
 
     A row lies as a weight of (in / groups, *kernel) does, flattened; there is one for every place
-    of the output, sample by sample.
+    of the output, sample by sample. Of these `picked` are taken, all if it is None.
     """
     if call.kind == "linear":
-        return x.unflatten(1, (call.groups, -1)).transpose(0, 1)
+        rows = x.unflatten(1, (call.groups, -1)).transpose(0, 1)
+        return rows if picked is None else rows[:, picked]
+    if call.kind.startswith("conv_transpose"):
+        rows = _filter_patches(x, call)
+        return rows if picked is None else rows[:, picked]
+    windows = _view_windows(x, call)  # (samples, *places, C_in, *kernel)
+    places = windows.shape[: 1 + call.space]
+    if picked is None:
+        picked = torch.arange(places.numel(), device=x.device)
+    rows = windows[torch.unravel_index(picked, places)]
+    return rows.flatten(1).unflatten(1, (call.groups, -1)).transpose(0, 1)
+
+
+def _view_windows(x: Tensor, call: LayerCall) -> Tensor:
+    """What each place of a convolution's output looks at, (samples, *places, C_in, *kernel)."""
+    space, kernel = call.space, call.weight.shape[2:]
+    stride, dilation = (
+        _repeat(call.geometry.get(name, 1), space) for name in ("stride", "dilation")
+    )
+    reach = [step * (size - 1) for step, size in zip(dilation, kernel, strict=True)]
+    padding = call.geometry.get("padding", 0)
+    if padding == "same":
+        around = [(whole // 2, whole - whole // 2) for whole in reach]
+    else:
+        sizes = _repeat(0 if padding == "valid" else padding, space)
+        around = [(size, size) for size in sizes]
+    x = functional.pad(x, [size for sides in reversed(around) for size in sides])
+    places = [
+        (size - far - 1) // step + 1
+        for size, far, step in zip(x.shape[2:], reach, stride, strict=True)
+    ]
+    steps = x.stride()
+    return x.as_strided(
+        (len(x), *places, x.shape[1], *kernel),
+        (
+            steps[0],
+            *(by * step for by, step in zip(steps[2:], stride, strict=True)),
+            steps[1],
+            *(by * step for by, step in zip(steps[2:], dilation, strict=True)),
+        ),
+        x.storage_offset(),
+    )
+
+
+def _repeat(value: int | Sequence[int], times: int) -> list[int]:
+    values = [value] if isinstance(value, int) else [*value]
+    return values * times if len(values) == 1 else values
+
+
+def _filter_patches(x: Tensor, call: LayerCall) -> Tensor:
+    """The rows of all places, by running the call itself."""
     kernel = call.weight.shape[2:]
     picking = torch.eye(kernel.numel(), dtype=x.dtype, device=x.device)
     # each channel by itself through filters that pick one place of the kernel
@@ -133,11 +182,8 @@ def find_course(network: Network, layer: Layer, *, calls: int, steps: int | None
 
 
 ROWS_PER_INPUT, LEAST_ROWS = 16, 2**14
+BYTES = 2**27  # of the rows of one group that are there at once
 SPREAD = 4  # samples that rows are drawn from, for each that would do: places of one are alike
-
-
-class PassEnd(BaseException):
-    """A pass has come to where it ends. No error, and no user's `except` is to take it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +195,8 @@ class Usage:
     """Of each layer, by weight key, for one batch."""
     steps: int | None
     """T, where the spikes tell it."""
+    graph: CallGraph | None
+    """What enters which call; None where no pass can be cut short."""
 
 
 @torch.no_grad()
@@ -158,23 +206,23 @@ def count_usage(network: Network, batches: Batches) -> Usage:
     Raises:
         InputError: there is no batch.
     """
-    calls: Counter[str] = Counter()
-    steps, taken, number = StepCount(network), 0, 0
-    with (
-        use_eval_mode(network.module),
-        observe(
-            network, on_layer=lambda key, _: calls.update([key]), on_spikes=steps.on_spikes
-        ) as start,
-    ):
+    steps, tracing, taken, number = StepCount(network), CallTracing(network), 0, 0
+    with use_eval_mode(network.module):
         for x, y in network.feed(batches):
             if number == 0:
-                start()
-                network.run(x)
+                with tracing, tracing.observe(steps.on_spikes) as start:
+                    start()
+                    network.run(x)
                 taken = network.count_samples(x, y)
             number += 1
     if not number:
         raise InputError("no samples to calibrate on", field="--data")
-    return Usage(batches=number, calls=calls, steps=steps.of(taken))
+    return Usage(
+        batches=number,
+        calls=Counter(tracing.keys),
+        steps=steps.of(taken),
+        graph=tracing.read(),
+    )
 
 
 class RowSampler:
@@ -207,7 +255,10 @@ class RowSampler:
     def watched(
         self, samples_of_batch: int, batch: int, see: Callable[[Tensor, LayerCall], None]
     ) -> Callable[[str, LayerCall], None]:
-        """An observer that gives `see` the rows (groups, n, d) of each call, and then ends it."""
+        """An observer that gives `see` the rows (groups, n, d) of each call, and then ends it.
+
+        Those of one call come some at a time.
+        """
         course = self.course or _AS_IT_IS
         gathered, ones = course.begun(samples_of_batch), course.begun(samples_of_batch)
         met = 0
@@ -221,33 +272,23 @@ class RowSampler:
             x, one = gathered(taken), ones(taken.new_ones(len(taken), dtype=torch.float64))
             if x is not None and one is not None:
                 self.counted.append((float(one.sum()), len(one)))
-                see(self._draw_rows(x, call, batch, met), call)
+                for rows in self._draw_rows(x, call, batch, met):
+                    see(rows, call)
             if met == self.calls:
                 raise PassEnd
 
         return on_layer
 
-    def _draw_rows(self, x: Tensor, call: LayerCall, batch: int, met: int) -> Tensor:
+    def _draw_rows(self, x: Tensor, call: LayerCall, batch: int, met: int) -> Iterator[Tensor]:
+        """Rows (groups, n, d), some at a time."""
         drawn = make_generator(self.seed, "rows", self.key, batch, met)
-        enough = SPREAD * -(-self.quota // max(1, count_places(x, call)))
-        picked = torch.randperm(len(x), generator=drawn)[:enough]
-        rows = extract_patches(x[picked.to(x.device)], call)
-        chosen = torch.randperm(rows.shape[1], generator=drawn)[: self.quota]
-        return rows[:, chosen.to(rows.device)]
+        places = count_places(x, call)
+        enough = SPREAD * -(-self.quota // max(1, places))
+        samples = torch.randperm(len(x), generator=drawn)[:enough].to(x.device)
+        chosen = torch.randperm(len(samples) * places, generator=drawn)[: self.quota].to(x.device)
+        x = x[samples]
+        for some in chosen.split(max(1, BYTES // (x.element_size() * call.weight[0].numel()))):
+            yield extract_patches(x, call, some)
 
 
 _AS_IT_IS = InputCourse(calls=1, steps=None, decay=None)
-
-
-def run_until(
-    network: Network,
-    x: Any,
-    on_layer: Callable[[str, LayerCall], None],
-    *,
-    on_norm: Callable[[str, NormCall], None] = lambda _, __: None,
-) -> None:
-    """Run one batch until `on_layer` ends it; see `observe` for `on_norm`."""
-    watched = observe(network, on_layer=on_layer, on_norm=on_norm)
-    with watched as start, contextlib.suppress(PassEnd):
-        start()
-        network.run(x)

@@ -13,8 +13,9 @@ from torch import Tensor
 from snnprune.data.batches import Batches
 from snnprune.graph.calls import LayerCall
 from snnprune.graph.network import Network
+from snnprune.graph.replay import Replay, Run
 from snnprune.graph.state import use_eval_mode
-from snnprune.measure.layer_inputs import RowSampler, Usage, count_usage, run_until
+from snnprune.measure.layer_inputs import RowSampler, Usage, count_usage
 
 STRIP = 1024  # inputs whose products with all later ones are taken at once
 
@@ -50,8 +51,9 @@ class GramSum:
 
     def add(self, x: Tensor, y: Tensor | None = None) -> None:
         """Take in rows (groups, n, d), and their targets (groups, n, out / groups)."""
-        products = _multiply_rows(x)
-        self.second = self.second.to(x.device).add_(products) if self.rows else products
+        if not self.rows:
+            self.second = x.new_zeros(x.shape[0], x.shape[2], x.shape[2], dtype=torch.float64)
+        self.second = _add_products(self.second.to(x.device), x)
         self.sum = self.sum.to(x.device) + x.sum(1, dtype=torch.float64)
         self.rows += x.shape[1]
         if y is not None:
@@ -80,18 +82,42 @@ class GramSum:
         return second - self.compute_mean().unsqueeze(2) * self.compute_target_mean().unsqueeze(1)
 
 
-def _multiply_rows(x: Tensor) -> Tensor:
-    """x' x, float64, each half of which is the other's mirror image."""
-    spikes = bool((x * x == x).all())
-    # counts of spikes that meet are whole numbers, exact in float32 below 2^24 rows
-    exact = spikes and x.shape[1] < 2**24
-    x = x.to(torch.float32 if exact else torch.float64)
-    product = x.new_empty(x.shape[0], x.shape[2], x.shape[2], dtype=torch.float64)
+def _add_products(second: Tensor, x: Tensor) -> Tensor:
+    """Add x' x to `second` (groups, d, d) float64, each half the other's mirror image."""
+    some = _count_exact_rows(x)
+    parts = x.float().split(some, dim=1) if some >= LEAST_EXACT else [x.double()]
+    for part in parts:
+        for first in range(0, x.shape[2], STRIP):
+            strip = part[..., first : first + STRIP].mT @ part[..., first:]
+            second[:, first : first + STRIP, first:] += strip
     for first in range(0, x.shape[2], STRIP):
-        strip = x[..., first : first + STRIP].mT @ x[..., first:]
-        product[:, first : first + STRIP, first:] = strip
-        product[:, first:, first : first + STRIP] = strip.mT
-    return product
+        last = first + STRIP
+        second[:, last:, first:last] = second[:, first:last, last:].mT
+    return second
+
+
+EXACT = 2**24  # up to here float32 has every whole number
+LEAST_EXACT = 1024  # rows at a time, or the sums of float32 are no faster
+HALVINGS = 5
+
+
+def _count_exact_rows(x: Tensor) -> int:
+    """How many rows float32 adds the products of without rounding; 0 if it rounds.
+
+    Spikes are whole numbers, and what a membrane has gathered of them with a decay of 1 / 2 is
+    whole multiples of a power of it.
+    """
+    most = float(x.abs().max()) if x.numel() else 0.0
+    for scale in (2**number for number in range(HALVINGS + 1)):
+        if scale * most > EXACT**0.5:
+            return 0
+        if _is_whole(scale * x[:, :64]) and _is_whole(scale * x):
+            return EXACT if most == 0 else int(EXACT // (scale * most) ** 2)
+    return 0
+
+
+def _is_whole(x: Tensor) -> bool:
+    return bool((x == x.round()).all())
 
 
 class Grams:
@@ -103,10 +129,14 @@ class Grams:
     def __init__(
         self, network: Network, batches: Batches, *, filtered: bool, seed: int = 0
     ) -> None:
-        """With `filtered`, of what the membranes have of the inputs; see `InputCourse`."""
+        """With `filtered`, of what the membranes have of the inputs; see `InputCourse`.
+
+        Whenever one is asked for, the network is to have the same tensors.
+        """
         self.network, self.batches = network, batches
         self.filtered, self.seed = filtered, seed
         self._usage: Usage | None = None
+        self._replay: Replay | None = None
         self._weights: dict[str, Tensor] = {}
 
     def measure_usage(self) -> Usage:
@@ -118,21 +148,28 @@ class Grams:
     @torch.no_grad()
     def of(self, key: str) -> Gram | None:
         """The Gram matrix of a layer; None for one that a pass does not use."""
-        if not self.measure_usage().calls[key]:
+        usage, layers = self.measure_usage(), self.network.layers
+        if not usage.calls[key]:
             return None
+        if self._replay is None:
+            self._replay = Replay(
+                self.network, usage.graph, batches=usage.batches, targets=layers, settled=layers
+            )
+        with use_eval_mode(self.network.module):
+            return self._replay.collect([key], lambda run: self._take(key, run))
+
+    def _take(self, key: str, run: Run) -> Gram:
         rows = RowSampler(
             self.network, key, self.measure_usage(), filtered=self.filtered, seed=self.seed
         )
         moments = GramSum()
-        with use_eval_mode(self.network.module):
-            for number, (x, y) in enumerate(self.network.feed(self.batches)):
 
-                def see(row: Tensor, call: LayerCall) -> None:
-                    moments.add(row)
-                    self._keep(key, call)
+        def see(row: Tensor, call: LayerCall) -> None:
+            moments.add(row)
+            self._keep(key, call)
 
-                on_layer = rows.watched(self.network.count_samples(x, y), number, see)
-                run_until(self.network, x, on_layer)
+        for number, (x, y) in enumerate(self.network.feed(self.batches)):
+            run(x, number, rows.watched(self.network.count_samples(x, y), number, see))
         return moments.gram(free=is_free(self.network, key))
 
     def weight(self, key: str) -> Tensor | None:
@@ -160,6 +197,7 @@ def is_free(network: Network, key: str) -> bool:
 
 TOLERANCE = 1e-6  # of the residual, relative to the right side
 STEPS = 200  # of conjugate gradients at most
+USUAL_STEPS = 30  # that they take on inputs of real networks
 
 
 def fit_weights(
@@ -170,33 +208,74 @@ def fit_weights(
     `second` is E[x x'], (groups, d, d), `cross` E[x y'], (groups, d, out), both float64; `keep`
     (groups, out, d) says which weights there are, all others are 0. s is the mean of E[x^2].
 
-    Conjugate gradients, preconditioned by the diagonal, on all rows together: what costs is one
-    product of matrices a step, however many weights a row keeps.
+    Rows that keep few weights are solved one by one, or else all together by conjugate gradients,
+    whichever takes fewer multiplications.
     """
     scale = second.diagonal(dim1=1, dim2=2).mean(1).clamp(min=torch.finfo(second.dtype).tiny)
     pull = (ridge * scale).view(-1, 1, 1)
-    diagonal = second.diagonal(dim1=1, dim2=2).unsqueeze(1) + pull
-
-    def apply(w: Tensor) -> Tensor:
-        return (w @ second + pull * w) * keep
-
     weights = start * keep
-    right = (cross.mT + pull * weights) * keep
-    residual = right - apply(weights)
-    enough = TOLERANCE * right.norm(dim=2, keepdim=True)
+    residual = (cross.mT - weights @ second) * keep
+    directly = float((keep.sum(2).double() ** 3).sum()) / 3
+    together = 2.0 * USUAL_STEPS * keep.shape[2] * keep.numel()
+    if directly < together:
+        return weights + _solve_rows(second, residual, keep, pull)
+    enough = TOLERANCE * ((cross.mT + pull * weights) * keep).norm(dim=2, keepdim=True)
+    return weights + _descend(second, residual, keep, pull, enough)
+
+
+def _solve_rows(second: Tensor, right: Tensor, keep: Tensor, pull: Tensor) -> Tensor:
+    """D (groups, out, d), 0 where nothing is kept, with D (`second` + `pull`) = `right` where kept.
+
+    By the Cholesky factors of what each row keeps; rows that keep about as many go together.
+    """
+    found = torch.zeros_like(right)
+    for group, rows in enumerate(keep):
+        counts = rows.sum(1)
+        order = counts.argsort(stable=True)
+        while len(order):
+            most = int(counts[order[-1]])
+            if not most:
+                break
+            at_once = max(1, MEMORY // (8 * most**2))
+            some, order = order[-at_once:], order[:-at_once]
+            # the places of those kept, filled up with some that are not
+            places = (
+                rows[some].to(torch.uint8).sort(dim=1, descending=True, stable=True)[1][:, :most]
+            )
+            kept = rows[some].gather(1, places)
+            both = kept.unsqueeze(2) & kept.unsqueeze(1)
+            matrix = second[group][places.unsqueeze(2), places.unsqueeze(1)] * both
+            matrix.diagonal(dim1=1, dim2=2).add_(torch.where(kept, pull[group], 1.0))
+            factor = torch.linalg.cholesky(matrix)
+            asked = right[group, some].gather(1, places).unsqueeze(2)
+            solved = torch.cholesky_solve(asked, factor).squeeze(2)
+            found[group, some] = torch.zeros_like(found[group, some]).scatter(1, places, solved)
+    return found
+
+
+def _descend(
+    second: Tensor, residual: Tensor, keep: Tensor, pull: Tensor, enough: Tensor
+) -> Tensor:
+    """The same, by conjugate gradients until what is missing is `enough`, (groups, out, 1).
+
+    Preconditioned by the diagonal; a step is one product of matrices for all rows, however many
+    weights they keep.
+    """
+    diagonal = second.diagonal(dim1=1, dim2=2).unsqueeze(1) + pull
+    found = torch.zeros_like(residual)
     preconditioned = residual / diagonal
     direction, slope = preconditioned, _dot(residual, preconditioned)
     for _ in range(STEPS):
         if bool((residual.norm(dim=2, keepdim=True) <= enough).all()):
             break
-        image = apply(direction)
+        image = (direction @ second + pull * direction) * keep
         length = _ratio(slope, _dot(direction, image))
-        weights = weights + length * direction
+        found = found + length * direction
         residual = residual - length * image
         preconditioned = residual / diagonal
         before, slope = slope, _dot(residual, preconditioned)
         direction = preconditioned + _ratio(slope, before) * direction
-    return weights
+    return found
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -244,7 +323,9 @@ def invert(matrix: Tensor, ridge: float) -> Tensor:
     """The inverse of `matrix` (..., d, d) with `damping` added to its diagonal."""
     raised = matrix.clone()
     raised.diagonal(dim1=-2, dim2=-1).add_(damping(matrix, ridge).unsqueeze(-1))
-    return torch.cholesky_inverse(torch.linalg.cholesky(raised))
+    factor = torch.linalg.cholesky(raised)
+    del raised  # of a wide layer it is large
+    return torch.cholesky_inverse(factor)
 
 
 def damping(matrix: Tensor, ridge: float) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from snnprune.data.batches import Batches
 from snnprune.graph.network import Network
+from snnprune.graph.replay import run_until
 from snnprune.graph.state import use_eval_mode
 from snnprune.graph.trace import trace
 from snnprune.measure.layer_inputs import (
@@ -22,7 +23,6 @@ from snnprune.measure.layer_inputs import (
     Usage,
     compute_currents,
     count_usage,
-    run_until,
 )
 from snnprune.measure.second_moments import GramSum, fit_weights
 from snnprune.models.lif import LIF, Dynamics

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from snnprune.measure import second_moments
 from snnprune.measure.second_moments import GramSum, fit_weights
 
 RIDGE = 1e-2
@@ -138,3 +139,56 @@ def test_products_taken_strip_by_strip_are_all_of_them(monkeypatch: pytest.Monke
     taken.add(x)
     expected = np.einsum("gni,gnj->gij", x.numpy(), x.numpy())
     np.testing.assert_allclose(taken.second.numpy(), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("usual_steps", [0, 10**9])
+def test_rows_one_by_one_and_all_together_are_the_ridge_solution(
+    usual_steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(second_moments, "USUAL_STEPS", usual_steps)  # which chooses the way
+    monkeypatch.setattr(second_moments, "MEMORY", 8 * 20**2 * 3)  # three rows at a time
+    x, y = inputs(2, 200, 40, alike=0.6, seed=1), inputs(2, 200, 11, alike=0.2, seed=2)
+    drawn = torch.Generator().manual_seed(3)
+    keep = torch.rand(2, 11, 40, generator=drawn) < torch.linspace(0, 1, 11).view(1, -1, 1)
+    start = torch.randn(2, 11, 40, generator=drawn, dtype=torch.float64)
+    taken = moments(x, y)
+    found = fit_weights(
+        taken.gram(free=False).compute_matrix(),
+        taken.compute_covariance(free=False),
+        keep,
+        start,
+        ridge=RIDGE,
+    )
+    closeness = 1e-4 if usual_steps == 0 else 1e-9
+    expected = solved(x, y, keep, start)
+    np.testing.assert_allclose(found.numpy(), expected, atol=closeness * abs(expected).max())
+    assert not found[~keep].any()
+
+
+@pytest.mark.parametrize("steps", [1, 3, 5])
+@pytest.mark.parametrize("signed", [False, True])
+def test_sums_of_decayed_spikes_are_multiplied_exactly(
+    steps: int, signed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(second_moments, "LEAST_EXACT", 1)
+    drawn = torch.Generator().manual_seed(1)
+    gathered = torch.zeros(1, 40_001, 6)
+    for _ in range(steps):
+        gathered = gathered / 2 + (torch.rand(1, 40_001, 6, generator=drawn) < 0.6)
+    if signed:
+        gathered -= 1
+    taken = GramSum()
+    taken.add(gathered)
+    whole = (gathered[0].double() * 2**steps).long()
+    assert torch.equal(taken.second[0] * 4**steps, (whole.T @ whole).double())
+    assert second_moments._count_exact_rows(gathered) >= 2**24 / 4 ** (steps + 1)
+
+
+def test_other_inputs_are_multiplied_in_float64() -> None:
+    drawn = torch.Generator().manual_seed(1)
+    x = torch.cat([torch.ones(1, 64, 3), torch.rand(1, 5000, 3, generator=drawn)], 1)
+    taken = GramSum()
+    taken.add(x)
+    assert second_moments._count_exact_rows(x) == 0
+    expected = x[0].double().T @ x[0].double()
+    torch.testing.assert_close(taken.second[0], expected, rtol=1e-13, atol=0)

@@ -65,6 +65,25 @@ def test_rows_times_a_weight_are_what_the_layer_gives(
         expected = expected.unsqueeze(2)
     torch.testing.assert_close(given.transpose(1, 2), expected, rtol=1e-5, atol=1e-5)
     assert announced == given.shape[1]
+    whole = extract_patches(call.samples, call)
+    picked = torch.tensor([3, 0, whole.shape[1] - 1])
+    assert torch.equal(extract_patches(call.samples, call, picked), whole[:, picked])
+
+
+def test_rows_of_a_transposed_convolution_are_picked_too() -> None:
+    call = LayerCall(
+        kind="conv_transpose2d", input=drawn(2, 3, 4, 4), weight=drawn(5, 3, 2, 2), groups=1
+    )
+    whole, picked = extract_patches(call.samples, call), torch.tensor([7, 1])
+    assert torch.equal(extract_patches(call.samples, call, picked), whole[:, picked])
+
+
+def test_rows_of_pictures_that_do_not_lie_in_order_are_the_same() -> None:
+    x = drawn(3, 6, 5, 2).permute(0, 3, 1, 2)
+    call = LayerCall(kind="conv2d", input=x, weight=drawn(4, 2, 3, 3), groups=1)
+    whole = extract_patches(x, call)
+    assert torch.equal(whole, extract_patches(x.contiguous(), call))
+    assert torch.equal(whole, extract_patches(x[:, :, :], call))
 
 
 def test_time_and_tokens_before_the_channels_are_samples() -> None:

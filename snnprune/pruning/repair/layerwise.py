@@ -12,15 +12,14 @@ import torch
 from torch import Tensor
 
 from snnprune.graph.calls import LayerCall
+from snnprune.graph.replay import PassEnd, Replay, Run
 from snnprune.graph.state import replace_tensors, use_eval_mode
 from snnprune.masks import Masks
 from snnprune.measure.layer_inputs import (
-    PassEnd,
     RowSampler,
     Usage,
     compute_currents,
     count_usage,
-    run_until,
 )
 from snnprune.measure.second_moments import (
     Grams,
@@ -133,6 +132,7 @@ class PrunedLayers:
     dense: DenseCurrents
     norms: Mapping[str, DenseNorm]
     """Those of the dense network whose statistics are matched on the way."""
+    replay: Replay
 
     @classmethod
     def of(cls, pruned: Pruned, *, norms: Mapping[str, DenseNorm], filtered: bool) -> PrunedLayers:
@@ -143,32 +143,40 @@ class PrunedLayers:
             for key in pruned.network.layers
             if key in pruned.masks and usage.calls[key] and key not in left
         )
-        return cls(pruned, order, DenseCurrents(pruned, usage, order, filtered=filtered), norms)
+        replay = Replay(
+            pruned.network,
+            usage.graph,
+            batches=usage.batches,
+            targets=order,
+            settled=pruned.network.layers.keys() - set(order),
+        )
+        dense = DenseCurrents(pruned, usage, order, filtered=filtered)
+        return cls(pruned, order, dense, norms, replay)
 
     def keys(self, label: str) -> Iterator[str]:
-        """All of them, in turn."""
-        return self.pruned.progress.track(self.order, label=label, total=len(self.order))
+        """All of them, in turn; each is to be mended before the next is asked for."""
+        for key in self.pruned.progress.track(self.order, label=label, total=len(self.order)):
+            yield key
+            self.replay.settle(key)
 
     def moments(self, key: str) -> GramSum:
         """Of the pruned network's inputs, and of the currents that the dense one makes then."""
-        network, module = self.pruned.network, self.pruned.network.module
-        recorded, rows = self.dense.take(key), self.dense.new_sampler(key)
+        recorded = self.dense.take(key)
+        with use_eval_mode(self.pruned.network.module):
+            return self.replay.collect([key], lambda run: self._collect(key, recorded, run))
+
+    def _collect(self, key: str, recorded: Sequence[BatchCurrents], run: Run) -> GramSum:
+        network, rows = self.pruned.network, self.dense.new_sampler(key)
         matching, moments = Matching(self.norms), GramSum()
-        with use_eval_mode(module):
-            for number, (x, y) in enumerate(network.feed(self.pruned.batches)):
-                wanted, recorded[number] = recorded[number], BatchCurrents()
-                rows.counted += wanted.counted
-                samples = network.count_samples(x, y)
+        for number, (x, y) in enumerate(network.feed(self.pruned.batches)):
+            rows.counted += recorded[number].counted
+            wanted = iter(recorded[number].calls)
 
-                def see(row: Tensor, _: LayerCall, wanted: list[Tensor] = wanted.calls) -> None:
-                    moments.add(row, wanted.pop(0))
+            def see(row: Tensor, _: LayerCall, wanted: Iterator[Tensor] = wanted) -> None:
+                moments.add(row, next(wanted))
 
-                run_until(
-                    network,
-                    x,
-                    rows.watched(samples, number, see),
-                    on_norm=matching.on_norm(number),
-                )
+            samples = network.count_samples(x, y)
+            run(x, number, rows.watched(samples, number, see), matching.on_norm(number))
         moments.constant = rows.constant
         return moments
 
@@ -239,7 +247,7 @@ def _find_takers(pruned: Pruned, key: str) -> dict[str, Tensor]:
     return {mean: held[mean] for mean in means if mean in held}
 
 
-MEMORY = 2**29  # bytes of all currents that are held
+MEMORY = 2**28  # bytes of all currents that are held
 
 
 @dataclass(frozen=True)
@@ -261,6 +269,10 @@ class DenseCurrents:
         self.pruned, self.usage, self.filtered = pruned, usage, filtered
         self._waiting = list(keys)
         self._held: dict[str, list[BatchCurrents]] = {}
+        layers = pruned.network.layers
+        self._replay = Replay(
+            pruned.network, usage.graph, batches=usage.batches, targets=keys, settled=layers
+        )
 
     def take(self, key: str) -> list[BatchCurrents]:
         """Those of a layer, batch by batch."""
@@ -294,19 +306,24 @@ class DenseCurrents:
     @torch.no_grad()
     def _record(self, keys: list[str]) -> None:
         """Run the dense network over all batches, up to the last of these layers."""
-        network, module = self.pruned.network, self.pruned.network.module
-        samplers = {key: self.new_sampler(key) for key in keys}
-        self._held = {key: [] for key in keys}
+        module = self.pruned.network.module
         with use_eval_mode(module), replace_tensors(module, self.pruned.dense):
-            for number, (x, y) in enumerate(network.feed(self.pruned.batches)):
-                samples = network.count_samples(x, y)
-                watchers = {}
-                for key, sampler in samplers.items():
-                    sampler.counted = []
-                    found = BatchCurrents(counted=sampler.counted)
-                    self._held[key].append(found)
-                    watchers[key] = sampler.watched(samples, number, self._see(key, found))
-                run_until(network, x, _watch_all(watchers))
+            self._held = self._replay.collect(keys, lambda run: self._run(keys, run))
+
+    def _run(self, keys: list[str], run: Run) -> dict[str, list[BatchCurrents]]:
+        network = self.pruned.network
+        samplers = {key: self.new_sampler(key) for key in keys}
+        held: dict[str, list[BatchCurrents]] = {key: [] for key in keys}
+        for number, (x, y) in enumerate(network.feed(self.pruned.batches)):
+            samples = network.count_samples(x, y)
+            watchers = {}
+            for key, sampler in samplers.items():
+                sampler.counted = []
+                found = BatchCurrents(counted=sampler.counted)
+                held[key].append(found)
+                watchers[key] = sampler.watched(samples, number, self._see(key, found))
+            run(x, number, _watch_all(watchers))
+        return held
 
     def _see(self, key: str, found: BatchCurrents) -> Callable[[Tensor, LayerCall], None]:
         weight = self.pruned.network.layers[key].weight_of(self.pruned.dense[key])

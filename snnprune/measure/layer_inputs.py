@@ -32,16 +32,19 @@ def extract_patches(x: Tensor, call: LayerCall, picked: Tensor | None = None) ->
     if call.kind.startswith("conv_transpose"):
         rows = _filter_patches(x, call)
         return rows if picked is None else rows[:, picked]
-    windows = _view_windows(x, call)  # (samples, *places, C_in, *kernel)
-    places = windows.shape[: 1 + call.space]
-    if picked is None:
-        picked = torch.arange(places.numel(), device=x.device)
-    rows = windows[torch.unravel_index(picked, places)]
-    return rows.flatten(1).unflatten(1, (call.groups, -1)).transpose(0, 1)
+    x, first, steps = _find_windows(x, call)
+    if picked is not None:
+        first = first[picked]
+    looked = (first.unsqueeze(1) + steps).flatten()  # whole pixels, which lie together
+    by_pixel = x.movedim(1, -1).reshape(-1, x.shape[1]).index_select(0, looked)
+    rows = by_pixel.view(len(first), len(steps), -1).transpose(1, 2).flatten(1)
+    return rows.unflatten(1, (call.groups, -1)).transpose(0, 1)
 
 
-def _view_windows(x: Tensor, call: LayerCall) -> Tensor:
-    """What each place of a convolution's output looks at, (samples, *places, C_in, *kernel)."""
+def _find_windows(x: Tensor, call: LayerCall) -> tuple[Tensor, Tensor, Tensor]:
+    """`x` padded; for each place of the output the first pixel that it looks at, and from there on
+    those of the kernel, both counted over samples and space.
+    """
     space, kernel = call.space, call.weight.shape[2:]
     stride, dilation = (
         _repeat(call.geometry.get(name, 1), space) for name in ("stride", "dilation")
@@ -54,21 +57,12 @@ def _view_windows(x: Tensor, call: LayerCall) -> Tensor:
         sizes = _repeat(0 if padding == "valid" else padding, space)
         around = [(size, size) for size in sizes]
     x = functional.pad(x, [size for sides in reversed(around) for size in sides])
-    places = [
-        (size - far - 1) // step + 1
-        for size, far, step in zip(x.shape[2:], reach, stride, strict=True)
-    ]
-    steps = x.stride()
-    return x.as_strided(
-        (len(x), *places, x.shape[1], *kernel),
-        (
-            steps[0],
-            *(by * step for by, step in zip(steps[2:], stride, strict=True)),
-            steps[1],
-            *(by * step for by, step in zip(steps[2:], dilation, strict=True)),
-        ),
-        x.storage_offset(),
-    )
+    numbers = torch.arange(len(x) * x.shape[2:].numel(), device=x.device)
+    numbers = numbers.view(len(x), *x.shape[2:])
+    ends = [size - far for size, far in zip(x.shape[2:], reach, strict=True)]
+    places = tuple(slice(0, end, step) for end, step in zip(ends, stride, strict=True))
+    window = tuple(slice(0, far + 1, step) for far, step in zip(reach, dilation, strict=True))
+    return x, numbers[(slice(None), *places)].flatten(), numbers[0][window].flatten()
 
 
 def _repeat(value: int | Sequence[int], times: int) -> list[int]:

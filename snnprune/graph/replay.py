@@ -22,7 +22,7 @@ from snnprune.graph.calls import LayerCall, NormCall, name_of
 from snnprune.graph.hooks import LayerObserver, NormObserver, Observer, Watched, observe
 from snnprune.graph.network import Network
 
-MEMORY = 2**28  # bytes of what layers gave that are kept
+MEMORY = 2**29  # bytes of what layers gave that are kept
 
 
 class PassEnd(BaseException):

@@ -236,7 +236,7 @@ def _solve_rows(second: Tensor, right: Tensor, keep: Tensor, pull: Tensor) -> Te
             most = int(counts[order[-1]])
             if not most:
                 break
-            at_once = max(1, MEMORY // (8 * most**2))
+            at_once = max(1, MEMORY // (4 * 8 * most**2))  # four such at a time
             some, order = order[-at_once:], order[:-at_once]
             # the places of those kept, filled up with some that are not
             places = (

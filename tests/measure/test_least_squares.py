@@ -146,7 +146,7 @@ def test_rows_one_by_one_and_all_together_are_the_ridge_solution(
     usual_steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(second_moments, "USUAL_STEPS", usual_steps)  # which chooses the way
-    monkeypatch.setattr(second_moments, "MEMORY", 8 * 20**2 * 3)  # three rows at a time
+    monkeypatch.setattr(second_moments, "MEMORY", 4 * 8 * 20**2 * 3)  # three rows at a time
     x, y = inputs(2, 200, 40, alike=0.6, seed=1), inputs(2, 200, 11, alike=0.2, seed=2)
     drawn = torch.Generator().manual_seed(3)
     keep = torch.rand(2, 11, 40, generator=drawn) < torch.linspace(0, 1, 11).view(1, -1, 1)

@@ -182,19 +182,19 @@ class PrunedLayers:
 
     def chosen(self, key: str, moments: GramSum, count: int) -> Tensor:
         """The mask of the `count` weights of a layer that are worth most."""
-        gram = moments.gram(free=is_free(self.pruned.network, key))
+        free = is_free(self.pruned.network, key)
         layer = self.pruned.network.layers[key]
         dense = layer.weight_of(self.pruned.dense[key]).double()
-        matrix = gram.compute_matrix()
-        inverse = invert(matrix, RIDGE)
-        cross = moments.compute_covariance(free=gram.free)
-        rows = dense.reshape(len(inverse), -1, inverse.shape[1])
-        pull = damping(matrix, RIDGE).view(-1, 1, 1) * rows.mT
-        best = (inverse @ (cross + pull)).mT  # were none pruned
-        worth = compute_losses(inverse, best)
         calibration = self.pruned.calibration
         statistics = calibration.layers.get(key) if calibration else None
-        gain = flip_gain(dense, gram, statistics).to(worth.device)
+        gain = flip_gain(dense, moments.gram(free=free), statistics)
+        matrix = moments.gram(free=free).compute_matrix()
+        inverse = invert(matrix, RIDGE)
+        rows = dense.reshape(len(inverse), -1, inverse.shape[1])
+        pull = damping(matrix, RIDGE).view(-1, 1, 1) * rows.mT
+        best = (inverse @ (moments.compute_covariance(free=free) + pull)).mT  # were none pruned
+        worth = compute_losses(inverse, best)
+        gain = gain.to(worth.device)
         scores = (worth.reshape(len(gain), -1) * gain.unsqueeze(1)).flatten().cpu()
         if self.pruned.choosable is not None:
             choosable = layer.weight_of(self.pruned.choosable[key])
@@ -206,15 +206,14 @@ class PrunedLayers:
     def fit(self, key: str, moments: GramSum, mask: Tensor, *, ridge: float = RIDGE) -> None:
         """Set the weights, and the bias where there is one, of one layer."""
         network = self.pruned.network
-        gram = moments.gram(free=is_free(network, key))
+        free = is_free(network, key)
         layer, weight = network.layers[key], network.module.get_parameter(key)
-        matrix = gram.compute_matrix()
+        matrix = moments.gram(free=free).compute_matrix()
         shape = (len(matrix), -1, matrix.shape[1])
         start = layer.weight_of(self.pruned.dense[key]).double().reshape(shape)
         keep = layer.weight_of(mask.to(weight.device)).reshape(shape)
-        found = fit_weights(
-            matrix, moments.compute_covariance(free=gram.free), keep, start, ridge=ridge
-        )
+        cross = moments.compute_covariance(free=free)
+        found = fit_weights(matrix, cross, keep, start, ridge=ridge)
         weight.copy_(layer.parameter_of(found.reshape(layer.shape)))
         self.give_bias(key, moments, found)
 

@@ -87,17 +87,24 @@ class CallTracing(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         result = function(*args, **kwargs)
+        name = str(getattr(function, "__name__", ""))
+        if name == "__iter__":
+            result = list(result)
         with torch._C.DisableTorchFunction():
             found = self.of((args, kwargs))
-            if found:
-                for leaf in tree_leaves(result):
-                    self._note(leaf, found)
-                if args and _writes(function, kwargs):
-                    self._note(args[0], found)
-        return result
+            self.mixed |= bool(found) and name in ASKING
+            for leaf in tree_leaves(result):
+                self._note(leaf, found)
+            if found and args and _writes(function, kwargs):
+                self._note(args[0], found)
+        return iter(result) if name == "__iter__" else result
 
-    def observe(self, on_spikes: Observer) -> Watched:
-        """See `snnprune.graph.hooks.observe`."""
+    def observe(self, x: Any, on_spikes: Observer) -> Watched:
+        """See `snnprune.graph.hooks.observe`; `x` is what will be fed."""
+        with torch._C.DisableTorchFunction():
+            module = self.network.module
+            for leaf in tree_leaves([x, *map(vars, module.modules())]):
+                self._note(leaf, frozenset())
         return observe(
             self.network,
             on_layer=self._on_layer,
@@ -111,7 +118,8 @@ class CallTracing(TorchFunctionMode):
         """What was seen; None where passes cannot be cut short.
 
         That is where something is drawn at random, where layers are inside neurons or made of other
-        parameters as a whole, and where one normalisation follows several layers.
+        parameters as a whole, where one normalisation follows several layers, and where values are
+        asked for or come from where nothing is seen.
         """
         cut = self.network.draws is None and not self.network.made and not self.mixed
         if not cut or len(self.sizes) != len(self.keys):
@@ -123,7 +131,9 @@ class CallTracing(TorchFunctionMode):
         found = frozenset[int]()
         for leaf in tree_leaves(tree):
             if isinstance(leaf, Tensor):
-                found |= self.notes.get(leaf, frozenset())
+                note = self.notes.get(leaf)
+                self.mixed |= note is None  # made where nothing is seen
+                found |= note or frozenset()
                 if leaf._base is not None:
                     found |= self.notes.get(leaf._base, frozenset())
         return found
@@ -166,6 +176,13 @@ def _writes(function: Callable[..., Any], kwargs: Mapping[str, Any]) -> bool:
     in_place_name = name.endswith("_") and not name.endswith("__")
     return inplace or in_place_name or name.startswith("__i") or name in ("__setitem__", "__set__")
 
+
+ASKING = frozenset(
+    {"item", "tolist", "numpy", "__array__", "__bool__", "__int__", "__float__", "__index__"}
+    | {"__contains__", "__dlpack__", "data_ptr", "untyped_storage", "equal", "allclose"}
+    | {"is_nonzero"}
+)
+"""What makes numbers of tensors that nobody can follow."""
 
 T = TypeVar("T")
 

@@ -204,7 +204,7 @@ def count_usage(network: Network, batches: Batches) -> Usage:
     with use_eval_mode(network.module):
         for x, y in network.feed(batches):
             if number == 0:
-                with tracing, tracing.observe(steps.on_spikes) as start:
+                with tracing, tracing.observe(x, steps.on_spikes) as start:
                     start()
                     network.run(x)
                 taken = network.count_samples(x, y)

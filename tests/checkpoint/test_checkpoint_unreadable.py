@@ -35,6 +35,7 @@ def without_rights(*command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.many(1)
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_a_file_that_may_not_be_read_is_told_so(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"mine{suffix}"

@@ -81,8 +81,9 @@ def assert_alike(build: Callable[[], Network], of: Batches, *, memory: int = 2**
     return replay
 
 
-@pytest.mark.parametrize("memory", [0, 3000, 2**29])
+@pytest.mark.many(9)
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("memory", [2**29, 3000, 0])
 def test_what_enters_the_layers_is_the_same_to_the_bit(name: str, memory: int) -> None:
     replay = assert_alike(lambda: made(name), Batches(begin=batches), memory=memory)
     assert replay.graph is not None
@@ -199,6 +200,55 @@ def test_code_that_needs_values_gets_them(
 ) -> None:
     x = next(flat_batches())[0]
     replay = assert_alike(lambda: trace(Odd(between).eval(), x), Batches(begin=flat_batches))
+    assert (replay.graph is not None) == cut
+
+
+class FedBack(nn.Module):
+    """A loop over time in which the last but one layer has a part in the next step's input."""
+
+    def __init__(self, back: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 6)
+        self.readout, self.back = nn.Linear(6, 3), back
+
+    def forward(self, x: Tensor) -> Tensor:
+        returned, total = torch.zeros_like(x), torch.zeros(len(x), 3)
+        for _ in range(3):
+            spikes = (self.first(x + returned) > 0.1).to(x.dtype)
+            current = self.second(spikes)
+            returned = self.back(current)
+            total = total + self.readout((current > 0).to(x.dtype))
+        return total
+
+
+def through_numpy(z: Tensor) -> Tensor:
+    return torch.from_numpy(z.numpy().copy())
+
+
+def where_nothing_is_seen(z: Tensor) -> Tensor:
+    with torch._C.DisableTorchFunction():
+        return z.clone()
+
+
+def step_by_step(z: Tensor) -> Tensor:
+    return torch.stack([*z])
+
+
+@pytest.mark.parametrize(
+    ("back", "cut"),
+    [
+        (torch.Tensor.tanh, True),
+        (step_by_step, True),
+        (through_numpy, False),
+        (where_nothing_is_seen, False),
+    ],
+)
+def test_what_is_fed_back_is_not_kept_before_it_is_settled(
+    back: Callable[[Tensor], Tensor], *, cut: bool
+) -> None:
+    x = next(flat_batches())[0]
+    replay = assert_alike(lambda: trace(FedBack(back).eval(), x), Batches(begin=flat_batches))
     assert (replay.graph is not None) == cut
 
 

@@ -23,7 +23,7 @@ from snnprune.graph.network import Network
 from snnprune.graph.state import replace_tensors, use_eval_mode
 from snnprune.graph.thresholds import ThresholdSite
 from snnprune.graph.tracer import Tracer
-from snnprune.graph.weight_uses import Observers
+from snnprune.graph.weight_uses import Observers, observe_nothing
 from snnprune.runtime import seed_all, seed_draws
 
 Observer = Callable[[str, Tensor], None]
@@ -32,21 +32,17 @@ LayerObserver = Callable[[str, LayerCall], None]
 NormObserver = Callable[[str, NormCall], None]
 
 
-def _observe_nothing(*_: object) -> None:
-    """Observe nothing."""
-
-
 @contextlib.contextmanager
 def observe(
     network: Network,
     *,
-    on_input: Observer = _observe_nothing,
-    on_layer: LayerObserver = _observe_nothing,
-    on_current: Observer = _observe_nothing,
-    on_membrane: Observer = _observe_nothing,
-    on_spikes: Observer = _observe_nothing,
-    on_norm: NormObserver = _observe_nothing,
-    give: Callable[[str], Tensor | None] = _observe_nothing,
+    on_input: Observer = observe_nothing,
+    on_layer: LayerObserver = observe_nothing,
+    on_current: Observer = observe_nothing,
+    on_membrane: Observer = observe_nothing,
+    on_spikes: Observer = observe_nothing,
+    on_norm: NormObserver = observe_nothing,
+    give: Callable[[str], Tensor | None] = observe_nothing,
 ) -> Iterator[Callable[[], None]]:
     """Tell the observers what happens in the block; the network's output stays bit-identical.
 
@@ -77,13 +73,13 @@ def observe(
     with contextlib.ExitStack() as stack:
         reset = stack.enter_context(network.reset_between_batches())
         redraw = stack.enter_context(_seed_draws(network))
-        if sites or {on_input, on_layer, on_current, on_norm} != {_observe_nothing}:
+        if sites or {on_input, on_layer, on_current, on_norm} != {observe_nothing}:
             stack.enter_context(tracer.trace_calls(scripts=bool(sites)))
         for name, neuron in network.neurons.items():
-            if on_membrane is not _observe_nothing:
+            if on_membrane is not observe_nothing:
                 sink = partial(on_membrane, name)
                 stack.enter_context(neuron.library.recording(neuron.module, sink))
-            if on_spikes is not _observe_nothing and not neuron.sites:
+            if on_spikes is not observe_nothing and not neuron.sites:
                 hook = _make_spike_hook(partial(on_spikes, name), tracer)
                 stack.callback(neuron.module.register_forward_hook(hook).remove)
 
@@ -102,7 +98,7 @@ def _seed_draws(network: Network) -> Iterator[Callable[[], None]]:
     So two passes over the same batches differ by the network alone.
     """
     if network.draws is None:
-        yield _observe_nothing
+        yield observe_nothing
         return
     batches = itertools.count()
     with seed_draws(network.draws, "network", device=device_of(network.module)):

@@ -8,19 +8,20 @@ that a value that is needed after all cannot be wrong, but only missing.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.weak import WeakIdKeyDictionary
+from torch.utils._pytree import tree_map
 
+from snnprune.graph.call_graph import CallGraph, writes
 from snnprune.graph.calls import LayerCall, NormCall, name_of
-from snnprune.graph.hooks import LayerObserver, NormObserver, Observer, Watched, observe
+from snnprune.graph.hooks import LayerObserver, NormObserver, observe
 from snnprune.graph.network import Network
+from snnprune.graph.weight_uses import observe_nothing
 
 MEMORY = 2**29  # bytes of what layers gave that are kept
 
@@ -33,8 +34,7 @@ def run_until(
     network: Network,
     x: Any,
     on_layer: LayerObserver,
-    *,
-    on_norm: NormObserver = lambda _, __: None,
+    on_norm: NormObserver = observe_nothing,
 ) -> None:
     """Run one batch until `on_layer` ends it; see `observe` for `on_norm`."""
     watched = observe(network, on_layer=on_layer, on_norm=on_norm)
@@ -43,152 +43,7 @@ def run_until(
         network.run(x)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CallGraph:
-    """The calls of layers in a pass, in order, by their place in it."""
-
-    keys: tuple[str, ...]
-    """The layer of each."""
-    reads: tuple[frozenset[int], ...]
-    """The calls whose results enter each, not through another call."""
-    sizes: tuple[int, ...]
-    """Bytes of each result."""
-
-    def list_calls(self, keys: Collection[str]) -> list[int]:
-        """The calls of some layers."""
-        return [place for place, key in enumerate(self.keys) if key in keys]
-
-    def find_settled(self, settled: Collection[str]) -> list[bool]:
-        """Whether each call, and all that have a part in its input, are of these layers."""
-        found: list[bool] = []
-        for key, read in zip(self.keys, self.reads, strict=True):
-            found.append(key in settled and all(found[place] for place in read))
-        return found
-
-
-class CallTracing(TorchFunctionMode):
-    """Sees in one pass what enters which call, by its observers and by what is run in its block.
-
-    Each tensor has a note of the calls that have a part in it, past no other call.
-    """
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-        self.notes = WeakIdKeyDictionary()
-        self.keys: list[str] = []
-        self.reads: list[frozenset[int]] = []
-        self.sizes: list[int] = []
-        self.norms: dict[str, frozenset[str]] = {}
-        self.asked = self.mixed = False
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        result = function(*args, **kwargs)
-        name = str(getattr(function, "__name__", ""))
-        if name == "__iter__":
-            result = list(result)
-        with torch._C.DisableTorchFunction():
-            found = self.of((args, kwargs))
-            self.mixed |= bool(found) and name in ASKING
-            for leaf in tree_leaves(result):
-                self._note(leaf, found)
-            if found and args and _writes(function, kwargs):
-                self._note(args[0], found)
-        return iter(result) if name == "__iter__" else result
-
-    def observe(self, x: Any, on_spikes: Observer) -> Watched:
-        """See `snnprune.graph.hooks.observe`; `x` is what will be fed."""
-        with torch._C.DisableTorchFunction():
-            module = self.network.module
-            for leaf in tree_leaves([x, *map(vars, module.modules())]):
-                self._note(leaf, frozenset())
-        return observe(
-            self.network,
-            on_layer=self._on_layer,
-            on_current=self._on_current,
-            on_norm=self._on_norm,
-            on_spikes=on_spikes,
-            give=self._give,
-        )
-
-    def read(self) -> CallGraph | None:
-        """What was seen; None where passes cannot be cut short.
-
-        That is where something is drawn at random, where layers are inside neurons or made of other
-        parameters as a whole, where one normalisation follows several layers, and where values are
-        asked for or come from where nothing is seen.
-        """
-        cut = self.network.draws is None and not self.network.made and not self.mixed
-        if not cut or len(self.sizes) != len(self.keys):
-            return None
-        return CallGraph(keys=tuple(self.keys), reads=tuple(self.reads), sizes=tuple(self.sizes))
-
-    def of(self, tree: Any) -> frozenset[int]:
-        """The calls that have a part in some tensor of it."""
-        found = frozenset[int]()
-        for leaf in tree_leaves(tree):
-            if isinstance(leaf, Tensor):
-                note = self.notes.get(leaf)
-                self.mixed |= note is None  # made where nothing is seen
-                found |= note or frozenset()
-                if leaf._base is not None:
-                    found |= self.notes.get(leaf._base, frozenset())
-        return found
-
-    def _on_layer(self, key: str, call: LayerCall) -> None:
-        self.keys.append(key)
-        with torch._C.DisableTorchFunction():
-            self.reads.append(self.of(call.input))
-
-    def _give(self, _: str) -> None:
-        self.asked = True
-
-    def _on_current(self, key: str, result: Tensor) -> None:
-        place = len(self.sizes)
-        last = place == len(self.keys) - 1 and self.keys[place] == key
-        self.mixed |= not (last and self.asked)  # it is inside a neuron, or adds something up
-        self.asked = False
-        self.sizes.append(result.nbytes)
-        self.notes[result] = frozenset({place})
-        if result._base is not None:
-            self.notes[result._base] = frozenset({place})
-
-    def _on_norm(self, key: str, call: NormCall) -> None:
-        with torch._C.DisableTorchFunction():
-            places = self.of(call.input)
-        before = frozenset(self.keys[place] for place in places)
-        self.mixed |= self.norms.setdefault(key, before) != before
-
-    def _note(self, leaf: object, found: frozenset[int]) -> None:
-        if isinstance(leaf, Tensor):
-            self.notes[leaf] = self.notes.get(leaf, frozenset()) | found
-            if leaf._base is not None:
-                self.notes[leaf._base] = self.notes.get(leaf._base, frozenset()) | found
-
-
-def _writes(function: Callable[..., Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a function may change its first argument, or what it is given as `out`."""
-    name = str(getattr(function, "__name__", ""))
-    inplace = kwargs.get("out") is not None or bool(kwargs.get("inplace"))
-    in_place_name = name.endswith("_") and not name.endswith("__")
-    return inplace or in_place_name or name.startswith("__i") or name in ("__setitem__", "__set__")
-
-
-ASKING = frozenset(
-    {"item", "tolist", "numpy", "__array__", "__bool__", "__int__", "__float__", "__index__"}
-    | {"__contains__", "__dlpack__", "data_ptr", "untyped_storage", "equal", "allclose"}
-    | {"is_nonzero"}
-)
-"""What makes numbers of tensors that nobody can follow."""
-
 T = TypeVar("T")
-
-
-def _observe_nothing(*_: object) -> None:
-    """Observe nothing."""
 
 
 class Run(Protocol):
@@ -199,7 +54,7 @@ class Run(Protocol):
         x: Any,
         number: int,
         on_layer: LayerObserver,
-        on_norm: NormObserver = _observe_nothing,
+        on_norm: NormObserver = observe_nothing,
     ) -> None:
         """Run it."""
 
@@ -246,33 +101,26 @@ class Replay:
         Where a network does not run without all values, `do` is begun again, and all is run.
         """
         self.waiting -= set(keys)
-        if self.graph is not None:
-            self._plan = self._make_plan(self.graph, frozenset(keys))
-            try:
-                return do(self._run)
-            except Exception:  # code that is not ours may do anything with what has no values
-                self.graph = None
-                self.held.clear()
-        return do(self._run_all)
-
-    def _run_all(
-        self,
-        x: Any,
-        number: int,
-        on_layer: LayerObserver,
-        on_norm: NormObserver = _observe_nothing,
-    ) -> None:
-        del number
-        run_until(self.network, x, on_layer, on_norm=on_norm)
+        if self.graph is None:
+            return do(self._run)
+        self._plan = self._make_plan(self.graph, frozenset(keys))
+        try:
+            return do(self._run)
+        except Exception:  # code that is not ours may do anything with what has no values
+            self.graph = None
+            self.held.clear()
+        return do(self._run)
 
     def _run(
         self,
         x: Any,
         number: int,
         on_layer: LayerObserver,
-        on_norm: NormObserver = _observe_nothing,
+        on_norm: NormObserver = observe_nothing,
     ) -> None:
-        assert self.graph is not None
+        if self.graph is None:
+            run_until(self.network, x, on_layer, on_norm)
+            return
         one = _ReplayedBatch(self._plan, self.graph, number, self.held, self._forms)
         with one.skipping:
             watched = observe(
@@ -395,7 +243,7 @@ class _Skipping(TorchFunctionMode):
         return result
 
     def _skip(self, function: Any, args: Any, kwargs: Any) -> Any:
-        if _writes(function, kwargs):
+        if writes(function, kwargs):
             changed = kwargs.get("out", args[0] if args else None)
             if not _is_empty(changed):
                 raise _MissingValuesError

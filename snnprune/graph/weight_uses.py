@@ -116,7 +116,7 @@ def find_parameters_behind(origin: Origin) -> list[str]:
     return sorted(found)
 
 
-def _observe_nothing(*_: Any) -> None:
+def observe_nothing(*_: object) -> None:
     """Observe nothing."""
 
 
@@ -127,28 +127,28 @@ class Observers:
     None may change a tensor, but `on_norm` the statistics that the call is about to read.
     """
 
-    on_layer: Callable[[str, LayerCall, str | None], None] = _observe_nothing
+    on_layer: Callable[[str, LayerCall, str | None], None] = observe_nothing
     """Weight key, call, and the neuron module that the layer is a part of, if it is."""
-    on_layout: Callable[[str, Layout], None] = _observe_nothing
+    on_layout: Callable[[str, Layout], None] = observe_nothing
     """Weight key, and how its parameter lies to the weight of the call that is told of next."""
-    on_made: Callable[[ComposedWeight, LayerCall, Tensor], None] = _observe_nothing
+    on_made: Callable[[ComposedWeight, LayerCall, Tensor], None] = observe_nothing
     """What a weight is made of as a whole, the call that applies it, and the weight in its form
     there."""
-    on_unseen: Callable[[tuple[str, ...], str], None] = _observe_nothing
+    on_unseen: Callable[[tuple[str, ...], str], None] = observe_nothing
     """Keys of parameters that are applied as weights where nothing can be seen, and by what."""
-    give: Callable[[str], Tensor | None] = _observe_nothing
+    give: Callable[[str], Tensor | None] = observe_nothing
     """Weight key: what the call that `on_layer` was told of gives, if it is not to be run."""
-    on_current: Callable[[str, Tensor], None] = _observe_nothing
+    on_current: Callable[[str, Tensor], None] = observe_nothing
     """Weight key, and what has come of the call that `on_layer` was told of."""
-    on_norm: Callable[[str, NormCall], None] = _observe_nothing
+    on_norm: Callable[[str, NormCall], None] = observe_nothing
     """Key of the running variance, call."""
-    on_drive: Callable[[str, tuple[Origin, ...], int | None], None] = _observe_nothing
+    on_drive: Callable[[str, tuple[Origin, ...], int | None], None] = observe_nothing
     """Name of a neuron module, where its input came from, and where that has its channels."""
-    on_site: Callable[[ThresholdSite, Tensor, Tensor], None] = _observe_nothing
+    on_site: Callable[[ThresholdSite, Tensor, Tensor], None] = observe_nothing
     """Site, u - u_th and the spikes, once they are there."""
-    on_compared: Callable[[ThresholdSite, Tensor], None] = _observe_nothing
+    on_compared: Callable[[ThresholdSite, Tensor], None] = observe_nothing
     """Site, and what is compared there."""
-    on_restless: Callable[[str, str], None] = _observe_nothing
+    on_restless: Callable[[str, str], None] = observe_nothing
     """Module, and what `find_restless_reason` says is done in it."""
 
 

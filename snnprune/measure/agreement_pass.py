@@ -21,6 +21,7 @@ from snnprune.graph.forward import Batch, Forward, Reading, Readout, explain_lab
 from snnprune.graph.hooks import SharedBatch, Tensors, observe, run_side_by_side
 from snnprune.graph.libraries import library_of
 from snnprune.graph.network import Network
+from snnprune.graph.weight_uses import observe_nothing
 from snnprune.measure.agreement import (
     Agreement,
     Answers,
@@ -267,7 +268,7 @@ class AgreementTally:
         To watch them may take other kernels; both networks are run by the same ones.
         """
         network = self.recorder.network
-        return observe(network, on_membrane=_observe_nothing, on_spikes=self.on_spikes)
+        return observe(network, on_membrane=observe_nothing, on_spikes=self.on_spikes)
 
     def on_spikes(self, neuron: str, spikes: Tensor) -> None:
         calls, number = self.recorder.calls[neuron], len(self.steps[neuron])
@@ -295,10 +296,6 @@ class AgreementTally:
             answers=self.answers,
             classes=(len(self.classes[0]), len(self.classes[1])),
         )
-
-
-def _observe_nothing(*_: object) -> None:
-    """Observe nothing."""
 
 
 def _course_error(neuron: str) -> InputError:

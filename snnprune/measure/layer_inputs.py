@@ -12,9 +12,10 @@ from torch.nn import functional
 
 from snnprune.data.batches import Batches
 from snnprune.errors import InputError
+from snnprune.graph.call_graph import CallGraph, CallTracing
 from snnprune.graph.calls import LayerCall
 from snnprune.graph.network import Layer, Network
-from snnprune.graph.replay import CallGraph, CallTracing, PassEnd
+from snnprune.graph.replay import PassEnd
 from snnprune.graph.samples_and_steps import StepCount
 from snnprune.graph.state import use_eval_mode
 from snnprune.runtime import make_generator
@@ -176,7 +177,7 @@ def find_course(network: Network, layer: Layer, *, calls: int, steps: int | None
 
 
 ROWS_PER_INPUT, LEAST_ROWS = 16, 2**14
-BYTES = 2**27  # of the rows of one group that are there at once
+BYTES = 2**27  # of the rows that are there at once
 SPREAD = 4  # samples that rows are drawn from, for each that would do: places of one are alike
 
 
@@ -281,7 +282,8 @@ class RowSampler:
         samples = torch.randperm(len(x), generator=drawn)[:enough].to(x.device)
         chosen = torch.randperm(len(samples) * places, generator=drawn)[: self.quota].to(x.device)
         x = x[samples]
-        for some in chosen.split(max(1, BYTES // (x.element_size() * call.weight[0].numel()))):
+        size = x.element_size() * call.groups * call.weight[0].numel()
+        for some in chosen.split(max(1, BYTES // size)):
             yield extract_patches(x, call, some)
 
 

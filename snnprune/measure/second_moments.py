@@ -105,8 +105,11 @@ def _count_exact_rows(x: Tensor) -> int:
     """How many rows float32 adds the products of without rounding; 0 if it rounds.
 
     Spikes are whole numbers, and what a membrane has gathered of them with a decay of 1 / 2 is
-    whole multiples of a power of it.
+    whole multiples of a power of it. Where somebody lets torch round what it multiplies (TF32,
+    bfloat16), all is rounded.
     """
+    if not _multiplies_as_given():
+        return 0
     most = float(x.abs().max()) if x.numel() else 0.0
     for scale in (2**number for number in range(HALVINGS + 1)):
         if scale * most > EXACT**0.5:
@@ -114,6 +117,13 @@ def _count_exact_rows(x: Tensor) -> int:
         if _is_whole(scale * x[:, :64]) and _is_whole(scale * x):
             return EXACT if most == 0 else int(EXACT // (scale * most) ** 2)
     return 0
+
+
+def _multiplies_as_given() -> bool:
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # set otherwise for one device than for another
+        return False
 
 
 def _is_whole(x: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -314,43 +315,32 @@ def norse_flatten() -> nn.Module:
 # neurons of no library
 
 
+class Changed(nn.Module):
+    """A network of own neurons, and what is done before and after it."""
+
+    def __init__(
+        self,
+        before: Callable[[Tensor], Tensor] = torch.Tensor.clone,
+        after: Callable[[Tensor], Tensor] = torch.Tensor.clone,
+    ) -> None:
+        super().__init__()
+        self.layers = own_neurons()
+        self.before, self.after = before, after
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.layers(self.before(x)))
+
+
 def noisy() -> nn.Module:
-    class Coded(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layers = own_neurons()
-
-        def forward(self, x: Tensor) -> Tensor:
-            spikes: Tensor = self.layers(8 * (torch.rand_like(x) < x).to(x.dtype))
-            return spikes
-
-    return Coded()
+    return Changed(before=lambda x: 8 * (torch.rand_like(x) < x).to(x.dtype))
 
 
 def drawn_in_vain() -> nn.Module:
-    class Coded(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layers = own_neurons()
-
-        def forward(self, x: Tensor) -> Tensor:
-            spikes: Tensor = self.layers(x * (torch.rand_like(x) < 2))
-            return spikes
-
-    return Coded()
+    return Changed(before=lambda x: x * (torch.rand_like(x) < 2))
 
 
 def otherwise_compiled() -> nn.Module:
-    class Twofold(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layers = own_neurons()
-
-        def forward(self, x: Tensor) -> Tensor:
-            spikes: Tensor = self.layers(x)
-            return 2 * spikes if torch.compiler.is_compiling() else spikes
-
-    return Twofold()
+    return Changed(after=lambda z: 2 * z if torch.compiler.is_compiling() else z)
 
 
 def own_neurons() -> nn.Module:

@@ -41,6 +41,16 @@ def moments(x: Tensor, y: Tensor) -> GramSum:
     return taken
 
 
+def fitted(taken: GramSum, keep: Tensor, start: Tensor) -> Tensor:
+    return fit_weights(
+        taken.gram(free=False).compute_matrix(),
+        taken.compute_covariance(free=False),
+        keep,
+        start,
+        ridge=RIDGE,
+    )
+
+
 @pytest.mark.parametrize("alike", [0.0, 0.5, 0.95])
 @pytest.mark.parametrize("share", [0.05, 0.3, 1.0])
 @pytest.mark.parametrize(("groups", "out", "size"), [(1, 6, 40), (3, 4, 9), (8, 1, 9)])
@@ -53,13 +63,7 @@ def test_every_row_is_the_ridge_solution_of_what_it_keeps(
     keep = torch.rand(groups, out, size, generator=drawn) <= share
     start = torch.randn(groups, out, size, generator=drawn, dtype=torch.float64)
     taken = moments(x, y)
-    found = fit_weights(
-        taken.gram(free=False).compute_matrix(),
-        taken.compute_covariance(free=False),
-        keep,
-        start,
-        ridge=RIDGE,
-    )
+    found = fitted(taken, keep, start)
     expected = solved(x, y, keep, start)
     np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-4 * abs(expected).max())
     assert not found[~keep].any()
@@ -70,13 +74,7 @@ def test_a_row_that_keeps_nothing_is_0_beside_one_that_keeps_all() -> None:
     keep = torch.tensor([[[False] * 6, [True] * 6]])
     start = torch.ones(1, 2, 6, dtype=torch.float64)
     taken = moments(x, y)
-    found = fit_weights(
-        taken.gram(free=False).compute_matrix(),
-        taken.compute_covariance(free=False),
-        keep,
-        start,
-        ridge=RIDGE,
-    )
+    found = fitted(taken, keep, start)
     assert not found[0, 0].any()
     np.testing.assert_allclose(found.numpy(), solved(x, y, keep, start), rtol=1e-4, atol=1e-6)
 
@@ -87,13 +85,7 @@ def test_weights_of_silent_inputs_stay_what_they_are() -> None:
     y = inputs(1, 50, 3, alike=0.3, seed=2)
     start = torch.full((1, 3, 6), 2.0, dtype=torch.float64)
     taken, keep = moments(x, y), torch.ones(1, 3, 6, dtype=torch.bool)
-    found = fit_weights(
-        taken.gram(free=False).compute_matrix(),
-        taken.compute_covariance(free=False),
-        keep,
-        start,
-        ridge=RIDGE,
-    )
+    found = fitted(taken, keep, start)
     torch.testing.assert_close(found[..., 2], start[..., 2])
     torch.testing.assert_close(
         found, torch.from_numpy(solved(x, y, keep, start)), rtol=1e-4, atol=0
@@ -152,13 +144,7 @@ def test_rows_one_by_one_and_all_together_are_the_ridge_solution(
     keep = torch.rand(2, 11, 40, generator=drawn) < torch.linspace(0, 1, 11).view(1, -1, 1)
     start = torch.randn(2, 11, 40, generator=drawn, dtype=torch.float64)
     taken = moments(x, y)
-    found = fit_weights(
-        taken.gram(free=False).compute_matrix(),
-        taken.compute_covariance(free=False),
-        keep,
-        start,
-        ridge=RIDGE,
-    )
+    found = fitted(taken, keep, start)
     closeness = 1e-4 if usual_steps == 0 else 1e-9
     expected = solved(x, y, keep, start)
     np.testing.assert_allclose(found.numpy(), expected, atol=closeness * abs(expected).max())
@@ -182,6 +168,22 @@ def test_sums_of_decayed_spikes_are_multiplied_exactly(
     whole = (gathered[0].double() * 2**steps).long()
     assert torch.equal(taken.second[0] * 4**steps, (whole.T @ whole).double())
     assert second_moments._count_exact_rows(gathered) >= 2**24 / 4 ** (steps + 1)
+
+
+def test_where_torch_may_round_what_it_multiplies_float64_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spikes = torch.ones(1, 5000, 2)
+    assert second_moments._count_exact_rows(spikes) == 2**24
+    for precision in ("high", "medium"):
+        monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda p=precision: p)
+        assert second_moments._count_exact_rows(spikes) == 0
+
+    def refuse() -> str:
+        raise RuntimeError("mix of the legacy and new APIs")
+
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", refuse)
+    assert second_moments._count_exact_rows(spikes) == 0
 
 
 def test_other_inputs_are_multiplied_in_float64() -> None:

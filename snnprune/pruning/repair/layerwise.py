@@ -163,9 +163,9 @@ class PrunedLayers:
         """Of the pruned network's inputs, and of the currents that the dense one makes then."""
         recorded = self.dense.take(key)
         with use_eval_mode(self.pruned.network.module):
-            return self.replay.collect([key], lambda run: self._collect(key, recorded, run))
+            return self.replay.collect([key], lambda run: self._measure(key, recorded, run))
 
-    def _collect(self, key: str, recorded: Sequence[BatchCurrents], run: Run) -> GramSum:
+    def _measure(self, key: str, recorded: Sequence[BatchCurrents], run: Run) -> GramSum:
         network, rows = self.pruned.network, self.dense.new_sampler(key)
         matching, moments = Matching(self.norms), GramSum()
         for number, (x, y) in enumerate(network.feed(self.pruned.batches)):
@@ -187,8 +187,9 @@ class PrunedLayers:
         dense = layer.weight_of(self.pruned.dense[key]).double()
         calibration = self.pruned.calibration
         statistics = calibration.layers.get(key) if calibration else None
-        gain = flip_gain(dense, moments.gram(free=free), statistics)
-        matrix = moments.gram(free=free).compute_matrix()
+        gram = moments.gram(free=free)
+        gain, matrix = flip_gain(dense, gram, statistics), gram.compute_matrix()
+        del gram  # of a wide layer it is large
         inverse = invert(matrix, RIDGE)
         rows = dense.reshape(len(inverse), -1, inverse.shape[1])
         pull = damping(matrix, RIDGE).view(-1, 1, 1) * rows.mT
@@ -307,9 +308,9 @@ class DenseCurrents:
         """Run the dense network over all batches, up to the last of these layers."""
         module = self.pruned.network.module
         with use_eval_mode(module), replace_tensors(module, self.pruned.dense):
-            self._held = self._replay.collect(keys, lambda run: self._run(keys, run))
+            self._held = self._replay.collect(keys, lambda run: self._record_batches(keys, run))
 
-    def _run(self, keys: list[str], run: Run) -> dict[str, list[BatchCurrents]]:
+    def _record_batches(self, keys: list[str], run: Run) -> dict[str, list[BatchCurrents]]:
         network = self.pruned.network
         samplers = {key: self.new_sampler(key) for key in keys}
         held: dict[str, list[BatchCurrents]] = {key: [] for key in keys}

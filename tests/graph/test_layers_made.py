@@ -101,6 +101,23 @@ def test_an_elementwise_function_is_pruned_by_its_parameter(name: str) -> None:
     assert torch.allclose(output(network, X), output(trace(after, X), X), atol=1e-6)
 
 
+FORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "flatten": lambda w: w.flatten().unflatten(0, (12, 8)),
+    "view": lambda w: w.reshape(96).view(12, 8),
+    "squeeze": lambda w: w.unsqueeze(0).squeeze(0).contiguous().clone(),
+    "type": lambda w: w.detach().double().float(),
+    "like": lambda w: w.view_as(w).ravel().reshape_as(w),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_weight_in_another_form_is_the_parameter_itself(name: str) -> None:
+    network = trace(making(FORMS[name]), X)
+    assert network.layers[KEY].shape == (12, 8)
+    assert not network.layers[KEY].shaped
+    assert not network.made
+
+
 def test_a_half_is_no_other_weight() -> None:
     module = making(lambda w: w.to(torch.bfloat16).to(w.dtype))
     assert not trace(module, X).layers[KEY].shaped

@@ -21,7 +21,7 @@ from snnprune.measure.agreement import (
     compare_outputs,
     describe_agreement,
 )
-from snnprune.measure.agreement_pass import agreement, measure_agreements
+from snnprune.measure.agreement_pass import _make_call, agreement, measure_agreements
 
 
 class Inputs(nn.Module):
@@ -138,6 +138,13 @@ def test_spikes_with_the_samples_before_time_are_put_in_order(silent_first: bool
     assert found.other == tuple(then.sum(1).tolist())
     assert found.same == tuple((first == then).sum(1).tolist())
     assert len(set(found.same)) == STEPS
+
+
+@pytest.mark.parametrize("seen", [[], [torch.ones(2, 2, 3).bool()]])
+def test_spikes_without_a_membrane_of_their_size_follow_from_none(seen: list[Tensor]) -> None:
+    call = _make_call(torch.ones(2, 2, 4), seen)
+    assert call.shape is None
+    assert call.spikes.shape == (2, 2, 4)
 
 
 def test_the_network_holds_afterwards_what_it_held() -> None:

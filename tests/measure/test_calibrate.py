@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import snntorch
 import torch
+from safetensors.torch import load_file
 from spikingjelly.activation_based.neuron import IFNode
 from torch import Tensor, nn
 
@@ -27,6 +28,7 @@ from snnprune.measure.calibration import (
 from snnprune.measure.channel_sums import find_membrane_axis
 from snnprune.models import ModelSpec, build_model
 from snnprune.models.blocks import SpikingConv
+from snnprune.models.lif import LIF, Dynamics
 
 
 def network_of(**neuron: object) -> Network:
@@ -225,6 +227,28 @@ def test_a_calibration_file_gives_back_what_was_written(tmp_path: Path) -> None:
         for name in ("input_mean", "input_square"):
             assert torch.equal(getattr(layer, name), getattr(other, name))
         assert other.weight is None
+
+
+def test_the_second_way_to_a_neuron_is_numbered_in_the_file(tmp_path: Path) -> None:
+    class Forked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3, 4)
+            self.lif1, self.lif2 = (LIF(Dynamics(beta=0.5, threshold=one)) for one in (0.1, 0.2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            current = self.fc(x).expand(2, -1, -1)
+            out: Tensor = self.lif1(current) + self.lif2(current)
+            return out
+
+    network = trace(Forked().eval(), torch.rand(2, 3))
+    write_calibration(
+        tmp_path / "c.safetensors",
+        calibrate(network, [(torch.rand(5, 3), None)]),
+        {"format": "pt"},
+    )
+    names = {name for name in load_file(tmp_path / "c.safetensors") if name.startswith("bn_scale")}
+    assert names == {"bn_scale/fc.weight", "bn_scale/fc.weight@2"}
 
 
 def test_a_calibration_file_gives_back_how_much_gathers_in_each_membrane(tmp_path: Path) -> None:

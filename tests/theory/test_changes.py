@@ -34,7 +34,8 @@ def test_quantized_weights_are_near_few_and_keep_zeros_and_signs(
     rows, whole = found.flatten(1).double(), weight.flatten(1).double()
     largest = whole.abs().amax(1, keepdim=True) if per_channel else whole.abs().max()
     step = largest / (2 ** (bits - 1) - 1)
-    assert ((rows - whole).abs() <= step / 2 * (1 + 1e-5)).all()
+    rounding = largest * 2**-22  # of float32: at 12 bits no longer far below a step
+    assert ((rows - whole).abs() <= step / 2 + rounding).all()
     assert (found[weight == 0] == 0).all()
     assert (rows * whole >= 0).all()
     levels = (rows / step).round()

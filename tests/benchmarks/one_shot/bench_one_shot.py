@@ -4,13 +4,13 @@
     python tests/benchmarks/one_shot/bench_one_shot.py measure RUNS [--data-root DIR] [--tested N]
     python tests/benchmarks/one_shot/bench_one_shot.py table RUNS
 
-`train` trains the networks below with three seeds each, on the bundled images but for one that
-takes all of Fashion-MNIST and is left out where that is not there. `measure` prunes each by every
-plan to every sparsity, with 1,024 unlabelled training images to calibrate on, and adds a line to
-RUNS/results.jsonl for each; what is there is not done again, so it may be stopped at any time, and
-`--part`, `--seed`, `--network` and `--sparsity` may share the work. With `--data-root` the test
-images are those of all of Fashion-MNIST, of which the bundled ones are a part, 3,000 or as many as
-`--tested` says.
+`train` trains the networks below with three seeds each, those of a library with one, on the
+bundled images but for two that take all of Fashion-MNIST and are left out where that is not there.
+`measure` prunes each by every plan to every sparsity, with 1,024 unlabelled training images to
+calibrate on, and adds a line to RUNS/results.jsonl for each; what is there is not done again, so it
+may be stopped at any time, and `--part`, `--seed`, `--network` and `--sparsity` may share the work.
+With `--data-root` the test images are those of all of Fashion-MNIST, of which the bundled ones are
+a part, 3,000 or as many as `--tested` says.
 `table` prints means and spreads and draws the heat map.
 """
 
@@ -38,6 +38,7 @@ from snnprune.pruning.repair import TuneSettings
 from snnprune.pruning.repair.tuning import measure_step
 
 OWN = Path(__file__).with_name("networks.py")
+LIBRARY = Path(__file__).with_name("library_networks.py")
 SEEDS = (0, 1, 2)
 BUNDLED, WHOLE = "fashion-mnist-mini", "fashion-mnist"
 TESTED, BUNDLED_TESTED = 3000, 1000  # test images of all of Fashion-MNIST, or the bundled ones
@@ -52,6 +53,8 @@ class Trained:
     data: str = BUNDLED
     epochs: int = 8
     learning_rate: float = 0.1
+    optimizer: str = "sgd"
+    seeds: tuple[int, ...] = SEEDS
 
 
 NETWORKS = {
@@ -64,6 +67,23 @@ NETWORKS = {
     "bare-4": Trained(model=f"{OWN}:bare", args={"width": 16, "time_steps": 4}, learning_rate=0.05),
     "fmnist-4": Trained(args={"width": 16, "depth": 4, "time_steps": 4}, data=WHOLE, epochs=3),
 }
+UNTUNED = {
+    "sew-resnet": Trained(model=f"{LIBRARY}:sew_resnet", seeds=(0,)),
+    "spiking-vgg": Trained(model=f"{LIBRARY}:spiking_vgg", seeds=(0,)),
+    "spikformer": Trained(
+        model=f"{LIBRARY}:spikformer", optimizer="adamw", learning_rate=0.002, seeds=(0,)
+    ),
+    "row-by-row": Trained(
+        model=f"{LIBRARY}:row_by_row",
+        data=WHOLE,
+        epochs=4,
+        optimizer="adamw",
+        learning_rate=0.01,
+        seeds=(0,),
+    ),
+}
+"""Networks of a library, on which nothing was chosen: what holds on the others should here."""
+EVERY = {**NETWORKS, **UNTUNED}
 
 Cell = tuple[Plan, float]
 
@@ -128,8 +148,16 @@ def repairs() -> Iterator[Cell]:
     yield replace(lamp, repair="mean"), 0.9
 
 
+def plain() -> Iterator[Cell]:
+    """By magnitude with nothing mended, or BatchNorms alone."""
+    for sparsity in (0.5, 0.7, 0.8):
+        for allocation, repair in (("global", "none"), ("global", "bn"), ("lamp", "bn")):
+            yield Plan(criterion="magnitude", allocation=allocation, repair=repair), sparsity
+
+
 PARTS = {
     "defaults": defaults,
+    "plain": plain,
     "peers": peers,
     "repairs": repairs,
     "criteria": criteria,
@@ -142,7 +170,9 @@ def train(runs: Path, data_root: Path | None, networks: Mapping[str, Trained]) -
     for seed in SEEDS:
         for name, net in networks.items():
             folder = runs / f"{name}-{seed}"
-            if (folder / "model.safetensors").exists() or (net.data == WHOLE and not data_root):
+            if (folder / "model.safetensors").exists() or seed not in net.seeds:
+                continue
+            if net.data == WHOLE and not data_root:
                 continue
             settings = {
                 "model.name": net.model,
@@ -150,6 +180,7 @@ def train(runs: Path, data_root: Path | None, networks: Mapping[str, Trained]) -
                 "data.name": net.data,
                 "training.epochs": net.epochs,
                 "training.learning_rate": net.learning_rate,
+                "training.optimizer": net.optimizer,
                 "seed": seed,
             }
             flags = [flag for k, v in settings.items() for flag in ("--set", f"{k}={v}")]
@@ -237,7 +268,7 @@ def measure(
                     continue
                 network = Network(
                     runs / f"{name}-{seed}",
-                    NETWORKS[name],
+                    EVERY[name],
                     seed,
                     data_root,
                     test_data=WHOLE if data_root else None,
@@ -281,18 +312,18 @@ def main() -> None:
     parser.add_argument("command", choices=["train", "measure", "table"])
     parser.add_argument("runs", type=Path)
     parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--network", choices=list(NETWORKS), action="append")
+    parser.add_argument("--network", choices=list(EVERY), action="append")
     parser.add_argument("--tested", type=int)
     parser.add_argument("--part", choices=list(PARTS), action="append")
     parser.add_argument("--seed", type=int, action="append")
     parser.add_argument("--sparsity", type=float, action="append")
     chosen = parser.parse_args()
     if chosen.command == "train":
-        train(chosen.runs, chosen.data_root, NETWORKS)
+        train(chosen.runs, chosen.data_root, EVERY)
     elif chosen.command == "measure":
         parts, seeds = chosen.part or list(PARTS), chosen.seed or list(SEEDS)
         tested = chosen.tested or (TESTED if chosen.data_root else BUNDLED_TESTED)
-        networks = chosen.network or list(NETWORKS)
+        networks = chosen.network or list(EVERY)
         measure(chosen.runs, chosen.data_root, parts, seeds, networks, chosen.sparsity, tested)
     else:
         from tables import show  # beside this file

@@ -260,10 +260,11 @@ def make_number_table(titles: Sequence[str], rows: Sequence[Sequence[str]], widt
 def make_size_table(sizes: Sizes, values: str) -> Table:
     """Bytes of the tensors as they are, compressed and packed."""
     precision = "" if values == "exact" else f" ({values})"
+    by_pieces = ", estimated" if sizes.estimated else ""
     rows = {
         "dense": sizes.dense,
-        "gzip": sizes.gzip,
-        "zstd": sizes.zstd,
+        f"gzip{by_pieces}": sizes.gzip,
+        f"zstd{by_pieces}": sizes.zstd,
         f"packed{precision}": sizes.packed,
         "entropy bound": sizes.bound,
     }

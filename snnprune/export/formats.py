@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import zstandard
+from numpy.typing import NDArray
 from torch import Tensor
 
 from snnprune.checkpoint.checkpoint import is_prunable
@@ -22,6 +23,8 @@ from snnprune.export.nir import write_nir
 from snnprune.export.onnx import write_onnx
 from snnprune.files.writing import replace_file
 from snnprune.measure import Natural
+
+Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +150,8 @@ FORMATS = {
 
 
 GZIP = 31  # window bits of zlib that make a gzip stream
+WHOLE = 2**23  # bytes: up to here gzip and zstd are tried on all of them
+PIECE, PIECES = 2**15, 64  # bytes of one piece, and how many of them stand for larger files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,31 +164,55 @@ class Sizes:
     """Of all tensors one after the other, at the program's own level 6."""
     zstd: Natural
     """Likewise, at level 19."""
+    tried: Natural
+    """Bytes that gzip and zstd were tried on: all, or pieces from all over."""
     packed: Natural
     """As `export --to packed` stores them."""
     bound: Natural
     """What any packing takes at least: values, and the entropy of where they stand, if any places
     are as likely as any others."""
 
+    @property
+    def estimated(self) -> bool:
+        """Whether `gzip` and `zstd` are what some pieces come to, times as many."""
+        return self.tried < self.dense
+
     def as_dict(self) -> dict[str, int]:
         """By name."""
         return asdict(self)
 
 
-def measure_sizes(tensors: Iterable[Tensor], packing: Packing) -> Sizes:
-    """Measure all of them; `packing` is what `pack` made of the same tensors."""
+def measure_sizes(tensors: Iterable[Tensor], packing: Packing, *, whole: int = WHOLE) -> Sizes:
+    """Measure all of them; `packing` is what `pack` made of the same tensors.
+
+    Of more than `whole` bytes gzip and zstd get evenly spaced pieces: at its level zstd takes some
+    two MB a second.
+    """
+    raw = [bytes_of(tensor.cpu()).numpy() for tensor in tensors]
+    dense = sum(part.nbytes for part in raw)
+    pieces = raw if dense <= whole else _pick_pieces(raw, dense)
+    tried = sum(piece.nbytes for piece in pieces)
     gzip = zlib.compressobj(level=6, wbits=GZIP)
     zstd = zstandard.ZstdCompressor(level=19).compressobj()
-    dense = gzipped = zipped = 0
-    for tensor in tensors:
-        raw = bytes_of(tensor.cpu()).numpy().data
-        dense += raw.nbytes
-        gzipped += len(gzip.compress(raw))
-        zipped += len(zstd.compress(raw))
+    gzipped = sum(len(gzip.compress(piece.data)) for piece in pieces) + len(gzip.flush())
+    zipped = sum(len(zstd.compress(piece.data)) for piece in pieces) + len(zstd.flush())
+    share = dense / tried if tried else 1.0
     return Sizes(
         dense=dense,
-        gzip=gzipped + len(gzip.flush()),
-        zstd=zipped + len(zstd.flush()),
+        gzip=round(gzipped * share),
+        zstd=round(zipped * share),
+        tried=tried,
         packed=packing.count_bytes(),
         bound=round(packing.bound),
     )
+
+
+def _pick_pieces(raw: Sequence[Bytes], total: int) -> list[Bytes]:
+    """`PIECES` pieces, evenly spaced over all bytes one after the other; none spans two tensors."""
+    starts = [number * (total - PIECE) // (PIECES - 1) for number in range(PIECES)]
+    found, before = [], 0
+    for part in raw:
+        inside = (start - before for start in starts if before <= start < before + len(part))
+        found += [part[first : first + PIECE] for first in inside]
+        before += len(part)
+    return found

@@ -51,7 +51,7 @@ def main() -> None:
         found = pruned(tensors, sparsity)
         weights = [key for key, tensor in found.items() if is_prunable(key, tensor)]
         packings = {name: pack(found, precision=name, lossy=weights) for name in PRECISIONS}
-        sizes = measure_sizes(found.values(), packings["exact"])
+        sizes = measure_sizes(found.values(), packings["exact"], whole=dense)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "packed.safetensors"
             packings["exact"].write(path, {})

@@ -1,5 +1,6 @@
 """`export`: what is written loads where it is meant to, and faults are told."""
 
+import gzip
 import json
 import subprocess
 from collections.abc import Callable
@@ -10,11 +11,15 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
+import zstandard
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from snnprune.checkpoint.packed import pack
 from snnprune.checkpoint.safetensors import write_safetensors
+from snnprune.export import formats
+from snnprune.export.formats import measure_sizes
 
 from one_line import assert_one_line  # isort: skip
 
@@ -200,3 +205,46 @@ def test_a_damaged_packed_file_is_one_line(pruned: Path, run: Run, tmp_path: Pat
     found = load_file(packed)
     save_file(found, packed, {"snnprune.packed": json.dumps(table)})
     assert_one_line(run("inspect", packed), 3, "fc.weight")
+
+
+def test_of_a_small_file_gzip_and_zstd_are_measured_on_all_of_it(
+    tensors: dict[str, Tensor], pruned: Path, run: Run, tmp_path: Path, as_json: Callable[..., Any]
+) -> None:
+    done = run("export", pruned, "--to", "packed", "-o", tmp_path / "p.safetensors", "--json")
+    sizes = as_json(done)["sizes"]
+    raw = b"".join(tensor.numpy().tobytes() for tensor in tensors.values())
+    assert sizes["tried"] == sizes["dense"] == len(raw)
+    assert abs(sizes["gzip"] - len(gzip.compress(raw, 6))) < 64
+    assert abs(sizes["zstd"] - len(zstandard.compress(raw, 19))) < 64
+
+
+def test_of_a_large_file_they_are_estimated_from_all_over_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(formats, "PIECES", 12)  # zstd at its level 19 is slow
+    drawn = torch.Generator().manual_seed(0)
+    weights = {
+        f"{place}.weight": torch.randn(size, generator=drawn)
+        * (torch.rand(size, generator=drawn) > sparsity)
+        for place, (size, sparsity) in enumerate([(150_000, 0.99), (30_001, 0.5), (7, 0.0)])
+    }
+    packing = pack(weights)
+    sizes, exact = (
+        measure_sizes(weights.values(), packing, whole=whole) for whole in (2**18, 2**30)
+    )
+    assert sizes.estimated
+    assert not exact.estimated
+    assert sizes.dense == exact.dense == 4 * 180_008
+    assert 0.8 < sizes.tried / (12 * 2**15) <= 1
+    assert sizes.gzip == pytest.approx(exact.gzip, rel=0.1)
+    assert sizes.zstd == pytest.approx(exact.zstd, rel=0.1)
+    assert (sizes.packed, sizes.bound) == (exact.packed, exact.bound)
+
+
+def test_a_table_says_what_is_estimated(tmp_path: Path, run: Run) -> None:
+    path = tmp_path / "large.safetensors"
+    write_safetensors(path, {"fc.weight": torch.eye(2100)}, METADATA)
+    done = run("export", path, "--to", "packed", "-o", tmp_path / "p.safetensors")
+    assert done.returncode == 0, done.stderr
+    assert "gzip, estimated" in done.stdout
+    assert "zstd, estimated" in done.stdout

@@ -35,6 +35,7 @@ NAMES = {
     "packed": "packed",
     "bound": "entropy bound of packed",
 }
+TRIED = "gzip and zstd are estimates: they were tried on {} of it, in pieces from all over."
 
 
 def make_sizes_section(report: Report) -> PageSection | None:
@@ -47,7 +48,19 @@ def make_sizes_section(report: Report) -> PageSection | None:
         for name, what in NAMES.items()
     ]
     table = TextTable(titles=("tensors", "size", "of dense"), rows=rows)
-    return PageSection(title="Size", blocks=[table])
+    return PageSection(title="Size", blocks=[table, *_list_notes(_format_tried_note(found))])
+
+
+def _format_tried_note(sizes: Mapping[str, int]) -> str | None:
+    """Where gzip and zstd were tried on some pieces of a large file."""
+    tried = sizes.get("tried", sizes["dense"])  # older reports have none: it was all of it
+    return TRIED.format(format_bytes(tried)) if tried < sizes["dense"] else None
+
+
+def _list_notes(*notes: str | None) -> list[Block]:
+    """A block of those that there are."""
+    lines = [note for note in notes if note]
+    return [TextLines(lines=lines)] if lines else []
 
 
 SIGNS = {True: "met", False: "NOT MET", None: "not judged"}
@@ -87,9 +100,10 @@ def make_comparison_section(report: Report) -> PageSection | None:
     pair = bool(before)
     titles = ("", "before", "after", "change") if pair else ("", "measured")
     table = TextTable(titles=titles, rows=[row if pair else (row[0], row[2]) for row in rows])
-    note = format_energy_note(after)
-    blocks: list[Block] = [table, *([TextLines(lines=[note])] if note else [])]
-    return PageSection(title="Before and after" if pair else "Measured", blocks=blocks)
+    sizes = after.get("sizes")
+    notes = _list_notes(format_energy_note(after), _format_tried_note(sizes) if sizes else None)
+    title = "Before and after" if pair else "Measured"
+    return PageSection(title=title, blocks=[table, *notes])
 
 
 def _collect_views(report: Report) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -7,6 +7,7 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
+from snnprune.pruning.oneshot import BEGIN
 from snnprune.report.plots.layers import HeatPanel, plot_heat
 
 Plan = tuple[str, str, str]
@@ -15,8 +16,14 @@ Losses = dict[Plan, dict[float, dict[tuple[str, int], float]]]
 """Points of accuracy below the dense network, by plan, sparsity, network and seed."""
 
 
-DEFAULT: Plan = ("magnitude", "lamp", "tune")
-"""What `prune` takes without flags."""
+CLOSED: Plan = ("magnitude", "lamp", "obs")
+"""What `prune` takes with `--no-tune`."""
+TUNED: Plan = ("magnitude", "lamp", "tune")
+
+
+def choose_default(sparsity: float) -> Plan:
+    """What `prune` takes without flags."""
+    return CLOSED if sparsity <= BEGIN else TUNED
 
 
 def show(results: Path) -> None:
@@ -25,7 +32,8 @@ def show(results: Path) -> None:
     print(f"dense: {', '.join(f'{k} {v}' for k, v in dense_line(dense).items())}\n")
     for title, chosen in parts(losses).items():
         print(f"{title}\n\n{table(losses, chosen, seconds)}\n")
-    print(f"More lost than by {' '.join(DEFAULT)}, network by network\n\n{paired(losses)}\n")
+    print(f"More lost than by default, network by network\n\n{paired(losses)}\n")
+    print(f"By network: closed form, tuned\n\n{by_network(losses, dense)}\n")
     every = {plan: losses[plan] for chosen in parts(losses).values() for plan in chosen}
     draw(results.with_name("one-shot.png"), every)
 
@@ -64,10 +72,15 @@ def parts(losses: Losses) -> dict[str, list[Plan]]:
         "Whole combinations": [p for p in losses if {0.5, 0.98} & losses[p].keys()],
     }
     return {
-        title: sorted(plans, key=lambda p: statistics.mean(losses[p][0.9].values()))
+        title: sorted(plans, key=lambda plan: rank(losses[plan]))
         for title, plans in found.items()
         if plans
     }
+
+
+def rank(found: dict[float, dict[tuple[str, int], float]]) -> float:
+    """Mean loss at 90 %, or at the highest sparsity that was measured."""
+    return statistics.mean((found.get(0.9) or found[max(found)]).values())
 
 
 def table(losses: Losses, plans: list[Plan], seconds: dict[Plan, list[float]]) -> str:
@@ -79,34 +92,51 @@ def table(losses: Losses, plans: list[Plan], seconds: dict[Plan, list[float]]) -
         "|---" * (len(head) + 3) + "|",
     ]
     for plan in plans:
-        cells = [spread([*losses[plan][s].values()]) for s in sparsities]
+        cells = [spread([*losses[plan].get(s, {}).values()]) for s in sparsities]
         took = f"{statistics.median(seconds[plan]):.0f}"
         lines.append(f"| {' | '.join([*plan, *cells, took])} |")
-    count = {len(losses[plan][0.9]) for plan in plans}
+    count = {len(nets) for plan in plans for nets in losses[plan].values()}
     return "\n".join([*lines, "", f"n = {', '.join(map(str, sorted(count)))} networks and seeds"])
 
 
-def paired(losses: Losses, than: Plan = DEFAULT) -> str:
-    """Rows of what a plan loses more than another on the same networks and images.
+def paired(losses: Losses) -> str:
+    """Rows of what a plan loses more than the default on the same networks and images.
 
     Mean and its standard error over networks and seeds, which holds what the choice of test images
     does too; in brackets how many networks have both.
     """
-    sparsities = sorted(losses[than])
+    sparsities = sorted({s for plan in (CLOSED, TUNED) for s in losses[plan]})
     head = [f"{s:.0%}" for s in sparsities]
     lines = [f"| plan | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
     for plan in losses:
-        if plan == than:
-            continue
         apart = [
             [
                 losses[plan][s][net] - lost
-                for net, lost in losses[than][s].items()
-                if net in losses[plan].get(s, {})
+                for net, lost in losses[choose_default(s)][s].items()
+                if net in losses[plan].get(s, {}) and plan != choose_default(s)
             ]
             for s in sparsities
         ]
         lines.append(f"| {' | '.join([' '.join(plan), *map(_with_error, apart)])} |")
+    return "\n".join(lines)
+
+
+def by_network(losses: Losses, dense: dict[tuple[str, int], float]) -> str:
+    """Rows of what the closed form and the tuned one lose, mean over the seeds of each network."""
+    sparsities = sorted({s for plan in (CLOSED, TUNED) for s in losses[plan]})
+    head = [f"{s:.0%}" for s in sparsities]
+    lines = [f"| network (dense) | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
+    for name in sorted({name for name, _ in dense}):
+        mean = statistics.mean(v for (own, _), v in dense.items() if own == name)
+        cells = [
+            ", ".join(
+                f"{statistics.mean(found):.1f}"
+                for plan in (CLOSED, TUNED)
+                if (found := [v for (own, _), v in losses[plan].get(s, {}).items() if own == name])
+            )
+            for s in sparsities
+        ]
+        lines.append(f"| {' | '.join([f'{name} ({mean:.1f})', *cells])} |")
     return "\n".join(lines)
 
 
@@ -130,11 +160,9 @@ def draw(path: Path, losses: Losses) -> None:
     sparsities = sorted({sparsity for found in losses.values() for sparsity in found})
     rows = {
         " ".join(plan): [
-            statistics.mean(found[s].values()) if found[s] else None for s in sparsities
+            statistics.mean(found[s].values()) if found.get(s) else None for s in sparsities
         ]
-        for plan, found in sorted(
-            losses.items(), key=lambda item: statistics.mean(item[1][0.9].values())
-        )
+        for plan, found in sorted(losses.items(), key=lambda item: rank(item[1]))
     }
     panel = HeatPanel(title="", columns=[f"{s:.0%}" for s in sparsities], rows=rows)
     plot_heat(

@@ -322,3 +322,40 @@ def test_data_stay_as_they_are_where_a_network_works_in_place() -> None:
     assert torch.equal(x, images())
     calibrate(traced, x.split(4))
     assert torch.equal(x, images())
+
+
+@pytest.mark.parametrize("also_equal", [False, True])
+def test_steps_at_rest_before_any_input_count(also_equal: bool) -> None:
+    # channels begin below, at and above the threshold
+    start, threshold = torch.tensor([0.0, 0.25, 1.0]), 0.25
+
+    class FiresFirst(nn.Module):
+        """Compares the membrane of the step before, and then lets the current in."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.out = nn.Linear(9, 3), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            u, outputs = start.expand(len(x), 3), []
+            for t in range(STEPS):
+                s = (u >= threshold if also_equal else u > threshold).float()
+                u = 0.5 * u * (1 - s)
+                if t > 1:  # it comes two steps late
+                    u = u + self.layer(x)
+                outputs.append(self.out(s))
+            return torch.stack(outputs)
+
+    torch.manual_seed(0)
+    module, x = FiresFirst().eval(), torch.rand(20, 9)
+    found = calibrate(trace(module, x[:2]), x.split(8)).neurons["spikes after layer"]
+    u, membranes, spikes = start.double().expand(20, 3), [], []
+    for t in range(STEPS):
+        spikes.append((u >= threshold if also_equal else u > threshold).double())
+        membranes.append(u - threshold)
+        u = 0.5 * u * (1 - spikes[-1])
+        if t > 1:
+            u = u + module.layer(x).detach()
+    torch.testing.assert_close(found.membrane_mean, torch.cat(membranes).mean(0))
+    torch.testing.assert_close(found.firing_rate, torch.cat(spikes).mean(0))
+    assert int(found.membrane_histogram.sum()) == STEPS * 20 * 3

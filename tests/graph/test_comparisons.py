@@ -180,6 +180,52 @@ def test_two_populations_under_one_current_are_two_neurons() -> None:
     assert not torch.allclose(means[0], means[1])
 
 
+LEVELS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "taken off": lambda u, threshold: u - threshold,
+    "divided by": lambda u, threshold: u / threshold - 1,
+    "scaled to one": lambda u, threshold: 0.5 / threshold * u - 0.5,
+}
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("form", LEVELS)
+def test_thresholds_that_a_loop_goes_through_are_neurons_of_their_own(
+    form: str, late: bool
+) -> None:
+    class Graded(nn.Module):
+        """Spikes are counted by levels; the second may be there from the second step on."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.out = nn.Linear(9, 5), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            u, outputs = torch.zeros(len(x), 5), []
+            for t in range(STEPS):
+                u = 0.5 * u + self.layer(x)
+                levels = (0.2,) if late and t == 0 else (0.2, 0.5)
+                s = torch.stack([fire(LEVELS[form](u, level)) for level in levels]).sum(0)
+                u = u - 0.2 * s
+                outputs.append(self.out(s))
+            return torch.stack(outputs)
+
+    torch.manual_seed(0)
+    module, x = Graded().eval(), torch.rand(20, 9)
+    statistics = calibrate(trace(module, x[:2]), x.split(8))
+    assert statistics.time_steps == STEPS
+    u, distances = torch.zeros(20, 5), list[Tensor]()
+    for t in range(STEPS):
+        u = 0.5 * u + module.layer(x).detach()
+        distances.append(torch.stack([u - 0.2, u - 0.5]).double())
+        u = u - 0.2 * (fire(u - 0.2) + (0 if late and t == 0 else fire(u - 0.5)))
+    one, two = torch.stack(distances, 1).unbind()
+    for name, expected in (("spikes after layer", one), ("spikes after layer (1)", two[late:])):
+        found = statistics.neurons[name]
+        torch.testing.assert_close(found.membrane_mean, expected.mean((0, 1)))
+        torch.testing.assert_close(found.firing_rate, fire(expected).double().mean((0, 1)))
+    assert len(statistics.neurons) == 2
+
+
 def test_ternary_spikes_are_two_neurons_with_a_threshold_each() -> None:
     def ternary(u: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
         u = 0.5 * u + current

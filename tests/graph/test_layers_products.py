@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from layer_twins import CONV, LINEAR, Neuron, Way, spread
+from layer_twins import CALLS, CONV, LINEAR, TRANSPOSED, Neuron, Way, spread
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -262,6 +262,24 @@ def test_a_product_of_another_form_has_groups_or_is_no_layer(
     x, weight = (torch.rand([length[one] for one in term]) for term in terms)
     found = list(iter_candidates(torch.einsum, (equation, x, weight), {}))
     assert [one.read().groups for one in found if one.raw is weight] == groups
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("space", [1, 2, 3])
+def test_a_convolution_is_read_with_its_channels_before_the_space(space: int, back: bool) -> None:
+    function: Any = (TRANSPOSED if back else CALLS)[space - 1]
+    x, kernel = torch.rand(2, 4, *[5] * space), [3] * space
+    weight = torch.rand(4, 3, *kernel) if back else torch.rand(6, 2, *kernel)
+    given: dict[str, Any] = {"stride": 2, "padding": 1, "groups": 2}
+    made = function(x, weight, **given)
+    (one,) = iter_candidates(function, (x, weight), given)
+    call = one.read()
+    assert call.weight.shape == (6, 2, *kernel)
+    torch.testing.assert_close(call.apply_weight(call.samples, call.weight), made)
+    assert call.channels == -1 - space
+    numbers = torch.arange(6, dtype=torch.int32).view(6, *[1] * space)
+    assert torch.equal(call.numbers(made), numbers.expand(made.shape))
+    assert torch.equal(call.numbers(made[0]), numbers.expand(made[0].shape))
 
 
 @pytest.mark.parametrize("times", [2, 3])

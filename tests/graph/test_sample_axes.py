@@ -56,6 +56,16 @@ class Mixing(Leaky):
         return super().forward(x.unsqueeze(1)).squeeze(1)
 
 
+class Summing(Leaky):
+    """Adds up over the samples too."""
+
+    def __init__(self) -> None:
+        super().__init__(0, "steps")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).cumsum(1)
+
+
 class Everywhere(nn.Module):
     """Does the same in each place of (A, B, F)."""
 
@@ -114,9 +124,12 @@ def test_samples_lie_where_the_output_turns_round_with_the_batch(
     assert labelled.network.forward is call_module
 
 
+@pytest.mark.parametrize(("module", "shape"), [(Mixing(), (9,)), (Summing(), (9, 4))])
 @pytest.mark.parametrize("labels", [None, 9])
-def test_a_sample_that_depends_on_the_others_is_told(labels: int | None) -> None:
-    (doubt,) = placed(Mixing(), drawn(9), labels).doubts
+def test_a_sample_that_depends_on_the_others_is_told(
+    module: nn.Module, shape: tuple[int, ...], labels: int | None
+) -> None:
+    (doubt,) = placed(module, drawn(*shape), labels).doubts
     assert doubt.startswith("what the network puts out for a sample depends on the others in")
 
 

@@ -124,6 +124,20 @@ def test_samples_lie_where_the_output_turns_round_with_the_batch(
     assert labelled.network.forward is call_module
 
 
+@pytest.mark.parametrize(("samples", "steps"), [(1, 4), (8, 1), (8, 4), (8, 8)])
+def test_grey_pictures_that_are_shown_for_some_steps_lie_along_the_first_dimension(
+    samples: int, steps: int
+) -> None:
+    class Shown(Leaky):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.flatten(1).expand(steps, -1, -1))
+
+    found = placed(Shown(0, "steps"), drawn(samples, 1))  # (N, 1, width)
+    assert found.doubts == ()
+    assert found.network.forward is call_module
+    assert found.network.readout.layout == TIME_FIRST
+
+
 @pytest.mark.parametrize(("module", "shape"), [(Mixing(), (9,)), (Summing(), (9, 4))])
 @pytest.mark.parametrize("labels", [None, 9])
 def test_a_sample_that_depends_on_the_others_is_told(

@@ -20,7 +20,13 @@ from torch import Tensor, nn
 from snnprune.graph.calls import LayerCall
 from snnprune.graph.trace import trace
 from snnprune.measure.evaluation import evaluate
-from snnprune.measure.workload import Energy, LayerWork, Workload, count_operations
+from snnprune.measure.workload import (
+    Energy,
+    LayerWork,
+    NeuronWork,
+    Workload,
+    count_operations,
+)
 from snnprune.models import ModelSpec, build_model
 
 T, N = 4, 5
@@ -237,6 +243,38 @@ def test_inputs_of_plus_and_minus_one_are_only_added_and_others_multiplied(
     evaluate(trace(module, x), [(x, torch.tensor([0]))], workload=work)
     (found,) = work.layers.values()
     assert (found.macs, found.acs, found.dense) == (macs, acs, 6)
+
+
+def test_membranes_count_at_first_and_where_they_differ_from_the_step_before() -> None:
+    work = Workload()
+    u = torch.tensor([[[0.0, 1.0]], [[0.0, 2.0]], [[1.0, 2.0]]])  # (T, N, C)
+    counts = []
+    for distance in (u, u[-1:], u[:1], torch.zeros(2, 2, 2)):
+        work.on_membrane("neuron", distance)
+        counts.append(work.neurons["neuron"].updates)
+    # the first step, one at each of the next; as before; both; as many as there are in a new shape
+    assert counts == [2 + 1 + 1, 4, 4 + 2, 6 + 4]
+    work.begin()
+    work.on_membrane("neuron", torch.zeros(1, 2, 2))
+    assert work.neurons["neuron"].updates == 10 + 4
+    assert work.neurons["neuron"].outputs == 0
+
+
+def test_what_several_count_is_added_up_by_layer_and_neuron() -> None:
+    one, other = Workload(), Workload()
+    one.layers["a"] = LayerWork(dense=9, macs=1, acs=2)
+    one.neurons["n"] = NeuronWork(outputs=7, active=3, updates=4)
+    other.layers.update({"a": LayerWork(dense=20, macs=3), "b": LayerWork(dense=1, acs=1)})
+    other.neurons.update({"n": NeuronWork(outputs=1), "m": NeuronWork(outputs=5, active=5)})
+    one.add(other)
+    assert one.layers == {
+        "a": LayerWork(dense=29, macs=4, acs=2),
+        "b": LayerWork(dense=1, acs=1),
+    }
+    assert one.sum_layers() == LayerWork(dense=30, macs=4, acs=3)
+    assert one.sum_neurons() == NeuronWork(outputs=13, active=8, updates=4)
+    one.clear()
+    assert (one.sum_layers(), one.sum_neurons()) == (LayerWork(), NeuronWork())
 
 
 def test_energy_is_that_of_the_operations() -> None:

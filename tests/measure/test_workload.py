@@ -18,6 +18,7 @@ from spikingjelly.activation_based.op_counter import DispatchCounterMode, SynOpC
 from torch import Tensor, nn
 
 from snnprune.graph.calls import LayerCall
+from snnprune.graph.network import LayerKind
 from snnprune.graph.trace import trace
 from snnprune.measure.evaluation import evaluate
 from snnprune.measure.workload import (
@@ -226,6 +227,22 @@ def test_layers_of_one_shape_that_take_other_strides_have_other_operations() -> 
         work.on_layer(f"stride {stride}", call)
     assert work.layers["stride 1"].dense == 2 * (2 * 6 * 6 * weight.numel())
     assert work.layers["stride 2"].dense == 2 * 3 * 3 * weight.numel()
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("space", [0, 1, 2, 3])
+def test_each_place_of_each_sample_takes_every_weight_whatever_stands_before_the_channels(
+    space: int, groups: int
+) -> None:
+    kinds: tuple[LayerKind, ...] = ("linear", "conv1d", "conv2d", "conv3d")
+    weight, work, samples = torch.ones(6, 4 // groups, *[3] * space), Workload(), 0
+    for before in ((2,), (3,), (2, 5), ()):
+        x = torch.ones(*before, 4, *[5] * space)
+        call = LayerCall(kind=kinds[space], input=x, weight=weight, groups=groups)
+        work.on_layer("layer", call)
+        samples += torch.Size(before).numel()
+        operations = samples * 3**space * weight.numel()
+        assert work.layers["layer"] == LayerWork(dense=operations, acs=operations)
 
 
 @pytest.mark.parametrize(

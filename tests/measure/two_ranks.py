@@ -24,6 +24,7 @@ class ToldRanks(Ranks):
 
 def run_both(work: Callable[[Ranks], T]) -> tuple[T, T]:
     """What `work` gives in either of two processes."""
-    first, second = (ToldRanks(rank=rank, size=2, told=told) for told in ({},) for rank in (0, 1))
+    told: dict[int, Any] = {}
+    first, second = (ToldRanks(rank=rank, size=2, told=told) for rank in (0, 1))
     work(second)  # so that the first knows what it tells
     return work(first), work(second)

@@ -226,6 +226,33 @@ def test_thresholds_that_a_loop_goes_through_are_neurons_of_their_own(
     assert len(statistics.neurons) == 2
 
 
+@pytest.mark.parametrize("form", LEVELS)
+def test_a_threshold_that_changes_from_step_to_step_is_that_of_one_neuron(form: str) -> None:
+    levels = (0.2, 0.3, 0.4, 0.5)
+
+    class Tiring(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.out = nn.Linear(9, 5), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            u, outputs = torch.zeros(len(x), 5), []
+            for level in levels:
+                u = 0.5 * u + self.layer(x)
+                outputs.append(self.out(fire(LEVELS[form](u, level))))
+            return torch.stack(outputs)
+
+    torch.manual_seed(0)
+    module, x = Tiring().eval(), torch.rand(20, 9)
+    statistics = calibrate(trace(module, x[:2]), x.split(8))
+    current = module.layer(x).detach().double()
+    u = torch.stack([current * (2 - 0.5**t) for t in range(STEPS)])
+    expected = (u - torch.tensor(levels).double().view(-1, 1, 1)).mean((0, 1))
+    (found,) = statistics.neurons.values()
+    assert statistics.time_steps == STEPS
+    torch.testing.assert_close(found.membrane_mean, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_ternary_spikes_are_two_neurons_with_a_threshold_each() -> None:
     def ternary(u: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
         u = 0.5 * u + current

@@ -353,10 +353,9 @@ class ComparedOperand:
         """The last of the forms."""
         return self.forms[-1]
 
-    def list_shifts(self) -> tuple[str, ...]:
-        """The known thresholds that were taken off, as they are written."""
-        shifts = [one for one in self.operations if one.name in SHIFTS and one.constant]
-        return tuple(f"{one.name} {one.constant}" for one in shifts)
+    def list_constants(self) -> tuple[str, ...]:
+        """The known thresholds that were taken off and factors, as they are written."""
+        return tuple(f"{one.name} {one.constant}" for one in self.operations if one.constant)
 
 
 def read_comparison(operand: Origin) -> ComparedOperand:

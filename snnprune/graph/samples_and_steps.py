@@ -137,10 +137,10 @@ def _place_without_labels(
 def _list_single_dims(x: Tensor, scores: Tensor) -> list[TurnedBatch]:
     """The first dimension that may hold one sample, which cannot be turned round."""
     ones = [d for d in range(scores.dim() - 1) if scores.shape[d] == 1]
-    layout = LAYOUT_OF_AXIS[ones[-1]] if ones and scores.dim() == 3 else None
-    return [
-        TurnedBatch(axis=axis, layout=layout) for axis in (0, 1) if x.shape[axis] == 1 and ones
-    ][:1]
+    if not ones:
+        return []
+    layout = LAYOUT_OF_AXIS[ones[-1]]  # not of (N, classes): one sample is the same turned round
+    return [TurnedBatch(axis=axis, layout=layout) for axis in (0, 1) if x.shape[axis] == 1][:1]
 
 
 def _laid_out(network: Network, found: list[TurnedBatch]) -> Network:

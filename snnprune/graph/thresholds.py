@@ -184,11 +184,18 @@ class SiteTable:
     def _find_descendant(self, what: ComparedOperand, place: SiteKey) -> ThresholdSite | None:
         """The site at that place whose membrane this one descends from."""
         steps, seen = [what.origin], set[Origin]()
+        others = set[ThresholdSite]()  # that the membrane of this very step was compared at
         while steps:
             here = steps.pop(0)
-            there = [site for site in self.membranes.get(here, ()) if site.place == place]
+            there = [
+                site
+                for site in self.membranes.get(here, ())
+                if site.place == place and site not in others
+            ]
             if there:
-                return _choose_by_threshold(there, what)
+                if chosen := _choose_by_threshold(there, what):
+                    return chosen
+                others.update(there)
             if here not in seen and not here.layer and not here.neuron:
                 seen.add(here)
                 steps += here.parents
@@ -218,15 +225,16 @@ class SiteTable:
 
 
 def _choose_by_threshold(sites: list[ThresholdSite], what: ComparedOperand) -> ThresholdSite | None:
-    """Of sites that compare one membrane, the one with the threshold that is taken off now.
+    """Of sites that compare one membrane, the one with the threshold and scale that it has now.
 
-    None where the membrane of the same step is compared with a threshold that is new.
+    None where the membrane of the same step is compared there with others.
     """
-    same = [site for site in sites if what.list_shifts() == site.events[-1].compared.list_shifts()]
+    now = what.list_constants()
+    same = [site for site in sites if site.events[-1].compared.list_constants() == now]
     if same:
         return same[0]
-    now = [site for site in sites if site.events[-1].compared.membrane is what.membrane]
-    return None if now else sites[0]
+    this_step = any(site.events[-1].compared.membrane is what.membrane for site in sites)
+    return None if this_step else sites[0]
 
 
 def _collect_layers(drive: list[Term]) -> set[str]:

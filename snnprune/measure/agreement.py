@@ -128,7 +128,7 @@ class Agreement:
     """None where nobody said how they are read."""
     answers: Answers | None = None
     """None without labels."""
-    classes: tuple[int, int] = (0, 0)
+    classes: tuple[int, int]
     """How many different classes have the highest score, in the first network and the other."""
 
     def share(self, neurons: Collection[str] | None = None) -> float | None:

@@ -180,6 +180,79 @@ def test_two_populations_under_one_current_are_two_neurons() -> None:
     assert not torch.allclose(means[0], means[1])
 
 
+LEVELS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "taken off": lambda u, threshold: u - threshold,
+    "divided by": lambda u, threshold: u / threshold - 1,
+    "scaled to one": lambda u, threshold: 0.5 / threshold * u - 0.5,
+}
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("form", LEVELS)
+def test_thresholds_that_a_loop_goes_through_are_neurons_of_their_own(
+    form: str, late: bool
+) -> None:
+    class Graded(nn.Module):
+        """Spikes are counted by levels; the second may be there from the second step on."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.out = nn.Linear(9, 5), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            u, outputs = torch.zeros(len(x), 5), []
+            for t in range(STEPS):
+                u = 0.5 * u + self.layer(x)
+                levels = (0.2,) if late and t == 0 else (0.2, 0.5)
+                s = torch.stack([fire(LEVELS[form](u, level)) for level in levels]).sum(0)
+                u = u - 0.2 * s
+                outputs.append(self.out(s))
+            return torch.stack(outputs)
+
+    torch.manual_seed(0)
+    module, x = Graded().eval(), torch.rand(20, 9)
+    statistics = calibrate(trace(module, x[:2]), x.split(8))
+    assert statistics.time_steps == STEPS
+    u, distances = torch.zeros(20, 5), list[Tensor]()
+    for t in range(STEPS):
+        u = 0.5 * u + module.layer(x).detach()
+        distances.append(torch.stack([u - 0.2, u - 0.5]).double())
+        u = u - 0.2 * (fire(u - 0.2) + (0 if late and t == 0 else fire(u - 0.5)))
+    one, two = torch.stack(distances, 1).unbind()
+    for name, expected in (("spikes after layer", one), ("spikes after layer (1)", two[late:])):
+        found = statistics.neurons[name]
+        torch.testing.assert_close(found.membrane_mean, expected.mean((0, 1)))
+        torch.testing.assert_close(found.firing_rate, fire(expected).double().mean((0, 1)))
+    assert len(statistics.neurons) == 2
+
+
+@pytest.mark.parametrize("form", LEVELS)
+def test_a_threshold_that_changes_from_step_to_step_is_that_of_one_neuron(form: str) -> None:
+    levels = (0.2, 0.3, 0.4, 0.5)
+
+    class Tiring(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.out = nn.Linear(9, 5), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            u, outputs = torch.zeros(len(x), 5), []
+            for level in levels:
+                u = 0.5 * u + self.layer(x)
+                outputs.append(self.out(fire(LEVELS[form](u, level))))
+            return torch.stack(outputs)
+
+    torch.manual_seed(0)
+    module, x = Tiring().eval(), torch.rand(20, 9)
+    statistics = calibrate(trace(module, x[:2]), x.split(8))
+    current = module.layer(x).detach().double()
+    u = torch.stack([current * (2 - 0.5**t) for t in range(STEPS)])
+    expected = (u - torch.tensor(levels).double().view(-1, 1, 1)).mean((0, 1))
+    (found,) = statistics.neurons.values()
+    assert statistics.time_steps == STEPS
+    torch.testing.assert_close(found.membrane_mean, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_ternary_spikes_are_two_neurons_with_a_threshold_each() -> None:
     def ternary(u: Tensor, current: Tensor) -> tuple[Tensor, Tensor]:
         u = 0.5 * u + current
@@ -322,3 +395,40 @@ def test_data_stay_as_they_are_where_a_network_works_in_place() -> None:
     assert torch.equal(x, images())
     calibrate(traced, x.split(4))
     assert torch.equal(x, images())
+
+
+@pytest.mark.parametrize("also_equal", [False, True])
+def test_steps_at_rest_before_any_input_count(also_equal: bool) -> None:
+    # channels begin below, at and above the threshold
+    start, threshold = torch.tensor([0.0, 0.25, 1.0]), 0.25
+
+    class FiresFirst(nn.Module):
+        """Compares the membrane of the step before, and then lets the current in."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.out = nn.Linear(9, 3), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            u, outputs = start.expand(len(x), 3), []
+            for t in range(STEPS):
+                s = (u >= threshold if also_equal else u > threshold).float()
+                u = 0.5 * u * (1 - s)
+                if t > 1:  # it comes two steps late
+                    u = u + self.layer(x)
+                outputs.append(self.out(s))
+            return torch.stack(outputs)
+
+    torch.manual_seed(0)
+    module, x = FiresFirst().eval(), torch.rand(20, 9)
+    found = calibrate(trace(module, x[:2]), x.split(8)).neurons["spikes after layer"]
+    u, membranes, spikes = start.double().expand(20, 3), [], []
+    for t in range(STEPS):
+        spikes.append((u >= threshold if also_equal else u > threshold).double())
+        membranes.append(u - threshold)
+        u = 0.5 * u * (1 - spikes[-1])
+        if t > 1:
+            u = u + module.layer(x).detach()
+    torch.testing.assert_close(found.membrane_mean, torch.cat(membranes).mean(0))
+    torch.testing.assert_close(found.firing_rate, torch.cat(spikes).mean(0))
+    assert int(found.membrane_histogram.sum()) == STEPS * 20 * 3

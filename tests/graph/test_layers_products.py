@@ -1,16 +1,19 @@
 """Layers that are products in somebody's code, each beside the same layer of torch's own."""
 
+import json
 from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
 import pytest
 import torch
-from layer_twins import CONV, LINEAR, Neuron, Way, spread
+from layer_twins import CALLS, CONV, LINEAR, TRANSPOSED, Neuron, Way, spread
 from torch import Tensor, nn
 from torch.nn import functional
 
+from snnprune.graph.calls import drop_repeats
 from snnprune.graph.hooks import observe
+from snnprune.graph.layer_calls import iter_candidates
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
 from snnprune.measure.workload import LayerWork, Workload
@@ -188,6 +191,117 @@ def test_a_transposed_convolution_with_a_stride_is_one_over_inputs_set_apart() -
         outputs.append(output(network_of(shot), x))
     first, second = outputs
     assert torch.allclose(first, second, atol=1e-3)
+
+
+PRODUCTS: dict[str, tuple[Callable[..., Tensor], tuple[int, ...], tuple[int, ...], Any]] = {
+    # what is called, the shapes of input and weight, the axis of the channels if it is one
+    "matmul": (torch.matmul, (3, 4, 5), (5, 6), -1),
+    "mv": (torch.mv, (5,), (6, 5), -1),
+    "addmm": (torch.addmm, (4, 5), (5, 6), -1),
+    "addmv": (torch.addmv, (5,), (6, 5), -1),
+    "tensordot 1": (torch.tensordot, (4, 5), (5, 6), -1),
+    "tensordot 2": (torch.tensordot, (4, 5, 2), (5, 2, 6), -1),
+    "tensordot [[1], [1]]": (torch.tensordot, (4, 5), (6, 5), -1),
+    "tensordot [[-1], [0]]": (torch.tensordot, (4, 3, 5), (5, 6, 2), None),
+    "ni,io->no": (torch.einsum, (4, 5), (5, 6), -1),
+    "ni,io->on": (torch.einsum, (4, 5), (5, 6), -2),
+    "nti,io->not": (torch.einsum, (4, 3, 5), (5, 6), -2),
+    "ai,ij": (torch.einsum, (4, 5), (5, 6), -1),
+    "...i,oi->...o": (torch.einsum, (3, 4, 5), (6, 5), -1),
+    "ni,ihd->nhd": (torch.einsum, (4, 5), (5, 3, 2), None),
+    "nhd,hdo->no": (torch.einsum, (4, 3, 2), (3, 2, 6), -1),
+    "nab,bpaq->nqp": (torch.einsum, (4, 3, 2), (2, 5, 3, 6), None),
+    "hbd,hde->hbe": (torch.einsum, (2, 4, 5), (2, 5, 6), None),
+}
+
+
+def call_product(name: str, function: Any, x: Tensor, weight: Tensor) -> tuple[Any, ...]:
+    """The arguments of the call."""
+    first = [weight, x] if name in ("mv", "addmv") else [x, weight]
+    if function is torch.einsum:
+        return (name, *first)
+    if function is torch.tensordot:
+        return (*first, json.loads(name.partition(" ")[2]))
+    return (torch.zeros(6), *first) if name.startswith("add") else (*first,)
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_a_product_is_read_as_the_linear_layer_that_it_is(name: str) -> None:
+    function, size, shape, channels = PRODUCTS[name]
+    x, weight = torch.rand(size), torch.rand(shape)
+    args = call_product(name, function, x, weight)
+    made = function(*args)
+    (one,) = [found for found in iter_candidates(function, args, {}) if found.raw is weight]
+    call = one.read()
+    rows = call.arranged(made)
+    assert rows.shape[-1] == len(call.weight)
+    expected = call.apply_weight(call.samples, call.weight)
+    torch.testing.assert_close(rows.reshape(-1, rows.shape[-1]), expected)
+    torch.testing.assert_close(call.returned(rows), made)
+    assert call.channels == channels
+    numbers, known = call.numbers(made), torch.arange(len(call.weight), dtype=torch.int32)
+    assert numbers.shape == made.shape
+    assert torch.equal(call.arranged(numbers), known.expand(rows.shape))
+    assert torch.equal(one.layout.weight(weight), call.weight)
+
+
+@pytest.mark.parametrize(
+    ("equation", "groups"),
+    [
+        ("ni,nio->no", [4]),  # for each sample a group
+        ("ni,io->nio", []),  # adds nothing up
+        ("ni,io->o", []),  # adds up over the samples
+        ("ni,ii->ni", []),  # takes a diagonal
+    ],
+)
+def test_a_product_of_another_form_has_groups_or_is_no_layer(
+    equation: str, groups: list[int]
+) -> None:
+    length = {"n": 4, "i": 5, "o": 6}
+    terms = equation.partition("->")[0].split(",")
+    x, weight = (torch.rand([length[one] for one in term]) for term in terms)
+    found = list(iter_candidates(torch.einsum, (equation, x, weight), {}))
+    assert [one.read().groups for one in found if one.raw is weight] == groups
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("space", [1, 2, 3])
+def test_a_convolution_is_read_with_its_channels_before_the_space(space: int, back: bool) -> None:
+    function: Any = (TRANSPOSED if back else CALLS)[space - 1]
+    x, kernel = torch.rand(2, 4, *[5] * space), [3] * space
+    weight = torch.rand(4, 3, *kernel) if back else torch.rand(6, 2, *kernel)
+    given: dict[str, Any] = {"stride": 2, "padding": 1, "groups": 2}
+    made = function(x, weight, **given)
+    (one,) = iter_candidates(function, (x, weight), given)
+    call = one.read()
+    assert call.weight.shape == (6, 2, *kernel)
+    torch.testing.assert_close(call.apply_weight(call.samples, call.weight), made)
+    assert call.channels == -1 - space
+    numbers = torch.arange(6, dtype=torch.int32).view(6, *[1] * space)
+    assert torch.equal(call.numbers(made), numbers.expand(made.shape))
+    assert torch.equal(call.numbers(made[0]), numbers.expand(made[0].shape))
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_dimensions_along_which_a_weight_is_repeated_are_no_part_of_it(times: int) -> None:
+    weight = torch.rand(4, 5)
+    for raw, places in (
+        (weight.expand(times, 4, 5), [1, 2]),
+        (weight.unsqueeze(1).expand(4, times, 5), [0, 2]),
+        (weight.unsqueeze(2).expand(4, 5, times), [0, 1]),
+        (weight, [0, 1]),
+    ):
+        kept, found = drop_repeats(raw)
+        assert torch.equal(kept, weight)
+        assert found == places
+
+
+def test_a_dimension_of_one_is_a_part_of_a_weight() -> None:
+    one = torch.rand(5).expand(3, 5)[:1]  # it lies as if it were repeated
+    assert one.stride(0) == 0
+    kept, found = drop_repeats(one)
+    assert torch.equal(kept, one)
+    assert found == [0, 1]
 
 
 class Mixer(nn.Module):

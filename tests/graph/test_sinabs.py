@@ -272,13 +272,15 @@ def test_constants_are_read_off_the_neurons() -> None:
         sl.LIF(tau_mem=torch.tensor([2.0, 4.0]), norm_input=False),
         sl.ALIF(tau_mem=2.0, tau_adapt=3.0, spike_threshold=0.7),
         sl.LIF(tau_mem=2.0, spike_threshold=torch.rand(2, 3, 3).fill_(0.3)),
+        # somebody's leaky integrator
+        sl.LIF(tau_mem=2.0, spike_fn=None, spike_threshold=None),
     ]
     found = [library_of(one).constants(one) for one in neurons]  # type: ignore[union-attr]  # all known
     decay = float(torch.tensor(-0.5).exp())
-    assert [one.beta for one in found] == pytest.approx([1.0, decay, None, decay, decay])
-    assert [one.decay_input for one in found] == [False, True, False, True, True]
+    assert [one.beta for one in found] == pytest.approx([1.0, decay, None, decay, decay, decay])
+    assert [one.decay_input for one in found] == [False, True, False, True, True, True]
     told = [torch.as_tensor(one.threshold).tolist() for one in found]
-    assert told == [pytest.approx(one) for one in (0.5, [0.2, 0.4], 1.0, 0.7, 0.3)]
+    assert told == [pytest.approx(one) for one in (0.5, [0.2, 0.4], 1.0, 0.7, 0.3, 0.0)]
     assert all(one.fires_at_threshold for one in found)
 
 

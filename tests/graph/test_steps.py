@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from snnprune.graph.samples_and_steps import StepCount
 from snnprune.graph.trace import trace
 from snnprune.measure.evaluation import evaluate
 from snnprune.models.lif import LIF, Dynamics
@@ -46,6 +47,28 @@ def test_steps_in_a_loop_are_counted_and_a_loop_that_is_left_out_shows(
 ) -> None:
     assert steps_of(Clocked(drive, 5), x, x[:3]) == 5
     assert steps_of(Clocked(drive, 1), x, x[:3]) == 1
+
+
+@pytest.mark.parametrize(
+    ("drive", "x", "spikes", "steps"),
+    [
+        (nn.Linear(5, 4), (2, 5), (2, 4), 2),
+        (nn.Linear(5, 4), (2, 5), (1, 1, 4), None),  # tokens, or time
+        (nn.Conv2d(1, 2, 3), (2, 1, 5, 5), (2, 2, 3, 3), 2),
+        (nn.Conv2d(1, 2, 3), (2, 1, 5, 5), (3, 2, 2, 3, 3), 6),
+        (nn.Conv2d(1, 2, 3), (2, 1, 5, 5), (2, 3, 3), None),  # no samples
+    ],
+)
+def test_what_stands_before_the_channels_of_spikes_is_counted(
+    drive: nn.Module, x: tuple[int, ...], spikes: tuple[int, ...], steps: int | None
+) -> None:
+    network = trace(nn.Sequential(drive, Fire()), torch.rand(x))
+    count, (name,) = StepCount(network), network.neurons
+    count.on_spikes(name, torch.ones(spikes))
+    assert count.of(1) == steps
+    count.on_spikes("another", torch.ones(spikes))
+    assert count.of(1) == steps
+    assert steps is None or count.of(steps + 1) is None
 
 
 def test_time_in_front_is_told_from_the_number_of_labels() -> None:

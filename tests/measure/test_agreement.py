@@ -1,6 +1,7 @@
 """What two networks have in common: spikes by neuron and step, outputs, answers."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,12 @@ from snnprune.measure.agreement import (
     compare_outputs,
     describe_agreement,
 )
-from snnprune.measure.agreement_pass import _make_call, agreement, measure_agreements
+from snnprune.measure.agreement_pass import (
+    SpikeRecorder,
+    _make_call,
+    agreement,
+    measure_agreements,
+)
 
 
 class Inputs(nn.Module):
@@ -145,6 +151,34 @@ def test_spikes_without_a_membrane_of_their_size_follow_from_none(seen: list[Ten
     call = _make_call(torch.ones(2, 2, 4), seen)
     assert call.shape is None
     assert call.spikes.shape == (2, 2, 4)
+
+
+@pytest.mark.parametrize("fires", [True, False])
+def test_a_membrane_at_its_threshold_spikes_where_its_neuron_says_so(fires: bool) -> None:
+    network = trace(Inputs(), torch.ones(2, 3))
+    ((name, neuron),) = network.neurons.items()
+    constants = replace(neuron.constants, fires_at_threshold=fires)
+    known = replace(network, neurons={name: replace(neuron, constants=constants)})
+    recorder = SpikeRecorder(known)
+    with recorder.batch():
+        recorder.on_membrane(name, torch.tensor([-1.0, 0.0, 1.0]).expand(4, 2, 3))
+        recorder.on_spikes(name, torch.tensor([0.0, float(fires), 1.0]).expand(4, 2, 3))
+    assert recorder.calls[name][0].shape == (4, 2, 3)
+    assert recorder.tells_steps_apart(name)
+
+
+def test_one_call_without_a_membrane_may_be_several_steps() -> None:
+    network = trace(Inputs(), torch.ones(2, 3))
+    (name,) = network.neurons
+    recorder = SpikeRecorder(network)
+    with recorder.batch():
+        recorder.on_spikes(name, torch.ones(4, 2, 3))
+        assert not recorder.tells_steps_apart(name)
+        recorder.on_spikes(name, torch.ones(4, 2, 3))
+        assert recorder.tells_steps_apart(name)
+    with recorder.batch():
+        recorder.on_spikes(name, torch.ones(4, 2, 3))
+        assert not recorder.tells_steps_apart(name)
 
 
 def test_the_network_holds_afterwards_what_it_held() -> None:

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from spikingjelly.activation_based.neuron import IFNode
 from torch import Tensor, nn
+from two_ranks import run_both
 
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.errors import InputError, NonFiniteError
@@ -114,6 +115,34 @@ def test_statistics_do_not_depend_on_the_batches() -> None:
         torch.testing.assert_close(neuron.firing_rate, other.firing_rate, rtol=0, atol=1e-3)
 
 
+def test_each_of_several_processes_has_the_statistics_of_all() -> None:
+    network, x = network_of(), torch.rand(9, 1, 28, 28)
+    whole = calibrate(network, [x])
+    for found in run_both(lambda ranks: calibrate(network, x.split(2), ranks=ranks)):
+        assert (found.samples, found.time_steps, found.warnings) == (9, 4, whole.warnings)
+        for name, neuron in whole.neurons.items():
+            for key in (*NEURON_FIELDS, *LATER_NEURON_FIELDS):
+                one, other = getattr(found.neurons[name], key), getattr(neuron, key)
+                torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+        for key, layer in whole.layers.items():
+            each = found.layers[key]
+            assert each.input_values == layer.input_values
+            assert each.refused == layer.refused
+            torch.testing.assert_close(each.input_rate, layer.input_rate)
+            torch.testing.assert_close(each.input_square, layer.input_square)
+            for one_way, other_way in zip(each.drives, layer.drives, strict=True):
+                torch.testing.assert_close(one_way.bn_scale, other_way.bn_scale)
+
+
+def test_an_integrator_beside_a_leaky_neuron_gathers_every_step() -> None:
+    network = network_of(beta=0.5)
+    block: Any = network.module.get_submodule("blocks.0")
+    block.neuron.dynamics = replace(block.neuron.dynamics, beta=1.0)
+    found = calibrate(trace(network.module, torch.rand(1, 1, 28, 28)), [torch.rand(2, 1, 28, 28)])
+    assert drive(found, "encoder.conv.weight").time_gain == 1 + 0.5 + 0.25 + 0.125
+    assert drive(found, "blocks.0.conv.weight").time_gain == 4
+
+
 def test_the_batchnorm_factor_is_absolute_gamma_over_sigma_with_its_own_eps() -> None:
     network = network_of()
     norm: Any = network.module.get_submodule("encoder.norm")
@@ -158,6 +187,13 @@ def test_a_neuron_that_never_spikes_is_named() -> None:
     network = network_of(threshold=1e6)
     found = calibrate(network, [(torch.rand(2, 1, 28, 28), None)])
     assert "encoder.neuron never spikes on the calibration data" in found.warnings
+
+
+def test_a_neuron_that_spikes_at_every_step_is_named() -> None:
+    found = calibrate(network_of(threshold=-1e6, reset="soft"), [torch.rand(2, 1, 28, 28)])
+    assert found.warnings == tuple(
+        f"{name} spikes at every step on the calibration data" for name in found.neurons
+    )
 
 
 @pytest.mark.parametrize(("above", "rate"), [(0.0, 0.0), (0.5, 1.0)])

@@ -1,12 +1,15 @@
 """Counts against a network small enough to work out on paper."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
+from two_ranks import run_both
 
+from snnprune.distributed.ranks import ALONE, Ranks
 from snnprune.errors import InputError, UsageError
 from snnprune.graph.forward import Reading
 from snnprune.graph.network import Network
@@ -14,9 +17,11 @@ from snnprune.graph.trace import trace
 from snnprune.measure.evaluation import (
     Activity,
     ActivityCount,
+    Evaluation,
     compute_time_averaged_loss,
     evaluate,
 )
+from snnprune.measure.workload import Workload
 from snnprune.models.lif import LIF, Dynamics
 
 # beta 0.5, threshold 1: a constant 2 fires at both steps, 0.75 only at the second, 0 never.
@@ -70,6 +75,35 @@ def test_a_channel_that_never_spikes_is_silent_and_one_that_always_does_is_satur
     activity = evaluate(network, [(mixed, labels(0, 0))]).activity["neuron"]
     assert (activity.silent, activity.saturated) == (0, 0)
     assert activity.firing_rate == pytest.approx(4 / 8)
+
+
+class Stepped(Two):
+    """Two steps in a loop, the second of twice the current."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([(self.drive(step * x) >= 1).to(x) for step in (1, 2)])
+
+
+@pytest.mark.parametrize(("module", "steps"), [(Two, None), (Stepped, 2)])
+def test_each_of_several_processes_knows_the_counts_of_all(
+    module: Callable[[], nn.Module], steps: int | None
+) -> None:
+    network = trace(module(), torch.zeros(1, 2))
+    x = torch.cat([X, torch.tensor([[0.75, 2.0], [2.0, 2.0], [0.0, 0.75], [0.0, 0.0]])])
+    y = labels(0, 1, 1, 1, 0, 0, 1)
+
+    def work(ranks: Ranks) -> tuple[Evaluation, Workload]:
+        batches, found = zip(x.split(2), y.split(2), strict=True), Workload()
+        return evaluate(network, list(batches), ranks=ranks, workload=found), found
+
+    alone, done = work(ALONE)
+    # wrong: 0 for the third and the last, and 1 for the sixth; where both are equal it is 0
+    assert (alone.samples, alone.labelled, alone.correct) == (7, 7, 4)
+    assert (alone.answers, alone.classes, alone.time_steps) == (2, 2, steps)
+    for each, counted in run_both(work):
+        assert replace(each, loss_sum=0) == replace(alone, loss_sum=0)
+        assert each.loss_sum == pytest.approx(alone.loss_sum)
+        assert counted == done
 
 
 def test_batches_of_any_size_give_the_same_counts(network: Network) -> None:

@@ -33,6 +33,12 @@ def test_any_type_is_the_same_as_itself(dtype: torch.dtype) -> None:
     assert (found.changed, found.relative, found.overlap) == (0, 0.0, 1.0)
 
 
+def test_a_complex_value_beside_a_real_one_differs_by_its_imaginary_part_too() -> None:
+    real, other = torch.tensor([3.0]), torch.tensor([3.0 + 4.0j])
+    assert measure_change(real, other).relative == pytest.approx(4 / 3)
+    assert measure_change(other, real).relative == pytest.approx(4 / 5)
+
+
 def test_not_a_number_is_the_same_as_itself_and_no_relative_change() -> None:
     nan = torch.tensor([torch.nan, 1.0])
     assert measure_change(nan, nan.clone()).changed == 0

@@ -18,9 +18,16 @@ from spikingjelly.activation_based.op_counter import DispatchCounterMode, SynOpC
 from torch import Tensor, nn
 
 from snnprune.graph.calls import LayerCall
+from snnprune.graph.network import LayerKind
 from snnprune.graph.trace import trace
 from snnprune.measure.evaluation import evaluate
-from snnprune.measure.workload import Energy, LayerWork, Workload, count_operations
+from snnprune.measure.workload import (
+    Energy,
+    LayerWork,
+    NeuronWork,
+    Workload,
+    count_operations,
+)
 from snnprune.models import ModelSpec, build_model
 
 T, N = 4, 5
@@ -222,6 +229,22 @@ def test_layers_of_one_shape_that_take_other_strides_have_other_operations() -> 
     assert work.layers["stride 2"].dense == 2 * 3 * 3 * weight.numel()
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("space", [0, 1, 2, 3])
+def test_each_place_of_each_sample_takes_every_weight_whatever_stands_before_the_channels(
+    space: int, groups: int
+) -> None:
+    kinds: tuple[LayerKind, ...] = ("linear", "conv1d", "conv2d", "conv3d")
+    weight, work, samples = torch.ones(6, 4 // groups, *[3] * space), Workload(), 0
+    for before in ((2,), (3,), (2, 5), ()):
+        x = torch.ones(*before, 4, *[5] * space)
+        call = LayerCall(kind=kinds[space], input=x, weight=weight, groups=groups)
+        work.on_layer("layer", call)
+        samples += torch.Size(before).numel()
+        operations = samples * 3**space * weight.numel()
+        assert work.layers["layer"] == LayerWork(dense=operations, acs=operations)
+
+
 @pytest.mark.parametrize(
     ("values", "macs", "acs"),
     [((1, 0, -1), 0, 4), ((1, 0, 1), 0, 4), ((2, 0, -1), 4, 0), ((-2, 0, 0), 2, 0)],
@@ -237,6 +260,38 @@ def test_inputs_of_plus_and_minus_one_are_only_added_and_others_multiplied(
     evaluate(trace(module, x), [(x, torch.tensor([0]))], workload=work)
     (found,) = work.layers.values()
     assert (found.macs, found.acs, found.dense) == (macs, acs, 6)
+
+
+def test_membranes_count_at_first_and_where_they_differ_from_the_step_before() -> None:
+    work = Workload()
+    u = torch.tensor([[[0.0, 1.0]], [[0.0, 2.0]], [[1.0, 2.0]]])  # (T, N, C)
+    counts = []
+    for distance in (u, u[-1:], u[:1], torch.zeros(2, 2, 2)):
+        work.on_membrane("neuron", distance)
+        counts.append(work.neurons["neuron"].updates)
+    # the first step, one at each of the next; as before; both; as many as there are in a new shape
+    assert counts == [2 + 1 + 1, 4, 4 + 2, 6 + 4]
+    work.begin()
+    work.on_membrane("neuron", torch.zeros(1, 2, 2))
+    assert work.neurons["neuron"].updates == 10 + 4
+    assert work.neurons["neuron"].outputs == 0
+
+
+def test_what_several_count_is_added_up_by_layer_and_neuron() -> None:
+    one, other = Workload(), Workload()
+    one.layers["a"] = LayerWork(dense=9, macs=1, acs=2)
+    one.neurons["n"] = NeuronWork(outputs=7, active=3, updates=4)
+    other.layers.update({"a": LayerWork(dense=20, macs=3), "b": LayerWork(dense=1, acs=1)})
+    other.neurons.update({"n": NeuronWork(outputs=1), "m": NeuronWork(outputs=5, active=5)})
+    one.add(other)
+    assert one.layers == {
+        "a": LayerWork(dense=29, macs=4, acs=2),
+        "b": LayerWork(dense=1, acs=1),
+    }
+    assert one.sum_layers() == LayerWork(dense=30, macs=4, acs=3)
+    assert one.sum_neurons() == NeuronWork(outputs=13, active=8, updates=4)
+    one.clear()
+    assert (one.sum_layers(), one.sum_neurons()) == (LayerWork(), NeuronWork())
 
 
 def test_energy_is_that_of_the_operations() -> None:

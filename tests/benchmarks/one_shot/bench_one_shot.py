@@ -28,7 +28,7 @@ from typing import Any
 
 from torch import nn
 
-from snnprune.jobs.prune.methods import MINUTE, STEPS
+from snnprune.jobs.prune.methods import LEAST, MINUTE, STEPS
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.options import TargetOptions
 from snnprune.measure.evaluation import evaluate
@@ -296,7 +296,10 @@ def measured(network: Network, plan: Plan | None, sparsity: float) -> dict[str, 
         return {"accuracy": network.accuracy(), "seconds": 0.0}
     begun = time.perf_counter()
     if plan.tunes:
-        plan = replace(plan, tuning=replace(plan.tuning, steps=network.count_steps()))
+        steps = network.count_steps()
+        if steps < LEAST:  # as `prune` has it, which then takes the closed form
+            return {"accuracy": None, "error": f"not tuned: {steps} steps", "seconds": 0.0}
+        plan = replace(plan, tuning=replace(plan.tuning, steps=steps))
     try:
         # by hand masks are made once, and hold while the network is trained on
         network.one_shot.prune(plan, sparsity, structured=plan.tuning.use_labels)

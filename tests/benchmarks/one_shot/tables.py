@@ -21,9 +21,10 @@ CLOSED: Plan = ("magnitude", "lamp", "obs")
 TUNED: Plan = ("magnitude", "lamp", "tune")
 
 
-def choose_default(sparsity: float) -> Plan:
-    """What `prune` takes without flags."""
-    return CLOSED if sparsity <= BEGIN else TUNED
+def collect_default(losses: Losses, sparsity: float) -> dict[tuple[str, int], float]:
+    """What is lost by what `prune` takes without flags: tuned where it tunes."""
+    tuned = losses[TUNED].get(sparsity, {}) if sparsity > BEGIN else {}
+    return losses[CLOSED].get(sparsity, {}) | tuned
 
 
 def show(results: Path) -> None:
@@ -112,8 +113,8 @@ def paired(losses: Losses) -> str:
         apart = [
             [
                 losses[plan][s][net] - lost
-                for net, lost in losses[choose_default(s)][s].items()
-                if net in losses[plan].get(s, {}) and plan != choose_default(s)
+                for net, lost in collect_default(losses, s).items()
+                if net in losses[plan].get(s, {})
             ]
             for s in sparsities
         ]

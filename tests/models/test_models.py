@@ -12,7 +12,7 @@ from torch import nn
 
 from snnprune.checkpoint.checkpoint import find_prunable_weights
 from snnprune.errors import InputError, UsageError
-from snnprune.models import MODELS, ModelSpec, build_model, has_argument
+from snnprune.models import MODELS, ModelSpec, build_model, has_argument, read_argument
 
 ONE_OF_EACH_CLASS = ["conv-snn", "res-snn-19-light", "snn-vgg-16", "6conv2fc"]
 SMALL = 6  # pixels; conv-snn halves them by default three times
@@ -183,6 +183,36 @@ def test_the_neurons_are_as_the_arguments_say() -> None:
     network = build("conv-snn", size=8, neuron={"beta": 0.25, "reset": "soft"})
     shown = {repr(m) for m in network.modules() if type(m).__name__ == "LIF"}
     assert shown == {"LIF(beta=0.25, reset=soft)"}
+
+
+@pytest.mark.parametrize(
+    ("name", "in_channels", "size", "time_steps"),
+    [
+        ("conv-snn", 1, 28, 4),
+        ("res-snn-19", 3, 32, 5),
+        ("res-snn-19-light", 3, 32, 5),
+        ("snn-vgg-16", 3, 32, 5),
+        ("6conv2fc", 3, 32, 8),
+    ],
+)
+def test_without_arguments_a_network_takes_the_images_and_steps_of_its_paper(
+    name: str, in_channels: int, size: int, time_steps: int
+) -> None:
+    spec = ModelSpec(name=name)
+    names = ("in_channels", "size", "classes", "time_steps")
+    assert [read_argument(spec, each) for each in names] == [in_channels, size, 10, time_steps]
+    assert read_argument(spec, "neuron") is None
+
+
+def test_conv_snn_has_by_default_the_weights_of_the_results_page() -> None:
+    assert prunable_count(build("conv-snn")) == 65_808
+
+
+def test_an_argument_is_read_as_given_or_else_by_default() -> None:
+    spec = ModelSpec(name="conv-snn", args={"width": 3})
+    assert read_argument(spec, "width") == 3
+    assert read_argument(spec, "depth") == 4
+    assert read_argument(spec, "breadth") is None
 
 
 def test_accepts_knows_the_parameters_of_a_builder() -> None:

@@ -1,6 +1,7 @@
 """From weights and scores to masks with an exact count."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -185,6 +186,29 @@ def test_an_allocation_of_the_users_own_cannot_revive_zeros() -> None:
 
     weights = {"a": torch.tensor([[0.0, 1.0]])}
     assert cut(weights, 0.0, keep_all).masks["a"].tolist() == [[False, True]]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (None, "gives no mask for every weight in its shape"),
+        ([torch.ones(2, 3)], "gives no mask for every weight in its shape"),
+        ({"a": torch.ones(2, 3)}, "gives no mask for every weight in its shape"),
+        ({"a": torch.ones(2, 3), "b": [True]}, "gives no mask for every weight in its shape"),
+        ({"a": torch.ones(2, 1), "b": torch.ones(1)}, "gives no mask for every weight in its shape"),
+        ({"a": torch.ones(3), "b": torch.ones(1)}, "gives no mask for every weight in its shape"),
+        ({"a": torch.ones(2, 3), "b": torch.ones(1)}, "prunes 0 weights instead of 3"),
+        ({"a": torch.zeros(2, 3), "b": torch.ones(1)}, "prunes 6 weights instead of 3"),
+    ],
+)
+def test_an_allocation_of_the_users_own_that_is_wrong_is_told(chosen: Any, message: str) -> None:
+    def own(_: Candidates, count: int) -> Any:
+        assert count == 3  # 0.49 * 7 = 3.43
+        return chosen
+
+    with pytest.raises(InputError) as caught:
+        cut(drawn((2, 3), (1,)), 0.49, own)
+    assert str(caught.value) == f"--allocation: {message}"
 
 
 def test_weights_and_scores_are_left_unchanged() -> None:

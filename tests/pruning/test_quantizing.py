@@ -1,5 +1,7 @@
 """Quantizing whole networks: what is pruned stays so, and the others make up for the rounding."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pruned_networks import (
@@ -17,7 +19,9 @@ from repairing import cut, pruned, surroundings
 from torch import Tensor, nn
 from torch.nn import functional
 
+from snnprune.data.batches import Batches
 from snnprune.errors import UsageError
+from snnprune.graph.state import copy_tensors
 from snnprune.graph.trace import trace
 from snnprune.pruning.criteria.obs import RIDGE
 from snnprune.pruning.oneshot import OneShot, Plan
@@ -155,6 +159,24 @@ def test_the_same_plan_gives_the_same_integers_and_the_dense_network_comes_back(
     assert one.tensors() == {}
 
 
+def test_what_was_pruned_and_repaired_is_quantized_at_last() -> None:
+    one, other = ready(), ready()
+    one.prune(PLAN, 0.5)
+    masks = other.prune(replace(PLAN, bits=None), 0.5).masks
+    assert one.network is not None
+    assert other.network is not None
+    assert other.quantized is None
+    assert one.quantized is not None
+    dense = copy_tensors(other.network.module)
+    expected = quantize(
+        Pruned(network=other.network, dense=dense, masks=masks, batches=Batches(begin=batches)), 4
+    )
+    assert all(layer.reason is None for layer in one.quantized.layers.values())
+    for key, held in expected.weights.items():
+        assert torch.equal(one.quantized.weights[key].integers, held.integers)
+        assert torch.equal(one.network.weight(key), held.multiply())
+
+
 def test_nothing_pruned_is_quantized_too() -> None:
     one = ready("linears")
     found = one.prune(PLAN, 0.0)
@@ -186,6 +208,21 @@ def test_weights_without_a_network_are_rounded_and_it_is_said() -> None:
         torch.testing.assert_close(held.scale.flatten(), scale.float(), rtol=1e-3, atol=0)
         assert one.quantized.layers[key].reason == "there is no network"
         assert one.quantized.layers[key].lost is None
+
+
+def test_weights_without_images_are_rounded_in_the_network_and_it_is_said() -> None:
+    network = made("convolved")
+    weights = {key: network.weight(key).clone() for key in network.layers}
+    one = OneShot(network, weights)
+    cut = one.prune(Plan(criterion="magnitude", bits=4), 0.5)
+    assert one.quantized is not None
+    for key, held in one.quantized.weights.items():
+        masked = (weights[key] * cut.masks[key]).flatten(1)
+        scales = choose_scales(masked, 4)
+        expected = (masked / scales).round().clamp(-7, 7) * scales
+        assert torch.equal(network.weight(key).flatten(1), expected)
+        assert torch.equal(network.weight(key), held.multiply())
+        assert one.quantized.layers[key].reason == "there are no images"
 
 
 def test_a_layer_that_cannot_be_gone_through_is_rounded(monkeypatch: pytest.MonkeyPatch) -> None:

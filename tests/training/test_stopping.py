@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from snnprune.plugins import waiting
 from snnprune.training.runs import catch_signals
 
 
@@ -31,10 +32,12 @@ def raise_signal(number: int) -> None:
     ],
 )
 def test_a_signal_is_noted_and_nothing_else_happens(number: int, code: int, word: str) -> None:
+    before = waiting.noted[number]
     with catch_signals() as stop:
         assert not stop
         raise_signal(number)
         assert stop
+    assert waiting.noted[number] == before + 1  # a further one ends a user's code
     error = stop.error("here")
     assert (error.exit_code, str(error)) == (code, word)
 

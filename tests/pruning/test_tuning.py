@@ -1,13 +1,13 @@
 """Tuning by surrogate gradients: nearer to the dense network, without labels, and nothing else."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from pruned_networks import PICTURES, batches
+from pruned_networks import CLASSES, PICTURES, STEPS, batches, lif, made
 from repairing import BrokenError, breaking, changed, cut, dense, masks_of, surroundings
 from repairing import pruned as pruned_at_random
 from torch import Tensor, nn
@@ -15,11 +15,20 @@ from torch import Tensor, nn
 from snnprune.data.batches import Batches
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.forward import Batch
+from snnprune.graph.trace import trace
 from snnprune.pruning.repair import Pruned, TuneSettings, tuning
-from snnprune.pruning.repair.tuning import MaskGrowth, compute_divergence, measure_spread, tune
+from snnprune.pruning.repair.tuning import (
+    MaskGrowth,
+    StepCost,
+    compute_divergence,
+    measure_spread,
+    measure_step,
+    tune,
+)
 
 TUNED = ("convolved", "SpikingJelly at once", "snnTorch", "linears", "tied")
 SHORT = TuneSettings(steps=40, learning_rate=3e-3)
+Change = Callable[[Tensor], Tensor]
 
 
 def pruned(name: str, kept: float = 0.5, **given: Any) -> Pruned:
@@ -242,3 +251,54 @@ def test_one_batch_or_two_are_enough(size: int) -> None:
     before = apart(of)
     tune(of)
     assert apart(of) < 0.9 * before
+
+
+def test_the_cost_of_a_step_is_that_of_64_samples_there_and_back() -> None:
+    network = made("linears")
+    before = surroundings(network.module)
+    cost = measure_step(network, Batches(begin=batches))
+    # nothing asks for the gradient of the picture; the linear layer after the spikes runs 3 times
+    assert cost == StepCost(multiply_adds=64 * (2 * 128 * 10 + 3 * 3 * 10 * CLASSES))
+    assert surroundings(network.module) == before
+    assert all(parameter.grad is None for parameter in network.module.parameters())
+    with pytest.raises(InputError, match="holds no samples"):
+        measure_step(network, Batches(begin=list))
+
+
+class TwoLayers(nn.Module):
+    """Two linear layers with neurons and something else between them, and something after them."""
+
+    def __init__(self, between: Change, after: Change) -> None:
+        super().__init__()
+        self.fc1, self.lif1, self.fc2 = nn.Linear(128, 10), lif(), nn.Linear(10, CLASSES)
+        self.between, self.after = between, after
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes = self.lif1(self.fc1(x.flatten(1)).expand(STEPS, -1, -1))
+        return self.after(self.fc2(self.between(spikes)))
+
+
+def fire(u: Tensor) -> Tensor:
+    return (u > 0).float()
+
+
+def leave(u: Tensor) -> Tensor:
+    return u
+
+
+@pytest.mark.parametrize(
+    ("between", "after", "unreached", "surrogate"),
+    [
+        (leave, leave, (), False),
+        (fire, leave, (), True),
+        (leave, fire, (), True),
+        (Tensor.detach, leave, ("fc1.weight",), False),  # a surrogate would not help
+        (Tensor.detach, fire, ("fc1.weight",), True),
+    ],
+)
+def test_comparisons_get_a_gradient_where_weights_need_it(
+    between: Change, after: Change, unreached: tuple[str, ...], surrogate: bool
+) -> None:
+    network = trace(TwoLayers(between, after).eval(), PICTURES[:1])
+    cost = measure_step(network, Batches(begin=batches))
+    assert (cost.unreached, cost.surrogate) == (unreached, surrogate)

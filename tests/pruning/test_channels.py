@@ -17,7 +17,12 @@ from snnprune.pruning.oneshot import OneShot, Plan
 from snnprune.pruning.repair import TuneSettings, silence
 from snnprune.pruning.repair.batchnorm import find_batchnorms
 from snnprune.pruning.score import Scores, score
-from snnprune.pruning.structure.channels import ChannelCutting, find_channel_groups
+from snnprune.pruning.structure.channels import (
+    ChannelCutting,
+    count_least,
+    find_channel_groups,
+    find_columns,
+)
 from snnprune.pruning.structure.compact import resize_module, slim
 
 SPECS = {
@@ -175,6 +180,11 @@ def test_what_is_added_in_a_residual_block_goes_together() -> None:
     }
 
 
+def test_a_quarter_of_the_channels_stays_and_one_at_least() -> None:
+    least = {channels: count_least(channels) for channels in (1, 2, 4, 5, 8, 9, 512)}
+    assert least == {1: 1, 2: 1, 4: 1, 5: 2, 8: 2, 9: 3, 512: 128}
+
+
 def test_neurons_that_are_the_output_keep_their_channels() -> None:
     found = find_channel_groups(network_of("6conv2fc")[0])
     assert found.reasons == {"voters.linear.weight": "its spikes are the output"}
@@ -293,6 +303,21 @@ def test_sizes_are_told_by_the_smaller_layers() -> None:
 def test_what_is_no_part_of_a_layer_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="cannot be a part of"):
         resize_module(nn.Sequential(nn.Conv2d(4, 6, 3)), {"0.weight": shape})
+
+
+def test_the_inputs_of_a_channel_are_its_places_next_to_each_other() -> None:
+    kept = torch.tensor([True, False, True])
+
+    def columns(*shape: int) -> list[bool] | None:
+        found = find_columns(kept, torch.zeros(shape))
+        return None if found is None else found.tolist()
+
+    assert columns(4, 3) == columns(4, 3, 5) == columns(4, 3, 5, 5) == [True, False, True]
+    assert columns(4, 6) == [True, True, False, False, True, True]
+    assert columns(4, 7) is None
+    assert columns(4, 2) is None
+    assert columns(4, 6, 5) is None  # only a linear layer comes after a flattening
+    assert columns(4, 6, 5, 5) is None
 
 
 def test_the_score_of_a_channel_is_the_mean_of_its_weights() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -276,6 +277,67 @@ def test_a_sparsity_that_is_none_is_refused(sparsity: float, steps: int) -> None
 def test_a_name_that_is_not_known_is_told(plan: Plan) -> None:
     with pytest.raises((InputError, UsageError), match="did you mean"):
         made_ready().prune(plan, 0.5)
+
+
+OWN_REPAIRS = """
+def leave(pruned):
+    return pruned.masks
+
+def forget(pruned):
+    pass
+
+def listed(pruned):
+    return list(pruned.masks)
+
+def partly(pruned):
+    return {key: mask for key, mask in pruned.masks.items() if key != "fc.weight"}
+
+def whole(pruned):
+    return {key: mask | True for key, mask in pruned.masks.items()}
+
+def floats(pruned):
+    return {key: mask.float() for key, mask in pruned.masks.items()}
+
+def flat(pruned):
+    return {key: mask.flatten() for key, mask in pruned.masks.items()}
+
+def numbers(pruned):
+    return {key: int(mask.sum()) for key, mask in pruned.masks.items()}
+
+def backwards(pruned):
+    return {key: mask.flip(0) for key, mask in pruned.masks.items()}
+"""
+
+
+@pytest.mark.parametrize("name", ["leave", "backwards"])
+def test_a_repair_of_the_users_own_gives_masks_that_keep_as_many(name: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(OWN_REPAIRS)
+    one, plan = made_ready(), Plan(criterion="magnitude")
+    plain = one.prune(plan, 0.5).masks
+    found = one.prune(replace(plan, repair=f"{tmp_path / 'mine.py'}:{name}"), 0.5).masks
+    expected = plain if name == "leave" else {key: mask.flip(0) for key, mask in plain.items()}
+    assert same(dict(found), dict(expected))
+
+
+@pytest.mark.parametrize(
+    ("name", "returned"),
+    [
+        ("forget", "NoneType"),
+        ("listed", "list"),
+        *((name, "other masks") for name in ("partly", "whole", "floats", "flat", "numbers")),
+    ],
+)
+def test_a_repair_of_the_users_own_that_gives_something_else_is_told(
+    name: str, returned: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(OWN_REPAIRS)
+    plan = Plan(criterion="magnitude", repair=f"{tmp_path / 'mine.py'}:{name}")
+    with pytest.raises(InputError) as caught:
+        made_ready().prune(plan, 0.5)
+    assert str(caught.value).endswith(
+        f"mine.py:{name} returned {returned}. "
+        "expected the masks of all weights, as many kept in each as it was given"
+    )
 
 
 @pytest.mark.many(2)

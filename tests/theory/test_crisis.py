@@ -138,6 +138,31 @@ def test_flips_are_counted_by_hand_and_the_first_of_a_course_apart() -> None:
     assert found.compute_furthest().tolist() == pytest.approx([0.6, 0.0])
 
 
+class Comparing(nn.Module):
+    """Four inputs, four comparisons with 1; one step."""
+
+    def __init__(self, *, at: bool) -> None:
+        super().__init__()
+        self.at, self.layer = at, nn.Linear(4, 4, bias=False)
+        self.layer.weight = nn.Parameter(torch.eye(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = self.layer(x)
+        return ((u >= 1) if self.at else (u > 1)).float().unsqueeze(0)
+
+
+@pytest.mark.parametrize(("at", "flips"), [(True, [0, 0, 1, 1]), (False, [1, 1, 0, 0])])
+def test_a_membrane_at_the_threshold_spikes_or_not_as_its_neuron_says(
+    at: bool, flips: list[int]
+) -> None:
+    model, x = Comparing(at=at).eval(), torch.tensor([[1.0, 2.0, 1.0, 0.5]])
+    network = trace(model, x)
+    changed = {"layer.weight": torch.tensor([2.0, 0.5, 0.5, 2.0]).diag()}  # to 2, 1, 0.5, 1
+    happened, _ = measure_shifts(network, changed, list(network.neurons), [x])
+    (found,) = happened.values()
+    assert found.flips.tolist() == flips
+
+
 def test_the_largest_change_of_a_current_is_that_of_any_batch() -> None:
     model = OneToOne().eval()
     x = torch.tensor([[0.8, 0.1], [0.2, 0.4]])

@@ -163,6 +163,17 @@ def test_a_membrane_at_the_threshold_spikes_or_not_as_its_neuron_says(
     assert found.flips.tolist() == flips
 
 
+def test_of_a_single_place_everything_is_a_share_of_one() -> None:
+    model, x = Comparing(at=True).eval(), torch.tensor([[1.0, 2.0, 1.0, 0.5]])
+    network = trace(model, x)
+    changed = {"layer.weight": torch.tensor([2.0, 0.5, 0.5, 2.0]).diag()}  # by 1, 1, 0.5, 0.5
+    (found,) = measure_crises(network, calibrate(network, [x]), changed, Batches(begin=lambda: [x]))
+    assert found.moved.places.tolist() == found.moved.clean.tolist() == [1, 1, 1, 1]
+    assert found.compute_flipped().tolist() == [0, 0, 1, 1]
+    assert found.moved.compute_mean().tolist() == [1, 1, 0.5, 0.5]
+    assert found.near.tolist() == [1, 1, 1, 1]  # 0, 1, 0, 0.5 from the threshold
+
+
 def test_the_largest_change_of_a_current_is_that_of_any_batch() -> None:
     model = OneToOne().eval()
     x = torch.tensor([[0.8, 0.1], [0.2, 0.4]])

@@ -53,6 +53,12 @@ def test_between_the_two_thresholds_a_weight_stays_what_it_is() -> None:
     assert alive == [True, True, True, True, True, False, False]
 
 
+def test_at_either_threshold_a_weight_stays_what_it_is() -> None:
+    weights = [11.0, 10.0, 9.0, 1.0]  # t is 10
+    assert operated(weights, [False] * 4, kept=2) == [False] * 4
+    assert operated(weights, [True] * 4, kept=2) == [True, True, True, False]
+
+
 @pytest.mark.parametrize(("kept", "expected"), [(0, False), (3, True)])
 def test_a_round_that_keeps_nothing_or_all_operates_on_nothing_else(
     kept: int, expected: bool

@@ -68,6 +68,12 @@ def test_a_bin_counts_as_soon_as_the_error_reaches_its_edge(side: float) -> None
     assert bound(0.5, 0.0, dense_outside) == pytest.approx(min(1, outer * 0.5))
 
 
+def test_past_the_bins_an_error_may_flip_every_spike() -> None:
+    counts = (45, 3, 2, 2, 3, 45)
+    assert bound(0.999, 0.0, counts) == pytest.approx(2 * 0.06 * 0.999)
+    assert bound(1.0, 0.0, counts) == 1
+
+
 def test_a_neuron_that_nothing_was_counted_of_has_no_density() -> None:
     assert bound(0.1, 0.0, (0, 0, 0, 0, 0, 0)) == 0
 

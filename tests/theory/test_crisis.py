@@ -136,6 +136,8 @@ def test_flips_are_counted_by_hand_and_the_first_of_a_course_apart() -> None:
     # the membranes: 0.8 and 1.2 against 0.4 and 0.6; 0.2 and 0.3 against 0.1 and 0.15
     assert found.size.tolist() == pytest.approx([0.4 + 0.6 + 0.1 + 0.15, 0.0])
     assert found.compute_furthest().tolist() == pytest.approx([0.6, 0.0])
+    assert found.compute_mean().tolist() == pytest.approx([1.25 / 4, 0.0])
+    assert found.compute_rate().tolist() == [1 / 4, 0.0]
 
 
 class Comparing(nn.Module):

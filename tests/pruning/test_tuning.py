@@ -48,6 +48,17 @@ def apart(of: Pruned) -> float:
     return float(t**2 * (p * (p / q).log()).sum(1).mean())
 
 
+def test_the_settings_are_by_default_those_of_the_docs() -> None:
+    assert TuneSettings() == TuneSettings(
+        steps=960,
+        learning_rate=0.02,
+        images=4096,
+        use_labels=False,
+        surrogate=False,
+        augment=(),
+    )
+
+
 @pytest.mark.many(2)
 @pytest.mark.parametrize("name", TUNED)
 def test_outputs_come_nearer_to_the_dense_networks(name: str) -> None:

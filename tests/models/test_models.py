@@ -108,8 +108,10 @@ def sides(network: nn.Module, names: list[str], *image: int) -> list[tuple[int, 
 
 def test_snn_vgg_16_halves_an_image_after_each_stage_as_long_as_it_can_be_halved() -> None:
     stages = [f"stages.{number}" for number in range(5)]
-    network = build("snn-vgg-16", time_steps=1)
-    assert sides(network, stages, 8, 16) == [(8, 16), (4, 8), (2, 4), (1, 2), (1, 2)]
+    network, found = build("snn-vgg-16", time_steps=1), [(8, 16), (4, 8), (2, 4), (1, 2), (1, 2)]
+    assert sides(network, stages, 8, 16) == found
+    upright = build("snn-vgg-16", time_steps=1)
+    assert sides(upright, stages, 16, 8) == [(height, width) for width, height in found]
 
 
 def test_6conv2fc_halves_an_image_after_the_third_and_the_sixth_convolution() -> None:

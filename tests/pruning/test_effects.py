@@ -108,6 +108,19 @@ def test_errors_of_layers_that_drive_one_neuron_are_added_as_variances() -> None
     assert max(one.flips, other.flips) < both.flips < one.flips + other.flips
 
 
+def test_where_an_error_lives_longer_it_grows_by_as_much() -> None:
+    network = made("linears")
+    weights = {"fc1.weight": network.weight("fc1.weight")}
+    calibration = calibrate(network, batches())
+    seen = calibration.layers["fc1.weight"]
+    twice = replace(seen, drives=tuple(replace(drive, time_gain=2.0) for drive in seen.drives))
+    one, other = (
+        predict_flips(weights, {"fc1.weight": drawn(10, 128)}, network, each)["lif1"]
+        for each in (calibration, replace(calibration, layers={"fc1.weight": twice}))
+    )
+    assert other.radius == pytest.approx(2 * one.radius)
+
+
 def test_no_weight_lost_flips_nothing_and_all_of_them_no_more_than_every_spike() -> None:
     network = made("linears")
     kept = torch.ones(10, 128, dtype=torch.bool)

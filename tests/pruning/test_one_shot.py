@@ -186,6 +186,23 @@ def test_weights_that_were_0_before_are_counted_once_and_stay_so() -> None:
         assert not cut.masks["conv2.weight"].view(-1)[:30].any()
 
 
+@pytest.mark.parametrize(
+    ("plan", "needed"),
+    [
+        (Plan(criterion="magnitude"), False),
+        (Plan(criterion="magnitude", repair="bn+mean+sbc+lsq+tune"), False),
+        (Plan(criterion="magnitude", allocation="lamp"), False),
+        (Plan(criterion="magnitude", repair="obs"), True),
+        (Plan(criterion="magnitude", repair="bn+obs"), True),
+        (Plan(criterion="magnitude", allocation="flips"), True),
+        (Plan(criterion="sf"), True),
+        (Plan(criterion="taylor"), True),
+    ],
+)
+def test_statistics_are_taken_where_something_looks_at_them(plan: Plan, needed: bool) -> None:
+    assert plan.load().needs_statistics is needed
+
+
 def test_what_a_plan_names_is_loaded_once_for_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
 

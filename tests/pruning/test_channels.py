@@ -327,3 +327,39 @@ def test_the_score_of_a_channel_is_the_mean_of_its_weights() -> None:
     removed = cut(network, 0.34, locally=True).removed
     lowest = set(sizes.argsort()[: math.floor(0.34 * 6 + 0.5)].tolist())
     assert {*(~removed.kept["encoder.conv.weight"]).nonzero().flatten().tolist()} == lowest
+
+
+class TwoWays(nn.Module):
+    """Two linear layers of 4 and 8 inputs drive one neuron of three channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.last = nn.Linear(4, 3), nn.Linear(8, 3), nn.Linear(3, 2)
+        self.neuron = LIF(Dynamics())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.neuron((self.a(x[:, :4]) + self.b(x)).unsqueeze(0)))
+
+
+def kept_by(values: dict[str, Tensor], sparsity: float) -> list[bool]:
+    network = trace(TwoWays().eval(), torch.rand(2, 8))
+    cutting = ChannelCutting(network)
+    weights = {key: network.weight(key) for key in network.layers}
+    values = {"last.weight": torch.ones(2, 3), **values}
+    cutting(weights, Scores(criterion="any", values=values, scale="linear"), sparsity, None)
+    (kept,) = cutting.removed.kept.values()
+    return kept.tolist()
+
+
+def test_layers_of_any_width_count_alike_in_the_score_of_a_channel() -> None:
+    a, b = torch.tensor([3.0, 0.2, 9.0]), torch.tensor([1.0, 2.5, 9.0])  # means 2, 1.35 and 9
+    values = {"a.weight": a.view(3, 1).expand(3, 4), "b.weight": b.view(3, 1).expand(3, 8)}
+    assert kept_by(values, 0.34) == [True, False, True]
+
+
+def test_channels_that_are_worth_nothing_go_first_and_one_stays() -> None:
+    values = {"a.weight": torch.zeros(3, 4), "b.weight": torch.zeros(3, 8)}
+    assert kept_by(values, 0.34) == [False, True, True]
+    assert kept_by(values, 0.9) == [False, False, True]
+    values["b.weight"] = torch.tensor([0.0, 1.0, 0.0]).view(3, 1).expand(3, 8)
+    assert kept_by(values, 0.67) == [False, True, False]

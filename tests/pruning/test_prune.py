@@ -112,6 +112,14 @@ def test_old_zeros_are_counted_once_and_told() -> None:
     assert result.warnings == ("30 of the 50 pruned weights were 0 already",)
 
 
+def test_zeros_that_are_just_what_was_asked_for_are_all_that_goes() -> None:
+    weights = drawn((10, 10))
+    weights["a"][:3] = 0.0
+    result = cut(weights, 0.3)
+    assert torch.equal(result.masks["a"], weights["a"] != 0)
+    assert result.warnings == ("30 of the 30 pruned weights were 0 already",)
+
+
 @pytest.mark.parametrize("name", ALLOCATIONS.rows)
 @pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.29])
 def test_more_zeros_than_asked_for_all_stay_pruned(name: str, sparsity: float) -> None:
@@ -195,7 +203,10 @@ def test_an_allocation_of_the_users_own_cannot_revive_zeros() -> None:
         ([torch.ones(2, 3)], "gives no mask for every weight in its shape"),
         ({"a": torch.ones(2, 3)}, "gives no mask for every weight in its shape"),
         ({"a": torch.ones(2, 3), "b": [True]}, "gives no mask for every weight in its shape"),
-        ({"a": torch.ones(2, 1), "b": torch.ones(1)}, "gives no mask for every weight in its shape"),
+        (
+            {"a": torch.ones(2, 1), "b": torch.ones(1)},
+            "gives no mask for every weight in its shape",
+        ),
         ({"a": torch.ones(3), "b": torch.ones(1)}, "gives no mask for every weight in its shape"),
         ({"a": torch.ones(2, 3), "b": torch.ones(1)}, "prunes 0 weights instead of 3"),
         ({"a": torch.zeros(2, 3), "b": torch.ones(1)}, "prunes 6 weights instead of 3"),

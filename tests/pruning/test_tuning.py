@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from pruned_networks import CLASSES, PICTURES, STEPS, batches, lif, made
-from repairing import BrokenError, breaking, changed, cut, dense, masks_of, surroundings
+from repairing import BrokenError, breaking, changed, cut, dense, masks_of, surroundings, whole
 from repairing import pruned as pruned_at_random
 from torch import Tensor, nn
 
@@ -16,7 +16,7 @@ from snnprune.data.batches import Batches
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.forward import Batch
 from snnprune.graph.trace import trace
-from snnprune.pruning.repair import Pruned, TuneSettings, tuning
+from snnprune.pruning.repair import Pruned, TuneOutcome, TuneSettings, tuning
 from snnprune.pruning.repair.tuning import (
     MaskGrowth,
     StepCost,
@@ -228,6 +228,76 @@ def test_small_weights_are_moved_less_far(monkeypatch: pytest.MonkeyPatch) -> No
     size = float(of.dense["fc1.weight"].square().mean().sqrt())
     assert rates[id(small)] == pytest.approx(0.4 * size)
     assert rates[id(large)] == SHORT.learning_rate
+
+
+def tuned(of: Pruned, **settings: Any) -> TuneOutcome:
+    """What tuning tells of itself, on all samples in one batch."""
+    told: list[TuneOutcome] = []
+    at_once = Batches(begin=lambda: batches(6))
+    tune(replace(of, batches=at_once, tuning=replace(SHORT, **settings), tell=told.append))
+    (outcome,) = told
+    return outcome
+
+
+@pytest.mark.parametrize("augment", [(), ("flip",), ("shift",), ("flip", "shift")])
+def test_both_networks_see_a_sample_in_the_same_way(augment: tuple[str, ...]) -> None:
+    # nothing is pruned: at the first step they are one network, whatever is done to a picture
+    outcome = tuned(whole("linears"), steps=1, augment=augment)
+    assert outcome.images == 6
+    assert outcome.loss_at_first < 1e-9
+
+
+@pytest.mark.parametrize(("steps", "few", "goal"), [(40, 5, 24), (16, 2, 9), (4, 1, 2), (1, 1, 0)])
+def test_losses_are_told_of_an_eighth_of_the_steps_each(
+    steps: int, few: int, goal: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses: list[float] = []
+
+    def noting(*given: Any) -> Tensor:
+        loss = compute_divergence(*given)
+        losses.append(float(loss.detach()))
+        return loss
+
+    monkeypatch.setattr(tuning, "compute_divergence", noting)
+    outcome = tuned(pruned("linears"), steps=steps)
+    assert outcome.steps == len(losses) == steps
+    assert outcome.loss_at_first == pytest.approx(sum(losses[:few]) / few)
+    assert outcome.loss_at_goal == pytest.approx(sum(losses[goal : goal + few]) / few)
+    assert outcome.loss_at_last == pytest.approx(sum(losses[-few:]) / few)
+
+
+def test_the_temperature_is_half_a_deviation_of_the_dense_networks_logits() -> None:
+    of = pruned("linears")
+    with torch.no_grad(), dense(of) as module:
+        logits = module(PICTURES).mean(0)
+    spread = (logits - logits.mean(1, keepdim=True)).square().mean().sqrt()
+    assert tuned(of, steps=2).temperature == pytest.approx(0.5 * float(spread), rel=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_few_steps_are_steps_too(steps: int) -> None:
+    outcome = tuned(pruned("linears"), steps=steps)
+    assert outcome.steps == steps
+    assert outcome.loss_at_last > 0
+
+
+def test_the_rate_rises_over_a_tenth_of_the_steps_and_falls_to_0(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rates: list[float] = []
+
+    class Adam(torch.optim.Adam):
+        def step(self, closure: Any = None) -> Any:
+            rates.append(self.param_groups[-1]["lr"])
+            return super().step(closure)
+
+    monkeypatch.setattr(tuning, "Adam", Adam)
+    tuned(pruned("linears"), steps=40, learning_rate=1e-3)
+    assert len(rates) == 40
+    assert rates.index(max(rates)) == 3  # the fourth of forty
+    assert max(rates) == pytest.approx(1e-3)
+    assert rates[0] == pytest.approx(1e-3 / 25)
+    assert rates[-1] < 1e-6
 
 
 def test_labels_are_read_where_they_are_asked_for() -> None:

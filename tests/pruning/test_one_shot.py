@@ -205,6 +205,14 @@ def test_statistics_are_taken_where_something_looks_at_them(plan: Plan, needed: 
     assert plan.load().needs_statistics is needed
 
 
+def test_layers_that_a_criterion_does_not_suit_have_magnitudes_on_its_scale() -> None:
+    one = made_ready()
+    scores = one.scores(Plan(criterion="sf"))
+    assert scores.fallback.keys() >= {"conv1.weight", "fc.weight"}
+    for key in scores.fallback:
+        torch.testing.assert_close(scores.values[key], one.weights[key].abs().log())
+
+
 def test_flips_are_shared_out_by_the_statistics_of_the_dense_network() -> None:
     one = made_ready()
     assert one.network is not None
@@ -406,7 +414,10 @@ def test_tuning_holds_the_masks_where_no_more_than_half_goes() -> None:
 
 
 def test_layers_with_a_sparsity_of_their_own_are_tuned_from_half_each() -> None:
-    one = made_ready()
+    network = made("convolved")
+    with torch.no_grad():
+        network.module.get_parameter("conv2.weight").mul_(1e-3)  # over all layers it would go whole
+    one = OneShot(network, weights_of(network), batches=batches)
     plan = Plan(criterion="magnitude", repair="tune", tuning=SHORT)
 
     def cutting(

@@ -295,6 +295,18 @@ def test_a_criterion_that_needs_spikes_asks_for_network_and_data() -> None:
 
 
 @criterion(needs="weight")
+def whole_numbers(evidence: Evidence) -> Tensor:
+    return (10 * evidence.weight).abs().round().int()
+
+
+def test_scores_that_are_whole_numbers_rank_too() -> None:
+    weights = {"a": torch.tensor([[0.3, 0.0, -0.1, 0.52]])}
+    scores = score(weights, whole_numbers)
+    assert scores.values["a"].tolist() == [[3, -math.inf, 1, 5]]
+    assert prune(weights, scores, sparsity=0.5).masks["a"].tolist() == [[True, False, False, True]]
+
+
+@criterion(needs="weight")
 def not_a_number(evidence: Evidence) -> Tensor:
     return evidence.weight / 0 * 0
 

@@ -40,6 +40,7 @@ def test_a_position_comes_back_as_it_was() -> None:
         {"correct": 9},
         {"seen": 0},
         {"seen": 2**60},
+        {"seen": 2**53 + 1},
         {"loss_sum": math.nan},
         {"loss_sum": "5.5"},
         {"more": 1},
@@ -48,6 +49,13 @@ def test_a_position_comes_back_as_it_was() -> None:
 def test_a_position_that_cannot_be_is_refused(changed: dict[str, Any]) -> None:
     with pytest.raises((ValueError, LookupError)):
         taken_up(**changed)
+
+
+def test_a_batch_later_the_sums_are_those_of_its_samples_too() -> None:
+    later = AT.after(0.5, 2, 4, skipped=True)
+    assert later == Position(epoch=1, step=3, loss_sum=7.5, correct=5, seen=12, skipped=1)
+    assert (later.train_loss, later.train_accuracy) == (7.5 / 12, 5 / 12)
+    assert later.after(0.0, 0, 4, skipped=False).skipped == 1
 
 
 def rows(count: int, **told: Any) -> list[dict[str, Any]]:
@@ -130,11 +138,15 @@ def test_the_best_weights_are_of_an_epoch_that_was() -> None:
     best = BestWeights()
     best.restore({"epoch": 1, "accuracy": 0.5}, tensors, module=module, epochs=2)
     assert (best.epoch, best.accuracy) == (1, 0.5)
+    for accuracy in (0.0, 1.0):
+        BestWeights().restore({"epoch": 0, "accuracy": accuracy}, tensors, module=module, epochs=2)
     BestWeights().restore({"epoch": None, "accuracy": None}, {}, module=module, epochs=2)
     for position, held in (
         ({"epoch": 2, "accuracy": 0.5}, tensors),
         ({"epoch": 1, "accuracy": 1.5}, tensors),
         ({"epoch": 1, "accuracy": None}, tensors),
+        ({"epoch": 1, "accuracy": None}, {}),
+        ({"epoch": None, "accuracy": 0.5}, {}),
         ({"epoch": None, "accuracy": None}, tensors),
         ({"epoch": 1, "accuracy": 0.5}, {}),
     ):

@@ -251,13 +251,6 @@ def test_a_network_that_draws_is_known_by_its_generator(kind: str, found: dict[s
     assert deep().draws is None
 
 
-def moments(mean: float, deviation: float) -> ChannelMoments:
-    """Of one channel that has two values."""
-    found = ChannelMoments()
-    found.add(torch.tensor([[[mean - deviation, mean + deviation]]], dtype=torch.float64))
-    return found
-
-
 @pytest.mark.parametrize(
     ("deviation", "ratio"),
     [
@@ -269,6 +262,8 @@ def moments(mean: float, deviation: float) -> ChannelMoments:
 )
 def test_a_variance_is_held_by_the_ratio_of_what_enters(deviation: float, ratio: float) -> None:
     norm = DenseNorm(mean=torch.tensor([0.5]), variance=torch.tensor([2.0]), eps=1e-12)
-    mean, variance = norm.match_statistics(moments(1.0, 1.0), moments(3.0, deviation))
+    mean, variance = norm.match_statistics(
+        moments(0.0, 2.0), moments(3.0 - deviation, 3.0 + deviation)
+    )
     assert float(variance) == pytest.approx(2 * ratio, rel=1e-6)
     assert float(mean) == pytest.approx(3 - (1 - 0.5) * ratio**0.5, rel=1e-6)

@@ -255,8 +255,8 @@ def test_a_network_that_draws_is_known_by_its_generator(kind: str, found: dict[s
     ("deviation", "ratio"),
     [
         (2.0, 4.0),
-        (0.1, 0.01),
-        (0.001, 1e-4),  # scaled up a hundredfold and no further
+        (0.125, 1 / 64),
+        (2**-10, 1e-4),  # scaled up a hundredfold and no further
         (1e-6, 1.0),  # it is constant but for rounding
     ],
 )

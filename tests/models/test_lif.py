@@ -151,6 +151,19 @@ def test_four_steps_worked_by_hand(options: dict[str, Any], membrane: list[float
     assert spikes.flatten().tolist() == [float(u >= 1) for u in membrane]
 
 
+def test_by_default_it_is_a_hard_reset_to_0_of_a_half_life_of_one_step() -> None:
+    assert Dynamics() == Dynamics(
+        beta=0.5,
+        threshold=1.0,
+        reset="hard",
+        v_reset=0.0,
+        v_rest=0.0,
+        decay_input=False,
+        surrogate="atan",
+        detach_reset=True,
+    )
+
+
 def test_a_membrane_at_the_threshold_fires() -> None:
     assert LIF(Dynamics())(torch.ones(1, 1)).item() == 1.0
 

@@ -12,7 +12,9 @@ from torch import nn
 
 from snnprune.checkpoint.checkpoint import find_prunable_weights
 from snnprune.errors import InputError, UsageError
-from snnprune.models import MODELS, ModelSpec, build_model, has_argument
+from snnprune.models import MODELS, ModelSpec, build_model, has_argument, read_argument
+from snnprune.models.lif import Dynamics
+from snnprune.models.resnet19 import Residual
 
 ONE_OF_EACH_CLASS = ["conv-snn", "res-snn-19-light", "snn-vgg-16", "6conv2fc"]
 SMALL = 6  # pixels; conv-snn halves them by default three times
@@ -92,6 +94,69 @@ def test_snn_vgg_16_begins_with_the_weights_of_kim_et_al() -> None:
     assert not weights["classifier.bias"].any()
 
 
+def sides(network: nn.Module, names: list[str], *image: int) -> list[tuple[int, int]]:
+    """Height and width of what comes out of parts of a network."""
+    seen: list[tuple[int, int]] = []
+    for name in names:
+        network.get_submodule(name).register_forward_hook(
+            lambda _, __, out: seen.append((out.shape[-2], out.shape[-1]))
+        )
+    with torch.no_grad():
+        network(torch.rand(1, 3, *image))
+    return seen
+
+
+def test_snn_vgg_16_halves_an_image_after_each_stage_as_long_as_it_can_be_halved() -> None:
+    stages = [f"stages.{number}" for number in range(5)]
+    network, found = build("snn-vgg-16", time_steps=1), [(8, 16), (4, 8), (2, 4), (1, 2), (1, 2)]
+    assert sides(network, stages, 8, 16) == found
+    upright = build("snn-vgg-16", time_steps=1)
+    assert sides(upright, stages, 16, 8) == [(height, width) for width, height in found]
+
+
+def test_6conv2fc_halves_an_image_after_the_third_and_the_sixth_convolution() -> None:
+    parts = ["encoder", *(f"blocks.{number}" for number in range(5))]
+    network = build("6conv2fc", time_steps=1, size=4)
+    assert sides(network, parts, 4, 4) == [(4, 4)] * 3 + [(2, 2)] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "reader", "image"),
+    [
+        ("snn-vgg-16", "stages.4", "classifier", (8, 16)),
+        ("res-snn-19-light", "blocks", "hidden", (16, 16)),
+    ],
+)
+def test_what_is_left_of_an_image_is_averaged_for_the_linear_layer(
+    name: str, last: str, reader: str, image: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    network = build(name, time_steps=1).train()  # its norms make the neurons fire
+    seen: list[torch.Tensor] = []
+    network.get_submodule(last).register_forward_hook(lambda _, __, out: seen.append(out))
+    network.get_submodule(reader).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        network(torch.rand(2, 3, *image))
+    spikes, read = seen
+    assert spikes.any()
+    assert spikes.shape[-1] > 1
+    assert torch.equal(read, spikes.mean((-2, -1)))
+
+
+@pytest.mark.parametrize(
+    ("name", "halved"), [("res-snn-19", (False, True, True)), ("res-snn-19-light", (True,) * 3)]
+)
+def test_res_snn_19_halves_an_image_in_the_first_block_of_its_stages(
+    name: str, halved: tuple[bool, bool, bool]
+) -> None:
+    side, expected = 8, [(8, 8)]
+    for blocks, halves in zip((3, 3, 2), halved, strict=True):
+        side = side // 2 if halves else side
+        expected += [(side, side)] * blocks
+    parts = ["encoder", *(f"blocks.{number}" for number in range(8))]
+    assert sides(build(name, time_steps=1), parts, 8, 8) == expected
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_6conv2fc_has_the_layers_of_spikingjellys_cifar10net() -> None:
     from spikingjelly.activation_based.model import parametric_lif_net as nets
@@ -161,6 +226,32 @@ def test_an_image_repeated_as_events_gives_the_logits_of_the_still_image(name: s
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH_CLASS)
+def test_events_have_as_many_steps_as_they_come_with(name: str) -> None:
+    small = SMALL_ARGS.get(name, {})
+    network = build(name, in_channels=2, size=SMALL, classes=5, time_steps=4, **small)
+    with torch.no_grad():
+        for steps, expected in ((1, 4), (2, 2), (5, 5)):  # a single step is a still image
+            assert len(network(torch.rand(steps, 1, 2, SMALL, SMALL))) == expected
+
+
+@pytest.mark.parametrize(("inputs", "stride"), [(4, 1), (3, 2)])
+def test_a_residual_block_fires_by_the_sum_of_its_convolutions_and_its_shortcut(
+    inputs: int, stride: int
+) -> None:
+    torch.manual_seed(0)
+    block = Residual(inputs, 4, stride, Dynamics()).train()
+    spikes = (torch.rand(2, 3, inputs, 6, 6) < 0.5).float()
+    with torch.no_grad():
+        first = block.first(spikes)
+        main = block.norm(block.conv(first.flatten(0, 1)))
+        past = block.shortcut(spikes.flatten(0, 1))
+        expected = block.neuron((main + past).unflatten(0, (2, 3)))
+        assert torch.equal(block(spikes), expected)
+    assert expected.any()
+    assert isinstance(block.shortcut, nn.Identity) is (stride == 1)
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH_CLASS)
 def test_every_weight_and_norm_learns(name: str) -> None:
     torch.manual_seed(0)
     network = build(name, in_channels=1, size=SMALL, time_steps=1, **SMALL_ARGS.get(name, {}))
@@ -183,6 +274,36 @@ def test_the_neurons_are_as_the_arguments_say() -> None:
     network = build("conv-snn", size=8, neuron={"beta": 0.25, "reset": "soft"})
     shown = {repr(m) for m in network.modules() if type(m).__name__ == "LIF"}
     assert shown == {"LIF(beta=0.25, reset=soft)"}
+
+
+@pytest.mark.parametrize(
+    ("name", "in_channels", "size", "time_steps"),
+    [
+        ("conv-snn", 1, 28, 4),
+        ("res-snn-19", 3, 32, 5),
+        ("res-snn-19-light", 3, 32, 5),
+        ("snn-vgg-16", 3, 32, 5),
+        ("6conv2fc", 3, 32, 8),
+    ],
+)
+def test_without_arguments_a_network_takes_the_images_and_steps_of_its_paper(
+    name: str, in_channels: int, size: int, time_steps: int
+) -> None:
+    spec = ModelSpec(name=name)
+    names = ("in_channels", "size", "classes", "time_steps")
+    assert [read_argument(spec, each) for each in names] == [in_channels, size, 10, time_steps]
+    assert read_argument(spec, "neuron") is None
+
+
+def test_conv_snn_has_by_default_the_weights_of_the_results_page() -> None:
+    assert prunable_count(build("conv-snn")) == 65_808
+
+
+def test_an_argument_is_read_as_given_or_else_by_default() -> None:
+    spec = ModelSpec(name="conv-snn", args={"width": 3})
+    assert read_argument(spec, "width") == 3
+    assert read_argument(spec, "depth") == 4
+    assert read_argument(spec, "breadth") is None
 
 
 def test_accepts_knows_the_parameters_of_a_builder() -> None:

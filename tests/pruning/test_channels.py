@@ -17,7 +17,12 @@ from snnprune.pruning.oneshot import OneShot, Plan
 from snnprune.pruning.repair import TuneSettings, silence
 from snnprune.pruning.repair.batchnorm import find_batchnorms
 from snnprune.pruning.score import Scores, score
-from snnprune.pruning.structure.channels import ChannelCutting, find_channel_groups
+from snnprune.pruning.structure.channels import (
+    ChannelCutting,
+    count_least,
+    find_channel_groups,
+    find_columns,
+)
 from snnprune.pruning.structure.compact import resize_module, slim
 
 SPECS = {
@@ -175,6 +180,11 @@ def test_what_is_added_in_a_residual_block_goes_together() -> None:
     }
 
 
+def test_a_quarter_of_the_channels_stays_and_one_at_least() -> None:
+    least = {channels: count_least(channels) for channels in (1, 2, 4, 5, 8, 9, 512)}
+    assert least == {1: 1, 2: 1, 4: 1, 5: 2, 8: 2, 9: 3, 512: 128}
+
+
 def test_neurons_that_are_the_output_keep_their_channels() -> None:
     found = find_channel_groups(network_of("6conv2fc")[0])
     assert found.reasons == {"voters.linear.weight": "its spikes are the output"}
@@ -295,6 +305,21 @@ def test_what_is_no_part_of_a_layer_is_refused(shape: tuple[int, ...]) -> None:
         resize_module(nn.Sequential(nn.Conv2d(4, 6, 3)), {"0.weight": shape})
 
 
+def test_the_inputs_of_a_channel_are_its_places_next_to_each_other() -> None:
+    kept = torch.tensor([True, False, True])
+
+    def columns(*shape: int) -> list[bool] | None:
+        found = find_columns(kept, torch.zeros(shape))
+        return None if found is None else found.tolist()
+
+    assert columns(4, 3) == columns(4, 3, 5) == columns(4, 3, 5, 5) == [True, False, True]
+    assert columns(4, 6) == [True, True, False, False, True, True]
+    assert columns(4, 7) is None
+    assert columns(4, 2) is None
+    assert columns(4, 6, 5) is None  # only a linear layer comes after a flattening
+    assert columns(4, 6, 5, 5) is None
+
+
 def test_the_score_of_a_channel_is_the_mean_of_its_weights() -> None:
     network, _ = network_of("conv-snn")
     weights = {key: network.weight(key).clone() for key in network.layers}
@@ -302,3 +327,39 @@ def test_the_score_of_a_channel_is_the_mean_of_its_weights() -> None:
     removed = cut(network, 0.34, locally=True).removed
     lowest = set(sizes.argsort()[: math.floor(0.34 * 6 + 0.5)].tolist())
     assert {*(~removed.kept["encoder.conv.weight"]).nonzero().flatten().tolist()} == lowest
+
+
+class TwoWays(nn.Module):
+    """Two linear layers of 4 and 8 inputs drive one neuron of three channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.last = nn.Linear(4, 3), nn.Linear(8, 3), nn.Linear(3, 2)
+        self.neuron = LIF(Dynamics())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.neuron((self.a(x[:, :4]) + self.b(x)).unsqueeze(0)))
+
+
+def kept_by(values: dict[str, Tensor], sparsity: float) -> list[bool]:
+    network = trace(TwoWays().eval(), torch.rand(2, 8))
+    cutting = ChannelCutting(network)
+    weights = {key: network.weight(key) for key in network.layers}
+    values = {"last.weight": torch.ones(2, 3), **values}
+    cutting(weights, Scores(criterion="any", values=values, scale="linear"), sparsity, None)
+    (kept,) = cutting.removed.kept.values()
+    return kept.tolist()
+
+
+def test_layers_of_any_width_count_alike_in_the_score_of_a_channel() -> None:
+    a, b = torch.tensor([3.0, 0.2, 9.0]), torch.tensor([1.0, 2.5, 9.0])  # means 2, 1.35 and 9
+    values = {"a.weight": a.view(3, 1).expand(3, 4), "b.weight": b.view(3, 1).expand(3, 8)}
+    assert kept_by(values, 0.34) == [True, False, True]
+
+
+def test_channels_that_are_worth_nothing_go_first_and_one_stays() -> None:
+    values = {"a.weight": torch.zeros(3, 4), "b.weight": torch.zeros(3, 8)}
+    assert kept_by(values, 0.34) == [False, True, True]
+    assert kept_by(values, 0.9) == [False, False, True]
+    values["b.weight"] = torch.tensor([0.0, 1.0, 0.0]).view(3, 1).expand(3, 8)
+    assert kept_by(values, 0.67) == [False, True, False]

@@ -62,3 +62,19 @@ def test_one_pass_records_all_layers_that_fit(monkeypatch: pytest.MonkeyPatch) -
         for key in keys:
             assert [len(one.calls) for one in currents.take(key)] == [1] * passes
         assert calls[0] == expected * passes
+
+
+def test_as_many_layers_are_recorded_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = len(list(batches()))
+    currents, keys, _ = counted("convolved")
+    layers, calls = currents.pruned.network.layers, currents.usage.calls
+    rows = [currents.new_sampler(key).quota * calls[key] * passes for key in keys]
+    sizes = [4 * n * layers[key].shape[0] for n, key in zip(rows, keys, strict=True)]
+    first, second, third, last = sizes
+    assert second + third + last > first + second > second + third
+    for memory, expected in ((sum(sizes), 1), (sum(sizes) - 1, 2), (first + second - 1, 3)):
+        monkeypatch.setattr(layerwise, "MEMORY", memory)
+        currents, keys, done = counted("convolved")
+        for key in keys:
+            currents.take(key)
+        assert done[0] == expected * passes

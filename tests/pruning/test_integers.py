@@ -122,6 +122,25 @@ def test_each_way_beats_rounding_and_the_dearer_one_the_cheaper(
     assert all(not one[~keep].any() for one in found)
 
 
+def test_the_dearer_way_is_gone_as_far_as_its_work_is_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    matrix, weights, keep = drawn(30, 12, 0.5)
+    scales = choose_scales(weights, 4)
+    work = float((keep.sum(-1) ** 3).sum())
+
+    def found(greedy: float, own: float) -> Tensor:
+        monkeypatch.setattr(quantize, "GREEDY_WORK", greedy)
+        monkeypatch.setattr(quantize, "OWN_WORK", own)
+        return compensate(matrix, weights, keep, scales, 4, ridge=RIDGE)
+
+    in_order, by_itself, together = found(work, work), found(0, work), found(0, 0)
+    assert not torch.equal(in_order, by_itself)
+    assert not torch.equal(by_itself, together)
+    assert torch.equal(found(work - 1, work / 3), by_itself)
+    assert torch.equal(found(0, (work - 1) / 3), together)
+
+
 def test_a_row_is_never_worse_than_rounded() -> None:
     matrix, weights, keep = drawn(20, 40, 0.3, seed=3)
     weights[0, :, 0] = torch.where(keep[0, :, 0], 50.0, 0.0)  # a coarse grid

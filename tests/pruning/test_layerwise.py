@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from snnprune.masks import Masks
+from snnprune.measure.second_moments import compute_losses
 from snnprune.pruning.criteria.obs import RIDGE
 from snnprune.pruning.repair import Pruned, Repair, load_repairs
 from snnprune.pruning.repair.layerwise import choose_and_refit, compensate, give_back_means, refit
@@ -276,6 +277,29 @@ def test_obs_chooses_among_what_may_be_chosen_alone() -> None:
     }
     chosen = choose_and_refit(cut(network, masks, choosable=choosable))
     assert all(not (mask & ~choosable[key]).any() for key, mask in chosen.items())
+
+
+def test_obs_keeps_what_is_worth_most_of_the_weights_that_would_be_best() -> None:
+    """snnTorch: fc1 sees spikes of a mended conv; all of its weights are fitted before a choice."""
+    of = pruned("snnTorch")
+    chosen = choose_and_refit(of)["fc1.weight"]
+    rows, dense_rows = (
+        added_up(torch.stack(caught), BETA).flatten(0, 1).double()
+        for caught in (entering(of.network.module, "fc1"), dense_entering(of, "fc1"))
+    )
+    weight = of.dense["fc1.weight"].double()
+    wanted = dense_rows @ weight.T
+    rows, wanted = rows - rows.mean(0), wanted - wanted.mean(0)
+    matrix = rows.T @ rows / len(rows)
+    pull = RIDGE * matrix.diagonal().mean()
+    raised = matrix + pull * torch.eye(len(matrix), dtype=torch.float64)
+    best = torch.linalg.solve(raised, rows.T @ wanted / len(rows) + pull * weight.T).T
+    losses = compute_losses(torch.linalg.inv(raised).unsqueeze(0), best.unsqueeze(0))[0]
+    # without statistics the density of a Gaussian as wide as the current, at its mean
+    worth = losses / ((weight @ matrix) * weight).sum(1, keepdim=True)
+    expected = torch.zeros_like(chosen).flatten()
+    expected[worth.flatten().argsort(descending=True)[: int(of.masks["fc1.weight"].sum())]] = True
+    assert torch.equal(chosen.flatten(), expected)
 
 
 def test_obs_fits_better_than_the_masks_that_it_was_given() -> None:

@@ -1,6 +1,7 @@
 """LAMP and the allocation by predicted flips against their formulas, weight by weight."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,6 +93,25 @@ def test_lamp_takes_negative_scores_for_zero_in_their_order() -> None:
 def test_lamp_keeps_infinite_scores_to_the_end() -> None:
     scores = {"a": torch.tensor([math.inf, math.inf, 1.0]), "b": torch.tensor([1.0, 3.0])}
     assert gone(load_allocation("lamp")(target(scores), 2)) == {"a": 1, "b": 1}
+
+
+def test_lamp_empties_no_layer_before_one_of_infinite_scores_has_a_single_weight() -> None:
+    scores = {"a": torch.tensor([math.inf, math.inf, 1.0]), "b": torch.tensor([1.0, 3.0])}
+    lamp = load_allocation("lamp")
+    assert gone(lamp(target(scores), 3)) == {"a": 2, "b": 1}
+    alone_first = {"b": torch.tensor([3.0]), "a": torch.tensor([math.inf, math.inf])}
+    assert gone(lamp(target(alone_first), 1)) == {"b": 0, "a": 1}
+
+
+def test_lamp_of_magnitudes_takes_as_many_as_lamp_would_and_those_of_the_lowest_scores(
+    scores: dict[str, Tensor],
+) -> None:
+    others = {key: score.flip(0) ** 2 for key, score in scores.items()}
+    about: dict[str, Any] = {"magnitudes": scores, "degree": 2, "by_magnitude": frozenset("c")}
+    masks = load_allocation("lamp-magnitude")(target(others, **about), 100)
+    assert gone(masks) == gone(load_allocation("lamp")(target(scores), 100))
+    for key, mask in masks.items():
+        assert others[key][mask].min() > others[key][~mask].max()
 
 
 def predicted(energies: Tensor, gone: Tensor) -> float:

@@ -249,3 +249,21 @@ def test_a_network_that_draws_is_known_by_its_generator(kind: str, found: dict[s
     assert network.draws == 0
     assert network.restless == found
     assert deep().draws is None
+
+
+@pytest.mark.parametrize(
+    ("deviation", "ratio"),
+    [
+        (2.0, 4.0),
+        (0.125, 1 / 64),
+        (2**-10, 1e-4),  # scaled up a hundredfold and no further
+        (1e-6, 1.0),  # it is constant but for rounding
+    ],
+)
+def test_a_variance_is_held_by_the_ratio_of_what_enters(deviation: float, ratio: float) -> None:
+    norm = DenseNorm(mean=torch.tensor([0.5]), variance=torch.tensor([2.0]), eps=1e-12)
+    mean, variance = norm.match_statistics(
+        moments(0.0, 2.0), moments(3.0 - deviation, 3.0 + deviation)
+    )
+    assert float(variance) == pytest.approx(2 * ratio, rel=1e-6)
+    assert float(mean) == pytest.approx(3 - (1 - 0.5) * ratio**0.5, rel=1e-6)

@@ -1,6 +1,7 @@
 """From weights and scores to masks with an exact count."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -111,6 +112,14 @@ def test_old_zeros_are_counted_once_and_told() -> None:
     assert result.warnings == ("30 of the 50 pruned weights were 0 already",)
 
 
+def test_zeros_that_are_just_what_was_asked_for_are_all_that_goes() -> None:
+    weights = drawn((10, 10))
+    weights["a"][:3] = 0.0
+    result = cut(weights, 0.3)
+    assert torch.equal(result.masks["a"], weights["a"] != 0)
+    assert result.warnings == ("30 of the 30 pruned weights were 0 already",)
+
+
 @pytest.mark.parametrize("name", ALLOCATIONS.rows)
 @pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.29])
 def test_more_zeros_than_asked_for_all_stay_pruned(name: str, sparsity: float) -> None:
@@ -187,6 +196,32 @@ def test_an_allocation_of_the_users_own_cannot_revive_zeros() -> None:
     assert cut(weights, 0.0, keep_all).masks["a"].tolist() == [[False, True]]
 
 
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (None, "gives no mask for every weight in its shape"),
+        ([torch.ones(2, 3)], "gives no mask for every weight in its shape"),
+        ({"a": torch.ones(2, 3)}, "gives no mask for every weight in its shape"),
+        ({"a": torch.ones(2, 3), "b": [True]}, "gives no mask for every weight in its shape"),
+        (
+            {"a": torch.ones(2, 1), "b": torch.ones(1)},
+            "gives no mask for every weight in its shape",
+        ),
+        ({"a": torch.ones(3), "b": torch.ones(1)}, "gives no mask for every weight in its shape"),
+        ({"a": torch.ones(2, 3), "b": torch.ones(1)}, "prunes 0 weights instead of 3"),
+        ({"a": torch.zeros(2, 3), "b": torch.ones(1)}, "prunes 6 weights instead of 3"),
+    ],
+)
+def test_an_allocation_of_the_users_own_that_is_wrong_is_told(chosen: Any, message: str) -> None:
+    def own(_: Candidates, count: int) -> Any:
+        assert count == 3  # 0.49 * 7 = 3.43
+        return chosen
+
+    with pytest.raises(InputError) as caught:
+        cut(drawn((2, 3), (1,)), 0.49, own)
+    assert str(caught.value) == f"--allocation: {message}"
+
+
 def test_weights_and_scores_are_left_unchanged() -> None:
     weights = drawn((10, 10))
     scores = by("magnitude", weights)
@@ -257,6 +292,18 @@ def test_a_criterion_that_needs_spikes_asks_for_network_and_data() -> None:
         "--criterion: sf needs the network and data to calibrate on. "
         "give --model and --data, or choose magnitude"
     )
+
+
+@criterion(needs="weight")
+def whole_numbers(evidence: Evidence) -> Tensor:
+    return (10 * evidence.weight).abs().round().int()
+
+
+def test_scores_that_are_whole_numbers_rank_too() -> None:
+    weights = {"a": torch.tensor([[0.3, 0.0, -0.1, 0.52]])}
+    scores = score(weights, whole_numbers)
+    assert scores.values["a"].tolist() == [[3, -math.inf, 1, 5]]
+    assert prune(weights, scores, sparsity=0.5).masks["a"].tolist() == [[True, False, False, True]]
 
 
 @criterion(needs="weight")

@@ -1,5 +1,7 @@
 """Quantizing whole networks: what is pruned stays so, and the others make up for the rounding."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pruned_networks import (
@@ -17,11 +19,13 @@ from repairing import cut, pruned, surroundings
 from torch import Tensor, nn
 from torch.nn import functional
 
+from snnprune.data.batches import Batches
 from snnprune.errors import UsageError
+from snnprune.graph.state import copy_tensors
 from snnprune.graph.trace import trace
 from snnprune.pruning.criteria.obs import RIDGE
 from snnprune.pruning.oneshot import OneShot, Plan
-from snnprune.pruning.repair import Pruned, layerwise
+from snnprune.pruning.repair import Pruned, layerwise, load_repairs
 from snnprune.pruning.repair.layerwise import refit
 from snnprune.pruning.repair.quantize import choose_scales, quantize, quantize_by_rounding
 from snnprune.pruning.structure import PatternCutting, parse_structure
@@ -155,6 +159,24 @@ def test_the_same_plan_gives_the_same_integers_and_the_dense_network_comes_back(
     assert one.tensors() == {}
 
 
+def test_what_was_pruned_and_repaired_is_quantized_at_last() -> None:
+    one, other = ready(), ready()
+    one.prune(PLAN, 0.5)
+    masks = other.prune(replace(PLAN, bits=None), 0.5).masks
+    assert one.network is not None
+    assert other.network is not None
+    assert other.quantized is None
+    assert one.quantized is not None
+    dense = copy_tensors(other.network.module)
+    expected = quantize(
+        Pruned(network=other.network, dense=dense, masks=masks, batches=Batches(begin=batches)), 4
+    )
+    assert all(layer.reason is None for layer in one.quantized.layers.values())
+    for key, held in expected.weights.items():
+        assert torch.equal(one.quantized.weights[key].integers, held.integers)
+        assert torch.equal(one.network.weight(key), held.multiply())
+
+
 def test_nothing_pruned_is_quantized_too() -> None:
     one = ready("linears")
     found = one.prune(PLAN, 0.0)
@@ -186,6 +208,70 @@ def test_weights_without_a_network_are_rounded_and_it_is_said() -> None:
         torch.testing.assert_close(held.scale.flatten(), scale.float(), rtol=1e-3, atol=0)
         assert one.quantized.layers[key].reason == "there is no network"
         assert one.quantized.layers[key].lost is None
+
+
+def test_weights_without_images_are_rounded_in_the_network_and_it_is_said() -> None:
+    network = made("convolved")
+    weights = {key: network.weight(key).clone() for key in network.layers}
+    one = OneShot(network, weights)
+    cut = one.prune(Plan(criterion="magnitude", bits=4), 0.5)
+    assert one.quantized is not None
+    for key, held in one.quantized.weights.items():
+        masked = (weights[key] * cut.masks[key]).flatten(1)
+        scales = choose_scales(masked, 4)
+        expected = (masked / scales).round().clamp(-7, 7) * scales
+        assert torch.equal(network.weight(key).flatten(1), expected)
+        assert torch.equal(network.weight(key), held.multiply())
+        assert one.quantized.layers[key].reason == "there are no images"
+
+
+@pytest.mark.parametrize(
+    ("bits", "dtype"), [(2, torch.int8), (8, torch.int8), (9, torch.int16), (16, torch.int16)]
+)
+def test_integers_of_up_to_8_bits_are_bytes(bits: int, dtype: torch.dtype) -> None:
+    weights = {"a": torch.randn(3, 4, generator=torch.Generator().manual_seed(0))}
+    masks = {"a": torch.ones(3, 4, dtype=torch.bool)}
+    found = quantize_by_rounding(weights, masks, bits, reasons={"a": "so"}).weights["a"]
+    assert found.integers.dtype == dtype
+    assert int(found.integers.abs().max()) == 2 ** (bits - 1) - 1
+    assert found.scale.dtype == torch.float32
+
+
+class EndsNormalised(nn.Module):
+    """A BatchNorm behind the last layer too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(128, 10), nn.Linear(10, CLASSES, bias=False)
+        self.norm, self.lif1, self.lif2 = nn.BatchNorm1d(CLASSES), lif(), lif()
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes = self.lif1(self.fc1(x.flatten(1)).expand(STEPS, -1, -1))
+        current = self.norm(self.fc2(spikes).flatten(0, 1))
+        return self.lif2(current.unflatten(0, (STEPS, -1)))
+
+
+@pytest.mark.parametrize("repair", ["lsq", "obs", "quantize"])
+def test_a_norm_behind_the_last_layer_puts_out_what_it_did(repair: str) -> None:
+    torch.manual_seed(2)
+    network = trace(EndsNormalised().eval(), PICTURES[:1])
+    norm, seen = network.module.get_submodule("norm"), list[Tensor]()
+
+    def moments() -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            network.module(PICTURES)
+        return seen[-1].mean(0), seen[-1].var(0, correction=0)
+
+    norm.register_forward_hook(lambda _, __, out: seen.append(out))
+    before = moments()
+    of = cut(network, {key: torch.rand(network.weight(key).shape) < 0.6 for key in network.layers})
+    if repair == "quantize":
+        before = moments()  # it goes by the network as it was given
+        quantize(of, 3)
+    else:
+        for one in load_repairs(repair):
+            one(of)
+    torch.testing.assert_close(moments(), before, rtol=1e-4, atol=1e-5)
 
 
 def test_a_layer_that_cannot_be_gone_through_is_rounded(monkeypatch: pytest.MonkeyPatch) -> None:

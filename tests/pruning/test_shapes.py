@@ -93,6 +93,11 @@ def test_uniform_plus_of_linear_layers_alone_has_no_convolution_to_keep() -> Non
     assert pruned("uniform-plus", layers({"a": (10, 10), "b": (10, 10)}), 100) == {"a": 50, "b": 50}
 
 
+def test_uniform_plus_keeps_a_first_convolution_over_time_too() -> None:
+    shapes: dict[str, Shape] = {"a": (8, 1, 3), "b": (4, 8, 3), "c": (10, 4)}
+    assert pruned("uniform-plus", layers(shapes), 68) == {"a": 0, "b": 48, "c": 20}
+
+
 def test_uniform_plus_keeps_pruned_what_was() -> None:
     shapes: dict[str, Shape] = {"a": (4, 1, 3, 3), "b": (6, 6), "c": (10, 10)}
     candidates = layers(shapes, {"a": 7, "c": 90})

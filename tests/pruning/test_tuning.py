@@ -1,25 +1,34 @@
 """Tuning by surrogate gradients: nearer to the dense network, without labels, and nothing else."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from pruned_networks import PICTURES, batches
-from repairing import BrokenError, breaking, changed, cut, dense, masks_of, surroundings
+from pruned_networks import CLASSES, PICTURES, STEPS, batches, lif, made
+from repairing import BrokenError, breaking, changed, cut, dense, masks_of, surroundings, whole
 from repairing import pruned as pruned_at_random
 from torch import Tensor, nn
 
 from snnprune.data.batches import Batches
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.forward import Batch
-from snnprune.pruning.repair import Pruned, TuneSettings, tuning
-from snnprune.pruning.repair.tuning import MaskGrowth, compute_divergence, measure_spread, tune
+from snnprune.graph.trace import trace
+from snnprune.pruning.repair import Pruned, TuneOutcome, TuneSettings, tuning
+from snnprune.pruning.repair.tuning import (
+    MaskGrowth,
+    StepCost,
+    compute_divergence,
+    measure_spread,
+    measure_step,
+    tune,
+)
 
 TUNED = ("convolved", "SpikingJelly at once", "snnTorch", "linears", "tied")
 SHORT = TuneSettings(steps=40, learning_rate=3e-3)
+Change = Callable[[Tensor], Tensor]
 
 
 def pruned(name: str, kept: float = 0.5, **given: Any) -> Pruned:
@@ -37,6 +46,17 @@ def apart(of: Pruned) -> float:
     t = 0.5 * (wanted - wanted.mean(1, keepdim=True)).square().mean().sqrt()
     p, q = (wanted / t).softmax(1), (made / t).softmax(1)
     return float(t**2 * (p * (p / q).log()).sum(1).mean())
+
+
+def test_the_settings_are_by_default_those_of_the_docs() -> None:
+    assert TuneSettings() == TuneSettings(
+        steps=960,
+        learning_rate=0.02,
+        images=4096,
+        use_labels=False,
+        surrogate=False,
+        augment=(),
+    )
 
 
 @pytest.mark.many(2)
@@ -210,6 +230,76 @@ def test_small_weights_are_moved_less_far(monkeypatch: pytest.MonkeyPatch) -> No
     assert rates[id(large)] == SHORT.learning_rate
 
 
+def tuned(of: Pruned, **settings: Any) -> TuneOutcome:
+    """What tuning tells of itself, on all samples in one batch."""
+    told: list[TuneOutcome] = []
+    at_once = Batches(begin=lambda: batches(6))
+    tune(replace(of, batches=at_once, tuning=replace(SHORT, **settings), tell=told.append))
+    (outcome,) = told
+    return outcome
+
+
+@pytest.mark.parametrize("augment", [(), ("flip",), ("shift",), ("flip", "shift")])
+def test_both_networks_see_a_sample_in_the_same_way(augment: tuple[str, ...]) -> None:
+    # nothing is pruned: at the first step they are one network, whatever is done to a picture
+    outcome = tuned(whole("linears"), steps=1, augment=augment)
+    assert outcome.images == 6
+    assert outcome.loss_at_first < 1e-9
+
+
+@pytest.mark.parametrize(("steps", "few", "goal"), [(40, 5, 24), (16, 2, 9), (4, 1, 2), (1, 1, 0)])
+def test_losses_are_told_of_an_eighth_of_the_steps_each(
+    steps: int, few: int, goal: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses: list[float] = []
+
+    def noting(*given: Any) -> Tensor:
+        loss = compute_divergence(*given)
+        losses.append(float(loss.detach()))
+        return loss
+
+    monkeypatch.setattr(tuning, "compute_divergence", noting)
+    outcome = tuned(pruned("linears"), steps=steps)
+    assert outcome.steps == len(losses) == steps
+    assert outcome.loss_at_first == pytest.approx(sum(losses[:few]) / few)
+    assert outcome.loss_at_goal == pytest.approx(sum(losses[goal : goal + few]) / few)
+    assert outcome.loss_at_last == pytest.approx(sum(losses[-few:]) / few)
+
+
+def test_the_temperature_is_half_a_deviation_of_the_dense_networks_logits() -> None:
+    of = pruned("linears")
+    with torch.no_grad(), dense(of) as module:
+        logits = module(PICTURES).mean(0)
+    spread = (logits - logits.mean(1, keepdim=True)).square().mean().sqrt()
+    assert tuned(of, steps=2).temperature == pytest.approx(0.5 * float(spread), rel=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_few_steps_are_steps_too(steps: int) -> None:
+    outcome = tuned(pruned("linears"), steps=steps)
+    assert outcome.steps == steps
+    assert outcome.loss_at_last > 0
+
+
+def test_the_rate_rises_over_a_tenth_of_the_steps_and_falls_to_0(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rates: list[float] = []
+
+    class Adam(torch.optim.Adam):
+        def step(self, closure: Any = None) -> Any:
+            rates.append(self.param_groups[-1]["lr"])
+            return super().step(closure)
+
+    monkeypatch.setattr(tuning, "Adam", Adam)
+    tuned(pruned("linears"), steps=40, learning_rate=1e-3)
+    assert len(rates) == 40
+    assert rates.index(max(rates)) == 3  # the fourth of forty
+    assert max(rates) == pytest.approx(1e-3)
+    assert rates[0] == pytest.approx(1e-3 / 25)
+    assert rates[-1] < 1e-6
+
+
 def test_labels_are_read_where_they_are_asked_for() -> None:
     by_labels = replace(SHORT, use_labels=True)
     of = replace(pruned("convolved"), tuning=by_labels)
@@ -242,3 +332,54 @@ def test_one_batch_or_two_are_enough(size: int) -> None:
     before = apart(of)
     tune(of)
     assert apart(of) < 0.9 * before
+
+
+def test_the_cost_of_a_step_is_that_of_64_samples_there_and_back() -> None:
+    network = made("linears")
+    before = surroundings(network.module)
+    cost = measure_step(network, Batches(begin=batches))
+    # nothing asks for the gradient of the picture; the linear layer after the spikes runs 3 times
+    assert cost == StepCost(multiply_adds=64 * (2 * 128 * 10 + 3 * 3 * 10 * CLASSES))
+    assert surroundings(network.module) == before
+    assert all(parameter.grad is None for parameter in network.module.parameters())
+    with pytest.raises(InputError, match="holds no samples"):
+        measure_step(network, Batches(begin=list))
+
+
+class TwoLayers(nn.Module):
+    """Two linear layers with neurons and something else between them, and something after them."""
+
+    def __init__(self, between: Change, after: Change) -> None:
+        super().__init__()
+        self.fc1, self.lif1, self.fc2 = nn.Linear(128, 10), lif(), nn.Linear(10, CLASSES)
+        self.between, self.after = between, after
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes = self.lif1(self.fc1(x.flatten(1)).expand(STEPS, -1, -1))
+        return self.after(self.fc2(self.between(spikes)))
+
+
+def fire(u: Tensor) -> Tensor:
+    return (u > 0).float()
+
+
+def leave(u: Tensor) -> Tensor:
+    return u
+
+
+@pytest.mark.parametrize(
+    ("between", "after", "unreached", "surrogate"),
+    [
+        (leave, leave, (), False),
+        (fire, leave, (), True),
+        (leave, fire, (), True),
+        (Tensor.detach, leave, ("fc1.weight",), False),  # a surrogate would not help
+        (Tensor.detach, fire, ("fc1.weight",), True),
+    ],
+)
+def test_comparisons_get_a_gradient_where_weights_need_it(
+    between: Change, after: Change, unreached: tuple[str, ...], surrogate: bool
+) -> None:
+    network = trace(TwoLayers(between, after).eval(), PICTURES[:1])
+    cost = measure_step(network, Batches(begin=batches))
+    assert (cost.unreached, cost.surrogate) == (unreached, surrogate)

@@ -100,6 +100,8 @@ def test_samples_are_held_whole_where_they_fit(monkeypatch: pytest.MonkeyPatch) 
     assert hold_samples(network, [(x[:5], None), (x[5:, :4], None)]) is None
     square = torch.rand(4, 4, 2)
     assert hold_samples(network, [(square, torch.zeros(4).long())]) is None  # which is time?
+    monkeypatch.setattr(tuning_images, "MEMORY", 8 * 9 * 4)
+    assert hold_samples(network, batches) is not None
     monkeypatch.setattr(tuning_images, "MEMORY", 8 * 9 * 4 - 1)
     assert hold_samples(network, batches) is None
 
@@ -123,9 +125,10 @@ def test_batches_are_mixed_and_cut_along_their_samples() -> None:
         assert torch.equal(piece.x[0], piece.y.float())
 
 
-def test_as_many_steps_as_samples_are_not_mixed_up() -> None:
+@pytest.mark.parametrize("shape", [(4, 4, 2), (2, 2, 5), (70, 70)])
+def test_as_many_steps_as_samples_are_not_mixed_up(shape: tuple[int, ...]) -> None:
     """(T, N) and (N, T) look alike, so that nothing may be moved."""
-    events = torch.rand(4, 4, 2)
-    (found,) = pieces(events, torch.zeros(4).long())
+    events = torch.rand(shape)
+    (found,) = pieces(events, torch.zeros(shape[0]).long())
     assert torch.equal(found.x, events)
-    assert found.samples == 4
+    assert found.samples == shape[0]

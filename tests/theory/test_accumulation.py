@@ -1,5 +1,6 @@
 """Changes of all layers at once: how far they have come, and the bound on it."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ from snnprune.data.batches import Batches
 from snnprune.graph.trace import trace
 from snnprune.measure.calibrate import calibrate
 from snnprune.models.lif import LIF, Dynamics
+from snnprune.theory.bounds import density_bound
 from snnprune.theory.crisis import (
     AccumulatedFlips,
     accumulate_flips,
+    count_near,
     find_first_empty,
     measure_crises,
 )
@@ -114,6 +117,108 @@ def test_the_bound_says_something_where_changes_are_small() -> None:
     assert last is not None
     assert 0 < float(last[-1]) < 0.01
     assert find_first_empty(found) is None
+
+
+class OneToOne(nn.Module):
+    """Two inputs, two neurons, two steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2, bias=False)
+        self.layer.weight = nn.Parameter(torch.eye(2))
+        self.neuron = LIF(Dynamics(beta=0.5, threshold=1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.neuron(torch.stack([self.layer(x)] * 2))
+
+
+def test_membranes_near_the_threshold_are_counted_by_hand() -> None:
+    x = torch.tensor([[0.75, 2.0], [0.25, 0.0]])
+    network = trace(OneToOne().eval(), x)
+    # from the threshold 0.25 and 0.75, then 0.125 and 0.625; the others are 1 from it at both steps
+    radii = [
+        torch.tensor([[0.25, 1.0], [0.625, 0.5]]).double(),
+        torch.zeros(2, 2).double(),
+        torch.tensor([[0.625, 1.0]]).double(),  # the last that is known holds for what comes after
+    ]
+    found = count_near(network, [("neuron", each) for each in radii], [(x, None)])
+    assert [counts.tolist() for counts in found] == [[[1, 2], [2, 0]], [[0, 0]] * 2, [[3, 4]]]
+
+
+def test_what_is_expected_near_and_its_bound_are_summed_over_places_and_steps() -> None:
+    x = torch.tensor([[0.75, 1.5], [0.25, 0.0], [0.5, 1.0]])
+    network = trace(OneToOne().eval(), x)
+    changed = {"layer.weight": torch.diag(torch.tensor([0.875, 1.0625]))}
+    calibration, spreading = calibrate(network, [x]), SpreadCollector()
+    crises = measure_crises(network, calibration, changed, Batches(begin=lambda: [x]))
+    measure_shifts(network, changed, ["neuron"], [x], spreading=spreading)
+    (found,) = accumulate_flips(network, calibration, crises, spreading.found, [x])
+    assert found.near is not None
+    assert found.bound is not None
+    (reached,) = (crisis.reached for crisis in crises)
+    (counts,) = count_near(network, [("neuron", reached)], [(x, None)])
+    near, bound = 0.0, 0.0
+    for step in range(2):  # three places of each channel, and three samples
+        chances = density_bound(calibration.neurons["neuron"], reached[step], counts[step] / 3)
+        near, bound = near + float(counts[step].sum()) / 3, bound + float(chances.sum()) * 3 / 3
+        assert float(found.near[step]) == pytest.approx(near)
+        assert float(found.bound[step]) == pytest.approx(bound)
+    assert 0 < near < bound
+
+
+def test_before_a_changed_layer_nothing_is_near() -> None:
+    torch.manual_seed(0)
+    x = 2 * torch.rand(64, 5)
+    network = trace(Chain(steps=2, way="plain", beta=0.5).eval(), x)
+    changed = {"second.weight": network.weight("second.weight").detach() * 1.5}
+    calibration, spreading = calibrate(network, [x]), SpreadCollector()
+    crises = measure_crises(network, calibration, changed, Batches(begin=lambda: [x]))
+    measure_shifts(network, changed, calibration.neurons, [x], spreading=spreading)
+    first, second = accumulate_flips(network, calibration, crises, spreading.found, [x])
+    assert first.near is not None
+    assert first.bound is not None
+    assert second.bound is not None
+    assert not first.near.any()
+    assert not first.bound.any()
+    assert second.bound.any()
+
+
+def test_the_first_bound_that_says_nothing_is_found_by_neuron_and_step() -> None:
+    def of(neuron: str, *bound: float) -> AccumulatedFlips:
+        shares = torch.tensor(bound).double()
+        return AccumulatedFlips(neuron=neuron, flipped=shares, hit=shares, near=None, bound=shares)
+
+    unknown = replace(of("c"), bound=None)
+    assert find_first_empty([of("a", 0.1, 0.2, 0.99), of("b", 0.2, 1.0, 3.0)]) == ("b", 2)
+    assert find_first_empty([of("a", 1.5, 2.0)]) == ("a", 1)
+    assert find_first_empty([of("a", 0.1, 0.2)]) is None
+    assert find_first_empty([of("a", 0.1), unknown, of("b", 1.0)]) is None
+
+
+def step(
+    spreading: SpreadCollector, neuron: str, flipped: Tensor, apart: Tensor, axis: int | None
+) -> None:
+    spreading.note_call(neuron, 1, 1)
+    spreading.step(neuron, flipped, apart, axis)
+
+
+@pytest.mark.parametrize("more", [(), (4,), (4, 4)])
+def test_the_largest_change_of_a_channel_is_that_of_all_its_places(more: tuple[int, ...]) -> None:
+    spreading, apart = SpreadCollector(), torch.rand(2, 3, *more)
+    step(spreading, "n", apart < 0, apart, -1 - len(more))
+    spreading.end()
+    found = spreading.found["n"]
+    assert found.untouched.shape == (1, 3)
+    largest = [float(apart[:, channel].max()) for channel in range(3)]
+    assert found.untouched[0].tolist() == pytest.approx(largest)
+
+
+def test_neurons_of_different_numbers_of_steps_are_not_paired() -> None:
+    spreading, none = SpreadCollector(), torch.zeros(2, 3)
+    for neuron in ("a", "b", "b"):
+        step(spreading, neuron, none > 0, none, -1)
+    spreading.end()
+    assert spreading.found == {}
 
 
 class Relay(nn.Module):

@@ -69,6 +69,12 @@ def test_a_linear_layer_is_nearest_of_its_rank() -> None:
     assert (found - weight).square().sum() == pytest.approx(float(lost), rel=1e-4)
 
 
+def test_one_rank_is_left_at_least() -> None:
+    found, numbers = changes.reduce_rank(torch.randn(8, 6, generator=draws()), 0.01)
+    assert torch.linalg.matrix_rank(found) == 1
+    assert numbers == 8 + 6
+
+
 def test_a_convolution_of_low_rank_is_found_again() -> None:
     outer, inner = torch.randn(8, 2, generator=draws(1)), torch.randn(6, 3, generator=draws(2))
     core = torch.randn(2, 3, 3, 3, generator=draws(3))
@@ -114,6 +120,13 @@ def test_noise_has_the_size_that_was_asked_for() -> None:
     assert float(added.std()) == pytest.approx(0.5 * float(x.std()), rel=0.03)
 
 
+def test_noise_goes_by_the_deviation_of_what_is_there() -> None:
+    x = torch.tensor([[1.0, 5.0]])  # of which the deviation about their mean 3 is 2
+    drawn = torch.randn(1, 2, generator=draws())
+    for add in (changes.add_weight_noise, changes.add_gaussian_noise):
+        torch.testing.assert_close(add(x, 0.25, draws()), x + 0.25 * 2 * drawn)
+
+
 def spikes(steps: int = 50, places: int = 400) -> torch.Tensor:
     return (torch.rand(steps, places, generator=draws(5)) < 0.3).float()
 
@@ -137,6 +150,18 @@ def test_jitter_moves_spikes_by_one_step_and_no_farther() -> None:
     assert set(counts.nonzero().squeeze(1).tolist()) == {3, 4, 5}
     assert float(counts[4]) == pytest.approx(400, abs=60)
     assert float(counts[3]) == pytest.approx(300, abs=60)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_low_draw_moves_a_spike_later_a_middle_one_earlier_and_a_high_one_not(axis: int) -> None:
+    x = spikes(steps=6, places=5)
+    drawn, expected = torch.rand(6, 5, generator=draws()), torch.zeros(6, 5)
+    for at in x.nonzero().tolist():
+        draw = float(drawn[tuple(at)])
+        by = 1 if draw < 0.3 else -1 if draw < 0.6 else 0
+        at[axis] = min(max(at[axis] + by, 0), x.shape[axis] - 1)
+        expected[tuple(at)] = 1
+    assert torch.equal(changes.jitter_spikes(x, 0.6, draws(), axis=axis), expected)
 
 
 def test_at_the_ends_of_a_course_spikes_stay_in_it() -> None:

@@ -22,6 +22,7 @@ from snnprune.theory.construction import (
     draw_target,
     enumerate_spikes,
     require_memoryless,
+    run_equivalent,
 )
 from snnprune.theory.trials import (
     TrialInputs,
@@ -217,7 +218,7 @@ def test_the_width_by_density_is_that_of_theorem_4_3() -> None:
 
 def test_samples_are_compared_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     target = draw_target(3, 2, HARD, (0,))
-    built = build_equivalent(target, 40, span=1, key=(0,))  # so few that spikes differ
+    built = build_equivalent(target, 80, span=1, key=(0,))  # so few that spikes differ
     spikes = draw_spikes(4, 50, 3, 0.5, (0,))
     at_once = compare_networks(target, built, spikes)
     monkeypatch.setattr("snnprune.theory.construction.MOST_MEMBRANES", 4 * 9 * 7)
@@ -226,7 +227,13 @@ def test_samples_are_compared_some_at_a_time(monkeypatch: pytest.MonkeyPatch) ->
     assert at_once.places == 4 * 50 * 3 * 2
     assert 0 < at_once.struck < at_once.samples == 50
     each = [compare_networks(target, built, spikes, one).struck_one for one in range(50)]
-    assert sum(each) == at_once.struck
+    made = run_equivalent(built, HARD, spikes)
+    wanted, _ = target.run(spikes)
+    apart = zip(torch.cat(wanted).unbind(1), torch.cat(made).unbind(1), strict=True)
+    flips = [int((one != other).sum()) for one, other in apart]  # of each sample
+    assert 1 in flips
+    assert each == [count > 0 for count in flips]
+    assert (at_once.struck, at_once.flipped) == (sum(each), sum(flips))
 
 
 def test_a_weight_at_the_end_of_the_span_is_found_as_often_as_promised() -> None:

@@ -136,6 +136,44 @@ def test_flips_are_counted_by_hand_and_the_first_of_a_course_apart() -> None:
     # the membranes: 0.8 and 1.2 against 0.4 and 0.6; 0.2 and 0.3 against 0.1 and 0.15
     assert found.size.tolist() == pytest.approx([0.4 + 0.6 + 0.1 + 0.15, 0.0])
     assert found.compute_furthest().tolist() == pytest.approx([0.6, 0.0])
+    assert found.compute_mean().tolist() == pytest.approx([1.25 / 4, 0.0])
+    assert found.compute_rate().tolist() == [1 / 4, 0.0]
+
+
+class Comparing(nn.Module):
+    """Four inputs, four comparisons with 1; one step."""
+
+    def __init__(self, *, at: bool) -> None:
+        super().__init__()
+        self.at, self.layer = at, nn.Linear(4, 4, bias=False)
+        self.layer.weight = nn.Parameter(torch.eye(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = self.layer(x)
+        return ((u >= 1) if self.at else (u > 1)).float().unsqueeze(0)
+
+
+@pytest.mark.parametrize(("at", "flips"), [(True, [0, 0, 1, 1]), (False, [1, 1, 0, 0])])
+def test_a_membrane_at_the_threshold_spikes_or_not_as_its_neuron_says(
+    at: bool, flips: list[int]
+) -> None:
+    model, x = Comparing(at=at).eval(), torch.tensor([[1.0, 2.0, 1.0, 0.5]])
+    network = trace(model, x)
+    changed = {"layer.weight": torch.tensor([2.0, 0.5, 0.5, 2.0]).diag()}  # to 2, 1, 0.5, 1
+    happened, _ = measure_shifts(network, changed, list(network.neurons), [x])
+    (found,) = happened.values()
+    assert found.flips.tolist() == flips
+
+
+def test_of_a_single_place_everything_is_a_share_of_one() -> None:
+    model, x = Comparing(at=True).eval(), torch.tensor([[1.0, 2.0, 1.0, 0.5]])
+    network = trace(model, x)
+    changed = {"layer.weight": torch.tensor([2.0, 0.5, 0.5, 2.0]).diag()}  # by 1, 1, 0.5, 0.5
+    (found,) = measure_crises(network, calibrate(network, [x]), changed, Batches(begin=lambda: [x]))
+    assert found.moved.places.tolist() == found.moved.clean.tolist() == [1, 1, 1, 1]
+    assert found.compute_flipped().tolist() == [0, 0, 1, 1]
+    assert found.moved.compute_mean().tolist() == [1, 1, 0.5, 0.5]
+    assert found.near.tolist() == [1, 1, 1, 1]  # 0, 1, 0, 0.5 from the threshold
 
 
 def test_the_largest_change_of_a_current_is_that_of_any_batch() -> None:

@@ -45,6 +45,19 @@ def test_a_network_by_hand() -> None:
     assert widths.network_width_as_printed(setting, eps) == 4 * block
 
 
+def test_a_width_by_the_margin_by_hand() -> None:
+    setting = Setting(neurons=3, layers=2, steps=9, threshold=0.5, beta=0.5, delta=0.2)
+    width, error = widths.width_by_margin(setting, 0.3)
+    assert error == 0.15
+    # one of 4 fires, and one of 1/0.05 of these is near
+    assert width == 3 * math.ceil(80 * math.log(9 * 2 / 0.2))
+
+
+def test_the_chance_of_failure_by_hand() -> None:
+    assert widths.failure(THREE, 0.3, 200) == pytest.approx(9 * (1 - 0.25 * 0.1) ** 200)
+    assert widths.failure(THREE, 0.3, 10) == 1  # 9 * 0.78
+
+
 def test_larger_weights_fire_more_and_are_farther_apart() -> None:
     wide = Setting(neurons=3, threshold=0.5, delta=0.2, span=2.0)
     assert wide.firing == pytest.approx(1.5 / 4)

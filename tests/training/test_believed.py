@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from snnprune.training.fit import Position
+from snnprune.training.methods import Round
 from snnprune.training.runs.state import read_count, read_number, require_alike, require_names
+from snnprune.training.tickets import require_epochs
 from snnprune.training.weights import BestWeights
 
 AT = Position(epoch=1, step=2, loss_sum=5.5, correct=3, seen=8)
@@ -38,6 +40,7 @@ def test_a_position_comes_back_as_it_was() -> None:
         {"correct": 9},
         {"seen": 0},
         {"seen": 2**60},
+        {"seen": 2**53 + 1},
         {"loss_sum": math.nan},
         {"loss_sum": "5.5"},
         {"more": 1},
@@ -46,6 +49,46 @@ def test_a_position_comes_back_as_it_was() -> None:
 def test_a_position_that_cannot_be_is_refused(changed: dict[str, Any]) -> None:
     with pytest.raises((ValueError, LookupError)):
         taken_up(**changed)
+
+
+def test_a_batch_later_the_sums_are_those_of_its_samples_too() -> None:
+    later = AT.after(0.5, 2, 4, skipped=True)
+    assert later == Position(epoch=1, step=3, loss_sum=7.5, correct=5, seen=12, skipped=1)
+    assert (later.train_loss, later.train_accuracy) == (7.5 / 12, 5 / 12)
+    assert later.after(0.0, 0, 4, skipped=False).skipped == 1
+
+
+def rows(count: int, **told: Any) -> list[dict[str, Any]]:
+    """Metrics of so many epochs."""
+    epoch = {
+        "kind": "epoch",
+        "train_loss": 0.5,
+        "train_accuracy": 0.5,
+        "validation_accuracy": None,
+        "learning_rate": 0.1,
+    }
+    return [{**epoch, "epoch": number, **told} for number in range(count)]
+
+
+def test_metrics_of_the_only_training_tell_of_the_epochs_before() -> None:
+    require_epochs(rows(2), Position(epoch=2, step=1, seen=4))
+    for told in (rows(1), rows(3), [*rows(2), *rows(1, method="imp", round=0)]):
+        with pytest.raises(ValueError, match=r"tell of \d epochs, it is after 2"):
+            require_epochs(told, Position(epoch=2))
+    with pytest.raises(ValueError, match="hold what is no row"):
+        require_epochs(rows(2, train_loss="0.5"), Position(epoch=2))
+
+
+def test_metrics_of_a_round_tell_of_its_epochs_or_of_fewer_where_it_was_ended_early() -> None:
+    round_ = Round(method="imp", round=1, sparsity=0.5, epochs=4, folder="round-01", last=False)
+    others = [*rows(4, method="dense", round=0), *rows(4, method="sf", round=1)]
+    for count, epoch in ((0, 0), (2, 2), (4, 4), (2, 4), (1, 4)):
+        told = [*others, *rows(count, method="imp", round=1)]
+        require_epochs(told, Position(epoch=epoch), round_)
+    for count, epoch in ((0, 4), (5, 4), (2, 3), (3, 2)):
+        told = [*others, *rows(count, method="imp", round=1)]
+        with pytest.raises(ValueError, match=f"tell of {count} epochs, it is after {epoch}"):
+            require_epochs(told, Position(epoch=epoch), round_)
 
 
 def test_a_count_is_a_whole_number_up_to_the_most() -> None:
@@ -95,11 +138,15 @@ def test_the_best_weights_are_of_an_epoch_that_was() -> None:
     best = BestWeights()
     best.restore({"epoch": 1, "accuracy": 0.5}, tensors, module=module, epochs=2)
     assert (best.epoch, best.accuracy) == (1, 0.5)
+    for accuracy in (0.0, 1.0):
+        BestWeights().restore({"epoch": 0, "accuracy": accuracy}, tensors, module=module, epochs=2)
     BestWeights().restore({"epoch": None, "accuracy": None}, {}, module=module, epochs=2)
     for position, held in (
         ({"epoch": 2, "accuracy": 0.5}, tensors),
         ({"epoch": 1, "accuracy": 1.5}, tensors),
         ({"epoch": 1, "accuracy": None}, tensors),
+        ({"epoch": 1, "accuracy": None}, {}),
+        ({"epoch": None, "accuracy": 0.5}, {}),
         ({"epoch": None, "accuracy": None}, tensors),
         ({"epoch": 1, "accuracy": 0.5}, {}),
     ):

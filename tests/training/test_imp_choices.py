@@ -13,7 +13,6 @@ from snnprune.graph.network import Network
 from snnprune.masks import Masks
 from snnprune.recipe.schema import Recipe
 from snnprune.recipe.sections import TrainingSection
-from snnprune.training import ranking
 from snnprune.training.early_bird import EarlyBirdDetector, compute_hamming
 from snnprune.training.ranking import DynamicSurgery
 from snnprune.training.step import Trainer
@@ -53,6 +52,12 @@ def test_between_the_two_thresholds_a_weight_stays_what_it_is() -> None:
     assert alive == [True, True, True, True, True, False, False]
 
 
+def test_at_either_threshold_a_weight_stays_what_it_is() -> None:
+    weights = [11.0, 10.0, 9.0, 1.0]  # t is 10
+    assert operated(weights, [False] * 4, kept=2) == [False] * 4
+    assert operated(weights, [True] * 4, kept=2) == [True, True, True, False]
+
+
 @pytest.mark.parametrize(("kept", "expected"), [(0, False), (3, True)])
 def test_a_round_that_keeps_nothing_or_all_operates_on_nothing_else(
     kept: int, expected: bool
@@ -60,13 +65,12 @@ def test_a_round_that_keeps_nothing_or_all_operates_on_nothing_else(
     assert operated([3.0, 2.0, 2.9], [expected] * 3, kept)[0] is expected
 
 
-def test_surgery_becomes_rarer_with_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "DECAY", 1.0)
+def test_surgery_becomes_rarer_with_the_steps() -> None:
     layer = nn.Linear(2, 1, bias=False)
     training = TrainingSection(epochs=1, learning_rate=0.1)
     trainer = Trainer(Network(module=layer), training, steps_per_epoch=1)
     counts = []
-    for step in (0, 1, 9):
+    for step in (0, 10_000, 90_000):
         done = 0
         for seed in range(400):
             before = torch.zeros(1, 2, dtype=torch.bool)

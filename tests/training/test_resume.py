@@ -24,7 +24,7 @@ from snnprune.measure.evaluation import evaluate
 from snnprune.recipe.schema import Recipe
 from snnprune.runtime import SILENT
 from snnprune.training.runs import StopSignal
-from snnprune.training.runs.state import collect_conditions
+from snnprune.training.runs.state import collect_conditions, read_state, write_state
 from snnprune.training.step import Trainer
 
 EPOCHS, STEPS = 2, 3  # per epoch
@@ -388,6 +388,26 @@ def test_an_unfinished_run_is_not_overwritten(unfinished: LoopOptions) -> None:
     with pytest.raises(OutputError, match=r"--resume continues it, --force replaces it"):
         run(unfinished)
     assert contents(unfinished.out) == before
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"warnings": "none"}, "its warnings are not lines of text"),
+        ({"warnings": ["one", 2]}, "its warnings are not lines of text"),
+        ({"rows": -1}, "rows cannot be -1"),
+        ({"rows": 2}, "has 1 whole lines, 2 were written"),
+        ({"more": 0}, "does not say loop, rows, made_with, warnings alone"),
+    ],
+)
+def test_a_state_that_says_what_cannot_be_of_its_run_is_refused(
+    said: dict[str, Any], why: str, unfinished: LoopOptions
+) -> None:
+    newest = unfinished.out / "state" / f"step-{STEPS + 1:06}.safetensors"
+    state = read_state(newest)
+    write_state(newest, replace(state, position={**state.position, **said}))
+    with pytest.raises(InputError, match=why):
+        resumed(unfinished)
 
 
 def test_force_begins_anew(unfinished: LoopOptions, tmp_path: Path) -> None:

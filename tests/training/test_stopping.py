@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from snnprune.training.runs import catch_signals
+from snnprune.distributed.ranks import ALONE
+from snnprune.plugins import waiting
+from snnprune.training.runs import SharedStop, StopSignal, catch_signals
 
 
 @pytest.fixture(autouse=True)
@@ -31,10 +33,12 @@ def raise_signal(number: int) -> None:
     ],
 )
 def test_a_signal_is_noted_and_nothing_else_happens(number: int, code: int, word: str) -> None:
+    before = waiting.noted[number]
     with catch_signals() as stop:
         assert not stop
         raise_signal(number)
         assert stop
+    assert waiting.noted[number] == before + 1  # a further one ends a user's code
     error = stop.error("here")
     assert (error.exit_code, str(error)) == (code, word)
 
@@ -97,3 +101,25 @@ def test_beside_the_main_thread_nothing_is_noted() -> None:
     thread.start()
     thread.join()
     assert seen == [False]
+
+
+def test_a_rank_whose_launcher_is_gone_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, asked = SharedStop(StopSignal(), ALONE), StopSignal()
+    interrupted = SharedStop(asked, ALONE)
+    assert not stop
+    assert not interrupted
+    asked.signal = signal.SIGINT
+    assert interrupted
+    launcher = os.getppid()
+    monkeypatch.setattr(os, "getppid", lambda: launcher + 1)
+    assert stop
+    error = stop.error("here")
+    assert (error.exit_code, str(error)) == (143, "the launcher is gone: stopped here")
+    assert interrupted
+    error = interrupted.error("here")
+    assert (error.exit_code, str(error)) == (130, "interrupted here")
+
+
+def test_a_stop_that_no_signal_asked_for_is_told_as_one_of_sigterm() -> None:
+    error = StopSignal().error("here")
+    assert (error.exit_code, str(error)) == (143, "terminated here")

@@ -130,15 +130,25 @@ class Buffered(nn.Sequential):
 
 
 @pytest.mark.parametrize("samples", [2, 5])
-def test_buffers_come_back_whatever_a_pass_made_of_them(samples: int) -> None:
+@pytest.mark.parametrize("inference", [True, False])
+def test_buffers_come_back_whatever_a_pass_made_of_them(samples: int, inference: bool) -> None:
     network = traced(Buffered())
     module: Any = network.module
     before = module.last.clone()
     with (
         randomize_network(network, weights="kaiming-normal", kept=0.5, seed=0),
-        torch.inference_mode(),
+        torch.inference_mode(inference),
     ):
         module(images(samples, 1, 8, 8))
+    assert torch.equal(module.last, before)
+
+
+def test_a_buffer_that_was_taken_away_comes_back() -> None:
+    network = traced(Buffered())
+    module: Any = network.module
+    before = module.last.clone()
+    with randomize_network(network, weights="kaiming-normal", kept=0.5, seed=0):
+        module.last = None
     assert torch.equal(module.last, before)
 
 
@@ -284,6 +294,11 @@ def test_weights_that_are_no_plain_parameters_are_refused(name: str) -> None:
         pytest.fail("it began")
     assert str(caught.value).startswith(line)
     assert list(network.module.state_dict()) == before
+
+
+def test_all_of_a_network_may_be_kept() -> None:
+    with randomize_network(traced(), weights="kaiming-normal", kept=1.0, seed=0) as found:
+        assert all(bool(mask.all()) for mask in found.masks().values())
 
 
 @pytest.mark.parametrize("kept", [0.0, -0.1, 1.1, float("nan")])

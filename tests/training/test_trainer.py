@@ -228,6 +228,16 @@ def test_the_loss_scale_and_skipped_steps_are_taken_up_too() -> None:
     assert torch.equal(weights(first), weights(second))
 
 
+def test_fifty_steps_in_a_row_that_overflow_are_told_and_a_good_one_ends_the_row() -> None:
+    target, (x, y) = trainer(), batch()
+    target.skipped = 48
+    target._count_skipped()
+    with pytest.raises(NonFiniteError, match="50 steps in a row overflowed in fp16"):
+        target._count_skipped()
+    target.train_on(x, y)
+    assert target.skipped == 0
+
+
 def test_what_is_of_another_network_is_not_taken() -> None:
     target = trainer(momentum=0.9)
     target.train_on(*batch())

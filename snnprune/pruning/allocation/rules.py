@@ -271,7 +271,8 @@ def compute_lamp_levels(energies: Tensor) -> Tensor:
     rest = energies.flip(0).logcumsumexp(0).flip(0)
     levels = energies - rest
     levels[energies == -torch.inf] = -torch.inf
-    levels[energies == torch.inf] = 0
+    # past all that is finite, and before what goes last in any layer
+    levels[energies == torch.inf] = -torch.finfo(levels.dtype).tiny
     levels[-1:] = 0
     return levels
 

@@ -158,12 +158,12 @@ class _Tuner:
         """Of the dense network, where they can be kept."""
         groups = [self._make_group(key, settings.learning_rate) for key in keys]
         self.optimizer = Adam(groups)
-        rise = max(RISE, 2 / settings.steps)  # torch's schedule needs two steps to rise
+        total = max(settings.steps, 3)  # torch's schedule needs two steps to rise and one to fall
         self.schedule = OneCycleLR(
             self.optimizer,
             [group["lr"] for group in groups],
-            total_steps=max(settings.steps, 2),
-            pct_start=min(rise, 1.0),
+            total_steps=total,
+            pct_start=max(RISE, 2 / total),
         )
 
     def _make_group(self, key: str, rate: float) -> dict[str, Any]:

@@ -51,6 +51,17 @@ def held(network: Network, other: dict[str, Tensor], x: Tensor, **more: Any) -> 
     return agreement(network, {}, other, [(x, None)], **more)
 
 
+def test_saved_states_and_what_the_network_has_not_are_no_part_of_it() -> None:
+    neuron = sl.LIF(tau_mem=2.0)
+    module = nn.Sequential(nn.Linear(3, 4), neuron, nn.Linear(4, 2))
+    x = 3 * torch.rand(2, 5, 3, generator=torch.Generator().manual_seed(0))
+    network = trace(module, x)
+    saved = {"1.v_mem": torch.full((7, 4), 9.0), "elsewhere.weight": torch.ones(2)}
+    found = held(network, {**module.state_dict(), **saved}, x)
+    assert found.share() == 1
+    assert neuron.v_mem.shape != (7, 4)
+
+
 def test_flipped_spikes_are_counted_by_time_step() -> None:
     x = torch.tensor([[1.0, 0.6, 0.0], [0.5, 0.4, 1.0]])
     network = trace(Inputs(), x)

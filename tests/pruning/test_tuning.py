@@ -187,7 +187,7 @@ def test_masks_grow_by_the_cubic_schedule_and_then_hold() -> None:
         counts.append(int(growth.masks["w"].sum()))
     cuts = {step: 10 + 90 * (1 - step / 60) ** 3 for step in (*range(8, 60, 8), 60)}
     assert {step: counts[step - 1] for step in cuts} == {s: round(n) for s, n in cuts.items()}
-    assert counts[60:] == [10] * 40
+    assert {step for step in range(2, 101) if counts[step - 1] != counts[step - 2]} <= cuts.keys()
     assert growth.masks["w"].nonzero().flatten().tolist() == list(range(90, 100))
 
 

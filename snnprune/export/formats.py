@@ -208,11 +208,13 @@ def measure_sizes(tensors: Iterable[Tensor], packing: Packing, *, whole: int = W
 
 
 def _pick_pieces(raw: Sequence[Bytes], total: int) -> list[Bytes]:
-    """`PIECES` pieces, evenly spaced over all bytes one after the other; none spans two tensors."""
+    """What is in `PIECES` pieces, evenly spaced over all bytes one after the other."""
     starts = [number * (total - PIECE) // (PIECES - 1) for number in range(PIECES)]
     found, before = [], 0
     for part in raw:
-        inside = (start - before for start in starts if before <= start < before + len(part))
-        found += [part[first : first + PIECE] for first in inside]
+        for start in starts:
+            first, last = max(start - before, 0), min(start + PIECE - before, len(part))
+            if first < last:
+                found.append(part[first:last])
         before += len(part)
     return found

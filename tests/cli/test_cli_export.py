@@ -226,7 +226,7 @@ def test_of_a_large_file_they_are_estimated_from_all_over_it(
     weights = {
         f"{place}.weight": torch.randn(size, generator=drawn)
         * (torch.rand(size, generator=drawn) > sparsity)
-        for place, (size, sparsity) in enumerate([(150_000, 0.99), (30_001, 0.5), (7, 0.0)])
+        for place, (size, sparsity) in enumerate([(150_000, 0.99), (7, 0.0), (30_001, 0.5)])
     }
     packing = pack(weights)
     sizes, exact = (
@@ -235,7 +235,7 @@ def test_of_a_large_file_they_are_estimated_from_all_over_it(
     assert sizes.estimated
     assert not exact.estimated
     assert sizes.dense == exact.dense == 4 * 180_008
-    assert 0.8 < sizes.tried / (12 * 2**15) <= 1
+    assert sizes.tried == 12 * 2**15
     assert sizes.gzip == pytest.approx(exact.gzip, rel=0.1)
     assert sizes.zstd == pytest.approx(exact.zstd, rel=0.1)
     assert (sizes.packed, sizes.bound) == (exact.packed, exact.bound)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from one_to_one import OneToOne
 from torch import Tensor, nn
 
 from snnprune.data.batches import Batches
@@ -117,19 +118,6 @@ def test_the_bound_says_something_where_changes_are_small() -> None:
     assert last is not None
     assert 0 < float(last[-1]) < 0.01
     assert find_first_empty(found) is None
-
-
-class OneToOne(nn.Module):
-    """Two inputs, two neurons, two steps."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(2, 2, bias=False)
-        self.layer.weight = nn.Parameter(torch.eye(2))
-        self.neuron = LIF(Dynamics(beta=0.5, threshold=1.0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.neuron(torch.stack([self.layer(x)] * 2))
 
 
 def test_membranes_near_the_threshold_are_counted_by_hand() -> None:

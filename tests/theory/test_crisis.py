@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from one_to_one import OneToOne
 from torch import Tensor, nn
 
 from snnprune.data.batches import Batches
@@ -105,19 +106,6 @@ def test_unchanged_weights_flip_nothing() -> None:
     )
     assert float(found.moved.flips.sum()) == 0
     assert float(found.moved.compute_furthest().max()) == 0
-
-
-class OneToOne(nn.Module):
-    """Two inputs, two neurons, two steps, no decay of what is left: by hand."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(2, 2, bias=False)
-        self.layer.weight = nn.Parameter(torch.eye(2))
-        self.neuron = LIF(Dynamics(beta=0.5, threshold=1.0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.neuron(torch.stack([self.layer(x)] * 2))
 
 
 def test_flips_are_counted_by_hand_and_the_first_of_a_course_apart() -> None:

@@ -68,6 +68,17 @@ def read_peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
+def return_freed_memory() -> None:
+    """Give the system back what was freed, where the C library keeps pieces of it, as glibc does.
+
+    Between stages that need large tensors of other sizes each; what is left in pieces adds up.
+    """
+    import ctypes
+
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library, Windows
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def read_peak_gpu_memory() -> int | None:
     """The most that torch has had of the current GPU, in bytes; None where none is in use.
 

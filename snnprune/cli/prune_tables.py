@@ -111,15 +111,16 @@ def make_prune_tables(found: PruneOutcome, width: int) -> list[Table]:
 
 def format_prune_lines(found: PruneOutcome) -> list[str]:
     """What was done, why so, and what was written."""
-    plan, first = found.choice.plan, found.files[0]
-    steps = f" in {plan.steps} steps" if plan.steps > 1 else ""
+    first = found.files[0]
+    how = first.report
+    steps = f" in {how['steps']} steps" if how["steps"] > 1 else ""
     search = [] if found.search is None else [format_search_line(found.search)]
     one = found.files if len(found.files) == 1 else ()
     return [
         *search,
         *(format_sparsity_line(file.totals) for file in one),
-        f"criterion {plan.criterion} ({found.choice.why}), allocation {found.allocation}, "
-        f"repair {plan.repair}{steps}",
+        f"criterion {how['criterion']} ({how['criterion_because']}), "
+        f"allocation {how['allocation']}, repair {how['repair']}{steps}",
         *_format_tuning_lines(found),
         *_format_quantization_lines(found),
         *format_fallback_lines(first.rows),
@@ -139,15 +140,16 @@ def format_prune_lines(found: PruneOutcome) -> list[str]:
 
 def _format_tuning_lines(found: PruneOutcome) -> list[str]:
     """How long each was tuned, on what, and what that gave; or why none was."""
-    why = found.choice.tuning_why
-    if not any(file.report["tuning"] for file in found.files):
-        return [why] if why else []
     lines = [
         _format_tuning_line(file.report["tuning"], _format_file_name(file, found))
         for file in found.files
         if file.report["tuning"]
     ]
-    return [*lines, *([f"tuned so because {why}"] if why else [])]
+    whys = {
+        file.report["tuning_because"]: "tuned so because " if file.report["tuning"] else ""
+        for file in found.files
+    }
+    return [*lines, *(f"{before}{why}" for why, before in whys.items() if why)]
 
 
 def _format_tuning_line(tuning: Mapping[str, Any], name: str) -> str:

@@ -15,6 +15,7 @@ from snnprune.graph.forward import Batch, Forward
 from snnprune.graph.network import Network
 from snnprune.graph.state import copy_tensors
 from snnprune.masks import Masks, apply_masks, count_prunable, count_pruned
+from snnprune.measure.agreement_pass import measure_agreements
 from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import Calibration
 from snnprune.pruning.allocation import load_allocation
@@ -104,6 +105,18 @@ class PrunePlan:
     def load(self) -> PrunePlan:
         """The same: it is loaded already."""
         return self
+
+    def change(self, names: Plan) -> PrunePlan:
+        """Another plan; where criterion, allocation and repair stay, they are not loaded again.
+
+        Raises:
+            InputError: as `Plan.load`.
+        """
+        alike = all(
+            getattr(names, part) == getattr(self.names, part)
+            for part in ("criterion", "allocation", "repair")
+        )
+        return replace(self, names=names) if alike else names.load()
 
 
 BEGIN = 0.5
@@ -234,6 +247,21 @@ class OneShot:
         counts = {key: int(mask.sum()) for key, mask in goal.masks.items()}
         masks = self._repair(plan, replace(cut, masks=begin), alive, fixed=False, counts=counts)
         return replace(goal, masks=masks)
+
+    def measure_same_decisions(self) -> float:
+        """The share of calibration images that the module, as it is, decides on as the dense one.
+
+        Raises:
+            InputError: its output fits no readout.
+            NonFiniteError: an output is NaN or infinite.
+        """
+        assert self.network is not None
+        assert self.batches is not None
+        made = copy_tensors(self.network.module)
+        batches = self.batches.track(self.progress, "comparing")
+        outputs = measure_agreements(self.network, self._dense, [made], batches)[0].outputs
+        assert outputs is not None
+        return outputs.share
 
     def restore(self) -> None:
         """Put the dense tensors back."""

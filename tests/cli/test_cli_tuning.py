@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from snnprune.jobs.prune import methods
-from snnprune.jobs.prune.methods import TIMES, tune_longer
+from snnprune.jobs.prune.methods import MethodChoice
 from snnprune.jobs.prune.pruned_model import PrunedModel
-from snnprune.pruning.oneshot import Plan, PrunePlan
+from snnprune.jobs.prune.tries import TIMES, tune_longer
+from snnprune.pruning.oneshot import Plan
 from snnprune.pruning.prune import PruneResult
 from snnprune.pruning.repair import TuneOutcome, TuneSettings
 
@@ -77,13 +78,56 @@ def test_the_number_of_steps_follows_from_their_cost(
 
 
 @pytest.mark.slow
-def test_where_half_goes_at_most_the_closed_form_is_taken(prune: Run, tmp_path: Path) -> None:
+def test_where_half_goes_at_most_magnitude_is_taken_and_judged(prune: Run, tmp_path: Path) -> None:
     done = prune("--sparsity", 0.5, "--no-eval")
     assert done.returncode == 0, done.stderr
-    assert "not tuned: no more than half of the weights go" in done.stdout
-    assert report(tmp_path)["repair"] == "obs"
-    done = prune("--sparsity", 0.5, "--no-eval", *SHORT, out="q.safetensors")
-    assert report(tmp_path, "q")["repair"] == "tune"
+    told = "not tuned: no more than half of the weights go, and"
+    assert told in done.stdout
+    assert report(tmp_path)["tuning_because"].startswith(told)
+    assert report(tmp_path)["repair"] == "bn"
+    by_hand = ("--criterion", "magnitude", "--allocation", "lamp", "--repair", "bn")
+    prune("--sparsity", 0.5, "--no-eval", *by_hand, out="a.safetensors")
+    prune("--sparsity", 0.5, "--no-eval", "--no-tune", out="q.safetensors")
+    files = [load_file(tmp_path / f"{name}.safetensors") for name in ("p", "a", "q")]
+    for other in files[1:]:
+        assert all(torch.equal(files[0][key], other[key]) for key in files[0])
+    assert "closed form was asked for" in report(tmp_path, "q")["tuning_because"]
+    done = prune("--sparsity", 0.5, "--no-eval", *SHORT, out="r.safetensors")
+    assert report(tmp_path, "r")["repair"] == "tune"
+
+
+def test_where_too_many_decisions_change_half_is_tuned_too(
+    prune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(methods, "STEPS", 9)
+    monkeypatch.setattr(methods, "LEAST", 9)
+    monkeypatch.setattr(methods, "SAME", 1.01)
+    done = prune("--sparsity", 0.4, "--no-eval")
+    assert done.returncode == 0, done.stderr
+    found = report(tmp_path)
+    assert (found["repair"], found["tuning"]["steps"]) == ("tune", 9)
+    assert "9 steps of" in found["tuning_because"]
+    assert "without, only" in found["tuning_because"]
+    assert f"tuned so because {found['tuning_because']}" in done.stdout
+
+
+def test_a_choice_is_judged_by_the_decisions_that_stay() -> None:
+    tuned = MethodChoice(
+        plan=Plan(criterion="magnitude", repair="tune"), why="so", tuning_why="960 steps"
+    )
+    plain = MethodChoice(
+        plan=Plan(criterion="magnitude", repair="bn"),
+        why="so",
+        tuning_why="not tuned: half",
+        otherwise=tuned,
+    )
+    kept, changed = plain.judge(0.9), plain.judge(0.8999)
+    assert (kept.plan.repair, changed.plan.repair) == ("bn", "tune")
+    assert kept.otherwise is None
+    assert kept.tuning_why is not None
+    assert kept.tuning_why.startswith("not tuned: half, and 90.0% of the decisions")
+    assert changed.tuning_why is not None
+    assert changed.tuning_why.startswith("960 steps; without, only 90.0% of")
 
 
 @pytest.mark.slow
@@ -230,7 +274,9 @@ def outcome(loss: float, steps: int) -> PrunedModel:
         loss_at_last=loss,
     )
     cut = PruneResult(masks={}, already_zero=0)
-    return PrunedModel(cut=cut, tensors={}, tuned=tuned)
+    plan = Plan(criterion="magnitude", repair="none", tuning=TuneSettings(steps=steps))
+    choice = MethodChoice(plan=plan, why="asked for")
+    return PrunedModel(cut=cut, tensors={}, choice=choice, tuned=tuned)
 
 
 @pytest.mark.parametrize(
@@ -242,14 +288,13 @@ def outcome(loss: float, steps: int) -> PrunedModel:
     ],
 )
 def test_it_goes_on_as_long_as_it_pays(losses: tuple[float, ...], best: float, tries: int) -> None:
-    plan = Plan(criterion="magnitude", repair="none", tuning=TuneSettings(steps=10)).load()
     asked: list[int] = []
 
-    def make(longer: PrunePlan) -> PrunedModel:
-        asked.append(longer.names.tuning.steps)
+    def make(longer: MethodChoice) -> PrunedModel:
+        asked.append(longer.plan.tuning.steps)
         return outcome(losses[len(asked)], asked[-1])
 
-    found = tune_longer(outcome(losses[0], 10), plan, make)
+    found = tune_longer(outcome(losses[0], 10), make)
     assert found.tuned is not None
     assert found.tuned.loss_at_last == best
     assert asked == [10 * times for times in TIMES[:tries]]

@@ -22,7 +22,7 @@ from snnprune.jobs.check import (
     judge_gates,
 )
 from snnprune.jobs.prune.measuring import BeforeAfter, NetworkResult
-from snnprune.jobs.prune.methods import MethodChoice, list_rounded, list_unfitted
+from snnprune.jobs.prune.methods import list_rounded, list_unfitted
 from snnprune.jobs.prune.options import OutputPaths
 from snnprune.jobs.prune.pruned_model import PrunedModel, name_integers, slim_integers
 from snnprune.jobs.prune.target_sparsity import Search
@@ -72,8 +72,6 @@ class PruneOutcome:
     """What came of a command."""
 
     files: tuple[PrunedFile, ...]
-    choice: MethodChoice
-    allocation: str
     search: Search | None
     report: dict[str, Any]
     """Of the one file, or of all of them."""
@@ -218,7 +216,7 @@ class PruneWriter:
             *self.made.cut.warnings,
             *self.made.notes,
             *warn_of_unused(work.target.prunable.find_unused()),
-            *list_unfitted(work.target.network, work.choice.plan.repair, self.made.cut.masks),
+            *list_unfitted(work.target.network, self.made.choice.plan.repair, self.made.cut.masks),
             *list_rounded(self.made.quantized),
             *notes,
         )
@@ -234,7 +232,7 @@ class PruneWriter:
     ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         """Write all files but the report; the tensors as they are read back, and notes."""
         work, made = self.work, self.made
-        source, plan = work.target.checkpoint, work.choice.plan
+        source, plan = work.target.checkpoint, made.choice.plan
         metadata = source.metadata | make_metadata(
             "prune",
             model=work.target.spec,
@@ -274,19 +272,20 @@ class PruneWriter:
         return {} if small is None else {key: [*shape] for key, shape in small.shapes.items()}
 
     def _make_report(self, **found: Any) -> dict[str, Any]:
-        work, plan = self.work, self.work.choice.plan
+        work, choice = self.work, self.made.choice
+        plan = choice.plan
         return make_target_report(
             work.target,
             "prune",
             criterion=plan.criterion,
-            criterion_because=work.choice.why,
+            criterion_because=choice.why,
             allocation=work.allocation,
             repair=plan.repair,
             steps=plan.steps,
             structure=work.structure.name,
             channels=dict(self.made.channels),
             smaller=self._list_compact_shapes(),
-            tuning_because=work.choice.tuning_why,
+            tuning_because=choice.tuning_why,
             tuning=None if self.made.tuned is None else asdict(self.made.tuned),
             quantization=_describe_quantization(self.made.quantized),
             layers_asked=dict(work.options.layers),

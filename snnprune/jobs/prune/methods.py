@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from snnprune.errors import InputError, UsageError
-from snnprune.errors.text import format_names, layer_name
+from snnprune.errors.text import format_names, format_percent, layer_name
 from snnprune.graph.network import Network
 from snnprune.jobs.prune.options import PruneOptions
-from snnprune.jobs.prune.pruned_model import PrunedModel
 from snnprune.jobs.targets.target import Target
 from snnprune.masks import Masks
-from snnprune.pruning.oneshot import BEGIN, Plan, PrunePlan
+from snnprune.pruning.oneshot import BEGIN, Plan
 from snnprune.pruning.repair import BY_LAYER, NONE, TUNE, TuneSettings, explain_unfitted
 from snnprune.pruning.repair.batchnorm import find_batchnorms
 from snnprune.pruning.repair.quantize import Quantized
@@ -29,11 +27,11 @@ MINUTE = 12 * 10**11
 GPU = 50  # times as many
 STEPS, LEAST = TuneSettings().steps, 120
 """Steps that are enough, and the fewest that were better than the closed form alone."""
-TIMES = (3, 9, 27)
-"""How many times as many steps each further try takes."""
 A_TRIAL = "each sparsity that is tried would take a minute; --effort default tunes them all"
-PAYS = 0.97
-"""Of the loss before: a try that is not below it does not pay."""
+SAME = 0.9
+"""Of the decisions on the calibration images: where fewer stay, half of the weights were too many
+to go without tuning."""
+SHALLOW = "no more than half of the weights go"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +43,45 @@ class MethodChoice:
     """Why this criterion."""
     tuning_why: str | None = None
     """Why it is tuned so, or not, where that was left to the tool."""
+    otherwise: MethodChoice | None = None
+    """What takes its place where fewer than `SAME` of the decisions stay."""
+
+    def judge(self, same: float) -> MethodChoice:
+        """This one or the other, by the share of decisions that stay by this one."""
+        told = f"{format_percent(same)} of the decisions on the calibration images stay"
+        if self.otherwise is not None and same < SAME:
+            return replace(
+                self.otherwise, tuning_why=f"{self.otherwise.tuning_why}; without, only {told}"
+            )
+        return replace(self, tuning_why=f"{self.tuning_why}, and {told}", otherwise=None)
 
 
 def choose_methods(target: Target, options: PruneOptions) -> MethodChoice:
     """What was asked for, and for the rest the best known for what is at hand.
+
+    Where all is left to the tool and no more than half of the weights go one by one, that is
+    magnitude with BatchNorms matched, which was measured to lose least there; see docs/results.
+
+    Raises:
+        InputError: the repair that was asked for cannot be had.
+    """
+    asked = (options.criterion, options.repair, options.steps)
+    tuned = options.list_given() or (options.effort is not None and not options.closed_form)
+    shallow = _is_shallow(options) and target.runnable is not None
+    deep = _choose_methods(target, options)
+    if not shallow or tuned or any(one is not None for one in asked):
+        return deep
+    plan = replace(deep.plan, repair=choose_repair(target, None))
+    return MethodChoice(
+        plan=plan,
+        why=deep.why,
+        tuning_why=f"not tuned: {SHALLOW}" if deep.plan.tunes else deep.tuning_why,
+        otherwise=deep if deep.plan.tunes else None,
+    )
+
+
+def _choose_methods(target: Target, options: PruneOptions) -> MethodChoice:
+    """The same for any sparsity.
 
     Beside a criterion that was asked for, the allocation is the one that fits its scores and the
     repair is `bn` where it can be; what goes with `sf-obs` was measured with `sf-obs` alone.
@@ -197,8 +230,6 @@ def choose_tuning(target: Target, options: PruneOptions) -> TuneChoice:
     if options.accuracy_target is not None and options.effort is None:
         return TuneChoice(settings=None, why=f"not tuned: {A_TRIAL}")
     asked = options.list_given() or ["--effort"] * (options.effort is not None)
-    if not asked and _is_shallow(options):
-        return TuneChoice(settings=None, why="not tuned: no more than half of the weights go")
     try:
         cost = _measure_step(target)
     except InputError as error:
@@ -226,9 +257,10 @@ def choose_tuning(target: Target, options: PruneOptions) -> TuneChoice:
 
 
 def _is_shallow(options: PruneOptions) -> bool:
-    """Whether weights go one by one and at most half of them: the closed form loses nothing."""
+    """Whether weights go one by one and of nothing more than half."""
     one_by_one = options.structure in (None, UNSTRUCTURED)
-    return one_by_one and 0 < max(options.sparsities, default=0.0) <= BEGIN
+    goals = (*options.sparsities, *options.layers.values())
+    return one_by_one and 0 < max(goals, default=0.0) <= BEGIN
 
 
 def _measure_step(target: Target) -> StepCost:
@@ -265,22 +297,3 @@ def make_settings(target: Target, options: PruneOptions) -> TuneSettings:
         use_labels=options.use_labels,
         augment=valid if augment is None else augment,
     )
-
-
-def tune_longer(
-    made: PrunedModel, plan: PrunePlan, make: Callable[[PrunePlan], PrunedModel]
-) -> PrunedModel:
-    """The best of `made` and of tries with three times as many steps each, as long as it pays."""
-    steps = plan.names.tuning.steps
-    for times in TIMES:
-        if made.tuned is None:
-            return made
-        tuning = replace(plan.names.tuning, steps=times * steps)
-        longer = make(replace(plan, names=replace(plan.names, tuning=tuning)))
-        if longer.tuned is None or longer.tuned.loss_at_last >= made.tuned.loss_at_last:
-            return made
-        pays = longer.tuned.loss_at_last < PAYS * made.tuned.loss_at_last
-        made = longer
-        if not pays:
-            return made
-    return made

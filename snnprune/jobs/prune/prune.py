@@ -52,8 +52,6 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> PruneOutcome:
     report = {**report, "warnings": [*report["warnings"], *warnings]}
     return PruneOutcome(
         files=tuple(files),
-        choice=work.choice,
-        allocation=work.allocation,
         search=search,
         report=report,
     )

@@ -20,6 +20,7 @@ from snnprune.data.batches import copy_batch, describe_batch, iter_tensors, map_
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.network import Layer, Network
 from snnprune.graph.state import unwrap, use_eval_mode
+from snnprune.jobs.prune.methods import MethodChoice
 from snnprune.jobs.targets.binding import load_tensors
 from snnprune.jobs.targets.opening import build_module, read_example
 from snnprune.jobs.targets.target import Target
@@ -48,6 +49,8 @@ class PrunedModel:
 
     cut: PruneResult
     tensors: dict[str, Tensor]
+    choice: MethodChoice
+    """How it was pruned, and why so."""
     tuned: TuneOutcome | None = None
     """What tuning was done."""
     quantized: Quantized | None = None

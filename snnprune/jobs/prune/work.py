@@ -16,7 +16,7 @@ from snnprune.jobs.calibrate import calibrate_target, fill_data_from_statistics,
 from snnprune.jobs.check import BY_COUNTING, BY_RUNNING, has_limit_on
 from snnprune.jobs.environment import StageTimer
 from snnprune.jobs.prune.measuring import NetworkMeter, NetworkResult, WantedMeasures
-from snnprune.jobs.prune.methods import choose_methods, tune_longer
+from snnprune.jobs.prune.methods import MethodChoice, choose_methods
 from snnprune.jobs.prune.options import OutputPaths, PruneOptions
 from snnprune.jobs.prune.pruned_model import (
     PrunedModel,
@@ -33,6 +33,7 @@ from snnprune.jobs.prune.target_sparsity import (
     measure_accuracy,
     search_target,
 )
+from snnprune.jobs.prune.tries import prune_as_needed, tune_longer
 from snnprune.jobs.targets.binding import load_tensors
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.target import Target, make_one_shot
@@ -90,12 +91,12 @@ class PruneJob:
         """Take or read the statistics that scores and repairs go by."""
         with self.cost.stage("calibration"):
             self.calibration = self._read_or_calibrate()
-        names = self.plan.names
+        deepest = (self.choice.otherwise or self.choice).plan
         self.one_shot = make_one_shot(
             self.target,
             self.calibration,
             self.progress,
-            tuning_images=names.tuning.images if names.tunes else None,
+            tuning_images=deepest.tuning.images if deepest.tunes else None,
         )
 
     def score(self) -> None:
@@ -156,13 +157,20 @@ class PruneJob:
 
     def _prune_and_repair(self, sparsity: float) -> PrunedModel:
         """Prune the dense network and repair it, as thoroughly as was asked for."""
-        made = self._prune_by(self.plan, sparsity)
+        made = prune_as_needed(
+            self.choice, lambda choice: self._prune_by(choice, sparsity), self._measure_same
+        )
         if self.options.thorough:
-            made = tune_longer(made, self.plan, lambda plan: self._prune_by(plan, sparsity))
+            made = tune_longer(made, lambda choice: self._prune_by(choice, sparsity))
         return made
 
-    def _prune_by(self, plan: PrunePlan, sparsity: float) -> PrunedModel:
+    def _measure_same(self) -> float:
+        with self.cost.stage("pruning and repair"):
+            return self.one_shot.measure_same_decisions()
+
+    def _prune_by(self, choice: MethodChoice, sparsity: float) -> PrunedModel:
         layers, target = self.options.layers, self.target
+        plan = self.plan.change(choice.plan)
         shaped = make_cutting(self.structure, target, plan.names)
         cutting = LayerCutting(layers, plan, sparsity) if layers else shaped
         with self.cost.stage("pruning and repair"):
@@ -174,7 +182,12 @@ class PruneJob:
             require_exact(integers, tensors, file=target.checkpoint.path)
         removed = shaped.removed if isinstance(shaped, ChannelCutting) else None
         return PrunedModel(
-            cut=cut, tensors=tensors, tuned=tuned, quantized=quantized, removed=removed
+            cut=cut,
+            tensors=tensors,
+            choice=choice,
+            tuned=tuned,
+            quantized=quantized,
+            removed=removed,
         )
 
     def _add_compact_model(self, made: PrunedModel) -> PrunedModel:

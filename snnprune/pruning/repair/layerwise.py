@@ -34,6 +34,7 @@ from snnprune.measure.second_moments import (
 from snnprune.pruning.criteria.obs import RIDGE, flip_gain
 from snnprune.pruning.repair import Pruned, explain_unfitted, silence
 from snnprune.pruning.repair.batchnorm import DenseNorm, Matching, match, measure_dense_norms
+from snnprune.runtime import return_freed_memory
 
 
 @torch.no_grad()
@@ -158,6 +159,7 @@ class PrunedLayers:
         for key in self.pruned.progress.track(self.order, label=label, total=len(self.order)):
             yield key
             self.replay.settle(key)
+            return_freed_memory()
 
     def moments(self, key: str) -> GramSum:
         """Of the pruned network's inputs, and of the currents that the dense one makes then."""

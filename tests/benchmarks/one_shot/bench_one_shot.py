@@ -33,7 +33,7 @@ from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.options import TargetOptions
 from snnprune.measure.evaluation import evaluate
 from snnprune.pruning.criteria import CRITERIA
-from snnprune.pruning.oneshot import OneShot, Plan
+from snnprune.pruning.oneshot import BEGIN, OneShot, Plan
 from snnprune.pruning.repair import TuneSettings
 from snnprune.pruning.repair.tuning import measure_step
 
@@ -85,6 +85,8 @@ UNTUNED = {
 """Networks of a library, on which nothing was chosen: what holds on the others should here."""
 EVERY = {**NETWORKS, **UNTUNED}
 
+PLAIN = Plan(criterion="magnitude", allocation="lamp", repair="bn")
+"""What `prune` takes where no more than half of the weights go."""
 Cell = tuple[Plan, float]
 
 
@@ -306,7 +308,10 @@ def measured(network: Network, plan: Plan | None, sparsity: float) -> dict[str, 
     except Exception as error:  # a plan that does not fit a network is a result too
         return {"accuracy": None, "error": str(error), "seconds": 0.0}
     seconds = time.perf_counter() - begun
-    return {"accuracy": network.accuracy(), "seconds": round(seconds, 2)}
+    judged = {}
+    if plan == PLAIN and sparsity <= BEGIN:
+        judged = {"same": network.one_shot.measure_same_decisions()}
+    return {"accuracy": network.accuracy(), "seconds": round(seconds, 2), **judged}
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
+from snnprune.jobs.prune.methods import SAME
 from snnprune.pruning.oneshot import BEGIN
 from snnprune.report.plots.layers import HeatPanel, plot_heat
 
@@ -19,12 +20,21 @@ Losses = dict[Plan, dict[float, dict[tuple[str, int], float]]]
 CLOSED: Plan = ("magnitude", "lamp", "obs")
 """What `prune` takes with `--no-tune`."""
 TUNED: Plan = ("magnitude", "lamp", "tune")
+PLAIN: Plan = ("magnitude", "lamp", "bn")
+"""What it takes where no more than half of the weights go."""
+Changed = set[tuple[float, tuple[str, int]]]
+"""Sparsities, and networks of which `PLAIN` changes too many decisions."""
 
 
-def collect_default(losses: Losses, sparsity: float) -> dict[tuple[str, int], float]:
+def collect_default(
+    losses: Losses, sparsity: float, changed: Changed
+) -> dict[tuple[str, int], float]:
     """What is lost by what `prune` takes without flags: tuned where it tunes."""
-    tuned = losses[TUNED].get(sparsity, {}) if sparsity > BEGIN else {}
-    return losses[CLOSED].get(sparsity, {}) | tuned
+    tuned = losses[TUNED].get(sparsity, {})
+    if sparsity > BEGIN:
+        return losses[CLOSED].get(sparsity, {}) | tuned
+    again = {net: lost for net, lost in tuned.items() if (sparsity, net) in changed}
+    return losses[PLAIN].get(sparsity, {}) | again
 
 
 def show(results: Path) -> None:
@@ -33,7 +43,8 @@ def show(results: Path) -> None:
     print(f"dense: {', '.join(f'{k} {v}' for k, v in dense_line(dense).items())}\n")
     for title, chosen in parts(losses).items():
         print(f"{title}\n\n{table(losses, chosen, seconds)}\n")
-    print(f"More lost than by default, network by network\n\n{paired(losses)}\n")
+    changed = find_changed(results)
+    print(f"More lost than by default, network by network\n\n{paired(losses, changed)}\n")
     print(f"By network: closed form, tuned\n\n{by_network(losses, dense)}\n")
     every = {plan: losses[plan] for chosen in parts(losses).values() for plan in chosen}
     draw(results.with_name("one-shot.png"), every)
@@ -53,6 +64,16 @@ def read(results: Path) -> tuple[Losses, dict[tuple[str, int], float], dict[Plan
         losses[plan][sparsity][name, seed] = dense[name, seed] - line["accuracy"]
         seconds[plan].append(line["seconds"])
     return losses, dense, seconds
+
+
+def find_changed(results: Path) -> Changed:
+    """Where `PLAIN` changes so many decisions that `prune` tunes after all."""
+    lines = [json.loads(line) for line in results.read_text("utf-8").splitlines()]
+    return {
+        (line["key"][5], (line["key"][0], line["key"][1]))
+        for line in lines
+        if line.get("same", 1.0) < SAME
+    }
 
 
 def dense_line(dense: dict[tuple[str, int], float]) -> dict[str, str]:
@@ -100,7 +121,7 @@ def table(losses: Losses, plans: list[Plan], seconds: dict[Plan, list[float]]) -
     return "\n".join([*lines, "", f"n = {', '.join(map(str, sorted(count)))} networks and seeds"])
 
 
-def paired(losses: Losses) -> str:
+def paired(losses: Losses, changed: Changed) -> str:
     """Rows of what a plan loses more than the default on the same networks and images.
 
     Mean and its standard error over networks and seeds, which holds what the choice of test images
@@ -113,7 +134,7 @@ def paired(losses: Losses) -> str:
         apart = [
             [
                 losses[plan][s][net] - lost
-                for net, lost in collect_default(losses, s).items()
+                for net, lost in collect_default(losses, s, changed).items()
                 if net in losses[plan].get(s, {})
             ]
             for s in sparsities

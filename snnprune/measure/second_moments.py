@@ -35,9 +35,39 @@ class Gram:
 
     def compute_matrix(self) -> Tensor:
         """What a change of the weights is measured by, (groups, d, d): the covariance if `free`."""
-        if not self.free:
-            return self.second
-        return self.second - self.mean.unsqueeze(2) * self.mean.unsqueeze(1)
+        return _take_off_means(self.second.clone(), self.mean) if self.free else self.second
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerMoments:
+    """Of the rows x that a layer met, and of what those rows were to give, y; all float64."""
+
+    matrix: Tensor
+    """(groups, d, d): the covariance of x where the mean is free, or else E[x x']."""
+    cross: Tensor
+    """(groups, d, out / groups): of x and y, likewise."""
+    mean: Tensor
+    """E[x], (groups, d)."""
+    target_mean: Tensor
+    """E[y], (groups, out / groups)."""
+    constant: float
+    """See `GramSum.constant`."""
+    rows: int
+
+    @property
+    def gram(self) -> Gram:
+        """The matrix as it is."""
+        return Gram(second=self.matrix, mean=self.mean, rows=self.rows, free=False)
+
+
+def _take_off_means(second: Tensor, mean: Tensor) -> Tensor:
+    """E[x x'] (groups, d, d) less the products of E[x] (groups, d), in place, and strip by strip:
+    of a wide layer there is no room for another one.
+    """
+    for first in range(0, second.shape[1], STRIP):
+        strip = slice(first, first + STRIP)
+        second[:, strip] -= mean[:, strip].unsqueeze(2) * mean.unsqueeze(1)
+    return second
 
 
 class GramSum:
@@ -57,29 +87,34 @@ class GramSum:
         self.sum = self.sum.to(x.device) + x.sum(1, dtype=torch.float64)
         self.rows += x.shape[1]
         if y is not None:
-            self.cross = self.cross.to(x.device) + x.double().mT @ y.double()
+            if not self.cross.dim():
+                self.cross = y.new_zeros(x.shape[0], x.shape[2], y.shape[2], dtype=torch.float64)
+            for first in range(0, x.shape[2], STRIP):
+                strip = slice(first, first + STRIP)
+                self.cross[:, strip] += x[..., strip].double().mT @ y.double()
             self.target = self.target.to(x.device) + y.sum(1, dtype=torch.float64)
 
-    def compute_mean(self) -> Tensor:
-        """E[x], (groups, d)."""
-        return self.sum / self.rows
-
-    def compute_target_mean(self) -> Tensor:
-        """E[y], (groups, out / groups)."""
-        return self.target / self.rows
-
     def gram(self, *, free: bool) -> Gram:
-        """What they come to."""
-        return Gram(
-            second=self.second / self.rows, mean=self.compute_mean(), rows=self.rows, free=free
-        )
+        """What the rows come to."""
+        mean = self.sum / self.rows
+        return Gram(second=self.second / self.rows, mean=mean, rows=self.rows, free=free)
 
-    def compute_covariance(self, *, free: bool) -> Tensor:
-        """E[x y'], (groups, d, out / groups), less the product of the means if `free`."""
-        second = self.cross / self.rows
-        if not free:
-            return second
-        return second - self.compute_mean().unsqueeze(2) * self.compute_target_mean().unsqueeze(1)
+    def finish(self, *, free: bool) -> LayerMoments:
+        """What rows and targets come to; with `free` less their means. The sums are used up."""
+        mean, target = self.sum / self.rows, self.target / self.rows
+        matrix, cross = self.second.div_(self.rows), self.cross / self.rows
+        del self.second, self.cross
+        if free:
+            matrix = _take_off_means(matrix, mean)
+            cross = cross - mean.unsqueeze(2) * target.unsqueeze(1)
+        return LayerMoments(
+            matrix=matrix,
+            cross=cross,
+            mean=mean,
+            target_mean=target,
+            constant=self.constant,
+            rows=self.rows,
+        )
 
 
 def _add_products(second: Tensor, x: Tensor) -> Tensor:
@@ -331,11 +366,10 @@ def compute_losses(inverses: Tensor, weights: Tensor, *, exact: bool | None = No
 
 def invert(matrix: Tensor, ridge: float) -> Tensor:
     """The inverse of `matrix` (..., d, d) with `damping` added to its diagonal."""
-    raised = matrix.clone()
+    raised = matrix.clone().mT  # it is symmetric; lies so that LAPACK works in place
     raised.diagonal(dim1=-2, dim2=-1).add_(damping(matrix, ridge).unsqueeze(-1))
-    factor = torch.linalg.cholesky(raised)
-    del raised  # of a wide layer it is large
-    return torch.cholesky_inverse(factor)
+    torch.linalg.cholesky(raised, out=raised)
+    return torch.cholesky_inverse(raised, out=raised)
 
 
 def damping(matrix: Tensor, ridge: float) -> Tensor:

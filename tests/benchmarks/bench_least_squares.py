@@ -90,12 +90,12 @@ def main() -> None:
     seconds = time.perf_counter() - start
     print(f"Gram matrix of {moments.rows} rows: {seconds:.1f} s, peak {peak()}")
     weight = network.weight(KEY).double().reshape(1, CHANNELS, -1)
-    gram, cross = moments.gram(free=True), moments.compute_covariance(free=True)
+    found = moments.finish(free=True)
     for sparsity in SPARSITIES:
         least = weight.abs().flatten().kthvalue(round(sparsity * weight.numel())).values
         keep = weight.abs() > least
         start = time.perf_counter()
-        fit_weights(gram.compute_matrix(), cross, keep, weight, ridge=RIDGE)
+        fit_weights(found.matrix, found.cross, keep, weight, ridge=RIDGE)
         seconds = time.perf_counter() - start
         print(f"fit at {sparsity:.0%} sparsity: {seconds:.1f} s, peak {peak()}")
 

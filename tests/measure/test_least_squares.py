@@ -42,13 +42,8 @@ def moments(x: Tensor, y: Tensor) -> GramSum:
 
 
 def fitted(taken: GramSum, keep: Tensor, start: Tensor) -> Tensor:
-    return fit_weights(
-        taken.gram(free=False).compute_matrix(),
-        taken.compute_covariance(free=False),
-        keep,
-        start,
-        ridge=RIDGE,
-    )
+    found = taken.finish(free=False)
+    return fit_weights(found.matrix, found.cross, keep, start, ridge=RIDGE)
 
 
 @pytest.mark.parametrize("alike", [0.0, 0.5, 0.95])
@@ -105,12 +100,12 @@ def test_a_layer_that_gets_nothing_stays_what_it_is() -> None:
 def test_the_covariances_of_a_free_mean_are_those_of_numpy() -> None:
     x, y = inputs(2, 60, 4, alike=0.2, seed=1) + 3, inputs(2, 60, 3, alike=0.2, seed=2) - 1
     taken = moments(x, y)
+    again = taken.gram(free=True).compute_matrix()
+    found = taken.finish(free=True)
+    assert torch.equal(again, found.matrix)
     for group in range(2):
         together = np.cov(torch.cat([x[group], y[group]], 1).numpy().T, bias=True)
-        gram, cross = (
-            taken.gram(free=True).compute_matrix()[group],
-            taken.compute_covariance(free=True)[group],
-        )
+        gram, cross = found.matrix[group], found.cross[group]
         np.testing.assert_allclose(gram.numpy(), together[:4, :4], rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(cross.numpy(), together[:4, 4:], rtol=1e-9, atol=1e-12)
 

@@ -24,6 +24,7 @@ from snnprune.measure.layer_inputs import (
 from snnprune.measure.second_moments import (
     Grams,
     GramSum,
+    LayerMoments,
     compute_losses,
     damping,
     find_bias_key,
@@ -53,10 +54,9 @@ def give_back_means(pruned: Pruned) -> Masks:
         moments = layers.moments(key)
         layer = pruned.network.layers[key]
         weight = layer.weight_of(pruned.network.module.get_parameter(key))
-        mean = moments.compute_mean()
-        rows = weight.double().reshape(*mean.shape[:1], -1, mean.shape[1])
-        made = (rows @ mean.unsqueeze(2)).flatten()
-        _shift_current(pruned, key, moments.compute_target_mean().flatten() - made)
+        rows = weight.double().reshape(*moments.mean.shape[:1], -1, moments.mean.shape[1])
+        made = (rows @ moments.mean.unsqueeze(2)).flatten()
+        _shift_current(pruned, key, moments.target_mean.flatten() - made)
         silence(pruned.network.module, pruned.silenced)
     return pruned.masks
 
@@ -119,6 +119,7 @@ def choose_and_refit(pruned: Pruned) -> Masks:
         moments = layers.moments(key)
         masks[key] = layers.chosen(key, moments, int(masks[key].sum()))
         layers.fit(key, moments, masks[key])
+        del moments  # of a wide layer they are large
     match(pruned, norms)
     return masks
 
@@ -161,13 +162,13 @@ class PrunedLayers:
             self.replay.settle(key)
             return_freed_memory()
 
-    def moments(self, key: str) -> GramSum:
+    def moments(self, key: str) -> LayerMoments:
         """Of the pruned network's inputs, and of the currents that the dense one makes then."""
         recorded = self.dense.take(key)
         with use_eval_mode(self.pruned.network.module):
             return self.replay.collect([key], lambda run: self._measure(key, recorded, run))
 
-    def _measure(self, key: str, recorded: Sequence[BatchCurrents], run: Run) -> GramSum:
+    def _measure(self, key: str, recorded: Sequence[BatchCurrents], run: Run) -> LayerMoments:
         network, rows = self.pruned.network, self.dense.new_sampler(key)
         matching, moments = Matching(self.norms), GramSum()
         for number, (x, y) in enumerate(network.feed(self.pruned.batches)):
@@ -180,22 +181,19 @@ class PrunedLayers:
             samples = network.count_samples(x, y)
             run(x, number, rows.watched(samples, number, see), matching.on_norm(number))
         moments.constant = rows.constant
-        return moments
+        return moments.finish(free=is_free(network, key))
 
-    def chosen(self, key: str, moments: GramSum, count: int) -> Tensor:
+    def chosen(self, key: str, moments: LayerMoments, count: int) -> Tensor:
         """The mask of the `count` weights of a layer that are worth most."""
-        free = is_free(self.pruned.network, key)
         layer = self.pruned.network.layers[key]
         dense = layer.weight_of(self.pruned.dense[key]).double()
         calibration = self.pruned.calibration
         statistics = calibration.layers.get(key) if calibration else None
-        gram = moments.gram(free=free)
-        gain, matrix = flip_gain(dense, gram, statistics), gram.compute_matrix()
-        del gram  # of a wide layer it is large
-        inverse = invert(matrix, RIDGE)
+        gain = flip_gain(dense, moments.gram, statistics)
+        inverse = invert(moments.matrix, RIDGE)
         rows = dense.reshape(len(inverse), -1, inverse.shape[1])
-        pull = damping(matrix, RIDGE).view(-1, 1, 1) * rows.mT
-        best = (inverse @ (moments.compute_covariance(free=free) + pull)).mT  # were none pruned
+        pull = damping(moments.matrix, RIDGE).view(-1, 1, 1) * rows.mT
+        best = (inverse @ (moments.cross + pull)).mT  # were none pruned
         worth = compute_losses(inverse, best)
         gain = gain.to(worth.device)
         scores = (worth.reshape(len(gain), -1) * gain.unsqueeze(1)).flatten().cpu()
@@ -206,27 +204,24 @@ class PrunedLayers:
         mask[scores.argsort(descending=True, stable=True)[:count]] = True
         return layer.parameter_of(mask.view(dense.shape))
 
-    def fit(self, key: str, moments: GramSum, mask: Tensor, *, ridge: float = RIDGE) -> None:
+    def fit(self, key: str, moments: LayerMoments, mask: Tensor, *, ridge: float = RIDGE) -> None:
         """Set the weights, and the bias where there is one, of one layer."""
-        network = self.pruned.network
-        free = is_free(network, key)
+        network, matrix = self.pruned.network, moments.matrix
         layer, weight = network.layers[key], network.module.get_parameter(key)
-        matrix = moments.gram(free=free).compute_matrix()
         shape = (len(matrix), -1, matrix.shape[1])
         start = layer.weight_of(self.pruned.dense[key]).double().reshape(shape)
         keep = layer.weight_of(mask.to(weight.device)).reshape(shape)
-        cross = moments.compute_covariance(free=free)
-        found = fit_weights(matrix, cross, keep, start, ridge=ridge)
+        found = fit_weights(matrix, moments.cross, keep, start, ridge=ridge)
         weight.copy_(layer.parameter_of(found.reshape(layer.shape)))
         self.give_bias(key, moments, found)
 
-    def give_bias(self, key: str, moments: GramSum, rows: Tensor) -> None:
+    def give_bias(self, key: str, moments: LayerMoments, rows: Tensor) -> None:
         """Set the bias of a layer, where it has one, by what `rows` (groups, out, d) lack."""
         bias = find_bias_key(self.pruned.network, key)
         if bias is not None:
-            made = (rows @ moments.compute_mean().unsqueeze(2)).flatten()
+            made = (rows @ moments.mean.unsqueeze(2)).flatten()
             was = self.pruned.dense[bias].double()
-            missing = (moments.compute_target_mean().flatten() - made) / moments.constant
+            missing = (moments.target_mean.flatten() - made) / moments.constant
             self.pruned.network.module.get_parameter(bias).copy_(was + missing)
 
 

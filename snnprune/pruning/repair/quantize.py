@@ -16,7 +16,7 @@ from snnprune.graph.network import Layer, Network
 from snnprune.graph.state import copy_tensors
 from snnprune.masks import Masks
 from snnprune.measure import Natural
-from snnprune.measure.second_moments import GramSum, damping, invert, is_free
+from snnprune.measure.second_moments import LayerMoments, damping, invert
 from snnprune.pruning.criteria.obs import RIDGE
 from snnprune.pruning.repair import Pruned, explain_unfitted
 from snnprune.pruning.repair.batchnorm import match, measure_dense_norms
@@ -152,11 +152,11 @@ def _explain_left(network: Network, masks: Masks, order: tuple[str, ...]) -> dic
 
 
 def _quantize_layer(
-    network: Network, key: str, mask: Tensor, moments: GramSum, bits: int
+    network: Network, key: str, mask: Tensor, moments: LayerMoments, bits: int
 ) -> tuple[QuantizedRows, Tensor]:
     """The rows (groups, out, d) of a layer on their grid, and their scales (groups, out, 1)."""
     layer, weight = network.layers[key], network.module.get_parameter(key)
-    matrix = moments.gram(free=is_free(network, key)).compute_matrix()
+    matrix = moments.matrix
     shape = (len(matrix), -1, matrix.shape[1])
     rows = _get_rows(weight, layer).reshape(shape)
     keep = _get_rows(mask.to(weight.device), layer).reshape(shape)

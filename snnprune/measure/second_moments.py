@@ -134,6 +134,7 @@ def _add_products(second: Tensor, x: Tensor) -> Tensor:
 EXACT = 2**24  # up to here float32 has every whole number
 LEAST_EXACT = 1024  # rows at a time, or the sums of float32 are no faster
 HALVINGS = 5
+PIECE = 512  # rows that are looked at at once
 
 
 def _count_exact_rows(x: Tensor) -> int:
@@ -145,11 +146,13 @@ def _count_exact_rows(x: Tensor) -> int:
     """
     if not _multiplies_as_given():
         return 0
-    most = float(x.abs().max()) if x.numel() else 0.0
+    least, greatest = x.aminmax() if x.numel() else (x.new_zeros(()), x.new_zeros(()))
+    most = float(torch.maximum(-least, greatest))
     for scale in (2**number for number in range(HALVINGS + 1)):
         if scale * most > EXACT**0.5:
             return 0
-        if _is_whole(scale * x[:, :64]) and _is_whole(scale * x):
+        # what is not whole shows in the first rows, and copies of all would take room
+        if all(_is_whole(scale * piece) for piece in x.split(PIECE, dim=1)):
             return EXACT if most == 0 else int(EXACT // (scale * most) ** 2)
     return 0
 

@@ -169,6 +169,45 @@ def test_a_dense_run_that_was_ended_is_no_baseline_and_a_whole_one_is(images: Pa
     assert lines[0].startswith("imp at 50%: masks did not settle")
 
 
+def ticket(number: int, *, settled: bool = True, epochs: int = 6) -> dict[str, Any]:
+    """A row of metrics, of a ticket at 50 %."""
+    drawn = {"settled": settled, "epochs": epochs, "distance": 0.125}
+    row = {"kind": "ticket", "method": "imp", "round": number, "sparsity_asked": 0.5}
+    return {**row, "early_bird": drawn} if number else row
+
+
+DENSE_EPOCHS = [{"kind": "epoch", "round": 0}] * 3
+LATER_EPOCHS = [{"kind": "epoch", "round": 1}] * 2
+ENDED = (
+    "the dense run ended after epoch 3, when all tickets were drawn: there is no dense accuracy "
+    "to compare with; train gives one"
+)
+UNSETTLED = (
+    "imp at 50%: masks did not settle, those after the last epoch of the dense run were taken; "
+    "distance 0.125"
+)
+
+
+@pytest.mark.parametrize(
+    ("rows", "lines"),
+    [
+        ([], []),
+        (DENSE_EPOCHS, []),  # no ticket is there yet
+        ([*DENSE_EPOCHS, *LATER_EPOCHS, ticket(1)], [ENDED]),
+        ([*DENSE_EPOCHS, ticket(0), *LATER_EPOCHS, ticket(1)], []),
+        ([ticket(0), ticket(1, settled=False, epochs=5)], [UNSETTLED]),
+        (
+            [ticket(0), ticket(1, settled=False, epochs=4)],
+            [f"{UNSETTLED} over 4 epochs, of which 5 are compared"],
+        ),
+    ],
+)
+def test_what_is_told_of_tickets_is_what_did_not_settle_and_a_missing_baseline(
+    rows: list[dict[str, Any]], lines: list[str]
+) -> None:
+    assert describe_early_tickets(rows) == lines
+
+
 def test_early_time_steps_are_those_of_the_dense_run_alone(images: Path) -> None:
     found = Found(recipe(images, 6, early_time_steps=1, methods=["imp", "random"]))
     steps = {folder: start.time_steps for folder, start in found.starts.items()}

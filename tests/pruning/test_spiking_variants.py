@@ -222,6 +222,14 @@ def test_membranes_beyond_the_bins_are_among_those_that_a_density_is_of() -> Non
     assert found.exp().item() == pytest.approx(0.5 / 7.98, rel=0.02)
 
 
+def test_a_single_count_is_one() -> None:
+    values = np.append(np.linspace(-3.0, -2.0, 99), 0.01)
+    found = log_density_of_histogram(neuron_of(values))
+    reach = max(1, round(1.8431 * float(values.std()) * 100**-0.2 * 16)) / 16
+    assert found is not None
+    assert found.exp().item() == pytest.approx(1 / (2 * reach * 100))
+
+
 def test_where_nothing_was_counted_the_gaussian_orders_below_half_a_count() -> None:
     near, far, never = (neuron_of(np.linspace(-1.2, -1.0, 10) - far) for far in (0, 1, 1e3))
     logs = []

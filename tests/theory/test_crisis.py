@@ -164,6 +164,24 @@ def test_of_a_single_place_everything_is_a_share_of_one() -> None:
     assert found.near.tolist() == [1, 1, 1, 1]  # 0, 1, 0, 0.5 from the threshold
 
 
+def test_an_estimate_is_the_density_at_the_threshold_times_the_mean_shift() -> None:
+    _, found, steps = crisis_of(
+        3, 0.05, linear=False, norm=True, steps=3, beta=0.5, reset="hard", decay_input=False
+    )
+    assert found.reached.shape == (steps, 4)
+    assert torch.equal(found.radius, found.reached[2])
+    shift = found.moved.compute_mean()
+    for estimate, density in (
+        (found.compute_estimate(), found.densities.gaussian),
+        (found.compute_counted(), found.densities.counted),
+    ):
+        torch.testing.assert_close(estimate, (density * shift).clamp(max=1))
+    flipped = found.compute_flipped()
+    assert torch.equal(flipped, found.moved.first / found.moved.places)
+    expected = bounds.rank_correlation(found.compute_counted(), flipped)
+    assert found.compute_correlation() == expected
+
+
 def test_the_largest_change_of_a_current_is_that_of_any_batch() -> None:
     model = OneToOne().eval()
     x = torch.tensor([[0.8, 0.1], [0.2, 0.4]])

@@ -1,5 +1,7 @@
 """Gram matrices of whole networks against inputs that plain hooks caught."""
 
+from contextlib import suppress
+
 import pytest
 import torch
 from pruned_networks import BETA, NETWORKS, PICTURES, STEPS, batches, entering, made
@@ -8,9 +10,11 @@ from torch.nn import functional
 
 from snnprune.data.batches import Batches
 from snnprune.errors import InputError
+from snnprune.graph.hooks import observe
 from snnprune.graph.network import Network
+from snnprune.graph.replay import PassEnd
 from snnprune.graph.trace import trace
-from snnprune.measure.layer_inputs import count_usage
+from snnprune.measure.layer_inputs import RowSampler, count_usage
 from snnprune.measure.second_moments import Grams
 
 
@@ -164,3 +168,25 @@ def test_a_few_rows_of_many_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> No
 def test_no_batch_is_an_error() -> None:
     with pytest.raises(InputError, match="no samples"):
         count_usage(made("linears"), Batches(begin=list))
+
+
+@pytest.mark.parametrize(
+    ("key", "filtered", "gain"),
+    [
+        ("fc1.weight", True, (1 + 1.5 + 1.75) / 3),  # a membrane of decay 1/2 over three steps
+        ("fc1.weight", False, 1),
+        ("fc2.weight", True, 1),  # the mean over time
+    ],
+)
+def test_a_bias_counts_by_what_has_come_together_of_it(
+    key: str, filtered: bool, gain: float
+) -> None:
+    network = made("snnTorch")
+    usage = count_usage(network, Batches(begin=batches))
+    sampler = RowSampler(network, key, usage, filtered=filtered, seed=0)
+    for number, (x, _) in enumerate(batches()):
+        seen = sampler.watched(len(x), number, lambda *_: None)
+        with observe(network, on_layer=seen) as start, suppress(PassEnd):
+            start()
+            network.run(x)
+    assert sampler.constant == pytest.approx(gain)

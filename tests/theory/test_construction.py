@@ -29,6 +29,7 @@ from snnprune.theory.trials import (
     choose_by_density,
     choose_by_margin,
     count_failures,
+    make_inputs,
     measure_margin,
     try_lemmas,
     try_network,
@@ -253,3 +254,20 @@ def test_errors_past_the_span_keep_the_promise_of_the_single_steps(p_sup: float)
     for step in try_lemmas(setting, error, 300, 0, lambda items, **_: items):
         if step.name != "4.1 as printed":
             assert step.count.compute_interval()[0] <= 0.2, step.name
+
+
+def test_inputs_are_all_there_are_up_to_twelve_bits_and_else_as_many_as_asked_for() -> None:
+    few = make_inputs(Setting(neurons=3, steps=4), 50, 0.5, 0)
+    assert few.shape == (4, 2**12, 3)
+    many = make_inputs(Setting(neurons=13, steps=1), 50, 0.25, 0)
+    assert many.shape == (1, 50, 13)
+    assert torch.equal(many, make_inputs(Setting(neurons=13, steps=1), 50, 0.25, 0))
+    assert not torch.equal(many, make_inputs(Setting(neurons=13, steps=1), 50, 0.25, 1))
+    assert 0.2 < float(many.mean()) < 0.3
+
+
+def test_failures_are_those_that_did_not_go_well() -> None:
+    count = count_failures(iter([True, False, True, True]))
+    assert (count.failures, count.trials, count.share) == (1, 4, 0.25)
+    low, high = count.compute_interval()
+    assert low < 0.25 < high

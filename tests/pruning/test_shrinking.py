@@ -256,3 +256,9 @@ def test_where_the_values_of_a_neuron_have_its_channels(
     shape: tuple[int, ...], axis: int | None, found: int | None
 ) -> None:
     assert find_axis(Tensor(torch.zeros(shape)), 8, axis) == found
+
+
+def test_two_channels_are_told_apart_and_one_has_no_dimension_of_its_own() -> None:
+    assert find_axis(torch.zeros(1, 2, 1), 2, -2) == 1
+    assert find_axis(torch.zeros(2), 2, None) == 0
+    assert find_axis(torch.zeros(1, 1), 1, -2) is None

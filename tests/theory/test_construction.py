@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snnprune.errors import UsageError
-from snnprune.theory import widths
+from snnprune.theory import construction, widths
 from snnprune.theory.construction import (
     CHUNK,
     ChosenNeurons,
@@ -129,6 +129,13 @@ def test_the_place_of_a_virtual_neuron_is_counted_over_all_chunks() -> None:
     assert int(chosen.place.min()) < CHUNK
     assert 3 * CHUNK <= int(chosen.place.max()) < 4 * CHUNK
     assert len(chosen.place.unique()) == target.numel()
+
+
+def test_the_last_chunk_of_a_block_is_what_is_left_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(construction, "CHUNK", 4)
+    target = torch.linspace(-1, 1, 200, dtype=torch.float64).view(200, 1)
+    chosen = choose_neurons(target, 6, -1.0, span=1.0, key=("few",))
+    assert chosen.place.unique().tolist() == [0, 1, 2, 3, 4, 5]
 
 
 @given(st.integers(0, 10**6))

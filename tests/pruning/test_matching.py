@@ -17,7 +17,7 @@ from snnprune.masks import Masks
 from snnprune.measure.channel_sums import ChannelMoments
 from snnprune.pruning.oneshot import OneShot, Plan
 from snnprune.pruning.repair import REPAIRS, Pruned, TuneOutcome, TuneSettings, load_repairs
-from snnprune.pruning.repair.batchnorm import DenseNorm
+from snnprune.pruning.repair.batchnorm import DenseNorm, measure_dense_norms
 
 NORMALISED = ("convolved", "SpikingJelly at once", "SpikingJelly stepwise", "tied")
 REPAIRED = (*REPAIRS.rows, "obs+tune")
@@ -249,6 +249,14 @@ def test_a_norm_by_the_batch_is_seen_and_its_layer_left_to_magnitude(kind: str) 
     assert link.obstacle == "batch_norm"
     (plain,) = deep().layers["conv2.weight"].links
     assert plain.obstacle is None
+
+
+@pytest.mark.parametrize("kind", ["no statistics", "training", "dropout"])
+def test_only_a_norm_by_statistics_that_it_holds_is_measured(kind: str) -> None:
+    network = KINDS[kind]()
+    found = measure_dense_norms(cut(network, masks_of(network)))
+    by_statistics = ["norm1", "norm2"] if kind == "dropout" else ["norm1"]
+    assert list(found) == [f"{name}.running_var" for name in by_statistics]
 
 
 @pytest.mark.many(2)

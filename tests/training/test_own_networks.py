@@ -39,8 +39,20 @@ def spikingjelly():
     )
 
 
-def precise():
+def all_steps():
+    from spikingjelly.activation_based import functional
+
     made = spikingjelly()
+    functional.set_step_mode(made, "m")
+    return made
+
+
+def at_once(module, x):
+    return module(x.repeat(3, 1, 1, 1, 1))
+
+
+def precise():
+    made = all_steps()
     made[2]._neuron_precision = (torch.float16, "fp16", "fp16")  # as set_neuron_precision does
     return made
 
@@ -166,8 +178,7 @@ def test_neurons_of_a_known_library_begin_every_batch_at_rest(
 def test_a_neuron_whose_precision_needs_a_gpu_is_trained_here_by_plain_operations(
     own: Path,
 ) -> None:
-    asked = recipe(own, "precise", forward="three_steps")
-    plain = recipe(own, "spikingjelly", forward="three_steps")
+    asked, plain = (recipe(own, name, forward="at_once") for name in ("precise", "all_steps"))
     found, expected = (train(one, open_recipe_data(one), device=CPU) for one in (asked, plain))
     assert same(found.tensors, expected.tensors)
 

@@ -260,6 +260,30 @@ def scale_of(*norms: Any) -> Tensor:
     return torch.stack(each).mean(0)
 
 
+class Even(nn.Module):
+    """All membranes are the same at every step, below the threshold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.out = nn.Linear(3, 4), nn.Linear(4, 2)
+        nn.init.zeros_(self.hidden.weight)
+        nn.init.constant_(self.hidden.bias, 0.25)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mem, outputs = torch.zeros(len(x), 4), []
+        for _ in range(STEPS + 1):
+            mem = DECAY * mem + self.hidden(x)
+            spike = (mem > THRESHOLD).float()
+            mem = mem * (1 - spike)
+            outputs.append(self.out(spike))
+        return torch.stack(outputs)
+
+
+def test_the_decay_of_membranes_that_do_not_differ_is_found() -> None:
+    network = trace(Even().eval(), images(2, 3))
+    assert network.neurons["spikes after hidden"].constants.beta == DECAY
+
+
 def test_a_norm_per_step_counts_by_the_mean_of_its_factors() -> None:
     module: Any = lively(PerStep)
     network, x = trace(module, images(2, 3, 8, 8)), images(2, 3, 8, 8)

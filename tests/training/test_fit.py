@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.data.dataset import Augmentation
+from snnprune.distributed.ranks import ALONE, Ranks
 from snnprune.graph.network import Network
 from snnprune.recipe.sections import TrainingSection
 from snnprune.runtime import Silent, seed_draws
@@ -58,7 +59,7 @@ def network() -> Network:
     return Network(module=Drawing())
 
 
-def train_on(network: Network, at: Position) -> tuple[Told, list[Position]]:
+def train_on(network: Network, at: Position, ranks: Ranks = ALONE) -> tuple[Told, list[Position]]:
     """Two epochs from `at`; what progress was told, and where states were saved."""
     told, saved = Told(), list[Position]()
     span = TrainSpan(
@@ -69,7 +70,8 @@ def train_on(network: Network, at: Position) -> tuple[Told, list[Position]]:
         epochs=2,
         device=CPU,
     )
-    trainer = Trainer(network, TrainingSection(epochs=2, learning_rate=0.1), BATCHES)
+    section = TrainingSection(epochs=2, learning_rate=0.1)
+    trainer = Trainer(network, section, BATCHES, ranks=ranks)
     fit(trainer, span, Hooks(held_out=lambda: None, save=saved.append), at=at, progress=told)
     return told, saved
 
@@ -84,8 +86,27 @@ def test_what_a_network_draws_is_of_its_key_the_epoch_and_the_batch_alone(networ
     module = network.module
     assert isinstance(module, Drawing)
     train_on(network, Position(step=2, seen=4, loss_sum=1.0))
-    expected = []
+    assert module.drawn == drawn_by_hand()
+
+
+def drawn_by_hand(*own: int) -> list[float]:
+    """A number for each batch from the third on, by its key."""
+    found = []
     for epoch, step in ((0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (1, 3)):
-        with seed_draws(*KEY, epoch, "network", step):
-            expected.append(float(torch.rand(())))
-    assert module.drawn == expected
+        with seed_draws(*KEY, epoch, "network", step, *own):
+            found.append(float(torch.rand(())))
+    return found
+
+
+def test_each_of_several_processes_has_draws_of_its_own(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[float] = []
+
+    def drawing(*_: object) -> tuple[float, int]:
+        drawn.append(float(torch.rand(())))
+        return 1.0, 1
+
+    monkeypatch.setattr(Trainer, "train_on", drawing)  # nobody is there to share a batch with
+    train_on(network, Position(step=2, seen=4, loss_sum=1.0), Ranks(rank=1, size=2))
+    assert drawn == drawn_by_hand(1)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from snnprune.distributed.ranks import BatchPart, Ranks
 from snnprune.errors import InputError
 from snnprune.graph.network import Network
 from snnprune.recipe.sections import TrainingSection
@@ -73,3 +74,21 @@ def test_time_and_samples_that_cannot_be_told_apart_are_refused() -> None:
     with pytest.raises(InputError, match=r"training\.accumulate: a batch of shape \(4, 4, 1, 2, 2"):
         trainer(accumulate=2).train_on(x, y)
     trainer().train_on(x, y)
+
+
+class Left(Ranks):
+    """A process for which no sample is left: it gets the first to stand in."""
+
+    def part(self, x: Any, y: Tensor, *, along: int | None = None) -> BatchPart:
+        return BatchPart(x=x[:1], y=y[:1], share=0.0)
+
+
+def test_samples_that_stand_in_for_none_count_for_nothing() -> None:
+    training = TrainingSection(epochs=4, learning_rate=0.1, accumulate=2, schedule="constant")
+    left = Trainer(Network(module=Events().double()), training, steps_per_epoch=5, ranks=Left())
+    before = weights(left).clone()
+    assert left.train_on(*batch(6)) == (0, 0)
+    assert isinstance(left.module, Events)
+    assert left.module.seen == [1, 1]
+    decayed = before * (1 - 0.1 * training.weight_decay)
+    torch.testing.assert_close(weights(left), decayed)

@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import pytest
 import torch
-from pruned_networks import BETA, NETWORKS, PICTURES, STEPS, batches, entering, made
+from pruned_networks import BETA, NETWORKS, PICTURES, STEPS, batches, entering, lif, made
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -190,3 +190,29 @@ def test_a_bias_counts_by_what_has_come_together_of_it(
             start()
             network.run(x)
     assert sampler.constant == pytest.approx(gain)
+
+
+class Clipped(nn.Module):
+    """The weight of a layer is that of its parameter, clipped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.lif, self.fc = nn.Linear(128, 6), lif(), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes = self.lif(self.first(x.flatten(1)).expand(STEPS, -1, -1))
+        return functional.linear(spikes, self.fc.weight.clamp(-0.1, 0.1))
+
+
+def test_a_weight_that_a_function_makes_is_kept_once_its_inputs_were_seen() -> None:
+    torch.manual_seed(0)
+    network = trace(Clipped().eval(), PICTURES[:1])
+    assert network.layers["fc.weight"].shaped
+    found = grams(network, filtered=False)
+    assert found.weight("fc.weight") is None
+    for key in ("first.weight", "fc.weight"):
+        assert found.of(key) is not None
+    clipped = found.weight("fc.weight")
+    assert clipped is not None
+    assert torch.equal(clipped, network.weight("fc.weight").clamp(-0.1, 0.1))
+    assert found.weight("first.weight") is None

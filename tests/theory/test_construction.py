@@ -183,6 +183,16 @@ def test_the_whole_theorem_keeps_its_promise_over_seeds() -> None:
     assert all(one.compared.same for one in found if one.within)
 
 
+def test_each_input_has_its_share_of_the_width_and_a_weight_its_share_of_the_error() -> None:
+    given = TrialInputs(setting=Setting(neurons=2, layers=2, steps=2), dynamics=HARD)
+    target, _ = given.draw(5)
+    built = build_equivalent(target, 100, span=1.0, key=(5, "network"))
+    assert 0 < built.worst < 1
+    for error, within in ((2 * built.worst, True), (1.999 * built.worst, False)):
+        found = try_network(given, seed=5, width=201, error=error)
+        assert (found.within, found.kept, found.error) == (within, built.kept, error)
+
+
 @pytest.mark.slow
 def test_the_single_steps_fail_as_often_as_the_exact_chance_says() -> None:
     setting = Setting(neurons=3, threshold=0.5, delta=0.2)

@@ -343,3 +343,26 @@ def test_the_channels_of_a_membrane_are_found_or_refused(
 ) -> None:
     layer = Layer(weight="w", kind=kind, shape=(3, 1, 3, 3), encoding=False)
     assert find_membrane_axis(layer, torch.Size(shape)) == axis
+
+
+class Encoder(nn.Module):
+    """Pictures of two channels make spikes before any layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lif, self.fc = LIF(Dynamics(beta=0.5, threshold=1.0)), nn.Linear(2 * 9, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.lif(x.expand(2, -1, -1, -1, -1)).flatten(2))
+
+
+def test_a_neuron_that_no_layer_drives_has_statistics_over_everything() -> None:
+    x = 2 * torch.rand(5, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    found = calibrate(trace(Encoder().eval(), x[:1]), batches(3, x)).neurons["lif"]
+    later = torch.where(x < 1, 1.5 * x, x)  # a spike has set the membrane back
+    u = torch.stack([x, later]).double()
+    assert found.firing_rate.tolist() == pytest.approx([float((u >= 1).double().mean())])
+    assert found.membrane_mean.tolist() == pytest.approx([float(u.mean())])
+    assert found.membrane_var.tolist() == pytest.approx([float(u.var(correction=0))])
+    assert found.membrane_histogram.sum(1).tolist() == [u.numel()]
+    assert found.threshold.tolist() == [1]

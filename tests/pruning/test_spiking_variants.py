@@ -222,12 +222,18 @@ def test_membranes_beyond_the_bins_are_among_those_that_a_density_is_of() -> Non
     assert found.exp().item() == pytest.approx(0.5 / 7.98, rel=0.02)
 
 
-def test_a_single_count_is_one() -> None:
-    values = np.append(np.linspace(-3.0, -2.0, 99), 0.01)
+@pytest.mark.parametrize("bins", [-5.5, -4.5, -3.5, 0.5, 3.5, 4.5, 5.5])
+def test_a_single_count_is_one_within_reach_and_less_than_half_beyond_it(bins: float) -> None:
+    values = np.append(np.linspace(-3.0, -2.0, 99), bins / 16)
+    reach = round(1.8431 * float(values.std()) * 100**-0.2 * 16)
+    assert reach == (4 if bins < 0 else 5)  # bins of 1/16 on each side of the threshold
     found = log_density_of_histogram(neuron_of(values))
-    reach = max(1, round(1.8431 * float(values.std()) * 100**-0.2 * 16)) / 16
     assert found is not None
-    assert found.exp().item() == pytest.approx(1 / (2 * reach * 100))
+    one = 1 / (2 * reach / 16 * 100)
+    if abs(bins) < reach:
+        assert found.exp().item() == pytest.approx(one)
+    else:
+        assert found.exp().item() < one / 2
 
 
 def test_where_nothing_was_counted_the_gaussian_orders_below_half_a_count() -> None:

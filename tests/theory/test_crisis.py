@@ -182,6 +182,23 @@ def test_an_estimate_is_the_density_at_the_threshold_times_the_mean_shift() -> N
     assert found.compute_correlation() == expected
 
 
+def test_an_error_is_the_largest_change_of_a_current_as_the_norm_hands_it_on() -> None:
+    torch.manual_seed(1)
+    how = {"steps": 2, "beta": 0.5, "reset": "hard", "decay_input": False}
+    model = Small(linear=True, norm=True, **how).eval()
+    x = 2 * torch.rand(8, 6)
+    network, weight = trace(model, x), model.layer.get_parameter("weight").detach()
+    changed = {"layer.weight": weight + 0.1 * torch.randn_like(weight)}
+    batches = Batches(begin=lambda: [x])
+    (found,) = measure_crises(network, calibrate(network, [x]), changed, batches)
+    sigma = (model.norm.get_buffer("running_var").double() + 1e-5).sqrt()
+    factor = model.norm.get_parameter("weight").detach().double().abs() / sigma
+    moved = (x @ (changed["layer.weight"] - weight).T).abs().amax(0).double()
+    torch.testing.assert_close(found.error, moved * factor, rtol=1e-5, atol=1e-7)
+    reached = torch.stack([found.error, 1.5 * found.error])
+    torch.testing.assert_close(found.reached, reached, rtol=1e-4, atol=0)
+
+
 def test_the_largest_change_of_a_current_is_that_of_any_batch() -> None:
     model = OneToOne().eval()
     x = torch.tensor([[0.8, 0.1], [0.2, 0.4]])

@@ -10,7 +10,7 @@ from snnprune.distributed.ranks import BatchPart, Ranks
 from snnprune.errors import InputError
 from snnprune.graph.network import Network
 from snnprune.recipe.sections import TrainingSection
-from snnprune.training.step import Trainer
+from snnprune.training.step import Trainer, split_batch
 
 STEPS = 3
 
@@ -92,3 +92,31 @@ def test_samples_that_stand_in_for_none_count_for_nothing() -> None:
     assert left.module.seen == [1, 1]
     decayed = before * (1 - 0.1 * training.weight_decay)
     torch.testing.assert_close(weights(left), decayed)
+
+
+def test_a_batch_that_is_no_tensor_is_one_piece_or_refused() -> None:
+    held, y = {"x": torch.zeros(2, 4)}, torch.zeros(2).long()
+    for count in (1, 2):
+        ((x, labels),) = split_batch(held, y[:1], count)  # a sample alone cannot be cut
+        assert x is held
+        assert len(labels) == 1
+    with pytest.raises(InputError, match=r"^training\.accumulate: .* cannot be cut"):
+        list(split_batch(held, y, 2))
+
+
+@pytest.mark.parametrize(
+    ("shape", "along", "shapes"),
+    [
+        ((4, 4, 1, 2, 2), 0, [(2, 4, 1, 2, 2)] * 2),
+        ((4, 4, 1, 2, 2), 1, [(4, 2, 1, 2, 2)] * 2),
+        ((4, 4, 3), None, [(2, 4, 3)] * 2),  # no events: samples come first
+        ((3, 4, 1, 2, 2), None, [(3, 2, 1, 2, 2)] * 2),
+    ],
+)
+def test_pieces_are_cut_along_the_samples(
+    shape: tuple[int, ...], along: int | None, shapes: list[tuple[int, ...]]
+) -> None:
+    x, y = torch.rand(shape), torch.arange(4)
+    found = list(split_batch(x, y, 2, along=along))
+    assert [tuple(piece.shape) for piece, _ in found] == shapes
+    assert [labels.tolist() for _, labels in found] == [[0, 1], [2, 3]]

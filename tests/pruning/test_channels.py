@@ -463,3 +463,50 @@ def joined(network: Network, neuron: str, other: str) -> Network:
     neurons = dict(network.neurons)
     neurons[other] = replace(neurons[neuron], name=other, feeders=(f"{other} a.weight",))
     return replace(network, layers=layers, neurons=neurons)
+
+
+class Learnt(nn.Module):
+    """A neuron with a decay for each channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.decay = nn.Parameter(torch.linspace(0.2, 0.9, channels).view(-1, 1, 1))
+
+    def forward(self, current: Tensor) -> Tensor:
+        u, spikes = torch.zeros_like(current), []
+        for _ in range(3):
+            u = self.decay * u + current
+            spikes.append((u > 0.3).float())
+            u = u * (1 - spikes[-1])
+        return torch.stack(spikes)
+
+
+class Learning(nn.Module):
+    """As many channels in both convolutions; the second neuron is that of the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 8, 3), nn.Conv2d(8, 8, 3)
+        self.lif1, self.lif2, self.out = Learnt(8), Learnt(8), nn.Linear(8 * 16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes = self.lif1(self.a(x)).mean(0)
+        return self.out(self.lif2(self.b(spikes)).flatten(2))
+
+
+def test_values_that_a_neuron_has_by_channel_get_smaller_with_it() -> None:
+    torch.manual_seed(0)
+    module, x = Learning().eval(), 2 * torch.rand(2, 2, 8, 8)
+    network = trace(module, x)
+    decays = {name: module.get_parameter(f"{name}.decay").detach() for name in ("lif1", "lif2")}
+    cutting = cut(network, 0.5)
+    small = slim(network, module.state_dict(), cutting.removed)
+    kept = [cutting.removed.of(group) for group in cutting.removed.groups]
+    assert len(kept) == 2
+    assert not torch.equal(*kept)
+    for (name, decay), stay in zip(decays.items(), kept, strict=True):
+        assert torch.equal(small[f"{name}.decay"], decay[stay])
+    expected = module(x)
+    smaller = resize_module(Learning().eval(), {k: tuple(t.shape) for k, t in small.items()})
+    smaller.load_state_dict(small)
+    torch.testing.assert_close(smaller(x), expected)

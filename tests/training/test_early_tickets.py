@@ -1,6 +1,7 @@
 """Early-Bird as published: tickets drawn while the dense network trains, then trained whole."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from snnprune.masks import Masks
 from snnprune.recipe.schema import Recipe
 from snnprune.training.early_bird import EarlyTickets, compute_hamming, describe_early_tickets
-from snnprune.training.rounds import ImpRun
+from snnprune.training.rounds import ImpRun, _require_drawn
 
 SPARSITIES = [0.5, 0.8]
 
@@ -253,3 +254,25 @@ def test_a_state_gives_back_what_is_drawn_and_what_waits() -> None:
     assert again.position() == found.position()
     assert list(again.groups()) == list(found.groups())
     assert all(same(again.groups()[name], group) for name, group in found.groups().items())
+
+
+MASKS = {"a": torch.ones(10).bool()}
+WHOLE = {"a": torch.ones(10), "norm": torch.ones(2)}
+
+
+@pytest.mark.parametrize(
+    ("groups", "told"),
+    [
+        ({"drawn-1": MASKS, "drawn-weights-1": WHOLE, "bird-2-0": MASKS}, None),
+        ({"model": {}, "early": {}}, None),  # others look at these
+        ({"drawn-1": {}}, "a is missing"),
+        ({"bird-2-0": {"a": torch.ones(9).bool()}}, "a is torch.bool of shape"),
+        ({"drawn-weights-1": MASKS}, "norm is missing"),
+        ({"drawn-weights-1": {**WHOLE, "b": torch.ones(1)}}, "b is too many"),
+    ],
+)
+def test_a_state_with_tickets_of_another_network_is_refused(
+    groups: dict[str, Masks], told: str | None
+) -> None:
+    with pytest.raises(ValueError, match=told) if told else nullcontext():
+        _require_drawn(groups, MASKS, WHOLE)

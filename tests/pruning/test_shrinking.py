@@ -160,6 +160,7 @@ def test_tied_weights_stay_tied() -> None:
         ({"0.weight": (7, 4, 3, 3)}, "cannot be a part of"),
         ({"0.weight": (0, 4, 3, 3)}, "cannot be a part of"),
         ({"0.weight": (5, 4, 1, 1)}, "cannot be a part of"),
+        ({"0.weight": (5, 4, 1, 3)}, "cannot be a part of"),
         ({"0.weight": (5, 4)}, "cannot be a part of"),
         ({"0.weight": (True, 4, 3, 3)}, "has no shape for"),
         ({"0.weight": (5.0, 4, 3, 3)}, "has no shape for"),

@@ -193,6 +193,18 @@ def test_a_gpu_would_choose_the_same(values: list[float], data: st.DataObject) -
     assert torch.equal(masks._select_by_sort(scores, count), select_highest(scores, count))
 
 
+def test_weights_are_counted_over_all_masks_and_masked_where_there_is_one() -> None:
+    held = {"a": torch.tensor([[True, False], [True, True]]), "b": torch.zeros(3).bool()}
+    counts = (masks.count_prunable(held), masks.count_kept(held), masks.count_pruned(held))
+    assert counts == (7, 3, 4)
+    tensors = {"other": torch.ones(1), "a": torch.full((2, 2), math.nan), "b": torch.ones(3)}
+    found = masks.apply_masks(tensors, held)
+    assert list(found) == list(tensors)
+    assert found["a"].isnan().tolist() == held["a"].tolist()
+    assert found["a"][0, 1] == 0
+    assert (found["b"].tolist(), found["other"].tolist()) == ([0, 0, 0], [1])
+
+
 def test_of_equals_the_later_are_kept() -> None:
     kept: Tensor = select_highest(torch.tensor([2.0, 1.0, 1.0, 1.0, 0.0]), 3)
     assert kept.tolist() == [True, False, True, True, False]

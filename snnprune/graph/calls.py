@@ -29,6 +29,7 @@ SYNONYMS = {
     "negative": "neg",
     "__and__": "bitwise_and",
     "__iand__": "bitwise_and",
+    "_threshold": "threshold",  # of torch.nn.functional
 }
 
 

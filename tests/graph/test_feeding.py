@@ -1,5 +1,7 @@
 """Batches as people have them."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,6 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from snnprune import calibrate, evaluate, trace
 from snnprune.errors import InputError
+from snnprune.graph.forward import explain_label_errors, require_as_many
 from snnprune.graph.network import Network
 from snnprune.models import ModelSpec, build_model
 from snnprune.pruning.repair.batchnorm import recalibrate_batchnorm
@@ -78,3 +81,51 @@ def test_a_network_that_works_in_place_finds_and_leaves_the_data_as_they_were() 
     assert torch.equal(x, X)
     rates = [one.neurons["network.encoder.neuron"].firing_rate for one in (first, second)]
     assert torch.equal(*rates)
+
+
+FITS = "--data: .* with 5 labels. give a label for each sample"
+
+
+@pytest.mark.parametrize(
+    ("scores", "count", "refused"),
+    [
+        (torch.zeros(6, 10), 6, False),
+        (torch.zeros(4, 6, 10), 6, False),
+        (torch.zeros(5, 10), 5, False),  # the network may fold several pictures into a sample
+        (torch.zeros(6, 10), 5, True),
+        (torch.zeros(6, 5), 5, True),  # classes are no samples
+        ({"no": "scores"}, 5, False),  # whoever reads it will tell
+    ],
+)
+def test_labels_are_as_many_as_samples_or_as_outputs(
+    scores: object, count: int, refused: bool
+) -> None:
+    y = torch.zeros(count).long()
+    with pytest.raises(InputError, match=FITS) if refused else nullcontext():
+        require_as_many(scores, X, y, "sum")
+    require_as_many(scores, X, None, "sum")
+
+
+@pytest.mark.parametrize(
+    ("field", "labels", "told"),
+    [
+        ("--readout", 5, FITS),
+        ("--readout", 6, "--readout: of another shape"),
+        ("--readout", None, "--readout: of another shape"),
+        ("--data", 5, "--data: of another shape"),
+    ],
+)
+def test_where_an_output_cannot_be_read_labels_that_do_not_fit_are_at_fault(
+    field: str, labels: int | None, told: str
+) -> None:
+    y = None if labels is None else torch.zeros(labels).long()
+    with pytest.raises(InputError, match=told), explain_label_errors(X, y):
+        raise InputError("of another shape", field=field)
+
+
+def test_every_name_of_a_tied_weight_is_known() -> None:
+    module = nn.ModuleDict({name: nn.Linear(3, 3) for name in ("a", "b", "c")})
+    module["c"].weight = module["a"].weight
+    tied = Network(module=module)
+    assert tied.find_tied("a.weight") == tied.find_tied("c.weight") == ["a.weight", "c.weight"]
+    assert tied.find_tied("b.weight") == ["b.weight"]

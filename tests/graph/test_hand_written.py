@@ -260,6 +260,68 @@ def scale_of(*norms: Any) -> Tensor:
     return torch.stack(each).mean(0)
 
 
+class Even(nn.Module):
+    """All membranes are the same at every step, below the threshold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden, self.out = nn.Linear(3, 4), nn.Linear(4, 2)
+        nn.init.zeros_(self.hidden.weight)
+        nn.init.constant_(self.hidden.bias, 0.25)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mem, outputs = torch.zeros(len(x), 4), []
+        for _ in range(STEPS + 1):
+            mem = DECAY * mem + self.hidden(x)
+            spike = (mem > THRESHOLD).float()
+            mem = mem * (1 - spike)
+            outputs.append(self.out(spike))
+        return torch.stack(outputs)
+
+
+def test_the_decay_of_membranes_that_do_not_differ_is_found() -> None:
+    network = trace(Even().eval(), images(2, 3))
+    assert network.neurons["spikes after hidden"].constants.beta == DECAY
+
+
+class Leaky(nn.Module):
+    """The input is scaled by 1 - beta, of which there are several."""
+
+    def __init__(self, beta: Tensor) -> None:
+        super().__init__()
+        self.conv, self.out, self.beta = nn.Conv2d(2, 3, 3), nn.Linear(3 * 16, 2), beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        mem, outputs = torch.zeros(len(x), 3, 4, 4), []
+        for _ in range(STEPS + 1):
+            mem = self.beta * mem + (1 - self.beta) * self.conv(x)
+            spike = (mem > 0.1).float()
+            mem = mem * (1 - spike)
+            outputs.append(self.out(spike.flatten(1)))
+        return torch.stack(outputs)
+
+
+@pytest.mark.parametrize(
+    ("beta", "shape", "own"),
+    [
+        ([0.5], (), True),
+        ([0.2, 0.5, 0.8], (3, 1, 1), True),
+        ([0.2, 0.5, 0.8, 0.9], (4, 1), False),  # by place: no number of a channel
+    ],
+)
+def test_one_less_decay_is_the_neurons_own_where_it_is_so_for_each_channel(
+    beta: list[float], shape: tuple[int, ...], own: bool
+) -> None:
+    torch.manual_seed(0)
+    network = trace(Leaky(torch.tensor(beta).view(shape)).eval(), images(2, 2, 6, 6))
+    constants = network.neurons["spikes after conv"].constants
+    assert constants.beta == (beta[0] if len(beta) == 1 else None)
+    assert constants.decay_input == own
+    assert constants.reset == "hard"
+    (link,) = network.layers["conv.weight"].links
+    assert (link.gains == ()) == own
+
+
 def test_a_norm_per_step_counts_by_the_mean_of_its_factors() -> None:
     module: Any = lively(PerStep)
     network, x = trace(module, images(2, 3, 8, 8)), images(2, 3, 8, 8)

@@ -96,6 +96,21 @@ def about(shot: OneShot, key: str) -> dict[str, Any]:
     }
 
 
+# the weight of a transposed convolution is that of another, mirrored
+@pytest.mark.parametrize("name", [name for name in WAYS if "transpose" not in name])
+def test_a_weight_in_any_form_is_that_of_the_layer_that_it_makes(name: str) -> None:
+    way = WAYS[name]
+    plain, written = plainly(way.plain, way.size), shot_at(way.written(), way.x())
+    assert about(written, WRITTEN) == about(plain, PLAIN)
+    layer = network_of(written).layers[WRITTEN]
+    plain_shape = network_of(plain).layers[PLAIN].shape
+    numbers = torch.arange(torch.Size(plain_shape).numel()).view(plain_shape)
+    weight = layer.weight_of(way.held(numbers))
+    assert weight.shape == layer.shape
+    assert torch.equal(weight.flatten(), numbers.flatten())
+    assert torch.equal(layer.parameter_of(weight), way.held(numbers))
+
+
 @pytest.mark.many(2)
 def test_a_layer_is_found_scored_and_counted_as_its_twin(
     case: tuple[Way, OneShot, OneShot],

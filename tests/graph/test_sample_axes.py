@@ -147,6 +147,24 @@ def test_a_sample_that_depends_on_the_others_is_told(
     assert doubt.startswith("what the network puts out for a sample depends on the others in")
 
 
+class Scaled(Mixing):
+    """The same, in other units."""
+
+    def __init__(self, unit: float) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.unit * super().forward(x)
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e12])
+def test_outputs_are_compared_in_their_own_unit(unit: float) -> None:
+    x = drawn(9)
+    (doubt,) = placed(Scaled(unit), x).doubts
+    assert doubt.startswith("what the network puts out for a sample depends on the others in")
+
+
 def test_as_many_labels_as_time_steps_are_told() -> None:
     (doubt,) = placed(Leaky(0, "steps"), drawn(8, 3), labels=8).doubts
     assert doubt.startswith("the network takes dimension 1 of a batch of shape (8, 3, 6)")

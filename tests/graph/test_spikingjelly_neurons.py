@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from zoo import One, calibrated, images, left_out, links_of, lively, output
 
 from snnprune.graph.libraries import library_of, reset_states
+from snnprune.graph.libraries.library import reshape_per_channel
 from snnprune.graph.trace import trace
 
 with warnings.catch_warnings():
@@ -134,6 +135,21 @@ def test_constants_are_read_off_the_neurons() -> None:
     assert [one.threshold for one in found] == [1.0, 1.0, 0.5, 1.0]
     assert [one.decay_input for one in found[:3]] == [True, True, False]
     assert [one.reset for one in found] == ["hard", "soft", "hard", "hard"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "found"), [((), ()), ((1, 1), ()), ((3,), (3,)), ((1, 3, 1, 1), (3,)), ((3, 2), ())]
+)
+def test_a_threshold_is_one_number_or_one_for_each_channel(
+    shape: tuple[int, ...], found: tuple[int, ...]
+) -> None:
+    given = torch.rand(shape, requires_grad=True)
+    read = reshape_per_channel(given)
+    assert read.shape == found
+    assert not read.requires_grad
+    expected = given.detach().flatten() if found else given.detach().mean()
+    torch.testing.assert_close(read, expected)
+    assert float(reshape_per_channel(0.5)) == 0.5
 
 
 def test_layers_that_are_no_neurons_are_not_taken_for_one() -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -222,3 +223,58 @@ def test_a_quotient_by_tau_is_how_a_neuron_takes_its_input_as_a_product_is() -> 
     assert is_input_scale(Gain(value=0.25), scale)
     assert not is_input_scale(Gain(value=0.25, divides=True), scale)
     assert not is_input_scale(Gain(value=4.0), scale)
+
+
+class OnTheWay(nn.Module):
+    """Something between a convolution and the neuron that it drives."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.lif = nn.Conv2d(2, 4, 3), LIF(Dynamics(threshold=0.2))
+        self.change = change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lif(self.change(self.conv(x)).expand(2, -1, -1, -1, -1)).flatten(2)
+
+
+PASSING: dict[str, Callable[[Tensor], Tensor]] = {
+    "max_pool2d": lambda y: functional.max_pool2d(y, 2),
+    "avg_pool2d": lambda y: functional.avg_pool2d(y, 2),
+    "adaptive_max_pool2d": lambda y: functional.adaptive_max_pool2d(y, 2),
+    "adaptive_avg_pool2d": lambda y: functional.adaptive_avg_pool2d(y, 2),
+    "lp_pool2d": lambda y: functional.lp_pool2d(y, 2, 2),
+    "interpolate": lambda y: functional.interpolate(y, scale_factor=2.0),
+    "pad": lambda y: functional.pad(y, (1, 1)),
+    "dropout": lambda y: functional.dropout(y, 0.5, training=False),
+    "dropout2d": lambda y: functional.dropout2d(y, 0.5, training=False),
+    "clamp": lambda y: y.clamp(-1, 1),
+    "clamp_min": lambda y: y.clamp_min(0),
+    "clip": lambda y: y.clip(-1, 1),
+    "relu": torch.relu,
+    "leaky_relu": functional.leaky_relu,
+    "threshold": lambda y: functional.threshold(y, 0.1, 0.0),
+    "maximum": lambda y: torch.maximum(y, torch.zeros(())),
+    "minimum": lambda y: torch.minimum(y, torch.ones(())),
+    "amax": lambda y: y.amax(-1, keepdim=True),
+    "masked_fill": lambda y: y.masked_fill(torch.eye(6).bool(), 0.0),
+    "add": lambda y: y + 0.1,
+    "sub": lambda y: y - 0.1,
+    "rsub": lambda y: 0.1 - y,
+    "lerp": lambda y: torch.lerp(y, torch.zeros(()), 0.5),
+    "mean": lambda y: y.mean(-1, keepdim=True),
+    "sum": lambda y: y.sum(-1, keepdim=True),
+}
+STOPPING: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "abs": torch.abs,
+    "square": torch.square,
+    "softmax": lambda y: y.softmax(1),
+}
+
+
+@pytest.mark.parametrize("name", [*PASSING, *STOPPING])
+def test_an_operation_lets_small_changes_through_as_they_are_or_is_an_obstacle(name: str) -> None:
+    module = OnTheWay((PASSING | STOPPING)[name]).eval()
+    (link,) = trace(module, torch.rand(3, 2, 8, 8)).layers["conv.weight"].links
+    assert (link.neuron, link.through) == ("lif", (name,))
+    assert link.obstacle == (name if name in STOPPING else None)

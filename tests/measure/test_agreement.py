@@ -157,13 +157,6 @@ def test_spikes_with_the_samples_before_time_are_put_in_order(silent_first: bool
     assert len(set(found.same)) == STEPS
 
 
-@pytest.mark.parametrize("seen", [[], [torch.ones(2, 2, 3).bool()]])
-def test_spikes_without_a_membrane_of_their_size_follow_from_none(seen: list[Tensor]) -> None:
-    call = _make_call(torch.ones(2, 2, 4), seen)
-    assert call.shape is None
-    assert call.spikes.shape == (2, 2, 4)
-
-
 @pytest.mark.parametrize("fires", [True, False])
 def test_a_membrane_at_its_threshold_spikes_where_its_neuron_says_so(fires: bool) -> None:
     network = trace(Inputs(), torch.ones(2, 3))
@@ -322,3 +315,33 @@ def test_a_report_has_counts_beside_the_shares() -> None:
     assert len(neuron["agreement_by_step"]) == STEPS
     assert told["outputs"]["same_class"] == 4 * told["outputs"]["same_class_share"]
     assert told["answers"]["labelled"] == 4
+
+
+FIRES = torch.rand(3, 4, 5, generator=torch.Generator().manual_seed(0)) < 0.5  # (T, N, C)
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [[], [FIRES[:2]], [~FIRES], [FIRES.flip(0)]],
+    ids=["no membrane", "fewer places", "others", "backwards"],
+)
+def test_spikes_that_follow_from_no_membrane_are_of_one_step(seen: list[Tensor]) -> None:
+    call = _make_call(FIRES.float(), seen)
+    assert (call.shape, call.shows_order) == (None, False)
+    assert torch.equal(call.spikes, FIRES)
+    values = torch.arange(60).view(3, 4, 5)
+    (found,) = call.split_by_time(values)
+    assert torch.equal(found, values.view(1, 60))
+
+
+@pytest.mark.parametrize("samples_first", [False, True])
+def test_spikes_are_split_by_time_as_their_membrane_was_seen(samples_first: bool) -> None:
+    def lie(values: Tensor) -> Tensor:
+        return (values.transpose(0, 1) if samples_first else values).flatten(0, 1)
+
+    call = _make_call(lie(2.0 * FIRES), [FIRES[:1], FIRES[1:]])
+    assert (call.shape, call.orders, call.shows_order) == ((3, 4, 5), (samples_first,), True)
+    assert call.spikes.dtype == torch.float32  # two at a time are no yes or no
+    values = torch.arange(60).view(3, 4, 5)
+    (found,) = call.split_by_time(lie(values))
+    assert torch.equal(found, values.view(3, 20))

@@ -1,5 +1,6 @@
 """Calibration against a direct computation on everything at once."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -343,3 +344,76 @@ def test_the_channels_of_a_membrane_are_found_or_refused(
 ) -> None:
     layer = Layer(weight="w", kind=kind, shape=(3, 1, 3, 3), encoding=False)
     assert find_membrane_axis(layer, torch.Size(shape)) == axis
+
+
+class Encoder(nn.Module):
+    """Pictures of two channels make spikes before any layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lif, self.fc = LIF(Dynamics(beta=0.5, threshold=1.0)), nn.Linear(2 * 9, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.lif(x.expand(2, -1, -1, -1, -1)).flatten(2))
+
+
+def test_a_neuron_that_no_layer_drives_has_statistics_over_everything() -> None:
+    x = 2 * torch.rand(5, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    found = calibrate(trace(Encoder().eval(), x[:1]), batches(3, x)).neurons["lif"]
+    later = torch.where(x < 1, 1.5 * x, x)  # a spike has set the membrane back
+    u = torch.stack([x, later]).double()
+    assert found.firing_rate.tolist() == pytest.approx([float((u >= 1).double().mean())])
+    assert found.membrane_mean.tolist() == pytest.approx([float(u.mean())])
+    assert found.membrane_var.tolist() == pytest.approx([float(u.var(correction=0))])
+    assert found.membrane_histogram.sum(1).tolist() == [u.numel()]
+    assert found.threshold.tolist() == [1]
+
+
+class Backwards(LIF):
+    """Puts its last spikes out first."""
+
+    def forward(self, current: Tensor) -> Tensor:
+        return super().forward(current).flip(0)
+
+
+class Between(nn.Module):
+    """A layer, something, and a neuron."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor], lif: LIF) -> None:
+        super().__init__()
+        self.fc, self.between, self.lif, self.out = nn.Linear(8, 4), between, lif, nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.lif(self.between(self.fc(x)).expand(3, -1, -1)))
+
+
+UNKNOWN = {
+    "an obstacle": (torch.tanh, LIF, "tanh stands between it and lif"),
+    "other spikes": (
+        lambda y: y,
+        Backwards,
+        "lif: its spikes do not follow from the membrane that was seen",
+    ),
+    "channels elsewhere": (
+        lambda y: y.view(-1, 2, 2).transpose(1, 2).flatten(1),
+        LIF,
+        "lif: its membrane has no axis that is surely that of its channels",
+    ),
+    "nothing": (lambda y: 2 * y, LIF, None),
+}
+
+
+@pytest.mark.parametrize(("between", "kind", "why"), UNKNOWN.values(), ids=UNKNOWN)
+def test_a_layer_whose_effect_is_not_known_says_why(
+    between: Callable[[Tensor], Tensor], kind: type[LIF], why: str | None
+) -> None:
+    torch.manual_seed(0)
+    x = 3 * torch.rand(6, 8)
+    network = trace(Between(between, kind(Dynamics(threshold=0.9))).eval(), x[:1])
+    found = calibrate(network, [x])
+    layer = found.layers["fc.weight"]
+    assert layer.refused == why
+    assert [drive.name for drive in layer.drives] == ([] if why else ["lif"])
+    of_neuron = why is not None and why.startswith("lif: ")
+    assert list(found.neurons) == ([] if of_neuron else ["lif"])
+    assert found.warnings == ((f"{why}; it is left out",) if of_neuron else ())

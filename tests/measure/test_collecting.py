@@ -1,16 +1,20 @@
 """Gram matrices of whole networks against inputs that plain hooks caught."""
 
+from contextlib import suppress
+
 import pytest
 import torch
-from pruned_networks import BETA, NETWORKS, PICTURES, STEPS, batches, entering, made
+from pruned_networks import BETA, NETWORKS, PICTURES, STEPS, batches, entering, lif, made
 from torch import Tensor, nn
 from torch.nn import functional
 
 from snnprune.data.batches import Batches
 from snnprune.errors import InputError
+from snnprune.graph.hooks import observe
 from snnprune.graph.network import Network
+from snnprune.graph.replay import PassEnd
 from snnprune.graph.trace import trace
-from snnprune.measure.layer_inputs import count_usage
+from snnprune.measure.layer_inputs import RowSampler, count_usage
 from snnprune.measure.second_moments import Grams
 
 
@@ -164,3 +168,51 @@ def test_a_few_rows_of_many_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> No
 def test_no_batch_is_an_error() -> None:
     with pytest.raises(InputError, match="no samples"):
         count_usage(made("linears"), Batches(begin=list))
+
+
+@pytest.mark.parametrize(
+    ("key", "filtered", "gain"),
+    [
+        ("fc1.weight", True, (1 + 1.5 + 1.75) / 3),  # a membrane of decay 1/2 over three steps
+        ("fc1.weight", False, 1),
+        ("fc2.weight", True, 1),  # the mean over time
+    ],
+)
+def test_a_bias_counts_by_what_has_come_together_of_it(
+    key: str, filtered: bool, gain: float
+) -> None:
+    network = made("snnTorch")
+    usage = count_usage(network, Batches(begin=batches))
+    sampler = RowSampler(network, key, usage, filtered=filtered, seed=0)
+    for number, (x, _) in enumerate(batches()):
+        seen = sampler.watched(len(x), number, lambda *_: None)
+        with observe(network, on_layer=seen) as start, suppress(PassEnd):
+            start()
+            network.run(x)
+    assert sampler.constant == pytest.approx(gain)
+
+
+class Clipped(nn.Module):
+    """The weight of a layer is that of its parameter, clipped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.lif, self.fc = nn.Linear(128, 6), lif(), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes = self.lif(self.first(x.flatten(1)).expand(STEPS, -1, -1))
+        return functional.linear(spikes, self.fc.weight.clamp(-0.1, 0.1))
+
+
+def test_a_weight_that_a_function_makes_is_kept_once_its_inputs_were_seen() -> None:
+    torch.manual_seed(0)
+    network = trace(Clipped().eval(), PICTURES[:1])
+    assert network.layers["fc.weight"].shaped
+    found = grams(network, filtered=False)
+    assert found.weight("fc.weight") is None
+    for key in ("first.weight", "fc.weight"):
+        assert found.of(key) is not None
+    clipped = found.weight("fc.weight")
+    assert clipped is not None
+    assert torch.equal(clipped, network.weight("fc.weight").clamp(-0.1, 0.1))
+    assert found.weight("first.weight") is None

@@ -192,6 +192,38 @@ def test_as_much_flows_through_each_layer(name: str) -> None:
     assert sums == pytest.approx([sums[0]] * len(sums), rel=1e-5)
 
 
+class Products(nn.Module):
+    """Weights as parameters that spikes are multiplied by, or looked at from the other side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.lif1, self.lif2 = nn.Linear(128, 6), lif(), lif()
+        self.w, self.turned = nn.Parameter(torch.randn(6, 5)), nn.Parameter(torch.randn(CLASSES, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes = self.lif1(self.first(x.flatten(1)).expand(STEPS, -1, -1))
+        return self.lif2(spikes @ self.w) @ self.turned.t()
+
+
+def test_flow_goes_through_products_by_the_size_of_their_weights() -> None:
+    torch.manual_seed(0)
+    network = trace(Products().eval(), PICTURES[:1])
+    found = compute_weight_gradients(network, Batches(begin=batches), "flow")
+    assert set(found) == set(network.layers) == {"first.weight", "w", "turned"}
+    first, w, turned = (
+        network.module.get_parameter(key).detach().double().abs()
+        for key in ("first.weight", "w", "turned")
+    )
+    arriving = STEPS * first.sum(1)
+    onward = turned.sum(0)
+    expected = {
+        "first.weight": (STEPS * (w @ onward)).unsqueeze(1).expand(6, 128),
+        "w": arriving.unsqueeze(1) * onward,
+        "turned": (arriving @ w).expand(CLASSES, 5),
+    }
+    close(found, expected, rel=1e-6)
+
+
 def test_flow_of_a_deep_network_does_not_overflow() -> None:
     torch.manual_seed(0)
     deep = nn.Sequential(nn.Flatten(), nn.Linear(128, 8), nn.Unflatten(1, (8,)), *blocks(60))

@@ -27,6 +27,7 @@ from snnprune.measure.workload import (
     NeuronWork,
     Workload,
     count_operations,
+    measure_footprint,
 )
 from snnprune.models import ModelSpec, build_model
 
@@ -298,3 +299,10 @@ def test_energy_is_that_of_the_operations() -> None:
     work = LayerWork(dense=100, macs=10, acs=1000)
     assert Energy().of(work) == pytest.approx(46 + 900)
     assert Energy(mac=2, ac=1).of(work) == 1020
+
+
+def test_a_footprint_is_that_of_neurobench_zeros_and_all() -> None:
+    module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Linear(2, 2, bias=False).half())
+    nn.init.zeros_(module[0].get_parameter("weight"))
+    assert measure_footprint(module) == 4 * (6 + 2 + 4 * 2) + 8 + 2 * 4
+    assert measure_footprint(module) == Footprint()(SNNTorchModel(module))

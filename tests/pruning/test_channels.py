@@ -2,13 +2,17 @@
 
 import copy
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from snnprune.errors import InputError
-from snnprune.graph.network import Network
+from snnprune.graph.libraries.library import NeuronConstants
+from snnprune.graph.libraries.own import OWN
+from snnprune.graph.network import Layer, Link, Network, Neuron, Norm
 from snnprune.graph.trace import trace
 from snnprune.models import ModelSpec, build_model
 from snnprune.models.lif import LIF, Dynamics
@@ -363,3 +367,146 @@ def test_channels_that_are_worth_nothing_go_first_and_one_stays() -> None:
     assert kept_by(values, 0.9) == [False, False, True]
     values["b.weight"] = torch.tensor([0.0, 1.0, 0.0]).view(3, 1).expand(3, 8)
     assert kept_by(values, 0.67) == [False, True, False]
+
+
+def linked(*, gated: bool = False, outputs: tuple[str, ...] = (), **link: Any) -> Network:
+    """A layer that drives one neuron in that way, and one that reads its spikes."""
+    made = Layer(
+        weight="a.weight",
+        kind="linear",
+        shape=(4, 2),
+        encoding=True,
+        links=(Link(neuron="lif", **link),),
+    )
+    reader = Layer(weight="b.weight", kind="linear", shape=(3, 4), encoding=False, sources=("lif",))
+    neuron = Neuron(
+        name="lif",
+        module=nn.Identity(),
+        library=OWN,
+        constants=NeuronConstants(threshold=1.0),
+        feeders=("a.weight",),
+        gated=gated,
+    )
+    layers = {layer.weight: layer for layer in (made, reader)}
+    return Network(module=nn.Identity(), layers=layers, neurons={"lif": neuron}, outputs=outputs)
+
+
+BY_HAND = Norm(scale=None, variance="norm.running_var", eps=None)
+CALLED = replace(BY_HAND, eps=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ({}, None),
+        ({"norms": ((CALLED,),)}, None),
+        ({"moved": True}, "its dimensions change places"),
+        ({"beside": True}, "currents of several layers are laid side by side"),
+        ({"obstacle": "tanh"}, "tanh stands before the neuron"),
+        ({"gated": True}, "something else decides whether its neuron spikes"),
+        ({"outputs": ("lif",)}, "its spikes are the output"),
+        ({"norms": ((CALLED,), (BY_HAND,))}, "its normalisation is written by hand"),
+    ],
+)
+def test_a_layer_keeps_its_channels_where_they_cannot_go_alone(
+    how: dict[str, Any], reason: str | None
+) -> None:
+    network = linked(**how)
+    found = find_channel_groups(network)
+    assert found.reasons.get("a.weight") == reason
+    assert [group.layers for group in found.groups] == ([] if reason else [("a.weight",)])
+    if reason is not None:
+        with pytest.raises(InputError, match=r"no channel can be removed: [ab]\.weight: "):
+            ChannelCutting(network)
+        return
+    (group,) = found.groups
+    assert (group.readers, group.mixed, group.channels) == (("b.weight",), (), 4)
+    assert group.norms == (("norm.running_var",) if "norms" in how else ())
+
+
+def test_layers_of_different_width_into_one_neuron_keep_their_channels() -> None:
+    network = linked()
+    layers = dict(network.layers)
+    layers["c.weight"] = replace(layers["a.weight"], weight="c.weight", shape=(1, 2))
+    found = find_channel_groups(replace(network, layers=layers))
+    reason = "layers of different width drive the same neuron"
+    assert {found.reasons[key] for key in ("a.weight", "c.weight")} == {reason}
+
+
+@pytest.mark.parametrize("locally", [False, True])
+def test_a_group_of_which_a_layer_is_left_out_keeps_its_channels(locally: bool) -> None:
+    network = joined(linked(), "lif", "other")
+    weights = {key: torch.rand(layer.shape) + 0.1 for key, layer in network.layers.items()}
+    scores = Scores(values=weights, criterion="magnitude", scale="linear")
+    cutting = ChannelCutting(network, locally=locally)
+    few = {key: weight for key, weight in weights.items() if key != "a.weight"}
+    found = cutting(few, scores, 0.5, None)
+    assert bool(found.masks["b.weight"].all())
+    assert found.warnings == ("a.weight keeps its channels: a layer of its group is left out",)
+    assert cutting.removed.counts() == {"other a.weight": {"kept": 2, "of": 4}}
+    of_other = {key: few[key] for key in few if key != "other a.weight"}
+    with pytest.raises(InputError) as caught:
+        cutting(of_other, scores, 0.5, None)
+    assert str(caught.value) == (
+        "--structure: no channel can be removed: a.weight: a layer of its group is left out"
+    )
+
+
+def joined(network: Network, neuron: str, other: str) -> Network:
+    """With the same again beside it, under other names."""
+    layers = dict(network.layers)
+    for layer in network.layers.values():
+        weight = f"{other} {layer.weight}"
+        ways = tuple(replace(link, neuron=other) for link in layer.links)
+        sources = (other,) if layer.sources else ()
+        layers[weight] = replace(layer, weight=weight, links=ways, sources=sources)
+    neurons = dict(network.neurons)
+    neurons[other] = replace(neurons[neuron], name=other, feeders=(f"{other} a.weight",))
+    return replace(network, layers=layers, neurons=neurons)
+
+
+class Learnt(nn.Module):
+    """A neuron with a decay for each channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.decay = nn.Parameter(torch.linspace(0.2, 0.9, channels).view(-1, 1, 1))
+
+    def forward(self, current: Tensor) -> Tensor:
+        u, spikes = torch.zeros_like(current), []
+        for _ in range(3):
+            u = self.decay * u + current
+            spikes.append((u > 0.3).float())
+            u = u * (1 - spikes[-1])
+        return torch.stack(spikes)
+
+
+class Learning(nn.Module):
+    """As many channels in both convolutions; the second neuron is that of the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 8, 3), nn.Conv2d(8, 8, 3)
+        self.lif1, self.lif2, self.out = Learnt(8), Learnt(8), nn.Linear(8 * 16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes = self.lif1(self.a(x)).mean(0)
+        return self.out(self.lif2(self.b(spikes)).flatten(2))
+
+
+def test_values_that_a_neuron_has_by_channel_get_smaller_with_it() -> None:
+    torch.manual_seed(0)
+    module, x = Learning().eval(), 2 * torch.rand(2, 2, 8, 8)
+    network = trace(module, x)
+    decays = {name: module.get_parameter(f"{name}.decay").detach() for name in ("lif1", "lif2")}
+    cutting = cut(network, 0.5)
+    small = slim(network, module.state_dict(), cutting.removed)
+    kept = [cutting.removed.of(group) for group in cutting.removed.groups]
+    assert len(kept) == 2
+    assert not torch.equal(*kept)
+    for (name, decay), stay in zip(decays.items(), kept, strict=True):
+        assert torch.equal(small[f"{name}.decay"], decay[stay])
+    expected = module(x)
+    smaller = resize_module(Learning().eval(), {k: tuple(t.shape) for k, t in small.items()})
+    smaller.load_state_dict(small)
+    torch.testing.assert_close(smaller(x), expected)

@@ -14,7 +14,14 @@ from snnprune.graph.trace import trace
 from snnprune.masks import Masks
 from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import NeuronStatistics
-from snnprune.pruning.effects import Crisis, describe_membranes, make_score_histogram, predict_flips
+from snnprune.pruning.criteria import Scale
+from snnprune.pruning.effects import (
+    Crisis,
+    ScoreHistogram,
+    describe_membranes,
+    make_score_histogram,
+    predict_flips,
+)
 
 
 def predicted(network: Network, masks: Masks) -> Mapping[str, Crisis]:
@@ -166,3 +173,23 @@ def test_scores_are_counted_between_the_lowest_and_the_highest() -> None:
     places = [[place for place, n in enumerate(c) if n] for c in (found.kept, found.pruned)]
     assert places == [[0, 12, 47], [0, 24]]  # twelve bins to a power of ten
     assert found.lowest == (0, 0)
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_scores_of_any_size_lie_in_their_bins_and_those_worth_nothing_apart(scale: Scale) -> None:
+    powers = torch.tensor([-3.0, -0.9, -0.9, 3.0, -math.inf, -math.inf, math.inf])
+    scores = 10.0**powers if scale == "linear" else powers * math.log(10)
+    kept = torch.tensor([False, True, False, True, True, False, False])
+    found = make_score_histogram(scores, kept, scale)
+    assert [found.edges[0], found.edges[-1]] == pytest.approx([-3, 3], rel=1e-6)
+    places = [[place for place, n in enumerate(c) if n] for c in (found.kept, found.pruned)]
+    assert places == [[16, 47], [0, 16]]  # eight bins to a power of ten
+    assert (sum(found.kept), sum(found.pruned), found.lowest) == (2, 2, (1, 2))
+
+
+def test_one_score_alone_has_a_bin_and_none_has_none() -> None:
+    one = make_score_histogram(torch.tensor([100.0, 100.0]), torch.tensor([True, False]), "linear")
+    assert (one.kept[0], one.pruned[0], sum(one.kept), sum(one.pruned)) == (1, 1, 1, 1)
+    assert one.edges[0] == 2 < one.edges[-1]
+    none = make_score_histogram(torch.zeros(3), torch.tensor([True, False, False]), "linear")
+    assert none == ScoreHistogram(edges=(), kept=(), pruned=(), lowest=(1, 2))

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from snnprune.pruning.repair import quantize
 from snnprune.pruning.repair.quantize import (
+    IntegerWeight,
     choose_scales,
     compensate,
     compute_currents_lost,
@@ -179,3 +180,19 @@ def test_the_same_is_found_twice() -> None:
     scales = choose_scales(weights, 4)
     one, other = (compensate(matrix, weights, keep, scales, 4, ridge=RIDGE) for _ in range(2))
     assert torch.equal(one, other)
+
+
+def test_integers_of_a_parameter_take_the_shape_that_a_weight_is_written_in() -> None:
+    held = IntegerWeight(
+        integers=torch.tensor([[1, -2, 3], [4, 0, -6]], dtype=torch.int8),
+        scale=torch.tensor([[0.5], [2.0]]),
+    )
+    weight = torch.tensor([[0.5, -1.0, 1.5], [8.0, 0.0, -12.0]])
+    assert torch.equal(held.multiply(), weight)
+    integers, scale = held.shape_as((2, 3))
+    assert (integers.shape, scale.shape) == ((2, 3), (2, 1))
+    for shape in ((3, 2), (6,), (2, 3, 1, 1)):
+        integers, scale = held.shape_as(shape)
+        assert integers.shape == shape
+        assert integers.dtype == torch.int8
+        assert torch.equal(integers * scale, weight.view(shape))

@@ -1,6 +1,7 @@
 """BatchNorm is repaired by what pruning changed: whatever statistics the file holds are right."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,13 +10,14 @@ from repairing import cut, dense, masks_of, pruned
 from rewriting import FORMS, rewrite
 from torch import Tensor, nn
 
+from snnprune.data.batches import Batches
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
 from snnprune.masks import Masks
 from snnprune.measure.channel_sums import ChannelMoments
 from snnprune.pruning.oneshot import OneShot, Plan
-from snnprune.pruning.repair import REPAIRS, Pruned, TuneSettings, load_repairs
-from snnprune.pruning.repair.batchnorm import DenseNorm
+from snnprune.pruning.repair import REPAIRS, Pruned, TuneOutcome, TuneSettings, load_repairs
+from snnprune.pruning.repair.batchnorm import DenseNorm, measure_dense_norms
 
 NORMALISED = ("convolved", "SpikingJelly at once", "SpikingJelly stepwise", "tied")
 REPAIRED = (*REPAIRS.rows, "obs+tune")
@@ -199,13 +201,31 @@ def test_a_channel_that_is_constant_in_one_of_the_networks_keeps_its_variance(
 
 def test_a_norm_without_scale_and_shift_is_tuned_behind() -> None:
     network = deep(affine=False)
-    of = cut(network, masks_of(network, kept=0.6))
+    of = cut(network, masks_of(network, kept=0.6), tuning=SHORT)
     before = apart(of)
     for one in load_repairs("bn+tune"):
         one(of)
     assert apart(of) < before
     assert [name for name, _ in network.module.named_parameters() if "norm" in name] == []
     assert "weight" not in vars(network.module.get_submodule("norm1"))
+
+
+@pytest.mark.parametrize("missing", ["weight", "bias", "neither"])
+def test_a_norm_of_a_scale_alone_or_a_shift_alone_is_tuned_under_the_statistics_it_holds(
+    missing: str,
+) -> None:
+    network = deep()
+    norm = network.module.get_submodule("norm1")
+    if missing != "neither":
+        norm.register_parameter(missing, None)
+    norm.get_buffer("running_mean").add_(0.1)  # not those of any batch
+    everything = {key: torch.ones(one.shape).bool() for key, one in network.layers.items()}
+    told: list[TuneOutcome] = []
+    of = cut(network, everything, tuning=TuneSettings(steps=1), tell=told.append)
+    for one in load_repairs("tune"):
+        one(replace(of, batches=Batches(begin=lambda: batches(6))))
+    # nothing is pruned: at the first step they are one network
+    assert told[0].loss_at_first < 1e-9
 
 
 def apart(of: Pruned) -> float:
@@ -229,6 +249,14 @@ def test_a_norm_by_the_batch_is_seen_and_its_layer_left_to_magnitude(kind: str) 
     assert link.obstacle == "batch_norm"
     (plain,) = deep().layers["conv2.weight"].links
     assert plain.obstacle is None
+
+
+@pytest.mark.parametrize("kind", ["no statistics", "training", "dropout"])
+def test_only_a_norm_by_statistics_that_it_holds_is_measured(kind: str) -> None:
+    network = KINDS[kind]()
+    found = measure_dense_norms(cut(network, masks_of(network)))
+    by_statistics = ["norm1", "norm2"] if kind == "dropout" else ["norm1"]
+    assert list(found) == [f"{name}.running_var" for name in by_statistics]
 
 
 @pytest.mark.many(2)

@@ -160,6 +160,7 @@ def test_tied_weights_stay_tied() -> None:
         ({"0.weight": (7, 4, 3, 3)}, "cannot be a part of"),
         ({"0.weight": (0, 4, 3, 3)}, "cannot be a part of"),
         ({"0.weight": (5, 4, 1, 1)}, "cannot be a part of"),
+        ({"0.weight": (5, 4, 1, 3)}, "cannot be a part of"),
         ({"0.weight": (5, 4)}, "cannot be a part of"),
         ({"0.weight": (True, 4, 3, 3)}, "has no shape for"),
         ({"0.weight": (5.0, 4, 3, 3)}, "has no shape for"),
@@ -210,6 +211,36 @@ def test_layers_that_do_not_work_at_any_size_are_refused(
         snnprune.shrink(copy.deepcopy(part), {key: shape})
 
 
+class Leak(nn.Module):
+    """Somebody's neuron, with a tensor of values of that shape."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.leak = nn.Parameter(torch.arange(float(torch.Size(shape).numel())).view(shape))
+
+
+@pytest.mark.parametrize(
+    ("shape", "small"),
+    [((4,), (3,)), ((1, 4, 1, 1), (1, 2, 1, 1)), ((2, 3, 4), (2, 3, 1)), ((2, 4), (1, 4))],
+)
+def test_values_of_a_neuron_of_the_users_own_get_shorter_along_one_dimension(
+    shape: tuple[int, ...], small: tuple[int, ...]
+) -> None:
+    module = Leak(*shape)
+    whole = module.leak.detach().clone()
+    snnprune.shrink(module, {"leak": small})
+    assert torch.equal(module.leak, whole[tuple(map(slice, small))])
+
+
+@pytest.mark.parametrize("small", [(1, 3), (1, 1)])
+def test_along_two_dimensions_only_a_layer_of_torchs_gets_shorter(small: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match="cannot be a part of \\(2, 4\\) of Leak"):
+        snnprune.shrink(Leak(2, 4), {"leak": small})
+    linear = nn.Linear(4, 2, bias=False)
+    snnprune.shrink(linear, {"weight": small})
+    assert linear.weight.shape == small
+
+
 @pytest.mark.parametrize(
     ("shape", "axis", "found"),
     [
@@ -226,3 +257,9 @@ def test_where_the_values_of_a_neuron_have_its_channels(
     shape: tuple[int, ...], axis: int | None, found: int | None
 ) -> None:
     assert find_axis(Tensor(torch.zeros(shape)), 8, axis) == found
+
+
+def test_two_channels_are_told_apart_and_one_has_no_dimension_of_its_own() -> None:
+    assert find_axis(torch.zeros(1, 2, 1), 2, -2) == 1
+    assert find_axis(torch.zeros(2), 2, None) == 0
+    assert find_axis(torch.zeros(1, 1), 1, -2) is None

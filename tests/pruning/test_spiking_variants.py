@@ -222,6 +222,20 @@ def test_membranes_beyond_the_bins_are_among_those_that_a_density_is_of() -> Non
     assert found.exp().item() == pytest.approx(0.5 / 7.98, rel=0.02)
 
 
+@pytest.mark.parametrize("bins", [-5.5, -4.5, -3.5, 0.5, 3.5, 4.5, 5.5])
+def test_a_single_count_is_one_within_reach_and_less_than_half_beyond_it(bins: float) -> None:
+    values = np.append(np.linspace(-3.0, -2.0, 99), bins / 16)
+    reach = round(1.8431 * float(values.std()) * 100**-0.2 * 16)
+    assert reach == (4 if bins < 0 else 5)  # bins of 1/16 on each side of the threshold
+    found = log_density_of_histogram(neuron_of(values))
+    assert found is not None
+    one = 1 / (2 * reach / 16 * 100)
+    if abs(bins) < reach:
+        assert found.exp().item() == pytest.approx(one)
+    else:
+        assert found.exp().item() < one / 2
+
+
 def test_where_nothing_was_counted_the_gaussian_orders_below_half_a_count() -> None:
     near, far, never = (neuron_of(np.linspace(-1.2, -1.0, 10) - far) for far in (0, 1, 1e3))
     logs = []

@@ -127,7 +127,7 @@ def test_a_seed_gives_the_same_network_again_and_another_one_another() -> None:
 def test_a_layer_without_a_mask_is_neither_tuned_nor_asked_for_a_gradient() -> None:
     network = pruned("convolved").network
     masks = {key: mask for key, mask in masks_of(network).items() if key != "conv3.weight"}
-    of = cut(network, masks)
+    of = cut(network, masks, tuning=SHORT)
     tune(of)
     assert not {"conv3.weight", "conv3.bias"} & changed(of)
     assert all(parameter.grad is None for parameter in network.module.parameters())

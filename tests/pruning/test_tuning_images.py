@@ -7,6 +7,8 @@ import torch
 from pruned_networks import made
 from torch import Tensor
 
+from snnprune.errors import UsageError
+from snnprune.graph.forward import CountedForward, call_module
 from snnprune.pruning.repair import tuning_images
 from snnprune.pruning.repair.tuning_images import (
     BATCH,
@@ -15,8 +17,10 @@ from snnprune.pruning.repair.tuning_images import (
     SHIFTS,
     HeldSamples,
     Piece,
+    find_sample_axis,
     hold_samples,
     iter_batches,
+    require_augmentable,
 )
 
 COUNT = BATCH + 6
@@ -104,6 +108,36 @@ def test_samples_are_held_whole_where_they_fit(monkeypatch: pytest.MonkeyPatch) 
     assert hold_samples(network, batches) is not None
     monkeypatch.setattr(tuning_images, "MEMORY", 8 * 9 * 4 - 1)
     assert hold_samples(network, batches) is None
+
+
+@pytest.mark.parametrize(
+    ("axis", "always", "found"), [(0, True, 0), (1, True, 1), (1, False, None)]
+)
+def test_a_way_of_running_may_say_where_the_samples_of_all_batches_lie(
+    axis: int, always: bool, found: int | None
+) -> None:
+    way = CountedForward(forward=call_module, axis=axis, always=always)
+    network = made("linears").with_forward(way)
+    assert find_sample_axis(network, torch.zeros(4, 4, 2), 4) == found
+
+
+@pytest.mark.parametrize(
+    ("shape", "samples", "found"),
+    [((3, 4), 3, 0), ((3, 4), 4, 1), ((3, 4, 5), 5, None), ((1, 1), 1, 0), ((4,), 4, 0)],
+)
+def test_samples_lie_where_a_dimension_is_as_long(
+    shape: tuple[int, ...], samples: int, found: int | None
+) -> None:
+    assert find_sample_axis(made("linears"), torch.zeros(shape), samples) == found
+
+
+@pytest.mark.parametrize("x", [torch.zeros(2, 3, 4), [torch.zeros(2, 1, 4, 4)]])
+def test_what_is_no_picture_is_not_mirrored(x: object) -> None:
+    require_augmentable(x, ())
+    with pytest.raises(UsageError, match=r"--augment: needs pictures \(N, C, H, W\)"):
+        require_augmentable(x, (FLIP,))
+    require_augmentable(torch.zeros(2, 1, 4, 4), (FLIP,))
+    require_augmentable(torch.zeros(3, 2, 1, 4, 4), (FLIP, SHIFTS))
 
 
 def pieces(x: Tensor, y: Tensor | None) -> list[Piece]:

@@ -75,6 +75,13 @@ def test_one_rank_is_left_at_least() -> None:
     assert numbers == 8 + 6
 
 
+@pytest.mark.parametrize("shape", [(6, 1, 3, 3), (1, 6, 3, 3), (1, 1, 2)])
+def test_a_convolution_of_one_channel_has_all_its_ranks(shape: tuple[int, ...]) -> None:
+    weight = torch.randn(shape, generator=draws())
+    found, _ = changes.reduce_rank(weight, 1.0)
+    torch.testing.assert_close(found, weight)
+
+
 def test_a_convolution_of_low_rank_is_found_again() -> None:
     outer, inner = torch.randn(8, 2, generator=draws(1)), torch.randn(6, 3, generator=draws(2))
     core = torch.randn(2, 3, 3, 3, generator=draws(3))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snnprune.errors import UsageError
-from snnprune.theory import widths
+from snnprune.theory import construction, widths
 from snnprune.theory.construction import (
     CHUNK,
     ChosenNeurons,
@@ -29,6 +29,7 @@ from snnprune.theory.trials import (
     choose_by_density,
     choose_by_margin,
     count_failures,
+    make_inputs,
     measure_margin,
     try_lemmas,
     try_network,
@@ -130,6 +131,13 @@ def test_the_place_of_a_virtual_neuron_is_counted_over_all_chunks() -> None:
     assert len(chosen.place.unique()) == target.numel()
 
 
+def test_the_last_chunk_of_a_block_is_what_is_left_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(construction, "CHUNK", 4)
+    target = torch.linspace(-1, 1, 200, dtype=torch.float64).view(200, 1)
+    chosen = choose_neurons(target, 6, -1.0, span=1.0, key=("few",))
+    assert chosen.place.unique().tolist() == [0, 1, 2, 3, 4, 5]
+
+
 @given(st.integers(0, 10**6))
 @settings(max_examples=150, deadline=None)
 def test_within_the_margin_no_spike_flips(seed: int) -> None:
@@ -173,6 +181,16 @@ def test_the_whole_theorem_keeps_its_promise_over_seeds() -> None:
     within = count_failures(one.within for one in found)
     assert within.compute_interval()[0] <= setting.delta
     assert all(one.compared.same for one in found if one.within)
+
+
+def test_each_input_has_its_share_of_the_width_and_a_weight_its_share_of_the_error() -> None:
+    given = TrialInputs(setting=Setting(neurons=2, layers=2, steps=2), dynamics=HARD)
+    target, _ = given.draw(5)
+    built = build_equivalent(target, 100, span=1.0, key=(5, "network"))
+    assert 0 < built.worst < 1
+    for error, within in ((2 * built.worst, True), (1.999 * built.worst, False)):
+        found = try_network(given, seed=5, width=201, error=error)
+        assert (found.within, found.kept, found.error) == (within, built.kept, error)
 
 
 @pytest.mark.slow
@@ -253,3 +271,20 @@ def test_errors_past_the_span_keep_the_promise_of_the_single_steps(p_sup: float)
     for step in try_lemmas(setting, error, 300, 0, lambda items, **_: items):
         if step.name != "4.1 as printed":
             assert step.count.compute_interval()[0] <= 0.2, step.name
+
+
+def test_inputs_are_all_there_are_up_to_twelve_bits_and_else_as_many_as_asked_for() -> None:
+    few = make_inputs(Setting(neurons=3, steps=4), 50, 0.5, 0)
+    assert few.shape == (4, 2**12, 3)
+    many = make_inputs(Setting(neurons=13, steps=1), 50, 0.25, 0)
+    assert many.shape == (1, 50, 13)
+    assert torch.equal(many, make_inputs(Setting(neurons=13, steps=1), 50, 0.25, 0))
+    assert not torch.equal(many, make_inputs(Setting(neurons=13, steps=1), 50, 0.25, 1))
+    assert 0.2 < float(many.mean()) < 0.3
+
+
+def test_failures_are_those_that_did_not_go_well() -> None:
+    count = count_failures(iter([True, False, True, True]))
+    assert (count.failures, count.trials, count.share) == (1, 4, 0.25)
+    low, high = count.compute_interval()
+    assert low < 0.25 < high

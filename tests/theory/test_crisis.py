@@ -164,6 +164,41 @@ def test_of_a_single_place_everything_is_a_share_of_one() -> None:
     assert found.near.tolist() == [1, 1, 1, 1]  # 0, 1, 0, 0.5 from the threshold
 
 
+def test_an_estimate_is_the_density_at_the_threshold_times_the_mean_shift() -> None:
+    _, found, steps = crisis_of(
+        3, 0.05, linear=False, norm=True, steps=3, beta=0.5, reset="hard", decay_input=False
+    )
+    assert found.reached.shape == (steps, 4)
+    assert torch.equal(found.radius, found.reached[2])
+    shift = found.moved.compute_mean()
+    for estimate, density in (
+        (found.compute_estimate(), found.densities.gaussian),
+        (found.compute_counted(), found.densities.counted),
+    ):
+        torch.testing.assert_close(estimate, (density * shift).clamp(max=1))
+    flipped = found.compute_flipped()
+    assert torch.equal(flipped, found.moved.first / found.moved.places)
+    expected = bounds.rank_correlation(found.compute_counted(), flipped)
+    assert found.compute_correlation() == expected
+
+
+def test_an_error_is_the_largest_change_of_a_current_as_the_norm_hands_it_on() -> None:
+    torch.manual_seed(1)
+    how = {"steps": 2, "beta": 0.5, "reset": "hard", "decay_input": False}
+    model = Small(linear=True, norm=True, **how).eval()
+    x = 2 * torch.rand(8, 6)
+    network, weight = trace(model, x), model.layer.get_parameter("weight").detach()
+    changed = {"layer.weight": weight + 0.1 * torch.randn_like(weight)}
+    batches = Batches(begin=lambda: [x])
+    (found,) = measure_crises(network, calibrate(network, [x]), changed, batches)
+    sigma = (model.norm.get_buffer("running_var").double() + 1e-5).sqrt()
+    factor = model.norm.get_parameter("weight").detach().double().abs() / sigma
+    moved = (x @ (changed["layer.weight"] - weight).T).abs().amax(0).double()
+    torch.testing.assert_close(found.error, moved * factor, rtol=1e-5, atol=1e-7)
+    reached = torch.stack([found.error, 1.5 * found.error])
+    torch.testing.assert_close(found.reached, reached, rtol=1e-4, atol=0)
+
+
 def test_the_largest_change_of_a_current_is_that_of_any_batch() -> None:
     model = OneToOne().eval()
     x = torch.tensor([[0.8, 0.1], [0.2, 0.4]])

@@ -1,6 +1,7 @@
 """Early-Bird as published: tickets drawn while the dense network trains, then trained whole."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from snnprune.masks import Masks
 from snnprune.recipe.schema import Recipe
 from snnprune.training.early_bird import EarlyTickets, compute_hamming, describe_early_tickets
-from snnprune.training.rounds import ImpRun
+from snnprune.training.rounds import ImpRun, _require_drawn
 
 SPARSITIES = [0.5, 0.8]
 
@@ -169,6 +170,45 @@ def test_a_dense_run_that_was_ended_is_no_baseline_and_a_whole_one_is(images: Pa
     assert lines[0].startswith("imp at 50%: masks did not settle")
 
 
+def ticket(number: int, *, settled: bool = True, epochs: int = 6) -> dict[str, Any]:
+    """A row of metrics, of a ticket at 50 %."""
+    drawn = {"settled": settled, "epochs": epochs, "distance": 0.125}
+    row = {"kind": "ticket", "method": "imp", "round": number, "sparsity_asked": 0.5}
+    return {**row, "early_bird": drawn} if number else row
+
+
+DENSE_EPOCHS = [{"kind": "epoch", "round": 0}] * 3
+LATER_EPOCHS = [{"kind": "epoch", "round": 1}] * 2
+ENDED = (
+    "the dense run ended after epoch 3, when all tickets were drawn: there is no dense accuracy "
+    "to compare with; train gives one"
+)
+UNSETTLED = (
+    "imp at 50%: masks did not settle, those after the last epoch of the dense run were taken; "
+    "distance 0.125"
+)
+
+
+@pytest.mark.parametrize(
+    ("rows", "lines"),
+    [
+        ([], []),
+        (DENSE_EPOCHS, []),  # no ticket is there yet
+        ([*DENSE_EPOCHS, *LATER_EPOCHS, ticket(1)], [ENDED]),
+        ([*DENSE_EPOCHS, ticket(0), *LATER_EPOCHS, ticket(1)], []),
+        ([ticket(0), ticket(1, settled=False, epochs=5)], [UNSETTLED]),
+        (
+            [ticket(0), ticket(1, settled=False, epochs=4)],
+            [f"{UNSETTLED} over 4 epochs, of which 5 are compared"],
+        ),
+    ],
+)
+def test_what_is_told_of_tickets_is_what_did_not_settle_and_a_missing_baseline(
+    rows: list[dict[str, Any]], lines: list[str]
+) -> None:
+    assert describe_early_tickets(rows) == lines
+
+
 def test_early_time_steps_are_those_of_the_dense_run_alone(images: Path) -> None:
     found = Found(recipe(images, 6, early_time_steps=1, methods=["imp", "random"]))
     steps = {folder: start.time_steps for folder, start in found.starts.items()}
@@ -214,3 +254,25 @@ def test_a_state_gives_back_what_is_drawn_and_what_waits() -> None:
     assert again.position() == found.position()
     assert list(again.groups()) == list(found.groups())
     assert all(same(again.groups()[name], group) for name, group in found.groups().items())
+
+
+MASKS = {"a": torch.ones(10).bool()}
+WHOLE = {"a": torch.ones(10), "norm": torch.ones(2)}
+
+
+@pytest.mark.parametrize(
+    ("groups", "told"),
+    [
+        ({"drawn-1": MASKS, "drawn-weights-1": WHOLE, "bird-2-0": MASKS}, None),
+        ({"model": {}, "early": {}}, None),  # others look at these
+        ({"drawn-1": {}}, "a is missing"),
+        ({"bird-2-0": {"a": torch.ones(9).bool()}}, "a is torch.bool of shape"),
+        ({"drawn-weights-1": MASKS}, "norm is missing"),
+        ({"drawn-weights-1": {**WHOLE, "b": torch.ones(1)}}, "b is too many"),
+    ],
+)
+def test_a_state_with_tickets_of_another_network_is_refused(
+    groups: dict[str, Masks], told: str | None
+) -> None:
+    with pytest.raises(ValueError, match=told) if told else nullcontext():
+        _require_drawn(groups, MASKS, WHOLE)

@@ -39,6 +39,24 @@ def spikingjelly():
     )
 
 
+def all_steps():
+    from spikingjelly.activation_based import functional
+
+    made = spikingjelly()
+    functional.set_step_mode(made, "m")
+    return made
+
+
+def at_once(module, x):
+    return module(x.repeat(3, 1, 1, 1, 1))
+
+
+def precise():
+    made = all_steps()
+    made[2]._neuron_precision = (torch.float16, "fp16", "fp16")  # as set_neuron_precision does
+    return made
+
+
 def three_steps(module, x):
     return [module(x) for _ in range(3)]
 
@@ -155,6 +173,14 @@ def test_neurons_of_a_known_library_begin_every_batch_at_rest(
         assert isinstance(first, float)  # not yet a tensor: at rest
         assert first == 0
         assert all(isinstance(other, Tensor) for other in others)
+
+
+def test_a_neuron_whose_precision_needs_a_gpu_is_trained_here_by_plain_operations(
+    own: Path,
+) -> None:
+    asked, plain = (recipe(own, name, forward="at_once") for name in ("precise", "all_steps"))
+    found, expected = (train(one, open_recipe_data(one), device=CPU) for one in (asked, plain))
+    assert same(found.tensors, expected.tensors)
 
 
 def test_a_neuron_of_ones_own_that_is_not_reset_is_told_in_one_line(own: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from snnprune.errors import InputError, NonFiniteError, OutputError, StoppedError
 from snnprune.jobs.train import looping
@@ -250,6 +251,28 @@ def test_the_report_of_a_resumed_run_tells_of_all_epochs(
     assert found["warnings"] == []
     best = max(found["epochs"], key=lambda epoch: epoch["validation_accuracy"])
     assert found["best"] == best
+
+
+def test_tensorboard_shows_every_epoch_once_after_a_resume(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = options(images, tmp_path / "run")
+    output = plain.recipe.output.model_copy(update={"tensorboard": True})
+    asked = replace(plain, recipe=plain.recipe.model_copy(update={"output": output}))
+    stop_after(asked, STEPS + 1, monkeypatch)
+    rows = [row for row in map(json.loads, resumed_lines(asked)) if row["kind"] == "epoch"]
+    accumulator = EventAccumulator(str(asked.out / "tensorboard"))
+    accumulator.Reload()
+    shown = [(event.step, event.value) for event in accumulator.Scalars("train_loss")]
+    assert shown == [
+        (number, pytest.approx(row["train_loss"])) for number, row in enumerate(rows, start=1)
+    ]
+    assert len(shown) == EPOCHS
+
+
+def resumed_lines(asked: LoopOptions) -> list[str]:
+    resumed(asked)
+    return (asked.out / "metrics.jsonl").read_text().splitlines()
 
 
 def test_a_run_that_died_in_its_first_epoch_begins_again(

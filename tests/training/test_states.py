@@ -1,6 +1,8 @@
 """States: what is written comes back, and damage is found."""
 
 import json
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,21 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     for key, tensor in flat(expected).items():
         assert flat(found)[key].dtype == tensor.dtype
         assert torch.equal(flat(found)[key], tensor)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_only_what_an_optimizer_remembers_may_overflow(value: float, tmp_path: Path) -> None:
+    path, spoilt = tmp_path / "state.safetensors", torch.tensor([1.0, value])
+    for group in ("optimizer", "model", "average"):
+        state = some_state()
+        write_state(path, replace(state, groups={**state.groups, group: {"a.weight": spoilt}}))
+        with (
+            nullcontext()
+            if group == "optimizer"
+            else pytest.raises(InputError, match=r"a\.weight: ")
+        ):
+            found = read_state(path).groups["optimizer"]["a.weight"]
+            assert torch.equal(found.isfinite(), spoilt.isfinite())
 
 
 def test_a_state_is_a_plain_safetensors_file(tmp_path: Path) -> None:

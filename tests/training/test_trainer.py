@@ -12,7 +12,7 @@ from torch.nn import functional
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.network import Network
 from snnprune.recipe.sections import TrainingSection
-from snnprune.training.step import Trainer, require_finite
+from snnprune.training.step import Trainer, find_first_nonfinite, require_finite
 
 
 class TwoSteps(nn.Module):
@@ -134,6 +134,39 @@ def test_a_loss_that_is_not_finite_is_an_error_and_changes_no_weight(value: floa
     )
     assert torch.equal(weights(target), before)
     assert target.step == 1
+
+
+class Spoiling(nn.Module):
+    """Gives what it gets, with one infinite value."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x.flatten()[:-1], x.new_tensor([math.inf])]).view(x.shape)
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "weight", "told"),
+    [
+        (Spoiling(), 1.0, "the output of 1.0 is not finite"),
+        (nn.Identity(), math.nan, "1.1.weight is not finite"),
+        (nn.Identity(), 1.0, None),
+    ],
+)
+def test_the_first_layer_whose_output_is_not_finite_is_named(
+    spoilt: nn.Module, weight: float, told: str | None
+) -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.Sequential(spoilt, nn.Linear(2, 1)), nn.Dropout())
+    with torch.no_grad():
+        module.get_parameter("1.1.weight").fill_(weight)
+    x = torch.ones(3, 2)
+    assert find_first_nonfinite(module, lambda: module(x), x) == told
+    assert not any(child._forward_hooks for child in module.modules())
+
+
+def test_a_module_that_is_one_layer_is_named_the_network() -> None:
+    module, x = Spoiling(), torch.ones(3, 2)
+    assert find_first_nonfinite(module, lambda: module(x), x) == (
+        "the output of the network is not finite"
+    )
 
 
 def test_the_run_can_go_on_after_a_loss_that_was_not_finite() -> None:

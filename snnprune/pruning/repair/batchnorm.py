@@ -237,14 +237,20 @@ class BatchNormForm:
     """
 
     def __init__(self, module: nn.Module, dense: Mapping[str, DenseNorm]) -> None:
-        """`dense` are the norms of the dense network, by running variance; others are left out."""
+        """`dense` are the norms of the dense network, by running variance; others are left out.
+
+        So are those with a scale and no shift or the other way round, which have no such form.
+        """
         norms = find_batchnorms(module)
-        self.norms = {norms[key]: norm for key, norm in dense.items() if key in norms}
+        turned = {
+            key: norm for key, norm in norms.items() if (norm.weight is None) == (norm.bias is None)
+        }
+        self.norms = {turned[key]: norm for key, norm in dense.items() if key in turned}
         self.forms = {norm: held.compute_form() for norm, held in self.norms.items()}
         self.plain = {
             norm: (gain.to(self.norms[norm].mean), shift.to(self.norms[norm].mean))
             for norm, (gain, shift) in self.forms.items()
-            if norm.weight is None and norm.bias is None
+            if norm.weight is None
         }
 
     @contextlib.contextmanager
@@ -274,7 +280,7 @@ class BatchNormForm:
         self, turned: Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
     ) -> None:
         for norm, form in self.forms.items():
-            if norm.weight is not None and norm.bias is not None:
+            if norm not in self.plain:
                 scale, shift = turned(*form, norm.weight.double(), norm.bias.double())
                 norm.weight.copy_(scale)
                 norm.bias.copy_(shift)

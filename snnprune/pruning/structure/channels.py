@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -136,6 +136,7 @@ def _list_norms(links: list[Link]) -> list[Norm]:
     return [norm for link in links for chain in link.norms for norm in chain]
 
 
+LEFT_OUT = "a layer of its group is left out"
 LEAST = 0.25
 """The share of a group's channels that stays, whatever the ranking says."""
 
@@ -176,17 +177,18 @@ class ChannelCutting:
         self.grouped: ChannelGroups = find_channel_groups(network)
         self.removed = RemovedChannels(groups=(), kept={})
         """What was cut last."""
-        if not self.grouped.groups:
-            first = next(iter(self.grouped.reasons.items()), ("", "no layer"))
-            raise InputError(
-                f"no channel can be removed: {first[0]}: {first[1]}", field="--structure"
-            )
+        _require_any(self.grouped.groups, self.grouped.reasons)
 
     def __call__(
         self, weights: Mapping[str, Tensor], scores: Scores, sparsity: float, alive: Masks | None
     ) -> PruneResult:
-        """The masks under which the channels of the lowest scores are gone."""
+        """The masks under which the channels of the lowest scores are gone.
+
+        Raises:
+            InputError: a layer of each group is not among the `weights`.
+        """
         groups = [g for g in self.grouped.groups if all(key in weights for key in g.layers)]
+        _require_any(groups, {g.layers[0]: LEFT_OUT for g in self.grouped.groups})
         worth = {g.layers[0]: _score_channels(g, scores, self.network.layers) for g in groups}
         kept = self._choose_kept(worth, sparsity)
         self.removed = removed = RemovedChannels(groups=tuple(groups), kept=kept)
@@ -224,13 +226,20 @@ class ChannelCutting:
         yield from ((key, why) for key, why in self.grouped.reasons.items() if why not in plain)
         for group in self.grouped.groups:
             if group not in groups:
-                yield group.layers[0], "a layer of its group is left out"
+                yield group.layers[0], LEFT_OUT
 
     def _choose_kept(self, worth: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
         parts = [{key: one} for key, one in worth.items()] if self.locally else [dict(worth)]
         return {
             key: kept for part in parts for key, kept in _select_highest(part, sparsity).items()
         }
+
+
+def _require_any(groups: Sequence[ChannelGroup], reasons: Mapping[str, str]) -> None:
+    """Refuse a cut where no group is left, with the first of the reasons by weight key."""
+    if not groups:
+        key, why = next(iter(reasons.items()), ("", "no layer"))
+        raise InputError(f"no channel can be removed: {key}: {why}", field="--structure")
 
 
 def _score_channels(group: ChannelGroup, scores: Scores, layers: Mapping[str, Layer]) -> Tensor:

@@ -120,9 +120,11 @@ PASSING = frozenset(
     {"add", "sub", "rsub", "sum", "mean", "lerp", "pad", "constant_pad_nd", "interpolate"}
     | {f"{kind}_pool{n}d" for kind in ("max", "avg") for n in (1, 2, 3)}
     | {f"adaptive_{kind}_pool{n}d" for kind in ("max", "avg") for n in (1, 2, 3)}
-    | {"max_pool2d_with_indices", "lp_pool2d", "upsample", "upsample_nearest2d"}
+    | {f"max_pool{n}d_with_indices" for n in (1, 2, 3)}
+    | {"lp_pool2d", "upsample", "upsample_nearest2d"}
     | {"dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "alpha_dropout"}
-    | {"where", "clamp", "clamp_min", "clamp_max", "clip", "relu", "leaky_relu", "threshold"}
+    | {"where", "clamp", "clamp_min", "clamp_max", "clip", "hardtanh", "threshold"}
+    | {"relu", "relu6", "leaky_relu"}
     | {"maximum", "minimum", "max", "min", "amax", "masked_fill", "max_unpool2d"}
 )
 # What may lay tensors side by side; over time steps the same layers or neurons made each of them.

@@ -239,6 +239,8 @@ class OnTheWay(nn.Module):
 
 PASSING: dict[str, Callable[[Tensor], Tensor]] = {
     "max_pool2d": lambda y: functional.max_pool2d(y, 2),
+    "max_pool2d_with_indices": lambda y: functional.max_pool2d(y, 2, return_indices=True)[0],
+    "max_pool3d_with_indices": lambda y: functional.max_pool3d(y, 2, 2, 1, return_indices=True)[0],
     "avg_pool2d": lambda y: functional.avg_pool2d(y, 2),
     "adaptive_max_pool2d": lambda y: functional.adaptive_max_pool2d(y, 2),
     "adaptive_avg_pool2d": lambda y: functional.adaptive_avg_pool2d(y, 2),
@@ -250,7 +252,9 @@ PASSING: dict[str, Callable[[Tensor], Tensor]] = {
     "clamp": lambda y: y.clamp(-1, 1),
     "clamp_min": lambda y: y.clamp_min(0),
     "clip": lambda y: y.clip(-1, 1),
+    "hardtanh": functional.hardtanh,
     "relu": torch.relu,
+    "relu6": functional.relu6,
     "leaky_relu": functional.leaky_relu,
     "threshold": lambda y: functional.threshold(y, 0.1, 0.0),
     "maximum": lambda y: torch.maximum(y, torch.zeros(())),

@@ -113,6 +113,8 @@ FORMS: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("name", FORMS)
 def test_a_weight_in_another_form_is_the_parameter_itself(name: str) -> None:
     network = trace(making(FORMS[name]), X)
+    assert network.layers[KEY] == trace(making(lambda w: w), X).layers[KEY]
+    assert network.layers[KEY].links
     assert network.layers[KEY].shape == (12, 8)
     assert not network.layers[KEY].shaped
     assert not network.made

@@ -130,6 +130,7 @@ def _notes_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     """No test writes into the home folder of whoever runs it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 
 

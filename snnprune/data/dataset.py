@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+from snnprune.files.caching import find_cache_folder
 
 if TYPE_CHECKING:
     import torch
@@ -49,12 +50,7 @@ class DataOptions:
 def _find_default_root() -> Path:
     if chosen := os.environ.get("SNNPRUNE_DATA"):
         return Path(chosen)
-    if cache := os.environ.get("XDG_CACHE_HOME"):
-        return Path(cache) / "snnprune" / "data"
-    try:
-        return Path.home() / ".cache" / "snnprune" / "data"
-    except RuntimeError:  # neither HOME nor an entry in the password file, as in some containers
-        return Path(tempfile.gettempdir()) / "snnprune" / "data"
+    return find_cache_folder() / "data"
 
 
 SPLITS = ("train", "validation", "test")

@@ -71,10 +71,13 @@ def test_the_folder_is_the_given_one_then_the_variables_then_the_caches(
 ) -> None:
     monkeypatch.setenv("HOME", "/home/somebody")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("SNNPRUNE_CACHE", raising=False)
     monkeypatch.delenv("SNNPRUNE_DATA", raising=False)
     assert DataOptions().find_folder() == Path("/home/somebody/.cache/snnprune/data")
     monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
     assert DataOptions().find_folder() == Path("/cache/snnprune/data")
+    monkeypatch.setenv("SNNPRUNE_CACHE", "/ours")
+    assert DataOptions().find_folder() == Path("/ours/data")
     monkeypatch.setenv("SNNPRUNE_DATA", "/sets")
     assert DataOptions().find_folder() == Path("/sets")
     assert DataOptions(root=Path("here")).find_folder() == Path("here")
@@ -85,6 +88,7 @@ def test_a_user_without_a_home_has_a_folder_all_the_same(monkeypatch: pytest.Mon
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("SNNPRUNE_CACHE", raising=False)
     monkeypatch.delenv("SNNPRUNE_DATA", raising=False)
     monkeypatch.setattr(Path, "home", homeless)
     assert DataOptions().find_folder().parts[-2:] == ("snnprune", "data")

@@ -124,6 +124,9 @@ def synchronise_batchnorms(ranks: Ranks, *, counts: bool = True) -> Iterator[Non
 class _BatchNormMode(TorchFunctionMode):
     """Sees the calls of `batch_norm`."""
 
+    watches_neurons = False
+    """As `models.lif.observers` asks: how neurons are computed is no matter."""
+
     def __init__(self, ranks: Ranks, *, counts: bool) -> None:
         super().__init__()
         self.ranks, self.counts = ranks, counts

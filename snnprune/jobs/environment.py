@@ -16,6 +16,7 @@ import torch
 from snnprune.data.dataset import DataOptions
 from snnprune.distributed.ranks import choose_device
 from snnprune.measure import Natural
+from snnprune.models.lif.choice import describe_choice
 from snnprune.runtime import collect_versions, device_name, read_peak_memory
 
 
@@ -65,5 +66,6 @@ def collect_environment() -> dict[str, str]:
         "executable": sys.executable,
         "device": device_name(choose_device()),
         "cuda": torch.version.cuda or "none",
+        "lif": describe_choice(),
         "data root": str(DataOptions().find_folder()),
     }

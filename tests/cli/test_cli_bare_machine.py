@@ -17,7 +17,11 @@ BARE = {
     "nothing at all": {},
     "no such home": {"HOME": "/nonexistent"},
     "a home and caches that take no files": dict.fromkeys(
-        ("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR"), "/proc"
+        (
+            *("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME"),
+            *("MPLCONFIGDIR", "SNNPRUNE_CACHE"),
+        ),
+        "/proc",
     ),
     "no place for temporary files": {"TMPDIR": "/nonexistent"},
     "plain ASCII": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
@@ -40,7 +44,7 @@ def test_a_network_is_pruned_there(tmp_path: Path, model_file: Path, name: str) 
         timeout=300,
         check=False,
         cwd=tmp_path,
-        env={**NEEDED, **BARE[name]},
+        env={**NEEDED, "SNNPRUNE_CACHE": str(tmp_path / "cache"), **BARE[name]},
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr

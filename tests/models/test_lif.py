@@ -11,6 +11,8 @@ from torch import Tensor
 
 from snnprune.errors import InputError
 from snnprune.models.lif import LIF, Dynamics
+from snnprune.models.lif.choice import VARIABLE
+from snnprune.models.lif.native import find_native_path
 
 # What each surrogate derivative is the derivative of; x = u - u_th.
 PRIMITIVES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -27,10 +29,19 @@ RESETS: dict[str, dict[str, Any]] = {
     "hard to 0, resting at 0.1": {"v_rest": 0.1},
     "soft, resting at 0.1": {"reset": "soft", "v_rest": 0.1},
 }
+
 BOTH = (False, True)
 MARGIN = 1e-4  # nothing comes closer to the threshold, or rounding could turn a spike over
 # Of float32, over eight steps; a wrong term is of the order of 0.1.
 TOLERANCE: dict[str, Any] = {"rtol": 1e-5, "atol": 2e-6}
+
+
+@pytest.fixture(params=["plain", "native"], autouse=True)
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is said here is true of either path."""
+    if request.param == "native" and isinstance(found := find_native_path(), str):
+        pytest.skip(f"no native path: {found}")
+    monkeypatch.setenv(VARIABLE, request.param)
 
 
 def naive(current: Tensor, dynamics: Dynamics) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,128 @@
+"""Which of the paths from current to spikes is taken: torch's operations, or one kernel for all.
+
+The native path is taken where it gives the same bits, so that no result depends on it.
+"""
+
+import os
+from functools import cache
+from importlib import import_module
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from snnprune.errors import UsageError
+from snnprune.errors.text import did_you_mean
+from snnprune.models.lif import plain
+from snnprune.models.lif.checking import gives_the_same_bits
+from snnprune.models.lif.dynamics import Dynamics
+from snnprune.models.lif.native import NativePath, find_native_path
+from snnprune.models.lif.observers import is_watched
+
+VARIABLE = "SNNPRUNE_LIF"
+CHOICES = ("plain", "native", "triton")
+NARROW = (torch.float32, torch.bfloat16, torch.float16)
+LARGE = 2**16  # elements of a current for which a second of compiling is worth while
+
+
+class Path(Protocol):
+    """From current to spikes."""
+
+    def fire(self, current: Tensor, dynamics: Dynamics) -> Tensor:
+        """Spikes (T, ...) float32; differentiable."""
+        ...
+
+    def fire_and_keep_membrane(self, current: Tensor, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
+        """Spikes and the membrane potential before reset, both (T, ...) float32."""
+        ...
+
+
+def choose_path(current: Tensor, dynamics: Dynamics) -> Path:
+    """The fastest path for `current` (T, ...), `widen`ed, that gives the bits of `plain`.
+
+    On a GPU it is `plain`, unless `$SNNPRUNE_LIF` says `triton`, whose last bits may be others.
+
+    Raises:
+        UsageError: `$SNNPRUNE_LIF` asks for what is not there.
+    """
+    choice = read_choice()
+    if choice == "plain" or is_watched(current) or not current.numel():
+        return plain
+    if choice == "triton" and current.is_cuda and current.dtype in NARROW:
+        return _require_triton_path()
+    if not current.is_cpu or current.dtype != torch.float32:
+        return plain
+    if choice == "native":
+        return _require_native_path(dynamics)
+    if current.numel() < LARGE and not find_native_path.cache_info().currsize:
+        return plain  # it would have to be loaded first, or compiled
+    found = _find_native_path(dynamics)
+    return plain if isinstance(found, str) else found
+
+
+def widen(current: Tensor) -> Tensor:
+    """`current` in float32, or as it is where the kernel of its path widens it itself."""
+    by_kernel = read_choice() == "triton" and current.is_cuda and current.dtype in NARROW
+    return current if by_kernel and not is_watched(current) else current.float()
+
+
+def read_choice() -> str:
+    """What `$SNNPRUNE_LIF` says; empty where it says nothing.
+
+    Raises:
+        UsageError: it is none of the choices.
+    """
+    text = os.environ.get(VARIABLE, "").strip()
+    if text and text not in CHOICES:
+        raise UsageError(
+            f"unknown choice {text!r}", field=VARIABLE, hint=did_you_mean(text, CHOICES)
+        )
+    return text
+
+
+def describe_choice() -> str:
+    """How neurons are computed on this machine, and why: loads the library as a network would.
+
+    Raises:
+        UsageError: `$SNNPRUNE_LIF` asks for what is not there.
+    """
+    choice = read_choice()
+    if choice == "plain":
+        return f"plain ({VARIABLE})"
+    on_gpu = ""
+    if choice == "triton":
+        _require_triton_path()
+        on_gpu = "; triton on a GPU"
+    found = _find_native_path(Dynamics())
+    if isinstance(found, str):
+        if choice == "native":
+            _require_native_path(Dynamics())
+        return f"plain ({found}){on_gpu}"
+    return f"native ({found.compiler}, {'OpenMP' if found.parallel else 'one thread'}){on_gpu}"
+
+
+def _find_native_path(dynamics: Dynamics) -> NativePath | str:
+    """The native path, or why not."""
+    found = find_native_path()
+    if isinstance(found, str):
+        return found
+    if not found.parallel and torch.get_num_threads() > 1:
+        return f"{found.compiler} without OpenMP, {torch.get_num_threads()} threads"
+    return found if _is_identical(found, dynamics) else "torch rounds otherwise here"
+
+
+_is_identical = cache(gives_the_same_bits)
+
+
+def _require_native_path(dynamics: Dynamics) -> Path:
+    found = _find_native_path(dynamics)
+    if isinstance(found, str):
+        raise UsageError(f"native is not to be had: {found}", field=VARIABLE)
+    return found
+
+
+def _require_triton_path() -> Path:
+    try:  # here, as it takes a second and few have it
+        return import_module("snnprune.models.lif.gpu")
+    except ImportError:
+        raise UsageError("triton is not installed", field=VARIABLE) from None

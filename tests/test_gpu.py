@@ -49,3 +49,19 @@ def test_neurons_of_the_gpu_are_those_of_the_cpu(surrogate: str) -> None:
         assert current.grad is not None
         grads.append(current.grad.cpu())
     torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("surrogate", ["atan", "triangle", "sigmoid"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_neurons_by_triton_are_those_of_torch(
+    surrogate: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lif = LIF(Dynamics.from_options({"surrogate": surrogate, "detach_reset": False}))
+    x = torch.randn(5, 4, 33, generator=torch.Generator().manual_seed(0)).to("cuda", dtype)
+    found = []
+    for path in ("plain", "triton"):
+        monkeypatch.setenv("SNNPRUNE_LIF", path)
+        leaf = x.clone().requires_grad_()
+        spikes = lif(leaf)
+        found.append((spikes, *torch.autograd.grad(spikes.sum(), leaf)))
+    torch.testing.assert_close(*found)

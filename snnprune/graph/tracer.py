@@ -91,6 +91,11 @@ class Tracer(TorchFunctionMode):
         self.neuron: str | None = None
         """The outermost neuron module that we are inside of."""
 
+    @property
+    def watches_neurons(self) -> bool:
+        """As `models.lif.observers` asks: what a neuron module does inside is its own."""
+        return not self.followed.depth
+
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:

@@ -63,6 +63,7 @@ def test_its_name_tells_source_flags_and_compiler_apart(tmp_path: Path) -> None:
     assert len({*names}) == len(names)
 
 
+@pytest.mark.slow
 def test_several_processes_may_make_it_at_once(cache: Path) -> None:
     code = "from snnprune.models.lif.building import load_library; load_library().lif_forward"
     started = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]

@@ -84,11 +84,12 @@ def run(code: str, *arguments: str, **environment: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.many(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("narrow", ["bfloat16", "float16"])
 def test_interpreted_kernels_give_what_torch_gives(narrow: str) -> None:
     run(INTERPRETED, narrow, TRITON_INTERPRET="1")
 
 
+@pytest.mark.slow
 def test_the_kernels_compile_for_gpus_of_two_generations(tmp_path: Path) -> None:
     run(COMPILED, TRITON_CACHE_DIR=str(tmp_path))

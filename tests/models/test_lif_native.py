@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import BaseTorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from snnprune.errors import UsageError
+from snnprune.graph.trace import trace
+from snnprune.measure.calibrate import calibrate
 from snnprune.models.lif import LIF, Dynamics, checking, choice, fire, plain
 from snnprune.models.lif.native import NativePath, find_native_path
 
@@ -259,6 +261,29 @@ def test_only_modes_that_want_no_neurons_are_not_in_the_way(path: NativePath) ->
         assert choice.choose_path(current, Dynamics()) is path
         with BaseTorchFunctionMode(), Unconcerned():
             assert choice.choose_path(current, Dynamics()) is plain
+
+
+@native
+def test_while_a_network_is_observed_its_neurons_run_natively(
+    path: NativePath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = nn.Sequential(nn.Linear(5, 6), LIF(Dynamics())).eval()
+    network, x = trace(module, draw(4, 3, 5)), draw(4, 3, 5)
+    assert choice._is_identical(path, Dynamics())
+    taken: list[str] = []
+    for name in ("plain", "native"):
+        where: Any = plain if name == "plain" else NativePath
+        run = where.fire_and_keep_membrane
+
+        def seen(*args: Any, name: str = name, run: Any = run) -> Any:
+            taken.append(name)
+            return run(*args)
+
+        monkeypatch.setattr(where, "fire_and_keep_membrane", seen)
+    for name in ("plain", "native"):
+        monkeypatch.setenv(choice.VARIABLE, name)
+        calibrate(network, [(x, torch.zeros(3))])
+    assert taken == ["plain", "native"]
 
 
 # which path is taken

@@ -1,4 +1,4 @@
-"""What runs: version, process, memory, device and libraries, progress, seeded randomness.
+"""What runs: version, process, memory, cache, device and libraries, progress, seeded randomness.
 
 Randomness is by counting: every draw is seeded by what it is for; no generator state is saved.
 """
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -49,6 +49,23 @@ def read_process_rank() -> ProcessRank:
         return ProcessRank()
     rank, size, local_rank = map(int, values)
     return ProcessRank(rank=rank, size=size, local_rank=local_rank)
+
+
+def find_cache_folder() -> Path:
+    """Where what can be made or fetched again is kept; it need not exist.
+
+    `$SNNPRUNE_CACHE`, else snnprune's in the user's cache.
+    """
+    if chosen := os.environ.get("SNNPRUNE_CACHE"):
+        return Path(chosen)
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        return Path(cache) / "snnprune"
+    try:
+        return Path.home() / ".cache" / "snnprune"
+    except RuntimeError:  # neither HOME nor an entry in the password file, as in some containers
+        import tempfile
+
+        return Path(tempfile.gettempdir()) / "snnprune"
 
 
 def format_command_line() -> str | None:

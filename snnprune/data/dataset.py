@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from snnprune.files.caching import find_cache_folder
+from snnprune.runtime import find_cache_folder
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from snnprune.files.caching import find_cache_folder
+from snnprune.runtime import find_cache_folder
 
 SOURCE = Path(__file__).with_name("kernel.cpp")
 COMPILERS = ("c++", "g++", "clang++")

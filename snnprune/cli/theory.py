@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from snnprune.jobs.theory.crisis import CrisisResult
     from snnprune.jobs.theory.width import WidthResult
     from snnprune.measure.evaluation import Evaluation
-    from snnprune.theory.trials import TrialCount
 
 LONGEST = 10**15  # digits that a column has room for
 EMPTY = 0.5  # a bound above it excludes nothing worth knowing
@@ -323,7 +322,8 @@ def make_construct_table(found: ConstructResult) -> Table:
     for step in found.steps:
         exact = "-" if step.exact is None else f"{step.exact:.4f}"
         cells = step.name, _format_width(step.width), f"{step.promised:g}", exact
-        table.add_row(*cells, _format_share(step.count), _format_interval(step.count))
+        failed = f"{step.count.failures} of {step.count.trials}"
+        table.add_row(*cells, failed, _format_interval(step.count.compute_interval()))
     return table
 
 
@@ -335,22 +335,19 @@ def format_construct_lines(found: ConstructResult, allowed: float) -> list[str]:
     lines = [
         f"{found.equal.trials} whole networks, k up to {widest:,}: "
         f"{found.within.failures} without a partner for every weight "
-        f"({_format_interval(found.within)}; allowed {allowed:g})",
-        f"other spikes in {found.equal.failures} networks ({_format_interval(found.equal)}), "
+        f"({_format_interval(found.within.compute_interval())}; allowed {allowed:g})",
+        f"other spikes in {found.equal.failures} networks "
+        f"({_format_interval(found.equal.compute_interval())}), "
         f"{flipped:,} of {places:,} spikes in all",
     ]
     if (one := found.one) is not None:
         lines.append(
             f"in {one.failures} networks another spike on an input at random "
-            f"({_format_interval(one)}; allowed {allowed:g})"
+            f"({_format_interval(one.compute_interval())}; allowed {allowed:g})"
         )
     return lines
 
 
-def _format_share(found: TrialCount) -> str:
-    return f"{found.failures} of {found.trials}"
-
-
-def _format_interval(found: TrialCount) -> str:
-    low, high = found.compute_interval()
+def _format_interval(interval: tuple[float, float]) -> str:
+    low, high = interval
     return f"{low:.4f} to {high:.4f}"

@@ -120,9 +120,13 @@ def test_the_channels_of_a_factor_are_where_it_is_even_and_are_not_the_samples()
     by_channel = torch.tensor([1.0, 2.0, 3.0])
     last, second = by_channel.expand(3, 3, 3), by_channel[:, None].expand(3, 3, 3)
     for gain in (last, second):
-        assert torch.equal(_find_channel_gain(gain, CHANNELS), by_channel)  # type: ignore[arg-type]
+        found = _find_channel_gain(gain, CHANNELS)
+        assert found is not None
+        assert torch.equal(found, by_channel)
     assert _find_channel_gain(by_channel[:, None].expand(3, 2), CHANNELS) is None
     uneven = last.clone()
     uneven[0, 0, 0] += 0.1
     assert _find_channel_gain(uneven, CHANNELS) is None
-    assert torch.equal(_find_channel_gain(torch.full((3, 3, 3), 2.0), 3), torch.full((3,), 2.0))  # type: ignore[arg-type]
+    even = _find_channel_gain(torch.full((3, 3, 3), 2.0), 3)
+    assert even is not None
+    assert torch.equal(even, torch.full((3,), 2.0))

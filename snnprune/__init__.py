@@ -57,6 +57,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "jobs.subjects": (),
     "jobs.subjects.opening": ("jobs.targets.opening",),
     "jobs.subjects.options": ("jobs.targets.options",),
+    "models.blocks": ("models.networks",),
     "models.dynamics": ("models.lif",),
     "network": tuple(f"graph.{name}" for name in GRAPH),
     "network.libraries": ("graph.libraries", "graph.libraries.library"),

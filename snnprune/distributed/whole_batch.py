@@ -125,7 +125,7 @@ class _BatchNormMode(TorchFunctionMode):
     """Sees the calls of `batch_norm`."""
 
     watches_neurons = False
-    """As `models.lif.observers` asks: how neurons are computed is no matter."""
+    """As `models.lif.native` asks: how neurons are computed is no matter."""
 
     def __init__(self, ranks: Ranks, *, counts: bool) -> None:
         super().__init__()

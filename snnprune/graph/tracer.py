@@ -93,7 +93,7 @@ class Tracer(TorchFunctionMode):
 
     @property
     def watches_neurons(self) -> bool:
-        """As `models.lif.observers` asks: what a neuron module does inside is its own."""
+        """As `models.lif.native` asks: what a neuron module does inside is its own."""
         return not self.followed.depth
 
     def __torch_function__(

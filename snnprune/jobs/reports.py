@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from snnprune.export import formats
-from snnprune.jobs import demo, environment, inspect, sensitivity
+from snnprune.jobs import demo, inspect, sensitivity
 from snnprune.jobs.prune import target_sparsity
 from snnprune.jobs.targets import reporting
 from snnprune.jobs.theory import analyze, crisis, width
@@ -118,7 +118,7 @@ Agreement = Annotated[
         },
     ),
 ]
-Cost = Annotated[environment.Cost, AsDict()]
+Cost = Annotated[reporting.Cost, AsDict()]
 Neuron = Annotated[inspect.NeuronRow, AsDict(name="Neuron")]
 Trial = Annotated[
     sensitivity.TrialRow,

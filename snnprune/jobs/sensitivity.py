@@ -19,13 +19,12 @@ from snnprune.jobs.calibrate import (
     fill_data_from_statistics,
     read_calibration_for,
 )
-from snnprune.jobs.environment import StageTimer
 from snnprune.jobs.options import SensitivityOptions
 from snnprune.jobs.prune.methods import choose_repair
 from snnprune.jobs.prune.target_sparsity import choose_validation
 from snnprune.jobs.prune.work import LayerCutting, cut_alone
 from snnprune.jobs.targets.opening import open_target
-from snnprune.jobs.targets.reporting import make_target_report
+from snnprune.jobs.targets.reporting import StageTimer, make_target_report
 from snnprune.jobs.targets.target import Target, make_one_shot, warn_of_unused_criterion
 from snnprune.measure import Natural, Share
 from snnprune.measure.agreement import Agreement, AgreementRow, Answers, Outputs, make_agreement_row

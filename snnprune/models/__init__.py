@@ -31,23 +31,23 @@ MODELS = Registry(
     group="snnprune.models",
     rows={
         "conv-snn": RegistryRow(
-            target="snnprune.models.plain:conv_snn",
+            target="snnprune.models.networks:conv_snn",
             summary="plain convolutional SNN; width and depth are arguments",
         ),
         "res-snn-19": RegistryRow(
-            target="snnprune.models.resnet19:res_snn_19",
+            target="snnprune.models.networks:res_snn_19",
             summary="ResNet-19 of Zheng et al. 2021: stem 128, strides 1, 2, 2",
         ),
         "res-snn-19-light": RegistryRow(
-            target="snnprune.models.resnet19:res_snn_19_light",
+            target="snnprune.models.networks:res_snn_19_light",
             summary="ResNet-19 of Kim et al. 2022: stem 64, strides 2, 2, 2",
         ),
         "snn-vgg-16": RegistryRow(
-            target="snnprune.models.plain:snn_vgg_16",
+            target="snnprune.models.networks:snn_vgg_16",
             summary="VGG-16 with one linear layer, as Kim et al. 2022",
         ),
         "6conv2fc": RegistryRow(
-            target="snnprune.models.plain:six_conv_two_fc",
+            target="snnprune.models.networks:six_conv_two_fc",
             summary="six convolutions, two linear layers and a vote, as Fang et al. 2021",
         ),
     },

@@ -5,6 +5,7 @@ Layer by layer, and what it comes to in a whole network, over layers and time st
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,112 @@ from snnprune.graph.network import Network
 from snnprune.graph.state import use_eval_mode
 from snnprune.measure.calibration import Calibration, DriveStatistics, NeuronStatistics
 from snnprune.measure.channel_sums import find_channel_axis
-from snnprune.pruning.criteria.spiking import compute_flip_chance
-from snnprune.theory import bounds
+from snnprune.pruning.criteria.spiking import (
+    compute_flip_chance,
+    log_density_at_threshold,
+    log_density_of_histogram,
+)
 from snnprune.theory.shifts import FlipSpread, MembraneShift, measure_shifts, sum_by_channel
+
+FLOAT32 = 1e-6  # relative rounding of a few sums, and absolute for membranes about 1
+ROUNDING = 1e-5  # more than that is none
+
+
+def geometric(beta: float, steps: int, *, decay_input: bool = False) -> float:
+    """(1 - beta^T) / (1 - beta): how much of a constant error of the input gathers in T steps.
+
+    T at beta = 1; with an input that is scaled by 1 - beta, 1 - beta^T.
+    """
+    gathered = float(steps) if beta == 1 else (1 - beta**steps) / (1 - beta)
+    return gathered * (1 - beta) if decay_input else gathered
+
+
+def compute_reach(
+    beta: float | None, error: Tensor, seen: Tensor, *, decay_input: bool = False
+) -> tuple[Tensor, bool]:
+    """How far an error eps of every current takes a membrane by each step, (T, C) (Lemma 3.4).
+
+    eps (1 - beta^t) / (1 - beta), and what rounding adds to it. And whether that is so: where the
+    decay is not known, or `seen` (T, C) was further, as by a layer that is used twice in a step,
+    it is the furthest that was seen instead.
+    """
+    furthest = seen.amax(0).expand_as(seen)
+    if beta is None:
+        return furthest, False
+    factors = [geometric(beta, step + 1, decay_input=decay_input) for step in range(len(seen))]
+    gone = torch.tensor(factors, dtype=error.dtype).unsqueeze(1) * error
+    beyond = (seen - gone).clamp(min=0)
+    if bool((beyond > ROUNDING * (1 + gone)).any()):
+        return furthest, False
+    return gone + beyond.amax(0) + FLOAT32 * (gone + (error > 0)), True
+
+
+def density_bound(neuron: NeuronStatistics, radius: Tensor, near: Tensor) -> Tensor:
+    """2 p_sup r, at most 1, (C,): Lemmas 3.3 and 3.4.
+
+    p_sup is the highest counted density of the bins that lie within r of the threshold at least in
+    part. Within a bin it may be higher still: then it is what `near`, P[|u - u_th| <= r], says.
+    """
+    edges, counts = _split_bins(neuron)
+    width = float(edges[1] - edges[0])
+    total = counts.sum(1, keepdim=True).clamp(min=1)
+    density = counts[:, 1:-1] / (total * width)
+    bound = 2 * (density * _find_touched_bins(edges, radius)).amax(1) * radius
+    # nobody counted how dense it is past the bins
+    bound = bound.where(radius < _find_reach(edges), torch.ones_like(bound))
+    return torch.maximum(bound, near).clamp(max=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Densities:
+    """Of a membrane at its threshold, (C,), per unit of it."""
+
+    gaussian: Tensor
+    counted: Tensor
+
+    def compute_log_distance(self) -> Tensor:
+        """|log10| of their ratio; 1 is a factor of ten."""
+        return (self.gaussian.log10() - self.counted.log10()).abs()
+
+
+def compute_densities(neuron: NeuronStatistics) -> Densities:
+    """By a Gaussian of the membrane's moments, and as counted around the threshold."""
+    gaussian, counted = log_density_at_threshold(neuron), log_density_of_histogram(neuron)
+    assert counted is not None
+    return Densities(gaussian=gaussian.exp(), counted=counted.exp())
+
+
+def rank_correlation(one: Tensor, other: Tensor) -> float | None:
+    """Spearman's, ties at their mean rank; None for fewer than three or where all are equal."""
+    if len(one) < 3:
+        return None
+    a, b = _compute_ranks(one), _compute_ranks(other)
+    a, b = a - a.mean(), b - b.mean()
+    scale = math.sqrt(float((a**2).sum() * (b**2).sum()))
+    return float((a * b).sum()) / scale if scale > 0 else None
+
+
+def _compute_ranks(values: Tensor) -> Tensor:
+    _, inverse, counts = values.double().unique(return_inverse=True, return_counts=True)
+    last = counts.cumsum(0).double()
+    return (last - (counts.double() - 1) / 2)[inverse]
+
+
+def _split_bins(neuron: NeuronStatistics) -> tuple[Tensor, Tensor]:
+    assert neuron.histogram_edges is not None
+    return neuron.histogram_edges, neuron.membrane_histogram.double()
+
+
+def _find_touched_bins(edges: Tensor, radius: Tensor) -> Tensor:
+    """Which inner bins lie at least in part within r of the threshold, (C, bins)."""
+    low, high = edges[:-1], edges[1:]
+    r = radius.unsqueeze(1)
+    return ((low <= r) & (high >= -r)).double()
+
+
+def _find_reach(edges: Tensor) -> float:
+    """How far from the threshold the bins go on both sides."""
+    return min(float(-edges[0]), float(edges[-1]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +149,7 @@ class CrisisEstimate:
     """P[|u - u_th| <= r], counted, with the r of each step."""
     bound: Tensor
     """2 p_sup r, at most 1, with the r of the last."""
-    densities: bounds.Densities
+    densities: Densities
 
     @property
     def radius(self) -> Tensor:
@@ -66,7 +170,7 @@ class CrisisEstimate:
 
     def compute_correlation(self) -> float | None:
         """Of the counted estimate and the measurement, by ranks of the channels."""
-        return bounds.rank_correlation(self.compute_counted(), self.compute_flipped())
+        return rank_correlation(self.compute_counted(), self.compute_flipped())
 
 
 def measure_crises(
@@ -121,7 +225,7 @@ class _LayerChange:
 
     def compute_reach(self, network: Network) -> tuple[Tensor, bool]:
         constants = network.neurons[self.drive.name].constants
-        return bounds.compute_reach(
+        return compute_reach(
             constants.beta,
             self.error,
             self.happened.reach,
@@ -141,8 +245,8 @@ def _measure_crisis(
         followed=followed,
         moved=change.happened,
         near=share,
-        bound=bounds.density_bound(change.drive.neuron, radii[-1], share),
-        densities=bounds.compute_densities(change.drive.neuron),
+        bound=density_bound(change.drive.neuron, radii[-1], share),
+        densities=compute_densities(change.drive.neuron),
     )
 
 
@@ -272,7 +376,7 @@ def _is_explained(spread: FlipSpread, radii: Tensor | None, calibration: Calibra
     if len(spread.places) != calibration.time_steps:
         return False
     reach = torch.zeros_like(spread.untouched) if radii is None else radii
-    return bool((spread.untouched <= reach + bounds.ROUNDING * (1 + reach)).all())
+    return bool((spread.untouched <= reach + ROUNDING * (1 + reach)).all())
 
 
 def _compute_bounds(
@@ -281,5 +385,5 @@ def _compute_bounds(
     """2 p_sup r summed over all places of a step, (T,)."""
     places = spread.places.unsqueeze(1) / near.shape[1]
     shares = near / places
-    chances = [bounds.density_bound(neuron, *each) for each in zip(radii, shares, strict=True)]
+    chances = [density_bound(neuron, *each) for each in zip(radii, shares, strict=True)]
     return (torch.stack(chances) * places).sum(1)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from snnprune.models.lif import LIF, Dynamics
 from snnprune.models.lif.choice import VARIABLE, describe_choice
-from snnprune.models.plain import conv_snn
+from snnprune.models.networks import conv_snn
 
 SHAPES = {
     "small (4, 100, 16, 28, 28)": (4, 100, 16, 28, 28),

@@ -32,7 +32,7 @@ from pathlib import Path
 import torch
 
 from snnprune.pruning.criteria import criterion
-from snnprune.models.plain import conv_snn
+from snnprune.models.networks import conv_snn
 
 Path("IMPORTED").touch()
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 Run = Callable[..., subprocess.CompletedProcess[str]]
 OWN = """
 import torch
-from snnprune.models.plain import conv_snn
+from snnprune.models.networks import conv_snn
 
 X = torch.rand(16, 1, 6, 6, generator=torch.Generator().manual_seed(0))
 

@@ -16,7 +16,7 @@ TOOL = [sys.executable, "-m", "snnprune"]
 NOISY = """
 import atexit, os, subprocess, sys
 import torch
-from snnprune.models.plain import conv_snn
+from snnprune.models.networks import conv_snn
 
 class Quit(BaseException): ...
 
@@ -64,7 +64,7 @@ def wrapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of the noisy network."""
     from safetensors.torch import save_file
 
-    from snnprune.models.plain import conv_snn
+    from snnprune.models.networks import conv_snn
 
     path = tmp_path_factory.mktemp("wrapped") / "m.safetensors"
     net = conv_snn(width=4, in_channels=1, classes=10)

@@ -20,7 +20,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 ARGS = {"width": 4, "depth": 2, "time_steps": 2, "in_channels": 1, "size": 28}
 FEW = ("--samples", 32, "--eval-samples", 64)
 OWN = """
-from snnprune.models.plain import conv_snn
+from snnprune.models.networks import conv_snn
 
 
 def build():

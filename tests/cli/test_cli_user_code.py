@@ -125,7 +125,7 @@ def test_faults_in_a_users_own_criterion_or_allocation_are_told_as_theirs(
 def test_arguments_of_the_users_own_model_are_remembered(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(
-        "from snnprune.models.plain import conv_snn\n"
+        "from snnprune.models.networks import conv_snn\n"
         "def build(*, in_channels, size, classes, width):\n"
         "    return conv_snn(in_channels=in_channels, size=size, classes=classes, width=width,\n"
         "                    depth=1, time_steps=1)\n"
@@ -154,7 +154,7 @@ import sys
 import warnings
 
 import torch
-from snnprune.models.plain import conv_snn
+from snnprune.models.networks import conv_snn
 
 
 def build():

@@ -26,7 +26,7 @@ import time
 
 import torch
 from snnprune import criterion as scoring
-from snnprune.models.plain import conv_snn
+from snnprune.models.networks import conv_snn
 
 X, Y = torch.zeros(4, 1, 28, 28), torch.zeros(4, dtype=torch.int64)
 

@@ -19,7 +19,7 @@ KINDS = ("write", "fsync", "rename")
 FULL = OSError(28, "No space left on device")
 NETWORK = """
 import torch
-from snnprune.models.plain import conv_snn
+from snnprune.models.networks import conv_snn
 
 def net():
     return conv_snn(in_channels=1, size=6, classes=2, width=4, depth=2, time_steps=2)

@@ -29,8 +29,8 @@ from snnprune.measure.calibration import (
 )
 from snnprune.measure.channel_sums import find_membrane_axis
 from snnprune.models import ModelSpec, build_model
-from snnprune.models.blocks import SpikingConv
 from snnprune.models.lif import LIF, Dynamics
+from snnprune.models.networks import SpikingConv
 
 
 def network_of(**neuron: object) -> Network:

@@ -14,7 +14,7 @@ from snnprune.checkpoint.checkpoint import find_prunable_weights
 from snnprune.errors import InputError, UsageError
 from snnprune.models import MODELS, ModelSpec, build_model, has_argument, read_argument
 from snnprune.models.lif import Dynamics
-from snnprune.models.resnet19 import Residual
+from snnprune.models.networks import Residual
 
 ONE_OF_EACH_CLASS = ["conv-snn", "res-snn-19-light", "snn-vgg-16", "6conv2fc"]
 SMALL = 6  # pixels; conv-snn halves them by default three times

@@ -14,11 +14,11 @@ from snnprune.data.batches import Batches
 from snnprune.graph.trace import trace
 from snnprune.measure.calibrate import calibrate
 from snnprune.models.lif import LIF, Dynamics
-from snnprune.theory.bounds import density_bound
 from snnprune.theory.crisis import (
     AccumulatedFlips,
     accumulate_flips,
     count_near,
+    density_bound,
     find_first_empty,
     measure_crises,
 )

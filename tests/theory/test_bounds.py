@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from snnprune.measure.calibration import NeuronStatistics
-from snnprune.theory.bounds import (
+from snnprune.theory.crisis import (
     FLOAT32,
     Densities,
     compute_reach,

@@ -13,7 +13,7 @@ from snnprune.data.batches import Batches
 from snnprune.graph.trace import trace
 from snnprune.measure.calibrate import calibrate
 from snnprune.models.lif import LIF, Dynamics
-from snnprune.theory import bounds
+from snnprune.theory import crisis
 from snnprune.theory.crisis import CrisisEstimate, measure_crises
 from snnprune.theory.shifts import measure_shifts
 
@@ -82,7 +82,7 @@ def test_they_hold_for_a_thousand_layers(seed: int, change: float, how: dict[str
 def assert_bounded(seed: int, change: float, how: dict[str, Any]) -> None:
     model, found, steps = crisis_of(seed, change, **how)
     known = model.neuron.dynamics
-    gathered = bounds.geometric(known.beta, steps, decay_input=known.decay_input)
+    gathered = crisis.geometric(known.beta, steps, decay_input=known.decay_input)
     slack = 1e-5 * (1 + found.error)
     assert (found.moved.compute_furthest() <= found.error * gathered + slack).all()
     assert (found.compute_flipped() <= found.near + 1e-12).all()
@@ -97,7 +97,7 @@ def assert_bounded(seed: int, change: float, how: dict[str, Any]) -> None:
 def test_the_geometric_factor_by_hand(
     beta: float, steps: int, decay_input: bool, value: float
 ) -> None:
-    assert bounds.geometric(beta, steps, decay_input=decay_input) == value
+    assert crisis.geometric(beta, steps, decay_input=decay_input) == value
 
 
 def test_unchanged_weights_flip_nothing() -> None:
@@ -178,7 +178,7 @@ def test_an_estimate_is_the_density_at_the_threshold_times_the_mean_shift() -> N
         torch.testing.assert_close(estimate, (density * shift).clamp(max=1))
     flipped = found.compute_flipped()
     assert torch.equal(flipped, found.moved.first / found.moved.places)
-    expected = bounds.rank_correlation(found.compute_counted(), flipped)
+    expected = crisis.rank_correlation(found.compute_counted(), flipped)
     assert found.compute_correlation() == expected
 
 
@@ -274,5 +274,5 @@ def test_the_batches_do_not_matter() -> None:
 def test_rank_correlation_is_spearman_s(
     one: list[float], other: list[float], value: float | None
 ) -> None:
-    found = bounds.rank_correlation(torch.tensor(one).double(), torch.tensor(other).double())
+    found = crisis.rank_correlation(torch.tensor(one).double(), torch.tensor(other).double())
     assert found is value if value is None else found == pytest.approx(value)

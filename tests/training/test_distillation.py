@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.graph.trace import trace
-from snnprune.models.plain import conv_snn
+from snnprune.models.networks import conv_snn
 from snnprune.recipe.sections import TrainingSection
 from snnprune.training.optimization import Distillation, LabelLoss, Teacher
 

@@ -21,7 +21,7 @@ from snnprune.jobs.train.finetune import finetune_checkpoint
 from snnprune.jobs.train.looping import LoopRun
 from snnprune.jobs.train.options import FinetuneFiles, LoopOptions
 from snnprune.models import ModelSpec
-from snnprune.models.plain import conv_snn
+from snnprune.models.networks import conv_snn
 from snnprune.recipe.schema import Recipe
 from snnprune.training.finetune import make_finetune_recipe
 from snnprune.training.runs import StopSignal

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 Run = Callable[..., Any]
 OWN = """
 import torch
-from snnprune.models.plain import conv_snn
+from snnprune.models.networks import conv_snn
 
 def net():
     return conv_snn(in_channels=1, size=6, classes=2, width=4, depth=2, time_steps=2)

@@ -24,7 +24,7 @@ from snnprune.recipe.schema import expand_grid
 
 Run = Callable[..., Any]
 NETWORK = """
-from snnprune.models.plain import conv_snn
+from snnprune.models.networks import conv_snn
 
 def build(in_channels, size, classes, time_steps):
     args = {"in_channels": in_channels, "size": size, "classes": classes}

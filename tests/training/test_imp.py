@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from snnprune.data.dataset import Augmentation, DataSet
 from snnprune.data.images import ImageSplit
-from snnprune.models.plain import conv_snn
+from snnprune.models.networks import conv_snn
 from snnprune.recipe.schema import Recipe
 from snnprune.runtime import seed_draws
 from snnprune.training.setup import open_recipe_data

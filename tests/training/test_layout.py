@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
 from snnprune.models.lif import fire
-from snnprune.models.plain import conv_snn
+from snnprune.models.networks import conv_snn
 from snnprune.recipe.sections import TrainingSection
 from snnprune.training.step import Trainer
 

@@ -39,7 +39,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 MODEL = """
 from torch import nn
-from snnprune.models.plain import conv_snn
+from snnprune.models.networks import conv_snn
 
 class Dropped(nn.Module):
     def __init__(self):

@@ -16,7 +16,7 @@ from torch.nn import functional
 from snnprune.data.dataset import Augmentation
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError, UsageError
-from snnprune.models.plain import conv_snn
+from snnprune.models.networks import conv_snn
 from snnprune.recipe.loading import load_recipe
 from snnprune.recipe.schema import Recipe
 from snnprune.recipe.yaml_text import dump_recipe
@@ -58,7 +58,7 @@ def images():
 UNSEARCHABLE = """
 from torch.nn.utils import prune
 from torch.nn.utils.parametrizations import weight_norm
-from snnprune.models.plain import conv_snn
+from snnprune.models.networks import conv_snn
 
 def normed():
     network = conv_snn(in_channels=1, size=6, classes=2, width=2, depth=2, time_steps=2)

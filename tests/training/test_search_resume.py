@@ -19,7 +19,7 @@ OWN = """
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from snnprune.models.plain import conv_snn
+from snnprune.models.networks import conv_snn
 
 class Scaled(nn.Module):
     \"\"\"Weights that no seed of torch's brings back, a count of its batches, dropout.\"\"\"

@@ -14,9 +14,13 @@ from snnprune.errors import InputError, UsageError
 from snnprune.errors.text import did_you_mean
 from snnprune.jobs.calibrate import calibrate_target, fill_data_from_statistics, read_or_calibrate
 from snnprune.jobs.check import BY_COUNTING, BY_RUNNING, has_limit_on
-from snnprune.jobs.environment import StageTimer
 from snnprune.jobs.prune.measuring import NetworkMeter, NetworkResult, WantedMeasures
-from snnprune.jobs.prune.methods import MethodChoice, choose_methods
+from snnprune.jobs.prune.methods import (
+    MethodChoice,
+    choose_methods,
+    prune_as_needed,
+    tune_longer,
+)
 from snnprune.jobs.prune.options import OutputPaths, PruneOptions
 from snnprune.jobs.prune.pruned_model import (
     PrunedModel,
@@ -33,9 +37,9 @@ from snnprune.jobs.prune.target_sparsity import (
     measure_accuracy,
     search_target,
 )
-from snnprune.jobs.prune.tries import prune_as_needed, tune_longer
 from snnprune.jobs.targets.binding import load_tensors
 from snnprune.jobs.targets.opening import open_target
+from snnprune.jobs.targets.reporting import StageTimer
 from snnprune.jobs.targets.target import Target, make_one_shot
 from snnprune.masks import Masks
 from snnprune.measure.calibration import Calibration

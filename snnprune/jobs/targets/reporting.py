@@ -1,11 +1,15 @@
-"""Rows per layer, and reports, of commands that work on a checkpoint."""
+"""Rows per layer, what it cost, and reports, of commands that work on a checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from snnprune.graph.network import Link, Network
@@ -14,6 +18,7 @@ from snnprune.measure import Natural
 from snnprune.measure.calibration import Calibration, InputValues, LayerStatistics
 from snnprune.pruning.score import Scores
 from snnprune.report.frame import make_file_entry, make_report
+from snnprune.runtime import read_peak_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,3 +174,41 @@ def _describe_forward(target: Target) -> dict[str, str]:
     """The function that ran it, where it is the user's own."""
     named = target.options.forward
     return {} if named is None else {"forward": named}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a command took."""
+
+    seconds: Mapping[str, float]
+    """By stage."""
+    peak_memory: Natural | None
+    """The most that the process has had, in bytes."""
+    peak_gpu_memory: Natural | None
+    """The same of torch on a GPU."""
+
+
+class StageTimer:
+    """Seconds that passed in each stage."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = defaultdict(float)
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """The block belongs to the stage `name`; a stage may be entered many times."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[name] += time.monotonic() - start
+
+    def report(self, device: torch.device) -> dict[str, Any]:
+        """So far, with the most memory that the process, and on a GPU torch, has had (bytes)."""
+        on_gpu = device.type == "cuda"
+        cost = Cost(
+            seconds={name: round(seconds, 3) for name, seconds in self._seconds.items()},
+            peak_memory=read_peak_memory(),
+            peak_gpu_memory=torch.cuda.max_memory_allocated(device) if on_gpu else None,
+        )
+        return asdict(cost)

@@ -32,7 +32,7 @@ from snnprune.measure.evaluation import Evaluation, evaluate
 from snnprune.pruning.criteria.spiking import compute_flip_chance
 from snnprune.report.frame import describe_evaluation, make_file_entry
 from snnprune.runtime import Progress, make_generator
-from snnprune.theory import bounds, changes
+from snnprune.theory import changes, crisis
 from snnprune.theory.shifts import MembraneShift, measure_shifts
 
 GOOD = 2.0  # a prediction within this factor of what happens
@@ -271,7 +271,7 @@ class ChangeMeter:
         return measure_shifts(network, changed, names, batches, disturbed=change)[0]
 
     def _make_effect(self, key: str, name: str, happened: MembraneShift) -> LayerEffect:
-        density = bounds.compute_densities(self.calibration.neurons[name]).counted
+        density = crisis.compute_densities(self.calibration.neurons[name]).counted
         predicted = compute_flip_chance(density, happened.compute_mean())
         return LayerEffect(
             layer=key,
@@ -279,7 +279,7 @@ class ChangeMeter:
             error=float(happened.compute_mean().mean()),
             predicted=float(predicted.mean()),
             measured=float(happened.compute_rate().mean()),
-            correlation=bounds.rank_correlation(predicted, happened.compute_rate()),
+            correlation=crisis.rank_correlation(predicted, happened.compute_rate()),
             places=int(happened.places.sum()),
         )
 

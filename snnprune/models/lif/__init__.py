@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.models.lif.choice import choose_path, widen
-from snnprune.models.lif.dynamics import SURROGATES, Dynamics, SurrogateName
+from snnprune.models.lif.plain import SURROGATES, Dynamics, SurrogateName
 
 
 def fire(current: Tensor, dynamics: Dynamics) -> Tensor:

@@ -4,6 +4,7 @@ The native path is taken where it gives the same bits, so that no result depends
 """
 
 import os
+from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from typing import Protocol
@@ -14,15 +15,15 @@ from torch import Tensor
 from snnprune.errors import UsageError
 from snnprune.errors.text import did_you_mean
 from snnprune.models.lif import plain
-from snnprune.models.lif.checking import gives_the_same_bits
-from snnprune.models.lif.dynamics import Dynamics
-from snnprune.models.lif.native import NativePath, find_native_path
-from snnprune.models.lif.observers import is_watched
+from snnprune.models.lif.native import NativePath, find_native_path, is_watched
+from snnprune.models.lif.plain import Dynamics
 
 VARIABLE = "SNNPRUNE_LIF"
 CHOICES = ("plain", "native", "triton")
 NARROW = (torch.float32, torch.bfloat16, torch.float16)
 LARGE = 2**16  # elements of a current for which a second of compiling is worth while
+SHAPES = ((1, 67), (2, 8), (4, 3, 5, 7), (5, 301))  # T first; ends of all kinds after whole vectors
+ODD = (0.0, -0.0, float("inf"), -float("inf"), float("nan"), 1e-40, 3e38, -3e38)
 
 
 class Path(Protocol):
@@ -108,10 +109,7 @@ def _find_native_path(dynamics: Dynamics) -> NativePath | str:
         return found
     if not found.parallel and torch.get_num_threads() > 1:
         return f"{found.compiler} without OpenMP, {torch.get_num_threads()} threads"
-    return found if _is_identical(found, dynamics) else "torch rounds otherwise here"
-
-
-_is_identical = cache(gives_the_same_bits)
+    return found if gives_the_same_bits(found, dynamics) else "torch rounds otherwise here"
 
 
 def _require_native_path(dynamics: Dynamics) -> Path:
@@ -126,3 +124,52 @@ def _require_triton_path() -> Path:
         return import_module("snnprune.models.lif.gpu")
     except ImportError:
         raise UsageError("triton is not installed", field=VARIABLE) from None
+
+
+@cache
+def gives_the_same_bits(path: NativePath, dynamics: Dynamics) -> bool:
+    """Whether spikes, membranes and gradients are those of `plain`; a few ms."""
+    return all(
+        _are_same(one, other)
+        for current, grad_spikes in _draw(dynamics)
+        for one, other in _compute_both(path, current, grad_spikes, dynamics)
+    )
+
+
+def _draw(dynamics: Dynamics) -> Iterator[tuple[Tensor, Tensor]]:
+    """Currents that make some neurons fire, and gradients, contiguous and not."""
+    generator = torch.Generator().manual_seed(0)
+    scale = (1 + abs(dynamics.threshold)) / (dynamics.gain or 1.0)
+
+    def draw(shape: tuple[int, ...]) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+
+    for shape in SHAPES:
+        current, grad_spikes = scale * draw(shape), draw(shape)
+        yield current, grad_spikes
+        yield current[:1].expand(shape), grad_spikes
+        if len(shape) > 2:
+            yield current.transpose(1, -1), grad_spikes.transpose(1, -1)
+        current.view(-1)[: len(ODD)] = torch.tensor(ODD)
+        current[0].view(-1)[-1] = dynamics.threshold
+        yield current, grad_spikes
+
+
+def _compute_both(
+    path: NativePath, current: Tensor, grad_spikes: Tensor, dynamics: Dynamics
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs that should be the same, of the native and of the plain path."""
+    spikes, membrane = plain.fire_and_keep_membrane(current, dynamics)
+    native_spikes, native_membrane = path.fire_and_keep_membrane(current, dynamics)
+    yield native_spikes, spikes
+    yield native_membrane, membrane
+    yield (
+        path.compute_gradient(grad_spikes, current, dynamics),
+        plain.compute_gradient(grad_spikes, membrane, dynamics),
+    )
+
+
+def _are_same(one: Tensor, other: Tensor) -> bool:
+    """Bit by bit, but that one NaN is as good as another."""
+    same = (one.view(torch.int32) == other.view(torch.int32)) | (one.isnan() & other.isnan())
+    return bool(same.all())

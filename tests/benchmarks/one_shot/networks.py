@@ -4,9 +4,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from snnprune.models.blocks import Encoder, SpikingLinear, apply_per_step, as_steps
 from snnprune.models.lif import LIF, Dynamics
-from snnprune.models.resnet19 import Residual
+from snnprune.models.networks import Encoder, Residual, SpikingLinear, apply_per_step, as_steps
 
 
 class SmallResNet(nn.Module):

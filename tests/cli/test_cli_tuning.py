@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from snnprune.jobs.prune import methods
-from snnprune.jobs.prune.methods import TIMES, MethodChoice, tune_longer
+from snnprune.jobs.prune.methods import MethodChoice
 from snnprune.jobs.prune.pruned_model import PrunedModel
+from snnprune.jobs.prune.work import TIMES, tune_longer
 from snnprune.pruning.oneshot import Plan
 from snnprune.pruning.prune import PruneResult
 from snnprune.pruning.repair import TuneOutcome, TuneSettings

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from snnprune.errors import InputError, UsageError
 from snnprune.errors.text import format_names, format_percent, layer_name
@@ -18,9 +16,6 @@ from snnprune.pruning.repair.batchnorm import find_batchnorms
 from snnprune.pruning.repair.quantize import Quantized
 from snnprune.pruning.repair.tuning import StepCost, measure_step
 from snnprune.pruning.structure import UNSTRUCTURED
-
-if TYPE_CHECKING:
-    from snnprune.jobs.prune.pruned_model import PrunedModel
 
 BEST = Plan(criterion="sf-obs", allocation="lamp-magnitude", repair="obs")
 """The best closed form that was measured where network and data are at hand; see docs/results."""
@@ -37,10 +32,6 @@ SAME = 0.9
 """Of the decisions on the calibration images: where fewer stay, half of the weights were too many
 to go without tuning."""
 SHALLOW = "no more than half of the weights go"
-TIMES = (3, 9, 27)
-"""How many times as many steps each further try takes."""
-PAYS = 0.97
-"""Of the loss before: a try that is not below it does not pay."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,37 +297,3 @@ def make_settings(target: Target, options: PruneOptions) -> TuneSettings:
         use_labels=options.use_labels,
         augment=valid if augment is None else augment,
     )
-
-
-def prune_as_needed(
-    choice: MethodChoice,
-    make: Callable[[MethodChoice], PrunedModel],
-    measure_same: Callable[[], float],
-) -> PrunedModel:
-    """By the choice, or by what takes its place where too many decisions change.
-
-    `measure_same` gives the share of decisions that stay in what was made last.
-    """
-    made = make(choice)
-    if choice.otherwise is None:
-        return made
-    judged = choice.judge(measure_same())
-    return make(judged) if judged.plan != choice.plan else replace(made, choice=judged)
-
-
-def tune_longer(made: PrunedModel, make: Callable[[MethodChoice], PrunedModel]) -> PrunedModel:
-    """The best of `made` and of tries with three times as many steps each, as long as it pays."""
-    choice = made.choice
-    tuning = choice.plan.tuning
-    for times in TIMES:
-        if made.tuned is None:
-            return made
-        settings = replace(tuning, steps=times * tuning.steps)
-        longer = make(replace(choice, plan=replace(choice.plan, tuning=settings)))
-        if longer.tuned is None or longer.tuned.loss_at_last >= made.tuned.loss_at_last:
-            return made
-        pays = longer.tuned.loss_at_last < PAYS * made.tuned.loss_at_last
-        made = longer
-        if not pays:
-            return made
-    return made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +15,7 @@ from snnprune.errors.text import did_you_mean
 from snnprune.jobs.calibrate import calibrate_target, fill_data_from_statistics, read_or_calibrate
 from snnprune.jobs.check import BY_COUNTING, BY_RUNNING, has_limit_on
 from snnprune.jobs.prune.measuring import NetworkMeter, NetworkResult, WantedMeasures
-from snnprune.jobs.prune.methods import (
-    MethodChoice,
-    choose_methods,
-    prune_as_needed,
-    tune_longer,
-)
+from snnprune.jobs.prune.methods import MethodChoice, choose_methods
 from snnprune.jobs.prune.options import OutputPaths, PruneOptions
 from snnprune.jobs.prune.pruned_model import (
     PrunedModel,
@@ -54,6 +49,10 @@ from snnprune.runtime import Progress
 FEW = 50
 """On fewer images an accuracy says little."""
 BY_LAYER = "by layer"  # in place of an allocation, where a recipe names every layer
+TIMES = (3, 9, 27)
+"""How many times as many steps each further try takes."""
+PAYS = 0.97
+"""Of the loss before: a try that is not below it does not pay."""
 
 
 class PruneJob:
@@ -210,6 +209,40 @@ class PruneJob:
     def _measure_accuracy(self, validation: ValidationImages) -> tuple[float, int]:
         with self.cost.stage("search"):
             return measure_accuracy(self.target, validation, self.progress)
+
+
+def prune_as_needed(
+    choice: MethodChoice,
+    make: Callable[[MethodChoice], PrunedModel],
+    measure_same: Callable[[], float],
+) -> PrunedModel:
+    """By the choice, or by what takes its place where too many decisions change.
+
+    `measure_same` gives the share of decisions that stay in what was made last.
+    """
+    made = make(choice)
+    if choice.otherwise is None:
+        return made
+    judged = choice.judge(measure_same())
+    return make(judged) if judged.plan != choice.plan else replace(made, choice=judged)
+
+
+def tune_longer(made: PrunedModel, make: Callable[[MethodChoice], PrunedModel]) -> PrunedModel:
+    """The best of `made` and of tries with three times as many steps each, as long as it pays."""
+    choice = made.choice
+    tuning = choice.plan.tuning
+    for times in TIMES:
+        if made.tuned is None:
+            return made
+        settings = replace(tuning, steps=times * tuning.steps)
+        longer = make(replace(choice, plan=replace(choice.plan, tuning=settings)))
+        if longer.tuned is None or longer.tuned.loss_at_last >= made.tuned.loss_at_last:
+            return made
+        pays = longer.tuned.loss_at_last < PAYS * made.tuned.loss_at_last
+        made = longer
+        if not pays:
+            return made
+    return made
 
 
 def warn_of_few_images(images: int) -> list[str]:

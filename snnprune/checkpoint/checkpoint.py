@@ -1,6 +1,5 @@
 """A checkpoint in memory: its tensors, which of them are weights, and whether they are sound."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +8,19 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from snnprune.checkpoint.naming import (
+    MASK,
+    ORIGINAL,
+    find_split_parameters,
+    is_tiny,
+    list_prunable,
+)
+from snnprune.checkpoint.soundness import (
+    ValueCounts,
+    judge_values,
+    must_count_zeros,
+    must_find_least,
+)
 from snnprune.errors import InputError
 from snnprune.errors.text import format_count, format_names
 
@@ -96,16 +108,12 @@ def strip_prefix(checkpoint: Checkpoint, prefix: str) -> Checkpoint:
     )
 
 
-ORIGINAL, MASK = "_orig", "_mask"
-"""What torch.nn.utils.prune puts behind the name of a parameter."""
-
-
 def fold_masks(checkpoint: Checkpoint) -> Checkpoint:
     """The checkpoint with `X.weight` = `X.weight_orig` * `X.weight_mask`, in the first's place.
 
     So for every parameter that torch.nn.utils.prune has split; without any, the same checkpoint.
     """
-    split = _find_split_parameters(checkpoint.tensors)
+    split = find_split_parameters(checkpoint.tensors)
     if not split:
         return checkpoint
     part_of = {part: name for name in split for part in (name + ORIGINAL, name + MASK)}
@@ -138,167 +146,18 @@ def compute_effective_weight(tensors: Mapping[str, Tensor], key: str) -> Tensor:
     return tensors[key] if mask is None else _apply_mask(tensors[key], mask)
 
 
-def find_parametrized(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Weights that are there only as what they are computed from: name -> by what."""
-    found: dict[str, str] = {}
-    for key in tensors:
-        module, dot, name = key.rpartition(".")
-        owner, _, inner = module.rpartition("parametrizations.")
-        if name.startswith("original") and module.endswith(f"parametrizations.{inner}"):
-            found[owner + inner] = "a parametrization"
-        elif name.endswith("_g") and f"{key[:-2]}_v" in tensors:
-            found[module + dot + name.removesuffix("_g")] = "weight norm"
-        elif name.endswith(ORIGINAL) and f"{key.removesuffix(ORIGINAL)}_u" in tensors:
-            found[module + dot + name.removesuffix(ORIGINAL)] = "spectral norm"
-    return {name: what for name, what in found.items() if name not in tensors}
-
-
-def strip_part_suffix(key: str) -> str:
-    """`X.weight` for the parts that such a weight is stored in; other keys as they are."""
-    key = re.sub(r"(?<![^.])parametrizations\.(\w+)\.original\d*$", r"\1", key)
-    return re.sub(r"(?<=weight)(_orig|_g|_v)$", "", key)
-
-
-def _find_split_parameters(tensors: Mapping[str, Tensor]) -> list[str]:
-    names = [key.removesuffix(ORIGINAL) for key in tensors if key.endswith(ORIGINAL)]
-    return [
-        name
-        for name in names
-        if name + MASK in tensors
-        and name not in tensors
-        and tensors[name + MASK].shape == tensors[name + ORIGINAL].shape
-    ]
-
-
 def _apply_mask(original: Tensor, mask: Tensor) -> Tensor:
     # not a bare product, which gives -0.0, and NaN for an infinite weight
     product = original * mask.to(original.dtype)
     return torch.where(mask != 0, product, torch.zeros_like(original))
 
 
-PREFIXES = ("module.", "_orig_mod.")
-"""Of DataParallel, DistributedDataParallel and AveragedModel; of torch.compile."""
-
-
-def strip_prefixes(
-    tensors: dict[str, Tensor],
-) -> tuple[dict[str, Tensor], dict[str, str], tuple[str, ...]]:
-    """The tensors without the prefixes of wrappers, the key each had, a note for each prefix.
-
-    A wrapper's own counter may stand beside, as `n_averaged` of AveragedModel does, and stays.
-    """
-    notes = []
-    names = {name: name for name in tensors}
-    while prefix := _find_wrapper_prefix(tensors):
-        count = sum(name.startswith(prefix) for name in tensors)
-        names = {name.removeprefix(prefix): original for name, original in names.items()}
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-        notes.append(f"stripped the prefix {prefix} from {format_count(count, 'key')}")
-    return tensors, names, tuple(notes)
-
-
-def _find_wrapper_prefix(tensors: dict[str, Tensor]) -> str | None:
-    for prefix in PREFIXES:
-        inside = [name for name in tensors if name.startswith(prefix)]
-        beside = [name for name in tensors if not name.startswith(prefix)]
-        if (
-            inside
-            and prefix not in inside
-            and all(_is_counter(name, tensors[name]) for name in beside)
-            and not {name.removeprefix(prefix) for name in inside}.intersection(beside)
-        ):
-            return prefix
-    return None
-
-
-def _is_counter(name: str, tensor: Tensor) -> bool:
-    """Whether it can be a wrapper's own; a dot means that a module of the network has it."""
-    return "." not in name and (tensor.dim() == 0 or not tensor.is_floating_point())
-
-
-STATES = ("mem", "syn", "syn_exc", "syn_inh", "v_mem", "i_syn")
-"""Names that snnTorch and sinabs give to membranes and synaptic currents."""
-
-SAVED = "of a batch saved with the weights"
-"""What a note on them says."""
-
-
-def find_saved_states(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """The keys of membranes and currents that still have the shape of a batch.
-
-    A single number is no such state: it is what a fresh neuron has.
-    """
-    return tuple(
-        key
-        for key, tensor in tensors.items()
-        if key.rpartition(".")[2] in STATES
-        and tensor.is_floating_point()
-        and tensor.dim() >= 1
-        and tensor.numel() > 1
-    )
-
-
-def is_prunable(name: str, tensor: Tensor) -> bool:
-    """Whether name, dtype and shape are those of a Conv or Linear weight, (out, in, *kernel)."""
-    return _is_weight(name, tensor) and not is_tiny(tensor)
-
-
-def is_tiny(tensor: Tensor) -> bool:
-    """Whether it holds 8-bit floats, which torch stores and does not compute with."""
-    return tensor.is_floating_point() and tensor.itemsize == 1
-
-
-EMBEDDINGS = re.compile(r"(^|[._])(\w*embed\w*|wte|wpe|emb)(?=[._]|$)", re.IGNORECASE)
-"""Names of tables of vectors, whose weights nothing multiplies."""
-
-
-def find_unprunable(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Tensors of a file that are weights by their name and shape and are not pruned, and why.
-
-    Of which layer a weight is, its partners may tell: what a LayerNorm scales by has a bias of its
-    own shape, a convolution or linear layer one of a single dimension.
-    """
-    found = {}
-    for name, tensor in tensors.items():
-        if not 2 <= tensor.dim() <= 5:
-            continue
-        why = _explain_unprunable(name, tensor, tensors)
-        if why is not None:
-            found[name] = why
-    return found
-
-
-def _explain_unprunable(name: str, tensor: Tensor, tensors: Mapping[str, Tensor]) -> str | None:
-    kind = str(tensor.dtype).removeprefix("torch.")
-    if name.endswith("weight_orig"):
-        mask = f"{name.removesuffix('_orig')}_mask"
-        return None if mask in tensors else "its mask is not there"
-    if not name.endswith("weight") or is_tiny(tensor):
-        return None
-    if not tensor.is_floating_point():
-        return kind
-    bias = tensors.get(f"{name.removesuffix('weight')}bias")
-    if bias is not None and bias.shape == tensor.shape:
-        return "its bias has the same shape: a normalisation"
-    return "an embedding by its name" if EMBEDDINGS.search(name) else None
-
-
-def find_tiny_weights(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Weights that would be prunable in any other type."""
-    return [name for name, one in tensors.items() if _is_weight(name, one) and is_tiny(one)]
-
-
-def _is_weight(name: str, tensor: Tensor) -> bool:
-    return name.endswith("weight") and tensor.is_floating_point() and 2 <= tensor.dim() <= 5
-
-
 def find_prunable_weights(tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """The names of the prunable weights, in the file's order; one for each that has several."""
-    same, others = find_tied_tensors(tensors), find_unprunable(tensors)
+    same = find_tied_tensors(tensors)
     first: dict[tuple[str, ...], str] = {}
-    for name, tensor in tensors.items():
-        if is_prunable(name, tensor) and name not in others:
-            first.setdefault(same[name], name)
+    for name in list_prunable(tensors):
+        first.setdefault(same[name], name)
     return tuple(first.values())
 
 
@@ -312,50 +171,6 @@ def find_tied_tensors(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, ...
     return {name: tuple(names) for names in together.values() for name in names}
 
 
-LEARNT = ("weight", "bias", "weight_orig", "bias_orig")
-"""How the names of parameters end; what else is in a file may be a mask of infinities."""
-
-
-def require_sound(
-    tensors: dict[str, Tensor], path: Path, *, allow_nonfinite: bool
-) -> tuple[str, ...]:
-    """Notes on odd values.
-
-    Raises:
-        InputError: a value of a weight, bias or running statistic is NaN or infinite (unless
-            `allow_nonfinite`, which never covers a running variance), or a running variance is
-            negative.
-    """
-    notes = []
-    for name, tensor in tensors.items():
-        found = _describe_nonfinite(tensor)
-        learnt = _is_statistic(name) or name.endswith(LEARNT)
-        if found and learnt and (_is_variance(name) or not allow_nonfinite):
-            hint = "take a checkpoint from before training went wrong"
-            raise InputError(found, file=path, field=name, hint=hint)
-        if found:
-            notes.append(f"{name}: {found}")
-        if _is_variance(name) and tensor.is_floating_point():
-            _require_nonnegative(name, tensor, path)
-    zero = [name for name, tensor in tensors.items() if _is_all_zero(name, tensor)]
-    if zero:
-        notes.append(f"{format_count(len(zero), 'tensor')} all zero: {format_names(zero)}")
-    if still := _find_zero_variances(tensors):
-        notes.append(f"variance 0, as of channels that never change: {format_names(still)}")
-    if tiny := find_tiny_weights(tensors):
-        notes.append(
-            f"{format_count(len(tiny), 'weight')} of 8-bit floats left alone: " + format_names(tiny)
-        )
-    if others := find_unprunable(tensors):
-        named = format_names([f"{name} ({why})" for name, why in others.items()])
-        notes.append(f"not taken for weights of layers: {named}")
-    if states := find_saved_states(tensors):
-        notes.append(
-            f"{format_count(len(states), 'neuron state')} {SAVED}: " + format_names(states)
-        )
-    return tuple(notes)
-
-
 def is_finite(tensor: Tensor) -> Tensor:
     """Whether each value is neither NaN nor infinite, bool in the shape of `tensor`."""
     if not is_tiny(tensor):
@@ -366,46 +181,28 @@ def is_finite(tensor: Tensor) -> Tensor:
         return torch.ones(tensor.shape, dtype=torch.bool)
 
 
-def _is_statistic(name: str) -> bool:
-    return name.endswith(("running_mean", "running_var"))
+def require_sound(
+    tensors: Mapping[str, Tensor], path: Path, *, allow_nonfinite: bool
+) -> tuple[str, ...]:
+    """Notes on odd values.
+
+    Raises:
+        InputError: as `soundness.judge_values`.
+    """
+    return judge_values(
+        tensors,
+        lambda name: _count_values(name, tensors[name]),
+        path,
+        allow_nonfinite=allow_nonfinite,
+    )
 
 
-def _is_variance(name: str) -> bool:
-    return name.endswith("running_var")
-
-
-def _describe_nonfinite(tensor: Tensor) -> str | None:
-    """How many values are NaN or infinite and where the first is; None if none is."""
-    if not tensor.is_floating_point():
-        return None
-    finite = is_finite(tensor)
-    if finite.all():
-        return None
-    lost = (~finite).flatten().to(torch.uint8)
-    values = format_count(int(lost.count_nonzero()), "value")
-    return f"{values} NaN or infinite, the first at flat index {int(lost.argmax())}"
-
-
-def _require_nonnegative(name: str, tensor: Tensor, path: Path) -> None:
-    values = tensor.double()  # since 8-bit floats cannot be compared
-    if (values < 0).any():
-        raise InputError(
-            f"a variance is negative ({values.min().item():g})",
-            file=path,
-            field=name,
-            hint="the file is damaged or no BatchNorm's: copy it again",
-        )
-
-
-def _find_zero_variances(tensors: dict[str, Tensor]) -> list[str]:
-    """The running variances that are 0 somewhere, and how often."""
-    zeros = {
-        name: int((tensor == 0).sum())
-        for name, tensor in tensors.items()
-        if _is_variance(name) and not is_tiny(tensor)
-    }
-    return [f"{name} ({n:,} of {tensors[name].numel():,})" for name, n in zeros.items() if n]
-
-
-def _is_all_zero(name: str, tensor: Tensor) -> bool:
-    return is_prunable(name, tensor) and tensor.numel() > 0 and not bool(tensor.any())
+def _count_values(name: str, tensor: Tensor) -> ValueCounts:
+    nonfinite = first = 0
+    if tensor.is_floating_point() and not bool((finite := is_finite(tensor)).all()):
+        lost = (~finite).flatten().to(torch.uint8)
+        nonfinite, first = int(lost.count_nonzero()), int(lost.argmax())
+    zeros = tensor.numel() - int(tensor.count_nonzero()) if must_count_zeros(name, tensor) else 0
+    asked = must_find_least(name, tensor) and tensor.numel() > 0
+    least = float(tensor.double().min()) if asked else 0.0  # 8-bit floats cannot be compared
+    return ValueCounts(nonfinite=nonfinite, first=first, zeros=zeros, least=least)

@@ -3,25 +3,17 @@
 The container of a file is told by its first bytes; to what it can be written, by the name of that.
 """
 
+from __future__ import annotations
+
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from snnprune.checkpoint import nir, packed, safetensors
-from snnprune.checkpoint import torch as torch_files
-from snnprune.checkpoint.checkpoint import (
-    Checkpoint,
-    Contents,
-    fold_masks,
-    require_sound,
-    strip_prefixes,
-)
-from snnprune.checkpoint.safetensors import HEADER_LIMIT, is_index, write_safetensors
-from snnprune.checkpoint.torch import formats, rewrite
-from snnprune.checkpoint.torch.state_dict import FLAG
+from snnprune.checkpoint.header import HEADER_LIMIT, hash_shards, is_index, list_shards
+from snnprune.checkpoint.naming import strip_prefixes
 from snnprune.errors import InputError, UsageError
 from snnprune.files.reading import (
     COPY_AGAIN,
@@ -35,6 +27,12 @@ from snnprune.files.reading import (
 from snnprune.files.writing import replace_file
 from snnprune.runtime import KEY, __version__
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from snnprune.checkpoint.checkpoint import Checkpoint, Contents
+
+SHARDED = "sharded-safetensors"
 HEAD = 512
 """Bytes looked at: enough for a tar archive's magic, which lies at 257."""
 
@@ -102,7 +100,7 @@ def sniff_container(path: Path) -> str:
     require_regular_file(path)
     with open_for_reading(path) as file:
         head = file.read(HEAD)
-        if head[257:262] == b"ustar" and formats.is_torch(file):
+        if head[257:262] == b"ustar" and _load_module("torch.formats").is_torch(file):
             return "torch"
     # Before all else, since a header's length may spell the first bytes of anything.
     if head[5:9] == b"\0\0\0{":
@@ -134,21 +132,18 @@ def _may_be_safetensors(head: bytes) -> bool:
     return head[8:9] == b"{" or (len(head) >= 8 and 2 <= length <= HEADER_LIMIT)
 
 
-Reader = Callable[[Path], Contents]
-
-READERS: dict[str, Reader] = {
-    "safetensors": packed.read,
-    "sharded-safetensors": safetensors.read_shards,
-    "torch": torch_files.read,
-    "nir": nir.read,
+READERS = {
+    "safetensors": ("packed", "read", "read_outline"),
+    "sharded-safetensors": ("safetensors", "read_shards", "read_shard_outlines"),
+    "torch": ("torch", "read", "read_outline"),
+    "nir": ("nir", "read", "read_outline"),
 }
+"""The module of each container, and what reads all of a file, or its outline."""
 
-OUTLINES: dict[str, Reader] = {
-    "safetensors": packed.read_outline,
-    "sharded-safetensors": safetensors.read_shard_outlines,
-    "torch": torch_files.read_outline,
-    "nir": nir.read_outline,
-}
+
+def _load_module(name: str) -> Any:
+    """One of this package, which imports torch: what looks at first bytes alone does without."""
+    return import_module(f"snnprune.checkpoint.{name}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,9 +181,11 @@ def read_checkpoint(
             its tensors, has no such entry, or holds values that no network can have (see
             `require_sound`).
     """
+    from snnprune.checkpoint.checkpoint import Checkpoint, require_sound
+
     container = sniff_container(path)
     with require_unchanging(*_files_of(path, container)):  # the hash is to be that of what was read
-        contents = _read(READERS, container, path, entry)
+        contents = _read(container, path, entry)
         sha256 = hash_checkpoint(path, container)
     tensors, stripped, notes = strip_prefixes(contents.tensors)
     odd = require_sound(tensors, path, allow_nonfinite=allow_nonfinite)
@@ -215,7 +212,7 @@ def describe_checkpoint(path: Path, *, entry: str | None = None) -> Description:
     container = sniff_container(path)
     files = _files_of(path, container)
     with require_unchanging(*files):
-        contents = _read(OUTLINES, container, path, entry)
+        contents = _read(container, path, entry, outline=True)
         size = sum(file.stat().st_size for file in files)
     tensors, _, notes = strip_prefixes(contents.tensors)
     return Description(
@@ -239,22 +236,26 @@ def files_of(path: Path) -> list[Path]:
 
 def hash_checkpoint(path: Path, container: str) -> str:
     """The SHA-256 of the file; of an index and its shards together."""
-    is_index = container == "sharded-safetensors"
-    return safetensors.hash_shards(path) if is_index else hash_file(path)
+    return hash_shards(path) if container == SHARDED else hash_file(path)
 
 
 def _files_of(path: Path, container: str) -> list[Path]:
-    return safetensors.list_shards(path) if container == "sharded-safetensors" else [path]
+    return list_shards(path) if container == SHARDED else [path]
 
 
-def _read(readers: Mapping[str, Reader], container: str, path: Path, entry: str | None) -> Contents:
-    if entry is None:
-        return readers[container](path)
-    if container == "torch":
-        return torch_files.read(path, entry=entry)
-    raise InputError(
-        "only torch files hold several state dicts", file=path, field=FLAG, hint="leave it out"
-    )
+def _read(container: str, path: Path, entry: str | None, *, outline: bool = False) -> Contents:
+    module, whole, header = READERS[container]
+    if entry is not None and container != "torch":
+        raise InputError(
+            "only torch files hold several state dicts",
+            file=path,
+            field="--state-dict",
+            hint="leave it out",
+        )
+    named = {} if entry is None else {"entry": entry}
+    look = outline and entry is None
+    found: Contents = getattr(_load_module(module), header if look else whole)(path, **named)
+    return found
 
 
 def _note_future_version(metadata: Mapping[str, str]) -> tuple[str, ...]:
@@ -369,16 +370,17 @@ def write_like(
     values = source.in_file(tensors)
     if out.suffix.lower() in SAFETENSORS:
         require_plain(source)
-        write_safetensors(out, values, metadata)
+        _load_module("safetensors").write_safetensors(out, values, metadata)
         return ()
     # a change after its hash was taken is one too, and is known before `out` takes its place
     with replace_file(out) as temporary, require_unchanging(source.path):
         if hash_checkpoint(source.path, source.container) != source.sha256:
             raise InputError("changed since it was read", file=source.path, hint="start again")
         if source.container == "nir":
-            nir.rewrite(source.path, temporary, values)
+            _load_module("nir").rewrite(source.path, temporary, values)
             return ()
-        return rewrite.rewrite(source, temporary, values)
+        notes: tuple[str, ...] = _load_module("torch.rewrite").rewrite(source, temporary, values)
+        return notes
 
 
 def require_plain(source: Checkpoint) -> None:
@@ -405,6 +407,8 @@ def read_back(source: Checkpoint, out: Path) -> dict[str, Tensor]:
     Raises:
         InputError: it is not what was written.
     """
+    from snnprune.checkpoint.checkpoint import fold_masks
+
     entry = source.entry if sniff_container(out) == "torch" else None
     written = read_checkpoint(out, allow_nonfinite=True, entry=entry)
     if source.folded and written.container == "torch":

@@ -19,7 +19,7 @@ from torch import Tensor
 from snnprune.checkpoint import safetensors
 from snnprune.checkpoint.checkpoint import Contents
 from snnprune.checkpoint.containers import sniff_container
-from snnprune.checkpoint.safetensors import MalformedJsonError, is_shape, parse
+from snnprune.checkpoint.header import MalformedJsonError, is_shape, parse
 from snnprune.errors import InputError
 
 SHAPES = "snnprune.shapes"

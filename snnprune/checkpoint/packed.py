@@ -27,7 +27,8 @@ from torch import Tensor
 
 from snnprune.checkpoint import safetensors
 from snnprune.checkpoint.checkpoint import Contents
-from snnprune.checkpoint.safetensors import DTYPES, MalformedJsonError, bytes_of, is_shape, parse
+from snnprune.checkpoint.header import MalformedJsonError, is_shape, parse
+from snnprune.checkpoint.safetensors import DTYPES, bytes_of, name_type
 from snnprune.errors import InputError
 
 PACKED = "snnprune.packed"
@@ -216,7 +217,7 @@ def _pack_tensor(name: str, tensor: Tensor, precision: str) -> tuple[PackedEntry
     kept = (flat.view(WORDS[flat.itemsize]) if precision == AS_THEY_ARE else flat) != 0
     positions = encode(kept.numpy())
     entry = PackedEntry(
-        dtype=safetensors.DTYPE_NAMES[tensor.dtype],
+        dtype=name_type(tensor) or "",
         shape=tuple(tensor.shape),
         kept=int(kept.sum()),
         low=positions.low,

@@ -8,7 +8,7 @@ from types import FrameType
 
 import typer
 
-from snnprune.cli import checkpoints, comparing, theory, training
+from snnprune.cli import checkpoints, comparing, recipes, theory, training
 from snnprune.errors import PeerError, StoppedError, UsageError
 from snnprune.runtime import read_process_rank
 
@@ -89,7 +89,7 @@ app.command("imp")(training.imp)
 app.command("search")(training.search)
 app.add_typer(theory.theory_app, name="theory")
 app.add_typer(theory.analyze_app, name="analyze")
-app.add_typer(training.recipes_app, name="recipes")
+app.add_typer(recipes.app, name="recipes")
 app.command("demo")(checkpoints.demo)
 app.command("env")(checkpoints.env)
 

@@ -14,7 +14,7 @@ import zstandard
 from numpy.typing import NDArray
 from torch import Tensor
 
-from snnprune.checkpoint.checkpoint import is_prunable
+from snnprune.checkpoint.naming import is_prunable
 from snnprune.checkpoint.packed import Packing
 from snnprune.checkpoint.safetensors import bytes_of, write_safetensors
 from snnprune.errors import InputError

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnprune.checkpoint.checkpoint import is_prunable
 from snnprune.checkpoint.containers import files_of, read_checkpoint, require_plain
+from snnprune.checkpoint.naming import is_prunable
 from snnprune.checkpoint.packed import AS_THEY_ARE, PRECISIONS, pack
 from snnprune.errors import InputError, UsageError
 from snnprune.errors.text import did_you_mean

@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
-from snnprune.checkpoint.checkpoint import MASK, ORIGINAL
+from snnprune.checkpoint.naming import MASK, ORIGINAL
 from snnprune.errors import InputError
 from snnprune.graph.network import Network
 from snnprune.masks import select_highest

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from snnprune.checkpoint.checkpoint import is_prunable
 from snnprune.checkpoint.containers import read_checkpoint
+from snnprune.checkpoint.naming import is_prunable
 from snnprune.checkpoint.packed import pack
 from snnprune.export.formats import measure_sizes
 from snnprune.models import ModelSpec, build_model

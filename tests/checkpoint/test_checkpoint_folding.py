@@ -10,13 +10,9 @@ from hypothesis import given
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
-from snnprune.checkpoint.checkpoint import (
-    Checkpoint,
-    find_parametrized,
-    find_prunable_weights,
-    fold_masks,
-)
+from snnprune.checkpoint.checkpoint import Checkpoint, find_prunable_weights, fold_masks
 from snnprune.checkpoint.containers import read_checkpoint
+from snnprune.checkpoint.naming import find_parametrized
 
 
 def checkpoint(tensors: dict[str, Tensor]) -> Checkpoint:

@@ -10,13 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from snnprune.checkpoint.checkpoint import (
-    find_prunable_weights,
-    find_saved_states,
-    is_finite,
-    is_prunable,
-)
+from snnprune.checkpoint.checkpoint import find_prunable_weights, is_finite
 from snnprune.checkpoint.containers import read_checkpoint
+from snnprune.checkpoint.naming import find_saved_states, is_prunable
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.errors import InputError
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnprune.checkpoint.checkpoint import is_prunable
+from snnprune.checkpoint.naming import is_prunable
 from snnprune.models import ModelSpec, build_model
 
 from one_line import assert_one_line  # isort: skip

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-from snnprune.checkpoint.checkpoint import is_prunable
+from snnprune.checkpoint.naming import is_prunable
 from snnprune.graph.libraries import reset_states
 from snnprune.models import ModelSpec, build_model
 

@@ -16,7 +16,8 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from snnprune.checkpoint.checkpoint import ORIGINAL, Checkpoint
+from snnprune.checkpoint.checkpoint import Checkpoint
+from snnprune.checkpoint.naming import ORIGINAL
 from snnprune.checkpoint.safetensors import bytes_of
 from snnprune.checkpoint.torch import formats, open_torch_file, select_plain_tensors, view_of
 from snnprune.checkpoint.torch.machine import MalformedPickleError, PickledCall, PickledDict

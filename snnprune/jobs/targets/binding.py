@@ -10,7 +10,8 @@ from dataclasses import replace
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from snnprune.checkpoint.checkpoint import SAVED, STATES, Checkpoint, fold_masks, strip_prefix
+from snnprune.checkpoint.checkpoint import Checkpoint, fold_masks, strip_prefix
+from snnprune.checkpoint.naming import SAVED, STATES
 from snnprune.errors import InputError
 from snnprune.errors.text import format_count, format_names
 from snnprune.graph.libraries import library_of

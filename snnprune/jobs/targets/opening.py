@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnprune.checkpoint.checkpoint import STATES, Checkpoint, find_prunable_weights, fold_masks
+from snnprune.checkpoint.checkpoint import Checkpoint, find_prunable_weights, fold_masks
 from snnprune.checkpoint.containers import read_checkpoint
+from snnprune.checkpoint.naming import STATES
 from snnprune.data.batches import Pair, describe_batch, has_several_labels
 from snnprune.data.catalogue import OtherData, open_data_with
 from snnprune.data.dataset import DataOptions, DataSet, DataSpec

@@ -12,9 +12,11 @@ from torch import Tensor
 from snnprune.checkpoint.checkpoint import (
     Checkpoint,
     compute_effective_weight,
-    find_parametrized,
     find_prunable_weights,
     find_tied_tensors,
+)
+from snnprune.checkpoint.naming import (
+    find_parametrized,
     find_tiny_weights,
     find_unprunable,
     strip_part_suffix,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from snnprune.checkpoint.containers import describe_checkpoint
-from snnprune.checkpoint.safetensors import MalformedJsonError, is_shape, parse
+from snnprune.checkpoint.header import MalformedJsonError, is_shape, parse
 from snnprune.errors import InputError, error_class_for
 from snnprune.errors.text import did_you_mean
 from snnprune.graph.network import Layer

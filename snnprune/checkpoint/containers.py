@@ -195,7 +195,7 @@ def read_checkpoint(
         tensors=tensors,
         metadata=contents.metadata,
         sha256=sha256,
-        notes=(*contents.notes, *notes, *odd, *_note_future_version(contents.metadata)),
+        notes=(*contents.notes, *notes, *odd, *note_future_version(contents.metadata)),
         names={key: contents.names.get(name, name) for key, name in stripped.items()},
         entry=contents.entry,
         odd=contents.odd,
@@ -221,7 +221,7 @@ def describe_checkpoint(path: Path, *, entry: str | None = None) -> Description:
         size_bytes=size,
         tensors=tuple(_make_info(name, tensor) for name, tensor in tensors.items()),
         metadata=contents.metadata,
-        notes=(*contents.notes, *notes, *_note_future_version(contents.metadata)),
+        notes=(*contents.notes, *notes, *note_future_version(contents.metadata)),
     )
 
 
@@ -258,7 +258,7 @@ def _read(container: str, path: Path, entry: str | None, *, outline: bool = Fals
     return found
 
 
-def _note_future_version(metadata: Mapping[str, str]) -> tuple[str, ...]:
+def note_future_version(metadata: Mapping[str, str]) -> tuple[str, ...]:
     """A note on a file that says that a later snnprune wrote it."""
     text = metadata.get(KEY, "")
     said, ours = _parse_version(text), _parse_version(__version__)

@@ -65,6 +65,8 @@ HEADER_LIMIT = 100_000_000
 """Bytes; the limit of the format's reference implementation."""
 
 METADATA = "__metadata__"
+PACKED = "snnprune.packed"
+"""In the metadata of a file without its zeros; see `packed`."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,16 @@ def read_header(file: BinaryIO, path: Path) -> Header:
     _require_seamless(entries, path)
     _require_size(8 + length + max(entry.end for entry in entries), size, path)
     return Header(entries=entries, metadata=metadata, start=8 + length)
+
+
+def read_file_header(path: Path) -> Header:
+    """The header of the file at `path`.
+
+    Raises:
+        InputError: the file cannot be read, or as `read_header`.
+    """
+    with open_for_reading(path) as file:
+        return read_header(file, path)
 
 
 def is_shape(value: object) -> bool:
@@ -307,6 +319,20 @@ def is_index(path: Path) -> bool:
         return False
     with open_for_reading(path) as file:
         return f'"{MAP}"'.encode() in file.read()
+
+
+def read_shard_headers(path: Path) -> tuple[tuple[str, ...], dict[Path, Header]]:
+    """The names of all tensors in the order of an index, and the header of each of its files.
+
+    Raises:
+        InputError: the index is no such table or names a file that it must not; a shard is
+            missing or damaged, or holds other tensors than the index says.
+    """
+    where, headers = read_weight_map(path), dict[Path, Header]()
+    for name, shard in locate_shards(where, path).items():
+        headers[shard] = read_file_header(shard)
+        require_as_indexed((one.name for one in headers[shard].entries), where, name, path)
+    return tuple(where), headers
 
 
 def list_shards(path: Path) -> list[Path]:

@@ -27,11 +27,10 @@ from torch import Tensor
 
 from snnprune.checkpoint import safetensors
 from snnprune.checkpoint.checkpoint import Contents
-from snnprune.checkpoint.header import MalformedJsonError, is_shape, parse
+from snnprune.checkpoint.header import PACKED, MalformedJsonError, is_shape, parse
 from snnprune.checkpoint.safetensors import DTYPES, bytes_of, name_type
 from snnprune.errors import InputError
 
-PACKED = "snnprune.packed"
 FORMAT = 1
 AS_THEY_ARE = "exact"
 INT8 = "int8"

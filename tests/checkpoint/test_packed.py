@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from snnprune.checkpoint.containers import describe_checkpoint, read_checkpoint
-from snnprune.checkpoint.packed import PACKED, count_entropy_bits, encode, pack
+from snnprune.checkpoint.header import PACKED
+from snnprune.checkpoint.packed import count_entropy_bits, encode, pack
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.errors import InputError
 

@@ -16,7 +16,8 @@ from corpus.bench import MODEL, PRUNED, Bench
 from corpus.case import READ, REFUSED, Files, add, bad, good
 from corpus.spoilt import spoils
 from corpus.taken_apart import changed, contents, header_of, like, raw, written
-from snnprune.checkpoint.packed import PACKED, pack
+from snnprune.checkpoint.header import PACKED
+from snnprune.checkpoint.packed import pack
 
 WEIGHT, MEAN, VARIANCE = "encoder.conv.weight", "encoder.norm.running_mean", "running_var"
 HOSTILE_NAMES = (

@@ -1,0 +1,256 @@
+"""Safetensors files whose values are read in pieces, in constant memory. Imports no torch.
+
+A value is looked at as the integer of its bits: those of |x| rise with |x|, so that a ranking by
+magnitude needs no arithmetic, and all types are the same to it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from snnprune.checkpoint.containers import SHARDED, note_future_version, sniff_container
+from snnprune.checkpoint.header import (
+    PACKED,
+    Header,
+    HeaderEntry,
+    StoredType,
+    read_file_header,
+    read_shard_headers,
+)
+from snnprune.checkpoint.naming import find_split_parameters, strip_prefixes
+from snnprune.checkpoint.soundness import ValueCounts, must_count_zeros, must_find_least
+from snnprune.files.reading import changed_error
+
+Bits = npt.NDArray[np.unsignedinteger[Any]]
+"""Values of a file as integers, (n,)."""
+
+PIECE = 2**20  # values that are read at a time
+THREADS = 2  # a third waits for memory
+INFINITE = {2: 0x7F800000, 4: 0x7F800000, 8: 0x7FF0000000000000}
+"""The bits of infinity, by the item size of the type; halves are widened."""
+RANKED = ("float16", "bfloat16", "float32", "float64")
+"""The types whose values can be looked at here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredTensor:
+    """A tensor in a file; to be asked what a header knows of it, as one in memory."""
+
+    file: Path
+    start: int
+    """Of its first byte in the file."""
+    entry: HeaderEntry
+
+    @property
+    def dtype(self) -> StoredType:
+        """Its type."""
+        return self.entry.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes, outermost first."""
+        return self.entry.shape
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a value."""
+        return self.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all values."""
+        return self.numel() * self.itemsize
+
+    def dim(self) -> int:
+        """How many sizes it has."""
+        return self.entry.dim()
+
+    def numel(self) -> int:
+        """How many values it has."""
+        return self.entry.numel()
+
+    def is_floating_point(self) -> bool:
+        """Whether its values are real numbers that are no integers."""
+        return self.entry.is_floating_point()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredCheckpoint:
+    """A file and what its header says; see `checkpoint.Checkpoint`, which holds the values too."""
+
+    path: Path
+    container: str
+    files: tuple[Path, ...]
+    """The file, or the index and its shards."""
+    tensors: Mapping[str, StoredTensor]
+    """By key, in the file's order."""
+    metadata: dict[str, str]
+    names: Mapping[str, str]
+    """The key in the file of every key of `tensors`."""
+    notes: tuple[str, ...]
+    """What was done on the way in, one line each."""
+
+
+def open_stored(path: Path) -> StoredCheckpoint | None:
+    """A safetensors file or the index of several; None where it takes more to know its tensors.
+
+    That is so of other containers, of packed files, of 8-bit floats, and of weights in two parts.
+
+    Raises:
+        InputError: it is no checkpoint, or its header does not fit the file.
+    """
+    container = sniff_container(path)
+    if container not in ("safetensors", SHARDED):
+        return None
+    order, headers = (
+        read_shard_headers(path) if container == SHARDED else (None, {path: read_file_header(path)})
+    )
+    metadata = {key: text for header in headers.values() for key, text in header.metadata.items()}
+    found = _place_tensors(headers)
+    tensors, names, notes = strip_prefixes({key: found[key] for key in order or found})
+    tiny = any(one.is_floating_point() and one.itemsize == 1 for one in tensors.values())
+    if PACKED in metadata or tiny or find_split_parameters(tensors):
+        return None
+    return StoredCheckpoint(
+        path=path,
+        container=container,
+        files=(path, *headers) if container == SHARDED else (path,),
+        tensors=tensors,
+        metadata=metadata,
+        names=names,
+        notes=(*notes, *note_future_version(metadata)),
+    )
+
+
+def _place_tensors(headers: Mapping[Path, Header]) -> dict[str, StoredTensor]:
+    return {
+        entry.name: StoredTensor(file=file, start=header.start + entry.begin, entry=entry)
+        for file, header in headers.items()
+        for entry in header.entries
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Some of the values of a tensor, one after the other."""
+
+    tensor: StoredTensor
+    first: int
+    count: int
+
+
+def cut_into_pieces(tensor: StoredTensor) -> Iterator[Piece]:
+    """Its values, in order."""
+    for first in range(0, tensor.numel(), PIECE):
+        yield Piece(tensor=tensor, first=first, count=min(PIECE, tensor.numel() - first))
+
+
+class PieceReader:
+    """Reads pieces, each into the memory of the one before: what was read is gone then."""
+
+    def __init__(self) -> None:
+        self._own = threading.local()
+
+    def read(self, piece: Piece) -> Bits:
+        """The bits of its values, (count,) of the unsigned integers of their size.
+
+        Raises:
+            InputError: the file is shorter than it was.
+        """
+        size = piece.tensor.itemsize
+        memory = self._reuse_memory(piece.count * size)
+        with piece.tensor.file.open("rb", buffering=0) as file:
+            start = piece.tensor.start + piece.first * size
+            if os.preadv(file.fileno(), [memory], start) != len(memory):
+                raise changed_error(piece.tensor.file)
+        return np.frombuffer(memory, dtype=f"<u{size}")
+
+    def _reuse_memory(self, size: int) -> memoryview:
+        held: bytearray | None = getattr(self._own, "memory", None)
+        if held is None or len(held) < size:
+            held = self._own.memory = bytearray(size)
+        return memoryview(held)[:size]
+
+
+Result = TypeVar("Result")
+
+
+def map_pieces(
+    function: Callable[[Piece, Bits], Result], pieces: Iterable[Piece]
+) -> Iterator[tuple[Piece, Result]]:
+    """What `function` makes of each piece and its bits, in order; several are at work at a time."""
+    reader = PieceReader()
+
+    def work(piece: Piece) -> Result:
+        return function(piece, reader.read(piece))
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        waiting: list[tuple[Piece, Future[Result]]] = []
+        for piece in pieces:
+            waiting.append((piece, pool.submit(work, piece)))
+            if len(waiting) > 2 * THREADS:
+                first, found = waiting.pop(0)
+                yield first, found.result()
+        for piece, found in waiting:
+            yield piece, found.result()
+
+
+def compute_magnitude_bits(kind: StoredType, bits: Bits, *, wide: bool = False) -> Bits:
+    """The bits of |x|, which are in the order of |x|: of float32, or of float64 where `wide`."""
+    if kind.name == "float64":
+        return bits & np.uint64(0x7FFFFFFFFFFFFFFF)
+    if kind.name == "float16":
+        single = bits.view(np.float16).astype(np.float32).view(np.uint32)
+    elif kind.name == "bfloat16":
+        single = bits.astype(np.uint32) << np.uint32(16)
+    else:
+        single = bits
+    magnitude = single & np.uint32(0x7FFFFFFF)
+    if not wide:
+        return magnitude
+    return magnitude.view(np.float32).astype(np.float64).view(np.uint64)
+
+
+def count_piece(name: str, piece: Piece, bits: Bits) -> ValueCounts:
+    """Of the values of a piece; `first` counts from the beginning of the tensor."""
+    tensor = piece.tensor
+    if not tensor.is_floating_point():
+        return ValueCounts()
+    magnitude = compute_magnitude_bits(tensor.dtype, bits)
+    nonfinite = first = 0
+    if int(magnitude.max(initial=0)) >= INFINITE[tensor.itemsize]:
+        lost = np.flatnonzero(magnitude >= INFINITE[tensor.itemsize])
+        nonfinite, first = len(lost), piece.first + int(lost[0])
+    asked = must_find_least(name, tensor)
+    return ValueCounts(
+        nonfinite=nonfinite,
+        first=first,
+        zeros=int(np.count_nonzero(magnitude == 0)) if must_count_zeros(name, tensor) else 0,
+        least=_find_least(tensor.dtype, bits, magnitude) if asked else 0.0,
+    )
+
+
+def _find_least(kind: StoredType, bits: Bits, magnitude: Bits) -> float:
+    """The least value, or 0 where none is negative."""
+    below = magnitude[bits >> np.array(8 * kind.itemsize - 1, bits.dtype) == 1]
+    floats = below.view(np.float64 if kind.itemsize == 8 else np.float32)
+    return -float(floats.max(initial=0.0))
+
+
+def merge_counts(one: ValueCounts, later: ValueCounts) -> ValueCounts:
+    """Of two pieces of a tensor, the later one second."""
+    return ValueCounts(
+        nonfinite=one.nonfinite + later.nonfinite,
+        first=one.first if one.nonfinite else later.first,
+        zeros=one.zeros + later.zeros,
+        least=min(one.least, later.least),
+    )

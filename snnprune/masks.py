@@ -1,4 +1,4 @@
-"""Masks: counting and applying them, sharing a count between them, and keeping the highest."""
+"""Masks: counting and applying them, and keeping the highest."""
 
 from collections.abc import Mapping
 
@@ -55,75 +55,6 @@ def _find_nth_lowest(scores: Tensor, nth: int) -> Tensor:
     # NumPy partitions several times faster than torch, but knows no bfloat16
     values = scores.detach().float() if scores.element_size() < 4 else scores.detach()
     return torch.from_numpy(np.partition(values.numpy(), nth - 1)[nth - 1 : nth])[0]
-
-
-def deal_shares(sizes: list[int], count: int, *, floors: list[int]) -> list[int]:
-    """`count` dealt out in proportion to `sizes`, none below its floor, all whole numbers.
-
-    The largest remainders are rounded up (Hamilton's method). Where floors alone exceed `count`
-    the floors are the answer.
-    """
-    raised = _find_raised(sizes, count, floors)
-    left = count - sum(floors[index] for index in raised)
-    if left < 0:
-        return list(floors)
-    return _deal_rest(sizes, left, fixed={index: floors[index] for index in raised})
-
-
-def deal_capped_shares(proportions: list[int], count: int, *, caps: list[int]) -> list[int]:
-    """`count` dealt out in `proportions`, none above its cap, all whole numbers.
-
-    What a cap cuts off goes to the others; rounding is that of `deal_shares`. Where `count` is more
-    than all caps together the caps are the answer.
-    """
-    full = _find_capped(proportions, count, caps)
-    left = count - sum(caps[index] for index in full)
-    return _deal_rest(proportions, left, fixed={index: caps[index] for index in full})
-
-
-def _deal_rest(sizes: list[int], left: int, *, fixed: dict[int, int]) -> list[int]:
-    """What is `fixed` at its place, and `left` in proportion to `sizes` at the others."""
-    free = [index for index in range(len(sizes)) if index not in fixed]
-    total = sum(sizes[index] for index in free)
-    if total == 0:
-        return [fixed.get(index, 0) for index in range(len(sizes))]
-    dealt = {**fixed, **{index: sizes[index] * left // total for index in free}}
-    by_remainder = sorted(free, key=lambda index: -(sizes[index] * left % total))
-    for index in by_remainder[: left - sum(dealt[index] for index in free)]:
-        dealt[index] += 1
-    return [dealt[index] for index in range(len(sizes))]
-
-
-def _find_raised(sizes: list[int], count: int, floors: list[int]) -> set[int]:
-    """The places whose floor is more than their share of what the others leave."""
-    raised: set[int] = set()
-    while True:
-        left = count - sum(floors[index] for index in raised)
-        total = sum(size for index, size in enumerate(sizes) if index not in raised)
-        more = {
-            index
-            for index, size in enumerate(sizes)
-            if index not in raised and floors[index] * total > size * left
-        }
-        if not more:
-            return raised
-        raised |= more
-
-
-def _find_capped(proportions: list[int], count: int, caps: list[int]) -> set[int]:
-    """The places whose share of what the others leave is more than their cap."""
-    full: set[int] = set()
-    while True:
-        left = count - sum(caps[index] for index in full)
-        total = sum(part for index, part in enumerate(proportions) if index not in full)
-        more = {
-            index
-            for index, part in enumerate(proportions)
-            if index not in full and part * left > caps[index] * total
-        }
-        if not more:
-            return full
-        full |= more
 
 
 def select_highest(values: Tensor, count: int) -> Tensor:

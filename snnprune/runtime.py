@@ -96,15 +96,15 @@ def return_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def read_peak_gpu_memory() -> int | None:
-    """The most that torch has had of the current GPU, in bytes; None where none is in use.
+def read_peak_gpu_memory(device: torch.device | None = None) -> int | None:
+    """The most that torch has had of that GPU or the current one, in bytes; None if none is in use.
 
     torch is asked only if somebody has imported it: importing it takes seconds.
     """
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return None
-    peak: int = torch.cuda.max_memory_allocated()
+    peak: int = torch.cuda.max_memory_allocated(device)
     return peak
 
 

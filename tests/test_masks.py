@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from snnprune import masks
-from snnprune.masks import deal_capped_shares, deal_shares, select_highest, select_lowest
+from snnprune.masks import select_highest, select_lowest
+from snnprune.pruning.allocation import deal_capped_shares, deal_shares
 
 SCORES = st.sampled_from([-math.inf, -2.0, -1.0, 0.0, 1.0, 2.0])
 TIES = st.integers(min_value=0, max_value=3)

@@ -19,11 +19,8 @@ from torch import Tensor
 from snnprune.checkpoint import safetensors
 from snnprune.checkpoint.checkpoint import Contents
 from snnprune.checkpoint.containers import sniff_container
-from snnprune.checkpoint.header import MalformedJsonError, is_shape, parse
+from snnprune.checkpoint.header import PARTNER, SHAPES, MalformedJsonError, is_shape, parse
 from snnprune.errors import InputError
-
-SHAPES = "snnprune.shapes"
-PARTNER = "snnprune.pruned_sha256"  # of the file that the masks were written with
 
 
 def write_masks(path: Path, masks: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

@@ -33,7 +33,7 @@ from snnprune.files.reading import changed_error
 Bits = npt.NDArray[np.unsignedinteger[Any]]
 """Values of a file as integers, (n,)."""
 
-PIECE = 2**20  # values that are read at a time
+PIECE = 2**19  # values that are read at a time
 THREADS = 2  # a third waits for memory
 INFINITE = {2: 0x7F800000, 4: 0x7F800000, 8: 0x7FF0000000000000}
 """The bits of infinity, by the item size of the type; halves are widened."""

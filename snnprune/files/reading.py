@@ -6,9 +6,12 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from io import BufferedReader
 from pathlib import Path
+from queue import Queue
+from typing import Self
 
 from snnprune.errors import InputError
 
@@ -140,6 +143,61 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class BackgroundHash:
+    """A hash that a thread computes of files that stay what they are until it is asked for."""
+
+    def __init__(self, files: Iterable[Path], compute: Callable[[], str]) -> None:
+        self._steady = contextlib.ExitStack()
+        self._steady.enter_context(require_unchanging(*files))
+        self._pool = ThreadPoolExecutor(1)
+        self._found = self._pool.submit(compute)
+
+    def result(self) -> str:
+        """The hash, in hexadecimal.
+
+        Raises:
+            InputError: a file changed since it was begun.
+        """
+        found = self._found.result()
+        self._pool.shutdown()
+        self._steady.close()
+        return found
+
+
+class GrowingHash:
+    """The SHA-256 of a file that is being written, which a thread reads back; a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self._ends: Queue[int | None] = Queue()
+        self._pool = ThreadPoolExecutor(1)
+        self._found = self._pool.submit(self._follow, path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.put(None)
+        self._pool.shutdown()
+
+    def advance(self, end: int) -> None:
+        """So many bytes are in the file by now."""
+        self._ends.put(end)
+
+    def result(self) -> str:
+        """The hash of all that was there when the block ended, in hexadecimal."""
+        return self._found.result()
+
+    def _follow(self, path: Path) -> str:
+        digest, place = hashlib.sha256(), 0
+        with path.open("rb", buffering=0) as file:
+            while (end := self._ends.get()) is not None:
+                while place < end and (data := file.read(min(end - place, CHUNK))):
+                    digest.update(data)
+                    place += len(data)
+        return digest.hexdigest()
+
+
+CHUNK = 2**20  # bytes
 LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *](.+)")
 MOST = 2**24  # bytes: some 100,000 files
 ESCAPES = {r"\\": "\\", r"\n": "\n", r"\r": "\r"}

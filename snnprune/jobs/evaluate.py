@@ -15,9 +15,10 @@ from snnprune.jobs.targets.reporting import (
     make_layer_rows,
     make_target_report,
 )
+from snnprune.measure import Energy
 from snnprune.measure.evaluation import Evaluation, evaluate
-from snnprune.measure.workload import Energy, Workload, measure_footprint
-from snnprune.report.frame import describe_evaluation, describe_workload, doubt_evaluation
+from snnprune.measure.workload import Workload, describe_workload, measure_footprint
+from snnprune.report.frame import describe_evaluation, doubt_evaluation
 from snnprune.runtime import Progress
 
 

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -26,13 +26,10 @@ from snnprune.jobs.targets.options import (
     TargetOptions,
     make_samples_option,
 )
+from snnprune.measure import Energy
 from snnprune.pruning.criteria import CRITERIA
 from snnprune.report.gates import GATES, read_limits
 from snnprune.report.verdicts import Limit
-
-if TYPE_CHECKING:
-    from snnprune.measure.workload import Energy
-
 
 READOUT_HELP = "auto, sum, mean or last over time, or file.py:function from output to scores."
 CRITERION_HELP = (
@@ -205,8 +202,6 @@ class EnergyOptions(FurtherOptions):
     @property
     def energy(self) -> Energy:
         """Of each kind of operation."""
-        from snnprune.measure.workload import Energy
-
         return Energy(mac=self.energy_mac, ac=self.energy_ac)
 
 

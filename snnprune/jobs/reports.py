@@ -19,10 +19,10 @@ from snnprune.jobs.targets import reporting
 from snnprune.jobs.theory import analyze, crisis, width
 from snnprune.jobs.train import dry_run, sweeps
 from snnprune.jobs.train.looping import Finetune, Summary, Tickets, Train
-from snnprune.measure import Natural, Share, agreement
+from snnprune.measure import Natural, Share, agreement, workload
 from snnprune.pruning import effects, repair
 from snnprune.pruning.repair import quantize
-from snnprune.report import frame, schema, verdicts
+from snnprune.report import schema, verdicts
 from snnprune.report.schema import (
     AsDict,
     Data,
@@ -39,7 +39,7 @@ from snnprune.report.schema import (
 from snnprune.theory import construction, shifts, trials, widths
 from snnprune.theory.crisis import AccumulatedFlips
 
-Workload = Annotated[frame.WorkloadRow, AsDict(name="Workload")]
+Workload = Annotated[workload.WorkloadRow, AsDict(name="Workload")]
 Sizes = Annotated[formats.Sizes, AsDict()]
 Tuning = Annotated[repair.TuneOutcome, AsDict(name="Tuning")]
 Quantization = Annotated[

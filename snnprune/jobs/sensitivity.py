@@ -30,9 +30,10 @@ from snnprune.measure import Natural, Share
 from snnprune.measure.agreement import Agreement, AgreementRow, Answers, Outputs, make_agreement_row
 from snnprune.measure.agreement_pass import measure_agreements
 from snnprune.measure.calibration import Calibration
+from snnprune.pruning.allocation import require_sparsity
 from snnprune.pruning.allocation.rules import choose_cheapest
 from snnprune.pruning.oneshot import OneShot, Plan, PrunePlan
-from snnprune.pruning.prune import PruneResult, require_sparsity
+from snnprune.pruning.prune import PruneResult
 from snnprune.pruning.repair import require_repair
 from snnprune.recipe.schema import PruneRecipe, PruneSection
 from snnprune.recipe.yaml_text import dump_settings

@@ -6,7 +6,7 @@ It is a safetensors file with a tensor for each statistic and weight or neuron.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
@@ -14,9 +14,7 @@ from torch import Tensor
 from snnprune.checkpoint.containers import read_checkpoint
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.errors import InputError
-
-InputValues = Literal["binary", "counts", "analog"]
-"""0 or 1; whole numbers from 0 up; anything else."""
+from snnprune.measure import InputValues
 
 
 @dataclass(frozen=True, kw_only=True)

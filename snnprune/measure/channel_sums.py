@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from snnprune.graph.network import NOWHERE, Layer, Network
-from snnprune.measure.calibration import InputValues
+from snnprune.measure import InputValues
 
 ONE_CHANNEL = 0  # no axis: all values are of one channel
 

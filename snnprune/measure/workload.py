@@ -10,18 +10,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from snnprune.graph.calls import LayerCall
-from snnprune.measure import Natural
-
-ENERGY_MAC, ENERGY_AC = 4.6, 0.9
-"""pJ of an operation on 32-bit floats at 45 nm (Horowitz 2014, Computing's energy problem)"""
+from snnprune.measure import Energy, Natural
 
 
 @dataclass(kw_only=True)
@@ -148,21 +145,6 @@ def count_operations(call: LayerCall, active: Tensor, alive: Tensor) -> int:
     return int(call.apply_weight(samples, readers).sum(dtype=torch.float64))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Energy:
-    """What an operation takes, in pJ.
-
-    Of arithmetic alone: reading weights from memory may well take more.
-    """
-
-    mac: float = ENERGY_MAC
-    ac: float = ENERGY_AC
-
-    def of(self, work: LayerWork) -> float:
-        """Of all effective operations, in pJ."""
-        return work.macs * self.mac + work.acs * self.ac
-
-
 def measure_footprint(module: nn.Module) -> int:
     """Bytes of all parameters and buffers, zeros and all."""
     tensors = [*module.parameters(), *module.buffers()]
@@ -173,3 +155,37 @@ def _add_counts(here: dict[str, Counts], there: Mapping[str, Counts]) -> None:
     for name, counts in there.items():
         for one in fields(counts):
             setattr(here[name], one.name, getattr(here[name], one.name) + getattr(counts, one.name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkloadRow:
+    """A `Workload` for a report: counts over all samples, and the energy of one."""
+
+    samples: Natural
+    dense: Natural
+    macs: Natural
+    acs: Natural
+    outputs: Natural
+    active: Natural
+    updates: Natural
+    energy_pj: float
+    energy_per_mac_pj: float
+    energy_per_ac_pj: float
+    layers: Mapping[str, LayerWork]
+    neurons: Mapping[str, NeuronWork]
+
+
+def describe_workload(work: Workload, samples: int, energy: Energy) -> dict[str, Any]:
+    """What was done, as counts over all samples, and the energy of one sample."""
+    total = work.sum_layers()
+    row = WorkloadRow(
+        samples=samples,
+        **asdict(total),
+        **asdict(work.sum_neurons()),
+        energy_pj=energy.of(total) / samples,
+        energy_per_mac_pj=energy.mac,
+        energy_per_ac_pj=energy.ac,
+        layers=dict(work.layers),
+        neurons=dict(work.neurons),
+    )
+    return asdict(row)

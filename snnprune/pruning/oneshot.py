@@ -18,12 +18,12 @@ from snnprune.masks import Masks, apply_masks, count_prunable, count_pruned
 from snnprune.measure.agreement_pass import measure_agreements
 from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import Calibration
-from snnprune.pruning.allocation import load_allocation
+from snnprune.pruning.allocation import load_allocation, require_sparsity, warn_of_zeros
 from snnprune.pruning.allocation.rules import compute_flip_energies, find_weight_indices
 from snnprune.pruning.criteria import load_criterion
 from snnprune.pruning.criteria.criterion import Criterion
 from snnprune.pruning.criteria.evidence import EvidenceSource
-from snnprune.pruning.prune import PruneResult, prune, require_sparsity, warn_of_zeros
+from snnprune.pruning.prune import PruneResult, prune
 from snnprune.pruning.repair import (
     TUNE,
     WITHOUT_STATISTICS,
@@ -229,7 +229,8 @@ class OneShot:
             scores = self._compute_scores(plan.criterion, weights, alive=masks)
             again = self._cut(plan, weights, scores, cutting, target, masks)
             masks = self._repair(plan, again, masks, fixed=structured)
-            zeros = warn_of_zeros(masks, cut.already_zero, round(target * count_prunable(masks)))
+            of = count_prunable(masks)
+            zeros = warn_of_zeros(cut.already_zero, round(target * of), weights=of)
             warnings = (*zeros, *again.warnings)
             cut = replace(again, already_zero=cut.already_zero, warnings=warnings)
         return replace(cut, masks=masks)

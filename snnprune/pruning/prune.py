@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from snnprune.errors import InputError, UsageError
-from snnprune.errors.text import suggest_share
+from snnprune.errors import InputError
 from snnprune.masks import Masks, count_prunable, count_pruned
-from snnprune.pruning.allocation import load_allocation
+from snnprune.pruning.allocation import load_allocation, require_sparsity, warn_of_zeros
 from snnprune.pruning.allocation.candidates import Allocation, Candidates
 from snnprune.pruning.score import Scores
 
@@ -25,17 +24,6 @@ class PruneResult:
     warnings: tuple[str, ...] = ()
     silenced: Mapping[str, Tensor] = field(default_factory=dict)
     """Of tensors beside the weights, True where they must be 0, by key; of whole channels."""
-
-
-def require_sparsity(sparsity: float, *, field: str = "--sparsity") -> None:
-    """Refuse what is no share of weights in [0, 1).
-
-    Raises:
-        UsageError: it is not; 95 may have meant 0.95.
-    """
-    if 0 <= sparsity < 1:
-        return
-    raise UsageError(f"{sparsity:g} is outside [0, 1)", field=field, hint=suggest_share(sparsity))
 
 
 def prune(
@@ -107,14 +95,7 @@ def _compute_magnitude(weight: Tensor) -> Tensor:
     return weight.abs() if weight.element_size() > 4 else weight.float().abs()
 
 
-def warn_of_zeros(masks: Masks, zeros: int, count: int) -> list[str]:
-    """What is worth saying where `zeros` weights were 0 before, and `count` were to be pruned."""
-    if zeros > count:
-        weights = count_prunable(masks)
-        return [f"{zeros} of {weights} weights are 0 already, more than the {count} asked for"]
-    return [f"{zeros} of the {count_pruned(masks)} pruned weights were 0 already"] if zeros else []
-
-
 def _list_warnings(masks: Masks, zeros: int, count: int) -> tuple[str, ...]:
     whole = (f"{key} is pruned whole" for key, mask in masks.items() if not mask.any())
-    return (*warn_of_zeros(masks, zeros, count), *whole)
+    told = warn_of_zeros(zeros, count, weights=count_prunable(masks))
+    return (*told, *whole)

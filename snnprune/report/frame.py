@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from snnprune.files.reading import hash_file
-from snnprune.measure import Natural
-from snnprune.measure.workload import Energy, LayerWork, NeuronWork, Workload
 from snnprune.runtime import collect_versions, device_name, format_command_line
 
 if TYPE_CHECKING:
@@ -25,14 +22,17 @@ SCHEMA = 1  # raised when a reader of the last one would be misled
 def make_report(
     command: str,
     *,
-    device: torch.device,
+    device: torch.device | None,
     seed: int,
     inputs: Sequence[Mapping[str, str]] = (),
     warnings: Sequence[str] = (),
     excluded: Sequence[str] = (),
     **findings: Any,
 ) -> dict[str, Any]:
-    """The frame that every report shares, around what a command found out."""
+    """The frame that every report shares, around what a command found out.
+
+    `device` is None for a command that went without torch.
+    """
     return {
         "schema": SCHEMA,
         "tool_version": collect_versions()["snnprune"],
@@ -41,7 +41,7 @@ def make_report(
         "ok": True,
         "inputs": list(inputs),
         "seed": seed,
-        "device": device_name(device),
+        "device": "cpu" if device is None else device_name(device),
         "versions": collect_versions(),
         **findings,
         "excluded": list(excluded),
@@ -52,40 +52,6 @@ def make_report(
 def make_file_entry(path: Path, sha256: str | None = None) -> dict[str, str]:
     """A file by path and hash."""
     return {"path": str(path), "sha256": sha256 or hash_file(path)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkloadRow:
-    """A `Workload` for a report: counts over all samples, and the energy of one."""
-
-    samples: Natural
-    dense: Natural
-    macs: Natural
-    acs: Natural
-    outputs: Natural
-    active: Natural
-    updates: Natural
-    energy_pj: float
-    energy_per_mac_pj: float
-    energy_per_ac_pj: float
-    layers: Mapping[str, LayerWork]
-    neurons: Mapping[str, NeuronWork]
-
-
-def describe_workload(work: Workload, samples: int, energy: Energy) -> dict[str, Any]:
-    """What was done, as counts over all samples, and the energy of one sample."""
-    total = work.sum_layers()
-    row = WorkloadRow(
-        samples=samples,
-        **asdict(total),
-        **asdict(work.sum_neurons()),
-        energy_pj=energy.of(total) / samples,
-        energy_per_mac_pj=energy.mac,
-        energy_per_ac_pj=energy.ac,
-        layers=dict(work.layers),
-        neurons=dict(work.neurons),
-    )
-    return asdict(row)
 
 
 def describe_evaluation(evaluation: Evaluation | None) -> dict[str, Any] | None:

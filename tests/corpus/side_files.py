@@ -16,7 +16,7 @@ from corpus.bench import CALIBRATION, MASK, MODEL, SCORES, Bench
 from corpus.case import Files, add, bad, good
 from corpus.spoilt import spoils
 from corpus.taken_apart import changed, contents, header_of, like, raw, with_value, written
-from snnprune.checkpoint.mask_file import SHAPES
+from snnprune.checkpoint.header import SHAPES
 from snnprune.jobs.targets import provenance
 from snnprune.measure.calibration import FORMAT
 from snnprune.models import NOTE

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from snnprune.graph.calls import LayerCall
 from snnprune.graph.network import LayerKind
 from snnprune.graph.trace import trace
+from snnprune.measure import Energy
 from snnprune.measure.evaluation import evaluate
 from snnprune.measure.workload import (
-    Energy,
     LayerWork,
     NeuronWork,
     Workload,

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from snnprune.checkpoint.containers import read_back, write_like
-from snnprune.checkpoint.mask_file import BITS, PARTNER, write_integers, write_masks
-from snnprune.errors import SnnpruneError
+from snnprune.checkpoint.header import PARTNER
+from snnprune.checkpoint.mask_file import BITS, write_integers, write_masks
 from snnprune.files.reading import hash_file
 from snnprune.files.writing import replace_together, write_json
-from snnprune.jobs.check import (
+from snnprune.jobs.gates import (
     GateResult,
     RunResults,
     collect_measurements,
@@ -23,7 +23,7 @@ from snnprune.jobs.check import (
 )
 from snnprune.jobs.prune.measuring import BeforeAfter, NetworkResult
 from snnprune.jobs.prune.methods import list_rounded, list_unfitted
-from snnprune.jobs.prune.options import OutputPaths
+from snnprune.jobs.prune.options import OutputPaths, PrunedFile, PruneOptions
 from snnprune.jobs.prune.pruned_model import PrunedModel, name_integers, slim_integers
 from snnprune.jobs.prune.target_sparsity import Search
 from snnprune.jobs.prune.work import PruneJob
@@ -41,45 +41,56 @@ from snnprune.measure.evaluation import Evaluation
 from snnprune.pruning.repair.quantize import Quantized
 from snnprune.pruning.structure import format_metadata
 from snnprune.report.frame import describe_evaluation, doubt_evaluation, make_file_entry
-from snnprune.report.verdicts import Verdict
+from snnprune.runtime import Progress
 
 
-@dataclass(frozen=True, kw_only=True)
-class PrunedFile:
-    """What came of one sparsity."""
+class NetworkPruning:
+    """A checkpoint that is pruned in memory, with its network as far as that is at hand."""
 
-    sparsity: float | None
-    """As asked for, or found; None where each layer has its own."""
-    place: OutputPaths
-    rows: tuple[LayerRow, ...]
-    """Counted in the file that was written."""
-    totals: dict[str, int]
-    channels: Mapping[str, dict[str, int]]
-    """See `PrunedModel`."""
-    before: Evaluation | None
-    after: Evaluation | None
-    test: Evaluation | None
-    """On test images, where `after` is on the images of `--eval-data`."""
-    verdicts: tuple[Verdict, ...]
-    """Of the gates."""
-    error: SnnpruneError | None
-    """Of those that are not met."""
-    report: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, options: PruneOptions, progress: Progress) -> None:
+        """Open it, calibrate and score, and look for the sparsity where that is asked for.
 
+        Raises:
+            SnnpruneError: whatever is wrong.
+        """
+        self._work = work = PruneJob(options, progress)
+        work.calibrate()
+        work.score()
+        self.search: Search | None = None
+        self.goals: Sequence[tuple[float, OutputPaths]] = work.goals
+        if options.accuracy_target is not None:
+            self.search, self.goals = work.search_goal()
+        self._before = work.measure_before()
 
-@dataclass(frozen=True, kw_only=True)
-class PruneOutcome:
-    """What came of a command."""
+    def write(self, sparsity: float, place: OutputPaths) -> PrunedFile:
+        """Prune to a sparsity, measure, and write file, masks and report.
 
-    files: tuple[PrunedFile, ...]
-    search: Search | None
-    report: dict[str, Any]
-    """Of the one file, or of all of them."""
+        Raises:
+            SnnpruneError: whatever is wrong; nothing of it is written then.
+        """
+        return PruneWriter(
+            work=self._work,
+            sparsity=sparsity,
+            place=place,
+            made=self._work.prune_to(sparsity),
+            search=self.search,
+            before=self._before,
+        ).write_pruned()
 
-    @property
-    def error(self) -> SnnpruneError | None:
-        """Of the first file that does not meet its gates."""
-        return next((file.error for file in self.files if file.error is not None), None)
+    def make_joint_report(self, files: Sequence[PrunedFile]) -> dict[str, Any]:
+        """One report with those of all files in it."""
+        target = self._work.target
+        known = target.checkpoint.notes
+        warnings = dict.fromkeys(
+            text for one in files for text in one.report["warnings"] if text not in known
+        )
+        return make_target_report(
+            target,
+            "prune",
+            warnings=tuple(warnings),
+            files=[one.report for one in files],
+            cost=self._work.cost.report(target.device),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

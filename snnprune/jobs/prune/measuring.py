@@ -13,15 +13,16 @@ from snnprune.export.formats import measure_sizes
 from snnprune.jobs.targets.reporting import StageTimer
 from snnprune.jobs.targets.target import Target
 from snnprune.masks import Masks
+from snnprune.measure import Energy
 from snnprune.measure.agreement import Agreement
 from snnprune.measure.agreement_pass import measure_agreements
 from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import Calibration
 from snnprune.measure.evaluation import Evaluation, evaluate
-from snnprune.measure.workload import Energy, Workload
+from snnprune.measure.workload import Workload, describe_workload
 from snnprune.pruning.effects import describe_membranes, make_score_histogram, predict_flips
 from snnprune.pruning.score import Scores
-from snnprune.report.frame import describe_evaluation, describe_workload
+from snnprune.report.frame import describe_evaluation
 from snnprune.runtime import Progress
 
 

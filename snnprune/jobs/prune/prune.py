@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from snnprune.checkpoint.containers import require_writable_as
 from snnprune.errors import SnnpruneError, UsageError, error_class_for
 from snnprune.errors.text import suggest_share
 from snnprune.files.writing import require_apart, require_free
-from snnprune.jobs.check import publish_verdicts
-from snnprune.jobs.consent import find_code, format_as_flag, require_consent
-from snnprune.jobs.prune.filing import PrunedFile, PruneOutcome, PruneWriter
-from snnprune.jobs.prune.measuring import NetworkResult
-from snnprune.jobs.prune.options import AccuracyTarget, OutputPaths, PruneOptions
-from snnprune.jobs.prune.target_sparsity import Search
-from snnprune.jobs.prune.work import PruneJob
-from snnprune.jobs.targets.reporting import make_target_report
-from snnprune.pruning.allocation import ALLOCATIONS
+from snnprune.jobs.gates import publish_verdicts
+from snnprune.jobs.prune.options import (
+    AccuracyTarget,
+    OutputPaths,
+    PrunedFile,
+    PruneOptions,
+    PruneOutcome,
+)
+from snnprune.jobs.prune.stored import StoredPruning, open_prunable
+from snnprune.pruning.allocation import ALLOCATIONS, require_sparsity
 from snnprune.pruning.criteria import CRITERIA
-from snnprune.pruning.prune import require_sparsity
 from snnprune.pruning.repair import require_repair
 from snnprune.pruning.structure import CHANNELS, UNSTRUCTURED, Structure, parse_structure
-from snnprune.recipe.loading import load_prune_section
-from snnprune.recipe.schema import PruneSection
 from snnprune.runtime import Progress
+
+if TYPE_CHECKING:
+    from snnprune.jobs.prune.target_sparsity import Search
+    from snnprune.recipe.schema import PruneSection
 
 
 def prune_checkpoint(options: PruneOptions, progress: Progress) -> PruneOutcome:
@@ -37,24 +39,52 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> PruneOutcome:
             that were written before.
     """
     options = _complete_options(options)
-    work = PruneJob(options, progress)
-    work.calibrate()
-    work.score()
-    search, found = work.search_goal() if options.accuracy_target is not None else (None, None)
-    before = work.measure_before()
+    pruning = _open_pruning(options, progress)
     files: list[PrunedFile] = []
-    for sparsity, place in found or work.goals:
+    for sparsity, place in pruning.goals:
         with _name_files_in_errors(files):
-            files.append(_write_pruned(work, sparsity, place, search, before))
+            files.append(pruning.write(sparsity, place))
     verdicts = {one.place.out.name: one.verdicts for one in files}
     warnings = publish_verdicts("prune", verdicts, options.junit)
-    report = files[0].report if len(files) == 1 else _make_joint_report(work, files)
+    report = files[0].report if len(files) == 1 else _make_joint_report(pruning, files)
     report = {**report, "warnings": [*report["warnings"], *warnings]}
     return PruneOutcome(
         files=tuple(files),
-        search=search,
+        search=pruning.search,
         report=report,
     )
+
+
+class Pruning(Protocol):
+    """A checkpoint that was opened, calibrated and scored, as far as need be."""
+
+    @property
+    def goals(self) -> Sequence[tuple[float, OutputPaths]]:
+        """Each sparsity and where its file goes."""
+        ...
+
+    @property
+    def search(self) -> Search | None:
+        """How the sparsity was found, where it was looked for."""
+        ...
+
+    def write(self, sparsity: float, place: OutputPaths) -> PrunedFile:
+        """Prune, measure, and write file, masks and report."""
+        ...
+
+    def make_joint_report(self, files: Sequence[PrunedFile]) -> dict[str, Any]:
+        """One report with those of all files in it."""
+        ...
+
+
+def _open_pruning(options: PruneOptions, progress: Progress) -> Pruning:
+    """In the file, where no network is needed; else with all of it in memory."""
+    target = open_prunable(options)
+    if target is not None:
+        return StoredPruning(target, options, progress)
+    from snnprune.jobs.prune.filing import NetworkPruning  # imports torch
+
+    return NetworkPruning(options, progress)
 
 
 @contextlib.contextmanager
@@ -69,33 +99,9 @@ def _name_files_in_errors(files: list[PrunedFile]) -> Iterator[None]:
         raise
 
 
-def _write_pruned(
-    work: PruneJob,
-    sparsity: float,
-    place: OutputPaths,
-    search: Search | None,
-    before: NetworkResult | None,
-) -> PrunedFile:
-    made = work.prune_to(sparsity)
-    filing = PruneWriter(
-        work=work, sparsity=sparsity, place=place, made=made, search=search, before=before
-    )
-    return filing.write_pruned()
-
-
-def _make_joint_report(work: PruneJob, files: list[PrunedFile]) -> dict[str, Any]:
-    """One report with those of all files in it."""
-    known = work.target.checkpoint.notes
-    warnings = dict.fromkeys(
-        text for one in files for text in one.report["warnings"] if text not in known
-    )
-    report = make_target_report(
-        work.target,
-        "prune",
-        warnings=tuple(warnings),
-        files=[one.report for one in files],
-        cost=work.cost.report(work.target.device),
-    )
+def _make_joint_report(pruning: Pruning, files: Sequence[PrunedFile]) -> dict[str, Any]:
+    """One report with those of all files in it, and the first error."""
+    report = pruning.make_joint_report(files)
     errors = [one.error.as_dict() for one in files if one.error is not None]
     return {**report, "ok": False, "error": errors[0]} if errors else report
 
@@ -109,6 +115,8 @@ def _complete_options(options: PruneOptions) -> PruneOptions:
         OutputError: a file is in the way.
     """
     if options.recipe is not None:
+        from snnprune.recipe.loading import load_prune_section
+
         section = load_prune_section(options.recipe)
         _require_consent(options, section)
         options = _apply_recipe(options, section)
@@ -130,6 +138,8 @@ def _complete_options(options: PruneOptions) -> PruneOptions:
 
 def _require_consent(options: PruneOptions, section: PruneSection) -> None:
     """Refuse code that the recipe alone names; a flag takes the place of a setting."""
+    from snnprune.jobs.consent import find_code, format_as_flag, require_consent
+
     given = {
         name: getattr(options, name)
         for name in ("criterion", "allocation", "repair", "structure")

@@ -30,9 +30,9 @@ from snnprune.graph.samples_and_steps import Placement, place_samples
 from snnprune.graph.state import unwrap
 from snnprune.graph.trace import trace
 from snnprune.jobs.targets.binding import bind_checkpoint, load_tensors, strip_network_prefix
-from snnprune.jobs.targets.options import TargetOptions
+from snnprune.jobs.targets.options import TargetOptions, matches_pattern
 from snnprune.jobs.targets.provenance import read_data_spec, read_model_spec
-from snnprune.jobs.targets.target import Target, matches_pattern
+from snnprune.jobs.targets.target import Target
 from snnprune.models import MODELS, ModelSpec, build_model, read_argument
 from snnprune.plugins.names import explain_text_argument, flag_of, is_own_function
 from snnprune.plugins.user_code import guard_user_code, is_reference

@@ -1,4 +1,7 @@
-"""Rows per layer, what it cost, and reports, of commands that work on a checkpoint."""
+"""Rows per layer, what it cost, and reports, of commands that work on a checkpoint.
+
+Importing this imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,21 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from snnprune.graph.network import Link, Network
-from snnprune.jobs.targets.target import Target
-from snnprune.measure import Natural
-from snnprune.measure.calibration import Calibration, InputValues, LayerStatistics
-from snnprune.pruning.score import Scores
+from snnprune.checkpoint.naming import Outline, is_statistic
+from snnprune.measure import InputValues, Natural
 from snnprune.report.frame import make_file_entry, make_report
-from snnprune.runtime import read_peak_memory
+from snnprune.runtime import read_peak_gpu_memory, read_peak_memory
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from snnprune.graph.network import Link, Network
+    from snnprune.jobs.targets.target import Target
+    from snnprune.measure.calibration import Calibration, LayerStatistics
+    from snnprune.pruning.score import Scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +114,7 @@ def _read_firing_rate(seen: LayerStatistics) -> float | None:
 
 
 def count_totals(
-    rows: tuple[LayerRow, ...], tensors: Mapping[str, Tensor], network: Network | None
+    rows: tuple[LayerRow, ...], tensors: Mapping[str, Outline], network: Network | None
 ) -> dict[str, int]:
     """Counts over all rows, and over all `tensors` of the file or all that the network has.
 
@@ -126,14 +132,14 @@ def count_totals(
     }
 
 
-def _list_parameters(tensors: Mapping[str, Tensor], network: Network | None) -> list[Tensor]:
+def _list_parameters(tensors: Mapping[str, Outline], network: Network | None) -> Sequence[Outline]:
     """All parameters; without the network, floats that are no running statistic."""
     if network is not None:
         return list(network.module.parameters())
     return [
         tensor
         for key, tensor in tensors.items()
-        if tensor.is_floating_point() and not key.endswith(("running_mean", "running_var"))
+        if tensor.is_floating_point() and not is_statistic(key)
     ]
 
 
@@ -203,12 +209,12 @@ class StageTimer:
         finally:
             self._seconds[name] += time.monotonic() - start
 
-    def report(self, device: torch.device) -> dict[str, Any]:
+    def report(self, device: torch.device | None = None) -> dict[str, Any]:
         """So far, with the most memory that the process, and on a GPU torch, has had (bytes)."""
-        on_gpu = device.type == "cuda"
+        on_gpu = device is not None and device.type == "cuda"
         cost = Cost(
             seconds={name: round(seconds, 3) for name, seconds in self._seconds.items()},
             peak_memory=read_peak_memory(),
-            peak_gpu_memory=torch.cuda.max_memory_allocated(device) if on_gpu else None,
+            peak_gpu_memory=read_peak_gpu_memory(device) if on_gpu else None,
         )
         return asdict(cost)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
@@ -25,11 +24,11 @@ from snnprune.data.batches import Batches, Pair, SizedPair
 from snnprune.data.dataset import GIVEN, DataSet, DataSpec, Split
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
-from snnprune.errors.text import format_count, format_names, format_split, layer_name
+from snnprune.errors.text import format_count, format_names, format_split
 from snnprune.graph.forward import Readout
 from snnprune.graph.libraries import library_of
 from snnprune.graph.network import Network, find_aliases
-from snnprune.jobs.targets.options import TargetOptions
+from snnprune.jobs.targets.options import TargetOptions, find_excluded
 from snnprune.jobs.targets.provenance import read_data_spec
 from snnprune.measure.calibration import Calibration
 from snnprune.models import ModelSpec
@@ -72,36 +71,6 @@ def _looks_like_a_weight(name: str, tensor: Tensor) -> bool:
     """By its name, such as `weight_ih_l0`, and by the shape of a layer's weight."""
     named = "weight" in name.rpartition(".")[2]
     return named and tensor.is_floating_point() and 2 <= tensor.dim() <= 5
-
-
-def find_excluded(names: Mapping[str, Sequence[str]], patterns: Iterable[str]) -> tuple[str, ...]:
-    """The keys of `names` of which one name fits one of `patterns`.
-
-    `names` holds all names of each prunable weight by its key; a pattern may leave out the
-    `.weight` at the end.
-
-    Raises:
-        InputError: a pattern fits none, or together they fit all.
-    """
-    found = set[str]()
-    for pattern in patterns:
-        fitting = {key for key, known in names.items() if matches_pattern(known, pattern)}
-        if not fitting:
-            some = ", ".join(list(names)[:5])
-            raise InputError(
-                f"{pattern!r} fits no prunable weight", field="--exclude", hint=f"there are {some}"
-            )
-        found |= fitting
-    if found and len(found) == len(names):
-        raise InputError("leaves nothing to prune", field="--exclude")
-    return tuple(key for key in names if key in found)
-
-
-def matches_pattern(names: Sequence[str], pattern: str) -> bool:
-    """Whether one of a weight's names fits a pattern, with or without its `.weight`."""
-    return any(
-        fnmatchcase(name, pattern) or fnmatchcase(layer_name(name), pattern) for name in names
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from snnprune.jobs.targets.target import Target
 from snnprune.jobs.theory.options import CrisisOptions
 from snnprune.measure import Share
 from snnprune.measure.calibration import Calibration
-from snnprune.pruning.prune import require_sparsity
+from snnprune.pruning.allocation import require_sparsity
 from snnprune.report.plots.theory import FlipCourse, plot_accumulation, plot_predictions
 from snnprune.runtime import Progress, make_generator
 from snnprune.theory.changes import add_weight_noise, drop_smallest

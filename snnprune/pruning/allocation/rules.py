@@ -13,8 +13,9 @@ from torch import Tensor
 
 from snnprune.errors import InputError
 from snnprune.graph.network import Layer, Network
-from snnprune.masks import deal_capped_shares, deal_shares, select_lowest
+from snnprune.masks import select_lowest
 from snnprune.measure.calibration import Calibration, LayerStatistics
+from snnprune.pruning.allocation import deal_capped_shares, deal_shares
 from snnprune.pruning.allocation.candidates import Candidates
 from snnprune.pruning.criteria.criterion import Evidence
 from snnprune.pruning.criteria.spiking import compute_flip_energy

@@ -1,7 +1,7 @@
 """Structures, which say what weights may only go together: whole channels, or N:M patterns.
 
 Of every M inputs that follow each other an N:M pattern keeps N. What a file says of layers that are
-smaller than those of its model is in its metadata.
+smaller than those of its model is in its metadata. Importing this package imports no torch.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from snnprune.checkpoint.containers import describe_checkpoint
 from snnprune.checkpoint.header import MalformedJsonError, is_shape, parse
 from snnprune.errors import InputError, error_class_for
 from snnprune.errors.text import did_you_mean
-from snnprune.graph.network import Layer
-from snnprune.masks import Masks
-from snnprune.pruning.prune import PruneResult
-from snnprune.pruning.score import Scores
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from snnprune.graph.network import Layer
+    from snnprune.masks import Masks
+    from snnprune.pruning.prune import PruneResult
+    from snnprune.pruning.score import Scores
 
 UNSTRUCTURED, CHANNELS = "unstructured", "channels"
 LARGEST_GROUP = 64  # inputs of a group
@@ -167,6 +169,8 @@ class PatternCutting:
         self, weights: Mapping[str, Tensor], scores: Scores, _: float, alive: Masks | None
     ) -> PruneResult:
         """The N of each M with the highest scores; ties by |w|, then the last stay."""
+        from snnprune.pruning.prune import PruneResult
+
         kept = {key: _get_mask(key, weight, alive) for key, weight in weights.items()}
         masks = {
             key: kept[key] & self._make_mask(key, scores.values[key], weight)
@@ -195,6 +199,8 @@ class PatternCutting:
 
     def mask(self, scores: Tensor, weight: Tensor) -> Tensor:
         """The pattern's mask of one weight (out, in, *kernel)."""
+        import torch
+
         group, goes = self.structure.group, self.structure.group - self.structure.kept
         by_group = scores.double().movedim(1, -1).unflatten(-1, (-1, group))
         sizes = weight.double().abs().movedim(1, -1).unflatten(-1, (-1, group))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -30,7 +30,7 @@ LAYERS: st.SearchStrategy[list[Layer]] = st.lists(
 
 
 def candidates(layers: list[Layer]) -> Candidates:
-    """Layers a, b, ...; as in `scoring`, a weight of 0 scores -inf."""
+    """Layers a, b, ...; as in `pruning/score.py`, a weight of 0 scores -inf."""
     names = [chr(ord("a") + number) for number in range(len(layers))]
     magnitudes, scores = {}, {}
     for name, (weights, by_magnitude) in zip(names, layers, strict=True):
@@ -74,8 +74,8 @@ def possible(name: str, target: Candidates, count: int) -> bool:
     return name != "pools-dense" or count - target.zeros(outside) <= target.size(scored)
 
 
-@pytest.mark.many(2)
 @pytest.mark.parametrize("name", ALLOCATIONS.rows)
+@settings(max_examples=30, deadline=None)
 @given(layers=LAYERS, data=st.data())
 def test_every_allocation_prunes_exactly_the_count_and_every_zero(
     name: str, layers: list[Layer], data: st.DataObject
@@ -90,8 +90,8 @@ def test_every_allocation_prunes_exactly_the_count_and_every_zero(
     assert not any(bool(masks[key][target.magnitudes[key] == 0].any()) for key in target.keys)
 
 
-@pytest.mark.many(2)
 @pytest.mark.parametrize("name", ALLOCATIONS.rows)
+@settings(max_examples=30, deadline=None)
 @given(layers=LAYERS, data=st.data())
 def test_within_a_layer_nothing_kept_scores_below_anything_pruned(
     name: str, layers: list[Layer], data: st.DataObject

@@ -55,7 +55,6 @@ def subjects(draw: st.DrawFn) -> Candidates:
     )
 
 
-@pytest.mark.many(2)
 @pytest.mark.parametrize("name", ALLOCATIONS.rows)
 @settings(max_examples=60, deadline=None)
 @given(target=subjects(), share=st.floats(0, 1))

@@ -381,7 +381,6 @@ def test_a_repair_of_the_users_own_that_gives_something_else_is_told(
     )
 
 
-@pytest.mark.many(2)
 @pytest.mark.parametrize("criterion", sorted(CRITERIA.rows))
 def test_every_criterion_prunes_exactly(criterion: str) -> None:
     cut = made_ready("snnTorch").prune(Plan(criterion=criterion), 0.6)

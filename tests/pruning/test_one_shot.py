@@ -51,7 +51,6 @@ def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
     )
 
 
-@pytest.mark.many(2)
 @pytest.mark.parametrize("repair", ["none", *REPAIRS.rows, "obs+tune"])
 def test_the_dense_network_comes_back_bit_by_bit(repair: str) -> None:
     one = made_ready()

@@ -59,6 +59,8 @@ class NeuronLibrary:
     """Full names of classes that `reset` puts at rest too, spiking or not."""
     saved_states: tuple[str, ...] = ()
     """Names of buffers that hold a state, in the shape of a batch, and are in state dicts."""
+    batch_first: bool = False
+    """Whether its networks fold samples and steps into one dimension as (N, T), not as (T, N)."""
 
 
 def reshape_per_channel(threshold: Tensor | float) -> Tensor:

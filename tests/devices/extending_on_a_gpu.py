@@ -4,7 +4,7 @@ That is the notebook, and then the page's criterion, allocation and repair.
 """
 
 from pathlib import Path
-from typing import Any
+from unittest import mock
 
 import torch
 from doc_blocks import blocks_of
@@ -24,12 +24,10 @@ OWN = Plan(
 def run_notebook() -> OneShot:
     """The page's first block of Python, whose network is on the GPU; its `work`."""
     build = models.build_model
-    models.build_model = lambda spec: build(spec).to("cuda")
-    try:
-        notebook = next(block for block in blocks_of(PAGE) if block.language == "python")
-        variables: dict[str, Any] = notebook.run_as_python()
-    finally:
-        models.build_model = build
+    on_gpu = mock.patch.object(models, "build_model", lambda spec: build(spec).to("cuda"))
+    notebook = next(block for block in blocks_of(PAGE) if block.language == "python")
+    with on_gpu:
+        variables = notebook.run_as_python()
     work: OneShot = variables["work"]
     return work
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 KEY = "snnprune.version"
 """Metadata of every file that snnprune writes: its own version."""
-LIBRARIES = ("torch", "torchvision", "numpy", "safetensors", "pydantic")
+PACKAGES = ("torch", "torchvision", "numpy", "safetensors", "pydantic")
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
@@ -124,7 +124,7 @@ def collect_versions() -> dict[str, str]:
     return {
         "snnprune": __version__,
         "python": platform.python_version(),
-        **{library: _read_version(library) for library in LIBRARIES},
+        **{package: _read_version(package) for package in PACKAGES},
     }
 
 

@@ -1,6 +1,7 @@
-"""The order of the packages: each imports only from its own level and from those below."""
+"""The floors of the packages: each imports only from its own and from those below."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,21 +13,21 @@ import pytest
 import snnprune
 
 ROOT = Path(snnprune.__file__).parent
-ORDER: tuple[tuple[str, ...], ...] = (
-    ("errors", "runtime"),
-    ("masks",),
-    ("files", "plugins"),
-    ("checkpoint", "recipe"),
-    ("data",),
-    ("graph", "distributed"),
-    ("models", "measure", "export"),
-    ("pruning",),
-    ("report", "theory"),
-    ("training",),
-    ("jobs",),
+FLOORS: tuple[tuple[str, ...], ...] = (  # the highest first, as in docs/architecture.md
     ("cli",),
+    ("jobs",),
+    ("training",),
+    ("report", "theory"),
+    ("pruning",),
+    ("models", "measure", "export"),
+    ("graph", "distributed"),
+    ("data",),
+    ("checkpoint", "recipe"),
+    ("files", "plugins"),
+    ("masks",),
+    ("errors", "runtime"),
 )
-LEVEL = {package: level for level, packages in enumerate(ORDER, start=1) for package in packages}
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS[::-1], start=1) for room in rooms}
 
 
 class Imports(ast.NodeVisitor):
@@ -68,28 +69,36 @@ def links() -> Iterator[tuple[str, str, str]]:
     for path in sources():
         for line, name in imports_of(path):
             top, *rest = name.split(".")
-            if top == "snnprune" and rest and rest[0] in LEVEL:
+            if top == "snnprune" and rest and rest[0] in FLOOR:
                 yield f"{path.relative_to(ROOT)}:{line}", package_of(path), rest[0]
 
 
 def test_every_package_has_its_place_in_the_order() -> None:
     found = {package_of(path) for path in sources()} - {"__init__", "__main__"}
-    assert found == set(LEVEL)
+    assert found == set(FLOOR)
 
 
-def test_nothing_imports_from_a_higher_level() -> None:
+def test_the_table_of_the_architecture_has_the_same_floors() -> None:
+    text = (ROOT.parent / "docs" / "architecture.md").read_text("utf-8")
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", text, re.MULTILINE)
+    found = [(int(floor), re.findall(r"`(\w+)(?:/|\.py)`", rooms)) for floor, rooms in rows]
+    floors = zip(range(len(FLOORS), 0, -1), map(sorted, FLOORS), strict=True)
+    assert [(floor, sorted(rooms)) for floor, rooms in found] == [*floors]
+
+
+def test_nothing_imports_from_a_higher_floor() -> None:
     wrong = [
-        f"{where}: {importer} of level {LEVEL[importer]} imports {imported} of {LEVEL[imported]}"
+        f"{where}: {importer} of floor {FLOOR[importer]} imports {imported} of {FLOOR[imported]}"
         for where, importer, imported in links()
-        if importer in LEVEL and LEVEL[imported] > LEVEL[importer]
+        if importer in FLOOR and FLOOR[imported] > FLOOR[importer]
     ]
     assert wrong == []
 
 
-def test_packages_of_one_level_do_not_import_each_other_in_a_circle() -> None:
-    needs: dict[str, set[str]] = {package: set() for package in LEVEL}
+def test_packages_of_one_floor_do_not_import_each_other_in_a_circle() -> None:
+    needs: dict[str, set[str]] = {package: set() for package in FLOOR}
     for _, importer, imported in links():
-        if importer in LEVEL and importer != imported:
+        if importer in FLOOR and importer != imported:
             needs[importer].add(imported)
     while free := [package for package, others in needs.items() if not others]:
         needs = {

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnprune.graph.libraries.library import Reset
 from snnprune.graph.network import TraceSettings
 from snnprune.graph.thresholds import ThresholdSite
 from snnprune.graph.tracer import Tracer
@@ -32,8 +31,6 @@ class Decay:
     """Where it is the same everywhere."""
     by_channel: Tensor | None
     """(C,) where the channels are known and differ, NaN where one is not; () if all are alike."""
-    reset: Reset | None
-    """What a spike does to it; None where none was seen."""
 
 
 @dataclass
@@ -172,11 +169,6 @@ class _MembraneProbe:
         return Decay(
             beta=round(min(max(beta, 0.0), 1.0), PLACES) if even else None,
             by_channel=torch.tensor(beta, dtype=torch.float64) if even else by_channel,
-            reset=_find_reset(
-                _compute_shares(kept, beta, None if even else by_channel, axis)[
-                    spiked & (steps != 0)
-                ]
-            ),
         )
 
 
@@ -213,23 +205,3 @@ def _compute_medians(kept: Tensor, axis: int | None) -> Tensor | None:
         return None
     rows = kept.movedim(axis, 0).flatten(1).nanmedian(1).values
     return rows if int(rows.isfinite().sum()) * 2 > len(rows) else None
-
-
-def _compute_shares(
-    kept: Tensor, beta: float, by_channel: Tensor | None, axis: int | None
-) -> Tensor:
-    """How much of what a silent neuron keeps; NaN where that is nothing."""
-    decay = torch.full_like(kept, beta)
-    if by_channel is not None and axis is not None:
-        decay = by_channel.to(kept)[(..., *[None] * (-axis - 1))].expand_as(kept)
-    return torch.where(decay > 10 * EVEN, kept / decay, torch.nan)
-
-
-def _find_reset(shares: Tensor) -> Reset | None:
-    shares = shares[shares.isfinite()]
-    if not shares.numel():
-        return None
-    share = float(shares.median())
-    if abs(share) <= 10 * EVEN:
-        return "hard"
-    return "soft" if abs(share - 1) <= 10 * EVEN else None

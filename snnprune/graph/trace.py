@@ -182,7 +182,6 @@ class _Assembly:
             constants = replace(
                 constants,
                 beta=decay.beta,
-                reset=decay.reset,
                 decay_input=scale is not None and _takes_scaled(ways, scale),
             )
         return Neuron(

@@ -14,7 +14,7 @@ from snnprune.files.writing import write_text
 from snnprune.jobs.calibrate import calibrate_target
 from snnprune.jobs.options import DemoOptions
 from snnprune.jobs.prune.methods import BEST, BY_SIZE
-from snnprune.jobs.prune.pruned_model import load_pruned_tensors
+from snnprune.jobs.prune.pruned_model import build_and_load_tensors
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.provenance import make_metadata
@@ -168,7 +168,7 @@ def _prune_point(
 ) -> DemoMeasurement:
     """Prune one way, write the file, measure it."""
     cut = work.prune(plan, sparsity)
-    tensors = load_pruned_tensors(target, cut.masks, work.tensors())
+    tensors = build_and_load_tensors(target, cut.masks, work.tensors())
     metadata = make_metadata(
         "demo",
         model=target.spec,

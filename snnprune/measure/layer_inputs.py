@@ -95,9 +95,6 @@ def compute_currents(rows: Tensor, weight: Tensor) -> Tensor:
     return rows @ weight.reshape(len(rows), -1, rows.shape[2]).mT
 
 
-BATCH_FIRST = frozenset({"sinabs"})  # libraries that fold (N, T) into one dimension, not (T, N)
-
-
 @dataclass(frozen=True, kw_only=True)
 class InputCourse:
     """How the inputs of a layer follow each other in time, and what becomes of them."""
@@ -163,7 +160,6 @@ def find_course(network: Network, layer: Layer, *, calls: int, steps: int | None
     What drives neurons of different or unknown decay is left as it is, and so is a layer in the
     middle of the network of which it is not known what it drives.
     """
-    libraries = {neuron.library.name for neuron in network.neurons.values()}
     driven = {network.neurons[link.neuron].constants.beta for link in layer.links}
     last = layer is [*network.layers.values()][-1]
     ends = last and not layer.links and not layer.encoding
@@ -172,7 +168,7 @@ def find_course(network: Network, layer: Layer, *, calls: int, steps: int | None
         steps=steps,
         decay=1.0 if ends else (driven.pop() if len(driven) == 1 else None),
         ends=ends,
-        batch_first=bool(libraries & BATCH_FIRST),
+        batch_first=any(neuron.library.batch_first for neuron in network.neurons.values()),
     )
 
 

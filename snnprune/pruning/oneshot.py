@@ -206,14 +206,15 @@ class OneShot:
         bits = plan.names.bits
         if bits is not None:
             require_bits(bits)
-        cut = self._prune_and_repair(plan, sparsity, cutting, structured=structured)
+        cut = self._run_steps(plan, sparsity, cutting, structured=structured)
         if bits is not None:
             self.quantized = self._quantize(bits, cut)
         return cut
 
-    def _prune_and_repair(
+    def _run_steps(
         self, plan: PrunePlan, sparsity: float, cutting: Cutting | None, *, structured: bool
     ) -> PruneResult:
+        """Score, cut and repair the dense network, step by step to `sparsity`."""
         scores, path = self.scores(plan), plan.names.path(sparsity)
         if plan.needs_statistics:
             self.calibrate()  # of the dense network, before anything is cut

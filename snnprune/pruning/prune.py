@@ -62,7 +62,8 @@ def prune(
         flips=flips or {},
         places=places or {},
     )
-    total, zeros = candidates.size(candidates.keys), candidates.zeros(candidates.keys)
+    total = candidates.size(candidates.keys)
+    zeros = candidates.count_pruned_already(candidates.keys)
     count = round(sparsity * total)
     masks = _check_masks(allocation(candidates, count), candidates)
     if count_pruned(masks) != max(count, zeros):

@@ -1,7 +1,9 @@
 """Iterative pruning with rewinding: Algorithm 1 of Yao et al. 2023, arXiv 2305.12148.
 
-Round 0 trains the dense network and keeps the weights of an early epoch. Each later round ranks
-the weights of the network as trained, prunes, goes back to those early weights, and trains again.
+Round 0 trains the dense network for N epochs (`training.epochs`). Its beginning is the paper's
+"train R epochs, save theta_rewind": `ImpRun` keeps the weights as the state of epoch R
+(`imp.rewind_epoch`) is saved. Each later round ranks the weights of the network as trained, prunes,
+goes back to those of epoch R, and trains N - R epochs, or `imp.round_epochs` where that is set.
 """
 
 from __future__ import annotations
@@ -44,13 +46,12 @@ def imp(
     rounds = ImpRun(setup)
     resumed = rounds.resume()
     with progress.within("run", total=rounds.steps, done=rounds.steps_done):
-        # round 0 is the dense training: `rounds` takes the weights of the rewind epoch as it saves
         for round_ in rounds.iter_left():
             if not resumed:
-                masks = rounds.choose_masks(round_)
+                masks = rounds.choose_masks(round_)  # the paper's pruning; none in round 0
                 rounds.rewind(round_)
-                rounds.prune_and_repair(round_, masks)
-            rounds.train(round_)
+                rounds.apply_masks_and_repair(round_, masks)
+            rounds.train(round_)  # in round 0 this keeps the weights of epoch R on the way
             rounds.measure_and_keep(round_)
             resumed = False
     return collect_tickets(setup.recipe, setup.run.rows)

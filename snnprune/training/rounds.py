@@ -199,8 +199,8 @@ class ImpRun(TrainingSequence):
             self.setup.load(trained | early)
         self.trainer = self._make_trainer(round_)
 
-    def prune_and_repair(self, round_: Round, masks: Masks) -> None:
-        """Prune, and repair what the recipe wants repaired."""
+    def apply_masks_and_repair(self, round_: Round, masks: Masks) -> None:
+        """Hold the masks from here on, and repair what the recipe wants repaired."""
         passing: Masks = {}
         if load_method(round_.method).returning:
             masks, passing = split_returning(self.setup.network, masks)

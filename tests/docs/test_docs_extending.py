@@ -1,9 +1,11 @@
 """The examples of docs/extending.md run, and its tables are those of the tool."""
 
 import itertools
+import os
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -59,6 +61,19 @@ def test_every_example_of_the_page_runs_and_prints_what_it_shows(work: Path, run
             block.run_as_python()
     assert len(outputs) == sum(block.language == "bash" for block in blocks_of(PAGE))
     assert_shown(PAGE, outputs)
+
+
+@pytest.mark.slow
+def test_the_examples_for_a_notebook_run_with_a_network_on_a_gpu(tmp_path: Path) -> None:
+    # in a process, which keeps the pretended GPU for good
+    done = subprocess.run(
+        [sys.executable, DOCS.parent / "tests" / "devices" / "extending_on_a_gpu.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_example_of_an_entry_point_gives_a_name_to_the_criterion(work: Path, run: Run) -> None:

@@ -317,7 +317,6 @@ def test_one_less_decay_is_the_neurons_own_where_it_is_so_for_each_channel(
     constants = network.neurons["spikes after conv"].constants
     assert constants.beta == (beta[0] if len(beta) == 1 else None)
     assert constants.decay_input == own
-    assert constants.reset == "hard"
     (link,) = network.layers["conv.weight"].links
     assert (link.gains == ()) == own
 

@@ -325,7 +325,7 @@ def test_a_first_step_before_anything_comes_back_is_one_of_the_same_neuron() -> 
     assert found.calibration.time_steps == STEPS
     for name, neuron in other.network.neurons.items():
         constants = found.network.neurons[name].constants
-        assert (constants.beta, constants.reset) == (0.5, "hard")
+        assert constants.beta == 0.5
         assert set(found.network.neurons[name].feeders) == set(neuron.feeders)
     assert found.statistics.keys() == other.statistics.keys()
     for key, value in other.statistics.items():

@@ -201,8 +201,7 @@ def test_the_plain_network_is_as_a_simulation_says(expected: Facts) -> None:
     assert neurons["lif2"].identities == ("lif1",)
     for neuron in neurons.values():
         constants = neuron.constants
-        told = (constants.beta, constants.reset, constants.decay_input)
-        assert told == (0.5, "hard", False)
+        assert (constants.beta, constants.decay_input) == (0.5, False)
         assert constants.fires_at_threshold
 
 

@@ -145,7 +145,7 @@ def test_an_adaptive_threshold_belongs_to_its_neuron(way: str, fresh: bool) -> N
     agrees(found, module, adaptive)
     assert found.drives("second") == ["lif2"]
     constants = found.network.neurons["lif2"].constants
-    assert (constants.beta, constants.reset, constants.decay_input) == (0.5, "hard", False)
+    assert (constants.beta, constants.decay_input) == (0.5, False)
 
 
 def test_a_distance_that_is_a_share_of_an_adaptive_threshold_has_no_made_up_decay() -> None:
@@ -200,7 +200,7 @@ def test_what_a_neuron_does_to_its_input_is_no_gain_of_the_layer(way: str) -> No
     found = facts(module)
     agrees(found, module, taking)
     constants = found.network.neurons["lif2"].constants
-    assert (constants.beta, constants.reset, constants.decay_input) == (0.5, "hard", True)
+    assert (constants.beta, constants.decay_input) == (0.5, True)
     assert not found.network.layers["second.weight"].links[0].gains
 
 
@@ -213,7 +213,7 @@ def test_a_decay_per_channel_is_that_channels_wherever_it_comes_from() -> None:
     )
     same(learnt, direct)
     constants = direct.network.neurons["lif1"].constants
-    assert (constants.beta, constants.reset, constants.decay_input) == (None, "hard", True)
+    assert (constants.beta, constants.decay_input) == (None, True)
 
 
 def synaptic(update: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -292,9 +292,9 @@ RESETS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("way", RESETS)
-def test_a_reset_by_subtraction_is_known(way: str) -> None:
+def test_the_decay_of_a_neuron_that_subtracts_is_known(way: str) -> None:
     module = residual(RESETS[way])
     found = facts(module)
     agrees(found, module, softly)
     constants = found.network.neurons["lif2"].constants
-    assert (constants.beta, constants.reset, constants.decay_input) == (0.5, "soft", False)
+    assert (constants.beta, constants.decay_input) == (0.5, False)

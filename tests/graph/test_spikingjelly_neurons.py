@@ -134,7 +134,6 @@ def test_constants_are_read_off_the_neurons() -> None:
     assert [one.beta for one in found] == [0.75, pytest.approx(0.5), 1.0, None]
     assert [one.threshold for one in found] == [1.0, 1.0, 0.5, 1.0]
     assert [one.decay_input for one in found[:3]] == [True, True, False]
-    assert [one.reset for one in found] == ["hard", "soft", "hard", "hard"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from snnprune.errors import NonFiniteError
-from snnprune.jobs.prune.pruned_model import load_pruned_tensors
+from snnprune.jobs.prune.pruned_model import build_and_load_tensors
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.target import Target
@@ -37,7 +37,7 @@ def test_what_a_repair_puts_where_a_weight_is_pruned_is_zero_in_the_file_and_the
     target: Target, masks: dict[str, Tensor]
 ) -> None:
     repaired = torch.full_like(target.checkpoint.tensors[KEY], 0.25)  # also where it is pruned
-    tensors = load_pruned_tensors(target, masks, {KEY: repaired})
+    tensors = build_and_load_tensors(target, masks, {KEY: repaired})
     assert torch.equal(tensors[KEY], masks[KEY] * 0.25)
     assert torch.equal(module_of(target).get_parameter(KEY), masks[KEY] * 0.25)
     others = target.checkpoint.tensors.keys() - {KEY}
@@ -51,8 +51,8 @@ def test_what_no_repair_touched_is_masked_in_its_own_type(
     path = tmp_path / "half.safetensors"
     save_file(half, path, metadata=dict(target.checkpoint.metadata))
     other = open_target(TargetOptions(checkpoint=path))
-    tensors = load_pruned_tensors(other, masks, {})
+    tensors = build_and_load_tensors(other, masks, {})
     assert torch.equal(tensors[KEY], half[KEY] * masks[KEY])
     huge = torch.full(half[KEY].shape, 1e6)
     with pytest.raises(NonFiniteError, match="does not fit into float16"):
-        load_pruned_tensors(other, masks, {KEY: huge})
+        build_and_load_tensors(other, masks, {KEY: huge})

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from pruned_networks import made
 from torch import Tensor
 
-from snnprune.measure.layer_inputs import InputCourse
+from snnprune.measure.layer_inputs import InputCourse, find_course
 
 STEPS, SAMPLES, DECAY = 4, 3, 0.5
 
@@ -36,6 +37,17 @@ def test_where_samples_come_first_each_has_its_steps_beside_each_other() -> None
     x = inputs()
     found = course(1, batch_first=True).begun(SAMPLES)(x.transpose(0, 1).flatten(0, 1))
     torch.testing.assert_close(found, added_up(x, DECAY).transpose(0, 1).flatten(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("sinabs", True), ("snnTorch", False), ("SpikingJelly at once", False)]
+)
+def test_samples_come_first_where_the_library_of_the_neurons_says_so(
+    name: str, expected: bool
+) -> None:
+    network = made(name)
+    layer = next(iter(network.layers.values()))
+    assert find_course(network, layer, calls=1, steps=STEPS).batch_first is expected
 
 
 def test_step_by_step_each_call_gives_what_has_come_together_so_far() -> None:

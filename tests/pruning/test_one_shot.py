@@ -51,7 +51,6 @@ def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
     )
 
 
-@pytest.mark.many(2)
 @pytest.mark.parametrize("repair", ["none", *REPAIRS.rows, "obs+tune"])
 def test_the_dense_network_comes_back_bit_by_bit(repair: str) -> None:
     one = made_ready()
@@ -381,7 +380,6 @@ def test_a_repair_of_the_users_own_that_gives_something_else_is_told(
     )
 
 
-@pytest.mark.many(2)
 @pytest.mark.parametrize("criterion", sorted(CRITERIA.rows))
 def test_every_criterion_prunes_exactly(criterion: str) -> None:
     cut = made_ready("snnTorch").prune(Plan(criterion=criterion), 0.6)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +13,6 @@ MembraneSink = Callable[[Tensor], None]
 The distance to the threshold, because its sign is exact: u itself, added up again from a distance,
 could round to the other side.
 """
-Reset = Literal["hard", "soft"]
-"""What a spike does to a membrane: `hard` sets it, `soft` takes something off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +26,6 @@ class NeuronConstants:
     """Whether the input is scaled by 1 - beta."""
     fires_at_threshold: bool = True
     """Whether u = u_th is a spike."""
-    reset: Reset | None = None
 
 
 def _leave_as_is(_: nn.Module) -> AbstractContextManager[None]:
@@ -47,6 +43,7 @@ class NeuronLibrary:
     recording: Callable[[nn.Module, MembraneSink], AbstractContextManager[None]]
     """While open, every forward pass of the module hands its membrane to the sink."""
     reset: Callable[[nn.Module], None]
+    """Puts a module at rest, before each batch."""
     learning: Callable[[nn.Module], AbstractContextManager[None]] = _leave_as_is
     """While open, the module has its surrogate gradient in eval mode too."""
     plain: Callable[[nn.Module], AbstractContextManager[None]] = _leave_as_is
@@ -59,6 +56,8 @@ class NeuronLibrary:
     """Full names of classes that `reset` puts at rest too, spiking or not."""
     saved_states: tuple[str, ...] = ()
     """Names of buffers that hold a state, in the shape of a batch, and are in state dicts."""
+    batch_first: bool = False
+    """Whether its networks fold samples and steps into one dimension as (N, T), not as (T, N)."""
 
 
 def reshape_per_channel(threshold: Tensor | float) -> Tensor:

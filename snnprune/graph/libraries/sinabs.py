@@ -74,4 +74,5 @@ SINABS = NeuronLibrary(
     other_classes=("sinabs.layers.exp_leak.ExpLeak",),
     stateful_classes=("sinabs.layers.stateful_layer.StatefulLayer",),
     saved_states=("v_mem", "i_syn", "b", "spike_threshold"),  # the last two of ALIF
+    batch_first=True,
 )

@@ -19,7 +19,6 @@ from snnprune.graph.libraries.library import (
     MembraneSink,
     NeuronConstants,
     NeuronLibrary,
-    Reset,
     reshape_per_channel,
 )
 
@@ -84,7 +83,6 @@ def _read_constants(module: Any) -> NeuronConstants:
         threshold=reshape_per_channel(threshold) if isinstance(threshold, Tensor) else threshold,
         beta=_compute_decay(module),
         decay_input=_decays_input(module),
-        reset=_find_reset(module),
     )
 
 
@@ -103,12 +101,6 @@ def _decays_input(module: Any) -> bool:
     """Before 0.0.0.0.10 nothing else could be chosen."""
     old = any(base.__module__.startswith(OLD) for base in type(module).__mro__)
     return bool(getattr(module, "decay_input", old and _compute_decay(module) not in (None, 1.0)))
-
-
-def _find_reset(module: Any) -> Reset | None:
-    if not hasattr(module, "v_reset"):
-        return None
-    return "soft" if module.v_reset is None else "hard"
 
 
 def _reset(module: Any) -> None:

@@ -24,7 +24,7 @@ from snnprune.jobs.gates import (
 from snnprune.jobs.prune.measuring import BeforeAfter, NetworkResult
 from snnprune.jobs.prune.methods import list_rounded, list_unfitted
 from snnprune.jobs.prune.options import OutputPaths, PrunedFile, PruneOptions
-from snnprune.jobs.prune.pruned_model import PrunedModel, name_integers, slim_integers
+from snnprune.jobs.prune.pruned_model import PrunedModel, list_integers_by_name, slim_integers
 from snnprune.jobs.prune.target_sparsity import Search
 from snnprune.jobs.prune.work import PruneJob
 from snnprune.jobs.targets.provenance import make_metadata
@@ -272,7 +272,7 @@ class PruneWriter:
         """Integers and scales of each weight of the file, in its shape."""
         target, made = self.work.target, self.made
         assert made.quantized is not None
-        found = name_integers(target, made.quantized)
+        found = list_integers_by_name(target, made.quantized)
         if made.small is not None and made.removed is not None and target.network is not None:
             found = slim_integers(target.network, found, made.removed)
         return {key: held.shape_as(written[key].shape) for key, held in found.items()}

@@ -68,10 +68,10 @@ class PrunedModel:
         return {} if self.removed is None else self.removed.counts()
 
 
-def load_pruned_tensors(
+def build_and_load_tensors(
     target: Target, masks: Masks, changed: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The checkpoint's tensors, pruned and repaired; the target's network is left holding them.
+    """The file's tensors, pruned and repaired, which the target's network is left holding.
 
     `changed` are those of the network that are not as they were, by state-dict key. What no repair
     touched is taken from the file itself, in its own type.
@@ -92,7 +92,7 @@ def load_pruned_tensors(
     return tensors
 
 
-def name_integers(target: Target, quantized: Quantized) -> dict[str, IntegerWeight]:
+def list_integers_by_name(target: Target, quantized: Quantized) -> dict[str, IntegerWeight]:
     """The integers of each weight by key, under all names that it has in the file."""
     tied, names = target.prunable.find_tied(), target.checkpoint.tensors
     return {

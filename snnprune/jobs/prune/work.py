@@ -19,9 +19,9 @@ from snnprune.jobs.prune.methods import MethodChoice, choose_methods
 from snnprune.jobs.prune.options import OutputPaths, PruneOptions
 from snnprune.jobs.prune.pruned_model import (
     PrunedModel,
+    build_and_load_tensors,
     build_compact_model,
-    load_pruned_tensors,
-    name_integers,
+    list_integers_by_name,
     require_exact,
     warn_of_masks,
 )
@@ -179,9 +179,9 @@ class PruneJob:
         with self.cost.stage("pruning and repair"):
             cut = self.one_shot.prune(plan, sparsity, cutting, structured=shaped is not None)
             tuned, quantized = self.one_shot.tuned, self.one_shot.quantized
-            integers = {} if quantized is None else name_integers(target, quantized)
+            integers = {} if quantized is None else list_integers_by_name(target, quantized)
             weights = {key: held.multiply() for key, held in integers.items()}
-            tensors = load_pruned_tensors(target, cut.masks, self.one_shot.tensors() | weights)
+            tensors = build_and_load_tensors(target, cut.masks, self.one_shot.tensors() | weights)
             require_exact(integers, tensors, file=target.checkpoint.path)
         removed = shaped.removed if isinstance(shaped, ChannelCutting) else None
         return PrunedModel(

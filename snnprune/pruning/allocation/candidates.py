@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -47,9 +48,15 @@ class Candidates:
         """The mask of what is not pruned already."""
         return self.magnitudes[key] != 0 if self.alive is None else self.alive[key]
 
-    def zeros(self, keys: list[str]) -> int:
+    def count_pruned_already(self, keys: list[str]) -> int:
         """How many weights of these layers are pruned already."""
         return sum(int((~self.kept(key)).sum()) for key in keys)
+
+    def zeros(self, keys: list[str]) -> int:
+        """`count_pruned_already`, by its name of version 0.1, which works for one more release."""
+        message = "Candidates.zeros is count_pruned_already now; the old name works for one release"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return self.count_pruned_already(keys)
 
     def size(self, keys: list[str]) -> int:
         """How many weights these layers have."""
@@ -73,7 +80,10 @@ class Candidates:
         return mask.view(kept.shape)
 
     def lowest(self, keys: list[str], count: int) -> dict[str, Tensor]:
-        """Masks that prune the `count` lowest-scored weights of these layers together."""
+        """Masks that prune the `count` lowest-scored weights of these layers together.
+
+        Among them are those that are pruned already, which go first.
+        """
         return self._make_masks({key: self.scores[key] for key in keys}, count)
 
     def prune_lowest_magnitudes(self, count: int) -> dict[str, Tensor]:

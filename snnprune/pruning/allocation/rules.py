@@ -31,7 +31,7 @@ def prune_as_random_graphs(candidates: Candidates, count: int) -> dict[str, Tens
     # density times size: the denominator cancels
     proportions = [sum(candidates.magnitudes[key].shape) for key in keys]
     sizes = [candidates.size([key]) for key in keys]
-    alive = [size - candidates.zeros([key]) for key, size in zip(keys, sizes, strict=True)]
+    alive = [int(candidates.kept(key).sum()) for key in keys]
     kept = deal_capped_shares(proportions, sum(sizes) - count, caps=alive)
     return _prune_lowest(candidates, dict(zip(keys, map(int.__sub__, sizes, kept), strict=True)))
 
@@ -50,9 +50,9 @@ def prune_uniformly_plus(candidates: Candidates, count: int) -> dict[str, Tensor
     last = next((key for key, dim in reversed(dims.items()) if dim == 2), None)
     limits = {key: candidates.size([key]) for key in candidates.keys}
     if first is not None:
-        limits[first] = candidates.zeros([first])
+        limits[first] = candidates.count_pruned_already([first])
     if last is not None:
-        limits[last] = max(candidates.zeros([last]), limits[last] * 4 // 5)
+        limits[last] = max(candidates.count_pruned_already([last]), limits[last] * 4 // 5)
     if count > sum(limits.values()):
         raise InputError(
             f"uniform-plus prunes at most {sum(limits.values())} weights, not {count}",
@@ -70,7 +70,7 @@ def _count_uniformly(candidates: Candidates, count: int, fixed: dict[str, int]) 
     """How many weights go from each layer: as `fixed`, and the same share of the others."""
     free = [key for key in candidates.keys if key not in fixed]
     sizes = [candidates.size([key]) for key in free]
-    floors = [candidates.zeros([key]) for key in free]
+    floors = [candidates.count_pruned_already([key]) for key in free]
     dealt = deal_shares(sizes, count - sum(fixed.values()), floors=floors)
     return {**fixed, **dict(zip(free, dealt, strict=True))}
 
@@ -123,7 +123,7 @@ def prune_scored_only(candidates: Candidates, count: int) -> dict[str, Tensor]:
     """Everything from the layers that the criterion scored; the others stay as they are."""
     outside = candidates.pool(by_magnitude=True)
     scored = candidates.pool(by_magnitude=False)
-    left = count - candidates.zeros(outside)
+    left = count - candidates.count_pruned_already(outside)
     if left > candidates.size(scored):
         raise InputError(
             f"{left} weights to prune, but only {candidates.size(scored)} in scored layers",
@@ -138,7 +138,7 @@ def _prune_groups_equally(
     candidates: Candidates, groups: list[list[str]], count: int
 ) -> dict[str, Tensor]:
     sizes = [candidates.size(group) for group in groups]
-    floors = [candidates.zeros(group) for group in groups]
+    floors = [candidates.count_pruned_already(group) for group in groups]
     dealt = zip(groups, deal_shares(sizes, count, floors=floors), strict=True)
     masks = [candidates.lowest(group, share) for group, share in dealt]
     return {key: mask for group in masks for key, mask in group.items()}
@@ -280,7 +280,7 @@ def compute_lamp_levels(energies: Tensor) -> Tensor:
 
 def _count_remaining(candidates: Candidates, count: int) -> int:
     """How many are to go beside what is pruned already."""
-    return max(0, count - candidates.zeros(candidates.keys))
+    return max(0, count - candidates.count_pruned_already(candidates.keys))
 
 
 def _count_by_lamp(candidates: Candidates, queues: Queues, count: int) -> dict[str, int]:

@@ -11,9 +11,9 @@ from typing import Any
 
 from snnprune.files.writing import format_json, replace_together, write_text
 from snnprune.report.pages.curves import (
+    make_accuracy_section,
     make_epochs_section,
     make_grid_section,
-    make_sparsities_section,
     make_tickets_section,
     make_tries_section,
 )
@@ -56,7 +56,7 @@ Report = Mapping[str, Any]
 SECTIONS: tuple[Callable[[Report], PageSection | None], ...] = (
     make_gates_section,
     make_comparison_section,
-    make_sparsities_section,
+    make_accuracy_section,
     make_tickets_section,
     make_grid_section,
     make_tries_section,

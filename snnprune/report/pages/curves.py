@@ -42,7 +42,7 @@ Measured = Mapping[str, Sequence[tuple[float, Sequence[float]]]]
 MAPS = {"densities": "What is kept of each layer.", "firing-rates": "How much each neuron fires."}
 
 
-def make_sparsities_section(report: Report) -> PageSection | None:
+def make_accuracy_section(report: Report) -> PageSection | None:
     """Several files of one `prune`, or the points of a demo."""
     files = [one for one in report.get("files", []) if one["after"]]
     if files:

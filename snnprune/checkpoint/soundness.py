@@ -72,7 +72,7 @@ def judge_values(
                 field=name,
                 hint="the file is damaged or no BatchNorm's: copy it again",
             )
-    return (*notes, *_note_zeros(tensors, seen), *_note_left_alone(tensors))
+    return (*notes, *_note_zeros(tensors, seen), *note_left_alone(tensors))
 
 
 def _describe_nonfinite(found: ValueCounts) -> str:
@@ -99,7 +99,8 @@ def _note_zeros(tensors: Mapping[str, Outline], seen: Mapping[str, ValueCounts])
     return notes
 
 
-def _note_left_alone(tensors: Mapping[str, Outline]) -> list[str]:
+def note_left_alone(tensors: Mapping[str, Outline]) -> list[str]:
+    """Notes on what keys, types and shapes alone tell to be no weights of layers."""
     notes = []
     if tiny := find_tiny_weights(tensors):
         notes.append(

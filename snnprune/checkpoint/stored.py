@@ -99,6 +99,10 @@ class StoredCheckpoint:
     notes: tuple[str, ...]
     """What was done on the way in, one line each."""
 
+    def describe_notes(self, odd: Iterable[str] = ()) -> tuple[str, ...]:
+        """Its notes, with what is odd about its values, in the order of `read_checkpoint`."""
+        return (*self.notes, *odd, *note_future_version(self.metadata))
+
 
 def open_stored(path: Path) -> StoredCheckpoint | None:
     """A safetensors file or the index of several; None where it takes more to know its tensors.
@@ -127,7 +131,7 @@ def open_stored(path: Path) -> StoredCheckpoint | None:
         tensors=tensors,
         metadata=metadata,
         names=names,
-        notes=(*notes, *note_future_version(metadata)),
+        notes=notes,
     )
 
 

@@ -90,7 +90,7 @@ def inspect(options: InspectOptions, show: ShowOptions) -> None:
     from snnprune.jobs.inspect import inspect_checkpoint
 
     screen = Screen(show)
-    found = inspect_checkpoint(options)
+    found = inspect_checkpoint(options, screen.progress())
     lines = [
         f"{found.checkpoint.container}, {len(found.checkpoint.tensors):,} tensors, "
         f"{len(found.skipped):,} of them not prunable",

@@ -57,8 +57,8 @@ def make_layer_table(rows: Sequence[LayerRow], width: int, *, criteria: bool = F
 
 
 def _format_layer_cells(row: LayerRow, *, rates: bool, criteria: bool) -> list[str]:
-    cells = ["x".join(map(str, row.shape)), f"{row.weights:,}", f"{row.kept:,}"]
-    cells.append(f"{row.sparsity:.1%}")
+    counts = ["-", "-"] if row.kept is None else [f"{row.kept:,}", f"{row.sparsity:.1%}"]
+    cells = ["x".join(map(str, row.shape)), f"{row.weights:,}", *counts]
     cells += [_format_rate(row.input_rate), _format_rate(row.firing_rate)] if rates else []
     return cells + ([make_printable(row.criterion or "", 20)] if criteria else [])
 
@@ -176,15 +176,17 @@ def format_excluded_lines(report: Mapping[str, Any]) -> list[str]:
 
 def format_unused_lines(report: Mapping[str, Any]) -> list[str]:
     """Which weights are not pruned because no convolution or linear layer uses them."""
-    from snnprune.jobs.targets.target import warn_of_unused
+    from snnprune.jobs.targets.reporting import warn_of_unused
 
     return [make_printable(line) for line in warn_of_unused(report["unused"])]
 
 
-def format_sparsity_line(totals: dict[str, int]) -> str:
+def format_sparsity_line(totals: dict[str, Any]) -> str:
     """How much is pruned, of the prunable weights, of all where there are more, of everything."""
     pruned, prunable, parameters = totals["pruned"], totals["prunable"], totals["parameters"]
     weights = totals["weights"]
+    if pruned is None:
+        return f"{prunable:,} prunable weights of {parameters:,} parameters; zeros not counted"
     more = weights > prunable
     of_all = f"{pruned / weights:.2%} of all {weights:,} weights, " if more else ""
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,13 @@ from snnprune.jobs.targets.reporting import (
     make_layer_rows,
     make_target_report,
 )
+from snnprune.jobs.targets.stored import (
+    StoredTarget,
+    look_at_values,
+    make_stored_report,
+    make_stored_rows,
+    open_stored_target,
+)
 from snnprune.report.frame import describe_evaluation, doubt_evaluation, make_file_entry
 from snnprune.report.verdicts import Verdict
 from snnprune.runtime import Progress
@@ -45,7 +53,7 @@ class CheckResult:
 
     verdicts: tuple[Verdict, ...]
     rows: tuple[LayerRow, ...]
-    totals: dict[str, int]
+    totals: dict[str, Any]
     error: SnnpruneError | None
     """Of gates that are not met."""
     report: dict[str, Any]
@@ -59,30 +67,83 @@ def check_checkpoint(options: CheckOptions, progress: Progress) -> CheckResult:
         InputError: a checkpoint, network or data set cannot be used, or it is not that of the hash.
         OutputError: the JUnit file cannot be written.
     """
-    from snnprune.jobs.targets.opening import open_target, read_other
-
     _require_sense(options)
     if options.sha256 is not None:
         require_sha256(options.checkpoint, options.sha256)
+    runs = has_limit_on(options.limits, BY_RUNNING) or options.baseline is not None
+    stored = None if runs else open_stored_target(options)
+    checked = (
+        _count_network(options, progress) if stored is None else _count_stored(stored, progress)
+    )
+    found = collect_measurements(
+        checked.rows, files_of(options.checkpoint), checked.ran, options.energy
+    )
+    result = judge_gates(options.limits, found, options.checkpoint)
+    name = options.checkpoint.name
+    warnings = publish_verdicts("check", {name: result.verdicts}, options.junit)
+    return CheckResult(
+        verdicts=result.verdicts,
+        rows=checked.rows,
+        totals=checked.totals,
+        error=result.error,
+        report=result.add_to(checked.make_report(warnings)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Checked:
+    """What was found of a checkpoint."""
+
+    rows: tuple[LayerRow, ...]
+    totals: dict[str, Any]
+    ran: RunResults
+    make_report: Callable[[tuple[str, ...]], dict[str, Any]]
+    """With these warnings."""
+
+
+def _count_stored(target: StoredTarget, progress: Progress) -> _Checked:
+    """The weights of a bare file, without torch."""
+    look = look_at_values(target, progress)
+    zeros = look.count_zeros(target.weights)
+    rows = make_stored_rows(
+        target.weights, {key: one.numel() - zeros[key] for key, one in target.weights.items()}
+    )
+    totals = count_totals(rows, target.checkpoint.tensors, None)
+
+    def make_report(warnings: tuple[str, ...]) -> dict[str, Any]:
+        return make_stored_report(
+            target,
+            look,
+            "check",
+            warnings=warnings,
+            split=None,
+            size_bytes=sum(path.stat().st_size for path in target.checkpoint.files),
+            evaluation=None,
+            workload=None,
+            agreement=None,
+            totals=totals,
+            layers=as_dicts(rows),
+        )
+
+    return _Checked(rows=rows, totals=totals, ran=RunResults(), make_report=make_report)
+
+
+def _count_network(options: CheckOptions, progress: Progress) -> _Checked:
+    """The weights that the network has, where it is at hand, and what running it gives."""
+    from snnprune.jobs.targets.opening import open_target, read_other
+
     target = open_target(options)
     second = None if options.baseline is None else read_other(target, options.baseline)
     rows = make_layer_rows(target.find_weights(), network=target.network)
     ran = _GateRunner(options, target, second, progress).run_network()
-    found = collect_measurements(rows, files_of(options.checkpoint), ran, options.energy)
-    result = judge_gates(options.limits, found, options.checkpoint)
-    name = options.checkpoint.name
-    warnings = publish_verdicts("check", {name: result.verdicts}, options.junit)
-    counted = count_totals(rows, target.checkpoint.tensors, target.network)
-    report = _make_report(
-        options, target, second, ran, warnings, totals=counted, layers=as_dicts(rows)
-    )
-    return CheckResult(
-        verdicts=result.verdicts,
-        rows=rows,
-        totals=counted,
-        error=result.error,
-        report=result.add_to(report),
-    )
+    totals = count_totals(rows, target.checkpoint.tensors, target.network)
+
+    def make_report(warnings: tuple[str, ...]) -> dict[str, Any]:
+        return _make_report(
+            options, target, second, ran, warnings, totals=totals, layers=as_dicts(rows)
+        )
+
+    return _Checked(rows=rows, totals=totals, ran=ran, make_report=make_report)
 
 
 def _require_sense(options: CheckOptions) -> None:

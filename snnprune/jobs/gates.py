@@ -65,7 +65,9 @@ def collect_measurements(
     missing = dict.fromkeys(BY_RUNNING, ran.missing) if ran.missing else labels
     return Measurements(
         layers={
-            row.weight: Proportion(part=row.weights - row.kept, whole=row.weights) for row in rows
+            row.weight: Proportion(part=row.weights - row.kept, whole=row.weights)
+            for row in rows
+            if row.kept is not None
         },
         size=sum(path.stat().st_size for path in files),
         right=_count_right(evaluation),

@@ -210,7 +210,15 @@ DROP = GATES["max-accuracy-drop"]
 
 @dataclass(frozen=True, kw_only=True)
 class InspectOptions(TargetOptions):
-    """What `snnprune inspect` is asked for: it has no flags of its own."""
+    """What `snnprune inspect` is asked for."""
+
+    statistics: Annotated[
+        bool,
+        typer.Option(
+            "--statistics",
+            help="Read the values of files beyond 256 MiB too: zeros, and whether all are finite.",
+        ),
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)

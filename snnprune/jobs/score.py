@@ -12,13 +12,14 @@ from snnprune.jobs.calibrate import read_or_calibrate
 from snnprune.jobs.options import ScoreOptions
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.provenance import make_metadata
-from snnprune.jobs.targets.reporting import LayerRow, as_dicts, make_layer_rows, make_target_report
-from snnprune.jobs.targets.target import (
-    Target,
-    make_one_shot,
+from snnprune.jobs.targets.reporting import (
+    LayerRow,
+    as_dicts,
+    make_layer_rows,
+    make_target_report,
     warn_of_unused,
-    warn_of_unused_criterion,
 )
+from snnprune.jobs.targets.target import Target, make_one_shot, warn_of_unused_criterion
 from snnprune.pruning.effects import make_score_histogram
 from snnprune.pruning.oneshot import Plan, PrunePlan
 from snnprune.pruning.score import Scores

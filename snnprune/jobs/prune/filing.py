@@ -35,8 +35,9 @@ from snnprune.jobs.targets.reporting import (
     count_totals,
     make_layer_rows,
     make_target_report,
+    warn_of_unused,
 )
-from snnprune.jobs.targets.target import warn_of_unused, warn_of_unused_criterion
+from snnprune.jobs.targets.target import warn_of_unused_criterion
 from snnprune.measure.agreement import Agreement, describe_agreement
 from snnprune.measure.evaluation import Evaluation
 from snnprune.pruning.repair.quantize import Quantized

@@ -36,6 +36,7 @@ from snnprune.jobs.targets.stored import (
     make_stored_report,
     make_stored_rows,
     open_stored_target,
+    takes_long,
 )
 from snnprune.pruning.allocation import warn_of_zeros
 from snnprune.pruning.repair import NONE
@@ -242,7 +243,8 @@ class StoredWriter:
     """Writes a checkpoint with what its cuts leave, and the masks, piece by piece."""
 
     def __init__(self, target: StoredTarget, cuts: Mapping[str, Cut], progress: Progress) -> None:
-        self.target, self.cuts, self.progress = target, cuts, progress
+        self.target, self.cuts = target, cuts
+        self.progress = progress if takes_long(target.checkpoint) else SILENT
         self._reader = PieceReader()
 
     def write(

@@ -8,11 +8,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from snnprune.checkpoint.naming import Outline, is_statistic
+from snnprune.errors.text import format_count, format_names
 from snnprune.measure import InputValues, Natural
 from snnprune.report.frame import make_file_entry, make_report
 from snnprune.runtime import read_peak_gpu_memory, read_peak_memory
@@ -44,7 +45,8 @@ class LayerRow:
     weight: str
     shape: tuple[Natural, ...]
     weights: Natural
-    kept: Natural
+    kept: Natural | None
+    """None where the values were not read."""
     input_rate: float | None = None
     """Mean of |x| of what enters."""
     input_values: InputValues | None = None
@@ -64,9 +66,9 @@ class LayerRow:
         return self.links[0].neuron if self.links else None
 
     @property
-    def sparsity(self) -> float:
+    def sparsity(self) -> float | None:
         """Share of the weights that is 0."""
-        return 1 - self.kept / self.weights
+        return None if self.kept is None else 1 - self.kept / self.weights
 
 
 def make_layer_rows(
@@ -115,18 +117,20 @@ def _read_firing_rate(seen: LayerStatistics) -> float | None:
 
 def count_totals(
     rows: tuple[LayerRow, ...], tensors: Mapping[str, Outline], network: Network | None
-) -> dict[str, int]:
+) -> dict[str, Any]:
     """Counts over all rows, and over all `tensors` of the file or all that the network has.
 
-    `weights` are the values of everything of two or more dimensions, prunable or not.
+    `weights` are the values of everything of two or more dimensions, prunable or not. Where the
+    values were not read, `kept` and `pruned` are None.
     """
-    prunable, kept = sum(row.weights for row in rows), sum(row.kept for row in rows)
+    prunable, kept = sum(row.weights for row in rows), [row.kept for row in rows]
+    known = None if None in kept else sum(filter(None, kept))
     held = _list_parameters(tensors, network)
     weights = sum(tensor.numel() for tensor in held if tensor.dim() > 1)
     return {
         "prunable": prunable,
-        "kept": kept,
-        "pruned": prunable - kept,
+        "kept": known,
+        "pruned": None if known is None else prunable - known,
         "weights": max(weights, prunable),
         "parameters": sum(tensor.numel() for tensor in held),
     }
@@ -141,6 +145,14 @@ def _list_parameters(tensors: Mapping[str, Outline], network: Network | None) ->
         for key, tensor in tensors.items()
         if tensor.is_floating_point() and not is_statistic(key)
     ]
+
+
+def warn_of_unused(unused: Iterable[str]) -> tuple[str, ...]:
+    """One line that names the `unused`, where there are some."""
+    keys = list(unused)
+    weights = format_count(len(keys), "weight")
+    line = f"not pruned: {weights} that no convolution or linear layer uses: {format_names(keys)}"
+    return (line,) if keys else ()
 
 
 def as_dicts(rows: tuple[LayerRow, ...]) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from snnprune.checkpoint.containers import hash_checkpoint, note_future_version
+from snnprune.checkpoint.containers import hash_checkpoint
 from snnprune.checkpoint.naming import find_parametrized, list_prunable, strip_part_suffix
 from snnprune.checkpoint.soundness import ValueCounts, judge_values
 from snnprune.checkpoint.stored import (
@@ -32,6 +32,7 @@ from snnprune.report.frame import make_file_entry, make_report
 from snnprune.runtime import Progress
 
 ON_CPU = ("auto", "cpu")
+LONG = 2**28  # bytes; a second or so
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +122,7 @@ def look_at_values(target: StoredTarget, progress: Progress) -> StoredLook:
     return StoredLook(
         hash=sha256,
         counts=counts,
-        notes=(*checkpoint.notes, *odd, *note_future_version(checkpoint.metadata)),
+        notes=checkpoint.describe_notes(odd),
     )
 
 
@@ -139,19 +140,24 @@ def count_values(checkpoint: StoredCheckpoint, progress: Progress) -> dict[str, 
     return counts
 
 
+def takes_long(checkpoint: StoredCheckpoint) -> bool:
+    """Whether anybody wants to know how far the reading of it is."""
+    return sum(tensor.nbytes for tensor in checkpoint.tensors.values()) > LONG
+
+
 def make_stored_rows(
     weights: Mapping[str, StoredTensor],
     kept: Mapping[str, int],
     *,
     criterion: str | None = None,
 ) -> tuple[LayerRow, ...]:
-    """A row for each weight."""
+    """A row for each weight; `kept` says how many of each are not 0, where that is known."""
     return tuple(
         LayerRow(
             weight=key,
             shape=tensor.shape,
             weights=tensor.numel(),
-            kept=kept[key],
+            kept=kept.get(key),
             criterion=criterion,
         )
         for key, tensor in weights.items()
@@ -160,19 +166,20 @@ def make_stored_rows(
 
 def make_stored_report(
     target: StoredTarget,
-    look: StoredLook,
+    look: StoredLook | None,
     command: str,
     *,
     warnings: Sequence[str],
     **findings: Any,
 ) -> dict[str, Any]:
-    """The report of a command that worked on the file alone."""
+    """The report of a command that worked on the file alone, perhaps on no more than its header."""
+    path, known = target.checkpoint.path, target.checkpoint.describe_notes()
     return make_report(
         command,
         device=None,
         seed=target.options.seed,
-        inputs=[make_file_entry(target.checkpoint.path, look.hash.result())],
-        warnings=(*look.notes, *warnings),
+        inputs=[make_file_entry(path, look.hash.result()) if look else {"path": str(path)}],
+        warnings=(*(look.notes if look else known), *warnings),
         excluded=target.excluded,
         model=None,
         data=None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +24,7 @@ from snnprune.data.batches import Batches, Pair, SizedPair
 from snnprune.data.dataset import GIVEN, DataSet, DataSpec, Split
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
-from snnprune.errors.text import format_count, format_names, format_split
+from snnprune.errors.text import format_names, format_split
 from snnprune.graph.forward import Readout
 from snnprune.graph.libraries import library_of
 from snnprune.graph.network import Network, find_aliases
@@ -57,14 +57,6 @@ def find_unused_weights(network: Network, tensors: Mapping[str, Tensor]) -> tupl
         and _looks_like_a_weight(strip_part_suffix(key), tensor)
         and library_of(parts[key.rpartition(".")[0]]) is None
     )
-
-
-def warn_of_unused(unused: Iterable[str]) -> tuple[str, ...]:
-    """One line that names the `unused`, where there are some."""
-    keys = list(unused)
-    weights = format_count(len(keys), "weight")
-    line = f"not pruned: {weights} that no convolution or linear layer uses: {format_names(keys)}"
-    return (line,) if keys else ()
 
 
 def _looks_like_a_weight(name: str, tensor: Tensor) -> bool:

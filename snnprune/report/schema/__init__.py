@@ -155,8 +155,8 @@ class Model(TypedDict):
 @closed
 class Totals(TypedDict):
     prunable: Natural
-    kept: Natural
-    pruned: Natural
+    kept: Natural | None
+    pruned: Natural | None
     weights: NotRequired[Natural]
     parameters: Natural
 

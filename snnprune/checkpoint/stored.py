@@ -6,7 +6,6 @@ magnitude needs no arithmetic, and all types are the same to it.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -173,8 +172,8 @@ class PieceReader:
         size = piece.tensor.itemsize
         memory = self._reuse_memory(piece.count * size)
         with piece.tensor.file.open("rb", buffering=0) as file:
-            start = piece.tensor.start + piece.first * size
-            if os.preadv(file.fileno(), [memory], start) != len(memory):
+            file.seek(piece.tensor.start + piece.first * size)
+            if file.readinto(memory) != len(memory):
                 raise changed_error(piece.tensor.file)
         return np.frombuffer(memory, dtype=f"<u{size}")
 

@@ -29,7 +29,7 @@ from snnprune.jobs.targets.options import TargetOptions, find_excluded
 from snnprune.jobs.targets.provenance import read_data_spec, read_model_spec
 from snnprune.jobs.targets.reporting import LayerRow
 from snnprune.report.frame import make_file_entry, make_report
-from snnprune.runtime import Progress
+from snnprune.runtime import SILENT, Progress
 
 ON_CPU = ("auto", "cpu")
 LONG = 2**28  # bytes; a second or so
@@ -134,7 +134,8 @@ def count_values(checkpoint: StoredCheckpoint, progress: Progress) -> dict[str, 
     found = map_pieces(
         lambda piece, bits: count_piece(key_of[id(piece.tensor)], piece, bits), pieces
     )
-    for piece, one in progress.track(found, label="reading", total=len(pieces)):
+    watched = progress if takes_long(checkpoint) else SILENT
+    for piece, one in watched.track(found, label="reading", total=len(pieces)):
         key = key_of[id(piece.tensor)]
         counts[key] = merge_counts(counts[key], one)
     return counts

@@ -1,0 +1,376 @@
+"""What is done to a bare file piece by piece is what is done to it in memory, byte for byte."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from one_line import assert_one_line
+from safetensors.torch import save_file
+from torch import Tensor
+
+from snnprune.checkpoint import stored as pieces
+from snnprune.jobs import inspect
+from snnprune.pruning import stored as ranking
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Tensors = dict[str, Tensor]
+
+
+def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def with_ties(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return (draw(*shape) * 3).round().div(4).to(dtype)
+
+
+def a_network() -> Tensors:
+    net = {
+        "conv.weight": draw(16, 3, 3, 3, seed=1),
+        "conv.bias": draw(16),
+        "bn.running_var": draw(16).abs(),
+        "bn.num_batches_tracked": torch.tensor(7),
+        "fc.weight": draw(10, 70, seed=2) / 10,
+    }
+    net["fc.weight"][0, :9] = 0
+    return net
+
+
+def in_types(*kinds: torch.dtype) -> Tensors:
+    made = {f"l{i}.weight": draw(9, 31, seed=i, dtype=kind) for i, kind in enumerate(kinds)}
+    # of an odd number of bytes, so that wider types come first in what is written
+    return {"odd": torch.arange(5, dtype=torch.uint8), **made}
+
+
+def of_extremes() -> Tensors:
+    values = torch.tensor([0.0, -0.0, 1e-45, -1e-45, 1e-38, 3e38, -3e38, 1.0, -1.0, 0.5])
+    return {"a.weight": values.repeat(30).view(20, 15), "b.weight": values.flip(0).repeat(4)[None]}
+
+
+NETWORKS: dict[str, Callable[[], Tensors]] = {
+    "a network": a_network,
+    "ties": lambda: {"a.weight": with_ties(20, 30), "b.weight": with_ties(7, 11)},
+    "all alike": lambda: {"a.weight": torch.ones(20, 30), "b.weight": -torch.ones(7, 11)},
+    "all zero": lambda: {"a.weight": torch.zeros(4, 5), "b.weight": draw(3, 3)},
+    "extremes": of_extremes,
+    "halves": lambda: in_types(torch.float16, torch.bfloat16),
+    "ties of halves": lambda: {
+        "a.weight": with_ties(20, 30, dtype=torch.float16),
+        "b.weight": with_ties(20, 30, dtype=torch.bfloat16),
+    },
+    "doubles": lambda: in_types(torch.float64),
+    "mixed": lambda: in_types(torch.float16, torch.float64, torch.float32, torch.bfloat16),
+    "mixed ties": lambda: {
+        "odd": torch.zeros(3, dtype=torch.uint8),
+        "a.weight": with_ties(5, 9, dtype=torch.float16),
+        "b.weight": with_ties(5, 9, dtype=torch.float64),
+        "c.weight": with_ties(5, 9),
+    },
+    "a wrapper's keys": lambda: {f"module.{key}": one for key, one in a_network().items()},
+    "what is no layer": lambda: {
+        **a_network(),
+        "embed.weight": draw(5, 4),
+        "norm.weight": draw(3, 3),
+        "norm.bias": draw(3, 3),
+        "lif.mem": draw(2, 8),
+        "empty.weight": torch.empty(0, 4),
+        "integers.weight": torch.ones(3, 3, dtype=torch.int8),
+        "z": torch.ones(2, dtype=torch.complex64),
+    },
+}
+WAYS = {
+    "global": ["--sparsity", "0.7", "--allocation", "global"],
+    "by magnitude": ["--sparsity", "0.37", "--criterion", "magnitude"],
+    "local": ["--sparsity", "0.9", "--allocation", "local"],
+    "nothing": ["--sparsity", "0", "--allocation", "global"],
+    "nearly all": ["--sparsity", "0.9999", "--allocation", "local"],
+}
+
+FIRST = ("global", "local")
+
+
+@pytest.fixture(autouse=True)
+def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A weight is many pieces, and enough for a sample."""
+    monkeypatch.setattr(pieces, "PIECE", 64)
+    monkeypatch.setattr(ranking, "FEW", 100)
+    monkeypatch.setattr(ranking, "EACH", 3)
+    monkeypatch.setattr(ranking, "RUN", 8)
+
+
+@pytest.fixture
+def in_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From now on nothing is done piece by piece."""
+
+    def switch() -> None:
+        monkeypatch.setattr("snnprune.jobs.prune.prune.open_prunable", lambda _: None)
+        for job in ("inspect", "check"):
+            monkeypatch.setattr(f"snnprune.jobs.{job}.open_stored_target", lambda _: None)
+
+    return switch
+
+
+def read_all(folder: Path) -> dict[str, object]:
+    """The bytes of the files, and the reports but for what differs from run to run."""
+    found: dict[str, object] = {}
+    for path in sorted(folder.iterdir()):
+        found[path.name] = path.read_bytes()
+        if path.suffix == ".json":
+            report = json.loads(path.read_text())
+            assert list(report["cost"]) == ["seconds", "peak_memory", "peak_gpu_memory"]
+            found[path.name] = {**report, "cost": None, "device": None}
+            found[f"keys of {path.name}"] = list(report)
+    return found
+
+
+def prune_both_ways(
+    run: Run, source: Path, folder: Path, in_memory: Callable[[], None], *flags: str
+) -> list[tuple[int, str, str, dict[str, object]]]:
+    found = []
+    for switch in (lambda: None, in_memory):
+        switch()
+        out = folder / "out"
+        out.mkdir()
+        done = run("prune", source, *flags, "-o", out / "p.safetensors")
+        found.append((done.returncode, done.stdout, done.stderr, read_all(out)))
+        for path in out.iterdir():
+            path.unlink()
+        out.rmdir()
+    return found
+
+
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=[pytest.mark.slow] * (way not in FIRST)) for way in WAYS]
+)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_file_is_pruned_to_the_same_bytes(
+    network: str, way: str, run: Run, tmp_path: Path, in_memory: Callable[[], None]
+) -> None:
+    save_file(NETWORKS[network](), tmp_path / "n.safetensors", {"format": "pt", "who": "them"})
+    stored, whole = prune_both_ways(
+        run, tmp_path / "n.safetensors", tmp_path, in_memory, *WAYS[way]
+    )
+    assert stored == whole
+    assert stored[0] == 0
+
+
+def test_shards_are_pruned_to_the_same_bytes(
+    run: Run, tmp_path: Path, in_memory: Callable[[], None]
+) -> None:
+    net = a_network()
+    save_file({key: net[key] for key in ("fc.weight", "conv.bias")}, tmp_path / "1.safetensors")
+    save_file({k: v for k, v in net.items() if k.startswith(("bn", "conv.w"))},
+              tmp_path / "2.safetensors")  # fmt: skip
+    where = {key: f"{1 if key in ('fc.weight', 'conv.bias') else 2}.safetensors" for key in net}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    stored, whole = prune_both_ways(
+        run, tmp_path / "model.safetensors.index.json", tmp_path, in_memory, *WAYS["global"]
+    )
+    assert stored == whole
+    assert stored[0] == 0
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--sparsity", "0.5,0.9"],
+        ["--sparsity", "0.5", "--exclude", "fc*"],
+        ["--sparsity", "0.5", "--exclude", "nothing"],
+        ["--sparsity", "0.5", "--exclude", "*"],
+        ["--sparsity", "0.5", "--min-sparsity", "0.5", "--max-size", "1MB"],
+        ["--sparsity", "0.5,0.6", "--min-sparsity", "0.55"],
+        ["--sparsity", "0.5", "--min-accuracy", "0.5"],
+        ["--sparsity", "0.5", "--repair", "bn"],
+        ["--sparsity", "0.5", "--tune-steps", "4"],
+        ["--sparsity", "0.5", "--steps", "2"],
+        ["--structure", "2:4"],
+        ["--sparsity", "0.5", "--bits", "8", "--repair", "none"],
+    ],
+    ids=" ".join,
+)
+def test_flags_mean_the_same(
+    flags: list[str], run: Run, tmp_path: Path, in_memory: Callable[[], None]
+) -> None:
+    save_file(a_network(), tmp_path / "n.safetensors")
+    flags = [*flags, "--criterion", "magnitude"]
+    stored, whole = prune_both_ways(run, tmp_path / "n.safetensors", tmp_path, in_memory, *flags)
+    assert stored == whole
+
+
+def spoil(kind: str, path: Path) -> None:
+    net = a_network()
+    if kind == "nan":
+        net["fc.weight"][3, 60] = torch.nan
+        net["fc.weight"][5, 1] = torch.inf
+    if kind == "negative variance":
+        net["bn.running_var"][3] = -2.5
+    if kind == "odd elsewhere":
+        net |= {"attn_mask": torch.full((3, 3), -torch.inf), "bn.running_var": torch.zeros(16)}
+    save_file(net, path)
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize("kind", ["nan", "negative variance", "odd elsewhere", "truncated"])
+@pytest.mark.parametrize("command", ["inspect", "check", "prune"])
+def test_odd_values_are_told_alike(
+    command: str, kind: str, run: Run, tmp_path: Path, in_memory: Callable[[], None]
+) -> None:
+    path = tmp_path / "n.safetensors"
+    spoil(kind, path)
+    flags = {
+        "prune": (*WAYS["global"], "-o", tmp_path / "p.safetensors", "--force"),
+        "check": ("--min-sparsity", "0"),
+    }
+    answers = []
+    for switch in (lambda: None, in_memory):
+        switch()
+        done = run(command, path, *flags.get(command, ()))
+        answers.append((done.returncode, done.stdout, done.stderr))
+    assert answers[0] == answers[1]
+    assert answers[0][0] == (0 if kind == "odd elsewhere" else 3)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("command", ["inspect", "check"])
+def test_a_file_is_told_of_alike(
+    command: str, network: str, run: Run, tmp_path: Path, in_memory: Callable[[], None]
+) -> None:
+    path = tmp_path / "n.safetensors"
+    save_file(NETWORKS[network](), path, {"who": "them"})
+    flags = ("--max-sparsity", "0.9") if command == "check" else ()
+    shown, told = [], []
+    for switch in (lambda: None, in_memory):
+        switch()
+        shown.append(run(command, path, *flags).stdout)
+        told.append({**json.loads(run(command, path, *flags, "--json").stdout), "device": None})
+    assert shown[0] == shown[1]
+    assert told[0] == told[1]
+    assert list(told[0]) == list(told[1])
+
+
+def test_of_a_large_file_inspect_reads_the_header_alone(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "n.safetensors"
+    save_file(a_network(), path)
+    whole = json.loads(run("inspect", path, "--json").stdout)
+    monkeypatch.setattr(inspect, "LARGE", 100)
+    found = json.loads(run("inspect", path, "--json").stdout)
+    assert found["totals"] == {**whole["totals"], "kept": None, "pruned": None}
+    assert [one["kept"] for one in found["layers"]] == [None, None]
+    assert found["inputs"] == [{"path": str(path)}]
+    assert [text for text in found["warnings"] if "--statistics" in text]
+    done = run("inspect", path)
+    assert "1,132 prunable weights of 1,148 parameters; zeros not counted" in done.stdout
+    told = {**json.loads(run("inspect", path, "--statistics", "--json").stdout), "command_line": 0}
+    assert told == {**whole, "command_line": 0}
+
+
+def test_a_file_that_changes_while_it_is_pruned_is_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = tmp_path / "n.safetensors", tmp_path / "p.safetensors"
+    save_file(a_network(), path)
+    found_before = ranking.find_cuts
+
+    def touched(*args: object) -> object:
+        os.utime(path)
+        return found_before(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("snnprune.jobs.prune.stored.find_cuts", touched)
+    done = run("prune", path, *WAYS["global"], "-o", out)
+    assert_one_line(done, 3, "n.safetensors", "changed while it was read")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["n.safetensors"]
+
+
+def test_a_file_that_was_not_written_as_meant_is_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = tmp_path / "n.safetensors", tmp_path / "p.safetensors"
+    save_file(a_network(), path)
+    made = ranking.MaskMaker.make
+    monkeypatch.setattr(  # counts what it does not write
+        "snnprune.jobs.prune.stored.MaskMaker.make",
+        lambda self, piece, bits: made(self, piece, bits) | (bits[:] == bits[0]) & (bits == 0),
+    )
+    done = run("prune", path, *WAYS["global"], "-o", out)
+    assert_one_line(done, 3, "changed while it was read")
+    assert not out.exists()
+
+
+WITHOUT_TORCH = """
+import json, sys
+class Refused:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise RuntimeError("torch was imported")
+sys.meta_path.insert(0, Refused())
+from snnprune.cli import _run_command, run_app
+codes = [run_app(_run_command, line.split()) for line in json.loads(sys.argv[1])]
+print(json.dumps(codes), file=sys.stderr)
+"""
+LINES = {
+    "--help": 0,
+    "prune --help": 0,
+    "inspect n.safetensors": 0,
+    "check n.safetensors --min-sparsity 0.5": 4,
+    "check n.safetensors --sha256 0123": 3,
+    "prune n.safetensors --sparsity 0.5 --criterion magnitude -o p.safetensors": 0,
+    "prune n.safetensors --sparsity 95 -o p.safetensors": 2,
+    "prune n.safetensors --sparsity 0.5 --structure 3:2 -o p.safetensors": 2,
+    "prune n.safetensors --sparsity 0.5 --repair bm -o p.safetensors": 2,
+    "prune n.safetensors --sparsity 0.5 --allocation globl -o p.safetensors": 2,
+    "prune n.safetensors --sparsity 0.5 -o p.pth": 2,
+    "score n.safetensors --criterion sff": 2,
+    "calibrate missing.pth -o c.safetensors": 3,
+    "eval missing.pth": 3,
+    "diff n.safetensors missing.pth": 3,
+    "export missing.pth --to pth -o p.pth": 3,
+    "recipes ls": 0,
+    "train --recipe nonsense": 3,
+}
+
+
+def test_what_needs_no_torch_does_not_import_it(tmp_path: Path) -> None:
+    save_file(a_network(), tmp_path / "n.safetensors")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, json.dumps(list(LINES))],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "torch was imported" not in done.stderr
+    found = json.loads(done.stderr.splitlines()[-1])
+    assert dict(zip(LINES, found, strict=True)) == LINES
+
+
+TELL_PEAK = """
+import atexit, re, sys
+from pathlib import Path
+import snnprune.cli
+status = Path("/proc/self/status")
+atexit.register(lambda: print(re.search(r"VmHWM:\\s*(\\d+) kB", status.read_text())[1]))
+snnprune.cli.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells it there")
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    net = {f"l{i}.weight": torch.full((2048, 2048), 0.5 + i) for i in range(8)}
+    save_file(net, tmp_path / "n.safetensors")  # 128 MiB
+    flags = ("prune", "n.safetensors", *WAYS["global"], "-o", "p.safetensors", "-q")
+    done = subprocess.run(
+        [sys.executable, "-c", TELL_PEAK, *flags],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stderr.splitlines()[-1]) < 128 * 2**10

@@ -17,8 +17,9 @@ from snnprune.errors.text import did_you_mean
 from snnprune.models.lif import plain
 from snnprune.models.lif.native import NativePath, find_native_path, is_watched
 from snnprune.models.lif.plain import Dynamics
+from snnprune.runtime import LIF_VARIABLE
 
-VARIABLE = "SNNPRUNE_LIF"
+VARIABLE = LIF_VARIABLE
 CHOICES = ("plain", "native", "triton")
 NARROW = (torch.float32, torch.bfloat16, torch.float16)
 LARGE = 2**16  # elements of a current for which a second of compiling is worth while

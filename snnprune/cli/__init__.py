@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import typer
 from typer.main import get_command
 
-from snnprune.cli.commands import COMMANDS, make_app, may_speak
+from snnprune.cli.commands import COMMANDS, make_app, wait_to_speak
 from snnprune.cli.console import STDERR, ReaderLeftError, claim_stdout
 from snnprune.errors import (
     InputError,
@@ -136,7 +136,7 @@ def _handle_error(error: BaseException, arguments: list[str]) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":  # the help has been printed
         return UsageError.exit_code
     known = _convert_error(error)
-    if may_speak(error):
+    if wait_to_speak(error):
         _print_error(known, error, arguments)
     return BUG if known is None else known.exit_code
 

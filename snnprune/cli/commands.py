@@ -36,7 +36,7 @@ def require_sharing(command: str) -> None:
         )
 
 
-def may_speak(error: BaseException) -> bool:
+def wait_to_speak(error: BaseException) -> bool:
     """Whether this process is the one to tell of its fault.
 
     The first does at once. The others, and one that only met that another is gone, wait to be

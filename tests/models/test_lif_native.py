@@ -299,7 +299,7 @@ def asked_anew() -> Iterator[None]:
 
 @pytest.mark.usefixtures("asked_anew")
 def test_small_currents_compile_and_load_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snnprune.models.lif.native.load_library", lambda: pytest.fail("loaded"))
+    monkeypatch.setattr("snnprune.models.lif.native.load_library", lambda _: pytest.fail("loaded"))
     assert choice.choose_path(draw(4, 100), Dynamics()) is plain
     LIF(Dynamics())(draw(4, 100))
 

@@ -6,6 +6,7 @@ Backward keeps only the current, and computes u again.
 import ctypes
 import math
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,15 +17,15 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from snnprune.models.lif import plain
-from snnprune.models.lif.building import UnavailableError, load_library
 from snnprune.models.lif.plain import Dynamics, SurrogateName
+from snnprune.runtime.building import UnavailableError, count_threads, load_library
 
+SOURCE = Path(__file__).with_name("kernel.cpp")
 SURROGATES: dict[SurrogateName, tuple[int, float, float]] = {
     "atan": (0, 1.0, math.pi**2),
     "triangle": (1, 1.0, 1.0),
 }
 """Number and constants in `kernel.cpp`; the derivatives of the others are torch's alone."""
-SHARE = 2**15  # elements that are worth a thread, as in torch
 
 
 class Constants(ctypes.Structure):
@@ -135,8 +136,7 @@ def lay_out(current: Tensor) -> tuple[Tensor, int]:
 def _sizes(tensor: Tensor, dynamics: Dynamics) -> tuple[int, int, Constants, int]:
     """Steps, neurons, constants and threads for a tensor (T, ...)."""
     count = tensor.numel()
-    threads = min(torch.get_num_threads(), 1 + count // SHARE)
-    return len(tensor), count // len(tensor), _constants_of(dynamics), threads
+    return len(tensor), count // len(tensor), _constants_of(dynamics), count_threads(count)
 
 
 class _Fire(torch.autograd.Function):
@@ -158,7 +158,7 @@ class _Fire(torch.autograd.Function):
 def find_native_path() -> NativePath | str:
     """The path, compiled if need be, or in words why there is none; asked once in a process."""
     try:
-        return NativePath(load_library())
+        return NativePath(load_library(SOURCE))
     except UnavailableError as error:
         return str(error)
     except AttributeError:  # the file is somebody's who named it as ours

@@ -19,7 +19,7 @@ def _read_constants(module: Any) -> NeuronConstants:
 @contextlib.contextmanager
 def _record_membranes(module: Any, sink: MembraneSink) -> Iterator[None]:
     def record(u: Tensor) -> None:
-        sink(u - module.dynamics.threshold)
+        sink(u.sub_(module.dynamics.threshold))  # it is nobody else's
 
     module.on_membrane = record
     try:

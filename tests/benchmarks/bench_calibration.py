@@ -27,6 +27,7 @@ from snnprune.models.lif.choice import describe_choice
 
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 15
 STEPS = 4
+LIGHT = ModelSpec(name="res-snn-19-light")
 
 
 class JellyResNet(nn.Module):
@@ -49,12 +50,10 @@ class JellyResNet(nn.Module):
 
 
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
-    "conv-snn": (lambda: build_model(ModelSpec(name="conv-snn")), (256, 1, 28, 28), 64),
-    "res-snn-19-light": (
-        lambda: build_model(ModelSpec(name="res-snn-19-light")), (16, 3, 32, 32), 8,
-    ),
-    "SpikingJelly resnet18": (JellyResNet, (16, 3, 64, 64), 8),
-}  # fmt: skip
+    "conv-snn": (lambda: build_model(ModelSpec(name="conv-snn")), (256, 1, 28, 28), 128),
+    "res-snn-19-light": (lambda: build_model(LIGHT), (32, 3, 32, 32), 16),
+    "SpikingJelly resnet18": (JellyResNet, (32, 3, 64, 64), 16),
+}
 """By name: the network, the shape of all images, and how many are a batch."""
 
 

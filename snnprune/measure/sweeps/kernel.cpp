@@ -59,15 +59,16 @@ inline int64_t ceil_log2(int64_t n) {
 // ROWS sums side by side, each of every ROWS-th item, gathered in four levels.
 template <typename V, int ROWS, typename Load>
 void cascade(const Load& load, int64_t items, V sums[ROWS]) {
-  constexpr int LEVELS = 4;
-  const int64_t power = std::max<int64_t>(4, ceil_log2(items) / LEVELS);
-  const int64_t step = int64_t(1) << power;
-  V higher[LEVELS][ROWS] = {};
+  constexpr int LEVELS = 4, LEAST = 4;
   int64_t at = 0;
   const auto take = [&](int64_t end) {
     for (; at < end; at++)
       for (int k = 0; k < ROWS; k++) sums[k] += load(at * ROWS + k);
   };
+  if (items < 1 << LEAST) return take(items);  // one level suffices
+  const int64_t power = std::max<int64_t>(LEAST, ceil_log2(items) / LEVELS);
+  const int64_t step = int64_t(1) << power;
+  V higher[LEVELS][ROWS] = {};
   while (at + step <= items) {
     take(at + step);
     for (int level = 1; level < LEVELS; level++) {
@@ -79,9 +80,8 @@ void cascade(const Load& load, int64_t items, V sums[ROWS]) {
       if (at & ((step - 1) << (level * power))) break;
     }
   }
-  const bool gathered = at > 0;
   take(items);
-  for (int level = 1; gathered && level < LEVELS; level++)
+  for (int level = 1; level < LEVELS; level++)
     for (int k = 0; k < ROWS; k++) sums[k] += higher[level][k];
 }
 

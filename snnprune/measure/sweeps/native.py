@@ -1,4 +1,4 @@
-"""Sums per channel by `kernel.cpp`, on the CPU: in one sweep each, the bits of torch's operations."""
+"""Sums per channel by `kernel.cpp`, on the CPU: one sweep, and the bits of torch's operations."""
 
 import ctypes
 from collections.abc import Iterator

@@ -212,22 +212,28 @@ int measure(const float* x, const Shape& shape, const Bins& bins, const Known& k
 template <bool CHECKED, bool AT_THRESHOLD>
 inline int32_t count_row(const float* x, const float* distance, int64_t n, int32_t& odd) {
   int32_t ones = 0, others = 0;
-  for (int64_t i = 0; i < n; i++) {
-    const bool one = x[i] == 1;
-    const bool expected = AT_THRESHOLD ? distance[i] >= 0 : distance[i] > 0;
-    ones += one;
-    others |= (!one & (x[i] != 0)) | (CHECKED & (one != expected));
+  for (int64_t i = 0; i < n; i++) {  // -1 is true: vectors of comparisons are so
+    const int32_t one = x[i] == 1 ? -1 : 0;
+    const int32_t zero = x[i] == 0 ? -1 : 0;
+    ones -= one;
+    others |= ~(one | zero);
+    if (CHECKED) others |= one ^ ((AT_THRESHOLD ? distance[i] >= 0 : distance[i] > 0) ? -1 : 0);
   }
   odd |= others;
   return ones;
 }
 
-// As `count_row` of n channels, of which there is one value each.
+// Of one sample, for each channel.
 template <bool CHECKED, bool AT_THRESHOLD>
-void count_column(const float* x, const float* distance, int64_t n, int64_t* counts,
+void count_sample(const float* x, const float* distance, const Shape& shape, int64_t* counts,
                   int32_t& odd) {
-  for (int64_t i = 0; i < n; i++)
-    counts[i] += count_row<CHECKED, AT_THRESHOLD>(x + i, distance + i, 1, odd);
+  const int64_t n = shape.space;
+  if (n == 1)  // which the compiler makes vectors of
+    for (int64_t i = 0; i < shape.channels; i++)
+      counts[i] += count_row<CHECKED, AT_THRESHOLD>(x + i, distance + i, 1, odd);
+  else
+    for (int64_t i = 0; i < shape.channels; i++)
+      counts[i] += count_row<CHECKED, AT_THRESHOLD>(x + i * n, distance + i * n, n, odd);
 }
 
 template <bool CHECKED, bool AT_THRESHOLD>
@@ -235,18 +241,15 @@ int count_spikes(const float* x, const float* distance, const Shape& shape, int6
                  int threads) {
   int32_t odd = 0;
   const int64_t size = shape.channels * shape.space;
-  if (shape.space == 1) {
+#pragma omp parallel num_threads(threads) reduction(| : odd) if (threads > 1)
+  {
+    std::vector<int64_t> own(shape.channels);  // in order of memory, which waits for it less
+#pragma omp for schedule(static)
     for (int64_t at = 0; at < shape.samples * size; at += size)
-      count_column<CHECKED, AT_THRESHOLD>(x + at, distance + at, size, counts, odd);
-    return !odd;
+      count_sample<CHECKED, AT_THRESHOLD>(x + at, distance + at, shape, own.data(), odd);
+#pragma omp critical
+    for (int64_t channel = 0; channel < shape.channels; channel++) counts[channel] += own[channel];
   }
-#pragma omp parallel for num_threads(threads) schedule(static) reduction(| : odd) if (threads > 1)
-  for (int64_t channel = 0; channel < shape.channels; channel++)
-    for (int64_t sample = 0; sample < shape.samples; sample++) {
-      const int64_t at = sample * size + channel * shape.space;
-      counts[channel] +=
-          count_row<CHECKED, AT_THRESHOLD>(x + at, distance + at, shape.space, odd);
-    }
   return !odd;
 }
 

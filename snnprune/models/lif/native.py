@@ -66,9 +66,9 @@ class NativePath:
         pointer, count = ctypes.c_void_p, ctypes.c_int64
         sizes = (count, count, ctypes.POINTER(Constants), ctypes.c_int)
         self._forward, self._backward = library.lif_forward, library.lif_backward
-        for function in (self._forward, self._backward):
-            function.argtypes = (pointer, count, pointer, pointer, *sizes)
-            function.restype = None
+        self._forward.argtypes = (pointer, count, pointer, pointer, ctypes.c_float, *sizes)
+        self._backward.argtypes = (pointer, count, pointer, pointer, *sizes)
+        self._forward.restype = self._backward.restype = None
         library.lif_compiler.restype = ctypes.c_char_p
         self.compiler: str = library.lif_compiler().decode()
         self.parallel = bool(library.lif_parallel())
@@ -85,12 +85,20 @@ class NativePath:
         membrane = torch.empty_like(current, memory_format=torch.contiguous_format)
         return self._run_forward(current, dynamics, membrane), membrane
 
-    def _run_forward(self, current: Tensor, dynamics: Dynamics, membrane: Tensor | None) -> Tensor:
+    def fire_and_keep_distance(self, current: Tensor, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
+        """As `plain.fire_and_keep_distance`."""
+        distance = torch.empty_like(current, memory_format=torch.contiguous_format)
+        above = dynamics.threshold
+        return self._run_forward(current, dynamics, distance, above=above), distance
+
+    def _run_forward(
+        self, current: Tensor, dynamics: Dynamics, membrane: Tensor | None, *, above: float = 0.0
+    ) -> Tensor:
         spikes = torch.empty_like(current, memory_format=torch.contiguous_format)
         current, stride = lay_out(current)
         into = None if membrane is None else membrane.data_ptr()
         sizes = _sizes(spikes, dynamics)
-        self._forward(current.data_ptr(), stride, spikes.data_ptr(), into, *sizes)
+        self._forward(current.data_ptr(), stride, spikes.data_ptr(), into, above, *sizes)
         return spikes
 
     def compute_gradient(self, grad_spikes: Tensor, current: Tensor, dynamics: Dynamics) -> Tensor:

@@ -34,8 +34,8 @@ class Path(Protocol):
         """Spikes (T, ...) float32; differentiable."""
         ...
 
-    def fire_and_keep_membrane(self, current: Tensor, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
-        """Spikes and the membrane potential before reset, both (T, ...) float32."""
+    def fire_and_keep_distance(self, current: Tensor, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
+        """Spikes and u - threshold before reset, both (T, ...) float32."""
         ...
 
 
@@ -164,6 +164,7 @@ def _compute_both(
     native_spikes, native_membrane = path.fire_and_keep_membrane(current, dynamics)
     yield native_spikes, spikes
     yield native_membrane, membrane
+    yield path.fire_and_keep_distance(current, dynamics)[1], membrane - dynamics.threshold
     yield (
         path.compute_gradient(grad_spikes, current, dynamics),
         plain.compute_gradient(grad_spikes, membrane, dynamics),

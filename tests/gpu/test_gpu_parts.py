@@ -268,7 +268,9 @@ def test_a_pretended_gpu_runs_every_candidate_by_the_paths_of_a_gpu(
     assert all(row["ms"] > 0 and row["peak_gb"] == 0 for row in rows)
 
 
-def test_events_are_read_once_all_calls_have_been_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_are_around_calls_with_a_cold_cache_and_read_once_all_are_awaited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     told: list[str] = []
 
     class Event:
@@ -284,11 +286,16 @@ def test_events_are_read_once_all_calls_have_been_awaited(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: told.append("synchronize"))
+    cache = torch.ones(8, dtype=torch.uint8)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: cache)
+
+    def call() -> None:
+        told.append("warm" if cache.any() else "call")
+        cache.fill_(1)
+
     device: Any = SimpleNamespace(type="cuda")
-    empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *size, dtype, device: empty(*size, dtype=dtype))
-    assert time_calls(lambda: told.append("call"), device, rounds=5) == 2.0
-    assert told == ["call", *["record", "call", "record"] * 5, "synchronize"]
+    assert time_calls(call, device, rounds=5, flushed=8) == 2.0
+    assert told == ["warm", *["record", "call", "record"] * 5, "synchronize"]
 
 
 def test_a_row_is_in_the_file_before_the_next_is_measured(out: Path) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from snnprune.checkpoint.naming import is_prunable
-from snnprune.checkpoint.packed import Packing
+from snnprune.checkpoint.packing import Packing
 from snnprune.checkpoint.safetensors import bytes_of, write_safetensors
 from snnprune.errors import InputError
 from snnprune.export.exporters import RecordedNetwork
@@ -33,7 +33,7 @@ class ExportContents:
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
-    packing: Packing
+    packing: Packing[Tensor]
     running: RecordedNetwork | None = None
     """The network with these weights, for a format that needs it."""
 
@@ -182,7 +182,9 @@ class Sizes:
         return asdict(self)
 
 
-def measure_sizes(tensors: Iterable[Tensor], packing: Packing, *, whole: int = WHOLE) -> Sizes:
+def measure_sizes(
+    tensors: Iterable[Tensor], packing: Packing[Tensor], *, whole: int = WHOLE
+) -> Sizes:
     """Measure all of them; `packing` is what `pack` made of the same tensors.
 
     Of more than `whole` bytes gzip and zstd get evenly spaced pieces: at its level zstd takes some

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from snnprune.checkpoint.containers import files_of, read_checkpoint, require_plain
 from snnprune.checkpoint.naming import is_prunable
-from snnprune.checkpoint.packed import AS_THEY_ARE, PRECISIONS, pack
+from snnprune.checkpoint.packed import pack
+from snnprune.checkpoint.packing import AS_THEY_ARE, PRECISIONS
 from snnprune.errors import InputError, UsageError
 from snnprune.errors.text import did_you_mean
 from snnprune.export.exporters import RecordedNetwork, record_first_calls

@@ -23,6 +23,7 @@ from snnprune.checkpoint.packing import (
     PRECISIONS,
     WORDS,
     MalformedPositionsError,
+    Packable,
     PackedEntry,
     Packing,
     Positions,
@@ -98,7 +99,7 @@ def require_no_bomb(contents: Contents, table: Mapping[str, PackedEntry], path: 
         InputError: it is one.
     """
     held = sum(tensor.nbytes for tensor in contents.tensors.values())
-    whole = sum(entry.size * TYPES[entry.dtype].itemsize for entry in table.values())
+    whole = sum(entry.nbytes for entry in table.values())
     if whole > max(SMALL, held * MOST_GROWTH):
         raise InputError(
             f"{held:,} bytes claim to hold {whole:,}", file=path, hint="do not trust its source"
@@ -144,8 +145,8 @@ def read_outline(path: Path) -> Contents:
     )
 
 
-def _pack_tensor(name: str, tensor: Tensor, precision: str) -> tuple[PackedEntry, Tensor] | None:
-    """A tensor's entry and bytes; None where it is none that can be packed."""
+def _pack_tensor(name: str, tensor: Tensor, precision: str) -> Packable[Tensor] | None:
+    """The tensor packed; None where it is none that can be."""
     if not tensor.is_floating_point() or tensor.itemsize not in WORDS or not tensor.numel():
         return None
     flat = tensor.detach().cpu().contiguous().reshape(-1)
@@ -168,7 +169,7 @@ def _pack_tensor(name: str, tensor: Tensor, precision: str) -> tuple[PackedEntry
         shape=tuple(tensor.shape),
         precision=precision,
     )
-    return entry, torch.from_numpy(packed)
+    return entry, None if packed is None else torch.from_numpy(packed)
 
 
 def _unpack_contents(contents: Contents, path: Path) -> Contents:

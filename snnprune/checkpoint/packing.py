@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -55,6 +55,11 @@ class PackedEntry:
         """How many elements it has."""
         return math.prod(self.shape)
 
+    @property
+    def nbytes(self) -> int:
+        """How many bytes it takes unpacked."""
+        return self.size * TYPES[self.dtype].itemsize
+
     def count_value_bytes(self) -> int:
         """Of its values, and of `int8` a float32 scale for each output channel before them."""
         if self.values == INT8:
@@ -82,6 +87,8 @@ class Stored(Protocol):
 
 
 T = TypeVar("T", bound=Stored)
+Packable = tuple[PackedEntry, T | None]
+"""A tensor's entry and bytes; None in place of these where they and the entry take no less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,48 +108,44 @@ class Packing(Generic[T]):
         return sum(tensor.nbytes for tensor in self.stored.values())
 
     def write(self, path: Path, metadata: Mapping[str, str]) -> None:
-        """Write the file, whole or not at all.
-
-        Raises:
-            InputError: a dtype or name has no place in the format, or a file changed that tensors
-                are still in.
-            OutputError: `path` cannot be written.
-        """
+        """Write the file, as `write_file` does."""
         table = {name: asdict(entry) for name, entry in self.table.items()}
         text = json.dumps({"format": FORMAT, "tensors": table}, separators=(",", ":"))
         self.write_file(path, self.stored, {PACKED: text, **metadata})
 
 
 def assemble_packing(
-    found: Iterable[tuple[str, T, tuple[PackedEntry, T] | None]],
+    found: Iterable[tuple[str, T, Packable[T] | None]],
     write_file: Callable[[Path, Mapping[str, T], Mapping[str, str]], None],
 ) -> Packing[T]:
-    """The packing of tensors by name, each as it is and, if it can be, packed.
-
-    What does not get smaller by it stays as it is.
-    """
-    stored, table, bound = dict[str, T](), {}, 0.0
-    for name, whole, packed in found:
-        bound += whole.nbytes if packed is None else min(whole.nbytes, packed[0].compute_bound())
-        if packed is None or packed[1].nbytes + ENTRY >= whole.nbytes:
-            stored[name] = whole
-        else:
-            table[name], stored[name] = packed
+    """The packing of tensors by name, each as it is and, if it can be, packed."""
+    stored, table, bound = dict[str, T](), dict[str, PackedEntry](), 0.0
+    for name, whole, packable in found:
+        entry, packed = packable or (None, None)
+        bound += min(whole.nbytes, entry.compute_bound()) if entry else whole.nbytes
+        stored[name] = whole if packed is None else packed
+        if entry is not None and packed is not None:
+            table[name] = entry
     return Packing(stored=stored, table=table, bound=bound, write_file=write_file)
 
 
 def pack_values(
     places: Places, values: Bytes, *, dtype: str, shape: tuple[int, ...], precision: str
-) -> tuple[PackedEntry, Bytes]:
-    """A tensor's entry and bytes, from where its values stand and what they are kept as."""
+) -> Packable[Bytes]:
+    """Pack a tensor, from where its values stand and what they are kept as."""
+    entry = PackedEntry(dtype=dtype, shape=shape, kept=len(places), low=0, values=precision)
+    least = len(places) // 8  # bytes: a position has one bit and more
+    if len(values) + least + ENTRY >= entry.nbytes:
+        return entry, None
     positions = encode(places)
-    entry = PackedEntry(
-        dtype=dtype, shape=shape, kept=len(places), low=positions.low, values=precision
-    )
-    return entry, np.concatenate([values, positions.lowest, positions.unary])
+    if len(values) + positions.nbytes + ENTRY >= entry.nbytes:
+        return entry, None
+    packed = np.concatenate([values, positions.lowest, positions.unary])
+    return replace(entry, low=positions.low), packed
 
 
 MOST_LOW = 40  # bits; a gap is less than the tensor's size
+CHUNK = 2**15  # gaps; a multiple of 8, so that the low bits of each chunk are whole bytes
 
 
 class MalformedPositionsError(Exception):
@@ -167,19 +170,21 @@ class Positions:
 
 def encode(places: Places) -> Positions:
     """Code positions, (kept,)."""
-    gaps = np.diff(places, prepend=-1) - 1
-    low = _choose_low_bits(gaps)
-    quotients = gaps >> low
-    unary = np.zeros(int(quotients.sum()) + len(gaps), dtype=np.bool_)
-    unary[np.cumsum(quotients + 1) - 1] = True
-    lowest = np.empty((len(gaps), low), dtype=np.uint8)
-    for bit in range(low):
-        lowest[:, bit] = gaps >> bit & 1
-    return Positions(
-        low=low,
-        lowest=np.packbits(lowest.reshape(-1), bitorder="little"),
-        unary=np.packbits(unary, bitorder="little"),
-    )
+    gaps = np.diff(places, prepend=-1)
+    gaps -= 1
+    low, rest = _choose_low_bits(gaps)
+    unary, done = np.zeros(rest + len(gaps), dtype=np.bool_), 0
+    lowest = np.empty(count_low_bytes(len(gaps), low), dtype=np.uint8)
+    for first, some in _iter_chunks(gaps):
+        ends = np.cumsum((some >> low) + 1) + (done - 1)
+        unary[ends] = True
+        done = int(ends[-1]) + 1
+        bits = np.empty((len(some), low), dtype=np.uint8)
+        for bit in range(low):
+            bits[:, bit] = some >> bit & 1
+        packed = np.packbits(bits.reshape(-1), bitorder="little")
+        lowest[first * low // 8 :][: len(packed)] = packed
+    return Positions(low=low, lowest=lowest, unary=np.packbits(unary, bitorder="little"))
 
 
 def decode(coded: Positions, count: int, size: int) -> Places:
@@ -219,13 +224,23 @@ def count_entropy_bits(kept: int, size: int) -> float:
     return max(0.0, natural / math.log(2))
 
 
-def _choose_low_bits(gaps: Places) -> int:
-    """How many low bits make the code shortest.
+def _choose_low_bits(gaps: Places) -> tuple[int, int]:
+    """How many low bits make the code shortest, and what the rest of all gaps adds up to then.
 
-    One bit more costs one for each gap and saves half of its quotient, rounded up: ever less. So
-    the first bit that saves no more than it costs is one too many.
+    One bit more costs one for each gap and saves half of its rest, rounded up: ever less. So the
+    first bit that saves no more than it costs is one too many.
     """
     low, rest = 0, int(gaps.sum())
-    while (shorter := int((gaps >> (low + 1)).sum())) + len(gaps) < rest:
+    while (shorter := _sum_shifted(gaps, low + 1)) + len(gaps) < rest:
         low, rest = low + 1, shorter
-    return low
+    return low, rest
+
+
+def _sum_shifted(gaps: Places, low: int) -> int:
+    return sum(int((some >> low).sum()) for _, some in _iter_chunks(gaps))
+
+
+def _iter_chunks(gaps: Places) -> Iterator[tuple[int, Places]]:
+    """Some of them at a time, which a cache holds, and where they begin."""
+    for first in range(0, len(gaps), CHUNK):
+        yield first, gaps[first : first + CHUNK]

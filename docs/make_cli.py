@@ -13,7 +13,7 @@ from typing import Any
 from pages import written
 from typer.main import get_command
 
-from snnprune.cli.commands import app
+from snnprune.cli.commands import make_app
 
 PAGE = Path(__file__).with_name("cli.md")
 INTRODUCTION = """\
@@ -28,7 +28,7 @@ This page is written by `python docs/make_cli.py`; a test fails where it is stal
 
 def page() -> str:
     """The whole page."""
-    root = get_command(app)
+    root = get_command(make_app())
     sections = [INTRODUCTION, _section("snnprune", root)]
     sections += [_section(name, command) for name, command in _commands("snnprune", root)]
     return "\n".join(sections)

@@ -18,8 +18,7 @@ from left_out import LeftOut
 from needed import require_all
 from valid_reports import assert_valid
 
-from snnprune.cli import run_app
-from snnprune.cli.commands import app
+from snnprune.cli import run_app, run_command
 from snnprune.files.writing import replace_file
 
 require_all()
@@ -89,7 +88,7 @@ def in_this_process(*arguments: object) -> Done:
         patch.setenv("COLUMNS", "80")
         patch.setenv("NO_COLOR", "1")
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = run_app(app, [str(argument) for argument in arguments])
+            code = run_app(run_command, [str(argument) for argument in arguments])
     done = subprocess.CompletedProcess(
         list(map(str, arguments)), code, out.getvalue(), err.getvalue()
     )

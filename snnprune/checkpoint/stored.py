@@ -240,43 +240,52 @@ def map_pieces(
             yield piece, found.result()
 
 
-def compute_magnitude_bits(kind: StoredType, bits: Bits, *, wide: bool = False) -> Bits:
-    """The bits of |x|, which are in the order of |x|: of float32, or of float64 where `wide`."""
+def compute_magnitude_bits(
+    kind: StoredType, bits: Bits, *, wide: bool = False, out: Bits | None = None
+) -> Bits:
+    """The bits of |x|, which are in the order of |x|: of float32, or of float64 where `wide`.
+
+    In `out`, which may be `bits`, where they take no more room there.
+    """
     if kind.name == "float64":
-        return bits & np.uint64(0x7FFFFFFFFFFFFFFF)
+        return np.bitwise_and(bits, np.uint64(0x7FFFFFFFFFFFFFFF), out=out)
     if kind.name == "float16":
-        single = bits.view(np.float16).astype(np.float32).view(np.uint32)
+        bits, out = bits.view(np.float16).astype(np.float32).view(np.uint32), None
     elif kind.name == "bfloat16":
-        single = bits.astype(np.uint32) << np.uint32(16)
-    else:
-        single = bits
-    magnitude = single & np.uint32(0x7FFFFFFF)
+        bits, out = bits.astype(np.uint32) << np.uint32(16), None
+    magnitude = np.bitwise_and(bits, np.uint32(0x7FFFFFFF), out=out)
     if not wide:
         return magnitude
     return magnitude.view(np.float32).astype(np.float64).view(np.uint64)
 
 
 def count_piece(name: str, piece: Piece, bits: Bits) -> ValueCounts:
-    """Of the values of a piece; `first` counts from the beginning of the tensor."""
+    """Of the values of a piece, which are lost; `first` counts from the tensor's beginning."""
     tensor = piece.tensor
     if not tensor.is_floating_point():
         return ValueCounts()
-    magnitude = compute_magnitude_bits(tensor.dtype, bits)
+    least = _find_least(tensor.dtype, bits) if must_find_least(name, tensor) else 0.0
+    magnitude = compute_magnitude_bits(tensor.dtype, bits, out=bits)
     nonfinite = first = 0
     if int(magnitude.max(initial=0)) >= INFINITE[tensor.itemsize]:
         lost = np.flatnonzero(magnitude >= INFINITE[tensor.itemsize])
         nonfinite, first = len(lost), piece.first + int(lost[0])
-    asked = must_find_least(name, tensor)
     return ValueCounts(
         nonfinite=nonfinite,
         first=first,
-        zeros=int(np.count_nonzero(magnitude == 0)) if must_count_zeros(name, tensor) else 0,
-        least=_find_least(tensor.dtype, bits, magnitude) if asked else 0.0,
+        zeros=count_zeros(magnitude) if must_count_zeros(name, tensor) else 0,
+        least=least,
     )
 
 
-def _find_least(kind: StoredType, bits: Bits, magnitude: Bits) -> float:
+def count_zeros(magnitude: Bits) -> int:
+    """How many are the bits of 0."""
+    return int(np.count_nonzero(magnitude == 0))
+
+
+def _find_least(kind: StoredType, bits: Bits) -> float:
     """The least value, or 0 where none is negative."""
+    magnitude = compute_magnitude_bits(kind, bits)
     below = magnitude[bits >> np.array(8 * kind.itemsize - 1, bits.dtype) == 1]
     floats = below.view(np.float64 if kind.itemsize == 8 else np.float32)
     return -float(floats.max(initial=0.0))

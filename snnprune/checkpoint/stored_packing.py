@@ -103,9 +103,8 @@ class StoredPacker:
 def _look(key: str, piece: Piece, bits: Bits) -> _Seen:
     kept = bits != 0 if _is_packable(piece.tensor) else np.zeros(0, dtype=np.bool_)
     here = np.flatnonzero(kept)  # of truth values it is nine times as fast
-    return _Seen(
-        counts=count_piece(key, piece, bits), places=here + piece.first, values=bits.take(here)
-    )
+    values = bits.take(here)  # before they are counted, which takes their signs
+    return _Seen(counts=count_piece(key, piece, bits), places=here + piece.first, values=values)
 
 
 def _merge(pieces: Iterable[_Seen]) -> _Seen:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import typer
 from typer.main import get_command
 
-from snnprune.cli.commands import app, may_speak
+from snnprune.cli.commands import COMMANDS, make_app, wait_to_speak
 from snnprune.cli.console import STDERR, ReaderLeftError, claim_stdout
 from snnprune.errors import (
     InputError,
@@ -28,7 +28,7 @@ from snnprune.errors.text import format_json_line, make_printable
 from snnprune.plugins.waiting import watch_user_code
 from snnprune.runtime import read_process_rank
 
-__all__ = ["app", "main", "run_app"]
+__all__ = ["main", "run_app", "run_command"]
 
 BUG, INTERRUPTED, TERMINATED = 1, 130, 143
 RESERVE = 2**22  # bytes to tell in that there is no memory left
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     claim_stdout()
     with report_workers_once():
-        code = run_app(_run_command, list(sys.argv[1:] if arguments is None else arguments))
+        code = run_app(run_command, list(sys.argv[1:] if arguments is None else arguments))
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nobody is left to take what `run_app` raises
     with contextlib.suppress(OutputError, ReaderLeftError):
         sys.stdout.flush()
@@ -52,9 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _run_command(*arguments: Any, **settings: Any) -> Any:
-    """The app as a command, which leaves `sys.excepthook` as it is; the app itself would not."""
-    return get_command(app)(*arguments, **settings)
+def run_command(arguments: list[str], **settings: Any) -> Any:
+    """The command that is asked for; an app that is called would change `sys.excepthook`."""
+    asked = arguments[:1] if arguments[:1] and arguments[0] in COMMANDS else COMMANDS
+    return get_command(make_app(asked))(arguments, **settings)
 
 
 class _TerminatedError(BaseException):
@@ -135,7 +136,7 @@ def _handle_error(error: BaseException, arguments: list[str]) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":  # the help has been printed
         return UsageError.exit_code
     known = _convert_error(error)
-    if may_speak(error):
+    if wait_to_speak(error):
         _print_error(known, error, arguments)
     return BUG if known is None else known.exit_code
 

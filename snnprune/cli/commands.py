@@ -4,11 +4,12 @@ import contextlib
 import signal
 import sys
 import time
+from collections.abc import Iterable
+from importlib import import_module
 from types import FrameType
 
 import typer
 
-from snnprune.cli import checkpoints, comparing, recipes, theory, training
 from snnprune.errors import PeerError, StoppedError, UsageError
 from snnprune.runtime import read_process_rank
 
@@ -35,7 +36,7 @@ def require_sharing(command: str) -> None:
         )
 
 
-def may_speak(error: BaseException) -> bool:
+def wait_to_speak(error: BaseException) -> bool:
     """Whether this process is the one to tell of its fault.
 
     The first does at once. The others, and one that only met that another is gone, wait to be
@@ -67,34 +68,49 @@ def _raise_ended(_: int, __: FrameType | None) -> None:
     raise _EndedError
 
 
-app = typer.Typer(
-    name="snnprune",
-    help="Prune trained spiking neural networks, by what a weight does to a spike.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("inspect")(checkpoints.inspect)
-app.command("calibrate")(checkpoints.calibrate)
-app.command("score")(checkpoints.score)
-app.command("prune")(checkpoints.prune)
-app.command("eval")(checkpoints.evaluate)
-app.command("diff")(comparing.diff)
-app.command("check")(checkpoints.check)
-app.command("sensitivity")(comparing.sensitivity)
-app.command("export")(checkpoints.export)
-app.command("train")(training.train)
-app.command("finetune")(training.finetune)
-app.command("imp")(training.imp)
-app.command("search")(training.search)
-app.add_typer(theory.theory_app, name="theory")
-app.add_typer(theory.analyze_app, name="analyze")
-app.add_typer(recipes.app, name="recipes")
-app.command("demo")(checkpoints.demo)
-app.command("env")(checkpoints.env)
+COMMANDS = {
+    "inspect": "checkpoints:inspect",
+    "calibrate": "checkpoints:calibrate",
+    "score": "checkpoints:score",
+    "prune": "checkpoints:prune",
+    "eval": "checkpoints:evaluate",
+    "diff": "comparing:diff",
+    "check": "checkpoints:check",
+    "sensitivity": "comparing:sensitivity",
+    "export": "checkpoints:export",
+    "train": "training:train",
+    "finetune": "training:finetune",
+    "imp": "training:imp",
+    "search": "training:search",
+    "theory": "theory:theory_app",
+    "analyze": "theory:analyze_app",
+    "recipes": "recipes:app",
+    "demo": "checkpoints:demo",
+    "env": "checkpoints:env",
+}
+"""Where each is, in the order in which people need them."""
 
 
-@app.callback(invoke_without_command=True)
+def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """The app with these commands: one alone starts in half the time of all."""
+    app = typer.Typer(
+        name="snnprune",
+        help="Prune trained spiking neural networks, by what a weight does to a spike.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for name in names:
+        module, _, attribute = COMMANDS[name].partition(":")
+        found = getattr(import_module(f"snnprune.cli.{module}"), attribute)
+        if isinstance(found, typer.Typer):
+            app.add_typer(found, name=name)
+        else:
+            app.command(name)(found)
+    app.callback(invoke_without_command=True)(version_option)
+    return app
+
+
 def version_option(
     context: typer.Context,
     version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True),

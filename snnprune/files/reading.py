@@ -167,37 +167,48 @@ class BackgroundHash:
 class GrowingHash:
     """The SHA-256 of a file that is being written, which a thread reads back; a context manager."""
 
-    def __init__(self, path: Path) -> None:
-        self._ends: Queue[int | None] = Queue()
+    def __init__(self, path: Path, see: Callable[[str, memoryview], None]) -> None:
+        """`see` gets all that is read, with the label that it was announced by."""
+        self._path, self._see = path, see
+        self._announced: Queue[tuple[int, str] | None] = Queue()
         self._pool = ThreadPoolExecutor(1)
-        self._found = self._pool.submit(self._follow, path)
+        self._found = self._pool.submit(self._follow)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ends.put(None)
+        self._announced.put(None)
         self._pool.shutdown()
 
-    def advance(self, end: int) -> None:
-        """So many bytes are in the file by now."""
-        self._ends.put(end)
+    def advance(self, end: int, label: str) -> None:
+        """So many bytes are in the file by now, and those after the last ones are of `label`."""
+        self._announced.put((end, label))
 
     def result(self) -> str:
-        """The hash of all that was there when the block ended, in hexadecimal."""
+        """The hash of all that was there when the block ended, in hexadecimal.
+
+        Raises:
+            InputError: something was announced and is not there.
+        """
         return self._found.result()
 
-    def _follow(self, path: Path) -> str:
-        digest, place = hashlib.sha256(), 0
-        with path.open("rb", buffering=0) as file:
-            while (end := self._ends.get()) is not None:
-                while place < end and (data := file.read(min(end - place, CHUNK))):
-                    digest.update(data)
-                    place += len(data)
+    def _follow(self) -> str:
+        digest, place, memory = hashlib.sha256(), 0, bytearray()
+        with self._path.open("rb", buffering=0) as file:
+            while (announced := self._announced.get()) is not None:
+                end, label = announced
+                if len(memory) < end - place:
+                    memory = bytearray(end - place)
+                data = memoryview(memory)[: end - place]
+                if file.readinto(data) != len(data):
+                    raise changed_error(self._path)
+                place = end
+                digest.update(data)
+                self._see(label, data)
         return digest.hexdigest()
 
 
-CHUNK = 2**20  # bytes
 LINE = re.compile(r"(\\?)([0-9a-fA-F]{64}) [ *](.+)")
 MOST = 2**24  # bytes: some 100,000 files
 ESCAPES = {r"\\": "\\", r"\n": "\n", r"\r": "\r"}

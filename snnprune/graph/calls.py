@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -33,6 +34,7 @@ SYNONYMS = {
 }
 
 
+@lru_cache(maxsize=256)  # asked some times for every call of a pass
 def name_of(function: Callable[..., Any]) -> str:
     """What a function is called: `add`, also for `add_`, `+=` and `add.Tensor`; `T` for `x.T`."""
     name = str(getattr(function, "__name__", "?"))
@@ -167,7 +169,6 @@ COMPARISONS = {
     "le": (True, True),
     "less_equal": (True, True),
 }
-NORM_SIGNATURE = inspect.signature(functional.batch_norm)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,18 +188,26 @@ def read_norm_call(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> NormCall | None:
     """What a call says if it normalises over the batch, else None."""
-    if function is not functional.batch_norm:
-        return None
-    given = NORM_SIGNATURE.bind(*args, **kwargs)
-    given.apply_defaults()
-    values = given.arguments
+    return _read_batch_norm(*args, **kwargs) if function is functional.batch_norm else None
+
+
+def _read_batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,  # noqa: ARG001
+    training: bool = False,
+    momentum: float = 0.1,  # noqa: ARG001
+    eps: float = 1e-5,
+) -> NormCall:
     return NormCall(
-        input=values["input"],
-        mean=values["running_mean"],
-        variance=values["running_var"],
-        scale=values["weight"],
-        eps=values["eps"],
-        training=values["training"],
+        input=input,
+        mean=running_mean,
+        variance=running_var,
+        scale=weight,
+        eps=eps,
+        training=training,
     )
 
 

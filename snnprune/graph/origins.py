@@ -396,6 +396,20 @@ def find_between(origin: Origin, marks: Collection[Origin]) -> set[Origin]:
 
 
 NOTE = "_snnprune_origin"
+PLAIN = frozenset({type(None), bool, int, float, str})
+
+
+def list_tensors(tree: Any) -> list[Tensor]:
+    """The tensors in what a call takes or gives, in their order."""
+    if isinstance(tree, Tensor):
+        return [tree]
+    kind = type(tree)
+    if kind in PLAIN:
+        return []
+    if kind is tuple or kind is list or kind is dict:
+        parts = tree.values() if kind is dict else tree
+        return [leaf for part in parts for leaf in list_tensors(part)]
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]  # of others, slowly
 
 
 class OriginNotes:
@@ -446,7 +460,7 @@ class OriginNotes:
 
     def list_origins(self, tree: Any) -> tuple[Origin, ...]:
         """Where the tensors in `tree` came from, as far as it is known."""
-        found = ((leaf, self.of(leaf)) for leaf in tree_leaves(tree))
+        found = ((leaf, self.of(leaf)) for leaf in list_tensors(tree))
         return tuple(
             origin
             for leaf, origin in found

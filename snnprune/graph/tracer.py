@@ -44,6 +44,7 @@ from snnprune.graph.origins import (
     VIEWS,
     Origin,
     OriginNotes,
+    list_tensors,
     make_origin,
     make_spike_origin,
 )
@@ -198,7 +199,7 @@ class Tracer(TorchFunctionMode):
 
     def _enter(self, name: str, inputs: Any) -> None:
         if not self.followed.inside:
-            new = [leaf for leaf in tree_leaves(inputs) if self.notes.of(leaf) is None]
+            new = [leaf for leaf in list_tensors(inputs) if self.notes.of(leaf) is None]
             self._note(new, Origin(name="input", data=True, analog=True))
         self.followed.inside.append(name)
 
@@ -207,7 +208,7 @@ class Tracer(TorchFunctionMode):
 
     def _enter_neuron(self, name: str, inputs: Any) -> None:
         if not self.followed.depth:
-            axes = [self.axis(leaf) for leaf in tree_leaves(inputs)]
+            axes = [self.axis(leaf) for leaf in list_tensors(inputs)]
             axis = next((one for one in axes if one is not None), None)
             self.observers.on_drive(name, self.notes.list_origins(inputs), axis)
             self.neuron = name
@@ -231,7 +232,7 @@ class Tracer(TorchFunctionMode):
         return result
 
     def _note(self, tree: Any, origin: Origin) -> None:
-        leaves = [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+        leaves = list_tensors(tree)
         for leaf in leaves:
             # parts of one tensor are told apart, as its time steps
             self.notes.put(leaf, origin if len(leaves) == 1 else replace(origin))
@@ -313,7 +314,7 @@ class Tracer(TorchFunctionMode):
 
     def _make_scaled_origin(self, made: Origin, args: Any, kwargs: Any) -> Origin:
         """The origin of a product, quotient, sum or difference, with the constant in it."""
-        data = [leaf for leaf in tree_leaves((args, kwargs)) if self._is_data(leaf)]
+        data = [leaf for leaf in list_tensors((args, kwargs)) if self._is_data(leaf)]
         if len(data) != 1:
             return made
         if made.name == "neg":
@@ -387,7 +388,7 @@ class ChannelNumbers:
 
     def follow(self, function: Any, args: Any, kwargs: Any, result: Any, name: str) -> None:
         """Number what an operation makes of what is numbered."""
-        known = [leaf for leaf in tree_leaves((args, kwargs)) if self.of(leaf) is not None]
+        known = [leaf for leaf in list_tensors((args, kwargs)) if self.of(leaf) is not None]
         if not known or (name in VIEWS | MOVES and len(known) > 1 and name not in WRITES):
             return
         with torch._C.DisableTorchFunction():

@@ -25,13 +25,11 @@ from snnprune.measure.calibration import (
 )
 from snnprune.measure.channel_sums import (
     HISTOGRAM,
-    ONE_CHANNEL,
     CalibrationSums,
     ChannelHistogram,
-    align_spikes,
     find_channel_axis,
-    reshape_to_blocks,
 )
+from snnprune.measure.sweeps import add_inputs, add_membrane, add_spikes
 
 MIN_SAMPLES = 1024  # below this many images rates and variances are too rough to rank by
 UNSEEN = "its membrane was not seen"
@@ -352,8 +350,7 @@ class Collector:
         self.factors.factors = self.sums.factors
 
     def on_input(self, weight: str, x: Tensor) -> None:
-        for block in reshape_to_blocks(x, self.network.layers[weight].channel_axis):
-            self.sums.inputs[weight].add(block)
+        add_inputs(self.sums.inputs[weight], x, self.network.layers[weight].channel_axis)
 
     def on_layer(self, weight: str, call: LayerCall) -> None:
         if self.network.layers[weight].shaped and weight not in self.sums.weights:
@@ -363,32 +360,28 @@ class Collector:
         if neuron == self.first:
             self.sums.steps += len(distance)
         axis = self._channel_axis(neuron, distance.shape)
-        if axis is not None:
-            self._take_membrane(neuron, distance, axis)
+        with torch._C.DisableTorchFunction():  # nobody is to follow what is done here
+            if axis is not None:
+                self._take_membrane(neuron, distance, axis)
         self.steps[neuron] += len(distance)
         self.unchecked[neuron].append(distance)
 
     def on_spikes(self, neuron: str, spikes: Tensor) -> None:
         seen = self.unchecked.pop(neuron, [])
-        fires = _detect_spikes(torch.cat(seen), self.network.neurons[neuron]) if seen else None
-        spikes_then = None if fires is None else align_spikes(spikes, fires)
-        if spikes_then is None:
-            self.sums.refused[neuron] = UNEXPLAINED if seen else HIDDEN
+        if not seen:
+            self.sums.refused[neuron] = HIDDEN
             return
-        axis = self._channel_axis(neuron, spikes_then.shape)
-        for block in () if axis is None else _split_channels(spikes_then, axis):
-            self.sums.spikes[neuron].add(block)
+        axis = self._channel_axis(neuron, seen[0].shape)
+        at_threshold = self.network.neurons[neuron].constants.fires_at_threshold
+        with torch._C.DisableTorchFunction():
+            found = self.sums.spikes[neuron]
+            if not add_spikes(found, spikes, seen, axis, at_threshold=at_threshold):
+                self.sums.refused[neuron] = UNEXPLAINED
 
     def _take_membrane(self, neuron: str, distance: Tensor, axis: int) -> None:
-        moments = self.sums.membranes[neuron]
-        for step, u in enumerate(distance, start=self.steps[neuron]):
-            for block in _split_channels(u, axis):
-                moments.at(step).add(block)
-        # once for all channels and steps: each look at the values waits for the device
-        if not bool(moments.compute_variance().isfinite().all()):
+        moments, histogram = self.sums.membranes[neuron], self.sums.histograms[neuron]
+        if not add_membrane(moments, histogram, distance, axis, first=self.steps[neuron]):
             raise NonFiniteError("membrane potential is not finite", field=neuron)
-        for block in _split_channels(distance, axis):
-            self.sums.histograms[neuron].add(block)
 
     def _channel_axis(self, neuron: str, shape: torch.Size) -> int | None:
         """As `channel_axis`; a neuron of which nobody can say has no statistics."""
@@ -396,17 +389,3 @@ class Collector:
         if axis is None:
             self.sums.refused.setdefault(neuron, NO_AXIS)
         return axis
-
-
-def _split_channels(x: Tensor, axis: int) -> tuple[Tensor, ...]:
-    """Blocks (A, C, S) of what has its channels at `axis`, counted from the end."""
-    return (
-        reshape_to_blocks(x.reshape(-1, 1), -1)
-        if axis == ONE_CHANNEL
-        else reshape_to_blocks(x, axis)
-    )
-
-
-def _detect_spikes(distance: Tensor, neuron: Neuron) -> Tensor:
-    """Where u - u_th, (T, N, ...), is a spike."""
-    return distance >= 0 if neuron.constants.fires_at_threshold else distance > 0

@@ -176,6 +176,8 @@ class ChannelHistogram:
 
     def __init__(self, low: float, high: float, bins: int) -> None:
         self.low, self.high, self.bins = low, high, bins
+        self.scale = bins / (high - low)
+        self.shift = 1 - low * self.scale  # with one for the bin below all others
         self.counts = torch.zeros((), dtype=torch.int64)
 
     def compute_edges(self) -> Tensor:
@@ -185,9 +187,8 @@ class ChannelHistogram:
     def add(self, block: Tensor) -> None:
         """Take in (A, C, S) values; a bin holds its lower edge."""
         channels, width = block.shape[1], self.bins + 2
-        scale = self.bins / (self.high - self.low)
-        # +1 for the bin below all others; what is positive is cut down by the change of type
-        position = block.mul(scale).add_(1 - self.low * scale).clamp_(0, self.bins + 1)
+        # what is positive is cut down by the change of type
+        position = block.mul(self.scale).add_(self.shift).clamp_(0, self.bins + 1)
         row = torch.arange(channels, device=block.device, dtype=torch.int32).mul_(width)
         index = position.to(torch.int32).add_(row.view(1, -1, 1)).flatten()
         counts = torch.bincount(index, minlength=channels * width).view(channels, width)
@@ -212,10 +213,15 @@ class ChannelMean:
     def add(self, block: Tensor) -> None:
         """Take in (A, C, S) values."""
         self.values = _merge_kind(block, self.values)
-        self.sums = self.sums.to(block.device) + torch.stack(
-            _compute_power_sums(block, self.values)
-        )
-        self.count += block.shape[0] * block.shape[2]
+        self._take(_compute_power_sums(block, self.values), block.shape[0] * block.shape[2])
+
+    def add_ones(self, ones: Tensor, count: int) -> None:
+        """Take in `count` values of each channel, of which so many are 1, (C,), and others 0."""
+        self._take((ones.double(),) * 3, count)
+
+    def _take(self, sums: tuple[Tensor, Tensor, Tensor], count: int) -> None:
+        self.sums = self.sums.to(sums[0].device) + torch.stack(sums)
+        self.count += count
 
     def merge(self, other: ChannelMean) -> None:
         """Take in what another has taken in."""

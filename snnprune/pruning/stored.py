@@ -27,8 +27,8 @@ from snnprune.pruning.allocation import deal_shares
 DIGIT = 18
 """An interval has at most 2 to the power of this bins, whose counters fit a core's cache."""
 FEW = 2**20  # weights of which no sample is taken
-EACH, RUN = 64, 1024
-"""A sample is every so many runs of so many weights."""
+EACH, RUN, MOST = 64, 1024, 2**21
+"""A sample is every so many runs of so many weights, and more seldom where that would be more."""
 DEVIATIONS = 8.0
 """Of the rank in a sample; where the weights of a run are alike, that may be too few."""
 RULES = ("global", "local")
@@ -114,7 +114,8 @@ def _guess_interval(
     if total < FEW:
         return None
     reader = PieceReader()
-    pieces = chain.from_iterable(map(_sample_pieces, weights.values()))
+    apart = RUN * max(EACH, total // MOST)
+    pieces = chain.from_iterable(_sample_pieces(weight, apart) for weight in weights.values())
     sample = np.sort(np.concatenate([_rank(one, reader.read(one), wide=wide) for one in pieces]))
     share = count / total
     spread = DEVIATIONS * math.sqrt(share * (1 - share) * len(sample)) + 1
@@ -123,8 +124,8 @@ def _guess_interval(
     return Interval(low=int(sample[low]), high=int(sample[high]) + 1)
 
 
-def _sample_pieces(weight: StoredTensor) -> Iterator[Piece]:
-    for first in range(0, weight.numel(), EACH * RUN):
+def _sample_pieces(weight: StoredTensor, apart: int) -> Iterator[Piece]:
+    for first in range(0, weight.numel(), apart):
         yield Piece(tensor=weight, first=first, count=min(RUN, weight.numel() - first))
 
 
@@ -135,7 +136,7 @@ def _count_in(
     bins = ((interval.high - interval.low - 1) >> interval.shift) + 1
 
     def look(piece: Piece, bits: Bits) -> tuple[int, Bits]:
-        found = _rank(piece, bits, wide=wide)
+        found = _rank(piece, bits, wide=wide, out=bits)
         low, last = (
             np.array(end, found.dtype) for end in (interval.low, interval.high - 1 - interval.low)
         )
@@ -176,9 +177,8 @@ def _deal_ties(
     return dealt
 
 
-def _rank(piece: Piece, bits: Bits, *, wide: bool) -> Bits:
-    """In memory of its own."""
-    return compute_magnitude_bits(piece.tensor.dtype, bits, wide=wide)
+def _rank(piece: Piece, bits: Bits, *, wide: bool, out: Bits | None = None) -> Bits:
+    return compute_magnitude_bits(piece.tensor.dtype, bits, wide=wide, out=out)
 
 
 class MaskMaker:
@@ -186,10 +186,13 @@ class MaskMaker:
 
     def __init__(self, cut: Cut, key: str) -> None:
         self._cut, self._left = cut, cut.equal.get(key, 0)
+        self._room: Bits | None = None
 
     def make(self, piece: Piece, bits: Bits) -> npt.NDArray[np.bool_]:
         """The mask of a piece, (count,), True = kept."""
-        found = _rank(piece, bits, wide=self._cut.wide)
+        if self._room is None:
+            self._room = np.empty_like(bits)
+        found = _rank(piece, bits, wide=self._cut.wide, out=self._room[: len(bits)])
         level = np.array(self._cut.level, found.dtype)
         kept = found >= level
         if self._left:

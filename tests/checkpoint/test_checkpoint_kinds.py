@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from snnprune.checkpoint.checkpoint import find_prunable_weights
 from snnprune.checkpoint.containers import read_checkpoint
-from snnprune.cli.commands import app
+from snnprune.cli.commands import make_app
 from snnprune.errors import InputError
 
 
@@ -51,7 +51,7 @@ PLAIN: dict[str, Any] = {
 
 
 def run(*command: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(part) for part in command])
+    result = CliRunner().invoke(make_app(), [str(part) for part in command])
     assert result.exit_code == code, result.output
     return " ".join(result.output.split())
 
@@ -102,7 +102,9 @@ def test_what_safetensors_cannot_hold_is_refused_before_a_file_is_there(
     torch.save({**weights(), "beside": KINDS[kind](weights()["fc.weight"])}, path)
     with pytest.raises(InputError, match=r"beside: a tensor that is .* has no place in a"):
         CliRunner().invoke(
-            app, ["prune", str(path), "--sparsity", "0.5", "-o", str(out)], catch_exceptions=False
+            make_app(),
+            ["prune", str(path), "--sparsity", "0.5", "-o", str(out)],
+            catch_exceptions=False,
         )
     assert not out.exists()
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from snnprune.checkpoint.containers import read_checkpoint
-from snnprune.cli.commands import app
+from snnprune.cli.commands import make_app
 
 
 class Phase(enum.Enum):
@@ -170,7 +170,9 @@ def test_everything_beside_the_weights_is_there_again(
     torch.save(
         {"epoch": 3, "model": state, "beside": beside}, path, _use_new_zipfile_serialization=zipped
     )
-    result = CliRunner().invoke(app, ["prune", str(path), "--sparsity", "0.5", "-o", str(out)])
+    result = CliRunner().invoke(
+        make_app(), ["prune", str(path), "--sparsity", "0.5", "-o", str(out)]
+    )
     assert result.exit_code == 0, result.output
     given, found = (torch.load(one, weights_only=False) for one in (path, out))
     assert parts(found["beside"]) == parts(given["beside"]) == parts(copy.deepcopy(beside))
@@ -191,7 +193,9 @@ def test_every_byte_but_those_of_changed_storages_is_as_it_was(
     value = {"model": net().state_dict(), "adam": stepped(torch.optim.Adam).state_dict()}
     torch.save(value, path, _use_new_zipfile_serialization=zipped)
     assert (
-        CliRunner().invoke(app, ["prune", str(path), "--sparsity", "0.5", "-o", str(out)]).exit_code
+        CliRunner()
+        .invoke(make_app(), ["prune", str(path), "--sparsity", "0.5", "-o", str(out)])
+        .exit_code
         == 0
     )
     before, after = path.read_bytes(), out.read_bytes()
@@ -206,7 +210,9 @@ def test_checksums_are_those_of_the_new_bytes(tmp_path: pathlib.Path) -> None:
     path, out = tmp_path / "a.pth", tmp_path / "b.pth"
     torch.save(net().state_dict(), path)
     assert (
-        CliRunner().invoke(app, ["prune", str(path), "--sparsity", "0.5", "-o", str(out)]).exit_code
+        CliRunner()
+        .invoke(make_app(), ["prune", str(path), "--sparsity", "0.5", "-o", str(out)])
+        .exit_code
         == 0
     )
     for name in (path, out):
@@ -221,7 +227,9 @@ def test_a_whole_module_is_pruned_by_magnitude_and_loads_as_one(
     path, out = tmp_path / "a.pth", tmp_path / "b.pth"
     model = net()
     torch.save(model, path, _use_new_zipfile_serialization=zipped)
-    result = CliRunner().invoke(app, ["prune", str(path), "--sparsity", "0.5", "-o", str(out)])
+    result = CliRunner().invoke(
+        make_app(), ["prune", str(path), "--sparsity", "0.5", "-o", str(out)]
+    )
     assert result.exit_code == 0, result.output
     assert "a module that was pickled whole" in result.output.replace("\n", " ")
     pruned = torch.load(out, weights_only=False)
@@ -237,7 +245,9 @@ def test_a_spiking_network_of_a_library_that_was_pickled_whole(tmp_path: pathlib
     model = nn.Sequential(layer.Linear(4, 6), neuron.LIFNode(), layer.Linear(6, 2))
     path, out = tmp_path / "a.pth", tmp_path / "b.pth"
     torch.save({"net": model, "best": 0.5}, path)
-    result = CliRunner().invoke(app, ["prune", str(path), "--sparsity", "0.5", "-o", str(out)])
+    result = CliRunner().invoke(
+        make_app(), ["prune", str(path), "--sparsity", "0.5", "-o", str(out)]
+    )
     assert result.exit_code == 0, result.output
     pruned = torch.load(out, weights_only=False)["net"]
     assert int((pruned[0].weight == 0).sum() + (pruned[2].weight == 0).sum()) == 18

@@ -11,7 +11,7 @@ import yaml
 from one_line import assert_one_line
 from typer.main import get_command
 
-from snnprune.cli.commands import app
+from snnprune.cli.commands import make_app
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -299,7 +299,7 @@ def test_files_of_data_are_no_code(name: str, run: Run) -> None:
 
 
 def test_every_command_that_takes_a_recipe_asks_for_consent() -> None:
-    for command in get_command(app).commands.values():  # type: ignore[attr-defined]
+    for command in get_command(make_app()).commands.values():  # type: ignore[attr-defined]
         flags = {flag for parameter in command.params for flag in parameter.opts}
         assert ("--recipe" in flags) is (OFFER in flags), command.name
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from snnprune.cli.commands import app
+from snnprune.cli.commands import make_app
 from snnprune.errors import InputError, NonFiniteError, OutputError, SnnpruneError, UsageError
 from snnprune.plugins.user_code import load_object
 from snnprune.recipe.loading import load_recipe
@@ -91,7 +91,7 @@ def run(command: str, data: str, kind: str = "plain", *more: str) -> Any:
     files = ["net.pth", "net.pth"] if command == "diff" else ["net.pth"]
     flags = ["--model", "net.py:build", "--model-arg", f"kind={kind}", "--data", f"net.py:{data}"]
     asked = [command, *files, *flags, *MORE.get(command, []), *more]
-    return CliRunner().invoke(app, asked)
+    return CliRunner().invoke(make_app(), asked)
 
 
 def warnings_of(*asked: str) -> list[str]:

@@ -254,8 +254,8 @@ def test_help_and_typos_answer_without_torch(arguments: list[str], process: Run)
     whole = seconds_of(lambda: subprocess.run(importing, check=True))
     assert any(seconds_of(lambda: process(*arguments)) < whole / 2 for _ in range(5))
     probe = (
-        "import sys; from snnprune.cli import app; from snnprune.cli import run_app; "
-        f"run_app(app, {arguments!r}); print('torch' in sys.modules, file=sys.stderr)"
+        "import sys; from snnprune.cli import run_app, run_command; "
+        f"run_app(run_command, {arguments!r}); print('torch' in sys.modules, file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-c", probe], capture_output=True, text=True, check=False

@@ -16,11 +16,10 @@ COMMANDS = {
 }
 PROBE = """
 import sys
-from snnprune.cli.commands import app
-from snnprune.cli import run_app
+from snnprune.cli import run_app, run_command
 
 commands = {commands!r}
-print([run_app(app, [name, {path!r}, *flags]) for name, flags in commands.items()])
+print([run_app(run_command, [name, {path!r}, *flags]) for name, flags in commands.items()])
 print("torch" in sys.modules)
 """
 

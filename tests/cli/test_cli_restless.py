@@ -7,7 +7,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from snnprune.cli.commands import app
+from snnprune.cli.commands import make_app
 
 NETWORK = """
 import torch
@@ -64,7 +64,7 @@ def run(kind: str, *command: str) -> dict[str, object]:
 
     torch.save(load_object("net.py:build", field="")(kind).state_dict(), "net.pth")
     flags = ["--model", "net.py:build", "--model-arg", f"kind={kind}", "--data", "net.py:batches"]
-    result = CliRunner().invoke(app, [command[0], "net.pth", *flags, *command[1:], "--json"])
+    result = CliRunner().invoke(make_app(), [command[0], "net.pth", *flags, *command[1:], "--json"])
     assert result.exit_code == 0, result.output
     found: dict[str, object] = json.loads(result.stdout)
     return found

@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from snnprune.cli.commands import app
+from snnprune.cli.commands import make_app
 from snnprune.cli.progress import count_images
 from snnprune.data.batches import Pair, SizedPair
 from snnprune.plugins.user_code import load_object
@@ -91,7 +91,7 @@ def evaluated(data: str, *, time: int, output: str, command: str = "eval") -> di
     torch.save(module.state_dict(), "net.pth")
     args = ["--model-arg", f"time={time}", "--model-arg", f"output={output}"]
     flags = ["--model", "net.py:build", *args, "--data", f"net.py:{data}", "--json"]
-    result = CliRunner().invoke(app, [command, "net.pth", *flags])
+    result = CliRunner().invoke(make_app(), [command, "net.pth", *flags])
     assert result.exit_code == 0, result.output
     found: dict[str, Any] = json.loads(result.stdout)
     return found
@@ -152,7 +152,8 @@ def test_calibration_counts_them_too(command: str) -> None:
     torch.save(load_object("net.py:build", field="")("0", "steps").state_dict(), "net.pth")
     flags = ["--model", "net.py:build", "--model-arg", "output=steps", "--data", "net.py:few_bare"]
     result = CliRunner().invoke(
-        app, ["calibrate", "net.pth", *flags, "--samples", "5", "-o", "c.safetensors", "--json"]
+        make_app(),
+        ["calibrate", "net.pth", *flags, "--samples", "5", "-o", "c.safetensors", "--json"],
     )
     assert json.loads(result.stdout)["samples"] == 6  # whole batches of 2
 

@@ -9,7 +9,7 @@ import pytest
 from safetensors import safe_open
 from typer.testing import CliRunner
 
-from snnprune.cli.commands import app
+from snnprune.cli.commands import make_app
 from snnprune.errors import InputError, UsageError
 
 OWN = """
@@ -65,14 +65,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*command: str) -> dict[str, Any]:
-    result = CliRunner().invoke(app, [*command, "--json"])
+    result = CliRunner().invoke(make_app(), [*command, "--json"])
     assert result.exit_code == 0, result.output
     found: dict[str, Any] = json.loads(result.stdout)
     return found
 
 
 def told(*command: str) -> str:
-    result = CliRunner().invoke(app, [*command])
+    result = CliRunner().invoke(make_app(), [*command])
     assert result.exit_code == 0, result.output
     return re.sub(r"\s+", " ", result.output)
 
@@ -140,7 +140,7 @@ def test_validation_data_may_be_another_set() -> None:
 def test_a_set_that_is_unknown_is_refused_before_work() -> None:
     command = ["train", *MINE, "--out", "r", "--test-data", "nothing"]
     with pytest.raises(InputError, match="unknown data set 'nothing'") as caught:
-        CliRunner().invoke(app, command, catch_exceptions=False)
+        CliRunner().invoke(make_app(), command, catch_exceptions=False)
     assert caught.value.field == "data.test"
     assert not Path("r").exists()
 
@@ -268,7 +268,7 @@ def test_sensitivity_compares_on_validation_images() -> None:
 
 def refused(*command: str) -> InputError:
     with pytest.raises(InputError) as caught:
-        CliRunner().invoke(app, [*command], catch_exceptions=False)
+        CliRunner().invoke(make_app(), [*command], catch_exceptions=False)
     return caught.value
 
 
@@ -366,7 +366,7 @@ def test_what_was_trained_on_whole_is_never_called_validation() -> None:
 def test_a_drop_that_every_network_holds_is_refused() -> None:
     flags = ["--data", "own.py:noise", "--max-accuracy-drop", "99", "-o", "a.safetensors"]
     with pytest.raises(UsageError, match="leaves nothing to hold: the dense network has") as caught:
-        CliRunner().invoke(app, ["prune", str(trained()), *flags], catch_exceptions=False)
+        CliRunner().invoke(make_app(), ["prune", str(trained()), *flags], catch_exceptions=False)
     assert caught.value.field == "--max-accuracy-drop"
     assert not Path("a.safetensors").exists()
 

@@ -398,8 +398,8 @@ class Refused:
         if name == "torch":
             raise RuntimeError("torch was imported")
 sys.meta_path.insert(0, Refused())
-from snnprune.cli import _run_command, run_app
-codes = [run_app(_run_command, line.split()) for line in json.loads(sys.argv[1])]
+from snnprune.cli import run_app, run_command
+codes = [run_app(run_command, line.split()) for line in json.loads(sys.argv[1])]
 print(json.dumps(codes), file=sys.stderr)
 """
 LINES = {

@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from snnprune.cli import run_app
-from snnprune.cli.commands import app
+from snnprune.cli import run_app, run_command
 
 MODEL, CALIBRATION, MASK = "model.safetensors", "calibration.safetensors", "mask.safetensors"
 PRUNED, SCORES, IMAGES = "pruned.safetensors", "scores.safetensors", "images.safetensors"
@@ -85,7 +84,7 @@ class Bench:
     def _run(self, *arguments: object) -> None:
         err = io.StringIO()
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
-            code = run_app(app, [*map(str, arguments), "-q"])
+            code = run_app(run_command, [*map(str, arguments), "-q"])
         assert code == 0, err.getvalue()
 
 

@@ -25,7 +25,7 @@ from typed_commands import NETWORKS, commands, for_gpus, of_libraries, planted
 
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.cli import run_app
-from snnprune.cli.commands import app
+from snnprune.cli.commands import make_app
 from snnprune.data import mnist
 from snnprune.data.images import ImageSplit
 from snnprune.files.writing import replace_file
@@ -106,7 +106,7 @@ def all_said(folder: Path, device: str, *, libraries: bool) -> dict[str, Any]:
     os.chdir(folder)
     (lay_out_libraries if libraries else lay_out)()
     every = of_libraries() if libraries else (*commands(), *for_gpus(), *planted())
-    typed = typer.main.get_command(app)  # once: it takes longer than a small command
+    typed = typer.main.get_command(make_app())  # once: it takes longer than a small command
     return {" ".join(words): said(typed, *words, "--device", device) for words in every}
 
 

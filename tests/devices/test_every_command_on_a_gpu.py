@@ -14,7 +14,7 @@ import typer
 from safetensors.torch import load_file
 from typed_commands import commands, for_gpus
 
-from snnprune.cli.commands import app
+from snnprune.cli.commands import make_app
 
 HERE = Path(__file__).parent
 LIMIT = 600  # seconds, where other suites run beside
@@ -111,5 +111,5 @@ def test_networks_of_other_libraries_take_a_gpu_too(tmp_path: Path) -> None:
 
 def test_every_command_that_takes_a_device_is_among_them() -> None:
     typed = {" ".join(words).partition(" a.safetensors")[0] for words in commands()}
-    for command in with_a_device(typer.main.get_command(app)):
+    for command in with_a_device(typer.main.get_command(make_app())):
         assert any(words.startswith(command) for words in typed), command

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snnprune.cli import commands
-from snnprune.cli.commands import may_speak
+from snnprune.cli.commands import wait_to_speak
 from snnprune.distributed.ranks import ALONE, Ranks, join_ranks
 from snnprune.distributed.whole_batch import ReplicatedNetwork, synchronise_batchnorms
 from snnprune.errors import InputError, PeerError, StoppedError, UsageError
@@ -135,16 +135,16 @@ def test_a_command_that_cannot_be_shared_is_refused(
 
 def test_the_first_tells_a_fault_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "PATIENCE", 1e9)
-    assert may_speak(InputError("no such file"))
+    assert wait_to_speak(InputError("no such file"))
     as_process(monkeypatch, 0, 2)
-    assert may_speak(InputError("no such file"))
+    assert wait_to_speak(InputError("no such file"))
 
 
 def test_another_tells_it_when_nobody_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     as_process(monkeypatch, 1, 2)
     monkeypatch.setattr(commands, "PATIENCE", 0.1)
     begin = time.monotonic()
-    assert may_speak(InputError("no such file"))
+    assert wait_to_speak(InputError("no such file"))
     assert time.monotonic() - begin > 0.1
 
 
@@ -159,7 +159,7 @@ def test_who_is_ended_while_it_waits_is_silent(
     monkeypatch.setattr(commands, "PATIENCE", 30)
     before = signal.getsignal(signal.SIGTERM)
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
-    assert not may_speak(error)
+    assert not wait_to_speak(error)
     assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -168,7 +168,7 @@ def test_a_stop_that_all_agreed_on_is_told_by_the_first(monkeypatch: pytest.Monk
     stopped = StoppedError("terminated in epoch 2", exit_code=143)
     for rank, speaks in ((0, True), (1, False)):
         as_process(monkeypatch, rank, 2)
-        assert may_speak(stopped) == speaks
+        assert wait_to_speak(stopped) == speaks
 
 
 def test_only_the_first_shows_a_result(

@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
-from snnprune.cli import run_app
-from snnprune.cli.commands import app
+from snnprune.cli import run_app, run_command
 from snnprune.distributed.ranks import ALONE, Ranks, join_ranks
 from snnprune.distributed.whole_batch import ReplicatedNetwork, synchronise_batchnorms
 from snnprune.graph.network import Network
@@ -414,7 +413,7 @@ def printed_by_commands(model: str, folder: Path) -> dict[str, dict[str, Any]]:
 def _ran(arguments: list[str]) -> dict[str, Any]:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = run_app(app, arguments)
+        code = run_app(run_command, arguments)
     return {"code": code, "out": out.getvalue(), "err": err.getvalue()}
 
 

@@ -13,7 +13,7 @@ import pytest
 from doc_blocks import DOCS, blocks_of, read
 from typer.main import get_command
 
-from snnprune.cli.commands import app
+from snnprune.cli.commands import make_app
 
 SCRIPT = DOCS / "make_cli.py"
 PAGES = ("usage.md", "files.md", "extending.md", "tickets.md", "comparing.md")
@@ -90,7 +90,7 @@ def test_every_flag_that_a_page_shows_exists(page: str) -> None:
 def _flags_by_command() -> dict[str, set[str]]:
     """The flags of every command by its name."""
     found: dict[str, set[str]] = {}
-    pending = list(get_command(app).commands.items())  # type: ignore[attr-defined]
+    pending = list(get_command(make_app()).commands.items())  # type: ignore[attr-defined]
     for name, command in pending:
         pending += [(f"{name} {sub}", c) for sub, c in getattr(command, "commands", {}).items()]
         found[name] = {flag for parameter in command.params for flag in parameter.opts}

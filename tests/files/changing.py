@@ -34,8 +34,7 @@ import snnprune.jobs.export
 import snnprune.jobs.inspect
 import snnprune.jobs.prune.prune
 import snnprune.jobs.score  # noqa: F401  # imported once for all processes
-from snnprune.cli import run_app
-from snnprune.cli.commands import app
+from snnprune.cli import run_app, run_command
 
 READS = ("read", "readinto", "seek")
 Change = Callable[[Path, bytes, bytes], None]
@@ -150,7 +149,7 @@ def ended(folder: Path, command: str, path: Path, number: int, change: Any) -> t
                 contextlib.redirect_stderr(told),
                 contextlib.redirect_stdout(out),
             ):
-                code = run_app(app, words(folder, command, path))
+                code = run_app(run_command, words(folder, command, path))
             said = json.dumps([reads[0], told.getvalue(), out.getvalue()])
             os.write(writing, said.encode()[:60_000])
             os._exit(code)

@@ -30,8 +30,7 @@ import snnprune.cli.prune_tables
 import snnprune.jobs.calibrate
 import snnprune.jobs.export
 import snnprune.jobs.prune.prune  # noqa: F401
-from snnprune.cli import run_app
-from snnprune.cli.commands import app
+from snnprune.cli import run_app, run_command
 
 HOW, COMMAND, FOLDER, COUNT = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
 KILLED, FULL = -signal.SIGKILL, 5
@@ -46,7 +45,7 @@ def start(*, new: bool, disturb: Callable[[], contextlib.AbstractContextManager[
     try:
         told = io.StringIO()
         with disturb(), contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
-            code = run_app(app, command(COMMAND, FOLDER, new=new))
+            code = run_app(run_command, command(COMMAND, FOLDER, new=new))
         os._exit(code)
     except BaseException:
         traceback.print_exc()

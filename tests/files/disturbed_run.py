@@ -27,8 +27,7 @@ from disturbances import KINDS, command, disturbed, left_in, made_in
 import snnprune.cli.console
 import snnprune.jobs.prune.prune
 import snnprune.jobs.train.finetune  # noqa: F401
-from snnprune.cli import run_app
-from snnprune.cli.commands import app
+from snnprune.cli import run_app, run_command
 from snnprune.training.runs.ownership import holds_run
 
 HOW, FOLDER, COUNT = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
@@ -46,7 +45,7 @@ def start(words: list[str], disturb: Disturb = contextlib.nullcontext) -> int:
     try:
         told = io.StringIO()
         with disturb(), contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
-            code = run_app(app, words)
+            code = run_app(run_command, words)
         if code not in (0, FULL):
             print(told.getvalue())
         os._exit(code)

@@ -27,8 +27,7 @@ import snnprune.jobs.diff
 import snnprune.jobs.export
 import snnprune.jobs.inspect
 import snnprune.jobs.prune.prune  # noqa: F401  # imported once for all processes
-from snnprune.cli import run_app
-from snnprune.cli.commands import app
+from snnprune.cli import run_app, run_command
 
 SIDE = 1024  # 12 weights of 4 MB each
 LEAST = 2**23  # bytes beyond what Python and torch have taken: less, and not even they work
@@ -69,7 +68,7 @@ def ended(words: list[str], room: int) -> tuple[int, str]:
             with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
                 limit = size_now() + room
                 resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-                code = run_app(app, words)
+                code = run_app(run_command, words)
             resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
         except BaseException:
             traceback.print_exc()

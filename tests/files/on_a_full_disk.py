@@ -9,8 +9,7 @@ from pathlib import Path
 
 from disturbances import command, left_in, made_in
 
-from snnprune.cli import run_app
-from snnprune.cli.commands import app
+from snnprune.cli import run_app, run_command
 
 FOLDER, COMMANDS = Path(sys.argv[1]), sys.argv[2:]
 DISK = FOLDER / "disk"
@@ -25,7 +24,7 @@ def main() -> None:
         (DISK / name).write_bytes(data)
     for name in COMMANDS:
         *words, _ = command(name, FOLDER, new=True)
-        assert run_app(app, [*words, str(DISK / "out.safetensors")]) == 5
+        assert run_app(run_command, [*words, str(DISK / "out.safetensors")]) == 5
         assert {path.name: path.read_bytes() for path in DISK.iterdir()} == OLD
         assert left_in(DISK) == []
 

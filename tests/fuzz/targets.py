@@ -143,15 +143,14 @@ def _spikes(bench: Bench, folder: Path) -> object:
 
 def _command(kind: str, number: int = 0) -> Read:
     """A whole command of a kind of the corpus, of which one line may tell of an error."""
-    from snnprune.cli import run_app
-    from snnprune.cli.commands import app
+    from snnprune.cli import run_app, run_command
 
     def read(bench: Bench, folder: Path) -> object:
         line = KINDS[kind].lines(folder, folder / "out", bench.folder)[number]
         (folder / "out").mkdir(exist_ok=True)
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = run_app(app, line)
+            code = run_app(run_command, line)
         if code not in ALLOWED or "Traceback" in err.getvalue():
             raise UnpromisedError(f"exit code {code}: {err.getvalue()[-2000:]}")
         return refused(code)

@@ -83,6 +83,6 @@ def test_everything_comes_off_after_an_exception(network: Network) -> None:
     with pytest.raises(RuntimeError, match="stop"), observe(network, on_membrane=fail):
         network.module(torch.rand(1, 1, 28, 28))
     for neuron in network.neurons.values():
-        assert neuron.module.on_membrane is None
+        assert neuron.module.on_distance is None
         assert not neuron.module._forward_hooks
     network.module(torch.rand(1, 1, 28, 28))

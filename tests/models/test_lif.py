@@ -156,9 +156,9 @@ def test_spikes_and_gradient_are_those_of_spikingjelly(
 def test_four_steps_worked_by_hand(options: dict[str, Any], membrane: list[float]) -> None:
     neuron = LIF(Dynamics(beta=0.5, **options))
     seen: list[Tensor] = []
-    neuron.on_membrane = seen.append
+    neuron.on_distance = seen.append
     spikes = neuron(torch.tensor([[0.75], [0.75], [0.75], [0.25]]))
-    assert seen[0].flatten().tolist() == membrane
+    assert (seen[0].flatten() + 1).tolist() == membrane
     assert spikes.flatten().tolist() == [float(u >= 1) for u in membrane]
 
 
@@ -198,10 +198,10 @@ def test_half_precision_input_keeps_the_membrane_in_float32(dtype: torch.dtype) 
     assert plain.dtype == dtype
     assert plain.flatten().tolist() == [0.0] * 64 + [1.0]
     seen: list[Tensor] = []
-    neuron.on_membrane = seen.append
+    neuron.on_distance = seen.append
     assert torch.equal(neuron(current), plain)
     assert seen[0].dtype == torch.float32
-    assert seen[0][-1].item() == 65.0
+    assert seen[0][-1].item() == 0.0
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
@@ -225,17 +225,18 @@ def test_state_dict_is_empty() -> None:
 
 
 @pytest.mark.parametrize("reset", RESETS)
-def test_recording_gets_the_membrane_before_reset_and_changes_no_spike(reset: str) -> None:
+def test_recording_gets_the_distance_before_reset_and_changes_no_spike(reset: str) -> None:
     dynamics = Dynamics(**RESETS[reset])
     neuron, current = LIF(dynamics), currents(dynamics)
     plain = neuron(current)
     seen: list[Tensor] = []
-    neuron.on_membrane = seen.append
+    neuron.on_distance = seen.append
     assert torch.equal(neuron(current), plain)
     _, membrane = naive(current.double(), dynamics)
     (recorded,) = seen
-    torch.testing.assert_close(recorded.double(), membrane, rtol=1e-6, atol=2e-6)
-    assert torch.equal(recorded >= dynamics.threshold, plain.bool())
+    distance = membrane - dynamics.threshold
+    torch.testing.assert_close(recorded.double(), distance, rtol=1e-6, atol=2e-6)
+    assert torch.equal(recorded >= 0, plain.bool())
 
 
 def test_the_input_is_left_unchanged() -> None:

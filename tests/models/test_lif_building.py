@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from snnprune.models.lif import building
-from snnprune.models.lif.building import SOURCE, UnavailableError, load_library
-from snnprune.models.lif.native import NativePath, find_native_path
+from snnprune.models.lif import native
+from snnprune.models.lif.native import SOURCE, NativePath, find_native_path
+from snnprune.runtime import building
+from snnprune.runtime.building import UnavailableError, load_library
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def reason() -> str:
     with pytest.raises(UnavailableError) as caught:
-        load_library()
+        load_library(SOURCE)
     return str(caught.value)
 
 
@@ -36,17 +37,17 @@ def test_it_is_compiled_once_and_again_where_it_is_damaged(
 ) -> None:
     with monkeypatch.context() as patch:  # what is loaded may not be damaged
         patch.setattr(ctypes, "CDLL", str)
-        load_library()
+        load_library(SOURCE)
     (made,) = cache.iterdir()
     assert cache.stat().st_mode & 0o777 == 0o700
     whole = made.read_bytes()
     for damaged in (b"", whole[:1000], whole[:-1], b"\x00" + whole[1:]):
         made.write_bytes(damaged)
         assert not building._is_whole(made)
-    assert NativePath(load_library()).compiler
+    assert NativePath(load_library(SOURCE)).compiler
     assert [*cache.iterdir()] == [made]
     monkeypatch.setattr(building, "_run", lambda words: pytest.fail("compiled again"))
-    load_library()
+    load_library(SOURCE)
 
 
 def test_its_name_tells_source_flags_and_compiler_apart(tmp_path: Path) -> None:
@@ -65,7 +66,7 @@ def test_its_name_tells_source_flags_and_compiler_apart(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_several_processes_may_make_it_at_once(cache: Path) -> None:
-    code = "from snnprune.models.lif.building import load_library; load_library().lif_forward"
+    code = "from snnprune.models.lif import native; native.find_native_path().compiler"
     started = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
     assert [process.wait(timeout=120) for process in started] == [0, 0]
     (made,) = cache.iterdir()
@@ -79,7 +80,7 @@ def test_a_compiler_without_openmp_makes_it_for_one_thread(
     wrapper.write_text('#!/bin/sh\ncase "$*" in *-fopenmp*) exit 1;; esac\nexec c++ "$@"\n')
     wrapper.chmod(0o755)
     monkeypatch.setenv("CXX", str(wrapper))
-    assert not NativePath(load_library()).parallel
+    assert not NativePath(load_library(SOURCE)).parallel
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_what_cannot_be_loaded_is_told_of(cache: Path, monkeypatch: pytest.Monke
     def fail(path: str) -> None:
         raise OSError(f"{path}: no exec")
 
-    monkeypatch.setattr(building, "_compile", lambda command, path: None)
+    monkeypatch.setattr(building, "_compile", lambda command, source, path: None)
     monkeypatch.setattr(ctypes, "CDLL", fail)
     assert "no exec" in reason()
 
@@ -146,4 +147,4 @@ def test_a_processor_without_the_instructions_of_torch_has_none(
 
 def test_the_source_is_a_file_of_the_package() -> None:
     assert SOURCE.is_file()
-    assert SOURCE.parent == Path(building.__file__).parent
+    assert SOURCE.parent == Path(native.__file__).parent

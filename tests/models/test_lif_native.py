@@ -153,10 +153,12 @@ def test_what_is_no_usual_number_spreads_as_in_the_plain_path(
 
 @native
 def test_a_membrane_that_is_recorded_is_that_of_the_plain_path(path: NativePath) -> None:
-    current, dynamics = draw(5, 77), Dynamics(v_rest=0.1)
+    current, dynamics = draw(5, 77), Dynamics(v_rest=0.1, threshold=0.7)
+    _, distance = path.fire_and_keep_distance(current, dynamics)
+    _, expected = plain.fire_and_keep_distance(current, dynamics)
     for one, other in zip(
-        path.fire_and_keep_membrane(current, dynamics),
-        plain.fire_and_keep_membrane(current, dynamics),
+        (*path.fire_and_keep_membrane(current, dynamics), distance),
+        (*plain.fire_and_keep_membrane(current, dynamics), expected),
         strict=True,
     ):
         assert_same(one, other)
@@ -273,13 +275,13 @@ def test_while_a_network_is_observed_its_neurons_run_natively(
     taken: list[str] = []
     for name in ("plain", "native"):
         where: Any = plain if name == "plain" else NativePath
-        run = where.fire_and_keep_membrane
+        run = where.fire_and_keep_distance
 
         def seen(*args: Any, name: str = name, run: Any = run) -> Any:
             taken.append(name)
             return run(*args)
 
-        monkeypatch.setattr(where, "fire_and_keep_membrane", seen)
+        monkeypatch.setattr(where, "fire_and_keep_distance", seen)
     for name in ("plain", "native"):
         monkeypatch.setenv(choice.VARIABLE, name)
         calibrate(network, [(x, torch.zeros(3))])
@@ -299,7 +301,7 @@ def asked_anew() -> Iterator[None]:
 
 @pytest.mark.usefixtures("asked_anew")
 def test_small_currents_compile_and_load_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("snnprune.models.lif.native.load_library", lambda: pytest.fail("loaded"))
+    monkeypatch.setattr("snnprune.models.lif.native.load_library", lambda _: pytest.fail("loaded"))
     assert choice.choose_path(draw(4, 100), Dynamics()) is plain
     LIF(Dynamics())(draw(4, 100))
 

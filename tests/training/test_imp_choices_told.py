@@ -9,7 +9,7 @@ from small_runs import write_images
 from typer.testing import CliRunner
 from valid_reports import assert_valid
 
-from snnprune.cli.commands import app
+from snnprune.cli.commands import make_app
 
 RECIPE = """
 model: {{name: conv-snn, args: {{width: 2, depth: 2, time_steps: 3}}}}
@@ -29,7 +29,7 @@ def run(images: Path, sparsities: str, more: str) -> Path:
     text = RECIPE.format(images=images, sparsities=sparsities, more=more)
     (folder / "imp.yaml").write_text(text, "utf-8")
     asked = ["imp", "--recipe", str(folder / "imp.yaml"), "--out", str(folder / "run")]
-    result = CliRunner().invoke(app, asked)
+    result = CliRunner().invoke(make_app(), asked)
     assert result.exit_code == 0, result.output
     return folder / "run"
 
@@ -49,7 +49,7 @@ def test_early_time_files_have_the_steps_that_they_were_trained_with(images: Pat
     assert measured == {0: 2, 1: 2, 2: 3}
     for name, steps in models.items():
         found = CliRunner().invoke(
-            app,
+            make_app(),
             [
                 "eval",
                 str(out / name / "model.safetensors"),

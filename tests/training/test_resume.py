@@ -23,9 +23,14 @@ from snnprune.jobs.train.options import AllowedChange, LoopOptions
 from snnprune.jobs.train.train import train_recipe
 from snnprune.measure.evaluation import evaluate
 from snnprune.recipe.schema import Recipe
-from snnprune.runtime import SILENT
+from snnprune.runtime import LIF_VARIABLE, SILENT
 from snnprune.training.runs import StopSignal
-from snnprune.training.runs.state import collect_conditions, read_state, write_state
+from snnprune.training.runs.state import (
+    check_differences,
+    collect_conditions,
+    read_state,
+    write_state,
+)
 from snnprune.training.step import Trainer
 
 EPOCHS, STEPS = 2, 3  # per epoch
@@ -550,3 +555,19 @@ def test_a_disk_that_is_full_at_any_write_leaves_a_run_that_goes_on(
 def test_there_are_no_more_writes_than_were_tried(images: Path, tmp_path: Path) -> None:
     with full_from(35):
         run(options(images, tmp_path / "run"))
+
+
+def test_neurons_by_triton_make_it_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "a GPU")
+    device, folder = torch.device("cuda"), Path("run")
+    monkeypatch.delenv(LIF_VARIABLE, raising=False)
+    before = collect_conditions(device)
+    assert before["device"] == "a GPU"
+    monkeypatch.setenv(LIF_VARIABLE, "native")  # the same bits
+    assert collect_conditions(device) == before
+    monkeypatch.setenv(LIF_VARIABLE, "triton")
+    now = collect_conditions(device)
+    assert now["device"] == "a GPU, neurons by triton"
+    with pytest.raises(InputError, match="neurons by triton"):
+        check_differences(before, now, (), folder)
+    assert check_differences(before, now, ("device",), folder)

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from snnprune.graph.libraries.library import MembraneSink, NeuronConstants, NeuronLibrary
 
@@ -18,14 +18,11 @@ def _read_constants(module: Any) -> NeuronConstants:
 
 @contextlib.contextmanager
 def _record_membranes(module: Any, sink: MembraneSink) -> Iterator[None]:
-    def record(u: Tensor) -> None:
-        sink(u - module.dynamics.threshold)
-
-    module.on_membrane = record
+    module.on_distance = sink
     try:
         yield
     finally:
-        module.on_membrane = None
+        module.on_distance = None
 
 
 def _reset(module: nn.Module) -> None:

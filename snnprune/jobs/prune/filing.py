@@ -145,7 +145,7 @@ class PruneWriter:
     ) -> PrunedFile:
         """Write the file and what lies beside it, for the time being to these places."""
         work, looks = self.work, found.looks
-        written, notes = self._write_pruned(out, mask_file, integers_file)
+        written, notes = self._write_tensors(out, mask_file, integers_file)
         rows = self._make_rows(written)
         outcome = self._judge_gates(rows, looks, found.agreement, out)
         told = self.sparsity if work.options.sparsities or self.search else None
@@ -240,7 +240,7 @@ class PruneWriter:
             return []
         return [make_file_entry(place, hash_file(written))]
 
-    def _write_pruned(
+    def _write_tensors(
         self, out: Path, mask_file: Path, integers_file: Path | None
     ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         """Write all files but the report; the tensors as they are read back, and notes."""

@@ -15,7 +15,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from snnprune.checkpoint.header import NAMES, PARTNER, SHAPES, Slot, plan_header
-from snnprune.checkpoint.stored import PieceReader, cut_into_pieces, open_stored
+from snnprune.checkpoint.stored import (
+    PieceReader,
+    compute_magnitude_bits,
+    count_zeros,
+    cut_into_pieces,
+)
 from snnprune.files.reading import GrowingHash, changed_error, hash_file, require_unchanging
 from snnprune.files.writing import replace_together, write_json
 from snnprune.jobs.gates import (
@@ -31,7 +36,6 @@ from snnprune.jobs.targets.provenance import make_metadata
 from snnprune.jobs.targets.reporting import LayerRow, StageTimer, as_dicts, count_totals
 from snnprune.jobs.targets.stored import (
     StoredTarget,
-    count_values,
     look_at_values,
     make_stored_report,
     make_stored_rows,
@@ -137,20 +141,9 @@ class StoredPruning:
             source_sha256=self.look.hash.result(),
         )
         writer = StoredWriter(self.target, cuts, self.progress)
-        sha256, kept = writer.write(out, mask_file, metadata)
-        self._require_kept(out, kept)
+        sha256 = writer.write(out, mask_file, metadata)
         writer.sign_masks(mask_file, metadata, sha256)
-        return WrittenFiles(sha256=sha256, mask_sha256=hash_file(mask_file), kept=kept)
-
-    def _require_kept(self, out: Path, kept: Mapping[str, int]) -> None:
-        """Read the file back: it holds as many weights that are not 0 as were kept."""
-        written, names = open_stored(out), self.target.checkpoint.names
-        assert written is not None
-        counts = count_values(written, SILENT)
-        found = {written.names[key]: one.zeros for key, one in counts.items()}
-        for key, weight in self.target.weights.items():
-            if weight.numel() - found[names[key]] != kept[key]:
-                raise changed_error(out)
+        return WrittenFiles(sha256=sha256, mask_sha256=hash_file(mask_file), kept=writer.kept)
 
     def _make_result(
         self, sparsity: float, place: OutputPaths, out: Path, written: WrittenFiles
@@ -246,11 +239,15 @@ class StoredWriter:
         self.target, self.cuts = target, cuts
         self.progress = progress if takes_long(target.checkpoint) else SILENT
         self._reader = PieceReader()
+        self.kept = dict.fromkeys(target.weights, 0)
+        """How many of each weight are not 0 in the file that was written, by key."""
 
-    def write(
-        self, out: Path, mask_file: Path, metadata: Mapping[str, str]
-    ) -> tuple[str, dict[str, int]]:
-        """Write both; the hash of the first, and how many of each weight are kept, by key."""
+    def write(self, out: Path, mask_file: Path, metadata: Mapping[str, str]) -> str:
+        """Write both, and read the first one back; its hash.
+
+        Raises:
+            InputError: what is read back is not what was meant.
+        """
         checkpoint = self.target.checkpoint
         slots: dict[str, Slot] = {
             checkpoint.names[key]: (NAMES[one.dtype.name], one.shape)
@@ -258,22 +255,33 @@ class StoredWriter:
         }
         header, order = plan_header(slots, metadata)
         mask_header, starts = self._plan_masks(metadata, NO_HASH)
-        key_of, kept = {name: key for key, name in checkpoint.names.items()}, dict[str, int]()
+        key_of = {name: key for key, name in checkpoint.names.items()}
+        meant = dict.fromkeys(self.kept, 0)
         with (
             out.open("wb", buffering=0) as file,
             mask_file.open("wb") as masks,
-            GrowingHash(out) as sha256,
+            GrowingHash(out, self._count_kept) as sha256,
         ):
             file.write(header)
+            sha256.advance(len(header), "")
             masks.write(mask_header)
             for name in self.progress.track(order, label="writing", total=len(order)):
-                key = key_of[name]
-                if key in self.target.weights:
-                    masks.seek(starts[name])
-                for data in self._iter_data(key, kept, masks):
+                masks.seek(starts.get(name, 0))
+                for data in self._iter_data(key_of[name], meant, masks):
                     file.write(data)
-                    sha256.advance(file.tell())
-        return sha256.result(), kept
+                    sha256.advance(file.tell(), key_of[name])
+        found = sha256.result()
+        if self.kept != meant:
+            raise changed_error(out)
+        return found
+
+    def _count_kept(self, key: str, data: memoryview) -> None:
+        """What was read back of a weight."""
+        if key in self.kept:
+            kind = self.target.weights[key].dtype
+            bits = np.frombuffer(data, dtype=f"<u{kind.itemsize}")
+            magnitude = compute_magnitude_bits(kind, bits, out=bits)
+            self.kept[key] += len(bits) - count_zeros(magnitude)
 
     def sign_masks(self, mask_file: Path, metadata: Mapping[str, str], sha256: str) -> None:
         """Say which file the masks are of, now that its hash is known."""

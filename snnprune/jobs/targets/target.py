@@ -196,7 +196,7 @@ class Target:
         )
 
     def find_weights(self) -> dict[str, Tensor]:
-        """As `PrunableWeights.weights`."""
+        """As `PrunableWeights.find_weights`."""
         return self.prunable.find_weights()
 
     def calibration_batches(self) -> Batches:

@@ -15,9 +15,9 @@ def fire(current: Tensor, dynamics: Dynamics) -> Tensor:
     return choose_path(current, dynamics).fire(current, dynamics)
 
 
-def fire_and_keep_membrane(current: Tensor, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
-    """Spikes and the membrane potential before reset, both (T, ...) float32; no gradient."""
-    return choose_path(current, dynamics).fire_and_keep_membrane(current, dynamics)
+def fire_and_keep_distance(current: Tensor, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
+    """Spikes and u - threshold before reset, both (T, ...) float32; no gradient."""
+    return choose_path(current, dynamics).fire_and_keep_distance(current, dynamics)
 
 
 class LIF(nn.Module):
@@ -30,16 +30,16 @@ class LIF(nn.Module):
     def __init__(self, dynamics: Dynamics) -> None:
         super().__init__()
         self.dynamics = dynamics
-        self.on_membrane: Callable[[Tensor], None] | None = None
-        """Called with u (T, N, ...) before reset, while `graph.libraries.own` records."""
+        self.on_distance: Callable[[Tensor], None] | None = None
+        """Called with u - threshold (T, N, ...) before reset while `libraries.own` records."""
 
     def forward(self, current: Tensor) -> Tensor:
         """Spikes in the type of `current`."""
-        if self.on_membrane is None:
+        if self.on_distance is None:
             return fire(widen(current), self.dynamics).to(current.dtype)
         with torch.no_grad():
-            spikes, membrane = fire_and_keep_membrane(current.float(), self.dynamics)
-        self.on_membrane(membrane)
+            spikes, distance = fire_and_keep_distance(current.float(), self.dynamics)
+        self.on_distance(distance)
         return spikes.to(current.dtype)
 
     def extra_repr(self) -> str:
@@ -48,4 +48,4 @@ class LIF(nn.Module):
         return ", ".join(f"{k}={v}" for k, v in asdict(self.dynamics).items() if v != usual[k])
 
 
-__all__ = ["LIF", "SURROGATES", "Dynamics", "SurrogateName", "fire", "fire_and_keep_membrane"]
+__all__ = ["LIF", "SURROGATES", "Dynamics", "SurrogateName", "fire", "fire_and_keep_distance"]

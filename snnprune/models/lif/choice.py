@@ -17,8 +17,9 @@ from snnprune.errors.text import did_you_mean
 from snnprune.models.lif import plain
 from snnprune.models.lif.native import NativePath, find_native_path, is_watched
 from snnprune.models.lif.plain import Dynamics
+from snnprune.runtime import LIF_VARIABLE
 
-VARIABLE = "SNNPRUNE_LIF"
+VARIABLE = LIF_VARIABLE
 CHOICES = ("plain", "native", "triton")
 NARROW = (torch.float32, torch.bfloat16, torch.float16)
 LARGE = 2**16  # elements of a current for which a second of compiling is worth while
@@ -33,8 +34,8 @@ class Path(Protocol):
         """Spikes (T, ...) float32; differentiable."""
         ...
 
-    def fire_and_keep_membrane(self, current: Tensor, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
-        """Spikes and the membrane potential before reset, both (T, ...) float32."""
+    def fire_and_keep_distance(self, current: Tensor, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
+        """Spikes and u - threshold before reset, both (T, ...) float32."""
         ...
 
 
@@ -163,6 +164,7 @@ def _compute_both(
     native_spikes, native_membrane = path.fire_and_keep_membrane(current, dynamics)
     yield native_spikes, spikes
     yield native_membrane, membrane
+    yield path.fire_and_keep_distance(current, dynamics)[1], membrane - dynamics.threshold
     yield (
         path.compute_gradient(grad_spikes, current, dynamics),
         plain.compute_gradient(grad_spikes, membrane, dynamics),

@@ -33,6 +33,12 @@ def fire_and_keep_membrane(current: Tensor, dynamics: Dynamics) -> tuple[Tensor,
     return _run_forward(current, dynamics, membrane), membrane
 
 
+def fire_and_keep_distance(current: Tensor, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
+    """Spikes, and that less the threshold, both (T, ...); no gradient."""
+    spikes, membrane = fire_and_keep_membrane(current, dynamics)
+    return spikes, membrane.sub_(dynamics.threshold)
+
+
 def compute_gradient(grad_spikes: Tensor, current: Tensor, dynamics: Dynamics) -> Tensor:
     """dL/dcurrent (T, ...) in its type, from dL/dspikes (T, ...)."""
     grad = _make_room(current, current.dtype)

@@ -29,14 +29,15 @@ inline float leak(float u, float s, const Neuron& neuron) {  // h of Eq. 4
   return h;
 }
 
-// One step of n neurons: u and s from the current x, and h for the next; s or u may be left out.
+// One step of n neurons: u - above and s from the current x, and h for the next; s or u may be left
+// out.
 template <bool SOFT>
 inline void step(const float* __restrict x, float* __restrict h, float* __restrict u,
-                 float* __restrict s, int64_t n, const Neuron& neuron) {
+                 float* __restrict s, int64_t n, const Neuron& neuron, float above = 0) {
   for (int64_t i = 0; i < n; i++) {
     const float membrane = std::fma(x[i], neuron.gain, h[i]);
     const float spike = membrane >= neuron.threshold ? 1.0f : 0.0f;
-    if (u) u[i] = membrane;
+    if (u) u[i] = membrane - above;
     if (s) s[i] = spike;
     h[i] = leak<SOFT>(membrane, spike, neuron);
   }
@@ -78,13 +79,13 @@ void for_each_block(int64_t neurons, int threads, const Work& work) {
 
 template <bool SOFT>
 void forward(const float* x, int64_t stride, float* s, float* u, int64_t steps, int64_t neurons,
-             const Neuron& neuron, int threads) {
+             const Neuron& neuron, float above, int threads) {
   for_each_block(neurons, threads, [=](int64_t at, int64_t n) {
     float h[BLOCK];
     std::fill(h, h + n, neuron.v_rest);
     for (int64_t t = 0; t < steps; t++)
       step<SOFT>(x + t * stride + at, h, u ? u + t * neurons + at : nullptr, s + t * neurons + at,
-                 n, neuron);
+                 n, neuron, above);
   });
 }
 
@@ -107,11 +108,11 @@ void backward(const float* x, int64_t stride, const float* grad_s, float* grad, 
 extern "C" {
 
 // The current is (steps, neurons), its steps `stride` floats apart (0: the same at every step);
-// all else is contiguous. `membrane` may be null.
-void lif_forward(const float* current, int64_t stride, float* spikes, float* membrane,
+// all else is contiguous. `membrane` may be null; it gets the membrane less `above`.
+void lif_forward(const float* current, int64_t stride, float* spikes, float* membrane, float above,
                  int64_t steps, int64_t neurons, const Neuron* neuron, int threads) {
   (neuron->soft ? forward<true> : forward<false>)(current, stride, spikes, membrane, steps,
-                                                  neurons, *neuron, threads);
+                                                  neurons, *neuron, above, threads);
 }
 
 // dL/dcurrent from dL/dspikes; u is computed again, in the memory of the gradient.

@@ -6,6 +6,7 @@ Backward keeps only the current, and computes u again.
 import ctypes
 import math
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,15 +17,15 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from snnprune.models.lif import plain
-from snnprune.models.lif.building import UnavailableError, load_library
 from snnprune.models.lif.plain import Dynamics, SurrogateName
+from snnprune.runtime.building import UnavailableError, count_threads, load_library
 
+SOURCE = Path(__file__).with_name("kernel.cpp")
 SURROGATES: dict[SurrogateName, tuple[int, float, float]] = {
     "atan": (0, 1.0, math.pi**2),
     "triangle": (1, 1.0, 1.0),
 }
 """Number and constants in `kernel.cpp`; the derivatives of the others are torch's alone."""
-SHARE = 2**15  # elements that are worth a thread, as in torch
 
 
 class Constants(ctypes.Structure):
@@ -65,9 +66,9 @@ class NativePath:
         pointer, count = ctypes.c_void_p, ctypes.c_int64
         sizes = (count, count, ctypes.POINTER(Constants), ctypes.c_int)
         self._forward, self._backward = library.lif_forward, library.lif_backward
-        for function in (self._forward, self._backward):
-            function.argtypes = (pointer, count, pointer, pointer, *sizes)
-            function.restype = None
+        self._forward.argtypes = (pointer, count, pointer, pointer, ctypes.c_float, *sizes)
+        self._backward.argtypes = (pointer, count, pointer, pointer, *sizes)
+        self._forward.restype = self._backward.restype = None
         library.lif_compiler.restype = ctypes.c_char_p
         self.compiler: str = library.lif_compiler().decode()
         self.parallel = bool(library.lif_parallel())
@@ -84,12 +85,20 @@ class NativePath:
         membrane = torch.empty_like(current, memory_format=torch.contiguous_format)
         return self._run_forward(current, dynamics, membrane), membrane
 
-    def _run_forward(self, current: Tensor, dynamics: Dynamics, membrane: Tensor | None) -> Tensor:
+    def fire_and_keep_distance(self, current: Tensor, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
+        """As `plain.fire_and_keep_distance`."""
+        distance = torch.empty_like(current, memory_format=torch.contiguous_format)
+        above = dynamics.threshold
+        return self._run_forward(current, dynamics, distance, above=above), distance
+
+    def _run_forward(
+        self, current: Tensor, dynamics: Dynamics, membrane: Tensor | None, *, above: float = 0.0
+    ) -> Tensor:
         spikes = torch.empty_like(current, memory_format=torch.contiguous_format)
         current, stride = lay_out(current)
         into = None if membrane is None else membrane.data_ptr()
         sizes = _sizes(spikes, dynamics)
-        self._forward(current.data_ptr(), stride, spikes.data_ptr(), into, *sizes)
+        self._forward(current.data_ptr(), stride, spikes.data_ptr(), into, above, *sizes)
         return spikes
 
     def compute_gradient(self, grad_spikes: Tensor, current: Tensor, dynamics: Dynamics) -> Tensor:
@@ -135,8 +144,7 @@ def lay_out(current: Tensor) -> tuple[Tensor, int]:
 def _sizes(tensor: Tensor, dynamics: Dynamics) -> tuple[int, int, Constants, int]:
     """Steps, neurons, constants and threads for a tensor (T, ...)."""
     count = tensor.numel()
-    threads = min(torch.get_num_threads(), 1 + count // SHARE)
-    return len(tensor), count // len(tensor), _constants_of(dynamics), threads
+    return len(tensor), count // len(tensor), _constants_of(dynamics), count_threads(count)
 
 
 class _Fire(torch.autograd.Function):
@@ -158,7 +166,7 @@ class _Fire(torch.autograd.Function):
 def find_native_path() -> NativePath | str:
     """The path, compiled if need be, or in words why there is none; asked once in a process."""
     try:
-        return NativePath(load_library())
+        return NativePath(load_library(SOURCE))
     except UnavailableError as error:
         return str(error)
     except AttributeError:  # the file is somebody's who named it as ours

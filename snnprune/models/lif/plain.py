@@ -126,6 +126,12 @@ def fire_and_keep_membrane(current: Tensor, dynamics: Dynamics) -> tuple[Tensor,
     return spikes, membrane
 
 
+def fire_and_keep_distance(current: Tensor, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
+    """Spikes and u - threshold before reset, both (T, ...) float32; no gradient."""
+    spikes, membrane = fire_and_keep_membrane(current, dynamics)
+    return spikes, membrane.sub_(dynamics.threshold)
+
+
 def _fill_steps(
     current: Tensor, membrane: list[Tensor], spikes: Tensor, dynamics: Dynamics
 ) -> None:

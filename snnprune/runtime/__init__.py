@@ -108,12 +108,17 @@ def read_peak_gpu_memory(device: torch.device | None = None) -> int | None:
     return peak
 
 
+LIF_VARIABLE = "SNNPRUNE_LIF"
+"""The variable that says how LIF neurons are computed; see `models.lif.choice`."""
+
+
 def device_name(device: torch.device) -> str:
-    """The device as its maker calls it."""
+    """The device as its maker calls it, and how neurons are computed there, if by other bits."""
     import torch
 
     if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
+        by = ", neurons by triton" if os.environ.get(LIF_VARIABLE, "").strip() == "triton" else ""
+        return f"{torch.cuda.get_device_name(device)}{by}"
     return f"{device.type} ({torch.get_num_threads()} threads)"
 
 

@@ -1,7 +1,7 @@
-"""The native library: compiled once for a machine, kept in the user's cache, loaded whole.
+"""Native libraries: compiled once for a machine, kept in the user's cache, loaded whole.
 
-Its name is a hash of all that it is made of, so that machines may share a home. Its last bytes
-are a hash of those before them: a damaged file is made again and never run.
+The name of one is a hash of all that it is made of, so that machines may share a home. Its last
+bytes are a hash of those before them: a damaged file is made again and never run.
 """
 
 import ctypes
@@ -19,7 +19,6 @@ import torch
 
 from snnprune.runtime import find_cache_folder
 
-SOURCE = Path(__file__).with_name("kernel.cpp")
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = (
     *("-std=c++17", "-O3", "-fPIC", "-shared"),
@@ -31,14 +30,15 @@ VECTORS = {"x86_64": ("-mavx2", "-mfma"), "aarch64": (), "arm64": ()}
 """By processor; an instruction that multiplies and adds is what torch's own kernels use."""
 TIME_LIMIT = 30  # seconds; it takes one
 DIGEST_SIZE = 32
+SHARE = 2**15  # elements that are worth a thread, as in torch
 
 
 class UnavailableError(Exception):
     """There is no native library here, and why."""
 
 
-def load_library() -> ctypes.CDLL:
-    """The compiled kernel, from the cache or freshly made.
+def load_library(source: Path) -> ctypes.CDLL:
+    """What `source`, a file of C++, is compiled to, from the cache or freshly made.
 
     Raises:
         UnavailableError: it cannot be had here.
@@ -47,13 +47,19 @@ def load_library() -> ctypes.CDLL:
     compiler = _find_compiler()
     folder = find_cache_folder().absolute() / "native"
     try:
-        path = folder / f"lif-{_describe(compiler, flags, SOURCE.read_bytes())}.so"
+        made_of = _describe(compiler, flags, source.read_bytes())
+        path = folder / f"{source.parent.name}-{made_of}.so"
         _require_own_folder(folder)
         if not _is_whole(path):
-            _compile([*compiler, *flags], path)
+            _compile([*compiler, *flags], source, path)
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise UnavailableError(f"{folder}: {error.strerror or error}") from None
+
+
+def count_threads(elements: int) -> int:
+    """How many threads share the work on that many elements."""
+    return min(torch.get_num_threads(), 1 + elements // SHARE)
 
 
 def _choose_vectors() -> tuple[str, ...]:
@@ -103,11 +109,11 @@ def _is_whole(path: Path) -> bool:
     return hashlib.sha256(body).digest() == digest
 
 
-def _compile(command: list[str], path: Path) -> None:
+def _compile(command: list[str], source: Path, path: Path) -> None:
     """Make the library beside its place, and put it there as a whole."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".lif-") as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as folder:
         made = Path(folder) / path.name
-        words = [*command, "-o", str(made), str(SOURCE)]
+        words = [*command, "-o", str(made), str(source)]
         said = _run([*words, PARALLEL])
         if said is not None:  # the compiler of a Mac knows no OpenMP
             said = _run(words)

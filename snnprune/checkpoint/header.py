@@ -66,7 +66,7 @@ HEADER_LIMIT = 100_000_000
 
 METADATA = "__metadata__"
 PACKED = "snnprune.packed"
-"""In the metadata of a file without its zeros; see `packed`."""
+"""In the metadata of a file without its zeros; see `packing`."""
 SHAPES = "snnprune.shapes"
 PARTNER = "snnprune.pruned_sha256"
 """In the metadata of a mask file: the shapes of its masks, and the hash of the file they are of."""

@@ -4,9 +4,11 @@ The format's own library sorts tensors when it writes; a pruned file keeps the o
 What is where in a file, `header` knows.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -35,6 +37,11 @@ def bytes_of(tensor: Tensor) -> Tensor:
     flat = tensor.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
     # one element may have any stride, which a view of bytes does not take
     return flat.as_strided(flat.shape, (1,)).view(torch.uint8)
+
+
+def list_bytes(tensors: Iterable[Tensor]) -> list[npt.NDArray[np.uint8]]:
+    """The bytes of each of them, of one on a GPU a copy."""
+    return [bytes_of(tensor.cpu()).numpy() for tensor in tensors]
 
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, kind.name) for name, kind in TYPES.items()}

@@ -157,6 +157,11 @@ def cut_into_pieces(tensor: StoredTensor) -> Iterator[Piece]:
         yield Piece(tensor=tensor, first=first, count=min(PIECE, tensor.numel() - first))
 
 
+def count_pieces(tensor: StoredTensor) -> int:
+    """How many they are."""
+    return -(-tensor.numel() // PIECE)
+
+
 class PieceReader:
     """Reads pieces, each into the memory of the one before: what was read is gone then."""
 
@@ -171,10 +176,7 @@ class PieceReader:
         """
         size = piece.tensor.itemsize
         memory = self._reuse_memory(piece.count * size)
-        with piece.tensor.file.open("rb", buffering=0) as file:
-            file.seek(piece.tensor.start + piece.first * size)
-            if file.readinto(memory) != len(memory):
-                raise changed_error(piece.tensor.file)
+        _read_into(memory, piece.tensor, piece.first * size)
         return np.frombuffer(memory, dtype=f"<u{size}")
 
     def _reuse_memory(self, size: int) -> memoryview:
@@ -182,6 +184,37 @@ class PieceReader:
         if held is None or len(held) < size:
             held = self._own.memory = bytearray(size)
         return memoryview(held)[:size]
+
+
+def _read_into(memory: memoryview, tensor: StoredTensor, first: int) -> None:
+    """Fill `memory` with the bytes of a tensor from `first` on."""
+    with tensor.file.open("rb", buffering=0) as file:
+        file.seek(tensor.start + first)
+        if file.readinto(memory) != len(memory):
+            raise changed_error(tensor.file)
+
+
+@dataclass(frozen=True)
+class StoredBytes:
+    """The bytes of a tensor in a file, read when they are asked for: sliced as an array is."""
+
+    tensor: StoredTensor
+
+    @property
+    def nbytes(self) -> int:
+        """How many there are."""
+        return self.tensor.nbytes
+
+    def __getitem__(self, where: slice) -> npt.NDArray[np.uint8]:
+        """Some of them.
+
+        Raises:
+            InputError: the file is shorter than it was.
+        """
+        first, last, _ = where.indices(self.nbytes)
+        memory = bytearray(max(last - first, 0))
+        _read_into(memoryview(memory), self.tensor, first)
+        return np.frombuffer(memory, dtype=np.uint8)
 
 
 Result = TypeVar("Result")

@@ -1,30 +1,23 @@
-"""The files that a checkpoint can be exported to, and what it weighs as it is, or packed."""
+"""The files that a checkpoint can be exported to. Importing this imports no torch."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-import zstandard
-from numpy.typing import NDArray
-from torch import Tensor
 
 from snnprune.checkpoint.naming import is_prunable
-from snnprune.checkpoint.packed import Packing
-from snnprune.checkpoint.safetensors import bytes_of, write_safetensors
 from snnprune.errors import InputError
-from snnprune.export.exporters import RecordedNetwork
-from snnprune.export.nir import write_nir
-from snnprune.export.onnx import write_onnx
 from snnprune.files.writing import replace_file
-from snnprune.measure import Natural
 
-Bytes = NDArray[np.uint8]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from snnprune.checkpoint.packing import Packing
+    from snnprune.export.exporters import RecordedNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +26,7 @@ class ExportContents:
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
-    packing: Packing
+    packing: Packing[Tensor]
     running: RecordedNetwork | None = None
     """The network with these weights, for a format that needs it."""
 
@@ -55,10 +48,14 @@ def _write_packed(path: Path, found: ExportContents) -> None:
 
 
 def _write_dense(path: Path, found: ExportContents) -> None:
+    from snnprune.checkpoint.safetensors import write_safetensors
+
     write_safetensors(path, found.tensors, found.metadata)
 
 
 def _write_torch(path: Path, found: ExportContents) -> None:
+    import torch
+
     with replace_file(path) as temporary:
         torch.save({key: tensor.clone() for key, tensor in found.tensors.items()}, temporary)
 
@@ -93,11 +90,15 @@ def _make_csr(weight: Tensor) -> dict[str, Any]:
 
 
 def _write_nir(path: Path, found: ExportContents) -> tuple[str, ...]:
+    from snnprune.export.nir import write_nir
+
     assert found.running is not None
     return write_nir(path, found.running)
 
 
 def _write_onnx(path: Path, found: ExportContents) -> tuple[str, ...]:
+    from snnprune.export.onnx import write_onnx
+
     assert found.running is not None
     return write_onnx(path, found.running)
 
@@ -147,74 +148,3 @@ FORMATS = {
         needs_network=True,
     ),
 }
-
-
-GZIP = 31  # window bits of zlib that make a gzip stream
-WHOLE = 2**23  # bytes: up to here gzip and zstd are tried on all of them
-PIECE, PIECES = 2**15, 64  # bytes of one piece, and how many of them stand for larger files
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """Bytes of all tensors, without the header of a file."""
-
-    dense: Natural
-    """Zeros and all: what a plain file weighs."""
-    gzip: Natural
-    """Of all tensors one after the other, at the program's own level 6."""
-    zstd: Natural
-    """Likewise, at level 19."""
-    tried: Natural
-    """Bytes that gzip and zstd were tried on: all, or pieces from all over."""
-    packed: Natural
-    """As `export --to packed` stores them."""
-    bound: Natural
-    """What any packing takes at least: values, and the entropy of where they stand, if any places
-    are as likely as any others."""
-
-    @property
-    def estimated(self) -> bool:
-        """Whether `gzip` and `zstd` are what some pieces come to, times as many."""
-        return self.tried < self.dense
-
-    def as_dict(self) -> dict[str, int]:
-        """By name."""
-        return asdict(self)
-
-
-def measure_sizes(tensors: Iterable[Tensor], packing: Packing, *, whole: int = WHOLE) -> Sizes:
-    """Measure all of them; `packing` is what `pack` made of the same tensors.
-
-    Of more than `whole` bytes gzip and zstd get evenly spaced pieces: at its level zstd takes some
-    two MB a second.
-    """
-    raw = [bytes_of(tensor.cpu()).numpy() for tensor in tensors]
-    dense = sum(part.nbytes for part in raw)
-    pieces = raw if dense <= whole else _pick_pieces(raw, dense)
-    tried = sum(piece.nbytes for piece in pieces)
-    gzip = zlib.compressobj(level=6, wbits=GZIP)
-    zstd = zstandard.ZstdCompressor(level=19).compressobj()
-    gzipped = sum(len(gzip.compress(piece.data)) for piece in pieces) + len(gzip.flush())
-    zipped = sum(len(zstd.compress(piece.data)) for piece in pieces) + len(zstd.flush())
-    share = dense / tried if tried else 1.0
-    return Sizes(
-        dense=dense,
-        gzip=round(gzipped * share),
-        zstd=round(zipped * share),
-        tried=tried,
-        packed=packing.count_bytes(),
-        bound=round(packing.bound),
-    )
-
-
-def _pick_pieces(raw: Sequence[Bytes], total: int) -> list[Bytes]:
-    """What is in `PIECES` pieces, evenly spaced over all bytes one after the other."""
-    starts = [number * (total - PIECE) // (PIECES - 1) for number in range(PIECES)]
-    found, before = [], 0
-    for part in raw:
-        for start in starts:
-            first, last = max(start - before, 0), min(start + PIECE - before, len(part))
-            if first < last:
-                found.append(part[first:last])
-        before += len(part)
-    return found

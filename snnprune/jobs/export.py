@@ -1,30 +1,45 @@
-"""`snnprune export`: the same weights in another file."""
+"""`snnprune export`: the same weights in another file. Importing this imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import math
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from snnprune.checkpoint.containers import files_of, read_checkpoint, require_plain
+from snnprune.checkpoint.containers import (
+    files_of,
+    hash_checkpoint,
+    read_checkpoint,
+    require_plain,
+)
 from snnprune.checkpoint.naming import is_prunable
-from snnprune.checkpoint.packed import AS_THEY_ARE, PRECISIONS, pack
+from snnprune.checkpoint.packing import AS_THEY_ARE, PRECISIONS
+from snnprune.checkpoint.soundness import judge_values
+from snnprune.checkpoint.stored import StoredBytes, StoredCheckpoint, open_stored
+from snnprune.checkpoint.stored_packing import StoredPacker
 from snnprune.errors import InputError, UsageError
 from snnprune.errors.text import did_you_mean
-from snnprune.export.exporters import RecordedNetwork, record_first_calls
-from snnprune.export.formats import FORMATS, ExportContents, Sizes, measure_sizes
-from snnprune.files.reading import changed_error
-from snnprune.files.writing import require_free
+from snnprune.export.formats import FORMATS, ExportContents
+from snnprune.export.sizes import WHOLE, Sizes, measure_sizes
+from snnprune.files.reading import BackgroundHash, changed_error, require_unchanging
+from snnprune.files.writing import replace_together, require_free
 from snnprune.jobs.options import ExportOptions
-from snnprune.jobs.targets.opening import open_target, read_example
 from snnprune.jobs.targets.reporting import describe_target
-from snnprune.jobs.targets.target import Target
 from snnprune.report.frame import make_file_entry, make_report
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from snnprune.export.exporters import RecordedNetwork
+    from snnprune.jobs.targets.target import Target
+
 SAMPLES = 16  # of the batch that a file is held against
+PACKED = "packed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +53,21 @@ class ExportResult:
     report: dict[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Exported:
+    """What was found while the file was written."""
+
+    container: str
+    sha256: str
+    sizes: Sizes
+    packed: Collection[str]
+    """Of the tensors, by their names in the file, those that packing makes smaller."""
+    notes: tuple[str, ...]
+    device: torch.device | None = None
+    target: Target | None = None
+    """The network, where the format needs it."""
+
+
 def export_checkpoint(options: ExportOptions) -> ExportResult:
     """Write a checkpoint to another kind of file, and measure what each kind weighs.
 
@@ -47,47 +77,111 @@ def export_checkpoint(options: ExportOptions) -> ExportResult:
         OutputError: the output is in the way or cannot be written.
     """
     _require_sense(options)
+    require_free(options.out, force=options.force, inputs=files_of(options.checkpoint))
+    stored = _open_packable(options)
+    found = _export_tensors(options) if stored is None else _export_stored(options, stored)
+    written = options.out.stat().st_size
+    return ExportResult(
+        sizes=found.sizes,
+        written=written,
+        notes=found.notes,
+        report=make_report(
+            "export",
+            device=found.device,
+            seed=0,
+            inputs=[make_file_entry(options.checkpoint, found.sha256)],
+            warnings=found.notes,
+            **describe_target(found.target),
+            container=found.container,
+            to=options.to,
+            values=options.values,
+            sizes=found.sizes.as_dict(),
+            written_bytes=written,
+            packed=sorted(found.packed),
+            outputs=[make_file_entry(options.out)],
+        ),
+    )
+
+
+def _open_packable(options: ExportOptions) -> StoredCheckpoint | None:
+    """The checkpoint in its file, where it can be packed from there; else None."""
+    exactly = options.to == PACKED and options.values == AS_THEY_ARE
+    return open_stored(options.checkpoint) if exactly and options.state_dict is None else None
+
+
+def _export_stored(options: ExportOptions, checkpoint: StoredCheckpoint) -> _Exported:
+    """Pack a file without torch, each value read once."""
+    path, container, files = checkpoint.path, checkpoint.container, checkpoint.files
+    packer, tensors = StoredPacker(checkpoint), checkpoint.tensors
+    with replace_together(options.out) as (out,), require_unchanging(*files):
+        sha256 = BackgroundHash(files, partial(hash_checkpoint, path, container))
+        packing = packer.pack()
+        odd = judge_values(tensors, packer.counts.__getitem__, path, allow_nonfinite=True)
+        raw = [StoredBytes(tensor) for tensor in tensors.values()]
+        sizes = measure_sizes(raw, packing, whole=_choose_whole(options))
+        packing.write(out, checkpoint.metadata)
+        hashed = sha256.result()
+    names = checkpoint.names
+    weights = [key for key, tensor in tensors.items() if is_prunable(names[key], tensor)]
+    minus = sum(packer.negative_zeros[key] for key in weights)
+    return _Exported(
+        container=container,
+        sha256=hashed,
+        sizes=sizes,
+        packed=packing.table,
+        notes=(*checkpoint.describe_notes(odd), *_note_negative_zeros(minus)),
+    )
+
+
+def _export_tensors(options: ExportOptions) -> _Exported:
+    """The same of any checkpoint and to any format, in memory."""
+    import torch
+
+    from snnprune.checkpoint.packed import pack
+    from snnprune.checkpoint.safetensors import list_bytes
+
     checkpoint = read_checkpoint(options.checkpoint, allow_nonfinite=True, entry=options.state_dict)
     require_plain(checkpoint)
-    inputs = files_of(options.checkpoint)
-    require_free(options.out, force=options.force, inputs=inputs)
     tensors = checkpoint.in_file(checkpoint.tensors)
     weights = [key for key, tensor in tensors.items() if is_prunable(key, tensor)]
-    try:
+    with _name_file_in_errors(options.checkpoint):
         target, seen = _record_network(options)
         if target is not None and target.checkpoint.sha256 != checkpoint.sha256:
             raise changed_error(options.checkpoint)  # the network was read from it once more
         packing = pack(tensors, precision=options.values, lossy=weights)
-        found = ExportContents(
+        contents = ExportContents(
             tensors=tensors, metadata=checkpoint.metadata, packing=packing, running=seen
         )
-        sizes = measure_sizes(tensors.values(), packing)
-        told = FORMATS[options.to].write(options.out, found) or ()
-    except InputError as error:
-        error.file = error.file or str(options.checkpoint)
-        raise
-    known = target.checkpoint if target else checkpoint
-    notes = (*known.notes, *_note_negative_zeros(options, tensors, weights), *told)
-    return ExportResult(
+        raw = list_bytes(tensors.values())
+        sizes = measure_sizes(raw, packing, whole=_choose_whole(options))
+        told = FORMATS[options.to].write(options.out, contents) or ()
+    if options.to == PACKED and options.values == AS_THEY_ARE:
+        minus = sum(_count_negative_zeros(tensors[key]) for key in weights)
+        told = (*_note_negative_zeros(minus), *told)
+    return _Exported(
+        container=checkpoint.container,
+        sha256=checkpoint.sha256,
         sizes=sizes,
-        written=options.out.stat().st_size,
-        notes=notes,
-        report=make_report(
-            "export",
-            device=torch.device("cpu"),
-            seed=0,
-            inputs=[make_file_entry(checkpoint.path, checkpoint.sha256)],
-            warnings=notes,
-            **describe_target(target),
-            container=checkpoint.container,
-            to=options.to,
-            values=options.values,
-            sizes=sizes.as_dict(),
-            written_bytes=options.out.stat().st_size,
-            packed=sorted(packing.table),
-            outputs=[make_file_entry(options.out)],
-        ),
+        packed=packing.table,
+        notes=(*(target.checkpoint if target else checkpoint).notes, *told),
+        device=torch.device("cpu"),
+        target=target,
     )
+
+
+@contextlib.contextmanager
+def _name_file_in_errors(path: Path) -> Iterator[None]:
+    """An error in the block that names no file is of this one."""
+    try:
+        yield
+    except InputError as error:
+        error.file = error.file or str(path)
+        raise
+
+
+def _choose_whole(options: ExportOptions) -> float:
+    """Up to how many bytes gzip and zstd are tried on all of them."""
+    return math.inf if options.exact_sizes else WHOLE
 
 
 def _record_network(options: ExportOptions) -> tuple[Target, RecordedNetwork] | tuple[None, None]:
@@ -98,6 +192,9 @@ def _record_network(options: ExportOptions) -> tuple[Target, RecordedNetwork] | 
     """
     if not FORMATS[options.to].needs_network:
         return None, None
+    from snnprune.export.exporters import record_first_calls
+    from snnprune.jobs.targets.opening import open_target, read_example
+
     target = open_target(options.target)
     if target.network is None or target.spec is None:
         raise InputError(
@@ -111,12 +208,13 @@ def _record_network(options: ExportOptions) -> tuple[Target, RecordedNetwork] | 
     return target, record_first_calls(target.network, example.x)
 
 
-def _note_negative_zeros(
-    options: ExportOptions, tensors: Mapping[str, Tensor], weights: list[str]
-) -> tuple[str, ...]:
+def _count_negative_zeros(weight: Tensor) -> int:
+    return int((weight == 0).logical_and(weight.signbit()).sum())
+
+
+def _note_negative_zeros(count: int) -> tuple[str, ...]:
     """A note where products with a mask have left -0.0, which an exact copy holds as a value."""
-    count = sum(int(((t := tensors[key]) == 0).logical_and(t.signbit()).sum()) for key in weights)
-    if not count or options.to != "packed" or options.values != AS_THEY_ARE:
+    if not count:
         return ()
     return (f"{count:,} weights are -0.0, stored as values; --values float32 stores them as 0",)
 

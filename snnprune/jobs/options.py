@@ -360,6 +360,13 @@ class ExportOptions(NetworkOptions):
             "each output channel.",
         ),
     ] = "exact"
+    exact_sizes: Annotated[
+        bool,
+        typer.Option(
+            "--exact-sizes",
+            help="Try gzip and zstd on all of a file beyond 8 MiB too, some 2 MB a second.",
+        ),
+    ] = False
     state_dict: Annotated[
         str | None,
         typer.Option(metavar="KEY", help="Which dict of a torch file that holds several."),

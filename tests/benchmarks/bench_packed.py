@@ -17,7 +17,8 @@ from torch import Tensor
 from snnprune.checkpoint.containers import read_checkpoint
 from snnprune.checkpoint.naming import is_prunable
 from snnprune.checkpoint.packed import pack
-from snnprune.export.formats import measure_sizes
+from snnprune.checkpoint.safetensors import list_bytes
+from snnprune.export.sizes import measure_sizes
 from snnprune.models import ModelSpec, build_model
 
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
@@ -51,7 +52,7 @@ def main() -> None:
         found = pruned(tensors, sparsity)
         weights = [key for key, tensor in found.items() if is_prunable(key, tensor)]
         packings = {name: pack(found, precision=name, lossy=weights) for name in PRECISIONS}
-        sizes = measure_sizes(found.values(), packings["exact"], whole=dense)
+        sizes = measure_sizes(list_bytes(found.values()), packings["exact"], whole=dense)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "packed.safetensors"
             packings["exact"].write(path, {})

@@ -13,9 +13,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from snnprune.checkpoint import packing
 from snnprune.checkpoint.containers import describe_checkpoint, read_checkpoint
 from snnprune.checkpoint.header import PACKED
-from snnprune.checkpoint.packed import count_entropy_bits, encode, pack
+from snnprune.checkpoint.packed import pack
+from snnprune.checkpoint.packing import count_entropy_bits, encode
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.errors import InputError
 
@@ -108,12 +110,47 @@ def test_the_bound_is_of_what_stays_dense_too() -> None:
 def test_positions_alone_are_within_five_percent_of_their_entropy(sparsity: float) -> None:
     kept = (sparse(sparsity, (400_000,)) != 0).numpy()
     least = count_entropy_bits(int(kept.sum()), len(kept)) / 8
-    assert least <= encode(kept).nbytes < 1.05 * least
+    assert least <= encode(np.flatnonzero(kept)).nbytes < 1.05 * least
 
 
 def test_the_entropy_is_the_logarithm_of_the_number_of_choices() -> None:
     for size, kept in [(10, 3), (60, 30), (5, 0), (5, 5)]:
         assert count_entropy_bits(kept, size) == pytest.approx(math.log2(math.comb(size, kept)))
+
+
+def coded_bit_by_bit(places: list[int], low: int) -> tuple[bytes, bytes]:
+    """Rice's code, as the documentation has it."""
+    lowest, unary, before = list[int](), list[int](), -1
+    for place in places:
+        gap, before = place - before - 1, place
+        lowest += [gap >> bit & 1 for bit in range(low)]
+        unary += [0] * (gap >> low) + [1]
+
+    def in_bytes(bits: list[int]) -> bytes:
+        value = sum(bit << number for number, bit in enumerate(bits))
+        return value.to_bytes(-(-len(bits) // 8), "little")
+
+    return in_bytes(lowest), in_bytes(unary)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.02, 0.1, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize("chunk", [8, 40, 2**15])
+def test_positions_are_coded_bit_by_bit_and_as_short_as_can_be(
+    share: float, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "CHUNK", chunk)
+    for seed in range(3):
+        drawn = np.random.default_rng(seed)
+        places = np.flatnonzero(drawn.random(2000 + seed) < share)
+        found = encode(places)
+        assert (found.lowest.tobytes(), found.unary.tobytes()) == coded_bit_by_bit(
+            places.tolist(), found.low
+        )
+        bits = [
+            len(places) * (1 + low) + sum(gap >> low for gap in np.diff(places, prepend=-1) - 1)
+            for low in range(16)
+        ]
+        assert found.low == bits.index(min(bits))
 
 
 def by_hand(raw: bytes, entry: dict[str, Any]) -> list[float]:

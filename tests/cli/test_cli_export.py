@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from snnprune.checkpoint.packed import pack
-from snnprune.checkpoint.safetensors import write_safetensors
-from snnprune.export import formats
-from snnprune.export.formats import measure_sizes
+from snnprune.checkpoint.safetensors import list_bytes, write_safetensors
+from snnprune.export import sizes as measuring
+from snnprune.export.sizes import measure_sizes
 
 from one_line import assert_one_line  # isort: skip
 
@@ -221,7 +221,7 @@ def test_of_a_small_file_gzip_and_zstd_are_measured_on_all_of_it(
 def test_of_a_large_file_they_are_estimated_from_all_over_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(formats, "PIECES", 12)  # zstd at its level 19 is slow
+    monkeypatch.setattr(measuring, "PIECES", 12)  # zstd at its level 19 is slow
     drawn = torch.Generator().manual_seed(0)
     weights = {
         f"{place}.weight": torch.randn(size, generator=drawn)
@@ -230,7 +230,8 @@ def test_of_a_large_file_they_are_estimated_from_all_over_it(
     }
     packing = pack(weights)
     sizes, exact = (
-        measure_sizes(weights.values(), packing, whole=whole) for whole in (2**18, 2**30)
+        measure_sizes(list_bytes(weights.values()), packing, whole=whole)
+        for whole in (2**18, 2**30)
     )
     assert sizes.estimated
     assert not exact.estimated
@@ -239,6 +240,30 @@ def test_of_a_large_file_they_are_estimated_from_all_over_it(
     assert sizes.gzip == pytest.approx(exact.gzip, rel=0.1)
     assert sizes.zstd == pytest.approx(exact.zstd, rel=0.1)
     assert (sizes.packed, sizes.bound) == (exact.packed, exact.bound)
+
+
+def test_exact_sizes_are_those_of_all_of_a_large_file(
+    tensors: dict[str, Tensor],
+    pruned: Path,
+    run: Run,
+    tmp_path: Path,
+    as_json: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("snnprune.jobs.export.WHOLE", 20_000)
+    monkeypatch.setattr(measuring, "PIECE", 64)
+    monkeypatch.setattr(measuring, "STEP", 1000)
+    flags = ("export", pruned, "--to", "packed", "--force", "-o", tmp_path / "p.safetensors")
+    sampled = as_json(run(*flags, "--json"))["sizes"]
+    assert sampled["tried"] == 64 * measuring.PIECES < sampled["dense"]
+    assert "zstd, estimated" in run(*flags).stdout
+    sizes = as_json(run(*flags, "--exact-sizes", "--json"))["sizes"]
+    raw = b"".join(tensor.numpy().tobytes() for tensor in tensors.values())
+    assert sizes["tried"] == sizes["dense"] == len(raw)
+    assert abs(sizes["gzip"] - len(gzip.compress(raw, 6))) < 64
+    assert abs(sizes["zstd"] - len(zstandard.compress(raw, 19))) < 64
+    assert (sizes["packed"], sizes["bound"]) == (sampled["packed"], sampled["bound"])
+    assert "estimated" not in run(*flags, "--exact-sizes").stdout
 
 
 def test_a_table_says_what_is_estimated(tmp_path: Path, run: Run) -> None:

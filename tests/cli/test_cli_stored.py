@@ -14,6 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from snnprune.checkpoint import stored as pieces
+from snnprune.errors import InputError
+from snnprune.export.sizes import measure_sizes
 from snnprune.jobs import inspect
 from snnprune.pruning import stored as ranking
 
@@ -111,6 +113,7 @@ def in_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         monkeypatch.setattr("snnprune.jobs.prune.prune.open_prunable", lambda _: None)
         for job in ("inspect", "check"):
             monkeypatch.setattr(f"snnprune.jobs.{job}.open_stored_target", lambda _: None)
+        monkeypatch.setattr("snnprune.jobs.export.open_stored", lambda _: None)
 
     return switch
 
@@ -254,6 +257,90 @@ def test_a_file_is_told_of_alike(
     assert list(told[0]) == list(told[1])
 
 
+def with_odd_values() -> Tensors:
+    """Zeros of both signs, NaN and infinity, in weights of all types that can be packed."""
+    drawn = torch.Generator().manual_seed(5)
+    found = {"conv.weight": draw(40, 30, 3, 3), "conv.bias": draw(40), "steps": torch.tensor(4)}
+    found["conv.weight"] *= torch.rand(found["conv.weight"].shape, generator=drawn) > 0.9
+    found["negative.weight"] = -found["conv.weight"]
+    found["odd.weight"] = found["conv.weight"].clone()
+    found["odd.weight"][0, 0, 0, :2] = torch.tensor([torch.nan, -torch.inf])
+    for kind in (torch.float16, torch.bfloat16, torch.float64):
+        found[f"{kind}.weight".removeprefix("torch.")] = found["conv.weight"].abs().to(kind)
+    return found
+
+
+PACKABLE: dict[str, Callable[[], Tensors]] = {**NETWORKS, "odd values": with_odd_values}
+
+
+@pytest.mark.parametrize("network", PACKABLE)
+def test_a_file_is_packed_to_the_same_bytes(
+    network: str, run: Run, tmp_path: Path, in_memory: Callable[[], None]
+) -> None:
+    path, out = tmp_path / "n.safetensors", tmp_path / "p.safetensors"
+    save_file(PACKABLE[network](), path, {"who": "them"})
+    found = []
+    for switch in (lambda: None, in_memory):
+        switch()
+        done = run("export", path, "--to", "packed", "-o", out, "--force")
+        told = run("export", path, "--to", "packed", "-o", out, "--force", "--json")
+        assert (done.returncode, told.returncode) == (0, 0), done.stderr
+        report = {**json.loads(told.stdout), "device": None}
+        found.append((done.stdout, done.stderr, out.read_bytes(), report, list(report)))
+    assert found[0] == found[1]
+    if network == "odd values":
+        assert len(found[0][3]["packed"]) == 6
+        assert "weights are -0.0" in found[0][1]
+
+
+def test_shards_are_packed_to_the_same_bytes(
+    run: Run, tmp_path: Path, in_memory: Callable[[], None]
+) -> None:
+    net = {f"module.{key}": tensor for key, tensor in with_odd_values().items()}
+    where = {key: f"{number % 2}.safetensors" for number, key in enumerate(net)}
+    for shard in sorted(set(where.values())):
+        save_file({key: net[key] for key in net if where[key] == shard}, tmp_path / shard)
+    index, out = tmp_path / "n.safetensors.index.json", tmp_path / "p.safetensors"
+    index.write_text(json.dumps({"weight_map": where}))
+    found = []
+    for switch in (lambda: None, in_memory):
+        switch()
+        done = run("export", index, "--to", "packed", "-o", out, "--force")
+        found.append((done.returncode, done.stdout, done.stderr, out.read_bytes()))
+    assert found[0] == found[1]
+    assert found[0][0] == 0
+
+
+def test_a_file_that_changes_while_it_is_packed_is_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = tmp_path / "n.safetensors", tmp_path / "p.safetensors"
+    save_file(a_network(), path)
+
+    def touched(*args: object, **how: object) -> object:
+        os.utime(path)
+        return measure_sizes(*args, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("snnprune.jobs.export.measure_sizes", touched)
+    done = run("export", path, "--to", "packed", "-o", out)
+    assert_one_line(done, 3, "n.safetensors", "changed while it was read")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["n.safetensors"]
+
+
+def test_bytes_of_a_tensor_in_a_file_are_sliced_as_an_array(tmp_path: Path) -> None:
+    path = tmp_path / "n.safetensors"
+    save_file(a_network(), path)
+    checkpoint = pieces.open_stored(path)
+    assert checkpoint is not None
+    raw = pieces.StoredBytes(checkpoint.tensors["fc.weight"])
+    whole = a_network()["fc.weight"].numpy().tobytes()
+    for first, last in ((0, 9), (5, 6), (2790, 2900), (7, 3), (0, 2800)):
+        assert raw[first:last].tobytes() == whole[first:last]
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(InputError, match="changed while it was read"):
+        pieces.StoredBytes(max(checkpoint.tensors.values(), key=lambda one: one.start))[:]
+
+
 def test_of_a_large_file_inspect_reads_the_header_alone(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +419,14 @@ LINES = {
     "eval missing.pth": 3,
     "diff n.safetensors missing.pth": 3,
     "export missing.pth --to pth -o p.pth": 3,
+    "export n.safetensors --to packed -o e.safetensors": 0,
+    "export n.safetensors --to packed -o n.safetensors --force": 5,
+    "export n.safetensors --to pakced -o f.safetensors": 2,
+    "export n.safetensors --to packed --values int9 -o f.safetensors": 2,
+    "export n.safetensors --to dense --values int8 -o f.safetensors": 2,
+    "export n.safetensors --to packed --model conv-snn -o f.safetensors": 2,
+    "export n.safetensors --to csr -o f.safetensors": 2,
+    "export n.safetensors --to onnx -o f.nir": 2,
     "recipes ls": 0,
     "train --recipe nonsense": 3,
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from doc_blocks import Block, assert_shown, blocks_of, first_column, in_folder, table_under
 
-from snnprune.checkpoint.packed import PRECISIONS
+from snnprune.checkpoint.packing import PRECISIONS
 from snnprune.export.formats import FORMATS
 from snnprune.export.nir import EXPORTERS
 

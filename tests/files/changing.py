@@ -24,6 +24,7 @@ import torch
 from disturbances import made_in
 from safetensors.torch import load_file
 
+import snnprune.checkpoint.packed
 import snnprune.cli.console
 import snnprune.cli.prune_tables
 import snnprune.jobs.calibrate

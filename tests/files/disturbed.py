@@ -24,6 +24,7 @@ from pathlib import Path
 from disturbances import KINDS, command, disturbed, left_in, made_in, remember, state_of
 
 # imported once for all processes
+import snnprune.checkpoint.packed
 import snnprune.cli.console
 import snnprune.cli.prune_tables
 import snnprune.jobs.calibrate

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+import snnprune.checkpoint.packed
 import snnprune.cli.console
 import snnprune.cli.prune_tables
 import snnprune.jobs.calibrate

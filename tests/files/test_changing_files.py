@@ -23,6 +23,7 @@ COMMANDS = [
     ("prune", ".pth"),
     ("diff", ".safetensors"),
     ("export", ".pth"),
+    ("export", ".safetensors"),
     ("score", ".safetensors"),
     ("calibrate", ".pth"),
     ("eval", ".safetensors"),

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from snnprune.checkpoint.packed import pack
-from snnprune.export.formats import measure_sizes
+from snnprune.checkpoint.safetensors import list_bytes
+from snnprune.export.sizes import measure_sizes
 from snnprune.jobs.targets.reporting import StageTimer
 from snnprune.jobs.targets.target import Target
 from snnprune.masks import Masks
@@ -194,4 +195,4 @@ def _read_input_rate(calibration: Calibration, key: str) -> float:
 
 
 def _measure_sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    return measure_sizes(tensors.values(), pack(tensors)).as_dict()
+    return measure_sizes(list_bytes(tensors.values()), pack(tensors)).as_dict()

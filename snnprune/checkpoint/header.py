@@ -405,8 +405,8 @@ def _shard_error(
 
 def require_as_indexed(held: Iterable[str], where: dict[str, str], name: str, path: Path) -> None:
     """A shard holds the tensors that the index has in it, and no others."""
-    found = set(held)
-    absent = [key for key, shard in where.items() if shard == name and key not in found]
+    held = list(held)
+    absent = [key for key, shard in where.items() if shard == name and key not in set(held)]
     if absent:
         raise InputError(f"{name} does not hold {format_names(absent)}", file=path, field=MAP)
     for key in held:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from snnprune.checkpoint.containers import SHARDED, note_future_version, sniff_container
+from snnprune.checkpoint.containers import SHARDED, files_of, note_future_version, sniff_container
 from snnprune.checkpoint.header import (
     PACKED,
     Header,
@@ -25,9 +25,9 @@ from snnprune.checkpoint.header import (
     read_file_header,
     read_shard_headers,
 )
-from snnprune.checkpoint.naming import find_split_parameters, strip_prefixes
+from snnprune.checkpoint.naming import find_split_parameters, is_variance, strip_prefixes
 from snnprune.checkpoint.soundness import ValueCounts, must_count_zeros, must_find_least
-from snnprune.files.reading import changed_error
+from snnprune.files.reading import SteadyFiles, changed_error, open_for_reading
 
 Bits = npt.NDArray[np.unsignedinteger[Any]]
 """Values of a file as integers, (n,)."""
@@ -90,6 +90,8 @@ class StoredCheckpoint:
     container: str
     files: tuple[Path, ...]
     """The file, or the index and its shards."""
+    steady: SteadyFiles
+    """As they were before anything was read."""
     tensors: Mapping[str, StoredTensor]
     """By key, in the file's order."""
     metadata: dict[str, str]
@@ -114,24 +116,36 @@ def open_stored(path: Path) -> StoredCheckpoint | None:
     container = sniff_container(path)
     if container not in ("safetensors", SHARDED):
         return None
-    order, headers = (
-        read_shard_headers(path) if container == SHARDED else (None, {path: read_file_header(path)})
-    )
+    files = files_of(path)
+    steady = SteadyFiles(files)
+    with steady.hold():
+        order, headers = (
+            read_shard_headers(path)
+            if container == SHARDED
+            else (None, {path: read_file_header(path)})
+        )
     metadata = {key: text for header in headers.values() for key, text in header.metadata.items()}
     found = _place_tensors(headers)
     tensors, names, notes = strip_prefixes({key: found[key] for key in order or found})
-    tiny = any(one.is_floating_point() and one.itemsize == 1 for one in tensors.values())
-    if PACKED in metadata or tiny or find_split_parameters(tensors):
+    odd = any(_takes_torch(key, one) for key, one in tensors.items())
+    if PACKED in metadata or odd or find_split_parameters(tensors):
         return None
     return StoredCheckpoint(
         path=path,
         container=container,
-        files=(path, *headers) if container == SHARDED else (path,),
+        files=tuple(files),
+        steady=steady,
         tensors=tensors,
         metadata=metadata,
         names=names,
         notes=notes,
     )
+
+
+def _takes_torch(key: str, tensor: StoredTensor) -> bool:
+    """Whether it holds 8-bit floats, or variances that are no plain numbers."""
+    tiny = tensor.is_floating_point() and tensor.itemsize == 1
+    return tiny or (is_variance(key) and tensor.dtype.name == "complex64")
 
 
 def _place_tensors(headers: Mapping[Path, Header]) -> dict[str, StoredTensor]:
@@ -188,7 +202,7 @@ class PieceReader:
 
 def _read_into(memory: memoryview, tensor: StoredTensor, first: int) -> None:
     """Fill `memory` with the bytes of a tensor from `first` on."""
-    with tensor.file.open("rb", buffering=0) as file:
+    with open_for_reading(tensor.file) as file:
         file.seek(tensor.start + first)
         if file.readinto(memory) != len(memory):
             raise changed_error(tensor.file)
@@ -263,7 +277,7 @@ def count_piece(name: str, piece: Piece, bits: Bits) -> ValueCounts:
     """Of the values of a piece, which are lost; `first` counts from the tensor's beginning."""
     tensor = piece.tensor
     if not tensor.is_floating_point():
-        return ValueCounts()
+        return ValueCounts(zeros=count_zeros(bits) if must_count_zeros(name, tensor) else 0)
     least = _find_least(tensor.dtype, bits) if must_find_least(name, tensor) else 0.0
     magnitude = compute_magnitude_bits(tensor.dtype, bits, out=bits)
     nonfinite = first = 0

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from io import BufferedReader
 from pathlib import Path
 from queue import Queue
+from threading import Thread
 from typing import Self
 
 from snnprune.errors import InputError
@@ -143,25 +144,68 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class BackgroundHash:
-    """A hash that a thread computes of files that stay what they are until it is asked for."""
+class SteadyFiles:
+    """Files that are opened more than once, and have to be what they are now each time."""
 
-    def __init__(self, files: Iterable[Path], compute: Callable[[], str]) -> None:
-        self._steady = contextlib.ExitStack()
-        self._steady.enter_context(require_unchanging(*files))
-        self._pool = ThreadPoolExecutor(1)
-        self._found = self._pool.submit(compute)
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._marks = {path: _read_mark(path, path) for path in files}
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """A block in which they are read; what is wrong in it may come of a change.
+
+        Raises:
+            InputError: one was written to, cut, or replaced by another before the block ended.
+        """
+        try:
+            yield
+        except Exception as error:
+            self.require(error)
+            raise
+        self.require()
+
+    def require(self, cause: Exception | None = None) -> None:
+        """Refuse files that are others by now.
+
+        Raises:
+            InputError: one is.
+        """
+        for path, mark in self._marks.items():
+            if _read_mark(path, path) != mark:
+                raise changed_error(path) from cause
+
+
+class BackgroundHash:
+    """A hash that a thread computes of files, which have to stay what they are meanwhile.
+
+    Nobody waits for the thread where its result is not asked for, as after an error.
+    """
+
+    def __init__(self, path: Path, compute: Callable[[], str]) -> None:
+        """`path` is named where they cannot be read."""
+        self._path, self._compute = path, compute
+        self._found: str | Exception = ""
+        self._thread = Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._found = self._compute()
+        except Exception as error:
+            self._found = error
 
     def result(self) -> str:
         """The hash, in hexadecimal.
 
         Raises:
-            InputError: a file changed since it was begun.
+            InputError: a file cannot be read.
         """
-        found = self._found.result()
-        self._pool.shutdown()
-        self._steady.close()
-        return found
+        self._thread.join()
+        if isinstance(self._found, OSError):
+            raise _unreadable_error(self._path, self._found) from self._found
+        if isinstance(self._found, Exception):
+            raise self._found
+        return self._found
 
 
 class GrowingHash:

@@ -25,7 +25,7 @@ from snnprune.errors import InputError, UsageError
 from snnprune.errors.text import did_you_mean
 from snnprune.export.formats import FORMATS, ExportContents
 from snnprune.export.sizes import WHOLE, Sizes, measure_sizes
-from snnprune.files.reading import BackgroundHash, changed_error, require_unchanging
+from snnprune.files.reading import BackgroundHash, changed_error
 from snnprune.files.writing import replace_together, require_free
 from snnprune.jobs.options import ExportOptions
 from snnprune.jobs.targets.reporting import describe_target
@@ -111,10 +111,10 @@ def _open_packable(options: ExportOptions) -> StoredCheckpoint | None:
 
 def _export_stored(options: ExportOptions, checkpoint: StoredCheckpoint) -> _Exported:
     """Pack a file without torch, each value read once."""
-    path, container, files = checkpoint.path, checkpoint.container, checkpoint.files
+    path, container = checkpoint.path, checkpoint.container
     packer, tensors = StoredPacker(checkpoint), checkpoint.tensors
-    with replace_together(options.out) as (out,), require_unchanging(*files):
-        sha256 = BackgroundHash(files, partial(hash_checkpoint, path, container))
+    with replace_together(options.out) as (out,), checkpoint.steady.hold():
+        sha256 = BackgroundHash(path, partial(hash_checkpoint, path, container))
         packing = packer.pack()
         odd = judge_values(tensors, packer.counts.__getitem__, path, allow_nonfinite=True)
         raw = [StoredBytes(tensor) for tensor in tensors.values()]

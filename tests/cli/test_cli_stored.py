@@ -17,6 +17,7 @@ from snnprune.checkpoint import stored as pieces
 from snnprune.errors import InputError
 from snnprune.export.sizes import measure_sizes
 from snnprune.jobs import inspect
+from snnprune.jobs.targets import stored as targets
 from snnprune.pruning import stored as ranking
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -80,6 +81,8 @@ NETWORKS: dict[str, Callable[[], Tensors]] = {
         "norm.weight": draw(3, 3),
         "norm.bias": draw(3, 3),
         "lif.mem": draw(2, 8),
+        "old.running_var": torch.tensor([-1, 0], dtype=torch.int32),
+        "older.running_var": torch.zeros(3, dtype=torch.bool),
         "empty.weight": torch.empty(0, 4),
         "integers.weight": torch.ones(3, 3, dtype=torch.int8),
         "z": torch.ones(2, dtype=torch.complex64),
@@ -176,6 +179,39 @@ def test_shards_are_pruned_to_the_same_bytes(
     )
     assert stored == whole
     assert stored[0] == 0
+
+
+ODD_SHARDS = {
+    "a tensor in two shards": ({"a.weight": 2, "b.weight": 3}, {"a.weight": "1", "b.weight": "2"}),
+    "a tensor that is not listed": ({"b.weight": 3, "c": 2}, {"a.weight": "1", "b.weight": "2"}),
+    "one shard by two names": ({}, {"a.weight": "1", "b.weight": "./1"}),
+}
+
+
+@pytest.mark.parametrize("case", ODD_SHARDS)
+@pytest.mark.parametrize("command", ["inspect", "check", "prune"])
+def test_shards_that_are_not_as_indexed_are_refused_alike(
+    command: str, case: str, run: Run, tmp_path: Path, in_memory: Callable[[], None]
+) -> None:
+    held, where = ODD_SHARDS[case]
+    first = {"a.weight": draw(4, 4)} | ({} if held else {"b.weight": draw(4, 4, seed=1)})
+    save_file(first, tmp_path / "1.safetensors")
+    save_file({key: draw(4, 4, seed=n) for key, n in held.items()} or {"x": draw(1)},
+              tmp_path / "2.safetensors")  # fmt: skip
+    index = tmp_path / "m.safetensors.index.json"
+    table = {key: f"{name}.safetensors" for key, name in where.items()}
+    index.write_text(json.dumps({"weight_map": table}))
+    flags = {
+        "prune": (*WAYS["global"], "-o", tmp_path / "p.safetensors"),
+        "check": ("--min-sparsity", "0"),
+    }
+    answers = []
+    for switch in (lambda: None, in_memory):
+        switch()
+        done = run(command, index, *flags.get(command, ()))
+        answers.append((done.returncode, done.stdout, done.stderr))
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 3
 
 
 @pytest.mark.parametrize(
@@ -374,6 +410,93 @@ def test_a_file_that_changes_while_it_is_pruned_is_refused(
     done = run("prune", path, *WAYS["global"], "-o", out)
     assert_one_line(done, 3, "n.safetensors", "changed while it was read")
     assert sorted(one.name for one in tmp_path.iterdir()) == ["n.safetensors"]
+
+
+def test_a_file_that_is_replaced_between_two_outputs_is_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "n.safetensors"
+    save_file(a_network(), path)
+    save_file(a_network() | {"conv.bias": draw(16, seed=9)}, tmp_path / "other.safetensors")
+    found_before, calls = ranking.find_cuts, []
+
+    def replacing(*args: object) -> object:
+        calls.append(args)
+        if len(calls) == 2:
+            (tmp_path / "other.safetensors").replace(path)
+        return found_before(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("snnprune.jobs.prune.stored.find_cuts", replacing)
+    flags = ("--sparsity", "0.5,0.9", "--criterion", "magnitude")
+    done = run("prune", path, *flags, "-o", tmp_path / "p.safetensors")
+    assert_one_line(done, 3, "changed while it was read", "p-0.5.safetensors")
+    assert not (tmp_path / "p-0.9.safetensors").exists()
+
+
+@pytest.mark.parametrize("command", ["inspect", "check", "prune"])
+def test_a_file_that_goes_away_is_told_as_such(
+    command: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "n.safetensors"
+    save_file(a_network(), path)
+    counted = targets.count_values
+
+    def gone(*args: object) -> object:
+        path.unlink()
+        return counted(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(targets, "count_values", gone)
+    flags = {"prune": (*WAYS["global"], "-o", tmp_path / "p.safetensors"),
+             "check": ("--min-sparsity", "0")}  # fmt: skip
+    done = run(command, path, *flags.get(command, ()))
+    assert_one_line(done, 3, "n.safetensors", "no such file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_cannot_be_read_is_told_as_such(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "n.safetensors"
+    save_file(a_network(), path)
+
+    def broken(*_: object) -> str:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(targets, "hash_checkpoint", broken)
+    done = run("prune", path, *WAYS["global"], "-o", tmp_path / "p.safetensors")
+    assert_one_line(done, 3, "n.safetensors", "cannot be read: Input/output error")
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+import snnprune.cli
+snnprune.cli.main(sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("limit", [100, 40_001, 150_000, 159_999])
+def test_a_file_that_is_cut_short_is_never_taken_for_whole(limit: int, tmp_path: Path) -> None:
+    save_file({"a.weight": draw(100, 100), "z": draw(30_000)}, tmp_path / "n.safetensors")
+    flags = ("prune", "n.safetensors", *WAYS["global"], "-o", "p.safetensors", "-q")
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(limit), *flags],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 5, done.stderr
+    assert "error: p.safetensors: cannot be written: File too large" in done.stderr
+    assert [one.name for one in tmp_path.iterdir()] == ["n.safetensors"]
+
+
+def test_pages_have_what_they_have_of_pruning_in_memory(run: Run, tmp_path: Path) -> None:
+    save_file(a_network(), tmp_path / "n.safetensors")
+    out = ("-o", tmp_path / "p.safetensors", "--report", tmp_path / "r", "--json")
+    found = json.loads(run("prune", tmp_path / "n.safetensors", *WAYS["global"], *out).stdout)
+    assert found["sizes"] is not None
+    assert found["evidence"] is not None
 
 
 def test_a_file_that_was_not_written_as_meant_is_refused(

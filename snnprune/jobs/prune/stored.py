@@ -21,8 +21,8 @@ from snnprune.checkpoint.stored import (
     count_zeros,
     cut_into_pieces,
 )
-from snnprune.files.reading import GrowingHash, changed_error, hash_file, require_unchanging
-from snnprune.files.writing import replace_together, write_json
+from snnprune.files.reading import GrowingHash, changed_error, hash_file
+from snnprune.files.writing import as_output_error, replace_together, write_json
 from snnprune.jobs.gates import (
     BY_RUNNING,
     RunResults,
@@ -68,8 +68,8 @@ def open_prunable(options: PruneOptions) -> StoredTarget | None:
         return None
     if options.layers or options.steps not in (None, 1) or has_limit_on(options.limits, BY_RUNNING):
         return None
-    if options.out.suffix.lower() != SAFETENSORS:
-        return None
+    if options.out.suffix.lower() != SAFETENSORS or options.report is not None:
+        return None  # its pages show scores and what the bytes compress to
     return open_stored_target(options)
 
 
@@ -117,14 +117,13 @@ class StoredPruning:
             InputError: the file changed meanwhile.
             OutputError: a file cannot be written.
         """
-        files = self.target.checkpoint.files
         with replace_together(*place.files) as (out, mask_file, report_file, *_):
-            with require_unchanging(*files):
+            with self.target.checkpoint.steady.hold():
                 with self.cost.stage("ranking"):
                     cuts = find_cuts(self.target.weights, self.zeros, sparsity, self.rule)
                 with self.cost.stage("writing"):
                     written = self._write_tensors(out, mask_file, cuts, sparsity)
-            pruned = self._make_result(sparsity, place, out, written)
+                pruned = self._make_result(sparsity, place, out, written)
             write_json(report_file, pruned.report)
         return pruned
 
@@ -258,17 +257,22 @@ class StoredWriter:
         key_of = {name: key for key, name in checkpoint.names.items()}
         meant = dict.fromkeys(self.kept, 0)
         with (
-            out.open("wb", buffering=0) as file,
+            as_output_error(out),
+            out.open("wb") as file,
+            as_output_error(mask_file),
             mask_file.open("wb") as masks,
             GrowingHash(out, self._count_kept) as sha256,
         ):
             file.write(header)
+            file.flush()
             sha256.advance(len(header), "")
             masks.write(mask_header)
             for name in self.progress.track(order, label="writing", total=len(order)):
                 masks.seek(starts.get(name, 0))
                 for data in self._iter_data(key_of[name], meant, masks):
-                    file.write(data)
+                    with as_output_error(out):
+                        file.write(data)
+                        file.flush()  # or the thread would not find it
                     sha256.advance(file.tell(), key_of[name])
         found = sha256.result()
         if self.kept != meant:
@@ -286,7 +290,7 @@ class StoredWriter:
     def sign_masks(self, mask_file: Path, metadata: Mapping[str, str], sha256: str) -> None:
         """Say which file the masks are of, now that its hash is known."""
         header, _ = self._plan_masks(metadata, sha256)
-        with mask_file.open("r+b") as file:
+        with as_output_error(mask_file), mask_file.open("r+b") as file:
             file.write(header)
 
     def _plan_masks(self, metadata: Mapping[str, str], sha256: str) -> tuple[bytes, dict[str, int]]:

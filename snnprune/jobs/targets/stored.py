@@ -116,14 +116,11 @@ def look_at_values(target: StoredTarget, progress: Progress) -> StoredLook:
     """
     checkpoint = target.checkpoint
     path, container = checkpoint.path, checkpoint.container
-    sha256 = BackgroundHash(checkpoint.files, partial(hash_checkpoint, path, container))
-    counts = count_values(checkpoint, progress)
-    odd = judge_values(checkpoint.tensors, counts.__getitem__, path, allow_nonfinite=False)
-    return StoredLook(
-        hash=sha256,
-        counts=counts,
-        notes=checkpoint.describe_notes(odd),
-    )
+    with checkpoint.steady.hold():
+        sha256 = BackgroundHash(path, partial(hash_checkpoint, path, container))
+        counts = count_values(checkpoint, progress)
+        odd = judge_values(checkpoint.tensors, counts.__getitem__, path, allow_nonfinite=False)
+    return StoredLook(hash=sha256, counts=counts, notes=checkpoint.describe_notes(odd))
 
 
 def count_values(checkpoint: StoredCheckpoint, progress: Progress) -> dict[str, ValueCounts]:
@@ -175,11 +172,13 @@ def make_stored_report(
 ) -> dict[str, Any]:
     """The report of a command that worked on the file alone, perhaps on no more than its header."""
     path, known = target.checkpoint.path, target.checkpoint.describe_notes()
+    with target.checkpoint.steady.hold():
+        inputs = [make_file_entry(path, look.hash.result()) if look else {"path": str(path)}]
     return make_report(
         command,
         device=None,
         seed=target.options.seed,
-        inputs=[make_file_entry(path, look.hash.result()) if look else {"path": str(path)}],
+        inputs=inputs,
         warnings=(*(look.notes if look else known), *warnings),
         excluded=target.excluded,
         model=None,

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -97,6 +97,15 @@ WAYS = {
 }
 
 FIRST = ("global", "local")
+FEW = ("a network", "mixed", "mixed ties", "what is no layer")
+
+
+def with_few_by_default(networks: Iterable[str], *more: str) -> list[object]:
+    """All of them, most where slow tests are asked for."""
+    return [
+        pytest.param(name, marks=[] if name in (*FEW, *more) else [pytest.mark.slow])
+        for name in networks
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -275,7 +284,7 @@ def test_odd_values_are_told_alike(
     assert answers[0][0] == (0 if kind == "odd elsewhere" else 3)
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", with_few_by_default(NETWORKS, "extremes"))
 @pytest.mark.parametrize("command", ["inspect", "check"])
 def test_a_file_is_told_of_alike(
     command: str, network: str, run: Run, tmp_path: Path, in_memory: Callable[[], None]
@@ -309,7 +318,7 @@ def with_odd_values() -> Tensors:
 PACKABLE: dict[str, Callable[[], Tensors]] = {**NETWORKS, "odd values": with_odd_values}
 
 
-@pytest.mark.parametrize("network", PACKABLE)
+@pytest.mark.parametrize("network", with_few_by_default(PACKABLE, "odd values"))
 def test_a_file_is_packed_to_the_same_bytes(
     network: str, run: Run, tmp_path: Path, in_memory: Callable[[], None]
 ) -> None:
@@ -475,7 +484,7 @@ snnprune.cli.main(sys.argv[2:])
 """
 
 
-@pytest.mark.parametrize("limit", [100, 40_001, 150_000, 159_999])
+@pytest.mark.parametrize("limit", [40_001, 159_999])
 def test_a_file_that_is_cut_short_is_never_taken_for_whole(limit: int, tmp_path: Path) -> None:
     save_file({"a.weight": draw(100, 100), "z": draw(30_000)}, tmp_path / "n.safetensors")
     flags = ("prune", "n.safetensors", *WAYS["global"], "-o", "p.safetensors", "-q")

@@ -61,6 +61,7 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "rows.jsonl"
 
 
+@pytest.mark.slow
 def test_bandwidth_times_both_passes_of_what_runs_on_a_cpu(out: Path) -> None:
     bandwidth.main(["--small", "--device", "cpu", "--out", str(out)])
     rows = rows_of(out)
@@ -384,6 +385,7 @@ def test_every_file_with_tests_for_a_gpu_is_found() -> None:
     assert Path(__file__).name not in found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [pytest.param(tickets.RECIPE, marks=pytest.mark.slow), tickets.SMALL_RECIPE],

@@ -45,17 +45,19 @@ def sort_masks(arrays: Arrays, sparsity: float) -> Masks:
     return dict(zip(arrays, np.split(kept, ends[:-1]), strict=True))
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_it_is_what_a_sort_finds(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pieces, "PIECE", 128)
     monkeypatch.setattr(ranking, "FEW", 1000)
     monkeypatch.setattr(ranking, "RUN", 16)
-    monkeypatch.setattr(ranking, "DIGIT", 3 + seed)
+    monkeypatch.setattr(ranking, "DIGIT", 3 + 2 * seed)
     draws = np.random.default_rng(seed)
     arrays = {
-        f"l{i}.weight": np.round(draws.standard_normal((17, 60)) * 10**i, seed).astype(np.float32)
+        f"l{i}.weight": np.round(draws.standard_normal((17, 60)) * 10**i, 2 * seed).astype(
+            np.float32
+        )
         for i in range(3)
     }
     weights = store(arrays, tmp_path)

@@ -7,7 +7,10 @@ import pytest
 from fuzz.undisturbed import undisturbed
 from PIL import Image
 
-import snnprune.data.downloads  # noqa: F401  # else a bad file is the first to need it
+import snnprune.checkpoint.nir
+import snnprune.checkpoint.packed
+import snnprune.checkpoint.torch.rewrite
+import snnprune.data.downloads  # noqa: F401  # else a bad file is the first to need them
 from corpus.answers import Run, faults
 from corpus.bench import Bench
 from corpus.case import Case

@@ -144,7 +144,6 @@ def test_constants_are_read_off_the_node(name: str, kind: str, v_reset: float | 
     found = LIBRARY.constants(spiking)
     assert found.threshold == 0.5
     assert found.fires_at_threshold
-    assert found.reset == ("soft" if v_reset is None else "hard")
     if name in ("QIF", "EIF"):  # they do not decay by a factor
         assert found.beta is None
     else:

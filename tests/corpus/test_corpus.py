@@ -2,15 +2,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib import import_module
 
 import pytest
 from fuzz.undisturbed import undisturbed
 from PIL import Image
 
-import snnprune.checkpoint.nir
-import snnprune.checkpoint.packed
-import snnprune.checkpoint.torch.rewrite
-import snnprune.data.downloads  # noqa: F401  # else a bad file is the first to need them
 from corpus.answers import Run, faults
 from corpus.bench import Bench
 from corpus.case import Case
@@ -32,6 +29,8 @@ def _of(cases: list[Case]) -> list[object]:
     ]
 
 
+for module in ("checkpoint.nir", "checkpoint.packed", "checkpoint.torch.rewrite", "data.downloads"):
+    import_module(f"snnprune.{module}")  # else a bad file is the first to need it
 Image.init()  # it imports its formats late, for a picture that it does not know
 
 

@@ -196,9 +196,9 @@ def _read_batch_norm(
     running_mean: Tensor | None,
     running_var: Tensor | None,
     weight: Tensor | None = None,
-    bias: Tensor | None = None,  # noqa: ARG001
+    bias: Tensor | None = None,  # noqa: ARG001  # the signature is that of torch
     training: bool = False,
-    momentum: float = 0.1,  # noqa: ARG001
+    momentum: float = 0.1,  # noqa: ARG001  # likewise
     eps: float = 1e-5,
 ) -> NormCall:
     return NormCall(

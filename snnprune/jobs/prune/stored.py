@@ -263,17 +263,19 @@ class StoredWriter:
             mask_file.open("wb") as masks,
             GrowingHash(out, self._count_kept) as sha256,
         ):
-            file.write(header)
-            file.flush()
-            sha256.advance(len(header), "")
+
+            def put(data: bytes | memoryview, label: str) -> None:
+                with as_output_error(out):
+                    file.write(data)
+                    file.flush()  # or the thread would not find it
+                sha256.advance(file.tell(), label)
+
+            put(header, "")
             masks.write(mask_header)
             for name in self.progress.track(order, label="writing", total=len(order)):
                 masks.seek(starts.get(name, 0))
                 for data in self._iter_data(key_of[name], meant, masks):
-                    with as_output_error(out):
-                        file.write(data)
-                        file.flush()  # or the thread would not find it
-                    sha256.advance(file.tell(), key_of[name])
+                    put(data, key_of[name])
         found = sha256.result()
         if self.kept != meant:
             raise changed_error(out)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from snnprune.graph.trace import trace
     from snnprune.measure.calibrate import calibrate
     from snnprune.measure.evaluation import evaluate
-    from snnprune.pruning.criteria.criterion import criterion
+    from snnprune.pruning.criteria import criterion
     from snnprune.pruning.prune import prune
     from snnprune.pruning.score import score
     from snnprune.pruning.structure.compact import shrink
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 HOME = {
     "calibrate": "snnprune.measure.calibrate",
-    "criterion": "snnprune.pruning.criteria.criterion",
+    "criterion": "snnprune.pruning.criteria",
     "evaluate": "snnprune.measure.evaluation",
     "prune": "snnprune.pruning.prune",
     "score": "snnprune.pruning.score",

@@ -11,13 +11,11 @@ from torch import Tensor
 from snnprune.checkpoint.naming import (
     MASK,
     ORIGINAL,
+    ValueCounts,
     find_split_parameters,
     is_tiny,
-    list_prunable,
-)
-from snnprune.checkpoint.soundness import (
-    ValueCounts,
     judge_values,
+    list_prunable,
     must_count_zeros,
     must_find_least,
 )

@@ -25,8 +25,14 @@ from snnprune.checkpoint.header import (
     read_file_header,
     read_shard_headers,
 )
-from snnprune.checkpoint.naming import find_split_parameters, is_variance, strip_prefixes
-from snnprune.checkpoint.soundness import ValueCounts, must_count_zeros, must_find_least
+from snnprune.checkpoint.naming import (
+    ValueCounts,
+    find_split_parameters,
+    is_variance,
+    must_count_zeros,
+    must_find_least,
+    strip_prefixes,
+)
 from snnprune.files.reading import SteadyFiles, changed_error, open_for_reading
 
 Bits = npt.NDArray[np.unsignedinteger[Any]]

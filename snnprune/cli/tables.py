@@ -19,7 +19,7 @@ from snnprune.errors.text import (
 )
 
 if TYPE_CHECKING:
-    from snnprune.export.sizes import Sizes
+    from snnprune.export.formats import Sizes
     from snnprune.jobs.demo import DemoMeasurement
     from snnprune.jobs.evaluate import EvaluateResult
     from snnprune.jobs.targets.reporting import LayerRow

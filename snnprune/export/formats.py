@@ -1,22 +1,25 @@
-"""The files that a checkpoint can be exported to. Importing this imports no torch."""
+"""The files that a checkpoint can be exported to, and what it weighs. Imports no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import zstandard
 
 from snnprune.checkpoint.naming import is_prunable
+from snnprune.checkpoint.packing import Bytes, Packing
 from snnprune.errors import InputError
 from snnprune.files.writing import replace_file
+from snnprune.measure import Natural
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from snnprune.checkpoint.packing import Packing
     from snnprune.export.exporters import RecordedNetwork
 
 
@@ -148,3 +151,96 @@ FORMATS = {
         needs_network=True,
     ),
 }
+
+
+GZIP = 31  # window bits of zlib that make a gzip stream
+WHOLE = 2**23  # bytes: up to here gzip and zstd are tried on all of them
+STEP = 2**24  # bytes that they are given at a time
+PIECE, PIECES = 2**15, 64  # bytes of one piece, and how many of them stand for larger files
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Bytes of all tensors, without the header of a file."""
+
+    dense: Natural
+    """Zeros and all: what a plain file weighs."""
+    gzip: Natural
+    """Of all tensors one after the other, at the program's own level 6."""
+    zstd: Natural
+    """Likewise, at level 19."""
+    tried: Natural
+    """Bytes that gzip and zstd were tried on: all, or pieces from all over."""
+    packed: Natural
+    """As `export --to packed` stores them."""
+    bound: Natural
+    """What any packing takes at least: values, and the entropy of where they stand, if any places
+    are as likely as any others."""
+
+    @property
+    def estimated(self) -> bool:
+        """Whether `gzip` and `zstd` are what some pieces come to, times as many."""
+        return self.tried < self.dense
+
+    def as_dict(self) -> dict[str, int]:
+        """By name."""
+        return asdict(self)
+
+
+class RawTensor(Protocol):
+    """The bytes of a tensor, in memory or in a file; sliced as an array of them is."""
+
+    @property
+    def nbytes(self) -> int:
+        """How many there are."""
+        ...
+
+    def __getitem__(self, where: slice, /) -> Bytes:
+        """Some of them."""
+        ...
+
+
+def measure_sizes(
+    tensors: Sequence[RawTensor], packing: Packing[Any], *, whole: float = WHOLE
+) -> Sizes:
+    """Measure all of them; `packing` is what was made of the same tensors.
+
+    Of more than `whole` bytes gzip and zstd get evenly spaced pieces: at its level zstd takes some
+    two MB a second.
+    """
+    dense = sum(tensor.nbytes for tensor in tensors)
+    gzip = zlib.compressobj(level=6, wbits=GZIP)
+    zstd = zstandard.ZstdCompressor(level=19).compressobj()
+    tried = gzipped = zipped = 0
+    for piece in _iter_all(tensors) if dense <= whole else _iter_pieces(tensors, dense):
+        tried += piece.nbytes
+        gzipped += len(gzip.compress(piece.data))
+        zipped += len(zstd.compress(piece.data))
+    gzipped, zipped = gzipped + len(gzip.flush()), zipped + len(zstd.flush())
+    share = dense / tried if tried else 1.0
+    return Sizes(
+        dense=dense,
+        gzip=round(gzipped * share),
+        zstd=round(zipped * share),
+        tried=tried,
+        packed=packing.count_bytes(),
+        bound=round(packing.bound),
+    )
+
+
+def _iter_all(tensors: Sequence[RawTensor]) -> Iterator[Bytes]:
+    for tensor in tensors:
+        for start in range(0, tensor.nbytes, STEP):
+            yield tensor[start : start + STEP]
+
+
+def _iter_pieces(tensors: Sequence[RawTensor], total: int) -> Iterator[Bytes]:
+    """What is in `PIECES` pieces, evenly spaced over all bytes one after the other."""
+    starts = [number * (total - PIECE) // (PIECES - 1) for number in range(PIECES)]
+    before = 0
+    for tensor in tensors:
+        for start in starts:
+            first, last = max(start - before, 0), min(start + PIECE - before, tensor.nbytes)
+            if first < last:
+                yield tensor[first:last]
+        before += tensor.nbytes

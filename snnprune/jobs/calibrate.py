@@ -15,12 +15,17 @@ from snnprune.jobs.options import CalibrateOptions
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.provenance import make_metadata
-from snnprune.jobs.targets.reporting import LayerRow, as_dicts, make_layer_rows, make_target_report
+from snnprune.jobs.targets.reporting import (
+    LayerRow,
+    as_dicts,
+    make_layer_rows,
+    make_target_report,
+)
 from snnprune.jobs.targets.target import Target
 from snnprune.measure.calibrate import MIN_SAMPLES, calibrate
 from snnprune.measure.calibration import Calibration, read_calibration, write_calibration
 from snnprune.plugins.names import WHOLE
-from snnprune.pruning.criteria.criterion import Criterion
+from snnprune.pruning.criteria import Criterion
 from snnprune.pruning.effects import describe_membranes
 from snnprune.report.frame import make_file_entry
 from snnprune.runtime import Progress

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from snnprune.data.catalogue import FORMS
+from snnprune.data import FORMS
 from snnprune.errors import InputError, OutputError
 from snnprune.files.reading import hash_file
 from snnprune.files.writing import write_json

@@ -18,7 +18,9 @@ from snnprune.jobs.prune.pruned_model import build_and_load_tensors
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.options import TargetOptions
 from snnprune.jobs.targets.provenance import make_metadata
-from snnprune.jobs.targets.reporting import make_target_report
+from snnprune.jobs.targets.reporting import (
+    make_target_report,
+)
 from snnprune.jobs.targets.target import Target, make_one_shot
 from snnprune.jobs.train.options import LoopOptions
 from snnprune.jobs.train.train import train_recipe

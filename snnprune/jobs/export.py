@@ -16,15 +16,12 @@ from snnprune.checkpoint.containers import (
     read_checkpoint,
     require_plain,
 )
-from snnprune.checkpoint.naming import is_prunable
-from snnprune.checkpoint.packing import AS_THEY_ARE, PRECISIONS
-from snnprune.checkpoint.soundness import judge_values
+from snnprune.checkpoint.naming import is_prunable, judge_values
+from snnprune.checkpoint.packing import AS_THEY_ARE, PRECISIONS, StoredPacker
 from snnprune.checkpoint.stored import StoredBytes, StoredCheckpoint, open_stored
-from snnprune.checkpoint.stored_packing import StoredPacker
 from snnprune.errors import InputError, UsageError
 from snnprune.errors.text import did_you_mean
-from snnprune.export.formats import FORMATS, ExportContents
-from snnprune.export.sizes import WHOLE, Sizes, measure_sizes
+from snnprune.export.formats import FORMATS, WHOLE, ExportContents, Sizes, measure_sizes
 from snnprune.files.reading import BackgroundHash, changed_error
 from snnprune.files.writing import replace_together, require_free
 from snnprune.jobs.options import ExportOptions

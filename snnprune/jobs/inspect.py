@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from snnprune.checkpoint.containers import files_of
-from snnprune.checkpoint.soundness import note_left_alone
+from snnprune.checkpoint.naming import note_left_alone
 from snnprune.jobs.options import InspectOptions
 from snnprune.jobs.targets.reporting import (
     LayerRow,

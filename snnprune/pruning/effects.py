@@ -13,7 +13,7 @@ from snnprune.graph.network import Network
 from snnprune.masks import Masks
 from snnprune.measure import Natural, Share
 from snnprune.measure.calibration import Calibration, DriveStatistics, NeuronStatistics
-from snnprune.pruning.criteria.criterion import Evidence, Scale
+from snnprune.pruning.criteria import Evidence, Scale
 from snnprune.pruning.criteria.spiking import compute_gaussian_flip_chance, log_density_at_threshold
 from snnprune.pruning.criteria.weight import rate_per_weight, variance
 

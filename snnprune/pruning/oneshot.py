@@ -20,8 +20,7 @@ from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import Calibration
 from snnprune.pruning.allocation import load_allocation, require_sparsity, warn_of_zeros
 from snnprune.pruning.allocation.rules import compute_flip_energies, find_weight_indices
-from snnprune.pruning.criteria import load_criterion
-from snnprune.pruning.criteria.criterion import Criterion
+from snnprune.pruning.criteria import Criterion, load_criterion
 from snnprune.pruning.criteria.evidence import EvidenceSource
 from snnprune.pruning.prune import PruneResult, prune
 from snnprune.pruning.repair import (

@@ -11,7 +11,7 @@ from torch import Tensor
 from snnprune.errors import InputError
 from snnprune.graph.network import Network
 from snnprune.masks import Masks
-from snnprune.pruning.criteria.criterion import Criterion, Evidence, Scale
+from snnprune.pruning.criteria import Criterion, Evidence, Scale
 from snnprune.pruning.criteria.evidence import EvidenceSource, NetworkEvidence, why_unsuited
 from snnprune.pruning.criteria.weight import magnitude
 

@@ -15,8 +15,7 @@ from snnprune.graph.network import Network
 from snnprune.masks import Masks, count_prunable, count_pruned
 from snnprune.pruning.allocation import load_allocation
 from snnprune.pruning.allocation.candidates import Allocation
-from snnprune.pruning.criteria import load_criterion
-from snnprune.pruning.criteria.criterion import Criterion
+from snnprune.pruning.criteria import Criterion, load_criterion
 from snnprune.pruning.criteria.evidence import EvidenceSource
 from snnprune.pruning.prune import PruneResult, prune
 from snnprune.pruning.score import score_network

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnprune.data import mnist
-from snnprune.data.catalogue import open_data
+from snnprune.data import mnist, open_data
 from snnprune.data.dataset import DataOptions, DataSet
 from snnprune.data.images import ImageSplit
 from snnprune.data.mnist import PER_CLASS, write_bundled

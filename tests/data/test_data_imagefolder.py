@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from snnprune.data.catalogue import open_data
+from snnprune.data import open_data
 from snnprune.data.dataset import DataOptions, DataSet
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError

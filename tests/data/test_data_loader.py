@@ -6,7 +6,7 @@ from textwrap import dedent
 import pytest
 import torch
 
-from snnprune.data.catalogue import open_data
+from snnprune.data import open_data
 from snnprune.data.dataset import DataOptions, DataSet, Split
 from snnprune.errors import InputError
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torchvision.datasets import MNIST
 
-from snnprune.data import mnist
-from snnprune.data.catalogue import open_data
+from snnprune.data import mnist, open_data
 from snnprune.data.dataset import DataOptions, DataSet
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from snnprune.data.catalogue import DATA, FORMS, open_data, require_data
+from snnprune.data import DATA, FORMS, open_data, require_data
 from snnprune.data.dataset import DataOptions
 from snnprune.errors import InputError, UsageError
 from snnprune.plugins.names import RegistryRow
@@ -21,7 +21,7 @@ def modules_after(code: str) -> set[str]:
 
 def test_listing_and_checking_names_imports_neither_torch_nor_torchvision() -> None:
     loaded = modules_after("from snnprune.data import *; require_data('mnist'); DATA.names()")
-    assert "snnprune.data.catalogue" in loaded
+    assert "snnprune.data" in loaded
     assert not loaded & {"torch", "torchvision", "numpy"}
 
 

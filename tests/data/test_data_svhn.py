@@ -11,7 +11,7 @@ import torch
 from scipy import io
 from torchvision.datasets import SVHN
 
-from snnprune.data.catalogue import open_data
+from snnprune.data import open_data
 from snnprune.data.dataset import DataOptions, DataSet
 from snnprune.data.downloads import svhn
 from snnprune.data.images import ImageSplit

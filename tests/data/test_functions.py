@@ -23,7 +23,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from snnprune.data.catalogue import open_data
+from snnprune.data import open_data
 from snnprune.data.dataset import Augmentation, DataOptions, DataSet
 from snnprune.errors import InputError
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from doc_blocks import DOCS, Block, assert_shown, blocks_of, first_column, in_folder, table_under
 
-from snnprune.data.catalogue import DATA
+from snnprune.data import DATA
 from snnprune.graph import libraries
 from snnprune.models import MODELS
 from snnprune.pruning.allocation import ALLOCATIONS

@@ -10,7 +10,7 @@ import pytest
 from doc_blocks import Block, assert_shown, blocks_of, first_column, in_folder, table_under
 
 from snnprune import cli, errors
-from snnprune.data.catalogue import DATA, FORMS
+from snnprune.data import DATA, FORMS
 from snnprune.models import MODELS
 from snnprune.plugins.names import FORWARDS
 

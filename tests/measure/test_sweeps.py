@@ -25,8 +25,7 @@ from snnprune.measure.channel_sums import (
     ChannelMoments,
     StepMoments,
 )
-from snnprune.measure.sweeps import native
-from snnprune.measure.sweeps.native import NativeSweeps, choose_native, find_native_sweeps, fits
+from snnprune.measure.sweeps import NativeSweeps, choose_native, find_native_sweeps, fits
 from snnprune.models import ModelSpec, build_model
 from snnprune.models.lif import LIF, Dynamics
 from snnprune.runtime.building import UnavailableError
@@ -85,7 +84,7 @@ def test_moments_and_counts_have_the_bits_of_torch(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        assert native._are_same(kernel, x)
+        assert sweeps._are_same(kernel, x)
     finally:
         torch.set_num_threads(before)
 
@@ -299,15 +298,15 @@ def test_without_a_compiler_or_with_other_bits_torch_adds_up(
     def refuse(_: object) -> None:
         raise UnavailableError("no C++ compiler")
 
-    x = torch.zeros(native.LARGE, 2, 2)
+    x = torch.zeros(sweeps.LARGE, 2, 2)
     find_native_sweeps.cache_clear()
     with monkeypatch.context() as patch:
-        patch.setattr(native, "load_library", refuse)
+        patch.setattr(sweeps, "load_library", refuse)
         assert find_native_sweeps() == "no C++ compiler"
         assert choose_native(x) is None
     find_native_sweeps.cache_clear()
     with monkeypatch.context() as patch:
-        patch.setattr(native, "gives_the_same_bits", lambda _: False)
+        patch.setattr(sweeps, "gives_the_same_bits", lambda _: False)
         assert isinstance(find_native_sweeps(), str)
         assert choose_native(x) is None
     find_native_sweeps.cache_clear()
@@ -315,5 +314,5 @@ def test_without_a_compiler_or_with_other_bits_torch_adds_up(
 
 def test_little_to_add_up_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     find_native_sweeps.cache_clear()
-    monkeypatch.setattr(native, "load_library", lambda _: pytest.fail("loaded"))
+    monkeypatch.setattr(sweeps, "load_library", lambda _: pytest.fail("loaded"))
     assert choose_native(torch.zeros(4, 3, 5)) is None

@@ -13,8 +13,7 @@ from snnprune.measure.calibration import (
     LayerStatistics,
     NeuronStatistics,
 )
-from snnprune.pruning.criteria import load_criterion
-from snnprune.pruning.criteria.criterion import Criterion, Evidence, Needs
+from snnprune.pruning.criteria import Criterion, Evidence, Needs, load_criterion
 from snnprune.pruning.criteria.evidence import NetworkEvidence, why_unsuited
 from snnprune.pruning.score import score
 

@@ -13,8 +13,7 @@ from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
 from snnprune.measure.gradients import FINDERS, Found, compute_weight_gradients
 from snnprune.models.lif import LIF, Dynamics
-from snnprune.pruning.criteria import CRITERIA, load_criterion
-from snnprune.pruning.criteria.criterion import Evidence
+from snnprune.pruning.criteria import CRITERIA, Evidence, load_criterion
 
 STEPS = 3
 GRADIENT_CRITERIA = ("taylor", "fisher", "snip", "grasp", "synflow", "sf-loss")

@@ -13,8 +13,7 @@ from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import Calibration
 from snnprune.measure.second_moments import Gram, Grams
 from snnprune.models.lif import LIF, Dynamics
-from snnprune.pruning.criteria import load_criterion
-from snnprune.pruning.criteria.criterion import Evidence
+from snnprune.pruning.criteria import Evidence, load_criterion
 from snnprune.pruning.criteria.evidence import EvidenceSource
 from snnprune.pruning.criteria.obs import RIDGE, flip_gain
 from snnprune.pruning.score import score

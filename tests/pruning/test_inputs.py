@@ -11,8 +11,7 @@ from snnprune.graph.trace import trace
 from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import LayerStatistics
 from snnprune.models.lif import LIF, Dynamics
-from snnprune.pruning.criteria import load_criterion
-from snnprune.pruning.criteria.criterion import Evidence
+from snnprune.pruning.criteria import Evidence, load_criterion
 from snnprune.pruning.criteria.weight import variance
 
 WANDA = load_criterion("wanda")

@@ -16,8 +16,7 @@ from snnprune.masks import Masks, count_prunable, count_pruned
 from snnprune.measure.calibrate import calibrate
 from snnprune.pruning.allocation import load_allocation
 from snnprune.pruning.allocation.rules import compute_flip_energies
-from snnprune.pruning.criteria import CRITERIA, load_criterion
-from snnprune.pruning.criteria.criterion import Criterion
+from snnprune.pruning.criteria import CRITERIA, Criterion, load_criterion
 from snnprune.pruning.oneshot import OneShot, Plan
 from snnprune.pruning.prune import PruneResult, prune
 from snnprune.pruning.repair import REPAIRS, TuneSettings

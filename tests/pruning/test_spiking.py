@@ -20,8 +20,7 @@ from snnprune.measure.calibration import (
 )
 from snnprune.models import ModelSpec, build_model
 from snnprune.models.lif import LIF
-from snnprune.pruning.criteria import load_criterion
-from snnprune.pruning.criteria.criterion import Evidence
+from snnprune.pruning.criteria import Evidence, load_criterion
 from snnprune.pruning.criteria.evidence import NetworkEvidence
 from snnprune.pruning.score import Scores, score
 

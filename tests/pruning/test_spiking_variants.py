@@ -23,8 +23,7 @@ from snnprune.measure.calibration import (
 )
 from snnprune.models.lif import LIF, Dynamics
 from snnprune.pruning.allocation.rules import compute_flip_energies, compute_flip_levels
-from snnprune.pruning.criteria import load_criterion
-from snnprune.pruning.criteria.criterion import Evidence
+from snnprune.pruning.criteria import Evidence, load_criterion
 from snnprune.pruning.criteria.spiking import (
     compute_flip_energy,
     log_density_at_threshold,

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from snnprune.data.catalogue import open_data
+from snnprune.data import open_data
 from snnprune.data.dataset import DataOptions
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from snnprune.checkpoint.packed import pack
 from snnprune.checkpoint.safetensors import list_bytes
-from snnprune.export.sizes import measure_sizes
+from snnprune.export.formats import measure_sizes
 from snnprune.jobs.targets.reporting import StageTimer
 from snnprune.jobs.targets.target import Target
 from snnprune.masks import Masks

@@ -30,10 +30,14 @@ from snnprune.jobs.gates import (
     has_limit_on,
     judge_gates,
 )
-from snnprune.jobs.prune.options import FAST, OutputPaths, PruneOptions
-from snnprune.jobs.prune.outcome import PrunedFile
+from snnprune.jobs.prune.options import FAST, OutputPaths, PrunedFile, PruneOptions
 from snnprune.jobs.targets.provenance import make_metadata
-from snnprune.jobs.targets.reporting import LayerRow, StageTimer, as_dicts, count_totals
+from snnprune.jobs.targets.reporting import (
+    LayerRow,
+    StageTimer,
+    as_dicts,
+    count_totals,
+)
 from snnprune.jobs.targets.stored import (
     StoredTarget,
     look_at_values,

@@ -12,8 +12,13 @@ from itertools import chain
 from typing import Any
 
 from snnprune.checkpoint.containers import hash_checkpoint
-from snnprune.checkpoint.naming import find_parametrized, list_prunable, strip_part_suffix
-from snnprune.checkpoint.soundness import ValueCounts, judge_values
+from snnprune.checkpoint.naming import (
+    ValueCounts,
+    find_parametrized,
+    judge_values,
+    list_prunable,
+    strip_part_suffix,
+)
 from snnprune.checkpoint.stored import (
     RANKED,
     StoredCheckpoint,
@@ -27,7 +32,9 @@ from snnprune.checkpoint.stored import (
 from snnprune.files.reading import BackgroundHash
 from snnprune.jobs.targets.options import TargetOptions, find_excluded
 from snnprune.jobs.targets.provenance import read_data_spec, read_model_spec
-from snnprune.jobs.targets.reporting import LayerRow
+from snnprune.jobs.targets.reporting import (
+    LayerRow,
+)
 from snnprune.report.frame import make_file_entry, make_report
 from snnprune.runtime import SILENT, Progress
 

@@ -17,7 +17,9 @@ from snnprune.graph.state import replace_tensors
 from snnprune.jobs.calibrate import calibrate_target
 from snnprune.jobs.targets.opening import open_target
 from snnprune.jobs.targets.provenance import make_metadata
-from snnprune.jobs.targets.reporting import make_target_report
+from snnprune.jobs.targets.reporting import (
+    make_target_report,
+)
 from snnprune.jobs.targets.target import Target
 from snnprune.jobs.theory.options import (
     AnalyzeOptions,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from snnprune.data.catalogue import require_data
+from snnprune.data import require_data
 from snnprune.errors import InputError, SnnpruneError
 from snnprune.errors.text import did_you_mean
 from snnprune.jobs.consent import (

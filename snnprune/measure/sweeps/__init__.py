@@ -1,22 +1,28 @@
 """What a calibration pass adds up of tensors: by one sweep of a kernel, or by torch's operations.
 
-The kernel is taken where it gives the same bits, so that no statistic depends on it.
+The kernel, `kernel.cpp` on the CPU, is taken where it gives the same bits, so that no statistic
+depends on it.
 """
 
-from collections.abc import Sequence
+import ctypes
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from snnprune.measure.channel_sums import (
+    HISTOGRAM,
     ONE_CHANNEL,
     ChannelHistogram,
     ChannelMean,
+    ChannelMoments,
     StepMoments,
     align_spikes,
     reshape_to_blocks,
 )
-from snnprune.measure.sweeps.native import LONGEST, choose_native, fits
+from snnprune.runtime.building import UnavailableError, count_threads, load_library
 
 
 def add_inputs(mean: ChannelMean, x: Tensor, axis: int) -> None:
@@ -120,3 +126,137 @@ def _split_channels(x: Tensor, axis: int) -> tuple[Tensor, ...]:
         if axis == ONE_CHANNEL
         else reshape_to_blocks(x, axis)
     )
+
+
+SOURCE = Path(__file__).with_name("kernel.cpp")
+LANES = (8, 4)  # floats in a vector of torch's: AVX2 and others
+LARGE = 2**16  # elements for which a second of compiling is worth while
+MOST = 2**31  # elements, which are counted in 32 bits
+LONGEST = 2**16  # rows
+SHAPES = (
+    *((2, 3, space) for space in (*range(2, 40), 49, 64, 196, 500, 784, 1031, 4099)),
+    *((1, 2, space) for space in (12544, LONGEST)),
+    *((samples, 2, 3) for samples in (1, 3, 7, 16, 33, 130, 700)),
+    *((19, channels, 2) for channels in (4, 5, 8, 15, 16, 17, 23, 64, 100)),
+)
+ODD = (0.0, -0.0, 1e-40, 5.0, -4.0, 4.0, -9.0, 1e9)
+
+
+class NativeSweeps:
+    """The functions of the compiled library, on tensors (A, C, S) that `fits` lets pass."""
+
+    def __init__(self, library: ctypes.CDLL, lanes: int) -> None:
+        pointer, count, whole = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+        bins = (ctypes.c_float, ctypes.c_float, ctypes.c_int32)
+        known = (pointer, pointer, ctypes.c_double, ctypes.c_double)
+        shape = (count, count, count)
+        self._membrane, self._spikes = library.sweep_membrane, library.sweep_spikes
+        into = (pointer, pointer, pointer, whole)
+        self._membrane.argtypes = (pointer, *shape, *bins, whole, *known, *into)
+        self._spikes.argtypes = (pointer, pointer, whole, *shape, pointer, whole)
+        self._membrane.restype = self._spikes.restype = whole
+        self.lanes = lanes
+        self.parallel = bool(library.sweep_parallel())
+        """Whether it can use several threads."""
+
+    def add_membrane(self, x: Tensor, moments: ChannelMoments, histogram: ChannelHistogram) -> bool:
+        """Take a block (A, C, S) into both; whether all is finite."""
+        if not histogram.counts.dim():
+            width = histogram.bins + 2
+            histogram.counts = x.new_zeros(x.shape[1], width, dtype=torch.int64)
+        now, before = x.shape[0] * x.shape[2], moments.count
+        known = (moments.mean.data_ptr(), moments.squares.data_ptr()) if before else (None, None)
+        mean, squares = x.new_empty(2, x.shape[1], dtype=torch.float64)
+        finite = self._membrane(
+            *(x.data_ptr(), *x.shape),
+            *(histogram.scale, histogram.shift, histogram.bins + 1, self.lanes),
+            *(*known, now / (before + now), before * now / (before + now)),
+            *(mean.data_ptr(), squares.data_ptr(), histogram.counts.data_ptr()),
+            count_threads(x.numel()),
+        )
+        moments.count, moments.mean, moments.squares = before + now, mean, squares
+        return bool(finite)
+
+    def count_ones(self, x: Tensor) -> Tensor | None:
+        """How many values of each channel are 1, (C,) int64; None where others are not 0."""
+        counts = x.new_zeros(x.shape[1], dtype=torch.int64)
+        return counts if self._count(x, None, False, counts) else None
+
+    def count_spikes(
+        self, spikes: Tensor, distance: Tensor, *, at_threshold: bool
+    ) -> Tensor | None:
+        """Likewise, of spikes of which each follows from its distance to the threshold."""
+        counts = spikes.new_zeros(spikes.shape[1], dtype=torch.int64)
+        return counts if self._count(spikes, distance, at_threshold, counts) else None
+
+    def _count(
+        self, x: Tensor, distance: Tensor | None, at_threshold: bool, counts: Tensor
+    ) -> bool:
+        beside = None if distance is None else distance.data_ptr()
+        size = (*x.shape, counts.data_ptr(), count_threads(x.numel()))
+        return bool(self._spikes(x.data_ptr(), beside, at_threshold, *size))
+
+
+def choose_native(x: Tensor) -> NativeSweeps | None:
+    """The sweeps, where they give the bits of torch's operations on `x`."""
+    if not fits(x) or (x.numel() < LARGE and not find_native_sweeps.cache_info().currsize):
+        return None  # the library would have to be loaded first, or compiled
+    found = find_native_sweeps()
+    if isinstance(found, str) or not (found.parallel or torch.get_num_threads() == 1):
+        return None
+    return found
+
+
+def fits(x: Tensor) -> bool:
+    """Whether it is nothing but float32 numbers in memory, one after the other."""
+    return (
+        type(x) in (Tensor, nn.Parameter)
+        and x.is_cpu
+        and x.dtype == torch.float32
+        and x.layout == torch.strided
+        and x.is_contiguous()
+        and not x.is_neg()  # of which memory holds the opposite
+        and 0 < x.numel() < MOST
+    )
+
+
+@cache
+def find_native_sweeps() -> NativeSweeps | str:
+    """Compiled if need be, or in words why there is none; asked once in a process."""
+    try:
+        library = load_library(SOURCE)
+        made = (NativeSweeps(library, lanes) for lanes in LANES)
+    except UnavailableError as error:
+        return str(error)
+    except AttributeError:  # the file is somebody's who named it as ours
+        return "it lacks functions"
+    return next(filter(gives_the_same_bits, made), "torch adds up otherwise here")
+
+
+def gives_the_same_bits(sweeps: NativeSweeps) -> bool:
+    """Whether moments and counts are those of torch's operations; some 10 ms."""
+    return all(_are_same(sweeps, block) for block in _draw())
+
+
+def _draw() -> Iterator[Tensor]:
+    """Blocks (A, C, S) with ends of all kinds after whole vectors, and with what lies on edges."""
+    generator = torch.Generator().manual_seed(0)
+    for shape in SHAPES:
+        block = torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+        yield block.mul_(2).add_(0.5)
+    block.view(-1)[: len(ODD)] = torch.tensor(ODD)
+    yield block
+
+
+def _are_same(sweeps: NativeSweeps, block: Tensor) -> bool:
+    native, plain = (ChannelMoments(), ChannelMoments())
+    counts, bins = (ChannelHistogram(*HISTOGRAM), ChannelHistogram(*HISTOGRAM))
+    for part in (block, 3 * block[: (1 + len(block)) // 2]):
+        sweeps.add_membrane(part, native, counts)
+        plain.add(part)
+        bins.add(part)
+    pairs = (
+        *((native.mean, plain.mean), (native.squares, plain.squares)),
+        (counts.counts, bins.counts),
+    )
+    return all(torch.equal(*pair) for pair in pairs)

@@ -17,7 +17,7 @@ from snnprune.masks import select_lowest
 from snnprune.measure.calibration import Calibration, LayerStatistics
 from snnprune.pruning.allocation import deal_capped_shares, deal_shares
 from snnprune.pruning.allocation.candidates import Candidates
-from snnprune.pruning.criteria.criterion import Evidence
+from snnprune.pruning.criteria import Evidence
 from snnprune.pruning.criteria.spiking import compute_flip_energy
 
 

@@ -15,7 +15,7 @@ from snnprune.graph.network import Layer, Network
 from snnprune.measure.calibration import Calibration, LayerStatistics
 from snnprune.measure.gradients import Found, compute_weight_gradients
 from snnprune.measure.second_moments import Grams
-from snnprune.pruning.criteria.criterion import Criterion, Evidence, Needs
+from snnprune.pruning.criteria import Criterion, Evidence, Needs
 
 BY_GRADIENT: frozenset[Needs] = frozenset(get_args(Found))
 BY_GRAM: frozenset[Needs] = frozenset({"gram", "membrane-gram"})

@@ -8,7 +8,7 @@ import math
 from typing import TYPE_CHECKING
 
 from snnprune.measure.second_moments import compute_losses, invert
-from snnprune.pruning.criteria.criterion import Evidence, criterion
+from snnprune.pruning.criteria import Evidence, criterion
 from snnprune.pruning.criteria.spiking import log_density_at_threshold, log_response
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from snnprune.pruning.criteria.criterion import Evidence, criterion
+from snnprune.pruning.criteria import Evidence, criterion
 from snnprune.pruning.criteria.weight import rate_per_weight, too_old_error, variance
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from snnprune.errors import InputError
-from snnprune.pruning.criteria.criterion import Evidence, criterion
+from snnprune.pruning.criteria import Evidence, criterion
 from snnprune.runtime import make_generator
 
 if TYPE_CHECKING:

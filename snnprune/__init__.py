@@ -48,9 +48,9 @@ GRAPH = ("network", "trace", "hooks", "forward", "calls", "state", "weight_uses"
 MOVED: dict[str, tuple[str, ...]] = {
     "agreement": ("measure.agreement", "measure.agreement_pass"),
     "allocation": ("pruning.allocation",),
-    "allocation.candidates": ("pruning.allocation.candidates",),
+    "allocation.candidates": ("pruning.allocation",),
     "calibration": ("measure.calibration", "measure.calibrate"),
-    "criteria": ("pruning.criteria", "pruning.criteria.criterion"),
+    "criteria": ("pruning.criteria",),
     "criteria.spiking": ("pruning.criteria.spiking", "pruning.criteria.weight"),
     "data.assembly": ("data.images",),
     "evaluation": ("measure.evaluation",),

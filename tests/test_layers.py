@@ -142,7 +142,7 @@ def test_no_neuron_library_is_imported() -> None:
     [
         *("cli", "recipe", "models", "data", "plugins.names", "jobs.targets.provenance"),
         *("pruning.criteria", "pruning.allocation", "jobs.train.recipes", "report.gates"),
-        *("jobs.export", "export.formats", "export.sizes"),
+        *("jobs.export", "jobs.check", "export", "training", "runtime", "errors"),
     ],
 )
 def test_what_is_asked_before_any_work_imports_no_torch(module: str) -> None:

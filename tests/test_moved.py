@@ -11,6 +11,7 @@ import snnprune
 DOCUMENTED = {
     "agreement": ("agreement",),
     "allocation": ("ALLOCATIONS",),
+    "allocation.candidates": ("Candidates",),
     "calibration": ("calibrate", "read_calibration", "Calibration"),
     "criteria": ("CRITERIA", "criterion", "Evidence"),
     "criteria.spiking": ("rate_per_weight",),

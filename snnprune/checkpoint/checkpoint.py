@@ -19,8 +19,7 @@ from snnprune.checkpoint.naming import (
     must_count_zeros,
     must_find_least,
 )
-from snnprune.errors import InputError
-from snnprune.errors.text import format_count, format_names
+from snnprune.errors import InputError, format_count, format_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +184,7 @@ def require_sound(
     """Notes on odd values.
 
     Raises:
-        InputError: as `soundness.judge_values`.
+        InputError: as `naming.judge_values`.
     """
     return judge_values(
         tensors,

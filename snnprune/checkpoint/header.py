@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
 
-from snnprune.errors import InputError
-from snnprune.errors.text import format_count, format_names
+from snnprune.errors import InputError, format_count, format_names
 from snnprune.files.reading import (
     COPY_AGAIN,
     hash_file,

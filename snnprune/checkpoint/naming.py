@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from snnprune.errors import InputError
-from snnprune.errors.text import format_count, format_names
+from snnprune.errors import InputError, format_count, format_names
 
 
 class Outline(Protocol):

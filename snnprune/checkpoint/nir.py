@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 from snnprune.checkpoint.checkpoint import Contents
-from snnprune.errors import InputError
-from snnprune.errors.text import format_names, is_text
+from snnprune.errors import InputError, format_names, is_text
 from snnprune.files.reading import COPY_AGAIN
 from snnprune.files.writing import replace_file
 

@@ -23,8 +23,9 @@ from snnprune.errors import (
     StoppedError,
     UsageError,
     convert_torch_error,
+    format_json_line,
+    make_printable,
 )
-from snnprune.errors.text import format_json_line, make_printable
 from snnprune.plugins.waiting import watch_user_code
 from snnprune.runtime import read_process_rank
 

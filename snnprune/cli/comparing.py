@@ -9,7 +9,7 @@ from rich.table import Table
 
 from snnprune.cli.options import ShowOptions, expand_options
 from snnprune.cli.tables import format_excluded_lines, make_number_table, make_tables_abreast
-from snnprune.errors.text import format_percent, format_split, layer_name
+from snnprune.errors import format_percent, format_split, layer_name
 from snnprune.jobs.options import DiffOptions, SensitivityOptions
 
 if TYPE_CHECKING:

@@ -22,8 +22,13 @@ from rich.segment import Segment
 
 from snnprune.cli.options import ShowOptions
 from snnprune.cli.progress import ProgressBars, ProgressLines
-from snnprune.errors import OutputError
-from snnprune.errors.text import disarm_line, escape_hidden, format_json_line, make_printable
+from snnprune.errors import (
+    OutputError,
+    disarm_line,
+    escape_hidden,
+    format_json_line,
+    make_printable,
+)
 from snnprune.files.writing import require_apart, require_free
 from snnprune.runtime import SILENT, Progress, read_process_rank
 

@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from snnprune.errors.text import make_printable
+from snnprune.errors import make_printable
 from snnprune.runtime import read_peak_gpu_memory, read_peak_memory
 
 UNIT = "images/s"

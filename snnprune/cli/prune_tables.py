@@ -18,7 +18,7 @@ from snnprune.cli.tables import (
     make_layer_table,
     make_plain_table,
 )
-from snnprune.errors.text import format_percent, format_small_percent, layer_name, make_printable
+from snnprune.errors import format_percent, format_small_percent, layer_name, make_printable
 from snnprune.plugins.user_code import is_reference
 from snnprune.report.verdicts import Verdict
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from snnprune.errors.text import make_printable
+from snnprune.errors import make_printable
 
 app = typer.Typer(help="List, show, copy and check training recipes.", no_args_is_help=True)
 
@@ -55,7 +55,7 @@ def cp(
 @app.command()
 def validate(recipe: Annotated[str, typer.Argument(help="Built-in name or YAML file.")]) -> None:
     """Check a recipe, without running anything of it."""
-    from snnprune.errors.text import make_printable
+    from snnprune.errors import make_printable
     from snnprune.jobs.consent import find_code, format_code, require_consent
     from snnprune.jobs.train.recipes import name_file_in_errors, require_names
     from snnprune.recipe.loading import load_recipe

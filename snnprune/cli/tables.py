@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from snnprune.errors.text import (
+from snnprune.errors import (
     format_joules,
     format_percent,
     format_split,
@@ -19,7 +19,7 @@ from snnprune.errors.text import (
 )
 
 if TYPE_CHECKING:
-    from snnprune.export.formats import Sizes
+    from snnprune.export import Sizes
     from snnprune.jobs.demo import DemoMeasurement
     from snnprune.jobs.evaluate import EvaluateResult
     from snnprune.jobs.targets.reporting import LayerRow

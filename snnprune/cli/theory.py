@@ -9,7 +9,7 @@ from rich.table import Table
 
 from snnprune.cli.options import ShowOptions, expand_options
 from snnprune.cli.tables import format_uncounted_lines, make_number_table, make_plain_table
-from snnprune.errors.text import format_percent, format_small_percent, layer_name, make_printable
+from snnprune.errors import format_percent, format_small_percent, layer_name, make_printable
 from snnprune.jobs.theory.options import (
     AnalyzeOptions,
     ConstructOptions,

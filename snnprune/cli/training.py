@@ -14,7 +14,7 @@ from rich.table import Table
 from snnprune.cli.options import ShowOptions, expand_options
 from snnprune.cli.progress import format_clock
 from snnprune.cli.tables import make_cell
-from snnprune.errors.text import format_count, format_percent_number, make_printable
+from snnprune.errors import format_count, format_percent_number, make_printable
 from snnprune.jobs.train.options import (
     FinetuneFiles,
     FinetuneOptions,

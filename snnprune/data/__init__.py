@@ -15,8 +15,7 @@ from snnprune.data.dataset import (
     Split,
     TrainingSplit,
 )
-from snnprune.errors import InputError, error_class_for
-from snnprune.errors.text import did_you_mean
+from snnprune.errors import InputError, did_you_mean, error_class_for
 from snnprune.plugins.names import Registry, RegistryRow
 from snnprune.plugins.user_code import load_object
 
@@ -39,27 +38,27 @@ DATA = Registry(
     group="snnprune.data",
     rows={
         "fashion-mnist-mini": RegistryRow(
-            target="snnprune.data.mnist:fashion_mnist_mini",
+            target="snnprune.data.public:fashion_mnist_mini",
             summary="7,000 grey pictures of clothes, 28 x 28, 10 classes; comes with snnprune",
         ),
         "fashion-mnist": RegistryRow(
-            target="snnprune.data.mnist:fashion_mnist",
+            target="snnprune.data.public:fashion_mnist",
             summary="70,000 grey pictures of clothes, 28 x 28, 10 classes",
         ),
         "mnist": RegistryRow(
-            target="snnprune.data.mnist:mnist",
+            target="snnprune.data.public:mnist",
             summary="70,000 grey handwritten digits, 28 x 28, 10 classes",
         ),
         "cifar10": RegistryRow(
-            target="snnprune.data.downloads:cifar10",
+            target="snnprune.data.public:cifar10",
             summary="60,000 colour pictures, 32 x 32, 10 classes",
         ),
         "cifar100": RegistryRow(
-            target="snnprune.data.downloads:cifar100",
+            target="snnprune.data.public:cifar100",
             summary="60,000 colour pictures, 32 x 32, 100 classes",
         ),
         "svhn": RegistryRow(
-            target="snnprune.data.downloads:svhn",
+            target="snnprune.data.public:svhn",
             summary="99,289 colour house numbers, 32 x 32, 10 classes; needs scipy",
         ),
     },

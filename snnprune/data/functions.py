@@ -38,8 +38,7 @@ from snnprune.data.loader import (
     wrap_batches,
 )
 from snnprune.data.overlap import hash_batch, note_copies, note_overlap
-from snnprune.errors import InputError
-from snnprune.errors.text import did_you_mean
+from snnprune.errors import InputError, did_you_mean
 from snnprune.plugins.user_code import guard_user_code, load_own
 from snnprune.runtime import make_generator, seed_draws
 

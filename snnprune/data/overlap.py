@@ -22,8 +22,7 @@ from snnprune.data.loader import (
     locate_sample,
     make_ordered_loader,
 )
-from snnprune.errors import InputError
-from snnprune.errors.text import format_split
+from snnprune.errors import InputError, format_split
 from snnprune.runtime import seed_draws
 
 

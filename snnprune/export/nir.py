@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from snnprune.checkpoint.containers import read_checkpoint
-from snnprune.errors import InputError
-from snnprune.errors.text import format_count, format_names
+from snnprune.errors import InputError, format_count, format_names
 from snnprune.export.exporters import (
     NEEDED,
     RecordedNetwork,

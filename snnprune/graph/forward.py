@@ -22,8 +22,7 @@ from snnprune.data.batches import (
     read_pair,
     require_labels,
 )
-from snnprune.errors import InputError, error_class_for
-from snnprune.errors.text import did_you_mean
+from snnprune.errors import InputError, did_you_mean, error_class_for
 from snnprune.graph.state import StateSnapshot, snapshot_attributes
 from snnprune.plugins.names import STEPS, is_own_function, parse_repeats, require_forward
 from snnprune.plugins.user_code import guard_function, guard_user_code, is_reference, load_function

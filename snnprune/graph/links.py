@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from snnprune.errors import InputError
-from snnprune.errors.text import layer_name
+from snnprune.errors import InputError, layer_name
 from snnprune.graph.calls import LayerCall
 from snnprune.graph.decay import MembraneTrail
 from snnprune.graph.network import Gain, Layer, Layout, Link, Network, TraceSettings

@@ -27,7 +27,7 @@ from snnprune.measure.calibration import Calibration, read_calibration, write_ca
 from snnprune.plugins.names import WHOLE
 from snnprune.pruning.criteria import Criterion
 from snnprune.pruning.effects import describe_membranes
-from snnprune.report.frame import make_file_entry
+from snnprune.report import make_file_entry
 from snnprune.runtime import Progress
 
 AnyOptions = TypeVar("AnyOptions", bound=TargetOptions)

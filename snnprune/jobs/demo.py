@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from snnprune.checkpoint.safetensors import write_safetensors
-from snnprune.errors.text import format_percent, format_table
+from snnprune.errors import format_percent, format_table
 from snnprune.files.writing import write_text
 from snnprune.jobs.calibrate import calibrate_target
 from snnprune.jobs.options import DemoOptions
@@ -31,7 +31,7 @@ from snnprune.measure.evaluation import Evaluation, evaluate
 from snnprune.pruning.oneshot import OneShot, Plan
 from snnprune.pruning.repair import TUNE, TuneSettings
 from snnprune.recipe.loading import load_recipe
-from snnprune.report.frame import describe_evaluation
+from snnprune.report import describe_evaluation
 from snnprune.report.pages import write_report
 from snnprune.report.plots.accuracy import AccuracyLevel, Curve, CurveMark, plot_accuracy
 from snnprune.report.plots.canvas import LineStyle

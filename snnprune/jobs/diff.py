@@ -21,7 +21,7 @@ from snnprune.measure.agreement import (
     sum_changes,
 )
 from snnprune.measure.agreement_pass import measure_agreements
-from snnprune.report.frame import doubt_agreement, make_file_entry
+from snnprune.report import doubt_agreement, make_file_entry
 from snnprune.runtime import Progress
 
 

@@ -18,7 +18,7 @@ from snnprune.jobs.targets.reporting import (
 from snnprune.measure import Energy
 from snnprune.measure.evaluation import Evaluation, evaluate
 from snnprune.measure.workload import Workload, describe_workload, measure_footprint
-from snnprune.report.frame import describe_evaluation, doubt_evaluation
+from snnprune.report import describe_evaluation, doubt_evaluation
 from snnprune.runtime import Progress
 
 

@@ -19,14 +19,13 @@ from snnprune.checkpoint.containers import (
 from snnprune.checkpoint.naming import is_prunable, judge_values
 from snnprune.checkpoint.packing import AS_THEY_ARE, PRECISIONS, StoredPacker
 from snnprune.checkpoint.stored import StoredBytes, StoredCheckpoint, open_stored
-from snnprune.errors import InputError, UsageError
-from snnprune.errors.text import did_you_mean
-from snnprune.export.formats import FORMATS, WHOLE, ExportContents, Sizes, measure_sizes
+from snnprune.errors import InputError, UsageError, did_you_mean
+from snnprune.export import FORMATS, WHOLE, ExportContents, Sizes, measure_sizes
 from snnprune.files.reading import BackgroundHash, changed_error
 from snnprune.files.writing import replace_together, require_free
 from snnprune.jobs.options import ExportOptions
 from snnprune.jobs.targets.reporting import describe_target
-from snnprune.report.frame import make_file_entry, make_report
+from snnprune.report import make_file_entry, make_report
 
 if TYPE_CHECKING:
     import torch

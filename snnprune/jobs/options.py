@@ -13,8 +13,7 @@ from typing import Annotated, ClassVar
 
 import typer
 
-from snnprune.errors import UsageError
-from snnprune.errors.text import suggest_percent
+from snnprune.errors import UsageError, suggest_percent
 from snnprune.files.reading import require_readable
 from snnprune.jobs.targets.options import (
     DeviceOptions,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from snnprune.export import formats
+from snnprune import export
 from snnprune.jobs import demo, inspect, sensitivity
 from snnprune.jobs.prune import target_sparsity
 from snnprune.jobs.targets import reporting
@@ -40,7 +40,7 @@ from snnprune.theory import construction, shifts, trials, widths
 from snnprune.theory.crisis import AccumulatedFlips
 
 Workload = Annotated[workload.WorkloadRow, AsDict(name="Workload")]
-Sizes = Annotated[formats.Sizes, AsDict()]
+Sizes = Annotated[export.Sizes, AsDict()]
 Tuning = Annotated[repair.TuneOutcome, AsDict(name="Tuning")]
 Quantization = Annotated[
     quantize.Quantized,

@@ -23,7 +23,7 @@ from snnprune.jobs.targets.target import Target, make_one_shot, warn_of_unused_c
 from snnprune.pruning.effects import make_score_histogram
 from snnprune.pruning.oneshot import Plan, PrunePlan
 from snnprune.pruning.score import Scores
-from snnprune.report.frame import make_file_entry
+from snnprune.report import make_file_entry
 from snnprune.runtime import Progress
 
 

@@ -11,8 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from snnprune.data.batches import Batches
-from snnprune.errors import UsageError
-from snnprune.errors.text import layer_name
+from snnprune.errors import UsageError, layer_name
 from snnprune.files.writing import replace_together, require_free, write_json, write_text
 from snnprune.jobs.calibrate import (
     calibrate_target,

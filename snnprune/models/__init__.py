@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from snnprune.errors import InputError, error_class_for
-from snnprune.errors.text import did_you_mean
+from snnprune.errors import InputError, did_you_mean, error_class_for
 from snnprune.plugins.names import (
     Registry,
     RegistryRow,

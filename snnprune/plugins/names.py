@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
 
-from snnprune.errors import InputError, error_class_for
-from snnprune.errors.text import did_you_mean
+from snnprune.errors import InputError, did_you_mean, error_class_for
 from snnprune.plugins.user_code import is_importable, is_reference, load_object, load_own
 
 

@@ -15,8 +15,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
-from snnprune.errors import InputError, SnnpruneError, convert_torch_error, error_class_for
-from snnprune.errors.text import did_you_mean
+from snnprune.errors import (
+    InputError,
+    SnnpruneError,
+    convert_torch_error,
+    did_you_mean,
+    error_class_for,
+)
 from snnprune.plugins.waiting import limit_user_call
 
 STANDARD = sys.stdlib_module_names | frozenset(sys.builtin_module_names)

@@ -21,7 +21,6 @@ from snnprune.measure.calibration import Calibration
 from snnprune.pruning.allocation import load_allocation, require_sparsity, warn_of_zeros
 from snnprune.pruning.allocation.rules import compute_flip_energies, find_weight_indices
 from snnprune.pruning.criteria import Criterion, load_criterion
-from snnprune.pruning.criteria.evidence import EvidenceSource
 from snnprune.pruning.prune import PruneResult, prune
 from snnprune.pruning.repair import (
     TUNE,
@@ -34,11 +33,11 @@ from snnprune.pruning.repair import (
     silence,
 )
 from snnprune.pruning.repair.quantize import Quantized, quantize, quantize_by_rounding
-from snnprune.pruning.score import Scores, score_network
+from snnprune.pruning.score import EvidenceSource, Scores, score_network
 from snnprune.runtime import SILENT, Progress
 
 if TYPE_CHECKING:
-    from snnprune.pruning.allocation.candidates import Allocation
+    from snnprune.pruning.allocation import Allocation
     from snnprune.pruning.repair import Repair
 
 

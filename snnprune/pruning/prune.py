@@ -9,8 +9,13 @@ from torch import Tensor
 
 from snnprune.errors import InputError
 from snnprune.masks import Masks, count_prunable, count_pruned
-from snnprune.pruning.allocation import load_allocation, require_sparsity, warn_of_zeros
-from snnprune.pruning.allocation.candidates import Allocation, Candidates
+from snnprune.pruning.allocation import (
+    Allocation,
+    Candidates,
+    load_allocation,
+    require_sparsity,
+    warn_of_zeros,
+)
 from snnprune.pruning.score import Scores
 
 

@@ -8,10 +8,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from snnprune.errors import InputError
-from snnprune.errors.text import did_you_mean, suggest_percent, suggest_share
+from snnprune.errors import InputError, did_you_mean, suggest_percent, suggest_share
+from snnprune.recipe.scalars import FLOAT
 from snnprune.recipe.schema import Recipe, find_section
-from snnprune.recipe.yaml_text import FLOAT
 
 MAX_NAME = 60  # characters of a stranger's text that a message repeats
 

@@ -14,8 +14,9 @@ from pydantic_core import ErrorDetails
 from snnprune.errors import InputError, SnnpruneError, UsageError
 from snnprune.plugins.names import parse_typed
 from snnprune.recipe.errors import Problem, RecipeError, RefusedTextError, format_path, make_problem
+from snnprune.recipe.scalars import parse_plain_value
 from snnprune.recipe.schema import PruneRecipe, PruneSection, Recipe
-from snnprune.recipe.yaml_text import Document, Scalar, parse_bytes, parse_plain_value, parse_text
+from snnprune.recipe.yaml_text import Document, Scalar, parse_bytes, parse_text
 
 MAX_BYTES = 2**18  # a recipe has hundreds; the YAML reader takes a second for a million
 

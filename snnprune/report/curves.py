@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from snnprune.errors.text import (
+from snnprune.errors import (
     escape_with_backslashes,
     format_percent_number,
     format_split,

@@ -10,8 +10,7 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 
-from snnprune.errors import UsageError
-from snnprune.errors.text import suggest_percent, suggest_share
+from snnprune.errors import UsageError, suggest_percent, suggest_share
 from snnprune.report.verdicts import (
     GateRule,
     Judgement,

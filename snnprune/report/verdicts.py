@@ -10,8 +10,14 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from snnprune.errors import GateError, InputError, SnnpruneError
-from snnprune.errors.text import format_row, format_table, make_printable
+from snnprune.errors import (
+    GateError,
+    InputError,
+    SnnpruneError,
+    format_row,
+    format_table,
+    make_printable,
+)
 from snnprune.files.writing import replace_file
 
 

@@ -7,7 +7,7 @@ from snnprune.masks import Masks, apply_masks, count_prunable, count_pruned
 from snnprune.recipe.schema import Recipe
 from snnprune.recipe.sections import FinetuneSection, GradualSection
 from snnprune.report.curves import DENSE
-from snnprune.training.methods import PRUNED
+from snnprune.training import PRUNED
 from snnprune.training.optimization import Distillation, Objective, Teacher
 from snnprune.training.ranking import make_dense_masks
 from snnprune.training.setup import TrainingSetup

@@ -13,12 +13,10 @@ from snnprune.data.batches import Batches
 from snnprune.errors import InputError
 from snnprune.graph.network import Network
 from snnprune.masks import Masks, count_prunable, count_pruned
-from snnprune.pruning.allocation import load_allocation
-from snnprune.pruning.allocation.candidates import Allocation
+from snnprune.pruning.allocation import Allocation, load_allocation
 from snnprune.pruning.criteria import Criterion, load_criterion
-from snnprune.pruning.criteria.evidence import EvidenceSource
 from snnprune.pruning.prune import PruneResult, prune
-from snnprune.pruning.score import score_network
+from snnprune.pruning.score import EvidenceSource, score_network
 from snnprune.recipe.sections import GradualSection
 from snnprune.runtime import make_generator
 from snnprune.training.setup import TrainingSetup

@@ -13,6 +13,7 @@ from snnprune.masks import Masks, apply_masks, count_kept, count_prunable
 from snnprune.pruning.repair.batchnorm import recalibrate_batchnorm
 from snnprune.recipe.sections import ImpSection
 from snnprune.report.curves import DENSE
+from snnprune.training import Round, list_rounds, load_method, split_returning
 from snnprune.training.early_bird import (
     DRAWN,
     GROUP,
@@ -21,7 +22,6 @@ from snnprune.training.early_bird import (
     EarlyTickets,
 )
 from snnprune.training.fit import EpochResult, Hooks, Position, fit, resume_trainer
-from snnprune.training.methods import Round, list_rounds, load_method, split_returning
 from snnprune.training.ranking import (
     DynamicSurgery,
     Ranking,

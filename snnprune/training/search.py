@@ -20,9 +20,9 @@ from snnprune.recipe.schema import Recipe
 from snnprune.recipe.sections import SearchSection
 from snnprune.report.curves import DENSE
 from snnprune.runtime import SILENT, Progress
+from snnprune.training import EDGE_POPUP, Round
 from snnprune.training.edge_popup import Subnetwork, randomize_network, require_plain
 from snnprune.training.fit import Position, resume_trainer
-from snnprune.training.methods import EDGE_POPUP, Round
 from snnprune.training.rounds import TrainingSequence
 from snnprune.training.runs import NEVER, Run, StopSignal
 from snnprune.training.runs.state import State, read_count, require_alike, take_up

@@ -14,12 +14,11 @@ from snnprune.masks import Masks, count_prunable, count_pruned
 from snnprune.measure import Natural, Share
 from snnprune.measure.evaluation import Evaluation
 from snnprune.recipe.schema import Recipe
-from snnprune.report import schema
-from snnprune.report.frame import describe_evaluation
+from snnprune.report import describe_evaluation, schema
 from snnprune.report.schema import AsDict
+from snnprune.training import Round
 from snnprune.training.early_bird import DrawnTicket
 from snnprune.training.fit import EpochResult, Position
-from snnprune.training.methods import Round
 from snnprune.training.setup import TrainingSetup
 
 KIND: Literal["ticket"] = "ticket"

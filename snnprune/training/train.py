@@ -16,8 +16,8 @@ from snnprune.measure.evaluation import Evaluation
 from snnprune.recipe.schema import Recipe
 from snnprune.report.curves import DENSE
 from snnprune.runtime import SILENT, Progress
+from snnprune.training import FINETUNED, GRADUAL
 from snnprune.training.fit import EpochResult, Hooks, Position, fit, resume_trainer
-from snnprune.training.methods import FINETUNED, GRADUAL
 from snnprune.training.optimization import Objective
 from snnprune.training.ranking import GradualPruning, make_dense_masks
 from snnprune.training.runs import NEVER, Run, StopSignal

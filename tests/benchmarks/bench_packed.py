@@ -18,7 +18,7 @@ from snnprune.checkpoint.containers import read_checkpoint
 from snnprune.checkpoint.naming import is_prunable
 from snnprune.checkpoint.packed import pack
 from snnprune.checkpoint.safetensors import list_bytes
-from snnprune.export.formats import measure_sizes
+from snnprune.export import measure_sizes
 from snnprune.models import ModelSpec, build_model
 
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)

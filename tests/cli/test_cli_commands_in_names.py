@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from snnprune.errors.text import disarm_line, format_json_line, make_printable
+from snnprune.errors import disarm_line, format_json_line, make_printable
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

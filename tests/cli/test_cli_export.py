@@ -16,10 +16,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from snnprune import export
 from snnprune.checkpoint.packed import pack
 from snnprune.checkpoint.safetensors import list_bytes, write_safetensors
-from snnprune.export import formats
-from snnprune.export.formats import measure_sizes
+from snnprune.export import measure_sizes
 
 from one_line import assert_one_line  # isort: skip
 
@@ -221,7 +221,7 @@ def test_of_a_small_file_gzip_and_zstd_are_measured_on_all_of_it(
 def test_of_a_large_file_they_are_estimated_from_all_over_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(formats, "PIECES", 12)  # zstd at its level 19 is slow
+    monkeypatch.setattr(export, "PIECES", 12)  # zstd at its level 19 is slow
     drawn = torch.Generator().manual_seed(0)
     weights = {
         f"{place}.weight": torch.randn(size, generator=drawn)
@@ -251,11 +251,11 @@ def test_exact_sizes_are_those_of_all_of_a_large_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("snnprune.jobs.export.WHOLE", 20_000)
-    monkeypatch.setattr(formats, "PIECE", 64)
-    monkeypatch.setattr(formats, "STEP", 1000)
+    monkeypatch.setattr(export, "PIECE", 64)
+    monkeypatch.setattr(export, "STEP", 1000)
     flags = ("export", pruned, "--to", "packed", "--force", "-o", tmp_path / "p.safetensors")
     sampled = as_json(run(*flags, "--json"))["sizes"]
-    assert sampled["tried"] == 64 * formats.PIECES < sampled["dense"]
+    assert sampled["tried"] == 64 * export.PIECES < sampled["dense"]
     assert "zstd, estimated" in run(*flags).stdout
     sizes = as_json(run(*flags, "--exact-sizes", "--json"))["sizes"]
     raw = b"".join(tensor.numpy().tobytes() for tensor in tensors.values())

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from snnprune.checkpoint import stored as pieces
 from snnprune.errors import InputError
-from snnprune.export.formats import measure_sizes
+from snnprune.export import measure_sizes
 from snnprune.jobs import inspect
 from snnprune.jobs.targets import stored as targets
 from snnprune.pruning import stored as ranking

@@ -15,7 +15,7 @@ from corpus.bench import Bench
 from corpus.case import REFUSED, Case
 from corpus.kinds import KINDS, LOOSE, Kind
 from corpus.watching import watching
-from snnprune.errors.text import HIDDEN
+from snnprune.errors import HIDDEN
 
 BAD_LINES = 2
 """Commands that a bad file is given to: the others have the same reader."""

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnprune.data import mnist, open_data
+from snnprune.data import open_data, public
 from snnprune.data.dataset import DataOptions, DataSet
 from snnprune.data.images import ImageSplit
-from snnprune.data.mnist import PER_CLASS, write_bundled
+from snnprune.data.public import PER_CLASS, write_bundled
 from snnprune.errors import InputError
 
 
@@ -92,7 +92,7 @@ def test_a_damaged_installation_says_to_reinstall(
     damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "bundled"
-    shutil.copytree(mnist.BUNDLED, folder)
+    shutil.copytree(public.BUNDLED, folder)
     file = folder / "train-images-idx3-ubyte.gz"
     data = bytearray(file.read_bytes())
     if damage == "cut":
@@ -104,7 +104,7 @@ def test_a_damaged_installation_says_to_reinstall(
         file.unlink()
     else:
         file.write_bytes(gzip.compress(b"<html>not found</html>"))
-    monkeypatch.setattr(mnist, "BUNDLED", folder)
+    monkeypatch.setattr(public, "BUNDLED", folder)
     with pytest.raises(InputError, match="reinstall snnprune") as caught:
         opened()
     assert caught.value.file == str(file)
@@ -120,7 +120,7 @@ def source(tmp_path: Path) -> Path:
         numbers = torch.arange(len(labels))
         images = torch.stack([numbers // 256, numbers % 256], 1).to(torch.uint8).view(-1, 1, 2)
         for name, values in (("images-idx3", images), ("labels-idx1", labels)):
-            (folder / f"{part}-{name}-ubyte").write_bytes(mnist.encode_idx(values))
+            (folder / f"{part}-{name}-ubyte").write_bytes(public.encode_idx(values))
     return folder
 
 
@@ -130,11 +130,11 @@ def test_the_script_takes_a_fixed_balanced_choice_and_writes_the_same_bytes_agai
     first, second = tmp_path / "first", tmp_path / "second"
     write_bundled(source, first)
     write_bundled(source, second)
-    assert sorted(path.name for path in first.iterdir()) == sorted(f"{n}.gz" for n in mnist.NAMES)
+    assert sorted(path.name for path in first.iterdir()) == sorted(f"{n}.gz" for n in public.NAMES)
     for path in first.iterdir():
         assert path.read_bytes() == (second / path.name).read_bytes()
         assert path.read_bytes()[3:8] == bytes(5)  # no file name, no time of writing
-    images, labels = mnist.read_part(first, "train", hint="")
+    images, labels = public.read_part(first, "train", hint="")
     assert labels.bincount().tolist() == [600] * 10
     numbers = images[:, 0, 0, 0].long() * 256 + images[:, 0, 0, 1]
     assert torch.equal(numbers % 10, labels)  # each image still beside its label
@@ -142,4 +142,4 @@ def test_the_script_takes_a_fixed_balanced_choice_and_writes_the_same_bytes_agai
 
 
 def test_the_bundled_files_are_small() -> None:
-    assert sum(path.stat().st_size for path in mnist.BUNDLED.glob("*.gz")) < 4_000_000
+    assert sum(path.stat().st_size for path in public.BUNDLED.glob("*.gz")) < 4_000_000

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision.datasets import MNIST
 
-from snnprune.data import mnist, open_data
+from snnprune.data import open_data, public
 from snnprune.data.dataset import DataOptions, DataSet
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
@@ -22,7 +22,7 @@ def write_set(folder: Path, *, packed: bool) -> None:
         images = torch.randint(256, (count, 28, 28), dtype=torch.uint8)
         labels = torch.arange(count).remainder(10).to(torch.uint8)
         for name, values in (("images-idx3", images), ("labels-idx1", labels)):
-            data = mnist.encode_idx(values)
+            data = public.encode_idx(values)
             path = folder / f"{part}-{name}-ubyte{'.gz' if packed else ''}"
             path.write_bytes(gzip.compress(data) if packed else data)
 
@@ -68,7 +68,7 @@ def test_a_missing_set_names_its_files_the_places_and_the_flags(tmp_path: Path) 
         opened("fashion-mnist", tmp_path / "sets")
     line = str(caught.value)
     assert line.startswith(f"{tmp_path}/sets/FashionMNIST/raw: fashion-mnist is not there")
-    assert all(f"{file}.gz" in line for file in mnist.NAMES)
+    assert all(f"{file}.gz" in line for file in public.NAMES)
     assert f"{tmp_path}/sets/fashion-mnist" in line
     assert line.endswith("give --data-root or --download")
     assert not (tmp_path / "sets").exists()
@@ -94,7 +94,7 @@ def test_a_set_that_is_there_is_not_downloaded_again(
 def damaged(kind: str, data: bytes) -> bytes:
     flipped = bytearray(data)
     flipped[len(data) // 2] ^= 0xFF
-    long_header = mnist.encode_idx(torch.zeros(1, 1, 1, dtype=torch.uint8))
+    long_header = public.encode_idx(torch.zeros(1, 1, 1, dtype=torch.uint8))
     return {
         "empty": b"",
         "cut": data[: len(data) // 2],
@@ -104,8 +104,8 @@ def damaged(kind: str, data: bytes) -> bytes:
         "other format": gzip.compress(b"\x89PNG\r\n\x1a\n" + bytes(100)),
         "short of values": gzip.compress(gzip.decompress(data)[:-1]),
         "too many values": gzip.compress(gzip.decompress(data) + b"\0"),
-        "no values": gzip.compress(mnist.encode_idx(torch.zeros(0, 28, 28, dtype=torch.uint8))),
-        "labels": gzip.compress(mnist.encode_idx(torch.zeros(20, dtype=torch.uint8))),
+        "no values": gzip.compress(public.encode_idx(torch.zeros(0, 28, 28, dtype=torch.uint8))),
+        "labels": gzip.compress(public.encode_idx(torch.zeros(20, dtype=torch.uint8))),
         "lying header": gzip.compress(long_header[:4] + b"\xff" * 12 + b"\0"),
     }[kind]
 
@@ -138,7 +138,7 @@ def test_a_damaged_file_is_named_and_to_be_deleted(kind: str, tmp_path: Path) ->
 def test_a_set_without_images_is_refused_in_plain_words(tmp_path: Path) -> None:
     write_set(tmp_path / "mnist", packed=True)
     file = tmp_path / "mnist" / "t10k-labels-idx1-ubyte.gz"
-    file.write_bytes(gzip.compress(mnist.encode_idx(torch.zeros(0, dtype=torch.uint8))))
+    file.write_bytes(gzip.compress(public.encode_idx(torch.zeros(0, dtype=torch.uint8))))
     with pytest.raises(InputError, match="damaged: holds 0 values"):
         opened("mnist", tmp_path)
 
@@ -147,7 +147,7 @@ def test_images_and_labels_must_be_equally_many(tmp_path: Path) -> None:
     write_set(tmp_path / "mnist", packed=True)
     labels = torch.zeros(19, dtype=torch.uint8)
     path = tmp_path / "mnist" / "train-labels-idx1-ubyte.gz"
-    path.write_bytes(gzip.compress(mnist.encode_idx(labels)))
+    path.write_bytes(gzip.compress(public.encode_idx(labels)))
     with pytest.raises(InputError, match="train has 20 images and 19 labels"):
         opened("mnist", tmp_path)
 
@@ -156,6 +156,6 @@ def test_a_label_outside_the_classes_is_refused(tmp_path: Path) -> None:
     write_set(tmp_path / "mnist", packed=True)
     labels = torch.full((20,), 10, dtype=torch.uint8)
     path = tmp_path / "mnist" / "train-labels-idx1-ubyte.gz"
-    path.write_bytes(gzip.compress(mnist.encode_idx(labels)))
+    path.write_bytes(gzip.compress(public.encode_idx(labels)))
     with pytest.raises(InputError, match=r"label 10 is outside 0 \.\. 9"):
         opened("mnist", tmp_path)

@@ -13,8 +13,8 @@ from torchvision.datasets import SVHN
 
 from snnprune.data import open_data
 from snnprune.data.dataset import DataOptions, DataSet
-from snnprune.data.downloads import svhn
 from snnprune.data.images import ImageSplit
+from snnprune.data.public import svhn
 from snnprune.errors import InputError
 
 COUNTS = {"train": 20, "test": 10}

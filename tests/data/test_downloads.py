@@ -15,7 +15,7 @@ import torch
 from cifar_files import write_set
 from torchvision.datasets import CIFAR10, FashionMNIST
 
-from snnprune.data import mnist, open_data
+from snnprune.data import open_data, public
 from snnprune.data.dataset import DataOptions
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
@@ -150,7 +150,7 @@ def packed(tmp_path: Path) -> Path:
         images = torch.randint(256, (count, 28, 28), dtype=torch.uint8, generator=drawn)
         labels = torch.arange(count).remainder(10).to(torch.uint8)
         for name, values in (("images-idx3", images), ("labels-idx1", labels)):
-            data = gzip.compress(mnist.encode_idx(values), mtime=0)
+            data = gzip.compress(public.encode_idx(values), mtime=0)
             (folder / f"{part}-{name}-ubyte.gz").write_bytes(data)
     return folder
 

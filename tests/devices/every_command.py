@@ -26,7 +26,7 @@ from typed_commands import NETWORKS, commands, for_gpus, of_libraries, planted
 from snnprune.checkpoint.safetensors import write_safetensors
 from snnprune.cli import run_app
 from snnprune.cli.commands import make_app
-from snnprune.data import mnist
+from snnprune.data import public
 from snnprune.data.images import ImageSplit
 from snnprune.files.writing import replace_file
 from snnprune.jobs import demo
@@ -125,7 +125,7 @@ def said(typed: Any, *words: str) -> dict[str, Any]:
 
 def make_small() -> None:
     """The demo with little of everything; no picture is drawn, and nothing waits for a disk."""
-    part = mnist._read_split
+    part = public._read_split
 
     def beginning(*args: Any, **kwargs: Any) -> ImageSplit:
         found = part(*args, **kwargs)
@@ -140,10 +140,11 @@ def make_small() -> None:
         (demo, "RECIPE", "demo.yaml"),
         (demo, "SPARSITIES", (0.5,)),
         (demo, "ROWS", demo.ROWS[3:4]),
-        (mnist, "_part", beginning),
-        (canvas, "save", blank),
+        (public, "_read_split", beginning),
+        (canvas, "save_figure", blank),
         (os, "fsync", lambda handle: None),
     ):
+        assert hasattr(module, name), name
         setattr(module, name, value)
 
 

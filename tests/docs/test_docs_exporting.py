@@ -10,7 +10,7 @@ import pytest
 from doc_blocks import Block, assert_shown, blocks_of, first_column, in_folder, table_under
 
 from snnprune.checkpoint.packing import PRECISIONS
-from snnprune.export.formats import FORMATS
+from snnprune.export import FORMATS
 from snnprune.export.nir import EXPORTERS
 
 PAGE = "exporting.md"

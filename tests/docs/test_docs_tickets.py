@@ -9,7 +9,7 @@ import pytest
 from doc_blocks import blocks_of, read
 
 from snnprune.recipe.loading import load_recipe
-from snnprune.training.methods import METHODS
+from snnprune.training import METHODS
 
 PAGE = "tickets.md"
 Run = Callable[..., subprocess.CompletedProcess[str]]

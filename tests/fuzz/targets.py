@@ -80,8 +80,7 @@ def _open(bench: Bench, name: str) -> Any:
 def _calibration(bench: Bench, folder: Path) -> object:
     from snnprune.jobs.calibrate import read_calibration_for
     from snnprune.pruning.criteria import load_criterion
-    from snnprune.pruning.criteria.evidence import NetworkEvidence
-    from snnprune.pruning.score import score
+    from snnprune.pruning.score import NetworkEvidence, score
 
     target = _open(bench, MODEL)
     evidence = NetworkEvidence(calibration=read_calibration_for(target, folder / CALIBRATION))
@@ -122,7 +121,7 @@ def _tensors(bench: Bench, folder: Path) -> object:
 
 
 def _idx(bench: Bench, folder: Path) -> object:
-    from snnprune.data.mnist import read_part
+    from snnprune.data.public import read_part
 
     return [read_part(folder / "mnist", part, hint="x") for part in ("train", "t10k")]
 

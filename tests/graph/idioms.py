@@ -14,8 +14,7 @@ from snnprune.graph.trace import trace
 from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import Calibration
 from snnprune.pruning.criteria import load_criterion
-from snnprune.pruning.criteria.evidence import NetworkEvidence
-from snnprune.pruning.score import score
+from snnprune.pruning.score import NetworkEvidence, score
 
 DECAY, THRESHOLD, STEPS, SAMPLES, WIDTH = 0.5, 0.5, 4, 6, 7
 

@@ -29,8 +29,7 @@ from snnprune.graph.trace import trace
 from snnprune.measure.calibrate import _find_channel_gain, calibrate
 from snnprune.measure.evaluation import evaluate
 from snnprune.pruning.criteria import load_criterion
-from snnprune.pruning.criteria.evidence import NetworkEvidence
-from snnprune.pruning.score import score
+from snnprune.pruning.score import NetworkEvidence, score
 
 
 def images(*shape: int) -> Tensor:

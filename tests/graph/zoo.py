@@ -17,8 +17,7 @@ from snnprune.graph.trace import trace
 from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import Calibration
 from snnprune.pruning.criteria import load_criterion
-from snnprune.pruning.criteria.evidence import NetworkEvidence
-from snnprune.pruning.score import Scores, score
+from snnprune.pruning.score import NetworkEvidence, Scores, score
 
 Links = dict[str, tuple[list[str], list[str], list[str], bool]]
 """Layer: the neurons that it drives, the BatchNorms and operations on the way, if it encodes."""

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snnprune.graph.libraries.library import NeuronConstants
-from snnprune.graph.libraries.own import OWN
+from snnprune.graph.libraries.library import OWN, NeuronConstants
 from snnprune.graph.network import NOWHERE, Layer, Link, Network, Neuron
 from snnprune.measure.channel_sums import ONE_CHANNEL, align_spikes, find_channel_axis
 

@@ -28,7 +28,7 @@ from snnprune.measure.channel_sums import (
 from snnprune.measure.sweeps import NativeSweeps, choose_native, find_native_sweeps, fits
 from snnprune.models import ModelSpec, build_model
 from snnprune.models.lif import LIF, Dynamics
-from snnprune.runtime.building import UnavailableError
+from snnprune.runtime import UnavailableError
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from snnprune import runtime
 from snnprune.models.lif import native
 from snnprune.models.lif.native import SOURCE, NativePath, find_native_path
-from snnprune.runtime import building
-from snnprune.runtime.building import UnavailableError, load_library
+from snnprune.runtime import UnavailableError, load_library
 
 
 @pytest.fixture(autouse=True)
@@ -43,10 +43,10 @@ def test_it_is_compiled_once_and_again_where_it_is_damaged(
     whole = made.read_bytes()
     for damaged in (b"", whole[:1000], whole[:-1], b"\x00" + whole[1:]):
         made.write_bytes(damaged)
-        assert not building._is_whole(made)
+        assert not runtime._is_whole(made)
     assert NativePath(load_library(SOURCE)).compiler
     assert [*cache.iterdir()] == [made]
-    monkeypatch.setattr(building, "_run", lambda words: pytest.fail("compiled again"))
+    monkeypatch.setattr(runtime, "_run", lambda words: pytest.fail("compiled again"))
     load_library(SOURCE)
 
 
@@ -55,11 +55,11 @@ def test_its_name_tells_source_flags_and_compiler_apart(tmp_path: Path) -> None:
     one.write_text("")
     other.write_text("longer")
     names = [
-        building._describe([str(one)], (), b"source"),
-        building._describe([str(one)], ("-O2",), b"source"),
-        building._describe([str(one)], (), b"other source"),
-        building._describe([str(other)], (), b"source"),
-        building._describe([str(one), "-m32"], (), b"source"),
+        runtime._describe([str(one)], (), b"source"),
+        runtime._describe([str(one)], ("-O2",), b"source"),
+        runtime._describe([str(one)], (), b"other source"),
+        runtime._describe([str(other)], (), b"source"),
+        runtime._describe([str(one), "-m32"], (), b"source"),
     ]
     assert len({*names}) == len(names)
 
@@ -70,7 +70,7 @@ def test_several_processes_may_make_it_at_once(cache: Path) -> None:
     started = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
     assert [process.wait(timeout=120) for process in started] == [0, 0]
     (made,) = cache.iterdir()
-    assert building._is_whole(made)
+    assert runtime._is_whole(made)
 
 
 def test_a_compiler_without_openmp_makes_it_for_one_thread(
@@ -101,7 +101,7 @@ def test_a_compiler_that_fails_is_told_of(
 
 
 def test_a_compiler_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "TIME_LIMIT", 0.1)
+    monkeypatch.setattr(runtime, "TIME_LIMIT", 0.1)
     monkeypatch.setenv("CXX", "sh -c 'exec sleep 60'")
     assert reason().endswith("sh took more than 0.1 s")
 
@@ -131,7 +131,7 @@ def test_what_cannot_be_loaded_is_told_of(cache: Path, monkeypatch: pytest.Monke
     def fail(path: str) -> None:
         raise OSError(f"{path}: no exec")
 
-    monkeypatch.setattr(building, "_compile", lambda command, source, path: None)
+    monkeypatch.setattr(runtime, "_compile", lambda command, source, path: None)
     monkeypatch.setattr(ctypes, "CDLL", fail)
     assert "no exec" in reason()
 

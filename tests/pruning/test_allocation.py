@@ -11,8 +11,7 @@ from torch import Tensor
 
 from snnprune.errors import InputError, UsageError
 from snnprune.masks import Masks, count_pruned
-from snnprune.pruning.allocation import ALLOCATIONS, load_allocation
-from snnprune.pruning.allocation.candidates import Candidates
+from snnprune.pruning.allocation import ALLOCATIONS, Candidates, load_allocation
 
 Layer = tuple[list[tuple[int, float]], bool]  # (|w|, score) of its weights; scored by magnitude
 LAYERS: st.SearchStrategy[list[Layer]] = st.lists(

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.errors import InputError
-from snnprune.graph.libraries.library import NeuronConstants
-from snnprune.graph.libraries.own import OWN
+from snnprune.graph.libraries.library import OWN, NeuronConstants
 from snnprune.graph.network import Layer, Link, Network, Neuron, Norm
 from snnprune.graph.trace import trace
 from snnprune.models import ModelSpec, build_model

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from snnprune.errors import InputError
 from snnprune.masks import count_pruned
-from snnprune.pruning.allocation import ALLOCATIONS, load_allocation
-from snnprune.pruning.allocation.candidates import Candidates
+from snnprune.pruning.allocation import ALLOCATIONS, Candidates, load_allocation
 
 SHAPES = st.lists(
     st.sampled_from([(2, 3), (5, 1), (1, 4), (2, 2, 3), (2, 1, 3, 3), (4, 2, 1, 1)]),

@@ -14,8 +14,7 @@ from snnprune.measure.calibration import (
     NeuronStatistics,
 )
 from snnprune.pruning.criteria import Criterion, Evidence, Needs, load_criterion
-from snnprune.pruning.criteria.evidence import NetworkEvidence, why_unsuited
-from snnprune.pruning.score import score
+from snnprune.pruning.score import NetworkEvidence, score, why_unsuited
 
 OWN = """
 from snnprune.pruning.criteria import criterion

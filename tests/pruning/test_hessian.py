@@ -14,9 +14,8 @@ from snnprune.measure.calibration import Calibration
 from snnprune.measure.second_moments import Gram, Grams
 from snnprune.models.lif import LIF, Dynamics
 from snnprune.pruning.criteria import Evidence, load_criterion
-from snnprune.pruning.criteria.evidence import EvidenceSource
 from snnprune.pruning.criteria.obs import RIDGE, flip_gain
-from snnprune.pruning.score import score
+from snnprune.pruning.score import EvidenceSource, score
 
 STEPS = 3
 X = torch.rand(12, 6, generator=torch.Generator().manual_seed(0)) * 2

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from snnprune.errors import InputError
 from snnprune.masks import Masks
-from snnprune.pruning.allocation import load_allocation
-from snnprune.pruning.allocation.candidates import Candidates
+from snnprune.pruning.allocation import Candidates, load_allocation
 
 SHAPES = {"a": (4, 3, 3, 3), "b": (6, 4), "c": (3, 6)}
 

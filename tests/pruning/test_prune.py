@@ -11,8 +11,13 @@ from torch import Tensor
 
 from snnprune.errors import InputError, UsageError
 from snnprune.masks import apply_masks, count_prunable, count_pruned
-from snnprune.pruning.allocation import ALLOCATIONS, load_allocation, require_sparsity
-from snnprune.pruning.allocation.candidates import Allocation, Candidates
+from snnprune.pruning.allocation import (
+    ALLOCATIONS,
+    Allocation,
+    Candidates,
+    load_allocation,
+    require_sparsity,
+)
 from snnprune.pruning.criteria import Criterion, Evidence, criterion, load_criterion
 from snnprune.pruning.prune import PruneResult, prune
 from snnprune.pruning.score import Scores, score

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from snnprune.errors import InputError
-from snnprune.pruning.allocation import load_allocation
-from snnprune.pruning.allocation.candidates import Candidates
+from snnprune.pruning.allocation import Candidates, load_allocation
 
 Shape = tuple[int, ...]
 NETWORK: dict[str, Shape] = {

@@ -21,8 +21,7 @@ from snnprune.measure.calibration import (
 from snnprune.models import ModelSpec, build_model
 from snnprune.models.lif import LIF
 from snnprune.pruning.criteria import Evidence, load_criterion
-from snnprune.pruning.criteria.evidence import NetworkEvidence
-from snnprune.pruning.score import Scores, score
+from snnprune.pruning.score import NetworkEvidence, Scores, score
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 SF = load_criterion("sf")

@@ -13,8 +13,8 @@ from torch import Tensor
 from snnprune.data.dataset import DataSet
 from snnprune.masks import Masks
 from snnprune.recipe.schema import Recipe
+from snnprune.training import Round
 from snnprune.training.imp import imp
-from snnprune.training.methods import Round
 from snnprune.training.rounds import ImpRun
 from snnprune.training.runs import Unsaved
 from snnprune.training.setup import open_recipe_data

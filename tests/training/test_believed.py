@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from snnprune.training import Round
 from snnprune.training.fit import Position
-from snnprune.training.methods import Round
 from snnprune.training.runs.state import read_count, read_number, require_alike, require_names
 from snnprune.training.tickets import require_epochs
 from snnprune.training.weights import BestWeights

@@ -25,8 +25,7 @@ from snnprune.checkpoint.torch.stand_ins import (
     swap_byte_order,
 )
 from snnprune.checkpoint.torch.state_dict import StoredStateDict, find_state_dict, list_notes
-from snnprune.errors import InputError
-from snnprune.errors.text import format_names, is_text
+from snnprune.errors import InputError, format_names, is_text
 from snnprune.files.reading import open_for_reading
 
 

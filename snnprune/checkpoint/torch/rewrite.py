@@ -48,8 +48,7 @@ from snnprune.checkpoint.torch.stand_ins import (
     swap_byte_order,
 )
 from snnprune.checkpoint.torch.state_dict import StoredStateDict, find_state_dict, list_entries
-from snnprune.errors import InputError
-from snnprune.errors.text import format_count, format_names
+from snnprune.errors import InputError, format_count, format_names
 from snnprune.files.reading import open_for_reading
 from snnprune.files.writing import replace_file
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from snnprune.checkpoint.torch.machine import PickledCall, PickledDict, kind_of
 from snnprune.checkpoint.torch.stand_ins import StoredTensor
-from snnprune.errors import InputError
-from snnprune.errors.text import format_names
+from snnprune.errors import InputError, format_names
 
 PARTS = ("_parameters", "_buffers", "_modules")
 

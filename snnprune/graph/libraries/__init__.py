@@ -8,9 +8,8 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from snnprune.graph.libraries.library import MembraneSink, NeuronConstants, NeuronLibrary
+from snnprune.graph.libraries.library import OWN, MembraneSink, NeuronConstants, NeuronLibrary
 from snnprune.graph.libraries.norse import NORSE
-from snnprune.graph.libraries.own import OWN
 from snnprune.graph.libraries.sinabs import SINABS
 from snnprune.graph.libraries.snntorch import SNNTORCH
 from snnprune.graph.libraries.spikingjelly import SPIKINGJELLY

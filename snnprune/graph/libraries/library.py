@@ -1,8 +1,10 @@
-"""What is known of a neuron library: a row of the table, and the constants of its neurons."""
+"""What is known of a neuron library, a row of the table; and the row of snnprune's own LIF."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,3 +70,32 @@ def reshape_per_channel(threshold: Tensor | float) -> Tensor:
     known = torch.as_tensor(threshold).detach()
     channels = [length for length in known.shape if length > 1]
     return known.reshape(channels) if len(channels) < 2 else known.mean()
+
+
+def _read_constants(module: Any) -> NeuronConstants:
+    known = module.dynamics
+    return NeuronConstants(
+        threshold=known.threshold, beta=known.beta, decay_input=known.decay_input
+    )
+
+
+@contextlib.contextmanager
+def _record_membranes(module: Any, sink: MembraneSink) -> Iterator[None]:
+    module.on_distance = sink
+    try:
+        yield
+    finally:
+        module.on_distance = None
+
+
+def _reset(module: nn.Module) -> None:
+    """Every call starts at rest."""
+
+
+OWN = NeuronLibrary(
+    name="snnprune",
+    base_classes=("snnprune.models.lif.LIF",),
+    constants=_read_constants,
+    recording=_record_membranes,
+    reset=_reset,
+)

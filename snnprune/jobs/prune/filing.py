@@ -14,7 +14,7 @@ from snnprune.checkpoint.header import PARTNER
 from snnprune.checkpoint.mask_file import BITS, write_integers, write_masks
 from snnprune.files.reading import hash_file
 from snnprune.files.writing import replace_together, write_json
-from snnprune.jobs.gates import (
+from snnprune.jobs.check import (
     GateResult,
     RunResults,
     collect_measurements,
@@ -41,7 +41,7 @@ from snnprune.measure.agreement import Agreement, describe_agreement
 from snnprune.measure.evaluation import Evaluation
 from snnprune.pruning.repair.quantize import Quantized
 from snnprune.pruning.structure import format_metadata
-from snnprune.report.frame import describe_evaluation, doubt_evaluation, make_file_entry
+from snnprune.report import describe_evaluation, doubt_evaluation, make_file_entry
 from snnprune.runtime import Progress
 
 

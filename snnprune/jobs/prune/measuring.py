@@ -10,7 +10,7 @@ from torch import Tensor
 
 from snnprune.checkpoint.packed import pack
 from snnprune.checkpoint.safetensors import list_bytes
-from snnprune.export.formats import measure_sizes
+from snnprune.export import measure_sizes
 from snnprune.jobs.targets.reporting import StageTimer
 from snnprune.jobs.targets.target import Target
 from snnprune.masks import Masks
@@ -23,7 +23,7 @@ from snnprune.measure.evaluation import Evaluation, evaluate
 from snnprune.measure.workload import Workload, describe_workload
 from snnprune.pruning.effects import describe_membranes, make_score_histogram, predict_flips
 from snnprune.pruning.score import Scores
-from snnprune.report.frame import describe_evaluation
+from snnprune.report import describe_evaluation
 from snnprune.runtime import Progress
 
 

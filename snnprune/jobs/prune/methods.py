@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from snnprune.errors import InputError, UsageError
-from snnprune.errors.text import format_names, format_percent, layer_name
+from snnprune.errors import InputError, UsageError, format_names, format_percent, layer_name
 from snnprune.graph.network import Network
 from snnprune.jobs.prune.options import PruneOptions
 from snnprune.jobs.targets.target import Target

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snnprune.errors import SnnpruneError, UsageError
-from snnprune.errors.text import did_you_mean
+from snnprune.errors import SnnpruneError, UsageError, did_you_mean
 from snnprune.jobs.options import (
     EnergyOptions,
     GateOptions,

@@ -8,10 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from snnprune.checkpoint.containers import require_writable_as
-from snnprune.errors import SnnpruneError, UsageError, error_class_for
-from snnprune.errors.text import suggest_share
+from snnprune.errors import SnnpruneError, UsageError, error_class_for, suggest_share
 from snnprune.files.writing import require_apart, require_free
-from snnprune.jobs.gates import publish_verdicts
+from snnprune.jobs.check import publish_verdicts
 from snnprune.jobs.prune.options import (
     AccuracyTarget,
     OutputPaths,

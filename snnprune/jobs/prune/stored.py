@@ -23,7 +23,7 @@ from snnprune.checkpoint.stored import (
 )
 from snnprune.files.reading import GrowingHash, changed_error, hash_file
 from snnprune.files.writing import as_output_error, replace_together, write_json
-from snnprune.jobs.gates import (
+from snnprune.jobs.check import (
     BY_RUNNING,
     RunResults,
     collect_measurements,
@@ -50,7 +50,7 @@ from snnprune.pruning.allocation import warn_of_zeros
 from snnprune.pruning.repair import NONE
 from snnprune.pruning.stored import RULES, Cut, MaskMaker, find_cuts
 from snnprune.pruning.structure import UNSTRUCTURED
-from snnprune.report.frame import make_file_entry
+from snnprune.report import make_file_entry
 from snnprune.runtime import SILENT, Progress
 
 MAGNITUDE = "magnitude"

@@ -10,10 +10,9 @@ from pathlib import Path
 from torch import Tensor
 
 from snnprune.checkpoint.containers import SAFETENSORS, require_plain
-from snnprune.errors import InputError, UsageError
-from snnprune.errors.text import did_you_mean
+from snnprune.errors import InputError, UsageError, did_you_mean
 from snnprune.jobs.calibrate import calibrate_target, fill_data_from_statistics, read_or_calibrate
-from snnprune.jobs.gates import BY_COUNTING, BY_RUNNING, has_limit_on
+from snnprune.jobs.check import BY_COUNTING, BY_RUNNING, has_limit_on
 from snnprune.jobs.prune.measuring import NetworkMeter, NetworkResult, WantedMeasures
 from snnprune.jobs.prune.methods import MethodChoice, choose_methods
 from snnprune.jobs.prune.options import OutputPaths, PruneOptions

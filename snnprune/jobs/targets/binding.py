@@ -12,8 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from snnprune.checkpoint.checkpoint import Checkpoint, fold_masks, strip_prefix
 from snnprune.checkpoint.naming import SAVED, STATES
-from snnprune.errors import InputError
-from snnprune.errors.text import format_count, format_names
+from snnprune.errors import InputError, format_count, format_names
 from snnprune.graph.libraries import library_of
 from snnprune.graph.network import find_aliases
 

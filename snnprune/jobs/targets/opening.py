@@ -21,8 +21,7 @@ from snnprune.data.batches import Pair, describe_batch, has_several_labels
 from snnprune.data.dataset import DataOptions, DataSet, DataSpec
 from snnprune.data.images import ImageSplit
 from snnprune.distributed.ranks import choose_device
-from snnprune.errors import InputError
-from snnprune.errors.text import format_names
+from snnprune.errors import InputError, format_names
 from snnprune.graph.calls import describe_restless
 from snnprune.graph.forward import Forward, Readout, load_forward, load_reading, require_as_many
 from snnprune.graph.network import Network

@@ -10,8 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from snnprune.errors import InputError, UsageError
-from snnprune.errors.text import layer_name
+from snnprune.errors import InputError, UsageError, layer_name
 from snnprune.files.reading import require_readable
 from snnprune.plugins.names import require_forward
 

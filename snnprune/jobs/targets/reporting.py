@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from snnprune.checkpoint.naming import Outline, is_statistic
-from snnprune.errors.text import format_count, format_names
+from snnprune.errors import format_count, format_names
 from snnprune.measure import InputValues, Natural
-from snnprune.report.frame import make_file_entry, make_report
+from snnprune.report import make_file_entry, make_report
 from snnprune.runtime import read_peak_gpu_memory, read_peak_memory
 
 if TYPE_CHECKING:

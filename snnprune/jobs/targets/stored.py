@@ -35,7 +35,7 @@ from snnprune.jobs.targets.provenance import read_data_spec, read_model_spec
 from snnprune.jobs.targets.reporting import (
     LayerRow,
 )
-from snnprune.report.frame import make_file_entry, make_report
+from snnprune.report import make_file_entry, make_report
 from snnprune.runtime import SILENT, Progress
 
 ON_CPU = ("auto", "cpu")

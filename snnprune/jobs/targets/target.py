@@ -23,8 +23,7 @@ from snnprune.checkpoint.naming import (
 from snnprune.data.batches import Batches, Pair, SizedPair
 from snnprune.data.dataset import GIVEN, DataSet, DataSpec, Split
 from snnprune.data.images import ImageSplit
-from snnprune.errors import InputError
-from snnprune.errors.text import format_names, format_split
+from snnprune.errors import InputError, format_names, format_split
 from snnprune.graph.forward import Readout
 from snnprune.graph.libraries import library_of
 from snnprune.graph.network import Network, find_aliases

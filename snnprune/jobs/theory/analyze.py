@@ -32,7 +32,7 @@ from snnprune.measure import Natural, Share
 from snnprune.measure.calibration import Calibration
 from snnprune.measure.evaluation import Evaluation, evaluate
 from snnprune.pruning.criteria.spiking import compute_flip_chance
-from snnprune.report.frame import describe_evaluation, make_file_entry
+from snnprune.report import describe_evaluation, make_file_entry
 from snnprune.runtime import Progress, make_generator
 from snnprune.theory import changes, crisis
 from snnprune.theory.shifts import MembraneShift, measure_shifts

@@ -13,10 +13,9 @@ from torch import Tensor
 
 from snnprune.checkpoint.checkpoint import Checkpoint, find_prunable_weights
 from snnprune.checkpoint.containers import read_checkpoint
-from snnprune.errors import InputError, UsageError
-from snnprune.errors.text import format_names
+from snnprune.errors import InputError, UsageError, format_names
 from snnprune.jobs.theory.options import ConstructOptions
-from snnprune.report.frame import make_file_entry, make_report
+from snnprune.report import make_file_entry, make_report
 from snnprune.runtime import Progress
 from snnprune.theory import widths
 from snnprune.theory.construction import require_memoryless

@@ -10,8 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from snnprune.errors import UsageError
-from snnprune.errors.text import layer_name
+from snnprune.errors import UsageError, layer_name
 from snnprune.files.writing import require_free
 from snnprune.jobs.calibrate import calibrate_target
 from snnprune.jobs.targets.opening import open_target

@@ -12,7 +12,7 @@ from snnprune.errors import UsageError
 from snnprune.files.writing import require_free
 from snnprune.jobs.theory.options import WidthOptions
 from snnprune.measure import Natural
-from snnprune.report.frame import make_report
+from snnprune.report import make_report
 from snnprune.report.plots.theory import plot_growth
 from snnprune.theory import widths
 from snnprune.theory.widths import Setting

@@ -27,7 +27,7 @@ from snnprune.jobs.train.recipes import require_names
 from snnprune.measure import Natural
 from snnprune.measure.evaluation import evaluate
 from snnprune.recipe.schema import Recipe
-from snnprune.report.frame import make_report
+from snnprune.report import make_report
 from snnprune.training.finetune import make_finetune_recipe, prepare_finetune
 from snnprune.training.imp import imp
 from snnprune.training.runs import Groups, StopSignal, Unsaved

@@ -14,8 +14,7 @@ from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.containers import files_of, read_checkpoint
 from snnprune.checkpoint.mask_file import read_masks, read_partner
 from snnprune.data.dataset import DataSpec
-from snnprune.errors import InputError, OutputError
-from snnprune.errors.text import format_count
+from snnprune.errors import InputError, OutputError, format_count
 from snnprune.files.reading import hash_file
 from snnprune.graph.network import Network
 from snnprune.jobs.targets.binding import bind_checkpoint, load_tensors
@@ -33,8 +32,8 @@ from snnprune.masks import Masks, count_prunable, count_pruned
 from snnprune.models import ModelSpec, read_argument
 from snnprune.recipe.schema import Recipe
 from snnprune.runtime import SILENT, Progress
+from snnprune.training import PRUNED
 from snnprune.training.finetune import finetune, make_finetune_recipe
-from snnprune.training.methods import PRUNED
 from snnprune.training.ranking import copy_prunable_weights, make_full_masks
 from snnprune.training.runs import RunWithInputs, require_same_inputs
 from snnprune.training.runs.folder import RunFolder

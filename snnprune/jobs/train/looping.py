@@ -32,16 +32,15 @@ from snnprune.measure import Natural
 from snnprune.models import read_argument
 from snnprune.recipe.schema import Recipe
 from snnprune.recipe.sections import TrainingSection
-from snnprune.report import curves
+from snnprune.report import curves, doubt_evaluation, make_report
 from snnprune.report.curves import CurveSummary, format_markdown_table
-from snnprune.report.frame import doubt_evaluation, make_report
 from snnprune.report.pages import write_report
 from snnprune.report.plots.accuracy import Tile, plot_grid, plot_search, plot_tickets
 from snnprune.report.plots.layers import plot_densities, plot_firing_rates
 from snnprune.report.schema import AsDict, Evaluation, File, Frame, closed
 from snnprune.runtime import Progress
+from snnprune.training import EDGE_POPUP
 from snnprune.training.early_bird import describe_early_tickets
-from snnprune.training.methods import EDGE_POPUP
 from snnprune.training.runs import Run, SharedRun, SharedStop, StopSignal, catch_signals
 from snnprune.training.runs.folder import RunFolder, open_run
 from snnprune.training.runs.ownership import RECIPE, REPORT, SHOWN, require_ready

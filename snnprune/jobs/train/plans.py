@@ -12,7 +12,7 @@ from snnprune.pruning.criteria import load_criterion
 from snnprune.recipe.schema import Recipe
 from snnprune.recipe.sections import ImpSection, SearchSection
 from snnprune.report.curves import DENSE
-from snnprune.training.methods import (
+from snnprune.training import (
     EDGE_POPUP,
     FINETUNED,
     GRADUAL,

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from snnprune.data import require_data
-from snnprune.errors import InputError, SnnpruneError
-from snnprune.errors.text import did_you_mean
+from snnprune.errors import InputError, SnnpruneError, did_you_mean
 from snnprune.jobs.consent import (
     NamedCode,
     find_code,
@@ -31,7 +30,7 @@ from snnprune.recipe.loading import load_recipe
 from snnprune.recipe.schema import Recipe
 from snnprune.recipe.sections import Count, Section
 from snnprune.runtime import read_process_rank
-from snnprune.training.methods import METHODS
+from snnprune.training import METHODS
 
 
 def read_loop(asked: RecipeOptions) -> tuple[LoopOptions, tuple[NamedCode, ...]]:

@@ -20,6 +20,7 @@ from snnprune.models import build_model
 from snnprune.recipe.loading import load_recipe
 from snnprune.recipe.schema import Recipe, expand_grid
 from snnprune.recipe.yaml_text import dump_recipe
+from snnprune.report import make_report
 from snnprune.report.curves import (
     CurveSummary,
     SummaryRow,
@@ -27,7 +28,6 @@ from snnprune.report.curves import (
     make_summary_row,
     summarize_runs,
 )
-from snnprune.report.frame import make_report
 from snnprune.report.pages import write_report
 from snnprune.runtime import SILENT, Progress, read_process_rank
 from snnprune.training.runs.ownership import (

@@ -20,8 +20,8 @@ from snnprune.jobs.train.looping import (
 )
 from snnprune.jobs.train.options import LoopOptions
 from snnprune.recipe.schema import Recipe
+from snnprune.report import describe_evaluation
 from snnprune.report.curves import describe_curves, summarize_runs
-from snnprune.report.frame import describe_evaluation
 from snnprune.runtime import SILENT, Progress
 from snnprune.training.imp import imp
 from snnprune.training.runs import Run, StopSignal

@@ -22,7 +22,7 @@ from snnprune.measure.channel_sums import (
     align_spikes,
     reshape_to_blocks,
 )
-from snnprune.runtime.building import UnavailableError, count_threads, load_library
+from snnprune.runtime import UnavailableError, count_threads, load_library
 
 
 def add_inputs(mean: ChannelMean, x: Tensor, axis: int) -> None:

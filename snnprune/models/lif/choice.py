@@ -12,8 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from snnprune.errors import UsageError
-from snnprune.errors.text import did_you_mean
+from snnprune.errors import UsageError, did_you_mean
 from snnprune.models.lif import plain
 from snnprune.models.lif.native import NativePath, find_native_path, is_watched
 from snnprune.models.lif.plain import Dynamics

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from snnprune.models.lif import plain
 from snnprune.models.lif.plain import Dynamics, SurrogateName
-from snnprune.runtime.building import UnavailableError, count_threads, load_library
+from snnprune.runtime import UnavailableError, count_threads, load_library
 
 SOURCE = Path(__file__).with_name("kernel.cpp")
 SURROGATES: dict[SurrogateName, tuple[int, float, float]] = {

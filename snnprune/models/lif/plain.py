@@ -10,8 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from snnprune.errors import InputError
-from snnprune.errors.text import did_you_mean
+from snnprune.errors import InputError, did_you_mean
 
 SurrogateName = Literal["atan", "triangle", "sigmoid"]
 

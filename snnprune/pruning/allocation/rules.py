@@ -15,8 +15,7 @@ from snnprune.errors import InputError
 from snnprune.graph.network import Layer, Network
 from snnprune.masks import select_lowest
 from snnprune.measure.calibration import Calibration, LayerStatistics
-from snnprune.pruning.allocation import deal_capped_shares, deal_shares
-from snnprune.pruning.allocation.candidates import Candidates
+from snnprune.pruning.allocation import Candidates, deal_capped_shares, deal_shares
 from snnprune.pruning.criteria import Evidence
 from snnprune.pruning.criteria.spiking import compute_flip_energy
 

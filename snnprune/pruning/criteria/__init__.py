@@ -10,8 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
-from snnprune.errors import InputError, UsageError
-from snnprune.errors.text import did_you_mean
+from snnprune.errors import InputError, UsageError, did_you_mean
 from snnprune.plugins.names import Registry, RegistryRow
 from snnprune.plugins.user_code import guard_function, is_reference, require_own
 

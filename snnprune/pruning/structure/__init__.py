@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 from snnprune.checkpoint.containers import describe_checkpoint
 from snnprune.checkpoint.header import MalformedJsonError, is_shape, parse
-from snnprune.errors import InputError, error_class_for
-from snnprune.errors.text import did_you_mean
+from snnprune.errors import InputError, did_you_mean, error_class_for
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from snnprune.errors.text import format_split
+from snnprune.errors import format_split
 from snnprune.report.pages.overview import format_energy_note
 from snnprune.report.pages.page import (
     NOTHING,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from snnprune.errors.text import layer_name
+from snnprune.errors import layer_name
 from snnprune.report.pages.page import (
     NOTHING,
     Block,

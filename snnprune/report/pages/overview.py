@@ -9,7 +9,7 @@ from operator import itemgetter
 from pathlib import PurePath
 from typing import Any
 
-from snnprune.errors.text import format_split
+from snnprune.errors import format_split
 from snnprune.report.pages.page import (
     NOTHING,
     Block,

@@ -18,20 +18,20 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from snnprune.errors import text
-from snnprune.errors.text import escape_markup, format_split, format_table, make_printable
+from snnprune import errors
+from snnprune.errors import escape_markup, format_split, format_table, make_printable
 from snnprune.report.plots.canvas import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
 from snnprune.runtime import __version__
 
 BYTES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 NOTHING = "–"
-percent = partial(text.format_percent, sign=" %", unknown=NOTHING)
-small_percent = partial(text.format_small_percent, sign=" %", unknown=NOTHING)
+percent = partial(errors.format_percent, sign=" %", unknown=NOTHING)
+small_percent = partial(errors.format_small_percent, sign=" %", unknown=NOTHING)
 
 
 def format_whole(count: float | None) -> str:
     """A count, or a mean of counts: whole from 100 on."""
-    return NOTHING if count is None else text.format_whole(count)
+    return NOTHING if count is None else errors.format_whole(count)
 
 
 def format_rate(value: float | None) -> str:
@@ -41,7 +41,7 @@ def format_rate(value: float | None) -> str:
 
 def format_joules(picojoules: float | None) -> str:
     """An energy in the unit that leaves a number from 1 to 1000."""
-    return NOTHING if picojoules is None else text.format_joules(picojoules)
+    return NOTHING if picojoules is None else errors.format_joules(picojoules)
 
 
 def format_bytes(count: float | None) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from snnprune.errors.text import layer_name
+from snnprune.errors import layer_name
 from snnprune.report.pages.page import (
     NOTHING,
     Block,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from snnprune.errors.text import format_split, make_printable
+from snnprune.errors import format_split, make_printable
 from snnprune.report.curves import CurvePoint, CurveSummary
 from snnprune.report.plots.canvas import (
     BLACK,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from snnprune.errors.text import make_printable
+from snnprune.errors import make_printable
 from snnprune.files.writing import replace_file
 from snnprune.report.curves import RANDOM
 

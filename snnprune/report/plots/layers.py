@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from snnprune.errors.text import format_percent_number, layer_name, make_printable
+from snnprune.errors import format_percent_number, layer_name, make_printable
 from snnprune.report.curves import CurvePoint, CurveSummary
 from snnprune.report.plots.canvas import (
     BLACK,

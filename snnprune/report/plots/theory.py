@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snnprune.errors.text import make_printable
+from snnprune.errors import make_printable
 from snnprune.report.plots.canvas import BLACK, BLUE, choose_line_styles, write_figure
 
 NAMED_NEURONS = 10  # neurons that the legend has room for

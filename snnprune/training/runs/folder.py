@@ -17,8 +17,7 @@ from torch import Tensor
 
 from snnprune.checkpoint.mask_file import write_masks
 from snnprune.checkpoint.safetensors import write_safetensors
-from snnprune.errors import InputError
-from snnprune.errors.text import format_split, make_printable
+from snnprune.errors import InputError, format_split, make_printable
 from snnprune.files.writing import (
     as_output_error,
     close_after,

@@ -181,7 +181,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch  # here, as the number of its threads is set above
 
     from snnprune.checkpoint.safetensors import write_safetensors
-    from snnprune.data.dataset import DataSpec
+    from snnprune.data import DataSpec
     from snnprune.jobs.targets.provenance import make_metadata
     from snnprune.models import ModelSpec, build_model
 

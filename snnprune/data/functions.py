@@ -22,7 +22,7 @@ from torch.utils.data import (
     Subset,
 )
 
-from snnprune.data.dataset import SPLITS, DataOptions, DataSet
+from snnprune.data import SPLITS, DataOptions, DataSet
 from snnprune.data.loader import (
     EXPECTED,
     Identity,

@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from snnprune.data import Augmentation, DataOptions, DataSet
 from snnprune.data.batches import Batches
-from snnprune.data.dataset import Augmentation, DataOptions, DataSet
 from snnprune.errors import InputError
 from snnprune.runtime import make_generator
 

@@ -20,8 +20,8 @@ from torch.utils.data import (
     TensorDataset,
 )
 
+from snnprune.data import Augmentation
 from snnprune.data.batches import Batches, Pair, copy_batch, count_samples, read_pair
-from snnprune.data.dataset import Augmentation
 from snnprune.errors import InputError
 from snnprune.plugins.user_code import guard_user_code
 from snnprune.runtime import seed_draws

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from snnprune.data import DataSet, Split
 from snnprune.data.batches import Pair, iter_tensors
-from snnprune.data.dataset import DataSet, Split
 from snnprune.data.images import ImageSplit
 from snnprune.data.loader import (
     Identity,

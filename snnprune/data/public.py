@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from snnprune.data.dataset import DataOptions, DataSet
+from snnprune.data import DataOptions, DataSet
 from snnprune.data.images import ImageSplit, image_data_set
 from snnprune.errors import InputError
 from snnprune.files.reading import open_for_reading

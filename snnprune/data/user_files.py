@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from snnprune.data.dataset import SPLITS, DataOptions, DataSet
+from snnprune.data import SPLITS, DataOptions, DataSet
 from snnprune.data.images import ImageSplit, image_data_set
 from snnprune.data.overlap import note_copies, note_overlap
 from snnprune.errors import InputError

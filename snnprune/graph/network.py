@@ -349,3 +349,9 @@ class Network:
             return self
         how = readout if isinstance(readout, Readout) else Readout(readout)
         return replace(self, readout=how)
+
+
+def find_bias_key(network: Network, key: str) -> str | None:
+    """The key of the bias of a layer, where it has one beside its weight."""
+    name = f"{key.removesuffix('weight')}bias"
+    return name if name in dict(network.module.named_parameters()) else None

@@ -5,7 +5,7 @@ import sys
 
 import torch
 
-from snnprune.data.dataset import DataOptions
+from snnprune.data import DataOptions
 from snnprune.distributed.ranks import choose_device
 from snnprune.models.lif.choice import describe_choice
 from snnprune.runtime import collect_versions, device_name

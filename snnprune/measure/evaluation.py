@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from snnprune.data.dataset import GIVEN
+from snnprune.data import GIVEN
 from snnprune.distributed.ranks import ALONE, Ranks
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.forward import (

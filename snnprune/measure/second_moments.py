@@ -12,7 +12,7 @@ from torch import Tensor
 
 from snnprune.data.batches import Batches
 from snnprune.graph.calls import LayerCall
-from snnprune.graph.network import Network
+from snnprune.graph.network import Network, find_bias_key
 from snnprune.graph.replay import Replay, Run
 from snnprune.graph.state import use_eval_mode
 from snnprune.measure.layer_inputs import RowSampler, Usage, count_usage
@@ -230,12 +230,6 @@ class Grams:
     def _keep(self, key: str, call: LayerCall) -> None:
         if self.network.layers[key].shaped and key not in self._weights:
             self._weights[key] = call.weight.detach().to("cpu", copy=True)
-
-
-def find_bias_key(network: Network, key: str) -> str | None:
-    """The key of the bias of a layer, where it has one beside its weight."""
-    name = f"{key.removesuffix('weight')}bias"
-    return name if name in dict(network.module.named_parameters()) else None
 
 
 def is_free(network: Network, key: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from snnprune.data.dataset import Augmentation, TrainingSplit
+from snnprune.data import Augmentation, TrainingSplit
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.measure import Natural, Share
 from snnprune.runtime import SILENT, Progress, seed_draws

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch
 
-from snnprune.data.dataset import DataSet
+from snnprune.data import DataSet
 from snnprune.distributed.ranks import ALONE, Ranks
 from snnprune.recipe.schema import Recipe
 from snnprune.recipe.sections import ImpSection

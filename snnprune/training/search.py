@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from snnprune.data.dataset import DataSet
+from snnprune.data import DataSet
 from snnprune.distributed.ranks import ALONE, Ranks
 from snnprune.masks import Masks
 from snnprune.recipe.schema import Recipe

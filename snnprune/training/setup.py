@@ -10,9 +10,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from snnprune.data import OtherData, open_data_with
+from snnprune.data import (
+    Augmentation,
+    DataOptions,
+    DataSet,
+    OtherData,
+    Split,
+    TrainingSplit,
+    open_data_with,
+)
 from snnprune.data.batches import Batches, describe_batch
-from snnprune.data.dataset import Augmentation, DataOptions, DataSet, Split, TrainingSplit
 from snnprune.data.images import ImageSplit
 from snnprune.data.loader import LoaderSplit
 from snnprune.distributed.ranks import ALONE, Ranks

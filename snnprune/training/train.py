@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
-from snnprune.data.dataset import DataSet
+from snnprune.data import DataSet
 from snnprune.distributed.ranks import ALONE, Ranks
 from snnprune.graph.network import Network
 from snnprune.masks import Masks, apply_masks, count_prunable, count_pruned

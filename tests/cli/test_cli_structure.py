@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from snnprune.checkpoint.safetensors import write_safetensors
-from snnprune.data.dataset import DataSpec
+from snnprune.data import DataSpec
 from snnprune.jobs.targets.provenance import make_metadata
 from snnprune.models import ModelSpec, build_model
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snnprune.data.dataset import Augmentation
+from snnprune.data import Augmentation
 from snnprune.data.images import vary_images
 from snnprune.errors import InputError
 from snnprune.runtime import make_generator

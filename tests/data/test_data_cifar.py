@@ -9,8 +9,7 @@ import torch
 from cifar_files import KINDS, PER_FILE, pixels, write_set
 from torchvision.datasets import CIFAR10
 
-from snnprune.data import open_data
-from snnprune.data.dataset import DataOptions, DataSet
+from snnprune.data import DataOptions, DataSet, open_data
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
 

@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from snnprune.data import open_data
-from snnprune.data.dataset import DataOptions, DataSet
+from snnprune.data import DataOptions, DataSet, open_data
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
 

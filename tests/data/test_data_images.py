@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from snnprune.data.dataset import Augmentation
+from snnprune.data import Augmentation
 from snnprune.data.images import ImageSplit
 
 PLAIN = Augmentation()

@@ -6,8 +6,7 @@ from textwrap import dedent
 import pytest
 import torch
 
-from snnprune.data import open_data
-from snnprune.data.dataset import DataOptions, DataSet, Split
+from snnprune.data import DataOptions, DataSet, Split, open_data
 from snnprune.errors import InputError
 
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torchvision.datasets import MNIST
 
-from snnprune.data import open_data, public
-from snnprune.data.dataset import DataOptions, DataSet
+from snnprune.data import DataOptions, DataSet, open_data, public
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from snnprune.data import DATA, FORMS, open_data, require_data
-from snnprune.data.dataset import DataOptions
+from snnprune.data import DATA, FORMS, DataOptions, open_data, require_data
 from snnprune.errors import InputError, UsageError
 from snnprune.plugins.names import RegistryRow
 from snnprune.plugins.user_code import load_object

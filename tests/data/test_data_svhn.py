@@ -11,8 +11,7 @@ import torch
 from scipy import io
 from torchvision.datasets import SVHN
 
-from snnprune.data import open_data
-from snnprune.data.dataset import DataOptions, DataSet
+from snnprune.data import DataOptions, DataSet, open_data
 from snnprune.data.images import ImageSplit
 from snnprune.data.public import svhn
 from snnprune.errors import InputError

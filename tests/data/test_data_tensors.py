@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from snnprune.checkpoint.safetensors import write_safetensors
-from snnprune.data import open_data
-from snnprune.data.dataset import DataOptions, DataSet
+from snnprune.data import DataOptions, DataSet, open_data
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
 

@@ -15,8 +15,7 @@ import torch
 from cifar_files import write_set
 from torchvision.datasets import CIFAR10, FashionMNIST
 
-from snnprune.data import open_data, public
-from snnprune.data.dataset import DataOptions
+from snnprune.data import DataOptions, open_data, public
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
 

@@ -23,8 +23,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from snnprune.data import open_data
-from snnprune.data.dataset import Augmentation, DataOptions, DataSet
+from snnprune.data import Augmentation, DataOptions, DataSet, open_data
 from snnprune.errors import InputError
 
 HOLD_OUT = DataOptions(hold_out=0.25, seed=3)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from snnprune.data.dataset import DataOptions
+from snnprune.data import DataOptions
 from snnprune.data.user_files import _decode_picture
 from snnprune.errors import InputError
 from snnprune.files.reading import open_for_reading, require_unchanging

@@ -114,7 +114,7 @@ def _recipe(bench: Bench, folder: Path) -> object:
 
 
 def _tensors(bench: Bench, folder: Path) -> object:
-    from snnprune.data.dataset import DataOptions
+    from snnprune.data import DataOptions
     from snnprune.data.user_files import open_tensors
 
     return open_tensors(folder / IMAGES, DataOptions(validation=0.25))
@@ -127,7 +127,7 @@ def _idx(bench: Bench, folder: Path) -> object:
 
 
 def _pictures(bench: Bench, folder: Path) -> object:
-    from snnprune.data.dataset import DataOptions
+    from snnprune.data import DataOptions
     from snnprune.data.user_files import open_folder
 
     return open_folder(folder / "pictures", DataOptions())

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from snnprune.data.dataset import DataSet
+from snnprune.data import DataSet
 from snnprune.masks import Masks
 from snnprune.recipe.schema import Recipe
 from snnprune.training import Round

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from snnprune.checkpoint.mask_file import read_masks, write_masks
-from snnprune.data.dataset import DataSpec
+from snnprune.data import DataSpec
 from snnprune.errors import InputError, OutputError, StoppedError
 from snnprune.jobs.targets.provenance import make_metadata
 from snnprune.jobs.train import looping

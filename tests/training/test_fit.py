@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from snnprune.data.dataset import Augmentation
+from snnprune.data import Augmentation
 from snnprune.distributed.ranks import ALONE, Ranks
 from snnprune.graph.network import Network
 from snnprune.recipe.sections import TrainingSection

@@ -22,7 +22,7 @@ from small_runs import (
 from torch import Tensor, nn
 from torch.nn import functional
 
-from snnprune.data.dataset import Augmentation, DataSet
+from snnprune.data import Augmentation, DataSet
 from snnprune.data.images import ImageSplit
 from snnprune.models.networks import conv_snn
 from snnprune.recipe.schema import Recipe

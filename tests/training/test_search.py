@@ -13,7 +13,7 @@ from small_runs import CPU, EPOCHS, STEPS, WEIGHTS, Kept, recipe_for, same, writ
 from torch import Tensor, nn, optim
 from torch.nn import functional
 
-from snnprune.data.dataset import Augmentation
+from snnprune.data import Augmentation
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError, UsageError
 from snnprune.models.networks import conv_snn

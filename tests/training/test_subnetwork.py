@@ -13,8 +13,7 @@ from torch import Tensor, distributed, nn, optim
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from snnprune.data import open_data
-from snnprune.data.dataset import Augmentation, DataOptions
+from snnprune.data import Augmentation, DataOptions, open_data
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
 from snnprune.graph.network import Network

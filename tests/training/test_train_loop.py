@@ -12,8 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from snnprune.data import open_data
-from snnprune.data.dataset import DataOptions
+from snnprune.data import DataOptions, open_data
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError
 from snnprune.recipe.loading import load_recipe

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from snnprune.checkpoint.checkpoint import Checkpoint, find_prunable_weights, fold_masks
 from snnprune.checkpoint.containers import read_checkpoint
 from snnprune.checkpoint.naming import STATES
-from snnprune.data import OtherData, open_data_with
+from snnprune.data import DataOptions, DataSet, DataSpec, OtherData, open_data_with
 from snnprune.data.batches import Pair, describe_batch, has_several_labels
-from snnprune.data.dataset import DataOptions, DataSet, DataSpec
 from snnprune.data.images import ImageSplit
 from snnprune.distributed.ranks import choose_device
 from snnprune.errors import InputError, format_names

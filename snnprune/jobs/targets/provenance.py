@@ -9,8 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from snnprune.data import DATA
-from snnprune.data.dataset import DataSpec
+from snnprune.data import DATA, DataSpec
 from snnprune.models import MODELS, NOTE, ModelSpec
 from snnprune.plugins.names import decode_section
 from snnprune.runtime import KEY, __version__

@@ -20,8 +20,8 @@ from snnprune.checkpoint.naming import (
     find_unprunable,
     strip_part_suffix,
 )
+from snnprune.data import GIVEN, DataSet, DataSpec, Split
 from snnprune.data.batches import Batches, Pair, SizedPair
-from snnprune.data.dataset import GIVEN, DataSet, DataSpec, Split
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError, format_names, format_split
 from snnprune.graph.forward import Readout

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from snnprune.data.dataset import DataSet
+from snnprune.data import DataSet
 from snnprune.data.images import ImageSplit
 from snnprune.distributed.ranks import choose_device
 from snnprune.errors import StoppedError

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.containers import files_of, read_checkpoint
 from snnprune.checkpoint.mask_file import read_masks, read_partner
-from snnprune.data.dataset import DataSpec
+from snnprune.data import DataSpec
 from snnprune.errors import InputError, OutputError, format_count
 from snnprune.files.reading import hash_file
 from snnprune.graph.network import Network

@@ -14,7 +14,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from snnprune.data.dataset import DataSet, DataSpec
+from snnprune.data import DataSet, DataSpec
 from snnprune.distributed.ranks import Ranks, choose_device, join_ranks
 from snnprune.errors import (
     InputError,

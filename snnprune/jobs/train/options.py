@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from snnprune.data.dataset import DataOptions
+from snnprune.data import DataOptions
 from snnprune.errors import UsageError
 from snnprune.files.reading import require_readable
 from snnprune.jobs.options import TrustFlag

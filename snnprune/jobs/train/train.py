@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from snnprune.data.dataset import DataSet
+from snnprune.data import DataSet
 from snnprune.distributed.ranks import Ranks
 from snnprune.jobs.train.looping import (
     Job,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from snnprune.graph.calls import LayerCall
+from snnprune.graph.network import find_bias_key
 from snnprune.graph.replay import PassEnd, Replay, Run
 from snnprune.graph.state import replace_tensors, use_eval_mode
 from snnprune.masks import Masks
@@ -27,7 +28,6 @@ from snnprune.measure.second_moments import (
     LayerMoments,
     compute_losses,
     damping,
-    find_bias_key,
     fit_weights,
     invert,
     is_free,

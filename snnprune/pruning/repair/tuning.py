@@ -23,12 +23,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from snnprune.data.batches import Batches, copy_batch
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.forward import device_of
-from snnprune.graph.network import Network
+from snnprune.graph.network import Network, find_bias_key
 from snnprune.graph.state import replace_tensors
 from snnprune.masks import Masks, select_highest
 from snnprune.measure.evaluation import check_labels
 from snnprune.measure.gradient_passes import SurrogateGradients, enable_gradients, require_gradient
-from snnprune.measure.second_moments import find_bias_key
 from snnprune.pruning.repair import Pruned, TuneOutcome, silence
 from snnprune.pruning.repair.batchnorm import (
     BatchNormForm,

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from snnprune.errors import InputError
-from snnprune.graph.network import Layer, Link, Network, Norm
+from snnprune.graph.network import Layer, Link, Network, Norm, find_bias_key
 from snnprune.masks import Masks, select_lowest
-from snnprune.measure.second_moments import find_bias_key
 from snnprune.pruning.prune import PruneResult
 from snnprune.pruning.score import Scores
 

@@ -12,9 +12,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import is_lazy
 
 from snnprune.errors import InputError
-from snnprune.graph.network import Network, Neuron, find_aliases
+from snnprune.graph.network import Network, Neuron, find_aliases, find_bias_key
 from snnprune.graph.state import unwrap
-from snnprune.measure.second_moments import find_bias_key
 from snnprune.pruning.structure import Description, Shapes, load_shapes
 from snnprune.pruning.structure.channels import ChannelGroup, RemovedChannels, find_columns
 

@@ -17,7 +17,7 @@ from pydantic_core import CoreSchema
 from torch import Tensor
 from typing_extensions import TypedDict, get_type_hints
 
-from snnprune.data.dataset import DataSpec
+from snnprune.data import DataSpec
 from snnprune.measure import Natural, Share, evaluation
 from snnprune.measure.evaluation import Activity
 

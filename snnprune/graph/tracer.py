@@ -33,6 +33,7 @@ from snnprune.graph.calls import (
     read_comparison_call,
     read_norm_call,
 )
+from snnprune.graph.comparisons import ComparisonReader
 from snnprune.graph.libraries import library_of
 from snnprune.graph.network import NOWHERE, Gain, Norm, TraceSettings
 from snnprune.graph.origins import (
@@ -47,7 +48,6 @@ from snnprune.graph.origins import (
     make_origin,
     make_spike_origin,
 )
-from snnprune.graph.thresholds import ComparisonReader
 from snnprune.graph.weight_uses import Observers, TracePass, WeightReader
 
 NUMBERS = "_snnprune_channels"

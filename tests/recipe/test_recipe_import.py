@@ -38,8 +38,9 @@ def test_loading_a_recipe_takes_less_than_three_tenths_of_a_second() -> None:
 def test_the_built_in_recipes_are_found_inside_an_installed_package(tmp_path: Path) -> None:
     source = Path(snnprune.__file__).parent
     (tmp_path / "snnprune").mkdir()
-    shutil.copy(source / "__init__.py", tmp_path / "snnprune" / "__init__.py")
-    for name in ("errors", "runtime", "plugins", "recipe"):
+    for name in ("__init__.py", "errors.py", "runtime.py"):
+        shutil.copy(source / name, tmp_path / "snnprune" / name)
+    for name in ("plugins", "recipe"):
         shutil.copytree(source / name, tmp_path / "snnprune" / name)
     shutil.copytree(builtin_recipes()["smoke"].parent, tmp_path / "snnprune" / "recipes")
     code = "from snnprune.recipe import builtin_recipes\nprint(builtin_recipes()['smoke'])"

@@ -67,6 +67,7 @@ def test_a_torch_file_is_pruned_into_a_torch_file(
     }  # fmt: skip
 
 
+@pytest.mark.many(1)
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_a_network_is_pruned_and_repaired_within_its_torch_file(
     model_file: Path, checked: Callable[..., str], run: Run, tmp_path: Path, zipped: bool

@@ -24,12 +24,19 @@ Came = dict[str, tuple[str, float, int]]
 
 
 @pytest.fixture(scope="module")
-def came(tmp_path_factory: pytest.TempPathFactory) -> Came:
-    """What came of each file, read in a process of its own."""
+def came(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Came:
+    """What came of each file that is asked for, read in a process of its own."""
     folder = tmp_path_factory.mktemp("hostile")
     tests = str(Path(__file__).parents[1])
     path = {**os.environ, "PYTHONPATH": os.pathsep.join([tests, *filter(None, sys.path)])}
-    command = [sys.executable, "-m", "corpus.hostile_files", str(folder)]
+    here = [item for item in request.session.items if item.path == Path(__file__)]
+    calls = [
+        item.callspec.params
+        for item in here
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+    ]
+    names = [params["name"] for params in calls if "name" in params]
+    command = [sys.executable, "-m", "corpus.hostile_files", str(folder), *names]
     done = subprocess.run(
         command, cwd=folder, env=path, capture_output=True, text=True, timeout=300
     )

@@ -198,6 +198,7 @@ def test_spikes_are_disturbed_where_the_input_is_spikes(kind: str, disturb: Anal
     assert 0 < flips(found)[0] < flips(found)[1]
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("kind", ["gaussian", "delete", "insert", "jitter"])
 def test_batches_of_as_many_samples_as_time_steps_do_not_matter(
     kind: str, disturb: Analyze

@@ -103,7 +103,7 @@ FIXED = {"jelly_steps", "sinabs_iaf", "norse_over_time"}
 """Those that loop over the first dimension of what they are given."""
 
 
-@pytest.mark.many(2)
+@pytest.mark.many(1)
 @pytest.mark.parametrize("name", WORKS)
 def test_networks_of_every_library_can_be_exported(name: str, run: Run, tmp_path: Path) -> None:
     done = from_user(run, name, tmp_path, WORKS[name])
@@ -120,6 +120,7 @@ def test_networks_of_every_library_can_be_exported(name: str, run: Run, tmp_path
     torch.testing.assert_close(outputs(tmp_path / "a.onnx", x), wanted)
 
 
+@pytest.mark.many(1)
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

@@ -153,7 +153,7 @@ def flags(name: str, data: str, forward: str) -> tuple[str, ...]:
     )
 
 
-@pytest.mark.many(2)
+@pytest.mark.many(1)
 @pytest.mark.parametrize("name", ["snntorch", "spikingjelly", "own"])
 @pytest.mark.parametrize(
     ("forward", "loop", "data", "steps"),

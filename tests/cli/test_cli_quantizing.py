@@ -246,6 +246,7 @@ def test_the_integers_are_never_the_input(model_file: Path, run: Run, tmp_path: 
     assert "p.integers.safetensors" in done.stderr
 
 
+@pytest.mark.slow
 def test_other_commands_take_the_file_as_any(prune: Run, run: Run, tmp_path: Path) -> None:
     assert prune("--sparsity", 0.8, "--bits", 4, *QUICK, "--no-eval").returncode == 0
     out, beside = tmp_path / "p.safetensors", tmp_path / "p.integers.safetensors"

@@ -226,7 +226,7 @@ def told_until(child: subprocess.Popen[str], word: str) -> list[str]:
     raise AssertionError(lines)
 
 
-@pytest.mark.many(2)
+@pytest.mark.many(1)
 @pytest.mark.parametrize("name", ["tight", "waits", "swallows", "in_c"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_code_that_never_ends_even_if_it_swallows_it(

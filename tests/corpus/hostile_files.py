@@ -1,6 +1,6 @@
 """Torch files that are made to take memory, time or code; run as a script, it reads them all.
 
-    python -m corpus.hostile_files FOLDER
+    python -m corpus.hostile_files FOLDER [NAME ...]
 
 Prints for each what came of reading it, in how many seconds and with how many bytes of memory.
 """
@@ -14,7 +14,7 @@ import struct
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 STATE = b"}X\x01\x00\x00\x00w"  # a dict, and the key of its first tensor
@@ -282,12 +282,14 @@ def most() -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
-def _main(folder: Path) -> None:
+def _main(folder: Path, names: Collection[str]) -> None:
     from snnprune.checkpoint.containers import read_checkpoint
     from snnprune.errors import InputError
 
     read: Callable[[Path], object] = read_checkpoint
     for name, data, _ in everything():
+        if names and name not in names:
+            continue
         path = folder / "hostile.pth"
         path.write_bytes(data)
         Path("/proc/self/clear_refs").write_text("5")
@@ -304,4 +306,4 @@ def _main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]))
+    _main(Path(sys.argv[1]), sys.argv[2:])

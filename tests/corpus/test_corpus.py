@@ -29,7 +29,7 @@ def _of(cases: list[Case]) -> list[object]:
     ]
 
 
-for module in ("checkpoint.nir", "checkpoint.packed", "checkpoint.torch.rewrite", "data.downloads"):
+for module in ("checkpoint.nir", "checkpoint.packed", "checkpoint.torch.rewrite", "data.public"):
     import_module(f"snnprune.{module}")  # else a bad file is the first to need it
 Image.init()  # it imports its formats late, for a picture that it does not know
 

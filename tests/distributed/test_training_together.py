@@ -51,6 +51,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_two_processes_find_the_tickets_of_one(recipe: Path, tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     alone = LoopOptions(command="imp", recipe=load_recipe(str(recipe)), out=one, device="cpu")

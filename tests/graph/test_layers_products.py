@@ -96,6 +96,7 @@ def about(shot: OneShot, key: str) -> dict[str, Any]:
     }
 
 
+@pytest.mark.many(20)
 # the weight of a transposed convolution is that of another, mirrored
 @pytest.mark.parametrize("name", [name for name in WAYS if "transpose" not in name])
 def test_a_weight_in_any_form_is_that_of_the_layer_that_it_makes(name: str) -> None:

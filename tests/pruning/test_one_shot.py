@@ -74,6 +74,7 @@ def test_the_dense_network_comes_back_after_somebody_ran_it(name: str) -> None:
     assert one.tensors() == {}
 
 
+@pytest.mark.many(3)
 @pytest.mark.parametrize(
     ("criterion", "repair"),
     [

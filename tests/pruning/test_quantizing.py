@@ -35,6 +35,7 @@ def weights_of(of: Pruned) -> dict[str, Tensor]:
     return {key: of.network.module.get_parameter(key).detach().clone() for key in of.masks}
 
 
+@pytest.mark.many(3)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_is_pruned_stays_so_and_the_rest_is_on_its_grid(name: str) -> None:
     of = pruned(name, 0.4)

@@ -73,6 +73,7 @@ def firing(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize(
     ("make", "shape"),
     [

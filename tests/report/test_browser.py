@@ -30,6 +30,7 @@ def page(tmp_path_factory: pytest.TempPathFactory, process: Callable[..., object
     return folder / "report" / "report.html"
 
 
+@pytest.mark.many(1)
 @pytest.mark.parametrize(("width", "dark"), [(1100, False), (390, True)])
 def test_it_loads_without_a_word_and_asks_for_nothing(page: Path, width: int, dark: bool) -> None:
     found = opened(page, width=width, dark=dark)

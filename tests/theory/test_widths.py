@@ -65,6 +65,7 @@ def test_larger_weights_fire_more_and_are_farther_apart() -> None:
     assert block == math.ceil(2 / (1.5 / 4 * 0.1) * math.log(5))
 
 
+@pytest.mark.slow
 @given(some_settings)
 @settings(max_examples=1000)
 def test_the_best_error_is_allowed_and_none_beside_it_is_better(setting: Setting) -> None:

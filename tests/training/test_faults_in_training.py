@@ -225,6 +225,7 @@ def test_a_data_worker_that_ends_by_itself_is_the_users(
     assert "exited unexpectedly" in told(done)
 
 
+@pytest.mark.slow
 def test_a_link_that_breaks_in_a_process_that_ends_is_not_shown_and_any_other_fault_is(
     process: Run, trained: Path, tmp_path: Path
 ) -> None:

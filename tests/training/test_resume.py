@@ -147,6 +147,7 @@ def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_stopped_at_any_step_it_ends_bit_identical(
     settings: str, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -220,6 +220,7 @@ def test_a_file_of_the_other_byte_order_is_read_and_written_in_it(
     assert equal(torch.load(tmp_path / "out.pth"), tensors)
 
 
+@pytest.mark.slow
 def test_bent_files_that_are_read_are_written_as_they_were_read(tmp_path: Path) -> None:
     state, drawn = net().state_dict(), random.Random(7)
     files = []

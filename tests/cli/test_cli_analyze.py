@@ -26,6 +26,7 @@ def flips(found: Any) -> list[float]:
     return [max(one["measured"] for one in level["layers"]) for level in found["levels"]]
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize(
     "command",
     [
@@ -192,6 +193,7 @@ def disturb(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Analyz
     return run_it
 
 
+@pytest.mark.many(1)
 @pytest.mark.parametrize("kind", ["delete", "insert", "jitter"])
 def test_spikes_are_disturbed_where_the_input_is_spikes(kind: str, disturb: Analyze) -> None:
     found = json.loads(disturb("batches", "--kind", kind, "--level", "0.02,0.4", "--json").stdout)
@@ -241,6 +243,7 @@ def test_the_axis_of_time_is_that_which_the_network_does_not_treat_as_samples(
     assert flips(seen) == flips(said)
 
 
+@pytest.mark.slow
 def test_zeros_that_a_decomposition_takes_away_are_told(
     run: Run, model_file: Path, tmp_path: Path
 ) -> None:

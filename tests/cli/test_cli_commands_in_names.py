@@ -93,6 +93,7 @@ def test_a_recipe_that_is_copied_and_found_valid_commands_nothing(
     assert OBEYED.search(copied.stdout + valid.stdout) is None
 
 
+@pytest.mark.slow
 def test_the_traceback_of_a_users_function_commands_nothing(
     hostile: Path, process: Run, tmp_path: Path
 ) -> None:

@@ -99,6 +99,7 @@ def mine(**more: dict[str, Any]) -> str:
     return recipe("mine.yaml", **MINE, **more)
 
 
+@pytest.mark.slow
 def test_no_recipe_calls_the_shell(process: Run) -> None:
     recipe(**SHELL)
     asked = [("recipes", "validate", "r.yaml")]
@@ -110,6 +111,7 @@ def test_no_recipe_calls_the_shell(process: Run) -> None:
     assert not Path("PROOF").exists()
 
 
+@pytest.mark.many(1)
 @pytest.mark.many(2)
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_code_that_only_the_recipe_names_is_not_imported(setting: str, process: Run) -> None:

@@ -121,6 +121,7 @@ def test_nan_in_an_output_is_an_error_with_labels_and_without(command: str, data
     assert not Path("p.pth").exists()
 
 
+@pytest.mark.many(1)
 @pytest.mark.parametrize("command", ["eval", "prune", "diff"])
 def test_a_silent_neuron_and_a_constant_answer_are_told(command: str) -> None:
     more = ["--eval-data", "net.py:others"]

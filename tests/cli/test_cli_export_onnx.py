@@ -136,6 +136,7 @@ def test_what_comes_out_otherwise_is_refused_and_leaves_no_file(
     assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
 
 
+@pytest.mark.slow
 def test_a_network_that_draws_is_refused_though_it_came_out_alike(run: Run, tmp_path: Path) -> None:
     done = from_user(run, "drawn_in_vain", tmp_path, "vectors")
     assert_one_line(done, 3, "--to onnx: the network draws at random (RandomUniformLike)")
@@ -162,6 +163,7 @@ def test_without_a_package_it_says_how_to_get_all(
     assert_one_line(done, 3, f"needs the package {package}", "onnx onnxscript onnxruntime")
 
 
+@pytest.mark.slow
 def test_the_file_tells_nothing_of_the_machine_that_made_it(run: Run, tmp_path: Path) -> None:
     done = from_user(run, "snntorch_leaky", tmp_path, "images")
     assert done.returncode == 0, done.stderr

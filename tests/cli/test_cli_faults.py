@@ -247,6 +247,7 @@ def seconds_of(start: Callable[[], object]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+@pytest.mark.many(1)
 @pytest.mark.many(2)
 @pytest.mark.parametrize("arguments", [["--help"], ["prune", "--help"], ["train", "--recipe", "x"]])
 def test_help_and_typos_answer_without_torch(arguments: list[str], process: Run) -> None:

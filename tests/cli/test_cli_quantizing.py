@@ -66,6 +66,7 @@ def assert_the_same(tmp_path: Path, bits: int, name: str = "p") -> dict[str, Ten
 
 
 @pytest.mark.many(1)
+@pytest.mark.many(1)
 @pytest.mark.parametrize("bits", [4, 8, 12])
 def test_the_integers_beside_the_file_are_its_weights(
     prune: Run, tmp_path: Path, bits: int
@@ -108,6 +109,7 @@ def test_what_is_measured_is_what_the_file_holds(
     assert again["evaluation"]["loss_sum"] == report(tmp_path)["after"]["loss_sum"]
 
 
+@pytest.mark.slow
 def test_tuned_weights_are_quantized_too_and_the_same_twice(prune: Run, tmp_path: Path) -> None:
     short = ("--tune-steps", 12, "--tune-images", 96, "--no-eval", "--samples", 64)
     for out in ("p.safetensors", "q.safetensors"):
@@ -150,6 +152,7 @@ def test_several_sparsities_have_their_integers_each(prune: Run, tmp_path: Path)
     assert "each with its masks, integers and report" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_recipe_asks_for_bits(prune: Run, tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     recipe.write_text("prune: {sparsity: 0.8, bits: 4, criterion: magnitude, repair: bn}\n")
@@ -224,6 +227,7 @@ def test_a_grid_that_is_none_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_integers_that_are_there_are_not_replaced_unasked(prune: Run, tmp_path: Path) -> None:
     beside = tmp_path / "p.integers.safetensors"
     beside.write_text("mine")

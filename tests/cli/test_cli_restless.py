@@ -92,6 +92,7 @@ def _plain(command: str, more: dict[str, list[str]]) -> list[object]:
     return found["warnings"]
 
 
+@pytest.mark.many(1)
 @pytest.mark.parametrize("kind", ["dropout", "noise"])
 def test_draws_are_those_of_the_seed(place: Path, kind: str) -> None:
     losses = [run(kind, "eval", "--seed", seed)["evaluation"] for seed in ("0", "0", "1")]

@@ -484,6 +484,7 @@ snnprune.cli.main(sys.argv[2:])
 """
 
 
+@pytest.mark.many(1)
 @pytest.mark.parametrize("limit", [100, 40_001, 159_999])
 def test_a_file_that_is_cut_short_is_never_taken_for_whole(limit: int, tmp_path: Path) -> None:
     save_file({"a.weight": draw(100, 100), "z": draw(30_000)}, tmp_path / "n.safetensors")

@@ -35,6 +35,7 @@ def variants(image: Tensor, crop: int, flip: bool) -> dict[tuple[int, int, bool]
     return found
 
 
+@pytest.mark.many(1)
 @pytest.mark.parametrize(("crop", "flip"), [(2, False), (0, True), (2, True)])
 def test_every_picture_is_one_of_its_own_shifts_and_all_kinds_occur(crop: int, flip: bool) -> None:
     images = pictures(200, 2, 5, 7)
@@ -60,6 +61,7 @@ def holed(image: Tensor, side: int, row: int, column: int) -> Tensor:
     return changed
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("side", [1, 2, 3, 4])
 def test_every_picture_has_one_hole_around_a_place_of_its_own_and_all_places_occur(
     side: int,

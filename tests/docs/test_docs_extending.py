@@ -76,6 +76,7 @@ def test_the_examples_for_a_notebook_run_with_a_network_on_a_gpu(tmp_path: Path)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_example_of_an_entry_point_gives_a_name_to_the_criterion(work: Path, run: Run) -> None:
     (toml,) = (block for block in blocks_of(PAGE) if block.language == "toml")
     ((group, points),) = tomllib.loads(toml.text)["project"]["entry-points"].items()

@@ -73,6 +73,7 @@ def test_several_processes_may_make_it_at_once(cache: Path) -> None:
     assert runtime._is_whole(made)
 
 
+@pytest.mark.slow
 def test_a_compiler_without_openmp_makes_it_for_one_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,7 @@ def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
     )
 
 
+@pytest.mark.many(4)
 @pytest.mark.parametrize("repair", ["none", *REPAIRS.rows, "obs+tune"])
 def test_the_dense_network_comes_back_bit_by_bit(repair: str) -> None:
     one = made_ready()

@@ -148,6 +148,7 @@ def test_the_folder_of_a_run_holds_a_model_and_masks_for_every_round(
     }
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("batch", [2, 8, 13, 17])
 def test_a_damaged_newest_state_costs_no_bit(
     batch: int, images: Path, expected: dict[str, bytes], tmp_path: Path

@@ -42,6 +42,7 @@ def test_gradual_pruning_takes_any_criterion(images: Path, by_size: Masks, crite
     assert differ(masks, by_size)
 
 
+@pytest.mark.many(1)
 @pytest.mark.parametrize("criterion", CRITERIA[:3])
 def test_imp_takes_any_criterion_for_a_method(images: Path, criterion: str) -> None:
     methods, sparsities = ("imp", criterion), (0.5, 0.8)

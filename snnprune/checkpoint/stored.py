@@ -7,7 +7,7 @@ magnitude needs no arithmetic, and all types are the same to it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,22 +188,24 @@ class PieceReader:
     def __init__(self) -> None:
         self._own = threading.local()
 
-    def read(self, piece: Piece) -> Bits:
+    def read(self, piece: Piece, place: int = 0) -> Bits:
         """The bits of its values, (count,) of the unsigned integers of their size.
+
+        Each `place` has memory of its own, for pieces that are looked at together.
 
         Raises:
             InputError: the file is shorter than it was.
         """
         size = piece.tensor.itemsize
-        memory = self._reuse_memory(piece.count * size)
+        memory = self._reuse_memory(piece.count * size, place)
         _read_into(memory, piece.tensor, piece.first * size)
         return np.frombuffer(memory, dtype=f"<u{size}")
 
-    def _reuse_memory(self, size: int) -> memoryview:
-        held: bytearray | None = getattr(self._own, "memory", None)
-        if held is None or len(held) < size:
-            held = self._own.memory = bytearray(size)
-        return memoryview(held)[:size]
+    def _reuse_memory(self, size: int, place: int) -> memoryview:
+        held: dict[int, bytearray] = self._own.__dict__.setdefault("held", {})
+        if len(held.get(place, b"")) < size:
+            held[place] = bytearray(size)
+        return memoryview(held[place])[:size]
 
 
 def _read_into(memory: memoryview, tensor: StoredTensor, first: int) -> None:
@@ -244,20 +246,39 @@ def map_pieces(
     function: Callable[[Piece, Bits], Result], pieces: Iterable[Piece]
 ) -> Iterator[tuple[Piece, Result]]:
     """What `function` makes of each piece and its bits, in order; several are at work at a time."""
+    alone = ((piece,) for piece in pieces)
+    for (piece,), found in map_together(lambda group, bits: function(group[0], bits[0]), alone):
+        yield piece, found
+
+
+Group = tuple[Piece, ...]
+
+
+def map_together(
+    function: Callable[[Group, Sequence[Bits]], Result], groups: Iterable[Group]
+) -> Iterator[tuple[Group, Result]]:
+    """As `map_pieces`, of pieces that are looked at together."""
     reader = PieceReader()
 
-    def work(piece: Piece) -> Result:
-        return function(piece, reader.read(piece))
+    def work(group: Group) -> Result:
+        return function(group, [reader.read(piece, place) for place, piece in enumerate(group)])
 
     with ThreadPoolExecutor(THREADS) as pool:
-        waiting: list[tuple[Piece, Future[Result]]] = []
-        for piece in pieces:
-            waiting.append((piece, pool.submit(work, piece)))
+        waiting: list[tuple[Group, Future[Result]]] = []
+        for group in groups:
+            waiting.append((group, pool.submit(work, group)))
             if len(waiting) > 2 * THREADS:
                 first, found = waiting.pop(0)
                 yield first, found.result()
-        for piece, found in waiting:
-            yield piece, found.result()
+        for group, found in waiting:
+            yield group, found.result()
+
+
+def decode_values(kind: StoredType, bits: Bits) -> npt.NDArray[Any]:
+    """The values of bits, (n,) in their type; bfloat16 as float32, which has all of its values."""
+    if kind.name == "bfloat16":
+        return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return bits.view(np.dtype(kind.name))
 
 
 def compute_magnitude_bits(

@@ -15,7 +15,8 @@ from snnprune.jobs.options import DiffOptions, SensitivityOptions
 if TYPE_CHECKING:
     from snnprune.jobs.diff import CheckpointDiff
     from snnprune.jobs.sensitivity import LayerTrial, SensitivityResult
-    from snnprune.measure.agreement import Agreement, Change
+    from snnprune.measure import Change
+    from snnprune.measure.agreement import Agreement
 
 
 @expand_options

@@ -17,6 +17,7 @@ from snnprune.jobs.targets.reporting import (
     make_target_report,
 )
 from snnprune.jobs.targets.stored import (
+    NO_MODEL,
     StoredTarget,
     look_at_values,
     make_stored_report,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 LARGE = 2**28
 """Bytes of a file whose values are read by `--statistics` alone: it takes a second and more."""
-NO_MODEL = "the file does not say which model it is of"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
-from snnprune import export
+from snnprune import export, measure
 from snnprune.jobs import demo, inspect, sensitivity
 from snnprune.jobs.prune import target_sparsity
 from snnprune.jobs.targets import reporting
@@ -85,9 +85,9 @@ Answers = Annotated[
 ]
 RELATIVE = {"relative_change": Number | None, "overlap": Share | None}
 OF_TENSOR = {"key": str, "shape": list[Natural]}
-Change = Annotated[agreement.Change, AsDict(more=RELATIVE)]
+Change = Annotated[measure.Change, AsDict(more=RELATIVE)]
 TensorChange = Annotated[
-    agreement.Change, AsDict(name="TensorChange", more={**RELATIVE, **OF_TENSOR})
+    measure.Change, AsDict(name="TensorChange", more={**RELATIVE, **OF_TENSOR})
 ]
 LayerEffect = Annotated[analyze.LayerEffect, AsDict(more={"good": bool})]
 FailureCount = Annotated[

@@ -1,13 +1,15 @@
-"""What one pass over data finds out about a network.
+"""What one pass over data finds out about a network, and how far two checkpoints differ.
 
 Here are the quantities that it is told in, numbers and the range that they are in; the schema of
-the reports has it from here.
+the reports has it from here. Importing this package imports no torch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from functools import reduce
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 from annotated_types import Ge, Le
 
@@ -37,3 +39,50 @@ class Energy:
     def of(self, work: LayerWork) -> float:
         """Of all effective operations, in pJ."""
         return work.macs * self.mac + work.acs * self.ac
+
+
+T = TypeVar("T")
+
+
+def add_counts(one: T | None, another: T) -> T:
+    """Two records of counts as one."""
+    if one is None:
+        return another
+    return type(another)(
+        **{name: value + getattr(one, name) for name, value in vars(another).items()}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """Counts and sums over the values of one tensor, or of several."""
+
+    values: Natural = 0
+    changed: Natural = 0
+    zeros_first: Natural = 0
+    zeros_other: Natural = 0
+    kept_by_both: Natural = 0
+    """Values that are 0 in neither."""
+    kept_by_either: Natural = 0
+    squared_change: float = 0.0
+    """Sum of |b - a|^2."""
+    squared_norm: float = 0.0
+    """Sum of |a|^2."""
+
+    @property
+    def relative(self) -> float | None:
+        """||b - a|| / ||a||; None where that is no finite number."""
+        if not self.squared_change:
+            return 0.0
+        ratio = self.squared_change / self.squared_norm if self.squared_norm else float("inf")
+        return ratio**0.5 if ratio < float("inf") else None
+
+    @property
+    def overlap(self) -> float:
+        """Jaccard index of what is kept: kept by both / kept by either; 1 where nothing is."""
+        return self.kept_by_both / self.kept_by_either if self.kept_by_either else 1.0
+
+
+def sum_changes(changes: Iterable[Change]) -> Change:
+    """Those of several tensors as one."""
+    return reduce(add_counts, changes, Change())

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import reduce
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from snnprune.errors import NonFiniteError
-from snnprune.measure import Natural, Share
+from snnprune.measure import Change, Natural, Share
 from snnprune.measure.evaluation import check_labels
-
-T = TypeVar("T")
-
-
-def add_counts(one: T | None, another: T) -> T:
-    """Two records of counts as one."""
-    if one is None:
-        return another
-    return type(another)(
-        **{name: value + getattr(one, name) for name, value in vars(another).items()}
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,36 +129,6 @@ class Agreement:
         return sum(sum(one.same) for one in chosen) / places if places else None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """Counts and sums over the values of one tensor, or of several."""
-
-    values: Natural = 0
-    changed: Natural = 0
-    zeros_first: Natural = 0
-    zeros_other: Natural = 0
-    kept_by_both: Natural = 0
-    """Values that are 0 in neither."""
-    kept_by_either: Natural = 0
-    squared_change: float = 0.0
-    """Sum of |b - a|^2."""
-    squared_norm: float = 0.0
-    """Sum of |a|^2."""
-
-    @property
-    def relative(self) -> float | None:
-        """||b - a|| / ||a||; None where that is no finite number."""
-        if not self.squared_change:
-            return 0.0
-        ratio = self.squared_change / self.squared_norm if self.squared_norm else float("inf")
-        return ratio**0.5 if ratio < float("inf") else None
-
-    @property
-    def overlap(self) -> float:
-        """Jaccard index of what is kept: kept by both / kept by either; 1 where nothing is."""
-        return self.kept_by_both / self.kept_by_either if self.kept_by_either else 1.0
-
-
 def measure_change(first: Tensor, other: Tensor) -> Change:
     """From `first` to `other`, in float64; two NaN count as the same.
 
@@ -190,11 +148,6 @@ def measure_change(first: Tensor, other: Tensor) -> Change:
         squared_change=_sum_squares(other.to(wide) - before),
         squared_norm=_sum_squares(before),
     )
-
-
-def sum_changes(changes: Iterable[Change]) -> Change:
-    """Those of several tensors as one."""
-    return reduce(add_counts, changes, Change())
 
 
 def _sum_squares(values: Tensor) -> float:

@@ -22,12 +22,12 @@ from snnprune.graph.hooks import SharedBatch, Tensors, observe, run_side_by_side
 from snnprune.graph.libraries import library_of
 from snnprune.graph.network import Network
 from snnprune.graph.weight_uses import observe_nothing
+from snnprune.measure import add_counts
 from snnprune.measure.agreement import (
     Agreement,
     Answers,
     Outputs,
     SpikeAgreement,
-    add_counts,
     compare_answers,
     compare_outputs,
 )

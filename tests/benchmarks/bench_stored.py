@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_stored.py [MILLIONS] [ROUNDS] [SHARDS] [--no-peer]
 
 All are processes of their own that take turns. Of the peer two times are told: of the process, and
-of `global_unstructured` with `remove` alone.
+of `global_unstructured` with `remove` alone. Of one file, `diff` with what it became is timed too.
 """
 
 import json
@@ -102,6 +102,9 @@ def main() -> None:
                 "ours": [sys.executable, "-m", "snnprune", *ours, "--json"],
                 "copy": [sys.executable, "-c", COPY, *sources, str(folder / "out")],
             }
+            if shards == 1:
+                compared = ["diff", str(source), out, "--json"]
+                runs["ours, diff"] = [sys.executable, "-m", "snnprune", *compared]
             if "--no-peer" not in sys.argv:
                 runs["torch"] = [sys.executable, "-c", PEER, sources[0], out + ".torch"]
             for who, words in runs.items():

@@ -35,7 +35,7 @@ def came(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         for item in here
         if isinstance(item, pytest.Function) and hasattr(item, "callspec")
     ]
-    names = [params["name"] for params in calls if "name" in params]
+    names = [str(params["name"]) for params in calls if "name" in params]
     command = [sys.executable, "-m", "corpus.hostile_files", str(folder), *names]
     done = subprocess.run(
         command, cwd=folder, env=path, capture_output=True, text=True, timeout=300

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,7 @@ def in_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def switch() -> None:
         monkeypatch.setattr("snnprune.jobs.prune.prune.open_prunable", lambda _: None)
-        for job in ("inspect", "check"):
+        for job in ("inspect", "check", "diff"):
             monkeypatch.setattr(f"snnprune.jobs.{job}.open_stored_target", lambda _: None)
         monkeypatch.setattr("snnprune.jobs.export.open_stored", lambda _: None)
 
@@ -300,6 +301,87 @@ def test_a_file_is_told_of_alike(
     assert shown[0] == shown[1]
     assert told[0] == told[1]
     assert list(told[0]) == list(told[1])
+
+
+def change(net: Tensors) -> Tensors:
+    """Another network of the same layers: some values are others, some 0, some in another type."""
+    found = {key: one.clone() for key, one in net.items()}
+    for number, (key, one) in enumerate(found.items()):
+        flat = one.flatten()
+        flat[number % 3 :: 5] = 0
+        flat[1::7] = (flat[1::7] / 2).to(one.dtype)
+        if one.is_floating_point() and number % 4 == 1:
+            found[key] = one.to(torch.float64 if one.dtype == torch.float32 else torch.float32)
+    return found
+
+
+@dataclass(frozen=True)
+class Nearly:
+    """A number but for its last digits."""
+
+    value: float | None
+
+    def __eq__(self, other: object) -> bool:
+        """Whether `other` is one that is as near."""
+        if not isinstance(other, Nearly) or self.value is None:
+            return isinstance(other, Nearly) and other.value is None
+        return bool(other.value == pytest.approx(self.value, rel=1e-12))
+
+
+def differ(path: Path, other: Path, run: Run, *flags: str) -> tuple[object, ...]:
+    """What `diff` shows, and its report; sums of squares alone may end in other digits.
+
+    They are told as what must be equal to them.
+    """
+    done, told = run("diff", path, other, *flags), run("diff", path, other, *flags, "--json")
+    if done.returncode:
+        return done.returncode, done.stdout, done.stderr
+    report = json.loads(told.stdout)
+    for row in (report["totals"], *report["layers"], *report["others"]):
+        for name in ("squared_change", "squared_norm", "relative_change"):
+            row[name] = Nearly(row[name])
+    return done.returncode, done.stdout, done.stderr, {**report, "device": None}, list(report)
+
+
+@pytest.mark.parametrize("network", with_few_by_default(NETWORKS, "extremes"))
+@pytest.mark.parametrize("order", ["there", "back"])
+def test_two_files_differ_alike(
+    network: str, order: str, run: Run, tmp_path: Path, in_memory: Callable[[], None]
+) -> None:
+    paths = [tmp_path / "n.safetensors", tmp_path / "m.safetensors"]
+    save_file(NETWORKS[network](), paths[0])
+    save_file(change(NETWORKS[network]()), paths[1], {"who": "them"})
+    one, other = paths if order == "there" else paths[::-1]
+    found = differ(one, other, run)
+    assert found[0] == 0
+    in_memory()
+    assert differ(one, other, run) == found
+
+
+OTHERS: dict[str, Callable[[Tensors], Tensors]] = {
+    "the same": lambda net: net,
+    "another order": lambda net: dict(reversed(net.items())),
+    "one more": lambda net: {**net, "more.weight": draw(3, 3)},
+    "one less": lambda net: {key: one for key, one in net.items() if key != "fc.weight"},
+    "another shape": lambda net: {**net, "fc.weight": draw(10, 71)},
+    "another prefix": lambda net: {f"net.{key}": one for key, one in net.items()},
+    "not finite": lambda net: {**net, "fc.weight": net["fc.weight"] / 0},
+    "a negative variance": lambda net: {**net, "bn.running_var": -net["bn.running_var"]},
+    "integers": lambda net: {**net, "fc.weight": net["fc.weight"].to(torch.int32)},
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("flags", [(), ("--exclude", "conv*")], ids=["all", "without some"])
+def test_a_file_differs_from_any_other_alike(
+    kind: str, flags: tuple[str, ...], run: Run, tmp_path: Path, in_memory: Callable[[], None]
+) -> None:
+    one, other = tmp_path / "n.safetensors", tmp_path / "m.safetensors"
+    save_file(a_network(), one)
+    save_file(OTHERS[kind](a_network()), other)
+    found = differ(one, other, run, *flags)
+    in_memory()
+    assert differ(one, other, run, *flags) == found
 
 
 def with_odd_values() -> Tensors:
@@ -551,6 +633,7 @@ LINES = {
     "calibrate missing.pth -o c.safetensors": 3,
     "eval missing.pth": 3,
     "diff n.safetensors missing.pth": 3,
+    "diff n.safetensors m.safetensors": 0,
     "export missing.pth --to pth -o p.pth": 3,
     "export n.safetensors --to packed -o e.safetensors": 0,
     "export n.safetensors --to packed -o n.safetensors --force": 5,
@@ -567,6 +650,7 @@ LINES = {
 
 def test_what_needs_no_torch_does_not_import_it(tmp_path: Path) -> None:
     save_file(a_network(), tmp_path / "n.safetensors")
+    save_file(change(a_network()), tmp_path / "m.safetensors")
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH, json.dumps(list(LINES))],
         cwd=tmp_path,

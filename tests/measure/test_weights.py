@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from snnprune.measure.agreement import measure_change, sum_changes
+from snnprune.measure import sum_changes
+from snnprune.measure.agreement import measure_change
 
 
 def test_a_change_is_counted_by_hand() -> None:

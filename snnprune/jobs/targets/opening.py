@@ -30,6 +30,7 @@ from snnprune.graph.trace import trace
 from snnprune.jobs.targets.binding import bind_checkpoint, load_tensors, strip_network_prefix
 from snnprune.jobs.targets.options import TargetOptions, matches_pattern
 from snnprune.jobs.targets.provenance import read_data_spec, read_model_spec
+from snnprune.jobs.targets.stored import NO_MODEL
 from snnprune.jobs.targets.target import Target
 from snnprune.models import MODELS, ModelSpec, build_model, read_argument
 from snnprune.plugins.names import explain_text_argument, flag_of, is_own_function
@@ -56,7 +57,7 @@ def open_target(options: TargetOptions) -> Target:
     data, no_data = _open_data(options, spec, data_spec, checkpoint)
     if data is not None and data_spec is not None and data.held_out:
         data_spec = replace(data_spec, validation=data.held_out)
-    network, no_network = None, "the file does not say which model it is of"
+    network, no_network = None, NO_MODEL
     forward, doubts = load_forward(options.forward, options.model), tuple[str, ...]()
     if spec is not None:
         module, checkpoint = _load_module(spec, checkpoint)

@@ -39,6 +39,7 @@ from snnprune.report import make_file_entry, make_report
 from snnprune.runtime import SILENT, Progress
 
 ON_CPU = ("auto", "cpu")
+NO_MODEL = "the file does not say which model it is of"
 LONG = 2**28  # bytes; a second or so
 
 

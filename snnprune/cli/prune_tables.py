@@ -23,7 +23,7 @@ from snnprune.plugins.user_code import is_reference
 from snnprune.report.verdicts import Verdict
 
 if TYPE_CHECKING:
-    from snnprune.jobs.prune.options import PrunedFile, PruneOutcome
+    from snnprune.jobs.prune.outcome import PrunedFile, PruneOutcome
     from snnprune.jobs.prune.target_sparsity import Search
 
 

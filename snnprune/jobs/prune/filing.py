@@ -23,7 +23,11 @@ from snnprune.jobs.check import (
 )
 from snnprune.jobs.prune.measuring import BeforeAfter, NetworkResult
 from snnprune.jobs.prune.methods import list_rounded, list_unfitted
-from snnprune.jobs.prune.options import OutputPaths, PrunedFile, PruneOptions
+from snnprune.jobs.prune.options import (
+    OutputPaths,
+    PruneOptions,
+)
+from snnprune.jobs.prune.outcome import PrunedFile
 from snnprune.jobs.prune.pruned_model import PrunedModel, list_integers_by_name, slim_integers
 from snnprune.jobs.prune.target_sparsity import Search
 from snnprune.jobs.prune.work import PruneJob

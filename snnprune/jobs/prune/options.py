@@ -1,4 +1,4 @@
-"""What `snnprune prune` is asked for, which files that makes, and what came of them; no torch."""
+"""What `snnprune prune` is asked for, and which files that makes; imports no torch."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from snnprune.errors import SnnpruneError, UsageError, did_you_mean
+from snnprune.errors import UsageError, did_you_mean
 from snnprune.jobs.options import (
     EnergyOptions,
     GateOptions,
@@ -22,15 +22,9 @@ from snnprune.jobs.options import (
     parse_sparsities,
 )
 from snnprune.jobs.targets.options import FurtherOptions, MeasuredOptions, ReadAs
-from snnprune.jobs.targets.reporting import LayerRow
 from snnprune.pruning.allocation import ALLOCATIONS
 from snnprune.pruning.repair import FEWEST_BITS, MOST_BITS, REPAIRS, require_bits
 from snnprune.report.gates import parse_points
-from snnprune.report.verdicts import Verdict
-
-if TYPE_CHECKING:
-    from snnprune.jobs.prune.target_sparsity import Search
-    from snnprune.measure.evaluation import Evaluation
 
 FAST, DEFAULT, THOROUGH = "fast", "default", "thorough"
 EFFORTS = (FAST, DEFAULT, THOROUGH)
@@ -347,41 +341,3 @@ class OutputPaths:
     def files(self) -> tuple[Path, ...]:
         """All of them: the pruned file, the masks, the report, and the integers last."""
         return self.out, self.mask_file, self.report_file, *filter(None, (self.integers_file,))
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrunedFile:
-    """What came of one sparsity."""
-
-    sparsity: float | None
-    """As asked for, or found; None where each layer has its own."""
-    place: OutputPaths
-    rows: tuple[LayerRow, ...]
-    """Counted in the file that was written."""
-    totals: dict[str, int]
-    channels: Mapping[str, dict[str, int]]
-    """See `PrunedModel`."""
-    before: Evaluation | None
-    after: Evaluation | None
-    test: Evaluation | None
-    """On test images, where `after` is on the images of `--eval-data`."""
-    verdicts: tuple[Verdict, ...]
-    """Of the gates."""
-    error: SnnpruneError | None
-    """Of those that are not met."""
-    report: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PruneOutcome:
-    """What came of a command."""
-
-    files: tuple[PrunedFile, ...]
-    search: Search | None
-    report: dict[str, Any]
-    """Of the one file, or of all of them."""
-
-    @property
-    def error(self) -> SnnpruneError | None:
-        """Of the first file that does not meet its gates."""
-        return next((file.error for file in self.files if file.error is not None), None)

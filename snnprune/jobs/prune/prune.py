@@ -14,10 +14,9 @@ from snnprune.jobs.check import publish_verdicts
 from snnprune.jobs.prune.options import (
     AccuracyTarget,
     OutputPaths,
-    PrunedFile,
     PruneOptions,
-    PruneOutcome,
 )
+from snnprune.jobs.prune.outcome import PrunedFile, PruneOutcome
 from snnprune.jobs.prune.stored import StoredPruning, open_prunable
 from snnprune.pruning.allocation import ALLOCATIONS, require_sparsity
 from snnprune.pruning.criteria import CRITERIA

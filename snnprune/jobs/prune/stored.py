@@ -30,7 +30,12 @@ from snnprune.jobs.check import (
     has_limit_on,
     judge_gates,
 )
-from snnprune.jobs.prune.options import FAST, OutputPaths, PrunedFile, PruneOptions
+from snnprune.jobs.prune.options import (
+    FAST,
+    OutputPaths,
+    PruneOptions,
+)
+from snnprune.jobs.prune.outcome import PrunedFile
 from snnprune.jobs.targets.provenance import make_metadata
 from snnprune.jobs.targets.reporting import (
     LayerRow,

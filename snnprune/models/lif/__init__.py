@@ -31,7 +31,7 @@ class LIF(nn.Module):
         super().__init__()
         self.dynamics = dynamics
         self.on_distance: Callable[[Tensor], None] | None = None
-        """Called with u - threshold (T, N, ...) before reset while `libraries.own` records."""
+        """Called with u - threshold (T, N, ...) before reset while `graph.libraries` records."""
 
     def forward(self, current: Tensor) -> Tensor:
         """Spikes in the type of `current`."""

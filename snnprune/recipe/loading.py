@@ -13,8 +13,14 @@ from pydantic_core import ErrorDetails
 
 from snnprune.errors import InputError, SnnpruneError, UsageError
 from snnprune.plugins.names import parse_typed
-from snnprune.recipe.errors import Problem, RecipeError, RefusedTextError, format_path, make_problem
-from snnprune.recipe.scalars import parse_plain_value
+from snnprune.recipe.errors import (
+    Problem,
+    RecipeError,
+    RefusedTextError,
+    format_path,
+    make_problem,
+    parse_plain_value,
+)
 from snnprune.recipe.schema import PruneRecipe, PruneSection, Recipe
 from snnprune.recipe.yaml_text import Document, Scalar, parse_bytes, parse_text
 

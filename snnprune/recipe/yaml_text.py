@@ -9,8 +9,15 @@ from typing import Any
 import yaml
 
 from snnprune.plugins.names import encode_references
-from snnprune.recipe.errors import Problem, RefusedTextError, cut_text, format_path
-from snnprune.recipe.scalars import FLOAT, INTEGER, parse_plain_value
+from snnprune.recipe.errors import (
+    FLOAT,
+    INTEGER,
+    Problem,
+    RefusedTextError,
+    cut_text,
+    format_path,
+    parse_plain_value,
+)
 from snnprune.recipe.schema import Recipe
 
 MAX_DEPTH = 20

@@ -171,6 +171,29 @@ def test_columns_of_which_nothing_is_known_are_left_out(tmp_path: Path) -> None:
     assert "flips" not in html
 
 
+@pytest.mark.parametrize("tuned", [True, False])
+def test_how_and_why_a_network_was_tuned_is_told(tuned: bool, tmp_path: Path) -> None:
+    tuning = {
+        "steps": 1234,
+        "images": 4096,
+        "augment": ["flip"],
+        "use_labels": False,
+        "learning_rate": 0.02,
+        "kept_before": 16292,
+        "kept": 3258,
+        "loss_at_first": 0.0666,
+        "loss_at_goal": 0.0432,
+        "loss_at_last": 0.0379,
+    }
+    why = "too few steps fit into a minute"
+    write_pages(tmp_path, minimal(tuning=tuning if tuned else None, tuning_because=why))
+    html = (tmp_path / "report.html").read_text()
+    assert (f"Tuned so because {why}." in html) is tuned
+    assert f"{why}." in html
+    told = ("1,234", "4,096 samples, flip", "0.02", "16,292, 3,258", "0.0666", "0.0432", "0.0379")
+    assert all((number in html) is tuned for number in told)
+
+
 @pytest.mark.slow
 def test_long_lists_are_cut_and_say_so(tmp_path: Path) -> None:
     membrane = {"channels": 1, "silent": 0, "saturated": 0, "firing_rate": 0.1}

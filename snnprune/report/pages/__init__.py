@@ -30,6 +30,7 @@ from snnprune.report.pages.overview import (
     make_gates_section,
     make_origin_section,
     make_sizes_section,
+    make_tuning_section,
     make_warnings_section,
 )
 from snnprune.report.pages.page import (
@@ -56,6 +57,7 @@ Report = Mapping[str, Any]
 SECTIONS: tuple[Callable[[Report], PageSection | None], ...] = (
     make_gates_section,
     make_comparison_section,
+    make_tuning_section,
     make_accuracy_section,
     make_tickets_section,
     make_grid_section,

@@ -83,6 +83,34 @@ def _make_gate_table(name: str, found: Sequence[Report]) -> TextTable:
     return TextTable(titles=("gate", "limit", "", "found"), rows=rows, names=4, caption=name)
 
 
+def make_tuning_section(report: Report) -> PageSection | None:
+    """How what is left was tuned, of each file, and why so or why not."""
+    parts = [("", report), *((_name_file(one), one) for one in report.get("files", []))]
+    told = [
+        (name, part) for name, part in parts if part.get("tuning") or part.get("tuning_because")
+    ]
+    tables = [_make_tuning_table(name, part["tuning"]) for name, part in told if part.get("tuning")]
+    whys = dict.fromkeys(part.get("tuning_because") for _, part in told)
+    before = "Tuned so because " if tables else ""
+    lines = _list_notes(*(f"{before}{why}." for why in whys if why))
+    return PageSection(title="Tuning", blocks=[*tables, *lines]) if told else None
+
+
+def _make_tuning_table(name: str, tuning: Report) -> TextTable:
+    images = "batch by batch" if tuning["images"] is None else f"{tuning['images']:,} samples"
+    rows = [
+        ("steps", format_whole(tuning["steps"])),
+        ("on", ", ".join([images, *tuning["augment"]])),
+        ("towards", "their labels" if tuning["use_labels"] else "the dense network's outputs"),
+        ("peak learning rate", f"{tuning['learning_rate']:g}"),
+        ("weights kept, before and after", f"{tuning['kept_before']:,}, {tuning['kept']:,}"),
+        ("loss, first", f"{tuning['loss_at_first']:.3g}"),
+        ("loss, with the final masks", f"{tuning['loss_at_goal']:.3g}"),
+        ("loss, last", f"{tuning['loss_at_last']:.3g}"),
+    ]
+    return TextTable(titles=("", "tuned"), rows=rows, caption=name)
+
+
 Row = tuple[str, str, str, str]
 ENERGY = (
     "Energy is that of arithmetic alone, at {mac:g} pJ a multiply-accumulate and {ac:g} pJ an "

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -15,6 +14,7 @@ import typer
 
 from snnprune.errors import UsageError, suggest_percent
 from snnprune.files.reading import require_readable
+from snnprune.files.writing import require_free
 from snnprune.jobs.targets.options import (
     DeviceOptions,
     FurtherOptions,
@@ -26,7 +26,9 @@ from snnprune.jobs.targets.options import (
     make_samples_option,
 )
 from snnprune.measure import Energy
+from snnprune.pruning.allocation import require_sparsity
 from snnprune.pruning.criteria import CRITERIA
+from snnprune.pruning.repair import require_repair
 from snnprune.report.gates import GATES, read_limits
 from snnprune.report.verdicts import Limit
 
@@ -130,6 +132,20 @@ def _parse_sparsity(text: str, field: str) -> float:
         raise UsageError(
             f"{text!r} is not a number", field=field, hint=suggest_percent(text)
         ) from None
+
+
+def parse_trial_sparsities(text: str) -> tuple[float, ...]:
+    """The sparsities that each layer alone is pruned to.
+
+    Raises:
+        UsageError: a part is none, or there twice.
+    """
+    found = parse_sparsities(text, field="--sparsities")
+    for sparsity in found:
+        require_sparsity(sparsity, field="--sparsities")
+    if len({f"{sparsity:g}" for sparsity in found}) < len(found):
+        raise UsageError("names a sparsity twice", field="--sparsities")
+    return found
 
 
 def _make_option(name: str, metavar: str) -> typer.models.OptionInfo:
@@ -410,7 +426,7 @@ class SensitivityOptions(ScoringOptions, MeasuredOptions):
 
     sparsities: Annotated[
         tuple[float, ...],
-        ReadAs(given=str, default=SPARSITIES, read=partial(parse_sparsities, field="--sparsities")),
+        ReadAs(given=str, default=SPARSITIES, read=parse_trial_sparsities),
         typer.Option(metavar="S,S...", help="What each layer alone is pruned to."),
     ] = parse_sparsities(SPARSITIES)
     sparsity: Annotated[
@@ -443,9 +459,14 @@ class SensitivityOptions(ScoringOptions, MeasuredOptions):
     ] = None
 
     def check(self) -> None:
-        """Refuse a split that no data set has, too."""
+        """Refuse a split that no data set has, what is no sparsity or repair, files in the way."""
         super().check()
         require_split(self.split)
+        require_sparsity(self.sparsity)
+        if self.repair is not None:
+            require_repair(self.repair)
+        for path in self.files:
+            require_free(path, force=self.force, inputs=self.list_inputs())
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from snnprune.data.batches import Batches
 from snnprune.errors import UsageError, layer_name
-from snnprune.files.writing import replace_together, require_free, write_json, write_text
+from snnprune.files.writing import replace_together, write_json, write_text
 from snnprune.jobs.calibrate import (
     calibrate_target,
     fill_data_from_statistics,
@@ -29,11 +29,9 @@ from snnprune.measure import Natural, Share
 from snnprune.measure.agreement import Agreement, AgreementRow, Answers, Outputs, make_agreement_row
 from snnprune.measure.agreement_pass import measure_agreements
 from snnprune.measure.calibration import Calibration
-from snnprune.pruning.allocation import require_sparsity
 from snnprune.pruning.allocation.rules import choose_cheapest
 from snnprune.pruning.oneshot import OneShot, Plan, PrunePlan
 from snnprune.pruning.prune import PruneResult
-from snnprune.pruning.repair import require_repair
 from snnprune.recipe.schema import PruneRecipe, PruneSection
 from snnprune.recipe.yaml_text import dump_settings
 from snnprune.report.pages import write_pages
@@ -75,7 +73,6 @@ def measure_sensitivity(options: SensitivityOptions, progress: Progress) -> Sens
     Raises:
         SnnpruneError: whatever is wrong; no file is half-written then.
     """
-    _require_sense(options)
     work = _SensitivityJob(options, progress)
     with work.cost.stage("trials"):
         trials = tuple(work.bench.try_each_layer(options.sparsities, progress))
@@ -94,24 +91,6 @@ def measure_sensitivity(options: SensitivityOptions, progress: Progress) -> Sens
     if options.out is not None:
         _write_results(options, found)
     return found
-
-
-def _require_sense(options: SensitivityOptions) -> None:
-    """Everything that can be refused before the checkpoint is read.
-
-    Raises:
-        UsageError: a name is unknown, or a sparsity is none.
-        OutputError: a file is in the way.
-    """
-    for sparsity in options.sparsities:
-        require_sparsity(sparsity, field="--sparsities")
-    require_sparsity(options.sparsity)
-    if len({f"{sparsity:g}" for sparsity in options.sparsities}) < len(options.sparsities):
-        raise UsageError("names a sparsity twice", field="--sparsities")
-    if options.repair is not None:
-        require_repair(options.repair)
-    for path in options.files:
-        require_free(path, force=options.force, inputs=options.list_inputs())
 
 
 def _require_reach(options: SensitivityOptions, sizes: Collection[int]) -> None:

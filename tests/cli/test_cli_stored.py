@@ -630,6 +630,8 @@ LINES = {
     "prune n.safetensors --sparsity 0.5 --allocation globl -o p.safetensors": 2,
     "prune n.safetensors --sparsity 0.5 -o p.pth": 2,
     "score n.safetensors --criterion sff": 2,
+    "sensitivity n.safetensors --sparsities 95": 2,
+    "sensitivity n.safetensors --repair bm": 2,
     "calibrate missing.pth -o c.safetensors": 3,
     "eval missing.pth": 3,
     "diff n.safetensors missing.pth": 3,

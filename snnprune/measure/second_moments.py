@@ -263,15 +263,19 @@ def fit_weights(
     pull = (ridge * scale).view(-1, 1, 1)
     weights = start * keep
     residual = (cross.mT - weights @ second) * keep
-    directly = float((keep.sum(2).double() ** 3).sum()) / 3
-    together = 2.0 * USUAL_STEPS * keep.shape[2] * keep.numel()
-    if directly < together:
-        return weights + _solve_rows(second, residual, keep, pull)
+    cubes = float((keep.sum(2).double() ** 3).sum())
+    if is_solved_directly(cubes, keep.shape[2], keep.numel()):
+        return weights + solve_rows(second, residual, keep, pull)
     enough = TOLERANCE * ((cross.mT + pull * weights) * keep).norm(dim=2, keepdim=True)
     return weights + _descend(second, residual, keep, pull, enough)
 
 
-def _solve_rows(second: Tensor, right: Tensor, keep: Tensor, pull: Tensor) -> Tensor:
+def is_solved_directly(cubes: float, inputs: int, weights: int) -> bool:
+    """Whether Cholesky takes less than `USUAL_STEPS`; `cubes` is the sum of what rows keep, ^3."""
+    return cubes / 3 < 2.0 * USUAL_STEPS * inputs * weights
+
+
+def solve_rows(second: Tensor, right: Tensor, keep: Tensor, pull: Tensor) -> Tensor:
     """D (groups, out, d), 0 where nothing is kept, with D (`second` + `pull`) = `right` where kept.
 
     By the Cholesky factors of what each row keeps; rows that keep about as many go together.
@@ -292,7 +296,9 @@ def _solve_rows(second: Tensor, right: Tensor, keep: Tensor, pull: Tensor) -> Te
             )
             kept = rows[some].gather(1, places)
             both = kept.unsqueeze(2) & kept.unsqueeze(1)
-            matrix = second[group][places.unsqueeze(2), places.unsqueeze(1)] * both
+            at = places.unsqueeze(2) * len(second[group]) + places.unsqueeze(1)
+            matrix = second[group].reshape(-1).index_select(0, at.flatten()).view(at.shape)
+            matrix *= both
             matrix.diagonal(dim1=1, dim2=2).add_(torch.where(kept, pull[group], 1.0))
             factor = torch.linalg.cholesky(matrix)
             asked = right[group, some].gather(1, places).unsqueeze(2)
@@ -354,7 +360,7 @@ def compute_losses(inverses: Tensor, weights: Tensor, *, exact: bool | None = No
     """
     groups, out, size = weights.shape
     if exact is None:
-        exact = groups * out * float(size) ** 3 <= WORK
+        exact = is_eliminated(groups, out, size)
     rows = weights.double()
     if not exact:
         return rows**2 / inverses.diagonal(dim1=1, dim2=2).unsqueeze(1)
@@ -365,6 +371,11 @@ def compute_losses(inverses: Tensor, weights: Tensor, *, exact: bool | None = No
             some = slice(first, first + at_once)
             found[group, some] = _eliminate_rows(inverse, rows[group, some])
     return found
+
+
+def is_eliminated(groups: int, out: int, inputs: int) -> bool:
+    """Whether the weights of a layer of groups * out rows are taken out one by one."""
+    return groups * out * float(inputs) ** 3 <= WORK
 
 
 def invert(matrix: Tensor, ridge: float) -> Tensor:

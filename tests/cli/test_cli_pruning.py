@@ -99,6 +99,19 @@ def test_without_flags_the_best_known_way_is_taken_and_told(prune: Run, tmp_path
     assert pruned == round(0.8 * total)
 
 
+def test_the_closed_form_tells_on_stderr_what_it_will_take_before_it_begins(
+    prune: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snnprune.pruning.repair.cost.LONG", 0.0)
+    done = prune("--sparsity", 0.8, "--no-tune", "--no-eval")
+    assert done.returncode == 0, done.stderr
+    before, told, after = done.stderr.partition("closed form: about ")
+    assert told not in done.stdout
+    assert "calibrating: done" in before
+    assert "choosing and least squares: done" in after
+    assert "closed form" not in prune("--sparsity", 0.7, "--no-tune", "--quiet", "-f").stderr
+
+
 @pytest.mark.many(2)
 @pytest.mark.parametrize(
     ("flags", "words"),

@@ -19,6 +19,7 @@ from snnprune.graph.forward import device_of
 from snnprune.graph.network import Network
 from snnprune.measure.layer_inputs import BYTES, FirstBatch, InputCourse, RowSampler, Usage
 from snnprune.measure.second_moments import (
+    LEAST_BYTES,
     MEMORY,
     STRIP,
     USUAL_STEPS,
@@ -26,15 +27,16 @@ from snnprune.measure.second_moments import (
     invert,
     is_eliminated,
     is_solved_directly,
+    multiplies_bytes_well,
     solve_rows,
 )
 from snnprune.pruning.repair import Pruned
 from snnprune.runtime import read_memory, read_peak_memory
 
-KINDS = ("passes", "single", "double", "inverse", "surgeon", "solved", "moved", "ranked")
-"""Multiply-adds of passes, of products in float32 and float64, of the inversion of matrices and of
-the elimination of weights; numbers of the matrices that are solved, numbers of rows that are drawn,
-and weights that are ranked.
+KINDS = ("passes", "bytes", "single", "double", "inverse", "surgeon", "solved", "moved", "ranked")
+"""Multiply-adds of passes, of products in int8, float32 and float64, of the inversion of matrices
+and of the elimination of weights; numbers of the matrices that are solved, numbers of rows that are
+drawn, and weights that are ranked.
 """
 Work = Counter[str]
 """How much there is of each kind."""
@@ -43,6 +45,7 @@ Rates = Mapping[str, float]
 LONG = 30.0
 """Seconds: what takes less is not announced."""
 SLOW: Rates = {
+    "bytes": 1e-9,
     "single": 1e-9,
     "double": 2e-9,
     "inverse": 2e-9,
@@ -52,8 +55,8 @@ SLOW: Rates = {
     "ranked": 1e-6,
 }
 """Seconds for one of each kind on a machine several times as slow as a core of today."""
-ENOUGH = 0.04
-"""Seconds that one kind is tried for."""
+CALLS, ENOUGH = 4, 0.04
+"""How often one kind is tried, and how many seconds of it are enough."""
 ELIMINATED = 4 / 7
 """Of d^3: the multiply-adds by which a row loses all its weights, half of them at a time."""
 DOUBLE = 8  # bytes
@@ -73,7 +76,7 @@ class LayerSize:
     rows: int
     """That its moments are taken over."""
     exact: bool
-    """Whether float32 adds up their products without rounding."""
+    """Whether they are made of spikes, and their products whole numbers."""
     drives: bool
     """Whether statistics of a neuron weigh its errors."""
 
@@ -112,7 +115,9 @@ def _count_moments(size: LayerSize) -> Work:
     ends = range(size.inputs, 0, -STRIP)
     products = size.groups * size.rows * sum(min(STRIP, end) * end for end in ends)
     work: Work = Counter(single=by_row * size.out, double=by_row * size.out, moved=4 * by_row)
-    work["single" if size.exact else "double"] += products
+    fit_bytes = size.groups == 1 and size.inputs >= LEAST_BYTES
+    kind = ("bytes" if fit_bytes else "single") if size.exact else "double"
+    work[kind] += products
     return work
 
 
@@ -144,10 +149,18 @@ def count_bytes(size: LayerSize, *, chooses: bool) -> int:
     matrix, by_weight = size.matrix * DOUBLE, size.weights * DOUBLE
     row = size.groups * size.inputs * DOUBLE // 2  # float32
     drawn = min(BYTES, size.rows * row) * (2 if size.exact else 4)
-    summed = matrix + by_weight + min(STRIP, size.inputs) * row + drawn
-    chosen = (3 * matrix + 4 * by_weight) if chooses else 0
-    solved = min(MEMORY, 4 * DOUBLE * size.kept**2 // (size.groups * size.out))
-    return max(summed, chosen, matrix + 7 * by_weight + solved)
+    summed = matrix + by_weight + 4 * min(STRIP, size.inputs) * row + drawn
+    chosen = (2 * matrix + 5 * by_weight) if chooses else 0
+    return max(summed, chosen, matrix + _count_bytes_of_fit(size))
+
+
+def _count_bytes_of_fit(size: LayerSize) -> int:
+    """As `fit_weights` holds them beside the matrices: what was measured of it."""
+    rows, by_weight = size.groups * size.out, size.weights * DOUBLE
+    each = size.kept / rows
+    if not is_solved_directly(rows * each**3, size.inputs, size.weights):
+        return 16 * by_weight
+    return 10 * by_weight + min(MEMORY, round(4 * DOUBLE * rows * each**2))
 
 
 @torch.no_grad()
@@ -160,7 +173,10 @@ def measure_rates(device: torch.device) -> Rates:
     weights = torch.rand(1, rows, size, dtype=torch.float64, device=device)
     keep = torch.arange(size, device=device).expand(1, rows, size) % (size // kept) == 0
     places = torch.randint(len(maps), (256 * 9,), device=device)
+    bytes_ = (2 * all_).to(torch.int8) if multiplies_bytes_well(device) else all_
+    multiply = torch.matmul if bytes_ is all_ else torch._int_mm
     tried: dict[str, tuple[float, Callable[[], object]]] = {
+        "bytes": (2**30, lambda: multiply(bytes_.mT, bytes_)),
         "single": (2**29, lambda: all_[:512] @ all_),
         "double": (2**29, lambda: all_[:512].double() @ all_.double()),
         "inverse": ((2 * size) ** 3 / 2, lambda: invert(matrix, 0.0)),
@@ -176,18 +192,14 @@ def measure_rates(device: torch.device) -> Rates:
 
 
 def _time(device: torch.device, do: Callable[[], object]) -> float:
-    """Seconds of a call: the mean over `ENOUGH`, the first left out where it takes less."""
-    taken = _time_calls(device, do, 1)
-    calls = 1 if taken >= ENOUGH else 1 + int(ENOUGH / max(taken, ENOUGH / 100))
-    return taken if calls == 1 else _time_calls(device, do, calls) / calls
-
-
-def _time_calls(device: torch.device, do: Callable[[], object], calls: int) -> float:
-    start = time.perf_counter()
-    for _ in range(calls):
+    """Seconds of the fastest of some calls: in others threads wait for whoever else works here."""
+    taken: list[float] = []
+    while sum(taken) < ENOUGH or (len(taken) < CALLS and sum(taken) < CALLS * ENOUGH):
+        start = time.perf_counter()
         do()
-    finish_work(device)
-    return time.perf_counter() - start
+        finish_work(device)
+        taken.append(time.perf_counter() - start)
+    return min(taken)
 
 
 def finish_work(device: torch.device) -> None:

@@ -91,6 +91,15 @@ def read_peak_memory() -> int | None:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
+def read_memory() -> int | None:
+    """The resident set of this process now, in bytes; None where nobody tells."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):  # another system than Linux
+        return None
+
+
 def return_freed_memory() -> None:
     """Give the system back what was freed, where the C library keeps pieces of it, as glibc does.
 
@@ -171,6 +180,10 @@ class Progress(Protocol):
         """A line about the item in hand, such as the loss so far."""
         ...
 
+    def announce(self, text: str) -> None:
+        """A line that stays, on work that is about to begin."""
+        ...
+
 
 class Silent:
     """Progress that nobody watches."""
@@ -185,6 +198,9 @@ class Silent:
 
     def note(self, text: str) -> None:
         """Say nothing."""
+
+    def announce(self, text: str) -> None:
+        """Likewise."""
 
 
 SILENT: Progress = Silent()

@@ -130,6 +130,11 @@ def format_memory() -> str:
     return "" if peak is None else f"{peak / 1e9:.1f} GB{'' if gpu is None else ' on the GPU'}"
 
 
+def print_line(console: Console, text: str) -> None:
+    """Print `text` on one line, however wide."""
+    console.print(make_printable(text), markup=False, soft_wrap=True)
+
+
 def format_clock(seconds: float | None) -> str:
     """Hours, minutes and seconds, as 1:02:03."""
     if seconds is None:
@@ -171,6 +176,10 @@ class ProgressBars:
     def note(self, text: str) -> None:
         """Show `text` below the bars."""
         self.stages.text = make_printable(text)
+
+    def announce(self, text: str) -> None:
+        """Print `text` above the bars."""
+        print_line(self.console, text)
 
     @contextmanager
     def _draw_until_end(self, label: str) -> Iterator[None]:
@@ -268,6 +277,10 @@ class ProgressLines:
     def note(self, text: str) -> None:
         """Remember `text` for the next line."""
         self.stages.text = make_printable(text)
+
+    def announce(self, text: str) -> None:
+        """Print `text`."""
+        print_line(self.console, text)
 
     @contextmanager
     def _enter_stage(

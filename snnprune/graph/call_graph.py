@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,12 @@ class CallGraph:
     sizes: tuple[int, ...]
     """Bytes of each result."""
 
+    @classmethod
+    def of_passes_from_the_input(cls, keys: tuple[str, ...]) -> CallGraph:
+        """As if each call needed all before it, and no result could be kept."""
+        reads = tuple(frozenset({place - 1} if place else ()) for place in range(len(keys)))
+        return cls(keys=keys, reads=reads, sizes=(sys.maxsize,) * len(keys))
+
     def list_calls(self, keys: Collection[str]) -> list[int]:
         """The calls of some layers."""
         return [place for place, key in enumerate(self.keys) if key in keys]
@@ -60,6 +67,8 @@ class CallTracing(TorchFunctionMode):
         self.keys: list[str] = []
         self.reads: list[frozenset[int]] = []
         self.sizes: list[int] = []
+        self.numbers: list[int] = []
+        """How many of them each result has."""
         self.norms: dict[str, frozenset[str]] = {}
         self.asked = self.mixed = False
 
@@ -133,6 +142,7 @@ class CallTracing(TorchFunctionMode):
         self.mixed |= not (last and self.asked)  # it is inside a neuron, or adds something up
         self.asked = False
         self.sizes.append(result.nbytes)
+        self.numbers.append(result.numel())
         self.notes[result] = frozenset({place})
         if result._base is not None:
             self.notes[result._base] = frozenset({place})

@@ -95,6 +95,17 @@ class Replay:
         """A layer is as it is going to be."""
         self.settled.add(key)
 
+    def rehearse(self, keys: Collection[str]) -> frozenset[int]:
+        """The calls that a pass up to the layers `keys` would run, by their place; none is run.
+
+        What it would keep counts as kept from then on.
+        """
+        assert self.graph is not None
+        self.waiting -= set(keys)
+        plan = self._make_plan(self.graph, frozenset(keys))
+        self.held = {(0, place): torch.empty(0) for place in plan.keep}
+        return plan.run
+
     def collect(self, keys: Collection[str], do: Callable[[Run], T]) -> T:
         """What `do` makes of passes up to the layers `keys`, each batch run once and in order.
 

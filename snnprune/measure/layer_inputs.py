@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -178,6 +179,18 @@ SPREAD = 4  # samples that rows are drawn from, for each that would do: places o
 
 
 @dataclass(frozen=True, kw_only=True)
+class FirstBatch:
+    """What the first batch called, and how long that took."""
+
+    samples: int
+    keys: tuple[str, ...]
+    """The layer of each call, in order."""
+    made: tuple[int, ...]
+    """How many numbers each call gave; fewer entries where a call was not seen to end."""
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Usage:
     """How a pass over the calibration data uses the layers of a network."""
 
@@ -188,6 +201,9 @@ class Usage:
     """T, where the spikes tell it."""
     graph: CallGraph | None
     """What enters which call; None where no pass can be cut short."""
+    samples: int
+    """In all batches."""
+    first: FirstBatch
 
 
 @torch.no_grad()
@@ -197,14 +213,19 @@ def count_usage(network: Network, batches: Batches) -> Usage:
     Raises:
         InputError: there is no batch.
     """
-    steps, tracing, taken, number = StepCount(network), CallTracing(network), 0, 0
+    steps, tracing = StepCount(network), CallTracing(network)
+    number = taken = samples = 0
+    seconds = 0.0
     with use_eval_mode(network.module):
         for x, y in network.feed(batches):
             if number == 0:
+                begun = time.perf_counter()
                 with tracing, tracing.observe(x, steps.on_spikes) as start:
                     start()
                     network.run(x)
+                seconds = time.perf_counter() - begun
                 taken = network.count_samples(x, y)
+            samples += network.count_samples(x, y)
             number += 1
     if not number:
         raise InputError("no samples to calibrate on", field="--data")
@@ -213,6 +234,13 @@ def count_usage(network: Network, batches: Batches) -> Usage:
         calls=Counter(tracing.keys),
         steps=steps.of(taken),
         graph=tracing.read(),
+        samples=samples,
+        first=FirstBatch(
+            samples=taken,
+            keys=tuple(tracing.keys),
+            made=tuple(tracing.numbers),
+            seconds=seconds,
+        ),
     )
 
 

@@ -5,7 +5,10 @@ OBS is the Optimal Brain Surgeon: the order in which it takes weights out, each 
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -16,6 +19,7 @@ from snnprune.graph.network import Network, find_bias_key
 from snnprune.graph.replay import Replay, Run
 from snnprune.graph.state import use_eval_mode
 from snnprune.measure.layer_inputs import RowSampler, Usage, count_usage
+from snnprune.runtime import make_generator
 
 STRIP = 1024  # inputs whose products with all later ones are taken at once
 
@@ -97,12 +101,12 @@ class GramSum:
     def gram(self, *, free: bool) -> Gram:
         """What the rows come to."""
         mean = self.sum / self.rows
-        return Gram(second=self.second / self.rows, mean=mean, rows=self.rows, free=free)
+        return Gram(second=_mirror(self.second) / self.rows, mean=mean, rows=self.rows, free=free)
 
     def finish(self, *, free: bool) -> LayerMoments:
         """What rows and targets come to; with `free` less their means. The sums are used up."""
         mean, target = self.sum / self.rows, self.target / self.rows
-        matrix, cross = self.second.div_(self.rows), self.cross / self.rows
+        matrix, cross = _mirror(self.second).div_(self.rows), self.cross / self.rows
         del self.second, self.cross
         if free:
             matrix = _take_off_means(matrix, mean)
@@ -118,14 +122,32 @@ class GramSum:
 
 
 def _add_products(second: Tensor, x: Tensor) -> Tensor:
-    """Add x' x to `second` (groups, d, d) float64, each half the other's mirror image."""
-    some = _count_exact_rows(x)
+    """Add x' x to `second` (groups, d, d) float64; below the strips on its diagonal it is left."""
+    whole = _find_whole_numbers(x)
+    if whole is not None and whole.fit_bytes and _can_take_bytes(x):
+        rows = (x[0] * whole.scale).to(torch.int8)
+        for part in rows.split(whole.count_rows(EXACT_BYTES)):
+            _add_strips(second[0], part, torch._int_mm, alpha=whole.scale**-2)
+        return second
+    some = 0 if whole is None else whole.count_rows(EXACT)
     parts = x.float().split(some, dim=1) if some >= LEAST_EXACT else [x.double()]
     for part in parts:
-        for first in range(0, x.shape[2], STRIP):
-            strip = part[..., first : first + STRIP].mT @ part[..., first:]
-            second[:, first : first + STRIP, first:] += strip
-    for first in range(0, x.shape[2], STRIP):
+        _add_strips(second, part, torch.matmul)
+    return second
+
+
+def _add_strips(
+    second: Tensor, x: Tensor, multiply: Callable[[Tensor, Tensor], Tensor], alpha: float = 1.0
+) -> None:
+    """Add alpha x' x, of rows (..., n, d), to `second`, from each strip on to the right."""
+    for first in range(0, x.shape[-1], STRIP):
+        strip = multiply(x[..., first : first + STRIP].mT, x[..., first:])
+        second[..., first : first + STRIP, first:].add_(strip, alpha=alpha)
+
+
+def _mirror(second: Tensor) -> Tensor:
+    """Fill in what `_add_products` leaves of (groups, d, d): each half is the other's image."""
+    for first in range(0, second.shape[1], STRIP):
         last = first + STRIP
         second[:, last:, first:last] = second[:, first:last, last:].mT
     return second
@@ -135,26 +157,88 @@ EXACT = 2**24  # up to here float32 has every whole number
 LEAST_EXACT = 1024  # rows at a time, or the sums of float32 are no faster
 HALVINGS = 5
 PIECE = 512  # rows that are looked at at once
+BYTE, EXACT_BYTES = 127, 2**31 - 1  # the largest of int8, and of the int32 that adds them up
+LEAST_BYTES = 128  # inputs, or products of bytes are no faster
 
 
-def _count_exact_rows(x: Tensor) -> int:
-    """How many rows float32 adds the products of without rounding; 0 if it rounds.
+@dataclass(frozen=True)
+class _WholeNumbers:
+    """What rows are made of: whole numbers up to `most`, once they are multiplied by `scale`."""
+
+    scale: int
+    most: float
+
+    @property
+    def fit_bytes(self) -> bool:
+        return self.most <= BYTE
+
+    def count_rows(self, exact: int) -> int:
+        """How many rows have products that come to no more than `exact` together."""
+        return exact if self.most == 0 else int(exact // self.most**2)
+
+
+def _find_whole_numbers(x: Tensor) -> _WholeNumbers | None:
+    """The whole numbers that rows (groups, n, d) are multiples of a power of 1 / 2 by.
 
     Spikes are whole numbers, and what a membrane has gathered of them with a decay of 1 / 2 is
-    whole multiples of a power of it. Where somebody lets torch round what it multiplies (TF32,
-    bfloat16), all is rounded.
+    whole multiples of a power of it. None where sums of products of float32 would round, also as
+    somebody lets torch round what it multiplies (TF32, bfloat16).
     """
     if not _multiplies_as_given():
-        return 0
+        return None
     least, greatest = x.aminmax() if x.numel() else (x.new_zeros(()), x.new_zeros(()))
     most = float(torch.maximum(-least, greatest))
     for scale in (2**number for number in range(HALVINGS + 1)):
         if scale * most > EXACT**0.5:
-            return 0
+            return None
         # what is not whole shows in the first rows, and copies of all would take room
         if all(_is_whole(scale * piece) for piece in x.split(PIECE, dim=1)):
-            return EXACT if most == 0 else int(EXACT // (scale * most) ** 2)
-    return 0
+            return _WholeNumbers(scale, scale * most)
+    return None
+
+
+def _count_exact_rows(x: Tensor) -> int:
+    """How many rows float32 adds the products of without rounding; 0 if it rounds."""
+    whole = _find_whole_numbers(x)
+    return 0 if whole is None else whole.count_rows(EXACT)
+
+
+def _can_take_bytes(x: Tensor) -> bool:
+    """Whether products of rows (groups, n, d) are to be had as those of bytes, and faster so."""
+    wide = x.shape[0] == 1 and x.shape[2] >= LEAST_BYTES and x.shape[1] >= LEAST_EXACT
+    return wide and multiplies_bytes_well(x.device)
+
+
+@cache
+def multiplies_bytes_well(device: torch.device) -> bool:
+    """Whether torch multiplies matrices of int8 faster than float32 there, and without an error.
+
+    Some processors have no such instruction, and sums of some overflow halfway. Tried once on the
+    largest numbers there are; whichever way is taken, the products are the same to the bit.
+    """
+    if device.type != "cpu":
+        return False  # it is not known of which sizes
+    drawn = make_generator("products of bytes")
+    bytes_ = torch.randint(-BYTE, BYTE + 1, (1024, 512), generator=drawn).to(torch.int8)
+    bytes_[:, ::2] = BYTE
+    rows = bytes_.float()
+    try:
+        found, exact = torch._int_mm(bytes_.mT, bytes_), rows.double().mT @ rows.double()
+        if not torch.equal(found.double(), exact):
+            return False
+        return _time(lambda: torch._int_mm(bytes_.mT, bytes_)) < _time(lambda: rows.mT @ rows)
+    except (AttributeError, RuntimeError):  # it is no part of what torch promises
+        return False
+
+
+def _time(do: Callable[[], object]) -> float:
+    """Seconds of the fastest of some calls."""
+    taken = []
+    for _ in range(3):
+        start = time.perf_counter()
+        do()
+        taken.append(time.perf_counter() - start)
+    return min(taken)
 
 
 def _multiplies_as_given() -> bool:
@@ -257,15 +341,19 @@ def fit_weights(
     pull = (ridge * scale).view(-1, 1, 1)
     weights = start * keep
     residual = (cross.mT - weights @ second) * keep
-    directly = float((keep.sum(2).double() ** 3).sum()) / 3
-    together = 2.0 * USUAL_STEPS * keep.shape[2] * keep.numel()
-    if directly < together:
-        return weights + _solve_rows(second, residual, keep, pull)
+    cubes = float((keep.sum(2).double() ** 3).sum())
+    if is_solved_directly(cubes, keep.shape[2], keep.numel()):
+        return weights + solve_rows(second, residual, keep, pull)
     enough = TOLERANCE * ((cross.mT + pull * weights) * keep).norm(dim=2, keepdim=True)
     return weights + _descend(second, residual, keep, pull, enough)
 
 
-def _solve_rows(second: Tensor, right: Tensor, keep: Tensor, pull: Tensor) -> Tensor:
+def is_solved_directly(cubes: float, inputs: int, weights: int) -> bool:
+    """Whether Cholesky takes less than `USUAL_STEPS`; `cubes` is the sum of what rows keep, ^3."""
+    return cubes / 3 < 2.0 * USUAL_STEPS * inputs * weights
+
+
+def solve_rows(second: Tensor, right: Tensor, keep: Tensor, pull: Tensor) -> Tensor:
     """D (groups, out, d), 0 where nothing is kept, with D (`second` + `pull`) = `right` where kept.
 
     By the Cholesky factors of what each row keeps; rows that keep about as many go together.
@@ -286,7 +374,9 @@ def _solve_rows(second: Tensor, right: Tensor, keep: Tensor, pull: Tensor) -> Te
             )
             kept = rows[some].gather(1, places)
             both = kept.unsqueeze(2) & kept.unsqueeze(1)
-            matrix = second[group][places.unsqueeze(2), places.unsqueeze(1)] * both
+            at = places.unsqueeze(2) * len(second[group]) + places.unsqueeze(1)
+            matrix = second[group].reshape(-1).index_select(0, at.flatten()).view(at.shape)
+            matrix *= both
             matrix.diagonal(dim1=1, dim2=2).add_(torch.where(kept, pull[group], 1.0))
             factor = torch.linalg.cholesky(matrix)
             asked = right[group, some].gather(1, places).unsqueeze(2)
@@ -348,7 +438,7 @@ def compute_losses(inverses: Tensor, weights: Tensor, *, exact: bool | None = No
     """
     groups, out, size = weights.shape
     if exact is None:
-        exact = groups * out * float(size) ** 3 <= WORK
+        exact = is_eliminated(groups, out, size)
     rows = weights.double()
     if not exact:
         return rows**2 / inverses.diagonal(dim1=1, dim2=2).unsqueeze(1)
@@ -359,6 +449,11 @@ def compute_losses(inverses: Tensor, weights: Tensor, *, exact: bool | None = No
             some = slice(first, first + at_once)
             found[group, some] = _eliminate_rows(inverse, rows[group, some])
     return found
+
+
+def is_eliminated(groups: int, out: int, inputs: int) -> bool:
+    """Whether the weights of a layer of groups * out rows are taken out one by one."""
+    return groups * out * float(inputs) ** 3 <= WORK
 
 
 def invert(matrix: Tensor, ridge: float) -> Tensor:

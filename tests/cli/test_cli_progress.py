@@ -142,6 +142,25 @@ def test_labels_and_notes_are_no_markup_and_reach_the_terminal_escaped() -> None
     assert "\x1b[31m" not in text
 
 
+def test_what_is_announced_stays_on_one_line_above_the_bars_and_is_no_markup() -> None:
+    long = "[red]\x1b[31m" + 100 * "x"
+
+    def work(bars: Progress, _: Console) -> None:
+        bars.announce(long)
+        for _item in bars.track([1], label="run"):
+            bars.announce("meanwhile")
+
+    text = drawn(work)
+    assert "[red]\\x1b[31m" + 100 * "x" + "\n" in text
+    assert "meanwhile\n" in text
+
+
+def test_a_log_gets_what_is_announced_at_once(log: io.StringIO) -> None:
+    progress = lines_to(log)
+    progress.announce("about [an] hour")
+    assert log.getvalue() == "about [an] hour\n"
+
+
 def test_a_line_said_meanwhile_stays_whole_and_the_bars_are_gone_at_the_end() -> None:
     def work(bars: Progress, console: Console) -> None:
         with bars.within("run", total=2):
@@ -274,4 +293,5 @@ def test_nobody_is_told_anything_when_silent(capsys: pytest.CaptureFixture[str])
     with SILENT.within("run", total=2):
         assert list(SILENT.track([1, 2], label="epoch")) == [1, 2]
         SILENT.note("loss")
+        SILENT.announce("an hour")
     assert capsys.readouterr() == ("", "")

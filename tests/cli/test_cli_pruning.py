@@ -99,6 +99,21 @@ def test_without_flags_the_best_known_way_is_taken_and_told(prune: Run, tmp_path
     assert pruned == round(0.8 * total)
 
 
+def test_the_closed_form_tells_on_stderr_what_it_will_take_before_it_begins(
+    prune: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snnprune.pruning.repair.cost.LONG", 0.0)
+    fast = ("--sparsity", 0.8, "--criterion", "sf", "--repair", "lsq", "--no-eval")
+    done = prune(*fast)
+    assert done.returncode == 0, done.stderr
+    before, told, after = done.stderr.partition("closed form: about ")
+    assert told not in done.stdout
+    assert "calibrating: done" in before
+    assert "least squares: done" in after
+    quiet = prune(*fast, "--quiet", "--force")
+    assert (quiet.returncode, "closed form" in quiet.stderr) == (0, False)
+
+
 @pytest.mark.many(2)
 @pytest.mark.parametrize(
     ("flags", "words"),

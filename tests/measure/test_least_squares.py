@@ -1,5 +1,8 @@
 """The fit of kept weights against numpy's direct solution of each row."""
 
+from collections.abc import Callable
+from typing import NoReturn
+
 import numpy as np
 import pytest
 import torch
@@ -125,7 +128,8 @@ def test_products_taken_strip_by_strip_are_all_of_them(monkeypatch: pytest.Monke
     taken = GramSum()
     taken.add(x)
     expected = np.einsum("gni,gnj->gij", x.numpy(), x.numpy())
-    np.testing.assert_allclose(taken.second.numpy(), expected, rtol=1e-12, atol=1e-12)
+    found = taken.finish(free=False).matrix * 30
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("usual_steps", [0, 10**9])
@@ -163,6 +167,68 @@ def test_sums_of_decayed_spikes_are_multiplied_exactly(
     whole = (gathered[0].double() * 2**steps).long()
     assert torch.equal(taken.second[0] * 4**steps, (whole.T @ whole).double())
     assert second_moments._count_exact_rows(gathered) >= 2**24 / 4 ** (steps + 1)
+
+
+def refuse(*_: object) -> NoReturn:
+    raise AssertionError("it was not to be asked for")
+
+
+def count_products(x: Tensor) -> Tensor:
+    """x' x of rows (1, n, d), (d, d)."""
+    taken = GramSum()
+    taken.add(x)
+    return taken.finish(free=False).matrix[0] * x.shape[1]
+
+
+@pytest.mark.parametrize("size", [128, 131, 1100])
+@pytest.mark.parametrize(("scale", "most"), [(1, 1), (8, 15), (32, 127), (1, 127)])
+def test_products_of_bytes_are_those_of_the_whole_numbers_that_they_stand_for(
+    size: int, scale: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(second_moments, "EXACT_BYTES", 900 * 127**2)  # some rows at a time
+    drawn = torch.Generator().manual_seed(scale)
+    whole = torch.randint(-most, most + 1, (2048, size), generator=drawn)
+    found = count_products(whole.float()[None] / scale)
+    assert torch.equal(found * scale**2, (whole.T.double() @ whole.double()))
+
+
+def test_what_is_no_byte_is_not_multiplied_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(second_moments, "multiplies_bytes_well", lambda _: True)
+    monkeypatch.setattr(torch, "_int_mm", refuse)
+    x = torch.full((1, 2048, 128), 128.0)
+    assert (count_products(x) == 2048 * 128.0**2).all()
+    assert (count_products(x / 256 + 1e-3) > 0).all()
+
+
+def return_other(a: Tensor, b: Tensor) -> Tensor:
+    """As where sums of two products overflow."""
+    return a.int() @ b.int() - 1
+
+
+def give_up(*_: Tensor) -> NoReturn:
+    raise RuntimeError("not implemented")
+
+
+@pytest.mark.parametrize("multiply", [return_other, give_up, None])
+def test_bytes_that_a_machine_multiplies_wrongly_or_not_at_all_are_not_taken(
+    multiply: Callable[[Tensor, Tensor], Tensor] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(second_moments, "_time", lambda _: refuse())
+    if multiply is None:
+        monkeypatch.delattr(torch, "_int_mm")
+    else:
+        monkeypatch.setattr(torch, "_int_mm", multiply)
+    assert not second_moments.multiplies_bytes_well.__wrapped__(torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("of_bytes", "well"), [(1.0, True), (2.0, False)])
+def test_bytes_that_take_longer_are_not_taken(
+    of_bytes: float, well: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter([of_bytes, 1.5])
+    monkeypatch.setattr(second_moments, "_time", lambda _: next(times))
+    assert second_moments.multiplies_bytes_well.__wrapped__(torch.device("cpu")) == well
+    assert not second_moments.multiplies_bytes_well.__wrapped__(torch.device("cuda"))
 
 
 def test_where_torch_may_round_what_it_multiplies_float64_is_taken(

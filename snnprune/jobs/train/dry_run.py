@@ -76,6 +76,9 @@ class BatchTimer:
     def note(self, text: str) -> None:
         """Say nothing."""
 
+    def announce(self, text: str) -> None:
+        """Likewise."""
+
 
 class TrialStop(StopSignal):
     """True once a loop has done what there is to see."""

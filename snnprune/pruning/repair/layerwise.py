@@ -6,11 +6,12 @@ What the layers give in the dense network is recorded for as many at once as fit
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from snnprune.graph.call_graph import CallGraph
 from snnprune.graph.calls import LayerCall
 from snnprune.graph.network import find_bias_key
 from snnprune.graph.replay import PassEnd, Replay, Run
@@ -35,6 +36,7 @@ from snnprune.measure.second_moments import (
 from snnprune.pruning.criteria.obs import RIDGE, flip_gain
 from snnprune.pruning.repair import Pruned, explain_unfitted, silence
 from snnprune.pruning.repair.batchnorm import DenseNorm, Matching, match, measure_dense_norms
+from snnprune.pruning.repair.cost import announce_cost
 from snnprune.runtime import return_freed_memory
 
 
@@ -46,7 +48,8 @@ def give_back_means(pruned: Pruned) -> Masks:
     bias of the dense one; where there is none, the running mean of the BatchNorm that comes next
     takes it off. A layer with neither stays as it is.
     """
-    layers = PrunedLayers.of(pruned, norms={}, filtered=False)
+    usage = count_usage(pruned.network, pruned.batches)
+    layers = PrunedLayers.of(pruned, usage, norms={}, filtered=False)
     for key in pruned.masks:
         for name, held in _find_takers(pruned, key).items():
             held.copy_(pruned.dense[name])  # an earlier repair has moved it
@@ -94,11 +97,10 @@ def refit(pruned: Pruned) -> Masks:
     (at the end: the mean over time). Means go to the bias where there is one; the statistics of
     each BatchNorm are matched to what enters it, meanwhile and at last.
     """
-    norms = measure_dense_norms(pruned)
-    layers = PrunedLayers.of(pruned, norms=norms, filtered=True)
+    layers = _begin(pruned, chooses=False)
     for key in layers.keys("least squares"):
         layers.fit(key, layers.moments(key), pruned.masks[key])
-    match(pruned, norms)
+    match(pruned, layers.norms)
     return pruned.masks
 
 
@@ -112,16 +114,24 @@ def choose_and_refit(pruned: Pruned) -> Masks:
     """
     if pruned.fixed:
         return refit(pruned)
-    norms = measure_dense_norms(pruned)
-    layers = PrunedLayers.of(pruned, norms=norms, filtered=True)
+    layers = _begin(pruned, chooses=True)
     masks = dict(pruned.masks)
     for key in layers.keys("choosing and least squares"):
         moments = layers.moments(key)
         masks[key] = layers.chosen(key, moments, int(masks[key].sum()))
         layers.fit(key, moments, masks[key])
         del moments  # of a wide layer they are large
-    match(pruned, norms)
+    match(pruned, layers.norms)
     return masks
+
+
+def _begin(pruned: Pruned, *, chooses: bool) -> PrunedLayers:
+    """The layers, once it was told what they take and seen what enters the dense BatchNorms."""
+    usage = count_usage(pruned.network, pruned.batches)
+    graph = usage.graph or CallGraph.of_passes_from_the_input(usage.first.keys)
+    tried = PrunedLayers.of(pruned, replace(usage, graph=graph), norms={}, filtered=True)
+    announce_cost(pruned, usage, tried.order, tried.rehearse(), chooses=chooses)
+    return PrunedLayers.of(pruned, usage, norms=measure_dense_norms(pruned), filtered=True)
 
 
 @dataclass(frozen=True)
@@ -137,8 +147,9 @@ class PrunedLayers:
     replay: Replay
 
     @classmethod
-    def of(cls, pruned: Pruned, *, norms: Mapping[str, DenseNorm], filtered: bool) -> PrunedLayers:
-        usage = count_usage(pruned.network, pruned.batches)
+    def of(
+        cls, pruned: Pruned, usage: Usage, *, norms: Mapping[str, DenseNorm], filtered: bool
+    ) -> PrunedLayers:
         left = explain_unfitted(pruned.network, pruned.masks)
         order = tuple(
             key
@@ -154,6 +165,16 @@ class PrunedLayers:
         )
         dense = DenseCurrents(pruned, usage, order, filtered=filtered)
         return cls(pruned, order, dense, norms, replay)
+
+    def rehearse(self) -> Iterator[frozenset[int]]:
+        """The calls that each pass would run, by their place: those of the dense network first.
+
+        Such an object is good for nothing else.
+        """
+        yield from self.dense.rehearse()
+        for key in self.order:
+            yield self.replay.rehearse([key])
+            self.replay.settle(key)
 
     def keys(self, label: str) -> Iterator[str]:
         """All of them, in turn; each is to be mended before the next is asked for."""
@@ -276,6 +297,13 @@ class DenseCurrents:
         if key not in self._held:
             self._record(self._choose_group(key))
         return self._held.pop(key)
+
+    def rehearse(self) -> Iterator[frozenset[int]]:
+        """The calls that each pass would run, by their place, were all keys asked for."""
+        while self._waiting:
+            group = self._choose_group(self._waiting[0])
+            self._waiting = self._waiting[len(group) :]
+            yield self._replay.rehearse(group)
 
     def new_sampler(self, key: str) -> RowSampler:
         """What draws the rows of a layer."""

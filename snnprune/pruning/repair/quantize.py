@@ -16,6 +16,7 @@ from snnprune.graph.network import Layer, Network
 from snnprune.graph.state import copy_tensors
 from snnprune.masks import Masks
 from snnprune.measure import Natural
+from snnprune.measure.layer_inputs import count_usage
 from snnprune.measure.second_moments import LayerMoments, damping, invert
 from snnprune.pruning.criteria.obs import RIDGE
 from snnprune.pruning.repair import Pruned, explain_unfitted
@@ -112,7 +113,8 @@ def quantize(pruned: Pruned, bits: int) -> Quantized:
     network, module = pruned.network, pruned.network.module
     as_given = replace(pruned, dense=copy_tensors(module))
     norms = measure_dense_norms(as_given)
-    layers = PrunedLayers.of(as_given, norms=norms, filtered=True)
+    usage = count_usage(network, pruned.batches)
+    layers = PrunedLayers.of(as_given, usage, norms=norms, filtered=True)
     left = _explain_left(network, pruned.masks, layers.order)
     by_itself = quantize_by_rounding(
         {key: module.get_parameter(key) for key in left},

@@ -1,0 +1,87 @@
+"""How often a command runs the network over its images, as docs/scaling.md says."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+aten = torch.ops.aten
+IMAGES, BATCH = 64, 32
+TRACED, TUNED = 2, 64
+"""Images that tell how the network is made, and those of a step of tuning."""
+ENCODER, BLOCK = 28 * 28 * 9 * 4, 2 * 14 * 14 * 9 * 4 * 8
+PASS = ENCODER + BLOCK
+"""Multiply-adds of an image of the checkpoint `untrained`: T = 2, the same image at each step."""
+STEP = 3 * PASS - ENCODER
+"""Of a forward and a backward pass; no gradient of the image is asked for."""
+
+
+class CountingConvolutions(TorchDispatchMode):
+    """Counts the multiply-adds of convolutions, forward and backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        asked = function._overloadpacket in (aten.convolution, aten.convolution_backward)
+        if asked and not args[0].is_meta and not args[1].is_meta:
+            count = flop_registry[function._overloadpacket]
+            self.done += count(*args, **(kwargs or {}), out_val=result) // 2
+        return result
+
+
+@pytest.fixture
+def count(untrained: Path, run: Run, tmp_path: Path) -> Callable[..., int]:
+    """Multiply-adds of a command on the checkpoint, beside those of tracing it."""
+
+    def count_command(command: str, *flags: object) -> int:
+        out = ("-o", tmp_path / f"{command}.safetensors")
+        images = ("--samples", IMAGES, "--batch-size", BATCH, "--device", "cpu")
+        with CountingConvolutions() as seen:
+            done = run(command, untrained, *out, *images, *flags)
+        assert done.returncode == 0, done.stderr
+        return seen.done - TRACED * PASS
+
+    return count_command
+
+
+def test_calibrate_runs_each_image_once(count: Callable[..., int]) -> None:
+    assert count("calibrate") == IMAGES * PASS
+
+
+@pytest.mark.parametrize(
+    ("flags", "passes"),
+    [
+        (("--criterion", "magnitude", "--repair", "none"), 0),
+        (("--criterion", "magnitude", "--repair", "bn"), 2),
+        (("--criterion", "sf", "--repair", "bn"), 3),
+        (("--criterion", "sf-obs", "--repair", "bn"), 4.5),
+        (("--criterion", "magnitude", "--repair", "lsq"), 4.5),
+        (("--no-tune",), 5.5),
+    ],
+    ids=lambda value: "_".join(value) if isinstance(value, tuple) else "",
+)
+def test_prune_runs_the_images_as_often_as_the_docs_say(
+    flags: tuple[str, ...], passes: float, count: Callable[..., int]
+) -> None:
+    """The half is the first of two batches, on which it is seen how the layers are used."""
+    found = count("prune", "--sparsity", 0.8, "--no-eval", *flags)
+    assert found == pytest.approx(passes * IMAGES * PASS, rel=0.01)
+
+
+def test_a_step_of_tuning_is_a_forward_and_a_backward_pass(count: Callable[..., int]) -> None:
+    def tune(steps: int) -> int:
+        flags = ("--sparsity", 0.8, "--no-eval", "--tune-images", 128, "--force")
+        return count("prune", *flags, "--tune-steps", steps)
+
+    assert tune(12) - tune(4) == 8 * TUNED * STEP

@@ -15,6 +15,7 @@ from snnprune.data.batches import Batches
 from snnprune.errors import InputError
 from snnprune.graph.call_graph import CallGraph, CallTracing
 from snnprune.graph.calls import LayerCall
+from snnprune.graph.forward import device_of
 from snnprune.graph.network import Layer, Network
 from snnprune.graph.replay import PassEnd
 from snnprune.graph.samples_and_steps import StepCount
@@ -223,6 +224,8 @@ def count_usage(network: Network, batches: Batches) -> Usage:
                 with tracing, tracing.observe(x, steps.on_spikes) as start:
                     start()
                     network.run(x)
+                if device_of(network.module).type == "cuda":
+                    torch.cuda.synchronize()  # it was only asked for so far
                 seconds = time.perf_counter() - begun
                 taken = network.count_samples(x, y)
             samples += network.count_samples(x, y)

@@ -166,9 +166,9 @@ def _count_bytes_of_fit(size: LayerSize) -> int:
 @torch.no_grad()
 def measure_rates(device: torch.device) -> Rates:
     """Seconds for one of each kind but `passes`; takes some tenths of a second."""
-    kept, rows, size = 64, 16, 320
+    kept, rows, size = 64, 48, 256  # as many rows as go together in layers of some 500 inputs
     all_, maps = torch.rand(1024, 1024, device=device), torch.rand(2**13, 512, device=device)
-    matrix = torch.eye(2 * size, dtype=torch.float64, device=device)[None]
+    matrix = torch.eye(3 * size, dtype=torch.float64, device=device)[None]
     small = matrix[:, :size, :size]
     weights = torch.rand(1, rows, size, dtype=torch.float64, device=device)
     keep = torch.arange(size, device=device).expand(1, rows, size) % (size // kept) == 0
@@ -179,7 +179,7 @@ def measure_rates(device: torch.device) -> Rates:
         "bytes": (2**30, lambda: multiply(bytes_.mT, bytes_)),
         "single": (2**29, lambda: all_[:512] @ all_),
         "double": (2**29, lambda: all_[:512].double() @ all_.double()),
-        "inverse": ((2 * size) ** 3 / 2, lambda: invert(matrix, 0.0)),
+        "inverse": ((3 * size) ** 3 / 2, lambda: invert(matrix, 0.0)),
         "surgeon": (ELIMINATED * rows * size**3, lambda: compute_losses(small, weights)),
         "solved": (rows * kept**2, lambda: solve_rows(small, weights, keep, matrix[:, :1, :1])),
         "moved": (

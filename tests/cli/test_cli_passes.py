@@ -3,11 +3,10 @@
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from multiply_adds import CountingOperations
 from torch.utils.flop_counter import flop_registry
 
 from snnprune.measure import second_moments
@@ -24,22 +23,7 @@ STEP = 3 * PASS - ENCODER
 """Of a forward and a backward pass; no gradient of the image is asked for."""
 
 
-class CountingConvolutions(TorchDispatchMode):
-    """Counts the multiply-adds of convolutions, forward and backward."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.done = 0
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        result = function(*args, **(kwargs or {}))
-        asked = function._overloadpacket in (aten.convolution, aten.convolution_backward)
-        if asked and not args[0].is_meta and not args[1].is_meta:
-            count = flop_registry[function._overloadpacket]
-            self.done += count(*args, **(kwargs or {}), out_val=result) // 2
-        return result
+CONVOLUTIONS = {kind: flop_registry[kind] for kind in (aten.convolution, aten.convolution_backward)}
 
 
 @pytest.fixture
@@ -49,7 +33,7 @@ def count(untrained: Path, run: Run, tmp_path: Path) -> Callable[..., int]:
     def count_command(command: str, *flags: object) -> int:
         out = ("-o", tmp_path / f"{command}.safetensors")
         images = ("--samples", IMAGES, "--batch-size", BATCH, "--device", "cpu")
-        with CountingConvolutions() as seen:
+        with CountingOperations(CONVOLUTIONS) as seen:
             done = run(command, untrained, *out, *images, *flags)
         assert done.returncode == 0, done.stderr
         return seen.done - TRACED * PASS

@@ -4,14 +4,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
+from multiply_adds import CountingOperations
 from pruned_networks import NETWORKS, lif
 from repairing import cut, masks_of, pruned
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from snnprune.data.batches import Batches
@@ -42,23 +41,6 @@ COUNTS = {
     aten.baddbmm_: flop_registry[aten.baddbmm],
     aten._int_mm: flop_registry[aten.mm],
 }
-
-
-class Counting(TorchDispatchMode):
-    """Counts the multiply-adds of convolutions and products of tensors that have values."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.done = 0
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        result = function(*args, **(kwargs or {}))
-        count = COUNTS.get(function._overloadpacket)
-        if count is not None and not result.is_meta:
-            self.done += count(*args, **(kwargs or {}), out_val=result) // 2
-        return result
 
 
 class AtOnce(nn.Module):
@@ -130,9 +112,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Work]:
 
 def count_products(of: Pruned, repair: Callable[[Pruned], object]) -> int:
     """What a repair does, beside the first batch that it counts by."""
-    with Counting() as whole:
+    with CountingOperations(COUNTS) as whole:
         repair(of)
-    with Counting() as first, torch.no_grad():
+    with CountingOperations(COUNTS) as first, torch.no_grad():
         of.network.module(IMAGES[:16])
     return whole.done - first.done
 
@@ -169,7 +151,7 @@ def test_the_products_of_a_choice_are_those_that_were_counted(counted: list[Work
 def test_an_elimination_takes_four_sevenths_of_the_cube() -> None:
     size, rows = 16 * TOGETHER, 2
     matrix = torch.eye(size, dtype=torch.float64)[None]
-    with Counting() as seen:
+    with CountingOperations(COUNTS) as seen:
         compute_losses(matrix, torch.rand(1, rows, size).double(), exact=True)
     assert seen.done == pytest.approx(4 / 7 * rows * size**3, rel=0.1)
 

@@ -33,7 +33,7 @@ from snnprune.checkpoint.packing import (
     decode,
     pack_values,
 )
-from snnprune.checkpoint.safetensors import DTYPES, bytes_of, name_type, write_safetensors
+from snnprune.checkpoint.safetensors import bytes_of, name_type, require_dtype, write_safetensors
 from snnprune.errors import InputError
 
 MOST_GROWTH, SMALL = 4096, 2**28
@@ -141,7 +141,8 @@ def read_outline(path: Path) -> Contents:
     if PACKED not in contents.metadata:
         return contents
     return _replace_tensors(
-        contents, {name: _make_empty(e) for name, e in read_table(contents, path).items()}
+        contents,
+        {name: _make_empty(name, e, path) for name, e in read_table(contents, path).items()},
     )
 
 
@@ -187,8 +188,9 @@ def _replace_tensors(contents: Contents, whole: Mapping[str, Tensor]) -> Content
     return replace(contents, tensors=tensors, metadata=metadata, packed=True)
 
 
-def _make_empty(entry: PackedEntry) -> Tensor:
-    return torch.empty(entry.shape, dtype=DTYPES[entry.dtype], device="meta")
+def _make_empty(name: str, entry: PackedEntry, path: Path) -> Tensor:
+    dtype = require_dtype(TYPES[entry.dtype], path, name)
+    return torch.empty(entry.shape, dtype=dtype, device="meta")
 
 
 def _restore_tensor(name: str, raw: Tensor, entry: PackedEntry, path: Path) -> Tensor:
@@ -205,7 +207,7 @@ def _restore_tensor(name: str, raw: Tensor, entry: PackedEntry, path: Path) -> T
         places = torch.from_numpy(decode(coded, entry.kept, entry.size))
     except MalformedPositionsError as error:
         raise InputError(f"the positions of its values {error}", file=path, field=name) from None
-    dtype = DTYPES[entry.dtype]
+    dtype = require_dtype(TYPES[entry.dtype], path, name)
     values = coding_of(entry.values, dtype).decode(raw[:first], places, entry.shape)
     flat = torch.zeros(entry.size, dtype=dtype)
     flat[places] = values.to(dtype)

@@ -16,8 +16,8 @@ from snnprune.checkpoint.checkpoint import Contents
 from snnprune.checkpoint.header import (
     METADATA,
     NAMES,
-    TYPES,
     Header,
+    StoredType,
     locate_shards,
     plan_header,
     read_header,
@@ -44,7 +44,21 @@ def list_bytes(tensors: Iterable[Tensor]) -> list[npt.NDArray[np.uint8]]:
     return [bytes_of(tensor.cpu()).numpy() for tensor in tensors]
 
 
-DTYPES: dict[str, torch.dtype] = {name: getattr(torch, kind.name) for name, kind in TYPES.items()}
+def require_dtype(kind: StoredType, path: Path, field: str) -> torch.dtype:
+    """The same type in torch, of which the last came with 2.7.
+
+    Raises:
+        InputError: this torch has none.
+    """
+    found: torch.dtype | None = getattr(torch, kind.name, None)
+    if found is None:
+        raise InputError(
+            f"torch {torch.__version__} has no {kind.name}",
+            file=path,
+            field=field,
+            hint="a later torch has",
+        )
+    return found
 
 
 def read(path: Path) -> Contents:
@@ -55,7 +69,7 @@ def read(path: Path) -> Contents:
     """
     with open_for_reading(path) as file:
         header = read_header(file, path)
-        tensors = _make_empty_tensors(header, device="cpu")
+        tensors = _make_empty_tensors(header, path, device="cpu")
         for entry in sorted(header.entries, key=lambda entry: entry.begin):
             if file.readinto(bytes_of(tensors[entry.name]).numpy().data) != entry.end - entry.begin:
                 raise changed_error(path)
@@ -70,7 +84,8 @@ def read_outline(path: Path) -> Contents:
     """
     with open_for_reading(path) as file:
         header = read_header(file, path)
-    return Contents(tensors=_make_empty_tensors(header, device="meta"), metadata=header.metadata)
+    tensors = _make_empty_tensors(header, path, device="meta")
+    return Contents(tensors=tensors, metadata=header.metadata)
 
 
 def write_safetensors(
@@ -98,10 +113,11 @@ def write_safetensors(
             file.write(bytes_of(tensors[name].cpu()).numpy().data)
 
 
-def _make_empty_tensors(header: Header, device: str) -> dict[str, Tensor]:
+def _make_empty_tensors(header: Header, path: Path, device: str) -> dict[str, Tensor]:
+    types = {one.name: require_dtype(one.dtype, path, one.name) for one in header.entries}
     return {
-        entry.name: torch.empty(entry.shape, dtype=getattr(torch, entry.dtype.name), device=device)
-        for entry in header.entries
+        one.name: torch.empty(one.shape, dtype=types[one.name], device=device)
+        for one in header.entries
     }
 
 

@@ -38,7 +38,12 @@ def run_eagerly() -> Iterator[None]:
     if "torch._dynamo" not in sys.modules:  # nothing was compiled, and importing it takes seconds
         yield
         return
-    with torch.compiler.set_stance("force_eager"):
+    if hasattr(torch.compiler, "set_stance"):
+        with torch.compiler.set_stance("force_eager"):
+            yield
+        return
+    torch._dynamo.reset()  # before torch 2.6 what is compiled already would run all the same
+    with torch._dynamo.config.patch(disable=True):
         yield
 
 

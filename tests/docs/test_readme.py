@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from importlib import metadata
-from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -55,7 +54,7 @@ def test_a_package_that_is_not_there_is_named_with_where_the_command_is(
 def test_the_oldest_torch_of_the_tests_is_the_oldest_that_is_allowed() -> None:
     found = re.search(r"^torch==([\d.]+)\.\*$", OLDEST.read_text("utf-8"), re.MULTILINE)
     assert found is not None
-    asked = [*dependencies(), *(requires("spikingjelly") or [])]
+    asked = [*dependencies(), *(metadata.requires("spikingjelly") or [])]
     lowest = [one.removeprefix("torch>=") for one in asked if one.startswith("torch>=")]
     assert len(lowest) == 2
     newest = max(tuple(map(int, one.split(".")))[:2] for one in lowest)

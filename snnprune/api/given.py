@@ -19,7 +19,7 @@ from snnprune.errors import InputError, UsageError, did_you_mean
 from snnprune.graph.forward import device_of
 from snnprune.graph.libraries import reset_states
 from snnprune.graph.state import unwrap
-from snnprune.jobs.targets.binding import load_tensors
+from snnprune.jobs.targets.binding import find_states, load_tensors
 from snnprune.jobs.targets.options import GivenNetwork
 from snnprune.pruning.structure import Shapes
 from snnprune.pruning.structure.compact import resize_module
@@ -140,6 +140,11 @@ def copy_network(network: nn.Module) -> nn.Module:
             hint="give a new module of your class, or prune a file of it: snnprune prune",
         ) from error
     reset_states(copied)
+    for key in find_states(copied):
+        owner, _, name = key.rpartition(".")
+        buffers = copied.get_submodule(owner)._buffers
+        if (state := buffers[name]) is not None and state.dim() > 1:
+            buffers[name] = state.new_zeros(0)  # as before the first batch, whose shape it has
     return copied
 
 
@@ -166,5 +171,6 @@ def install_tensors(
     """
     if shapes:
         resize_module(network, shapes)
-    reset_states(network)  # a membrane has the shape of the last batch
-    load_tensors(network, tensors)
+    reset_states(network)
+    states = find_states(network)  # of the shape of a batch that is gone
+    load_tensors(network, {key: one for key, one in tensors.items() if key not in states})

@@ -125,7 +125,7 @@ def bind_checkpoint(module: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
         checkpoint = whole
     checkpoint = use_first_names(match_container_names(checkpoint, wanted), same)
     neurons = tuple(f"{n}." for n, m in module.named_modules() if n and library_of(m) is not None)
-    checkpoint = _drop_states(checkpoint, wanted, neurons, _find_states(module))
+    checkpoint = _drop_states(checkpoint, wanted, neurons, find_states(module))
     absent = [
         key
         for key in wanted
@@ -186,7 +186,7 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     module.load_state_dict({key: tensors[key] for key in own if key in tensors}, strict=False)
 
 
-def _find_states(module: nn.Module) -> set[str]:
+def find_states(module: nn.Module) -> set[str]:
     """The keys of a network in which its neurons keep a state."""
     known = [(name, part, library_of(part)) for name, part in module.named_modules()]
     return {

@@ -19,7 +19,7 @@ from torch import Tensor, nn, optim
 
 from snnprune.checkpoint.checkpoint import find_prunable_weights
 from snnprune.checkpoint.mask_file import read_masks
-from snnprune.errors import InputError, UsageError, did_you_mean, format_percent
+from snnprune.errors import InputError, UsageError, did_you_mean, format_count, format_percent
 from snnprune.graph.state import unwrap
 from snnprune.masks import Masks, count_prunable, count_pruned
 from snnprune.training.weights import MaskKeeper
@@ -101,7 +101,8 @@ class MaskHolder:
     def __repr__(self) -> str:
         held = self._keeper.held
         state = "held" if self._hooks else "released"
-        return f"<MaskHolder: {format_percent(self.sparsity)} of {len(held)} weights, {state}>"
+        layers = format_count(len(held), "layer")
+        return f"<MaskHolder: {format_percent(self.sparsity)} pruned in {layers}, {state}>"
 
     def _clear_gradient(self, key: str, weight: Tensor) -> None:
         if weight.grad is not None:
@@ -243,6 +244,10 @@ class MaskCallback:
         super().__init__()
         self.given = masks
         self.holder: MaskHolder | None = None
+
+    def __reduce__(self) -> tuple[type, tuple[MaskSource]]:
+        """As it was made: the class that Lightning takes is found nowhere by its name."""
+        return MaskCallback, (self.given,)
 
     def on_train_start(self, trainer: Any, pl_module: nn.Module) -> None:
         """Begin to hold, once weights and optimizers are as training begins with."""

@@ -1,5 +1,6 @@
 """Masks that are held in a loop of somebody's own."""
 
+import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -75,7 +76,7 @@ def test_pruned_weights_and_what_is_remembered_of_them_stay_0_and_the_others_lea
             assert_held(model, masks, optimizer)
         assert loss_of(model).item() < before
         assert holder.sparsity == 1 - sum(int(m.sum()) for m in masks.values()) / 45
-        assert repr(holder) == f"<MaskHolder: {holder.sparsity:.1%} of 2 weights, held>"
+        assert repr(holder) == f"<MaskHolder: {holder.sparsity:.1%} pruned in 2 layers, held>"
     optimizer.zero_grad()
     loss_of(model).backward()
     optimizer.step()
@@ -250,6 +251,9 @@ def test_a_callback_holds_masks_between_the_begin_and_the_end_of_a_training(
     callback = snnprune.MaskCallback(masks)
     assert isinstance(callback, Callback)
     assert isinstance(callback, snnprune.MaskCallback)
+    twin = pickle.loads(pickle.dumps(callback))  # as for processes that are spawned
+    assert isinstance(twin, Callback)
+    assert twin.given.keys() == masks.keys()
     for ends in (
         lambda: callback.on_train_end(trainer, model),
         lambda: callback.on_exception(trainer, model, KeyboardInterrupt()),

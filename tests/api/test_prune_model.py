@@ -4,7 +4,7 @@ import json
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import sinabs.layers
@@ -84,9 +84,9 @@ TOLD = {"cost", "inputs", "model", "data", "outputs", "command_line", "gates"}
 @pytest.mark.parametrize(
     "options",
     [
-        {"sparsity": 0.8, "tune_steps": 4, "report": "evidence"},
+        {"sparsity": 0.8, "tune_steps": 4},
         {"sparsity": 0.5, "structure": "channels", "allocation": "local", "criterion": "magnitude"},
-        {"bits": 4, "effort": "fast", "sparsity": 0.6},
+        {"bits": 4, "effort": "fast", "sparsity": 0.6, "report": "evidence"},
         {"structure": "1:2", "criterion": "wanda"},
         {"max_accuracy_drop": 10, "effort": "fast", "resolution": 0.1},
         {"sparsity": 0.7, "min_sparsity": 0.7, "max_size": "9000", "seed": 3, "steps": 2},
@@ -149,7 +149,7 @@ def test_in_place_parameters_stay_the_objects_that_they_are(own: Any) -> None:
 
 def test_a_compiled_or_parallel_network_is_the_one_inside(own: Any) -> None:
     expected = snnprune.prune_model(own.build(), own.batches(), sparsity=0.5, criterion="sf")
-    wrapped = nn.DataParallel(torch.compile(own.build()))  # type: ignore[arg-type]  # it is a module
+    wrapped = nn.DataParallel(cast(nn.Module, torch.compile(own.build())))
     result = snnprune.prune_model(wrapped, own.batches(), sparsity=0.5, criterion="sf")
     assert_same(dict(result.masks), dict(expected.masks))
     assert type(result.model).__name__ == "Net"
@@ -331,7 +331,7 @@ def test_what_is_wrong_is_told_in_one_line_in_the_words_of_the_call(
 
 def test_a_network_that_cannot_be_copied_is_refused(own: Any) -> None:
     model = own.build()
-    model.handle = (one for one in ())  # no generator can be copied
+    model.handle = (number for number in range(3))  # no generator can be copied
     with pytest.raises(InputError, match="Net cannot be copied: TypeError"):
         snnprune.prune_model(model, own.batches(), sparsity=0.5)
 
@@ -398,7 +398,7 @@ def test_a_result_is_saved_once_to_files_that_can_hold_it(own: Any) -> None:
 
 
 def test_a_result_shows_itself_in_a_line_and_in_a_notebook(own: Any) -> None:
-    class Net(own.Net):  # type: ignore[misc, name-defined]  # of a file
+    class Net(own.Net):  # type: ignore[misc]  # of a file
         pass
 
     Net.__qualname__ = "<img src=x onerror=alert(1)>"

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -80,7 +80,7 @@ def test_pruned_weights_and_what_is_remembered_of_them_stay_0_and_the_others_lea
     optimizer.zero_grad()
     loss_of(model).backward()
     optimizer.step()
-    assert model[0].weight[~masks["0.weight"]].any()
+    assert model.get_parameter("0.weight")[~masks["0.weight"]].any()
     assert repr(holder).endswith("released>")
 
 
@@ -161,18 +161,18 @@ class Around(nn.Module):
 
 def test_wrappers_and_what_is_in_front_of_a_key_do_not_matter() -> None:
     masks = masks_of(small())
-    compiled = torch.compile(small())
+    compiled = cast(nn.Module, torch.compile(small()))
     parallel = nn.DataParallel(small())
-    inner = nn.Sequential(torch.compile(small()))  # type: ignore[arg-type]  # it is a module
+    inner = nn.Sequential(cast(nn.Module, torch.compile(small())))
     around = Around()
-    names = {
+    names: dict[nn.Module, str] = {
         compiled: "",
         parallel: "",
         inner: "0._orig_mod.",
         around: "net.",
     }
     for model, prefix in names.items():
-        held = snnprune.hold_masks(model, masks).masks  # type: ignore[arg-type]  # likewise
+        held = snnprune.hold_masks(model, masks).masks
         assert [*held] == [f"{prefix}{key}" for key in masks]
     longer = {f"model.net.{key}": mask for key, mask in masks.items()}
     assert [*snnprune.hold_masks(small(), longer).masks] == [*masks]
@@ -248,12 +248,12 @@ def test_a_callback_holds_masks_between_the_begin_and_the_end_of_a_training(
     masks = masks_of(small())
     optimizer = optim.SGD(model.parameters(), 0.1, momentum=0.9)
     trainer = SimpleNamespace(optimizers=[optimizer])
-    callback = snnprune.MaskCallback(masks)
+    callback: Any = snnprune.MaskCallback(masks)
     assert isinstance(callback, Callback)
     assert isinstance(callback, snnprune.MaskCallback)
-    twin = pickle.loads(pickle.dumps(callback))  # as for processes that are spawned
-    assert isinstance(twin, Callback)
+    twin: Any = pickle.loads(pickle.dumps(callback))  # as for processes that are spawned
     assert twin.given.keys() == masks.keys()
+    assert isinstance(twin, Callback)
     for ends in (
         lambda: callback.on_train_end(trainer, model),
         lambda: callback.on_exception(trainer, model, KeyboardInterrupt()),
@@ -267,7 +267,7 @@ def test_a_callback_holds_masks_between_the_begin_and_the_end_of_a_training(
         ends()
         loss_of(model.net).backward()
         optimizer.step()
-        assert model.net[0].weight[~masks["0.weight"]].any()
+        assert model.get_parameter("net.0.weight")[~masks["0.weight"]].any()
 
 
 def test_without_lightning_a_callback_is_an_object_with_the_same_methods(

@@ -1,7 +1,9 @@
 """snnprune: prune trained spiking neural networks, with the evidence.
 
-In a notebook: `trace` a module, `calibrate` it, `score` its weights, `prune`, `evaluate`; `shrink`
-a module of yours to the smaller layers of a file that `prune --structure channels` wrote.
+In a notebook: `prune_model`, `score_model` and `evaluate_model` do what the commands do to a module
+of yours; `hold_masks` keeps what was pruned at 0 while you train on, `MaskCallback` in Lightning.
+Below them: `trace` a module, `calibrate` it, `score` its weights, `prune`, `evaluate`; `shrink`
+makes a module as small as a file that `prune --structure channels` wrote.
 """
 
 import sys
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from snnprune.runtime import __version__
 
 if TYPE_CHECKING:
+    from snnprune.api.calls import evaluate_model, prune_model, score_model
     from snnprune.graph.trace import trace
     from snnprune.measure.calibrate import calibrate
     from snnprune.measure.evaluation import evaluate
@@ -23,14 +26,20 @@ if TYPE_CHECKING:
     from snnprune.pruning.prune import prune
     from snnprune.pruning.score import score
     from snnprune.pruning.structure.compact import shrink
+    from snnprune.training.holding import MaskCallback, hold_masks
 
 
 HOME = {
+    "MaskCallback": "snnprune.training.holding",
     "calibrate": "snnprune.measure.calibrate",
     "criterion": "snnprune.pruning.criteria",
     "evaluate": "snnprune.measure.evaluation",
+    "evaluate_model": "snnprune.api.calls",
+    "hold_masks": "snnprune.training.holding",
     "prune": "snnprune.pruning.prune",
+    "prune_model": "snnprune.api.calls",
     "score": "snnprune.pruning.score",
+    "score_model": "snnprune.api.calls",
     "shrink": "snnprune.pruning.structure.compact",
     "trace": "snnprune.graph.trace",
 }
@@ -41,6 +50,13 @@ def __getattr__(name: str) -> Any:
     if name in HOME:
         return getattr(import_module(HOME[name]), name)
     raise AttributeError(f"module 'snnprune' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What there is to use; packages too, once they are imported."""
+    parts = (name for name, value in globals().items() if isinstance(value, ModuleType))
+    ours = (name for name in parts if f"{__name__}.{name}" in sys.modules)
+    return sorted({*__all__, *ours, "__doc__", "__file__", "__path__"})
 
 
 # documented imports of version 0.1, which work for one more release, with a DeprecationWarning
@@ -107,12 +123,17 @@ sys.meta_path.append(MovedModules())
 
 
 __all__ = [
+    "MaskCallback",
     "__version__",
     "calibrate",
     "criterion",
     "evaluate",
+    "evaluate_model",
+    "hold_masks",
     "prune",
+    "prune_model",
     "score",
+    "score_model",
     "shrink",
     "trace",
 ]

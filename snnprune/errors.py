@@ -209,6 +209,8 @@ class SnnpruneError(Exception):
     exit_code = 1
     in_report = False
     """Whether a report that holds it has been shown: `--json` prints one object."""
+    result: object = None
+    """What a call came to that raised it all the same, as where a gate is not met."""
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ import snnprune
 
 ROOT = Path(snnprune.__file__).parent
 FLOORS: tuple[tuple[str, ...], ...] = (  # the highest first, as in docs/architecture.md
-    ("cli",),
+    ("api", "cli"),
     ("jobs",),
     ("training",),
     ("report", "theory"),

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from snnprune.checkpoint.checkpoint import Checkpoint, Contents
 
 SHARDED = "sharded-safetensors"
+MODULE = "module"
+"""In place of a container: the tensors of a network that is in memory."""
 HEAD = 512
 """Bytes looked at: enough for a tar archive's magic, which lies at 257."""
 
@@ -327,6 +329,7 @@ WRITABLE: dict[str, tuple[str, ...]] = {
     "sharded-safetensors": SAFETENSORS,
     "torch": (*TORCH, *SAFETENSORS),
     "nir": NIR,
+    MODULE: (*TORCH, *SAFETENSORS),
 }
 """The extensions that a file of each container can be written to."""
 
@@ -345,11 +348,23 @@ def require_writable_as(source: Path, out: Path) -> None:
             f"{out.name} does not end in {', '.join(KNOWN[:-1])} or {KNOWN[-1]}", field="-o"
         )
     container = sniff_container(source)
+    _require_extension(out, container, f"{source.name} is a {container} file, which")
+
+
+def require_module_writable_as(out: Path) -> None:
+    """Refuse an extension that a network which is in memory cannot be written to.
+
+    Raises:
+        UsageError: it is such an extension.
+    """
+    _require_extension(out, MODULE, "a network")
+
+
+def _require_extension(out: Path, container: str, what: str) -> None:
     fitting = WRITABLE[container]
     if out.suffix.lower() not in fitting:
         raise UsageError(
-            f"{out.name}: {source.name} is a {container} file, which can be written as "
-            + ", ".join(fitting),
+            f"{out.name}: {what} can be written as {', '.join(fitting)}",
             field="-o",
         )
 
@@ -371,6 +386,9 @@ def write_like(
     if out.suffix.lower() in SAFETENSORS:
         require_plain(source)
         _load_module("safetensors").write_safetensors(out, values, metadata)
+        return ()
+    if source.container == MODULE:
+        _load_module("torch.rewrite").write_state_dict(out, values)
         return ()
     # a change after its hash was taken is one too, and is known before `out` takes its place
     with replace_file(out) as temporary, require_unchanging(source.path):

@@ -113,6 +113,18 @@ def write_safetensors(
             file.write(bytes_of(tensors[name].cpu()).numpy().data)
 
 
+def measure_safetensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> int:
+    """How many bytes `write_safetensors` would write.
+
+    Raises:
+        InputError: a dtype or name has no place in the format.
+    """
+    path = Path("file.safetensors")
+    slots = {name: (_require_type(path, name, one), one.shape) for name, one in tensors.items()}
+    data = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    return len(plan_header(slots, metadata)[0]) + data
+
+
 def _make_empty_tensors(header: Header, path: Path, device: str) -> dict[str, Tensor]:
     types = {one.name: require_dtype(one.dtype, path, one.name) for one in header.entries}
     return {

@@ -29,7 +29,6 @@ from snnprune.errors import (
     format_json_line,
     make_printable,
 )
-from snnprune.files.writing import require_apart, require_free
 from snnprune.runtime import SILENT, Progress, read_process_rank
 
 STDOUT, STDERR = 1, 2
@@ -194,6 +193,8 @@ class Screen:
         """
         self.flags, self.report = flags, report
         if report is not None:
+            from snnprune.report.pages import require_room  # and all that draws
+
             require_room(report, force=force, junit=junit)
         self.first = read_process_rank().first
         no_color = True if flags.no_color else None  # None: rich asks NO_COLOR
@@ -247,21 +248,6 @@ class Screen:
         """Lines on stderr that begin with `warning:`."""
         for warning in warnings:
             self.err.print(f"warning: {make_printable(warning)}", markup=False, soft_wrap=True)
-
-
-def require_room(folder: Path, *, force: bool, junit: Path | None = None) -> None:
-    """Refuse, before any work is done, a folder in which a report cannot be left.
-
-    Raises:
-        OutputError: one of its files is there or cannot be made.
-        UsageError: `junit` is one of them.
-    """
-    from snnprune.report.pages import FILES
-
-    if junit is not None:
-        require_apart(junit, (folder / name for name in FILES), field="--junit")
-    for name in FILES:
-        require_free(folder / name, force=force)
 
 
 def _write_report(folder: Path, report: Mapping[str, Any]) -> Path:

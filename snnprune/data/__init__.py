@@ -295,11 +295,13 @@ def open_data_with(
     options: DataOptions,
     field: str,
     learnt_from: Collection[str] = (),
+    batches: Any = None,
 ) -> DataSet:
     """The set `name`, its `test` and `validation` images those of `others` where these are named.
 
-    Of a set that is named for one use all images are taken, unless it says itself which are for
-    it. `learnt_from` are sets that the network was trained on before.
+    It may be `batches` of this process that are called so (see `functions.open_batches`). Of a set
+    that is named for one use all images are taken, unless it says itself which are for it.
+    `learnt_from` are sets that the network was trained on before.
 
     Raises:
         UsageError: see `open_data`.
@@ -310,7 +312,12 @@ def open_data_with(
     named = {use: other for use, other in others.items() if other.name is not None}
     if named:
         options = replace(options, hold_out=0.0)
-    data = open_data(name, options=options, field=field)
+    if batches is None:
+        data = open_data(name, options=options, field=field)
+    else:
+        data = load_object("snnprune.data.functions:open_batches", field=field)(
+            batches, name, options, field=field
+        )
     plain = replace(options, validation=0.0, hold_out=0.0)
     images = {
         use: _open_images(other, use, plain, {name, *learnt_from}) for use, other in named.items()

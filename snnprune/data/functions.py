@@ -46,17 +46,25 @@ Parts = dict[str, LoaderSplit | None]
 
 
 def open_function(reference: str, options: DataOptions, *, field: str) -> DataSet:
-    """The batches of the function that `reference` names.
+    """The batches of the function that `reference` names: see `open_batches`.
+
+    Raises:
+        InputError: as `open_batches`; or the function cannot be found, or is not the user's own.
+    """
+    return open_batches(load_own(reference, field=field), reference, options, field=field)
+
+
+def open_batches(given: Any, reference: str, options: DataOptions, *, field: str) -> DataSet:
+    """The batches of a function, or `given` as they are; errors call it `reference`.
 
     It returns batches, or a dict of them by `train`, `validation` and `test`; or it takes `split`
     and is called once for each of these. Where it names neither validation nor test images, a part
     of its batches is set aside by seed, as `options` say.
 
     Raises:
-        InputError: the function cannot be found or called, is not the user's own, or returns no
-            iterable of batches.
+        InputError: the function cannot be called, or returns no iterable of batches.
     """
-    function = load_own(reference, field=field)
+    function = given if callable(given) else lambda: given
     parts = _collect_parts(function, reference, options, field)
     train, validation, test = (parts.get(name) for name in SPLITS)
     if train is None:

@@ -109,12 +109,17 @@ class SteppedForward:
 
 
 def load_forward(
-    name: str | None, model: str | None, *, fields: tuple[str, str] = ("--forward", "--model")
+    name: str | None,
+    model: str | None,
+    *,
+    fields: tuple[str, str] = ("--forward", "--model"),
+    function: Forward | None = None,
 ) -> Forward:
     """The way of that name, the user's own function or `call_module`; their failures are told as
     theirs.
 
-    `model` is the name of the model, and `fields` what errors call the two.
+    `model` is the name of the model, and `fields` what errors call the two. `function` is the
+    user's own one, where it need not be looked for.
 
     Raises:
         UsageError: there is no such way, and its field is a flag.
@@ -122,7 +127,8 @@ def load_forward(
     """
     require_forward(name, field=fields[0])
     if name is not None and is_own_function(name):
-        return _guard_forward(load_function(name, field=fields[0]), name, field=fields[0])
+        found = function or load_function(name, field=fields[0])
+        return _guard_forward(found, name, field=fields[0])
     forward = _load_built_in(name, fields[0])
     if model is not None and is_reference(model):
         forward = _guard_forward(forward, model, field=fields[1])
@@ -147,15 +153,18 @@ def make_counted_forward(forward: Forward, x: Any, output: Any, reading: str | R
     return forward
 
 
-def load_reading(readout: str, *, field: str = "--readout") -> str | Reading:
-    """The readout of that name, or the user's function.
+def load_reading(
+    readout: str, *, field: str = "--readout", function: Reading | None = None
+) -> str | Reading:
+    """The readout of that name, or the user's function, which may be given.
 
     Raises:
         UsageError: it is neither.
         InputError: the function cannot be had.
     """
     if is_reference(readout):
-        return guard_function(load_function(readout, field=field), readout, field=field)
+        found = function or load_function(readout, field=field)
+        return guard_function(found, readout, field=field)
     require_readout(readout, field=field)
     return readout
 

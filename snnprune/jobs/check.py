@@ -81,7 +81,7 @@ def check_checkpoint(options: CheckOptions, progress: Progress) -> CheckResult:
         _count_network(options, progress) if stored is None else _count_stored(stored, progress)
     )
     found = collect_measurements(
-        checked.rows, files_of(options.checkpoint), checked.ran, options.energy
+        checked.rows, _measure_size(options.checkpoint), checked.ran, options.energy
     )
     result = judge_gates(options.limits, found, options.checkpoint)
     name = options.checkpoint.name
@@ -149,6 +149,11 @@ def _count_network(options: CheckOptions, progress: Progress) -> _Checked:
         )
 
     return _Checked(rows=rows, totals=totals, ran=ran, make_report=make_report)
+
+
+def _measure_size(checkpoint: Path) -> int:
+    """Bytes of all files that it is."""
+    return sum(path.stat().st_size for path in files_of(checkpoint))
 
 
 def _require_sense(options: CheckOptions) -> None:
@@ -238,7 +243,7 @@ def _make_report(
             *doubt_evaluation(describe_evaluation(ran.evaluation)),
         ),
         split=ran.evaluation.images if ran.evaluation else None,
-        size_bytes=sum(path.stat().st_size for path in files_of(options.checkpoint)),
+        size_bytes=_measure_size(options.checkpoint),
         evaluation=describe_evaluation(ran.evaluation),
         workload=ran.workload and describe_workload(ran.workload, samples, options.energy),
         agreement=describe_agreement(ran.agreement),
@@ -274,9 +279,9 @@ def has_limit_on(limits: Iterable[Limit], fields: Sequence[str]) -> bool:
 
 
 def collect_measurements(
-    rows: Iterable[LayerRow], files: Iterable[Path], ran: RunResults, energy: Energy
+    rows: Iterable[LayerRow], size: int, ran: RunResults, energy: Energy
 ) -> Measurements:
-    """Everything that is known, as counts."""
+    """Everything that is known, as counts; `size` is that of all files in bytes."""
     evaluation, work = ran.evaluation, ran.workload
     labels = {name: NO_LABELS for name in ("right", "right_before") if evaluation}
     missing = dict.fromkeys(BY_RUNNING, ran.missing) if ran.missing else labels
@@ -286,7 +291,7 @@ def collect_measurements(
             for row in rows
             if row.kept is not None
         },
-        size=sum(path.stat().st_size for path in files),
+        size=size,
         right=_count_right(evaluation),
         right_before=_count_right_before(ran.before),
         operations=None if work is None else work.sum_layers().macs + work.sum_layers().acs,

@@ -60,6 +60,8 @@ class ModelSpec:
     name: str
     args: Mapping[str, Any] = field(default_factory=dict)
     """Numbers, text and the like; a `Reference` stands for an object of the user's."""
+    builder: Callable[[], nn.Module] | None = field(default=None, compare=False)
+    """What builds it, where it is not found by its name."""
 
     def as_metadata(self) -> dict[str, str]:
         """The metadata that name it in a file of its weights."""
@@ -75,6 +77,8 @@ def build_model(spec: ModelSpec, *, field: str = "--model") -> nn.Module:
     """
     from snnprune.graph.libraries import allow_missing_kernels
 
+    if spec.builder is not None:
+        return spec.builder()
     builder = _load_builder(spec, field)
     _check_arguments(builder, spec, field)
     flag = flag_of(field)

@@ -238,7 +238,8 @@ def is_importable(name: str) -> bool:
 def _import(reference: str, field: str) -> ModuleType:
     name = reference.rpartition(":")[0]
     with guard_user_code(f"importing {name}", field=field):
-        if not (_can_find(name) or _is_here(name)):
+        # a notebook's own, `__main__`, is there and cannot be found
+        if not (name in sys.modules or _can_find(name) or _is_here(name)):
             raise InputError(
                 f"no module named {name!r}",
                 field=field,

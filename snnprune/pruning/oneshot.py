@@ -219,7 +219,8 @@ class OneShot:
         self.restore()
         cut = self._cut(plan, self.weights, scores, cutting, path[0], None)
         alive: Masks = {key: weight != 0 for key, weight in self.weights.items()}
-        beyond = count_pruned(cut.masks) > BEGIN * count_prunable(cut.masks)
+        new = any(bool((alive[key] & ~mask).any()) for key, mask in cut.masks.items())
+        beyond = new and count_pruned(cut.masks) > BEGIN * count_prunable(cut.masks)
         if plan.names.tunes and not structured and len(path) == 1 and beyond:
             return self._prune_gradually(plan, cut, alive, own=cutting is not None)
         masks = self._repair(plan, cut, alive, fixed=structured)
@@ -341,7 +342,7 @@ class OneShot:
                 field="--repair",
                 hint="choose none",
             )
-        if not self.tensors():  # nothing is pruned that was not 0: nothing is to be mended
+        if counts is None and not self.tensors():  # what is pruned was 0: nothing is to be mended
             return masks
         for repair in plan.repairs:
             masks = repair(

@@ -404,6 +404,26 @@ def test_tuning_goes_from_half_to_the_counts_of_the_allocation(repair: str) -> N
     assert one.tuned is None
 
 
+@pytest.mark.parametrize(("sparsity", "tuned"), [(0.9, True), (0.7, False)])
+def test_a_network_that_has_more_zeros_than_half_is_tuned_to_what_is_asked_for_beyond_them(
+    sparsity: float, tuned: bool
+) -> None:
+    network = made("convolved")
+    with torch.no_grad():
+        for key in network.layers:
+            weight = network.module.get_parameter(key)
+            weight[weight.abs() < weight.abs().flatten().quantile(0.8)] = 0
+    one = OneShot(network, weights_of(network), batches=batches)
+    zeros = sum(int((weight == 0).sum()) for weight in one.weights.values())
+    plan = Plan(criterion="magnitude", repair="tune", tuning=TuneSettings(steps=3))
+    cut = one.prune(plan, sparsity)
+    of = count_prunable(cut.masks)
+    assert count_pruned(cut.masks) == max(zeros, round(sparsity * of))
+    assert (one.tuned is not None) is tuned
+    for key, mask in cut.masks.items():
+        assert not network.weight(key)[~mask].any()
+
+
 def test_tuning_holds_the_masks_where_no_more_than_half_goes() -> None:
     one = made_ready()
     plan = Plan(criterion="magnitude", allocation="lamp", repair="tune", tuning=SHORT)

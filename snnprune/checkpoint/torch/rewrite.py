@@ -53,6 +53,16 @@ from snnprune.files.reading import open_for_reading
 from snnprune.files.writing import replace_file
 
 
+def write_state_dict(out: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write `tensors` as a state_dict, as torch.save does; for what came from no file.
+
+    Raises:
+        OutputError: `out` cannot be written.
+    """
+    with replace_file(out) as temporary:
+        torch.save(dict(tensors), temporary)
+
+
 def rewrite(source: Checkpoint, out: Path, tensors: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Write the file of `source` to `out` with `tensors`, by their keys in it, in its state_dict.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from snnprune.checkpoint.containers import read_back, write_like
 from snnprune.checkpoint.header import PARTNER
 from snnprune.checkpoint.mask_file import BITS, write_integers, write_masks
+from snnprune.checkpoint.safetensors import measure_safetensors
 from snnprune.files.reading import hash_file
 from snnprune.files.writing import replace_together, write_json
 from snnprune.jobs.check import (
@@ -21,14 +22,19 @@ from snnprune.jobs.check import (
     drop_channels,
     judge_gates,
 )
-from snnprune.jobs.prune.measuring import BeforeAfter, NetworkResult
+from snnprune.jobs.prune.measuring import BeforeAfter
 from snnprune.jobs.prune.methods import list_rounded, list_unfitted
 from snnprune.jobs.prune.options import (
     OutputPaths,
     PruneOptions,
 )
 from snnprune.jobs.prune.outcome import PrunedFile
-from snnprune.jobs.prune.pruned_model import PrunedModel, list_integers_by_name, slim_integers
+from snnprune.jobs.prune.pruned_model import (
+    CompactModel,
+    PrunedModel,
+    list_integers_by_name,
+    slim_integers,
+)
 from snnprune.jobs.prune.target_sparsity import Search
 from snnprune.jobs.prune.work import PruneJob
 from snnprune.jobs.targets.provenance import make_metadata
@@ -41,6 +47,7 @@ from snnprune.jobs.targets.reporting import (
     warn_of_unused,
 )
 from snnprune.jobs.targets.target import warn_of_unused_criterion
+from snnprune.masks import Masks
 from snnprune.measure.agreement import Agreement, describe_agreement
 from snnprune.measure.evaluation import Evaluation
 from snnprune.pruning.repair.quantize import Quantized
@@ -73,14 +80,27 @@ class NetworkPruning:
         Raises:
             SnnpruneError: whatever is wrong; nothing of it is written then.
         """
-        return PruneWriter(
-            work=self._work,
+        return self.finish(sparsity).write(place)
+
+    def finish(self, sparsity: float) -> FinishedPruning:
+        """Prune to a sparsity and measure.
+
+        Raises:
+            SnnpruneError: whatever is wrong.
+        """
+        work = self._work
+        made = work.prune_to(sparsity)
+        measuring = work.measuring
+        return FinishedPruning(
+            work=work,
             sparsity=sparsity,
-            place=place,
-            made=self._work.prune_to(sparsity),
+            made=made,
             search=self.search,
-            before=self._before,
-        ).write_pruned()
+            looks=BeforeAfter(before=self._before, after=measuring.measure("evaluating after")),
+            test=measuring.evaluate_test(),
+            agreement=measuring.measure_agreement(made.tensors),
+            evidence=measuring.collect_evidence(made.cut.masks, work.scores, work.calibration),
+        )
 
     def make_joint_report(self, files: Sequence[PrunedFile]) -> dict[str, Any]:
         """One report with those of all files in it."""
@@ -99,58 +119,67 @@ class NetworkPruning:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PruneMeasurements:
-    """What was measured before anything is written."""
+class FinishedPruning:
+    """A pruned network and what was measured of it, to be described or written."""
 
+    work: PruneJob
+    sparsity: float
+    made: PrunedModel
+    search: Search | None
     looks: BeforeAfter
     test: Evaluation | None
     agreement: Agreement | None
     evidence: dict[str, Any] | None
 
+    def write(self, place: OutputPaths) -> PrunedFile:
+        """Write file, masks and report, and integers where there are some.
 
-@dataclass(frozen=True, kw_only=True)
-class PruneWriter:
-    """A pruned network on its way into a file."""
-
-    work: PruneJob
-    sparsity: float
-    place: OutputPaths
-    made: PrunedModel
-    search: Search | None
-    before: NetworkResult | None
-    """Of the dense network."""
-
-    def write_pruned(self) -> PrunedFile:
-        """Measure the network, which the module holds, and write file, masks and report.
-
-        With the integers, where there are some, they take their places together, the pruned file
-        last.
+        They take their places together, the pruned file last.
         """
-        work, made, measuring = self.work, self.made, self.work.measuring
-        looks = BeforeAfter(before=self.before, after=measuring.measure("evaluating after"))
-        found = PruneMeasurements(
-            looks=looks,
-            test=measuring.evaluate_test(),
-            agreement=measuring.measure_agreement(made.tensors),
-            evidence=measuring.collect_evidence(made.cut.masks, work.scores, work.calibration),
-        )
-        with replace_together(*self.place.files) as (out, mask_file, report_file, *more):
-            pruned = self._write_files(found, out, mask_file, *more)
+        with replace_together(*place.files) as (out, mask_file, report_file, *more):
+            written, notes = self._write_tensors(out, mask_file, *more)
+            outputs = [
+                make_file_entry(path, hash_file(staged))
+                for path, staged in ((place.out, out), (place.mask_file, mask_file))
+            ]
+            outputs += [
+                make_file_entry(path, hash_file(staged))
+                for path, staged in zip(filter(None, (place.integers_file,)), more, strict=True)
+            ]
+            size = out.stat().st_size
+            pruned = self._describe(place, written, notes=notes, outputs=outputs, size=size)
             write_json(report_file, pruned.report)
         return pruned
 
-    def _write_files(
+    def describe(self) -> PrunedFile:
+        """The same of the network that is in memory; nothing is written."""
+        found, place = self._found.tensors, OutputPaths(out=self.work.target.checkpoint.path)
+        size = measure_safetensors(self.work.target.checkpoint.in_file(found), self._metadata())
+        return self._describe(place, found, notes=(), outputs=[], size=size)
+
+    @property
+    def masks(self) -> Masks:
+        """Of the network that is written, by weight key."""
+        return self.made.cut.masks if self.made.small is None else self.made.small.masks
+
+    @property
+    def _found(self) -> CompactModel | PrunedModel:
+        """The network that is written: without the channels that are gone, where that can be."""
+        return self.made.small or self.made
+
+    def _describe(
         self,
-        found: PruneMeasurements,
-        out: Path,
-        mask_file: Path,
-        integers_file: Path | None = None,
+        place: OutputPaths,
+        written: dict[str, Tensor],
+        *,
+        notes: tuple[str, ...],
+        outputs: list[dict[str, str]],
+        size: int,
     ) -> PrunedFile:
-        """Write the file and what lies beside it, for the time being to these places."""
-        work, looks = self.work, found.looks
-        written, notes = self._write_tensors(out, mask_file, integers_file)
+        """What is told of the tensors that were read back."""
+        work, looks = self.work, self.looks
         rows = self._make_rows(written)
-        outcome = self._judge_gates(rows, looks, found.agreement, out)
+        outcome = self._judge_gates(rows, place.out, size)
         told = self.sparsity if work.options.sparsities or self.search else None
         counted = count_totals(rows, self._whole(written), work.target.network)
         report = self._make_report(
@@ -160,27 +189,23 @@ class PruneWriter:
             totals_before=self._count_totals_before(),
             totals=counted,
             **looks.about(work.options.energy),
-            test=describe_evaluation(found.test),
-            agreement=describe_agreement(found.agreement),
+            test=describe_evaluation(self.test),
+            agreement=describe_agreement(self.agreement),
             sizes=work.measuring.sizes(written),
-            evidence=found.evidence,
+            evidence=self.evidence,
             layers=as_dicts(rows),
-            outputs=[
-                make_file_entry(self.place.out, hash_file(out)),
-                make_file_entry(self.place.mask_file, hash_file(mask_file)),
-                *self._list_integers_entry(integers_file),
-            ],
+            outputs=outputs,
         )
         before, after = looks.evaluations
         return PrunedFile(
             sparsity=told,
-            place=self.place,
+            place=place,
             rows=rows,
             totals=counted,
             channels=self.made.channels,
             before=before,
             after=after,
-            test=found.test,
+            test=self.test,
             verdicts=outcome.verdicts,
             error=outcome.error,
             report=outcome.add_to(report),
@@ -205,22 +230,17 @@ class PruneWriter:
         rows = make_layer_rows(target.find_weights())
         return count_totals(rows, target.checkpoint.tensors, target.network)
 
-    def _judge_gates(
-        self,
-        rows: tuple[LayerRow, ...],
-        looks: BeforeAfter,
-        agreement: Agreement | None,
-        out: Path,
-    ) -> GateResult:
-        work, (before, after) = self.work, looks.evaluations
+    def _judge_gates(self, rows: tuple[LayerRow, ...], file: Path, size: int) -> GateResult:
+        work, looks = self.work, self.looks
+        before, after = looks.evaluations
         ran = RunResults(
             evaluation=drop_channels(self.made.channels, after, work.target.network),
             before=before,
             workload=None if looks.after is None else looks.after.workload,
-            agreement=agreement,
+            agreement=self.agreement,
         )
-        found = collect_measurements(rows, [out], ran, work.options.energy)
-        return judge_gates(work.options.limits, found, self.place.out)
+        found = collect_measurements(rows, size, ran, work.options.energy)
+        return judge_gates(work.options.limits, found, file)
 
     def _list_warnings(self, notes: tuple[str, ...]) -> tuple[str, ...]:
         work = self.work
@@ -237,18 +257,24 @@ class PruneWriter:
             *notes,
         )
 
-    def _list_integers_entry(self, written: Path | None) -> list[dict[str, str]]:
-        place = self.place.integers_file
-        if written is None or place is None:
-            return []
-        return [make_file_entry(place, hash_file(written))]
-
     def _write_tensors(
-        self, out: Path, mask_file: Path, integers_file: Path | None
+        self, out: Path, mask_file: Path, integers_file: Path | None = None
     ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         """Write all files but the report; the tensors as they are read back, and notes."""
-        work, made = self.work, self.made
-        source, plan = work.target.checkpoint, made.choice.plan
+        source, metadata = self.work.target.checkpoint, self._metadata()
+        notes = write_like(source, out, self._found.tensors, metadata)
+        partner = {PARTNER: hash_file(out)}
+        write_masks(mask_file, source.in_file(self.masks), metadata | partner)
+        written = read_back(source, out)
+        if integers_file is not None:
+            integers = source.in_file(self.list_integers(written))
+            write_integers(integers_file, integers, metadata | partner)
+        return written, notes
+
+    def _metadata(self) -> dict[str, str]:
+        """What the files say of themselves."""
+        work, small, plan = self.work, self.made.small, self.made.choice.plan
+        source = work.target.checkpoint
         metadata = source.metadata | make_metadata(
             "prune",
             model=work.target.spec,
@@ -260,23 +286,14 @@ class PruneWriter:
             sparsity=self.sparsity,
             source_sha256=source.sha256,
         )
-        metadata |= format_metadata(made.small.shapes) if made.small else {}
-        metadata |= {} if plan.bits is None else {BITS: str(plan.bits)}
-        found = made.small or made
-        masks = made.cut.masks if made.small is None else made.small.masks
-        notes = write_like(source, out, found.tensors, metadata)
-        partner = {PARTNER: hash_file(out)}
-        write_masks(mask_file, source.in_file(masks), metadata | partner)
-        written = read_back(source, out)
-        if integers_file is not None:
-            integers = source.in_file(self._list_integers(written))
-            write_integers(integers_file, integers, metadata | partner)
-        return written, notes
+        metadata |= format_metadata(small.shapes) if small else {}
+        return metadata if plan.bits is None else {**metadata, BITS: str(plan.bits)}
 
-    def _list_integers(self, written: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Integers and scales of each weight of the file, in its shape."""
+    def list_integers(self, written: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Integers and scales of each weight in the shapes of `written`, where it is quantized."""
         target, made = self.work.target, self.made
-        assert made.quantized is not None
+        if made.quantized is None:
+            return {}
         found = list_integers_by_name(target, made.quantized)
         if made.small is not None and made.removed is not None and target.network is not None:
             found = slim_integers(target.network, found, made.removed)

@@ -25,6 +25,7 @@ from snnprune.pruning.structure import CHANNELS, UNSTRUCTURED, Structure, parse_
 from snnprune.runtime import Progress
 
 if TYPE_CHECKING:
+    from snnprune.jobs.prune.filing import FinishedPruning
     from snnprune.jobs.prune.target_sparsity import Search
     from snnprune.recipe.schema import PruneSection
 
@@ -42,6 +43,28 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> PruneOutcome:
     for sparsity, place in pruning.goals:
         with _name_files_in_errors(files):
             files.append(pruning.write(sparsity, place))
+    return _make_outcome(pruning, files, options)
+
+
+def prune_given(options: PruneOptions, progress: Progress) -> tuple[PruneOutcome, FinishedPruning]:
+    """Prune the network that the options have, to one goal; what came of it, to be written or not.
+
+    Raises:
+        SnnpruneError: whatever is wrong.
+    """
+    from snnprune.jobs.prune.filing import NetworkPruning  # imports torch
+
+    options = _complete_options(options)
+    pruning = NetworkPruning(options, progress)
+    ((sparsity, _),) = pruning.goals
+    made = pruning.finish(sparsity)
+    return _make_outcome(pruning, [made.describe()], options), made
+
+
+def _make_outcome(
+    pruning: Pruning, files: Sequence[PrunedFile], options: PruneOptions
+) -> PruneOutcome:
+    """All that came of it, with gates told to whoever reads them."""
     verdicts = {one.place.out.name: one.verdicts for one in files}
     warnings = publish_verdicts("prune", verdicts, options.junit)
     report = files[0].report if len(files) == 1 else _make_joint_report(pruning, files)
@@ -121,10 +144,11 @@ def _complete_options(options: PruneOptions) -> PruneOptions:
     _require_names(options)
     options = _apply_pattern(options)
     _require_one_goal(options)
-    require_writable_as(options.checkpoint, options.out)
-    for place in options.places:
-        for path in place.files:
-            require_free(path, force=options.force, inputs=options.list_inputs())
+    if options.given is None:
+        require_writable_as(options.checkpoint, options.out)
+        for place in options.places:
+            for path in place.files:
+                require_free(path, force=options.force, inputs=options.list_inputs())
     if options.junit is not None:
         if not options.limits:
             raise UsageError("no gate is given", field="--junit", hint="such as --min-sparsity 0.9")

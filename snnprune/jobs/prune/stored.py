@@ -158,7 +158,7 @@ class StoredPruning:
     ) -> PrunedFile:
         weights = self.target.weights
         rows = make_stored_rows(weights, written.kept, criterion=MAGNITUDE)
-        found = collect_measurements(rows, [out], RunResults(), self.options.energy)
+        found = collect_measurements(rows, out.stat().st_size, RunResults(), self.options.energy)
         outcome = judge_gates(self.options.limits, found, place.out)
         totals = count_totals(rows, self.target.checkpoint.tensors, None)
         outputs = [

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from snnprune.checkpoint.checkpoint import Checkpoint, fold_masks, strip_prefix
+from snnprune.checkpoint.checkpoint import Checkpoint, fold_masks, require_sound, strip_prefix
+from snnprune.checkpoint.containers import MODULE
 from snnprune.checkpoint.naming import SAVED, STATES
+from snnprune.checkpoint.safetensors import bytes_of
 from snnprune.errors import InputError, format_count, format_names
 from snnprune.graph.libraries import library_of
 from snnprune.graph.network import find_aliases
@@ -121,7 +125,7 @@ def bind_checkpoint(module: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
         checkpoint = whole
     checkpoint = use_first_names(match_container_names(checkpoint, wanted), same)
     neurons = tuple(f"{n}." for n, m in module.named_modules() if n and library_of(m) is not None)
-    checkpoint = _drop_states(checkpoint, wanted, neurons, _find_states(module))
+    checkpoint = _drop_states(checkpoint, wanted, neurons, find_states(module))
     absent = [
         key
         for key in wanted
@@ -133,13 +137,56 @@ def bind_checkpoint(module: nn.Module, checkpoint: Checkpoint) -> Checkpoint:
     return checkpoint
 
 
+def make_checkpoint(module: nn.Module, name: Path, *, allow_nonfinite: bool = False) -> Checkpoint:
+    """What a file of the module would hold, on the CPU; errors call it `name`.
+
+    What is the same tensor under several keys stays so. Its hash is that of keys, types, shapes and
+    values. What is no tensor is left out, with a note.
+
+    Raises:
+        InputError: a parameter has no values yet, or one that no network can have (see
+            `require_sound`).
+    """
+    tensors: dict[str, Tensor] = {}
+    copies: dict[int, Tensor] = {}
+    state = module.state_dict(keep_vars=True)
+    for key, held in state.items():
+        if is_lazy(held):
+            raise InputError(
+                "has no values yet", file=name, field=key, hint="run the network on a batch first"
+            )
+        if isinstance(held, Tensor):
+            if id(held) not in copies:  # of its own memory: what is pruned must not show here
+                copies[id(held)] = held.detach().to("cpu", copy=True).contiguous()
+            tensors[key] = copies[id(held)]
+    left_out = [key for key in state if key not in tensors]
+    notes = (f"left out what is no tensor: {format_names(left_out)}",) if left_out else ()
+    return Checkpoint(
+        path=name,
+        container=MODULE,
+        tensors=tensors,
+        metadata={},
+        sha256=_hash_tensors(tensors),
+        notes=(*notes, *require_sound(tensors, name, allow_nonfinite=allow_nonfinite)),
+        names={key: key for key in tensors},
+    )
+
+
+def _hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    found = hashlib.sha256()
+    for key, tensor in tensors.items():
+        found.update(f"{key}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        found.update(bytes_of(tensor).numpy().data)
+    return found.hexdigest()
+
+
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Put into `module` what it has of `tensors`, bound to it."""
     own = module.state_dict()
     module.load_state_dict({key: tensors[key] for key in own if key in tensors}, strict=False)
 
 
-def _find_states(module: nn.Module) -> set[str]:
+def find_states(module: nn.Module) -> set[str]:
     """The keys of a network in which its neurons keep a state."""
     known = [(name, part, library_of(part)) for name, part in module.named_modules()]
     return {

@@ -27,7 +27,12 @@ from snnprune.graph.network import Network
 from snnprune.graph.samples_and_steps import Placement, place_samples
 from snnprune.graph.state import unwrap
 from snnprune.graph.trace import trace
-from snnprune.jobs.targets.binding import bind_checkpoint, load_tensors, strip_network_prefix
+from snnprune.jobs.targets.binding import (
+    bind_checkpoint,
+    load_tensors,
+    make_checkpoint,
+    strip_network_prefix,
+)
 from snnprune.jobs.targets.options import TargetOptions, matches_pattern
 from snnprune.jobs.targets.provenance import read_data_spec, read_model_spec
 from snnprune.jobs.targets.stored import NO_MODEL
@@ -49,8 +54,8 @@ def open_target(options: TargetOptions) -> Target:
             asked for by name cannot be had.
         UsageError: there is no such device.
     """
-    device = choose_device(options.device)
-    reading = load_reading(options.readout)
+    device, given = _choose_device(options), options.given
+    reading = load_reading(options.readout, function=given.readout if given else None)
     checkpoint = read_target(options)
     spec = _choose_model_spec(options, checkpoint)
     data_spec = _choose_data_spec(options, checkpoint)
@@ -58,7 +63,12 @@ def open_target(options: TargetOptions) -> Target:
     if data is not None and data_spec is not None and data.held_out:
         data_spec = replace(data_spec, validation=data.held_out)
     network, no_network = None, NO_MODEL
-    forward, doubts = load_forward(options.forward, options.model), tuple[str, ...]()
+    forward = load_forward(
+        options.forward,
+        given.name if given else options.model,
+        function=given.forward if given else None,
+    )
+    doubts = tuple[str, ...]()
     if spec is not None:
         module, checkpoint = _load_module(spec, checkpoint)
         example = read_example(spec, data, device)
@@ -92,6 +102,14 @@ def open_target(options: TargetOptions) -> Target:
         data=data,
         missing=no_network if network is None else no_data,
     )
+
+
+def _choose_device(options: TargetOptions) -> torch.device:
+    """The device that was asked for; a network of this process stays where it is."""
+    if options.given is not None and options.device == "auto":
+        device: torch.device = options.given.device
+        return device
+    return choose_device(options.device)
 
 
 def _note_picture_scale(spec: ModelSpec, data: DataSet | None) -> list[str]:
@@ -186,6 +204,8 @@ def build_module(spec: ModelSpec, checkpoint: Checkpoint) -> nn.Module:
 
 
 def _choose_model_spec(options: TargetOptions, checkpoint: Checkpoint) -> ModelSpec | None:
+    if options.given is not None:
+        return ModelSpec(name=options.given.name, builder=options.given.build)
     in_file = read_model_spec(checkpoint.metadata, asked=options.model)
     name = options.model or (in_file.name if in_file else None)
     if name is None:
@@ -240,6 +260,7 @@ def _open_data(
             options=how,
             field="--data",
             learnt_from=_list_training_sets(options, file),
+            batches=options.given and options.given.batches,
         )
     except InputError as error:
         if options.data or options.test_data or options.eval_data:
@@ -289,11 +310,16 @@ def read_target(options: TargetOptions) -> Checkpoint:
     Raises:
         InputError: as `read_checkpoint`.
     """
-    checkpoint = read_checkpoint(
-        options.checkpoint,
-        allow_nonfinite=options.allow_nonfinite,
-        entry=options.state_dict,
-    )
+    if options.given is not None:
+        checkpoint = make_checkpoint(
+            options.given.build(), options.checkpoint, allow_nonfinite=options.allow_nonfinite
+        )
+    else:
+        checkpoint = read_checkpoint(
+            options.checkpoint,
+            allow_nonfinite=options.allow_nonfinite,
+            entry=options.state_dict,
+        )
     if not options.allow_nonfinite:
         return checkpoint
     lost = {

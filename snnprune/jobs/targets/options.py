@@ -177,6 +177,24 @@ class PassOptions(Options):
         return []
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GivenNetwork:
+    """A network of this process, in place of a checkpoint and names; see `snnprune.api`."""
+
+    name: str
+    """Of its class, as `module:Class`."""
+    build: Callable[[], Any]
+    """Gives a copy of it, at rest and new at each call."""
+    device: Any
+    """Where it is, a torch.device."""
+    batches: Any = None
+    """Batches, a function that gives them, or such by split; None where options name the data."""
+    forward: Callable[..., Any] | None = None
+    """What the option of this name names, where it is a function."""
+    readout: Callable[..., Any] | None = None
+    """Likewise."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TargetOptions(NetworkOptions, DeviceOptions, PassOptions):
     """A checkpoint, its network and its data; None is left to the file's own metadata."""
@@ -225,10 +243,13 @@ class TargetOptions(NetworkOptions, DeviceOptions, PassOptions):
     """Another set, whose images take the place of validation images."""
     learnt_from: tuple[str, ...] = ()
     """Sets that statistics in a file were taken on."""
+    given: GivenNetwork | None = None
+    """What takes the place of the checkpoint, which is no more than a name then."""
 
     def check(self) -> None:
         """Refuse a checkpoint that cannot be read, too."""
-        require_readable(self.checkpoint)
+        if self.given is None:
+            require_readable(self.checkpoint)
         super().check()
 
     def list_inputs(self) -> list[Path]:
@@ -238,7 +259,8 @@ class TargetOptions(NetworkOptions, DeviceOptions, PassOptions):
         sets = filter(None, (self.data, self.test_data, self.eval_data))
         named = (name.partition(":") for name in sets)
         places = [Path(place) for form, _, place in named if form == "tensors"]
-        return [*files_of(self.checkpoint), *places, *super().list_inputs()]
+        files = files_of(self.checkpoint) if self.given is None else []
+        return [*files, *places, *super().list_inputs()]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,11 +5,18 @@ Each section of a page is a function, which asks whether the report has what it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from snnprune.files.writing import format_json, replace_together, write_text
+from snnprune.files.writing import (
+    format_json,
+    replace_together,
+    require_apart,
+    require_free,
+    write_text,
+)
 from snnprune.report.pages.curves import (
     make_accuracy_section,
     make_epochs_section,
@@ -43,6 +50,7 @@ from snnprune.report.pages.page import (
     format_whole,
     percent,
     render_card,
+    render_fragment,
     render_html,
 )
 from snnprune.report.pages.theory import (
@@ -54,7 +62,8 @@ from snnprune.report.pages.theory import (
 
 Report = Mapping[str, Any]
 
-SECTIONS: tuple[Callable[[Report], PageSection | None], ...] = (
+SectionMaker = Callable[[Report], PageSection | None]
+SECTIONS: tuple[SectionMaker, ...] = (
     make_gates_section,
     make_comparison_section,
     make_tuning_section,
@@ -79,12 +88,34 @@ SECTIONS: tuple[Callable[[Report], PageSection | None], ...] = (
 )
 
 
-def make_sections(report: Report) -> list[PageSection]:
+NOTEBOOK = (
+    make_gates_section,
+    make_comparison_section,
+    make_layers_section,
+    make_warnings_section,
+)
+"""Those that are shown below a cell."""
+FEW = 12
+"""Rows of a table below a cell; a longer one is folded away."""
+
+
+def make_sections(report: Report, sections: Sequence[SectionMaker] = SECTIONS) -> list[PageSection]:
     """Those that the report has something for, in the order of a page."""
-    return [found for section in SECTIONS if (found := section(report)) is not None]
+    return [found for section in sections if (found := section(report)) is not None]
 
 
-def compose_page(report: Report) -> Page:
+def render_notebook(report: Report) -> str:
+    """The main tables of a report as a piece of HTML, for a notebook that shows a result."""
+    page = compose_page(report, NOTEBOOK)
+    return render_fragment(replace(page, sections=[*map(_fold_long, page.sections)]))
+
+
+def _fold_long(section: PageSection) -> PageSection:
+    tables = (block for block in section.blocks if block.kind == "table")
+    return replace(section, folded=any(len(table.rows) > FEW for table in tables))
+
+
+def compose_page(report: Report, sections: Sequence[SectionMaker] = SECTIONS) -> Page:
     """Headlines of what matters, then a section for each thing that the report is about."""
     return Page(
         title=f"snnprune {report['command']}",
@@ -92,7 +123,7 @@ def compose_page(report: Report) -> Page:
         ok=report["ok"],
         verdict=_format_verdict(report),
         headlines=list(_iter_headlines(report)),
-        sections=make_sections(report),
+        sections=make_sections(report, sections),
     )
 
 
@@ -167,6 +198,19 @@ def _iter_work_headlines(report: Report) -> Iterator[Headline]:
 REPORT = "report.json"
 PAGES = ("report.html", "report.md")
 FILES = (REPORT, *PAGES)
+
+
+def require_room(folder: Path, *, force: bool, junit: Path | None = None) -> None:
+    """Refuse, before any work is done, a folder in which a report cannot be left.
+
+    Raises:
+        OutputError: one of its files is there or cannot be made.
+        UsageError: `junit` is one of them.
+    """
+    if junit is not None:
+        require_apart(junit, (folder / name for name in FILES), field="--junit")
+    for name in FILES:
+        require_free(folder / name, force=force)
 
 
 def write_report(

@@ -256,6 +256,11 @@ def render_html(page: Page) -> str:
     )
 
 
+def render_fragment(page: Page) -> str:
+    """The page as a piece of another one, in the colours of that: no script, no pictures."""
+    return _make_environment().get_template("fragment.html").render(page=page)
+
+
 @cache
 def _make_environment() -> Environment:
     environment = Environment(

@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from snnprune.errors import InputError, format_names
+from snnprune.export import ChainCheck
 from snnprune.graph.calls import LayerCall, name_of
 from snnprune.graph.hooks import observe
 from snnprune.graph.libraries import NeuronConstants
@@ -161,23 +162,6 @@ def apply_stage(stage: Stage, x: Tensor) -> Tensor:
     if isinstance(stage, Spiking):
         return stage.apply(x)
     return stage.apply(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChainCheck:
-    """How far a chain is from the network that it was made of, on one batch."""
-
-    samples: int
-    time_steps: int
-    folded: int
-    """BatchNorms that are in weights now."""
-    deviation: float
-    """Largest difference of a membrane or output that follows from the spikes before it, as a share
-    of the largest of its layer."""
-    spikes: int
-    """Of all neurons, when the chain is run by itself."""
-    other_spikes: int
-    """Of these and the network's, those that the other does not have."""
 
 
 @dataclass(frozen=True, kw_only=True)

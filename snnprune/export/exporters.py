@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.checkpoint.checkpoint import find_prunable_weights
+from snnprune.data.batches import copy_batch
 from snnprune.errors import InputError, SnnpruneError, says_out_of_memory
 from snnprune.graph.libraries import use_plain_operations
 from snnprune.graph.network import Network
@@ -84,6 +85,8 @@ class RecordedNetwork:
     """A network, and the first call of each of its modules in a pass."""
 
     network: Network
+    fed: Any = None
+    """The batch, as the data has it."""
     inputs: dict[str, Tensor] = field(default_factory=dict)
     """By the name of the module; "" is the network. The first tensor of several."""
     outputs: dict[str, Tensor] = field(default_factory=dict)
@@ -125,7 +128,7 @@ def record_first_calls(network: Network, x: Any) -> RecordedNetwork:
     Raises:
         InputError: the way to run it never calls the network with a tensor.
     """
-    seen = RecordedNetwork(network=network)
+    seen = RecordedNetwork(network=network, fed=copy_batch(x))  # it may work in place
     with (
         use_plain_operations(network.module),
         network.reset_between_batches() as reset,

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from snnprune.checkpoint.containers import read_checkpoint
 from snnprune.errors import InputError, format_count, format_names
+from snnprune.export import Written
 from snnprune.export.exporters import (
     NEEDED,
     RecordedNetwork,
@@ -30,7 +31,7 @@ from snnprune.graph.network import Neuron
 
 
 @torch.no_grad()
-def write_nir(path: Path, seen: RecordedNetwork) -> tuple[str, ...]:
+def write_nir(path: Path, seen: RecordedNetwork) -> Written:
     """Write what the network's library makes of it, if that is the network; notes on it.
 
     Raises:
@@ -48,7 +49,7 @@ def write_nir(path: Path, seen: RecordedNetwork) -> tuple[str, ...]:
         require_weights(read_checkpoint(temporary).tensors, layers)
         require_same_course(back, seen)
         step = find_time_step(back, seen)
-    return collect_notes(seen, step)
+    return Written(notes=collect_notes(seen, step))
 
 
 def collect_notes(seen: RecordedNetwork, time_step: float | None) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from snnprune.errors import (
+    format_count,
     format_joules,
     format_percent,
     format_split,

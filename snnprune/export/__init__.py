@@ -214,7 +214,7 @@ FORMATS = {
         needs_network=True,
     ),
     "integers": Format(
-        summary="integers of each weight and the scales of their channels, as `prune --bits` has them",
+        summary="integers of each weight and scales of their channels, as prune --bits has them",
         suffixes=(".safetensors",),
         write=_write_integers,
         bits="must",

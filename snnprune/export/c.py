@@ -1,6 +1,6 @@
 """A chain as a C header: tables without zeros, and a function that goes one time step.
 
-C99 with no more than stdint.h, string.h and math.h, no allocation: all that changes is in one struct.
+C99 with stdint.h, string.h and math.h alone, and no allocation: what changes is in one struct.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from snnprune import __version__
-from snnprune.errors import InputError, format_count
+from snnprune.errors import InputError
 from snnprune.export import Written
 from snnprune.export.chain import (
     Chain,
@@ -140,10 +140,10 @@ class _Header:
         kinds = ["float"]
         for stage in self.chain.stages:
             kinds.append(_choose_kind(stage, kinds[-1]))
-        found, turns = [_Buffer(name="input", kind="float", shape=self.chain.shapes[0])], 0
-        for kind, shape in zip(kinds[1:-1], self.chain.shapes[1:-1], strict=True):
-            turns += 1
-            name = f"{kind.removesuffix('_t')}_{turns % 2}"
+        found = [_Buffer(name="input", kind="float", shape=self.chain.shapes[0])]
+        for turn, kind in enumerate(kinds[1:-1], 1):
+            shape = self.chain.shapes[turn]
+            name = f"{kind.removesuffix('_t')}_{turn % 2}"
             self._reserve(name, kind, math.prod(shape))
             found.append(_Buffer(name=f"state->{name}", kind=kind, shape=shape))
         found.append(_Buffer(name="output", kind=kinds[-1], shape=self.chain.shapes[-1]))
@@ -157,7 +157,9 @@ class _Header:
         words = _format_floats(values) if kind == "float" else map(str, values.tolist())
         self.table_bytes += len(values) * SIZES[kind]
         body = "\n".join(_wrap(words or ["0"]))  # C has no empty array
-        self.tables.append(f"static const {kind} snn_{name}[{max(len(values), 1)}] = {{\n{body}\n}};\n")
+        self.tables.append(
+            f"static const {kind} snn_{name}[{max(len(values), 1)}] = {{\n{body}\n}};\n"
+        )
 
     def _add_layer(self, number: int, layer: Weights, x: _Buffer, y: _Buffer) -> None:
         rows = self.integers.get(layer.key)
@@ -204,8 +206,8 @@ class _Header:
         words |= _describe_geometry(x, y, pool.stride, pool.padding)
         words |= {"kh": pool.size[0], "kw": pool.size[1], "key": f"{pool.how} pool"}
         area = pool.size[0] * pool.size[1]
-        each = "now = {0} ? x[at] : now; any = 1;".format("!any || x[at] > now")
-        words["each"] = each if pool.how == "max" else "now += (float)x[at];"
+        larger = "now = !any || x[at] > now ? x[at] : now; any = 1;"
+        words["each"] = larger if pool.how == "max" else "now += (float)x[at];"
         words["now"] = x.kind if pool.how == "max" else "float"
         words["any"] = " int any = 0;" if pool.how == "max" else ""
         words["made"] = f"now / {area}.0f" if pool.how == "avg" else "now"
@@ -287,10 +289,8 @@ def _find_places(layer: Weights, out: np.ndarray, columns: np.ndarray) -> np.nda
 def _describe_geometry(
     x: _Buffer, y: _Buffer, stride: tuple[int, int], padding: tuple[int, int]
 ) -> dict[str, int]:
-    return {
-        **{"h": x.shape[1], "w": x.shape[2], "oh": y.shape[1], "ow": y.shape[2]},
-        **{"sh": stride[0], "sw": stride[1], "ph": padding[0], "pw": padding[1]},
-    }
+    sizes = {"h": x.shape[1], "w": x.shape[2], "oh": y.shape[1], "ow": y.shape[2]}
+    return sizes | {"sh": stride[0], "sw": stride[1], "ph": padding[0], "pw": padding[1]}
 
 
 def _float(value: float) -> str:
@@ -464,11 +464,12 @@ def _run_compiled(source: _Header, found: ExtractedChain) -> tuple[str, ...]:
     wanted = found.chain.run(found.inputs)[len(found.chain.stages) - 1].flatten(2)
     apart = (outputs - wanted).abs()
     if not float(apart.mean()) <= SHARE * float(wanted.abs().mean()) + 1e-6:
-        raise InputError("the compiled header puts out other values than the network", field="--to c")
+        raise InputError(
+            "the compiled header puts out other values than the network", field="--to c"
+        )
     if float(apart.max()) < NOTICEABLE:
         return ()
-    steps = format_count(len(outputs), "step")
-    return (f"rounding decided some spikes otherwise: outputs of {steps} differ by up to {float(apart.max()):.2g}",)
+    return (f"rounding decided some spikes otherwise: outputs differ by up to {apart.max():.2g}",)
 
 
 def run_header(text: str, inputs: Tensor, count: int) -> Tensor:

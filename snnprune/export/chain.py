@@ -1,8 +1,8 @@
 """A network as a chain of layers and neurons, for programs that know no more than that.
 
-What a network does between its weights and neurons is seen in one pass over a batch; what its neurons
-do is fitted to their membranes. The chain is then held against that pass, stage by stage: from
-the spikes before it each membrane has to follow. Nothing is read off names of classes.
+What a network does between its weights and neurons is seen in a pass over a batch; what its neurons
+do is fitted to their membranes. The chain is then held against that pass, stage by stage: from the
+spikes before it each membrane has to follow. Nothing is read off names of classes.
 """
 
 from __future__ import annotations
@@ -269,7 +269,8 @@ def _read_norm(
         for one in (running_mean, running_var, weight, bias)
     ]
     mean, variance, scale, shift = kept
-    assert mean is not None and variance is not None
+    assert mean is not None
+    assert variance is not None
     return _Norm(mean=mean, variance=variance, scale=scale, shift=shift, eps=eps)
 
 
@@ -364,7 +365,7 @@ def _watch(network: Network, x: Any) -> _Pass:
     first = next(iter(network.layers))
     driving = {key for key, layer in network.layers.items() if layer.links}
     own = dict(network.module.named_parameters(remove_duplicate=False))
-    biases = {key: find_bias_key(network, key) for key in network.layers}
+    biases = {key: own.get(find_bias_key(network, key) or "") for key in network.layers}
 
     def on_layer(key: str, call: LayerCall) -> None:
         seen.events.append(
@@ -372,7 +373,7 @@ def _watch(network: Network, x: Any) -> _Pass:
                 key=key,
                 kind=call.kind,
                 weight=call.weight.detach().clone(),
-                bias=None if biases[key] is None else own[biases[key]].detach().clone(),
+                bias=None if (bias := biases[key]) is None else bias.detach().clone(),
                 groups=call.groups,
                 geometry=call.geometry,
             )
@@ -449,9 +450,7 @@ def _check_alone(chain: Chain, walk: _Walk) -> ExtractedChain:
         spikes=spikes,
         other_spikes=others,
     )
-    return ExtractedChain(
-        chain=chain, check=check, inputs=walk.entered, spikes=tuple(walk.spikes)
-    )
+    return ExtractedChain(chain=chain, check=check, inputs=walk.entered, spikes=tuple(walk.spikes))
 
 
 def _require_chain(network: Network) -> None:
@@ -494,7 +493,9 @@ def _fold(events: Sequence[Event]) -> list[Weights | Pool | _NeuronFired]:
         if isinstance(event, _LayerCalled):
             layers = [one for one in found if isinstance(one, Weights)]
             if layers and not any(isinstance(one, _NeuronFired) for one in _since(found, layers)):
-                raise ChainError(f"no neuron stands between it and {layers[-1].key}", where=event.key)
+                raise ChainError(
+                    f"no neuron stands between it and {layers[-1].key}", where=event.key
+                )
             found.append(_make_weights(event))
         elif isinstance(event, _Norm):
             _fold_norm(found, event)
@@ -566,7 +567,9 @@ def _fold_norm(found: list[Weights | Pool | _NeuronFired], norm: _Norm) -> None:
     for pool in found[where + 1 :]:
         assert isinstance(pool, Pool)
         if pool.padding != (0, 0) or (pool.how == "max" and bool((factor <= 0).any())):
-            raise ChainError("the pool before its BatchNorm does not let it be folded", where=layer.key)
+            raise ChainError(
+                "the pool before its BatchNorm does not let it be folded", where=layer.key
+            )
     shift = torch.zeros_like(ones) if norm.shift is None else norm.shift
     rows = factor.view(-1, *[1] * (layer.weight.dim() - 1))
     found[where] = replace(
@@ -587,11 +590,15 @@ class _Walk:
         self.deviation = 0.0
         first = next(iter(network.neurons))
         self.steps, self.samples = torch.cat(passes[0].distances[first]).shape[:2]
-        self.x = [self._align(one.entered, network.layers[next(iter(network.layers))]) for one in passes]
+        self.x = [
+            self._align(one.entered, network.layers[next(iter(network.layers))]) for one in passes
+        ]
         self.entered = self.x[0]
         self.shapes: list[tuple[int, ...]] = [tuple(self.entered.shape[2:])]
 
-    def take(self, stage: Weights | Pool | _NeuronFired, loud: Weights | Pool | _NeuronFired) -> None:
+    def take(
+        self, stage: Weights | Pool | _NeuronFired, loud: Weights | Pool | _NeuronFired
+    ) -> None:
         """Go on over the next stage, which both passes have."""
         if isinstance(stage, _NeuronFired):
             self._take_neuron(stage.name)
@@ -622,7 +629,9 @@ class _Walk:
             membranes.append(distance.reshape(x.shape))
         put_out = [torch.cat([part.flatten() for part in one.put_out[name]]) for one in self.passes]
         constants = self.network.neurons[name].constants
-        spiking = fit_neuron(name, constants, torch.cat(self.x, 1), torch.cat(membranes, 1), put_out)
+        spiking = fit_neuron(
+            name, constants, torch.cat(self.x, 1), torch.cat(membranes, 1), put_out
+        )
         fired = []
         for x, distance, given in zip(self.x, membranes, put_out, strict=True):
             u = distance + spiking.threshold
@@ -722,7 +731,9 @@ def _fit_first_step(constants: NeuronConstants, x: Tensor, distance: Tensor) -> 
 
 def _snap(value: float, *known: float | None) -> float:
     """The first of `known` that it is but for rounding, or itself."""
-    near = (one for one in known if one is not None and abs(one - value) <= 1e-5 * max(abs(one), 1e-2))
+    near = (
+        one for one in known if one is not None and abs(one - value) <= 1e-5 * max(abs(one), 1e-2)
+    )
     return next(near, value)
 
 

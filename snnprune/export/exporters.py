@@ -25,7 +25,11 @@ from snnprune.errors import InputError, SnnpruneError, says_out_of_memory
 from snnprune.graph.libraries import use_plain_operations
 from snnprune.graph.network import Network
 
-NEEDED = {"nir": ("nir", "nirtorch"), "onnx": ("onnx", "onnxscript", "onnxruntime")}
+NEEDED = {
+    "nir": ("nir", "nirtorch"),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "lava": ("h5py",),
+}
 """By format."""
 
 PRINTED = re.compile(r"^\[WARNING\] *(.+)$", re.MULTILINE)  # what snnTorch says of what it drops

@@ -278,10 +278,10 @@ def _read_grid(path: Path, checkpoint: Checkpoint, target: Target | None, bits: 
             hint="put it there, or give other --bits to round anew",
         )
     if read_partner(beside) != checkpoint.sha256:
-        raise InputError(
-            f"holds the integers of another file than {path.name}", file=str(beside)
-        )
-    found = {key: IntegerWeight(integers=a, scale=b) for key, (a, b) in read_integers(beside).items()}
+        raise InputError(f"holds the integers of another file than {path.name}", file=str(beside))
+    found = {
+        key: IntegerWeight(integers=a, scale=b) for key, (a, b) in read_integers(beside).items()
+    }
     if target is not None:
         names = checkpoint.in_file({key: key for key in checkpoint.tensors})
         found = {names[key]: one for key, one in found.items() if key in names}
@@ -315,7 +315,8 @@ def _record_network(target: Target, weights: Mapping[str, IntegerWeight]) -> Rec
     from snnprune.jobs.targets.binding import load_tensors
     from snnprune.jobs.targets.opening import read_example
 
-    assert target.network is not None and target.spec is not None
+    assert target.network is not None
+    assert target.spec is not None
     load_tensors(target.network.module, {key: one.multiply() for key, one in weights.items()})
     example = read_example(target.spec, target.data, target.device, count=SAMPLES)
     assert example is not None, "it was traced with one"

@@ -363,7 +363,12 @@ class ExportOptions(NetworkOptions):
             metavar="CKPT", help="A .safetensors (or its index), .pth or .nir.", readable=False
         ),
     ]
-    to: Annotated[str, typer.Option(metavar="NAME", help="packed, dense, pth, csr, nir, onnx, integers, c or lava.")]
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="packed, dense, pth, csr, nir, onnx, integers, c or lava."
+        ),
+    ]
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="Where it goes.", readable=False)
     ]

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from snnprune.data.batches import copy_batch
 from snnprune.errors import InputError, format_names
 from snnprune.export import ChainCheck
 from snnprune.graph.calls import LayerCall, name_of
@@ -231,6 +232,10 @@ class _Pass:
     currents: dict[str, list[Tensor]] = field(default_factory=dict)
     """What each layer that drives no neuron gave."""
 
+    def count_steps(self) -> int:
+        """Of the neurons; the first ones tell."""
+        return sum(map(len, next(iter(self.distances.values()), [])))
+
 
 class _Recorder(TorchFunctionMode):
     """Keeps the calls that normalise and pool, in their order among those of layers and neurons."""
@@ -360,7 +365,8 @@ POOLS: dict[str, Callable[..., Pool]] = {
 
 
 @torch.no_grad()
-def _watch(network: Network, x: Any) -> _Pass:
+def _watch(network: Network, x: Any, times: int = 1) -> _Pass:
+    """What is seen of `times` calls on the same batch, from rest before the first."""
     seen = _Pass()
     first = next(iter(network.layers))
     driving = {key for key, layer in network.layers.items() if layer.links}
@@ -404,10 +410,12 @@ def _watch(network: Network, x: Any) -> _Pass:
         _Recorder(seen),
     ):
         start()
-        network.run(x)
+        for _ in range(times):
+            network.run(copy_batch(x))  # it may work in place
     return seen
 
 
+TIMES = 6  # a network that goes one step a call is called so often
 LOUD = 8.0
 """What weights are multiplied by in a second pass, in which neurons fire that are quiet else."""
 NEAR = 1e-4  # of the largest membrane: what float32 may do to a sum of many
@@ -422,7 +430,9 @@ def extract_chain(network: Network, x: Any) -> ExtractedChain:
         ChainError: the network is none, or no chain of known parts comes to the same membranes.
     """
     _require_chain(network)
-    passes = (_watch(network, x), _watch_loud(network, x))
+    first = _watch(network, x)
+    times = 1 if first.count_steps() > 1 else TIMES
+    passes = (_watch(network, x, times), _watch_loud(network, x, times))
     walk = _Walk(network, passes)
     for plan in zip(*(_fold(one.events) for one in passes), strict=True):
         walk.take(*plan)
@@ -479,11 +489,11 @@ def _require_plain_link(layer: Layer) -> None:
             raise ChainError(f"{between} stands before {link.neuron}", where=layer.weight)
 
 
-def _watch_loud(network: Network, x: Any) -> _Pass:
+def _watch_loud(network: Network, x: Any, times: int) -> _Pass:
     own = network.module.state_dict()
     keys = [key for layer in network.layers for key in (layer, find_bias_key(network, layer))]
     with replace_tensors(network.module, {key: own[key] * LOUD for key in keys if key}):
-        return _watch(network, x)
+        return _watch(network, x, times)
 
 
 def _fold(events: Sequence[Event]) -> list[Weights | Pool | _NeuronFired]:

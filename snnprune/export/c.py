@@ -48,7 +48,7 @@ def write_c(path: Path, seen: RecordedNetwork, integers: IntegerTensors) -> Writ
         InputError: the network is no chain, or something else came out.
         OutputError: the file cannot be written.
     """
-    found = extract_chain(seen.network, seen.fed)
+    found = extract_chain(seen)
     rows = read_integer_rows(found.chain, integers) if integers else {}
     source = _Header(found.chain, rows)
     with replace_file(path) as temporary:

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from snnprune.data.batches import copy_batch
 from snnprune.errors import InputError, format_names
 from snnprune.export import ChainCheck
+from snnprune.export.exporters import RecordedNetwork
 from snnprune.graph.calls import LayerCall, name_of
 from snnprune.graph.hooks import observe
 from snnprune.graph.libraries import NeuronConstants
@@ -423,12 +424,16 @@ MOST_OTHERS = 0.01  # of the spikes, that may come otherwise when the chain runs
 
 
 @torch.no_grad()
-def extract_chain(network: Network, x: Any) -> ExtractedChain:
-    """The chain that does on `x`, a batch as it is fed, what the network does.
+def extract_chain(seen: RecordedNetwork) -> ExtractedChain:
+    """The chain that does on the batch of `seen` what its network does.
 
     Raises:
+        InputError: there is no data.
         ChainError: the network is none, or no chain of known parts comes to the same membranes.
     """
+    if seen.blank:
+        raise InputError("nothing to hold the chain against", field="--data", hint="give --data")
+    network, x = seen.network, seen.fed
     _require_chain(network)
     first = _watch(network, x)
     times = 1 if first.count_steps() > 1 else TIMES

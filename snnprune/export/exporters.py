@@ -91,6 +91,8 @@ class RecordedNetwork:
     network: Network
     fed: Any = None
     """The batch, as the data has it."""
+    blank: bool = False
+    """Whether that is a blank picture, for want of data."""
     inputs: dict[str, Tensor] = field(default_factory=dict)
     """By the name of the module; "" is the network. The first tensor of several."""
     outputs: dict[str, Tensor] = field(default_factory=dict)

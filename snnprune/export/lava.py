@@ -73,7 +73,7 @@ def write_lava(path: Path, seen: RecordedNetwork) -> Written:
         OutputError: the file cannot be written.
     """
     h5py = import_package("h5py", to="lava")
-    found = extract_chain(seen.network, seen.fed)
+    found = extract_chain(seen)
     _require_spikes(found.inputs)
     chain = fold_pools(found.chain)
     layers = quantize_chain(chain)

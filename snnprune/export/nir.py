@@ -73,7 +73,7 @@ def _is_for_chain(seen: RecordedNetwork) -> bool:
 def _write_chain(path: Path, seen: RecordedNetwork) -> Written:
     """Write it as a chain of layers, each BatchNorm folded into the one before it."""
     nir = import_package("nir", to="nir")
-    found = extract_chain(seen.network, seen.fed)
+    found = extract_chain(seen)
     graph = make_graph(found.chain)
     with replace_file(path) as temporary:
         with convert_package_errors("nir", to="nir"):

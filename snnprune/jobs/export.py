@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -317,10 +317,11 @@ def _record_network(target: Target, weights: Mapping[str, IntegerWeight]) -> Rec
 
     assert target.network is not None
     assert target.spec is not None
+    blank = not (target.data and (target.data.train or target.data.test))
     load_tensors(target.network.module, {key: one.multiply() for key, one in weights.items()})
     example = read_example(target.spec, target.data, target.device, count=SAMPLES)
     assert example is not None, "it was traced with one"
-    return record_first_calls(target.network, example.x)
+    return replace(record_first_calls(target.network, example.x), blank=blank)
 
 
 def _count_negative_zeros(weight: Tensor) -> int:

@@ -16,6 +16,7 @@ from snnprune.checkpoint.containers import (
     read_checkpoint,
     require_plain,
 )
+from snnprune.checkpoint.header import PARTNER
 from snnprune.checkpoint.naming import is_prunable, judge_values
 from snnprune.checkpoint.packing import AS_THEY_ARE, PRECISIONS, StoredPacker
 from snnprune.checkpoint.stored import StoredBytes, StoredCheckpoint, open_stored
@@ -167,7 +168,7 @@ def _export_tensors(options: ExportOptions) -> _Exported:
         packing = pack(tensors, precision=options.values, lossy=weights)
         contents = ExportContents(
             tensors=tensors,
-            metadata=checkpoint.metadata,
+            metadata=checkpoint.metadata | ({PARTNER: checkpoint.sha256} if grid.own else {}),
             packing=packing,
             running=seen,
             bits=grid.bits,
@@ -215,6 +216,8 @@ class _Grid:
     bits: int | None = None
     weights: Mapping[str, IntegerWeight] = field(default_factory=dict)
     """By the keys of the network, or where there is none of the file."""
+    own: bool = False
+    """Whether they are the weights of the file, bit for bit."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -285,7 +288,7 @@ def _read_grid(path: Path, checkpoint: Checkpoint, target: Target | None, bits: 
     if target is not None:
         names = checkpoint.in_file({key: key for key in checkpoint.tensors})
         found = {names[key]: one for key, one in found.items() if key in names}
-    return _Grid(bits=bits, weights=found)
+    return _Grid(bits=bits, weights=found, own=True)
 
 
 def _open_network(options: ExportOptions) -> Target | None:

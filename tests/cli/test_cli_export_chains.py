@@ -40,7 +40,7 @@ def loud(name: str, folder: Path, scale: float = 3.0) -> Any:
             tensor.uniform_(0.3, 2)
     for part in net.modules():
         if isinstance(part, nn.BatchNorm2d):
-            for tensor in (part.running_mean, part.weight.data, part.bias.data):
+            for tensor in (*list(part.buffers())[:1], part.weight.data, part.bias.data):
                 tensor.normal_(0.2, 0.5)
             part.weight.data.abs_().add_(0.5)
     torch.save(net.state_dict(), folder / f"{name}.pth")
@@ -300,8 +300,10 @@ def run_blocks(path: Path, x: Tensor) -> Tensor:
                 driven = functional.linear(rows, weight, bias)
             else:
                 names = ("stride", "padding", "dilation")
-                geometry = [tuple(block[name][()].tolist()) for name in names]
-                driven = functional.conv2d(rows, weight, bias, *geometry, int(block["groups"][()]))
+                how: Any = {name: tuple(block[name][()].tolist()) for name in names}
+                driven = functional.conv2d(
+                    rows, weight, bias, groups=int(block["groups"][()]), **how
+                )
             u = driven.unflatten(0, (steps, -1)) * 64
             assert tuple(u.shape[2:]) == tuple(block["shape"][()])
             decay, level = (int(block[f"neuron/{name}"][()]) for name in ("vDecay", "vThMant"))

@@ -17,7 +17,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -248,7 +248,8 @@ def seed_all(*key: object) -> None:
         torch.mps.manual_seed(seed)
 
 
-COMPILERS = ("c++", "g++", "clang++")
+COMPILERS, C_COMPILERS = ("c++", "g++", "clang++"), ("cc", "gcc", "clang")
+C_FLAGS = ("-std=c99", "-O2", "-fPIC", "-shared", "-ffp-contract=off")
 FLAGS = (
     *("-std=c++17", "-O3", "-fPIC", "-shared"),
     *("-fno-math-errno", "-fno-trapping-math"),  # or comparisons are not done in vectors
@@ -286,6 +287,20 @@ def load_library(source: Path) -> ctypes.CDLL:
         raise UnavailableError(f"{folder}: {error.strerror or error}") from None
 
 
+def compile_c(source: Path) -> Path:
+    """A shared library beside `source`, a file of C99.
+
+    Raises:
+        UnavailableError: no compiler is here, or it fails.
+    """
+    path = source.with_suffix(".so")
+    compiler = _find_program("CC", C_COMPILERS, "C")
+    words = [*compiler, *C_FLAGS, "-o", str(path), str(source), "-lm"]
+    if (said := _run(words)) is not None:
+        raise UnavailableError(f"{compiler[0]} failed: {said}")
+    return path
+
+
 def count_threads(elements: int) -> int:
     """How many threads share the work on that many elements."""
     import torch
@@ -305,15 +320,20 @@ def _choose_vectors() -> tuple[str, ...]:
 
 
 def _find_compiler() -> list[str]:
-    """The words that call it: `$CXX`, else the first that is there."""
+    """The words that call that of C++."""
+    return _find_program("CXX", COMPILERS, "C++")
+
+
+def _find_program(variable: str, names: Sequence[str], language: str) -> list[str]:
+    """The words that call a compiler: those of an environment variable, else the first there is."""
     try:
-        chosen = shlex.split(os.environ.get("CXX", ""))
+        chosen = shlex.split(os.environ.get(variable, ""))
     except ValueError as error:
-        raise UnavailableError(f"CXX: {error}") from None
-    for words in [chosen] if chosen else [[name] for name in COMPILERS]:
+        raise UnavailableError(f"{variable}: {error}") from None
+    for words in [chosen] if chosen else [[name] for name in names]:
         if found := shutil.which(words[0]):
             return [found, *words[1:]]
-    raise UnavailableError(f"no {chosen[0]}" if chosen else "no C++ compiler")
+    raise UnavailableError(f"no {chosen[0]}" if chosen else f"no {language} compiler")
 
 
 def _describe(compiler: list[str], flags: tuple[str, ...], source: bytes) -> str:

@@ -119,3 +119,26 @@ def write_integers(
             raise InputError("is a weight's name and another one's scale", field=f"{key}{SCALE}")
         tensors |= {key: integers.contiguous(), f"{key}{SCALE}": scale.contiguous()}
     safetensors.write_safetensors(path, tensors, metadata)
+
+
+def read_integers(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """Integers and scales of each weight, by its key, of a file that `write_integers` wrote.
+
+    Raises:
+        InputError: it is no such file.
+    """
+    tensors = safetensors.read(path).tensors if sniff_container(path) == "safetensors" else {}
+    found = {
+        key: (tensor, tensors[f"{key}{SCALE}"])
+        for key, tensor in tensors.items()
+        if f"{key}{SCALE}" in tensors
+    }
+    whole = all(
+        one.dtype in (torch.int8, torch.int16) and scale.dim() == one.dim()
+        for one, scale in found.values()
+    )
+    if not whole or 2 * len(found) != len(tensors):
+        raise InputError(
+            "is no file of integers", file=path, hint="snnprune prune --bits and export write them"
+        )
+    return found

@@ -47,13 +47,15 @@ def check(options: CheckOptions, show: ShowOptions) -> None:
 def export(options: ExportOptions, show: ShowOptions) -> None:
     """Write a checkpoint without its zeros, or for other programs; says what each kind weighs."""
     from snnprune.cli.console import Screen
-    from snnprune.cli.tables import make_size_table
+    from snnprune.cli.tables import describe_chain, make_size_table
     from snnprune.jobs.export import export_checkpoint
 
     screen = Screen(show, report=options.report, force=options.force)
     found = export_checkpoint(options)
-    line = f"wrote {options.out} ({found.written:,} bytes)"
-    screen.result(make_size_table(found.sizes, options.values), line, report=found.report)
+    lines = [f"wrote {options.out} ({found.written:,} bytes)"]
+    if found.check is not None:
+        lines = [describe_chain(found.check), *lines]
+    screen.result(make_size_table(found.sizes, options.values), *lines, report=found.report)
 
 
 @expand_options

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from snnprune.errors import (
+    format_count,
     format_joules,
     format_percent,
     format_split,
@@ -19,7 +20,7 @@ from snnprune.errors import (
 )
 
 if TYPE_CHECKING:
-    from snnprune.export import Sizes
+    from snnprune.export import ChainCheck, Sizes
     from snnprune.jobs.demo import DemoMeasurement
     from snnprune.jobs.evaluate import EvaluateResult
     from snnprune.jobs.targets.reporting import LayerRow
@@ -277,6 +278,19 @@ def make_size_table(sizes: Sizes, values: str) -> Table:
     for name, count in rows.items():
         table.add_row(name, f"{count:,}", f"{count / max(sizes.dense, 1):.1%}")
     return table
+
+
+def describe_chain(check: ChainCheck) -> str:
+    """How near a chain is to its network, and what it takes."""
+    where = f"{format_count(check.samples, 'sample')} of {format_count(check.time_steps, 'step')}"
+    parts = [
+        f"held against the network on {where}: membranes off by at most {check.deviation:.1g} of "
+        f"the largest, {check.other_spikes:,} of {check.spikes:,} spikes otherwise",
+        f"BatchNorm of {format_count(check.folded, 'layer')} folded" if check.folded else "",
+    ]
+    if check.table_bytes is not None and check.state_bytes is not None:
+        parts.append(f"tables {check.table_bytes:,} bytes, state {check.state_bytes:,} bytes")
+    return "; ".join(filter(None, parts))
 
 
 def make_work_table(found: EvaluateResult, width: int) -> Table:

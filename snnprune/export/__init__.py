@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import zstandard
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from snnprune.export.exporters import RecordedNetwork
 
 
+if TYPE_CHECKING:
+    IntegerTensors = Mapping[str, tuple[Tensor, Tensor]]
+    """Integers, and the scale of each output channel in a shape that broadcasts, by weight key."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ExportContents:
     """What is to be written: tensors by the keys of the file, in its order."""
@@ -35,6 +40,39 @@ class ExportContents:
     packing: Packing[Tensor]
     running: RecordedNetwork | None = None
     """The network with these weights, for a format that needs it."""
+    bits: int | None = None
+    integers: IntegerTensors = field(default_factory=dict)
+    """Of each weight, by the keys of the file or where there is a network by its own; or none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainCheck:
+    """How far a chain is from the network that it was made of, on one batch."""
+
+    samples: Natural
+    time_steps: Natural
+    folded: Natural
+    """Layers that have a BatchNorm in their weights now."""
+    deviation: float
+    """Largest difference of a membrane or output that follows from the spikes before it, as a share
+    of the largest of its layer."""
+    spikes: Natural
+    """Of all neurons of the network."""
+    other_spikes: Natural
+    """How many come or miss otherwise when the chain is run by itself."""
+    table_bytes: Natural | None = None
+    """Of a header, what does not change: weights, where they are, scales and biases."""
+    state_bytes: Natural | None = None
+    """And what does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What is to be told of a file."""
+
+    notes: tuple[str, ...] = ()
+    check: ChainCheck | None = None
+    """Of a file that is a chain of layers and neurons."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +81,12 @@ class Format:
 
     summary: str
     suffixes: tuple[str, ...]
-    write: Callable[[Path, ExportContents], tuple[str, ...] | None]
+    write: Callable[[Path, ExportContents], Written | None]
     """Gives what is to be told of the file."""
     needs_network: bool = False
     """Whether tensors are not enough."""
+    bits: Literal["never", "may", "must"] = "never"
+    """Whether it holds weights as integers."""
 
 
 def _write_packed(path: Path, found: ExportContents) -> None:
@@ -95,18 +135,38 @@ def _make_csr(weight: Tensor) -> dict[str, Any]:
     }
 
 
-def _write_nir(path: Path, found: ExportContents) -> tuple[str, ...]:
+def _write_integers(path: Path, found: ExportContents) -> None:
+    from snnprune.checkpoint.mask_file import BITS, write_integers
+
+    write_integers(path, found.integers, {**found.metadata, BITS: str(found.bits)})
+
+
+def _write_nir(path: Path, found: ExportContents) -> Written:
     from snnprune.export.nir import write_nir
 
     assert found.running is not None
     return write_nir(path, found.running)
 
 
-def _write_onnx(path: Path, found: ExportContents) -> tuple[str, ...]:
+def _write_onnx(path: Path, found: ExportContents) -> Written:
     from snnprune.export.onnx import write_onnx
 
     assert found.running is not None
-    return write_onnx(path, found.running)
+    return Written(notes=write_onnx(path, found.running))
+
+
+def _write_lava(path: Path, found: ExportContents) -> Written:
+    from snnprune.export.lava import write_lava
+
+    assert found.running is not None
+    return write_lava(path, found.running)
+
+
+def _write_c(path: Path, found: ExportContents) -> Written:
+    from snnprune.export.c import write_c
+
+    assert found.running is not None
+    return write_c(path, found.running, found.integers)
 
 
 def _require_in_numpy(key: str, tensor: Tensor) -> None:
@@ -151,6 +211,25 @@ FORMATS = {
         summary="the whole network, time steps and all, for ONNX Runtime",
         suffixes=(".onnx",),
         write=_write_onnx,
+        needs_network=True,
+    ),
+    "integers": Format(
+        summary="integers of each weight and scales of their channels, as prune --bits has them",
+        suffixes=(".safetensors",),
+        write=_write_integers,
+        bits="must",
+    ),
+    "c": Format(
+        summary="a C header of tables without zeros and one function, for microcontrollers",
+        suffixes=(".h",),
+        write=_write_c,
+        needs_network=True,
+        bits="may",
+    ),
+    "lava": Format(
+        summary="a chain in the integers of Loihi, for lava-dl's netx",
+        suffixes=(".net", ".hdf5", ".h5"),
+        write=_write_lava,
         needs_network=True,
     ),
 }

@@ -20,11 +20,16 @@ import torch
 from torch import Tensor, nn
 
 from snnprune.checkpoint.checkpoint import find_prunable_weights
+from snnprune.data.batches import copy_batch
 from snnprune.errors import InputError, SnnpruneError, says_out_of_memory
 from snnprune.graph.libraries import use_plain_operations
 from snnprune.graph.network import Network
 
-NEEDED = {"nir": ("nir", "nirtorch"), "onnx": ("onnx", "onnxscript", "onnxruntime")}
+NEEDED = {
+    "nir": ("nir", "nirtorch"),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "lava": ("h5py",),
+}
 """By format."""
 
 PRINTED = re.compile(r"^\[WARNING\] *(.+)$", re.MULTILINE)  # what snnTorch says of what it drops
@@ -84,6 +89,10 @@ class RecordedNetwork:
     """A network, and the first call of each of its modules in a pass."""
 
     network: Network
+    fed: Any = None
+    """The batch, as the data has it."""
+    blank: bool = False
+    """Whether that is a blank picture, for want of data."""
     inputs: dict[str, Tensor] = field(default_factory=dict)
     """By the name of the module; "" is the network. The first tensor of several."""
     outputs: dict[str, Tensor] = field(default_factory=dict)
@@ -125,7 +134,7 @@ def record_first_calls(network: Network, x: Any) -> RecordedNetwork:
     Raises:
         InputError: the way to run it never calls the network with a tensor.
     """
-    seen = RecordedNetwork(network=network)
+    seen = RecordedNetwork(network=network, fed=copy_batch(x))  # it may work in place
     with (
         use_plain_operations(network.module),
         network.reset_between_batches() as reset,

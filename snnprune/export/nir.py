@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from snnprune.checkpoint.containers import read_checkpoint
 from snnprune.errors import InputError, format_count, format_names
+from snnprune.export import Written
+from snnprune.export.chain import extract_chain
 from snnprune.export.exporters import (
     NEEDED,
     RecordedNetwork,
@@ -25,18 +28,27 @@ from snnprune.export.exporters import (
     import_package,
     require_weights,
 )
+from snnprune.export.nir_chain import (
+    STEP,
+    count_others,
+    describe_neurons,
+    list_values,
+    make_graph,
+)
 from snnprune.files.writing import replace_file
 from snnprune.graph.network import Neuron
 
 
 @torch.no_grad()
-def write_nir(path: Path, seen: RecordedNetwork) -> tuple[str, ...]:
+def write_nir(path: Path, seen: RecordedNetwork) -> Written:
     """Write what the network's library makes of it, if that is the network; notes on it.
 
     Raises:
         InputError: the library cannot export it, or nothing like it came out.
         OutputError: the file cannot be written.
     """
+    if _is_for_chain(seen):
+        return _write_chain(path, seen)
     layers = copy_layer_values(seen.network)  # an exporter may share their memory
     graph = export_graph(seen)
     require_counterparts(graph, seen)
@@ -48,17 +60,43 @@ def write_nir(path: Path, seen: RecordedNetwork) -> tuple[str, ...]:
         require_weights(read_checkpoint(temporary).tensors, layers)
         require_same_course(back, seen)
         step = find_time_step(back, seen)
-    return collect_notes(seen, step)
+    return Written(notes=collect_notes(seen, step))
+
+
+def _is_for_chain(seen: RecordedNetwork) -> bool:
+    """Whether it has what no library exports, and a chain of layers may have."""
+    strange = any(one.library.name not in EXPORTERS for one in seen.network.neurons.values())
+    pools = (_BatchNorm, nn.MaxPool2d)
+    return strange or any(isinstance(part, pools) for part in seen.module.modules())
+
+
+def _write_chain(path: Path, seen: RecordedNetwork) -> Written:
+    """Write it as a chain of layers, each BatchNorm folded into the one before it."""
+    nir = import_package("nir", to="nir")
+    found = extract_chain(seen)
+    graph = make_graph(found.chain)
+    with replace_file(path) as temporary:
+        with convert_package_errors("nir", to="nir"):
+            nir.write(temporary, graph)
+            back = nir.read(temporary)
+        require_weights(read_checkpoint(temporary).tensors, list_values(found.chain))
+        others = count_others(back, found)
+    notes = (_describe_step(STEP), *describe_neurons(found.chain))
+    return Written(notes=notes, check=replace(found.check, other_spikes=others))
+
+
+def _describe_step(time_step: float) -> str:
+    return (
+        f"NIR's neurons are of continuous time: a reader must take a time step of "
+        f"{time_step:.5g}, in the unit of their tau"
+    )
 
 
 def collect_notes(seen: RecordedNetwork, time_step: float | None) -> tuple[str, ...]:
     """The time step, and a line where neurons reset in a way that NIR has no word for."""
     notes = []
     if time_step is not None:
-        notes.append(
-            f"NIR's neurons are of continuous time: a reader must take a time step of "
-            f"{time_step:.5g}, in the unit of their tau"
-        )
+        notes.append(_describe_step(time_step))
     if soft := sum(_is_soft(neuron.module) for neuron in seen.network.neurons.values()):
         notes.append(
             f"NIR has the reset to a potential alone: {format_count(soft, 'layer')} of neurons "
@@ -306,7 +344,6 @@ def export_graph(seen: RecordedNetwork) -> Any:
     Raises:
         InputError: no library or several, or it cannot.
     """
-    _require_no_batchnorm(seen.module)
     library = _library_of(seen)
     for package in NEEDED["nir"]:
         import_package(package, to="nir")
@@ -316,27 +353,8 @@ def export_graph(seen: RecordedNetwork) -> Any:
 
 def _library_of(seen: RecordedNetwork) -> str:
     names = {neuron.library.name for neuron in seen.network.neurons.values()}
-    if strange := [
-        n for n, one in seen.network.neurons.items() if one.library.name not in EXPORTERS
-    ]:
-        raise InputError(
-            f"no library exports the neurons {format_names(strange)}",
-            field="--to nir",
-            hint=f"those of {', '.join(EXPORTERS)} can be exported",
-        )
     if len(names) > 1:
         raise InputError(
             f"no exporter takes neurons of {' and '.join(sorted(names))} at once", field="--to nir"
         )
     return names.pop()
-
-
-def _require_no_batchnorm(module: nn.Module) -> None:
-    norms = [name for name, part in module.named_modules() if isinstance(part, _BatchNorm)]
-    if norms:
-        raise InputError(
-            f"NIR has no BatchNorm (modules {format_names(norms)})",
-            field="--to nir",
-            hint="fold each into the layer before it (torch.nn.utils.fusion.fuse_conv_bn_eval "
-            "keeps zeros) and export that network",
-        )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +16,24 @@ from snnprune.checkpoint.containers import (
     read_checkpoint,
     require_plain,
 )
+from snnprune.checkpoint.header import PARTNER
 from snnprune.checkpoint.naming import is_prunable, judge_values
 from snnprune.checkpoint.packing import AS_THEY_ARE, PRECISIONS, StoredPacker
 from snnprune.checkpoint.stored import StoredBytes, StoredCheckpoint, open_stored
 from snnprune.errors import InputError, UsageError, did_you_mean
-from snnprune.export import FORMATS, WHOLE, ExportContents, Sizes, measure_sizes
+from snnprune.export import (
+    FORMATS,
+    WHOLE,
+    ChainCheck,
+    ExportContents,
+    Sizes,
+    Written,
+    measure_sizes,
+)
 from snnprune.files.reading import BackgroundHash, changed_error
 from snnprune.files.writing import replace_together, require_free
 from snnprune.jobs.options import ExportOptions
+from snnprune.jobs.prune.options import OutputPaths
 from snnprune.jobs.targets.reporting import describe_target
 from snnprune.report import make_file_entry, make_report
 
@@ -31,8 +41,10 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from snnprune.checkpoint.checkpoint import Checkpoint
     from snnprune.export.exporters import RecordedNetwork
     from snnprune.jobs.targets.target import Target
+    from snnprune.pruning.repair.quantize import IntegerWeight
 
 SAMPLES = 16  # of the batch that a file is held against
 PACKED = "packed"
@@ -45,6 +57,8 @@ class ExportResult:
     sizes: Sizes
     written: int
     """Bytes of the file."""
+    check: ChainCheck | None
+    """How near a chain of layers and neurons is to its network, where that is what was written."""
     notes: tuple[str, ...]
     report: dict[str, Any]
 
@@ -59,6 +73,8 @@ class _Exported:
     packed: Collection[str]
     """Of the tensors, by their names in the file, those that packing makes smaller."""
     notes: tuple[str, ...]
+    bits: int | None = None
+    check: ChainCheck | None = None
     device: torch.device | None = None
     target: Target | None = None
     """The network, where the format needs it."""
@@ -80,6 +96,7 @@ def export_checkpoint(options: ExportOptions) -> ExportResult:
     return ExportResult(
         sizes=found.sizes,
         written=written,
+        check=found.check,
         notes=found.notes,
         report=make_report(
             "export",
@@ -91,7 +108,9 @@ def export_checkpoint(options: ExportOptions) -> ExportResult:
             container=found.container,
             to=options.to,
             values=options.values,
+            bits=found.bits,
             sizes=found.sizes.as_dict(),
+            chain=None if found.check is None else asdict(found.check),
             written_bytes=written,
             packed=sorted(found.packed),
             outputs=[make_file_entry(options.out)],
@@ -141,16 +160,24 @@ def _export_tensors(options: ExportOptions) -> _Exported:
     tensors = checkpoint.in_file(checkpoint.tensors)
     weights = [key for key, tensor in tensors.items() if is_prunable(key, tensor)]
     with _name_file_in_errors(options.checkpoint):
-        target, seen = _record_network(options)
+        target = _open_network(options)
         if target is not None and target.checkpoint.sha256 != checkpoint.sha256:
             raise changed_error(options.checkpoint)  # the network was read from it once more
+        grid = _choose_grid(options, checkpoint, target)
+        seen = None if target is None else _record_network(target, grid.weights)
         packing = pack(tensors, precision=options.values, lossy=weights)
         contents = ExportContents(
-            tensors=tensors, metadata=checkpoint.metadata, packing=packing, running=seen
+            tensors=tensors,
+            metadata=checkpoint.metadata | ({PARTNER: checkpoint.sha256} if grid.own else {}),
+            packing=packing,
+            running=seen,
+            bits=grid.bits,
+            integers=grid.tensors,
         )
         raw = list_bytes(tensors.values())
         sizes = measure_sizes(raw, packing, whole=_choose_whole(options))
-        told = FORMATS[options.to].write(options.out, contents) or ()
+        written = FORMATS[options.to].write(options.out, contents) or Written()
+    told = written.notes
     if options.to == PACKED and options.values == AS_THEY_ARE:
         minus = sum(_count_negative_zeros(tensors[key]) for key in weights)
         told = (*_note_negative_zeros(minus), *told)
@@ -159,7 +186,9 @@ def _export_tensors(options: ExportOptions) -> _Exported:
         sha256=checkpoint.sha256,
         sizes=sizes,
         packed=packing.table,
-        notes=(*(target.checkpoint if target else checkpoint).notes, *told),
+        notes=(*(target.checkpoint if target else checkpoint).notes, *grid.notes, *told),
+        bits=grid.bits,
+        check=written.check,
         device=torch.device("cpu"),
         target=target,
     )
@@ -180,16 +209,97 @@ def _choose_whole(options: ExportOptions) -> float:
     return math.inf if options.exact_sizes else WHOLE
 
 
-def _record_network(options: ExportOptions) -> tuple[Target, RecordedNetwork] | tuple[None, None]:
-    """The network, and what it does on a batch of its data or a blank picture, where it is needed.
+@dataclass(frozen=True, kw_only=True)
+class _Grid:
+    """The integers of weights, where the format takes some."""
+
+    bits: int | None = None
+    weights: Mapping[str, IntegerWeight] = field(default_factory=dict)
+    """By the keys of the network, or where there is none of the file."""
+    own: bool = False
+    """Whether they are the weights of the file, bit for bit."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def tensors(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Integers and scales."""
+        return {key: (one.integers, one.scale) for key, one in self.weights.items()}
+
+
+def _choose_grid(options: ExportOptions, checkpoint: Checkpoint, target: Target | None) -> _Grid:
+    """That of the file that `prune --bits` wrote beside it, or each weight rounded to `--bits`.
 
     Raises:
-        InputError: there is no network, or nothing to run it on; or as `open_target`.
+        InputError: the format needs integers and there are none.
+    """
+    from snnprune.checkpoint.mask_file import BITS
+
+    how = FORMATS[options.to].bits
+    stored = checkpoint.metadata.get(BITS)
+    if how == "never" or (how == "may" and options.bits is None and stored is None):
+        return _Grid()
+    if options.bits is not None and str(options.bits) != stored:
+        return _round_weights(checkpoint, target, options.bits)
+    if stored is None or not stored.isdigit():
+        raise InputError("has floats", hint="give --bits, or prune with --bits")
+    return _read_grid(options.checkpoint, checkpoint, target, int(stored))
+
+
+def _round_weights(checkpoint: Checkpoint, target: Target | None, bits: int) -> _Grid:
+    """Each weight on a grid by itself."""
+    from snnprune.pruning.repair.quantize import quantize_by_rounding
+
+    if target is None:
+        tensors = checkpoint.in_file(checkpoint.tensors)
+        weights = {key: one for key, one in tensors.items() if is_prunable(key, one)}
+    else:
+        assert target.network is not None
+        own = target.network.module
+        weights = {key: own.get_parameter(key).detach() for key in target.network.layers}
+    found = quantize_by_rounding(
+        weights,
+        {key: weight != 0 for key, weight in weights.items()},
+        bits,
+        reasons=dict.fromkeys(weights, "rounded at export"),
+        network=None if target is None else target.network,
+    )
+    zeros = sum(one.zeros for one in found.layers.values())
+    note = (f"{zeros:,} weights that are kept are 0 with {bits} bits",) if zeros else ()
+    return _Grid(bits=bits, weights=found.weights, notes=note)
+
+
+def _read_grid(path: Path, checkpoint: Checkpoint, target: Target | None, bits: int) -> _Grid:
+    """The integers that lie beside a file, if they are its own."""
+    from snnprune.checkpoint.mask_file import read_integers, read_partner
+    from snnprune.pruning.repair.quantize import IntegerWeight
+
+    beside = OutputPaths(out=path, quantized=True).integers_file
+    assert beside is not None
+    if not beside.is_file():
+        raise InputError(
+            f"was pruned to {bits} bits, and {beside.name} is not beside it",
+            hint="put it there, or give other --bits to round anew",
+        )
+    if read_partner(beside) != checkpoint.sha256:
+        raise InputError(f"holds the integers of another file than {path.name}", file=str(beside))
+    found = {
+        key: IntegerWeight(integers=a, scale=b) for key, (a, b) in read_integers(beside).items()
+    }
+    if target is not None:
+        names = checkpoint.in_file({key: key for key in checkpoint.tensors})
+        found = {names[key]: one for key, one in found.items() if key in names}
+    return _Grid(bits=bits, weights=found, own=True)
+
+
+def _open_network(options: ExportOptions) -> Target | None:
+    """The network, where it is needed.
+
+    Raises:
+        InputError: there is none; or as `open_target`.
     """
     if not FORMATS[options.to].needs_network:
-        return None, None
-    from snnprune.export.exporters import record_first_calls
-    from snnprune.jobs.targets.opening import open_target, read_example
+        return None
+    from snnprune.jobs.targets.opening import open_target
 
     target = open_target(options.target)
     if target.network is None or target.spec is None:
@@ -199,9 +309,22 @@ def _record_network(options: ExportOptions) -> tuple[Target, RecordedNetwork] | 
             field=f"--to {options.to}",
             hint="give --data" if target.spec else "give --model",
         )
+    return target
+
+
+def _record_network(target: Target, weights: Mapping[str, IntegerWeight]) -> RecordedNetwork:
+    """What it does, with these weights, on a batch of its data or a blank picture."""
+    from snnprune.export.exporters import record_first_calls
+    from snnprune.jobs.targets.binding import load_tensors
+    from snnprune.jobs.targets.opening import read_example
+
+    assert target.network is not None
+    assert target.spec is not None
+    blank = not (target.data and (target.data.train or target.data.test))
+    load_tensors(target.network.module, {key: one.multiply() for key, one in weights.items()})
     example = read_example(target.spec, target.data, target.device, count=SAMPLES)
     assert example is not None, "it was traced with one"
-    return target, record_first_calls(target.network, example.x)
+    return replace(record_first_calls(target.network, example.x), blank=blank)
 
 
 def _count_negative_zeros(weight: Tensor) -> int:
@@ -232,6 +355,12 @@ def _require_sense(options: ExportOptions) -> None:
             field="--values",
             hint="leave it out, or choose --to packed",
         )
+    if options.bits is not None and FORMATS[options.to].bits == "never":
+        raise UsageError(
+            f"a {options.to} file holds no integers of so many bits",
+            field="--bits",
+            hint="leave it out, or choose --to integers or c",
+        )
     _require_no_network(options)
     fitting = FORMATS[options.to].suffixes
     if options.out.suffix.lower() not in fitting:
@@ -255,5 +384,5 @@ def _require_no_network(options: ExportOptions) -> None:
             raise UsageError(
                 f"a {options.to} file is made of tensors alone",
                 field=flag,
-                hint="leave it out, or choose --to nir or onnx",
+                hint="leave it out, or choose --to nir, onnx, c or lava",
             )

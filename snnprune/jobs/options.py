@@ -28,7 +28,7 @@ from snnprune.jobs.targets.options import (
 from snnprune.measure import Energy
 from snnprune.pruning.allocation import require_sparsity
 from snnprune.pruning.criteria import CRITERIA
-from snnprune.pruning.repair import require_repair
+from snnprune.pruning.repair import FEWEST_BITS, MOST_BITS, require_bits, require_repair
 from snnprune.report.gates import GATES, read_limits
 from snnprune.report.verdicts import Limit
 
@@ -363,7 +363,12 @@ class ExportOptions(NetworkOptions):
             metavar="CKPT", help="A .safetensors (or its index), .pth or .nir.", readable=False
         ),
     ]
-    to: Annotated[str, typer.Option(metavar="NAME", help="packed, dense, pth, csr, nir or onnx.")]
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="packed, dense, pth, csr, nir, onnx, integers, c or lava."
+        ),
+    ]
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="Where it goes.", readable=False)
     ]
@@ -375,6 +380,14 @@ class ExportOptions(NetworkOptions):
             "each output channel.",
         ),
     ] = "exact"
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Of integers and c: each weight rounded to a grid per output channel, "
+            f"{FEWEST_BITS} to {MOST_BITS} bits; what prune --bits made needs none.",
+        ),
+    ] = None
     exact_sizes: Annotated[
         bool,
         typer.Option(
@@ -390,8 +403,10 @@ class ExportOptions(NetworkOptions):
     report: ReportFlag = None
 
     def check(self) -> None:
-        """Refuse a checkpoint that cannot be read, too."""
+        """Refuse a grid that is none and a checkpoint that cannot be read, too."""
         super().check()
+        if self.bits is not None:
+            require_bits(self.bits)
         require_readable(self.checkpoint)
 
     @property

@@ -41,6 +41,7 @@ from snnprune.theory.crisis import AccumulatedFlips
 
 Workload = Annotated[workload.WorkloadRow, AsDict(name="Workload")]
 Sizes = Annotated[export.Sizes, AsDict()]
+Chain = Annotated[export.ChainCheck, AsDict(name="Chain")]
 Tuning = Annotated[repair.TuneOutcome, AsDict(name="Tuning")]
 Quantization = Annotated[
     quantize.Quantized,
@@ -302,7 +303,9 @@ class Export(Frame):
     container: str
     to: str
     values: str
+    bits: Natural | None
     sizes: Sizes
+    chain: Chain | None
     written_bytes: Natural
     packed: list[str]
     outputs: list[File]

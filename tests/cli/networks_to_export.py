@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -206,6 +206,71 @@ def jelly_steps() -> nn.Module:
     return _jelly(mode="m")
 
 
+def jelly_batchnorm(pool: str = "MaxPool2d") -> nn.Module:
+    """Frames (T, N, 1, 8, 8): a pool of spikes between two convolutions with BatchNorm."""
+    found = "spikingjelly.activation_based"
+    layer, neurons = (import_module(f"{found}.{name}") for name in ("layer", "neuron"))
+    net = nn.Sequential(
+        layer.Conv2d(1, 4, 3, padding=1, bias=False),
+        layer.BatchNorm2d(4),
+        neurons.LIFNode(tau=2.5),
+        getattr(layer, pool)(2),
+        layer.Conv2d(4, 6, 3),
+        layer.BatchNorm2d(6),
+        neurons.IFNode(),
+        layer.Flatten(),
+        layer.Linear(24, 10),
+        neurons.LIFNode(decay_input=False),
+    )
+    import_module(f"{found}.functional").set_step_mode(net, "m")
+    return net
+
+
+def jelly_averaged() -> nn.Module:
+    return jelly_batchnorm("AvgPool2d")
+
+
+def jelly_currents() -> nn.Module:
+    """Without neurons behind the last layer."""
+    return cast(nn.Sequential, jelly_averaged())[:-1]
+
+
+def jelly_negative() -> nn.Module:
+    """A pool before its BatchNorm, which turns a channel over."""
+    net: Any = jelly_batchnorm()
+    return nn.Sequential(net[0], net[3], net[1], net[2], *net[4:])
+
+
+def jelly_exact() -> nn.Module:
+    """Weights and thresholds that are whole numbers of 1/64, and no leak."""
+    found = "spikingjelly.activation_based"
+    layer, neurons = (import_module(f"{found}.{name}") for name in ("layer", "neuron"))
+    net = nn.Sequential(
+        layer.Conv2d(1, 4, 3, padding=1, bias=True),
+        neurons.IFNode(),
+        layer.Flatten(),
+        layer.Linear(256, 10, bias=False),
+        neurons.IFNode(v_threshold=2.0),
+    )
+    drawn = torch.Generator().manual_seed(0)
+    for tensor in net.parameters():
+        tensor.data = torch.randint(-40, 44, tensor.shape, generator=drawn) / 64
+        tensor.data.view(-1)[0] = 127 / 64  # 254 on Loihi
+    import_module(f"{found}.functional").set_step_mode(net, "m")
+    return net
+
+
+def jelly_strided() -> nn.Module:
+    """Groups, a stride and dilation."""
+    net: Any = jelly_averaged()
+    layer = import_module("spikingjelly.activation_based.layer")
+    net[0] = layer.Conv2d(1, 4, (3, 2), padding=(1, 0), bias=True, step_mode="m")
+    net[3] = layer.MaxPool2d(3, stride=2, padding=1, step_mode="m")
+    net[4] = layer.Conv2d(4, 6, 3, stride=(1, 2), dilation=(1, 1), groups=2, step_mode="m")
+    net[8] = layer.Linear(12, 10, step_mode="m")
+    return cast(nn.Module, net)
+
+
 def jelly_maxpool() -> nn.Module:
     return _jelly("MaxPool2d")
 
@@ -375,6 +440,17 @@ def frames() -> list[Tensor]:
 
 def images() -> list[Tensor]:
     return [torch.rand(2, 1, 8, 8)]
+
+
+def whole_images() -> list[Tensor]:
+    """(N * T, C, H, W), 0 or 1."""
+    return [films_of_spikes.flatten(0, 1)[:4] for films_of_spikes in spiking_films()]
+
+
+def spiking_films() -> list[Tensor]:
+    """(T, N, C, H, W), 0 or 1."""
+    drawn = torch.Generator().manual_seed(0)
+    return [(torch.rand(6, 5, 1, 8, 8, generator=drawn) < 0.4).float()]
 
 
 def films() -> list[Tensor]:

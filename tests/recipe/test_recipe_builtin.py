@@ -19,6 +19,7 @@ def test_the_built_in_recipes_are_these() -> None:
         "fashion-mnist",
         "fashion-mnist-mini",
         "fashion-mnist-resnet19",
+        "moving-mini",
         "paper-figure-3",
         "paper-figure-5",
         "smoke",

@@ -22,7 +22,14 @@ from snnprune.data.images import ImageSplit
 from snnprune.distributed.ranks import choose_device
 from snnprune.errors import InputError, format_names
 from snnprune.graph.calls import describe_restless
-from snnprune.graph.forward import Forward, Readout, load_forward, load_reading, require_as_many
+from snnprune.graph.forward import (
+    Forward,
+    Readout,
+    load_forward,
+    load_reading,
+    place_time_first,
+    require_as_many,
+)
 from snnprune.graph.network import Network
 from snnprune.graph.samples_and_steps import Placement, place_samples
 from snnprune.graph.state import unwrap
@@ -59,6 +66,7 @@ def open_target(options: TargetOptions) -> Target:
         data_spec = replace(data_spec, validation=data.held_out)
     network, no_network = None, NO_MODEL
     forward, doubts = load_forward(options.forward, options.model), tuple[str, ...]()
+    told = place_time_first(forward, options.forward, data)
     if spec is not None:
         module, checkpoint = _load_module(spec, checkpoint)
         example = read_example(spec, data, device)
@@ -72,6 +80,8 @@ def open_target(options: TargetOptions) -> Target:
             require_as_many(ran, *example, reading)
             placed = _find_placement(network, example, ran, own=is_reference(spec.name))
             network, doubts = placed.network, placed.doubts
+            if told is not forward:  # not before: where a network looks for samples is tried
+                network = network.with_forward(told)
         notes = (
             *_note_picture_scale(spec, data),
             *_note_labels(example),

@@ -227,6 +227,27 @@ DATA = Registry(
             target="snnprune.data.public:svhn",
             summary="99,289 colour house numbers, 32 x 32, 10 classes; needs scipy",
         ),
+        "nmnist": RegistryRow(
+            target="snnprune.data.recordings:nmnist",
+            summary="70,000 event recordings of digits, 2 x 34 x 34, 10 classes; needs tonic",
+        ),
+        "dvs-gesture": RegistryRow(
+            target="snnprune.data.recordings:dvs_gesture",
+            summary="event recordings of gestures, 2 x 128 x 128, 11 classes; needs tonic",
+        ),
+        "cifar10-dvs": RegistryRow(
+            target="snnprune.data.recordings:cifar10_dvs",
+            summary="10,000 event recordings of CIFAR-10 on a screen, 2 x 128 x 128, 10 classes; "
+            "needs tonic and aedat",
+        ),
+        "shd": RegistryRow(
+            target="snnprune.data.recordings:shd",
+            summary="10,420 spoken digits as spikes of 700 inputs, 20 classes; needs tonic",
+        ),
+        "ssc": RegistryRow(
+            target="snnprune.data.recordings:ssc",
+            summary="105,829 spoken words as spikes of 700 inputs, 35 classes; needs tonic",
+        ),
         "moving-mini": RegistryRow(
             target="snnprune.data.moving:moving_mini",
             summary="2,500 event recordings of moving clothes, 8 x 2 x 32 x 32, 10 classes; "

@@ -39,7 +39,7 @@ from snnprune.jobs.targets.options import TargetOptions, matches_pattern
 from snnprune.jobs.targets.provenance import read_data_spec, read_model_spec
 from snnprune.jobs.targets.stored import NO_MODEL
 from snnprune.jobs.targets.target import Target
-from snnprune.models import MODELS, ModelSpec, build_model, read_argument
+from snnprune.models import MODELS, ModelSpec, build_model, has_argument, read_argument
 from snnprune.plugins.names import explain_text_argument, flag_of, is_own_function
 from snnprune.plugins.user_code import guard_user_code, is_reference
 from snnprune.pruning.structure import read_shapes
@@ -285,7 +285,11 @@ def read_example(
     if split:
         return Pair(*next(iter(split.batches(count, limit=count, device=device))))
     channels, size = read_argument(spec, "in_channels"), read_argument(spec, "size")
-    if not isinstance(channels, int) or not isinstance(size, int):
+    if not isinstance(channels, int):
+        return None
+    if spec.name in MODELS.rows and not has_argument(spec, "size"):  # it takes no pictures
+        return Pair(torch.zeros(2, count, channels, device=device), None)
+    if not isinstance(size, int):
         return None
     return Pair(torch.zeros(count, channels, size, size, device=device), None)
 

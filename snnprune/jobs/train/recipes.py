@@ -207,7 +207,7 @@ class NeuronArguments(Section):
 
 
 class ModelArguments(Section):
-    """Those of every built-in model."""
+    """Those of every built-in model that takes pictures."""
 
     in_channels: Count = 1
     size: Count = 1
@@ -223,10 +223,21 @@ class ConvSnnArguments(ModelArguments):
     depth: Count = 1
 
 
-ARGUMENTS: Mapping[str, type[ModelArguments]] = {
+class RecurrentSnnArguments(Section):
+    """Those of `recurrent-snn`, whose samples are no pictures and have time steps of their own."""
+
+    in_channels: Count = 1
+    classes: Count = 1
+    width: Count = 1
+    depth: Count = 1
+    neuron: NeuronArguments | None = None
+
+
+ARGUMENTS: Mapping[str, type[Section]] = {
     "conv-snn": ConvSnnArguments,
     "res-snn-19": ModelArguments,
     "res-snn-19-light": ModelArguments,
     "snn-vgg-16": ModelArguments,
     "6conv2fc": ModelArguments,
+    "recurrent-snn": RecurrentSnnArguments,
 }

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from snnprune.errors import InputError, did_you_mean, error_class_for
+from snnprune.data.settings import parse_settings, split_name
+from snnprune.errors import InputError, UsageError, did_you_mean, error_class_for
 from snnprune.plugins.names import Registry, RegistryRow
 from snnprune.plugins.user_code import load_object
 from snnprune.runtime import find_cache_folder
@@ -43,6 +44,8 @@ class DataOptions:
     """The channels that the model takes; None: as they are."""
     whole: bool = False
     """Whether a function of the user's runs them, which may take batches of any kind."""
+    settings: str = ""
+    """What stands behind the colon of a name in `EVENTS`, as `frames=8`."""
 
     def part(self, *, tested: bool) -> float:
         """The part that is set aside, where there are test images or not."""
@@ -138,6 +141,10 @@ class DataSet:
     channels: int | None
     size: int | None
     """The side of its square pictures, in pixels."""
+    time_first: bool = False
+    """Whether its batches are (T, N, ...), as those of events are."""
+    time_steps: int | None = None
+    """T of all its samples; None where they have none, or of several lengths."""
     train: Split | None
     validation: Split | None
     test: Split | None
@@ -220,6 +227,32 @@ DATA = Registry(
             target="snnprune.data.public:svhn",
             summary="99,289 colour house numbers, 32 x 32, 10 classes; needs scipy",
         ),
+        "nmnist": RegistryRow(
+            target="snnprune.data.recordings:nmnist",
+            summary="70,000 event recordings of digits, 2 x 34 x 34, 10 classes; needs tonic",
+        ),
+        "dvs-gesture": RegistryRow(
+            target="snnprune.data.recordings:dvs_gesture",
+            summary="event recordings of gestures, 2 x 128 x 128, 11 classes; needs tonic",
+        ),
+        "cifar10-dvs": RegistryRow(
+            target="snnprune.data.recordings:cifar10_dvs",
+            summary="10,000 event recordings of CIFAR-10 on a screen, 2 x 128 x 128, 10 classes; "
+            "needs tonic and aedat",
+        ),
+        "shd": RegistryRow(
+            target="snnprune.data.recordings:shd",
+            summary="10,420 spoken digits as spikes of 700 inputs, 20 classes; needs tonic",
+        ),
+        "ssc": RegistryRow(
+            target="snnprune.data.recordings:ssc",
+            summary="105,829 spoken words as spikes of 700 inputs, 35 classes; needs tonic",
+        ),
+        "moving-mini": RegistryRow(
+            target="snnprune.data.moving:moving_mini",
+            summary="2,500 event recordings of moving clothes, 8 x 2 x 32 x 32, 10 classes; "
+            "made of the pictures that come with snnprune",
+        ),
     },
 )
 
@@ -232,18 +265,35 @@ FORMS = {
         target="snnprune.data.user_files:open_tensors",
         summary="tensors:FILE, the tensors x and, optionally, y of a .safetensors or .pt file",
     ),
+    "frames": RegistryRow(
+        target="snnprune.data.events:open_frames",
+        summary="frames:DIR, SpikingJelly's .npz frames of events, a folder per class in DIR/train "
+        "and DIR/test",
+    ),
 }
 """Sets of the user's own: the word before the colon, and what opens the place after it."""
+
+
+def is_built_in(name: str) -> bool:
+    """Whether a name stands for a set of `DATA`, with settings or without."""
+    named = split_name(name)
+    try:
+        return name in DATA.rows or (named is not None and bool(parse_settings(*named)))
+    except UsageError:
+        return False
 
 
 def require_data(name: str, *, field: str = "--data") -> None:
     """Check the form of a data set's name, opening and importing nothing.
 
     Raises:
-        UsageError: it is no known name, `imagefolder:DIR`, `tensors:FILE` or reference to a
-            function, and `field` is a flag.
+        UsageError: it is no known name, `imagefolder:DIR`, `tensors:FILE`, `frames:DIR` or
+            reference to a function, or has other settings than its set, and `field` is a flag.
         InputError: likewise, in a file.
     """
+    if (named := split_name(name)) is not None:
+        parse_settings(*named, field=field)
+        return
     form, _, place = name.partition(":")
     if form in FORMS and not place:
         raise error_class_for(field)(
@@ -269,6 +319,9 @@ def open_data(spec: str, *, options: DataOptions, field: str = "--data") -> Data
     """
     require_data(spec, field=field)
     form, _, place = spec.partition(":")
+    if (named := split_name(spec)) is not None:
+        spec, settings = named
+        return DATA.load(spec, field=field)(replace(options, settings=settings))
     if form in FORMS:
         return load_object(FORMS[form].target, field=field)(Path(place), options)
     if spec in DATA.names():

@@ -87,6 +87,11 @@ class ImageSplit:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def sample_shape(self) -> torch.Size:
+        """(C, H, W) of one picture, or of what is seen at once."""
+        return self.images.shape[1:]
+
     def on(self, device: Device) -> Self:
         """The same samples with their tensors on `device`; nothing is copied if they are there."""
         labels = None if self.labels is None else self.labels.to(device)
@@ -101,7 +106,7 @@ class ImageSplit:
         """`count` samples chosen by `seed` without replacement; all of them if there are fewer."""
         if count >= len(self):
             return self
-        return self.subset(_draw_permutation(self, seed, "sample")[:count])
+        return self.subset(draw_permutation(self, seed, "sample")[:count])
 
     def batches(
         self, batch_size: int, *, limit: int | None = None, device: Device = "cpu"
@@ -113,7 +118,7 @@ class ImageSplit:
         def begin() -> Iterator[Batch]:
             for start in starts:
                 batch = self.subset(slice(start, min(start + batch_size, end)))
-                yield batch.on(device)._normalise()
+                yield batch.on(device).normalise()
 
         return Batches(begin=begin, count=len(starts))
 
@@ -136,14 +141,18 @@ class ImageSplit:
         The first `start` batches are left out; the others are the same without them.
         """
         here = self.on(device)
-        order = _draw_permutation(self, *key, "order").to(here.images.device)
+        order = draw_permutation(self, *key, "order").to(here.images.device)
         for step in range(start, self.steps(batch_size)):
             batch = here.subset(order[step * batch_size : (step + 1) * batch_size])
             draws = make_generator(*key, "augment", step)
-            images = vary_images(batch.images, augment, draws)
-            yield replace(batch, images=images)._normalise()
+            yield replace(batch, images=batch.vary(augment, draws)).normalise()
 
-    def _normalise(self) -> Batch:
+    def vary(self, augment: Augmentation, draws: Generator) -> Tensor:
+        """The samples, each changed by draws of its own; see `vary_images`."""
+        return vary_images(self.images, augment, draws)
+
+    def normalise(self) -> Batch:
+        """The samples as they are fed, and their labels."""
         if self.images.dtype != torch.uint8:
             return self.images, self.labels
         mean, std = self._shape_per_channel(self.mean), self._shape_per_channel(self.std)
@@ -154,7 +163,8 @@ class ImageSplit:
         return per_channel.view(-1, *[1] * (self.images.ndim - 2))
 
 
-def _draw_permutation(split: ImageSplit, *key: object) -> Tensor:
+def draw_permutation(split: ImageSplit, *key: object) -> Tensor:
+    """The indices of a split in an order that depends on `key` alone."""
     return torch.randperm(len(split), generator=make_generator(*key))
 
 
@@ -185,13 +195,13 @@ def image_data_set(
         undivided = f"it has {len(train)} samples" if part else None
     elif validation is None:
         kept, validation = split_validation(train, part, options.seed)
-    shape = train.images.shape
-    pictures = len(shape) == 4
+    shape = train.sample_shape
+    pictures = len(shape) == 3
     return DataSet(
         name=name,
         classes=classes,
-        channels=shape[1] if pictures else None,
-        size=shape[2] if pictures and shape[2] == shape[3] else None,
+        channels=shape[0] if pictures else None,
+        size=shape[1] if pictures and shape[1] == shape[2] else None,
         train=kept,
         validation=validation,
         test=test,

@@ -74,6 +74,8 @@ def _view_bytes(tensor: Tensor) -> Tensor:
 
 MOST = 2048
 """How many samples of a user's loader are looked at, from its first on."""
+CHUNK = 128
+"""How many of a set in memory at once: recordings are large."""
 LEARNT_FROM = {"test": ("train", "validation"), "validation": ("train",)}
 """Of what the images of a split must be free."""
 
@@ -179,7 +181,7 @@ class _SplitSamples:
         with seed_draws(
             "overlap"
         ):  # a loader that shuffles draws, and the user's draws are not ours
-            batches = split.batches(MOST, limit=limit)
+            batches = split.batches(CHUNK, limit=limit)
             return [name for x, y in batches for name in hash_samples(Pair(x, y))]
 
     @property

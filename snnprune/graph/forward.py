@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from snnprune.data import DataSet
 from snnprune.data.batches import (
     Pair,
     copy_batch,
@@ -135,6 +136,30 @@ def load_forward(
     if name == STEPS:
         return CountedForward(forward=forward, axis=1, always=True, field=fields[0])
     return forward
+
+
+def place_time_first(
+    forward: Forward, name: str | None, data: DataSet | None, *, field: str = "--forward"
+) -> Forward:
+    """`forward`, of that `name`, with the word of `data` that its batches are (T, N, ...).
+
+    A function of the user's is left as it is: it may turn them round.
+
+    Raises:
+        UsageError: it would repeat what has time steps of its own, and `field` is a flag.
+        InputError: likewise, in a file.
+    """
+    if data is None or not data.time_first or isinstance(forward, CountedForward):
+        return forward
+    if name is not None and is_own_function(name):
+        return forward
+    if parse_repeats(name or "") is not None:
+        raise error_class_for(field)(
+            f"{name} would repeat {data.name}, which has time steps of its own",
+            field=field,
+            hint=f"take {STEPS}, a call for each of them, or leave it out",
+        )
+    return CountedForward(forward=forward, axis=1, always=True, field=field)
 
 
 def make_counted_forward(forward: Forward, x: Any, output: Any, reading: str | Reading) -> Forward:

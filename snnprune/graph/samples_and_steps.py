@@ -173,6 +173,19 @@ def _is_alike(here: Tensor, there: Tensor) -> bool:
     return float(same.double().mean()) >= ALIKE
 
 
+def read_length(x: Any, samples: int) -> list[int]:
+    """What stands beside the samples in the first two dimensions of a batch: T where it has time.
+
+    Nothing where that is not to be seen; what counts is whether it changes from batch to batch.
+    """
+    if not isinstance(x, Tensor) or x.dim() < 3:
+        return []
+    beside = list(x.shape[:2])
+    if samples in beside:
+        beside.remove(samples)
+    return beside[:1]
+
+
 class StepCount:
     """A sum over batches of N samples.
 
@@ -185,6 +198,12 @@ class StepCount:
         self.neuron, self.layer = _find_counting_neuron(network)
         self.moments = 0
         """Samples times time steps."""
+        self.lengths: set[int] = set()
+        """Time steps of batches, as far as their shapes tell; see `read_length`."""
+
+    def on_batch(self, x: Any, samples: int) -> None:
+        """Take the length of a batch."""
+        self.lengths.update(read_length(x, samples))
 
     def on_spikes(self, neuron: str, spikes: Tensor) -> None:
         """Take what the neuron put out at one call."""
@@ -195,7 +214,9 @@ class StepCount:
         self.moments += math.prod(before) if tells else 0
 
     def of(self, samples: int) -> int | None:
-        """T, or None where the spikes do not tell."""
+        """T, or None where the spikes do not tell, or batches differ in length."""
+        if len(self.lengths) > 1:
+            return None
         steps, rest = divmod(self.moments, samples)
         return steps if steps and not rest else None
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from snnprune.data import FORMS
+from snnprune.data import FORMS, is_built_in
 from snnprune.errors import InputError, OutputError
 from snnprune.files.reading import hash_file
 from snnprune.files.writing import write_json
@@ -95,10 +95,10 @@ def _iter_code(path: KeyPath, text: str, alone: bool) -> Iterator[NamedCode]:
 
 
 def _is_built_in(path: KeyPath, text: str) -> bool:
-    """Whether it is `tensors:FILE` or `imagefolder:DIR` of data, or `repeat:T` of a way to run."""
+    """Whether it is `tensors:FILE` or `nmnist:frames=8` of data, or `repeat:T` of a way to run."""
     form = text.partition(":")[0]
     if path[0] == "data" or path == ("grid", "data"):
-        return form in FORMS
+        return form in FORMS or is_built_in(text)
     return path == ("model", "forward") and form == REPEAT
 
 

@@ -16,6 +16,7 @@ from snnprune.graph.calls import LayerCall, NormCall
 from snnprune.graph.forward import Batch, Forward
 from snnprune.graph.hooks import observe
 from snnprune.graph.network import Gain, Layer, Link, Network, Neuron, Norm
+from snnprune.graph.samples_and_steps import read_length
 from snnprune.graph.state import use_eval_mode
 from snnprune.measure.calibration import (
     Calibration,
@@ -71,8 +72,10 @@ def calibrate(
                 start()
                 collector.begin()
                 network.run(x)
-                collector.sums.samples += network.count_samples(x, y)
+                samples = network.count_samples(x, y)
+                collector.sums.samples += samples
                 collector.sums.batches += 1
+                collector.sums.lengths.update(read_length(x, samples))
         collector.factors.probe()
     collector.gather(ranks)
     if not collector.sums.samples:
@@ -109,7 +112,11 @@ class _CollectedStatistics:
             time_steps=self.steps,
             histogram_edges=self.edges,
             source=source,
-            warnings=(*_list_activity_warnings(neurons), *_format_refusals(self.seen.refused)),
+            warnings=(
+                *_list_activity_warnings(neurons),
+                *_format_refusals(self.seen.refused),
+                *_note_lengths(self.seen.lengths, self.steps),
+            ),
         )
 
     def _neuron(self, neuron: Neuron) -> NeuronStatistics:
@@ -192,6 +199,14 @@ def _compute_time_gain(beta: float, steps: int, *, decay_input: bool) -> float:
     """How much of a constant error of the input has gathered in the membrane after `steps`."""
     gathered = float(steps) if beta == 1 else (1 - beta**steps) / (1 - beta)
     return gathered * (1 - beta) if decay_input else gathered
+
+
+def _note_lengths(lengths: set[int], steps: int) -> Iterable[str]:
+    if len(lengths) > 1:
+        yield (
+            f"batches have {min(lengths)} to {max(lengths)} time steps; T = {steps} is the mean of "
+            "the batches, rounded down"
+        )
 
 
 def _format_refusals(refused: Mapping[str, str]) -> Iterable[str]:

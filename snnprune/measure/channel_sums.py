@@ -282,6 +282,8 @@ class CalibrationSums:
         self.refused: dict[str, str] = {}
         """Why a neuron has no statistics."""
         self.samples = self.batches = self.steps = 0
+        self.lengths: set[int] = set()
+        """Time steps of the batches, as far as their shapes tell."""
 
     def merge(self, other: CalibrationSums) -> None:
         """Take in what another pass has seen of the same network."""
@@ -295,6 +297,7 @@ class CalibrationSums:
         self.samples += other.samples
         self.batches += other.batches
         self.steps += other.steps
+        self.lengths |= other.lengths
 
 
 class _Mergeable(Protocol):

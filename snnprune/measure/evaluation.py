@@ -174,7 +174,9 @@ def evaluate(
         for number, (x, y) in enumerate(network.feed(_deal_batches(batches, ranks))):
             start()
             with explain_label_errors(x, y):
-                tally.on_output(network.run(x), network.count_samples(x, y), y)
+                output, samples = network.run(x), network.count_samples(x, y)
+                tally.on_output(output, samples, y)
+            tally.steps.on_batch(x, samples)
             if number == 0 and not ranks.first:
                 tally.forget()
     tally.gather(ranks)
@@ -244,6 +246,7 @@ class _EvaluationTally:
     def forget(self) -> None:
         """Begin anew, but for how the output lies."""
         self.sums, self.steps.moments = _EvaluationSums(), 0
+        self.steps.lengths = set()
         self.activity.forget()
         if self.workload is not None:
             self.workload.clear()
@@ -254,13 +257,15 @@ class _EvaluationTally:
             return
         if self.workload is not None:
             self.workload.begin()  # no membrane is sent around
-        mine = (self.sums, self.steps.moments, self.activity.list_counts(), self.workload)
+        steps = (self.steps.moments, self.steps.lengths)
+        mine = (self.sums, steps, self.activity.list_counts(), self.workload)
         every = ranks.gather(mine)
         self.forget()
-        for sums, moments, activity, workload in every:
+        for sums, (moments, lengths), activity, workload in every:
             self.sums.add(sums)
             self.activity.add(activity)
             self.steps.moments += moments
+            self.steps.lengths |= lengths
             if self.workload is not None and workload is not None:
                 self.workload.add(workload)
 

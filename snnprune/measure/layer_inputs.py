@@ -199,9 +199,9 @@ class Usage:
     calls: Counter[str]
     """Of each layer, by weight key, for one batch."""
     steps: int | None
-    """T, where the spikes tell it."""
+    """T, where the spikes tell it and all batches have as many."""
     graph: CallGraph | None
-    """What enters which call; None where no pass can be cut short."""
+    """What enters which call; None where no pass can be cut short, or batches differ in length."""
     samples: int
     """In all batches."""
     first: FirstBatch
@@ -228,7 +228,9 @@ def count_usage(network: Network, batches: Batches) -> Usage:
                     torch.cuda.synchronize()  # it was only asked for so far
                 seconds = time.perf_counter() - begun
                 taken = network.count_samples(x, y)
-            samples += network.count_samples(x, y)
+            here = network.count_samples(x, y)
+            steps.on_batch(x, here)
+            samples += here
             number += 1
     if not number:
         raise InputError("no samples to calibrate on", field="--data")
@@ -236,7 +238,8 @@ def count_usage(network: Network, batches: Batches) -> Usage:
         batches=number,
         calls=Counter(tracing.keys),
         steps=steps.of(taken),
-        graph=tracing.read(),
+        # the calls of the first batch are those of all where these are of one length
+        graph=tracing.read() if len(steps.lengths) < 2 else None,
         samples=samples,
         first=FirstBatch(
             samples=taken,

@@ -49,6 +49,11 @@ MODELS = Registry(
             target="snnprune.models.networks:six_conv_two_fc",
             summary="six convolutions, two linear layers and a vote, as Fang et al. 2021",
         ),
+        "recurrent-snn": RegistryRow(
+            target="snnprune.models.networks:recurrent_snn",
+            summary="recurrent layers for events (T, N, channels), as of SHD; width and depth are "
+            "arguments",
+        ),
     },
 )
 

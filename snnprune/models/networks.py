@@ -4,10 +4,12 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from snnprune.errors import InputError
 from snnprune.models.lif import LIF, Dynamics
+from snnprune.models.lif.plain import leak, spike
 
 NeuronOptions = dict[str, Any] | None
 
@@ -310,3 +312,62 @@ def res_snn_19_light(
     """Build the ResNet-19 of Kim et al. 2022, arXiv 2207.01382: stem 64, strides 2, 2, 2."""
     dynamics = Dynamics.from_options(neuron)
     return ResNet19(Encoder(in_channels, 64, dynamics, time_steps=time_steps), (2, 2, 2), classes)
+
+
+class RecurrentLayer(nn.Module):
+    """LIF neurons whose spikes come back to them a step later, by weights of their own.
+
+    u[t] = h[t-1] + W x[t] + b + V s[t-1]; the rest as `Dynamics` says.
+    """
+
+    def __init__(self, inputs: int, outputs: int, dynamics: Dynamics) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs)
+        self.recurrent = nn.Linear(outputs, outputs, bias=False)
+        self.dynamics = dynamics
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(T, N, inputs) to spikes (T, N, outputs)."""
+        current = self.linear(x)
+        spikes = torch.zeros_like(current[0])
+        carried = torch.full_like(spikes, self.dynamics.v_rest)
+        steps = []
+        for step in current:
+            u = carried + self.dynamics.gain * (step + self.recurrent(spikes))
+            spikes = spike(u, self.dynamics)
+            carried = leak(u, spikes, self.dynamics)
+            steps.append(spikes)
+        return torch.stack(steps)
+
+
+class RecurrentSNN(nn.Module):
+    """Recurrent layers and a linear one. Logits (T, N, classes)."""
+
+    def __init__(self, widths: list[int], classes: int, dynamics: Dynamics) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(RecurrentLayer(a, b, dynamics) for a, b in pairwise(widths))
+        self.classifier = nn.Linear(widths[-1], classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits per time step from events (T, N, in_channels)."""
+        for layer in self.layers:
+            x = layer(x)
+        return self.classifier(x)
+
+
+def recurrent_snn(
+    *,
+    in_channels: int = 700,
+    classes: int = 20,
+    width: int = 128,
+    depth: int = 1,
+    neuron: NeuronOptions = None,
+) -> RecurrentSNN:
+    """Build `recurrent-snn`: `depth` recurrent layers of `width` neurons, for spikes of a cochlea.
+
+    The shape of Cramer et al. 2020, arXiv 1910.07407, for SHD and SSC.
+    """
+    if width < 1 or depth < 1:
+        raise InputError("must be at least 1", field="width" if width < 1 else "depth")
+    widths = [in_channels, *[width] * depth]
+    return RecurrentSNN(widths, classes, Dynamics.from_options(neuron))

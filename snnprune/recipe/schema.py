@@ -121,7 +121,8 @@ class DataSection(Section):
     """What it is trained on."""
 
     name: Name = Field(
-        description="a built-in data set, imagefolder:DIR, tensors:FILE or file.py:function"
+        description="a built-in data set, imagefolder:DIR, tensors:FILE, frames:DIR or "
+        "file.py:function"
     )
     validation: Share = Field(
         default=0.1,

@@ -4,7 +4,15 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 MAX_ARGUMENT_DEPTH = 8  # sections within sections of model.args, far below what YAML may nest
@@ -78,6 +86,11 @@ def _find_not_plain(args: dict[str, Any], path: tuple[str, ...]) -> Iterator[Ini
             )
 
 
+def rename_loss(name: Any) -> Any:
+    """The name of today for a loss, which was called `per-step` once."""
+    return "cross-entropy" if name == "per-step" else name
+
+
 class TrainingSection(Section):
     """How it is trained."""
 
@@ -111,9 +124,15 @@ class TrainingSection(Section):
     label_smoothing: Share = Field(
         default=0.0, description="share of the target spread over all classes, in [0, 1)"
     )
-    loss: Literal["per-step", "mean"] = Field(
-        default="per-step",
-        description="mean over time of the cross-entropies, or cross-entropy of the logits' mean",
+    loss: Annotated[Name, BeforeValidator(rename_loss)] = Field(
+        default="cross-entropy",
+        description="cross-entropy, the mean over time of those of each step; mean, that of the "
+        "logits' mean; mse-rate, mse-count, tet, or file.py:function to a scalar",
+    )
+    loss_args: dict[Name, float] = Field(
+        default={},
+        description="arguments of the loss: correct and incorrect of mse-rate and mse-count, lamb "
+        "and target of tet, or your function's own",
     )
     precision: Literal["off", "bf16", "fp16"] = Field(
         default="off", description="automatic mixed precision"

@@ -1,6 +1,7 @@
 """The loops, each to be read from top to bottom, and the steps that they are made of.
 
-Here: what `imp` can be asked for, methods, and the trainings that a run of them is made of.
+Here: what `imp` can be asked for, methods, and the trainings that a run of them is made of; and
+the losses that a recipe may name.
 Importing this package imports no torch.
 """
 
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from snnprune.plugins.names import Registry, RegistryRow
 from snnprune.recipe.sections import ImpSection
 from snnprune.report.curves import DENSE
 
@@ -37,6 +39,34 @@ METHODS: Mapping[str, TicketMethod] = {
     "sf-imp-2": TicketMethod(criterion="sf", returning=True),
 }
 """Any other name is that of a criterion: `random` gives random tickets."""
+
+
+LOSSES = Registry(
+    kind="loss",
+    group="snnprune.losses",
+    rows={
+        "cross-entropy": RegistryRow(
+            target="snnprune.training.losses:cross_entropy",
+            summary="mean over time of the cross-entropies of each step",
+        ),
+        "mean": RegistryRow(
+            target="snnprune.training.losses:cross_entropy_of_mean",
+            summary="cross-entropy of the logits' mean over time",
+        ),
+        "mse-rate": RegistryRow(
+            target="snnprune.training.losses:mse_rate",
+            summary="squared distance of the outputs' mean over time from correct and incorrect",
+        ),
+        "mse-count": RegistryRow(
+            target="snnprune.training.losses:mse_count",
+            summary="the same of their sum over time, divided by T, as SLAYER and snnTorch",
+        ),
+        "tet": RegistryRow(
+            target="snnprune.training.losses:tet",
+            summary="cross-entropy and, by lamb, squared distance from target; Deng et al. 2022",
+        ),
+    },
+)
 
 
 def load_method(name: str) -> TicketMethod:

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from snnprune.graph.network import Network
 from snnprune.graph.state import use_eval_mode
-from snnprune.measure.evaluation import compute_time_averaged_loss
 from snnprune.recipe.sections import TrainingSection
+from snnprune.training.losses import load_loss
 
 
 class Objective(Protocol):
@@ -29,13 +29,11 @@ class LabelLoss:
     """The recipe's loss on the labels."""
 
     def __init__(self, training: TrainingSection) -> None:
-        self.loss, self.smoothing = training.loss, training.label_smoothing
+        self.loss = load_loss(training)
 
     def __call__(self, steps: Tensor, x: Any, y: Tensor) -> Tensor:  # noqa: ARG002  # see Objective
-        """Mean over the batch; `per-step` averages cross-entropies over time, `mean` the logits."""
-        if self.loss == "mean":
-            return functional.cross_entropy(steps.mean(0), y, label_smoothing=self.smoothing)
-        return compute_time_averaged_loss(steps, y, self.smoothing).mean()
+        """Mean over the batch."""
+        return self.loss(steps, y)
 
 
 class Teacher:

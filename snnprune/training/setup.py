@@ -24,7 +24,13 @@ from snnprune.data.images import ImageSplit
 from snnprune.data.loader import LoaderSplit
 from snnprune.distributed.ranks import ALONE, Ranks
 from snnprune.errors import InputError
-from snnprune.graph.forward import Forward, Readout, load_forward, load_reading
+from snnprune.graph.forward import (
+    Forward,
+    Readout,
+    load_forward,
+    load_reading,
+    place_time_first,
+)
 from snnprune.graph.network import Network
 from snnprune.graph.state import unwrap
 from snnprune.graph.trace import trace
@@ -69,12 +75,26 @@ def resolve_recipe(recipe: Recipe, data: DataSet) -> Recipe:
         InputError: the model is not known, or has fewer classes than the data.
     """
     spec = spec_of(recipe)
-    known = {"in_channels": data.channels, "size": data.size, "classes": data.classes}
+    # of recordings of several lengths none is repeated, also where it has a single step
+    own_steps = data.time_steps or (1 if data.time_first else None)
+    known = {
+        "in_channels": data.channels,
+        "size": data.size,
+        "classes": data.classes,
+        "time_steps": own_steps,
+    }
     filled = {
         name: value
         for name, value in known.items()
         if value is not None and has_argument(spec, name, field="model.name")
     }
+    steps = spec.args.get("time_steps", own_steps)
+    if own_steps is not None and steps != own_steps:
+        raise InputError(
+            f"{steps}, but {data.name} has time steps of its own",
+            field="model.args.time_steps",
+            hint="leave it out",
+        )
     asked = spec.args.get("classes")
     if isinstance(asked, int) and data.classes is not None and asked < data.classes:
         raise InputError(f"{asked}, but the data have {data.classes}", field="model.args.classes")
@@ -184,7 +204,17 @@ class TrainingSetup:
         return seed_draws(self.recipe.seed, what, device=self.device)
 
     def rebuild_with_args(self, **args: Any) -> TrainingSetup:
-        """The same with another network: these arguments of its builder, the same weights."""
+        """The same with another network: these arguments of its builder, the same weights.
+
+        Raises:
+            InputError: it is to have other time steps than the samples have themselves.
+        """
+        if "time_steps" in args and self.data.time_first:
+            raise InputError(
+                f"{self.data.name} has time steps of its own",
+                field="imp.early_time_steps",
+                hint="leave it out",
+            )
         model = self.recipe.model.model_copy(update={"args": {**self.recipe.model.args, **args}})
         recipe = self.recipe.model_copy(update={"model": model})
         network = _build_network(recipe, self.images, self.device, self.network.forward)
@@ -221,6 +251,7 @@ def set_up(
     here = images.on(device) if isinstance(images, ImageSplit) else images
     model = recipe.model
     forward = load_forward(model.forward, model.name, fields=("model.forward", "model.name"))
+    forward = place_time_first(forward, model.forward, data, field="model.forward")
     network = _build_network(recipe, here, device, forward)
     reading = load_reading(model.readout, field="model.readout")
     return TrainingSetup(

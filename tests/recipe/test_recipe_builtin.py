@@ -16,11 +16,14 @@ def test_the_built_in_recipes_are_these() -> None:
         "cifar10-kim",
         "cifar100",
         "cifar100-kim",
+        "dvs-gesture",
         "fashion-mnist",
         "fashion-mnist-mini",
         "fashion-mnist-resnet19",
+        "moving-mini",
         "paper-figure-3",
         "paper-figure-5",
+        "shd",
         "smoke",
     ]
 

@@ -122,7 +122,6 @@ def test_a_good_value_is_taken(tmp_path: Path, setting: str, value: object) -> N
         ("optimizer: adam", "'adam' should be 'sgd' or 'adamw'"),
         ("optimizer: __class__", "'__class__' should be 'sgd' or 'adamw'"),
         ("schedule: 3", "3 should be 'cosine', 'cosine-epoch', 'step', 'one-cycle' or 'constant'"),
-        ("loss: sum", "'sum' should be 'per-step' or 'mean'"),
         ("precision: fp8", "'fp8' should be 'off', 'bf16' or 'fp16'"),
         ("precision: true", "true should be 'off', 'bf16' or 'fp16'"),
         ("clip_norm: 0", "0 should be greater than 0"),

@@ -22,7 +22,14 @@ from snnprune.data.images import ImageSplit
 from snnprune.distributed.ranks import choose_device
 from snnprune.errors import InputError, format_names
 from snnprune.graph.calls import describe_restless
-from snnprune.graph.forward import Forward, Readout, load_forward, load_reading, require_as_many
+from snnprune.graph.forward import (
+    Forward,
+    Readout,
+    load_forward,
+    load_reading,
+    place_time_first,
+    require_as_many,
+)
 from snnprune.graph.network import Network
 from snnprune.graph.samples_and_steps import Placement, place_samples
 from snnprune.graph.state import unwrap
@@ -37,7 +44,7 @@ from snnprune.jobs.targets.options import TargetOptions, matches_pattern
 from snnprune.jobs.targets.provenance import read_data_spec, read_model_spec
 from snnprune.jobs.targets.stored import NO_MODEL
 from snnprune.jobs.targets.target import Target
-from snnprune.models import MODELS, ModelSpec, build_model, read_argument
+from snnprune.models import MODELS, ModelSpec, build_model, has_argument, read_argument
 from snnprune.plugins.names import explain_text_argument, flag_of, is_own_function
 from snnprune.plugins.user_code import guard_user_code, is_reference
 from snnprune.pruning.structure import read_shapes
@@ -69,6 +76,7 @@ def open_target(options: TargetOptions) -> Target:
         function=given.forward if given else None,
     )
     doubts = tuple[str, ...]()
+    told = place_time_first(forward, options.forward, data)
     if spec is not None:
         module, checkpoint = _load_module(spec, checkpoint)
         example = read_example(spec, data, device)
@@ -82,6 +90,8 @@ def open_target(options: TargetOptions) -> Target:
             require_as_many(ran, *example, reading)
             placed = _find_placement(network, example, ran, own=is_reference(spec.name))
             network, doubts = placed.network, placed.doubts
+            if told is not forward:  # not before: where a network looks for samples is tried
+                network = network.with_forward(told)
         notes = (
             *_note_picture_scale(spec, data),
             *_note_labels(example),
@@ -296,7 +306,11 @@ def read_example(
     if split:
         return Pair(*next(iter(split.batches(count, limit=count, device=device))))
     channels, size = read_argument(spec, "in_channels"), read_argument(spec, "size")
-    if not isinstance(channels, int) or not isinstance(size, int):
+    if not isinstance(channels, int):
+        return None
+    if spec.name in MODELS.rows and not has_argument(spec, "size"):  # it takes no pictures
+        return Pair(torch.zeros(2, count, channels, device=device), None)
+    if not isinstance(size, int):
         return None
     return Pair(torch.zeros(count, channels, size, size, device=device), None)
 

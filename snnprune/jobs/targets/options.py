@@ -150,7 +150,7 @@ class NetworkOptions(DataFolderOptions):
         str | None,
         typer.Option(
             metavar="DATA",
-            help="Built-in name, imagefolder:DIR, tensors:FILE or file.py:function.",
+            help="Built-in name, imagefolder:DIR, tensors:FILE, frames:DIR or file.py:function.",
             rich_help_panel=PANEL,
         ),
     ] = None

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from snnprune.data import DATA, DataSpec
+from snnprune.data import DataSpec, is_built_in
 from snnprune.models import MODELS, NOTE, ModelSpec
 from snnprune.plugins.names import decode_section
 from snnprune.runtime import KEY, __version__
@@ -48,7 +48,8 @@ def read_data_spec(metadata: Mapping[str, str], *, asked: str | None = None) -> 
     """The built-in data set that a file was trained on, or the user's own that was `asked` for."""
     found = _parse_object(metadata.get(DATA_SET))
     validation, seed = found.get("validation", 0.0), found.get("seed", 0)
-    if str(found.get("name")) not in {*DATA.rows, asked} or not isinstance(seed, int):
+    name = str(found.get("name"))
+    if not (name == asked or is_built_in(name)) or not isinstance(seed, int):
         return None
     if not isinstance(validation, int | float) or not 0 <= validation < 1:
         return None

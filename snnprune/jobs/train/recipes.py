@@ -30,7 +30,7 @@ from snnprune.recipe.loading import load_recipe
 from snnprune.recipe.schema import Recipe
 from snnprune.recipe.sections import Count, Section
 from snnprune.runtime import read_process_rank
-from snnprune.training import METHODS
+from snnprune.training import LOSSES, METHODS
 
 
 def read_loop(asked: RecipeOptions) -> tuple[LoopOptions, tuple[NamedCode, ...]]:
@@ -112,8 +112,8 @@ def require_names(recipe: Recipe) -> None:
     """Refuse a recipe that names what does not exist; nothing is run or imported of the user's.
 
     Raises:
-        InputError: a model, data set, way to run it, method, criterion or allocation is not known,
-            or a built-in model takes no such argument.
+        InputError: a model, data set, way to run it, loss, method, criterion or allocation is not
+            known, or a built-in model takes no such argument.
     """
     MODELS.require(recipe.model.name, field="model.name")
     require_data(recipe.data.name, field="data.name")
@@ -127,6 +127,7 @@ def require_names(recipe: Recipe) -> None:
         if (other := getattr(recipe.data, name)) is not None:
             require_data(other, field=f"data.{name}")
     require_forward(recipe.model.forward, field="model.forward")
+    LOSSES.require(recipe.training.loss, field="training.loss")
     if recipe.gradual is not None:
         CRITERIA.require(recipe.gradual.criterion, field="gradual.criterion")
     for method in recipe.imp.methods if recipe.imp else ():
@@ -206,7 +207,7 @@ class NeuronArguments(Section):
 
 
 class ModelArguments(Section):
-    """Those of every built-in model."""
+    """Those of every built-in model that takes pictures."""
 
     in_channels: Count = 1
     size: Count = 1
@@ -222,10 +223,21 @@ class ConvSnnArguments(ModelArguments):
     depth: Count = 1
 
 
-ARGUMENTS: Mapping[str, type[ModelArguments]] = {
+class RecurrentSnnArguments(Section):
+    """Those of `recurrent-snn`, whose samples are no pictures and have time steps of their own."""
+
+    in_channels: Count = 1
+    classes: Count = 1
+    width: Count = 1
+    depth: Count = 1
+    neuron: NeuronArguments | None = None
+
+
+ARGUMENTS: Mapping[str, type[Section]] = {
     "conv-snn": ConvSnnArguments,
     "res-snn-19": ModelArguments,
     "res-snn-19-light": ModelArguments,
     "snn-vgg-16": ModelArguments,
     "6conv2fc": ModelArguments,
+    "recurrent-snn": RecurrentSnnArguments,
 }

@@ -202,3 +202,35 @@ def _reset_slope(u: Tensor, dynamics: Dynamics) -> Tensor:
     if dynamics.reset == "soft":
         return torch.full_like(u, -dynamics.beta * dynamics.threshold)
     return dynamics.v_reset - dynamics.leaked_rest - dynamics.beta * u
+
+
+def spike(u: Tensor, dynamics: Dynamics) -> Tensor:
+    """Spikes of one step, 0 or 1, from the membrane potential before reset; differentiable."""
+    return _Spike.apply(u, dynamics)
+
+
+def leak(u: Tensor, spikes: Tensor, dynamics: Dynamics) -> Tensor:
+    """h of Eq. 4, what a membrane carries to the next step; differentiable."""
+    if dynamics.detach_reset:
+        spikes = spikes.detach()
+    if dynamics.reset == "soft":
+        kept = u - dynamics.threshold * spikes
+        return dynamics.leaked_rest + dynamics.beta * kept
+    kept = dynamics.leaked_rest + dynamics.beta * u
+    return kept * (1 - spikes) + dynamics.v_reset * spikes
+
+
+class _Spike(torch.autograd.Function):
+    """A threshold with the surrogate derivative of `dynamics`."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, dynamics: Dynamics) -> Tensor:
+        ctx.save_for_backward(u)
+        ctx.dynamics = dynamics
+        return (u >= dynamics.threshold).to(u.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (u,) = ctx.saved_tensors
+        dynamics: Dynamics = ctx.dynamics
+        return grads[0] * SURROGATES[dynamics.surrogate](u - dynamics.threshold), None

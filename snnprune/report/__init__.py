@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from snnprune.data import IMAGES, name_samples
 from snnprune.files.reading import hash_file
 from snnprune.runtime import collect_versions, device_name, format_command_line
 
@@ -49,6 +50,12 @@ def make_report(
     }
 
 
+def name_samples_of(report: Mapping[str, Any]) -> str:
+    """What the samples are called that a report is about: `images` or `samples`."""
+    data = report.get("data")
+    return name_samples(data["name"]) if data else IMAGES
+
+
 def make_file_entry(path: Path, sha256: str | None = None) -> dict[str, str]:
     """A file by path and hash."""
     return {"path": str(path), "sha256": sha256 or hash_file(path)}
@@ -83,43 +90,45 @@ def describe_evaluation(evaluation: Evaluation | None) -> dict[str, Any] | None:
 
 
 FEW = 20
-"""On fewer images a silent neuron or one answer is no sign of anything."""
+"""On fewer samples a silent neuron or one answer is no sign of anything."""
 
 
-def doubt_evaluation(evaluation: Mapping[str, Any] | None, *, of: str = "the network") -> list[str]:
+def doubt_evaluation(
+    evaluation: Mapping[str, Any] | None, *, of: str = "the network", noun: str
+) -> list[str]:
     """What an evaluation hints at: neurons without a spike, one answer or one label for all."""
     if evaluation is None or evaluation["samples"] < FEW:
         return []
-    found = _doubt_silent(evaluation["firing_rates"], evaluation["samples"], of)
+    found = _doubt_silent(evaluation["firing_rates"], evaluation["samples"], of, noun)
     if evaluation.get("answers") == 1 and evaluation.get("classes", 0) > 1:
         found.append(
-            f"{of} answers one class for all {evaluation['labelled']:,} images, which have "
+            f"{of} answers one class for all {evaluation['labelled']:,} {noun}, which have "
             f"{evaluation['classes']} classes"
         )
     if evaluation.get("classes") == 1:
         found.append(
-            f"all {evaluation['labelled']:,} images are of one class: "
+            f"all {evaluation['labelled']:,} {noun} are of one class: "
             "their accuracy tells nothing of the others"
         )
     return found
 
 
-def doubt_agreement(agreement: Agreement | None, names: tuple[str, str]) -> list[str]:
+def doubt_agreement(agreement: Agreement | None, names: tuple[str, str], *, noun: str) -> list[str]:
     """What an agreement hints at, of the networks that are called by `names`."""
     if agreement is None or agreement.samples < FEW:
         return []
     found = []
     for which, (name, classes) in enumerate(zip(names, agreement.classes, strict=True)):
         rates = {neuron: spikes.rates[which] for neuron, spikes in agreement.spikes.items()}
-        found += _doubt_silent(rates, agreement.samples, name)
+        found += _doubt_silent(rates, agreement.samples, name, noun)
         if classes == 1:
-            found.append(f"{name} answers one class for all {agreement.samples:,} images")
+            found.append(f"{name} answers one class for all {agreement.samples:,} {noun}")
     return found
 
 
-def _doubt_silent(rates: Mapping[str, float], samples: int, of: str) -> list[str]:
+def _doubt_silent(rates: Mapping[str, float], samples: int, of: str, noun: str) -> list[str]:
     silent = [name for name, rate in rates.items() if rate == 0]
     if not silent:
         return []
     named = ", ".join(silent[:5]) + (f" and {len(silent) - 5} more" if len(silent) > 5 else "")
-    return [f"{named}: no spike on {samples:,} images of {of}"]
+    return [f"{named}: no spike on {samples:,} {noun} of {of}"]

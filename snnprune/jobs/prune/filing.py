@@ -154,7 +154,7 @@ class PruneWriter:
         told = self.sparsity if work.options.sparsities or self.search else None
         counted = count_totals(rows, self._whole(written), work.target.network)
         report = self._make_report(
-            warnings=(*self._list_warnings(notes), *_list_doubts(looks)),
+            warnings=(*self._list_warnings(notes), *_list_doubts(looks, work.target.noun)),
             sparsity_asked=told,
             search=self.search and self.search.report(),
             totals_before=self._count_totals_before(),
@@ -311,12 +311,12 @@ class PruneWriter:
         )
 
 
-def _list_doubts(looks: BeforeAfter) -> list[str]:
+def _list_doubts(looks: BeforeAfter, noun: str) -> list[str]:
     """On what the networks do on the images that they were measured on."""
     dense, pruned = map(describe_evaluation, looks.evaluations)
-    known = doubt_evaluation(dense, of="the dense network")
+    known = doubt_evaluation(dense, of="the dense network", noun=noun)
     told = {text.partition(":")[0] for text in known}
-    fresh = doubt_evaluation(pruned, of="the pruned network")
+    fresh = doubt_evaluation(pruned, of="the pruned network", noun=noun)
     return [*known, *(text for text in fresh if text.partition(":")[0] not in told)]
 
 

@@ -19,6 +19,7 @@ from rich.console import (
     RenderResult,
 )
 from rich.segment import Segment
+from rich.text import Text
 
 from snnprune.cli.options import ShowOptions
 from snnprune.cli.progress import ProgressBars, ProgressLines
@@ -226,6 +227,7 @@ class Screen:
             print(format_json_line(report), file=self.stdout)
         if not self.flags.as_json:
             self._show([one for one in shown if isinstance(one, str) or not self.flags.quiet])
+            self.note(report.get("notes", ()))
             self.warn(report.get("warnings", ()))
 
     def _show(self, shown: Sequence[RenderableType]) -> None:
@@ -243,10 +245,16 @@ class Screen:
         if not self.flags.quiet:
             self.err.print(make_printable(line), markup=False, soft_wrap=True)
 
+    def note(self, notes: Iterable[str]) -> None:
+        """Lines on stderr that begin with `note:`, unless quiet."""
+        for line in () if self.flags.quiet else notes:
+            self.err.print(Text(f"note: {make_printable(line)}", style="dim"), soft_wrap=True)
+
     def warn(self, warnings: Iterable[str]) -> None:
         """Lines on stderr that begin with `warning:`."""
         for warning in warnings:
-            self.err.print(f"warning: {make_printable(warning)}", markup=False, soft_wrap=True)
+            line = Text.assemble(("warning:", "yellow"), f" {make_printable(warning)}")
+            self.err.print(line, soft_wrap=True)
 
 
 def require_room(folder: Path, *, force: bool, junit: Path | None = None) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from snnprune.checkpoint.containers import read_checkpoint
-from snnprune.errors import InputError, format_count, format_names
+from snnprune.errors import InputError, Note, format_count, format_names
 from snnprune.export.exporters import (
     NEEDED,
     RecordedNetwork,
@@ -53,12 +53,13 @@ def write_nir(path: Path, seen: RecordedNetwork) -> tuple[str, ...]:
 
 def collect_notes(seen: RecordedNetwork, time_step: float | None) -> tuple[str, ...]:
     """The time step, and a line where neurons reset in a way that NIR has no word for."""
-    notes = []
+    notes: list[str] = []
     if time_step is not None:
-        notes.append(
+        told = (
             f"NIR's neurons are of continuous time: a reader must take a time step of "
             f"{time_step:.5g}, in the unit of their tau"
         )
+        notes.append(Note(told))
     if soft := sum(_is_soft(neuron.module) for neuron in seen.network.neurons.values()):
         notes.append(
             f"NIR has the reset to a potential alone: {format_count(soft, 'layer')} of neurons "

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from snnprune.data import IMAGES, name_samples
+from snnprune.errors import Note
 from snnprune.files.reading import hash_file
 from snnprune.runtime import collect_versions, device_name, format_command_line
 
@@ -15,6 +16,19 @@ if TYPE_CHECKING:
 
     from snnprune.measure.agreement import Agreement
     from snnprune.measure.evaluation import Evaluation
+
+
+class Config(Protocol):
+    """What was taken from a file of settings."""
+
+    @property
+    def note(self) -> str:
+        """Which settings, and of which file."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """The same for a report."""
+        ...
 
 
 SCHEMA = 1  # raised when a reader of the last one would be misled
@@ -28,12 +42,16 @@ def make_report(
     inputs: Sequence[Mapping[str, str]] = (),
     warnings: Sequence[str] = (),
     excluded: Sequence[str] = (),
+    config: Config | None = None,
     **findings: Any,
 ) -> dict[str, Any]:
     """The frame that every report shares, around what a command found out.
 
-    `device` is None for a command that went without torch.
+    `device` is None for a command that went without torch. `warnings` that are a `Note` go under
+    `notes`. `config` is what was taken from a file of settings.
     """
+    used = {} if config is None else {"config": config.describe()}
+    told = [*warnings, *([] if config is None else [Note(config.note)])]
     return {
         "schema": SCHEMA,
         "tool_version": collect_versions()["snnprune"],
@@ -45,9 +63,16 @@ def make_report(
         "device": "cpu" if device is None else device_name(device),
         "versions": collect_versions(),
         **findings,
+        **used,
         "excluded": list(excluded),
-        "warnings": list(warnings),
+        "notes": list(dict.fromkeys(line for line in told if isinstance(line, Note))),
+        "warnings": [line for line in told if not isinstance(line, Note)],
     }
+
+
+def list_told(report: Mapping[str, Any]) -> list[str]:
+    """The warnings and notes of a report, as `make_report` takes them for another."""
+    return [*map(Note, report.get("notes", ())), *report["warnings"]]
 
 
 def name_samples_of(report: Mapping[str, Any]) -> str:

@@ -45,7 +45,7 @@ from snnprune.measure.agreement import Agreement, describe_agreement
 from snnprune.measure.evaluation import Evaluation
 from snnprune.pruning.repair.quantize import Quantized
 from snnprune.pruning.structure import format_metadata
-from snnprune.report import describe_evaluation, doubt_evaluation, make_file_entry
+from snnprune.report import describe_evaluation, doubt_evaluation, list_told, make_file_entry
 from snnprune.runtime import Progress
 
 
@@ -87,7 +87,7 @@ class NetworkPruning:
         target = self._work.target
         known = target.checkpoint.notes
         warnings = dict.fromkeys(
-            text for one in files for text in one.report["warnings"] if text not in known
+            text for one in files for text in list_told(one.report) if text not in known
         )
         return make_target_report(
             target,

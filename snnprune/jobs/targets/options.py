@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 
 from snnprune.errors import InputError, UsageError, layer_name
 from snnprune.files.reading import require_readable
+from snnprune.jobs.targets.settings import SETTINGS, Config
 from snnprune.plugins.names import require_forward
+
+CONFIG_PANEL = "Settings of a file"  # of --help
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,42 @@ class Options:
 @dataclass(frozen=True, kw_only=True)
 class FurtherOptions(Options):
     """Options whose flags come last in `--help`, after those of all other options."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigOptions(FurtherOptions):
+    """Which settings hold beside what is typed; see `settings`."""
+
+    KEYS: ClassVar[Collection[str]] = frozenset(SETTINGS)
+    """The settings that a command looks at, as far as it has flags of these names."""
+
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Settings instead of the nearest snnprune.toml or pyproject.toml.",
+            rich_help_panel=CONFIG_PANEL,
+            readable=False,
+        ),
+    ] = None
+    no_config: Annotated[
+        bool,
+        typer.Option("--no-config", help="No file of settings.", rich_help_panel=CONFIG_PANEL),
+    ] = False
+    trust_config: Annotated[
+        bool,
+        typer.Option(
+            "--trust-config", help="Run code that this file names.", rich_help_panel=CONFIG_PANEL
+        ),
+    ] = False
+    used: Config | None = None
+    """What was taken from the file; None where there was none."""
+
+    def check(self) -> None:
+        """Refuse a file and none at once."""
+        if self.config is not None and self.no_config:
+            raise UsageError("either --config or --no-config")
+        super().check()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +125,7 @@ def _parse_model_args(texts: Iterable[str]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataFolderOptions(Options):
+class DataFolderOptions(ConfigOptions):
     """Where data sets lie."""
 
     data_root: Annotated[
@@ -107,7 +146,7 @@ class DataFolderOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceOptions(Options):
+class DeviceOptions(ConfigOptions):
     """What the work is done on."""
 
     device: Annotated[

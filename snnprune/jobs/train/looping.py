@@ -103,6 +103,7 @@ class LoopJob:
             self.options.command,
             device=self.device,
             seed=self.recipe.seed,
+            config=self.options.config,
             inputs=inputs,
             warnings=list(
                 dict.fromkeys(

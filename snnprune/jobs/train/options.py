@@ -16,6 +16,7 @@ from snnprune.errors import UsageError
 from snnprune.files.reading import require_readable
 from snnprune.jobs.options import TrustFlag
 from snnprune.jobs.targets.options import TEST_DATA_HELP, DataFolderOptions, Options
+from snnprune.jobs.targets.settings import Config
 from snnprune.plugins.names import iter_references
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class AllowedChange(StrEnum):
 class RecipeOptions(DataFolderOptions):
     """Which recipe is run, and where."""
 
+    KEYS = ("device", "data-root")  # the recipe says which network and data
     command: ClassVar[str]
     """The loop that runs it."""
     recipe: Annotated[
@@ -204,6 +206,8 @@ class LoopOptions:
     resume: bool = False
     allowed: tuple[str, ...] = ()
     """What may be another than when the run began: `torch`, `snnprune`, `device`, `processes`."""
+    config: Config | None = None
+    """What was taken from a file of settings."""
     around: Path | None = None
     """The folder of a grid around `out`: it is what is to be resumed."""
 

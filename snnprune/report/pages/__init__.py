@@ -28,6 +28,7 @@ from snnprune.report.pages.layers import (
 from snnprune.report.pages.overview import (
     make_comparison_section,
     make_gates_section,
+    make_notes_section,
     make_origin_section,
     make_sizes_section,
     make_tuning_section,
@@ -75,6 +76,7 @@ SECTIONS: tuple[Callable[[Report], PageSection | None], ...] = (
     make_scores_section,
     make_epochs_section,
     make_warnings_section,
+    make_notes_section,
     make_origin_section,
 )
 

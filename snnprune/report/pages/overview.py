@@ -282,6 +282,12 @@ def make_warnings_section(report: Report) -> PageSection | None:
     return PageSection(title="Warnings", blocks=[TextLines(lines=lines)]) if lines else None
 
 
+def make_notes_section(report: Report) -> PageSection | None:
+    """What it did that is worth a line."""
+    lines = report.get("notes")
+    return PageSection(title="Notes", blocks=[TextLines(lines=lines)]) if lines else None
+
+
 def make_origin_section(report: Report) -> PageSection:
     """What it takes to get them again: command, choices, seed, device, versions, files, hashes."""
     several = report.get("files", [])

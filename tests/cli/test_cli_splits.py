@@ -139,9 +139,9 @@ def test_validation_data_may_be_another_set() -> None:
 
 def test_a_set_that_is_unknown_is_refused_before_work() -> None:
     command = ["train", *MINE, "--out", "r", "--test-data", "nothing"]
-    with pytest.raises(InputError, match="unknown data set 'nothing'") as caught:
+    with pytest.raises(UsageError, match="unknown data set 'nothing'") as caught:
         CliRunner().invoke(make_app(), command, catch_exceptions=False)
-    assert caught.value.field == "data.test"
+    assert caught.value.field == "--test-data"
     assert not Path("r").exists()
 
 

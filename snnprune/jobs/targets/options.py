@@ -10,10 +10,14 @@ from typing import Annotated, Any, ClassVar
 
 import typer
 
+from snnprune.data import require_data
 from snnprune.errors import InputError, UsageError, layer_name
 from snnprune.files.reading import require_readable
 from snnprune.jobs.targets.settings import SETTINGS, Config
-from snnprune.plugins.names import require_forward
+from snnprune.models import MODELS
+from snnprune.plugins.names import require_forward, require_readout
+from snnprune.plugins.user_code import is_reference
+from snnprune.runtime import require_device_name
 
 CONFIG_PANEL = "Settings of a file"  # of --help
 
@@ -157,6 +161,22 @@ class DeviceOptions(ConfigOptions):
         typer.Option(metavar="N", min=0, help="Of every random draw.", rich_help_panel=PANEL),
     ] = 0
 
+    def check(self) -> None:
+        """Refuse what is the name of no device."""
+        require_device_name(self.device)
+        super().check()
+
+
+def require_other_data(test: str | None, evaluation: str | None) -> None:
+    """Refuse unknown data sets of `--test-data` and `--eval-data`.
+
+    Raises:
+        UsageError: one is unknown.
+    """
+    for flag, name in (("--test-data", test), ("--eval-data", evaluation)):
+        if name is not None:
+            require_data(name, field=flag)
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions(DataFolderOptions):
@@ -195,8 +215,12 @@ class NetworkOptions(DataFolderOptions):
     ] = None
 
     def check(self) -> None:
-        """Refuse an unknown way to run a batch."""
+        """Refuse an unknown model, data set or way to run a batch."""
         require_forward(self.forward)
+        if self.model is not None:
+            MODELS.require(self.model, field="--model")
+        if self.data is not None:
+            require_data(self.data)
         super().check()
 
 
@@ -210,6 +234,12 @@ class PassOptions(Options):
     """The number of images to calibrate on."""
     hold_out: float = 0.0
     """The part of the user's own images that is set aside where nothing else is to measure on."""
+
+    def check(self) -> None:
+        """Refuse an unknown readout."""
+        if not is_reference(self.readout):
+            require_readout(self.readout)
+        super().check()
 
     def list_inputs(self) -> list[Path]:
         """The files that are read, none of which may be the output."""
@@ -266,9 +296,10 @@ class TargetOptions(NetworkOptions, DeviceOptions, PassOptions):
     """Sets that statistics in a file were taken on."""
 
     def check(self) -> None:
-        """Refuse a checkpoint that cannot be read, too."""
+        """Refuse a checkpoint that cannot be read, and other data that are unknown, too."""
         require_readable(self.checkpoint)
         super().check()
+        require_other_data(self.test_data, self.eval_data)
 
     def list_inputs(self) -> list[Path]:
         """The files that are read, those of the checkpoint and of data sets too."""

@@ -15,9 +15,15 @@ from snnprune.data import DataOptions
 from snnprune.errors import UsageError
 from snnprune.files.reading import require_readable
 from snnprune.jobs.options import TrustFlag
-from snnprune.jobs.targets.options import TEST_DATA_HELP, DataFolderOptions, Options
+from snnprune.jobs.targets.options import (
+    TEST_DATA_HELP,
+    DataFolderOptions,
+    Options,
+    require_other_data,
+)
 from snnprune.jobs.targets.settings import Config
 from snnprune.plugins.names import iter_references
+from snnprune.runtime import require_device_name
 
 if TYPE_CHECKING:
     from snnprune.recipe.schema import Recipe
@@ -82,8 +88,10 @@ class RecipeOptions(DataFolderOptions):
     trust_recipe: TrustFlag = False
 
     def check(self) -> None:
-        """Refuse flags that do not go together, and a command without a recipe."""
+        """Refuse unknown names, flags that do not go together, and a command without a recipe."""
         super().check()
+        require_device_name(self.device)
+        require_other_data(self.test_data, self.eval_data)
         if self.resume and self.force:
             raise UsageError(
                 "either --resume or --force", hint="one continues a run, one replaces it"

@@ -49,10 +49,10 @@ def words_with_one_wrong(path: tuple[str, ...], command: Any, wrong: Any) -> lis
     """A command line in which this parameter alone is wrong."""
     words = list(path)
     for one in command.params:
-        if one is not wrong and one.required:
+        if one is wrong or one.required:
             value = NEEDED.get(one.name, "net.pth" if path[0] != "recipes" else "smoke")
+            value = WRONG if one is wrong else value
             words += [value] if one.param_type_name == "argument" else [one.opts[0], value]
-    words += [WRONG] if wrong.param_type_name == "argument" else [wrong.opts[0], WRONG]
     more = ASKED.get(path[0], ())
     return words if more[:1] == tuple(wrong.opts[:1]) else [*words, *more]
 

@@ -7,7 +7,11 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TextIO
 
 from rich.console import (
@@ -88,8 +92,33 @@ class ResultStream(io.TextIOWrapper):
         raise OutputError(f"cannot be written: {error.strerror}", file="stdout") from error
 
 
+CLEAR = "\r\x1b[K"  # to the begin of the line, and nothing on it
+
+
 class LogStream(ResultStream):
     """stderr, without which work goes on unless its reader has left."""
+
+    waiting = False
+    """Whether its last line is one of `wait`."""
+
+    def wait(self, text: str) -> None:
+        """Show a line that is gone as soon as anything else is written."""
+        columns = os.get_terminal_size(self.fileno()).columns or WIDTH  # 0 where nobody knows
+        self.write(make_printable(text)[: columns - 1])
+        self.flush()
+        self.waiting = True
+
+    def clear(self) -> None:
+        """Take away the line of `wait`."""
+        if self.waiting:
+            self.waiting = False
+            super().write(CLEAR)
+            self.flush()
+
+    def write(self, text: str) -> int:
+        """As that of stdout, in the place of what waits."""
+        self.clear()
+        return super().write(text)
 
     def refuse(self, error: OSError) -> None:
         """A log that cannot be written is no fault of the work."""
@@ -137,6 +166,67 @@ def _open_text_stream(
     encoding = like.encoding if like else "utf-8"  # there is none where it was closed
     binary = io.BufferedWriter(io.FileIO(number, "wb"))
     return kind(binary, encoding, "backslashreplace", line_buffering=by_line)
+
+
+class _TorchWatch(MetaPathFinder):
+    """Tells that torch is being imported, which takes seconds, and then what comes next."""
+
+    def __init__(self, stream: LogStream, following: str | None) -> None:
+        self.stream, self.following = stream, following
+        self.seen = False
+
+    def find_spec(
+        self,
+        name: str,
+        path: Sequence[str] | None = None,  # noqa: ARG002  # the same for a package of its own
+        target: ModuleType | None = None,  # noqa: ARG002  # likewise
+    ) -> ModuleSpec | None:
+        """That of the finders behind it; its loader tells when it is done."""
+        if name != "torch" or self.seen:
+            return None
+        self.seen = True
+        found = find_spec(name)
+        if found is None or found.loader is None:
+            return found
+        execute = found.loader.exec_module
+
+        def execute_and_tell(module: ModuleType) -> None:
+            self.stream.wait("loading torch ...")
+            execute(module)
+            if self.following is None:
+                self.stream.clear()
+            else:
+                self.stream.wait(f"{self.following} ...")
+
+        found.loader.exec_module = execute_and_tell  # type: ignore[method-assign]
+        return found
+
+
+@contextlib.contextmanager
+def tell_of_loading(following: str | None) -> Iterator[None]:
+    """In the block somebody who waits at a terminal sees why, before there is a bar to draw.
+
+    `following` is what is done once torch is there.
+    """
+    stream = sys.stderr
+    shown = isinstance(stream, LogStream) and stream.isatty() and os.environ.get("TERM") != "dumb"
+    if not shown or "torch" in sys.modules or not read_process_rank().first:
+        yield
+        return
+    assert isinstance(stream, LogStream)
+    watch = _TorchWatch(stream, following)
+    sys.meta_path.insert(0, watch)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(watch)
+        stream.clear()
+
+
+def clear_waiting() -> None:
+    """Take away what waits, before something is shown elsewhere than on stderr."""
+    if isinstance(sys.stderr, LogStream):
+        sys.stderr.clear()
 
 
 WIDTH = 80  # where the width is not known
@@ -221,6 +311,7 @@ class Screen:
         Raises:
             OutputError: a page cannot be written.
         """
+        clear_waiting()
         if self.report is not None and self.first:
             shown = (*shown, f"wrote {_write_report(self.report, report)}")
         if self.flags.as_json and self.first:

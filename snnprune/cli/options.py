@@ -94,7 +94,8 @@ def expand_options(command: F) -> F:
             }
             if settled is not None:
                 read[settled] = _note_config(read[settled], used)
-            return command(**values, **read)
+            with _tell_of_waiting(read.values()):
+                return command(**values, **read)
 
     # What typer reads: the command's own flags first, then those of its options. mypy knows neither
     # that a function may be given a signature nor that `gathered` stands in for `command`.
@@ -142,6 +143,20 @@ def _apply_config(
     used.require_consent(trusted=asked["trust_config"])
     given |= {known[key].name: value for key, value in used.values.items()}
     return used if used.values else None
+
+
+@contextlib.contextmanager
+def _tell_of_waiting(groups: Collection[Options]) -> Iterator[None]:
+    """In the block somebody at a terminal sees at once what takes so long, unless quiet."""
+    if any(isinstance(one, ShowOptions) and one.quiet for one in groups):
+        yield
+        return
+    from snnprune.cli.console import tell_of_loading
+
+    named = (getattr(one, name, None) for one in groups for name in ("checkpoint", "recipe"))
+    opened = next(filter(None, named), None)
+    with tell_of_loading(f"opening {opened}" if opened else None):
+        yield
 
 
 def _note_config(options: Options, used: Config | None) -> Options:

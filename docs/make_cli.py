@@ -14,6 +14,7 @@ from pages import written
 from typer.main import get_command
 
 from snnprune.cli.commands import make_app
+from snnprune.cli.examples import EXAMPLES
 
 PAGE = Path(__file__).with_name("cli.md")
 INTRODUCTION = """\
@@ -54,6 +55,8 @@ def _section(name: str, command: Any) -> str:
     if parameters:
         lines += ["| name | value | default | what it is |", "|---|---|---|---|"]
         lines += [_row(p) for p in (*arguments, *options)] + [""]
+    if shown := EXAMPLES.get(name.removeprefix("snnprune ")):
+        lines += ["```bash", *shown, "```", ""]
     return "\n".join(lines)
 
 

@@ -134,6 +134,12 @@ def format_count(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+class Note(str):
+    """A line among warnings that only informs: what was done, not what may make a result wrong."""
+
+    __slots__ = ()
+
+
 def is_text(name: str) -> bool:
     """Whether `name` can be written as UTF-8: a pickle can hold half a surrogate pair."""
     try:

@@ -24,6 +24,8 @@ from functools import cache
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from snnprune.errors import UsageError
+
 if TYPE_CHECKING:
     import torch
 
@@ -125,6 +127,27 @@ def read_peak_gpu_memory(device: torch.device | None = None) -> int | None:
 
 LIF_VARIABLE = "SNNPRUNE_LIF"
 """The variable that says how LIF neurons are computed; see `models.lif.choice`."""
+
+
+DEVICES = ("cpu", "cuda")
+
+
+def require_device_name(name: str, *, field: str = "--device") -> None:
+    """Refuse what names no device, whatever machine this is.
+
+    Raises:
+        UsageError: it is none of `auto`, `cpu`, `cuda` and `cuda:N`.
+    """
+    kind, colon, number = name.partition(":")
+    if kind == "mps":
+        raise UsageError(
+            "mps has no 64-bit floats, which statistics are summed in",
+            field=field,
+            hint="choose cpu",
+        )
+    if name == "auto" or (kind in DEVICES and number.isdecimal() == bool(colon)):
+        return
+    raise UsageError(f"no device {name!r} here", field=field, hint="choose auto, cpu or cuda:N")
 
 
 def device_name(device: torch.device) -> str:

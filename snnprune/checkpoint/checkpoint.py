@@ -19,7 +19,7 @@ from snnprune.checkpoint.naming import (
     must_count_zeros,
     must_find_least,
 )
-from snnprune.errors import InputError, format_count, format_names
+from snnprune.errors import InputError, Note, format_count, format_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def strip_prefix(checkpoint: Checkpoint, prefix: str) -> Checkpoint:
         names={short[key]: checkpoint.names.get(key, key) for key in checkpoint.tensors},
         notes=(
             *checkpoint.notes,
-            f"stripped the prefix {prefix} from {format_count(count, 'key')}",
+            Note(f"stripped the prefix {prefix} from {format_count(count, 'key')}"),
         ),
     )
 
@@ -131,8 +131,10 @@ def fold_masks(checkpoint: Checkpoint) -> Checkpoint:
         folded={stored[part]: whole[name] for part, name in part_of.items()},
         notes=(
             *checkpoint.notes,
-            f"folded {format_count(len(split), 'mask')} of torch.nn.utils.prune into the weights: "
-            + format_names(split),
+            Note(
+                f"folded {format_count(len(split), 'mask')} of torch.nn.utils.prune into the "
+                f"weights: {format_names(split)}"
+            ),
         ),
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from snnprune.errors import InputError, format_count, format_names
+from snnprune.errors import InputError, Note, format_count, format_names
 
 
 class Outline(Protocol):
@@ -100,7 +100,7 @@ def strip_prefixes(
         count = sum(name.startswith(prefix) for name in tensors)
         names = {name.removeprefix(prefix): original for name, original in names.items()}
         tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-        notes.append(f"stripped the prefix {prefix} from {format_count(count, 'key')}")
+        notes.append(Note(f"stripped the prefix {prefix} from {format_count(count, 'key')}"))
     return tensors, names, tuple(notes)
 
 
@@ -300,16 +300,14 @@ def _note_zeros(tensors: Mapping[str, Outline], seen: Mapping[str, ValueCounts])
 
 def note_left_alone(tensors: Mapping[str, Outline]) -> list[str]:
     """Notes on what keys, types and shapes alone tell to be no weights of layers."""
-    notes = []
+    notes: list[str] = []
     if tiny := find_tiny_weights(tensors):
-        notes.append(
-            f"{format_count(len(tiny), 'weight')} of 8-bit floats left alone: " + format_names(tiny)
-        )
+        weights = format_count(len(tiny), "weight")
+        notes.append(Note(f"{weights} of 8-bit floats left alone: {format_names(tiny)}"))
     if others := find_unprunable(tensors):
         named = format_names([f"{name} ({why})" for name, why in others.items()])
-        notes.append(f"not taken for weights of layers: {named}")
+        notes.append(Note(f"not taken for weights of layers: {named}"))
     if states := find_saved_states(tensors):
-        notes.append(
-            f"{format_count(len(states), 'neuron state')} {SAVED}: " + format_names(states)
-        )
+        saved = format_count(len(states), "neuron state")
+        notes.append(Note(f"{saved} {SAVED}: {format_names(states)}"))
     return notes

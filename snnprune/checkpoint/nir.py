@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from snnprune.checkpoint.checkpoint import Contents
-from snnprune.errors import InputError, format_names, is_text
+from snnprune.errors import InputError, Note, format_names, is_text
 from snnprune.files.reading import COPY_AGAIN
 from snnprune.files.writing import replace_file
 
@@ -170,7 +170,9 @@ def read(path: Path, *, values: bool = True) -> Contents:
     if not tensors:
         raise InputError("holds no numbers", file=path, hint="was an empty graph saved?")
     notes = (
-        (f"other names of tensors that are there already: {format_names(tied)}",) if tied else ()
+        (Note(f"other names of tensors that are there already: {format_names(tied)}"),)
+        if tied
+        else ()
     )
     return Contents(tensors=tensors, metadata={}, names=names, notes=notes)
 

@@ -117,10 +117,12 @@ def calibrate(options: CalibrateOptions, show: ShowOptions) -> None:
     from snnprune.cli.console import Screen
     from snnprune.cli.tables import format_excluded_lines, make_layer_table
     from snnprune.jobs.calibrate import calibrate_checkpoint
+    from snnprune.report import name_samples_of
 
     screen = Screen(show, report=options.report, force=options.force)
     found = calibrate_checkpoint(options, screen.progress())
-    seen = f"{found.calibration.samples:,} images, T = {found.calibration.time_steps}"
+    noun = name_samples_of(found.report)
+    seen = f"{found.calibration.samples:,} {noun}, T = {found.calibration.time_steps}"
     line = f"wrote {options.out} ({seen})"
     lines = [*format_excluded_lines(found.report), line]
     screen.result(make_layer_table(found.rows, screen.width), *lines, report=found.report)
@@ -139,6 +141,7 @@ def evaluate(options: EvaluateOptions, show: ShowOptions) -> None:
         make_work_table,
     )
     from snnprune.jobs.evaluate import evaluate_checkpoint
+    from snnprune.report import name_samples_of
 
     screen = Screen(show, report=options.report, force=options.force)
     found = evaluate_checkpoint(options, screen.progress())
@@ -148,7 +151,7 @@ def evaluate(options: EvaluateOptions, show: ShowOptions) -> None:
         format_sparsity_line(found.totals),
         *format_excluded_lines(found.report),
         *format_work_lines(found),
-        format_accuracy_line(found.evaluation),
+        format_accuracy_line(found.evaluation, noun=name_samples_of(found.report)),
         report=found.report,
     )
 

@@ -10,6 +10,7 @@ from types import FrameType
 
 import typer
 
+from snnprune.cli.examples import format_epilog
 from snnprune.errors import PeerError, StoppedError, UsageError
 from snnprune.runtime import read_process_rank
 
@@ -104,9 +105,12 @@ def make_app(names: Iterable[str] = COMMANDS) -> typer.Typer:
         module, _, attribute = COMMANDS[name].partition(":")
         found = getattr(import_module(f"snnprune.cli.{module}"), attribute)
         if isinstance(found, typer.Typer):
+            for one in found.registered_commands:
+                own = one.name or getattr(one.callback, "__name__", "")
+                one.epilog = format_epilog(f"{name} {own}")
             app.add_typer(found, name=name)
         else:
-            app.command(name)(found)
+            app.command(name, epilog=format_epilog(name))(found)
     app.callback(invoke_without_command=True)(version_option)
     return app
 

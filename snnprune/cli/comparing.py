@@ -11,6 +11,7 @@ from snnprune.cli.options import ShowOptions, expand_options
 from snnprune.cli.tables import format_excluded_lines, make_number_table, make_tables_abreast
 from snnprune.errors import format_percent, format_split, layer_name
 from snnprune.jobs.options import DiffOptions, SensitivityOptions
+from snnprune.report import name_samples_of
 
 if TYPE_CHECKING:
     from snnprune.jobs.diff import CheckpointDiff
@@ -81,10 +82,13 @@ def format_diff_lines(diff: CheckpointDiff) -> list[str]:
     ]
     if diff.agreement is None:
         return [*lines, f"spikes and outputs not compared: {diff.not_run}"]
-    return [*lines, *format_agreement_lines(diff.agreement, diff.report["split"], ("A", "B"))]
+    found, split, noun = diff.agreement, diff.report["split"], name_samples_of(diff.report)
+    return [*lines, *format_agreement_lines(found, split, ("A", "B"), noun=noun)]
 
 
-def format_agreement_lines(found: Agreement, split: str, names: tuple[str, str]) -> list[str]:
+def format_agreement_lines(
+    found: Agreement, split: str, names: tuple[str, str], *, noun: str
+) -> list[str]:
     """Spikes, outputs and answers of two networks on the images of `split`."""
     lines, share = [], found.share()
     if share is not None:
@@ -98,13 +102,13 @@ def format_agreement_lines(found: Agreement, split: str, names: tuple[str, str])
     if found.answers is None:
         return [
             *lines,
-            f"{found.samples:,} {format_split(split)} images without labels: no accuracy",
+            f"{found.samples:,} {format_split(split)} {noun} without labels: no accuracy",
         ]
     answers, (a, b) = found.answers, names
     first, other = answers.accuracies
     return [
         *lines,
-        f"accuracy {first:.2%} and {other:.2%} ({answers.labelled:,} {format_split(split)} images)",
+        f"accuracy {first:.2%} and {other:.2%} ({answers.labelled:,} {format_split(split)} {noun})",
         f"right: both {answers.both:,}, only {a} {answers.only_first:,}, "
         f"only {b} {answers.only_other:,}, neither {answers.neither:,}",
     ]
@@ -163,13 +167,14 @@ def format_sensitivity_lines(found: SensitivityResult, options: SensitivityOptio
     """How it was measured, and what all layers together come to."""
     repaired = found.report["calibration_samples"]
     pruned, weights = sum(found.counts.values()), sum(found.sizes.values())
+    noun = name_samples_of(found.report)
     lines = [
         f"{len(found.trials)} trials on {found.together.samples:,} "
-        f"{format_split(found.split)} images",
-        f"criterion {found.plan.criterion}, repair {found.plan.repair} on {repaired:,} images",
+        f"{format_split(found.split)} {noun}",
+        f"criterion {found.plan.criterion}, repair {found.plan.repair} on {repaired:,} {noun}",
         *format_excluded_lines(found.report),
         f"all layers together for the least divergence: pruned {pruned:,} of {weights:,} weights",
-        *format_agreement_lines(found.together, found.split, ("dense", "pruned")),
+        *format_agreement_lines(found.together, found.split, ("dense", "pruned"), noun=noun),
     ]
     files = ", ".join(path.name for path in options.files)
     return [*lines, f"wrote {files} to {options.out}"] if files else lines

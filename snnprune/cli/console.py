@@ -7,7 +7,11 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TextIO
 
 from rich.console import (
@@ -19,6 +23,7 @@ from rich.console import (
     RenderResult,
 )
 from rich.segment import Segment
+from rich.text import Text
 
 from snnprune.cli.options import ShowOptions
 from snnprune.cli.progress import ProgressBars, ProgressLines
@@ -86,8 +91,33 @@ class ResultStream(io.TextIOWrapper):
         raise OutputError(f"cannot be written: {error.strerror}", file="stdout") from error
 
 
+CLEAR = "\r\x1b[K"  # to the begin of the line, and nothing on it
+
+
 class LogStream(ResultStream):
     """stderr, without which work goes on unless its reader has left."""
+
+    waiting = False
+    """Whether its last line is one of `wait`."""
+
+    def wait(self, text: str) -> None:
+        """Show a line that is gone as soon as anything else is written."""
+        columns = os.get_terminal_size(self.fileno()).columns or WIDTH  # 0 where nobody knows
+        self.write(make_printable(text)[: columns - 1])
+        self.flush()
+        self.waiting = True
+
+    def clear(self) -> None:
+        """Take away the line of `wait`."""
+        if self.waiting:
+            self.waiting = False
+            super().write(CLEAR)
+            self.flush()
+
+    def write(self, text: str) -> int:
+        """As that of stdout, in the place of what waits."""
+        self.clear()
+        return super().write(text)
 
     def refuse(self, error: OSError) -> None:
         """A log that cannot be written is no fault of the work."""
@@ -135,6 +165,67 @@ def _open_text_stream(
     encoding = like.encoding if like else "utf-8"  # there is none where it was closed
     binary = io.BufferedWriter(io.FileIO(number, "wb"))
     return kind(binary, encoding, "backslashreplace", line_buffering=by_line)
+
+
+class _TorchWatch(MetaPathFinder):
+    """Tells that torch is being imported, which takes seconds, and then what comes next."""
+
+    def __init__(self, stream: LogStream, following: str | None) -> None:
+        self.stream, self.following = stream, following
+        self.seen = False
+
+    def find_spec(
+        self,
+        name: str,
+        path: Sequence[str] | None = None,  # noqa: ARG002  # the same for a package of its own
+        target: ModuleType | None = None,  # noqa: ARG002  # likewise
+    ) -> ModuleSpec | None:
+        """That of the finders behind it; its loader tells when it is done."""
+        if name != "torch" or self.seen:
+            return None
+        self.seen = True
+        found = find_spec(name)
+        if found is None or found.loader is None:
+            return found
+        execute = found.loader.exec_module
+
+        def execute_and_tell(module: ModuleType) -> None:
+            self.stream.wait("loading torch ...")
+            execute(module)
+            if self.following is None:
+                self.stream.clear()
+            else:
+                self.stream.wait(f"{self.following} ...")
+
+        found.loader.exec_module = execute_and_tell  # type: ignore[method-assign]
+        return found
+
+
+@contextlib.contextmanager
+def tell_of_loading(following: str | None) -> Iterator[None]:
+    """In the block somebody who waits at a terminal sees why, before there is a bar to draw.
+
+    `following` is what is done once torch is there.
+    """
+    stream = sys.stderr
+    shown = isinstance(stream, LogStream) and stream.isatty() and os.environ.get("TERM") != "dumb"
+    if not shown or "torch" in sys.modules or not read_process_rank().first:
+        yield
+        return
+    assert isinstance(stream, LogStream)
+    watch = _TorchWatch(stream, following)
+    sys.meta_path.insert(0, watch)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(watch)
+        stream.clear()
+
+
+def clear_waiting() -> None:
+    """Take away what waits, before something is shown elsewhere than on stderr."""
+    if isinstance(sys.stderr, LogStream):
+        sys.stderr.clear()
 
 
 WIDTH = 80  # where the width is not known
@@ -221,12 +312,14 @@ class Screen:
         Raises:
             OutputError: a page cannot be written.
         """
+        clear_waiting()
         if self.report is not None and self.first:
             shown = (*shown, f"wrote {_write_report(self.report, report)}")
         if self.flags.as_json and self.first:
             print(format_json_line(report), file=self.stdout)
         if not self.flags.as_json:
             self._show([one for one in shown if isinstance(one, str) or not self.flags.quiet])
+            self.note(report.get("notes", ()))
             self.warn(report.get("warnings", ()))
 
     def _show(self, shown: Sequence[RenderableType]) -> None:
@@ -244,10 +337,16 @@ class Screen:
         if not self.flags.quiet:
             self.err.print(make_printable(line), markup=False, soft_wrap=True)
 
+    def note(self, notes: Iterable[str]) -> None:
+        """Lines on stderr that begin with `note:`, unless quiet."""
+        for line in () if self.flags.quiet else notes:
+            self.err.print(Text(f"note: {make_printable(line)}", style="dim"), soft_wrap=True)
+
     def warn(self, warnings: Iterable[str]) -> None:
         """Lines on stderr that begin with `warning:`."""
         for warning in warnings:
-            self.err.print(f"warning: {make_printable(warning)}", markup=False, soft_wrap=True)
+            line = Text.assemble(("warning:", "yellow"), f" {make_printable(warning)}")
+            self.err.print(line, soft_wrap=True)
 
 
 def _write_report(folder: Path, report: Mapping[str, Any]) -> Path:

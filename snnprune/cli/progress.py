@@ -18,7 +18,7 @@ from rich.text import Text
 from snnprune.errors import make_printable
 from snnprune.runtime import read_peak_gpu_memory, read_peak_memory
 
-UNIT = "images/s"
+UNIT = "samples/s"
 
 
 @dataclass(kw_only=True, eq=False)

@@ -20,6 +20,7 @@ from snnprune.cli.tables import (
 )
 from snnprune.errors import format_percent, format_small_percent, layer_name, make_printable
 from snnprune.plugins.user_code import is_reference
+from snnprune.report import name_samples_of
 from snnprune.report.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -88,10 +89,10 @@ def make_tries_table(search: Search) -> Table:
     return table
 
 
-def format_search_line(search: Search) -> str:
+def format_search_line(search: Search, noun: str) -> str:
     """What was looked for, on which images."""
     return (
-        f"looked for {search.target:.2%} on {search.images:,} {search.split} images, where the "
+        f"looked for {search.target:.2%} on {search.images:,} {search.split} {noun}, where the "
         f"dense network has {search.dense:.2%}: {len(search.tries)} tries"
     )
 
@@ -112,9 +113,9 @@ def make_prune_tables(found: PruneOutcome, width: int) -> list[Table]:
 def format_prune_lines(found: PruneOutcome) -> list[str]:
     """What was done, why so, and what was written."""
     first = found.files[0]
-    how = first.report
+    how, noun = first.report, name_samples_of(first.report)
     steps = f" in {how['steps']} steps" if how["steps"] > 1 else ""
-    search = [] if found.search is None else [format_search_line(found.search)]
+    search = [] if found.search is None else [format_search_line(found.search, noun)]
     one = found.files if len(found.files) == 1 else ()
     return [
         *search,
@@ -126,8 +127,8 @@ def format_prune_lines(found: PruneOutcome) -> list[str]:
         *format_fallback_lines(first.rows),
         *format_excluded_lines(first.report),
         *(format_channels_line(file) for file in one if file.channels),
-        *(format_accuracy_line(file.after, file.before) for file in one if file.after),
-        *(f"tested: {format_accuracy_line(file.test)}" for file in one if file.test),
+        *(format_accuracy_line(file.after, file.before, noun=noun) for file in one if file.after),
+        *(f"tested: {format_accuracy_line(file.test, noun=noun)}" for file in one if file.test),
         *(
             line
             for file in found.files
@@ -141,7 +142,9 @@ def format_prune_lines(found: PruneOutcome) -> list[str]:
 def _format_tuning_lines(found: PruneOutcome) -> list[str]:
     """How long each was tuned, on what, and what that gave; or why none was."""
     lines = [
-        _format_tuning_line(file.report["tuning"], _format_file_name(file, found))
+        _format_tuning_line(
+            file.report["tuning"], _format_file_name(file, found), name_samples_of(file.report)
+        )
         for file in found.files
         if file.report["tuning"]
     ]
@@ -152,8 +155,8 @@ def _format_tuning_lines(found: PruneOutcome) -> list[str]:
     return [*lines, *(f"{before}{why}" for why, before in whys.items() if why)]
 
 
-def _format_tuning_line(tuning: Mapping[str, Any], name: str) -> str:
-    images = "batch by batch" if tuning["images"] is None else f"{tuning['images']:,} images"
+def _format_tuning_line(tuning: Mapping[str, Any], name: str, noun: str) -> str:
+    images = "batch by batch" if tuning["images"] is None else f"{tuning['images']:,} {noun}"
     by = "their labels" if tuning["use_labels"] else "the dense network's outputs"
     return (
         f"{name + ': ' if name else ''}tuned by {tuning['steps']:,} steps on {images} "

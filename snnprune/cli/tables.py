@@ -196,9 +196,11 @@ def format_sparsity_line(totals: dict[str, Any]) -> str:
     )
 
 
-def format_accuracy_line(evaluation: Evaluation, before: Evaluation | None = None) -> str:
+def format_accuracy_line(
+    evaluation: Evaluation, before: Evaluation | None = None, *, noun: str
+) -> str:
     """Accuracy and loss, what they were before, and on which images."""
-    images = f"{format_split(evaluation.images)} images"
+    images = f"{format_split(evaluation.images)} {noun}"
     if evaluation.accuracy is None or evaluation.loss is None:
         return f"{evaluation.samples:,} {images} without labels: no accuracy"
     line = f"accuracy {evaluation.accuracy:.2%}, loss {evaluation.loss:.3f}"

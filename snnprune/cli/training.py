@@ -134,7 +134,7 @@ def render_dry_run(found: DryRun) -> list[RenderableType]:
     return [
         _make_dry_table(found),
         f"parameters {found.parameters:,}, prunable weights {found.prunable:,}",
-        f"images {images}; {format_count(found.steps_per_epoch, 'step')} an epoch",
+        f"samples {images}; {format_count(found.steps_per_epoch, 'step')} an epoch",
         f"{runs}{format_count(found.epochs, 'epoch')}, {format_count(found.steps, 'step')} "
         f"of {found.seconds_per_step:.3g} s, "
         f"evaluated batches of {found.seconds_per_evaluated_batch:.3g} s",

@@ -160,6 +160,11 @@ class DataSet:
     """What samples of two splits are the same, in words."""
 
     @property
+    def noun(self) -> str:
+        """What messages call its samples: `images` or `samples`."""
+        return name_samples(self.name)
+
+    @property
     def measured(self) -> str:
         """The split that says most of a network: `test`, else `validation`, else `train`."""
         return next((name for name in ("test", "validation") if getattr(self, name)), "train")
@@ -174,10 +179,11 @@ class DataSet:
             return
         how = "; test data are named by --test-data, data.test or the data function"
         if self.validation is not None:
-            yield f"no test images: numbers are of validation images{how}"
+            yield f"no test {self.noun}: numbers are of validation {self.noun}{how}"
             return
         why = f" ({self.undivided})" if self.undivided else ""
-        yield f"neither test nor validation images{why}: numbers are of training images{how}"
+        of = f"numbers are of training {self.noun}"
+        yield f"neither test nor validation {self.noun}{why}: {of}{how}"
 
     def of(self, name: str) -> Split | None:
         """The images of `train`, `validation`, `test` or `given`."""
@@ -199,56 +205,73 @@ __all__ = [
 ]
 
 
+SAMPLES, IMAGES = "samples", "images"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRow(RegistryRow):
+    """A data set by name, or a form of one."""
+
+    noun: str = SAMPLES
+    """What messages call its samples, in the plural."""
+
+
 DATA = Registry(
     kind="data set",
     group="snnprune.data",
     rows={
-        "fashion-mnist-mini": RegistryRow(
+        "fashion-mnist-mini": DataRow(
             target="snnprune.data.public:fashion_mnist_mini",
             summary="7,000 grey pictures of clothes, 28 x 28, 10 classes; comes with snnprune",
+            noun=IMAGES,
         ),
-        "fashion-mnist": RegistryRow(
+        "fashion-mnist": DataRow(
             target="snnprune.data.public:fashion_mnist",
             summary="70,000 grey pictures of clothes, 28 x 28, 10 classes",
+            noun=IMAGES,
         ),
-        "mnist": RegistryRow(
+        "mnist": DataRow(
             target="snnprune.data.public:mnist",
             summary="70,000 grey handwritten digits, 28 x 28, 10 classes",
+            noun=IMAGES,
         ),
-        "cifar10": RegistryRow(
+        "cifar10": DataRow(
             target="snnprune.data.public:cifar10",
             summary="60,000 colour pictures, 32 x 32, 10 classes",
+            noun=IMAGES,
         ),
-        "cifar100": RegistryRow(
+        "cifar100": DataRow(
             target="snnprune.data.public:cifar100",
             summary="60,000 colour pictures, 32 x 32, 100 classes",
+            noun=IMAGES,
         ),
-        "svhn": RegistryRow(
+        "svhn": DataRow(
             target="snnprune.data.public:svhn",
             summary="99,289 colour house numbers, 32 x 32, 10 classes; needs scipy",
+            noun=IMAGES,
         ),
-        "nmnist": RegistryRow(
+        "nmnist": DataRow(
             target="snnprune.data.recordings:nmnist",
             summary="70,000 event recordings of digits, 2 x 34 x 34, 10 classes; needs tonic",
         ),
-        "dvs-gesture": RegistryRow(
+        "dvs-gesture": DataRow(
             target="snnprune.data.recordings:dvs_gesture",
             summary="event recordings of gestures, 2 x 128 x 128, 11 classes; needs tonic",
         ),
-        "cifar10-dvs": RegistryRow(
+        "cifar10-dvs": DataRow(
             target="snnprune.data.recordings:cifar10_dvs",
             summary="10,000 event recordings of CIFAR-10 on a screen, 2 x 128 x 128, 10 classes; "
             "needs tonic and aedat",
         ),
-        "shd": RegistryRow(
+        "shd": DataRow(
             target="snnprune.data.recordings:shd",
             summary="10,420 spoken digits as spikes of 700 inputs, 20 classes; needs tonic",
         ),
-        "ssc": RegistryRow(
+        "ssc": DataRow(
             target="snnprune.data.recordings:ssc",
             summary="105,829 spoken words as spikes of 700 inputs, 35 classes; needs tonic",
         ),
-        "moving-mini": RegistryRow(
+        "moving-mini": DataRow(
             target="snnprune.data.moving:moving_mini",
             summary="2,500 event recordings of moving clothes, 8 x 2 x 32 x 32, 10 classes; "
             "made of the pictures that come with snnprune",
@@ -257,15 +280,16 @@ DATA = Registry(
 )
 
 FORMS = {
-    "imagefolder": RegistryRow(
+    "imagefolder": DataRow(
         target="snnprune.data.user_files:open_folder",
         summary="imagefolder:DIR, pictures in a folder per class, or in DIR/train and DIR/test",
+        noun=IMAGES,
     ),
-    "tensors": RegistryRow(
+    "tensors": DataRow(
         target="snnprune.data.user_files:open_tensors",
         summary="tensors:FILE, the tensors x and, optionally, y of a .safetensors or .pt file",
     ),
-    "frames": RegistryRow(
+    "frames": DataRow(
         target="snnprune.data.events:open_frames",
         summary="frames:DIR, SpikingJelly's .npz frames of events, a folder per class in DIR/train "
         "and DIR/test",
@@ -281,6 +305,15 @@ def is_built_in(name: str) -> bool:
         return name in DATA.rows or (named is not None and bool(parse_settings(*named)))
     except UsageError:
         return False
+
+
+def name_samples(data: str | None) -> str:
+    """What messages call the samples of the set `data`, as the user named it, in the plural.
+
+    `images` where it is known that they are pictures; without a name nothing is known of them.
+    """
+    row = DATA.rows.get(data or "") or FORMS.get((data or "").partition(":")[0])
+    return row.noun if isinstance(row, DataRow) else SAMPLES
 
 
 def require_data(name: str, *, field: str = "--data") -> None:

@@ -68,7 +68,7 @@ def open_batches(given: Any, reference: str, options: DataOptions, *, field: str
     parts = _collect_parts(function, reference, options, field)
     train, validation, test = (parts.get(name) for name in SPLITS)
     if train is None:
-        raise InputError(f"{reference} gives no train images", field=field, hint="name some")
+        raise InputError(f"{reference} gives no train samples", field=field, hint="name some")
     given = train if len(parts) == 1 else None
     fields = {name: field for name in SPLITS[1:] if parts.get(name) is not None}
     part = options.part(tested=test is not None)

@@ -229,9 +229,9 @@ def split_validation(
     count = round(part * len(train)) if 0 < part < 1 else 0
     if not 0 < count < len(train):
         raise InputError(
-            f"{part} of {len(train)} training images cannot be set aside",
+            f"{part} of {len(train)} training samples cannot be set aside",
             field="validation",
-            hint="give a part in [0, 1) that leaves images on both sides",
+            hint="give a part in [0, 1) that leaves samples on both sides",
         )
     order = torch.randperm(len(train), generator=make_generator(seed, "validation"))
     return train.subset(order[count:]), train.subset(order[:count])

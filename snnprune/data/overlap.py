@@ -96,16 +96,16 @@ def note_overlap(data: DataSet, fields: Mapping[str, str]) -> DataSet:
     for name, field in fields.items():
         for other in LEARNT_FROM[name]:
             shared, of = splits[name].count_shared(splits[other])
-            images, others = format_split(name), format_split(other)
-            what = f"{shared} of the {of} {images} images looked at are {others}"
+            others = format_split(other)
+            what = f"{shared} of the {of} {name} {data.noun} looked at are {others} {data.noun}"
             if 2 * shared > of:
                 raise InputError(
-                    f"{what} images",
+                    what,
                     field=field,
-                    hint="name other images; without any, a part is set aside where it can be",
+                    hint="name others; without any, a part is set aside where it can be",
                 )
             if shared:
-                told.append(f"{what} images too")
+                told.append(f"{what} too")
     return replace(data, overlaps=(*data.overlaps, *told))
 
 
@@ -120,7 +120,7 @@ def note_copies(data: DataSet) -> DataSet:
     shared, of = validation.count_shared(train)
     if not shared:
         return data
-    told = f"{shared} of the {of} validation images looked at are training images too"
+    told = f"{shared} of the {of} validation {data.noun} looked at are training {data.noun} too"
     return replace(data, overlaps=(*data.overlaps, told))
 
 

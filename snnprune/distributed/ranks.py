@@ -21,7 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from snnprune.data.batches import describe_batch
 from snnprune.errors import InputError, PeerError, UsageError
-from snnprune.runtime import ProcessRank, read_process_rank
+from snnprune.runtime import ProcessRank, read_process_rank, require_device_name
 
 T = TypeVar("T")
 
@@ -248,9 +248,6 @@ def _require_one_for_each(device: str, here: ProcessRank, *, on_gpu: bool) -> No
         )
 
 
-DEVICES = ("cpu", "cuda")
-
-
 def choose_device(name: str = "auto") -> torch.device:
     """The device of that name; `auto` is the first GPU, else the CPU.
 
@@ -259,16 +256,9 @@ def choose_device(name: str = "auto") -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.partition(":")[0] == "mps":
-        raise UsageError(
-            "mps has no 64-bit floats, which statistics are summed in",
-            field="--device",
-            hint="choose cpu",
-        )
+    require_device_name(name)
     try:
         device = torch.device(name)
-        if device.type not in DEVICES:
-            raise RuntimeError(device.type)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(

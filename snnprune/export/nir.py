@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from snnprune.checkpoint.containers import read_checkpoint
-from snnprune.errors import InputError, format_count, format_names
+from snnprune.errors import InputError, Note, format_count, format_names
 from snnprune.export import Written
 from snnprune.export.chain import extract_chain
 from snnprune.export.exporters import (
@@ -94,9 +94,9 @@ def _describe_step(time_step: float) -> str:
 
 def collect_notes(seen: RecordedNetwork, time_step: float | None) -> tuple[str, ...]:
     """The time step, and a line where neurons reset in a way that NIR has no word for."""
-    notes = []
+    notes: list[str] = []
     if time_step is not None:
-        notes.append(_describe_step(time_step))
+        notes.append(Note(_describe_step(time_step)))
     if soft := sum(_is_soft(neuron.module) for neuron in seen.network.neurons.values()):
         notes.append(
             f"NIR has the reset to a potential alone: {format_count(soft, 'layer')} of neurons "

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from snnprune.errors import InputError
+from snnprune.errors import InputError, Note
 from snnprune.export.exporters import (
     NEEDED,
     RecordedNetwork,
@@ -155,7 +155,7 @@ def _check_outputs(path: Path, seen: RecordedNetwork, wanted: list[Tensor]) -> t
         session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
         notes = _note_difference(wanted, _run_session(session, x))
         if not isinstance(session.get_inputs()[0].shape[0], str):
-            return (*notes, f"the file takes inputs of shape {tuple(x.shape)} alone")
+            return (*notes, Note(f"the file takes inputs of shape {tuple(x.shape)} alone"))
         twice = torch.cat([x, x])
         return notes or _note_difference(
             _compute_outputs(seen, twice), _run_session(session, twice)

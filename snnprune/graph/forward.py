@@ -23,9 +23,15 @@ from snnprune.data.batches import (
     read_pair,
     require_labels,
 )
-from snnprune.errors import InputError, did_you_mean, error_class_for
+from snnprune.errors import InputError, error_class_for
 from snnprune.graph.state import StateSnapshot, snapshot_attributes
-from snnprune.plugins.names import STEPS, is_own_function, parse_repeats, require_forward
+from snnprune.plugins.names import (
+    STEPS,
+    is_own_function,
+    parse_repeats,
+    require_forward,
+    require_readout,
+)
 from snnprune.plugins.user_code import guard_function, guard_user_code, is_reference, load_function
 
 Forward = Callable[[nn.Module, Any], Any]
@@ -411,19 +417,6 @@ class OutputReader:
                 hint="expected floating-point scores (N, classes)",
             )
         return scores
-
-
-def require_readout(name: str, *, field: str = "--readout") -> None:
-    """Refuse an unknown readout before any work is done.
-
-    Raises:
-        UsageError: it is not known, and `field` is a flag.
-        InputError: likewise, in a file.
-    """
-    if name not in READOUTS:
-        raise error_class_for(field)(
-            f"unknown readout {name!r}", field=field, hint=did_you_mean(name, READOUTS)
-        )
 
 
 def _find_layouts(output: Any, samples: int) -> tuple[Tensor, tuple[str, ...]]:

@@ -99,7 +99,7 @@ def calibrate_target(target: Target, progress: Progress, ranks: Ranks = ALONE) -
     require_explained(found, target, weights)
     if found.samples >= MIN_SAMPLES:
         return found
-    few = f"calibrated on {found.samples} images; at least {MIN_SAMPLES} are advised"
+    few = f"calibrated on {found.samples} {target.noun}; at least {MIN_SAMPLES} are advised"
     return replace(found, warnings=(*found.warnings, few))
 
 

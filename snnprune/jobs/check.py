@@ -240,7 +240,7 @@ def _make_report(
         warnings=(
             *(second.notes if second else ()),
             *warnings,
-            *doubt_evaluation(describe_evaluation(ran.evaluation)),
+            *doubt_evaluation(describe_evaluation(ran.evaluation), noun=target.noun),
         ),
         split=ran.evaluation.images if ran.evaluation else None,
         size_bytes=_measure_size(options.checkpoint),
@@ -253,7 +253,7 @@ def _make_report(
     return {**report, "inputs": [*report["inputs"], *inputs]}
 
 
-NO_LABELS = "the images have no labels"
+NO_LABELS = "the samples have no labels"
 BY_RUNNING = ("right", "right_before", "operations", "energy", "silent", "same")
 """What takes network and data."""
 BY_COMPARING = ("right_before", "same")

@@ -108,7 +108,10 @@ AROUND = 2  # folders around one run: of its seeds, and of its grid
 
 
 def remember(folder: Path, code: Iterable[NamedCode]) -> bool:
-    """Note that `code` is run in `folder` with the user's consent; whether that could be done."""
+    """Note that `code` is run in `folder` with the user's consent; whether that could be done.
+
+    `folder` may be a file of settings too, which names the code.
+    """
     hashes = {named.reference: hash_code(named.reference) for named in code}
     known = {reference: found for reference, found in hashes.items() if found is not None}
     if not known:
@@ -122,11 +125,14 @@ def remember(folder: Path, code: Iterable[NamedCode]) -> bool:
     return True
 
 
-def read_record(folder: Path) -> Record:
-    """What was noted for the run in `folder`, or for the seeds or the grid that it is part of."""
+def read_record(folder: Path, *, around: int = AROUND) -> Record:
+    """What was noted for the run in `folder`, or for the seeds or the grid that it is part of.
+
+    `around` is how many folders above it count.
+    """
     with contextlib.suppress(OSError, RuntimeError):
         here = folder.resolve()
-        for place in (here, *here.parents[:AROUND]):
+        for place in (here, *here.parents[:around]):
             if found := _read_notes(_note_path(place)):
                 return found
     return {}
@@ -193,6 +199,7 @@ def _read_notes(path: Path) -> Record:
 
 
 Typed = Callable[[NamedCode], str]
+OFFER = "--trust-recipe"
 
 
 def format_as_setting(named: NamedCode) -> str:
@@ -213,6 +220,7 @@ def require_consent(
     trusted: bool = False,
     record: Record = MappingProxyType({}),
     typed_as: Typed = format_as_setting,
+    offer: str = OFFER,
 ) -> None:
     """Refuse `code` of the recipe `file` that the user has not agreed to; none is imported.
 
@@ -223,6 +231,7 @@ def require_consent(
         trusted: whether `--trust-recipe` was given.
         record: what this user's run in the same folder ran.
         typed_as: how one is typed instead.
+        offer: the flag that was not given.
 
     Raises:
         InputError: there is some, or it is of Python's standard library.
@@ -236,7 +245,7 @@ def require_consent(
             format_code(asked) + _format_since(asked, record),
             file=file,
             field=asked[0].field,
-            hint=_format_hint(asked, typed_as),
+            hint=_format_hint(asked, typed_as, offer),
         )
 
 
@@ -250,7 +259,7 @@ def _format_since(asked: Sequence[NamedCode], record: Record) -> str:
     return ", changed since the run began" if changed else ""
 
 
-def _format_hint(asked: Sequence[NamedCode], typed_as: Typed) -> str:
+def _format_hint(asked: Sequence[NamedCode], typed_as: Typed, offer: str) -> str:
     one = len(asked) == 1 and asked[0].alone
     instead = f", or name it yourself: {typed_as(asked[0])}" if one else ""
-    return f"if you trust it, run it with --trust-recipe{instead}"
+    return f"if you trust it, run it with {offer}{instead}"

@@ -140,7 +140,10 @@ def run_demo(options: DemoOptions, progress: Progress) -> DemoResult:
     )
     target = open_target(
         TargetOptions(
-            checkpoint=run / "model.safetensors", device=options.device, seed=options.seed
+            checkpoint=run / "model.safetensors",
+            device=options.device,
+            seed=options.seed,
+            used=options.used,
         )
     )
     calibration = calibrate_target(target, progress)

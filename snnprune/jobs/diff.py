@@ -243,7 +243,7 @@ def _make_report(
         "diff",
         warnings=[
             *_list_new_notes(second.notes, target.checkpoint.notes),
-            *doubt_agreement(diff.agreement, names),
+            *doubt_agreement(diff.agreement, names, noun=target.noun),
         ],
         **_describe(diff, split),
     )

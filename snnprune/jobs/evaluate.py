@@ -69,7 +69,7 @@ def evaluate_checkpoint(options: EvaluateOptions, progress: Progress) -> Evaluat
         report=make_target_report(
             target,
             "eval",
-            warnings=doubt_evaluation(describe_evaluation(evaluation)),
+            warnings=doubt_evaluation(describe_evaluation(evaluation), noun=target.noun),
             split=split,
             totals=counted,
             evaluation=describe_evaluation(evaluation),

@@ -20,7 +20,7 @@ from snnprune.checkpoint.header import PARTNER
 from snnprune.checkpoint.naming import is_prunable, judge_values
 from snnprune.checkpoint.packing import AS_THEY_ARE, PRECISIONS, StoredPacker
 from snnprune.checkpoint.stored import StoredBytes, StoredCheckpoint, open_stored
-from snnprune.errors import InputError, UsageError, did_you_mean
+from snnprune.errors import InputError, Note, UsageError, did_you_mean
 from snnprune.export import (
     FORMATS,
     WHOLE,
@@ -104,6 +104,7 @@ def export_checkpoint(options: ExportOptions) -> ExportResult:
             seed=0,
             inputs=[make_file_entry(options.checkpoint, found.sha256)],
             warnings=found.notes,
+            config=options.used,
             **describe_target(found.target),
             container=found.container,
             to=options.to,
@@ -335,7 +336,8 @@ def _note_negative_zeros(count: int) -> tuple[str, ...]:
     """A note where products with a mask have left -0.0, which an exact copy holds as a value."""
     if not count:
         return ()
-    return (f"{count:,} weights are -0.0, stored as values; --values float32 stores them as 0",)
+    told = f"{count:,} weights are -0.0, stored as values; --values float32 stores them as 0"
+    return (Note(told),)
 
 
 def _require_sense(options: ExportOptions) -> None:

@@ -94,10 +94,12 @@ class ScoringOptions(PassOptions):
     hold_out: float = HOLD_OUT
 
     def check(self) -> None:
-        """Refuse an unknown criterion."""
+        """Refuse an unknown criterion, and statistics that cannot be read."""
         if self.criterion is not None:
             CRITERIA.require(self.criterion, field="--criterion")
         super().check()
+        if self.calibration is not None:
+            require_readable(self.calibration)
 
     def list_inputs(self) -> list[Path]:
         """The files that are read, the statistics too."""

@@ -34,6 +34,7 @@ from snnprune.pruning.oneshot import OneShot, Plan, PrunePlan
 from snnprune.pruning.prune import PruneResult
 from snnprune.recipe.schema import PruneRecipe, PruneSection
 from snnprune.recipe.yaml_text import dump_settings
+from snnprune.report import name_samples_of
 from snnprune.report.pages import write_pages
 from snnprune.report.plots.layers import plot_sensitivity
 from snnprune.runtime import Progress
@@ -216,7 +217,7 @@ def _format_conditions(found: SensitivityResult) -> str:
     names = [one["name"] for one in (model, data) if one]
     dense = [] if found.dense is None else [f"dense {found.dense:.1%}"]
     how = f"criterion {found.plan.criterion}, repair {found.plan.repair}"
-    images = f"{found.together.samples:,} {found.split} images"
+    images = f"{found.together.samples:,} {found.split} {name_samples_of(found.report)}"
     return ", ".join([*names, how, images, *dense]) + "\none layer pruned alone, the others dense"
 
 

@@ -131,6 +131,22 @@ def is_own_function(name: str | None) -> bool:
     return not built_in
 
 
+READOUTS = ("auto", "sum", "mean", "last")
+
+
+def require_readout(name: str, *, field: str = "--readout") -> None:
+    """Refuse an unknown readout before any work is done.
+
+    Raises:
+        UsageError: it is not known, and `field` is a flag.
+        InputError: likewise, in a file.
+    """
+    if name not in READOUTS:
+        raise error_class_for(field)(
+            f"unknown readout {name!r}", field=field, hint=did_you_mean(name, READOUTS)
+        )
+
+
 KEPT = "snnprune.reference"
 """In files, the one key of the section that stands for a reference."""
 

@@ -209,7 +209,7 @@ def _train_epoch(
         at = at.after(loss, correct, len(y), skipped=trainer.step == steps)
         rate = (at.seen - before) / max(time.monotonic() - start, 1e-9)
         progress.note(
-            f"loss {at.train_loss:.3f}, accuracy {at.train_accuracy:.1%}, {rate:,.0f} images/s"
+            f"loss {at.train_loss:.3f}, accuracy {at.train_accuracy:.1%}, {rate:,.0f} samples/s"
         )
         if stop:
             break

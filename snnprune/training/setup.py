@@ -279,11 +279,11 @@ def _choose_training_images(data: DataSet, recipe: Recipe) -> TrainingSplit:
     )
     if not labelled:
         raise InputError(
-            "has no labelled images to train on", file=recipe.data.name, field="data.name"
+            f"has no labelled {data.noun} to train on", file=recipe.data.name, field="data.name"
         )
     split = cast(TrainingSplit, images)
     if split.steps(recipe.training.batch_size) == 0:
-        raise InputError("has too few images", file=recipe.data.name, field="data.name")
+        raise InputError(f"has too few {data.noun}", file=recipe.data.name, field="data.name")
     return split
 
 

@@ -147,9 +147,9 @@ def test_zeros_of_a_product_with_a_mask_are_told_and_need_no_room_in_float32(
     save_file({"fc.weight": -torch.ones(100, 100) * (torch.arange(100) == 3)}, source)
     flags = ("export", source, "--to", "packed", "--json", "-o")
     exact = as_json(run(*flags, tmp_path / "e.safetensors"))
-    assert "9,900 weights are -0.0" in exact["warnings"][0]
+    assert "9,900 weights are -0.0" in exact["notes"][0]
     plain = as_json(run(*flags, tmp_path / "p.safetensors", "--values", "float32"))
-    assert plain["warnings"] == []
+    assert plain["notes"] == plain["warnings"] == []
     assert plain["sizes"]["packed"] < exact["sizes"]["packed"] / 20
     found = as_json(run("inspect", tmp_path / "p.safetensors", "--json"))
     assert found["totals"]["kept"] == 100

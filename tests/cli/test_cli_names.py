@@ -233,7 +233,7 @@ def test_weights_that_no_layer_uses_are_told_once(
     said = f"not pruned: 2 weights that no convolution or linear layer uses: {', '.join(UNUSED)}"
     report = as_json(run(*named, "--json"))
     assert report["unused"] == UNUSED
-    assert report["warnings"].count(said) == 1
+    assert report["notes"].count(said) == 1
     report = as_json(run(*named, "--json", "--exclude", "up", "--exclude", "rnn.*", "--force"))
     assert report["unused"] == []
     assert not any("not pruned" in warning for warning in report["warnings"])

@@ -225,7 +225,7 @@ def test_batches_tell_images_a_second_and_all_work_its_memory(
     list(progress.track(batches(clock, 3), label="calibrating", total=3))
     list(progress.track(range(2), label="fitting", total=2))
     first, second = log.getvalue().splitlines()
-    assert first == "calibrating: done, 3 of 3, 3.0 s, 50 images/s, 1.2 GB"
+    assert first == "calibrating: done, 3 of 3, 3.0 s, 50 samples/s, 1.2 GB"
     assert second == "fitting: done, 2 of 2, 0.0 s, 1.2 GB"
 
 
@@ -234,8 +234,8 @@ def test_a_note_that_tells_images_a_second_is_not_told_again(
 ) -> None:
     progress = lines_to(log)
     for _ in progress.track(batches(clock, 2), label="epoch", total=2):
-        progress.note("loss 1.0, 51 images/s")
-    assert log.getvalue() == "epoch: done, 2 of 2, 2.0 s, loss 1.0, 51 images/s\n"
+        progress.note("loss 1.0, 51 samples/s")
+    assert log.getvalue() == "epoch: done, 2 of 2, 2.0 s, loss 1.0, 51 samples/s\n"
 
 
 def test_the_memory_of_a_gpu_comes_before_that_of_the_process(

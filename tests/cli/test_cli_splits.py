@@ -139,9 +139,9 @@ def test_validation_data_may_be_another_set() -> None:
 
 def test_a_set_that_is_unknown_is_refused_before_work() -> None:
     command = ["train", *MINE, "--out", "r", "--test-data", "nothing"]
-    with pytest.raises(InputError, match="unknown data set 'nothing'") as caught:
+    with pytest.raises(UsageError, match="unknown data set 'nothing'") as caught:
         CliRunner().invoke(make_app(), command, catch_exceptions=False)
-    assert caught.value.field == "data.test"
+    assert caught.value.field == "--test-data"
     assert not Path("r").exists()
 
 
@@ -177,7 +177,7 @@ def test_what_nobody_trained_on_is_given() -> None:
     model = trained()
     found = run("eval", str(model), "--data", "own.py:others")
     assert (found["split"], found["evaluation"]["labelled"]) == ("given", 30)
-    assert "(30 given images" in told("eval", str(model), "--data", "own.py:others")
+    assert "(30 given samples" in told("eval", str(model), "--data", "own.py:others")
 
 
 @pytest.mark.slow
@@ -280,8 +280,8 @@ PRUNE = ["--sparsity", "0.5", "-o", "p.safetensors"]
     [
         ("--test-data", "own.py:noise", "own.py:noise is what the network learns from"),
         ("--eval-data", "own.py:noise", "own.py:noise is what the network learns from"),
-        ("--test-data", "own.py:one", "90 of the 120 test images looked at are training"),
-        ("--test-data", "own.py:shuffled", "90 of the 120 test images looked at are training"),
+        ("--test-data", "own.py:one", "90 of the 120 test samples looked at are training"),
+        ("--test-data", "own.py:shuffled", "90 of the 120 test samples looked at are training"),
     ],
 )
 def test_what_is_learnt_from_is_refused_for_a_test(flag: str, other: str, why: str) -> None:
@@ -308,7 +308,7 @@ def test_the_same_set_for_choosing_and_for_the_test_is_refused() -> None:
     model = str(trained())
     flags = ["--eval-data", "own.py:others", "--test-data", "own.py:others"]
     error = refused("prune", model, "--data", "own.py:noise", *flags, *PRUNE)
-    assert "30 of the 30 test images looked at are validation images" in error.message
+    assert "30 of the 30 test samples looked at are validation samples" in error.message
 
 
 @pytest.mark.slow

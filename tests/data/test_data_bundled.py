@@ -82,7 +82,7 @@ def test_the_number_of_validation_images_is_rounded() -> None:
 
 @pytest.mark.parametrize("part", [-0.1, 1.0, 1.5, float("nan"), 0.99999, 0.00001])
 def test_a_validation_part_that_leaves_a_side_empty_is_refused(part: float) -> None:
-    with pytest.raises(InputError, match=r"validation: .* of 6000 training images"):
+    with pytest.raises(InputError, match=r"validation: .* of 6000 training samples"):
         opened(validation=part)
 
 

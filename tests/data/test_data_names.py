@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from snnprune.data import DATA, FORMS, DataOptions, open_data, require_data
+from snnprune.data import DATA, FORMS, DataOptions, name_samples, open_data, require_data
 from snnprune.errors import InputError, UsageError
 from snnprune.plugins.names import RegistryRow
 from snnprune.plugins.user_code import load_object
+from snnprune.report import doubt_evaluation, name_samples_of
+
+PICTURES = ("fashion-mnist-mini", "fashion-mnist", "mnist", "cifar10", "cifar100", "svhn")
 
 
 def modules_after(code: str) -> set[str]:
@@ -91,3 +94,23 @@ def test_a_user_without_a_home_has_a_folder_all_the_same(monkeypatch: pytest.Mon
     monkeypatch.delenv("SNNPRUNE_DATA", raising=False)
     monkeypatch.setattr(Path, "home", homeless)
     assert DataOptions().find_folder().parts[-2:] == ("snnprune", "data")
+
+
+@pytest.mark.parametrize(
+    ("name", "noun"),
+    [
+        *((name, "images") for name in DATA.rows if name in PICTURES),
+        ("imagefolder:pictures", "images"),
+        ("tensors:x.safetensors", "samples"),
+        ("own.py:batches", "samples"),
+        (None, "samples"),
+    ],
+)
+def test_messages_call_images_what_are_some(name: str | None, noun: str) -> None:
+    assert name_samples(name) == noun
+
+
+def test_a_page_on_sounds_speaks_of_samples() -> None:
+    evaluation = {"samples": 40, "labelled": 40, "firing_rates": {"n": 0.0}, "answers": 2}
+    told = doubt_evaluation(evaluation, noun=name_samples_of({"data": {"name": "own.py:sounds"}}))
+    assert told == ["n: no spike on 40 samples of the network"]

@@ -131,7 +131,7 @@ def test_what_cannot_be_divided_stays_whole_and_says_why(case: str, opening: Ope
     assert (data.validation, data.test, data.measured) == (None, None, "train")
     assert data.undivided == why
     assert why in data.doubts[0]
-    assert "training images" in data.doubts[0]
+    assert "training samples" in data.doubts[0]
 
 
 class EveryOther(Sampler[int]):
@@ -223,7 +223,7 @@ def test_what_is_set_aside_is_not_trained_on_under_another_index(opening: Openin
 def test_copies_among_what_is_set_aside_are_told(opening: Opening) -> None:
     twice = TensorDataset(torch.cat([X, X]), torch.cat([Y, Y]))
     data = opening(lambda: DataLoader(twice, 8, shuffle=True), hold_out=0.25)
-    told = r"\d+ of the 20 validation images looked at are training images too"
+    told = r"\d+ of the 20 validation samples looked at are training samples too"
     assert re.fullmatch(told, data.overlaps[0])
     assert opening(shuffling, hold_out=0.25).overlaps == ()
 
@@ -236,7 +236,7 @@ def test_parts_of_one_data_set_by_their_samplers_are_apart(opening: Opening) -> 
 
     data = opening(lambda: {"train": part(range(30)), "test": part(range(30, 40))})
     assert data.overlaps == ()
-    with pytest.raises(InputError, match="8 of the 10 test images looked at are training images"):
+    with pytest.raises(InputError, match="8 of the 10 test samples looked at are training samples"):
         opening(lambda: {"train": part(range(30)), "test": part(range(22, 32))})
 
 
@@ -268,17 +268,17 @@ def test_no_part_ends_in_a_batch_of_one(opening: Opening) -> None:
 
 
 def test_the_same_images_under_two_names_are_refused(opening: Opening) -> None:
-    with pytest.raises(InputError, match="40 of the 40 test images looked at are training") as at:
+    with pytest.raises(InputError, match="40 of the 40 test samples looked at are training") as at:
         opening(lambda: {"train": shuffling(), "test": shuffling()})
     assert at.value.field == "--data"
-    with pytest.raises(InputError, match="8 of the 8 test images looked at are validation"):
+    with pytest.raises(InputError, match="8 of the 8 test samples looked at are validation"):
         opening(lambda: {**named("train", "validation"), "test": named("validation")["validation"]})
 
 
 def test_some_images_in_two_splits_are_told(opening: Opening) -> None:
     mixed = [(torch.cat([X[:2], X[30:]]), torch.zeros(12).long())]
     data = opening(lambda: {"train": in_order()[:3], "test": mixed})
-    told = "2 of the 12 test images looked at are training images too"
+    told = "2 of the 12 test samples looked at are training samples too"
     assert data.overlaps == (told,)
     assert data.doubts == [told]
 
@@ -322,7 +322,7 @@ def test_an_unknown_name_is_refused(opening: Opening) -> None:
 
 
 def test_a_dict_without_training_images_is_refused(opening: Opening) -> None:
-    with pytest.raises(InputError, match="gives no train images"):
+    with pytest.raises(InputError, match="gives no train samples"):
         opening(lambda: {"test": in_order()})
 
 

@@ -141,7 +141,7 @@ def test_images_without_labels_give_no_accuracy(
 ) -> None:
     x = load_file("images.safetensors")["x"]
     save_file({"x": x}, "images.safetensors")
-    assert "20 given images without labels" in run(*PAIR, *DATA, "--samples", 20).stdout
+    assert "20 given samples without labels" in run(*PAIR, *DATA, "--samples", 20).stdout
     report = as_json(run(*PAIR, *DATA, "--samples", 20, "--json"))
     assert report["agreement"]["samples"] == 20
     assert report["agreement"]["answers"] is None

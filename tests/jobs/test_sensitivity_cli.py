@@ -107,8 +107,8 @@ def test_tables_fit_and_say_what_was_done(tensors: dict[str, Tensor], run: Run) 
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
     for said in ("accuracy", "same class", "same spikes", "divergence", "for 0.9"):
         assert said in done.stdout
-    assert "6 trials on 6 validation images" in done.stdout
-    assert "criterion sf-obs, repair bn on 20 images" in done.stdout
+    assert "6 trials on 6 validation samples" in done.stdout
+    assert "criterion sf-obs, repair bn on 20 samples" in done.stdout
     assert "same class  " not in run(*BASE, "--sparsities", "0.9", "--eval-samples", 16).stdout
 
 

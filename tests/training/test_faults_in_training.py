@@ -256,7 +256,7 @@ def test_a_last_batch_of_one_is_told_where_a_batchnorm_cannot_take_it(asked: Run
 def test_a_data_set_without_samples_is_refused(asked: Run, tmp_path: Path) -> None:
     done = asked("train", data="empty")
     assert done.returncode == 3
-    assert "has too few images" in told(done)
+    assert "has too few samples" in told(done)
     assert not (tmp_path / "run").exists()
 
 

@@ -214,7 +214,7 @@ def test_without_a_validation_part_all_images_are_trained_on_and_the_last_epoch_
 
 def test_data_without_labels_cannot_be_trained_on(tmp_path: Path) -> None:
     save_file({"x": torch.rand(8, 1, 6, 6)}, tmp_path / "bare.safetensors")
-    with pytest.raises(InputError, match=r"data\.name: has no labelled images to train on"):
+    with pytest.raises(InputError, match=r"data\.name: has no labelled samples to train on"):
         trained_by(recipe_for(tmp_path / "bare.safetensors"))
 
 

@@ -25,7 +25,7 @@ from snnprune.checkpoint.torch.stand_ins import (
     swap_byte_order,
 )
 from snnprune.checkpoint.torch.state_dict import StoredStateDict, find_state_dict, list_notes
-from snnprune.errors import InputError, format_names, is_text
+from snnprune.errors import InputError, Note, format_names, is_text
 from snnprune.files.reading import open_for_reading
 
 
@@ -109,7 +109,7 @@ def _iter_foreign_notes(source: TorchFile) -> Iterator[str]:
     names = [name for name in source.tensors.names if not name.startswith(PLAIN)]
     if names:
         listed = format_names(names)
-        yield f"objects of other code are left as they are, and none was made: {listed}"
+        yield Note(f"objects of other code are left as they are, and none was made: {listed}")
 
 
 def view_of(data: Tensor, tensor: StoredTensor) -> Tensor:

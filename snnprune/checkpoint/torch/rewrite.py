@@ -48,7 +48,7 @@ from snnprune.checkpoint.torch.stand_ins import (
     swap_byte_order,
 )
 from snnprune.checkpoint.torch.state_dict import StoredStateDict, find_state_dict, list_entries
-from snnprune.errors import InputError, format_count, format_names
+from snnprune.errors import InputError, Note, format_count, format_names
 from snnprune.files.reading import open_for_reading
 from snnprune.files.writing import replace_file
 
@@ -201,10 +201,9 @@ def _list_notes(held: TorchFile, plan: RewritePlan) -> tuple[str, ...]:
     if any("optimizer" in str(key) for key in entries):
         notes.append("the optimizer's state is as it was, also of weights that are pruned now")
     if plan.shared:
-        notes.append(
-            f"{format_count(plan.shared, 'tensor')} shared values with what stays as it was, and "
-            "have their own now"
-        )
+        shared = format_count(plan.shared, "tensor")
+        told = f"{shared} shared values with what stays as it was, and have their own now"
+        notes.append(Note(told))
     if plan.unfit:
         notes.append(f"left as they were in the module: {format_names(plan.unfit)}")
     return tuple(notes)

@@ -9,7 +9,7 @@ from typing import Any
 
 from snnprune.checkpoint.torch.machine import PickledCall, PickledDict, kind_of
 from snnprune.checkpoint.torch.stand_ins import StoredTensor
-from snnprune.errors import InputError, format_names
+from snnprune.errors import InputError, Note, format_names
 
 PARTS = ("_parameters", "_buffers", "_modules")
 
@@ -176,19 +176,18 @@ def list_notes(found: StoredStateDict, loaded: object) -> tuple[str, ...]:
             if other.entry != found.entry and _has_weights(other)
         ]
         beside = f", not those under {format_names(others)} ({FLAG} chooses)" if others else ""
-        notes.append(f"read the tensors under {found.entry}{beside}")
+        notes.append(Note(f"read the tensors under {found.entry}{beside}"))
     if found.is_module:
-        notes.append(
-            "a module that was pickled whole: its tensors were read, nothing of its code was run"
-        )
+        told = "a module that was pickled whole: its tensors were read, nothing of its code was run"
+        notes.append(Note(told))
     if odd := found.select_odd():
         named = format_names(f"{name} ({kind})" for name, kind in odd.items())
-        notes.append(f"tensors of other kinds are left alone: {named}")
+        notes.append(Note(f"tensors of other kinds are left alone: {named}"))
     tensors = found.select_tensors()
     skipped = [name for name in found.entries if name not in tensors]
     if skipped:
         entries = "entry that is no tensor" if len(skipped) == 1 else "entries that are no tensors"
-        notes.append(f"skipped {len(skipped)} {entries}: {format_names(skipped)}")
+        notes.append(Note(f"skipped {len(skipped)} {entries}: {format_names(skipped)}"))
     return tuple(notes)
 
 

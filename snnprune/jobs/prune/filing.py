@@ -52,7 +52,7 @@ from snnprune.measure.agreement import Agreement, describe_agreement
 from snnprune.measure.evaluation import Evaluation
 from snnprune.pruning.repair.quantize import Quantized
 from snnprune.pruning.structure import format_metadata
-from snnprune.report import describe_evaluation, doubt_evaluation, make_file_entry
+from snnprune.report import describe_evaluation, doubt_evaluation, list_told, make_file_entry
 from snnprune.runtime import Progress
 
 
@@ -107,7 +107,7 @@ class NetworkPruning:
         target = self._work.target
         known = target.checkpoint.notes
         warnings = dict.fromkeys(
-            text for one in files for text in one.report["warnings"] if text not in known
+            text for one in files for text in list_told(one.report) if text not in known
         )
         return make_target_report(
             target,
@@ -183,7 +183,7 @@ class FinishedPruning:
         told = self.sparsity if work.options.sparsities or self.search else None
         counted = count_totals(rows, self._whole(written), work.target.network)
         report = self._make_report(
-            warnings=(*self._list_warnings(notes), *_list_doubts(looks)),
+            warnings=(*self._list_warnings(notes), *_list_doubts(looks, work.target.noun)),
             sparsity_asked=told,
             search=self.search and self.search.report(),
             totals_before=self._count_totals_before(),
@@ -328,12 +328,12 @@ class FinishedPruning:
         )
 
 
-def _list_doubts(looks: BeforeAfter) -> list[str]:
+def _list_doubts(looks: BeforeAfter, noun: str) -> list[str]:
     """On what the networks do on the images that they were measured on."""
     dense, pruned = map(describe_evaluation, looks.evaluations)
-    known = doubt_evaluation(dense, of="the dense network")
+    known = doubt_evaluation(dense, of="the dense network", noun=noun)
     told = {text.partition(":")[0] for text in known}
-    fresh = doubt_evaluation(pruned, of="the pruned network")
+    fresh = doubt_evaluation(pruned, of="the pruned network", noun=noun)
     return [*known, *(text for text in fresh if text.partition(":")[0] not in told)]
 
 

@@ -115,7 +115,7 @@ class NetworkMeter:
         known = self._runs and target.data is not None and target.data.test is not None
         if not known or target.measured == "test":
             return None
-        return self._evaluate("test", "evaluating on test images", None)
+        return self._evaluate("test", f"evaluating on test {target.noun}", None)
 
     @property
     def _runs(self) -> bool:

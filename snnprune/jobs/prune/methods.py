@@ -47,7 +47,7 @@ class MethodChoice:
 
     def judge(self, same: float) -> MethodChoice:
         """This one or the other, by the share of decisions that stay by this one."""
-        told = f"{format_percent(same)} of the decisions on the calibration images stay"
+        told = f"{format_percent(same)} of the decisions on the calibration samples stay"
         if self.otherwise is not None and same < SAME:
             return replace(
                 self.otherwise, tuning_why=f"{self.otherwise.tuning_why}; without, only {told}"

@@ -55,7 +55,7 @@ from snnprune.pruning.allocation import warn_of_zeros
 from snnprune.pruning.repair import NONE
 from snnprune.pruning.stored import RULES, Cut, MaskMaker, find_cuts
 from snnprune.pruning.structure import UNSTRUCTURED
-from snnprune.report import make_file_entry
+from snnprune.report import list_told, make_file_entry
 from snnprune.runtime import SILENT, Progress
 
 MAGNITUDE = "magnitude"
@@ -229,7 +229,7 @@ class StoredPruning:
 
     def make_joint_report(self, files: Sequence[PrunedFile]) -> dict[str, Any]:
         """One report with those of all files in it."""
-        warnings = dict.fromkeys(text for one in files for text in one.report["warnings"])
+        warnings = dict.fromkeys(text for one in files for text in list_told(one.report))
         return make_stored_report(
             self.target,
             self.look,

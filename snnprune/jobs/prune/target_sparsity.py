@@ -67,14 +67,13 @@ class ValidationImages:
     apart: bool = False
     """Whether calibration does not use them, where they are of the training images."""
 
-    @property
-    def warnings(self) -> list[str]:
+    def list_warnings(self, noun: str) -> list[str]:
         """What an accuracy on these images cannot tell."""
         if self.split == "validation":
             return []
         those = "that calibration does not use" if self.apart else "that it was calibrated on too"
         return [
-            f"there is no validation split: the sparsity was looked for on training images {those}"
+            f"there is no validation split: the sparsity was looked for on training {noun} {those}"
         ]
 
 
@@ -106,7 +105,8 @@ def _hold_out_images(target: Target, calibration: Calibration | None, most: int)
     count = min(used + most, len(images) - 1)
     if count - used < AT_LEAST:
         raise InputError(
-            f"has no validation images, and {used} of {len(images)} for training are calibrated on",
+            f"has no validation {target.noun}, and {used} of {len(images)} for training are "
+            "calibrated on",
             field="--data",
             hint="give fewer --samples",
         )
@@ -135,7 +135,7 @@ def measure_accuracy(
     Raises:
         InputError: they have no labels.
     """
-    batches = validation.batches.track(progress, "evaluating on validation images")
+    batches = validation.batches.track(progress, f"evaluating on validation {target.noun}")
     found = evaluate(target.require_runnable(), batches)
     if found.accuracy is None:
         raise InputError("has no labels to hold an accuracy on", field="--data")
@@ -165,10 +165,12 @@ def search_target(
     make: Callable[[float], PrunedModel],
     accuracy: Callable[[], tuple[float, int]],
     split: str,
+    noun: str,
 ) -> tuple[Search, float, PrunedModel]:
     """Measure the dense network, then bisect; the search, the sparsity found and its network.
 
-    `accuracy` is that of what the network holds, with the number of images; `make` fills it.
+    `accuracy` is that of what the network holds, with the number of images, which errors call
+    `noun`; `make` fills it.
 
     Raises:
         UsageError: every network holds the target.
@@ -178,7 +180,7 @@ def search_target(
     wanted, kept = goal.below(dense), dict[float, PrunedModel]()
     if wanted <= 0:
         raise UsageError(
-            f"leaves nothing to hold: the dense network has {dense:.2%} on {images:,} images",
+            f"leaves nothing to hold: the dense network has {dense:.2%} on {images:,} {noun}",
             field=goal.flag,
             hint="ask for more",
         )
@@ -197,7 +199,7 @@ def search_target(
         lowest = min(tries, key=lambda one: one.sparsity)
         raise GateError(
             f"{wanted:.2%} is not held at {lowest.sparsity:g}, the lowest sparsity tried "
-            f"({lowest.accuracy:.2%}); the dense network has {dense:.2%} on {images:,} images",
+            f"({lowest.accuracy:.2%}); the dense network has {dense:.2%} on {images:,} {noun}",
             field=goal.flag,
         )
     search = Search(

@@ -124,6 +124,7 @@ class PruneJob:
         """The search for the target, and the goal that it found."""
         wanted, limit = self.options.accuracy_target, self.options.eval_samples
         assert wanted is not None
+        noun = self.target.noun
         validation = choose_validation(self.target, self.calibration, limit)
         self.one_shot.restore()
         search, sparsity, made = search_target(
@@ -131,9 +132,10 @@ class PruneJob:
             make=self._prune_and_repair,
             accuracy=lambda: self._measure_accuracy(validation),
             split=validation.split,
+            noun=noun,
         )
         self.made[sparsity] = made
-        self.notes = [*validation.warnings, *warn_of_few_images(search.images)]
+        self.notes = [*validation.list_warnings(noun), *warn_of_few_images(search.images, noun)]
         return search, [(sparsity, self.options.places[0])]
 
     def prune_to(self, sparsity: float) -> PrunedModel:
@@ -244,11 +246,11 @@ def tune_longer(made: PrunedModel, make: Callable[[MethodChoice], PrunedModel]) 
     return made
 
 
-def warn_of_few_images(images: int) -> list[str]:
+def warn_of_few_images(images: int, noun: str) -> list[str]:
     """A warning where an accuracy moves in large steps."""
     if images >= FEW:
         return []
-    return [f"the sparsity was looked for on {images} images, each {100 / images:.1f} points"]
+    return [f"the sparsity was looked for on {images} {noun}, each {100 / images:.1f} points"]
 
 
 def _choose_measures(options: PruneOptions) -> WantedMeasures:

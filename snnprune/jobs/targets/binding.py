@@ -16,7 +16,7 @@ from snnprune.checkpoint.checkpoint import Checkpoint, fold_masks, require_sound
 from snnprune.checkpoint.containers import MODULE
 from snnprune.checkpoint.naming import SAVED, STATES
 from snnprune.checkpoint.safetensors import bytes_of
-from snnprune.errors import InputError, format_count, format_names
+from snnprune.errors import InputError, Note, format_count, format_names
 from snnprune.graph.libraries import library_of
 from snnprune.graph.network import find_aliases
 
@@ -223,7 +223,7 @@ def _drop_states(
         dropped=checkpoint.dropped | {checkpoint.names.get(key, key) for key in gone},
         notes=(
             *(note for note in checkpoint.notes if SAVED not in note),
-            f"left out what neurons had saved: {format_names(sorted(gone | fresh))}",
+            Note(f"left out what neurons had saved: {format_names(sorted(gone | fresh))}"),
         ),
     )
 

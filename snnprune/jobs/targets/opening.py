@@ -20,7 +20,7 @@ from snnprune.data import DataOptions, DataSet, DataSpec, OtherData, open_data_w
 from snnprune.data.batches import Pair, describe_batch, has_several_labels
 from snnprune.data.images import ImageSplit
 from snnprune.distributed.ranks import choose_device
-from snnprune.errors import InputError, format_names
+from snnprune.errors import InputError, Note, format_names
 from snnprune.graph.calls import describe_restless
 from snnprune.graph.forward import (
     Forward,
@@ -147,7 +147,7 @@ def _note_derived_weights(network: Network | None) -> list[str]:
             f"by {how}: zeros in the file are not zeros in the network"
         )
     if kept:
-        notes.append(f"left alone: {format_names(kept)}, which kernels are made with")
+        notes.append(Note(f"left alone: {format_names(kept)}, which kernels are made with"))
     return notes
 
 
@@ -347,7 +347,7 @@ def read_target(options: TargetOptions) -> Checkpoint:
     count = sum(int(wrong.sum()) for wrong in lost.values())
     if not count:
         return checkpoint
-    note = f"{count} weights that are NaN or infinite are taken for pruned"
+    note = Note(f"{count} weights that are NaN or infinite are taken for pruned")
     return replace(
         checkpoint,
         tensors={

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 
+from snnprune.data import require_data
 from snnprune.errors import InputError, UsageError, layer_name
 from snnprune.files.reading import require_readable
-from snnprune.plugins.names import require_forward
+from snnprune.jobs.targets.settings import SETTINGS, Config
+from snnprune.models import MODELS
+from snnprune.plugins.names import require_forward, require_readout
+from snnprune.plugins.user_code import is_reference
+from snnprune.runtime import require_device_name
+
+CONFIG_PANEL = "Settings of a file"  # of --help
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +36,42 @@ class Options:
 @dataclass(frozen=True, kw_only=True)
 class FurtherOptions(Options):
     """Options whose flags come last in `--help`, after those of all other options."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigOptions(FurtherOptions):
+    """Which settings hold beside what is typed; see `settings`."""
+
+    KEYS: ClassVar[Collection[str]] = frozenset(SETTINGS)
+    """The settings that a command looks at, as far as it has flags of these names."""
+
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Settings instead of the nearest snnprune.toml or pyproject.toml.",
+            rich_help_panel=CONFIG_PANEL,
+            readable=False,
+        ),
+    ] = None
+    no_config: Annotated[
+        bool,
+        typer.Option("--no-config", help="No file of settings.", rich_help_panel=CONFIG_PANEL),
+    ] = False
+    trust_config: Annotated[
+        bool,
+        typer.Option(
+            "--trust-config", help="Run code that this file names.", rich_help_panel=CONFIG_PANEL
+        ),
+    ] = False
+    used: Config | None = None
+    """What was taken from the file; None where there was none."""
+
+    def check(self) -> None:
+        """Refuse a file and none at once."""
+        if self.config is not None and self.no_config:
+            raise UsageError("either --config or --no-config")
+        super().check()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +129,7 @@ def _parse_model_args(texts: Iterable[str]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataFolderOptions(Options):
+class DataFolderOptions(ConfigOptions):
     """Where data sets lie."""
 
     data_root: Annotated[
@@ -107,7 +150,7 @@ class DataFolderOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeviceOptions(Options):
+class DeviceOptions(ConfigOptions):
     """What the work is done on."""
 
     device: Annotated[
@@ -117,6 +160,22 @@ class DeviceOptions(Options):
         int,
         typer.Option(metavar="N", min=0, help="Of every random draw.", rich_help_panel=PANEL),
     ] = 0
+
+    def check(self) -> None:
+        """Refuse what is the name of no device."""
+        require_device_name(self.device)
+        super().check()
+
+
+def require_other_data(test: str | None, evaluation: str | None) -> None:
+    """Refuse unknown data sets of `--test-data` and `--eval-data`.
+
+    Raises:
+        UsageError: one is unknown.
+    """
+    for flag, name in (("--test-data", test), ("--eval-data", evaluation)):
+        if name is not None:
+            require_data(name, field=flag)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,8 +215,12 @@ class NetworkOptions(DataFolderOptions):
     ] = None
 
     def check(self) -> None:
-        """Refuse an unknown way to run a batch."""
+        """Refuse an unknown model, data set or way to run a batch."""
         require_forward(self.forward)
+        if self.model is not None:
+            MODELS.require(self.model, field="--model")
+        if self.data is not None:
+            require_data(self.data)
         super().check()
 
 
@@ -171,6 +234,12 @@ class PassOptions(Options):
     """The number of images to calibrate on."""
     hold_out: float = 0.0
     """The part of the user's own images that is set aside where nothing else is to measure on."""
+
+    def check(self) -> None:
+        """Refuse an unknown readout."""
+        if not is_reference(self.readout):
+            require_readout(self.readout)
+        super().check()
 
     def list_inputs(self) -> list[Path]:
         """The files that are read, none of which may be the output."""
@@ -247,10 +316,11 @@ class TargetOptions(NetworkOptions, DeviceOptions, PassOptions):
     """What takes the place of the checkpoint, which is no more than a name then."""
 
     def check(self) -> None:
-        """Refuse a checkpoint that cannot be read, too."""
+        """Refuse a checkpoint that cannot be read, and other data that are unknown, too."""
         if self.given is None:
             require_readable(self.checkpoint)
         super().check()
+        require_other_data(self.test_data, self.eval_data)
 
     def list_inputs(self) -> list[Path]:
         """The files that are read, those of the checkpoint and of data sets too."""

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from snnprune.checkpoint.naming import Outline, is_statistic
-from snnprune.errors import format_count, format_names
+from snnprune.errors import Note, format_count, format_names
 from snnprune.measure import InputValues, Natural
 from snnprune.report import make_file_entry, make_report
 from snnprune.runtime import read_peak_gpu_memory, read_peak_memory
@@ -152,7 +152,7 @@ def warn_of_unused(unused: Iterable[str]) -> tuple[str, ...]:
     keys = list(unused)
     weights = format_count(len(keys), "weight")
     line = f"not pruned: {weights} that no convolution or linear layer uses: {format_names(keys)}"
-    return (line,) if keys else ()
+    return (Note(line),) if keys else ()
 
 
 def as_dicts(rows: tuple[LayerRow, ...]) -> list[dict[str, Any]]:
@@ -171,6 +171,7 @@ def make_target_report(
         inputs=[make_file_entry(target.checkpoint.path, target.checkpoint.sha256)],
         warnings=(*target.checkpoint.notes, *warnings),
         excluded=target.prunable.find_excluded(),
+        config=target.options.used,
         **describe_target(target),
         **findings,
     )

@@ -189,6 +189,7 @@ def make_stored_report(
         inputs=inputs,
         warnings=(*(look.notes if look else known), *warnings),
         excluded=target.excluded,
+        config=target.options.used,
         model=None,
         data=None,
         **findings,

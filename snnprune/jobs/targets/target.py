@@ -20,7 +20,7 @@ from snnprune.checkpoint.naming import (
     find_unprunable,
     strip_part_suffix,
 )
-from snnprune.data import GIVEN, DataSet, DataSpec, Split
+from snnprune.data import GIVEN, IMAGES, DataSet, DataSpec, Split, name_samples
 from snnprune.data.batches import Batches, Pair, SizedPair
 from snnprune.data.images import ImageSplit
 from snnprune.errors import InputError, format_names, format_split
@@ -237,9 +237,16 @@ class Target:
         if split is None:
             hints = {"test": "--test-data names some", "validation": "--eval-data names some"}
             raise InputError(
-                f"there are no {format_split(name)} images", field="--data", hint=hints.get(name)
+                f"there are no {format_split(name)} {self.noun}",
+                field="--data",
+                hint=hints.get(name),
             )
         return split
+
+    @property
+    def noun(self) -> str:
+        """What messages call the samples: `images` or `samples`."""
+        return name_samples(self.data_spec.name) if self.data_spec else IMAGES
 
     @property
     def measured(self) -> str:

@@ -254,5 +254,5 @@ def _format_conditions(target: Target, calibration: Calibration, options: Crisis
         if options.dropped is not None
         else f"noise of {options.noise:g} standard deviations on each layer's weights"
     )
-    images = f"{calibration.samples:,} images, T = {calibration.time_steps}"
+    images = f"{calibration.samples:,} {target.noun}, T = {calibration.time_steps}"
     return f"{', '.join(names)}, {images}\n{how}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from snnprune.errors import UsageError
+from snnprune.files.reading import require_readable
 from snnprune.jobs.options import ReadoutFlag, ReportFlag, ReportOptions
 from snnprune.jobs.targets.options import (
     MeasuredOptions,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from snnprune.theory.widths import Setting
 
 
+NOISES = ("gaussian", "delete", "insert", "jitter")
 LOUDEST = 1000.0  # standard deviations
 BITS, RANKS, SHARES = "8,6,4,3,2", "0.9,0.75,0.5,0.25", "0.1,0.3,0.5,0.7,0.9"
 SamplesFlag = Annotated[int, make_samples_option("Training images, for statistics and counts.")]
@@ -170,8 +172,13 @@ class NoiseOptions(AnalyzeOptions):
     ] = None
 
     def check(self) -> None:
-        """Refuse a level that the kind of noise has not, too."""
+        """Refuse an unknown kind of noise, and a level that it has not, too."""
         super().check()
+        if self.kind not in NOISES:
+            known = ", ".join(NOISES)
+            raise UsageError(
+                f"unknown noise {self.kind!r}", field="--kind", hint=f"choose from {known}"
+            )
         self.parse_level()
 
     def parse_level(self) -> tuple[float, ...]:
@@ -300,6 +307,13 @@ class ConstructOptions(SettingOptions, ReportOptions):
             "--by-density", help="Width by Theorem 4.3 and --p-sup, not by the data's margin."
         ),
     ] = True
+
+    def check(self) -> None:
+        """Refuse files that cannot be read, too."""
+        super().check()
+        for path in (self.target, self.spikes):
+            if path is not None:
+                require_readable(path)
 
     @property
     def dynamics(self) -> NeuronDynamics:

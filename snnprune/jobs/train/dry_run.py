@@ -195,6 +195,7 @@ def dry_run(
         options.command,
         device=device,
         seed=recipe.seed,
+        config=options.config,
         inputs=sources.entries if sources else (),
         recipe=options.recipe.model_dump(mode="json"),
         model=recipe.model.model_dump(mode="json"),

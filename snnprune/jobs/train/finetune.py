@@ -14,7 +14,7 @@ from snnprune.checkpoint.checkpoint import Checkpoint
 from snnprune.checkpoint.containers import files_of, read_checkpoint
 from snnprune.checkpoint.mask_file import read_masks, read_partner
 from snnprune.data import DataSpec
-from snnprune.errors import InputError, OutputError, format_count
+from snnprune.errors import InputError, Note, OutputError, format_count
 from snnprune.files.reading import hash_file
 from snnprune.graph.network import Network
 from snnprune.jobs.targets.binding import bind_checkpoint, load_tensors
@@ -293,7 +293,7 @@ def read_fixed_masks(
         )
     if not asked:
         _require_partner(path, checkpoint, masks, weights)
-    lines = [f"no layer uses {key}: its mask is not held" for key in unused]
+    lines: list[str] = [Note(f"no layer uses {key}: its mask is not held") for key in unused]
     if more:
         lines.append(f"{path.name} prunes {format_count(more, 'weight')} that were not 0")
     return FixedMasks(masks=masks, origin=f"masks of {path.name}", notes=tuple(lines))

@@ -103,6 +103,7 @@ class LoopJob:
             self.options.command,
             device=self.device,
             seed=self.recipe.seed,
+            config=self.options.config,
             inputs=inputs,
             warnings=list(
                 dict.fromkeys(
@@ -110,7 +111,7 @@ class LoopJob:
                         *folder.warnings,
                         *self.data.doubts,
                         *_list_idle_settings(self.recipe, self.options.command),
-                        *_iter_doubts(folder.rows),
+                        *_iter_doubts(folder.rows, self.data.noun),
                         *_iter_overflows(folder.rows),
                         *describe_early_tickets(folder.rows),
                     ]
@@ -191,12 +192,12 @@ def _open_run_folder(
     return folder
 
 
-def _iter_doubts(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _iter_doubts(rows: Sequence[Mapping[str, Any]], noun: str) -> Iterator[str]:
     """On what each network of a run does on the images that it was measured on."""
     for row in rows:
         if row["kind"] == "ticket":
             name = f"{row['method']} at {row['sparsity_asked']:.0%}"
-            yield from doubt_evaluation(row["test"] or row.get("measured"), of=name)
+            yield from doubt_evaluation(row["test"] or row.get("measured"), of=name, noun=noun)
 
 
 def _iter_overflows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -15,8 +15,15 @@ from snnprune.data import DataOptions
 from snnprune.errors import UsageError
 from snnprune.files.reading import require_readable
 from snnprune.jobs.options import TrustFlag
-from snnprune.jobs.targets.options import TEST_DATA_HELP, DataFolderOptions, Options
+from snnprune.jobs.targets.options import (
+    TEST_DATA_HELP,
+    DataFolderOptions,
+    Options,
+    require_other_data,
+)
+from snnprune.jobs.targets.settings import Config
 from snnprune.plugins.names import iter_references
+from snnprune.runtime import require_device_name
 
 if TYPE_CHECKING:
     from snnprune.recipe.schema import Recipe
@@ -35,6 +42,7 @@ class AllowedChange(StrEnum):
 class RecipeOptions(DataFolderOptions):
     """Which recipe is run, and where."""
 
+    KEYS = ("device", "data-root")  # the recipe says which network and data
     command: ClassVar[str]
     """The loop that runs it."""
     recipe: Annotated[
@@ -80,8 +88,10 @@ class RecipeOptions(DataFolderOptions):
     trust_recipe: TrustFlag = False
 
     def check(self) -> None:
-        """Refuse flags that do not go together, and a command without a recipe."""
+        """Refuse unknown names, flags that do not go together, and a command without a recipe."""
         super().check()
+        require_device_name(self.device)
+        require_other_data(self.test_data, self.eval_data)
         if self.resume and self.force:
             raise UsageError(
                 "either --resume or --force", hint="one continues a run, one replaces it"
@@ -204,6 +214,8 @@ class LoopOptions:
     resume: bool = False
     allowed: tuple[str, ...] = ()
     """What may be another than when the run began: `torch`, `snnprune`, `device`, `processes`."""
+    config: Config | None = None
+    """What was taken from a file of settings."""
     around: Path | None = None
     """The folder of a grid around `out`: it is what is to be resumed."""
 

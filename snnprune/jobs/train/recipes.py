@@ -55,6 +55,7 @@ def read_loop(asked: RecipeOptions) -> tuple[LoopOptions, tuple[NamedCode, ...]]
         force=asked.force,
         resume=asked.resume,
         allowed=tuple(asked.allow_change or ()),
+        config=asked.used,
     )
     return options, code
 

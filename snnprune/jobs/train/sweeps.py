@@ -20,7 +20,7 @@ from snnprune.models import build_model
 from snnprune.recipe.loading import load_recipe
 from snnprune.recipe.schema import Recipe, expand_grid
 from snnprune.recipe.yaml_text import dump_recipe
-from snnprune.report import make_report
+from snnprune.report import list_told, make_report
 from snnprune.report.curves import (
     CurveSummary,
     SummaryRow,
@@ -120,7 +120,7 @@ def _write_sweep(options: LoopOptions, runs: list[LoopRun]) -> Sweep:
         inputs=[
             {"path": str(run.out / REPORT), "sha256": hash_file(run.out / REPORT)} for run in runs
         ],
-        warnings=[warning for run in runs for warning in run.report["warnings"]],
+        warnings=[line for run in runs for line in list_told(run.report)],
         recipe=options.recipe.model_dump(mode="json"),
         model=runs[0].report["model"],
         data=runs[0].report["data"],
@@ -247,7 +247,11 @@ def _write_grid(options: LoopOptions, runs: Mapping[str, Sweep]) -> dict[str, An
         device=choose_device(options.device),
         seed=options.recipe.seed,
         inputs=[{"path": str(path), "sha256": hash_file(path)} for path in paths],
-        warnings=[f"{name}: {line}" for name, one in reports.items() for line in one["warnings"]],
+        warnings=[
+            type(line)(f"{name}: {line}")
+            for name, one in reports.items()
+            for line in list_told(one)
+        ],
         recipe=options.recipe.model_dump(mode="json"),
         model=None,
         data=None,

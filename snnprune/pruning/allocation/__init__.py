@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from snnprune.errors import UsageError, suggest_share
+from snnprune.errors import Note, UsageError, suggest_share
 from snnprune.plugins.names import Registry, RegistryRow
 from snnprune.plugins.user_code import guard_function
 
@@ -192,10 +192,10 @@ def require_sparsity(sparsity: float, *, field: str = "--sparsity") -> None:
 
 
 def warn_of_zeros(zeros: int, count: int, *, weights: int) -> list[str]:
-    """What is worth saying where `zeros` of `weights` were 0 before, and `count` were to go."""
+    """A warning or a `Note` where `zeros` of `weights` were 0 before, and `count` were to go."""
     if zeros > count:
         return [f"{zeros} of {weights} weights are 0 already, more than the {count} asked for"]
-    return [f"{zeros} of the {count} pruned weights were 0 already"] if zeros else []
+    return [Note(f"{zeros} of the {count} pruned weights were 0 already")] if zeros else []
 
 
 def deal_shares(sizes: list[int], count: int, *, floors: list[int]) -> list[int]:

@@ -147,9 +147,7 @@ def _explain_left(network: Network, masks: Masks, order: tuple[str, ...]) -> dic
     """The weights that are not gone through, and why."""
     reasons = explain_unfitted(network, masks)
     return {
-        key: reasons.get(key, "no pass over the images uses it")
-        for key in masks
-        if key not in order
+        key: reasons.get(key, "no pass over the data uses it") for key in masks if key not in order
     }
 
 

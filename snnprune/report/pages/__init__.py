@@ -35,6 +35,7 @@ from snnprune.report.pages.layers import (
 from snnprune.report.pages.overview import (
     make_comparison_section,
     make_gates_section,
+    make_notes_section,
     make_origin_section,
     make_sizes_section,
     make_tuning_section,
@@ -84,6 +85,7 @@ SECTIONS: tuple[SectionMaker, ...] = (
     make_scores_section,
     make_epochs_section,
     make_warnings_section,
+    make_notes_section,
     make_origin_section,
 )
 

@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from snnprune.errors import format_split
+from snnprune.report import name_samples_of
 from snnprune.report.pages.overview import format_energy_note
 from snnprune.report.pages.page import (
     NOTHING,
@@ -140,7 +141,7 @@ def make_tries_section(report: Report) -> PageSection | None:
     ]
     caption = (
         f"Looked for {percent(search['target'], 2)} on {search['images']:,} "
-        f"{format_split(search['split'])} images, where the dense network has "
+        f"{format_split(search['split'])} {name_samples_of(report)}, where the dense network has "
         f"{percent(search['dense'], 2)}."
     )
     table = TextTable(titles=("sparsity", "accuracy", "held"), rows=rows, caption=caption)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from snnprune.errors import layer_name
+from snnprune.report import name_samples_of
 from snnprune.report.pages.page import (
     NOTHING,
     Block,
@@ -127,7 +128,11 @@ def make_trials_section(report: Report) -> PageSection | None:
         [layer_name(weight), *(cells.get((weight, step), NOTHING) for step in steps)]
         for weight in dict.fromkeys(one["weight"] for one in found)
     ]
-    what = "Accuracy" if accurate else "Share of images with the class of the dense network"
+    what = (
+        "Accuracy"
+        if accurate
+        else f"Share of {name_samples_of(report)} with the class of the dense network"
+    )
     titles = ("layer", *(percent(step, 0) for step in steps))
     caption = f"{what} where that layer alone is pruned so far."
     return PageSection(

@@ -10,6 +10,7 @@ from pathlib import PurePath
 from typing import Any
 
 from snnprune.errors import format_split
+from snnprune.report import name_samples_of
 from snnprune.report.pages.page import (
     NOTHING,
     Block,
@@ -124,7 +125,7 @@ def make_comparison_section(report: Report) -> PageSection | None:
     before, after = _collect_views(report)
     if not after:
         return None
-    rows = list(_iter_rows(before, after))
+    rows = list(_iter_rows(before, after, name_samples_of(report)))
     pair = bool(before)
     titles = ("", "before", "after", "change") if pair else ("", "measured")
     table = TextTable(titles=titles, rows=[row if pair else (row[0], row[2]) for row in rows])
@@ -155,10 +156,10 @@ def _collect_view(report: Report, when: str) -> dict[str, Any]:
     return {name: value for name, value in parts.items() if value}
 
 
-def _iter_rows(before: Report, after: Report) -> Iterator[Row]:
+def _iter_rows(before: Report, after: Report, noun: str) -> Iterator[Row]:
     yield from _iter_total_rows(before.get("totals"), after.get("totals"))
-    yield from _iter_evaluation_rows(before.get("evaluation"), after.get("evaluation"))
-    yield from _iter_test_rows(after.get("test"))
+    yield from _iter_evaluation_rows(before.get("evaluation"), after.get("evaluation"), noun)
+    yield from _iter_test_rows(after.get("test"), noun)
     yield from _iter_workload_rows(before.get("workload"), after.get("workload"))
     yield from _iter_size_rows(before.get("sizes"), after.get("sizes"))
 
@@ -180,12 +181,12 @@ def _iter_total_rows(before: Report | None, after: Report | None) -> Iterator[Ro
     yield "weights kept", format_whole(one), format_whole(other), format_change(one, other)
 
 
-def _iter_evaluation_rows(before: Report | None, after: Report | None) -> Iterator[Row]:
+def _iter_evaluation_rows(before: Report | None, after: Report | None, noun: str) -> Iterator[Row]:
     if not after:
         return
     one, other = _measure_both(lambda found: found["accuracy"], before, after)
     yield (
-        f"accuracy{_format_images(after)}",
+        f"accuracy{_format_images(after, noun)}",
         percent(one, 2),
         percent(other, 2),
         format_points(one, other),
@@ -195,16 +196,21 @@ def _iter_evaluation_rows(before: Report | None, after: Report | None) -> Iterat
         yield what, _format_channels(before, name), _format_channels(after, name), NOTHING
 
 
-def _format_images(evaluation: Report) -> str:
+def _format_images(evaluation: Report, noun: str) -> str:
     """Which images, where they have labels."""
     if not evaluation["labelled"]:
         return ""
-    return f" ({evaluation['labelled']:,} {format_split(evaluation['images'])} images)"
+    return f" ({evaluation['labelled']:,} {format_split(evaluation['images'])} {noun})"
 
 
-def _iter_test_rows(test: Report | None) -> Iterator[Row]:
+def _iter_test_rows(test: Report | None, noun: str) -> Iterator[Row]:
     if test and test["accuracy"] is not None:
-        yield f"accuracy{_format_images(test)}", NOTHING, percent(test["accuracy"], 2), NOTHING
+        yield (
+            f"accuracy{_format_images(test, noun)}",
+            NOTHING,
+            percent(test["accuracy"], 2),
+            NOTHING,
+        )
 
 
 def _format_channels(evaluation: Report | None, name: str) -> str:
@@ -274,6 +280,12 @@ def make_warnings_section(report: Report) -> PageSection | None:
     """What the command warned of."""
     lines = report.get("warnings")
     return PageSection(title="Warnings", blocks=[TextLines(lines=lines)]) if lines else None
+
+
+def make_notes_section(report: Report) -> PageSection | None:
+    """What it did that is worth a line."""
+    lines = report.get("notes")
+    return PageSection(title="Notes", blocks=[TextLines(lines=lines)]) if lines else None
 
 
 def make_origin_section(report: Report) -> PageSection:

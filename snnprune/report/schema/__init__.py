@@ -162,6 +162,14 @@ class Totals(TypedDict):
 
 
 @closed
+class Config(TypedDict):
+    """The file of settings, and those that were taken from it."""
+
+    path: str
+    settings: list[str]
+
+
+@closed
 class Frame(TypedDict):
     """Keys of every report, beside the name of its command."""
 
@@ -176,5 +184,9 @@ class Frame(TypedDict):
     versions: dict[str, str]
     model: Model | None
     data: Data | None
+    config: NotRequired[Config]
     excluded: list[str]
+    notes: list[str]
+    """What was done, where it is worth a line."""
     warnings: list[str]
+    """What may make a result wrong."""

@@ -8,9 +8,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from snnprune.checkpoint import stored as pieces
-from snnprune.checkpoint.header import NAMES, TYPES
-from snnprune.checkpoint.safetensors import DTYPES
+from snnprune.checkpoint.header import NAMES, TYPES, StoredType
+from snnprune.checkpoint.safetensors import require_dtype
 from snnprune.checkpoint.stored import StoredTensor, cut_into_pieces, map_pieces, open_stored
+from snnprune.errors import InputError
 from snnprune.pruning import stored as ranking
 from snnprune.pruning.stored import Interval, MaskMaker, find_cuts
 
@@ -111,9 +112,15 @@ def test_one_pass_is_enough_where_a_sample_tells(
 
 
 def test_the_types_are_torch_s() -> None:
-    assert list(DTYPES) == list(TYPES)
     for name, kind in TYPES.items():
-        found = DTYPES[name]
+        found = require_dtype(kind, Path("some.safetensors"), name)
         assert str(found) == f"torch.{kind}"
         assert (found.itemsize, found.is_floating_point) == (kind.itemsize, kind.is_floating_point)
         assert NAMES[kind.name] == name
+
+
+def test_a_type_that_this_torch_lacks_is_refused_with_the_tensor_s_name() -> None:
+    later = StoredType("float8_of_some_day", 1)
+    with pytest.raises(InputError, match="has no float8_of_some_day") as refused:
+        require_dtype(later, Path("some.safetensors"), "w.weight")
+    assert refused.value.field == "w.weight"

@@ -46,8 +46,10 @@ def choose_path(current: Tensor, dynamics: Dynamics) -> Path:
     Raises:
         UsageError: `$SNNPRUNE_LIF` asks for what is not there.
     """
+    if is_watched(current) or not current.numel():
+        return plain
     choice = read_choice()
-    if choice == "plain" or is_watched(current) or not current.numel():
+    if choice == "plain":
         return plain
     if choice == "triton" and current.is_cuda and current.dtype in NARROW:
         return _require_triton_path()
@@ -63,8 +65,10 @@ def choose_path(current: Tensor, dynamics: Dynamics) -> Path:
 
 def widen(current: Tensor) -> Tensor:
     """`current` in float32, or as it is where the kernel of its path widens it itself."""
-    by_kernel = read_choice() == "triton" and current.is_cuda and current.dtype in NARROW
-    return current if by_kernel and not is_watched(current) else current.float()
+    narrow = current.is_cuda and current.dtype in NARROW
+    # the compiler of an old torch cannot read the environment, so that this is asked for at last
+    by_kernel = narrow and not is_watched(current) and read_choice() == "triton"
+    return current if by_kernel else current.float()
 
 
 def read_choice() -> str:

@@ -6,6 +6,7 @@ C99 with stdint.h, string.h and math.h alone, and no allocation: what changes is
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -154,7 +155,7 @@ class _Header:
         self.state[name] = (kind, max(before, count))
 
     def _add_table(self, name: str, kind: str, values: np.ndarray) -> None:
-        words = _format_floats(values) if kind == "float" else map(str, values.tolist())
+        words = _format_floats(values) if kind == "float" else [*map(str, values.tolist())]
         self.table_bytes += len(values) * SIZES[kind]
         body = "\n".join(_wrap(words or ["0"]))  # C has no empty array
         self.tables.append(
@@ -224,7 +225,7 @@ class _Header:
         above = ">=" if stage.inclusive else ">"
         threshold, amount = _float(stage.threshold), _float(stage.amount)
         fires = f"u {above} {threshold}"
-        many = f"(uint16_t)floorf(u / {threshold})"
+        many = f"(uint16_t)fminf(floorf(u / {threshold}), 65535.0f)"
         after = f"{_float(stage.beta)} * u"
         by = f"{after} - {amount} * (float)fired"
         words = {
@@ -256,7 +257,9 @@ class _Header:
         what = "spikes of" if isinstance(last, Spiking) else "currents of"
         where = last.name if isinstance(last, Spiking) else getattr(last, "key", "the last pool")
         members = [f"    {kind} {name}[{count}];" for name, (kind, count) in self.state.items()]
+        body = "".join([*self.tables, *self.functions, *self.calls])
         return _WHOLE % {
+            "digest": hashlib.sha256(body.encode("ascii")).hexdigest()[:16],
             "version": __version__,
             "inputs": math.prod(self.chain.shapes[0]),
             "outputs": self.output.count,
@@ -326,8 +329,12 @@ _WHOLE = """\
        snn_reset(&state);
        for each time step: snn_step(&state, input, output);
 */
-#ifndef SNN_H
-#define SNN_H
+#ifndef SNN_%(digest)s
+#define SNN_%(digest)s
+
+#ifdef SNN_INPUTS
+#error "two networks in one source file, where their names are the same"
+#endif
 
 #include <math.h>
 #include <stdint.h>
@@ -460,7 +467,7 @@ def _run_compiled(source: _Header, found: ExtractedChain) -> tuple[str, ...]:
     try:
         outputs = run_header(source.text(), found.inputs, source.output.count)
     except UnavailableError as error:
-        return (f"the header was not run, since there is no C compiler here: {error}",)
+        return (f"the header was not compiled and run here: {error}",)
     wanted = found.chain.run(found.inputs)[len(found.chain.stages) - 1].flatten(2)
     apart = (outputs - wanted).abs()
     if not float(apart.mean()) <= SHARE * float(wanted.abs().mean()) + 1e-6:

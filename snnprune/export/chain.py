@@ -649,12 +649,13 @@ class _Walk:
         )
         fired = []
         for x, distance, given in zip(self.x, membranes, put_out, strict=True):
-            u = distance + spiking.threshold
-            apart = float((spiking.follow(x, u) - u).abs().max() / u.abs().max().clamp(min=1e-9))
+            u = distance.double() + spiking.threshold  # or rounding moves some over it
+            left = spiking.follow(x.double(), u) - u
+            apart = float(left.abs().max() / u.abs().max().clamp(min=1e-9))
             if not apart <= NEAR:
                 raise _not_followed_error(name, apart)
             self.deviation = max(self.deviation, apart)
-            fired.append(spiking.fire(u))
+            fired.append(spiking.fire(u).float())
             if float(fired[-1].sum()) != float(given.double().sum()):
                 raise ChainError("puts out something else than its spikes", where=name)
         self.stages.append(spiking)

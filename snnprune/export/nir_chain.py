@@ -22,6 +22,7 @@ from snnprune.export.chain import Chain, ChainError, ExtractedChain, Pool, Spiki
 from snnprune.export.exporters import LayerValues, import_package
 
 STEP = 1e-4
+ANY = ":any"  # behind a pool: no name of a module has a colon
 MOST_OTHERS = 0.01  # of the spikes, where neurons reset as NIR's do
 
 
@@ -38,7 +39,8 @@ def make_graph(chain: Chain) -> Any:
         if isinstance(stage, Weights) and stage.is_linear and len(before) > 1:
             nodes[f"flatten_{index}"] = nir.Flatten({"input": np.array(before)}, 0, -1)
         behind = chain.stages[index - 1] if index else None
-        nodes |= _make_nodes(nir, index, stage, behind, (before, after))
+        for name, node in _make_nodes(nir, index, stage, behind, (before, after)).items():
+            nodes[name if name not in nodes else f"{name}_{index}"] = node
     nodes["output"] = nir.Output(np.array(chain.shapes[-1]))
     names = list(nodes)
     return nir.NIRGraph(nodes=nodes, edges=list(itertools.pairwise(names)))
@@ -84,7 +86,7 @@ def _make_pool(
         raise ChainError("NIR has a largest of spikes alone, by neurons, not of currents")
     full, half = np.ones(after, np.float32), 0.5 / math.prod(pool.size)
     return found | {
-        f"pool_{index}_any": nir.IF(r=full / STEP, v_threshold=full * half, v_reset=full * 0)
+        f"pool_{index}{ANY}": nir.IF(r=full / STEP, v_threshold=full * half, v_reset=full * 0)
     }
 
 
@@ -125,7 +127,7 @@ def count_others(graph: Any, found: ExtractedChain) -> int:
     while name != "output":
         node = graph.nodes[name]
         x = _run_node(node, x)
-        if hasattr(node, "v_threshold") and not name.endswith("_any"):
+        if hasattr(node, "v_threshold") and not name.endswith(ANY):
             others += int((x - spikes.pop(0)).abs().sum())
         name = after[name]
     told = sum(int(one.sum()) for one in found.spikes)

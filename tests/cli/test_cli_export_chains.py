@@ -237,7 +237,7 @@ def test_without_a_compiler_it_says_that_nothing_was_run(
     monkeypatch.setenv("CC", "no-such-compiler")
     done = export(run, "c", "jelly_averaged", tmp_path, "spiking_films")
     assert done.returncode == 0, done.stderr
-    assert "the header was not run, since there is no C compiler here" in done.stderr
+    assert "the header was not compiled and run here: no no-such-compiler" in done.stderr
 
 
 # NIR

@@ -42,8 +42,6 @@ def commands() -> Iterator[tuple[str, ...]]:
     for kind in ("gaussian", "delete", "insert", "jitter"):
         noise = ("--kind", kind, "--level", "0.1", "--time-axis", "2")
         yield "analyze", "noise", "a.safetensors", *FEW, *noise
-    yield "export", "a.safetensors", "--to", "integers", "--bits", "8", "-o", "i.safetensors"
-    yield "export", "a.safetensors", "--to", "c", *IMAGES, "-o", "a.h"
     yield "demo", "--out", "demo"
 
 

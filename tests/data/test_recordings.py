@@ -1,6 +1,8 @@
 """Public sets of events through tonic, on files in their true formats that are made here."""
 
 import importlib.util
+import struct
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,38 @@ def write_spoken(path: Path, count: int, classes: int) -> list[tuple[Array, Arra
         file["extra/keys"] = np.array([f"word {n}".encode() for n in range(classes)])
         file["extra/speaker"] = np.zeros(count, np.uint16)
     return written
+
+
+STREAM = """<dv version="2.0"><node name="outInfo" path="/outInfo/">
+<node name="0" path="/outInfo/0/"><attr key="compression" type="string">NONE</attr>
+<attr key="typeIdentifier" type="string">EVTS</attr>
+<node name="info" path="/outInfo/0/info/"><attr key="sizeX" type="int">128</attr>
+<attr key="sizeY" type="int">128</attr></node></node></node></dv>"""
+
+
+def make_flatbuffer(kind: bytes, table: int, body: bytes) -> bytes:
+    """A FlatBuffer with its size before it; `table` is where in `body` its root is."""
+    whole = struct.pack("<I", table + 8) + kind + body
+    return struct.pack("<I", len(whole)) + whole
+
+
+def write_aedat4(path: Path, events: Array) -> None:
+    """One packet, uncompressed: a header with the streams, 16 bytes an event (t, x, y, on)."""
+    text = STREAM.encode()
+    # table: compression 0, no table of packets (-1), text; then one field, the vector of events
+    header = struct.pack("<HHHHH6x", 10, 20, 4, 8, 16) + struct.pack("<iiqI", 16, 0, -1, 4)
+    rows = np.zeros(len(events), "<i8,<i2,<i2,?,V3")
+    for number, field in enumerate("txyp"):
+        rows[f"f{number}"] = events[field]
+    vector = struct.pack("<HHH2x", 6, 8, 4) + struct.pack("<iI4x", 8, 8)
+    packet = make_flatbuffer(b"EVTS", 8, vector + struct.pack("<I", len(rows)) + rows.tobytes())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(
+        b"#!AER-DAT4.0\r\n"
+        + make_flatbuffer(b"IOHE", 16, header + struct.pack("<I", len(text)) + text + b"\0")
+        + struct.pack("<II", 0, len(packet))
+        + packet
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -174,6 +208,51 @@ def test_gestures_and_spoken_digits_are_read(tmp_path: Path) -> None:
     assert y.tolist() == [0, 1, 2, 3, 4, 5]
     for sample, (_, units) in zip(x.transpose(0, 1), written, strict=True):
         assert sample.sum(0).int().tolist() == np.bincount(units, minlength=700).tolist()
+
+
+def test_recordings_of_cifar10_dvs_are_read_and_the_last_ones_are_for_tests(tmp_path: Path) -> None:
+    written = {}
+    for label, name in enumerate(("airplane", "automobile", "bird")):
+        for number in (10, 2, 9):
+            events = draw_events(300 + number, 128, seed=100 * label + number)
+            write_aedat4(tmp_path / "CIFAR10DVS" / name / f"{number}.aedat4", events)
+            written[label, number] = events
+    data = opened("cifar10-dvs:frames=3", tmp_path)
+    train, test = split_of(data.train), split_of(data.test)
+    assert train.labels is not None
+    assert test.labels is not None
+    assert train.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert test.labels.tolist() == [0, 1, 2]
+    for label in range(3):
+        assert int(test.images[label].sum()) == 310
+        fields = {field: written[label, 10][field] for field in "txyp"}
+        expected = spikingjelly_utils.integrate_events_by_fixed_frames_number(
+            fields, "number", 3, 128, 128
+        )
+        assert np.array_equal(test.images[label].numpy(), expected)
+
+
+def test_a_recurrent_network_is_trained_and_pruned_on_spoken_digits(
+    run: Callable[..., Any], tmp_path: Path
+) -> None:
+    write_spoken(tmp_path / "SHD" / "shd_train.h5", 20, 20)
+    write_spoken(tmp_path / "SHD" / "shd_test.h5", 20, 20)
+    root, out = ("--data-root", str(tmp_path)), str(tmp_path / "run")
+    model, pruned = f"{out}/model.safetensors", f"{out}/pruned.safetensors"
+    small = ["model.args.width=6", "training.epochs=1", "data.name=shd:bins=6,size=70"]
+    sets = [word for one in small for word in ("--set", one)]
+    commands = (
+        ("train", "--recipe", "shd", "--out", out, *sets, *root),
+        ("inspect", f"{out}/model.safetensors", *root),
+        ("prune", model, "--sparsity", "0.5", "--no-tune", *root, "--samples", "16", "-o", pruned),
+    )
+    for command in commands:
+        done = run(*command)
+        assert done.returncode == 0, done.stderr
+    assert "1 spiking neuron over 6 time steps" in run(*commands[1]).stdout
+    # without the recordings the file alone says what network it is of
+    done = run("inspect", f"{out}/model.safetensors", "--data-root", str(tmp_path / "none"))
+    assert "layers.0.recurrent" in done.stdout
 
 
 def test_spoken_words_have_validation_recordings_of_their_own_and_lengths(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What docs/events.md shows works as pasted, with a network of SpikingJelly that is trained there."""
+"""What docs/events.md shows works as pasted: a network of SpikingJelly is trained there."""
 
 import shlex
 import subprocess

@@ -1,7 +1,9 @@
 """Calls on a network of this process: the numbers of the commands, and nothing of it changed."""
 
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -453,6 +455,18 @@ def test_a_notebook_sees_bars_that_are_gone_at_the_end(monkeypatch: pytest.Monke
     assert "&lt;both&gt;" in shell.shown[0]
     assert 'value="2" max="3"' in shell.shown[5]
     assert shell.shown[-1] == ""
+
+
+@pytest.mark.slow
+def test_on_a_gpu_a_network_stays_there_and_gives_the_same_numbers() -> None:
+    # in a process, which keeps the pretended GPU for good
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", Path(__file__).parents[1] / "devices" / "api_on_a_gpu.py"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_what_there_is_to_use_is_listed() -> None:

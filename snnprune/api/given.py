@@ -34,8 +34,8 @@ class GivenData:
     """The batches of a call, under the name that reports have."""
 
     name: str
-    batches: Any
-    """None where the name is that of a data set."""
+    batches: Callable[..., Any] | None
+    """Gives them; None where the name is that of a data set."""
 
 
 def take_model(model: Any, data: GivenData, **functions: Callable[..., Any] | None) -> GivenNetwork:
@@ -77,9 +77,21 @@ def take_batches(batches: Any) -> GivenData:
         for name, part in batches.items():
             if part is not None:
                 _require_batches(part, f"batches[{name!r}]")
-        return GivenData(name="dict", batches=batches)
+        return GivenData(
+            name="dict", batches=lambda: {name: _begin(part) for name, part in batches.items()}
+        )
     _require_batches(batches, "batches")
-    return GivenData(name=describe_object(batches), batches=batches)
+    made = batches if _makes_batches(batches) else lambda: batches
+    return GivenData(name=describe_object(batches), batches=made)
+
+
+def _begin(part: Any) -> Any:
+    return part() if _makes_batches(part) else part
+
+
+def _makes_batches(given: Any) -> bool:
+    """Whether it is a function, and no loader that can be called too."""
+    return callable(given) and not hasattr(given, "__iter__")
 
 
 def _require_splits(batches: Mapping[Any, Any]) -> None:
@@ -93,7 +105,7 @@ def _require_splits(batches: Mapping[Any, Any]) -> None:
 
 
 def _require_batches(batches: Any, field: str) -> None:
-    if callable(batches):
+    if _makes_batches(batches):
         return
     kind = type(batches).__name__
     if isinstance(batches, Iterator):

@@ -234,6 +234,7 @@ def functions_of(own: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
     yield pairs, {}
     yield lambda: iter(pairs), {}
     yield {"train": pairs[:1], "test": pairs}, {}
+    yield {"train": pairs[:1], "test": lambda: iter(pairs)}, {}
     yield (
         [{"x": x, "label": y} for x, y in pairs],
         {"forward": lambda model, batch: model(batch["x"])},

@@ -1,5 +1,7 @@
 """Prune, score and measure a network of this process on a pretended GPU, as on the CPU."""
 
+from typing import Any
+
 import torch
 from pretended_gpu import pretend
 from torch import nn
@@ -24,7 +26,7 @@ BATCHES = [(x, y) for x, y in zip(X, Y, strict=True)]
 
 def prune(model: nn.Module, *, copy: bool = True) -> PruningResult:
     """With a repair that tunes, and one in closed form before it."""
-    options = {"criterion": "sf", "repair": "obs+tune", "tune_steps": 3}
+    options = dict[str, Any](criterion="sf", repair="obs+tune", tune_steps=3)
     return snnprune.prune_model(model, BATCHES, sparsity=0.8, copy=copy, **options)
 
 

@@ -260,7 +260,7 @@ def _open_data(
             options=how,
             field="--data",
             learnt_from=_list_training_sets(options, file),
-            batches=options.given and options.given.batches,
+            batches=options.given.batches if options.given else None,
         )
     except InputError as error:
         if options.data or options.test_data or options.eval_data:

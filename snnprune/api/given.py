@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.data import Dataset, IterableDataset
 
+from snnprune.checkpoint.naming import STATES
 from snnprune.data import SPLITS
-from snnprune.errors import InputError, UsageError, did_you_mean
+from snnprune.errors import InputError, UsageError, did_you_mean, format_names
 from snnprune.graph.forward import device_of
-from snnprune.graph.libraries import reset_states
+from snnprune.graph.libraries import library_of, reset_states
 from snnprune.graph.state import unwrap
 from snnprune.jobs.targets.binding import find_states, load_tensors
 from snnprune.jobs.targets.options import GivenNetwork
@@ -60,7 +61,28 @@ def take_model(model: Any, data: GivenData, **functions: Callable[..., Any] | No
         build=lambda: copy_network(network),
         device=device_of(network),
         batches=data.batches,
+        notes=_note_left_states(network),
         **functions,
+    )
+
+
+def _note_left_states(network: nn.Module) -> tuple[str, ...]:
+    """A note where somebody's own neurons seem to keep what an earlier batch left in them.
+
+    Libraries say how their neurons are reset; what else has to be, nobody can know.
+    """
+    left = [
+        f"{name}.{attribute}" if name else attribute
+        for name, part in network.named_modules()
+        if library_of(part) is None and not type(part).__module__.startswith("torch.")
+        for attribute, value in vars(part).items()
+        if isinstance(value, Tensor) and (value.grad_fn is not None or attribute in STATES)
+    ]
+    if not left:
+        return ()
+    return (
+        f"left by an earlier batch, and taken for the state of rest: {format_names(left)}; "
+        "reset the network before, if that is a membrane",
     )
 
 

@@ -314,6 +314,7 @@ def read_target(options: TargetOptions) -> Checkpoint:
         checkpoint = make_checkpoint(
             options.given.build(), options.checkpoint, allow_nonfinite=options.allow_nonfinite
         )
+        checkpoint = replace(checkpoint, notes=(*options.given.notes, *checkpoint.notes))
     else:
         checkpoint = read_checkpoint(
             options.checkpoint,

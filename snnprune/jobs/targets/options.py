@@ -193,6 +193,8 @@ class GivenNetwork:
     """What the option of this name names, where it is a function."""
     readout: Callable[..., Any] | None = None
     """Likewise."""
+    notes: tuple[str, ...] = ()
+    """What is odd about it, a line each."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.data import Dataset, IterableDataset
 
+from snnprune.checkpoint.naming import STATES
 from snnprune.data import SPLITS
-from snnprune.errors import InputError, UsageError, did_you_mean
+from snnprune.errors import InputError, UsageError, did_you_mean, format_names
 from snnprune.graph.forward import device_of
-from snnprune.graph.libraries import reset_states
+from snnprune.graph.libraries import library_of, reset_states
 from snnprune.graph.state import unwrap
 from snnprune.jobs.targets.binding import find_states, load_tensors
 from snnprune.jobs.targets.options import GivenNetwork
@@ -34,8 +35,8 @@ class GivenData:
     """The batches of a call, under the name that reports have."""
 
     name: str
-    batches: Any
-    """None where the name is that of a data set."""
+    batches: Callable[..., Any] | None
+    """Gives them; None where the name is that of a data set."""
 
 
 def take_model(model: Any, data: GivenData, **functions: Callable[..., Any] | None) -> GivenNetwork:
@@ -60,7 +61,28 @@ def take_model(model: Any, data: GivenData, **functions: Callable[..., Any] | No
         build=lambda: copy_network(network),
         device=device_of(network),
         batches=data.batches,
+        notes=_note_left_states(network),
         **functions,
+    )
+
+
+def _note_left_states(network: nn.Module) -> tuple[str, ...]:
+    """A note where somebody's own neurons seem to keep what an earlier batch left in them.
+
+    Libraries say how their neurons are reset; what else has to be, nobody can know.
+    """
+    left = [
+        f"{name}.{attribute}" if name else attribute
+        for name, part in network.named_modules()
+        if library_of(part) is None and not type(part).__module__.startswith("torch.")
+        for attribute, value in vars(part).items()
+        if isinstance(value, Tensor) and (value.grad_fn is not None or attribute in STATES)
+    ]
+    if not left:
+        return ()
+    return (
+        f"left by an earlier batch, and taken for the state of rest: {format_names(left)}; "
+        "reset the network before, if that is a membrane",
     )
 
 
@@ -77,9 +99,21 @@ def take_batches(batches: Any) -> GivenData:
         for name, part in batches.items():
             if part is not None:
                 _require_batches(part, f"batches[{name!r}]")
-        return GivenData(name="dict", batches=batches)
+        return GivenData(
+            name="dict", batches=lambda: {name: _begin(part) for name, part in batches.items()}
+        )
     _require_batches(batches, "batches")
-    return GivenData(name=describe_object(batches), batches=batches)
+    made = batches if _makes_batches(batches) else lambda: batches
+    return GivenData(name=describe_object(batches), batches=made)
+
+
+def _begin(part: Any) -> Any:
+    return part() if _makes_batches(part) else part
+
+
+def _makes_batches(given: Any) -> bool:
+    """Whether it is a function, and no loader that can be called too."""
+    return callable(given) and not hasattr(given, "__iter__")
 
 
 def _require_splits(batches: Mapping[Any, Any]) -> None:
@@ -93,7 +127,7 @@ def _require_splits(batches: Mapping[Any, Any]) -> None:
 
 
 def _require_batches(batches: Any, field: str) -> None:
-    if callable(batches):
+    if _makes_batches(batches):
         return
     kind = type(batches).__name__
     if isinstance(batches, Iterator):

@@ -121,6 +121,6 @@ def _format_row(stage: Stage, now: float) -> str:
     limits = "" if stage.total is None else f' value="{stage.done}" max="{max(1, stage.total)}"'
     return (
         '<div style="display:flex;gap:1em;align-items:center">'
-        f'<span style="min-width:10em">{escape(stage.label)}</span>'
+        f'<span style="min-width:16em">{escape(stage.label)}</span>'
         f'<progress{limits} style="width:16em"></progress><span>{escape(told)}</span></div>'
     )

@@ -6,7 +6,7 @@ Adding a data set is one function `(DataOptions) -> DataSet` and one row of `DAT
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -381,12 +381,12 @@ def open_data_with(
     options: DataOptions,
     field: str,
     learnt_from: Collection[str] = (),
-    batches: Any = None,
+    batches: Callable[..., Any] | None = None,
 ) -> DataSet:
     """The set `name`, its `test` and `validation` images those of `others` where these are named.
 
-    It may be `batches` of this process that are called so (see `functions.open_batches`). Of a set
-    that is named for one use all images are taken, unless it says itself which are for it.
+    It may be what a function `batches` gives that is called so (see `functions.open_batches`). Of a
+    set that is named for one use all images are taken, unless it says itself which are for it.
     `learnt_from` are sets that the network was trained on before.
 
     Raises:

@@ -54,8 +54,10 @@ def open_function(reference: str, options: DataOptions, *, field: str) -> DataSe
     return open_batches(load_own(reference, field=field), reference, options, field=field)
 
 
-def open_batches(given: Any, reference: str, options: DataOptions, *, field: str) -> DataSet:
-    """The batches of a function, or `given` as they are; errors call it `reference`.
+def open_batches(
+    function: Callable[..., Any], reference: str, options: DataOptions, *, field: str
+) -> DataSet:
+    """The batches of a function, which errors call `reference`.
 
     It returns batches, or a dict of them by `train`, `validation` and `test`; or it takes `split`
     and is called once for each of these. Where it names neither validation nor test images, a part
@@ -64,7 +66,6 @@ def open_batches(given: Any, reference: str, options: DataOptions, *, field: str
     Raises:
         InputError: the function cannot be called, or returns no iterable of batches.
     """
-    function = given if callable(given) else lambda: given
     parts = _collect_parts(function, reference, options, field)
     train, validation, test = (parts.get(name) for name in SPLITS)
     if train is None:

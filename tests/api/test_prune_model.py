@@ -1,7 +1,9 @@
 """Calls on a network of this process: the numbers of the commands, and nothing of it changed."""
 
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -187,6 +189,36 @@ def test_what_a_training_left_in_a_network_is_no_obstacle_and_stays(own: Any) ->
     assert_same(tensors_of(result.model), tensors_of(fresh.model))
 
 
+class Stateful(nn.Module):
+    """A neuron of somebody's own that goes on from where the last batch left it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mem: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.mem = x if self.mem is None else 0.5 * self.mem + x
+        return (self.mem > 1).to(x)
+
+
+def test_a_membrane_that_nobody_put_at_rest_is_told(own: Any) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 24), Stateful(), nn.Linear(24, 3))
+    assert not any("earlier batch" in one for one in evaluated(model, own))
+    model(torch.randn(32, 12))
+    assert any(
+        one.startswith("left by an earlier batch") and "1.mem" in one
+        for one in evaluated(model, own)
+    )
+    with torch.no_grad():
+        model[1].mem = torch.zeros(32, 24)
+    assert any("1.mem" in one for one in evaluated(model, own))
+
+
+def evaluated(model: nn.Module, own: Any) -> tuple[str, ...]:
+    return snnprune.evaluate_model(model, own.batches()).warnings
+
+
 def test_membranes_that_a_library_saves_are_not_those_of_the_last_batch(own: Any) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(12, 24), sinabs.layers.LIF(tau_mem=5.0), nn.Linear(24, 3))
@@ -232,6 +264,7 @@ def functions_of(own: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
     yield pairs, {}
     yield lambda: iter(pairs), {}
     yield {"train": pairs[:1], "test": pairs}, {}
+    yield {"train": pairs[:1], "test": lambda: iter(pairs)}, {}
     yield (
         [{"x": x, "label": y} for x, y in pairs],
         {"forward": lambda model, batch: model(batch["x"])},
@@ -453,6 +486,18 @@ def test_a_notebook_sees_bars_that_are_gone_at_the_end(monkeypatch: pytest.Monke
     assert "&lt;both&gt;" in shell.shown[0]
     assert 'value="2" max="3"' in shell.shown[5]
     assert shell.shown[-1] == ""
+
+
+@pytest.mark.slow
+def test_on_a_gpu_a_network_stays_there_and_gives_the_same_numbers() -> None:
+    # in a process, which keeps the pretended GPU for good
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", Path(__file__).parents[1] / "devices" / "api_on_a_gpu.py"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_what_there_is_to_use_is_listed() -> None:

@@ -188,7 +188,7 @@ def _apply_recipe(options: PruneOptions, section: PruneSection) -> PruneOptions:
         steps=options.steps or section.steps,
         structure=options.structure or section.structure,
         bits=options.bits or section.bits,
-        layers=section.layers,
+        layers=options.layers or section.layers,
     )
 
 

@@ -270,7 +270,7 @@ def _open_data(
             options=how,
             field="--data",
             learnt_from=_list_training_sets(options, file),
-            batches=options.given and options.given.batches,
+            batches=options.given.batches if options.given else None,
         )
     except InputError as error:
         if options.data or options.test_data or options.eval_data:
@@ -328,6 +328,7 @@ def read_target(options: TargetOptions) -> Checkpoint:
         checkpoint = make_checkpoint(
             options.given.build(), options.checkpoint, allow_nonfinite=options.allow_nonfinite
         )
+        checkpoint = replace(checkpoint, notes=(*options.given.notes, *checkpoint.notes))
     else:
         checkpoint = read_checkpoint(
             options.checkpoint,

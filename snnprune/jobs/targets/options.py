@@ -256,12 +256,14 @@ class GivenNetwork:
     """Gives a copy of it, at rest and new at each call."""
     device: Any
     """Where it is, a torch.device."""
-    batches: Any = None
-    """Batches, a function that gives them, or such by split; None where options name the data."""
+    batches: Callable[..., Any] | None = None
+    """Gives batches, or such by split; None where options name the data."""
     forward: Callable[..., Any] | None = None
     """What the option of this name names, where it is a function."""
     readout: Callable[..., Any] | None = None
     """Likewise."""
+    notes: tuple[str, ...] = ()
+    """What is odd about it, a line each."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ import typer
 from typer.main import get_command
 
 from snnprune.cli.commands import COMMANDS, make_app, wait_to_speak
+from snnprune.cli.completion import VARIABLE
 from snnprune.cli.console import STDERR, ReaderLeftError, claim_stdout
 from snnprune.errors import (
     InputError,
@@ -38,6 +39,8 @@ LIMIT = 2000  # characters of one error line
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run `snnprune` and leave the process with its exit code."""
+    if VARIABLE in os.environ:  # a shell asks what fits: typer answers and ends the process
+        run_command([], prog_name="snnprune")
     # torch reads it at its first tensor: pages of 2 MiB in place of 4 KiB for large ones
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     claim_stdout()

@@ -39,6 +39,15 @@ def test_bash_completes_names_that_flags_take(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("obs obs-membrane\n", "")
 
 
+def test_it_is_installed_for_the_shell_that_runs_it(tmp_path: Path) -> None:
+    done = asked(tmp_path, "snnprune --install-completion; echo $?", HOME=str(tmp_path))
+    assert (done.stdout.splitlines()[-1], done.stderr) == ("0", "")
+    assert "source" in (tmp_path / ".bashrc").read_text("utf-8")
+    shown = asked(tmp_path, "snnprune --show-completion; echo $?")
+    assert "complete -o default -F _snnprune_completion snnprune" in shown.stdout
+    assert (shown.stdout.splitlines()[-1], shown.stderr) == ("0", "")
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_other_shells_are_answered_too(tmp_path: Path, shell: str) -> None:
     done = asked(

@@ -14,6 +14,7 @@ import typer
 from typer.main import get_command
 
 from snnprune.cli.commands import COMMANDS, make_app, wait_to_speak
+from snnprune.cli.completion import VARIABLE
 from snnprune.cli.console import STDERR, ReaderLeftError, claim_stdout
 from snnprune.errors import (
     InputError,
@@ -32,17 +33,22 @@ from snnprune.runtime import read_process_rank
 __all__ = ["main", "run_app", "run_command"]
 
 BUG, INTERRUPTED, TERMINATED = 1, 130, 143
+INSTALLERS = (["--install-completion"], ["--show-completion"])
 RESERVE = 2**22  # bytes to tell in that there is no memory left
 LIMIT = 2000  # characters of one error line
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run `snnprune` and leave the process with its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if VARIABLE in os.environ or words[:1] in INSTALLERS:
+        # a shell asks what fits, or how to ask: typer answers, and ends the process
+        run_command(words, prog_name="snnprune")
     # torch reads it at its first tensor: pages of 2 MiB in place of 4 KiB for large ones
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     claim_stdout()
     with report_workers_once():
-        code = run_app(run_command, list(sys.argv[1:] if arguments is None else arguments))
+        code = run_app(run_command, words)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nobody is left to take what `run_app` raises
     with contextlib.suppress(OutputError, ReaderLeftError):
         sys.stdout.flush()

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 import typer
 from typer.models import ParameterInfo
 
+from snnprune.cli.completion import make_completer
 from snnprune.errors import InputError, SnnpruneError, UsageError
 from snnprune.jobs.targets.options import ConfigOptions, FurtherOptions, Options, ReadAs
 from snnprune.jobs.targets.settings import Config, load_config
@@ -253,6 +254,10 @@ def _flag(field: dataclasses.Field[Any], kind: Any, *notes: Any, last: bool) -> 
     given, default = (kind, field.default) if read is None else (read.given, read.default)
     info = next(filter(_is_of_typer, notes))
     annotated: Any = Annotated  # of a type that is known only here
+    named = inspect.Parameter(
+        field.name, inspect.Parameter.KEYWORD_ONLY, annotation=annotated[given, info]
+    )
+    info.autocompletion = make_completer(_Flag(parameter=named, last=last).key)
     parameter = inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,

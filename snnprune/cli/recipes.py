@@ -5,8 +5,13 @@ from typing import Annotated
 
 import typer
 
+from snnprune.cli.completion import make_completer
 from snnprune.errors import make_printable
 
+RecipeArgument = Annotated[
+    str,
+    typer.Argument(help="Built-in name or YAML file.", autocompletion=make_completer("recipe")),
+]
 app = typer.Typer(help="List, show, copy and check training recipes.", no_args_is_help=True)
 
 
@@ -21,7 +26,7 @@ def ls() -> None:
 
 
 @app.command()
-def show(recipe: Annotated[str, typer.Argument(help="Built-in name or YAML file.")]) -> None:
+def show(recipe: RecipeArgument) -> None:
     """Print a recipe; which code it names goes to stderr."""
     from snnprune.jobs.consent import find_code, format_code
     from snnprune.recipe.loading import MAX_BYTES, load_recipe, read_source
@@ -36,7 +41,9 @@ def show(recipe: Annotated[str, typer.Argument(help="Built-in name or YAML file.
 
 @app.command()
 def cp(
-    name: Annotated[str, typer.Argument(help="Built-in name.")],
+    name: Annotated[
+        str, typer.Argument(help="Built-in name.", autocompletion=make_completer("recipe"))
+    ],
     target: Annotated[
         Path, typer.Argument(help="The new file, or a folder for it.", readable=False)
     ],
@@ -53,7 +60,7 @@ def cp(
 
 
 @app.command()
-def validate(recipe: Annotated[str, typer.Argument(help="Built-in name or YAML file.")]) -> None:
+def validate(recipe: RecipeArgument) -> None:
     """Check a recipe, without running anything of it."""
     from snnprune.errors import make_printable
     from snnprune.jobs.consent import find_code, format_code, require_consent

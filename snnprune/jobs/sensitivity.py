@@ -173,7 +173,7 @@ class _SensitivityJob:
                     together=make_agreement_row(found.together),
                 )
             ),
-            cost=self.cost.report(self.target.device),
+            cost=self.cost.report(self.target.device, self.bench.work.estimates),
         )
 
 

@@ -25,6 +25,7 @@ from snnprune.pruning.prune import PruneResult, prune
 from snnprune.pruning.repair import (
     TUNE,
     WITHOUT_STATISTICS,
+    CostEstimate,
     Pruned,
     TuneOutcome,
     TuneSettings,
@@ -155,6 +156,8 @@ class OneShot:
         """What `tune` did to what the module holds, where it did."""
         self.quantized: Quantized | None = None
         """The integers of what the module holds, where it was quantized."""
+        self.estimates: list[CostEstimate] = []
+        """What each closed form was going to take, in the order in which that was told."""
         self.seed, self.progress = seed, progress
         self._calibration = calibration
         self._scores: dict[str, Scores] = {}
@@ -359,6 +362,7 @@ class OneShot:
                     tuning=plan.names.tuning,
                     tuning_batches=self.tuning_batches,
                     tell=self._note_tuning,
+                    tell_estimate=self.estimates.append,
                     seed=self.seed,
                     progress=self.progress,
                 )

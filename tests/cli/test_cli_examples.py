@@ -14,8 +14,10 @@ from snnprune.cli.commands import make_app
 from snnprune.cli.examples import EXAMPLES
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-QUICK = ("inspect", "calibrate", "score", "prune", "eval", "diff", "check", "export")
-QUICK += ("theory width", "recipes ls", "recipes show", "recipes cp", "recipes validate")
+QUICK = (
+    *("inspect", "calibrate", "score", "prune", "eval", "diff", "check", "export", "theory width"),
+    *("recipes ls", "recipes show", "recipes cp", "recipes validate"),
+)
 EXTRA = ("--criterion", "magnitude", "--repair", "bn", "--no-tune")  # so that it takes no seconds
 WIDTH = 78  # columns of 80 within the margins of typer
 

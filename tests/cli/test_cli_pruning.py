@@ -110,8 +110,11 @@ def test_the_closed_form_tells_on_stderr_what_it_will_take_before_it_begins(
     assert told not in done.stdout
     assert "calibrating: done" in before
     assert "least squares: done" in after
-    quiet = prune(*fast, "--quiet", "--force")
+    quiet = prune(*fast, "--quiet", "--force", "--json")
     assert (quiet.returncode, "closed form" in quiet.stderr) == (0, False)
+    (estimate,) = json.loads(quiet.stdout)["cost"]["estimates"]
+    assert estimate["seconds"] >= 0
+    assert estimate["peak_memory"] > 2**20
 
 
 @pytest.mark.many(2)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,7 +56,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.chdir(folder)
     Path("own.py").write_text(OWN, "utf-8")
-    shape = {"depth": 1, "time_steps": 2, "in_channels": 1, "size": 8, "classes": 10}
+    shape: dict[str, Any] = {
+        "depth": 1,
+        "time_steps": 2,
+        "in_channels": 1,
+        "size": 8,
+        "classes": 10,
+    }
     torch.save(conv_snn(width=4, **shape).state_dict(), "net.pth")
     return folder
 

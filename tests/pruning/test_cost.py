@@ -18,7 +18,7 @@ from snnprune.graph.call_graph import CallTracing
 from snnprune.graph.trace import trace
 from snnprune.measure.layer_inputs import count_usage
 from snnprune.measure.second_moments import TOGETHER, compute_losses, multiplies_bytes_well
-from snnprune.pruning.repair import Pruned, cost
+from snnprune.pruning.repair import CostEstimate, Pruned, cost
 from snnprune.pruning.repair.cost import (
     LayerSize,
     Work,
@@ -217,10 +217,11 @@ def test_a_line_tells_how_long_it_takes(
     repair: Callable[[Pruned], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cost, "LONG", 0.0)
-    heard = Hearing()
-    repair(pruned("convolved", progress=heard))
-    (line,) = heard.lines
+    heard, told = Hearing(), list[CostEstimate]()
+    repair(replace(pruned("convolved", progress=heard), tell_estimate=told.append))
+    (line,), (estimate,) = heard.lines, told
     assert re.fullmatch(r"closed form: about \d+ seconds and \d+\.\d GB", line)
+    assert format_estimate(estimate.seconds, estimate.peak_memory) == line
 
 
 def test_nothing_is_told_or_tried_of_what_is_short(monkeypatch: pytest.MonkeyPatch) -> None:

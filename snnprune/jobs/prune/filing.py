@@ -114,7 +114,7 @@ class NetworkPruning:
             "prune",
             warnings=tuple(warnings),
             files=[one.report for one in files],
-            cost=self._work.cost.report(target.device),
+            cost=self._work.cost.report(target.device, self._work.one_shot.estimates),
         )
 
 
@@ -323,7 +323,7 @@ class FinishedPruning:
             quantization=_describe_quantization(self.made.quantized),
             layers_asked=dict(work.options.layers),
             unused=list(work.target.prunable.find_unused()),
-            cost=work.cost.report(work.target.device),
+            cost=work.cost.report(work.target.device, work.one_shot.estimates),
             **found,
         )
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from snnprune.checkpoint.naming import Outline, is_statistic
 from snnprune.errors import Note, format_count, format_names
 from snnprune.measure import InputValues, Natural
+from snnprune.pruning.repair import CostEstimate
 from snnprune.report import make_file_entry, make_report
 from snnprune.runtime import read_peak_gpu_memory, read_peak_memory
 
@@ -205,6 +206,8 @@ class Cost:
     """The most that the process has had, in bytes."""
     peak_gpu_memory: Natural | None
     """The same of torch on a GPU."""
+    estimates: tuple[CostEstimate, ...] = ()
+    """What was told before each closed form that takes long."""
 
 
 class StageTimer:
@@ -222,12 +225,15 @@ class StageTimer:
         finally:
             self._seconds[name] += time.monotonic() - start
 
-    def report(self, device: torch.device | None = None) -> dict[str, Any]:
+    def report(
+        self, device: torch.device | None = None, estimates: Iterable[CostEstimate] = ()
+    ) -> dict[str, Any]:
         """So far, with the most memory that the process, and on a GPU torch, has had (bytes)."""
         on_gpu = device is not None and device.type == "cuda"
         cost = Cost(
             seconds={name: round(seconds, 3) for name, seconds in self._seconds.items()},
             peak_memory=read_peak_memory(),
             peak_gpu_memory=read_peak_gpu_memory(device) if on_gpu else None,
+            estimates=tuple(estimates),
         )
         return asdict(cost)

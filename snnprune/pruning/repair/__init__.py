@@ -160,6 +160,15 @@ class TuneSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CostEstimate:
+    """What the closed form was going to take, told before it began."""
+
+    seconds: float
+    peak_memory: Natural | None
+    """The most that the process will have had, in bytes; None on a GPU and where nobody tells."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TuneOutcome:
     """What tuning was done, and how far the outputs were from those of the dense network.
 
@@ -210,6 +219,8 @@ class Pruned:
     """Images to tune on; None: the calibration images."""
     tell: Callable[[TuneOutcome], None] = lambda _: None
     """Is told what `tune` did."""
+    tell_estimate: Callable[[CostEstimate], None] = lambda _: None
+    """Is told what the closed form is going to take, where that is long."""
     seed: int = 0
     progress: Progress = SILENT
 

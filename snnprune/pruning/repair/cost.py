@@ -30,7 +30,7 @@ from snnprune.measure.second_moments import (
     multiplies_bytes_well,
     solve_rows,
 )
-from snnprune.pruning.repair import Pruned
+from snnprune.pruning.repair import CostEstimate, Pruned
 from snnprune.runtime import read_memory, read_peak_memory
 
 KINDS = ("passes", "bytes", "single", "double", "inverse", "surgeon", "solved", "moved", "ranked")
@@ -237,6 +237,7 @@ def announce_cost(
         kept = usage.batches * sum(usage.graph.sizes) if usage.graph else 0
         on_cpu = device.type == "cpu"
         peak = estimate_peak(sizes, kept=kept, chooses=chooses) if on_cpu else None
+        pruned.tell_estimate(CostEstimate(seconds=round(seconds, 1), peak_memory=peak))
         pruned.progress.announce(format_estimate(seconds, peak))
 
 

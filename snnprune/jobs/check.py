@@ -6,7 +6,7 @@ Importing this imports no torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,7 @@ from snnprune.runtime import Progress
 
 if TYPE_CHECKING:
     from snnprune.checkpoint.checkpoint import Checkpoint
+    from snnprune.chips.rules import ChipFit
     from snnprune.graph.network import Network
     from snnprune.jobs.targets.target import Target
     from snnprune.measure.agreement import Agreement
@@ -59,6 +60,8 @@ class CheckResult:
     verdicts: tuple[Verdict, ...]
     rows: tuple[LayerRow, ...]
     totals: dict[str, Any]
+    chip: ChipFit | None
+    """How it fits the chip, where one is named."""
     error: SnnpruneError | None
     """Of gates that are not met."""
     report: dict[str, Any]
@@ -75,7 +78,8 @@ def check_checkpoint(options: CheckOptions, progress: Progress) -> CheckResult:
     _require_sense(options)
     if options.sha256 is not None:
         require_sha256(options.checkpoint, options.sha256)
-    runs = has_limit_on(options.limits, BY_RUNNING) or options.baseline is not None
+    needed = has_limit_on(options.limits, (*BY_RUNNING, *BY_TRACING))
+    runs = needed or options.baseline is not None
     stored = None if runs else open_stored_target(options)
     checked = (
         _count_network(options, progress) if stored is None else _count_stored(stored, progress)
@@ -90,6 +94,7 @@ def check_checkpoint(options: CheckOptions, progress: Progress) -> CheckResult:
         verdicts=result.verdicts,
         rows=checked.rows,
         totals=checked.totals,
+        chip=checked.ran.chip,
         error=result.error,
         report=result.add_to(checked.make_report(warnings)),
     )
@@ -126,6 +131,7 @@ def _count_stored(target: StoredTarget, progress: Progress) -> _Checked:
             evaluation=None,
             workload=None,
             agreement=None,
+            chip=None,
             totals=totals,
             layers=as_dicts(rows),
         )
@@ -178,13 +184,17 @@ class _GateRunner:
         from snnprune.measure.workload import Workload
 
         limits, network = self.options.limits, self.target.runnable
+        chip = find_chip_limit(limits)
+        fit = None if chip is None else fit_target(self.target, chip)
+        traced = RunResults(chip=fit, no_chip=self.target.missing)
         if not has_limit_on(limits, BY_RUNNING):
-            return RunResults()
+            return traced
         if network is None:
-            return RunResults(missing=self.target.missing)
+            return replace(traced, missing=self.target.missing)
         workload = Workload() if has_limit_on(limits, BY_COUNTING) else None
         compared = self._compare(network) if has_limit_on(limits, BY_COMPARING) else None
-        return RunResults(
+        return replace(
+            traced,
             evaluation=self._evaluate(network, workload),
             before=compared,
             workload=workload,
@@ -242,6 +252,7 @@ def _make_report(
         evaluation=describe_evaluation(ran.evaluation),
         workload=ran.workload and describe_workload(ran.workload, samples, options.energy),
         agreement=describe_agreement(ran.agreement),
+        chip=ran.chip and asdict(ran.chip),
         **counted,
     )
     inputs = [make_file_entry(second.path, second.sha256)] if second else []
@@ -253,6 +264,8 @@ BY_RUNNING = ("right", "right_before", "operations", "energy", "silent", "same")
 """What takes network and data."""
 BY_COMPARING = ("right_before", "same")
 BY_COUNTING = ("operations", "energy")
+BY_TRACING = ("chip",)
+"""What takes the network and one batch, which may be blank."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,6 +279,9 @@ class RunResults:
     agreement: Agreement | None = None
     missing: str | None = None
     """Why it was not run."""
+    chip: ChipFit | None = None
+    no_chip: str | None = None
+    """Why it was not held against a chip."""
 
 
 def has_limit_on(limits: Iterable[Limit], fields: Sequence[str]) -> bool:
@@ -280,6 +296,7 @@ def collect_measurements(
     evaluation, work = ran.evaluation, ran.workload
     labels = {name: NO_LABELS for name in ("right", "right_before") if evaluation}
     missing = dict.fromkeys(BY_RUNNING, ran.missing) if ran.missing else labels
+    missing = {**missing, **dict.fromkeys(BY_TRACING, ran.no_chip)}
     return Measurements(
         layers={
             row.weight: Proportion(part=row.weights - row.kept, whole=row.weights)
@@ -294,8 +311,31 @@ def collect_measurements(
         silent=None if evaluation is None else _count_silent(evaluation),
         same=_count_same(ran.agreement),
         samples=evaluation.samples if evaluation else 0,
+        chip=ran.chip,
         missing={name: why for name, why in missing.items() if why},
     )
+
+
+def find_chip_limit(limits: Iterable[Limit]) -> Limit | None:
+    """The chip that is a gate, where one is."""
+    return next((limit for limit in limits if has_limit_on([limit], BY_TRACING)), None)
+
+
+def fit_target(target: Target, chip: Limit) -> ChipFit | None:
+    """How a target fits a chip, on a first batch of its data or blank pictures.
+
+    None where its network cannot be had.
+    """
+    from snnprune.chips.rules import check_design
+    from snnprune.chips.tracing import measure_needs
+    from snnprune.jobs.targets.opening import read_example
+
+    if target.network is None or target.spec is None:
+        return None
+    example = read_example(target.spec, target.data, target.device)
+    if example is None:
+        return None
+    return check_design(measure_needs(target.network, example.x), chip.value, chip.text)
 
 
 def drop_channels(

@@ -168,6 +168,7 @@ class GateOptions(FurtherOptions):
     max_energy: Annotated[str | None, _make_option("max-energy", "PJ")] = None
     max_size: Annotated[str | None, _make_option("max-size", "BYTES")] = None
     max_dead: Annotated[str | None, _make_option("max-dead", "N|P%")] = None
+    chip: Annotated[str | None, _make_option("chip", "NAME|FILE")] = None
     junit: Annotated[
         Path | None,
         typer.Option(

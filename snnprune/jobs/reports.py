@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from snnprune import export, measure
+from snnprune.chips import rules
 from snnprune.jobs import demo, inspect, sensitivity
 from snnprune.jobs.prune import target_sparsity
 from snnprune.jobs.targets import reporting
@@ -50,6 +51,11 @@ Quantization = Annotated[
         more={"per": Literal["channel"]},
         before="layers",
     ),
+]
+LayerFit = Annotated[rules.LayerFit, AsDict()]
+Misfit = Annotated[rules.Misfit, AsDict()]
+ChipFit = Annotated[
+    rules.ChipFit, AsDict(name="ChipFit", more={"layers": list[LayerFit], "misfits": list[Misfit]})
 ]
 Gate = Annotated[verdicts.Verdict, AsDict(name="Gate")]
 Evidence = Annotated[effects.PruneEvidence, AsDict(name="Evidence")]
@@ -266,6 +272,7 @@ class Check(Frame):
     evaluation: Evaluation | None
     workload: Workload | None
     agreement: Agreement | None
+    chip: ChipFit | None
     gates: Annotated[list[Gate], Field(min_length=1)]
     layers: list[Layer]
 
@@ -405,6 +412,15 @@ class TheoryCrisis(Frame):
     outputs: list[File]
 
 
+@closed
+class Chips(TypedDict):
+    """Of `chips ls` and `chips show`: the settings of each, and its name."""
+
+    ok: Literal[True]
+    command: Literal["chips ls", "chips show"]
+    chips: list[dict[str, Any]]
+
+
 class Environment(TypedDict):
     """Of `env`: what a bug report needs, by name."""
 
@@ -436,6 +452,7 @@ Report = (
     | TheoryCrisis
     | TheoryWidth
     | TheoryConstruct
+    | Chips
     | Environment
     | Failure
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from snnprune.errors import UsageError, suggest_percent, suggest_share
 from snnprune.report.verdicts import (
@@ -20,6 +21,9 @@ from snnprune.report.verdicts import (
     check_at_least,
     check_at_most,
 )
+
+if TYPE_CHECKING:
+    from snnprune.chips import Chip
 
 NUMBER = re.compile(r"(\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)\s*(\D*)")
 LONGEST = 32  # characters; 1e999999999 is short too
@@ -210,6 +214,29 @@ def _format_of(count: Proportion) -> str:
     return f"{count.part:,} of {count.whole:,}"
 
 
+def _read_chip(text: str, flag: str) -> Chip:
+    """A chip, by the name of a built-in or the path of a file.
+
+    Raises:
+        InputError: there is none, or its file is wrong.
+    """
+    from snnprune.chips import load_chip  # pydantic is for those that name one
+
+    return load_chip(text)
+
+
+def _judge_chip(_: Chip, found: Measurements) -> Judgement:
+    fit = found.chip
+    assert fit is not None
+    if fit.fits:
+        return True, 0.0, f"{len(fit.layers)} layers on {fit.cores_needed} of {fit.cores} cores"
+    first = fit.misfits[0]
+    where = f"{first.layer} " if first.layer is not None else ""
+    count = len(fit.misfits)
+    rest = f", and {count - 1} more" if count > 1 else ""
+    return False, float(count), f"does not fit: {where}{first.message}{rest}"
+
+
 GATES: Mapping[str, GateRule] = {
     gate.name: gate
     for gate in (
@@ -292,6 +319,14 @@ GATES: Mapping[str, GateRule] = {
             needs=("silent",),
             read=parse_number_or_percent,
             judge=_judge_max_dead,
+        ),
+        GateRule(
+            name="chip",
+            help="A chip that it has to fit: a name of chips ls, or a YAML file.",
+            unit="misfits",
+            needs=("chip",),
+            read=_read_chip,
+            judge=_judge_chip,
         ),
     )
 }

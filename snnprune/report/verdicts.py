@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from snnprune.errors import (
@@ -19,6 +19,9 @@ from snnprune.errors import (
     make_printable,
 )
 from snnprune.files.writing import replace_file
+
+if TYPE_CHECKING:
+    from snnprune.chips.rules import ChipFit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,8 @@ class Measurements:
     """Channels that never spike."""
     same: Proportion | None = None
     """Spikes that are as in the baseline."""
+    chip: ChipFit | None = None
+    """How it fits the chip."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """Why something was not measured, by the name of its field."""
 

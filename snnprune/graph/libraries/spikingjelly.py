@@ -83,6 +83,7 @@ def _read_constants(module: Any) -> NeuronConstants:
         threshold=reshape_per_channel(threshold) if isinstance(threshold, Tensor) else threshold,
         beta=_compute_decay(module),
         decay_input=_decays_input(module),
+        subtracts={None: True, 0.0: False}.get(getattr(module, "v_reset", "?")),
     )
 
 

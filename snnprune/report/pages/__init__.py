@@ -18,6 +18,7 @@ from snnprune.report.pages.curves import (
     make_tries_section,
 )
 from snnprune.report.pages.layers import (
+    make_chip_section,
     make_changes_section,
     make_layers_section,
     make_membranes_section,
@@ -56,6 +57,7 @@ Report = Mapping[str, Any]
 
 SECTIONS: tuple[Callable[[Report], PageSection | None], ...] = (
     make_gates_section,
+    make_chip_section,
     make_comparison_section,
     make_tuning_section,
     make_accuracy_section,

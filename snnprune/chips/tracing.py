@@ -15,7 +15,14 @@ from snnprune.chips.needs import LayerNeeds, LayerNeuron, Pool
 from snnprune.data.batches import copy_batch
 from snnprune.graph.calls import LayerCall, name_of
 from snnprune.graph.hooks import observe
-from snnprune.graph.network import Layer, Link, Network, Neuron, find_bias_key
+from snnprune.graph.network import (
+    Layer,
+    Link,
+    Network,
+    Neuron,
+    compute_norm_gain,
+    find_bias_key,
+)
 from snnprune.graph.state import use_eval_mode
 from snnprune.measure.workload import count_operations
 from snnprune.pruning.structure.channels import ChannelGroup, find_channel_groups
@@ -64,7 +71,7 @@ class _PoolWatcher(TorchFunctionMode):
     def __torch_function__(
         self,
         function: Callable[..., Any],
-        types: Sequence[type],  # noqa: ARG002  # the signature is torch's
+        types: Sequence[type],  # the signature is torch's
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
@@ -183,7 +190,7 @@ class _LayerReader:
         sources = self.find_sources()
         inputs, kernel = self._read_inputs(weight)
         linked = [network.neurons[name] for name in self._list_neurons()]
-        grid = weight.flatten(1) * self._compute_gain().unsqueeze(1)
+        grid = weight.flatten(1) * compute_norm_gain(network, self.key).unsqueeze(1)
         bits = find_bits(grid)
         return LayerNeeds(
             layer=self.key,
@@ -246,20 +253,6 @@ class _LayerReader:
         width = made.pop()
         sizes = [self.calls[key].size for key in self.find_sources()]
         return width, _guess_sides(channels // width, sizes[0])
-
-    def _compute_gain(self) -> Tensor:
-        """What BatchNorm multiplies each output channel by, (out,)."""
-        gain = torch.ones(self.layer.shape[0], device=self.seen.call.weight.device)
-        if not self.layer.links:
-            return gain
-        state = self.network.module.state_dict()
-        for norm in self.layer.links[0].norms[0]:
-            if norm.eps is None:
-                continue
-            scale = state[norm.scale] if norm.scale is not None else 1.0
-            factor = scale / (state[norm.variance].double() + norm.eps).sqrt()
-            gain = gain * factor.float()
-        return gain
 
     def _has_bias(self) -> bool:
         own = find_bias_key(self.network, self.key)

@@ -296,7 +296,7 @@ def collect_measurements(
     evaluation, work = ran.evaluation, ran.workload
     labels = {name: NO_LABELS for name in ("right", "right_before") if evaluation}
     missing = dict.fromkeys(BY_RUNNING, ran.missing) if ran.missing else labels
-    missing = {**missing, **dict.fromkeys(BY_TRACING, ran.no_chip)}
+    missing = missing | ({} if ran.no_chip is None else dict.fromkeys(BY_TRACING, ran.no_chip))
     return Measurements(
         layers={
             row.weight: Proportion(part=row.weights - row.kept, whole=row.weights)

@@ -43,15 +43,7 @@ from snnprune.theory.crisis import AccumulatedFlips
 Workload = Annotated[workload.WorkloadRow, AsDict(name="Workload")]
 Sizes = Annotated[export.Sizes, AsDict()]
 Tuning = Annotated[repair.TuneOutcome, AsDict(name="Tuning")]
-Quantization = Annotated[
-    quantize.Quantized,
-    AsDict(
-        name="Quantization",
-        without=("weights",),
-        more={"per": Literal["channel"]},
-        before="layers",
-    ),
-]
+Quantization = Annotated[quantize.Quantized, AsDict(name="Quantization", without=("weights",))]
 LayerFit = Annotated[rules.LayerFit, AsDict()]
 Misfit = Annotated[rules.Misfit, AsDict()]
 ChipFit = Annotated[

@@ -32,7 +32,7 @@ from snnprune.pruning.repair import (
     require_bits,
     silence,
 )
-from snnprune.pruning.repair.quantize import Quantized, quantize, quantize_by_rounding
+from snnprune.pruning.repair.quantize import Per, Quantized, quantize, quantize_by_rounding
 from snnprune.pruning.score import EvidenceSource, Scores, score_network
 from snnprune.runtime import SILENT, Progress
 
@@ -55,6 +55,8 @@ class Plan:
     tuning: TuneSettings = field(default_factory=TuneSettings)
     bits: int | None = None
     """Of the grid that kept weights are put on at last; None leaves them as they are."""
+    per: Per = "channel"
+    """What has one scale on that grid."""
 
     @property
     def tunes(self) -> bool:
@@ -206,7 +208,7 @@ class OneShot:
             require_bits(bits)
         cut = self._run_steps(plan, sparsity, cutting, structured=structured)
         if bits is not None:
-            self.quantized = self._quantize(bits, cut)
+            self.quantized = self._quantize(bits, plan.names.per, cut)
         return cut
 
     def _run_steps(
@@ -364,10 +366,10 @@ class OneShot:
             )
         return masks
 
-    def _quantize(self, bits: int, cut: PruneResult) -> Quantized:
+    def _quantize(self, bits: int, per: Per, cut: PruneResult) -> Quantized:
         """Put the kept weights on their grids, in the module where there is one."""
         if self.network is None or self.batches is None:
-            return self._quantize_by_rounding(bits, cut.masks)
+            return self._quantize_by_rounding(bits, per, cut.masks)
         return quantize(
             Pruned(
                 network=self.network,
@@ -379,13 +381,19 @@ class OneShot:
                 progress=self.progress,
             ),
             bits,
+            per,
         )
 
     @torch.no_grad()
-    def _quantize_by_rounding(self, bits: int, masks: Masks) -> Quantized:
+    def _quantize_by_rounding(self, bits: int, per: Per, masks: Masks) -> Quantized:
         why = "there is no network" if self.network is None else "there are no images"
         found = quantize_by_rounding(
-            self._weights(), masks, bits, reasons=dict.fromkeys(masks, why), network=self.network
+            self._weights(),
+            masks,
+            bits,
+            reasons=dict.fromkeys(masks, why),
+            network=self.network,
+            per=per,
         )
         for key, held in found.weights.items():
             if self.network is None:

@@ -214,7 +214,7 @@ def _format_of(count: Proportion) -> str:
     return f"{count.part:,} of {count.whole:,}"
 
 
-def _read_chip(text: str, flag: str) -> Chip:
+def _read_chip(text: str, _: str) -> Chip:
     """A chip, by the name of a built-in or the path of a file.
 
     Raises:

@@ -325,4 +325,4 @@ def _describe_quantization(found: Quantized | None) -> dict[str, Any] | None:
     if found is None:
         return None
     layers = {key: asdict(layer) for key, layer in found.layers.items()}
-    return {"bits": found.bits, "per": "channel", "layers": layers}
+    return {"bits": found.bits, "per": found.per, "layers": layers}

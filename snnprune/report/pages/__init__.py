@@ -18,8 +18,8 @@ from snnprune.report.pages.curves import (
     make_tries_section,
 )
 from snnprune.report.pages.layers import (
-    make_chip_section,
     make_changes_section,
+    make_chip_section,
     make_layers_section,
     make_membranes_section,
     make_neurons_section,

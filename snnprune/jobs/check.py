@@ -35,6 +35,7 @@ from snnprune.report.verdicts import (
     Limit,
     Measurements,
     Proportion,
+    RowCounts,
     Verdict,
     append_step_summary,
     judge,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from snnprune.chips.rules import ChipFit
     from snnprune.graph.network import Network
     from snnprune.jobs.targets.target import Target
+    from snnprune.masks import Masks
     from snnprune.measure.agreement import Agreement
     from snnprune.measure.evaluation import Evaluation
     from snnprune.measure.workload import Workload
@@ -78,8 +80,8 @@ def check_checkpoint(options: CheckOptions, progress: Progress) -> CheckResult:
     _require_sense(options)
     if options.sha256 is not None:
         require_sha256(options.checkpoint, options.sha256)
-    needed = has_limit_on(options.limits, (*BY_RUNNING, *BY_TRACING))
-    runs = needed or options.baseline is not None
+    seen = has_limit_on(options.limits, (*BY_RUNNING, *BY_ROW, *BY_TRACING))
+    runs = seen or options.baseline is not None
     stored = None if runs else open_stored_target(options)
     checked = (
         _count_network(options, progress) if stored is None else _count_stored(stored, progress)
@@ -146,7 +148,11 @@ def _count_network(options: CheckOptions, progress: Progress) -> _Checked:
     target = open_target(options)
     second = None if options.baseline is None else read_other(target, options.baseline)
     rows = make_layer_rows(target.find_weights(), network=target.network)
-    ran = _GateRunner(options, target, second, progress).run_network()
+    alive = {key: weight != 0 for key, weight in target.find_weights().items()}
+    ran = replace(
+        _GateRunner(options, target, second, progress).run_network(),
+        channels=count_rows(alive, target.network),
+    )
     totals = count_totals(rows, target.checkpoint.tensors, target.network)
 
     def make_report(warnings: tuple[str, ...]) -> dict[str, Any]:
@@ -260,10 +266,14 @@ def _make_report(
 
 
 NO_LABELS = "the images have no labels"
-BY_RUNNING = ("right", "right_before", "operations", "energy", "silent", "same")
+BY_RUNNING = (
+    *("right", "right_before", "operations", "layer_operations", "energy", "silent", "same"),
+)
 """What takes network and data."""
+BY_ROW = ("rows",)
+"""What takes all values at once."""
 BY_COMPARING = ("right_before", "same")
-BY_COUNTING = ("operations", "energy")
+BY_COUNTING = ("operations", "layer_operations", "energy")
 BY_TRACING = ("chip",)
 """What takes the network and one batch, which may be blank."""
 
@@ -277,6 +287,8 @@ class RunResults:
     """Of the baseline, or of both together."""
     workload: Workload | None = None
     agreement: Agreement | None = None
+    channels: Mapping[str, RowCounts] | None = None
+    """Weights of output channels, which take no run."""
     missing: str | None = None
     """Why it was not run."""
     chip: ChipFit | None = None
@@ -307,7 +319,11 @@ def collect_measurements(
         right=_count_right(evaluation),
         right_before=_count_right_before(ran.before),
         operations=None if work is None else work.sum_layers().macs + work.sum_layers().acs,
+        layer_operations=None
+        if work is None
+        else {key: one.macs + one.acs for key, one in work.layers.items()},
         energy=None if work is None else _compute_energy(work, energy),
+        rows=ran.channels,
         silent=None if evaluation is None else _count_silent(evaluation),
         same=_count_same(ran.agreement),
         samples=evaluation.samples if evaluation else 0,
@@ -336,6 +352,17 @@ def fit_target(target: Target, chip: Limit) -> ChipFit | None:
     if example is None:
         return None
     return check_design(measure_needs(target.network, example.x), chip.value, chip.text)
+
+
+def count_rows(masks: Masks, network: Network | None) -> dict[str, RowCounts]:
+    """How many weights each layer's output channels keep, by weight key."""
+    found = {}
+    for key, mask in masks.items():
+        layer = None if network is None else network.layers.get(key)
+        rows = (mask if layer is None else layer.weight_of(mask)).flatten(1)
+        counts = rows.sum(1)
+        found[key] = RowCounts(fewest=int(counts.min()), most=int(counts.max()), size=rows.shape[1])
+    return found
 
 
 def drop_channels(

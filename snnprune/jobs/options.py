@@ -165,8 +165,12 @@ class GateOptions(FurtherOptions):
     min_accuracy: Annotated[str | None, _make_option("min-accuracy", "A")] = None
     min_spike_agreement: Annotated[str | None, _make_option("min-spike-agreement", "S")] = None
     max_synops: Annotated[str | None, _make_option("max-synops", "N")] = None
+    max_layer_synops: Annotated[str | None, _make_option("max-layer-synops", "N")] = None
     max_energy: Annotated[str | None, _make_option("max-energy", "PJ")] = None
     max_size: Annotated[str | None, _make_option("max-size", "BYTES")] = None
+    max_weights: Annotated[str | None, _make_option("max-weights", "N")] = None
+    max_fan_in: Annotated[str | None, _make_option("max-fan-in", "N")] = None
+    min_per_channel: Annotated[str | None, _make_option("min-per-channel", "N")] = None
     max_dead: Annotated[str | None, _make_option("max-dead", "N|P%")] = None
     chip: Annotated[str | None, _make_option("chip", "NAME|FILE")] = None
     junit: Annotated[

@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from snnprune import export, measure
 from snnprune.chips import rules
 from snnprune.jobs import demo, inspect, sensitivity
-from snnprune.jobs.prune import target_sparsity
+from snnprune.jobs.prune import budgets, target_sparsity
 from snnprune.jobs.targets import reporting
 from snnprune.jobs.theory import analyze, crisis, width
 from snnprune.jobs.train import dry_run, sweeps
@@ -55,6 +55,7 @@ Membrane = Annotated[effects.Membrane, AsDict()]
 ScoreHistogram = Annotated[effects.ScoreHistogram, AsDict()]
 Try = Annotated[target_sparsity.Try, AsDict()]
 Search = Annotated[target_sparsity.Search, AsDict()]
+Budget = Annotated[budgets.BudgetResult, AsDict(name="Budget")]
 Estimate = Annotated[dry_run.DryRun, AsDict(name="Estimate")]
 DemoPoint = Annotated[demo.DemoMeasurement, AsDict(name="DemoPoint")]
 TheorySetting = Annotated[widths.Setting, AsDict(name="TheorySetting")]
@@ -218,6 +219,7 @@ class Prune(Frame):
     sparsity_asked: Share | None
     layers_asked: dict[str, Share]
     search: Search | None
+    budget: Budget | None
     cost: Cost
     totals_before: Totals
     totals: Totals

@@ -14,7 +14,7 @@ from snnprune.errors import InputError
 from snnprune.graph.forward import Batch, Forward
 from snnprune.graph.network import Network
 from snnprune.graph.state import copy_tensors
-from snnprune.masks import Masks, apply_masks, count_prunable, count_pruned
+from snnprune.masks import Masks, RowBounds, apply_masks, count_prunable, count_pruned
 from snnprune.measure.agreement_pass import measure_agreements
 from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import Calibration
@@ -161,6 +161,7 @@ class OneShot:
         self._calibration = calibration
         self._scores: dict[str, Scores] = {}
         self._dense = {} if network is None else copy_tensors(network.module)
+        self._rows: Mapping[str, RowBounds] = {}
         self._masked: dict[str, Tensor] = {}
         """What takes the place of a module's tensors where there is no network."""
 
@@ -190,11 +191,13 @@ class OneShot:
         cutting: Cutting | None = None,
         *,
         structured: bool = False,
+        rows: Mapping[str, RowBounds] | None = None,
     ) -> PruneResult:
         """Prune the dense network to `sparsity` and repair it; the module holds the result.
 
         `cutting` cuts in place of the plan's allocation; no repair chooses other weights where its
-        masks are `structured`. With `bits` in the plan the kept weights are quantized at last.
+        masks are `structured`, and none leaves the bounds of output channels in `rows`, by weight
+        key. With `bits` in the plan the kept weights are quantized at last.
 
         Raises:
             UsageError: `sparsity` is outside [0, 1), or `bits` outside 2 to 16.
@@ -203,7 +206,7 @@ class OneShot:
         """
         require_sparsity(sparsity)
         plan = plan.load()
-        bits = plan.names.bits
+        bits, self._rows = plan.names.bits, rows or {}
         if bits is not None:
             require_bits(bits)
         cut = self._run_steps(plan, sparsity, cutting, structured=structured)
@@ -357,6 +360,7 @@ class OneShot:
                     silenced=cut.silenced,
                     fixed=fixed,
                     counts=counts or {},
+                    rows=self._rows,
                     tuning=plan.names.tuning,
                     tuning_batches=self.tuning_batches,
                     tell=self._note_tuning,

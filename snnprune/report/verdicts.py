@@ -38,6 +38,17 @@ class Proportion:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RowCounts:
+    """How many weights the output channels of a layer keep."""
+
+    fewest: int
+    most: int
+    """The fan-in of the neurons of one channel."""
+    size: int
+    """How many each has."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measurements:
     """A checkpoint in numbers; None where nobody measured, and `missing` says why."""
 
@@ -51,8 +62,12 @@ class Measurements:
     """The same of the baseline."""
     operations: int | None = None
     """Effective synaptic operations, over all samples."""
+    layer_operations: Mapping[str, int] | None = None
+    """Of each layer, by weight key."""
     energy: Fraction | None = None
     """Of them, in pJ."""
+    rows: Mapping[str, RowCounts] | None = None
+    """By weight key."""
     samples: int = 0
     silent: Proportion | None = None
     """Channels that never spike."""

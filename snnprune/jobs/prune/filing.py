@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from snnprune.checkpoint.containers import read_back, write_like
+from snnprune.checkpoint.containers import read_back
 from snnprune.checkpoint.header import PARTNER
-from snnprune.checkpoint.mask_file import BITS, write_integers, write_masks
+from snnprune.checkpoint.mask_file import write_integers, write_masks
 from snnprune.files.reading import hash_file
 from snnprune.files.writing import replace_together, write_json
 from snnprune.jobs.check import (
@@ -21,6 +21,7 @@ from snnprune.jobs.check import (
     drop_channels,
     judge_gates,
 )
+from snnprune.jobs.prune.budgets import BudgetResult, BudgetSearch, make_budget
 from snnprune.jobs.prune.measuring import BeforeAfter, NetworkResult
 from snnprune.jobs.prune.methods import list_rounded, list_unfitted
 from snnprune.jobs.prune.options import (
@@ -31,7 +32,6 @@ from snnprune.jobs.prune.outcome import PrunedFile
 from snnprune.jobs.prune.pruned_model import PrunedModel, list_integers_by_name, slim_integers
 from snnprune.jobs.prune.target_sparsity import Search
 from snnprune.jobs.prune.work import PruneJob
-from snnprune.jobs.targets.provenance import make_metadata
 from snnprune.jobs.targets.reporting import (
     LayerRow,
     as_dicts,
@@ -44,8 +44,8 @@ from snnprune.jobs.targets.target import warn_of_unused_criterion
 from snnprune.measure.agreement import Agreement, describe_agreement
 from snnprune.measure.evaluation import Evaluation
 from snnprune.pruning.repair.quantize import Quantized
-from snnprune.pruning.structure import format_metadata
 from snnprune.report import describe_evaluation, doubt_evaluation, make_file_entry
+from snnprune.report.verdicts import make_gate_error
 from snnprune.runtime import Progress
 
 
@@ -62,10 +62,15 @@ class NetworkPruning:
         work.calibrate()
         work.score()
         self.search: Search | None = None
+        self.budget: BudgetResult | None = None
         self.goals: Sequence[tuple[float, OutputPaths]] = work.goals
-        if options.accuracy_target is not None:
+        if options.accuracy_target is not None and not options.budget:
             self.search, self.goals = work.search_goal()
         self._before = work.measure_before()
+        if options.budget:
+            budget = make_budget(options.budget, work.target.find_weights())
+            self.budget, made = BudgetSearch(work, budget, self._before).run()
+            self.goals = work.keep_goal(made)
 
     def write(self, sparsity: float, place: OutputPaths) -> PrunedFile:
         """Prune to a sparsity, measure, and write file, masks and report.
@@ -79,6 +84,7 @@ class NetworkPruning:
             place=place,
             made=self._work.prune_to(sparsity),
             search=self.search,
+            budget=self.budget,
             before=self._before,
         ).write_pruned()
 
@@ -117,6 +123,7 @@ class PruneWriter:
     place: OutputPaths
     made: PrunedModel
     search: Search | None
+    budget: BudgetResult | None
     before: NetworkResult | None
     """Of the dense network."""
 
@@ -136,8 +143,21 @@ class PruneWriter:
         )
         with replace_together(*self.place.files) as (out, mask_file, report_file, *more):
             pruned = self._write_files(found, out, mask_file, *more)
+            self._require_within_budget(pruned)
             write_json(report_file, pruned.report)
         return pruned
+
+    def _require_within_budget(self, pruned: PrunedFile) -> None:
+        """Let no file take its place that is beyond a limit which it was made for.
+
+        Raises:
+            GateError: it is.
+        """
+        asked = {one.gate.name for one in self.work.options.budget}
+        error = make_gate_error([v for v in pruned.verdicts if v.gate in asked], self.place.out)
+        if error is not None:
+            error.hint = "give a little less"
+            raise error
 
     def _write_files(
         self,
@@ -157,6 +177,7 @@ class PruneWriter:
             warnings=(*self._list_warnings(notes), *_list_doubts(looks)),
             sparsity_asked=told,
             search=self.search and self.search.report(),
+            budget=self.budget and self.budget.report(),
             totals_before=self._count_totals_before(),
             totals=counted,
             **looks.about(work.options.energy),
@@ -218,6 +239,7 @@ class PruneWriter:
             before=before,
             workload=None if looks.after is None else looks.after.workload,
             agreement=agreement,
+            channels=self.made.count_rows(work.target.network),
         )
         found = collect_measurements(rows, [out], ran, work.options.energy)
         return judge_gates(work.options.limits, found, self.place.out)
@@ -248,23 +270,10 @@ class PruneWriter:
     ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         """Write all files but the report; the tensors as they are read back, and notes."""
         work, made = self.work, self.made
-        source, plan = work.target.checkpoint, made.choice.plan
-        metadata = source.metadata | make_metadata(
-            "prune",
-            model=work.target.spec,
-            data=work.target.data_spec,
-            criterion=plan.criterion,
-            allocation=work.allocation,
-            repair=plan.repair,
-            steps=plan.steps,
-            sparsity=self.sparsity,
-            source_sha256=source.sha256,
-        )
-        metadata |= format_metadata(made.small.shapes) if made.small else {}
-        metadata |= {} if plan.bits is None else {BITS: str(plan.bits)}
-        found = made.small or made
+        source = work.target.checkpoint
+        metadata = work.make_metadata(made, self.sparsity)
         masks = made.cut.masks if made.small is None else made.small.masks
-        notes = write_like(source, out, found.tensors, metadata)
+        notes = work.write_model(made, out, metadata)
         partner = {PARTNER: hash_file(out)}
         write_masks(mask_file, source.in_file(masks), metadata | partner)
         written = read_back(source, out)

@@ -226,7 +226,7 @@ def choose_tuning(target: Target, options: PruneOptions) -> TuneChoice:
     """
     if options.closed_form:
         return TuneChoice(settings=None, why="not tuned: the closed form was asked for")
-    if options.accuracy_target is not None and options.effort is None:
+    if options.accuracy_target is not None and options.effort is None and not options.budget:
         return TuneChoice(settings=None, why=f"not tuned: {A_TRIAL}")
     asked = options.list_given() or ["--effort"] * (options.effort is not None)
     try:

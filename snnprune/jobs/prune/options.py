@@ -25,11 +25,19 @@ from snnprune.jobs.targets.options import FurtherOptions, MeasuredOptions, ReadA
 from snnprune.pruning.allocation import ALLOCATIONS
 from snnprune.pruning.repair import FEWEST_BITS, MOST_BITS, REPAIRS, require_bits
 from snnprune.report.gates import parse_points
+from snnprune.report.verdicts import Limit
 
 FAST, DEFAULT, THOROUGH = "fast", "default", "thorough"
 EFFORTS = (FAST, DEFAULT, THOROUGH)
 AUGMENTATIONS = ("flip", "shift")
 PANEL = "Tuning"  # of --help
+PUSHING = (
+    *("max-weights", "max-fan-in", "max-synops", "max-layer-synops", "max-energy"),
+    "max-size",
+)
+"""Gates that without a sparsity say how much is pruned."""
+KEEPING = ("max-layer-sparsity", "min-per-channel")
+"""Gates that say beside them what stays."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,6 +290,14 @@ class PruneOptions(
     def list_inputs(self) -> list[Path]:
         """The files that are read, the recipe too."""
         return [*super().list_inputs(), *filter(None, (self.recipe,))]
+
+    @property
+    def budget(self) -> tuple[Limit, ...]:
+        """The limits that say how much is pruned, and what stays; none beside a sparsity."""
+        if self.sparsities or self.layers:
+            return ()
+        found = tuple(one for one in self.limits if one.gate.name in (*PUSHING, *KEEPING))
+        return found if any(one.gate.name in PUSHING for one in found) else ()
 
     @property
     def gated_drop(self) -> str | None:

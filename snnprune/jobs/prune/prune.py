@@ -12,6 +12,7 @@ from snnprune.errors import SnnpruneError, UsageError, error_class_for, suggest_
 from snnprune.files.writing import require_apart, require_free
 from snnprune.jobs.check import publish_verdicts
 from snnprune.jobs.prune.options import (
+    KEEPING,
     AccuracyTarget,
     OutputPaths,
     PruneOptions,
@@ -222,11 +223,14 @@ def _require_one_goal(options: PruneOptions) -> None:
     if len({f"{sparsity:g}" for sparsity in options.sparsities}) < len(options.sparsities):
         raise UsageError("names a sparsity twice", field="--sparsity")
     wanted = options.accuracy_target
-    if wanted is None:
+    if options.budget:
+        _require_sense_of_budget(options)
+    elif wanted is None:
         if not options.sparsities and not options.layers:
             raise UsageError(
                 "missing", field="--sparsity", hint="or give --target-accuracy or a recipe with one"
             )
+    if wanted is None:
         return
     if options.sparsities:
         raise UsageError("is given beside --sparsity", field=wanted.flag, hint="leave one out")
@@ -237,6 +241,24 @@ def _require_one_goal(options: PruneOptions) -> None:
             hint="leave one out",
         )
     _require_reachable(wanted)
+
+
+def _require_sense_of_budget(options: PruneOptions) -> None:
+    """Refuse what a budget cannot be looked for with.
+
+    Raises:
+        UsageError: it is asked for.
+    """
+    if options.steps not in (None, 1):
+        raise UsageError("is given beside limits", field="--steps", hint="leave it out")
+    shaped = options.structure not in (None, UNSTRUCTURED) or options.allocation is not None
+    for limit in options.budget if shaped else ():
+        if limit.gate.name in KEEPING:
+            raise UsageError(
+                "is kept by weights that go one by one, and as a budget shares them out",
+                field=limit.gate.flag,
+                hint="leave out --structure and --allocation, or give --sparsity",
+            )
 
 
 def _require_reachable(wanted: AccuracyTarget) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from snnprune.cli.chips import format_chip_lines, make_chip_table
 from snnprune.cli.tables import (
     break_name,
     format_accuracy_line,
@@ -106,7 +107,10 @@ def make_prune_tables(found: PruneOutcome, width: int) -> list[Table]:
     ]
     if len(found.files) > 1:
         return [*tries, make_sparsity_table(found.files), *gates]
-    return [*tries, make_layer_table(found.files[0].rows, width, criteria=True), *gates]
+    fit = found.files[0].chip
+    on_chip = [] if fit is None else [make_chip_table(fit, width)]
+    layers = make_layer_table(found.files[0].rows, width, criteria=True)
+    return [*tries, layers, *on_chip, *gates]
 
 
 def format_prune_lines(found: PruneOutcome) -> list[str]:
@@ -128,6 +132,7 @@ def format_prune_lines(found: PruneOutcome) -> list[str]:
         *(format_channels_line(file) for file in one if file.channels),
         *(format_accuracy_line(file.after, file.before) for file in one if file.after),
         *(f"tested: {format_accuracy_line(file.test)}" for file in one if file.test),
+        *(line for file in one if file.chip for line in format_chip_lines(file.chip)),
         *(
             line
             for file in found.files

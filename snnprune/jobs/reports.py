@@ -220,6 +220,7 @@ class Prune(Frame):
     layers_asked: dict[str, Share]
     search: Search | None
     budget: Budget | None
+    chip: ChipFit | None
     cost: Cost
     totals_before: Totals
     totals: Totals

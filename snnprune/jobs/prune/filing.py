@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from snnprune.checkpoint.containers import read_back
 from snnprune.checkpoint.header import PARTNER
 from snnprune.checkpoint.mask_file import write_integers, write_masks
+from snnprune.chips.rules import ChipFit
 from snnprune.files.reading import hash_file
 from snnprune.files.writing import replace_together, write_json
 from snnprune.jobs.check import (
@@ -67,10 +69,23 @@ class NetworkPruning:
         if options.accuracy_target is not None and not options.budget:
             self.search, self.goals = work.search_goal()
         self._before = work.measure_before()
-        if options.budget:
-            budget = make_budget(options.budget, work.target.find_weights())
-            self.budget, made = BudgetSearch(work, budget, self._before).run()
+        if options.fits_chip or options.budget:
+            self.budget, made = self._prune_to_limits()
             self.goals = work.keep_goal(made)
+
+    def _prune_to_limits(self) -> tuple[BudgetResult | None, PrunedModel]:
+        """The network that keeps within the limits, on the chip where one is named."""
+        work, options = self._work, self._work.options
+        chip = work.chip if options.fits_chip else None
+        if chip is not None and chip.channels:
+            return None, work.prune_to_channels(chip.channels)
+        weights = work.target.find_weights()
+        budget = make_budget(options.budget, weights)
+        if chip is not None:
+            budget = chip.add_to_budget(budget, weights)
+        if not (budget.caps or budget.rows):
+            return None, work.leave_dense()
+        return BudgetSearch(work, budget, self._before).run()
 
     def write(self, sparsity: float, place: OutputPaths) -> PrunedFile:
         """Prune to a sparsity, measure, and write file, masks and report.
@@ -127,6 +142,12 @@ class PruneWriter:
     before: NetworkResult | None
     """Of the dense network."""
 
+    @cached_property
+    def fit(self) -> ChipFit | None:
+        """How what the module holds fits the chip, where one is named."""
+        chip = self.work.chip
+        return None if chip is None else chip.fit(self.work.target, self.made)
+
     def write_pruned(self) -> PrunedFile:
         """Measure the network, which the module holds, and write file, masks and report.
 
@@ -153,7 +174,9 @@ class PruneWriter:
         Raises:
             GateError: it is.
         """
-        asked = {one.gate.name for one in self.work.options.budget}
+        options = self.work.options
+        asked = {one.gate.name for one in options.budget}
+        asked |= {"chip"} if options.fits_chip else set()
         error = make_gate_error([v for v in pruned.verdicts if v.gate in asked], self.place.out)
         if error is not None:
             error.hint = "give a little less"
@@ -178,6 +201,7 @@ class PruneWriter:
             sparsity_asked=told,
             search=self.search and self.search.report(),
             budget=self.budget and self.budget.report(),
+            chip=self.fit and asdict(self.fit),
             totals_before=self._count_totals_before(),
             totals=counted,
             **looks.about(work.options.energy),
@@ -202,6 +226,7 @@ class PruneWriter:
             before=before,
             after=after,
             test=found.test,
+            chip=self.fit,
             verdicts=outcome.verdicts,
             error=outcome.error,
             report=outcome.add_to(report),
@@ -240,6 +265,7 @@ class PruneWriter:
             workload=None if looks.after is None else looks.after.workload,
             agreement=agreement,
             channels=self.made.count_rows(work.target.network),
+            chip=self.fit,
         )
         found = collect_measurements(rows, [out], ran, work.options.energy)
         return judge_gates(work.options.limits, found, self.place.out)

@@ -292,6 +292,17 @@ class PruneOptions(
         return [*super().list_inputs(), *filter(None, (self.recipe,))]
 
     @property
+    def fits_chip(self) -> bool:
+        """Whether it is pruned until it fits a chip; beside a sparsity that is a gate."""
+        return self.chip is not None and not self.sparsities and not self.layers
+
+    @property
+    def accuracy_target(self) -> AccuracyTarget | None:
+        """What to look for, where that is asked for; a chip makes a gate of a drop."""
+        found = super().accuracy_target
+        return None if self.fits_chip and found and found.drop is not None else found
+
+    @property
     def budget(self) -> tuple[Limit, ...]:
         """The limits that say how much is pruned, and what stays; none beside a sparsity."""
         if self.sparsities or self.layers:
@@ -302,7 +313,7 @@ class PruneOptions(
     @property
     def gated_drop(self) -> str | None:
         """`--max-accuracy-drop` where it is a gate: nothing is to be looked for."""
-        return self.max_accuracy_drop if self.sparsities else None
+        return self.max_accuracy_drop if self.sparsities or self.fits_chip else None
 
     @property
     def places(self) -> tuple[OutputPaths, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from snnprune.checkpoint.containers import require_writable_as
 from snnprune.errors import SnnpruneError, UsageError, error_class_for, suggest_share
 from snnprune.files.writing import require_apart, require_free
-from snnprune.jobs.check import publish_verdicts
+from snnprune.jobs.check import find_chip_limit, publish_verdicts
 from snnprune.jobs.prune.options import (
     KEEPING,
     AccuracyTarget,
@@ -28,6 +28,7 @@ from snnprune.runtime import Progress
 if TYPE_CHECKING:
     from snnprune.jobs.prune.target_sparsity import Search
     from snnprune.recipe.schema import PruneSection
+    from snnprune.report.verdicts import Limit
 
 
 def prune_checkpoint(options: PruneOptions, progress: Progress) -> PruneOutcome:
@@ -122,6 +123,7 @@ def _complete_options(options: PruneOptions) -> PruneOptions:
     _require_names(options)
     options = _apply_pattern(options)
     _require_one_goal(options)
+    options = _apply_chip(options)
     require_writable_as(options.checkpoint, options.out)
     for place in options.places:
         for path in place.files:
@@ -191,6 +193,50 @@ def _apply_pattern(options: PruneOptions) -> PruneOptions:
     return replace(options, sparsities=(structure.sparsity,))
 
 
+def _apply_chip(options: PruneOptions) -> PruneOptions:
+    """The options with the bits of the chip, where one is named.
+
+    Raises:
+        UsageError: something else is asked for beside it.
+    """
+    limit = find_chip_limit(options.limits)
+    if limit is None:
+        return options
+    chip = limit.value
+    if options.bits is not None and options.bits > chip.weight_bits:
+        raise UsageError(
+            f"{options.bits} bits are more than the {chip.weight_bits} of {limit.text}",
+            field="--bits",
+            hint="leave it out",
+        )
+    if options.fits_chip:
+        _require_sense_of_chip(options, limit)
+    return replace(options, bits=options.bits or chip.weight_bits)
+
+
+def _require_sense_of_chip(options: PruneOptions, limit: Limit) -> None:
+    """Refuse what would choose otherwise what a chip decides."""
+    given = {
+        "--structure": options.structure is not None,
+        "--allocation": options.allocation is not None,
+        "--steps": options.steps not in (None, 1),
+        "--target-accuracy": options.target_accuracy is not None,
+    }
+    for flag, is_given in given.items():
+        if is_given:
+            raise UsageError(
+                f"is decided by --chip {limit.text}",
+                field=flag,
+                hint="leave it out, or give --sparsity: the chip is a gate beside it",
+            )
+    if options.budget and not limit.value.sparse:
+        raise UsageError(
+            f"is given beside --chip {limit.text}, which stores every zero",
+            field=options.budget[0].gate.flag,
+            hint="give one of them, or --sparsity",
+        )
+
+
 def _require_allocation(structure: Structure, allocation: str | None) -> None:
     """Refuse an allocation that a structure leaves nothing to.
 
@@ -225,11 +271,10 @@ def _require_one_goal(options: PruneOptions) -> None:
     wanted = options.accuracy_target
     if options.budget:
         _require_sense_of_budget(options)
-    elif wanted is None:
-        if not options.sparsities and not options.layers:
-            raise UsageError(
-                "missing", field="--sparsity", hint="or give --target-accuracy or a recipe with one"
-            )
+    elif not (wanted or options.fits_chip or options.sparsities or options.layers):
+        raise UsageError(
+            "missing", field="--sparsity", hint="or give --target-accuracy or a recipe with one"
+        )
     if wanted is None:
         return
     if options.sparsities:

@@ -26,6 +26,7 @@ from snnprune.files.writing import as_output_error, replace_together, write_json
 from snnprune.jobs.check import (
     BY_ROW,
     BY_RUNNING,
+    BY_TRACING,
     RunResults,
     collect_measurements,
     has_limit_on,
@@ -79,7 +80,7 @@ def open_prunable(options: PruneOptions) -> StoredTarget | None:
     if (
         options.layers
         or options.steps not in (None, 1)
-        or has_limit_on(options.limits, (*BY_RUNNING, *BY_ROW))
+        or has_limit_on(options.limits, (*BY_RUNNING, *BY_ROW, *BY_TRACING))
     ):
         return None
     if options.out.suffix.lower() != SAFETENSORS or options.report is not None:
@@ -224,6 +225,7 @@ class StoredPruning:
             sparsity_asked=sparsity,
             search=None,
             budget=None,
+            chip=None,
             totals_before=count_totals(
                 make_stored_rows(weights, before), self.target.checkpoint.tensors, None
             ),

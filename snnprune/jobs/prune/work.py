@@ -16,6 +16,7 @@ from snnprune.checkpoint.packed import pack
 from snnprune.errors import InputError, UsageError, did_you_mean
 from snnprune.jobs.calibrate import calibrate_target, fill_data_from_statistics, read_or_calibrate
 from snnprune.jobs.check import BY_COUNTING, BY_RUNNING, has_limit_on
+from snnprune.jobs.prune.chips import plan_chip
 from snnprune.jobs.prune.measuring import NetworkMeter, NetworkResult, WantedMeasures
 from snnprune.jobs.prune.methods import MethodChoice, choose_methods
 from snnprune.jobs.prune.options import OutputPaths, PruneOptions
@@ -84,9 +85,13 @@ class PruneJob:
             UsageError: a gate is about what is not measured.
             InputError: checkpoint, network or data cannot be used, or are missing.
         """
-        self.options, self.progress, self.cost = options, progress, StageTimer()
-        self.structure = parse_structure(options.structure or UNSTRUCTURED)
+        self.progress, self.cost = progress, StageTimer()
         self.target = open_target(fill_data_from_statistics(options, options.calibration))
+        self.chip = plan_chip(self.target, options)
+        if self.chip is not None and options.fits_chip:
+            options = replace(options, structure=self.chip.structure)
+        self.options = options
+        self.structure = parse_structure(options.structure or UNSTRUCTURED)
         for place in options.places:
             if place.out.suffix.lower() in SAFETENSORS:
                 require_plain(self.target.checkpoint)
@@ -227,6 +232,17 @@ class PruneJob:
     def prune_within(self, cutting: BudgetCutting, rows: Mapping[str, RowBounds]) -> PrunedModel:
         """The network cut to a budget and repaired within it, which the module then holds."""
         return self._make_thoroughly(lambda choice: self._prune_within(choice, cutting, rows))
+
+    def prune_to_channels(self, channels: Mapping[str, int]) -> PrunedModel:
+        """The network with so many channels of each group, repaired, which the module holds."""
+        network = self.target.network
+        assert network is not None
+
+        def make(choice: MethodChoice) -> PrunedModel:
+            cutting = ChannelCutting(network, counts=channels)
+            return self._prune_by_cutting(choice, 0.0, cutting, shaped=cutting)
+
+        return self._make_thoroughly(make)
 
     def leave_dense(self) -> PrunedModel:
         """The network as it is, with what it has of zeros as its masks."""

@@ -168,11 +168,18 @@ class ChannelCutting:
     logarithms are taken back first. `local` takes the same share of each group, anything else one
     ranking over all: of a channel's score over the sum of those in its group that do not go before
     it, as LAMP ranks weights (Lee et al. 2021, arXiv 2010.07611), so that groups of other scales
-    and widths compare. A quarter of the channels of each group stays.
+    and widths compare. A quarter of the channels of each group stays. Where `counts` say how many
+    are kept of a group, by its first layer, it is the highest of it, and nothing else counts.
     """
 
-    def __init__(self, network: Network, *, locally: bool = False) -> None:
-        self.network, self.locally = network, locally
+    def __init__(
+        self,
+        network: Network,
+        *,
+        locally: bool = False,
+        counts: Mapping[str, int] | None = None,
+    ) -> None:
+        self.network, self.locally, self.counts = network, locally, counts
         self.grouped: ChannelGroups = find_channel_groups(network)
         self.removed = RemovedChannels(groups=(), kept={})
         """What was cut last."""
@@ -217,7 +224,8 @@ class ChannelCutting:
             )
         for key, kept in counts.items():
             if int(kept.sum()) <= count_least(len(kept)) < len(kept):
-                yield f"{key} keeps {int(kept.sum())} of {len(kept)} channels, the least it may"
+                least = ", the least it may" if self.counts is None else ""
+                yield f"{key} keeps {int(kept.sum())} of {len(kept)} channels{least}"
 
     def _iter_left_layers(self, groups: list[ChannelGroup]) -> Iterator[tuple[str, str]]:
         """Layers that keep their channels, and why; that the last one does needs no word."""
@@ -228,6 +236,9 @@ class ChannelCutting:
                 yield group.layers[0], LEFT_OUT
 
     def _choose_kept(self, worth: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+        if self.counts is not None:
+            gone = {key: len(one) - self.counts.get(key, len(one)) for key, one in worth.items()}
+            return {key: ~select_lowest(one, gone[key], ties_by=one) for key, one in worth.items()}
         parts = [{key: one} for key, one in worth.items()] if self.locally else [dict(worth)]
         return {
             key: kept for part in parts for key, kept in _select_highest(part, sparsity).items()

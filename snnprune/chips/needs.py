@@ -138,13 +138,17 @@ def _resize(one: LayerNeeds, channels: Mapping[str, int]) -> LayerNeeds:
 
 
 def thin_out(needs: Sequence[LayerNeeds], density: float) -> tuple[LayerNeeds, ...]:
-    """The needs with that share of the weights that are alive, the same in each layer."""
-    return tuple(
-        replace(
-            one,
-            alive=math.floor(density * one.alive),
-            connections=math.floor(density * one.connections),
-            fan_in=min(one.fan_in, math.ceil(density * one.alive)),
-        )
-        for one in needs
+    """The needs with that share of the weights that are alive, the same in each layer.
+
+    Which are left is open: their connections are the most that so many may have.
+    """
+    return tuple(_thin(one, math.floor(density * one.alive)) for one in needs)
+
+
+def _thin(one: LayerNeeds, alive: int) -> LayerNeeds:
+    return replace(
+        one,
+        alive=alive,
+        connections=min(one.connections, alive * one.places),
+        fan_in=min(one.fan_in, alive),
     )

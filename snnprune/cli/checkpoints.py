@@ -50,6 +50,7 @@ def check(options: CheckOptions, show: ShowOptions) -> None:
 @expand_options
 def export(options: ExportOptions, show: ShowOptions) -> None:
     """Write a checkpoint without its zeros, or for other programs; says what each kind weighs."""
+    from snnprune.cli.chips import format_chip_lines
     from snnprune.cli.console import Screen
     from snnprune.cli.tables import make_size_table
     from snnprune.jobs.export import export_checkpoint
@@ -57,7 +58,9 @@ def export(options: ExportOptions, show: ShowOptions) -> None:
     screen = Screen(show, report=options.report, force=options.force)
     found = export_checkpoint(options)
     line = f"wrote {options.out} ({found.written:,} bytes)"
-    screen.result(make_size_table(found.sizes, options.values), line, report=found.report)
+    on_chip = [] if found.chip is None else format_chip_lines(found.chip)
+    table = make_size_table(found.sizes, options.values)
+    screen.result(table, *on_chip, line, report=found.report)
 
 
 @expand_options

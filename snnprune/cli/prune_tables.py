@@ -187,7 +187,8 @@ def _format_quantization_line(quantization: Mapping[str, Any], name: str) -> str
         else "each rounded by itself"
     )
     before = f"{make_printable(name)}: " if name else ""
-    return f"{before}kept weights in {quantization['bits']} bits by output channel: {cost}"
+    by = "output channel" if quantization["per"] == "channel" else "layer"
+    return f"{before}kept weights in {quantization['bits']} bits by {by}: {cost}"
 
 
 def _format_file_name(file: PrunedFile, found: PruneOutcome) -> str:

@@ -387,6 +387,12 @@ class ExportOptions(NetworkOptions):
             help="Try gzip and zstd on all of a file beyond 8 MiB too, some 2 MB a second.",
         ),
     ] = False
+    chip: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE", help="Write only what fits this chip: of chips ls, or a YAML file."
+        ),
+    ] = None
     state_dict: Annotated[
         str | None,
         typer.Option(metavar="KEY", help="Which dict of a torch file that holds several."),
@@ -395,9 +401,15 @@ class ExportOptions(NetworkOptions):
     report: ReportFlag = None
 
     def check(self) -> None:
-        """Refuse a checkpoint that cannot be read, too."""
+        """Refuse a checkpoint that cannot be read, and a chip that there is not, too."""
         super().check()
         require_readable(self.checkpoint)
+        read_limits({"chip": self.chip})
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """The chip, where one is named."""
+        return read_limits({"chip": self.chip})
 
     @property
     def target(self) -> TargetOptions:

@@ -307,6 +307,7 @@ class Export(Frame):
     sizes: Sizes
     written_bytes: Natural
     packed: list[str]
+    chip: ChipFit | None
     outputs: list[File]
 
 

@@ -26,6 +26,7 @@ from snnprune.pruning.structure import CHANNELS, UNSTRUCTURED, Structure, parse_
 from snnprune.runtime import Progress
 
 if TYPE_CHECKING:
+    from snnprune.jobs.prune.budgets import BudgetResult
     from snnprune.jobs.prune.target_sparsity import Search
     from snnprune.recipe.schema import PruneSection
 
@@ -50,6 +51,7 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> PruneOutcome:
     return PruneOutcome(
         files=tuple(files),
         search=pruning.search,
+        budget=pruning.budget,
         report=report,
     )
 
@@ -65,6 +67,11 @@ class Pruning(Protocol):
     @property
     def search(self) -> Search | None:
         """How the sparsity was found, where it was looked for."""
+        ...
+
+    @property
+    def budget(self) -> BudgetResult | None:
+        """How limits were kept within, where the cut was to be the smallest that does."""
         ...
 
     def write(self, sparsity: float, place: OutputPaths) -> PrunedFile:
@@ -225,11 +232,12 @@ def _require_one_goal(options: PruneOptions) -> None:
     wanted = options.accuracy_target
     if options.budget:
         _require_sense_of_budget(options)
-    elif wanted is None:
-        if not options.sparsities and not options.layers:
-            raise UsageError(
-                "missing", field="--sparsity", hint="or give --target-accuracy or a recipe with one"
-            )
+    elif wanted is None and not options.sparsities and not options.layers:
+        raise UsageError(
+            "missing",
+            field="--sparsity",
+            hint="or give a limit such as --max-synops, --target-accuracy or a recipe with one",
+        )
     if wanted is None:
         return
     if options.sparsities:

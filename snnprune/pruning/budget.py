@@ -89,7 +89,8 @@ class Allocated:
     shortest: bool
     """Whether all is gone that may go and some cap is exceeded still."""
     narrowed: tuple[str, ...]
-    """Keys of layers of which some output channels have as many weights as they may."""
+    """Keys of layers of which some output channels have as many weights as they may, and had more.
+    """
 
 
 def allocate(worth: Mapping[str, Tensor], prices: Prices, budget: Budget) -> Allocated:
@@ -115,9 +116,17 @@ def allocate(worth: Mapping[str, Tensor], prices: Prices, budget: Budget) -> All
         narrowed=tuple(
             key
             for key, bounds in budget.rows.items()
-            if key in masks and is_too_wide(worth[key] > -torch.inf, bounds)
+            if key in masks and _is_narrowed(worth[key], masks[key], bounds)
         ),
     )
+
+
+def _is_narrowed(worth: Tensor, mask: Tensor, bounds: RowBounds) -> bool:
+    """Whether a channel would have more weights without its bound."""
+    if bounds.most is None:
+        return False
+    full = (mask.sum(1) == bounds.most) & ((worth > -torch.inf).sum(1) > bounds.most)
+    return bool(full.any())
 
 
 SWEEPS = 40

@@ -36,6 +36,7 @@ from snnprune.pruning.allocation import Candidates
 from snnprune.pruning.allocation.rules import compute_lamp_levels
 from snnprune.pruning.prune import PruneResult
 from snnprune.pruning.score import Scores
+from snnprune.pruning.structure.channels import ChannelCutting, ChannelGroup, normalise_worth
 
 Prices = Mapping[str, Mapping[str, Tensor]]
 """By the name of a price and weight key: what each weight costs if it is kept, (rows, n) float64
@@ -292,10 +293,11 @@ def compute_worth(candidates: Candidates) -> dict[str, Tensor]:
 class BudgetCutting:
     """Cuts to a budget, in the place of an allocation; a `Cutting` of `snnprune.pruning.oneshot`.
 
-    Without a `path` by `allocate`. With one, which is a `Cutting` too, as little as does it along
-    that: to the lowest of a thousand shares at which all caps hold and no channel has more weights
-    than it may. So whole channels go, and so does what an allocation of another kind ranks; the
-    least that layers and channels keep is not looked at then.
+    Without a `path` by `allocate`. With a `ChannelCutting` by `allocate` too, of whole channels and
+    not of weights, each of which costs what goes with it: the weights that make its current and
+    those that read its spikes. With any other path, which is a `Cutting` too, as little as does it
+    along that: to the lowest of a thousand shares at which all caps hold and no channel has more
+    weights than it may. The least that layers and channels keep is not looked at along a path.
     """
 
     def __init__(
@@ -324,7 +326,9 @@ class BudgetCutting:
         self, weights: Mapping[str, Tensor], scores: Scores, _: float, alive: Masks | None
     ) -> PruneResult:
         """The masks that the budget leaves."""
-        if self.path is not None:
+        if isinstance(self.path, ChannelCutting):
+            cut = self._cut_channels(self.path, weights, scores, alive)
+        elif self.path is not None:
             cut = self._cut_along(self.path, weights, scores, alive)
         else:
             cut = self._cut_by_worth(weights, scores, alive)
@@ -354,6 +358,72 @@ class BudgetCutting:
         }
         zeros = candidates.count_pruned_already(candidates.keys)
         return PruneResult(masks=masks, already_zero=zeros)
+
+    def _cut_channels(
+        self,
+        channels: ChannelCutting,
+        weights: Mapping[str, Tensor],
+        scores: Scores,
+        alive: Masks | None,
+    ) -> PruneResult:
+        """Cut as few channels as do it.
+
+        Where what makes a current and what it comes from both go, its weights are counted twice:
+        so the caps are drawn tighter by what they are exceeded by, until they hold.
+        """
+        layers = channels.network.layers
+        masks = {k: w != 0 if alive is None else alive[k] for k, w in weights.items()}
+        groups = channels.find_groups(weights)
+        worth = channels.score_groups(weights, scores)
+        ranked = {key: normalise_worth(one).unsqueeze(1) for key, one in worth.items()}
+        least = {key: int(one.isinf().sum()) for key, one in ranked.items()}
+        whole = self._price_rows({key: layers[key].weight_of(m).shape for key, m in masks.items()})
+        caps = [*self.budget.caps, *self._cap_widths()]
+        units = {
+            str(number): {
+                group.layers[0]: _price_channels(group, layers, masks, cap, whole).unsqueeze(1)
+                for group in groups
+            }
+            for number, cap in enumerate(caps)
+        }
+        spent = [_sum_cap(cap, whole, layers, masks) for cap in caps]
+        fixed = [
+            one - sum(float(part.sum()) for part in units[str(number)].values())
+            for number, one in enumerate(spent)
+        ]
+        tight = [0.0] * len(caps)
+        for _ in range(TIGHTENED):
+            problem = Budget(
+                caps=tuple(
+                    Cap(name=cap.name, price=str(n), most=cap.most - fixed[n] - tight[n])
+                    for n, cap in enumerate(caps)
+                ),
+                least=least,
+            )
+            found = allocate(ranked, units, problem)
+            kept = {key: mask.squeeze(1) for key, mask in found.masks.items()}
+            cut = channels.remove(kept, weights, alive)
+            over = [max(0.0, _sum_cap(cap, whole, layers, cut.masks) - cap.most) for cap in caps]
+            if not any(over) or found.shortest:
+                break
+            tight = [a + b for a, b in zip(tight, over, strict=True)]
+        self.shortest = any(over)
+        bound = [one > 0 for one in found.multipliers]
+        self.bound = tuple(bound[: len(self.budget.caps)])
+        self.narrowed = tuple(
+            cap.layer or ""
+            for cap, one in zip(caps, bound, strict=True)
+            if one and cap.price == WIDTH
+        )
+        return cut
+
+    def _cap_widths(self) -> list[Cap]:
+        """The bounds of rows as caps on the widest of each layer."""
+        return [
+            Cap(name=WIDTH, price=WIDTH, layer=key, most=bounds.most)
+            for key, bounds in self.budget.rows.items()
+            if bounds.most is not None
+        ]
 
     def _cut_along(
         self, path: Cutting, weights: Mapping[str, Tensor], scores: Scores, alive: Masks | None
@@ -394,6 +464,43 @@ class BudgetCutting:
     def _parameter(self, key: str, weight: Tensor) -> Tensor:
         layer = self.layers.get(key)
         return weight if layer is None else layer.parameter_of(weight)
+
+
+WIDTH = "width"
+"""Price of a cap on the most weights of any output channel of a layer."""
+TIGHTENED = 30
+"""Tries of a cut of channels."""
+
+
+def _price_channels(
+    group: ChannelGroup, layers: Mapping[str, Layer], masks: Masks, cap: Cap, prices: Prices
+) -> Tensor:
+    """What goes of a cap with each channel of a group alone, (channels,) float64."""
+    found = torch.zeros(group.channels, dtype=torch.float64)
+    for key in {*group.layers, *group.readers} & masks.keys():
+        if cap.layer not in (None, key):
+            continue
+        weight = layers[key].weight_of(masks[key])
+        if cap.price == WIDTH:
+            costs = weight.double()
+        else:
+            costs = prices[cap.price][key].view(weight.shape) * weight
+        if key in group.layers and cap.price != WIDTH:
+            found += costs.flatten(1).sum(1)
+        if key in group.readers and weight.shape[1] % group.channels == 0:
+            by_channel = costs.unflatten(1, (group.channels, -1)).flatten(2)
+            each = by_channel.sum(2)
+            found += each.amax(0) if cap.price == WIDTH else each.sum(0)
+    return found
+
+
+def _sum_cap(cap: Cap, prices: Prices, layers: Mapping[str, Layer], masks: Masks) -> float:
+    """What the kept weights cost of a cap, which may be one on the width of a layer."""
+    keys = [key for key in masks if cap.layer in (None, key)]
+    rows = {key: layers[key].weight_of(masks[key]).flatten(1) for key in keys}
+    if cap.price == WIDTH:
+        return float(max((int(one.sum(1).max()) for one in rows.values()), default=0))
+    return sum_spent(cap, prices, rows)
 
 
 SHARES = 1000

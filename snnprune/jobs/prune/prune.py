@@ -259,7 +259,10 @@ def _require_sense_of_budget(options: PruneOptions) -> None:
     """
     if options.steps not in (None, 1):
         raise UsageError("is given beside limits", field="--steps", hint="leave it out")
-    shaped = options.structure not in (None, UNSTRUCTURED) or options.allocation is not None
+    shaped = options.structure not in (None, UNSTRUCTURED)
+    if shaped and options.allocation is not None:
+        raise UsageError("channels are shared out by the limits", field="--allocation")
+    shaped = shaped or options.allocation is not None
     for limit in options.budget if shaped else ():
         if limit.gate.name in KEEPING:
             raise UsageError(

@@ -209,8 +209,8 @@ class _Problem:
     def _find_multiplier(self, multipliers: Sequence[float], index: int) -> float:
         """The least of one cap with which it holds, given those of the others."""
         place, cost = self.places[index], self.costs[index]
-        others = self._sum_load([m if i != index else 0.0 for i, m in enumerate(multipliers)])
-        worth, load = self.worth[place], others[place]
+        others = [m if number != index else 0.0 for number, m in enumerate(multipliers)]
+        worth, load = self.worth[place], self._sum_load(others, place)
         there = self.may_go[place] & ((worth > load) | (load == 0))
         spent = float(cost[there | self.stays[place]].sum())
         if spent <= self.most[index]:
@@ -224,12 +224,15 @@ class _Problem:
             return float(sold[order[-1]]) * (1 + 1e-9) + 1e-300 if len(order) else 0.0
         return float(sold[order[enough]]) * (1 + 1e-12) + 1e-300
 
-    def _sum_load(self, multipliers: Sequence[float]) -> Tensor:
-        """What each weight's costs come to, in units of worth, (n,)."""
-        load = torch.zeros_like(self.worth)
-        for multiplier, cost, place in zip(multipliers, self.costs, self.places, strict=True):
-            if multiplier:
-                load[place] += multiplier * cost
+    def _sum_load(self, multipliers: Sequence[float], place: slice | None = None) -> Tensor:
+        """What the costs of each weight in a place, of all, come to in units of worth."""
+        place = slice(0, len(self.worth)) if place is None else place
+        load = torch.zeros_like(self.worth[place])
+        for multiplier, cost, other in zip(multipliers, self.costs, self.places, strict=True):
+            start, stop = max(place.start, other.start), min(place.stop, other.stop)
+            if multiplier and start < stop:
+                part = cost[start - other.start : stop - other.start]
+                load[start - place.start : stop - place.start] += multiplier * part
         return load
 
     def keep(self, multipliers: Sequence[float]) -> Tensor:
@@ -242,26 +245,22 @@ class _Problem:
 
         Of equals, which all go at one multiplier, the later ones come back.
         """
-        kept, load = kept.clone(), self._sum_load(multipliers)
-        waiting = self.may_go & ~kept
-        while bool(waiting.any()):
-            places = waiting.nonzero().squeeze(1).flip(0)
-            order = places[
-                (self.worth[places] / load[places]).argsort(descending=True, stable=True)
-            ]
-            fitting, first = len(order), None
-            for index, spent in enumerate(self.sum_spent(kept)):
-                cost = torch.zeros_like(self.worth)
-                cost[self.places[index]] = self.costs[index]
-                room = self.most[index] - spent
-                fits = int((cost[order].cumsum(0) <= max(room, 0.0)).sum())
-                if fits < fitting:
-                    fitting, first = fits, index
-            kept[order[:fitting]] = True
-            waiting[order[:fitting]] = False
-            if first is None or self.places[first] == slice(0, len(self.worth)):
-                break
-            waiting[self.places[first]] = False  # that layer is full
+        load = self._sum_load(multipliers)
+        waiting = (self.may_go & ~kept).nonzero().squeeze(1).flip(0)
+        order = waiting[(self.worth[waiting] / load[waiting]).argsort(descending=True, stable=True)]
+        rooms = [most - one for most, one in zip(self.most, self.sum_spent(kept), strict=True)]
+        whole = slice(0, len(self.worth))
+        fits = torch.ones_like(order, dtype=torch.bool)
+        for cost, place, room in zip(self.costs, self.places, rooms, strict=True):
+            if place != whole:
+                there = (order >= place.start) & (order < place.stop)
+                fits[there] &= cost[order[there] - place.start].cumsum(0) <= max(room, 0.0)
+        order = order[fits]
+        for cost, place, room in zip(self.costs, self.places, rooms, strict=True):
+            if place == whole:
+                order = order[: int((cost[order].cumsum(0) <= max(room, 0.0)).sum())]
+        kept = kept.clone()
+        kept[order] = True
         return kept
 
     def sum_spent(self, kept: Tensor) -> list[float]:

@@ -8,8 +8,9 @@ gates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -220,7 +221,6 @@ class BudgetSearch:
         self.job, self.budget, self.before = job, budget, before
         self.network = job.target.network
         self.weights = job.target.find_weights()
-        self.dense = job.leave_dense()
         self.uses = self._measure_uses()
         self.corrections: dict[str, float] = {}
         """By layer: operations as measured over those that the calibration predicts."""
@@ -233,7 +233,8 @@ class BudgetSearch:
         Raises:
             GateError: the limits cannot be met, or an accuracy that was asked for is not held.
         """
-        dense = self._spend(self.dense, self.before)
+        masks = {key: weight != 0 for key, weight in self.weights.items()}
+        dense = self._spend(masks, self.before, lambda: self.dense)
         if self._keeps(dense):
             return self._describe([], dense, dense), self.dense
         self.job.packs = self._would_pack(dense)
@@ -243,6 +244,11 @@ class BudgetSearch:
             raise self._make_error(tries)
         self._require_accuracy(best.model)
         return self._describe(tries, dense, best.spending, best), best.model
+
+    @cached_property
+    def dense(self) -> PrunedModel:
+        """The network as it is."""
+        return self.job.leave_dense()
 
     def _iter_tries(self, dense: Spending) -> Iterator[_Try]:
         """Each by what those before measured, until one is tight or nothing more can go.
@@ -274,7 +280,8 @@ class BudgetSearch:
     def _try(self, cutting: BudgetCutting) -> _Try:
         """Cut, repair and measure."""
         model = self.job.prune_within(cutting, self.budget.rows)
-        found = self._spend(model, self.job.measuring.measure("measuring"))
+        look = self.job.measuring.measure("measuring")
+        found = self._spend(model.cut.masks, look, lambda: model)
         aimed = self._predict(cutting.masks, self.corrections)
         return _Try(
             model=model,
@@ -366,15 +373,17 @@ class BudgetSearch:
 
     # what was measured
 
-    def _spend(self, model: PrunedModel, look: NetworkResult | None) -> Spending:
-        """What a network costs that was looked at."""
+    def _spend(
+        self, masks: Masks, look: NetworkResult | None, model: Callable[[], PrunedModel]
+    ) -> Spending:
+        """What a network costs that was looked at; the `model` is asked for where its size is."""
         work = None if look is None else look.workload
         sized = any(cap.price == SIZE for cap in self.budget.caps)
         return Spending(
-            masks=model.cut.masks,
+            masks=masks,
             work={} if work is None else work.layers,
             samples=1 if look is None else look.evaluation.samples,
-            size=self.job.measure_size(model) if sized else 0,
+            size=self.job.measure_size(model()) if sized else 0,
         )
 
     def _count_spent(self, spending: Spending) -> list[float]:

@@ -24,6 +24,7 @@ from snnprune.plugins.user_code import is_reference
 from snnprune.report.verdicts import Verdict
 
 if TYPE_CHECKING:
+    from snnprune.jobs.prune.budgets import BudgetResult
     from snnprune.jobs.prune.outcome import PrunedFile, PruneOutcome
     from snnprune.jobs.prune.target_sparsity import Search
 
@@ -89,6 +90,55 @@ def make_tries_table(search: Search) -> Table:
     return table
 
 
+def make_budget_table(budget: BudgetResult, width: int) -> Table:
+    """A row for each limit, of those on every layer the ones that decided; what was foreseen."""
+    table = make_plain_table()
+    table.add_column("limit")
+    for title in ("at most", "dense", "predicted", "measured", "off"):
+        table.add_column(title, justify="right")
+    table.add_column("")
+    for one in budget.limits:
+        if one.layer is None or one.bound:
+            name = one.name if one.layer is None else f"{one.name} {layer_name(one.layer)}"
+            table.add_row(
+                break_name(make_printable(name), max(width - 60, 20)),
+                f"{one.most:,.0f}",
+                f"{one.dense:,.0f}",
+                "-" if one.predicted is None else f"{one.predicted:,.0f}",
+                f"{one.measured:,.0f}",
+                format_apart(one.predicted, one.measured),
+                "bound" if one.bound else "",
+            )
+    return table
+
+
+def make_operations_table(budget: BudgetResult) -> Table:
+    """Synaptic operations of each layer and a sample: foreseen by the dense network's rates."""
+    table = make_plain_table()
+    table.add_column("layer")
+    for title in ("predicted", "measured", "off"):
+        table.add_column(title, justify="right")
+    for key, one in budget.layers.items():
+        apart = format_apart(one.predicted, one.measured)
+        cells = (f"{one.predicted:,.0f}", f"{one.measured:,.0f}", apart)
+        table.add_row(make_cell(layer_name(key)), *cells)
+    return table
+
+
+def format_apart(predicted: float | None, measured: float) -> str:
+    """How far what was measured is from what was predicted, in percent of that."""
+    return "-" if not predicted else f"{measured / predicted - 1:+.1%}"
+
+
+def format_budget_lines(budget: BudgetResult) -> list[str]:
+    """Which limit decided, in how many tries; or that none did."""
+    if not budget.tries:
+        return ["the network keeps within every limit as it is: nothing is pruned"]
+    tries = f"{len(budget.tries)} tries" if len(budget.tries) > 1 else "1 try"
+    on = f", measured on the {budget.images} images" if budget.images else ""
+    return [f"bound by {' and '.join(budget.bound) or 'no limit'}: {tries}{on}"]
+
+
 def format_search_line(search: Search) -> str:
     """What was looked for, on which images."""
     return (
@@ -100,6 +150,9 @@ def format_search_line(search: Search) -> str:
 def make_prune_tables(found: PruneOutcome, width: int) -> list[Table]:
     """The tries of a search; the layers of one file, or all files."""
     tries = [] if found.search is None else [make_tries_table(found.search)]
+    if found.budget is not None and found.budget.tries:
+        tries.append(make_budget_table(found.budget, width))
+        tries += [make_operations_table(found.budget)] if found.budget.layers else []
     gates = [
         make_gate_table(file.verdicts, width, _format_file_name(file, found))
         for file in found.files
@@ -119,6 +172,7 @@ def format_prune_lines(found: PruneOutcome) -> list[str]:
     how = first.report
     steps = f" in {how['steps']} steps" if how["steps"] > 1 else ""
     search = [] if found.search is None else [format_search_line(found.search)]
+    search += [] if found.budget is None else format_budget_lines(found.budget)
     one = found.files if len(found.files) == 1 else ()
     return [
         *search,

@@ -36,6 +36,7 @@ from snnprune.pruning.allocation import Candidates
 from snnprune.pruning.allocation.rules import compute_lamp_levels
 from snnprune.pruning.prune import PruneResult
 from snnprune.pruning.score import Scores
+from snnprune.pruning.structure.channels import ChannelCutting, ChannelGroup, normalise_worth
 
 Prices = Mapping[str, Mapping[str, Tensor]]
 """By the name of a price and weight key: what each weight costs if it is kept, (rows, n) float64
@@ -89,7 +90,8 @@ class Allocated:
     shortest: bool
     """Whether all is gone that may go and some cap is exceeded still."""
     narrowed: tuple[str, ...]
-    """Keys of layers of which some output channels have as many weights as they may."""
+    """Keys of layers of which some output channels have as many weights as they may, and had more.
+    """
 
 
 def allocate(worth: Mapping[str, Tensor], prices: Prices, budget: Budget) -> Allocated:
@@ -115,9 +117,17 @@ def allocate(worth: Mapping[str, Tensor], prices: Prices, budget: Budget) -> All
         narrowed=tuple(
             key
             for key, bounds in budget.rows.items()
-            if key in masks and is_too_wide(worth[key] > -torch.inf, bounds)
+            if key in masks and _is_narrowed(worth[key], masks[key], bounds)
         ),
     )
+
+
+def _is_narrowed(worth: Tensor, mask: Tensor, bounds: RowBounds) -> bool:
+    """Whether a channel would have more weights without its bound."""
+    if bounds.most is None:
+        return False
+    full = (mask.sum(1) == bounds.most) & ((worth > -torch.inf).sum(1) > bounds.most)
+    return bool(full.any())
 
 
 SWEEPS = 40
@@ -199,8 +209,8 @@ class _Problem:
     def _find_multiplier(self, multipliers: Sequence[float], index: int) -> float:
         """The least of one cap with which it holds, given those of the others."""
         place, cost = self.places[index], self.costs[index]
-        others = self._sum_load([m if i != index else 0.0 for i, m in enumerate(multipliers)])
-        worth, load = self.worth[place], others[place]
+        others = [m if number != index else 0.0 for number, m in enumerate(multipliers)]
+        worth, load = self.worth[place], self._sum_load(others, place)
         there = self.may_go[place] & ((worth > load) | (load == 0))
         spent = float(cost[there | self.stays[place]].sum())
         if spent <= self.most[index]:
@@ -214,12 +224,15 @@ class _Problem:
             return float(sold[order[-1]]) * (1 + 1e-9) + 1e-300 if len(order) else 0.0
         return float(sold[order[enough]]) * (1 + 1e-12) + 1e-300
 
-    def _sum_load(self, multipliers: Sequence[float]) -> Tensor:
-        """What each weight's costs come to, in units of worth, (n,)."""
-        load = torch.zeros_like(self.worth)
-        for multiplier, cost, place in zip(multipliers, self.costs, self.places, strict=True):
-            if multiplier:
-                load[place] += multiplier * cost
+    def _sum_load(self, multipliers: Sequence[float], place: slice | None = None) -> Tensor:
+        """What the costs of each weight in a place, of all, come to in units of worth."""
+        place = slice(0, len(self.worth)) if place is None else place
+        load = torch.zeros_like(self.worth[place])
+        for multiplier, cost, other in zip(multipliers, self.costs, self.places, strict=True):
+            start, stop = max(place.start, other.start), min(place.stop, other.stop)
+            if multiplier and start < stop:
+                part = cost[start - other.start : stop - other.start]
+                load[start - place.start : stop - place.start] += multiplier * part
         return load
 
     def keep(self, multipliers: Sequence[float]) -> Tensor:
@@ -232,26 +245,22 @@ class _Problem:
 
         Of equals, which all go at one multiplier, the later ones come back.
         """
-        kept, load = kept.clone(), self._sum_load(multipliers)
-        waiting = self.may_go & ~kept
-        while bool(waiting.any()):
-            places = waiting.nonzero().squeeze(1).flip(0)
-            order = places[
-                (self.worth[places] / load[places]).argsort(descending=True, stable=True)
-            ]
-            fitting, first = len(order), None
-            for index, spent in enumerate(self.sum_spent(kept)):
-                cost = torch.zeros_like(self.worth)
-                cost[self.places[index]] = self.costs[index]
-                room = self.most[index] - spent
-                fits = int((cost[order].cumsum(0) <= max(room, 0.0)).sum())
-                if fits < fitting:
-                    fitting, first = fits, index
-            kept[order[:fitting]] = True
-            waiting[order[:fitting]] = False
-            if first is None or self.places[first] == slice(0, len(self.worth)):
-                break
-            waiting[self.places[first]] = False  # that layer is full
+        load = self._sum_load(multipliers)
+        waiting = (self.may_go & ~kept).nonzero().squeeze(1).flip(0)
+        order = waiting[(self.worth[waiting] / load[waiting]).argsort(descending=True, stable=True)]
+        rooms = [most - one for most, one in zip(self.most, self.sum_spent(kept), strict=True)]
+        whole = slice(0, len(self.worth))
+        fits = torch.ones_like(order, dtype=torch.bool)
+        for cost, place, room in zip(self.costs, self.places, rooms, strict=True):
+            if place != whole:
+                there = (order >= place.start) & (order < place.stop)
+                fits[there] &= cost[order[there] - place.start].cumsum(0) <= max(room, 0.0)
+        order = order[fits]
+        for cost, place, room in zip(self.costs, self.places, rooms, strict=True):
+            if place == whole:
+                order = order[: int((cost[order].cumsum(0) <= max(room, 0.0)).sum())]
+        kept = kept.clone()
+        kept[order] = True
         return kept
 
     def sum_spent(self, kept: Tensor) -> list[float]:
@@ -283,10 +292,11 @@ def compute_worth(candidates: Candidates) -> dict[str, Tensor]:
 class BudgetCutting:
     """Cuts to a budget, in the place of an allocation; a `Cutting` of `snnprune.pruning.oneshot`.
 
-    Without a `path` by `allocate`. With one, which is a `Cutting` too, as little as does it along
-    that: to the lowest of a thousand shares at which all caps hold and no channel has more weights
-    than it may. So whole channels go, and so does what an allocation of another kind ranks; the
-    least that layers and channels keep is not looked at then.
+    Without a `path` by `allocate`. With a `ChannelCutting` by `allocate` too, of whole channels and
+    not of weights, each of which costs what goes with it: the weights that make its current and
+    those that read its spikes. With any other path, which is a `Cutting` too, as little as does it
+    along that: to the lowest of a thousand shares at which all caps hold and no channel has more
+    weights than it may. The least that layers and channels keep is not looked at along a path.
     """
 
     def __init__(
@@ -315,7 +325,9 @@ class BudgetCutting:
         self, weights: Mapping[str, Tensor], scores: Scores, _: float, alive: Masks | None
     ) -> PruneResult:
         """The masks that the budget leaves."""
-        if self.path is not None:
+        if isinstance(self.path, ChannelCutting):
+            cut = self._cut_channels(self.path, weights, scores, alive)
+        elif self.path is not None:
             cut = self._cut_along(self.path, weights, scores, alive)
         else:
             cut = self._cut_by_worth(weights, scores, alive)
@@ -345,6 +357,72 @@ class BudgetCutting:
         }
         zeros = candidates.count_pruned_already(candidates.keys)
         return PruneResult(masks=masks, already_zero=zeros)
+
+    def _cut_channels(
+        self,
+        channels: ChannelCutting,
+        weights: Mapping[str, Tensor],
+        scores: Scores,
+        alive: Masks | None,
+    ) -> PruneResult:
+        """Cut as few channels as do it.
+
+        Where what makes a current and what it comes from both go, its weights are counted twice:
+        so the caps are drawn tighter by what they are exceeded by, until they hold.
+        """
+        layers = channels.network.layers
+        masks = {k: w != 0 if alive is None else alive[k] for k, w in weights.items()}
+        groups = channels.find_groups(weights)
+        worth = channels.score_groups(weights, scores)
+        ranked = {key: normalise_worth(one).unsqueeze(1) for key, one in worth.items()}
+        least = {key: int(one.isinf().sum()) for key, one in ranked.items()}
+        whole = self._price_rows({key: layers[key].weight_of(m).shape for key, m in masks.items()})
+        caps = [*self.budget.caps, *self._cap_widths()]
+        units = {
+            str(number): {
+                group.layers[0]: _price_channels(group, layers, masks, cap, whole).unsqueeze(1)
+                for group in groups
+            }
+            for number, cap in enumerate(caps)
+        }
+        spent = [_sum_cap(cap, whole, layers, masks) for cap in caps]
+        fixed = [
+            one - sum(float(part.sum()) for part in units[str(number)].values())
+            for number, one in enumerate(spent)
+        ]
+        tight = [0.0] * len(caps)
+        for _ in range(TIGHTENED):
+            problem = Budget(
+                caps=tuple(
+                    Cap(name=cap.name, price=str(n), most=cap.most - fixed[n] - tight[n])
+                    for n, cap in enumerate(caps)
+                ),
+                least=least,
+            )
+            found = allocate(ranked, units, problem)
+            kept = {key: mask.squeeze(1) for key, mask in found.masks.items()}
+            cut = channels.remove(kept, weights, alive)
+            over = [max(0.0, _sum_cap(cap, whole, layers, cut.masks) - cap.most) for cap in caps]
+            if not any(over) or found.shortest:
+                break
+            tight = [a + b for a, b in zip(tight, over, strict=True)]
+        self.shortest = any(over)
+        bound = [one > 0 for one in found.multipliers]
+        self.bound = tuple(bound[: len(self.budget.caps)])
+        self.narrowed = tuple(
+            cap.layer or ""
+            for cap, one in zip(caps, bound, strict=True)
+            if one and cap.price == WIDTH
+        )
+        return cut
+
+    def _cap_widths(self) -> list[Cap]:
+        """The bounds of rows as caps on the widest of each layer."""
+        return [
+            Cap(name=WIDTH, price=WIDTH, layer=key, most=bounds.most)
+            for key, bounds in self.budget.rows.items()
+            if bounds.most is not None
+        ]
 
     def _cut_along(
         self, path: Cutting, weights: Mapping[str, Tensor], scores: Scores, alive: Masks | None
@@ -385,6 +463,43 @@ class BudgetCutting:
     def _parameter(self, key: str, weight: Tensor) -> Tensor:
         layer = self.layers.get(key)
         return weight if layer is None else layer.parameter_of(weight)
+
+
+WIDTH = "width"
+"""Price of a cap on the most weights of any output channel of a layer."""
+TIGHTENED = 30
+"""Tries of a cut of channels."""
+
+
+def _price_channels(
+    group: ChannelGroup, layers: Mapping[str, Layer], masks: Masks, cap: Cap, prices: Prices
+) -> Tensor:
+    """What goes of a cap with each channel of a group alone, (channels,) float64."""
+    found = torch.zeros(group.channels, dtype=torch.float64)
+    for key in {*group.layers, *group.readers} & masks.keys():
+        if cap.layer not in (None, key):
+            continue
+        weight = layers[key].weight_of(masks[key])
+        if cap.price == WIDTH:
+            costs = weight.double()
+        else:
+            costs = prices[cap.price][key].view(weight.shape) * weight
+        if key in group.layers and cap.price != WIDTH:
+            found += costs.flatten(1).sum(1)
+        if key in group.readers and weight.shape[1] % group.channels == 0:
+            by_channel = costs.unflatten(1, (group.channels, -1)).flatten(2)
+            each = by_channel.sum(2)
+            found += each.amax(0) if cap.price == WIDTH else each.sum(0)
+    return found
+
+
+def _sum_cap(cap: Cap, prices: Prices, layers: Mapping[str, Layer], masks: Masks) -> float:
+    """What the kept weights cost of a cap, which may be one on the width of a layer."""
+    keys = [key for key in masks if cap.layer in (None, key)]
+    rows = {key: layers[key].weight_of(masks[key]).flatten(1) for key in keys}
+    if cap.price == WIDTH:
+        return float(max((int(one.sum(1).max()) for one in rows.values()), default=0))
+    return sum_spent(cap, prices, rows)
 
 
 SHARES = 1000

@@ -216,7 +216,9 @@ def _judge_max_fan_in(limit: Fraction, found: Measurements) -> Judgement:
 
 def _judge_min_per_channel(limit: Fraction, found: Measurements) -> Judgement:
     assert found.rows is not None
-    lacking = {key: one for key, one in found.rows.items() if one.fewest < min(limit, one.size)}
+    lacking = {
+        key: one for key, one in found.rows.items() if one.fewest < min(int(limit), one.size)
+    }
     key, rows = min((lacking or found.rows).items(), key=lambda item: item[1].fewest)
     words = f"{rows.fewest:,} of {rows.size:,} weights of a channel of {key} kept"
     return not lacking, float(rows.fewest), words + _format_others(len(lacking))

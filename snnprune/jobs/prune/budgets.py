@@ -8,8 +8,9 @@ gates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -35,6 +36,8 @@ from snnprune.report.verdicts import Limit
 TOLERANCE = 0.01
 """Of a limit that is measured: what is written is no further below it, if tries suffice."""
 TRIES, TUNED_TRIES = 12, 6
+LEARNT = 2
+"""Tries that layers' costs are learnt from."""
 WEIGHTS, SYNOPS, ENERGY, SIZE = "weights", "synops", "energy", "size"
 UNITS = {WEIGHTS: "weights", SYNOPS: "operations", ENERGY: "pJ", SIZE: "bytes"}
 """Of each price: those of synops and energy are of one sample."""
@@ -180,6 +183,36 @@ class _Try:
         return count_kept(self.model.cut.masks)
 
 
+@dataclass(kw_only=True)
+class _Aim:
+    """What all measured caps are multiplied by, so that what is measured comes to `goal` of them.
+
+    The greatest share that was measured is taken to rise with it; between one that was too much and
+    one that was too little it is interpolated.
+    """
+
+    goal: float
+    low: tuple[float, float] | None = None
+    """What kept within the caps, and the share that was measured then."""
+    high: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        self.now = self.goal
+
+    def move(self, share: float, *, met: bool) -> None:
+        """Go on from the `share` that was measured."""
+        if met:
+            self.low = (self.now, share)
+        else:
+            self.high = (self.now, share)
+        if self.low is None or self.high is None:
+            self.now *= self.goal / share
+            return
+        (below, less), (above, more) = self.low, self.high
+        way = (self.goal - less) / (more - less) if more > less else 0.5
+        self.now = below + (above - below) * min(0.8, max(0.2, way))
+
+
 class BudgetSearch:
     """Looks for the smallest cut of a checkpoint that keeps within a budget."""
 
@@ -188,7 +221,6 @@ class BudgetSearch:
         self.job, self.budget, self.before = job, budget, before
         self.network = job.target.network
         self.weights = job.target.find_weights()
-        self.dense = job.leave_dense()
         self.uses = self._measure_uses()
         self.corrections: dict[str, float] = {}
         """By layer: operations as measured over those that the calibration predicts."""
@@ -201,7 +233,8 @@ class BudgetSearch:
         Raises:
             GateError: the limits cannot be met, or an accuracy that was asked for is not held.
         """
-        dense = self._spend(self.dense, self.before)
+        masks = {key: weight != 0 for key, weight in self.weights.items()}
+        dense = self._spend(masks, self.before, lambda: self.dense)
         if self._keeps(dense):
             return self._describe([], dense, dense), self.dense
         self.job.packs = self._would_pack(dense)
@@ -212,27 +245,43 @@ class BudgetSearch:
         self._require_accuracy(best.model)
         return self._describe(tries, dense, best.spending, best), best.model
 
-    def _iter_tries(self, dense: Spending) -> Iterator[_Try]:
-        """Each by what the one before measured, until one is tight or nothing more can go."""
-        measured = any(cap.price != WEIGHTS for cap in self.budget.caps)
-        last, goal, aim = dense, dense.masks, 1 - TOLERANCE / 2 if measured else 1.0
-        for number in range(TUNED_TRIES if self.job.choice.plan.tunes else TRIES):
-            self._learn(last, goal)
-            one = self._try(aim)
-            yield one
-            if not measured or (one.met and self._is_tight(one)):
-                return
-            if one.cutting.shortest and not one.met:
-                return
-            last, goal = one.spending, one.cutting.masks
-            if number > 1 and not one.met:
-                aim *= 1 - TOLERANCE / 2
+    @cached_property
+    def dense(self) -> PrunedModel:
+        """The network as it is."""
+        return self.job.leave_dense()
 
-    def _try(self, aim: float) -> _Try:
-        """Cut to `aim` times the caps that are measured, repair and measure."""
-        cutting = self._make_cutting(aim)
+    def _iter_tries(self, dense: Spending) -> Iterator[_Try]:
+        """Each by what those before measured, until one is tight or nothing more can go.
+
+        What a layer costs is learnt from the first `LEARNT` of them. Where rates swing as weights
+        go, that may swing too: so then it stays, and all caps are moved together between what was
+        too much and what was too little.
+        """
+        measured = any(cap.price != WEIGHTS for cap in self.budget.caps)
+        self._learn(dense, dense.masks)
+        aim, seen = _Aim(goal=1 - TOLERANCE / 2 if measured else 1.0), list[Masks]()
+        for number in range(TUNED_TRIES if self.job.choice.plan.tunes else TRIES):
+            cutting = self._make_cutting(aim.now)
+            masks = cutting(self.weights, self.job.scores, 0.0, None).masks
+            if any(_are_alike(masks, other) for other in seen):
+                return  # weights are too few to come any nearer
+            seen.append(masks)
+            one = self._try(cutting)
+            yield one
+            if not measured or (one.cutting.shortest and not one.met):
+                return
+            if one.met and self._is_tight(one, all_of_them=number < LEARNT):
+                return
+            if number < LEARNT:
+                self._learn(one.spending, one.cutting.masks, share=1.0 if number == 0 else 0.5)
+            else:
+                aim.move(self._count_worst(one), met=one.met)
+
+    def _try(self, cutting: BudgetCutting) -> _Try:
+        """Cut, repair and measure."""
         model = self.job.prune_within(cutting, self.budget.rows)
-        found = self._spend(model, self.job.measuring.measure("measuring"))
+        look = self.job.measuring.measure("measuring")
+        found = self._spend(model.cut.masks, look, lambda: model)
         aimed = self._predict(cutting.masks, self.corrections)
         return _Try(
             model=model,
@@ -284,12 +333,16 @@ class BudgetSearch:
             found[key] = float(cost) * corrections.get(key, 1.0)
         return found
 
-    def _learn(self, measured: Spending, masks: Masks) -> None:
-        """Correct the predictions for `masks` by what was measured of what became of them."""
+    def _learn(self, measured: Spending, masks: Masks, *, share: float = 1.0) -> None:
+        """Correct the predictions for `masks` by what was measured of what became of them.
+
+        By a `share` of what that asks for, in logarithms.
+        """
         for key, one in self._predict(masks, {}).items():
             found = measured.count_operations(key) / measured.samples if key in measured.work else 0
             if one > 0 and found > 0:
-                self.corrections[key] = found / one
+                before = self.corrections.get(key, 1.0)
+                self.corrections[key] = before * (found / one / before) ** share
         values = sum(int(mask.sum()) * self._price(SIZE, key) for key, mask in masks.items())
         self.around = measured.size - float(values)
 
@@ -320,15 +373,17 @@ class BudgetSearch:
 
     # what was measured
 
-    def _spend(self, model: PrunedModel, look: NetworkResult | None) -> Spending:
-        """What a network costs that was looked at."""
+    def _spend(
+        self, masks: Masks, look: NetworkResult | None, model: Callable[[], PrunedModel]
+    ) -> Spending:
+        """What a network costs that was looked at; the `model` is asked for where its size is."""
         work = None if look is None else look.workload
         sized = any(cap.price == SIZE for cap in self.budget.caps)
         return Spending(
-            masks=model.cut.masks,
+            masks=masks,
             work={} if work is None else work.layers,
             samples=1 if look is None else look.evaluation.samples,
-            size=self.job.measure_size(model) if sized else 0,
+            size=self.job.measure_size(model()) if sized else 0,
         )
 
     def _count_spent(self, spending: Spending) -> list[float]:
@@ -356,16 +411,22 @@ class BudgetSearch:
             if bounds.most is not None and rows[key].most > bounds.most
         ]
 
-    def _is_tight(self, one: _Try) -> bool:
-        """Whether each cap that binds and is measured is nearly used up."""
-        found = zip(
+    def _is_tight(self, one: _Try, *, all_of_them: bool) -> bool:
+        """Whether the caps that bind and are measured are nearly used up, or the first of them."""
+        used = self._find_used(one)
+        return not used or (min(used) if all_of_them else max(used)) >= 1 - TOLERANCE
+
+    def _find_used(self, one: _Try) -> list[float]:
+        """The shares of the caps that bind and are measured, as far as they are used."""
+        caps = zip(
             self._count_spent(one.spending), self.budget.caps, one.cutting.bound, strict=True
         )
-        return all(
-            spent >= (1 - TOLERANCE) * cap.most
-            for spent, cap, bound in found
-            if bound and cap.price != WEIGHTS
-        )
+        return [spent / cap.most for spent, cap, bound in caps if bound and cap.price != WEIGHTS]
+
+    def _count_worst(self, one: _Try) -> float:
+        """The greatest share of a measured cap that is used, bound or not."""
+        caps = zip(self._count_spent(one.spending), self.budget.caps, strict=True)
+        return max(spent / cap.most for spent, cap in caps if cap.price != WEIGHTS)
 
     def _require_accuracy(self, model: PrunedModel) -> None:
         """Refuse a cut that loses more than was allowed for, on the images of a search.
@@ -386,7 +447,8 @@ class BudgetSearch:
         if found < wanted.below(dense) - 1e-12:
             raise GateError(
                 f"{wanted.below(dense):.2%} is not held within the limits: the smallest cut has "
-                f"{found:.2%}, the dense network {dense:.2%} on {images:,} {validation.split} images",
+                f"{found:.2%}, the dense network {dense:.2%} on {images:,} {validation.split} "
+                "images",
                 field=wanted.flag,
             )
 
@@ -401,6 +463,9 @@ class BudgetSearch:
 
         nearest = min(tries, key=lambda one: find_worst(one)[0])
         _, spent, cap = find_worst(nearest)
+        if spent <= cap.most:
+            names = ", ".join(map(layer_name, self._find_too_wide(nearest.spending)))
+            return GateError(f"cannot be met in {names}", field="--max-fan-in")
         where = "" if cap.layer is None else f" of {layer_name(cap.layer)}"
         least = (
             "the least there is" if nearest.cutting.shortest else f"the best of {len(tries)} tries"
@@ -454,6 +519,10 @@ class BudgetSearch:
             return Spending(masks=masks).sum_spent(cap, self.job.options.energy)
         found = self._predict(masks, {}, cap.price)
         return sum(one for key, one in found.items() if cap.layer in (None, key))
+
+
+def _are_alike(one: Masks, other: Masks) -> bool:
+    return all(torch.equal(mask, other[key]) for key, mask in one.items())
 
 
 def _describe_try(one: _Try) -> BudgetTry:

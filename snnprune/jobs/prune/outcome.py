@@ -13,6 +13,7 @@ from snnprune.report.verdicts import Verdict
 
 if TYPE_CHECKING:
     from snnprune.chips.rules import ChipFit
+    from snnprune.jobs.prune.budgets import BudgetResult
     from snnprune.jobs.prune.target_sparsity import Search
     from snnprune.measure.evaluation import Evaluation
 
@@ -48,6 +49,7 @@ class PruneOutcome:
 
     files: tuple[PrunedFile, ...]
     search: Search | None
+    budget: BudgetResult | None
     report: dict[str, Any]
     """Of the one file, or of all of them."""
 

@@ -26,6 +26,7 @@ from snnprune.pruning.structure import CHANNELS, UNSTRUCTURED, Structure, parse_
 from snnprune.runtime import Progress
 
 if TYPE_CHECKING:
+    from snnprune.jobs.prune.budgets import BudgetResult
     from snnprune.jobs.prune.target_sparsity import Search
     from snnprune.recipe.schema import PruneSection
     from snnprune.report.verdicts import Limit
@@ -51,6 +52,7 @@ def prune_checkpoint(options: PruneOptions, progress: Progress) -> PruneOutcome:
     return PruneOutcome(
         files=tuple(files),
         search=pruning.search,
+        budget=pruning.budget,
         report=report,
     )
 
@@ -66,6 +68,11 @@ class Pruning(Protocol):
     @property
     def search(self) -> Search | None:
         """How the sparsity was found, where it was looked for."""
+        ...
+
+    @property
+    def budget(self) -> BudgetResult | None:
+        """How limits were kept within, where the cut was to be the smallest that does."""
         ...
 
     def write(self, sparsity: float, place: OutputPaths) -> PrunedFile:
@@ -273,7 +280,9 @@ def _require_one_goal(options: PruneOptions) -> None:
         _require_sense_of_budget(options)
     elif not (wanted or options.fits_chip or options.sparsities or options.layers):
         raise UsageError(
-            "missing", field="--sparsity", hint="or give --target-accuracy or a recipe with one"
+            "missing",
+            field="--sparsity",
+            hint="or give a limit such as --max-synops, --target-accuracy or a recipe with one",
         )
     if wanted is None:
         return
@@ -296,7 +305,10 @@ def _require_sense_of_budget(options: PruneOptions) -> None:
     """
     if options.steps not in (None, 1):
         raise UsageError("is given beside limits", field="--steps", hint="leave it out")
-    shaped = options.structure not in (None, UNSTRUCTURED) or options.allocation is not None
+    shaped = options.structure not in (None, UNSTRUCTURED)
+    if shaped and options.allocation is not None:
+        raise UsageError("channels are shared out by the limits", field="--allocation")
+    shaped = shaped or options.allocation is not None
     for limit in options.budget if shaped else ():
         if limit.gate.name in KEEPING:
             raise UsageError(

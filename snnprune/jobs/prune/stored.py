@@ -106,6 +106,7 @@ class StoredPruning:
     """A checkpoint that is pruned in its file."""
 
     search = None
+    budget = None
 
     def __init__(self, target: StoredTarget, options: PruneOptions, progress: Progress) -> None:
         """Read the whole file once.

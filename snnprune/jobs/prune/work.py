@@ -128,7 +128,7 @@ class PruneJob:
         shared_out = self.choice.plan.allocation or choose_default_allocation(self.scores)
         named_all = self.options.layers.keys() >= self.target.find_weights().keys()
         self.allocation = BY_LAYER if named_all else shared_out
-        if self.options.budget and self.find_path() is None:
+        if self.options.budget and self.options.allocation is None:
             self.allocation = BY_BUDGET
 
     @property

@@ -193,11 +193,40 @@ class ChannelCutting:
         Raises:
             InputError: a layer of each group is not among the `weights`.
         """
+        kept = self._choose_kept(self.score_groups(weights, scores), sparsity)
+        return self.remove(kept, weights, alive, sparsity)
+
+    def find_groups(self, weights: Mapping[str, Tensor]) -> tuple[ChannelGroup, ...]:
+        """Those whose layers are all among the `weights`.
+
+        Raises:
+            InputError: there is none.
+        """
         groups = [g for g in self.grouped.groups if all(key in weights for key in g.layers)]
         _require_any(groups, {g.layers[0]: LEFT_OUT for g in self.grouped.groups})
-        worth = {g.layers[0]: _score_channels(g, scores, self.network.layers) for g in groups}
-        kept = self._choose_kept(worth, sparsity)
-        self.removed = removed = RemovedChannels(groups=tuple(groups), kept=kept)
+        return tuple(groups)
+
+    def score_groups(self, weights: Mapping[str, Tensor], scores: Scores) -> dict[str, Tensor]:
+        """A score for each channel (channels,) float64, by the first layer of its group.
+
+        Raises:
+            InputError: a layer of each group is not among the `weights`.
+        """
+        groups = self.find_groups(weights)
+        return {g.layers[0]: _score_channels(g, scores, self.network.layers) for g in groups}
+
+    def remove(
+        self,
+        kept: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor],
+        alive: Masks | None,
+        sparsity: float = 0.0,
+    ) -> PruneResult:
+        """The masks under which only the `kept` channels (channels,) bool are left of each group,
+        by its first layer; `sparsity` is the share of channels that was to go.
+        """
+        groups = self.find_groups(weights)
+        self.removed = removed = RemovedChannels(groups=groups, kept=kept)
         masks = {key: weight != 0 for key, weight in weights.items()}
         masks = {k: m if alive is None else alive[k] for k, m in masks.items()}
         zeros = sum(int((~mask).sum()) for mask in masks.values())
@@ -227,7 +256,7 @@ class ChannelCutting:
                 least = ", the least it may" if self.counts is None else ""
                 yield f"{key} keeps {int(kept.sum())} of {len(kept)} channels{least}"
 
-    def _iter_left_layers(self, groups: list[ChannelGroup]) -> Iterator[tuple[str, str]]:
+    def _iter_left_layers(self, groups: Sequence[ChannelGroup]) -> Iterator[tuple[str, str]]:
         """Layers that keep their channels, and why; that the last one does needs no word."""
         plain = ("drives no neuron", "its spikes are the output")
         yield from ((key, why) for key, why in self.grouped.reasons.items() if why not in plain)
@@ -269,7 +298,7 @@ def count_least(channels: int) -> int:
 
 def _select_highest(worth: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
     """Which channels are kept, of each group at least the `least`."""
-    safe = {key: _normalise_worth(one) for key, one in worth.items()}
+    safe = {key: normalise_worth(one) for key, one in worth.items()}
     flat = torch.cat([*safe.values()])
     count = min(round(sparsity * len(flat)), int(flat.isfinite().sum()))
     gone = select_lowest(flat, count, ties_by=torch.cat([*worth.values()]))
@@ -277,7 +306,7 @@ def _select_highest(worth: Mapping[str, Tensor], sparsity: float) -> dict[str, T
     return {key: ~piece for key, piece in zip(safe, pieces, strict=True)}
 
 
-def _normalise_worth(worth: Tensor) -> Tensor:
+def normalise_worth(worth: Tensor) -> Tensor:
     """What ranks the channels of a group among those of others; infinite where they must stay."""
     order = worth.argsort(stable=True)
     ranked = worth[order]

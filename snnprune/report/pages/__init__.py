@@ -12,6 +12,7 @@ from typing import Any
 from snnprune.files.writing import format_json, replace_together, write_text
 from snnprune.report.pages.curves import (
     make_accuracy_section,
+    make_budget_section,
     make_epochs_section,
     make_grid_section,
     make_tickets_section,
@@ -64,6 +65,7 @@ SECTIONS: tuple[Callable[[Report], PageSection | None], ...] = (
     make_tickets_section,
     make_grid_section,
     make_tries_section,
+    make_budget_section,
     make_trials_section,
     make_analysis_section,
     make_crisis_section,

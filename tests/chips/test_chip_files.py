@@ -1,6 +1,7 @@
 """Chips as files: those that come with snnprune, one's own, wrong ones; and `chips ls|show|cp`."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -74,6 +75,12 @@ def test_ls_show_and_cp(run: Run, tmp_path: Path) -> None:
     told = json.loads(run("chips", "ls", "--json").stdout)
     assert [one["name"] for one in told["chips"]] == BUILT_IN
     assert told["chips"][0]["cores"][0]["neurons"] == 1024
+
+
+def test_the_page_on_chips_has_a_row_for_each() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "chips.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`[^|]+`) \|", page, re.MULTILINE)
+    assert sorted(name for row in rows for name in re.findall(r"`([\w-]+)`", row)) == BUILT_IN
 
 
 def test_a_chip_is_read_without_torch() -> None:

@@ -31,7 +31,6 @@ def commands() -> Iterator[tuple[str, ...]]:
     yield "diff", "a.safetensors", "p.safetensors", *IMAGES, "-v"
     limits = ("--min-spike-agreement", "0.1", "--max-dead", "100%", "--max-accuracy-drop", "99")
     yield "check", "p.safetensors", "--baseline", "a.safetensors", *IMAGES, *limits
-    yield "check", "p.safetensors", *IMAGES, "--chip", "template"
     shares = ("--sparsities", "0.5", "--sparsity", "0.4")
     yield "sensitivity", "a.safetensors", *FEW, *shares, "-o", "sensitivity"
     yield from trainings()
@@ -60,7 +59,8 @@ def prunings() -> Iterator[tuple[str, ...]]:
     yield *quick, "--structure", "channels", *simple
     yield *quick, "--steps", "2", *simple
     yield *quick, "--bits", "4", *simple
-    yield *quick, "--chip", "loihi-2", *simple
+    yield *quick, "--chip", "chip.yaml", *simple
+    yield "check", "p.safetensors", *IMAGES, "--chip", "chip.yaml"
     yield *quick, "--calibration", "calibration.safetensors", *simple
 
 

@@ -72,7 +72,7 @@ class LayerNeeds:
     sources: tuple[str, ...] = ()
     """Layers whose spikes enter it."""
     beside: tuple[str, ...] = ()
-    """Other layers that drive the same neuron."""
+    """Other layers whose currents or spikes reach the same neuron."""
     obstacles: tuple[str, ...] = ()
     """What stands on its ways that no chip folds, in words."""
     group: str | None = None
@@ -81,11 +81,6 @@ class LayerNeeds:
     """The channels that enter it, likewise."""
     whole_inputs: bool = True
     """Whether whole numbers enter it, as events and spikes are."""
-
-    @property
-    def weights(self) -> int:
-        """All of them, zeros and all."""
-        return self.outputs * (self.inputs // self.groups) * math.prod(self.kernel)
 
     @property
     def places(self) -> int:

@@ -197,7 +197,7 @@ def _check_neurons(one: LayerNeeds, chip: Chip) -> Iterator[Misfit]:
         yield _make_misfit(
             one,
             "summed_currents",
-            f"{_join(one.beside)} drives the same neuron, a core takes one layer",
+            f"its neuron takes in {_join(one.beside)} too, a core has one layer",
             "add spikes in place of currents",
         )
     for obstacle in one.obstacles:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -219,13 +219,12 @@ class _LayerReader:
         )
 
     def find_sources(self) -> tuple[str, ...]:
-        """Layers whose neurons' spikes enter it, also past others as over an identity."""
-        waiting, names = [*self.layer.sources], set[str]()
-        while waiting:
-            name = waiting.pop()
-            if name not in names:
-                names.add(name)
-                waiting += self.network.neurons[name].identities
+        """Layers whose neurons' spikes enter it."""
+        return self._list_drivers(self.layer.sources)
+
+    def _list_drivers(self, neurons: Iterable[str]) -> tuple[str, ...]:
+        """The layers that drive some neurons."""
+        names = {*neurons}
         return tuple(
             key
             for key, layer in self.layers.items()
@@ -236,8 +235,10 @@ class _LayerReader:
         return list(dict.fromkeys(link.neuron for link in self.layer.links))
 
     def _list_beside(self) -> tuple[str, ...]:
-        mine = {*self._list_neurons()}
-        feeders = {f for name in mine for f in self.network.neurons[name].feeders}
+        """Layers whose currents, or spikes past every layer, reach the neurons of this one."""
+        found = [self.network.neurons[name] for name in self._list_neurons()]
+        past = self._list_drivers(name for one in found for name in one.identities)
+        feeders = {*past, *(key for one in found for key in one.feeders)}
         return tuple(key for key in self.layers if key in feeders and key != self.key)
 
     def _read_inputs(self, weight: Tensor) -> tuple[int, tuple[int, ...]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from snnprune.cli.options import ShowOptions, expand_options
-from snnprune.errors import layer_name, make_printable
+from snnprune.errors import format_count, layer_name, make_printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -110,8 +110,8 @@ def format_chip_lines(fit: "ChipFit") -> list[str]:
     lines = [*_iter_misfit_lines(fit.misfits)]
     lines += [f"{fit.chip}: {remark}" for remark in fit.remarks]
     used = f"{fit.cores_needed:,} of {fit.cores:,} cores"
-    count = len(fit.misfits)
-    outcome = f"fits on {used}" if fit.fits else f"does not fit: {count:,} things to mend"
+    count = format_count(len(fit.misfits), "thing")
+    outcome = f"fits on {used}" if fit.fits else f"does not fit: {count} to mend"
     return [make_printable(line, None) for line in (*lines, f"{fit.title}: {outcome}")]
 
 

@@ -280,7 +280,7 @@ def _judge_chip(_: Chip, found: Measurements) -> Judgement:
     if fit.fits:
         return True, 0.0, f"{len(fit.layers)} layers on {fit.cores_needed} of {fit.cores} cores"
     first = fit.misfits[0]
-    where = f"{first.layer} " if first.layer is not None else ""
+    where = f"{first.layer}: " if first.layer is not None else ""
     count = len(fit.misfits)
     rest = f", and {count - 1} more" if count > 1 else ""
     return False, float(count), f"does not fit: {where}{first.message}{rest}"

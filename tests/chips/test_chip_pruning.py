@@ -157,7 +157,7 @@ def test_beside_a_sparsity_a_chip_is_a_gate(here: Path, run: Run) -> None:
     flags = (*named(), "--chip", "chip.yaml", "--sparsity", "0.5", *QUICK, "-o", "g.safetensors")
     done = run("prune", "net.safetensors", *flags)
     assert done.returncode == 4
-    assert "--chip chip.yaml (does not fit: 4.weight takes 3,072 entries of weights" in done.stderr
+    assert "--chip chip.yaml (does not fit: 4.weight: takes 3,072 entries of weights" in done.stderr
     assert Path("g.safetensors").exists()
 
 

@@ -55,6 +55,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for module in net:
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, -1.5, 1.5)
+            assert module.running_var is not None
             torch.nn.init.uniform_(module.running_var, 0.2, 3.0)
     save_file(net.state_dict(), "net.safetensors")
     chip = load_chip("speck").model_dump(mode="json", exclude_none=True)

@@ -1,5 +1,6 @@
 """The chips that there are: a YAML file each, and files of one's own. Imports no torch."""
 
+import os
 from pathlib import Path
 
 from snnprune.chips.description import Chip, Core, Limits
@@ -22,11 +23,10 @@ def find_chip(source: str) -> Path:
     builtin = builtin_chips()
     if source in builtin:
         return builtin[source]
-    path = Path(source)
-    if not path.exists():
+    if not os.path.lexists(source):  # of any text, also what no file can be called
         name = source.removesuffix(".yaml").removesuffix(".yml")
         raise InputError("no such chip", file=source, hint=did_you_mean(name, builtin))
-    return path
+    return Path(source)
 
 
 def load_chip(source: str) -> Chip:

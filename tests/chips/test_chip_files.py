@@ -8,8 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from snnprune.chips import Chip, builtin_chips, load_chip
+from snnprune.errors import InputError
 from snnprune.recipe.errors import RecipeError
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -62,6 +65,12 @@ def test_a_name_that_nothing_has_is_refused_with_the_nearest(run: Run) -> None:
     done = run("chips", "show", "spek")
     assert done.returncode == 3
     assert done.stderr == "error: spek: no such chip. did you mean speck?\n"
+
+
+@given(st.text(max_size=40))
+def test_any_other_text_is_no_chip(text: str) -> None:
+    with pytest.raises(InputError, match=r"no such chip|is a folder|cannot be read"):
+        load_chip(text)
 
 
 def test_ls_show_and_cp(run: Run, tmp_path: Path) -> None:

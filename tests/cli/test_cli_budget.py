@@ -119,6 +119,7 @@ def test_limits_that_nothing_meets_are_one_error_that_says_by_how_much(
     [
         (("--max-weights", "2.5"), ("--max-weights", "20k")),
         (("--max-fan-in", "few"), ("--max-fan-in", "20k")),
+        (("--max-fan-in", 0), ("--max-fan-in", "no neuron")),
         (("--max-fan-in", 3, "--min-per-channel", 4), ("--min-per-channel", "--max-fan-in 3")),
         (("--min-per-channel", 4), ("--sparsity", "missing", "--max-synops")),
         (("--max-weights", 9, "--steps", 2), ("--steps",)),

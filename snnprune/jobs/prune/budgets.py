@@ -421,12 +421,12 @@ class BudgetSearch:
         caps = zip(
             self._count_spent(one.spending), self.budget.caps, one.cutting.bound, strict=True
         )
-        return [spent / cap.most for spent, cap, bound in caps if bound and cap.price != WEIGHTS]
+        return [_share(spent, cap) for spent, cap, bound in caps if bound and cap.price != WEIGHTS]
 
     def _count_worst(self, one: _Try) -> float:
         """The greatest share of a measured cap that is used, bound or not."""
         caps = zip(self._count_spent(one.spending), self.budget.caps, strict=True)
-        return max(spent / cap.most for spent, cap in caps if cap.price != WEIGHTS)
+        return max(_share(spent, cap) for spent, cap in caps if cap.price != WEIGHTS)
 
     def _require_accuracy(self, model: PrunedModel) -> None:
         """Refuse a cut that loses more than was allowed for, on the images of a search.
@@ -458,7 +458,7 @@ class BudgetSearch:
 
         def find_worst(one: _Try) -> tuple[float, float, Cap]:
             spent = zip(self._count_spent(one.spending), caps, strict=True)
-            over = [(part / max(cap.most, 1e-300), part, cap) for part, cap in spent]
+            over = [(_share(part, cap), part, cap) for part, cap in spent]
             return max(over, key=lambda found: found[0])
 
         nearest = min(tries, key=lambda one: find_worst(one)[0])
@@ -519,6 +519,11 @@ class BudgetSearch:
             return Spending(masks=masks).sum_spent(cap, self.job.options.energy)
         found = self._predict(masks, {}, cap.price)
         return sum(one for key, one in found.items() if cap.layer in (None, key))
+
+
+def _share(spent: float, cap: Cap) -> float:
+    """How much of a cap is used."""
+    return spent / cap.most if cap.most else 1.0 + spent
 
 
 def _are_alike(one: Masks, other: Masks) -> bool:

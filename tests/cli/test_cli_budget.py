@@ -135,6 +135,22 @@ def test_what_makes_no_sense_is_refused(
     assert_one_line(prune(*flags), 2, *words)
 
 
+def test_beside_an_accuracy_layers_and_channels_keep_what_they_must(
+    prune: Run, run: Run, tmp_path: Path
+) -> None:
+    keeps = ("--max-layer-sparsity", 0.8, "--min-per-channel", 5)
+    done = prune("--target-accuracy", 0.05, "--resolution", 0.1, *keeps, *PLAIN)
+    assert done.returncode == 0, done.stderr
+    assert run("check", tmp_path / "p.safetensors", *keeps).returncode == 0
+    report = json.loads((tmp_path / "p.report.json").read_text())
+    # 3,209 of the 16,004 weights must stay, which is a little more than a fifth
+    assert [one["sparsity"] for one in report["search"]["tries"]][-1] == 0.7
+    assert report["totals"]["pruned"] == round(0.7 * report["totals"]["prunable"])
+    coarse = ("--resolution", 0.1, "--max-layer-sparsity", 0.05, "--force")
+    done = prune("--target-accuracy", 0.05, *coarse, *PLAIN)
+    assert_one_line(done, 4, "--target-accuracy", "nothing is to be tried")
+
+
 def test_beside_a_sparsity_limits_are_gates(prune: Run, tmp_path: Path) -> None:
     limits = ("--max-weights", 10, "--max-fan-in", 10, "--max-layer-synops", "1G")
     done = prune("--sparsity", 0.5, *PLAIN, *limits)

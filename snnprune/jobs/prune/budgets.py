@@ -9,7 +9,7 @@ gates.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -71,6 +71,28 @@ def make_budget(limits: Sequence[Limit], weights: Mapping[str, Tensor]) -> Budge
         if sparsest is None
         else {key: size - count_most(sparsest.value, size) for key, size in sizes.items()},
     )
+
+
+def make_keeping(job: PruneJob) -> tuple[Callable[[float], PrunedModel], float]:
+    """What makes the network of a sparsity beside limits on what stays, and the highest it may be.
+
+    Weights cost one each then, so that layers are shared out as by `lamp-magnitude`.
+    """
+    weights = job.target.find_weights()
+    budget = make_budget(job.options.kept_by_layer, weights)
+    total = sum(weight.numel() for weight in weights.values())
+    prices = {WEIGHTS: dict.fromkeys(weights, torch.ones((), dtype=torch.float64))}
+    layers = None if job.target.network is None else job.target.network.layers
+
+    def cut(kept: int) -> BudgetCutting:
+        cap = Cap(name="--sparsity", price=WEIGHTS, most=kept)
+        return BudgetCutting(replace(budget, caps=(cap,)), prices, layers)
+
+    def make(sparsity: float) -> PrunedModel:
+        return job.prune_within(cut(total - round(sparsity * total)), budget.rows)
+
+    least = count_kept(cut(0)(weights, job.scores, 0.0, None).masks)
+    return make, 1 - least / total
 
 
 @dataclass(frozen=True, kw_only=True)

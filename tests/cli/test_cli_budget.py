@@ -119,6 +119,7 @@ def test_limits_that_nothing_meets_are_one_error_that_says_by_how_much(
     [
         (("--max-weights", "2.5"), ("--max-weights", "20k")),
         (("--max-fan-in", "few"), ("--max-fan-in", "20k")),
+        (("--max-fan-in", 0), ("--max-fan-in", "no neuron")),
         (("--max-fan-in", 3, "--min-per-channel", 4), ("--min-per-channel", "--max-fan-in 3")),
         (("--min-per-channel", 4), ("--sparsity", "missing", "--max-synops")),
         (("--max-weights", 9, "--steps", 2), ("--steps",)),
@@ -132,6 +133,22 @@ def test_what_makes_no_sense_is_refused(
     prune: Run, flags: tuple[Any, ...], words: tuple[str, ...]
 ) -> None:
     assert_one_line(prune(*flags), 2, *words)
+
+
+def test_beside_an_accuracy_layers_and_channels_keep_what_they_must(
+    prune: Run, run: Run, tmp_path: Path
+) -> None:
+    keeps = ("--max-layer-sparsity", 0.8, "--min-per-channel", 5)
+    done = prune("--target-accuracy", 0.05, "--resolution", 0.1, *keeps, *PLAIN)
+    assert done.returncode == 0, done.stderr
+    assert run("check", tmp_path / "p.safetensors", *keeps).returncode == 0
+    report = json.loads((tmp_path / "p.report.json").read_text())
+    # 3,209 of the 16,004 weights must stay, which is a little more than a fifth
+    assert [one["sparsity"] for one in report["search"]["tries"]][-1] == 0.7
+    assert report["totals"]["pruned"] == round(0.7 * report["totals"]["prunable"])
+    coarse = ("--resolution", 0.1, "--max-layer-sparsity", 0.05, "--force")
+    done = prune("--target-accuracy", 0.05, *coarse, *PLAIN)
+    assert_one_line(done, 4, "--target-accuracy", "nothing is to be tried")
 
 
 def test_beside_a_sparsity_limits_are_gates(prune: Run, tmp_path: Path) -> None:

@@ -9,8 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from snnprune.graph.network import Network
+from snnprune.graph.trace import trace
 from snnprune.masks import RowBounds, select_in_rows
-from snnprune.pruning.budget import Allocated, Budget, Cap, allocate
+from snnprune.models import ModelSpec, build_model
+from snnprune.pruning.budget import Allocated, Budget, BudgetCutting, Cap, allocate
+from snnprune.pruning.criteria import load_criterion
+from snnprune.pruning.repair.tuning import MaskGrowth
+from snnprune.pruning.score import Scores, score
+from snnprune.pruning.structure.channels import ChannelCutting
 
 SHAPES = {"a": (2, 3), "b": (2, 2)}
 
@@ -163,3 +170,61 @@ def test_of_rows_within_bounds_the_greatest_sum_is_kept(
     rows = TWELVE.view(-1, 3, 4).sum(2)
     others = TWELVE[((rows >= least) & (rows <= most)).all(1) & (rows.sum(1) == chosen.sum())]
     assert float(table[chosen].sum()) == float((others.double() @ table.flatten()).max())
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    torch.manual_seed(0)
+    args = {"in_channels": 1, "size": 12, "width": 4, "depth": 3, "time_steps": 2}
+    return trace(build_model(ModelSpec(name="conv-snn", args=args)), torch.rand(2, 1, 12, 12))
+
+
+def score_all(network: Network) -> tuple[dict[str, Tensor], Scores]:
+    weights = {key: network.weight(key).detach() for key in network.layers}
+    return weights, score(weights, load_criterion("magnitude"))
+
+
+@pytest.mark.parametrize("steps", [1, 40])
+def test_masks_that_grow_end_at_their_counts_and_within_the_bounds_of_channels(
+    network: Network, steps: int
+) -> None:
+    weights, scores = score_all(network)
+    key = list(weights)[1]
+    rows = {key: RowBounds(least=3, most=9)}
+    prices = {"weights": dict.fromkeys(weights, torch.ones(()))}
+    budget = Budget(caps=(Cap(name="w", price="weights", most=150),), rows=rows)
+    goal = BudgetCutting(budget, prices, network.layers)(weights, scores, 0.0, None).masks
+    counts = {one: int(mask.sum()) for one, mask in goal.items()}
+    whole = {one: torch.ones_like(mask) for one, mask in goal.items()}
+    growth = MaskGrowth(whole, counts, steps, rows=rows, layers=network.layers)
+    drawn = torch.Generator().manual_seed(1)
+    for step in range(1, steps + 1):  # weights change their order, and many are equal
+        moved = {one: torch.randint(0, 3, w.shape, generator=drawn) for one, w in weights.items()}
+        growth.grow(step, moved.__getitem__)
+    assert {one: int(mask.sum()) for one, mask in growth.masks.items()} == counts
+    of_rows = growth.masks[key].flatten(1).sum(1)
+    assert int(of_rows.min()) >= 3
+    assert int(of_rows.max()) <= 9
+
+
+def test_whole_channels_go_until_limits_of_layers_hold_and_hardly_more(network: Network) -> None:
+    weights, scores = score_all(network)
+    first, second, *_, last = weights
+    prices = {"weights": dict.fromkeys(weights, torch.ones(()))}
+    most = {second: weights[second].numel() // 2, last: weights[last].numel() // 2}
+    caps = tuple(
+        Cap(name="core", price="weights", layer=key, most=one) for key, one in most.items()
+    )
+    channels = ChannelCutting(network)
+    cutting = BudgetCutting(Budget(caps=caps), prices, network.layers, path=channels)
+    masks = cutting(weights, scores, 0.0, None).masks
+    kept = {key: int(mask.sum()) for key, mask in masks.items()}
+    assert not cutting.shortest
+    assert cutting.bound == (True, True)
+    assert all(0.7 * one < kept[key] <= one for key, one in most.items())
+    narrow = Budget(rows={last: RowBounds(most=weights[last].shape[1] // 2)})
+    cutting = BudgetCutting(narrow, prices, network.layers, path=channels)
+    masks = cutting(weights, scores, 0.0, None).masks
+    assert int(masks[last].sum(1).max()) == weights[last].shape[1] // 2
+    assert cutting.narrowed == (last,)
+    assert masks[first].all()

@@ -9,7 +9,7 @@ gates.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -71,6 +71,28 @@ def make_budget(limits: Sequence[Limit], weights: Mapping[str, Tensor]) -> Budge
         if sparsest is None
         else {key: size - count_most(sparsest.value, size) for key, size in sizes.items()},
     )
+
+
+def make_keeping(job: PruneJob) -> tuple[Callable[[float], PrunedModel], float]:
+    """What makes the network of a sparsity beside limits on what stays, and the highest it may be.
+
+    Weights cost one each then, so that layers are shared out as by `lamp-magnitude`.
+    """
+    weights = job.target.find_weights()
+    budget = make_budget(job.options.kept_by_layer, weights)
+    total = sum(weight.numel() for weight in weights.values())
+    prices = {WEIGHTS: dict.fromkeys(weights, torch.ones((), dtype=torch.float64))}
+    layers = None if job.target.network is None else job.target.network.layers
+
+    def cut(kept: int) -> BudgetCutting:
+        cap = Cap(name="--sparsity", price=WEIGHTS, most=kept)
+        return BudgetCutting(replace(budget, caps=(cap,)), prices, layers)
+
+    def make(sparsity: float) -> PrunedModel:
+        return job.prune_within(cut(total - round(sparsity * total)), budget.rows)
+
+    least = count_kept(cut(0)(weights, job.scores, 0.0, None).masks)
+    return make, 1 - least / total
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -421,12 +443,12 @@ class BudgetSearch:
         caps = zip(
             self._count_spent(one.spending), self.budget.caps, one.cutting.bound, strict=True
         )
-        return [spent / cap.most for spent, cap, bound in caps if bound and cap.price != WEIGHTS]
+        return [_share(spent, cap) for spent, cap, bound in caps if bound and cap.price != WEIGHTS]
 
     def _count_worst(self, one: _Try) -> float:
         """The greatest share of a measured cap that is used, bound or not."""
         caps = zip(self._count_spent(one.spending), self.budget.caps, strict=True)
-        return max(spent / cap.most for spent, cap in caps if cap.price != WEIGHTS)
+        return max(_share(spent, cap) for spent, cap in caps if cap.price != WEIGHTS)
 
     def _require_accuracy(self, model: PrunedModel) -> None:
         """Refuse a cut that loses more than was allowed for, on the images of a search.
@@ -458,7 +480,7 @@ class BudgetSearch:
 
         def find_worst(one: _Try) -> tuple[float, float, Cap]:
             spent = zip(self._count_spent(one.spending), caps, strict=True)
-            over = [(part / max(cap.most, 1e-300), part, cap) for part, cap in spent]
+            over = [(_share(part, cap), part, cap) for part, cap in spent]
             return max(over, key=lambda found: found[0])
 
         nearest = min(tries, key=lambda one: find_worst(one)[0])
@@ -519,6 +541,11 @@ class BudgetSearch:
             return Spending(masks=masks).sum_spent(cap, self.job.options.energy)
         found = self._predict(masks, {}, cap.price)
         return sum(one for key, one in found.items() if cap.layer in (None, key))
+
+
+def _share(spent: float, cap: Cap) -> float:
+    """How much of a cap is used."""
+    return spent / cap.most if cap.most else 1.0 + spent
 
 
 def _are_alike(one: Masks, other: Masks) -> bool:

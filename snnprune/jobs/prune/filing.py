@@ -23,7 +23,7 @@ from snnprune.jobs.check import (
     drop_channels,
     judge_gates,
 )
-from snnprune.jobs.prune.budgets import BudgetResult, BudgetSearch, make_budget
+from snnprune.jobs.prune.budgets import BudgetResult, BudgetSearch, make_budget, make_keeping
 from snnprune.jobs.prune.measuring import BeforeAfter, NetworkResult
 from snnprune.jobs.prune.methods import list_rounded, list_unfitted
 from snnprune.jobs.prune.options import (
@@ -67,7 +67,8 @@ class NetworkPruning:
         self.budget: BudgetResult | None = None
         self.goals: Sequence[tuple[float, OutputPaths]] = work.goals
         if options.accuracy_target is not None and not options.budget:
-            self.search, self.goals = work.search_goal()
+            within = make_keeping(work) if options.kept_by_layer else (None, 1.0)
+            self.search, self.goals = work.search_goal(*within)
         self._before = work.measure_before()
         if options.fits_chip or options.budget:
             self.budget, made = self._prune_to_limits()

@@ -24,6 +24,7 @@ from snnprune.jobs.options import (
 from snnprune.jobs.targets.options import FurtherOptions, MeasuredOptions, ReadAs
 from snnprune.pruning.allocation import ALLOCATIONS
 from snnprune.pruning.repair import FEWEST_BITS, MOST_BITS, REPAIRS, require_bits
+from snnprune.pruning.structure import UNSTRUCTURED
 from snnprune.report.gates import parse_points
 from snnprune.report.verdicts import Limit
 
@@ -309,6 +310,14 @@ class PruneOptions(
             return ()
         found = tuple(one for one in self.limits if one.gate.name in (*PUSHING, *KEEPING))
         return found if any(one.gate.name in PUSHING for one in found) else ()
+
+    @property
+    def kept_by_layer(self) -> tuple[Limit, ...]:
+        """The limits that say what stays while an accuracy says how much goes."""
+        plain = self.structure in (None, UNSTRUCTURED) and self.allocation is None
+        if self.accuracy_target is None or self.budget or self.layers or not plain:
+            return ()
+        return tuple(one for one in self.limits if one.gate.name in KEEPING)
 
     @property
     def gated_drop(self) -> str | None:

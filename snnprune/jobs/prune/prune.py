@@ -305,6 +305,8 @@ def _require_sense_of_budget(options: PruneOptions) -> None:
     """
     if options.steps not in (None, 1):
         raise UsageError("is given beside limits", field="--steps", hint="leave it out")
+    if any(one.gate.name == "max-fan-in" and one.value < 1 for one in options.budget):
+        raise UsageError("leaves no neuron an input", field="--max-fan-in", hint="give 1 or more")
     shaped = options.structure not in (None, UNSTRUCTURED)
     if shaped and options.allocation is not None:
         raise UsageError("channels are shared out by the limits", field="--allocation")

@@ -128,7 +128,7 @@ class PruneJob:
         shared_out = self.choice.plan.allocation or choose_default_allocation(self.scores)
         named_all = self.options.layers.keys() >= self.target.find_weights().keys()
         self.allocation = BY_LAYER if named_all else shared_out
-        if self.options.budget and self.options.allocation is None:
+        if (self.options.budget and self.options.allocation is None) or self.options.kept_by_layer:
             self.allocation = BY_BUDGET
 
     @property
@@ -142,15 +142,22 @@ class PruneJob:
         self.one_shot.restore()
         return self.measuring.measure("evaluating before")
 
-    def search_goal(self) -> tuple[Search, list[tuple[float, OutputPaths]]]:
-        """The search for the target, and the goal that it found."""
+    def search_goal(
+        self, make: Callable[[float], PrunedModel] | None = None, most: float = 1.0
+    ) -> tuple[Search, list[tuple[float, OutputPaths]]]:
+        """The search for the target, and the goal that it found.
+
+        `make` makes the network of a sparsity, where that is not cut as any other; `most` is the
+        highest there is.
+        """
         wanted, limit = self.options.accuracy_target, self.options.eval_samples
         assert wanted is not None
         validation = choose_validation(self.target, self.calibration, limit)
         self.one_shot.restore()
         search, sparsity, made = search_target(
             wanted,
-            make=self._prune_and_repair,
+            make=make or self._prune_and_repair,
+            most=most,
             accuracy=lambda: self.measure_accuracy(validation),
             split=validation.split,
         )

@@ -1,6 +1,9 @@
 """Masks: counting and applying them, and keeping the highest."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -8,6 +11,21 @@ from torch import Tensor
 
 Masks = Mapping[str, Tensor]
 """Bool tensors by weight key, each in its weight's shape."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowBounds:
+    """How many weights of each output channel of a layer are kept, as far as it has them."""
+
+    least: int = 0
+    most: int | None = None
+    """None: all."""
+
+    def ease(self, size: int, rest: float) -> RowBounds:
+        """The same on the way from rows of `size` weights, with a `rest` of it in [0, 1] to go."""
+        if self.most is None or self.most >= size:
+            return self
+        return replace(self, most=round(self.most + (size - self.most) * rest))
 
 
 def count_pruned(masks: Masks) -> int:
@@ -71,6 +89,32 @@ def select_highest(values: Tensor, count: int) -> Tensor:
         if values.device.type == "cpu"
         else _select_by_sort(values, count)
     )
+
+
+def select_in_rows(values: Tensor, count: int, bounds: RowBounds) -> Tensor:
+    """True for the `count` highest of `values` (rows, n) that leave each row within its bounds.
+
+    -inf says what may not be chosen. The rows' own highest up to `bounds.least` come first, those
+    beyond `bounds.most` never: fewer than `count` are chosen where these bounds leave no more, and
+    more where they ask for more. No other choice has a greater sum (of a matroid a greedy one has
+    the greatest); of equals the later ones, as in `select_highest`.
+    """
+    rank = rank_in_rows(values)
+    may = values > -torch.inf
+    first = may & (rank < bounds.least)
+    free = may & ~first
+    if bounds.most is not None:
+        free &= rank < bounds.most
+    left = min(max(0, count - int(first.sum())), int(free.sum()))
+    rest = values.masked_fill(~free, -torch.inf)
+    return first | select_highest(rest.flatten(), left).view(values.shape)
+
+
+def rank_in_rows(values: Tensor) -> Tensor:
+    """From 0 for the highest value of each row (rows, n); of equals the later ones first."""
+    order = values.argsort(dim=1, stable=True).flip(1)
+    places = torch.arange(values.shape[1], device=values.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places)
 
 
 def _select_by_partition(values: Tensor, count: int) -> Tensor:

@@ -18,7 +18,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (  # the highest first, as in docs/archite
     ("jobs",),
     ("training",),
     ("report", "theory"),
-    ("pruning",),
+    ("pruning", "chips"),
     ("models", "measure", "export"),
     ("graph", "distributed"),
     ("data",),

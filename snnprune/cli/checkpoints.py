@@ -28,6 +28,7 @@ def env(show: ShowOptions) -> None:
 @expand_options
 def check(options: CheckOptions, show: ShowOptions) -> None:
     """Hold a checkpoint against limits; exit code 4 if one is not kept."""
+    from snnprune.cli.chips import format_chip_lines, make_chip_table
     from snnprune.cli.console import Screen
     from snnprune.cli.prune_tables import format_gate_lines, make_gate_table
     from snnprune.cli.tables import format_excluded_lines
@@ -36,8 +37,11 @@ def check(options: CheckOptions, show: ShowOptions) -> None:
     screen = Screen(show, report=options.report, force=options.force, junit=options.junit)
     found = check_checkpoint(options, screen.progress())
     same = [] if options.sha256 is None else ["its SHA-256 is the one that was given"]
-    tables = [make_gate_table(found.verdicts, screen.width)] if found.verdicts else []
-    lines = [*same, *format_excluded_lines(found.report), *format_gate_lines(found.verdicts)]
+    tables = [] if found.chip is None else [make_chip_table(found.chip, screen.width)]
+    tables += [make_gate_table(found.verdicts, screen.width)] if found.verdicts else []
+    on_chip = [] if found.chip is None else format_chip_lines(found.chip)
+    gates = format_gate_lines(found.verdicts)
+    lines = [*on_chip, *same, *format_excluded_lines(found.report), *gates]
     screen.result(*tables, *lines, report=found.report)
     if found.error is not None:
         raise found.error
@@ -46,6 +50,7 @@ def check(options: CheckOptions, show: ShowOptions) -> None:
 @expand_options
 def export(options: ExportOptions, show: ShowOptions) -> None:
     """Write a checkpoint without its zeros, or for other programs; says what each kind weighs."""
+    from snnprune.cli.chips import format_chip_lines
     from snnprune.cli.console import Screen
     from snnprune.cli.tables import describe_chain, make_size_table
     from snnprune.jobs.export import export_checkpoint
@@ -55,6 +60,8 @@ def export(options: ExportOptions, show: ShowOptions) -> None:
     lines = [f"wrote {options.out} ({found.written:,} bytes)"]
     if found.check is not None:
         lines = [describe_chain(found.check), *lines]
+    if found.chip is not None:
+        lines = [*format_chip_lines(found.chip), *lines]
     screen.result(make_size_table(found.sizes, options.values), *lines, report=found.report)
 
 

@@ -86,6 +86,7 @@ COMMANDS = {
     "theory": "theory:theory_app",
     "analyze": "theory:analyze_app",
     "recipes": "recipes:app",
+    "chips": "chips:app",
     "demo": "checkpoints:demo",
     "env": "checkpoints:env",
 }

@@ -18,6 +18,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "snnprune prune net.safetensors --sparsity 0.9 -o pruned.safetensors",
         "snnprune prune net.safetensors --max-accuracy-drop 1 --report report \\\n"
         "  -o smallest.safetensors",
+        "snnprune prune net.safetensors --max-synops 2e6 -o small.safetensors",
+        "snnprune prune net.safetensors --chip speck -o on-speck.safetensors",
         "snnprune prune net.pth --model nets.py:build --data nets.py:batches \\\n"
         "  --sparsity 0.8 -o pruned.pth",
     ),
@@ -43,6 +45,9 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "snnprune export net.pth --to nir --model nets.py:build \\\n"
         "  --data nets.py:batches -o net.nir",
     ),
+    "chips ls": ("snnprune chips ls",),
+    "chips show": ("snnprune chips show loihi-2",),
+    "chips cp": ("snnprune chips cp template mine.yaml",),
     "train": (
         "snnprune train --recipe fashion-mnist-mini --out runs/mini",
         "snnprune train --recipe cifar10 --set training.epochs=30 --dry-run",

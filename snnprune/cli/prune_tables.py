@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from snnprune.cli.chips import format_chip_lines, make_chip_table
 from snnprune.cli.tables import (
     break_name,
     format_accuracy_line,
@@ -24,6 +25,7 @@ from snnprune.report import name_samples_of
 from snnprune.report.verdicts import Verdict
 
 if TYPE_CHECKING:
+    from snnprune.jobs.prune.budgets import BudgetResult
     from snnprune.jobs.prune.outcome import PrunedFile, PruneOutcome
     from snnprune.jobs.prune.target_sparsity import Search
 
@@ -89,6 +91,55 @@ def make_tries_table(search: Search) -> Table:
     return table
 
 
+def make_budget_table(budget: BudgetResult, width: int) -> Table:
+    """A row for each limit, of those on every layer the ones that decided; what was foreseen."""
+    table = make_plain_table()
+    table.add_column("limit")
+    for title in ("at most", "dense", "predicted", "measured", "off"):
+        table.add_column(title, justify="right")
+    table.add_column("")
+    for one in budget.limits:
+        if one.layer is None or one.bound:
+            name = one.name if one.layer is None else f"{one.name} {layer_name(one.layer)}"
+            table.add_row(
+                break_name(make_printable(name), max(width - 60, 20)),
+                f"{one.most:,.0f}",
+                f"{one.dense:,.0f}",
+                "-" if one.predicted is None else f"{one.predicted:,.0f}",
+                f"{one.measured:,.0f}",
+                format_apart(one.predicted, one.measured),
+                "bound" if one.bound else "",
+            )
+    return table
+
+
+def make_operations_table(budget: BudgetResult) -> Table:
+    """Synaptic operations of each layer and a sample: foreseen by the dense network's rates."""
+    table = make_plain_table()
+    table.add_column("layer")
+    for title in ("predicted", "measured", "off"):
+        table.add_column(title, justify="right")
+    for key, one in budget.layers.items():
+        apart = format_apart(one.predicted, one.measured)
+        cells = (f"{one.predicted:,.0f}", f"{one.measured:,.0f}", apart)
+        table.add_row(make_cell(layer_name(key)), *cells)
+    return table
+
+
+def format_apart(predicted: float | None, measured: float) -> str:
+    """How far what was measured is from what was predicted, in percent of that."""
+    return "-" if not predicted else f"{measured / predicted - 1:+.1%}"
+
+
+def format_budget_lines(budget: BudgetResult) -> list[str]:
+    """Which limit decided, in how many tries; or that none did."""
+    if not budget.tries:
+        return ["the network keeps within every limit as it is: nothing is pruned"]
+    tries = f"{len(budget.tries)} tries" if len(budget.tries) > 1 else "1 try"
+    on = f", measured on the {budget.images} images" if budget.images else ""
+    return [f"bound by {' and '.join(budget.bound) or 'no limit'}: {tries}{on}"]
+
+
 def format_search_line(search: Search, noun: str) -> str:
     """What was looked for, on which images."""
     return (
@@ -100,6 +151,9 @@ def format_search_line(search: Search, noun: str) -> str:
 def make_prune_tables(found: PruneOutcome, width: int) -> list[Table]:
     """The tries of a search; the layers of one file, or all files."""
     tries = [] if found.search is None else [make_tries_table(found.search)]
+    if found.budget is not None and found.budget.tries:
+        tries.append(make_budget_table(found.budget, width))
+        tries += [make_operations_table(found.budget)] if found.budget.layers else []
     gates = [
         make_gate_table(file.verdicts, width, _format_file_name(file, found))
         for file in found.files
@@ -107,7 +161,10 @@ def make_prune_tables(found: PruneOutcome, width: int) -> list[Table]:
     ]
     if len(found.files) > 1:
         return [*tries, make_sparsity_table(found.files), *gates]
-    return [*tries, make_layer_table(found.files[0].rows, width, criteria=True), *gates]
+    fit = found.files[0].chip
+    on_chip = [] if fit is None else [make_chip_table(fit, width)]
+    layers = make_layer_table(found.files[0].rows, width, criteria=True)
+    return [*tries, layers, *on_chip, *gates]
 
 
 def format_prune_lines(found: PruneOutcome) -> list[str]:
@@ -116,6 +173,7 @@ def format_prune_lines(found: PruneOutcome) -> list[str]:
     how, noun = first.report, name_samples_of(first.report)
     steps = f" in {how['steps']} steps" if how["steps"] > 1 else ""
     search = [] if found.search is None else [format_search_line(found.search, noun)]
+    search += [] if found.budget is None else format_budget_lines(found.budget)
     one = found.files if len(found.files) == 1 else ()
     return [
         *search,
@@ -129,6 +187,7 @@ def format_prune_lines(found: PruneOutcome) -> list[str]:
         *(format_channels_line(file) for file in one if file.channels),
         *(format_accuracy_line(file.after, file.before, noun=noun) for file in one if file.after),
         *(f"tested: {format_accuracy_line(file.test, noun=noun)}" for file in one if file.test),
+        *(line for file in one if file.chip for line in format_chip_lines(file.chip)),
         *(
             line
             for file in found.files
@@ -185,7 +244,8 @@ def _format_quantization_line(quantization: Mapping[str, Any], name: str) -> str
         else "each rounded by itself"
     )
     before = f"{make_printable(name)}: " if name else ""
-    return f"{before}kept weights in {quantization['bits']} bits by output channel: {cost}"
+    by = "output channel" if quantization["per"] == "channel" else "layer"
+    return f"{before}kept weights in {quantization['bits']} bits by {by}: {cost}"
 
 
 def _format_file_name(file: PrunedFile, found: PruneOutcome) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from snnprune.data.batches import Pair, count_samples
@@ -355,3 +356,18 @@ def find_bias_key(network: Network, key: str) -> str | None:
     """The key of the bias of a layer, where it has one beside its weight."""
     name = f"{key.removesuffix('weight')}bias"
     return name if name in dict(network.module.named_parameters()) else None
+
+
+def compute_norm_gain(network: Network, key: str) -> Tensor:
+    """What BatchNorm multiplies each output channel of a layer by in eval mode, (out,) float64.
+
+    On the way to the first neuron that it drives; at the first time step, where each has its own.
+    1 where nothing normalises, or where nobody knows the formula.
+    """
+    layer, state = network.layers[key], network.module.state_dict()
+    gain = torch.ones(layer.shape[0], dtype=torch.float64, device=network.weight(key).device)
+    for norm in layer.links[0].norms[0] if layer.links else ():
+        if norm.eps is not None:
+            scale = 1.0 if norm.scale is None else state[norm.scale].double()
+            gain = gain * scale / (state[norm.variance].double() + norm.eps).sqrt()
+    return gain

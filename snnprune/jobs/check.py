@@ -6,7 +6,7 @@ Importing this imports no torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ from snnprune.report.verdicts import (
     Limit,
     Measurements,
     Proportion,
+    RowCounts,
     Verdict,
     append_step_summary,
     judge,
@@ -45,8 +46,10 @@ from snnprune.runtime import Progress
 
 if TYPE_CHECKING:
     from snnprune.checkpoint.checkpoint import Checkpoint
+    from snnprune.chips.rules import ChipFit
     from snnprune.graph.network import Network
     from snnprune.jobs.targets.target import Target
+    from snnprune.masks import Masks
     from snnprune.measure.agreement import Agreement
     from snnprune.measure.evaluation import Evaluation
     from snnprune.measure.workload import Workload
@@ -59,6 +62,8 @@ class CheckResult:
     verdicts: tuple[Verdict, ...]
     rows: tuple[LayerRow, ...]
     totals: dict[str, Any]
+    chip: ChipFit | None
+    """How it fits the chip, where one is named."""
     error: SnnpruneError | None
     """Of gates that are not met."""
     report: dict[str, Any]
@@ -75,7 +80,8 @@ def check_checkpoint(options: CheckOptions, progress: Progress) -> CheckResult:
     _require_sense(options)
     if options.sha256 is not None:
         require_sha256(options.checkpoint, options.sha256)
-    runs = has_limit_on(options.limits, BY_RUNNING) or options.baseline is not None
+    seen = has_limit_on(options.limits, (*BY_RUNNING, *BY_ROW, *BY_TRACING))
+    runs = seen or options.baseline is not None
     stored = None if runs else open_stored_target(options)
     checked = (
         _count_network(options, progress) if stored is None else _count_stored(stored, progress)
@@ -90,6 +96,7 @@ def check_checkpoint(options: CheckOptions, progress: Progress) -> CheckResult:
         verdicts=result.verdicts,
         rows=checked.rows,
         totals=checked.totals,
+        chip=checked.ran.chip,
         error=result.error,
         report=result.add_to(checked.make_report(warnings)),
     )
@@ -126,6 +133,7 @@ def _count_stored(target: StoredTarget, progress: Progress) -> _Checked:
             evaluation=None,
             workload=None,
             agreement=None,
+            chip=None,
             totals=totals,
             layers=as_dicts(rows),
         )
@@ -140,7 +148,11 @@ def _count_network(options: CheckOptions, progress: Progress) -> _Checked:
     target = open_target(options)
     second = None if options.baseline is None else read_other(target, options.baseline)
     rows = make_layer_rows(target.find_weights(), network=target.network)
-    ran = _GateRunner(options, target, second, progress).run_network()
+    alive = {key: weight != 0 for key, weight in target.find_weights().items()}
+    ran = replace(
+        _GateRunner(options, target, second, progress).run_network(),
+        channels=count_rows(alive, target.network),
+    )
     totals = count_totals(rows, target.checkpoint.tensors, target.network)
 
     def make_report(warnings: tuple[str, ...]) -> dict[str, Any]:
@@ -183,13 +195,17 @@ class _GateRunner:
         from snnprune.measure.workload import Workload
 
         limits, network = self.options.limits, self.target.runnable
+        chip = find_chip_limit(limits)
+        fit = None if chip is None else fit_target(self.target, chip)
+        traced = RunResults(chip=fit, no_chip=self.target.missing)
         if not has_limit_on(limits, BY_RUNNING):
-            return RunResults()
+            return traced
         if network is None:
-            return RunResults(missing=self.target.missing)
+            return replace(traced, missing=self.target.missing)
         workload = Workload() if has_limit_on(limits, BY_COUNTING) else None
         compared = self._compare(network) if has_limit_on(limits, BY_COMPARING) else None
-        return RunResults(
+        return replace(
+            traced,
             evaluation=self._evaluate(network, workload),
             before=compared,
             workload=workload,
@@ -247,6 +263,7 @@ def _make_report(
         evaluation=describe_evaluation(ran.evaluation),
         workload=ran.workload and describe_workload(ran.workload, samples, options.energy),
         agreement=describe_agreement(ran.agreement),
+        chip=ran.chip and asdict(ran.chip),
         **counted,
     )
     inputs = [make_file_entry(second.path, second.sha256)] if second else []
@@ -254,10 +271,16 @@ def _make_report(
 
 
 NO_LABELS = "the samples have no labels"
-BY_RUNNING = ("right", "right_before", "operations", "energy", "silent", "same")
+BY_RUNNING = (
+    *("right", "right_before", "operations", "layer_operations", "energy", "silent", "same"),
+)
 """What takes network and data."""
+BY_ROW = ("rows",)
+"""What takes all values at once."""
 BY_COMPARING = ("right_before", "same")
-BY_COUNTING = ("operations", "energy")
+BY_COUNTING = ("operations", "layer_operations", "energy")
+BY_TRACING = ("chip",)
+"""What takes the network and one batch, which may be blank."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,8 +292,13 @@ class RunResults:
     """Of the baseline, or of both together."""
     workload: Workload | None = None
     agreement: Agreement | None = None
+    channels: Mapping[str, RowCounts] | None = None
+    """Weights of output channels, which take no run."""
     missing: str | None = None
     """Why it was not run."""
+    chip: ChipFit | None = None
+    no_chip: str | None = None
+    """Why it was not held against a chip."""
 
 
 def has_limit_on(limits: Iterable[Limit], fields: Sequence[str]) -> bool:
@@ -285,6 +313,7 @@ def collect_measurements(
     evaluation, work = ran.evaluation, ran.workload
     labels = {name: NO_LABELS for name in ("right", "right_before") if evaluation}
     missing = dict.fromkeys(BY_RUNNING, ran.missing) if ran.missing else labels
+    missing = missing | ({} if ran.no_chip is None else dict.fromkeys(BY_TRACING, ran.no_chip))
     return Measurements(
         layers={
             row.weight: Proportion(part=row.weights - row.kept, whole=row.weights)
@@ -295,12 +324,50 @@ def collect_measurements(
         right=_count_right(evaluation),
         right_before=_count_right_before(ran.before),
         operations=None if work is None else work.sum_layers().macs + work.sum_layers().acs,
+        layer_operations=None
+        if work is None
+        else {key: one.macs + one.acs for key, one in work.layers.items()},
         energy=None if work is None else _compute_energy(work, energy),
+        rows=ran.channels,
         silent=None if evaluation is None else _count_silent(evaluation),
         same=_count_same(ran.agreement),
         samples=evaluation.samples if evaluation else 0,
+        chip=ran.chip,
         missing={name: why for name, why in missing.items() if why},
     )
+
+
+def find_chip_limit(limits: Iterable[Limit]) -> Limit | None:
+    """The chip that is a gate, where one is."""
+    return next((limit for limit in limits if has_limit_on([limit], BY_TRACING)), None)
+
+
+def fit_target(target: Target, chip: Limit) -> ChipFit | None:
+    """How a target fits a chip, on a first batch of its data or blank pictures.
+
+    None where its network cannot be had.
+    """
+    from snnprune.chips.rules import check_design
+    from snnprune.chips.tracing import measure_needs
+    from snnprune.jobs.targets.opening import read_example
+
+    if target.network is None or target.spec is None:
+        return None
+    example = read_example(target.spec, target.data, target.device)
+    if example is None:
+        return None
+    return check_design(measure_needs(target.network, example.x), chip.value, chip.text)
+
+
+def count_rows(masks: Masks, network: Network | None) -> dict[str, RowCounts]:
+    """How many weights each layer's output channels keep, by weight key."""
+    found = {}
+    for key, mask in masks.items():
+        layer = None if network is None else network.layers.get(key)
+        rows = (mask if layer is None else layer.weight_of(mask)).flatten(1)
+        counts = rows.sum(1)
+        found[key] = RowCounts(fewest=int(counts.min()), most=int(counts.max()), size=rows.shape[1])
+    return found
 
 
 def drop_channels(

@@ -32,16 +32,19 @@ from snnprune.export import (
 )
 from snnprune.files.reading import BackgroundHash, changed_error
 from snnprune.files.writing import replace_together, require_free
+from snnprune.jobs.check import find_chip_limit, fit_target
 from snnprune.jobs.options import ExportOptions
 from snnprune.jobs.prune.options import OutputPaths
 from snnprune.jobs.targets.reporting import describe_target
 from snnprune.report import make_file_entry, make_report
+from snnprune.report.verdicts import Measurements, judge, make_gate_error
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from snnprune.checkpoint.checkpoint import Checkpoint
+    from snnprune.chips.rules import ChipFit
     from snnprune.export.exporters import RecordedNetwork
     from snnprune.jobs.targets.target import Target
     from snnprune.pruning.repair.quantize import IntegerWeight
@@ -60,6 +63,8 @@ class ExportResult:
     check: ChainCheck | None
     """How near a chain of layers and neurons is to its network, where that is what was written."""
     notes: tuple[str, ...]
+    chip: ChipFit | None
+    """How it fits the chip, where one is named."""
     report: dict[str, Any]
 
 
@@ -90,6 +95,7 @@ def export_checkpoint(options: ExportOptions) -> ExportResult:
     """
     _require_sense(options)
     require_free(options.out, force=options.force, inputs=files_of(options.checkpoint))
+    fit = _require_fit(options)
     stored = _open_packable(options)
     found = _export_tensors(options) if stored is None else _export_stored(options, stored)
     written = options.out.stat().st_size
@@ -98,6 +104,7 @@ def export_checkpoint(options: ExportOptions) -> ExportResult:
         written=written,
         check=found.check,
         notes=found.notes,
+        chip=fit,
         report=make_report(
             "export",
             device=found.device,
@@ -114,9 +121,32 @@ def export_checkpoint(options: ExportOptions) -> ExportResult:
             chain=None if found.check is None else asdict(found.check),
             written_bytes=written,
             packed=sorted(found.packed),
+            chip=fit and asdict(fit),
             outputs=[make_file_entry(options.out)],
         ),
     )
+
+
+def _require_fit(options: ExportOptions) -> ChipFit | None:
+    """How the network fits the chip, where one is named.
+
+    Raises:
+        GateError: it does not; what does not is said.
+        InputError: there is no network, or nothing to run it on.
+    """
+    chip = find_chip_limit(options.limits)
+    if chip is None:
+        return None
+    from snnprune.jobs.targets.opening import open_target
+
+    target = open_target(options.target)
+    fit = fit_target(target, chip)
+    found = Measurements(layers={}, size=0, chip=fit, missing={"chip": target.missing or "no data"})
+    error = make_gate_error(judge([chip], found), options.checkpoint)
+    if error is not None:
+        error.hint = error.hint or f"see check --chip {chip.text}, or prune --chip {chip.text}"
+        raise error
+    return fit
 
 
 def _open_packable(options: ExportOptions) -> StoredCheckpoint | None:
@@ -373,7 +403,7 @@ def _require_sense(options: ExportOptions) -> None:
 
 def _require_no_network(options: ExportOptions) -> None:
     """Refuse flags that say something of the network, where none is built."""
-    if FORMATS[options.to].needs_network:
+    if FORMATS[options.to].needs_network or options.chip is not None:
         return
     values = {
         "--model": options.model,

@@ -167,9 +167,14 @@ class GateOptions(FurtherOptions):
     min_accuracy: Annotated[str | None, _make_option("min-accuracy", "A")] = None
     min_spike_agreement: Annotated[str | None, _make_option("min-spike-agreement", "S")] = None
     max_synops: Annotated[str | None, _make_option("max-synops", "N")] = None
+    max_layer_synops: Annotated[str | None, _make_option("max-layer-synops", "N")] = None
     max_energy: Annotated[str | None, _make_option("max-energy", "PJ")] = None
     max_size: Annotated[str | None, _make_option("max-size", "BYTES")] = None
+    max_weights: Annotated[str | None, _make_option("max-weights", "N")] = None
+    max_fan_in: Annotated[str | None, _make_option("max-fan-in", "N")] = None
+    min_per_channel: Annotated[str | None, _make_option("min-per-channel", "N")] = None
     max_dead: Annotated[str | None, _make_option("max-dead", "N|P%")] = None
+    chip: Annotated[str | None, _make_option("chip", "NAME|FILE")] = None
     junit: Annotated[
         Path | None,
         typer.Option(
@@ -397,6 +402,12 @@ class ExportOptions(NetworkOptions):
             help="Try gzip and zstd on all of a file beyond 8 MiB too, some 2 MB a second.",
         ),
     ] = False
+    chip: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE", help="Write only what fits this chip: of chips ls, or a YAML file."
+        ),
+    ] = None
     state_dict: Annotated[
         str | None,
         typer.Option(metavar="KEY", help="Which dict of a torch file that holds several."),
@@ -405,11 +416,17 @@ class ExportOptions(NetworkOptions):
     report: ReportFlag = None
 
     def check(self) -> None:
-        """Refuse a grid that is none and a checkpoint that cannot be read, too."""
+        """Refuse a grid or a chip that is none, and a checkpoint that cannot be read, too."""
         super().check()
         if self.bits is not None:
             require_bits(self.bits)
         require_readable(self.checkpoint)
+        read_limits({"chip": self.chip})
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """The chip, where one is named."""
+        return read_limits({"chip": self.chip})
 
     @property
     def target(self) -> TargetOptions:

@@ -13,8 +13,9 @@ from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from snnprune import export, measure
+from snnprune.chips import rules
 from snnprune.jobs import demo, inspect, sensitivity
-from snnprune.jobs.prune import target_sparsity
+from snnprune.jobs.prune import budgets, target_sparsity
 from snnprune.jobs.targets import reporting
 from snnprune.jobs.theory import analyze, crisis, width
 from snnprune.jobs.train import dry_run, sweeps
@@ -43,14 +44,11 @@ Workload = Annotated[workload.WorkloadRow, AsDict(name="Workload")]
 Sizes = Annotated[export.Sizes, AsDict()]
 Chain = Annotated[export.ChainCheck, AsDict(name="Chain")]
 Tuning = Annotated[repair.TuneOutcome, AsDict(name="Tuning")]
-Quantization = Annotated[
-    quantize.Quantized,
-    AsDict(
-        name="Quantization",
-        without=("weights",),
-        more={"per": Literal["channel"]},
-        before="layers",
-    ),
+Quantization = Annotated[quantize.Quantized, AsDict(name="Quantization", without=("weights",))]
+LayerFit = Annotated[rules.LayerFit, AsDict()]
+Misfit = Annotated[rules.Misfit, AsDict()]
+ChipFit = Annotated[
+    rules.ChipFit, AsDict(name="ChipFit", more={"layers": list[LayerFit], "misfits": list[Misfit]})
 ]
 Gate = Annotated[verdicts.Verdict, AsDict(name="Gate")]
 Evidence = Annotated[effects.PruneEvidence, AsDict(name="Evidence")]
@@ -58,6 +56,7 @@ Membrane = Annotated[effects.Membrane, AsDict()]
 ScoreHistogram = Annotated[effects.ScoreHistogram, AsDict()]
 Try = Annotated[target_sparsity.Try, AsDict()]
 Search = Annotated[target_sparsity.Search, AsDict()]
+Budget = Annotated[budgets.BudgetResult, AsDict(name="Budget")]
 Estimate = Annotated[dry_run.DryRun, AsDict(name="Estimate")]
 DemoPoint = Annotated[demo.DemoMeasurement, AsDict(name="DemoPoint")]
 TheorySetting = Annotated[widths.Setting, AsDict(name="TheorySetting")]
@@ -221,6 +220,8 @@ class Prune(Frame):
     sparsity_asked: Share | None
     layers_asked: dict[str, Share]
     search: Search | None
+    budget: Budget | None
+    chip: ChipFit | None
     cost: Cost
     totals_before: Totals
     totals: Totals
@@ -267,6 +268,7 @@ class Check(Frame):
     evaluation: Evaluation | None
     workload: Workload | None
     agreement: Agreement | None
+    chip: ChipFit | None
     gates: Annotated[list[Gate], Field(min_length=1)]
     layers: list[Layer]
 
@@ -308,6 +310,7 @@ class Export(Frame):
     chain: Chain | None
     written_bytes: Natural
     packed: list[str]
+    chip: ChipFit | None
     outputs: list[File]
 
 
@@ -408,6 +411,15 @@ class TheoryCrisis(Frame):
     outputs: list[File]
 
 
+@closed
+class Chips(TypedDict):
+    """Of `chips ls` and `chips show`: the settings of each, and its name."""
+
+    ok: Literal[True]
+    command: Literal["chips ls", "chips show"]
+    chips: list[dict[str, Any]]
+
+
 class Environment(TypedDict):
     """Of `env`: what a bug report needs, by name."""
 
@@ -439,6 +451,7 @@ Report = (
     | TheoryCrisis
     | TheoryWidth
     | TheoryConstruct
+    | Chips
     | Environment
     | Failure
 )

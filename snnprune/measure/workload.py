@@ -75,7 +75,7 @@ class Workload:
         x, found = call.input, self.layers[key]
         active = x != 0
         done = count_operations(call, active, call.weight != 0)
-        if bool((~active | (x == 1) | (x == -1)).all()):
+        if is_made_of_spikes(x, active):
             found.acs += done
         else:
             found.macs += done
@@ -128,6 +128,11 @@ class Workload:
             weight = torch.ones(call.weight.shape, device=call.weight.device)
             self._places[key] = count_operations(call, ones, weight)
         return self._places[key] * call.input.shape[: -1 - space].numel()
+
+
+def is_made_of_spikes(x: Tensor, active: Tensor) -> bool:
+    """Whether all inputs of a call are -1, 0 or 1; `active` are those that are not 0."""
+    return bool((~active | (x == 1) | (x == -1)).all())
 
 
 def count_operations(call: LayerCall, active: Tensor, alive: Tensor) -> int:

@@ -14,7 +14,7 @@ from snnprune.errors import InputError
 from snnprune.graph.forward import Batch, Forward
 from snnprune.graph.network import Network
 from snnprune.graph.state import copy_tensors
-from snnprune.masks import Masks, apply_masks, count_prunable, count_pruned
+from snnprune.masks import Masks, RowBounds, apply_masks, count_prunable, count_pruned
 from snnprune.measure.agreement_pass import measure_agreements
 from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import Calibration
@@ -33,7 +33,7 @@ from snnprune.pruning.repair import (
     require_bits,
     silence,
 )
-from snnprune.pruning.repair.quantize import Quantized, quantize, quantize_by_rounding
+from snnprune.pruning.repair.quantize import Per, Quantized, quantize, quantize_by_rounding
 from snnprune.pruning.score import EvidenceSource, Scores, score_network
 from snnprune.runtime import SILENT, Progress
 
@@ -56,6 +56,8 @@ class Plan:
     tuning: TuneSettings = field(default_factory=TuneSettings)
     bits: int | None = None
     """Of the grid that kept weights are put on at last; None leaves them as they are."""
+    per: Per = "channel"
+    """What has one scale on that grid."""
 
     @property
     def tunes(self) -> bool:
@@ -162,6 +164,7 @@ class OneShot:
         self._calibration = calibration
         self._scores: dict[str, Scores] = {}
         self._dense = {} if network is None else copy_tensors(network.module)
+        self._rows: Mapping[str, RowBounds] = {}
         self._masked: dict[str, Tensor] = {}
         """What takes the place of a module's tensors where there is no network."""
 
@@ -191,11 +194,13 @@ class OneShot:
         cutting: Cutting | None = None,
         *,
         structured: bool = False,
+        rows: Mapping[str, RowBounds] | None = None,
     ) -> PruneResult:
         """Prune the dense network to `sparsity` and repair it; the module holds the result.
 
         `cutting` cuts in place of the plan's allocation; no repair chooses other weights where its
-        masks are `structured`. With `bits` in the plan the kept weights are quantized at last.
+        masks are `structured`, and none leaves the bounds of output channels in `rows`, by weight
+        key. With `bits` in the plan the kept weights are quantized at last.
 
         Raises:
             UsageError: `sparsity` is outside [0, 1), or `bits` outside 2 to 16.
@@ -204,12 +209,12 @@ class OneShot:
         """
         require_sparsity(sparsity)
         plan = plan.load()
-        bits = plan.names.bits
+        bits, self._rows = plan.names.bits, rows or {}
         if bits is not None:
             require_bits(bits)
         cut = self._run_steps(plan, sparsity, cutting, structured=structured)
         if bits is not None:
-            self.quantized = self._quantize(bits, cut)
+            self.quantized = self._quantize(bits, plan.names.per, cut)
         return cut
 
     def _run_steps(
@@ -359,6 +364,7 @@ class OneShot:
                     silenced=cut.silenced,
                     fixed=fixed,
                     counts=counts or {},
+                    rows=self._rows,
                     tuning=plan.names.tuning,
                     tuning_batches=self.tuning_batches,
                     tell=self._note_tuning,
@@ -369,10 +375,10 @@ class OneShot:
             )
         return masks
 
-    def _quantize(self, bits: int, cut: PruneResult) -> Quantized:
+    def _quantize(self, bits: int, per: Per, cut: PruneResult) -> Quantized:
         """Put the kept weights on their grids, in the module where there is one."""
         if self.network is None or self.batches is None:
-            return self._quantize_by_rounding(bits, cut.masks)
+            return self._quantize_by_rounding(bits, per, cut.masks)
         return quantize(
             Pruned(
                 network=self.network,
@@ -384,13 +390,19 @@ class OneShot:
                 progress=self.progress,
             ),
             bits,
+            per,
         )
 
     @torch.no_grad()
-    def _quantize_by_rounding(self, bits: int, masks: Masks) -> Quantized:
+    def _quantize_by_rounding(self, bits: int, per: Per, masks: Masks) -> Quantized:
         why = "there is no network" if self.network is None else "there are no images"
         found = quantize_by_rounding(
-            self._weights(), masks, bits, reasons=dict.fromkeys(masks, why), network=self.network
+            self._weights(),
+            masks,
+            bits,
+            reasons=dict.fromkeys(masks, why),
+            network=self.network,
+            per=per,
         )
         for key, held in found.weights.items():
             if self.network is None:

@@ -6,7 +6,7 @@ import stat
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -188,20 +188,40 @@ def load_prune_section(path: Path) -> PruneSection:
         RecipeError: what it says is wrong.
     """
     file, data = read_source(str(path))
+    return validate_settings(file, data, PruneRecipe, begin_with="prune:").prune
+
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def read_settings(path: Path) -> bytes:
+    """The bytes of a file of settings.
+
+    Raises:
+        InputError: it cannot be read, is no file, or larger than any such file.
+    """
+    return _read_file(path)
+
+
+def validate_settings(file: str, data: bytes, root: type[Settings], *, begin_with: str) -> Settings:
+    """The settings of class `root` that YAML text holds; errors call its file `file`.
+
+    Raises:
+        RecipeError: what it says is wrong.
+    """
     try:
         document = parse_bytes(data)
         if not isinstance(document.value, dict):
             raise RefusedTextError(
-                Problem(line=1, message="holds no settings", hint="begin with prune:")
+                Problem(line=1, message="holds no settings", hint=f"begin with {begin_with}")
             )
     except RefusedTextError as refused:
         raise RecipeError(file, [refused.problem]) from None
     try:
-        return PruneRecipe.model_validate(document.value).prune
+        return root.model_validate(document.value)
     except ValidationError as error:
-        raise _make_recipe_error(
-            error.errors(include_url=False), file, document, root=PruneRecipe
-        ) from None
+        details = error.errors(include_url=False)
+        raise _make_recipe_error(details, file, document, root=root) from None
 
 
 def _require_settings(document: Document) -> Document:

@@ -4,7 +4,7 @@ import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, field_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -249,8 +249,11 @@ def find_section(path: Sequence[str | int], root: type[BaseModel] | None = None)
     """The class of the section at `path`, such as ["training"], of `root` or a recipe."""
     section: type[BaseModel] = root or Recipe
     for name in path:
-        annotation = section.model_fields[str(name)].annotation
-        if isinstance(annotation, types.UnionType):  # a section that may be absent
+        if isinstance(name, int):  # an item of a list of sections
+            continue
+        annotation = section.model_fields[name].annotation
+        # a section that may be absent, or several
+        if isinstance(annotation, types.UnionType) or get_origin(annotation) is tuple:
             annotation = get_args(annotation)[0]
         assert isinstance(annotation, type)
         section = annotation

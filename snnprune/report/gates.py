@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from snnprune.errors import UsageError, suggest_percent, suggest_share
 from snnprune.report.verdicts import (
@@ -20,6 +21,9 @@ from snnprune.report.verdicts import (
     check_at_least,
     check_at_most,
 )
+
+if TYPE_CHECKING:
+    from snnprune.chips import Chip
 
 NUMBER = re.compile(r"(\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)\s*(\D*)")
 LONGEST = 32  # characters; 1e999999999 is short too
@@ -76,6 +80,19 @@ def parse_operations(text: str, flag: str) -> Fraction:
     return _parse_number(text, THOUSANDS, flag, "operations are written as 1500000 or 1.5M")
 
 
+def parse_weights(text: str, flag: str) -> Fraction:
+    """A number of weights, as 20000 or 20k.
+
+    Raises:
+        UsageError: it is no whole number.
+    """
+    hint = "a number of weights is written as 20000 or 20k"
+    value = _parse_number(text, THOUSANDS, flag, hint)
+    if value.denominator != 1:
+        raise UsageError(f"{text!r} is no number of weights", field=flag, hint=hint)
+    return value
+
+
 def parse_energy(text: str, flag: str) -> Fraction:
     """pJ, also as 1.2uJ.
 
@@ -129,7 +146,7 @@ def _count_least(sparsity: Fraction, weights: int) -> int:
     return max(_count_goal(sparsity, weights), 1 if sparsity > 0 else 0)
 
 
-def _count_most(sparsity: Fraction, weights: int) -> int:
+def count_most(sparsity: Fraction, weights: int) -> int:
     """That goal, and no more than leaves a weight for any share below 1."""
     return min(_count_goal(sparsity, weights), weights if sparsity >= 1 else weights - 1)
 
@@ -143,13 +160,13 @@ def _judge_min_sparsity(limit: Fraction, found: Measurements) -> Judgement:
 
 def _judge_max_sparsity(limit: Fraction, found: Measurements) -> Judgement:
     pruned = found.count_pruned()
-    goal = _count_most(limit, pruned.whole)
+    goal = count_most(limit, pruned.whole)
     words = f"{pruned.part:,} of {pruned.whole:,} weights pruned, {goal:,} allowed"
     return pruned.part <= goal, _compute_share(pruned), words
 
 
 def _judge_max_layer_sparsity(limit: Fraction, found: Measurements) -> Judgement:
-    over = {k: c for k, c in found.layers.items() if c.part > _count_most(limit, c.whole)}
+    over = {k: c for k, c in found.layers.items() if c.part > count_most(limit, c.whole)}
     key, most = max(found.layers.items(), key=lambda item: item[1].share)
     words = f"{most.part:,} of {most.whole:,} weights of {key} pruned"
     others = f"; {len(over)} layers are over" if len(over) > 1 else ""
@@ -173,6 +190,42 @@ def _judge_max_synops(limit: Fraction, found: Measurements) -> Judgement:
     assert found.operations is not None
     mean = Fraction(found.operations, found.samples)
     return check_at_most(limit, mean, _format_mean(mean, found, "operations"))
+
+
+def _judge_max_layer_synops(limit: Fraction, found: Measurements) -> Judgement:
+    assert found.layer_operations is not None
+    key, most = max(found.layer_operations.items(), key=lambda item: item[1])
+    over = sum(one > limit * found.samples for one in found.layer_operations.values())
+    words = f"{_format_mean(Fraction(most, found.samples), found, 'operations')}, of {key}"
+    return not over, float(Fraction(most, found.samples)), words + _format_others(over)
+
+
+def _judge_max_weights(limit: Fraction, found: Measurements) -> Judgement:
+    pruned = found.count_pruned()
+    kept = pruned.whole - pruned.part
+    return check_at_most(limit, Fraction(kept), f"{kept:,} of {pruned.whole:,} weights kept")
+
+
+def _judge_max_fan_in(limit: Fraction, found: Measurements) -> Judgement:
+    assert found.rows is not None
+    key, rows = max(found.rows.items(), key=lambda item: item[1].most)
+    over = sum(one.most > limit for one in found.rows.values())
+    words = f"{rows.most:,} of {rows.size:,} inputs of an output of {key} kept"
+    return not over, float(rows.most), words + _format_others(over)
+
+
+def _judge_min_per_channel(limit: Fraction, found: Measurements) -> Judgement:
+    assert found.rows is not None
+    lacking = {
+        key: one for key, one in found.rows.items() if one.fewest < min(int(limit), one.size)
+    }
+    key, rows = min((lacking or found.rows).items(), key=lambda item: item[1].fewest)
+    words = f"{rows.fewest:,} of {rows.size:,} weights of a channel of {key} kept"
+    return not lacking, float(rows.fewest), words + _format_others(len(lacking))
+
+
+def _format_others(over: int) -> str:
+    return f"; {over} layers are beyond" if over > 1 else ""
 
 
 def _judge_max_energy(limit: Fraction, found: Measurements) -> Judgement:
@@ -208,6 +261,29 @@ def _compute_share(count: Proportion) -> float:
 
 def _format_of(count: Proportion) -> str:
     return f"{count.part:,} of {count.whole:,}"
+
+
+def _read_chip(text: str, _: str) -> Chip:
+    """A chip, by the name of a built-in or the path of a file.
+
+    Raises:
+        InputError: there is none, or its file is wrong.
+    """
+    from snnprune.chips import load_chip  # pydantic is for those that name one
+
+    return load_chip(text)
+
+
+def _judge_chip(_: Chip, found: Measurements) -> Judgement:
+    fit = found.chip
+    assert fit is not None
+    if fit.fits:
+        return True, 0.0, f"{len(fit.layers)} layers on {fit.cores_needed} of {fit.cores} cores"
+    first = fit.misfits[0]
+    where = f"{first.layer}: " if first.layer is not None else ""
+    count = len(fit.misfits)
+    rest = f", and {count - 1} more" if count > 1 else ""
+    return False, float(count), f"does not fit: {where}{first.message}{rest}"
 
 
 GATES: Mapping[str, GateRule] = {
@@ -270,6 +346,14 @@ GATES: Mapping[str, GateRule] = {
             judge=_judge_max_synops,
         ),
         GateRule(
+            name="max-layer-synops",
+            help="Likewise, of each layer alone.",
+            unit="operations",
+            needs=("layer_operations",),
+            read=parse_operations,
+            judge=_judge_max_layer_synops,
+        ),
+        GateRule(
             name="max-energy",
             help="Most energy of a sample, in pJ or as 1.2uJ.",
             unit="pJ",
@@ -286,12 +370,44 @@ GATES: Mapping[str, GateRule] = {
             judge=_judge_max_size,
         ),
         GateRule(
+            name="max-weights",
+            help="Most weights that are not 0, as 20k.",
+            unit="weights",
+            needs=(),
+            read=parse_weights,
+            judge=_judge_max_weights,
+        ),
+        GateRule(
+            name="max-fan-in",
+            help="Most weights that are not 0 of any one output channel.",
+            unit="weights",
+            needs=("rows",),
+            read=parse_weights,
+            judge=_judge_max_fan_in,
+        ),
+        GateRule(
+            name="min-per-channel",
+            help="Least of them, or all that a channel has.",
+            unit="weights",
+            needs=("rows",),
+            read=parse_weights,
+            judge=_judge_min_per_channel,
+        ),
+        GateRule(
             name="max-dead",
             help="Most channels that never spike, or a share as 5%.",
             unit="channels",
             needs=("silent",),
             read=parse_number_or_percent,
             judge=_judge_max_dead,
+        ),
+        GateRule(
+            name="chip",
+            help="A chip that it has to fit: a name of chips ls, or a YAML file.",
+            unit="misfits",
+            needs=("chip",),
+            read=_read_chip,
+            judge=_judge_chip,
         ),
     )
 }
@@ -311,4 +427,7 @@ def read_limits(written: Mapping[str, str | None]) -> tuple[Limit, ...]:
     low, high = found.get("min-sparsity"), found.get("max-sparsity")
     if low and high and low.value > high.value:
         raise UsageError(f"{low.text} is more than --max-sparsity {high.text}", field=low.gate.flag)
+    low, high = found.get("min-per-channel"), found.get("max-fan-in")
+    if low and high and low.value > high.value:
+        raise UsageError(f"{low.text} is more than --max-fan-in {high.text}", field=low.gate.flag)
     return tuple(found.values())

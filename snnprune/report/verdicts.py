@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from snnprune.errors import (
@@ -19,6 +19,9 @@ from snnprune.errors import (
     make_printable,
 )
 from snnprune.files.writing import replace_file
+
+if TYPE_CHECKING:
+    from snnprune.chips.rules import ChipFit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,17 @@ class Proportion:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RowCounts:
+    """How many weights the output channels of a layer keep."""
+
+    fewest: int
+    most: int
+    """The fan-in of the neurons of one channel."""
+    size: int
+    """How many each has."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measurements:
     """A checkpoint in numbers; None where nobody measured, and `missing` says why."""
 
@@ -48,13 +62,19 @@ class Measurements:
     """The same of the baseline."""
     operations: int | None = None
     """Effective synaptic operations, over all samples."""
+    layer_operations: Mapping[str, int] | None = None
+    """Of each layer, by weight key."""
     energy: Fraction | None = None
     """Of them, in pJ."""
+    rows: Mapping[str, RowCounts] | None = None
+    """By weight key."""
     samples: int = 0
     silent: Proportion | None = None
     """Channels that never spike."""
     same: Proportion | None = None
     """Spikes that are as in the baseline."""
+    chip: ChipFit | None = None
+    """How it fits the chip."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """Why something was not measured, by the name of its field."""
 

@@ -24,6 +24,7 @@ from torch import nn
 from typed_commands import NETWORKS, commands, for_gpus, of_libraries, planted
 
 from snnprune.checkpoint.safetensors import write_safetensors
+from snnprune.chips import builtin_chips
 from snnprune.cli import run_app
 from snnprune.cli.commands import make_app
 from snnprune.data import public
@@ -82,7 +83,11 @@ def lay_out() -> None:
     write_safetensors(Path("a.safetensors"), dict(network.state_dict()), metadata)
     x = (torch.rand(32, 1, 4, 4) < 0.5).float()  # spikes, so that noise can delete some
     save_file({"x": x, "y": torch.randint(3, (32,))}, "images.safetensors")
-    for name, text in (("recipe.yaml", RECIPE), ("demo.yaml", DEMO), ("faults.py", FAULTS)):
+    chip = builtin_chips()["template"].read_text("utf-8")
+    chip = chip.replace("pooling: [average]", "pooling: [average, max]")
+    chip = chip.replace("spiking_output: true", "spiking_output: false")
+    texts = {"recipe.yaml": RECIPE, "demo.yaml": DEMO, "faults.py": FAULTS, "chip.yaml": chip}
+    for name, text in texts.items():
         Path(name).write_text(text, "utf-8")
 
 

@@ -58,7 +58,13 @@ def prunings() -> Iterator[tuple[str, ...]]:
     yield *quick, "--structure", "2:4", *simple
     yield *quick, "--structure", "channels", *simple
     yield *quick, "--steps", "2", *simple
+    within = ("--max-fan-in", "6", "--min-per-channel", "2", "--max-synops", "900")
+    cut = ("prune", "a.safetensors", *FEW, "-o", "p.safetensors", "--force", *within)
+    yield *cut, "--criterion", "magnitude", "--repair", "obs"
+    yield *cut, "--repair", "tune", "--criterion", "magnitude", "--tune-steps", "6"
     yield *quick, "--bits", "4", *simple
+    yield *quick, "--chip", "chip.yaml", *simple
+    yield "check", "p.safetensors", *IMAGES, "--chip", "chip.yaml"
     yield *quick, "--calibration", "calibration.safetensors", *simple
 
 

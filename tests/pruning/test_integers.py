@@ -196,3 +196,12 @@ def test_integers_of_a_parameter_take_the_shape_that_a_weight_is_written_in() ->
         assert integers.shape == shape
         assert integers.dtype == torch.int8
         assert torch.equal(integers * scale, weight.view(shape))
+
+
+def test_with_gains_all_products_are_multiples_of_one_step() -> None:
+    weights, gains = torch.tensor([[0.5, -1.0], [4.0, 1.0]]), torch.tensor([3.0, -0.5])
+    scales = choose_scales(weights, 8, gains)
+    steps = scales.squeeze(1) * gains.abs()
+    assert torch.allclose(steps, torch.full((2,), 3.0 / 127))  # |3 * -1| is the largest product
+    alone = choose_scales(weights, 8, torch.tensor([3.0, 0.0]))
+    assert torch.equal(alone[1], choose_scales(weights, 8)[1])

@@ -71,7 +71,7 @@ def test_limits_that_leave_nothing_between_them_are_refused() -> None:
         read_limits({"min-sparsity": "0.9", "max-sparsity": "0.8"})
 
 
-@given(st.text(max_size=40), st.sampled_from(sorted(GATES)))
+@given(st.text(max_size=40), st.sampled_from(sorted(GATES.keys() - {"chip"})))  # a file
 def test_any_text_is_a_limit_or_a_usage_error(text: str, name: str) -> None:
     try:
         (found,) = read_limits({name: text})

@@ -28,6 +28,8 @@ class NeuronConstants:
     """Whether the input is scaled by 1 - beta."""
     fires_at_threshold: bool = True
     """Whether u = u_th is a spike."""
+    subtracts: bool | None = None
+    """Whether a spike subtracts the threshold, or sets the membrane to 0; None for other resets."""
 
 
 def _leave_as_is(_: nn.Module) -> AbstractContextManager[None]:
@@ -75,7 +77,10 @@ def reshape_per_channel(threshold: Tensor | float) -> Tensor:
 def _read_constants(module: Any) -> NeuronConstants:
     known = module.dynamics
     return NeuronConstants(
-        threshold=known.threshold, beta=known.beta, decay_input=known.decay_input
+        threshold=known.threshold,
+        beta=known.beta,
+        decay_input=known.decay_input,
+        subtracts=known.reset == "soft" if known.v_reset == known.v_rest == 0 else None,
     )
 
 

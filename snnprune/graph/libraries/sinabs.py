@@ -53,6 +53,9 @@ def _read_constants(module: Any) -> NeuronConstants:
         threshold=0.0 if threshold is None else reshape_per_channel(threshold),
         beta=float(decay) if decay.numel() == 1 else None,
         decay_input=bool(module.norm_input),
+        subtracts={"MembraneSubtract": True, "MembraneReset": False}.get(
+            type(module.reset_fn).__name__
+        ),
     )
 
 

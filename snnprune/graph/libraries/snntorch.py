@@ -40,6 +40,9 @@ def _read_constants(module: Any) -> NeuronConstants:
         threshold=module.threshold.detach(),
         beta=float(beta.detach()) if isinstance(beta, Tensor) and beta.numel() == 1 else None,
         fires_at_threshold=False,
+        subtracts={"subtract": True, "zero": False}.get(
+            str(getattr(module, "reset_mechanism", ""))
+        ),
     )
 
 

@@ -7,6 +7,7 @@ of them calls a surrogate function, where a membrane can be seen, and most of th
 """
 
 import contextlib
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -83,6 +84,7 @@ def _read_constants(module: Any) -> NeuronConstants:
         threshold=reshape_per_channel(threshold) if isinstance(threshold, Tensor) else threshold,
         beta=_compute_decay(module),
         decay_input=_decays_input(module),
+        subtracts={None: True, 0.0: False}.get(getattr(module, "v_reset", math.nan)),
     )
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
-from snnprune.checkpoint.containers import read_back, write_like
+from snnprune.checkpoint.containers import read_back
 from snnprune.checkpoint.header import PARTNER
-from snnprune.checkpoint.mask_file import BITS, write_integers, write_masks
+from snnprune.checkpoint.mask_file import write_integers, write_masks
 from snnprune.checkpoint.safetensors import measure_safetensors
+from snnprune.chips.rules import ChipFit
 from snnprune.files.reading import hash_file
 from snnprune.files.writing import replace_together, write_json
 from snnprune.jobs.check import (
@@ -22,6 +23,7 @@ from snnprune.jobs.check import (
     drop_channels,
     judge_gates,
 )
+from snnprune.jobs.prune.budgets import BudgetResult, BudgetSearch, make_budget, make_keeping
 from snnprune.jobs.prune.measuring import BeforeAfter
 from snnprune.jobs.prune.methods import list_rounded, list_unfitted
 from snnprune.jobs.prune.options import (
@@ -30,14 +32,12 @@ from snnprune.jobs.prune.options import (
 )
 from snnprune.jobs.prune.outcome import PrunedFile
 from snnprune.jobs.prune.pruned_model import (
-    CompactModel,
     PrunedModel,
     list_integers_by_name,
     slim_integers,
 )
 from snnprune.jobs.prune.target_sparsity import Search
 from snnprune.jobs.prune.work import PruneJob
-from snnprune.jobs.targets.provenance import make_metadata
 from snnprune.jobs.targets.reporting import (
     LayerRow,
     as_dicts,
@@ -51,8 +51,8 @@ from snnprune.masks import Masks
 from snnprune.measure.agreement import Agreement, describe_agreement
 from snnprune.measure.evaluation import Evaluation
 from snnprune.pruning.repair.quantize import Quantized
-from snnprune.pruning.structure import format_metadata
 from snnprune.report import describe_evaluation, doubt_evaluation, list_told, make_file_entry
+from snnprune.report.verdicts import make_gate_error
 from snnprune.runtime import Progress
 
 
@@ -69,10 +69,29 @@ class NetworkPruning:
         work.calibrate()
         work.score()
         self.search: Search | None = None
+        self.budget: BudgetResult | None = None
         self.goals: Sequence[tuple[float, OutputPaths]] = work.goals
-        if options.accuracy_target is not None:
-            self.search, self.goals = work.search_goal()
+        if options.accuracy_target is not None and not options.budget:
+            within = make_keeping(work) if options.kept_by_layer else (None, 1.0)
+            self.search, self.goals = work.search_goal(*within)
         self._before = work.measure_before()
+        if options.fits_chip or options.budget:
+            self.budget, made = self._prune_to_limits()
+            self.goals = work.keep_goal(made)
+
+    def _prune_to_limits(self) -> tuple[BudgetResult | None, PrunedModel]:
+        """The network that keeps within the limits, on the chip where one is named."""
+        work, options = self._work, self._work.options
+        chip = work.chip if options.fits_chip else None
+        if chip is not None and chip.channels:
+            return None, work.prune_to_channels(chip.channels)
+        weights = work.target.find_weights()
+        budget = make_budget(options.budget, weights)
+        if chip is not None:
+            budget = chip.add_to_budget(budget, weights)
+        if not (budget.caps or budget.rows):
+            return None, work.leave_dense()
+        return BudgetSearch(work, budget, self._before).run()
 
     def write(self, sparsity: float, place: OutputPaths) -> PrunedFile:
         """Prune to a sparsity, measure, and write file, masks and report.
@@ -100,6 +119,8 @@ class NetworkPruning:
             test=measuring.evaluate_test(),
             agreement=measuring.measure_agreement(made.tensors),
             evidence=measuring.collect_evidence(made.cut.masks, work.scores, work.calibration),
+            budget=self.budget,
+            fit=None if work.chip is None else work.chip.fit(work.target, made),
         )
 
     def make_joint_report(self, files: Sequence[PrunedFile]) -> dict[str, Any]:
@@ -126,6 +147,9 @@ class FinishedPruning:
     sparsity: float
     made: PrunedModel
     search: Search | None
+    budget: BudgetResult | None
+    fit: ChipFit | None
+    """How it fits the chip, where one is named."""
     looks: BeforeAfter
     test: Evaluation | None
     agreement: Agreement | None
@@ -148,24 +172,41 @@ class FinishedPruning:
             ]
             size = out.stat().st_size
             pruned = self._describe(place, written, notes=notes, outputs=outputs, size=size)
+            self._require_within_budget(pruned)
             write_json(report_file, pruned.report)
         return pruned
 
     def describe(self) -> PrunedFile:
         """The same of the network that is in memory; nothing is written."""
-        found, place = self._found.tensors, OutputPaths(out=self.work.target.checkpoint.path)
-        size = measure_safetensors(self.work.target.checkpoint.in_file(found), self._metadata())
-        return self._describe(place, found, notes=(), outputs=[], size=size)
+        work, found = self.work, (self.made.small or self.made).tensors
+        place = OutputPaths(out=work.target.checkpoint.path)
+        if work.packs:
+            size = work.measure_size(self.made)
+        else:
+            metadata = work.make_metadata(self.made, self.sparsity)
+            size = measure_safetensors(work.target.checkpoint.in_file(found), metadata)
+        pruned = self._describe(place, found, notes=(), outputs=[], size=size)
+        self._require_within_budget(pruned)
+        return pruned
 
     @property
     def masks(self) -> Masks:
         """Of the network that is written, by weight key."""
         return self.made.cut.masks if self.made.small is None else self.made.small.masks
 
-    @property
-    def _found(self) -> CompactModel | PrunedModel:
-        """The network that is written: without the channels that are gone, where that can be."""
-        return self.made.small or self.made
+    def _require_within_budget(self, pruned: PrunedFile) -> None:
+        """Let no file take its place that is beyond a limit which it was made for.
+
+        Raises:
+            GateError: it is.
+        """
+        options = self.work.options
+        asked = {one.gate.name for one in options.budget}
+        asked |= {"chip"} if options.fits_chip else set()
+        error = make_gate_error([v for v in pruned.verdicts if v.gate in asked], pruned.place.out)
+        if error is not None:
+            error.hint = "give a little less"
+            raise error
 
     def _describe(
         self,
@@ -186,6 +227,8 @@ class FinishedPruning:
             warnings=(*self._list_warnings(notes), *_list_doubts(looks, work.target.noun)),
             sparsity_asked=told,
             search=self.search and self.search.report(),
+            budget=self.budget and self.budget.report(),
+            chip=self.fit and asdict(self.fit),
             totals_before=self._count_totals_before(),
             totals=counted,
             **looks.about(work.options.energy),
@@ -206,6 +249,7 @@ class FinishedPruning:
             before=before,
             after=after,
             test=self.test,
+            chip=self.fit,
             verdicts=outcome.verdicts,
             error=outcome.error,
             report=outcome.add_to(report),
@@ -238,6 +282,8 @@ class FinishedPruning:
             before=before,
             workload=None if looks.after is None else looks.after.workload,
             agreement=self.agreement,
+            channels=self.made.count_rows(work.target.network),
+            chip=self.fit,
         )
         found = collect_measurements(rows, size, ran, work.options.energy)
         return judge_gates(work.options.limits, found, file)
@@ -261,8 +307,10 @@ class FinishedPruning:
         self, out: Path, mask_file: Path, integers_file: Path | None = None
     ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         """Write all files but the report; the tensors as they are read back, and notes."""
-        source, metadata = self.work.target.checkpoint, self._metadata()
-        notes = write_like(source, out, self._found.tensors, metadata)
+        work, made = self.work, self.made
+        source = work.target.checkpoint
+        metadata = work.make_metadata(made, self.sparsity)
+        notes = work.write_model(made, out, metadata)
         partner = {PARTNER: hash_file(out)}
         write_masks(mask_file, source.in_file(self.masks), metadata | partner)
         written = read_back(source, out)
@@ -270,24 +318,6 @@ class FinishedPruning:
             integers = source.in_file(self.list_integers(written))
             write_integers(integers_file, integers, metadata | partner)
         return written, notes
-
-    def _metadata(self) -> dict[str, str]:
-        """What the files say of themselves."""
-        work, small, plan = self.work, self.made.small, self.made.choice.plan
-        source = work.target.checkpoint
-        metadata = source.metadata | make_metadata(
-            "prune",
-            model=work.target.spec,
-            data=work.target.data_spec,
-            criterion=plan.criterion,
-            allocation=work.allocation,
-            repair=plan.repair,
-            steps=plan.steps,
-            sparsity=self.sparsity,
-            source_sha256=source.sha256,
-        )
-        metadata |= format_metadata(small.shapes) if small else {}
-        return metadata if plan.bits is None else {**metadata, BITS: str(plan.bits)}
 
     def list_integers(self, written: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
         """Integers and scales of each weight in the shapes of `written`, where it is quantized."""
@@ -342,4 +372,4 @@ def _describe_quantization(found: Quantized | None) -> dict[str, Any] | None:
     if found is None:
         return None
     layers = {key: asdict(layer) for key, layer in found.layers.items()}
-    return {"bits": found.bits, "per": "channel", "layers": layers}
+    return {"bits": found.bits, "per": found.per, "layers": layers}

@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 
 from snnprune.errors import InputError, UsageError, format_names, format_percent, layer_name
 from snnprune.graph.network import Network
+from snnprune.jobs.check import find_chip_limit
 from snnprune.jobs.prune.options import PruneOptions
 from snnprune.jobs.targets.target import Target
 from snnprune.masks import Masks
 from snnprune.pruning.oneshot import BEGIN, Plan
 from snnprune.pruning.repair import BY_LAYER, NONE, TUNE, TuneSettings, explain_unfitted
 from snnprune.pruning.repair.batchnorm import find_batchnorms
-from snnprune.pruning.repair.quantize import Quantized
+from snnprune.pruning.repair.quantize import Per, Quantized
 from snnprune.pruning.repair.tuning import StepCost, measure_step
 from snnprune.pruning.structure import UNSTRUCTURED
 
@@ -112,10 +113,17 @@ def _choose_methods(target: Target, options: PruneOptions) -> MethodChoice:
         steps=options.steps or 1,
         tuning=tuning,
         bits=options.bits,
+        per=_choose_scale(options),
     )
     if not plan.tunes:
         _refuse_tuning(target, options, plan)
     return MethodChoice(plan=plan, why=why, tuning_why=tuning_why)
+
+
+def _choose_scale(options: PruneOptions) -> Per:
+    """What has one scale on a grid: what the chip says, or each output channel."""
+    limit = find_chip_limit(options.limits)
+    return "channel" if limit is None else limit.value.weight_scale
 
 
 def _choose_defaults(target: Target, options: PruneOptions) -> tuple[Plan, str]:
@@ -226,7 +234,7 @@ def choose_tuning(target: Target, options: PruneOptions) -> TuneChoice:
     """
     if options.closed_form:
         return TuneChoice(settings=None, why="not tuned: the closed form was asked for")
-    if options.accuracy_target is not None and options.effort is None:
+    if options.accuracy_target is not None and options.effort is None and not options.budget:
         return TuneChoice(settings=None, why=f"not tuned: {A_TRIAL}")
     asked = options.list_given() or ["--effort"] * (options.effort is not None)
     try:

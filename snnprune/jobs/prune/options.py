@@ -24,12 +24,21 @@ from snnprune.jobs.options import (
 from snnprune.jobs.targets.options import FurtherOptions, MeasuredOptions, ReadAs
 from snnprune.pruning.allocation import ALLOCATIONS
 from snnprune.pruning.repair import FEWEST_BITS, MOST_BITS, REPAIRS, require_bits
+from snnprune.pruning.structure import UNSTRUCTURED
 from snnprune.report.gates import parse_points
+from snnprune.report.verdicts import Limit
 
 FAST, DEFAULT, THOROUGH = "fast", "default", "thorough"
 EFFORTS = (FAST, DEFAULT, THOROUGH)
 AUGMENTATIONS = ("flip", "shift")
 PANEL = "Tuning"  # of --help
+PUSHING = (
+    *("max-weights", "max-fan-in", "max-synops", "max-layer-synops", "max-energy"),
+    "max-size",
+)
+"""Gates that without a sparsity say how much is pruned."""
+KEEPING = ("max-layer-sparsity", "min-per-channel")
+"""Gates that say beside them what stays."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,9 +293,36 @@ class PruneOptions(
         return [*super().list_inputs(), *filter(None, (self.recipe,))]
 
     @property
+    def fits_chip(self) -> bool:
+        """Whether it is pruned until it fits a chip; beside a sparsity that is a gate."""
+        return self.chip is not None and not self.sparsities and not self.layers
+
+    @property
+    def accuracy_target(self) -> AccuracyTarget | None:
+        """What to look for, where that is asked for; a chip makes a gate of a drop."""
+        found = super().accuracy_target
+        return None if self.fits_chip and found and found.drop is not None else found
+
+    @property
+    def budget(self) -> tuple[Limit, ...]:
+        """The limits that say how much is pruned, and what stays; none beside a sparsity."""
+        if self.sparsities or self.layers:
+            return ()
+        found = tuple(one for one in self.limits if one.gate.name in (*PUSHING, *KEEPING))
+        return found if any(one.gate.name in PUSHING for one in found) else ()
+
+    @property
+    def kept_by_layer(self) -> tuple[Limit, ...]:
+        """The limits that say what stays while an accuracy says how much goes."""
+        plain = self.structure in (None, UNSTRUCTURED) and self.allocation is None
+        if self.accuracy_target is None or self.budget or self.layers or not plain:
+            return ()
+        return tuple(one for one in self.limits if one.gate.name in KEEPING)
+
+    @property
     def gated_drop(self) -> str | None:
         """`--max-accuracy-drop` where it is a gate: nothing is to be looked for."""
-        return self.max_accuracy_drop if self.sparsities else None
+        return self.max_accuracy_drop if self.sparsities or self.fits_chip else None
 
     @property
     def places(self) -> tuple[OutputPaths, ...]:

@@ -12,6 +12,8 @@ from snnprune.jobs.targets.reporting import LayerRow
 from snnprune.report.verdicts import Verdict
 
 if TYPE_CHECKING:
+    from snnprune.chips.rules import ChipFit
+    from snnprune.jobs.prune.budgets import BudgetResult
     from snnprune.jobs.prune.target_sparsity import Search
     from snnprune.measure.evaluation import Evaluation
 
@@ -36,6 +38,8 @@ class PrunedFile:
     """Of the gates."""
     error: SnnpruneError | None
     """Of those that are not met."""
+    chip: ChipFit | None = None
+    """How it fits the chip, where one is named."""
     report: dict[str, Any] = field(default_factory=dict)
 
 
@@ -45,6 +49,7 @@ class PruneOutcome:
 
     files: tuple[PrunedFile, ...]
     search: Search | None
+    budget: BudgetResult | None
     report: dict[str, Any]
     """Of the one file, or of all of them."""
 

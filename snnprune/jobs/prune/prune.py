@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from snnprune.checkpoint.containers import require_writable_as
 from snnprune.errors import SnnpruneError, UsageError, error_class_for, suggest_share
 from snnprune.files.writing import require_apart, require_free
-from snnprune.jobs.check import publish_verdicts
+from snnprune.jobs.check import find_chip_limit, publish_verdicts
 from snnprune.jobs.prune.options import (
+    KEEPING,
     AccuracyTarget,
     OutputPaths,
     PruneOptions,
@@ -25,9 +26,11 @@ from snnprune.pruning.structure import CHANNELS, UNSTRUCTURED, Structure, parse_
 from snnprune.runtime import Progress
 
 if TYPE_CHECKING:
+    from snnprune.jobs.prune.budgets import BudgetResult
     from snnprune.jobs.prune.filing import FinishedPruning
     from snnprune.jobs.prune.target_sparsity import Search
     from snnprune.recipe.schema import PruneSection
+    from snnprune.report.verdicts import Limit
 
 
 def prune_checkpoint(options: PruneOptions, progress: Progress) -> PruneOutcome:
@@ -72,6 +75,7 @@ def _make_outcome(
     return PruneOutcome(
         files=tuple(files),
         search=pruning.search,
+        budget=pruning.budget,
         report=report,
     )
 
@@ -87,6 +91,11 @@ class Pruning(Protocol):
     @property
     def search(self) -> Search | None:
         """How the sparsity was found, where it was looked for."""
+        ...
+
+    @property
+    def budget(self) -> BudgetResult | None:
+        """How limits were kept within, where the cut was to be the smallest that does."""
         ...
 
     def write(self, sparsity: float, place: OutputPaths) -> PrunedFile:
@@ -144,6 +153,7 @@ def _complete_options(options: PruneOptions) -> PruneOptions:
     _require_names(options)
     options = _apply_pattern(options)
     _require_one_goal(options)
+    options = _apply_chip(options)
     if options.given is None:
         require_writable_as(options.checkpoint, options.out)
         for place in options.places:
@@ -214,6 +224,50 @@ def _apply_pattern(options: PruneOptions) -> PruneOptions:
     return replace(options, sparsities=(structure.sparsity,))
 
 
+def _apply_chip(options: PruneOptions) -> PruneOptions:
+    """The options with the bits of the chip, where one is named.
+
+    Raises:
+        UsageError: something else is asked for beside it.
+    """
+    limit = find_chip_limit(options.limits)
+    if limit is None:
+        return options
+    chip = limit.value
+    if options.bits is not None and options.bits > chip.weight_bits:
+        raise UsageError(
+            f"{options.bits} bits are more than the {chip.weight_bits} of {limit.text}",
+            field="--bits",
+            hint="leave it out",
+        )
+    if options.fits_chip:
+        _require_sense_of_chip(options, limit)
+    return replace(options, bits=options.bits or chip.weight_bits)
+
+
+def _require_sense_of_chip(options: PruneOptions, limit: Limit) -> None:
+    """Refuse what would choose otherwise what a chip decides."""
+    given = {
+        "--structure": options.structure is not None,
+        "--allocation": options.allocation is not None,
+        "--steps": options.steps not in (None, 1),
+        "--target-accuracy": options.target_accuracy is not None,
+    }
+    for flag, is_given in given.items():
+        if is_given:
+            raise UsageError(
+                f"is decided by --chip {limit.text}",
+                field=flag,
+                hint="leave it out, or give --sparsity: the chip is a gate beside it",
+            )
+    if options.budget and not limit.value.sparse:
+        raise UsageError(
+            f"is given beside --chip {limit.text}, which stores every zero",
+            field=options.budget[0].gate.flag,
+            hint="give one of them, or --sparsity",
+        )
+
+
 def _require_allocation(structure: Structure, allocation: str | None) -> None:
     """Refuse an allocation that a structure leaves nothing to.
 
@@ -246,11 +300,15 @@ def _require_one_goal(options: PruneOptions) -> None:
     if len({f"{sparsity:g}" for sparsity in options.sparsities}) < len(options.sparsities):
         raise UsageError("names a sparsity twice", field="--sparsity")
     wanted = options.accuracy_target
+    if options.budget:
+        _require_sense_of_budget(options)
+    elif not (wanted or options.fits_chip or options.sparsities or options.layers):
+        raise UsageError(
+            "missing",
+            field="--sparsity",
+            hint="or give a limit such as --max-synops, --target-accuracy or a recipe with one",
+        )
     if wanted is None:
-        if not options.sparsities and not options.layers:
-            raise UsageError(
-                "missing", field="--sparsity", hint="or give --target-accuracy or a recipe with one"
-            )
         return
     if options.sparsities:
         raise UsageError("is given beside --sparsity", field=wanted.flag, hint="leave one out")
@@ -261,6 +319,29 @@ def _require_one_goal(options: PruneOptions) -> None:
             hint="leave one out",
         )
     _require_reachable(wanted)
+
+
+def _require_sense_of_budget(options: PruneOptions) -> None:
+    """Refuse what a budget cannot be looked for with.
+
+    Raises:
+        UsageError: it is asked for.
+    """
+    if options.steps not in (None, 1):
+        raise UsageError("is given beside limits", field="--steps", hint="leave it out")
+    if any(one.gate.name == "max-fan-in" and one.value < 1 for one in options.budget):
+        raise UsageError("leaves no neuron an input", field="--max-fan-in", hint="give 1 or more")
+    shaped = options.structure not in (None, UNSTRUCTURED)
+    if shaped and options.allocation is not None:
+        raise UsageError("channels are shared out by the limits", field="--allocation")
+    shaped = shaped or options.allocation is not None
+    for limit in options.budget if shaped else ():
+        if limit.gate.name in KEEPING:
+            raise UsageError(
+                "is kept by weights that go one by one, and as a budget shares them out",
+                field=limit.gate.flag,
+                hint="leave out --structure and --allocation, or give --sparsity",
+            )
 
 
 def _require_reachable(wanted: AccuracyTarget) -> None:

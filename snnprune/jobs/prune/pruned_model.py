@@ -20,6 +20,7 @@ from snnprune.data.batches import copy_batch, describe_batch, iter_tensors, map_
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.network import Layer, Network
 from snnprune.graph.state import unwrap, use_eval_mode
+from snnprune.jobs.check import count_rows
 from snnprune.jobs.prune.methods import MethodChoice
 from snnprune.jobs.targets.binding import load_tensors
 from snnprune.jobs.targets.opening import build_module, read_example
@@ -33,6 +34,7 @@ from snnprune.pruning.repair.quantize import IntegerWeight, Quantized
 from snnprune.pruning.structure import Shapes
 from snnprune.pruning.structure.channels import RemovedChannels
 from snnprune.pruning.structure.compact import Layers, find_smaller_shapes, resize_module, slim
+from snnprune.report.verdicts import RowCounts
 from snnprune.runtime import make_generator
 
 IMAGES = 32
@@ -66,6 +68,12 @@ class PrunedModel:
     def channels(self) -> Mapping[str, dict[str, int]]:
         """Of layers that lost whole channels: how many are kept of how many, by weight key."""
         return {} if self.removed is None else self.removed.counts()
+
+    def count_rows(self, network: Network | None) -> dict[str, RowCounts]:
+        """Of each layer's output channels, without those that are gone from the file."""
+        if self.small is not None:
+            return count_rows(self.small.masks, None)
+        return count_rows(self.cut.masks, network)
 
 
 def build_and_load_tensors(

@@ -24,7 +24,9 @@ from snnprune.checkpoint.stored import (
 from snnprune.files.reading import GrowingHash, changed_error, hash_file
 from snnprune.files.writing import as_output_error, replace_together, write_json
 from snnprune.jobs.check import (
+    BY_ROW,
     BY_RUNNING,
+    BY_TRACING,
     RunResults,
     collect_measurements,
     has_limit_on,
@@ -72,10 +74,14 @@ def open_prunable(options: PruneOptions) -> StoredTarget | None:
     by_size = options.criterion in (None, MAGNITUDE) and _choose_rule(options) in RULES
     as_it_is = options.repair in (None, NONE) and options.structure in (None, UNSTRUCTURED)
     tuned = bool(options.list_given()) or options.effort not in (None, FAST)
-    more = (options.bits, options.accuracy_target, options.calibration)
+    more = (options.bits, options.accuracy_target, options.calibration, options.budget or None)
     if not by_size or not as_it_is or tuned or any(one is not None for one in more):
         return None
-    if options.layers or options.steps not in (None, 1) or has_limit_on(options.limits, BY_RUNNING):
+    if (
+        options.layers
+        or options.steps not in (None, 1)
+        or has_limit_on(options.limits, (*BY_RUNNING, *BY_ROW, *BY_TRACING))
+    ):
         return None
     if options.out.suffix.lower() != SAFETENSORS or options.report is not None:
         return None  # its pages show scores and what the bytes compress to
@@ -100,6 +106,7 @@ class StoredPruning:
     """A checkpoint that is pruned in its file."""
 
     search = None
+    budget = None
 
     def __init__(self, target: StoredTarget, options: PruneOptions, progress: Progress) -> None:
         """Read the whole file once.
@@ -218,6 +225,8 @@ class StoredPruning:
             cost=self.cost.report(),
             sparsity_asked=sparsity,
             search=None,
+            budget=None,
+            chip=None,
             totals_before=count_totals(
                 make_stored_rows(weights, before), self.target.checkpoint.tensors, None
             ),

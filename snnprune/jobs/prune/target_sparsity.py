@@ -29,15 +29,18 @@ class Try:
 
 
 def bisect(
-    accuracy_at: Callable[[float], float], *, target: float, resolution: float
+    accuracy_at: Callable[[float], float], *, target: float, resolution: float, most: float = 1.0
 ) -> tuple[Try, ...]:
     """Every try between 0 and 1, in order, until two neighbours in `resolution` differ.
+
+    Below 1, `most` is a sparsity that may be tried, and none above it.
 
     The accuracy is taken to fall with the sparsity. Where it does not, what held still held when it
     was measured, but a higher sparsity may hold too.
     """
     tries: list[Try] = []
     holds, fails = 0, round(1 / resolution)  # in steps of the resolution; neither end is measured
+    fails = min(fails, int(most / resolution + 1e-9) + 1)
     while fails - holds > 1:
         middle = (holds + fails) // 2
         sparsity = round(middle / round(1 / resolution), 10)
@@ -166,6 +169,7 @@ def search_target(
     accuracy: Callable[[], tuple[float, int]],
     split: str,
     noun: str,
+    most: float = 1.0,
 ) -> tuple[Search, float, PrunedModel]:
     """Measure the dense network, then bisect; the search, the sparsity found and its network.
 
@@ -193,7 +197,11 @@ def search_target(
             kept[sparsity] = made
         return found
 
-    tries = bisect(accuracy_at, target=wanted, resolution=goal.resolution)
+    tries = bisect(accuracy_at, target=wanted, resolution=goal.resolution, most=most)
+    if not tries:
+        raise GateError(
+            f"nothing is to be tried: limits let {most:.2%} of the weights go", field=goal.flag
+        )
     found = choose_best(tries)
     if found is None:
         lowest = min(tries, key=lambda one: one.sparsity)

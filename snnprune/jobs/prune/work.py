@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
-from snnprune.checkpoint.containers import SAFETENSORS, require_plain
+from snnprune.checkpoint.containers import SAFETENSORS, require_plain, write_like
+from snnprune.checkpoint.mask_file import BITS
+from snnprune.checkpoint.packed import pack
 from snnprune.errors import InputError, UsageError, did_you_mean
 from snnprune.jobs.calibrate import calibrate_target, fill_data_from_statistics, read_or_calibrate
 from snnprune.jobs.check import BY_COUNTING, BY_RUNNING, has_limit_on
+from snnprune.jobs.prune.chips import plan_chip
 from snnprune.jobs.prune.measuring import NetworkMeter, NetworkResult, WantedMeasures
 from snnprune.jobs.prune.methods import MethodChoice, choose_methods
 from snnprune.jobs.prune.options import OutputPaths, PruneOptions
@@ -33,20 +37,30 @@ from snnprune.jobs.prune.target_sparsity import (
 )
 from snnprune.jobs.targets.binding import load_tensors
 from snnprune.jobs.targets.opening import open_target
+from snnprune.jobs.targets.provenance import make_metadata
 from snnprune.jobs.targets.reporting import StageTimer
 from snnprune.jobs.targets.target import Target, make_one_shot
-from snnprune.masks import Masks
+from snnprune.masks import Masks, RowBounds, count_prunable, count_pruned
 from snnprune.measure.calibration import Calibration
 from snnprune.pruning.allocation import load_allocation
+from snnprune.pruning.budget import BudgetCutting
 from snnprune.pruning.oneshot import Cutting, OneShot, Plan, PrunePlan
 from snnprune.pruning.prune import PruneResult, choose_default_allocation, prune
+from snnprune.pruning.repair import NONE
 from snnprune.pruning.score import Scores
-from snnprune.pruning.structure import UNSTRUCTURED, PatternCutting, Structure, parse_structure
+from snnprune.pruning.structure import (
+    UNSTRUCTURED,
+    PatternCutting,
+    Structure,
+    format_metadata,
+    parse_structure,
+)
 from snnprune.pruning.structure.channels import ChannelCutting
 from snnprune.runtime import Progress
 
 FEW = 50
 """On fewer images an accuracy says little."""
+BY_BUDGET = "by budget"  # likewise, where prices share out
 BY_LAYER = "by layer"  # in place of an allocation, where a recipe names every layer
 TIMES = (3, 9, 27)
 """How many times as many steps each further try takes."""
@@ -71,9 +85,13 @@ class PruneJob:
             UsageError: a gate is about what is not measured.
             InputError: checkpoint, network or data cannot be used, or are missing.
         """
-        self.options, self.progress, self.cost = options, progress, StageTimer()
-        self.structure = parse_structure(options.structure or UNSTRUCTURED)
+        self.progress, self.cost = progress, StageTimer()
         self.target = open_target(fill_data_from_statistics(options, options.calibration))
+        self.chip = plan_chip(self.target, options)
+        if self.chip is not None and options.fits_chip:
+            options = replace(options, structure=self.chip.structure)
+        self.options = options
+        self.structure = parse_structure(options.structure or UNSTRUCTURED)
         for place in options.places:
             if place.out.suffix.lower() in SAFETENSORS:
                 require_plain(self.target.checkpoint)
@@ -88,6 +106,8 @@ class PruneJob:
         self.made: dict[float, PrunedModel] = {}
         """Networks that a search has made already, by sparsity."""
         self.notes: list[str] = []
+        self.packs = False
+        """Whether the file is written packed, so that it may be small."""
 
     def calibrate(self) -> None:
         """Take or read the statistics that scores and repairs go by."""
@@ -108,6 +128,8 @@ class PruneJob:
         shared_out = self.choice.plan.allocation or choose_default_allocation(self.scores)
         named_all = self.options.layers.keys() >= self.target.find_weights().keys()
         self.allocation = BY_LAYER if named_all else shared_out
+        if (self.options.budget and self.options.allocation is None) or self.options.kept_by_layer:
+            self.allocation = BY_BUDGET
 
     @property
     def goals(self) -> list[tuple[float, OutputPaths]]:
@@ -120,8 +142,14 @@ class PruneJob:
         self.one_shot.restore()
         return self.measuring.measure("evaluating before")
 
-    def search_goal(self) -> tuple[Search, list[tuple[float, OutputPaths]]]:
-        """The search for the target, and the goal that it found."""
+    def search_goal(
+        self, make: Callable[[float], PrunedModel] | None = None, most: float = 1.0
+    ) -> tuple[Search, list[tuple[float, OutputPaths]]]:
+        """The search for the target, and the goal that it found.
+
+        `make` makes the network of a sparsity, where that is not cut as any other; `most` is the
+        highest there is.
+        """
         wanted, limit = self.options.accuracy_target, self.options.eval_samples
         assert wanted is not None
         noun = self.target.noun
@@ -129,8 +157,9 @@ class PruneJob:
         self.one_shot.restore()
         search, sparsity, made = search_target(
             wanted,
-            make=self._prune_and_repair,
-            accuracy=lambda: self._measure_accuracy(validation),
+            make=make or self._prune_and_repair,
+            most=most,
+            accuracy=lambda: self.measure_accuracy(validation),
             split=validation.split,
             noun=noun,
         )
@@ -148,6 +177,56 @@ class PruneJob:
             load_tensors(self.target.network.module, made.tensors)
         return made
 
+    def keep_goal(self, made: PrunedModel) -> list[tuple[float, OutputPaths]]:
+        """A network that was made already as the one goal, by its sparsity."""
+        sparsity = count_pruned(made.cut.masks) / count_prunable(made.cut.masks)
+        self.made[sparsity] = made
+        return [(sparsity, self.options.places[0])]
+
+    def make_metadata(self, made: PrunedModel, sparsity: float) -> dict[str, str]:
+        """What the file of a network says of itself."""
+        source, plan = self.target.checkpoint, made.choice.plan
+        metadata = source.metadata | make_metadata(
+            "prune",
+            model=self.target.spec,
+            data=self.target.data_spec,
+            criterion=plan.criterion,
+            allocation=self.allocation,
+            repair=plan.repair,
+            steps=plan.steps,
+            sparsity=sparsity,
+            source_sha256=source.sha256,
+        )
+        metadata |= format_metadata(made.small.shapes) if made.small else {}
+        return metadata | ({} if plan.bits is None else {BITS: str(plan.bits)})
+
+    def write_model(
+        self, made: PrunedModel, out: Path, metadata: Mapping[str, str]
+    ) -> tuple[str, ...]:
+        """Write a network like the checkpoint, or packed; notes on what could not be kept.
+
+        Raises:
+            InputError: as `write_like`.
+            OutputError: it cannot be written.
+        """
+        source, tensors = self.target.checkpoint, (made.small or made).tensors
+        if not self.packs:
+            return write_like(source, out, tensors, metadata)
+        pack(source.in_file(tensors)).write(out, metadata)
+        return (
+            "the file is packed, since zeros take room in others: snnprune reads it, and "
+            "export --to dense makes a drop-in of it",
+        )
+
+    def measure_size(self, made: PrunedModel) -> int:
+        """Bytes of the file of a network, which is written for it and removed again."""
+        made = self._add_compact_model(made)
+        pruned = count_pruned(made.cut.masks) / count_prunable(made.cut.masks)
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / self.options.out.name
+            self.write_model(made, out, self.make_metadata(made, pruned))
+            return out.stat().st_size
+
     def _read_or_calibrate(self) -> Calibration | None:
         """Statistics, where something needs them or they are to be shown."""
         file, target, options = self.options.calibration, self.target, self.options
@@ -159,26 +238,75 @@ class PruneJob:
     def _needs_statistics(self) -> bool:
         return self.plan.needs_statistics or self.options.accuracy_target is not None
 
+    def prune_within(self, cutting: BudgetCutting, rows: Mapping[str, RowBounds]) -> PrunedModel:
+        """The network cut to a budget and repaired within it, which the module then holds."""
+        return self._make_thoroughly(lambda choice: self._prune_within(choice, cutting, rows))
+
+    def prune_to_channels(self, channels: Mapping[str, int]) -> PrunedModel:
+        """The network with so many channels of each group, repaired, which the module holds."""
+        network = self.target.network
+        assert network is not None
+
+        def make(choice: MethodChoice) -> PrunedModel:
+            cutting = ChannelCutting(network, counts=channels)
+            return self._prune_by_cutting(choice, 0.0, cutting, shaped=cutting)
+
+        return self._make_thoroughly(make)
+
+    def leave_dense(self) -> PrunedModel:
+        """The network as it is, with what it has of zeros as its masks."""
+        plan = replace(self.choice.plan, repair=NONE)
+        return self._prune_by(replace(self.choice, plan=plan, tuning_why=None), 0.0)
+
+    def find_path(self) -> Cutting | None:
+        """What ranks weights where a budget has no say in it: channels or an allocation."""
+        shaped = make_cutting(self.structure, self.target, self.plan.names)
+        if shaped is not None or self.options.allocation is None:
+            return shaped
+        allocation = load_allocation(self.options.allocation)
+        return lambda weights, scores, share, alive: prune(
+            weights, scores, sparsity=share, allocation=allocation, alive=alive
+        )
+
     def _prune_and_repair(self, sparsity: float) -> PrunedModel:
         """Prune the dense network and repair it, as thoroughly as was asked for."""
-        made = prune_as_needed(
-            self.choice, lambda choice: self._prune_by(choice, sparsity), self._measure_same
-        )
-        if self.options.thorough:
-            made = tune_longer(made, lambda choice: self._prune_by(choice, sparsity))
-        return made
+        return self._make_thoroughly(lambda choice: self._prune_by(choice, sparsity))
+
+    def _make_thoroughly(self, make: Callable[[MethodChoice], PrunedModel]) -> PrunedModel:
+        made = prune_as_needed(self.choice, make, self._measure_same)
+        return tune_longer(made, make) if self.options.thorough else made
 
     def _measure_same(self) -> float:
         with self.cost.stage("pruning and repair"):
             return self.one_shot.measure_same_decisions()
 
     def _prune_by(self, choice: MethodChoice, sparsity: float) -> PrunedModel:
-        layers, target = self.options.layers, self.target
+        layers = self.options.layers
         plan = self.plan.change(choice.plan)
-        shaped = make_cutting(self.structure, target, plan.names)
+        shaped = make_cutting(self.structure, self.target, plan.names)
         cutting = LayerCutting(layers, plan, sparsity) if layers else shaped
+        return self._prune_by_cutting(choice, sparsity, cutting, shaped=shaped)
+
+    def _prune_within(
+        self, choice: MethodChoice, cutting: BudgetCutting, rows: Mapping[str, RowBounds]
+    ) -> PrunedModel:
+        shaped = cutting.path if isinstance(cutting.path, ChannelCutting) else None
+        return self._prune_by_cutting(choice, 0.0, cutting, shaped=shaped, rows=rows)
+
+    def _prune_by_cutting(
+        self,
+        choice: MethodChoice,
+        sparsity: float,
+        cutting: Cutting | None,
+        *,
+        shaped: Cutting | None,
+        rows: Mapping[str, RowBounds] | None = None,
+    ) -> PrunedModel:
+        target, plan = self.target, self.plan.change(choice.plan)
         with self.cost.stage("pruning and repair"):
-            cut = self.one_shot.prune(plan, sparsity, cutting, structured=shaped is not None)
+            cut = self.one_shot.prune(
+                plan, sparsity, cutting, structured=shaped is not None, rows=rows
+            )
             tuned, quantized = self.one_shot.tuned, self.one_shot.quantized
             integers = {} if quantized is None else list_integers_by_name(target, quantized)
             weights = {key: held.multiply() for key, held in integers.items()}
@@ -207,7 +335,8 @@ class PruneJob:
             return replace(made, notes=(warn_of_masks(error),))
         return replace(made, small=small)
 
-    def _measure_accuracy(self, validation: ValidationImages) -> tuple[float, int]:
+    def measure_accuracy(self, validation: ValidationImages) -> tuple[float, int]:
+        """Of what the network holds, in [0, 1], and the number of images."""
         with self.cost.stage("search"):
             return measure_accuracy(self.target, validation, self.progress)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from snnprune.data.batches import Batches
     from snnprune.graph.network import Layer, Network
-    from snnprune.masks import Masks
+    from snnprune.masks import Masks, RowBounds
     from snnprune.measure.calibration import Calibration
 
 
@@ -214,6 +214,8 @@ class Pruned:
     """Whether the masks have a structure that no repair may change."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """How many weights `tune` leaves of each, by key; where there is none, as many as there are."""
+    rows: Mapping[str, RowBounds] = field(default_factory=dict)
+    """How many weights of each output channel may be chosen, by weight key."""
     tuning: TuneSettings = field(default_factory=TuneSettings)
     tuning_batches: Batches | None = None
     """Images to tune on; None: the calibration images."""

@@ -36,6 +36,8 @@ class DenseNorm:
     eps: float
     calls: Mapping[int, list[ChannelMoments]] = field(default_factory=lambda: defaultdict(list))
     """Moments of the input of each call, by the number of the calibration batch."""
+    gain_stays: bool = False
+    """Whether its factors are left as they are, and its mean is moved alone."""
 
     def compute_form(self) -> tuple[Tensor, Tensor]:
         """Gain and shift, (C,) float64: deviation and mean of what leaves it before its own scale
@@ -54,12 +56,11 @@ class DenseNorm:
             V' + eps = (V + eps) v_p / v_d,    M' = m_p - (m_d - M) sqrt(v_p / v_d)
 
         Equal moments give M and V to the bit. A channel that is constant in one of the two has its
-        mean moved alone.
+        mean moved alone, as all have where the gain stays.
         """
         mean, variance = self.mean.double(), self.variance.double()
-        ratio = torch.where(
-            _flatten(dense) | _flatten(now), 1.0, now.compute_variance() / dense.compute_variance()
-        )
+        fixed = _flatten(dense) | _flatten(now) | self.gain_stays
+        ratio = torch.where(fixed, 1.0, now.compute_variance() / dense.compute_variance())
         least = (self.eps / (variance + self.eps)).clamp(min=LEAST)  # or V' would be negative
         ratio = ratio.maximum(least)
         moved = (now.mean - dense.mean) - (dense.mean - mean) * (ratio.sqrt() - 1)

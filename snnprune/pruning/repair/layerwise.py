@@ -16,7 +16,7 @@ from snnprune.graph.calls import LayerCall
 from snnprune.graph.network import find_bias_key
 from snnprune.graph.replay import PassEnd, Replay, Run
 from snnprune.graph.state import replace_tensors, use_eval_mode
-from snnprune.masks import Masks
+from snnprune.masks import Masks, select_in_rows
 from snnprune.measure.layer_inputs import (
     RowSampler,
     Usage,
@@ -221,6 +221,11 @@ class PrunedLayers:
         if self.pruned.choosable is not None:
             choosable = layer.weight_of(self.pruned.choosable[key])
             scores = scores.masked_fill(~choosable.flatten(), -torch.inf)
+        if key in self.pruned.rows:
+            rows = scores.view(len(dense), -1)
+            return layer.parameter_of(
+                select_in_rows(rows, count, self.pruned.rows[key]).view(dense.shape)
+            )
         mask = torch.zeros(len(scores), dtype=torch.bool)
         mask[scores.argsort(descending=True, stable=True)[:count]] = True
         return layer.parameter_of(mask.view(dense.shape))

@@ -1,18 +1,21 @@
 """Kept weights on a grid of integers, layer by layer, as the last thing that is done to them.
 
 A row is the weights of one output channel. Its grid is the whole multiples of its scale from
--(2^(bits-1) - 1) to 2^(bits-1) - 1; 0 is on it, so that pruned weights stay 0.
+-(2^(bits-1) - 1) to 2^(bits-1) - 1; 0 is on it, so that pruned weights stay 0. Per layer, a row's
+scale is one step of the layer over what BatchNorm multiplies the row by, so that all weights of the
+layer are whole multiples of that step once BatchNorm is folded into them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from snnprune.graph.network import Layer, Network
+from snnprune.graph.network import Layer, Network, compute_norm_gain
 from snnprune.graph.state import copy_tensors
 from snnprune.masks import Masks
 from snnprune.measure import Natural
@@ -27,6 +30,9 @@ BYTE = 8  # bits
 PULL = 1.0
 """The ridge of the fit before: spikes that have flipped are noise in the inputs, and a fit to noisy
 inputs makes weights smaller than they should be."""
+
+
+Per = Literal["channel", "layer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +76,8 @@ class Quantized:
     """What came of all weights."""
 
     bits: Natural
+    per: Per
+    """What has one scale, once BatchNorm is folded."""
     weights: Mapping[str, IntegerWeight]
     """By weight key."""
     layers: Mapping[str, LayerQuantization]
@@ -82,6 +90,7 @@ def quantize_by_rounding(
     *,
     reasons: Mapping[str, str],
     network: Network | None = None,
+    per: Per = "channel",
 ) -> Quantized:
     """Each of `weights`, by key, on its grid by itself; `reasons` say why.
 
@@ -91,15 +100,17 @@ def quantize_by_rounding(
     for key, weight in weights.items():
         layer = None if network is None else network.layers.get(key)
         rows = _get_rows(weight * masks[key].to(weight.device), layer)
-        scales = choose_scales(rows, bits)
+        scales = choose_scales(
+            rows, bits, _find_gains(network, key, rows) if per == "layer" else None
+        )
         integers = round_to_grid(rows, scales, bits)
         found[key] = _make_integer_weight(integers, scales, weight.shape, layer, bits)
         layers[key] = _describe(found[key], masks[key], reason=reasons[key])
-    return Quantized(bits=bits, weights=found, layers=layers)
+    return Quantized(bits=bits, per=per, weights=found, layers=layers)
 
 
 @torch.no_grad()
-def quantize(pruned: Pruned, bits: int) -> Quantized:
+def quantize(pruned: Pruned, bits: int, per: Per = "channel") -> Quantized:
     """Put the kept weights of a network that is pruned and repaired on grids of integers.
 
     Layer by layer, as `refit` goes, and towards the currents of the network as it was given: what
@@ -108,11 +119,15 @@ def quantize(pruned: Pruned, bits: int) -> Quantized:
     pulled towards what they are; then each goes on its grid, and those of its row that are still
     free make up for its error, see `measure.integers.compensate`. The scale of a row is that of the
     fitted one. Means go to the bias where there is one, which stays a float; BatchNorm statistics
-    are matched meanwhile and at last. A layer that cannot be gone through is rounded.
+    are matched meanwhile and at last; per layer, their means alone, since variances are part of
+    the scales. A layer that cannot be gone through is rounded.
     """
     network, module = pruned.network, pruned.network.module
     as_given = replace(pruned, dense=copy_tensors(module))
-    norms = measure_dense_norms(as_given)
+    norms = {
+        key: replace(norm, gain_stays=per == "layer")
+        for key, norm in measure_dense_norms(as_given).items()
+    }
     usage = count_usage(network, pruned.batches)
     layers = PrunedLayers.of(as_given, usage, norms=norms, filtered=True)
     left = _explain_left(network, pruned.masks, layers.order)
@@ -122,13 +137,14 @@ def quantize(pruned: Pruned, bits: int) -> Quantized:
         bits,
         reasons=left,
         network=network,
+        per=per,
     )
     _load_weights(network, by_itself.weights)
     found, told = dict(by_itself.weights), dict(by_itself.layers)
     for key in layers.keys("quantizing"):
         mask, moments = pruned.masks[key], layers.moments(key)
         layers.fit(key, moments, mask, ridge=PULL)
-        rows, scales = _quantize_layer(network, key, mask, moments, bits)
+        rows, scales = _quantize_layer(network, key, mask, moments, bits, per)
         weight = module.get_parameter(key)
         layer = network.layers[key]
         found[key] = _make_integer_weight(rows.integers, scales, weight.shape, layer, bits)
@@ -138,9 +154,17 @@ def quantize(pruned: Pruned, bits: int) -> Quantized:
     match(as_given, norms)
     return Quantized(
         bits=bits,
+        per=per,
         weights={key: found[key] for key in pruned.masks},
         layers={key: told[key] for key in pruned.masks},
     )
+
+
+def _find_gains(network: Network | None, key: str, rows: Tensor) -> Tensor:
+    """What the rows (out, d) of a weight are multiplied by later, as far as anybody knows."""
+    if network is None or key not in network.layers:
+        return torch.ones(len(rows))
+    return compute_norm_gain(network, key)
 
 
 def _explain_left(network: Network, masks: Masks, order: tuple[str, ...]) -> dict[str, str]:
@@ -152,7 +176,7 @@ def _explain_left(network: Network, masks: Masks, order: tuple[str, ...]) -> dic
 
 
 def _quantize_layer(
-    network: Network, key: str, mask: Tensor, moments: LayerMoments, bits: int
+    network: Network, key: str, mask: Tensor, moments: LayerMoments, bits: int, per: Per
 ) -> tuple[QuantizedRows, Tensor]:
     """The rows (groups, out, d) of a layer on their grid, and their scales (groups, out, 1)."""
     layer, weight = network.layers[key], network.module.get_parameter(key)
@@ -160,7 +184,8 @@ def _quantize_layer(
     shape = (len(matrix), -1, matrix.shape[1])
     rows = _get_rows(weight, layer).reshape(shape)
     keep = _get_rows(mask.to(weight.device), layer).reshape(shape)
-    scales = choose_scales(rows * keep, bits)
+    gains = compute_norm_gain(network, key).reshape(shape[:2]) if per == "layer" else None
+    scales = choose_scales(rows * keep, bits, gains)
     return quantize_rows(matrix, rows, keep, scales, bits, ridge=RIDGE), scales
 
 
@@ -232,9 +257,18 @@ def count_levels(bits: int) -> int:
     return int(2 ** (bits - 1)) - 1
 
 
-def choose_scales(weights: Tensor, bits: int) -> Tensor:
-    """max|w| / (2^(bits-1) - 1) of each row of (..., d), as (..., 1) float32; 1 for a row of 0."""
+def choose_scales(weights: Tensor, bits: int, gains: Tensor | None = None) -> Tensor:
+    """The step of the grid of each row of (..., d), as (..., 1) float32.
+
+    max|w| / (2^(bits-1) - 1), so that each row uses all of its grid; 1 for a row of 0. With
+    `gains` (...) that rows are multiplied by later, the largest of these steps for products, over
+    |gain|: all products are whole multiples of one number. A row of gain 0 has its own.
+    """
     largest = weights.double().abs().amax(-1, keepdim=True)
+    if gains is not None:
+        factors = gains.double().abs().unsqueeze(-1).to(largest.device)
+        shared = (largest * factors).max() / factors.clamp(min=torch.finfo(torch.float64).tiny)
+        largest = torch.where(factors == 0, largest, shared)
     scales = (largest / count_levels(bits)).float().clamp(min=torch.finfo(torch.float32).tiny)
     return torch.where(largest == 0, torch.ones_like(scales), scales)
 

@@ -23,9 +23,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from snnprune.data.batches import Batches, copy_batch
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.forward import device_of
-from snnprune.graph.network import Network, find_bias_key
+from snnprune.graph.network import Layer, Network, find_bias_key
 from snnprune.graph.state import replace_tensors
-from snnprune.masks import Masks, select_highest
+from snnprune.masks import Masks, RowBounds, select_highest, select_in_rows
 from snnprune.measure.evaluation import check_labels
 from snnprune.measure.gradient_passes import SurrogateGradients, enable_gradients, require_gradient
 from snnprune.pruning.repair import Pruned, TuneOutcome, silence
@@ -118,8 +118,20 @@ def _request_gradients(pruned: Pruned) -> Iterator[None]:
 class MaskGrowth:
     """Masks that grow step by step from what is kept now to `counts` of each weight."""
 
-    def __init__(self, masks: Masks, counts: Mapping[str, int], steps: int) -> None:
-        """`steps` is the number of all steps, of which the first `CUTTING` cut."""
+    def __init__(
+        self,
+        masks: Masks,
+        counts: Mapping[str, int],
+        steps: int,
+        *,
+        rows: Mapping[str, RowBounds] | None = None,
+        layers: Mapping[str, Layer] | None = None,
+    ) -> None:
+        """`steps` is the number of all steps, of which the first `CUTTING` cut.
+
+        `rows` bound what stays of the output channels of a weight, which its layer tells.
+        """
+        self.rows, self.layers = rows or {}, layers or {}
         self.masks = dict(masks)
         self.first = {key: int(mask.sum()) for key, mask in masks.items()}
         self.counts = {key: counts.get(key, kept) for key, kept in self.first.items()}
@@ -127,7 +139,7 @@ class MaskGrowth:
 
     def count(self, key: str, step: int) -> int:
         """Of the weights of a layer that are kept after a step, from 1."""
-        left = (1 - min(1.0, step / self.steps)) ** 3
+        left = self._compute_rest(step)
         last = self.counts[key]
         return round(last + (self.first[key] - last) * left)
 
@@ -137,9 +149,25 @@ class MaskGrowth:
             return
         for key, mask in self.masks.items():
             count = self.count(key, step)
-            if count < int(mask.sum()):
-                size = weight_of(key).detach().abs().float().cpu().masked_fill(~mask, -1.0)
-                self.masks[key] = select_highest(size.flatten(), count).view(mask.shape)
+            if count < int(mask.sum()) or key in self.rows:
+                size = weight_of(key).detach().abs().float().cpu()
+                self.masks[key] = self._choose_kept(key, size, count, step)
+
+    def _choose_kept(self, key: str, size: Tensor, count: int, step: int) -> Tensor:
+        """The mask of the `count` largest weights that are kept now, within bounds of channels."""
+        mask = self.masks[key]
+        if key not in self.rows:
+            sizes = size.masked_fill(~mask, -1.0)
+            return select_highest(sizes.flatten(), count).view(mask.shape)
+        layer, bounds = self.layers[key], self.rows[key]
+        alive = layer.weight_of(size.masked_fill(~mask, -torch.inf))
+        bounds = bounds.ease(alive[0].numel(), self._compute_rest(step))
+        chosen = select_in_rows(alive.flatten(1), count, bounds)
+        return layer.parameter_of(chosen.view(alive.shape))
+
+    def _compute_rest(self, step: int) -> float:
+        """The share of what is to go that is still there after a step, in [0, 1]."""
+        return (1 - min(1.0, step / self.steps)) ** 3
 
 
 class _Tuner:
@@ -150,7 +178,13 @@ class _Tuner:
         self.network, self.module = pruned.network, pruned.network.module
         settings = pruned.tuning
         keys = list_tuned_keys(self.network, pruned.masks)
-        self.growth = MaskGrowth(pruned.masks, pruned.counts, settings.steps)
+        self.growth = MaskGrowth(
+            pruned.masks,
+            pruned.counts,
+            settings.steps,
+            rows=pruned.rows,
+            layers=self.network.layers,
+        )
         self.losses: list[float] = []
         self.temperature: float | None = None
         self.answers: Tensor | None = None

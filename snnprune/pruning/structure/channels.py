@@ -168,11 +168,18 @@ class ChannelCutting:
     logarithms are taken back first. `local` takes the same share of each group, anything else one
     ranking over all: of a channel's score over the sum of those in its group that do not go before
     it, as LAMP ranks weights (Lee et al. 2021, arXiv 2010.07611), so that groups of other scales
-    and widths compare. A quarter of the channels of each group stays.
+    and widths compare. A quarter of the channels of each group stays. Where `counts` say how many
+    are kept of a group, by its first layer, it is the highest of it, and nothing else counts.
     """
 
-    def __init__(self, network: Network, *, locally: bool = False) -> None:
-        self.network, self.locally = network, locally
+    def __init__(
+        self,
+        network: Network,
+        *,
+        locally: bool = False,
+        counts: Mapping[str, int] | None = None,
+    ) -> None:
+        self.network, self.locally, self.counts = network, locally, counts
         self.grouped: ChannelGroups = find_channel_groups(network)
         self.removed = RemovedChannels(groups=(), kept={})
         """What was cut last."""
@@ -186,11 +193,40 @@ class ChannelCutting:
         Raises:
             InputError: a layer of each group is not among the `weights`.
         """
+        kept = self._choose_kept(self.score_groups(weights, scores), sparsity)
+        return self.remove(kept, weights, alive, sparsity)
+
+    def find_groups(self, weights: Mapping[str, Tensor]) -> tuple[ChannelGroup, ...]:
+        """Those whose layers are all among the `weights`.
+
+        Raises:
+            InputError: there is none.
+        """
         groups = [g for g in self.grouped.groups if all(key in weights for key in g.layers)]
         _require_any(groups, {g.layers[0]: LEFT_OUT for g in self.grouped.groups})
-        worth = {g.layers[0]: _score_channels(g, scores, self.network.layers) for g in groups}
-        kept = self._choose_kept(worth, sparsity)
-        self.removed = removed = RemovedChannels(groups=tuple(groups), kept=kept)
+        return tuple(groups)
+
+    def score_groups(self, weights: Mapping[str, Tensor], scores: Scores) -> dict[str, Tensor]:
+        """A score for each channel (channels,) float64, by the first layer of its group.
+
+        Raises:
+            InputError: a layer of each group is not among the `weights`.
+        """
+        groups = self.find_groups(weights)
+        return {g.layers[0]: _score_channels(g, scores, self.network.layers) for g in groups}
+
+    def remove(
+        self,
+        kept: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor],
+        alive: Masks | None,
+        sparsity: float = 0.0,
+    ) -> PruneResult:
+        """The masks under which only the `kept` channels (channels,) bool are left of each group,
+        by its first layer; `sparsity` is the share of channels that was to go.
+        """
+        groups = self.find_groups(weights)
+        self.removed = removed = RemovedChannels(groups=groups, kept=kept)
         masks = {key: weight != 0 for key, weight in weights.items()}
         masks = {k: m if alive is None else alive[k] for k, m in masks.items()}
         zeros = sum(int((~mask).sum()) for mask in masks.values())
@@ -217,9 +253,10 @@ class ChannelCutting:
             )
         for key, kept in counts.items():
             if int(kept.sum()) <= count_least(len(kept)) < len(kept):
-                yield f"{key} keeps {int(kept.sum())} of {len(kept)} channels, the least it may"
+                least = ", the least it may" if self.counts is None else ""
+                yield f"{key} keeps {int(kept.sum())} of {len(kept)} channels{least}"
 
-    def _iter_left_layers(self, groups: list[ChannelGroup]) -> Iterator[tuple[str, str]]:
+    def _iter_left_layers(self, groups: Sequence[ChannelGroup]) -> Iterator[tuple[str, str]]:
         """Layers that keep their channels, and why; that the last one does needs no word."""
         plain = ("drives no neuron", "its spikes are the output")
         yield from ((key, why) for key, why in self.grouped.reasons.items() if why not in plain)
@@ -228,6 +265,9 @@ class ChannelCutting:
                 yield group.layers[0], LEFT_OUT
 
     def _choose_kept(self, worth: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
+        if self.counts is not None:
+            gone = {key: len(one) - self.counts.get(key, len(one)) for key, one in worth.items()}
+            return {key: ~select_lowest(one, gone[key], ties_by=one) for key, one in worth.items()}
         parts = [{key: one} for key, one in worth.items()] if self.locally else [dict(worth)]
         return {
             key: kept for part in parts for key, kept in _select_highest(part, sparsity).items()
@@ -258,7 +298,7 @@ def count_least(channels: int) -> int:
 
 def _select_highest(worth: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
     """Which channels are kept, of each group at least the `least`."""
-    safe = {key: _normalise_worth(one) for key, one in worth.items()}
+    safe = {key: normalise_worth(one) for key, one in worth.items()}
     flat = torch.cat([*safe.values()])
     count = min(round(sparsity * len(flat)), int(flat.isfinite().sum()))
     gone = select_lowest(flat, count, ties_by=torch.cat([*worth.values()]))
@@ -266,7 +306,7 @@ def _select_highest(worth: Mapping[str, Tensor], sparsity: float) -> dict[str, T
     return {key: ~piece for key, piece in zip(safe, pieces, strict=True)}
 
 
-def _normalise_worth(worth: Tensor) -> Tensor:
+def normalise_worth(worth: Tensor) -> Tensor:
     """What ranks the channels of a group among those of others; infinite where they must stay."""
     order = worth.argsort(stable=True)
     ranked = worth[order]

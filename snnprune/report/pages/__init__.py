@@ -19,6 +19,7 @@ from snnprune.files.writing import (
 )
 from snnprune.report.pages.curves import (
     make_accuracy_section,
+    make_budget_section,
     make_epochs_section,
     make_grid_section,
     make_tickets_section,
@@ -26,6 +27,7 @@ from snnprune.report.pages.curves import (
 )
 from snnprune.report.pages.layers import (
     make_changes_section,
+    make_chip_section,
     make_layers_section,
     make_membranes_section,
     make_neurons_section,
@@ -66,12 +68,14 @@ Report = Mapping[str, Any]
 SectionMaker = Callable[[Report], PageSection | None]
 SECTIONS: tuple[SectionMaker, ...] = (
     make_gates_section,
+    make_chip_section,
     make_comparison_section,
     make_tuning_section,
     make_accuracy_section,
     make_tickets_section,
     make_grid_section,
     make_tries_section,
+    make_budget_section,
     make_trials_section,
     make_analysis_section,
     make_crisis_section,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from snnprune.errors import format_split
+from snnprune.errors import format_split, layer_name
 from snnprune.report import name_samples_of
 from snnprune.report.pages.overview import format_energy_note
 from snnprune.report.pages.page import (
@@ -146,6 +146,67 @@ def make_tries_section(report: Report) -> PageSection | None:
     )
     table = TextTable(titles=("sparsity", "accuracy", "held"), rows=rows, caption=caption)
     return PageSection(title="Search", blocks=[table])
+
+
+def make_budget_section(report: Report) -> PageSection | None:
+    """Limits, what was predicted of them and what was measured, and the tries between."""
+    budget = report.get("budget")
+    if not budget:
+        return None
+    if not budget["tries"]:
+        told = "The network keeps within every limit as it is: nothing was pruned."
+        return PageSection(title="Budget", blocks=[TextLines(lines=[told])])
+    limits = TextTable(
+        titles=("limit", "layer", "at most", "dense", "predicted", "measured", "off", "bound"),
+        rows=[
+            [
+                one["name"],
+                layer_name(one["layer"]) if one["layer"] else "",
+                f"{one['most']:,.0f} {one['unit']}",
+                format_whole(one["dense"]),
+                format_whole(one["predicted"]),
+                format_whole(one["measured"]),
+                _format_apart(one["predicted"], one["measured"]),
+                "yes" if one["bound"] else "no",
+            ]
+            for one in budget["limits"]
+        ],
+        names=2,
+        caption="Predicted from the calibration of the dense network before anything was pruned.",
+    )
+    tries = TextTable(
+        titles=("weights kept", "sparsity", "operations predicted", "measured", "within limits"),
+        rows=[
+            [
+                format_whole(one["kept"]),
+                percent(one["sparsity"], 2),
+                format_whole(one["predicted"]),
+                format_whole(one["measured"]),
+                "yes" if one["met"] else "no",
+            ]
+            for one in budget["tries"]
+        ],
+        caption="Each try is predicted by what the one before measured of each layer.",
+    )
+    layers = TextTable(
+        titles=("layer", "operations predicted", "measured", "off"),
+        rows=[
+            [
+                layer_name(key),
+                format_whole(one["predicted"]),
+                format_whole(one["measured"]),
+                _format_apart(one["predicted"], one["measured"]),
+            ]
+            for key, one in budget["layers"].items()
+        ],
+        caption="Of a sample, with these masks: by the dense network's rates, and as measured.",
+    )
+    blocks = [limits, tries, *([layers] if budget["layers"] else [])]
+    return PageSection(title="Budget", blocks=blocks)
+
+
+def _format_apart(predicted: float | None, measured: float) -> str:
+    return NOTHING if not predicted else f"{measured / predicted - 1:+.1%}"
 
 
 def make_epochs_section(report: Report) -> PageSection | None:

@@ -286,3 +286,29 @@ def _draw_membrane(name: str, edges: Sequence[float], found: Histograms, mark: s
 
 def _format_more(count: int) -> str:
     return f"The first {PANELS} of {count}; the JSON report has all." if count > PANELS else ""
+
+
+def make_chip_section(report: Report) -> PageSection | None:
+    """What each layer takes of a chip, and what does not fit it."""
+    fit = report.get("chip")
+    if not fit:
+        return None
+    titles = ["layer", "held as", "weights", "neurons", "biases", "fan-in", "bits", "cores", "fits"]
+    rows = [
+        [
+            layer_name(row["layer"]),
+            row["held"],
+            *(f"{row[name]:,}" for name in ("weights", "neurons", "biases", "fan_in")),
+            "float" if row["bits"] is None else str(row["bits"]),
+            ", ".join(map(str, row["cores"][:1] + row["cores"][1:][-1:])) or NOTHING,
+            "yes" if row["fits"] else "no",
+        ]
+        for row in fit["layers"][:MOST]
+    ]
+    lines = [
+        ": ".join(filter(None, (one["layer"], one["message"], one["change"])))
+        for one in fit["misfits"]
+    ]
+    table = TextTable(titles=titles, rows=rows, names=2)
+    blocks: list[Block] = [table, TextLines(lines=[*lines, *fit["remarks"]])]
+    return PageSection(title=f"On {fit['title']}", blocks=blocks)

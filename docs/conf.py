@@ -11,7 +11,10 @@ from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[1]
 CONTENTS = {
-    "Prune": ["usage", "libraries", "libraries/*", "files", "exporting", "reports", "comparing"],
+    "Prune": [
+        *("usage", "api", "libraries", "libraries/*", "events", "chips", "exporting"),
+        *("files", "reports", "comparing"),
+    ],
     "Train": ["tickets", "recipes", "scaling"],
     "Look up": ["cli", "ci", "criteria", "theory", "reliability", "glossary"],
     "Measured": ["results", "performance"],

@@ -110,7 +110,7 @@ IN_C = {
 """With its data, and how many steps are called for; 0 where one call goes over time."""
 
 
-@pytest.mark.many(2)
+@pytest.mark.many(1)
 @pytest.mark.parametrize("name", IN_C)
 def test_a_header_puts_out_the_spikes_of_the_network(
     name: str, run: Run, tmp_path: Path, as_json: Callable[..., Any]
@@ -189,7 +189,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.many(3)
+@pytest.mark.many(2)
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: "-".join(case[:2]))
 def test_what_is_no_such_chain_is_one_line_and_no_file(
     case: tuple[str, str, str], run: Run, tmp_path: Path

@@ -1,7 +1,5 @@
 """The names that flags take, for a shell in which somebody presses Tab. Imports no torch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 
 Completer = Callable[[str], list[str]]

@@ -19,9 +19,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "snnprune prune net.safetensors --max-accuracy-drop 1 --report report \\\n"
         "  -o smallest.safetensors",
         "snnprune prune net.safetensors --max-synops 2e6 -o small.safetensors",
-        "snnprune prune net.safetensors --chip speck -o on-speck.safetensors",
         "snnprune prune net.pth --model nets.py:build --data nets.py:batches \\\n"
         "  --sparsity 0.8 -o pruned.pth",
+        "snnprune prune net.pth --model nets.py:build --data nets.py:batches \\\n"
+        "  --chip speck -o on-speck.pth",
     ),
     "eval": (
         "snnprune eval net.safetensors",

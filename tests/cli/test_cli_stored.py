@@ -138,7 +138,12 @@ def read_all(folder: Path) -> dict[str, object]:
         found[path.name] = path.read_bytes()
         if path.suffix == ".json":
             report = json.loads(path.read_text())
-            assert list(report["cost"]) == ["seconds", "peak_memory", "peak_gpu_memory"]
+            assert list(report["cost"]) == [
+                "seconds",
+                "peak_memory",
+                "peak_gpu_memory",
+                "estimates",
+            ]
             found[path.name] = {**report, "cost": None, "device": None}
             found[f"keys of {path.name}"] = list(report)
     return found

@@ -19,7 +19,7 @@ from snnprune.cli.commands import COMMANDS, make_app
 
 FREE = {"--out", "--report", "--junit", "--data-root", "--state-dict", "--exclude"}
 """Any text may be right; what it names is looked for in a file, or made."""
-PLACES = {("recipes", "cp", "target")}
+PLACES = {("recipes", "cp", "target"), ("chips", "cp", "target")}
 """Arguments of which the same is true."""
 WRONG = "wrong!"
 NEEDED = {"out": "out.pth", "to": "pth", "recipe": "smoke", "sparsities": "0.5"}
@@ -50,7 +50,9 @@ def words_with_one_wrong(path: tuple[str, ...], command: Any, wrong: Any) -> lis
     words = list(path)
     for one in command.params:
         if one is wrong or one.required:
-            value = NEEDED.get(one.name, "net.pth" if path[0] != "recipes" else "smoke")
+            value = NEEDED.get(
+                one.name, {"recipes": "smoke", "chips": "loihi-2"}.get(path[0], "net.pth")
+            )
             value = WRONG if one is wrong else value
             words += [value] if one.param_type_name == "argument" else [one.opts[0], value]
     more = ASKED.get(path[0], ())

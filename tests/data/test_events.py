@@ -244,7 +244,7 @@ def test_a_copied_test_folder_is_refused(spikingjelly_folder: Path) -> None:
     for label in range(11):
         for path in (spikingjelly_folder / "test" / str(label)).iterdir():
             path.write_bytes((spikingjelly_folder / "train" / str(label) / path.name).read_bytes())
-    with pytest.raises(InputError, match="are training images"):
+    with pytest.raises(InputError, match="are training samples"):
         opened(f"frames:{spikingjelly_folder}")
 
 

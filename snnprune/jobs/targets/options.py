@@ -219,9 +219,13 @@ class NetworkOptions(DataFolderOptions):
         require_forward(self.forward)
         if self.model is not None:
             MODELS.require(self.model, field="--model")
+        self.require_data_name()
+        super().check()
+
+    def require_data_name(self) -> None:
+        """Refuse an unknown data set."""
         if self.data is not None:
             require_data(self.data)
-        super().check()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,6 +327,11 @@ class TargetOptions(NetworkOptions, DeviceOptions, PassOptions):
             require_readable(self.checkpoint)
         super().check()
         require_other_data(self.test_data, self.eval_data)
+
+    def require_data_name(self) -> None:
+        """Refuse an unknown data set, where it is not given itself."""
+        if self.given is None or self.given.batches is None:
+            super().require_data_name()
 
     def list_inputs(self) -> list[Path]:
         """The files that are read, those of the checkpoint and of data sets too."""

@@ -98,8 +98,8 @@ def _describe(layers: Sequence[LoihiLayer], steps: int, others: int, spikes: int
     share = others / max(spikes, 1)
     notes = [
         f"in Loihi's integers {others:,} spikes ({share:.1%} of the network's) come otherwise",
-        f"netx takes a step from layer to layer: run {steps} + {len(layers) - 1} steps, with "
-        f"reset_interval={steps}",
+        f"netx takes a step from layer to layer: run {steps} + {len(layers)} steps, with "
+        f"reset_interval={steps} and reset_offset=1",
     ]
     last = layers[-1]
     if last.neurons is None:

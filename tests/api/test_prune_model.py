@@ -322,7 +322,7 @@ WRONG: list[tuple[str, Callable[[Any], Any], type[SnnpruneError], str]] = [
     ("out", lambda own: {"sparsity": 0.5, "out": "x"}, UsageError, r"out: .*save\(path\)"),
     ("percent", lambda own: {"sparsity": 80}, UsageError, r"sparsity: 80 is .*did you mean 0\.8\?"),
     ("several", lambda own: {"sparsity": [0.5, 0.8]}, UsageError, "call it once for each"),
-    ("missing", lambda own: {}, UsageError, "sparsity: missing. or give a limit such as max_synops"),
+    ("missing", lambda own: {}, UsageError, "sparsity: missing. or give a limit such as max_"),
     ("kind", lambda own: {"sparsity": 0.5, "samples": 1.5}, UsageError, "samples: 1.5 is no whole"),
     ("range", lambda own: {"sparsity": 0.5, "samples": 0}, UsageError, "samples: 0 is below 1"),
     ("flag", lambda own: {"sparsity": 0.5, "evaluate": 0}, UsageError, "evaluate: 0 is neither"),

@@ -33,6 +33,7 @@ def count_kept(path: Path) -> int:
 
 
 @pytest.mark.many(3)
+@pytest.mark.many(2)
 @pytest.mark.parametrize(
     ("limits", "more"),
     [

@@ -52,7 +52,7 @@ def test_each_example_is_a_command_line_of_its_command(name: str) -> None:
 
 def test_help_ends_with_them(run: Run) -> None:
     shown = run("prune", "--help").stdout
-    assert shown.rstrip().endswith("--sparsity 0.8 -o pruned.pth")
+    assert shown.rstrip().endswith("--chip speck -o on-speck.pth")
     line = " ".join(words_of(EXAMPLES["prune"][0]))
     assert f"\n Examples:{' ' * 70}\n {line}" in shown
     assert max(map(len, shown.splitlines())) <= 80

@@ -49,6 +49,7 @@ def test_a_line_tells_that_torch_is_loaded_and_what_is_opened(
     assert "loading torch" not in out
 
 
+@pytest.mark.slow
 def test_the_line_is_gone_before_an_error() -> None:
     code, _, shown = seen_on_a_terminal("train", "--recipe", "smoke", "--device", "cuda:9")
     assert code == 2

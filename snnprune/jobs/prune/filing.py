@@ -34,6 +34,7 @@ from snnprune.jobs.prune.outcome import PrunedFile
 from snnprune.jobs.prune.pruned_model import (
     PrunedModel,
     list_integers_by_name,
+    require_smaller,
     slim_integers,
 )
 from snnprune.jobs.prune.target_sparsity import Search
@@ -84,6 +85,7 @@ class NetworkPruning:
         work, options = self._work, self._work.options
         chip = work.chip if options.fits_chip else None
         if chip is not None and chip.channels:
+            require_smaller(options.out)
             return None, work.prune_to_channels(chip.channels)
         weights = work.target.find_weights()
         budget = make_budget(options.budget, weights)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from snnprune.checkpoint.checkpoint import is_finite
+from snnprune.checkpoint.containers import SAFETENSORS
 from snnprune.data.batches import copy_batch, describe_batch, iter_tensors, map_tensors
 from snnprune.errors import InputError, NonFiniteError
 from snnprune.graph.network import Layer, Network
@@ -176,6 +177,20 @@ class CompactModel:
     masks: dict[str, Tensor]
     shapes: Shapes
     """Of the tensors that are not as large as the model's own code makes them."""
+
+
+def require_smaller(out: Path) -> None:
+    """Refuse a file that cannot be without the channels that have to go.
+
+    Raises:
+        InputError: it is no .safetensors file.
+    """
+    if out.suffix.lower() not in SAFETENSORS:
+        raise InputError(
+            "whole channels have to go, and only a .safetensors file can say which are gone",
+            field="--out",
+            hint=f"name it {out.stem}.safetensors",
+        )
 
 
 def build_compact_model(

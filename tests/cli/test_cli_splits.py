@@ -53,7 +53,7 @@ imp: {methods: [imp], sparsities: [0.5], rewind_epoch: 1}
 search: {sparsities: [0.5], epochs: 2}
 """
 MINE = ("--recipe", "noise.yaml", "--trust-recipe")
-NO_TEST = "no test images: numbers are of validation images"
+NO_TEST = "no test samples: numbers are of validation samples"
 HOW = "; test data are named by --test-data, data.test or the data function"
 
 
@@ -115,7 +115,7 @@ def test_without_validation_the_numbers_are_of_training_images() -> None:
     run("imp", *MINE, "--set", "data.validation=0", "--out", "r")
     report = json.loads(Path("r/report.json").read_text("utf-8"))
     assert report["summary"]["accuracies_on"] == "train"
-    assert any("numbers are of training images" in text for text in report["warnings"])
+    assert any("numbers are of training samples" in text for text in report["warnings"])
     assert "training accuracy (%)" in Path("r/table.md").read_text("utf-8")
 
 
@@ -319,12 +319,12 @@ def test_test_images_beside_those_of_eval_data_are_looked_at_once_and_last() -> 
     assert (found["after"]["images"], found["after"]["labelled"]) == ("validation", 30)
     assert (found["test"]["images"], found["test"]["labelled"]) == ("test", 40)
     page = Path("page/report.md").read_text("utf-8")
-    assert "accuracy (30 validation images)" in page
-    assert "accuracy (40 test images)" in page
+    assert "accuracy (30 validation samples)" in page
+    assert "accuracy (40 test samples)" in page
     again = run("eval", "p.safetensors", "--data", "own.py:named", "--split", "test")
     assert again["evaluation"]["correct"] == found["test"]["correct"]
     shown = told("prune", model, *flags, *PRUNE, "--force")
-    assert re.search(r"tested: accuracy [\d.]+%, loss [\d.]+ \(40 test images", shown)
+    assert re.search(r"tested: accuracy [\d.]+%, loss [\d.]+ \(40 test samples", shown)
     alone = run("prune", model, "--data", "own.py:named", *PRUNE, "--force")
     assert (alone["after"]["images"], alone["test"]) == ("test", None)
 

@@ -129,7 +129,7 @@ def test_a_silent_neuron_and_a_constant_answer_are_told(command: str) -> None:
     assert [text for text in silent if ": no spike on " in text]
     told = [text for text in silent if "answers one class for all" in text]
     assert told
-    said = r"for all 24 images$" if command == "diff" else r"which have [23] classes$"
+    said = r"for all 24 samples$" if command == "diff" else r"which have [23] classes$"
     assert all(re.search(said, text) for text in told)
     Path("p.pth").unlink(missing_ok=True)
     more += ["--force"] * (command == "prune")

@@ -57,7 +57,8 @@ def in_a_shell(block: Block) -> str:
 def test_every_block_runs_as_pasted_and_prints_what_the_page_shows(
     shell_output: dict[int, str],
 ) -> None:
-    assert {block.language for block in blocks_of(PAGE)} == {"bash", "python", "text", "yaml"}
+    known = {"bash", "python", "text", "toml", "yaml"}
+    assert {block.language for block in blocks_of(PAGE)} == known
     assert_shown(PAGE, shell_output)
 
 

@@ -127,9 +127,12 @@ def _unsynced() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _notes_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test writes into the home folder of whoever runs it."""
+    ours = tmp_path_factory.getbasetemp()
+    # workers share what one of them has built
+    cache = (ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours) / "cache"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(cache))
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -62,7 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run_command(arguments: list[str], **settings: Any) -> Any:
     """The command that is asked for; an app that is called would change `sys.excepthook`."""
     asked = arguments[:1] if arguments[:1] and arguments[0] in COMMANDS else COMMANDS
-    return get_command(make_app(asked))(arguments, **settings)
+    return _make_command(tuple(asked))(arguments, **settings)
+
+
+@functools.cache
+def _make_command(names: tuple[str, ...]) -> Any:
+    """What typer makes of these commands, once for whoever runs many in one process."""
+    return get_command(make_app(names))
 
 
 class _TerminatedError(BaseException):

@@ -95,6 +95,7 @@ def test_of_one_dict_around_it_under_two_names_the_other_stays_too(
     assert (chosen["epoch"], chosen["args"]) == (other["epoch"], other["args"]) == (3, [1, 2])
 
 
+@pytest.mark.many(4)
 @FORMATS
 @PROTOCOLS
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")

@@ -101,6 +101,7 @@ def test_a_network_loses_as_many_channels_as_it_has_to_and_is_written_smaller(
     assert json.loads(after.stdout)["chip"] == read_fit("p.report.json")
 
 
+@pytest.mark.slow
 def test_its_weights_are_integers_with_one_scale_once_batchnorm_is_folded(
     pruned: str, run: Run
 ) -> None:
@@ -137,6 +138,7 @@ def test_what_leaks_or_pools_otherwise_is_refused_before_any_work(here: Path, ru
         assert not Path("p.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_sparse_chip_takes_single_weights_and_its_own_bits(here: Path, run: Run) -> None:
     chip = load_chip("template").model_dump(mode="json", exclude_none=True)
     chip |= {"weight_bits": 4, "limits": {"synapses": 1500, "fan_in": 60}}

@@ -64,7 +64,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("chip", "widths"), CASES)
-@pytest.mark.many(3)
+@pytest.mark.many(1)
 def test_a_network_fits_where_the_mapper_takes_it(
     chip: str, widths: tuple[int, ...], rockpool: Any
 ) -> None:

@@ -26,7 +26,7 @@ def flips(found: Any) -> list[float]:
     return [max(one["measured"] for one in level["layers"]) for level in found["levels"]]
 
 
-@pytest.mark.many(2)
+@pytest.mark.many(1)
 @pytest.mark.parametrize(
     "command",
     [
@@ -57,6 +57,7 @@ def test_the_table_and_with_v_each_layer(run: Run, model_file: Path, tmp_path: P
     assert "What the change does" in (page / "report.html").read_text()
 
 
+@pytest.mark.many(1)
 @pytest.mark.parametrize(
     "flags", [("quantize", "--bits", 3), ("lowrank", "--keep", 0.5)], ids=("quantize", "lowrank")
 )
@@ -200,7 +201,7 @@ def test_spikes_are_disturbed_where_the_input_is_spikes(kind: str, disturb: Anal
     assert 0 < flips(found)[0] < flips(found)[1]
 
 
-@pytest.mark.many(2)
+@pytest.mark.many(1)
 @pytest.mark.parametrize("kind", ["gaussian", "delete", "insert", "jitter"])
 def test_batches_of_as_many_samples_as_time_steps_do_not_matter(
     kind: str, disturb: Analyze

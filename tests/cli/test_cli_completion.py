@@ -39,6 +39,7 @@ def test_bash_completes_names_that_flags_take(tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("obs obs-membrane\n", "")
 
 
+@pytest.mark.slow
 def test_it_is_installed_for_the_shell_that_runs_it(tmp_path: Path) -> None:
     done = asked(tmp_path, "snnprune --install-completion; echo $?", HOME=str(tmp_path))
     assert (done.stdout.splitlines()[-1], done.stderr) == ("0", "")
@@ -48,6 +49,7 @@ def test_it_is_installed_for_the_shell_that_runs_it(tmp_path: Path) -> None:
     assert (shown.stdout.splitlines()[-1], shown.stderr) == ("0", "")
 
 
+@pytest.mark.many(1)
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_other_shells_are_answered_too(tmp_path: Path, shell: str) -> None:
     done = asked(

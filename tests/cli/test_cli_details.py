@@ -254,6 +254,7 @@ def build():
 """
 
 
+@pytest.mark.slow
 def test_a_recipe_trains_a_spikingjelly_network_whose_state_is_reset(
     run: Run, tmp_path: Path
 ) -> None:

@@ -120,7 +120,7 @@ def test_networks_of_every_library_can_be_exported(name: str, run: Run, tmp_path
     torch.testing.assert_close(outputs(tmp_path / "a.onnx", x), wanted)
 
 
-@pytest.mark.many(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
@@ -148,6 +148,7 @@ def test_a_loop_outside_the_network_is_refused(run: Run, tmp_path: Path) -> None
     assert_one_line(done, 3, "--forward: calls the model 3 times, and ONNX keeps no membrane")
 
 
+@pytest.mark.slow
 def test_what_torch_cannot_export_is_one_line(run: Run, tmp_path: Path) -> None:
     done = from_user(run, "depends_on_data", tmp_path, "vectors")
     assert_one_line(done, 3, "--to onnx: torch.onnx says: ")

@@ -45,6 +45,7 @@ def test_calibrate_runs_each_image_once(count: Callable[..., int]) -> None:
     assert count("calibrate") == IMAGES * PASS
 
 
+@pytest.mark.many(3)
 @pytest.mark.parametrize(
     ("flags", "passes"),
     [

@@ -100,6 +100,7 @@ def test_draws_are_those_of_the_seed(place: Path, kind: str) -> None:
     assert losses[0] != losses[2]
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("kind", ["plain", *SAID])
 def test_a_network_pruned_by_nothing_is_measured_alike_and_kept_to_the_bit(
     place: Path, kind: str

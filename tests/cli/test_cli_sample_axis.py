@@ -105,7 +105,7 @@ CASES = [
 ]
 
 
-@pytest.mark.many(2)
+@pytest.mark.many(1)
 @pytest.mark.parametrize(("data", "time", "samples", "output"), CASES)
 def test_samples_steps_and_energy_are_the_same_with_labels_and_without(
     data: str, time: int, samples: int, output: str

@@ -70,7 +70,7 @@ def spikes_and_output(module: nn.Module, x: Tensor) -> tuple[Tensor, float]:
     return output, float(torch.stack(spikes).sum())
 
 
-@pytest.mark.many(2)
+@pytest.mark.many(1)
 @pytest.mark.parametrize("name", ["Chain", "Residual", "Learnt"])
 @pytest.mark.parametrize("repair", ["none", "bn+lsq"])
 def test_a_shrunk_network_of_ones_own_does_what_the_masked_one_does(

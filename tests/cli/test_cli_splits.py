@@ -275,6 +275,7 @@ def refused(*command: str) -> InputError:
 PRUNE = ["--sparsity", "0.5", "-o", "p.safetensors"]
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize(
     ("flag", "other", "why"),
     [

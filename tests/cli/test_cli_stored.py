@@ -290,6 +290,7 @@ def test_odd_values_are_told_alike(
     assert answers[0][0] == (0 if kind == "odd elsewhere" else 3)
 
 
+@pytest.mark.many(5)
 @pytest.mark.parametrize("network", with_few_by_default(NETWORKS, "extremes"))
 @pytest.mark.parametrize("command", ["inspect", "check"])
 def test_a_file_is_told_of_alike(
@@ -348,6 +349,7 @@ def differ(path: Path, other: Path, run: Run, *flags: str) -> tuple[object, ...]
     return done.returncode, done.stdout, done.stderr, {**report, "device": None}, list(report)
 
 
+@pytest.mark.many(5)
 @pytest.mark.parametrize("network", with_few_by_default(NETWORKS, "extremes"))
 @pytest.mark.parametrize("order", ["there", "back"])
 def test_two_files_differ_alike(
@@ -376,6 +378,7 @@ OTHERS: dict[str, Callable[[Tensors], Tensors]] = {
 }
 
 
+@pytest.mark.many(8)
 @pytest.mark.parametrize("kind", OTHERS)
 @pytest.mark.parametrize("flags", [(), ("--exclude", "conv*")], ids=["all", "without some"])
 def test_a_file_differs_from_any_other_alike(
@@ -405,6 +408,7 @@ def with_odd_values() -> Tensors:
 PACKABLE: dict[str, Callable[[], Tensors]] = {**NETWORKS, "odd values": with_odd_values}
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("network", with_few_by_default(PACKABLE, "odd values"))
 def test_a_file_is_packed_to_the_same_bytes(
     network: str, run: Run, tmp_path: Path, in_memory: Callable[[], None]

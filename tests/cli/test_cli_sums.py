@@ -57,6 +57,7 @@ def test_sha256sum_finds_all_files_of_a_run_whole_and_a_damaged_one(copied: Path
     assert sha256sum(copied).returncode == 0
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", ["model.safetensors", "model.pth"])
 @pytest.mark.parametrize("by", ["list", "hash"])
 def test_a_flipped_bit_anywhere_in_a_checkpoint_is_caught(

@@ -56,6 +56,7 @@ def test_it_is_tuned_by_default_and_the_report_says_how(prune: Run, tmp_path: Pa
     assert sum(int((weight != 0).sum()) for weight in weights) == found["tuning"]["kept"]
 
 
+@pytest.mark.slow
 def test_the_number_of_steps_follows_from_their_cost(
     prune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -180,7 +180,7 @@ KINDS = {
 }
 
 
-@pytest.mark.many(2)
+@pytest.mark.many(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_evaluation_is_that_of_the_plain_data(
     kind: str, glue: Path, run: Run, as_json: Json

@@ -193,6 +193,7 @@ class WithoutEnd:
             yield self.given % 40
 
 
+@pytest.mark.slow
 def test_a_sampler_without_an_end_is_refused_after_a_million_indices(opening: Opening) -> None:
     sampler = WithoutEnd(1_000_008)  # batches of 8 are taken whole
     with pytest.raises(InputError) as caught:

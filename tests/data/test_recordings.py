@@ -232,6 +232,7 @@ def test_recordings_of_cifar10_dvs_are_read_and_the_last_ones_are_for_tests(tmp_
         assert np.array_equal(test.images[label].numpy(), expected)
 
 
+@pytest.mark.slow
 def test_a_recurrent_network_is_trained_and_pruned_on_spoken_digits(
     run: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -52,6 +52,7 @@ def test_the_check_fails_on_a_stale_page_and_says_what_to_do(tmp_path: Path) -> 
     assert "run python docs/make_cli.py" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_page_does_not_depend_on_the_terminal(tmp_path: Path) -> None:
     assert made(tmp_path, COLUMNS="30", FORCE_COLOR="1", TERM="xterm-256color").returncode == 0
     assert (tmp_path / "cli.md").read_text(encoding="utf-8") == read("cli.md")

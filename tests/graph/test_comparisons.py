@@ -74,6 +74,7 @@ def same(one: Calibration, other: Calibration, name: str = SECOND) -> None:
     assert one.time_steps == other.time_steps == STEPS
 
 
+@pytest.mark.many(1)
 @pytest.mark.parametrize("size", [1, 3, 4])
 def test_every_batch_counts_whatever_its_size(size: int) -> None:
     many = found(plain, size)
@@ -339,6 +340,7 @@ GAINS: dict[str, tuple[Callable[[Tensor], Tensor], float | None, str]] = {
 }
 
 
+@pytest.mark.many(4)
 @pytest.mark.parametrize("name", GAINS)
 def test_what_stands_between_a_norm_and_its_neuron_counts_or_is_told(name: str) -> None:
     change, factor, reason = GAINS[name]

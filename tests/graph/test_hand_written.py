@@ -129,6 +129,7 @@ def output(module: nn.Module, x: Tensor) -> Tensor:
     return torch.stack(found) if isinstance(found, list) else found
 
 
+@pytest.mark.many(4)
 def test_watching_changes_no_bit_and_leaves_nothing(case: tuple[str, Network, Tensor]) -> None:
     name, network, x = case
     module = network.module

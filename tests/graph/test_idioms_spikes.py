@@ -218,6 +218,7 @@ CASES = [
 ]
 
 
+@pytest.mark.many(5)
 @pytest.mark.parametrize(("order", "soft", "hard_first"), CASES)
 def test_straight_through_sums_are_spikes_in_any_order(
     order: str, soft: str, hard_first: bool, expected: Facts

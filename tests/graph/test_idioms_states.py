@@ -364,6 +364,7 @@ def test_a_state_is_one_neuron_over_all_steps(way: str, expected: Facts) -> None
     same(facts(residual(OVER[way])), expected)
 
 
+@pytest.mark.many(3)
 @pytest.mark.parametrize("way", MODULES)
 def test_a_state_in_a_module_is_one_neuron_over_all_steps(way: str, expected: Facts) -> None:
     same(facts(lively(lambda: Residual(MODULES[way]))), expected)

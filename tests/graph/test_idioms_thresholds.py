@@ -291,6 +291,7 @@ RESETS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.many(4)
 @pytest.mark.parametrize("way", RESETS)
 def test_the_decay_of_a_neuron_that_subtracts_is_known(way: str) -> None:
     module = residual(RESETS[way])

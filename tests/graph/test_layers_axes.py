@@ -67,6 +67,7 @@ def membranes(network: Network) -> Tensor:
     return torch.stack(found)
 
 
+@pytest.mark.many(6)
 @pytest.mark.parametrize("kind", ["linear", "convolution"])
 @pytest.mark.parametrize("name", MOVED)
 def test_statistics_are_those_of_the_channels(name: str, kind: str) -> None:

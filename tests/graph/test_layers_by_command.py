@@ -56,6 +56,7 @@ WEIGHTS, ALL, PARAMETERS = 40 + 96 + 48 + 32 + 16, 232 + 50, 232 + 50 + 8 + 4 + 
 SHARES = f"of all {ALL} weights, "
 
 
+@pytest.mark.slow
 def test_inspect_tells_the_share_of_all_weights(
     run: Callable[..., Any], flags: tuple[str, ...]
 ) -> None:

@@ -119,6 +119,7 @@ class Gated(nn.Module):
         return torch.stack(out)
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("kind", CELLS)
 def test_weights_of_a_cell_are_pruned_and_their_gradients_known(kind: str) -> None:
     shot = shot_at(Gated(kind).eval(), X[:, 0])

@@ -74,7 +74,7 @@ def plainly(function: Callable[[Tensor], Tensor], module: nn.Module) -> Around:
     return twin
 
 
-@pytest.mark.many(2)
+@pytest.mark.many(1)
 @pytest.mark.parametrize("name", ELEMENTWISE)
 def test_an_elementwise_function_is_pruned_by_its_parameter(name: str) -> None:
     function = ELEMENTWISE[name]

@@ -98,6 +98,7 @@ def about(shot: OneShot, key: str) -> dict[str, Any]:
 
 @pytest.mark.many(20)
 # the weight of a transposed convolution is that of another, mirrored
+@pytest.mark.many(8)
 @pytest.mark.parametrize("name", [name for name in WAYS if "transpose" not in name])
 def test_a_weight_in_any_form_is_that_of_the_layer_that_it_makes(name: str) -> None:
     way = WAYS[name]
@@ -155,6 +156,7 @@ def test_tuning_leaves_the_same_network_as_of_its_twin() -> None:
     assert_pruned_alike("w @ x.t()", plan)
 
 
+@pytest.mark.many(1)
 @pytest.mark.parametrize("name", ["w @ x.t()", "conv_transpose1d"])
 def test_a_pattern_lies_along_the_inputs_whatever_the_form(name: str) -> None:
     plan = Plan(criterion="magnitude", repair="lsq", allocation="local")
@@ -185,6 +187,7 @@ class Spread(nn.Conv2d):
         return super().forward(spread(x, 2, 1))
 
 
+@pytest.mark.slow
 def test_a_transposed_convolution_with_a_stride_is_one_over_inputs_set_apart() -> None:
     way = Way(
         use=lambda w, x: functional.conv_transpose2d(x, w, stride=2, padding=1, output_padding=1),

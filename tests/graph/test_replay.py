@@ -81,7 +81,7 @@ def assert_alike(build: Callable[[], Network], of: Batches, *, memory: int = 2**
     return replay
 
 
-@pytest.mark.many(9)
+@pytest.mark.many(4)
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("memory", [2**29, 3000, 0])
 def test_what_enters_the_layers_is_the_same_to_the_bit(name: str, memory: int) -> None:
@@ -218,6 +218,7 @@ def step_by_step(z: Tensor) -> Tensor:
     return torch.stack([*z])
 
 
+@pytest.mark.many(4)
 @pytest.mark.parametrize(
     ("build", "doing", "cut"),
     [

@@ -90,6 +90,7 @@ def placed(module: nn.Module, x: Tensor, labels: int | None = None) -> Placement
     return place_samples(network, x, y, ran=network.run(x))
 
 
+@pytest.mark.many(7)
 @pytest.mark.parametrize(
     ("shape", "time", "puts_out", "layout"),
     [

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import torch
 from behaviour import Behaviour, Case, cases_of, made_of
 from spikingjelly.activation_based import neuron
@@ -76,6 +77,7 @@ def test_every_membrane_and_spike_equals_an_independent_simulation(case: Case) -
         assert torch.equal((expected >= 0)[sure], (spikes[name] != 0)[sure])
 
 
+@pytest.mark.many(2)
 @torch.no_grad()
 def test_every_score_equals_the_formula(case: Case) -> None:
     network, x, result = case.network, case.x, case.scores

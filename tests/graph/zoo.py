@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 from snnprune.graph.hooks import observe
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
+from snnprune.jobs.prune import methods
 from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import Calibration
 from snnprune.pruning.criteria import load_criterion
@@ -148,7 +150,10 @@ def pruned_by_the_command(run: Callable[..., Any], module: str, name: str) -> di
     built = import_module(module).made(name)[0]
     torch.save(built.state_dict(), "own.pth")
     flags = ("--model", "own.py:build", "--data", "own.py:batches", "--sparsity", 0.5)
-    done = run("prune", "own.pth", *flags, "-o", "pruned.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(methods, "STEPS", 14)  # a minute holds many of so small a network
+        patch.setattr(methods, "LEAST", 9)
+        done = run("prune", "own.pth", *flags, "-o", "pruned.safetensors")
     assert done.returncode == 0, done.stderr
     assert "criterion magnitude (the network and its data are at hand)" in done.stdout
     return load_file("pruned.safetensors")

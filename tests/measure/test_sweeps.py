@@ -222,7 +222,7 @@ def collect_tensors(found: Calibration) -> dict[str, object]:
     return said
 
 
-@pytest.mark.many(8)
+@pytest.mark.many(4)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_calibration_has_the_same_bits_with_the_kernel_and_without(
     name: str, kernel: NativeSweeps, threads: int, monkeypatch: pytest.MonkeyPatch

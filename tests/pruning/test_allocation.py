@@ -91,6 +91,7 @@ def test_every_allocation_prunes_exactly_the_count_and_every_zero(
     assert not any(bool(masks[key][target.magnitudes[key] == 0].any()) for key in target.keys)
 
 
+@pytest.mark.many(5)
 @pytest.mark.parametrize("name", ALLOCATIONS.rows)
 @settings(max_examples=30, deadline=None)
 @given(layers=LAYERS, data=st.data())

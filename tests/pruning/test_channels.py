@@ -67,7 +67,7 @@ def cut(network: Network, sparsity: float, *, locally: bool = False) -> ChannelC
     return cutting
 
 
-@pytest.mark.many(3)
+@pytest.mark.many(1)
 @pytest.mark.parametrize("name", SPECS)
 def test_the_smaller_network_puts_out_what_the_masked_one_does(name: str) -> None:
     network, x = network_of(name)

@@ -119,6 +119,7 @@ def count_products(of: Pruned, repair: Callable[[Pruned], object]) -> int:
     return whole.done - first.done
 
 
+@pytest.mark.many(1)
 @pytest.mark.parametrize(
     ("build", "cut_short"), [(AtOnce, True), (AtOnce, False), (StepByStep, False)]
 )

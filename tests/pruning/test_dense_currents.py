@@ -21,7 +21,7 @@ from snnprune.pruning.repair.layerwise import (
 NETWORKS = ("convolved", "SpikingJelly at once", "SpikingJelly stepwise", "snnTorch", "tied")
 
 
-@pytest.mark.many(2)
+@pytest.mark.many(1)
 @pytest.mark.parametrize("repair", [choose_and_refit, refit, give_back_means])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_repair_is_the_same_to_the_bit_however_many_layers_fit(

@@ -83,6 +83,7 @@ def mean_and_deviation(seen: list[Tensor]) -> tuple[Tensor, Tensor]:
     return flat.mean(1), flat.std(1, correction=0)
 
 
+@pytest.mark.many(1)
 @pytest.mark.parametrize("repair", ["bn", "lsq"])
 def test_what_leaves_a_norm_has_the_mean_and_deviation_of_the_dense_network(repair: str) -> None:
     of = pruned("convolved", kept=0.7)

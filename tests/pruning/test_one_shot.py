@@ -61,6 +61,7 @@ def test_the_dense_network_comes_back_bit_by_bit(repair: str) -> None:
     assert same(state(one), dense)
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_dense_network_comes_back_after_somebody_ran_it(name: str) -> None:
     one = made_ready(name)
@@ -75,7 +76,7 @@ def test_the_dense_network_comes_back_after_somebody_ran_it(name: str) -> None:
     assert one.tensors() == {}
 
 
-@pytest.mark.many(3)
+@pytest.mark.many(1)
 @pytest.mark.parametrize(
     ("criterion", "repair"),
     [

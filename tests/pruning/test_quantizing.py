@@ -35,7 +35,7 @@ def weights_of(of: Pruned) -> dict[str, Tensor]:
     return {key: of.network.module.get_parameter(key).detach().clone() for key in of.masks}
 
 
-@pytest.mark.many(3)
+@pytest.mark.many(1)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_is_pruned_stays_so_and_the_rest_is_on_its_grid(name: str) -> None:
     of = pruned(name, 0.4)
@@ -107,6 +107,7 @@ def test_the_first_layer_is_put_on_its_grid_by_what_the_membrane_adds_up(name: s
         assert torch.equal(integers.float(), expected if costs[0] <= costs[1] else plain)
 
 
+@pytest.mark.many(1)
 @pytest.mark.parametrize(
     ("name", "last"),
     [("snnTorch", "fc1"), ("SpikingJelly at once", "fc"), ("SpikingJelly stepwise", "fc")],
@@ -160,6 +161,7 @@ def test_the_same_plan_gives_the_same_integers_and_the_dense_network_comes_back(
     assert one.tensors() == {}
 
 
+@pytest.mark.slow
 def test_what_was_pruned_and_repaired_is_quantized_at_last() -> None:
     one, other = ready(), ready()
     one.prune(PLAN, 0.5)

@@ -73,7 +73,7 @@ def firing(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-@pytest.mark.many(2)
+@pytest.mark.many(1)
 @pytest.mark.parametrize(
     ("make", "shape"),
     [

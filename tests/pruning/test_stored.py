@@ -46,6 +46,7 @@ def sort_masks(arrays: Arrays, sparsity: float) -> Masks:
     return dict(zip(arrays, np.split(kept, ends[:-1]), strict=True))
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize("seed", range(4))
 def test_it_is_what_a_sort_finds(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -59,7 +59,7 @@ def test_the_settings_are_by_default_those_of_the_docs() -> None:
     )
 
 
-@pytest.mark.many(2)
+@pytest.mark.many(1)
 @pytest.mark.parametrize("name", TUNED)
 def test_outputs_come_nearer_to_the_dense_networks(name: str) -> None:
     of = pruned(name)

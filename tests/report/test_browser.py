@@ -9,7 +9,10 @@ import torch
 from browser import CHROMIUM, opened
 from safetensors.torch import save_file
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium"),
+    pytest.mark.slow,
+]
 HOSTILE = (
     "<script>document.title='taken'</script>.weight",
     "<img src=x onerror=alert(1)>\x1b[31m.weight",
@@ -30,7 +33,6 @@ def page(tmp_path_factory: pytest.TempPathFactory, process: Callable[..., object
     return folder / "report" / "report.html"
 
 
-@pytest.mark.many(1)
 @pytest.mark.parametrize(("width", "dark"), [(1100, False), (390, True)])
 def test_it_loads_without_a_word_and_asks_for_nothing(page: Path, width: int, dark: bool) -> None:
     found = opened(page, width=width, dark=dark)

@@ -238,6 +238,7 @@ def test_a_report_in_the_way_is_refused_before_any_work(
     assert (tmp_path / "report.html").read_text() != "mine"
 
 
+@pytest.mark.many(2)
 @pytest.mark.parametrize(
     "command",
     [

@@ -66,6 +66,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     return seen
 
 
+@pytest.mark.many(1)
 @pytest.mark.parametrize("plot", PLOTS[:2])
 def test_the_same_numbers_give_the_same_bytes(plot: Plot, tmp_path: Path) -> None:
     paths = [tmp_path / "a.svg", tmp_path / "b.png"]

@@ -98,7 +98,7 @@ def check(asked: LoopOptions, folder: Path) -> None:
     assert report["tickets"] == json.loads(json.dumps(whole["tickets"]))
 
 
-@pytest.mark.many(2)
+@pytest.mark.many(1)
 @pytest.mark.parametrize("name", IMP)
 def test_stopped_after_every_single_step_it_ends_bit_identical(
     name: str, images: Path, tmp_path: Path

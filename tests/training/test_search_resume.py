@@ -79,7 +79,7 @@ def small(images: Path, out: Path) -> LoopOptions:
     return options(recipe(images, {"epochs": 1}, dense=True), out)
 
 
-@pytest.mark.many(2)
+@pytest.mark.many(1)
 @pytest.mark.parametrize("name", RUNS)
 def test_stopped_after_every_single_step_it_ends_bit_identical(
     name: str, images: Path, tmp_path: Path

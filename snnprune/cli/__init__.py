@@ -16,7 +16,7 @@ from typer.main import get_command
 
 from snnprune.cli.commands import COMMANDS, make_app, wait_to_speak
 from snnprune.cli.completion import VARIABLE
-from snnprune.cli.console import STDERR, ReaderLeftError, claim_stdout
+from snnprune.cli.streams import STDERR, ReaderLeftError, claim_stdout
 from snnprune.errors import (
     InputError,
     MemoryExhaustedError,

@@ -15,7 +15,8 @@ from snnprune.errors import format_count, layer_name, make_printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from snnprune.chips.rules import ChipFit, LayerFit, Misfit
+    from snnprune.chips.check import ChipFit, LayerFit
+    from snnprune.chips.rules import Misfit
 
 app = typer.Typer(help="List, show and copy chips, which --chip names.", no_args_is_help=True)
 

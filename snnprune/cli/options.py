@@ -14,6 +14,7 @@ import typer
 from typer.models import ParameterInfo
 
 from snnprune.cli.completion import make_completer
+from snnprune.cli.streams import tell_of_loading
 from snnprune.errors import InputError, SnnpruneError, UsageError
 from snnprune.jobs.targets.options import ConfigOptions, FurtherOptions, Options, ReadAs
 from snnprune.jobs.targets.settings import Config, load_config
@@ -152,8 +153,6 @@ def _tell_of_waiting(groups: Collection[Options]) -> Iterator[None]:
     if any(isinstance(one, ShowOptions) and one.quiet for one in groups):
         yield
         return
-    from snnprune.cli.console import tell_of_loading
-
     named = (getattr(one, name, None) for one in groups for name in ("checkpoint", "recipe"))
     opened = next(filter(None, named), None)
     with tell_of_loading(f"opening {opened}" if opened else None):

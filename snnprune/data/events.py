@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -14,19 +14,16 @@ import torch
 from torch import Tensor
 
 from snnprune.data import SPLITS, Augmentation, DataOptions, DataSet
-from snnprune.data.batches import Batches
 from snnprune.data.images import (
     Batch,
     Device,
     ImageSplit,
-    draw_permutation,
     image_data_set,
     vary_images,
 )
 from snnprune.data.overlap import note_overlap
 from snnprune.errors import InputError
 from snnprune.files.reading import open_for_reading
-from snnprune.runtime import make_generator
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,20 +53,11 @@ class EventSplit(ImageSplit):
             return chosen
         return replace(chosen, lengths=self.lengths[_on_cpu(indices)])
 
-    def batches(
-        self, batch_size: int, *, limit: int | None = None, device: Device = "cpu"
-    ) -> Batches:
-        """Batches in order, up to `limit` samples; of several lengths the shortest come first."""
+    def cut_in_order(self, end: int, batch_size: int) -> Sequence[Tensor | slice]:
+        """As that of images; of several lengths the shortest come first."""
         if self.lengths is None:
-            return super().batches(batch_size, limit=limit, device=device)
-        end = len(self) if limit is None else min(limit, len(self))
-        chunks = self._cut_alike(torch.arange(end), batch_size)
-
-        def begin() -> Iterator[Batch]:
-            for chunk in chunks:
-                yield self.subset(chunk).on(device).normalise()
-
-        return Batches(begin=begin, count=len(chunks))
+            return super().cut_in_order(end, batch_size)
+        return self._cut_alike(torch.arange(end), batch_size)
 
     def steps(self, batch_size: int) -> int:
         """How many batches `shuffle` gives."""
@@ -77,29 +65,15 @@ class EventSplit(ImageSplit):
             return super().steps(batch_size)
         return len(self._cut_alike(torch.arange(len(self)), batch_size))
 
-    def shuffle(
-        self,
-        batch_size: int,
-        *,
-        key: tuple[object, ...],
-        device: Device,
-        augment: Augmentation,
-        start: int = 0,
-    ) -> Iterator[Batch]:
+    def deal(self, order: Tensor, batch_size: int, device: Device) -> tuple[Self, Sequence[Tensor]]:
         """As that of images; of several lengths each batch has one, and batches are mixed."""
         if self.lengths is None:
-            yield from super().shuffle(
-                batch_size, key=key, device=device, augment=augment, start=start
-            )
-            return
-        order = draw_permutation(self, *key, "order")
+            return super().deal(order, batch_size, device)
         place = torch.empty_like(order)
         place[order] = torch.arange(len(order))
         chunks = self._cut_alike(order, batch_size)
         chunks.sort(key=lambda chunk: int(place[chunk[0]]))  # where chance put their first sample
-        for step, chunk in list(enumerate(chunks))[start:]:
-            batch, draws = self.subset(chunk).on(device), make_generator(*key, "augment", step)
-            yield replace(batch, images=batch.vary(augment, draws)).normalise()
+        return self, chunks
 
     def vary(self, augment: Augmentation, draws: torch.Generator) -> Tensor:
         """The frames, all of a recording changed in the same way."""

@@ -1,6 +1,6 @@
 """Images in memory: how training varies them, and from two splits to a data set."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -113,14 +113,18 @@ class ImageSplit:
     ) -> Batches:
         """Batches in order, up to `limit` samples; the last may be smaller."""
         end = len(self) if limit is None else min(limit, len(self))
-        starts = range(0, end, batch_size)
+        chunks = self.cut_in_order(end, batch_size)
 
         def begin() -> Iterator[Batch]:
-            for start in starts:
-                batch = self.subset(slice(start, min(start + batch_size, end)))
-                yield batch.on(device).normalise()
+            for chunk in chunks:
+                yield self.subset(chunk).on(device).normalise()
 
-        return Batches(begin=begin, count=len(starts))
+        return Batches(begin=begin, count=len(chunks))
+
+    def cut_in_order(self, end: int, batch_size: int) -> Sequence[Tensor | slice]:
+        """The indices of each batch of the first `end` samples."""
+        starts = range(0, end, batch_size)
+        return [slice(start, min(start + batch_size, end)) for start in starts]
 
     def steps(self, batch_size: int) -> int:
         """How many batches `shuffle` gives."""
@@ -140,12 +144,16 @@ class ImageSplit:
 
         The first `start` batches are left out; the others are the same without them.
         """
-        here = self.on(device)
-        order = draw_permutation(self, *key, "order").to(here.images.device)
-        for step in range(start, self.steps(batch_size)):
-            batch = here.subset(order[step * batch_size : (step + 1) * batch_size])
-            draws = make_generator(*key, "augment", step)
+        here, chunks = self.deal(draw_permutation(self, *key, "order"), batch_size, device)
+        for step, chunk in list(enumerate(chunks))[start:]:
+            batch, draws = here.subset(chunk).on(device), make_generator(*key, "augment", step)
             yield replace(batch, images=batch.vary(augment, draws)).normalise()
+
+    def deal(self, order: Tensor, batch_size: int, device: Device) -> tuple[Self, Sequence[Tensor]]:
+        """What `shuffle` takes batches from, and the indices (n,) of each, for an `order` (N,)."""
+        here = self.on(device)
+        chunks = order.to(here.images.device).split(batch_size)
+        return here, chunks[: self.steps(batch_size)]
 
     def vary(self, augment: Augmentation, draws: Generator) -> Tensor:
         """The samples, each changed by draws of its own; see `vary_images`."""

@@ -320,6 +320,7 @@ def _load_kind(name: str, source: Source) -> Any:
             f"{name} is read with {' and '.join(missing)}", hint="pip install 'snnprune[events]'"
         )
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        # of tonic's own imports, as that a package of its is old: nobody here can mend them
         warnings.simplefilter("ignore")
         try:
             return getattr(importlib.import_module("tonic.datasets"), source.kind)

@@ -29,8 +29,8 @@ from snnprune.export.chain import (
     Spiking,
     Stage,
     Weights,
-    extract_chain,
 )
+from snnprune.export.chain_extraction import extract_chain
 from snnprune.export.exporters import RecordedNetwork
 from snnprune.files.writing import replace_file
 from snnprune.runtime import UnavailableError, compile_c

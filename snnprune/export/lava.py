@@ -20,7 +20,8 @@ from torch import Tensor
 
 from snnprune.errors import InputError
 from snnprune.export import Written
-from snnprune.export.chain import Chain, ChainError, Pool, Spiking, Stage, Weights, extract_chain
+from snnprune.export.chain import Chain, ChainError, Pool, Spiking, Stage, Weights
+from snnprune.export.chain_extraction import extract_chain
 from snnprune.export.exporters import RecordedNetwork, convert_package_errors, import_package
 from snnprune.files.writing import replace_file
 

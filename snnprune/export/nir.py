@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from snnprune.checkpoint.containers import read_checkpoint
 from snnprune.errors import InputError, Note, format_count, format_names
 from snnprune.export import Written
-from snnprune.export.chain import extract_chain
+from snnprune.export.chain_extraction import extract_chain
 from snnprune.export.exporters import (
     NEEDED,
     RecordedNetwork,

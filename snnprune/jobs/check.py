@@ -46,7 +46,7 @@ from snnprune.runtime import Progress
 
 if TYPE_CHECKING:
     from snnprune.checkpoint.checkpoint import Checkpoint
-    from snnprune.chips.rules import ChipFit
+    from snnprune.chips.check import ChipFit
     from snnprune.graph.network import Network
     from snnprune.jobs.targets.target import Target
     from snnprune.masks import Masks
@@ -347,7 +347,7 @@ def fit_target(target: Target, chip: Limit) -> ChipFit | None:
 
     None where its network cannot be had.
     """
-    from snnprune.chips.rules import check_design
+    from snnprune.chips.check import check_design
     from snnprune.chips.tracing import measure_needs
     from snnprune.jobs.targets.opening import read_example
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from snnprune.checkpoint.checkpoint import Checkpoint
-    from snnprune.chips.rules import ChipFit
+    from snnprune.chips.check import ChipFit
     from snnprune.export.exporters import RecordedNetwork
     from snnprune.jobs.targets.target import Target
     from snnprune.pruning.repair.quantize import IntegerWeight

@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from snnprune import export, measure
-from snnprune.chips import rules
+from snnprune.chips import check, rules
 from snnprune.jobs import demo, inspect, sensitivity
 from snnprune.jobs.prune import budgets, target_sparsity
 from snnprune.jobs.targets import reporting
@@ -45,10 +45,10 @@ Sizes = Annotated[export.Sizes, AsDict()]
 Chain = Annotated[export.ChainCheck, AsDict(name="Chain")]
 Tuning = Annotated[repair.TuneOutcome, AsDict(name="Tuning")]
 Quantization = Annotated[quantize.Quantized, AsDict(name="Quantization", without=("weights",))]
-LayerFit = Annotated[rules.LayerFit, AsDict()]
+LayerFit = Annotated[check.LayerFit, AsDict()]
 Misfit = Annotated[rules.Misfit, AsDict()]
 ChipFit = Annotated[
-    rules.ChipFit, AsDict(name="ChipFit", more={"layers": list[LayerFit], "misfits": list[Misfit]})
+    check.ChipFit, AsDict(name="ChipFit", more={"layers": list[LayerFit], "misfits": list[Misfit]})
 ]
 Gate = Annotated[verdicts.Verdict, AsDict(name="Gate")]
 Evidence = Annotated[effects.PruneEvidence, AsDict(name="Evidence")]

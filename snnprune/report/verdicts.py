@@ -21,7 +21,7 @@ from snnprune.errors import (
 from snnprune.files.writing import replace_file
 
 if TYPE_CHECKING:
-    from snnprune.chips.rules import ChipFit
+    from snnprune.chips.check import ChipFit
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ import pytest
 from making_needs import IF, chain, change_chip, conv, linear
 
 from snnprune.chips import Chip, load_chip
+from snnprune.chips.check import ChipFit, check_design
 from snnprune.chips.needs import LayerNeeds, Pool, change_channels, thin_out
 from snnprune.chips.placement import (
     count_excess,
@@ -19,7 +20,6 @@ from snnprune.chips.placement import (
     plan_channels,
     plan_density,
 )
-from snnprune.chips.rules import ChipFit, check_design
 
 SPECK = load_chip("speck")
 SMALL = chain(conv("a", 2, 8), linear("b", 512, 4))

@@ -11,9 +11,9 @@ from torch import nn
 from without_samna import without_drivers
 
 from snnprune.chips import load_chip
+from snnprune.chips.check import check_design
 from snnprune.chips.needs import change_channels
 from snnprune.chips.placement import find_fitting, list_cores, measure_memory, place, plan_channels
-from snnprune.chips.rules import check_design
 from snnprune.chips.tracing import measure_needs
 from snnprune.graph.trace import trace
 

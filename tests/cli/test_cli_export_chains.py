@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from snnprune.checkpoint.naming import is_prunable
 from snnprune.export import c as headers
-from snnprune.export import chain
+from snnprune.export import chain_pass
 from snnprune.graph.libraries import reset_states
 
 from one_line import assert_one_line  # isort: skip
@@ -207,14 +207,14 @@ def test_a_fold_that_is_wrong_is_found_out(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loud("jelly_batchnorm", tmp_path)
-    real = chain._read_norm
+    real = chain_pass._read_norm
 
     def inexact(*args: Any, **kwargs: Any) -> Any:
         norm = real(*args, **kwargs)
         norm.mean[0] += 1e-2
         return norm
 
-    monkeypatch.setattr(chain, "_read_norm", inexact)
+    monkeypatch.setattr(chain_pass, "_read_norm", inexact)
     done = export(run, "c", "jelly_batchnorm", tmp_path, "spiking_films")
     assert_one_line(done, 3, "2: is off by")
     assert not (tmp_path / "a.h").exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from snnprune.cli.console import CLEAR
+from snnprune.cli.streams import CLEAR
 
 
 def seen_on_a_terminal(*words: object, **environment: str) -> tuple[int, str, str]:

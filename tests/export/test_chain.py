@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from snnprune.errors import InputError
 from snnprune.export.c import _Header, run_header
-from snnprune.export.chain import ChainError, ExtractedChain, extract_chain
+from snnprune.export.chain import ChainError, ExtractedChain
+from snnprune.export.chain_extraction import extract_chain
 from snnprune.export.exporters import record_first_calls
 from snnprune.graph.trace import trace
 from snnprune.models.lif import LIF, Dynamics

@@ -9,9 +9,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from snnprune.chips import Chip
+from snnprune.chips.check import ChipFit, check_design
 from snnprune.chips.needs import LayerNeeds, change_channels
 from snnprune.chips.placement import iter_layer_limits, plan_channels, plan_density
-from snnprune.chips.rules import ChipFit, Misfit, check_design
+from snnprune.chips.rules import Misfit
 from snnprune.chips.tracing import measure_needs
 from snnprune.errors import GateError, InputError, layer_name
 from snnprune.jobs.check import find_chip_limit

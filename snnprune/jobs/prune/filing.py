@@ -13,7 +13,7 @@ from snnprune.checkpoint.containers import read_back
 from snnprune.checkpoint.header import PARTNER
 from snnprune.checkpoint.mask_file import write_integers, write_masks
 from snnprune.checkpoint.safetensors import measure_safetensors
-from snnprune.chips.rules import ChipFit
+from snnprune.chips.check import ChipFit
 from snnprune.files.reading import hash_file
 from snnprune.files.writing import replace_together, write_json
 from snnprune.jobs.check import (
@@ -23,7 +23,8 @@ from snnprune.jobs.check import (
     drop_channels,
     judge_gates,
 )
-from snnprune.jobs.prune.budgets import BudgetResult, BudgetSearch, make_budget, make_keeping
+from snnprune.jobs.prune.budget_search import BudgetSearch
+from snnprune.jobs.prune.budgets import BudgetResult, make_budget, make_keeping
 from snnprune.jobs.prune.measuring import BeforeAfter
 from snnprune.jobs.prune.methods import list_rounded, list_unfitted
 from snnprune.jobs.prune.options import (

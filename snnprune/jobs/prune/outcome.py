@@ -12,7 +12,7 @@ from snnprune.jobs.targets.reporting import LayerRow
 from snnprune.report.verdicts import Verdict
 
 if TYPE_CHECKING:
-    from snnprune.chips.rules import ChipFit
+    from snnprune.chips.check import ChipFit
     from snnprune.jobs.prune.budgets import BudgetResult
     from snnprune.jobs.prune.target_sparsity import Search
     from snnprune.measure.evaluation import Evaluation

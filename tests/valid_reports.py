@@ -16,7 +16,8 @@ def assert_valid(report: dict[str, Any]) -> None:
     assert wanted, f"no schema for {report.get('command')}"
     faults = [list(one.iter_errors(report)) for one in wanted]
     best = min(faults, key=len)
-    assert not best, "\n".join(f"{fault.json_path}: {fault.message}"[:300] for fault in best)
+    told = "\n".join(f"{fault.json_path}: {fault.message}"[:300] for fault in best)
+    assert not best, f"{told}\na new key? run python -m snnprune.jobs.reports"
 
 
 @functools.cache

@@ -79,7 +79,7 @@ def try_turns(network: Network, x: Tensor) -> list[TurnedBatch] | None:
         return found or _list_single_dims(x, plain)
 
 
-def place_samples(network: Network, x: Any, y: Tensor | None, *, ran: Any) -> Placement:
+def find_placement(network: Network, x: Any, y: Tensor | None, *, ran: Any) -> Placement:
     """Find where samples lie in batches like `x`, that `ran` came of, with labels `y` or without.
 
     The network that comes back counts batches without labels, and reads outputs, by that.

@@ -21,7 +21,7 @@ from snnprune.jobs.targets.reporting import (
 )
 from snnprune.jobs.targets.target import Target, make_one_shot, warn_of_unused_criterion
 from snnprune.pruning.effects import make_score_histogram
-from snnprune.pruning.oneshot import Plan, PrunePlan
+from snnprune.pruning.oneshot import LoadedPlan, Plan
 from snnprune.pruning.score import Scores
 from snnprune.report import make_file_entry
 from snnprune.runtime import Progress
@@ -41,7 +41,7 @@ class ScoreResult:
 class CriterionChoice:
     """A criterion and why it was taken."""
 
-    plan: PrunePlan
+    plan: LoadedPlan
     why: str
 
 

@@ -30,7 +30,7 @@ from snnprune.measure.agreement import Agreement, AgreementRow, Answers, Outputs
 from snnprune.measure.agreement_pass import measure_agreements
 from snnprune.measure.calibration import Calibration
 from snnprune.pruning.allocation.rules import choose_cheapest
-from snnprune.pruning.oneshot import OneShot, Plan, PrunePlan
+from snnprune.pruning.oneshot import LoadedPlan, OneShot, Plan
 from snnprune.pruning.prune import PruneResult
 from snnprune.recipe.schema import PruneRecipe, PruneSection
 from snnprune.recipe.yaml_text import dump_settings
@@ -300,7 +300,7 @@ class TrialBench:
 
     target: Target
     work: OneShot
-    plan: PrunePlan
+    plan: LoadedPlan
     images: Batches
     """To compare on."""
 

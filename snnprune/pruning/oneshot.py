@@ -73,13 +73,13 @@ class Plan:
         steps = range(1, self.steps)
         return [*(1 - kept * (left / kept) ** (n / self.steps) for n in steps), sparsity]
 
-    def load(self) -> PrunePlan:
+    def load(self) -> LoadedPlan:
         """What the names stand for, each loaded once.
 
         Raises:
             InputError: criterion, allocation or repair cannot be had.
         """
-        return PrunePlan(
+        return LoadedPlan(
             names=self,
             criterion=load_criterion(self.criterion),
             allocation=None if self.allocation is None else load_allocation(self.allocation),
@@ -88,7 +88,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrunePlan:
+class LoadedPlan:
     """What a `Plan` names, loaded."""
 
     names: Plan
@@ -103,11 +103,11 @@ class PrunePlan:
         looking = {*self.names.repair.split("+")} - WITHOUT_STATISTICS
         return bool(looking) or self.criterion.needs != "weight" or self.names.allocation == "flips"
 
-    def load(self) -> PrunePlan:
+    def load(self) -> LoadedPlan:
         """The same: it is loaded already."""
         return self
 
-    def change(self, names: Plan) -> PrunePlan:
+    def change(self, names: Plan) -> LoadedPlan:
         """Another plan; where criterion, allocation and repair stay, they are not loaded again.
 
         Raises:
@@ -175,7 +175,7 @@ class OneShot:
             self._calibration = self._calibrate()
         return self._calibration
 
-    def scores(self, plan: Plan | PrunePlan) -> Scores:
+    def scores(self, plan: Plan | LoadedPlan) -> Scores:
         """Of the dense network's weights.
 
         Raises:
@@ -189,7 +189,7 @@ class OneShot:
 
     def prune(
         self,
-        plan: Plan | PrunePlan,
+        plan: Plan | LoadedPlan,
         sparsity: float,
         cutting: Cutting | None = None,
         *,
@@ -218,7 +218,7 @@ class OneShot:
         return cut
 
     def _run_steps(
-        self, plan: PrunePlan, sparsity: float, cutting: Cutting | None, *, structured: bool
+        self, plan: LoadedPlan, sparsity: float, cutting: Cutting | None, *, structured: bool
     ) -> PruneResult:
         """Score, cut and repair the dense network, step by step to `sparsity`."""
         scores, path = self.scores(plan), plan.names.path(sparsity)
@@ -244,7 +244,7 @@ class OneShot:
         return replace(cut, masks=masks)
 
     def _prune_gradually(
-        self, plan: PrunePlan, goal: PruneResult, alive: Masks, *, own: bool
+        self, plan: LoadedPlan, goal: PruneResult, alive: Masks, *, own: bool
     ) -> PruneResult:
         """Prune and repair as far as `BEGIN`, and let `tune` take what `goal` asks for beyond.
 
@@ -296,7 +296,7 @@ class OneShot:
 
     def _cut(
         self,
-        plan: PrunePlan,
+        plan: LoadedPlan,
         weights: Mapping[str, Tensor],
         scores: Scores,
         cutting: Cutting | None,
@@ -330,7 +330,7 @@ class OneShot:
 
     def _repair(
         self,
-        plan: PrunePlan,
+        plan: LoadedPlan,
         cut: PruneResult,
         choosable: Masks,
         *,

@@ -123,7 +123,7 @@ def in_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """From now on nothing is done piece by piece."""
 
     def switch() -> None:
-        monkeypatch.setattr("snnprune.jobs.prune.prune.open_prunable", lambda _: None)
+        monkeypatch.setattr("snnprune.jobs.prune.prune.open_for_stored_pruning", lambda _: None)
         for job in ("inspect", "check", "diff"):
             monkeypatch.setattr(f"snnprune.jobs.{job}.open_stored_target", lambda _: None)
         monkeypatch.setattr("snnprune.jobs.export.open_stored", lambda _: None)

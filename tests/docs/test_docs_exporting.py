@@ -1,10 +1,12 @@
 """What docs/exporting.md shows works as pasted."""
 
+import re
 import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from doc_blocks import Block, assert_shown, blocks_of, first_column, in_folder, table_under
@@ -12,6 +14,7 @@ from doc_blocks import Block, assert_shown, blocks_of, first_column, in_folder, 
 from snnprune.checkpoint.packing import PRECISIONS
 from snnprune.export import FORMATS
 from snnprune.export.nir import EXPORTERS
+from snnprune.jobs.options import ExportOptions
 
 PAGE = "exporting.md"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -58,6 +61,11 @@ def test_the_tables_name_every_format_and_precision() -> None:
     assert [ends for _, ends, _ in rows] == [", ".join(f.suffixes) for f in FORMATS.values()]
     named = {one.strip() for cell in first_column(PAGE, "Packed files") for one in cell.split(",")}
     assert named == set(PRECISIONS)
+
+
+def test_the_help_names_every_format() -> None:
+    told = get_type_hints(ExportOptions, include_extras=True)["to"].__metadata__[0].help
+    assert re.findall(r"\w+", told.replace(" or ", " ")) == list(FORMATS)
 
 
 def test_the_table_of_libraries_names_those_that_are_exported() -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,6 +20,8 @@ from snnprune.models import MODELS
 from snnprune.pruning.allocation import ALLOCATIONS
 from snnprune.pruning.criteria import CRITERIA
 from snnprune.pruning.repair import REPAIRS
+from snnprune.recipe.sections import TrainingSection
+from snnprune.training import LOSSES
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 PAGE = "extending.md"
@@ -102,8 +105,14 @@ def test_what_the_page_quotes_is_in_the_file() -> None:
 
 
 def test_the_entry_point_groups_are_those_of_the_tables_of_names() -> None:
-    groups = {table.group for table in (CRITERIA, ALLOCATIONS, REPAIRS, MODELS, DATA)}
+    groups = {table.group for table in (CRITERIA, ALLOCATIONS, REPAIRS, LOSSES, MODELS, DATA)}
     assert first_column(PAGE, "An entry point") == groups
+
+
+def test_the_table_of_losses_and_their_setting_name_every_loss() -> None:
+    assert first_column(PAGE, "A loss") == set(LOSSES.rows)
+    told = TrainingSection.model_fields["loss"].description or ""
+    assert set(LOSSES.rows) <= set(re.findall(r"[\w-]+", told))
 
 
 def test_the_table_of_neuron_libraries_is_the_tool_s() -> None:

@@ -12,7 +12,7 @@ from snnprune.graph.forward import (
     CountedForward,
     call_module,
 )
-from snnprune.graph.samples_and_steps import Placement, _is_alike, place_samples, try_turns
+from snnprune.graph.samples_and_steps import Placement, _is_alike, find_placement, try_turns
 from snnprune.graph.trace import trace
 
 FEATURES = 6
@@ -87,7 +87,7 @@ def placed(module: nn.Module, x: Tensor, labels: int | None = None) -> Placement
         nn.init.normal_(parameter, generator=torch.Generator().manual_seed(number))
     network = trace(module.eval(), x)
     y = None if labels is None else torch.zeros(labels, dtype=torch.int64)
-    return place_samples(network, x, y, ran=network.run(x))
+    return find_placement(network, x, y, ran=network.run(x))
 
 
 @pytest.mark.many(7)
@@ -204,7 +204,7 @@ def test_a_way_that_says_where_the_samples_lie_is_kept() -> None:
     x = drawn(4, 7)
     network = trace(Everywhere().eval(), x)
     said = CountedForward(forward=call_module, axis=1)
-    found = place_samples(network.with_forward(said), x, None, ran=network.run(x))
+    found = find_placement(network.with_forward(said), x, None, ran=network.run(x))
     assert found.network.forward is said
     assert not found.doubts
 

@@ -166,6 +166,14 @@ def test_without_the_variable_nothing_is_written(monkeypatch: pytest.MonkeyPatch
     assert append_step_summary("check", some()) is None
 
 
+def test_every_gate_is_a_flag_of_check() -> None:
+    from snnprune.jobs.options import CheckOptions
+    from snnprune.report.gates import GATES
+
+    flags = {field.name.replace("_", "-") for field in dataclasses.fields(CheckOptions)}
+    assert set(GATES) <= flags
+
+
 def test_no_gate_needs_what_nobody_measures() -> None:
     known = {field.name for field in dataclasses.fields(Measurements)}
     from snnprune.report.gates import GATES

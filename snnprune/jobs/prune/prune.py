@@ -18,7 +18,7 @@ from snnprune.jobs.prune.options import (
     PruneOptions,
 )
 from snnprune.jobs.prune.outcome import PrunedFile, PruneOutcome
-from snnprune.jobs.prune.stored import StoredPruning, open_prunable
+from snnprune.jobs.prune.stored import StoredPruning, open_for_stored_pruning
 from snnprune.pruning.allocation import ALLOCATIONS, require_sparsity
 from snnprune.pruning.criteria import CRITERIA
 from snnprune.pruning.repair import require_repair
@@ -109,7 +109,7 @@ class Pruning(Protocol):
 
 def _open_pruning(options: PruneOptions, progress: Progress) -> Pruning:
     """In the file, where no network is needed; else with all of it in memory."""
-    target = open_prunable(options)
+    target = open_for_stored_pruning(options)
     if target is not None:
         return StoredPruning(target, options, progress)
     from snnprune.jobs.prune.filing import NetworkPruning  # imports torch

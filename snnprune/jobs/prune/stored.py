@@ -65,7 +65,7 @@ NO_HASH = "0" * 64  # in its place until the file that it is of is written
 SAFETENSORS = ".safetensors"
 
 
-def open_prunable(options: PruneOptions) -> StoredTarget | None:
+def open_for_stored_pruning(options: PruneOptions) -> StoredTarget | None:
     """The target, where all that is asked for can be done in its file; else None.
 
     Raises:

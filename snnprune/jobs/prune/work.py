@@ -44,7 +44,7 @@ from snnprune.masks import Masks, RowBounds, count_prunable, count_pruned
 from snnprune.measure.calibration import Calibration
 from snnprune.pruning.allocation import load_allocation
 from snnprune.pruning.budget import BudgetCutting
-from snnprune.pruning.oneshot import Cutting, OneShot, Plan, PrunePlan
+from snnprune.pruning.oneshot import Cutting, LoadedPlan, OneShot, Plan
 from snnprune.pruning.prune import PruneResult, choose_default_allocation, prune
 from snnprune.pruning.repair import NONE
 from snnprune.pruning.score import Scores
@@ -437,7 +437,7 @@ def make_cutting(structure: Structure, target: Target, plan: Plan) -> Cutting | 
 class LayerCutting:
     """Cuts named layers to their own sparsity and shares another one out among the others."""
 
-    def __init__(self, layers: Mapping[str, float], plan: PrunePlan, final: float) -> None:
+    def __init__(self, layers: Mapping[str, float], plan: LoadedPlan, final: float) -> None:
         """`final` is the sparsity of the layers that are not named, after the last step."""
         self.layers, self.plan, self.final = layers, plan, final
 

@@ -31,7 +31,7 @@ from snnprune.graph.forward import (
     require_as_many,
 )
 from snnprune.graph.network import Network
-from snnprune.graph.samples_and_steps import Placement, place_samples
+from snnprune.graph.samples_and_steps import Placement, find_placement
 from snnprune.graph.state import unwrap
 from snnprune.graph.trace import trace
 from snnprune.jobs.targets.binding import (
@@ -187,7 +187,7 @@ def _find_placement(network: Network, example: Pair, ran: Any, *, own: bool) -> 
     if not own:
         return Placement(network=network)
     with guard_user_code(f"running the model on {describe_batch(example.x)}", field="--model"):
-        return place_samples(network, *example, ran=ran)
+        return find_placement(network, *example, ran=ran)
 
 
 def _load_module(spec: ModelSpec, checkpoint: Checkpoint) -> tuple[nn.Module, Checkpoint]:

@@ -44,6 +44,7 @@ def run_block(block: Block, run: Run) -> str:
 
 
 @pytest.mark.docs
+@pytest.mark.filterwarnings("ignore:nirtorch.load:DeprecationWarning")  # called by sinabs
 def test_the_page_runs_from_a_trained_network_to_files_that_fit_their_chips(
     run: Run, tmp_path: Path
 ) -> None:

@@ -103,12 +103,25 @@ def _check_pools(one: LayerNeeds, chip: Chip) -> Iterator[Misfit]:
     for pool in one.pools:
         if pool.kind not in chip.pooling:
             had = join_names(chip.pooling) or "none"
-            change = "train it with average pooling" if "average" in chip.pooling else None
-            yield make_misfit(
-                one, "pooling", f"{pool.kind} pooling before it, the chip has {had}", change
-            )
+            message = f"{pool.kind} pooling before it, the chip has {had}"
+            yield make_misfit(one, "pooling", message, _suggest_for_pool(pool, chip))
         elif wrong := _explain_pool(pool, chip):
             yield make_misfit(one, "pooling", *wrong)
+
+
+def _suggest_for_pool(pool: Pool, chip: Chip) -> str | None:
+    """What may stand in the place of a pool of a kind that the chip has not."""
+    taken = chip.limits.strides
+    strided = len(set(pool.strides)) == 1 and (taken is None or pool.strides[0] in taken)
+    found = [
+        *(["average pooling"] if "average" in chip.pooling else []),
+        *([f"a convolution of stride {pool.strides[0]}"] if strided and _convolves(chip) else []),
+    ]
+    return f"train it with {' or '.join(found)} in its place" if found else None
+
+
+def _convolves(chip: Chip) -> bool:
+    return any(kind.startswith("conv") for kind in chip.kinds)
 
 
 def _explain_pool(pool: Pool, chip: Chip) -> tuple[str, str] | None:

@@ -131,12 +131,12 @@ def format_apart(predicted: float | None, measured: float) -> str:
     return "-" if not predicted else f"{measured / predicted - 1:+.1%}"
 
 
-def format_budget_lines(budget: BudgetResult) -> list[str]:
+def format_budget_lines(budget: BudgetResult, noun: str) -> list[str]:
     """Which limit decided, in how many tries; or that none did."""
     if not budget.tries:
         return ["the network keeps within every limit as it is: nothing is pruned"]
     tries = f"{len(budget.tries)} tries" if len(budget.tries) > 1 else "1 try"
-    on = f", measured on the {budget.images} images" if budget.images else ""
+    on = f", measured on the {budget.images:,} {noun}" if budget.images else ""
     return [f"bound by {' and '.join(budget.bound) or 'no limit'}: {tries}{on}"]
 
 
@@ -173,7 +173,7 @@ def format_prune_lines(found: PruneOutcome) -> list[str]:
     how, noun = first.report, name_samples_of(first.report)
     steps = f" in {how['steps']} steps" if how["steps"] > 1 else ""
     search = [] if found.search is None else [format_search_line(found.search, noun)]
-    search += [] if found.budget is None else format_budget_lines(found.budget)
+    search += [] if found.budget is None else format_budget_lines(found.budget, noun)
     one = found.files if len(found.files) == 1 else ()
     return [
         *search,

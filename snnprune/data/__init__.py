@@ -206,6 +206,7 @@ __all__ = [
 
 
 SAMPLES, IMAGES = "samples", "images"
+OF_IMAGES, OF_VIDEO, OF_AUDIO = (f"{kind}-classification" for kind in ("image", "video", "audio"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +215,8 @@ class DataRow(RegistryRow):
 
     noun: str = SAMPLES
     """What messages call its samples, in the plural."""
+    task: str | None = None
+    """What a network for it does, as the Hugging Face Hub names tasks; None: not known."""
 
 
 DATA = Registry(
@@ -224,57 +227,69 @@ DATA = Registry(
             target="snnprune.data.public:fashion_mnist_mini",
             summary="7,000 grey pictures of clothes, 28 x 28, 10 classes; comes with snnprune",
             noun=IMAGES,
+            task=OF_IMAGES,
         ),
         "fashion-mnist": DataRow(
             target="snnprune.data.public:fashion_mnist",
             summary="70,000 grey pictures of clothes, 28 x 28, 10 classes",
             noun=IMAGES,
+            task=OF_IMAGES,
         ),
         "mnist": DataRow(
             target="snnprune.data.public:mnist",
             summary="70,000 grey handwritten digits, 28 x 28, 10 classes",
             noun=IMAGES,
+            task=OF_IMAGES,
         ),
         "cifar10": DataRow(
             target="snnprune.data.public:cifar10",
             summary="60,000 colour pictures, 32 x 32, 10 classes",
             noun=IMAGES,
+            task=OF_IMAGES,
         ),
         "cifar100": DataRow(
             target="snnprune.data.public:cifar100",
             summary="60,000 colour pictures, 32 x 32, 100 classes",
             noun=IMAGES,
+            task=OF_IMAGES,
         ),
         "svhn": DataRow(
             target="snnprune.data.public:svhn",
             summary="99,289 colour house numbers, 32 x 32, 10 classes; needs scipy",
             noun=IMAGES,
+            task=OF_IMAGES,
         ),
         "nmnist": DataRow(
             target="snnprune.data.recordings:nmnist",
             summary="70,000 event recordings of digits, 2 x 34 x 34, 10 classes; needs tonic",
+            task=OF_VIDEO,
         ),
         "dvs-gesture": DataRow(
             target="snnprune.data.recordings:dvs_gesture",
             summary="event recordings of gestures, 2 x 128 x 128, 11 classes; needs tonic",
+            task=OF_VIDEO,
         ),
         "cifar10-dvs": DataRow(
             target="snnprune.data.recordings:cifar10_dvs",
             summary="10,000 event recordings of CIFAR-10 on a screen, 2 x 128 x 128, 10 classes; "
             "needs tonic and aedat",
+            task=OF_VIDEO,
         ),
         "shd": DataRow(
             target="snnprune.data.recordings:shd",
             summary="10,420 spoken digits as spikes of 700 inputs, 20 classes; needs tonic",
+            task=OF_AUDIO,
         ),
         "ssc": DataRow(
             target="snnprune.data.recordings:ssc",
             summary="105,829 spoken words as spikes of 700 inputs, 35 classes; needs tonic",
+            task=OF_AUDIO,
         ),
         "moving-mini": DataRow(
             target="snnprune.data.moving:moving_mini",
             summary="2,500 event recordings of moving clothes, 8 x 2 x 32 x 32, 10 classes; "
             "made of the pictures that come with snnprune",
+            task=OF_VIDEO,
         ),
     },
 )
@@ -284,6 +299,7 @@ FORMS = {
         target="snnprune.data.user_files:open_folder",
         summary="imagefolder:DIR, pictures in a folder per class, or in DIR/train and DIR/test",
         noun=IMAGES,
+        task=OF_IMAGES,
     ),
     "tensors": DataRow(
         target="snnprune.data.user_files:open_tensors",
@@ -293,6 +309,7 @@ FORMS = {
         target="snnprune.data.events:open_frames",
         summary="frames:DIR, SpikingJelly's .npz frames of events, a folder per class in DIR/train "
         "and DIR/test",
+        task=OF_VIDEO,
     ),
 }
 """Sets of the user's own: the word before the colon, and what opens the place after it."""
@@ -312,8 +329,26 @@ def name_samples(data: str | None) -> str:
 
     `images` where it is known that they are pictures; without a name nothing is known of them.
     """
-    row = DATA.rows.get(data or "") or FORMS.get((data or "").partition(":")[0])
-    return row.noun if isinstance(row, DataRow) else SAMPLES
+    row = _find_row(data)
+    return row.noun if row else SAMPLES
+
+
+def find_task(data: str | None) -> str | None:
+    """What a network for the set `data` does, as the Hugging Face Hub names tasks.
+
+    A recording of events is a video there, and one of a cochlea audio; None: it is not known, as of
+    tensors and of a function.
+    """
+    row = _find_row(data)
+    return row.task if row else None
+
+
+def _find_row(data: str | None) -> DataRow | None:
+    """The row of a set, or of a form of one, by the name that a user gave, with settings or not."""
+    base = (data or "").partition(":")[0]
+    events = DATA.rows.get(base) if split_name(data or "") else None
+    row = DATA.rows.get(data or "") or events or FORMS.get(base)
+    return row if isinstance(row, DataRow) else None
 
 
 def require_data(name: str, *, field: str = "--data") -> None:

@@ -61,10 +61,10 @@ SplitFlag = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="test, validation or train; by default test images, or all where nothing says which.",
+        help="test, validation or train; by default test samples, or all where nothing says which.",
     ),
 ]
-LimitFlag = Annotated[int | None, make_samples_option("Images; all by default.")]
+LimitFlag = Annotated[int | None, make_samples_option("Samples; all by default.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ class ScoringOptions(PassOptions):
             readable=False,
         ),
     ] = None
-    samples: Annotated[int, make_samples_option("Training images to calibrate on.")] = 1024
+    samples: Annotated[int, make_samples_option("Training samples to calibrate on.")] = 1024
     strict: StrictFlag = False
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False
     hold_out: float = HOLD_OUT
@@ -253,7 +253,7 @@ class CalibrateOptions(TargetOptions):
             "--out", "-o", metavar="FILE", help="Where the statistics go.", readable=False
         ),
     ]
-    samples: Annotated[int, make_samples_option("Training images to look at.")] = 1024
+    samples: Annotated[int, make_samples_option("Training samples to look at.")] = 1024
     strict: StrictFlag = False
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False
     report: ReportFlag = None
@@ -474,12 +474,12 @@ class SensitivityOptions(ScoringOptions, MeasuredOptions):
         str,
         typer.Option(
             metavar="NAME",
-            help="validation (else training images that calibration leaves), train or test.",
+            help="validation (else training samples that calibration leaves), train or test.",
         ),
     ] = "validation"
-    eval_samples: Annotated[int, typer.Option(metavar="N", min=1, help="Images to compare on.")] = (
-        512
-    )
+    eval_samples: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Samples to compare on.")
+    ] = 512
     readout: ReadoutFlag = "auto"
     out: Annotated[
         Path | None,

@@ -395,7 +395,7 @@ class OneShot:
 
     @torch.no_grad()
     def _quantize_by_rounding(self, bits: int, per: Per, masks: Masks) -> Quantized:
-        why = "there is no network" if self.network is None else "there are no images"
+        why = "there is no network" if self.network is None else "there are no samples"
         found = quantize_by_rounding(
             self._weights(),
             masks,

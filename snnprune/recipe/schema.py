@@ -82,7 +82,7 @@ def find_grid_faults(
     for key in ("test", "evaluation"):
         if data is not None and len(grid.data) > 1 and getattr(data, key) is not None:
             yield make_fault(
-                f"data.{key} names images of one data set, and here are several", ["data"]
+                f"data.{key} names samples of one data set, and here are several", ["data"]
             )
 
 
@@ -126,15 +126,15 @@ class DataSection(Section):
     )
     validation: Share = Field(
         default=0.1,
-        description="share of the training images split off, by seed, in [0, 1); 0: all are "
+        description="share of the training samples split off, by seed, in [0, 1); 0: all are "
         "trained on, nothing is chosen, and the weights of the last epoch are what is kept",
     )
     test: Name | None = Field(
-        default=None, description="a set whose images are the test images; null: those of name"
+        default=None, description="a set whose samples are the test samples; null: those of name"
     )
     evaluation: Name | None = Field(
         default=None,
-        description="a set whose images are the validation images; null: split off, or of name",
+        description="a set whose samples are the validation samples; null: split off, or of name",
     )
     crop: NotNegative = Field(
         default=0, description="random crop after padding each side, in pixels"
@@ -149,7 +149,7 @@ class Recipe(Section):
     """A training run, or several that differ by their seed."""
 
     model: ModelSection = Field(description="the section that names the network")
-    data: DataSection = Field(description="the section that names the images")
+    data: DataSection = Field(description="the section that names the samples")
     training: TrainingSection = Field(description="the section of epochs and learning rate")
     gradual: GradualSection | None = Field(
         default=None, description="the section of pruning while training"

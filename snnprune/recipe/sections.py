@@ -94,8 +94,8 @@ def rename_loss(name: Any) -> Any:
 class TrainingSection(Section):
     """How it is trained."""
 
-    epochs: Count = Field(description="passes over the training images")
-    batch_size: Count = Field(default=128, description="images per optimizer step")
+    epochs: Count = Field(description="passes over the training samples")
+    batch_size: Count = Field(default=128, description="samples per optimizer step")
     accumulate: Count = Field(
         default=1, description="pieces that a batch is run in, to need less memory"
     )
@@ -198,7 +198,7 @@ class GradualSection(Section):
         default=None, description="epoch before which it is done; null: three quarters of them"
     )
     steps: Count = Field(default=20, description="how often it prunes on the way")
-    samples: Count = Field(default=1024, description="training images to calibrate sf on")
+    samples: Count = Field(default=1024, description="training samples to calibrate sf on")
 
 
 class ImpSection(Section):
@@ -253,7 +253,7 @@ class ImpSection(Section):
         description="rounds: each round but the last; dense: the dense run, as published, from "
         "which each ticket is drawn on its way and then trained whole",
     )
-    samples: Count = Field(default=1024, description="training images to calibrate on")
+    samples: Count = Field(default=1024, description="training samples to calibrate on")
 
     @field_validator("methods")
     @classmethod

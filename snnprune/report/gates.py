@@ -315,7 +315,7 @@ GATES: Mapping[str, GateRule] = {
         ),
         GateRule(
             name="min-accuracy",
-            help="Least share of the images classified right.",
+            help="Least share of the samples classified right.",
             unit="share",
             needs=("right",),
             read=parse_share,

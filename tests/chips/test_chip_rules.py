@@ -84,6 +84,24 @@ def test_what_leaks_is_told_with_what_the_user_can_do() -> None:
     assert "IF neurons in the network's code" in str(fit.misfits[0].change)
 
 
+@pytest.mark.parametrize(
+    ("chip", "stride", "change"),
+    [
+        ("loihi-2", 3, "average pooling or a convolution of stride 3"),
+        ("speck", 2, "average pooling or a convolution of stride 2"),
+        ("speck", 3, "average pooling"),  # it has strides of 1, 2, 4 and 8
+        ("xylo-audio-3", 2, None),
+    ],
+)
+def test_a_pool_of_the_largest_is_told_with_what_may_take_its_place(
+    chip: str, stride: int, change: str | None
+) -> None:
+    pool = Pool(kind="max", sides=(stride, stride), strides=(stride, stride))
+    misfits = check([SMALL[0], replace(SMALL[1], pools=(pool,))], load_chip(chip)).misfits
+    told = [one.change for one in misfits if one.rule == "pooling"]
+    assert told == [change and f"train it with {change} in its place"]
+
+
 @pytest.mark.parametrize(("side", "outputs", "fits"), [(32, 64, True), (33, 64, False)])
 def test_sides_are_rounded_up_to_powers_of_two(side: int, outputs: int, fits: bool) -> None:
     needs = chain(conv("a", 2, outputs, side), conv("b", outputs, 1, 1))

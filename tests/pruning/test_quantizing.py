@@ -225,7 +225,7 @@ def test_weights_without_images_are_rounded_in_the_network_and_it_is_said() -> N
         expected = (masked / scales).round().clamp(-7, 7) * scales
         assert torch.equal(network.weight(key).flatten(1), expected)
         assert torch.equal(network.weight(key), held.multiply())
-        assert one.quantized.layers[key].reason == "there are no images"
+        assert one.quantized.layers[key].reason == "there are no samples"
 
 
 @pytest.mark.parametrize(

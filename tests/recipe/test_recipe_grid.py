@@ -62,8 +62,8 @@ def test_a_grid_that_is_written_out_is_read_back() -> None:
         ({}, {"data": ["mnist", "mnist"]}, "each should be named once"),
         ({}, {"data": ["mnist", "tensors:a/x", "tensors:b/x"]}, "a folder of the same name"),
         ({}, {"models": []}, "at least 1"),
-        ({"test": "svhn"}, {}, "data.test names images of one data set"),
-        ({"evaluation": "svhn"}, {}, "data.evaluation names images of one data set"),
+        ({"test": "svhn"}, {}, "data.test names samples of one data set"),
+        ({"evaluation": "svhn"}, {}, "data.evaluation names samples of one data set"),
     ],
 )
 def test_what_does_not_go_together_is_refused(

@@ -114,7 +114,9 @@ def test_the_card_begins_with_what_a_hub_reads(pruned: Path, report: Any) -> Non
     assert found["base_model"] == "model"
     assert {"spiking-neural-network", "pruning"} <= set(found["tags"])
     assert found["datasets"] == ["fashion-mnist-mini"]
+    assert found["pipeline_tag"] == "image-classification"
     (result,) = found["model-index"][0]["results"]
+    assert result["task"] == {"type": "image-classification", "name": "Image classification"}
     metrics = {one["type"]: one["value"] for one in result["metrics"]}
     assert metrics["accuracy"] == report["after"]["accuracy"]
     assert metrics["sparsity"] == report["totals"]["pruned"] / report["totals"]["prunable"]
@@ -141,6 +143,42 @@ def minimal(**more: Any) -> dict[str, Any]:
         "data": None,
         **more,
     }
+
+
+EVALUATED = {
+    "images": "test",
+    "samples": 4,
+    "labelled": 4,
+    "correct": 3,
+    "accuracy": 0.75,
+    "loss": None,
+    "activity": {},
+}
+
+
+@pytest.mark.parametrize(
+    ("data", "tag", "task"),
+    [
+        ("moving-mini", "video-classification", "video-classification"),
+        ("dvs-gesture:frames=16,size=64", "video-classification", "video-classification"),
+        ("frames:recordings", "video-classification", "video-classification"),
+        ("shd:bins=100", "audio-classification", "audio-classification"),
+        ("imagefolder:pictures", "image-classification", "image-classification"),
+        ("tensors:x.pt", None, "other"),
+        ("own.py:sounds", None, "other"),
+    ],
+)
+def test_the_card_names_the_task_that_the_data_are_for(
+    tmp_path: Path, data: str, tag: str | None, task: str
+) -> None:
+    named = {"name": data, "validation": 0.0}
+    inputs = [{"path": "net.pth", "sha256": "0" * 64}]
+    write_pages(tmp_path, minimal(data=named, inputs=inputs, evaluation=EVALUATED))
+    _, matter, _ = (tmp_path / "report.md").read_text().split("---\n", 2)
+    found = yaml.safe_load(matter)
+    assert found.get("pipeline_tag") == tag
+    (result,) = found["model-index"][0]["results"]
+    assert result["task"]["type"] == task
 
 
 def test_a_name_in_the_card_is_no_markup(tmp_path: Path) -> None:

@@ -265,7 +265,7 @@ def test_a_file_that_contradicts_the_recipe_is_told(
     path = written(tmp_path / "told.safetensors", halved(dense()), **metadata)
     assert run(asked, path).report["warnings"] == [
         "told.safetensors says that its model has time_steps 3, that of the recipe has 2",
-        "told.safetensors was trained with validation images 0.25 by seed 7, now they are 0.25 by "
+        "told.safetensors was trained with validation samples 0.25 by seed 7, now they are 0.25 by "
         "seed 0: it has seen some of them",
     ]
 

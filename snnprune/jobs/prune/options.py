@@ -69,7 +69,7 @@ class TuneOptions(FurtherOptions):
     tune_images: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=2, help="Training images; 4096 by default.", rich_help_panel=PANEL
+            metavar="N", min=2, help="Training samples; 4096 by default.", rich_help_panel=PANEL
         ),
     ] = None
     use_labels: Annotated[
@@ -275,7 +275,7 @@ class PruneOptions(
     ] = True
     eval_samples: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Test and validation images; all by default."),
+        typer.Option(metavar="N", min=1, help="Test and validation samples; all by default."),
     ] = None
     readout: ReadoutFlag = "auto"
     report: ReportFlag = None

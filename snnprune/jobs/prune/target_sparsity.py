@@ -123,7 +123,7 @@ def _read_used_images(target: Target, calibration: Calibration | None) -> tuple[
         return seed, samples
     if calibration.source.get("seed", str(seed)) != str(seed):
         raise InputError(
-            "was taken with another seed, so no image is known to be free for validation",
+            "was taken with another seed, so no sample is known to be free for validation",
             field="--calibration",
             hint=f"give --seed {calibration.source['seed']}",
         )

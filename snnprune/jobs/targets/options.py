@@ -90,8 +90,8 @@ FORWARD_HELP = (
     "How a batch is run: whole, repeat:T, steps or file.py:function from model and batch to output."
 )
 LINK_HELP = "The neuron that a weight drives, or none; repeatable."
-TEST_DATA_HELP = "Test images, where --data has none: as --data."
-EVAL_DATA_HELP = "Images to measure and judge on, neither trained nor calibrated on: as --data."
+TEST_DATA_HELP = "Test samples, where --data has none: as --data."
+EVAL_DATA_HELP = "Samples to measure and judge on, neither trained nor calibrated on: as --data."
 PANEL = "Network and data"  # of --help
 
 
@@ -310,7 +310,7 @@ class TargetOptions(NetworkOptions, DeviceOptions, PassOptions):
     ] = False
     batch_size: Annotated[
         int,
-        typer.Option(metavar="N", min=1, help="Images per forward pass.", rich_help_panel=PANEL),
+        typer.Option(metavar="N", min=1, help="Samples per forward pass.", rich_help_panel=PANEL),
     ] = 128
     test_data: str | None = None
     """Another set, whose images are those of the test."""

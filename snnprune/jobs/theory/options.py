@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 NOISES = ("gaussian", "delete", "insert", "jitter")
 LOUDEST = 1000.0  # standard deviations
 BITS, RANKS, SHARES = "8,6,4,3,2", "0.9,0.75,0.5,0.25", "0.1,0.3,0.5,0.7,0.9"
-SamplesFlag = Annotated[int, make_samples_option("Training images, for statistics and counts.")]
+SamplesFlag = Annotated[int, make_samples_option("Training samples, for statistics and counts.")]
 ForceFlag = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
 ChangedFlag = Annotated[
     Path | None,
@@ -90,7 +90,7 @@ class AnalyzeOptions(MeasuredOptions):
     """What is done to the network, by the name of its command."""
     samples: SamplesFlag = 256
     eval_samples: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Test images; all by default.")
+        int | None, typer.Option(metavar="N", min=1, help="Test samples; all by default.")
     ] = None
     readout: ReadoutFlag = "auto"
     report: ReportFlag = None

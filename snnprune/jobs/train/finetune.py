@@ -71,7 +71,7 @@ def _compare_data(own: DataSpec, asked: DataSpec) -> list[str]:
     if asked.validation == 0 or (own.validation, own.seed) == (asked.validation, asked.seed):
         return []
     return [
-        f"was trained with validation images {own.validation:g} by seed {own.seed}, now they are "
+        f"was trained with validation samples {own.validation:g} by seed {own.seed}, now they are "
         f"{asked.validation:g} by seed {asked.seed}: it has seen some of them"
     ]
 

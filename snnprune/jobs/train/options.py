@@ -71,7 +71,7 @@ class RecipeOptions(DataFolderOptions):
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu or cuda:N.")] = "auto"
     test_data: Annotated[str | None, typer.Option(metavar="DATA", help=TEST_DATA_HELP)] = None
     eval_data: Annotated[
-        str | None, typer.Option(metavar="DATA", help="Validation images: as data.evaluation.")
+        str | None, typer.Option(metavar="DATA", help="Validation samples: as data.evaluation.")
     ] = None
     dry_run: Annotated[
         bool,

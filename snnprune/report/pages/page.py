@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from snnprune import errors
+from snnprune.data import find_task
 from snnprune.errors import escape_markup, format_split, format_table, make_printable
 from snnprune.report.plots.canvas import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
 from snnprune.runtime import __version__
@@ -285,7 +286,8 @@ def _hash_style(style: str) -> str:
 
 
 TAGS = ("snnprune", "spiking-neural-network", "pruning", "sparsity")
-TASK = {"type": "image-classification", "name": "Image classification"}
+UNKNOWN_TASK = {"type": "other", "name": "Classification"}
+"""The Hub wants one beside each result."""
 
 
 def render_card(page: Page, report: Mapping[str, Any]) -> str:
@@ -328,19 +330,28 @@ def _make_front_matter(report: Mapping[str, Any]) -> dict[str, Any]:
     """What a hub can sort and search by."""
     inputs, data = report["inputs"], report.get("data")
     base = make_printable(PurePath(inputs[0]["path"]).stem, 96) if inputs else None
-    metrics = list(_iter_metrics(report))
+    metrics, task = list(_iter_metrics(report)), find_task(data["name"] if data else None)
     matter: dict[str, Any] = {
         "library_name": "snnprune",
         "tags": list(TAGS),
-        "pipeline_tag": TASK["type"],
+        **({"pipeline_tag": task} if task else {}),
         **({"base_model": base} if base and report["command"] == "prune" else {}),
         **({"datasets": [make_printable(data["name"], 96)]} if data else {}),
     }
     if metrics and base:
         matter["metrics"] = [one["type"] for one in metrics]
-        result = {"task": TASK, "dataset": _describe_dataset(report), "metrics": metrics}
+        result = {
+            "task": _describe_task(task),
+            "dataset": _describe_dataset(report),
+            "metrics": metrics,
+        }
         matter["model-index"] = [{"name": base, "results": [result]}]
     return matter
+
+
+def _describe_task(task: str | None) -> dict[str, str]:
+    named = {"type": task, "name": task.replace("-", " ").capitalize()} if task else None
+    return named or UNKNOWN_TASK
 
 
 def _describe_dataset(report: Mapping[str, Any]) -> dict[str, str]:

@@ -290,6 +290,11 @@ class UnavailableError(Exception):
     """There is no native library here, and why."""
 
 
+def find_native_folder() -> Path:
+    """Where compiled libraries are kept; it need not exist."""
+    return find_cache_folder().absolute() / "native"
+
+
 def load_library(source: Path) -> ctypes.CDLL:
     """What `source`, a file of C++, is compiled to, from the cache or freshly made.
 
@@ -298,11 +303,11 @@ def load_library(source: Path) -> ctypes.CDLL:
     """
     flags = (*FLAGS, *_choose_vectors())
     compiler = _find_compiler()
-    folder = find_cache_folder().absolute() / "native"
+    folder = find_native_folder()
     try:
         made_of = _describe(compiler, flags, source.read_bytes())
         path = folder / f"{source.parent.name}-{made_of}.so"
-        _require_own_folder(folder)
+        require_own_folder(folder)
         if not _is_whole(path):
             _compile([*compiler, *flags], source, path)
         return ctypes.CDLL(str(path))
@@ -342,6 +347,17 @@ def _choose_vectors() -> tuple[str, ...]:
     return VECTORS[machine]
 
 
+def describe_compiler() -> list[str]:
+    """The words that call that of C++, and which file it is.
+
+    Raises:
+        UnavailableError: there is none.
+        OSError: its file cannot be read.
+    """
+    compiler = _find_compiler()
+    return [*compiler, *_describe_program(compiler[0])]
+
+
 def _find_compiler() -> list[str]:
     """The words that call that of C++."""
     return _find_program("CXX", COMPILERS, "C++")
@@ -361,15 +377,25 @@ def _find_program(variable: str, names: Sequence[str], language: str) -> list[st
 
 def _describe(compiler: list[str], flags: tuple[str, ...], source: bytes) -> str:
     """A hash of what is compiled, how, and by which file of a compiler."""
-    program = Path(compiler[0]).resolve()
-    known = program.stat()
-    words = [*compiler, *flags, platform.machine(), program, known.st_size, known.st_mtime_ns]
-    parts = [source, *(os.fsencode(str(word)) for word in words)]
+    words = [*compiler, *flags, platform.machine(), *_describe_program(compiler[0])]
+    parts = [source, *map(os.fsencode, words)]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
-def _require_own_folder(folder: Path) -> None:
-    """Make it; what others may write to is no place to run code from."""
+def _describe_program(name: str) -> list[str]:
+    """Which file it is, and of when."""
+    program = Path(name).resolve()
+    known = program.stat()
+    return [str(program), str(known.st_size), str(known.st_mtime_ns)]
+
+
+def require_own_folder(folder: Path) -> None:
+    """Make it; what others may write to is no place to run code from, nor to believe.
+
+    Raises:
+        UnavailableError: others may write to it.
+        OSError: it cannot be made.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     status = folder.stat()
     if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

@@ -143,6 +143,7 @@ def test_no_neuron_library_is_imported() -> None:
         *("cli", "recipe", "models", "data", "plugins.names", "jobs.targets.provenance"),
         *("pruning.criteria", "pruning.allocation", "jobs.train.recipes", "report.gates"),
         *("jobs.export", "jobs.check", "export", "training", "runtime", "errors"),
+        "jobs.environment",
     ],
 )
 def test_what_is_asked_before_any_work_imports_no_torch(module: str) -> None:

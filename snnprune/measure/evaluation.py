@@ -29,7 +29,8 @@ from snnprune.graph.network import Network
 from snnprune.graph.samples_and_steps import StepCount
 from snnprune.graph.state import use_eval_mode
 from snnprune.measure import Natural
-from snnprune.measure.channel_sums import find_channel_axis
+from snnprune.measure.channel_sums import ONE_CHANNEL, find_channel_axis
+from snnprune.measure.sweeps import sum_channels
 from snnprune.measure.workload import Workload
 
 
@@ -60,12 +61,8 @@ class ActivityCount:
     def on_spikes(self, neuron: str, spikes: Tensor) -> None:
         """Take what a neuron put out at one call."""
         # called with all steps or with one: what comes first is time, samples or both
-        axis = find_channel_axis(self.network, neuron, torch.Size((1, *spikes.shape))) or None
-        if axis is None:
-            counts = spikes.sum(dtype=torch.float64).reshape(1)
-        else:
-            others = [dim for dim in range(-spikes.dim(), 0) if dim != axis]
-            counts = spikes.sum(others, dtype=torch.float64)
+        axis = find_channel_axis(self.network, neuron, torch.Size((1, *spikes.shape)))
+        counts = sum_channels(spikes, ONE_CHANNEL if axis is None else axis)
         self._take(neuron, counts.cpu(), spikes.numel() // len(counts))
 
     def add(self, other: Mapping[str, tuple[Tensor, int]]) -> None:

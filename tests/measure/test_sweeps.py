@@ -20,12 +20,19 @@ from snnprune.measure.calibrate import calibrate
 from snnprune.measure.calibration import Calibration
 from snnprune.measure.channel_sums import (
     HISTOGRAM,
+    ONE_CHANNEL,
     ChannelHistogram,
     ChannelMean,
     ChannelMoments,
     StepMoments,
 )
-from snnprune.measure.sweeps import NativeSweeps, choose_native, find_native_sweeps, fits
+from snnprune.measure.sweeps import (
+    NativeSweeps,
+    choose_native,
+    find_native_sweeps,
+    fits,
+    sum_channels,
+)
 from snnprune.models import ModelSpec, build_model
 from snnprune.models.lif import LIF, Dynamics
 from snnprune.runtime import UnavailableError
@@ -119,6 +126,21 @@ def test_one_value_that_is_no_spike_is_found(
     assert kernel.count_ones(x) is None
     distance = torch.where(x == 0, -1.0, 1.0)
     assert kernel.count_spikes(x, distance, at_threshold=True) is None
+
+
+@pytest.mark.parametrize("values", [[0.0, 1.0], [0.0, 1.0, 2.0], [0.0, 0.1]], ids=str)
+@pytest.mark.parametrize("axis", [-3, -1, ONE_CHANNEL])
+def test_spikes_of_a_channel_are_as_many_with_the_kernel_and_without(
+    values: list[float], axis: int, kernel: NativeSweeps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = torch.randint(len(values), (3, 4, 5, 6, 7), generator=torch.Generator().manual_seed(1))
+    spikes = torch.tensor(values)[drawn]
+    with_kernel = sum_channels(spikes, axis)
+    monkeypatch.setattr(sweeps, "choose_native", lambda _: None)
+    others = tuple(dim for dim in range(-5, 0) if dim != axis)
+    expected = np.sum(spikes.double().numpy(), axis=others if axis else None).reshape(-1)
+    assert torch.equal(with_kernel, sum_channels(spikes, axis))
+    np.testing.assert_allclose(with_kernel.numpy(), expected, rtol=1e-12)
 
 
 def test_a_spike_of_no_membrane_is_found(kernel: NativeSweeps) -> None:

@@ -1,4 +1,4 @@
-"""What a calibration pass adds up of tensors: by one sweep of a kernel, or by torch's operations.
+"""What passes over data add up of tensors: by one sweep of a kernel, or by torch's operations.
 
 The kernel, `kernel.cpp` on the CPU, is taken where it gives the same bits, so that no statistic
 depends on it.
@@ -34,6 +34,17 @@ def add_inputs(mean: ChannelMean, x: Tensor, axis: int) -> None:
         return
     for block in _split_channels(x, axis):
         mean.add(block)
+
+
+def sum_channels(x: Tensor, axis: int) -> Tensor:
+    """Sums (C,) float64 of spikes, their channels at `axis`, counted from the end."""
+    native = choose_native(x)
+    rows = x.reshape(1, 1, -1) if axis == ONE_CHANNEL else _reshape_to_rows(x, axis)
+    ones = native.count_ones(rows) if native else None
+    if ones is not None:
+        return ones.double()
+    others = [dim for dim in range(-x.dim(), 0) if dim != axis or axis == ONE_CHANNEL]
+    return x.sum(others, dtype=torch.float64).reshape(-1)
 
 
 def add_membrane(

@@ -148,8 +148,7 @@ def count_bytes(size: LayerSize, *, chooses: bool) -> int:
     """The most that a layer has in work at once, beside the network and what is kept of passes."""
     matrix, by_weight = size.matrix * DOUBLE, size.weights * DOUBLE
     row = size.groups * size.inputs * DOUBLE // 2  # float32
-    drawn = min(BYTES, size.rows * row)
-    drawn += drawn // 4 if size.exact else 2 * drawn  # as bytes, or in float64
+    drawn = min(BYTES, size.rows * row) * (2 if size.exact else 4)
     summed = matrix + by_weight + 4 * min(STRIP, size.inputs) * row + drawn
     chosen = (2 * matrix + 5 * by_weight) if chooses else 0
     return max(summed, chosen, matrix + _count_bytes_of_fit(size))

@@ -23,7 +23,7 @@ from snnprune.graph.hooks import LayerObserver, NormObserver, observe
 from snnprune.graph.network import Network
 from snnprune.graph.weight_uses import observe_nothing
 
-MEMORY = 2**29  # bytes of what layers gave that are kept
+MEMORY = 5 * 2**26  # bytes of what layers gave that are kept
 
 
 class PassEnd(BaseException):

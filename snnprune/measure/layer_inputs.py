@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,7 +21,9 @@ from snnprune.graph.network import Layer, Network
 from snnprune.graph.replay import PassEnd
 from snnprune.graph.samples_and_steps import StepCount
 from snnprune.graph.state import use_eval_mode
-from snnprune.runtime import make_generator
+from snnprune.runtime import make_generator, return_freed_memory
+
+AT_ONCE = 1024  # rows that are there twice while they are put in order
 
 
 def extract_patches(x: Tensor, call: LayerCall, picked: Tensor | None = None) -> Tensor:
@@ -38,10 +41,14 @@ def extract_patches(x: Tensor, call: LayerCall, picked: Tensor | None = None) ->
     x, first, steps = _find_windows(x, call)
     if picked is not None:
         first = first[picked]
-    looked = (first.unsqueeze(1) + steps).flatten()  # whole pixels, which lie together
-    by_pixel = x.movedim(1, -1).reshape(-1, x.shape[1]).index_select(0, looked)
-    rows = by_pixel.view(len(first), len(steps), -1).transpose(1, 2).flatten(1)
-    return rows.unflatten(1, (call.groups, -1)).transpose(0, 1)
+    channels = x.shape[1]
+    x = x.movedim(1, -1).reshape(-1, channels)  # whole pixels lie together
+    rows = x.new_empty(len(first), channels, len(steps))
+    for begin in range(0, len(first), AT_ONCE):
+        some = slice(begin, begin + AT_ONCE)
+        looked = (first[some].unsqueeze(1) + steps).flatten()
+        rows[some] = x.index_select(0, looked).view(-1, len(steps), channels).mT
+    return rows.flatten(1).unflatten(1, (call.groups, -1)).transpose(0, 1)
 
 
 def _find_windows(x: Tensor, call: LayerCall) -> tuple[Tensor, Tensor, Tensor]:
@@ -97,6 +104,21 @@ def compute_currents(rows: Tensor, weight: Tensor) -> Tensor:
     return rows @ weight.reshape(len(rows), -1, rows.shape[2]).mT
 
 
+Pick = Callable[[int], Tensor]
+"""From how many samples there are to the places of those that are asked for."""
+
+
+class Gathering(Protocol):
+    """Gives what has come together of the inputs of one call after the other."""
+
+    def __call__(self, x: Tensor, pick: Pick | None = None) -> Tensor | None:
+        """See `InputCourse.begun`."""
+
+
+def _pick(x: Tensor, pick: Pick | None = None) -> Tensor:
+    return x if pick is None else x[pick(len(x))]
+
+
 @dataclass(frozen=True, kw_only=True)
 class InputCourse:
     """How the inputs of a layer follow each other in time, and what becomes of them."""
@@ -111,33 +133,41 @@ class InputCourse:
     """Whether only what has come together at the end counts."""
     batch_first: bool = False
 
-    def begun(self, samples: int) -> Callable[[Tensor], Tensor | None]:
+    def begun(self, samples: int) -> Gathering:
         """A function to be given the input of each call of a pass, (S, C_in, *space), in turn.
 
         It gives what the membrane has of them: the same shape, or where only the end counts
-        (samples, C_in, *space) at the last call and None before.
+        (samples, C_in, *space) at the last call and None before. Of these some may be picked.
         """
         if self.decay is None or self.steps is None or self.steps < 2:
-            return lambda x: x
+            return _pick
         if self.calls == self.steps:
             return _StepByStep(self.decay, self.calls if self.ends else None)
         if self.calls == 1:
             whole = self.steps * samples
-            return lambda x: self._at_once(x) if len(x) == whole else x
-        return lambda x: x
+            return lambda x, pick=None: (self._at_once if len(x) == whole else _pick)(x, pick)
+        return _pick
 
-    def _at_once(self, x: Tensor) -> Tensor:
+    def _at_once(self, x: Tensor, pick: Pick | None) -> Tensor:
         assert self.steps is not None
-        assert self.decay is not None
         sizes = (-1, self.steps) if self.batch_first else (self.steps, -1)
         by_time = x.unflatten(0, sizes)
         axis = 1 if self.batch_first else 0
         if self.ends:
-            return by_time.mean(axis)
-        gathered = by_time.movedim(axis, 0).clone()
-        for t in range(1, self.steps):
-            gathered[t] += self.decay * gathered[t - 1]
-        return gathered.movedim(0, axis).flatten(0, 1)
+            return _pick(by_time.mean(axis), pick)
+        by_time = by_time.movedim(axis, 0)
+        if pick is None:
+            return self._add_up(by_time.clone()).movedim(0, axis).flatten(0, 1)
+        places = torch.unravel_index(pick(len(x)), x.unflatten(0, sizes).shape[:2])
+        of, number = places[1 - axis].unique(return_inverse=True)
+        return self._add_up(by_time[:, of])[places[axis], number]
+
+    def _add_up(self, by_time: Tensor) -> Tensor:
+        """What has come together of inputs (T, N, C_in, *space), in place."""
+        assert self.decay is not None
+        for t in range(1, len(by_time)):
+            by_time[t] += self.decay * by_time[t - 1]
+        return by_time
 
 
 class _StepByStep:
@@ -148,12 +178,12 @@ class _StepByStep:
         self.gathered: Tensor | None = None
         self.calls = 0
 
-    def __call__(self, x: Tensor) -> Tensor | None:
+    def __call__(self, x: Tensor, pick: Pick | None = None) -> Tensor | None:
         self.gathered = x if self.gathered is None else x + self.decay * self.gathered
         self.calls += 1
         if self.ends_at is None:
-            return self.gathered
-        return self.gathered / self.calls if self.calls == self.ends_at else None
+            return _pick(self.gathered, pick)
+        return _pick(self.gathered / self.calls, pick) if self.calls == self.ends_at else None
 
 
 def find_course(network: Network, layer: Layer, *, calls: int, steps: int | None) -> InputCourse:
@@ -176,6 +206,7 @@ def find_course(network: Network, layer: Layer, *, calls: int, steps: int | None
 
 ROWS_PER_INPUT, LEAST_ROWS = 16, 2**14
 BYTES = 2**27  # of the rows that are there at once
+LARGE = 2**24  # bytes of an input: what the pass up to it took in pieces is not left lying about
 SPREAD = 4  # samples that rows are drawn from, for each that would do: places of one are alike
 
 
@@ -293,25 +324,32 @@ class RowSampler:
             if key != self.key:
                 return
             met += 1
-            taken = call.samples
-            x, one = gathered(taken), ones(taken.new_ones(len(taken), dtype=torch.float64))
+            taken, drawn = call.samples, make_generator(self.seed, "rows", self.key, batch, met)
+            places = count_places(taken, call)
+            enough = SPREAD * -(-self.quota // max(1, places))
+            # those of all would be as large as what a layer is given
+            x = gathered(
+                taken,
+                lambda count: torch.randperm(count, generator=drawn)[:enough].to(taken.device),
+            )
+            one = ones(taken.new_ones(len(taken), dtype=torch.float64))
             if x is not None and one is not None:
                 self.counted.append((float(one.sum()), len(one)))
-                for rows in self._draw_rows(x, call, batch, met):
+                if taken.nbytes > LARGE:
+                    return_freed_memory()
+                for rows in self._draw_rows(x, call, places, drawn):
                     see(rows, call)
+                    del rows  # or it would be there beside the next
             if met == self.calls:
                 raise PassEnd
 
         return on_layer
 
-    def _draw_rows(self, x: Tensor, call: LayerCall, batch: int, met: int) -> Iterator[Tensor]:
-        """Rows (groups, n, d), some at a time."""
-        drawn = make_generator(self.seed, "rows", self.key, batch, met)
-        places = count_places(x, call)
-        enough = SPREAD * -(-self.quota // max(1, places))
-        samples = torch.randperm(len(x), generator=drawn)[:enough].to(x.device)
-        chosen = torch.randperm(len(samples) * places, generator=drawn)[: self.quota].to(x.device)
-        x = x[samples]
+    def _draw_rows(
+        self, x: Tensor, call: LayerCall, places: int, drawn: torch.Generator
+    ) -> Iterator[Tensor]:
+        """Rows (groups, n, d) of the samples `x`, some at a time; each sample gives `places`."""
+        chosen = torch.randperm(len(x) * places, generator=drawn)[: self.quota].to(x.device)
         size = x.element_size() * call.groups * call.weight[0].numel()
         for some in chosen.split(max(1, BYTES // size)):
             yield extract_patches(x, call, some)

@@ -22,6 +22,7 @@ from snnprune.measure.layer_inputs import RowSampler, Usage, count_usage
 from snnprune.runtime import make_generator
 
 STRIP = 1024  # inputs whose products with all later ones are taken at once
+PART = 256  # inputs whose products with what is wanted are taken at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,18 +86,24 @@ class GramSum:
 
     def add(self, x: Tensor, y: Tensor | None = None) -> None:
         """Take in rows (groups, n, d), and their targets (groups, n, out / groups)."""
+        groups, rows, size = x.shape
         if not self.rows:
-            self.second = x.new_zeros(x.shape[0], x.shape[2], x.shape[2], dtype=torch.float64)
+            self.second = x.new_zeros(groups, size, size, dtype=torch.float64)
+            self.sum = x.new_zeros(groups, size, dtype=torch.float64)
         self.second = _add_products(self.second.to(x.device), x)
-        self.sum = self.sum.to(x.device) + x.sum(1, dtype=torch.float64)
-        self.rows += x.shape[1]
-        if y is not None:
+        self.sum = self.sum.to(x.device)
+        self.rows += rows
+        wanted = None if y is None else y.double()
+        if wanted is not None:
             if not self.cross.dim():
-                self.cross = y.new_zeros(x.shape[0], x.shape[2], y.shape[2], dtype=torch.float64)
-            for first in range(0, x.shape[2], STRIP):
-                strip = slice(first, first + STRIP)
-                self.cross[:, strip] += x[..., strip].double().mT @ y.double()
-            self.target = self.target.to(x.device) + y.sum(1, dtype=torch.float64)
+                self.cross = wanted.new_zeros(groups, size, wanted.shape[2])
+            self.target = self.target.to(x.device) + wanted.sum(1)
+        for first in range(0, size, PART):  # there is no room for all of x in float64
+            strip = slice(first, first + PART)
+            part = x[..., strip].double()
+            self.sum[:, strip] += part.sum(1)
+            if wanted is not None:
+                self.cross[:, strip] += part.mT @ wanted
 
     def gram(self, *, free: bool) -> Gram:
         """What the rows come to."""
@@ -125,7 +132,10 @@ def _add_products(second: Tensor, x: Tensor) -> Tensor:
     """Add x' x to `second` (groups, d, d) float64; below the strips on its diagonal it is left."""
     whole = _find_whole_numbers(x)
     if whole is not None and whole.fit_bytes and _can_take_bytes(x):
-        rows = (x[0] * whole.scale).to(torch.int8)
+        rows = torch.empty_like(x[0], dtype=torch.int8)
+        for first in range(0, len(rows), PIECE):
+            piece = slice(first, first + PIECE)
+            rows[piece] = whole.scale * x[0, piece]
         for part in rows.split(whole.count_rows(EXACT_BYTES)):
             _add_strips(second[0], part, torch._int_mm, alpha=whole.scale**-2)
         return second

@@ -101,3 +101,49 @@ def test_the_inputs_of_the_network_are_not_written_to() -> None:
     for now in x.unflatten(0, (STEPS, SAMPLES)):
         stepwise(now)
     assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        course(1),
+        course(1, batch_first=True),
+        course(1, ends=True),
+        course(1, ends=True, batch_first=True),
+        InputCourse(calls=1, steps=None, decay=None),
+    ],
+)
+def test_of_some_samples_comes_what_comes_of_all(one: InputCourse) -> None:
+    x, picked = inputs().flatten(0, 1), torch.tensor([2, 0])
+    found = one.begun(SAMPLES)(x, lambda _: picked)
+    whole = one.begun(SAMPLES)(x)
+    assert found is not None
+    assert whole is not None
+    assert torch.equal(found, whole[picked])
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_any_step_of_any_sample_may_be_picked(batch_first: bool) -> None:
+    x, order = inputs().flatten(0, 1), [11, 4, 7, 0, 4]
+    asked: list[int] = []
+
+    def pick(count: int) -> Tensor:
+        asked.append(count)
+        return torch.tensor(order)
+
+    found = course(1, batch_first=batch_first).begun(SAMPLES)(x, pick)
+    whole = course(1, batch_first=batch_first).begun(SAMPLES)(x)
+    assert whole is not None
+    assert found is not None
+    assert torch.equal(found, whole[order])
+    assert asked == [STEPS * SAMPLES]
+
+
+def test_step_by_step_each_call_picks_of_its_own() -> None:
+    x, picked = inputs(), torch.tensor([1])
+    some, all_ = course(STEPS).begun(SAMPLES), course(STEPS).begun(SAMPLES)
+    for now in x:
+        found, whole = some(now, lambda _: picked), all_(now)
+        assert found is not None
+        assert whole is not None
+        assert torch.equal(found, whole[picked])

@@ -270,7 +270,7 @@ def _find_takers(pruned: Pruned, key: str) -> dict[str, Tensor]:
     return {mean: held[mean] for mean in means if mean in held}
 
 
-MEMORY = 2**28  # bytes of all currents that are held
+MEMORY = 2**26  # bytes of all currents that are held
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn import functional
 from torch.optim import Adam
 from torch.optim.lr_scheduler import OneCycleLR
-from torch.utils.flop_counter import FlopCounterMode
 
 from snnprune.data.batches import Batches, copy_batch
 from snnprune.errors import InputError, NonFiniteError
@@ -341,6 +340,8 @@ def _measure_step(network: Network, batches: Batches, *, surrogate: bool) -> Ste
     Raises:
         InputError: there are no samples, or the network cannot be differentiated.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # it imports triton, 0.1 GB
+
     piece = _take_few(network, batches)
     counter = FlopCounterMode(display=False)
     with (

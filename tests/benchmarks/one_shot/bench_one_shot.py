@@ -11,7 +11,7 @@ calibrate on, and adds a line to RUNS/results.jsonl for each; what is there is n
 may be stopped at any time, and `--part`, `--seed`, `--network` and `--sparsity` may share the work.
 With `--data-root` the test images are those of all of Fashion-MNIST, of which the bundled ones are
 a part, 3,000 or as many as `--tested` says.
-`table` prints means and spreads and draws the heat map.
+`table` prints means and spreads and draws the heat maps.
 """
 
 from __future__ import annotations
@@ -132,6 +132,16 @@ def peers() -> Iterator[Cell]:
         yield by_hand, sparsity
 
 
+def untuned() -> Iterator[Cell]:
+    """What takes no gradient step: the closed form, Spiking Brain Compression, magnitude."""
+    for sparsity in (0.9, 0.95, 0.98):
+        for repair in ("none", "bn"):
+            yield Plan(criterion="magnitude", allocation="global", repair=repair), sparsity
+        yield replace(PLAIN, repair="obs"), sparsity
+        yield PLAIN, sparsity
+        yield Plan(criterion="sbc", allocation="lamp", repair="sbc+bn"), sparsity
+
+
 def repairs() -> Iterator[Cell]:
     """Every repair, the main ones from 50 to 98 %."""
     own = Plan(criterion="sf-obs", allocation="lamp-magnitude", repair="obs")
@@ -161,6 +171,7 @@ PARTS = {
     "defaults": defaults,
     "plain": plain,
     "peers": peers,
+    "untuned": untuned,
     "repairs": repairs,
     "criteria": criteria,
     "allocations": allocations,

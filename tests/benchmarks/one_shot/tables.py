@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 from snnprune.jobs.prune.methods import SAME
@@ -22,6 +23,15 @@ CLOSED: Plan = ("magnitude", "lamp", "obs")
 TUNED: Plan = ("magnitude", "lamp", "tune")
 PLAIN: Plan = ("magnitude", "lamp", "bn")
 """What it takes where no more than half of the weights go."""
+DEFAULT = "prune"
+UNTUNED: dict[str, Plan] = {
+    "prune --no-tune": CLOSED,
+    "sbc, sbc+bn": ("sbc", "lamp", "sbc+bn"),
+    "magnitude (lamp), bn": PLAIN,
+    "magnitude (global), bn": ("magnitude", "global", "bn"),
+    "magnitude (global)": ("magnitude", "global", "none"),
+}
+"""What takes no gradient step, by the title of its panel."""
 Changed = set[tuple[float, tuple[str, int]]]
 """Sparsities, and networks of which `PLAIN` changes too many decisions."""
 
@@ -38,7 +48,7 @@ def collect_default(
 
 
 def show(results: Path) -> None:
-    """Print the tables and draw `one-shot.png` beside `results`."""
+    """Print the tables and draw `one-shot.png` and `one-shot-networks.png` beside `results`."""
     losses, dense, seconds = read(results)
     print(f"dense: {', '.join(f'{k} {v}' for k, v in dense_line(dense).items())}\n")
     for title, chosen in parts(losses).items():
@@ -48,6 +58,7 @@ def show(results: Path) -> None:
     print(f"By network: closed form, tuned\n\n{by_network(losses, dense)}\n")
     every = {plan: losses[plan] for chosen in parts(losses).values() for plan in chosen}
     draw(results.with_name("one-shot.png"), every)
+    draw_networks(results.with_name("one-shot-networks.png"), losses, changed)
 
 
 def read(results: Path) -> tuple[Losses, dict[tuple[str, int], float], dict[Plan, list[float]]]:
@@ -195,3 +206,47 @@ def draw(path: Path, losses: Losses) -> None:
         text=lambda value: f"{value:.1f}",
         highest=40,
     )
+
+
+def draw_networks(path: Path, losses: Losses, changed: Changed) -> None:
+    """Networks by sparsity, a panel for the default and for each plan without gradient steps.
+
+    Mean over the seeds that were measured; the last row is the mean over the networks, where all
+    of them were.
+    """
+    sparsities = sorted(losses[CLOSED])
+    default = {s: collect_default(losses, s, changed) for s in sparsities}
+    shown = {DEFAULT: default, **{name: losses[plan] for name, plan in UNTUNED.items()}}
+    names = sorted({name for lost in shown.values() for s in sparsities for name, _ in lost[s]})
+    plot_heat(
+        [path],
+        [
+            HeatPanel(
+                title=title,
+                columns=[f"{100 * s:g}" for s in sparsities],
+                rows=_average_networks([lost[s] for s in sparsities], names),
+            )
+            for title, lost in shown.items()
+        ],
+        measure="points of accuracy below dense",
+        conditions=f"One-shot pruning of {len(names)} trained networks",
+        text=lambda value: f"{value:.1f}",
+        highest=40,
+    )
+
+
+def _average_networks(
+    columns: list[dict[tuple[str, int], float]], names: list[str]
+) -> dict[str, list[float | None]]:
+    """A row for each network and one for their mean, a number for each column; None: unknown."""
+    rows: dict[str, list[float | None]] = {
+        name: [_mean([v for (own, _), v in lost.items() if own == name]) for lost in columns]
+        for name in names
+    }
+    by_column = zip(*rows.values(), strict=True)
+    return {**rows, "mean": [None if None in found else _mean(found) for found in by_column]}
+
+
+def _mean(found: Iterable[float | None]) -> float | None:
+    known = [value for value in found if value is not None]
+    return statistics.mean(known) if known else None

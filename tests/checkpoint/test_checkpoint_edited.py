@@ -268,6 +268,7 @@ def of_torch_01() -> dict[str, bytes]:
     }
 
 
+@pytest.mark.filterwarnings("ignore:Python 3.14 will:DeprecationWarning")  # torch unpacks it
 def test_a_tar_file_of_torch_0_1_is_read_and_written_as_plain_torch_reads_it(
     tmp_path: Path,
 ) -> None:

@@ -225,7 +225,11 @@ def test_a_backward_pass_that_is_watched_is_the_plain_one(path: NativePath) -> N
 
 
 @native
-@pytest.mark.filterwarnings("ignore:.torch.jit", "ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings(
+    "ignore:.torch.jit",
+    "ignore::torch.jit.TracerWarning",
+    "ignore:Guards may run slower",  # torch of the first Python 3.13
+)
 def test_compiled_traced_and_exported_networks_hold_torch_operations(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

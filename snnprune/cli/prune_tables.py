@@ -136,7 +136,7 @@ def format_budget_lines(budget: BudgetResult, noun: str) -> list[str]:
     if not budget.tries:
         return ["the network keeps within every limit as it is: nothing is pruned"]
     tries = f"{len(budget.tries)} tries" if len(budget.tries) > 1 else "1 try"
-    on = f", measured on the {budget.images:,} {noun}" if budget.images else ""
+    on = f", measured on the {budget.images} {noun}" if budget.images else ""
     return [f"bound by {' and '.join(budget.bound) or 'no limit'}: {tries}{on}"]
 
 

@@ -98,6 +98,21 @@ def test_limits_that_hold_already_prune_nothing_and_it_is_said(
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
+def test_a_file_that_zeros_make_no_smaller_is_refused_where_it_is_to_be_smaller(
+    run: Run, model_file: Path, tmp_path: Path
+) -> None:
+    torch.save(load_file(model_file), tmp_path / "net.pth")
+    flags = ("--criterion", "magnitude", "--repair", "none", "--max-size")
+    prune = ("prune", tmp_path / "net.pth", *flags)
+    words = ("--out", "no pruning makes it smaller", "name it p.safetensors")
+    assert_one_line(run(*prune, "5kB", "-o", tmp_path / "p.pth"), 3, *words)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.pth"]
+    done = run(*prune, "5kB", "-o", tmp_path / "p.safetensors")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "p.safetensors").stat().st_size <= 5000
+    assert run(*prune, "1MB", "-o", tmp_path / "p.pth").returncode == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

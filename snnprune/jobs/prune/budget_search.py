@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from snnprune.checkpoint.containers import SAFETENSORS
-from snnprune.errors import GateError, layer_name
+from snnprune.errors import GateError, InputError, layer_name
 from snnprune.jobs.check import count_rows
 from snnprune.jobs.prune.budgets import (
     RUN,
@@ -113,6 +113,7 @@ class BudgetSearch:
 
         Raises:
             GateError: the limits cannot be met, or an accuracy that was asked for is not held.
+            InputError: the file is to be smaller, and is of a kind that pruning makes no smaller.
         """
         masks = {key: weight != 0 for key, weight in self.weights.items()}
         dense = self._spend(masks, self.before, lambda: self.dense)
@@ -272,11 +273,22 @@ class BudgetSearch:
         return [spending.sum_spent(cap, energy) for cap in self.budget.caps]
 
     def _would_pack(self, dense: Spending) -> bool:
-        """Whether the file has to be packed: it is to be smaller, and zeros take room in it."""
-        job = self.job
+        """Whether the file has to be packed: it is to be smaller, and zeros take room in it.
+
+        Raises:
+            InputError: it is of a kind that pruning makes no smaller.
+        """
+        structure, out = self.job.structure.name, self.job.options.out
         sizes = [cap for cap in self.budget.caps if cap.price == SIZE and cap.most < dense.size]
-        plain = job.options.out.suffix.lower() in SAFETENSORS
-        return bool(sizes) and plain and job.structure.name == UNSTRUCTURED
+        if not sizes:
+            return False
+        if out.suffix.lower() not in SAFETENSORS:
+            raise InputError(
+                "zeros take as much room in it as weights, so that no pruning makes it smaller",
+                field="--out",
+                hint=f"name it {out.stem}.safetensors",
+            )
+        return structure == UNSTRUCTURED
 
     def _keeps(self, spending: Spending) -> bool:
         """Whether it is within all limits."""

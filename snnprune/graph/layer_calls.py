@@ -30,7 +30,10 @@ PRODUCTS = {
     **dict.fromkeys(("matmul", "mm", "bmm", "mv", "tensordot"), (0, 1)),
     **dict.fromkeys(("addmm", "baddbmm", "addmv"), (1, 2)),
 }
-FACTORS = (("input", "self", "mat1", "batch1"), ("other", "mat2", "batch2", "vec"))
+FACTORS = {
+    (0, 1): (("input", "self"), ("other", "mat2", "vec")),
+    (1, 2): (("mat1", "batch1", "mat"), ("mat2", "batch2", "vec")),
+}
 
 
 def iter_products(
@@ -59,8 +62,8 @@ Product = tuple[Factor, Factor, tuple[str, ...]]
 
 
 def _read_factors(name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Product | None:
-    pair = []
-    for place, names in zip(PRODUCTS[name], FACTORS, strict=True):
+    pair, places = [], PRODUCTS[name]
+    for place, names in zip(places, FACTORS[places], strict=True):
         by_name = next((kwargs[one] for one in names if one in kwargs), None)
         pair.append(args[place] if place < len(args) else by_name)
     first, second = pair

@@ -15,6 +15,8 @@ from corpus.hostile_files import everything
 from pace import pace
 
 from snnprune.checkpoint.containers import read_checkpoint
+from snnprune.checkpoint.torch.instructions import INSTRUCTIONS
+from snnprune.checkpoint.torch.machine import Machine, Meaning
 from snnprune.errors import InputError
 
 WANTED = {name: wanted for name, _, wanted in everything()}
@@ -57,6 +59,15 @@ def test_a_hostile_file_is_read_past_or_refused(came: Came, name: str) -> None:
         assert "\n" not in what
     assert seconds < SECONDS * 3 * pace()
     assert memory < BYTES
+
+
+def test_a_tuple_is_counted_with_the_bytes_that_python_takes_for_it() -> None:
+    meaning = Meaning(called=lambda *_: None, persistent=lambda _: None)
+    machine = Machine(b"(" + b"N" * 1000 + b"t.", meaning, INSTRUCTIONS)
+    before = machine.left
+    held = machine.run()
+    assert held == (None,) * 1000
+    assert sys.getsizeof(held) <= before - machine.left <= 2 * sys.getsizeof(held)
 
 
 def bent(data: bytes, drawn: random.Random) -> bytes:

@@ -16,6 +16,7 @@ from snnprune.chips.placement import (
     find_fitting,
     list_cores,
     measure_memory,
+    measure_totals,
     place,
     plan_channels,
     plan_density,
@@ -239,6 +240,20 @@ def mlp(*widths: int) -> tuple[LayerNeeds, ...]:
 )
 def test_xylo_has_so_many_neurons(chip: str, widths: tuple[int, ...], wrong: list[str]) -> None:
     assert rules(mlp(*widths), load_chip(chip)) == wrong
+
+
+@pytest.mark.parametrize(
+    ("shape", "inputs"),
+    [
+        ({"input_size": (4, 2)}, 3 * 4 * 2),
+        ({"kind": "linear", "input_size": (), "kernel": (5, 2)}, 3 * 5 * 2),  # flattened places
+        ({"kind": "linear", "input_size": (), "kernel": ()}, 3),
+    ],
+)
+def test_a_value_enters_at_each_place_of_each_channel(shape: dict[str, Any], inputs: int) -> None:
+    first = replace(conv("a", 3, 1), **shape)
+    found = {name: need for name, need, _ in measure_totals([first], load_chip("xylo-audio-2"))}
+    assert found["input_channels"] == inputs
 
 
 def test_the_neurons_that_a_plan_keeps_fit_xylo() -> None:

@@ -76,6 +76,18 @@ def test_what_joins_pools_and_stands_between_is_told() -> None:
     assert (last.inputs, last.kernel) == (4, (2, 2))
 
 
+def test_a_convolution_that_is_called_with_its_weight_alone_has_no_padding() -> None:
+    class Bare(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.nn.functional.conv2d(x, self.weight)
+
+    module = nn.Sequential(Bare(2, 4, 3, bias=False), neuron.IFNode(), nn.Conv2d(4, 3, 4))
+    events = torch.ones(2, 2, 6, 6)
+    first, _ = measure_needs(trace(module, events), events)
+    assert (first.stride, first.padding, first.dilation) == ((1, 1), (0, 0), (1, 1))
+    assert first.size == (4, 4)
+
+
 def test_connections_are_counted_at_each_place_that_a_weight_is_used_at() -> None:
     first = trace_block()["first.weight"]
     places = itertools.product(range(4), repeat=2)  # outputs; a kernel of 3, stride 2, padding 1

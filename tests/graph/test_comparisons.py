@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from snnprune.graph import comparisons
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
 from snnprune.measure.calibrate import calibrate
@@ -434,3 +435,28 @@ def test_steps_at_rest_before_any_input_count(also_equal: bool) -> None:
     torch.testing.assert_close(found.membrane_mean, torch.cat(membranes).mean(0))
     torch.testing.assert_close(found.firing_rate, torch.cat(spikes).mean(0))
     assert int(found.membrane_histogram.sum()) == STEPS * 20 * 3
+
+
+def test_of_a_long_rest_before_any_input_the_first_steps_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(comparisons, "RESTING", 2)
+
+    class Late(nn.Module):
+        """Compares the membrane of the step before; the current comes at the last step."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.out = nn.Linear(9, 3), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            u, outputs = torch.zeros(len(x), 3), []
+            for t in range(5):
+                outputs.append(self.out((u > 0.25).float()))
+                u = 0.5 * u + self.layer(x) if t == 3 else u
+            return torch.stack(outputs)
+
+    torch.manual_seed(0)
+    x = torch.rand(20, 9)
+    found = calibrate(trace(Late().eval(), x[:2]), [x]).neurons["spikes after layer"]
+    assert int(found.membrane_histogram.sum()) == (2 + 1) * 20 * 3

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from snnprune.graph.calls import drop_repeats
 from snnprune.graph.hooks import observe
-from snnprune.graph.layer_calls import iter_candidates
+from snnprune.graph.layer_calls import find_addend, iter_candidates
 from snnprune.graph.network import Network
 from snnprune.graph.trace import trace
 from snnprune.measure.workload import LayerWork, Workload
@@ -262,6 +262,40 @@ def test_a_product_is_read_as_the_linear_layer_that_it_is(name: str) -> None:
     assert numbers.shape == made.shape
     assert torch.equal(call.arranged(numbers), known.expand(rows.shape))
     assert torch.equal(one.layout.weight(weight), call.weight)
+
+
+NAMES = {
+    torch.matmul: ("input", "other"),
+    torch.mm: ("input", "mat2"),
+    torch.bmm: ("input", "mat2"),
+    torch.mv: ("input", "vec"),
+    torch.addmm: ("input", "mat1", "mat2"),
+    torch.baddbmm: ("input", "batch1", "batch2"),
+    torch.addmv: ("input", "mat", "vec"),
+}
+
+
+@pytest.mark.parametrize("function", NAMES, ids=lambda function: function.__name__)
+def test_a_product_may_have_any_of_its_factors_by_name(function: Callable[..., Tensor]) -> None:
+    names = NAMES[function]
+    weight, x = torch.rand(6, 5), torch.rand(5)
+    factors = [weight, x]  # of a matrix and a vector, else of rows and a matrix
+    if "vec" not in names:
+        weight, x = torch.rand(5, 6), torch.rand(4, 5)
+        if "bmm" in function.__name__:
+            weight, x = weight[None], x[None]
+        factors = [x, weight]
+    values = [torch.ones(6)] * (len(names) - 2) + factors
+    for count in range(len(names) + 1):
+        args, named = values[:count], dict(zip(names[count:], values[count:], strict=True))
+        product = function(*args, **named) - float(len(names) - 2)
+        found = [one for one in iter_candidates(function, (*args,), named) if one.raw is weight]
+        assert len(found) == 1
+        call = found[0].read()
+        given = call.apply_weight(call.samples, call.weight)
+        torch.testing.assert_close(call.arranged(product).reshape(given.shape), given)
+        addend = find_addend(function, (*args,), named)
+        assert addend is (values[0] if len(names) > 2 else None)
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,15 @@ def test_samples_come_first_where_the_library_of_the_neurons_says_so(
     assert find_course(network, layer, calls=1, steps=STEPS).batch_first is expected
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_two_steps_are_time_enough_to_add_up(at_once: bool) -> None:
+    x = inputs()[:2]
+    two = InputCourse(calls=1 if at_once else 2, steps=2, decay=DECAY).begun(SAMPLES)
+    found = two(x.flatten(0, 1)) if at_once else [two(now) for now in x][1]
+    assert found is not None
+    torch.testing.assert_close(found[-SAMPLES:], x[1] + DECAY * x[0])
+
+
 def test_step_by_step_each_call_gives_what_has_come_together_so_far() -> None:
     x, gathered = inputs(), course(STEPS).begun(SAMPLES)
     found = [gathered(now) for now in x]

@@ -105,6 +105,17 @@ def test_a_cut_keeps_within_every_limit_and_loses_hardly_more_than_the_best_of_a
     assert float((~kept).double() @ join(worth)) <= float(lost.min()) + len(budget.caps) * 5
 
 
+@pytest.mark.parametrize(("alive", "told"), [(2, False), (3, True)])
+def test_a_layer_is_narrowed_where_a_channel_had_more_weights_than_it_may(
+    alive: int, told: bool
+) -> None:
+    worth = torch.tensor([[3.0, 2.0, 1.0, 1.0], [1.0, -torch.inf, -torch.inf, -torch.inf]]).double()
+    worth[0, alive:] = -torch.inf
+    found = allocate({"x": worth}, {}, Budget(rows={"x": RowBounds(most=2)}))
+    assert found.masks["x"].tolist() == [[True, True, False, False], [True, False, False, False]]
+    assert found.narrowed == (("x",) if told else ())
+
+
 def cut(worth: list[float], uses: list[float], *caps: Cap, **more: object) -> Allocated:
     prices = {
         "synops": {"x": torch.tensor([uses]).double()},

@@ -208,6 +208,18 @@ def test_the_largest_change_of_a_current_is_that_of_any_batch() -> None:
     assert currents["layer.weight"].tolist() == pytest.approx([0.4, 0.2])
 
 
+def test_a_current_that_is_changed_in_place_afterwards_counts_as_the_layer_gave_it() -> None:
+    class Tenfold(OneToOne):
+        def forward(self, x: Tensor) -> Tensor:
+            current = self.layer(x).mul_(10)
+            return self.neuron(torch.stack([current] * 2))
+
+    x = torch.tensor([[0.8, 0.1], [0.2, 0.4]])
+    network = trace(Tenfold().eval(), x)
+    _, currents = measure_shifts(network, {"layer.weight": 0.5 * torch.eye(2)}, ["neuron"], [x])
+    assert currents["layer.weight"].tolist() == pytest.approx([0.4, 0.2])
+
+
 def test_after_a_flip_a_place_is_no_longer_clean() -> None:
     model = OneToOne().eval()
     x = torch.tensor([[1.2, 0.0]])
